@@ -1,0 +1,223 @@
+"""Every error this package raises, under one base.
+
+Each leaf answers two questions: whose fault is it, and what now. The docstring is the default message; what was
+found is kept as attributes, so that a caller never has to read a sentence to learn a fact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ApprovalsBotError(Exception):
+    """Something in Approvals Bot went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+# ── the caller's side ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class HookNotFoundError(ApprovalsBotError):
+    """Hook not found: no live hook has this token. It never existed, was disposed, or its run has ended.
+
+    The caller's mistake or simply too late; nothing was written. Retrying does not help.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        super().__init__(
+            "Hook not found: no live hook has this token (it never existed, was disposed, or its run has ended)."
+        )
+
+
+class RunNotFoundError(ApprovalsBotError):
+    """No run has this id. Check the id, and that you look at the right database."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"No run has the id {run_id!r}. Check the id, and that you look at the right database.")
+
+
+class RunFailedError(ApprovalsBotError):
+    """The run failed: its workflow raised. The author's to mend; `cause_type` and `cause_message` say what it raised."""
+
+    def __init__(self, run_id: str, cause_type: str, cause_message: str, traceback: str = "") -> None:
+        self.run_id = run_id
+        self.cause_type = cause_type
+        self.cause_message = cause_message
+        self.traceback = traceback
+        super().__init__(f"Run {run_id} failed: {cause_type}: {cause_message}")
+
+
+class RunCancelledError(ApprovalsBotError):
+    """The run was cancelled, by a person or a program; `reason` is theirs."""
+
+    def __init__(self, run_id: str, reason: str | None = None) -> None:
+        self.run_id = run_id
+        self.reason = reason
+        super().__init__(f"Run {run_id} was cancelled" + (f": {reason}" if reason else "."))
+
+
+class RunEndedError(ApprovalsBotError):
+    """The run has already ended, so it can't be cancelled. Its status is unchanged."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        super().__init__(f"Run {run_id} has already ended ({status}); nothing was changed.")
+
+
+class IdempotencyConflictError(ApprovalsBotError):
+    """The same idempotency key was used for something else. Use a new key for a new request."""
+
+    def __init__(self, key: str, run_id: str, difference: str) -> None:
+        self.key = key
+        self.run_id = run_id
+        self.difference = difference
+        super().__init__(f"The idempotency key was already used for run {run_id} with other input: {difference}")
+
+
+class InvalidTokenError(ApprovalsBotError):
+    """This signed token is not one of ours: forged, cut, for another purpose, or signed with a retired key."""
+
+
+class TokenExpiredError(InvalidTokenError):
+    """This signed token was ours and has expired. Ask for a new link."""
+
+
+class SerializationError(ApprovalsBotError):
+    """A value can't be stored in the log. `path` names it; give it a type that JSON or pydantic can carry."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class InvalidPayloadError(ApprovalsBotError, ValueError):
+    """A payload or input does not fit its schema. Nothing was written; `errors` lists each place and what is wrong."""
+
+    def __init__(self, errors: list[dict[str, Any]], what: str = "payload") -> None:
+        self.errors = errors
+        lines = "; ".join(f"{'.'.join(str(p) for p in e['loc']) or what}: {e['msg']}" for e in errors)
+        super().__init__(f"The {what} does not fit its schema: {lines}")
+
+
+class LimitExceededError(ApprovalsBotError):
+    """A limit with a name was exceeded. Nothing was written; `limit` names it and `maximum` is its value."""
+
+    def __init__(self, limit: str, maximum: int | float, got: int | float, unit: str) -> None:
+        self.limit = limit
+        self.maximum = maximum
+        self.got = got
+        super().__init__(f"{limit}: {got:,} {unit} is over the limit of {maximum:,} {unit}")
+
+
+class NoEngineError(ApprovalsBotError):
+    """No engine is open in this process. Open one with `async with Engine.open(...)` first, or call its method."""
+
+
+class StoreUnavailableError(ApprovalsBotError):
+    """The store can't be read or written right now. Nothing was acknowledged; try again."""
+
+
+class ConfigError(ApprovalsBotError):
+    """The configuration can't be loaded. The operator's to mend; each problem has its file, line and key."""
+
+
+# ── the workflow author's side ────────────────────────────────────────────────────────────────────────────────────
+
+
+class FatalError(ApprovalsBotError):
+    """Raised by a step: trying again would not help, so the step fails at once."""
+
+
+class RetryableError(ApprovalsBotError):
+    """Raised by a step: try again, not before `retry_after` (as `sleep` takes it; default: the step's retry delay)."""
+
+    def __init__(self, message: str | None = None, *, retry_after: Any = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class StepFailedError(FatalError):
+    """What a workflow sees when a step has failed for good. `__cause__` is the step's last error."""
+
+    def __init__(self, step: str, attempts: int, cause_type: str, cause_message: str) -> None:
+        self.step = step
+        self.attempts = attempts
+        self.cause_type = cause_type
+        self.cause_message = cause_message
+        retries = attempts - 1
+        super().__init__(
+            f'Step "{step}" failed after {retries} {"retry" if retries == 1 else "retries"}: {cause_message}'
+        )
+
+
+class HookConflictError(ApprovalsBotError):
+    """Another live hook has this token. `run_id` is the run that owns it: resume or cancel that one, or wait for it."""
+
+    def __init__(self, token: str, run_id: str) -> None:
+        self.token = token
+        self.run_id = run_id
+        super().__init__(f"The hook token {token!r} is already in use by run {run_id}.")
+
+
+class HookDisposedError(ApprovalsBotError):
+    """This hook was disposed, so nothing more will arrive. Create a new hook to wait again."""
+
+
+class NotInWorkflowError(ApprovalsBotError):
+    """This works only inside a workflow."""
+
+
+class NotInStepError(ApprovalsBotError):
+    """This works only inside a step that an engine runs."""
+
+
+class BlockedInWorkflowError(ApprovalsBotError):
+    """Workflows may not touch the outside world: do that in a @step."""
+
+
+class WorkflowNameTakenError(ApprovalsBotError, ValueError):
+    """Two workflows have one name. Give one of them `@workflow(name=…)`, or a `version`."""
+
+    def __init__(self, name: str, version: str | None) -> None:
+        self.name = name
+        self.version = version
+        super().__init__(
+            f"A workflow named {name!r}{f' (version {version!r})' if version else ''} is already registered. "
+            "Give one of them another name, or a version."
+        )
+
+
+class WorkflowNotFoundError(ApprovalsBotError):
+    """No workflow of this name is registered in this process. Import the module that defines it."""
+
+    def __init__(self, name: str, version: str | None = None) -> None:
+        self.name = name
+        self.version = version
+        super().__init__(
+            f"No workflow named {name!r}{f' (version {version!r})' if version else ''} is registered here. "
+            "Import the module that defines it."
+        )
+
+
+class NondeterminismError(ApprovalsBotError):
+    """The code no longer does what the log says it did. The run stalls until matching code runs."""
+
+    def __init__(self, seq: int, expected: str, got: str) -> None:
+        self.seq = seq
+        self.expected = expected
+        self.got = got
+        super().__init__(f"Event {seq} recorded {expected}, but the code now asks for {got}.")
+
+
+class WorkflowStuckError(ApprovalsBotError):
+    """The workflow waits for something that nothing can deliver: no step, hook or timer is open."""
+
+
+class WorkflowSpinsError(ApprovalsBotError):
+    """The workflow computed for too long without waiting. Move the computation into a @step."""
