@@ -1,0 +1,122 @@
+"""The one way in which a person's act reaches a request, from every channel.
+
+Whoever calls `cast`, `withdraw` or `edit` has established who the person is (Slack's signature, a signed link and its
+form token, an API key that may vote, a session). From here on all ways are the same: the act becomes one payload of the
+request's webhook, the request's own log orders it among all others, and the answer is a verdict with the sentence that
+people read everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from approvals_bot.approvals.request import RequestView, late_verdict
+from approvals_bot.channels import ChoiceName, Via
+from approvals_bot.core.authoring import WebhookRequest
+from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.errors import HookNotFoundError
+
+ANSWER_LIMIT = 10.0  # seconds; a page waits this long for its verdict. Slack's room passes less: it drops clicks at 3
+
+RECEIVED = "Your choice is saved and is being counted. Look again in a moment; there is no need to press twice."
+UNKNOWN = "This request can't be found. Nothing was changed."
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One person's choice, as the channel heard it. `digest` is the one she was shown; None: she was shown none."""
+
+    by: str
+    choice: ChoiceName
+    via: Via
+    comment: str = ""
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an act: the verdict's word, the sentence for the person, and whether anything changed."""
+
+    verdict: str
+    text: str
+    changed: bool
+
+
+async def cast(engine: Engine, hook_id: str, vote: Vote, *, timeout: float = ANSWER_LIMIT) -> Verdict:
+    """Count this vote and say what became of it. The vote is durable before this returns, even as `received`."""
+    message = {
+        "kind": "vote",
+        "by": vote.by,
+        "choice": vote.choice,
+        "comment": vote.comment,
+        "answers": dict(vote.answers),
+        "digest": vote.digest,
+        "via": vote.via,
+    }
+    if vote.fields:
+        message["fields"] = dict(vote.fields)
+    return await _tell(engine, hook_id, message, timeout)
+
+
+async def withdraw(
+    engine: Engine, hook_id: str, *, by: str, via: Via, reason: str = "", timeout: float = ANSWER_LIMIT
+) -> Verdict:
+    """Take the request back, for its requester or an app that acts for her."""
+    return await _tell(engine, hook_id, {"kind": "withdraw", "by": by, "reason": reason, "via": via}, timeout)
+
+
+async def edit(
+    engine: Engine, hook_id: str, *, by: str, via: Via, fields: Mapping[str, Any], timeout: float = ANSWER_LIMIT
+) -> Verdict:
+    """Change fields of an open request. Votes are reset as the workflow's policy says."""
+    return await _tell(engine, hook_id, {"kind": "edit", "by": by, "fields": dict(fields), "via": via}, timeout)
+
+
+async def _tell(engine: Engine, hook_id: str, message: dict[str, Any], timeout: float) -> Verdict:
+    hook = await engine.find_hook(hook_id)
+    if hook is None:
+        return Verdict("unknown", UNKNOWN, changed=False)
+    try:
+        answer = await engine.resume_webhook(hook.token, _request(message), timeout=timeout)
+    except HookNotFoundError:
+        return await _too_late(engine, hook, message)
+    if answer.status_code == 504:
+        return Verdict("received", RECEIVED, changed=True)
+    said = json.loads(bytes(answer.body))
+    return Verdict(said["verdict"], said["text"], changed=said["changed"])
+
+
+async def _too_late(engine: Engine, hook: HookInfo, message: dict[str, Any]) -> Verdict:
+    """The request takes no more votes. The log of an ended run does not grow, so the audit takes the refused act."""
+    record = await engine.record(hook.run_id)
+    if record is None or record.view is None:
+        return Verdict("unknown", UNKNOWN, changed=False)
+    view = RequestView.model_validate(record.view)
+    verdict, text = late_verdict(view, message["by"], message.get("choice", message["kind"]))
+    await engine.audit(
+        "act_refused",
+        who=message["by"],
+        run_id=hook.run_id,
+        data={
+            "kind": message["kind"],
+            "choice": message.get("choice"),
+            "via": message["via"],
+            "verdict": verdict,
+        },
+    )
+    return Verdict(verdict, text, changed=False)
+
+
+def _request(message: dict[str, Any]) -> WebhookRequest:
+    """The message as a request that no network carried: the path by which every webhook is resumed."""
+    return WebhookRequest(
+        method="POST",
+        url="",
+        headers={"content-type": "application/json"},
+        payload=json.dumps(message).encode(),
+    )
