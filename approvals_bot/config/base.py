@@ -1,0 +1,39 @@
+"""What every model of the two configuration files has in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import StrictBool as Bool
+from pydantic import StrictInt as Int
+from pydantic_core import PydanticCustomError
+
+__all__ = ["Bool", "Frozen", "Int", "Slug", "Text", "refuse"]
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]
+"""A name that is at home in URLs, file names and addresses."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+"""Text the operator wrote, never empty."""
+
+
+class Frozen(BaseModel):
+    """A table of a configuration file: unknown keys are refused, nothing changes afterwards."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        serialize_by_alias=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+    )
+
+
+def refuse(what: str, suggestion: str = "", *, at: str = "", missing: bool = False) -> PydanticCustomError:
+    """The error to raise in a validator. `what` is read by the operator; the loader adds file, line and key.
+
+    `at` names the key that is wrong, when a table as a whole is checked; `missing`: that key isn't there.
+    """
+    details = {"what": what, "suggestion": suggestion, "at": at, "missing": missing}
+    return PydanticCustomError("refused", "{what}", details)

@@ -1,0 +1,53 @@
+"""Secrets: `env:NAME` or `file:path` in the file, the value only in memory, never in a repr, a dump or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer, SecretStr, ValidationInfo, WithJsonSchema
+
+from approvals_bot.config.base import refuse
+
+_LONGEST = 16_384  # characters of a secret file: a key or token, not a mistaken path to a log
+
+
+def _look_up(value: object, info: ValidationInfo) -> SecretStr:
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise refuse('a secret is named as text: "env:NAME" or "file:path"')
+    context: Mapping[str, object] = info.context or {}
+    scheme, _, name = value.partition(":")
+    if scheme == "env" and name:
+        environment = context.get("env")
+        found = environment.get(name) if isinstance(environment, Mapping) else None
+        if not found:
+            raise refuse(f"the environment variable {name} is not set" if found is None else f"{name} is set but empty")
+        return SecretStr(found)
+    if scheme == "file" and name:
+        return SecretStr(_read(Path(str(context.get("folder", "."))) / name, name))
+    raise refuse('a secret may not stand in the file itself; name it: "env:NAME" or "file:path"')
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a text file"
+        raise refuse(f"the secret's file {name} can't be read: {reason}") from None
+    text = text.strip()
+    if not text or len(text) > _LONGEST:
+        raise refuse(f"the secret's file {name} is " + ("empty" if not text else f"over {_LONGEST:,} characters"))
+    return text
+
+
+Secret = Annotated[
+    SecretStr,
+    BeforeValidator(_look_up),
+    PlainSerializer(lambda secret: str(secret), return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^(env|file):.+", "examples": ["env:NAME", "file:path"]}),
+]
+"""A secret by reference. `.get_secret_value()` gives it; everything else shows asterisks."""

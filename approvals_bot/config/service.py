@@ -1,0 +1,309 @@
+"""`config.toml`: the whole service in one file, as frozen models."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from approvals_bot.config.base import Bool, Frozen, Int, Slug, Text, refuse
+from approvals_bot.config.secret import Secret
+
+SHORTEST_SIGNING_KEY = 32  # bytes: no shorter than the digest that is made with it
+_MAIL_ADDRESS = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
+
+
+class Service(Frozen):
+    """All that config.toml says. A channel that is absent is None; every other absent table is empty."""
+
+    server: Server
+    api_keys: dict[Slug, ApiKey] = Field(default_factory=dict)
+    slack: Slack | None = None
+    email: Email | None = None
+    people: dict[MailAddress, PersonEntry] = Field(default_factory=dict)
+    groups: dict[Slug, Group] = Field(default_factory=dict)
+    directory: Directory = Field(default_factory=lambda: DirectoryTable())
+    http: dict[Slug, HttpTarget] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Service:
+        sources = {f"groups.{name}": source for name, source in self.groups.items()} | {"directory": self.directory}
+        for at, source in sources.items():
+            if isinstance(source, HttpSource) and source.http not in self.http:
+                raise refuse(f'no [http.{source.http}] says where "{source.http}" is', at=f"{at}.http")
+        return self
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_differ(cls, keys: dict[str, ApiKey]) -> dict[str, ApiKey]:
+        seen: dict[str, str] = {}
+        for name, entry in keys.items():
+            other = seen.setdefault(entry.key.get_secret_value(), name)
+            if other != name:
+                raise refuse(f'"{other}" and "{name}" have the same key, so nobody could tell who calls')
+        return keys
+
+
+class Server(Frozen):
+    """Where the service lives and what it signs with."""
+
+    base_url: BaseUrl
+    database: Database = "sqlite:///approvals.db"
+    signing_keys: Annotated[tuple[SigningKey, ...], Field(min_length=1)]  # first signs, all verify
+    workflows: FolderPath = Path("workflows")
+    allow_private: tuple[PrivateAddress, ...] = ()  # outgoing calls to private addresses are refused but for these
+
+
+class ApiKey(Frozen):
+    """Who may call the API; the table's key is the caller's name. `may_vote`: may pass on a named person's vote."""
+
+    key: Secret
+    may_vote: Bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return {"key": value} if isinstance(value, str) else value
+
+
+class Slack(Frozen):
+    """Slack by HTTP (`signing_secret`), by Socket Mode (`app_token`), or both."""
+
+    bot_token: Secret
+    signing_secret: Secret | None = None
+    app_token: Secret | None = None
+    api_url: HttpUrl = "https://slack.com/api/"
+    external_users: Literal["deny", "see-only"] = "deny"
+    app_id: Text | None = None
+
+    @model_validator(mode="after")
+    def _has_a_way_in(self) -> Slack:
+        if self.signing_secret is None and self.app_token is None:
+            raise refuse("Slack needs signing_secret (HTTP) or app_token (Socket Mode)")
+        return self
+
+
+class Email(Frozen):
+    """The relay that takes our mail."""
+
+    host: Text
+    port: Annotated[Int, Field(ge=1, le=65_535)] = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: Text | None = None
+    password: Secret | None = None
+    sender: Sender
+
+    @model_validator(mode="after")
+    def _is_private(self) -> Email:
+        if self.security == "none" and not is_loopback(self.host):
+            raise refuse(
+                f'security = "none" is for a relay on this machine; {self.host} is not', "starttls", at="security"
+            )
+        if (self.username is None) != (self.password is None):
+            raise refuse("username and password go together", at="username" if self.password is None else "password")
+        return self
+
+
+class PersonEntry(Frozen):
+    """What is known of a person beyond her address."""
+
+    name: Text | None = None
+    slack: Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{2,20}$")] | None = None
+    manager: MailAddress | None = None
+    zone: TimeZone = "UTC"
+
+
+class SlackGroup(Frozen):
+    """The members of a Slack user group. In the file: "slack:@sre"."""
+
+    slack: Annotated[str, Field(pattern=r"^@\S{1,80}$")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return {"slack": value.removeprefix("slack:")} if isinstance(value, str) else value
+
+
+class FileSource(Frozen):
+    """A JSON file, read again each time it is asked."""
+
+    file: FolderPath
+
+
+class HttpSource(Frozen):
+    """A GET of a target of [http.*], made again each time it is asked."""
+
+    http: Slug
+
+
+class DirectoryTable(Frozen):
+    """Who is on call, and who owns what: `oncall.<name>`, `owner-of.<field>.<value>`."""
+
+    oncall: dict[Slug, People] = Field(default_factory=dict)
+    owner_of: dict[str, dict[str, People]] = Field(default_factory=dict, alias="owner-of")
+
+
+class HttpTarget(Frozen):
+    """A place that may be called. `secret` signs what is sent there; a target that is sent anything needs it."""
+
+    url: HttpUrl
+    secret: Secret | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this host name or address means this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _mail_address(value: str) -> str:
+    if not _MAIL_ADDRESS.fullmatch(value) or not value.isprintable():
+        raise refuse(f'"{value[:80]}" is not a mail address')
+    return value.lower()
+
+
+def _sender(value: str) -> str:
+    name, address = parseaddr(value)
+    if not value.isprintable() or not _MAIL_ADDRESS.fullmatch(address) or (name and "<" not in value):
+        raise refuse('write the sender like "Approvals <approvals@acme.eu>"')
+    return value
+
+
+def _http_url(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        well_formed = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed or not value.isprintable() or " " in value:
+        raise refuse('write a URL like "https://deploy.acme.eu/hooks"')
+    if url.username is not None or url.password is not None:
+        raise refuse("a URL may not hold a user name or password")
+    if url.fragment:
+        raise refuse("a URL that is called has no #fragment")
+    return value
+
+
+def _base_url(value: str) -> str:
+    url = urlsplit(_http_url(value))
+    if url.query or "?" in value:
+        raise refuse('base_url is the place that links begin with, like "https://approve.acme.eu", without a query')
+    return value.rstrip("/")
+
+
+def _database(value: str, info: ValidationInfo) -> str:
+    scheme, separator, rest = value.partition("://")
+    if separator and scheme in ("postgresql", "postgres") and rest:
+        return value
+    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        return "sqlite:///" + str(_in_folder(Path(rest[1:]), info))
+    raise refuse('write the database like "sqlite:///approvals.db" or "postgresql://user@host/name"')
+
+
+def _in_folder(path: Path, info: ValidationInfo) -> Path:
+    """Relative paths are relative to the file that names them."""
+    return Path((info.context or {}).get("folder", "")) / path
+
+
+def _path(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise refuse("a path is missing here")
+    return _in_folder(Path(value), info) if isinstance(value, (str, Path)) else value
+
+
+def _signing_key(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < SHORTEST_SIGNING_KEY:
+        raise refuse(f"a signing key has at least {SHORTEST_SIGNING_KEY} bytes; `approvals-bot init` makes one")
+    return value
+
+
+def _private_address(value: str) -> str:
+    try:
+        url = urlsplit(f"//{value}")
+        fine = bool(url.hostname) and url.port is not None and not (url.path or url.query or url.username)
+    except ValueError:
+        fine = False
+    if not fine:
+        raise refuse('write an address and port that may be called, like "127.0.0.1:9000"')
+    return value
+
+
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError on some platforms
+        raise refuse(f'"{value[:60]}" is not a time zone; write it like "Europe/Berlin"') from None
+    except KeyError:
+        raise refuse(f'"{value[:60]}" is not a time zone; write it like "Europe/Berlin"') from None
+    return value
+
+
+def _people(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _kind_of_source(value: Any) -> str:
+    """Which of the written forms this is; a wrong one is then explained by the nearest."""
+    if isinstance(value, (SlackGroup, FileSource, HttpSource, DirectoryTable)):
+        return type(value).__name__
+    if isinstance(value, str):
+        return "SlackGroup"
+    if isinstance(value, dict):
+        return next((kind for key, kind in _SOURCES.items() if key in value), "table")
+    return "list"
+
+
+_SOURCES = {"file": "FileSource", "http": "HttpSource", "slack": "SlackGroup"}
+
+
+def _kind_of_group(value: Any) -> str:
+    kind = _kind_of_source(value)
+    return "FileSource" if kind == "table" else kind
+
+
+def _kind_of_directory(value: Any) -> str:
+    kind = _kind_of_source(value)
+    return kind if kind in ("FileSource", "HttpSource") else "DirectoryTable"
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Database = Annotated[str, AfterValidator(_database)]
+FolderPath = Annotated[Path, BeforeValidator(_path)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+People = Annotated[tuple[MailAddress, ...], BeforeValidator(_people)]
+PrivateAddress = Annotated[str, AfterValidator(_private_address)]
+Sender = Annotated[str, AfterValidator(_sender)]
+SigningKey = Annotated[Secret, AfterValidator(_signing_key)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Group = Annotated[
+    Annotated[tuple[MailAddress, ...], Tag("list")]
+    | Annotated[SlackGroup, Tag("SlackGroup")]
+    | Annotated[FileSource, Tag("FileSource")]
+    | Annotated[HttpSource, Tag("HttpSource")],
+    Discriminator(_kind_of_group),
+]
+Directory = Annotated[
+    Annotated[DirectoryTable, Tag("DirectoryTable")]
+    | Annotated[FileSource, Tag("FileSource")]
+    | Annotated[HttpSource, Tag("HttpSource")],
+    Discriminator(_kind_of_directory),
+]
