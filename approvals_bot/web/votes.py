@@ -15,7 +15,7 @@ from typing import Any
 
 from approvals_bot.approvals.request import RequestView, late_verdict
 from approvals_bot.channels import ChoiceName, Via
-from approvals_bot.core.authoring import WebhookRequest
+from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.errors import HookNotFoundError
 
@@ -82,7 +82,7 @@ async def _tell(engine: Engine, hook_id: str, message: dict[str, Any], timeout: 
     if hook is None:
         return Verdict("unknown", UNKNOWN, changed=False)
     try:
-        answer = await engine.resume_webhook(hook.token, _request(message), timeout=timeout)
+        answer = await engine.resume_webhook(hook.token, WebhookRequest.of_json(message), timeout=timeout)
     except HookNotFoundError:
         return await _too_late(engine, hook, message)
     if answer.status_code == 504:
@@ -111,12 +111,3 @@ async def _too_late(engine: Engine, hook: HookInfo, message: dict[str, Any]) -> 
     )
     return Verdict(verdict, text, changed=False)
 
-
-def _request(message: dict[str, Any]) -> WebhookRequest:
-    """The message as a request that no network carried: the path by which every webhook is resumed."""
-    return WebhookRequest(
-        method="POST",
-        url="",
-        headers={"content-type": "application/json"},
-        payload=json.dumps(message).encode(),
-    )

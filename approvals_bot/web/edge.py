@@ -1,0 +1,80 @@
+"""The edge of every request: security headers, our own access log and counters, and nothing raw to the caller.
+
+The log names the route's template, never the path: a decision page's path is a key, and query strings hold addresses.
+An unexpected error is logged with its type and where it happened, without its message, which may quote what people
+sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from approvals_bot.web.headers import SECURITY_HEADERS
+from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.problems import problem_of
+
+access_log = logging.getLogger("approvals_bot.access")
+error_log = logging.getLogger("approvals_bot.web")
+
+UNMATCHED = "(no route)"
+
+Answer = Callable[[Request, Exception], Awaitable[Response]]
+
+
+class Edge:
+    """Wraps the whole app. `template_of` names the route that took a request; `answer` says what an error is told as."""
+
+    def __init__(
+        self, app: ASGIApp, *, template_of: Callable[[Scope], str], answer: Answer, metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._template_of = template_of
+        self._answer = answer
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_missing_headers(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_safely)
+        except Exception as error:
+            if problem_of(error) is None:
+                _log_error(error, self._template_of(scope))
+            if status:
+                raise ConnectionError("an answer was cut short") from None
+            await (await self._answer(Request(scope), error))(scope, receive, send_safely)
+        finally:
+            seconds = time.perf_counter() - started
+            template = self._template_of(scope)
+            self._metrics.answered(scope["method"], template, status or 500, seconds)
+            access_log.info("%s %s %d %.1f ms", scope["method"], template, status or 500, seconds * 1000)
+
+
+def _add_missing_headers(start: Message) -> None:
+    headers = MutableHeaders(scope=start)
+    for name, value in SECURITY_HEADERS.items():
+        headers.setdefault(name, value)
+
+
+def _log_error(error: Exception, template: str) -> None:
+    where = "".join(traceback.format_tb(error.__traceback__)[-6:])
+    error_log.error("%s while answering %s\n%s", type(error).__qualname__, template, where.rstrip())

@@ -1,0 +1,51 @@
+"""What Prometheus may read: counts and times, never a person, an address, a path or a token."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.responses import Response
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0, 30.0)
+"""Seconds. 0.5 is the promise to Slack, 2.5 Slack's patience, 6 a person's, 30 a long poll."""
+
+
+class Metrics:
+    """The counters of one service. Each service has its own registry, so that two in one process don't mix."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "approvals_http_requests",
+            "HTTP requests by route and status.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "approvals_http_request_seconds",
+            "Seconds from a request to its answer, by route.",
+            ("route",),
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._runs_started = Counter(
+            "approvals_runs_started", "Runs opened over the API, by workflow.", ("workflow",), registry=self._registry
+        )
+        self._votes = Counter(
+            "approvals_votes", "What people did, by verdict and channel.", ("verdict", "via"), registry=self._registry
+        )
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        # a caller may send any word as its method; each would be a new time series
+        known = method if method in METHODS else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def run_started(self, workflow: str) -> None:
+        self._runs_started.labels(workflow).inc()
+
+    def voted(self, verdict: str, via: str) -> None:
+        self._votes.labels(verdict, via).inc()
+
+    def response(self) -> Response:
+        return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,95 @@
+"""What went wrong, said as RFC 9457 problems to programs. Pages say the same to people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from approvals_bot.errors import (
+    ApprovalsBotError,
+    HookNotFoundError,
+    IdempotencyConflictError,
+    InvalidPayloadError,
+    InvalidTokenError,
+    LimitExceededError,
+    RunEndedError,
+    RunNotFoundError,
+    SerializationError,
+    StoreUnavailableError,
+    WorkflowNotFoundError,
+)
+
+RETRY_SOON = {"Retry-After": "2"}  # seconds; a store that is away is usually restarting
+
+
+class Problem(ApprovalsBotError):
+    """The request can't be answered as asked. `status` says whose fault it is, `detail` what to do about it."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str = "",
+        detail: str = "",
+        *,
+        errors: Iterable[Mapping[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        self.status = status
+        self.title = title or HTTPStatus(status).phrase
+        self.detail = detail
+        self.errors = [{"loc": list(error["loc"]), "msg": str(error["msg"])} for error in errors]
+        self.headers = dict(headers or {})
+        self.more = more  # members of this kind of problem, such as a vote's verdict
+        super().__init__(f"{status} {self.title}: {detail}")
+
+    def response(self) -> Response:
+        body: dict[str, Any] = {
+            "type": "urn:approvals-bot:" + self.title.lower().replace("'", "").replace(" ", "-"),
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = self.errors
+        return JSONResponse(
+            body | self.more, self.status, headers=self.headers, media_type="application/problem+json"
+        )
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """The problem that one of our own errors is to a caller; None for an error that is our fault."""
+    match error:
+        case Problem():
+            return error
+        case RunNotFoundError():
+            return Problem(404, "Run not found", "No run has this id.")
+        case HookNotFoundError():
+            return Problem(404, "Hook not found", "No live hook has this token.")
+        case WorkflowNotFoundError():
+            return Problem(404, "Workflow not found", "No workflow of this name is listed here.")
+        case InvalidTokenError():
+            return Problem(404)
+        case RunEndedError():
+            return Problem(409, "Run has ended", f"The run has already ended ({error.status}); nothing was changed.")
+        case IdempotencyConflictError():
+            return Problem(
+                409,
+                "Idempotency conflict",
+                f"This key was already used with other input: {error.difference}. Nothing was started.",
+                run_id=error.run_id,
+            )
+        case InvalidPayloadError():
+            return Problem(422, "Invalid input", "Some values don't fit. Nothing was changed.", errors=error.errors)
+        case SerializationError():
+            return Problem(422, "Invalid input", str(error))
+        case LimitExceededError():
+            return Problem(413, "Too large", str(error))
+        case StoreUnavailableError():
+            return Problem(
+                503, "Store unavailable", "Nothing was saved. Try again in a moment.", headers=RETRY_SOON
+            )
+    return None

@@ -1,0 +1,48 @@
+"""Pages as HTML: Jinja2 with autoescape, and the words of the channels' phrases as filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from approvals_bot.channels import STATE_WORDS, phrases
+
+
+class Pages:
+    """Renders the templates. `now` is the service's clock; times are shown in the reader's zone."""
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._templates = Environment(
+            loader=PackageLoader("approvals_bot.web", "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals.update(phrases=phrases, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="")
+        self._templates.filters.update(
+            moment=phrases.moment, iso=datetime.isoformat, until=self._until, ago=self._ago, span=span_words
+        )
+
+    def page(self, template: str, status: int = 200, **values: Any) -> Response:
+        """The page as an answer."""
+        return HTMLResponse(self._templates.get_template(template).render(values), status)
+
+    def _until(self, moment: datetime) -> str:
+        return phrases.until(moment, self._now())
+
+    def _ago(self, moment: datetime) -> str:
+        return f"{span_words(self._now() - moment)} ago"
+
+
+def span_words(span: timedelta) -> str:
+    """`3 hours`, rounded down to what a person would say."""
+    for unit, size in (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1))):
+        if (count := span // size) >= 1:
+            return f"{count} {unit}" + ("" if count == 1 else "s")
+    return "less than a minute"
