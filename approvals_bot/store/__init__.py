@@ -1,0 +1,215 @@
+"""Where runs are kept. One protocol, and the promises that whoever implements it makes:
+
+- **Durable before it returns.** When a call that writes returns, what it wrote survives the death of the process and
+  of the machine.
+- **All or nothing.** Each call is one transaction: events, the index rows they imply (tokens, status, wake time) and the
+  wake itself are written together, or none of them.
+- **Decisions are compare-and-append.** `append` writes only if the log has exactly the length that was read, and only for
+  the owner of the current epoch. Otherwise it says so and writes nothing.
+- **Facts are appended freely, each once.** `record` appends events whose key is new, drops those that are not, and wakes
+  the run.
+- **A token has one live owner**, whatever the concurrency. A `hook_created` that comes second becomes `hook_conflict`.
+- **An ended run takes nothing more**, and its tokens are free.
+- **Time is an argument.** A store never looks at a clock.
+
+StoreUnavailableError: the call may or may not have been carried out (a lost answer). Every call may be repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from approvals_bot.core.events import Event, Log, NewEvent
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
+ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be created. `data` becomes its `run_created` event."""
+
+    id: str
+    workflow: str
+    code: str
+    version: str | None
+    data: dict[str, Any]
+    idempotency_key: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as its index row has it."""
+
+    id: str
+    workflow: str
+    code: str
+    version: str | None
+    status: Status
+    created_at: datetime
+    ended_at: datetime | None
+    attributes: dict[str, str]
+    seq: int
+    view: Any
+    stalled: str | None
+    wake_at: datetime | None
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class HookRow:
+    """A hook as its index row has it."""
+
+    id: str
+    run_id: str
+    number: int
+    token: str
+    is_webhook: bool
+    has_schema: bool
+    answer: dict[str, Any] | None
+    metadata: Any
+    created_at: datetime
+    generation: int
+    is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """`is_new` is False if the idempotency key had been used: then nothing was written, and `run` is that run."""
+
+    run: RunRow
+    is_new: bool
+    data: dict[str, Any]  # of its run_created
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What an activation decided. `expected` is the length of the log it had read."""
+
+    run_id: str
+    epoch: int
+    expected: int
+    events: list[NewEvent]
+    at: datetime
+    view: Any = None  # None: unchanged
+    release: bool = False
+    wake_at: datetime | None = None  # with `release`: when there is work again
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The events as they now stand in the log (a lost token race shows as `hook_conflict`)."""
+
+    events: list[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The log has grown since it was read: read it again. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Another owner has claimed the run, or it has ended: stop working on it. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a run, until the lease ends."""
+
+    run_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs to list. `waiting_for` is an address in the published view's list of that name."""
+
+    workflow: str | None = None
+    status: Status | None = None
+    waiting_for: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    cursor: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """One line of the audit. `hash` covers it and, through the line before, everything before."""
+
+    seq: int
+    at: datetime
+    what: str
+    who: str | None
+    run_id: str | None
+    data: dict[str, Any]
+    hash: str
+
+
+class Store(Protocol):
+    """See the module's docstring for what each call promises."""
+
+    async def create(self, run: NewRun, at: datetime) -> Created:
+        """Create a run that is due at once, with its `run_created`."""
+
+    async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
+        """A run and its events with `seq > after`, in one consistent look. None: no such run."""
+
+    async def append(self, batch: Append) -> Appended | Stale | Fenced:
+        """Append decisions (and facts found on the way), update view and wake time, release the lease if asked to."""
+
+    async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
+        """Append facts whose key is new, and wake the run. A repeat gives the event that is there already. An ended or
+        unknown run takes nothing: the list is empty, or lacks those."""
+
+    async def receive(self, hook_id: str, resume_id: str, payload: Any, at: datetime) -> Event | None:
+        """Append a `hook_received` if the hook is live, and wake its run. A repeated `resume_id` gives the first event.
+        None: the hook is not live."""
+
+    async def claim(
+        self, owner: str, at: datetime, lease_until: datetime, limit: int = 1, run_id: str | None = None
+    ) -> list[Claim]:
+        """Take over up to `limit` due runs (or this one, due or not) that nobody holds."""
+
+    async def renew(self, owner: str, lease_until: datetime) -> None:
+        """Extend every lease that this owner still holds."""
+
+    async def set_aside(self, claim: Claim, expected: int, stalled: str | None, wake_at: datetime | None) -> bool:
+        """Release a run: stalled with its reason, or until `wake_at`. False: the log has grown, so there is work."""
+
+    async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
+        """The live hook of this token, or the hook of this id, live or not."""
+
+    async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
+        """Newest first, and the cursor of the next page if there is one. Stable while runs are added."""
+
+    async def next_wake(self, at: datetime) -> datetime | None:
+        """When the next run is due that nobody holds (or whose lease is over). None: nothing is planned."""
+
+    async def audit(self, line: tuple[str, str | None, str | None, dict[str, Any]] | None, at: datetime) -> list[AuditLine]:
+        """Add a line (what, who, run id, data) and return it; without one, return them all."""
+
+
+class OpenStore(Store, Protocol):
+    """A store with its connections."""
+
+    async def changed(self) -> bool:
+        """Whether another process may have written since the last call. Cheap: it is asked several times a second."""
+
+    async def check(self) -> None:
+        """StoreUnavailableError unless it can be written to and its schema is current."""
+
+    async def close(self) -> None: ...
+
+
+async def connect(url: str) -> OpenStore:
+    """Open the store of a URL: `sqlite:///runs.db` (relative), `sqlite:////var/lib/runs.db` (absolute), or
+    `postgresql://…`. ValueError for anything else."""
+    if url.startswith("sqlite:///"):
+        from approvals_bot.store.sqlite import SqliteStore
+
+        return await SqliteStore.open(url.removeprefix("sqlite:///"))
+    raise ValueError(f"a database URL starts with sqlite:/// (not {url.split(':', 1)[0]}:)")

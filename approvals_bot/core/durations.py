@@ -1,0 +1,65 @@
+"""How long: `"7 days"`, `"1h30m"`, `90`, `timedelta(hours=2)`, or an instant in the future."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime, timedelta
+
+Duration = str | int | float | timedelta | datetime
+"""Text (`"10s"`, `"1 minute"`, `"7 days"`, `"1h30m"`), seconds, a timedelta, or an aware datetime."""
+
+_UNITS = {
+    "ms": 0.001,
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86_400,
+    "w": 604_800,
+}  # seconds
+_WORDS = {
+    **dict.fromkeys(("ms", "msec", "msecs", "millisecond", "milliseconds"), "ms"),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("d", "day", "days"), "d"),
+    **dict.fromkeys(("w", "week", "weeks"), "w"),
+}
+_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*,?", re.IGNORECASE)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `"1h30m"` or `"7 days"`. ValueError for anything else, a sign or a missing unit included."""
+    seconds, at = 0.0, 0
+    while at < len(text):
+        part = _PART.match(text, at)
+        unit = part and _WORDS.get(part[2].lower())
+        if part is None or unit is None:
+            raise ValueError(f"{text!r} is not a duration: write it like '30s', '15m', '4h', '7 days' or '1h30m'")
+        seconds += float(part[1]) * _UNITS[unit]
+        at = part.end()
+    if at == 0:
+        raise ValueError("an empty text is not a duration: write it like '30s', '15m', '4h' or '7 days'")
+    return timedelta(seconds=seconds)
+
+
+def as_seconds(duration: Duration, now: datetime) -> float:
+    """Seconds from `now`: never negative for an instant that has passed; ValueError for what can't be a duration."""
+    match duration:
+        case str():
+            return parse_duration(duration).total_seconds()
+        case timedelta():
+            seconds = duration.total_seconds()
+        case datetime():
+            if duration.tzinfo is None:
+                raise ValueError("a datetime must be aware (have a time zone) to be slept until")
+            return max(0.0, (duration - now).total_seconds())
+        case bool():
+            raise ValueError(f"{duration!r} is not a duration")
+        case int() | float():
+            seconds = float(duration)
+        case _:
+            raise ValueError(f"{duration!r} is not a duration")
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"a duration must be finite and not negative, not {duration!r}")
+    return seconds

@@ -1,0 +1,86 @@
+"""What can happen to a run: the one event vocabulary, and what makes an event unique in its log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, get_args
+
+EventType = Literal[
+    "run_created",
+    "run_started",
+    "run_completed",
+    "run_failed",
+    "run_cancelled",
+    "step_created",
+    "step_started",
+    "step_retrying",
+    "step_completed",
+    "step_failed",
+    "hook_created",
+    "hook_received",
+    "hook_responded",
+    "hook_disposed",
+    "hook_conflict",
+    "wait_created",
+    "wait_completed",
+    "wait_cancelled",
+]
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
+ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancelled"})
+CREATIONS: frozenset[str] = frozenset({"step_created", "hook_created", "hook_conflict", "wait_created"})
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_micros(at: datetime) -> int:
+    """Microseconds since 1970: how the stores keep time, exact and indexable."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """An aware UTC datetime of microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that is not in a log yet. `data["id"]` is the number of the command that it belongs to, if any."""
+
+    type: EventType
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Unique within a run: a second event with this key is the same fact or decision, told twice."""
+        number = self.data.get("id")
+        match self.type:
+            case "run_created" | "run_started":
+                return self.type
+            case "run_completed" | "run_failed" | "run_cancelled":
+                return "end"
+            case "step_created" | "hook_created" | "hook_conflict" | "wait_created":
+                return f"#{number}"
+            case "step_started" | "step_retrying":
+                return f"{number}.{self.type}.{self.data['attempt']}"
+            case "step_completed" | "step_failed" | "wait_completed" | "wait_cancelled":
+                return f"{number}.done"
+            case "hook_received":
+                return f"{number}.received.{self.data['resume_id']}"
+            case "hook_responded":
+                return f"{number}.responded.{self.data['to']}"
+            case "hook_disposed":
+                return f"{number}.disposed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a run's log. `seq` counts from 1 without gaps; `at` never goes back within a run."""
+
+    seq: int
+    type: EventType
+    at: datetime
+    data: dict[str, Any]
+
+
+Log = list[Event]

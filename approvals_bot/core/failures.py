@@ -1,0 +1,53 @@
+"""Errors as the log keeps them, and back again."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import traceback
+from typing import Any
+
+from approvals_bot.errors import StepFailedError
+
+MAX_TEXT = 10_000  # characters of a message or traceback; the rest is cut
+
+
+def encode_error(error: BaseException) -> dict[str, Any]:
+    """Type, message and traceback of an error."""
+    trace = "".join(traceback.format_exception(error))
+    kind = type(error)
+    return {
+        "type": kind.__qualname__,
+        "module": kind.__module__,
+        "message": str(error)[:MAX_TEXT],
+        "traceback": trace[-MAX_TEXT:],
+    }
+
+
+class RemoteError(Exception):
+    """An error of a type that this process can't build from its message alone; `kind` names the type."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+def decode_error(error: dict[str, Any]) -> Exception:
+    """The error again, as its own class where that class is loaded and takes one message, else a RemoteError."""
+    message, name = error.get("message", ""), error.get("type", "Exception")
+    module = sys.modules.get(error.get("module", "builtins"), builtins)
+    kind = getattr(module, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(message)
+        except Exception:  # noqa: BLE001  # it wants other arguments; its name and message are what we have
+            return RemoteError(name, message)
+    return RemoteError(name, message)
+
+
+def step_error(step: str, data: dict[str, Any]) -> StepFailedError:
+    """What the workflow sees of a step that failed for good."""
+    cause = data["error"]
+    error = StepFailedError(step, data["attempts"], cause.get("type", "Exception"), cause.get("message", ""))
+    error.__cause__ = decode_error(cause)
+    return error

@@ -1,0 +1,61 @@
+"""Which workflow a name means."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from approvals_bot.errors import WorkflowNameTakenError, WorkflowNotFoundError
+
+if TYPE_CHECKING:
+    from approvals_bot.core.authoring import Workflow
+
+
+class Registry:
+    """Workflows by name and version. Those defined inside functions are forgotten with them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str | None], Workflow[Any, Any]] = {}
+        self._local: weakref.WeakValueDictionary[tuple[str, str | None], Workflow[Any, Any]] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def add(self, workflow: Workflow[Any, Any]) -> None:
+        """WorkflowNameTakenError if another function has this name and version. The same function again replaces it."""
+        key = (workflow.code, workflow.version)
+        if self._taken(key, workflow.origin):
+            gc.collect()  # a forgotten local workflow may only be waiting for the collector
+            if self._taken(key, workflow.origin):
+                raise WorkflowNameTakenError(*key)
+        self._kept.pop(key, None)
+        self._local.pop(key, None)
+        if "<locals>" in workflow.origin:
+            self._local[key] = workflow
+        else:
+            self._kept[key] = workflow
+
+    def get(self, name: str, version: str | None) -> Workflow[Any, Any]:
+        """The workflow that a run was started with. WorkflowNotFoundError if it isn't here."""
+        found: Workflow[Any, Any] | None = self._kept.get((name, version)) or self._local.get((name, version))
+        if found is None:
+            raise WorkflowNotFoundError(name, version)
+        return found
+
+    def newest(self, name: str) -> Workflow[Any, Any]:
+        """The version that new runs of this name use: the one registered last."""
+        for key, workflow in reversed([*self._kept.items(), *self._local.items()]):
+            if key[0] == name:
+                return workflow
+        raise WorkflowNotFoundError(name)
+
+    def names(self) -> list[str]:
+        return sorted({name for name, _ in [*self._kept, *self._local]})
+
+    def _taken(self, key: tuple[str, str | None], origin: str) -> bool:
+        existing = self._kept.get(key) or self._local.get(key)
+        return existing is not None and existing.origin != origin
+
+
+registry = Registry()
+"""Decorators run at import, before anything else exists, so this one table has to be the module's own."""

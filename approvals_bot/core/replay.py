@@ -1,0 +1,152 @@
+"""`replay(workflow, log) → outcome`: what a run asks for next, from nothing but its log.
+
+One event is delivered, everybody reacts until nothing is ready, then the next. So execution looks the same whether the
+events arrived over weeks or are read in one go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import events as asyncio_events
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from approvals_bot.core.commands import Command, End
+from approvals_bot.core.events import ENDINGS, Event, Log
+from approvals_bot.core.failures import encode_error
+from approvals_bot.core.loop import context_of_run
+from approvals_bot.core.run import OpenStep, OpenTimer, RunState
+from approvals_bot.core.values import encode
+from approvals_bot.errors import WorkflowStuckError
+
+if TYPE_CHECKING:
+    from approvals_bot.core.authoring import Workflow
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a replay found: the new commands in order, and what the run now waits for."""
+
+    commands: list[Command]
+    ended: bool
+    steps: list[OpenStep] = field(default_factory=list)
+    timers: list[OpenTimer] = field(default_factory=list)
+    schemas: dict[int, Any] = field(default_factory=dict)
+    view: Any = None
+    replay_again: bool = False  # somebody waits to hear whether a hook got its token
+    waits_on_hooks: bool = False
+
+    @property
+    def next_timer(self) -> datetime | None:
+        return min((t.resume_at for t in self.timers), default=None)
+
+
+def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link: Callable[[str], str]) -> Outcome:
+    """Run the body against its log. Pure: the same log and entropy (for new tokens) give the same outcome.
+
+    NondeterminismError if the code has drifted from the log.
+    """
+    created = log[0].data
+    run = RunState(created["run_id"], log, entropy, link)
+    run.name = created["workflow"]
+    run.attributes = created.get("attributes", {})
+    with _Inside(run):
+        try:
+            return _replay(workflow, log, run)
+        finally:
+            run.loop.throw_away()
+
+
+def _replay(workflow: Workflow[Any, Any], log: Log, run: RunState) -> Outcome:
+    run.now = log[0].at
+    run.loop.now = log[0].at.timestamp()
+    body: asyncio.Task[Any] = run.loop.create_task(_body(workflow, log[0]), name=workflow.name)
+    run.loop.run_until_idle()
+    for event in log[1:]:
+        if event.type in ENDINGS or (body.done() and run.drift is None):
+            break
+        run.deliver(event)
+        if run.drift is None:
+            run.loop.run_until_idle()
+        if run.drift is not None:
+            raise run.drift
+    return _outcome(workflow, log, run, body)
+
+
+async def _body(workflow: Workflow[Any, Any], created: Event) -> Any:
+    args, kwargs = workflow.signature.decode_call(created.data["input"])
+    if workflow.signature.takes_bound:
+        from approvals_bot.core.values import decode
+
+        kwargs["settings"] = decode(created.data.get("settings"), workflow.signature.annotation("settings"))
+    return await workflow.function(*args, **kwargs)
+
+
+def _outcome(workflow: Workflow[Any, Any], log: Log, run: RunState, body: asyncio.Task[Any]) -> Outcome:
+    if run.drift is None and run.loop.unhandled and not body.done():
+        return _ended(run, End("run_failed", {"error": encode_error(run.loop.unhandled[0])}))
+    if body.done():
+        return _ended(run, _end(workflow, body))
+    commands = run.new_commands(ended=False)
+    if run.drift is not None:
+        raise run.drift
+    open_hooks = any(not hook._is_disposed and hook._owner is None for hook in run.hooks.values())
+    if not (run.steps or run.timers or open_hooks or commands or run.watches_registration):
+        raise WorkflowStuckError(
+            f"{workflow.name} waits, but no step, hook or timer is open that could wake it. "
+            "It probably awaits a future, lock or queue that nothing will ever release."
+        )
+    return Outcome(
+        commands,
+        ended=False,
+        steps=list(run.steps.values()),
+        timers=list(run.timers.values()),
+        schemas=run.schemas,
+        view=_view(run),
+        replay_again=run.watches_registration,
+        waits_on_hooks=open_hooks,
+    )
+
+
+def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
+    try:
+        result = body.result()
+    except asyncio.CancelledError as cancelled:
+        return End("run_cancelled", {"reason": str(cancelled) or None})
+    except Exception as error:  # noqa: BLE001  # the author's error ends the run, not the engine
+        return End("run_failed", {"error": encode_error(error)})
+    try:
+        return End("run_completed", {"result": workflow.signature.encode_result(result)})
+    except Exception as error:  # noqa: BLE001  # a result that can't be kept is the author's error too
+        return End("run_failed", {"error": encode_error(error)})
+
+
+def _ended(run: RunState, end: End) -> Outcome:
+    commands = run.new_commands(ended=True)
+    return Outcome([*commands, end], ended=True, view=_view(run))
+
+
+def _view(run: RunState) -> Any:
+    return None if run.view is None else encode(run.view, Any, "view")
+
+
+class _Inside:
+    """Make this run's loop the running one, and hand its async generators to it."""
+
+    def __init__(self, run: RunState) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        self._around = asyncio_events._get_running_loop()
+        self._hooks = sys.get_asyncgen_hooks()
+        self._token = context_of_run.set(self._run)
+        asyncio_events._set_running_loop(self._run.loop)
+        sys.set_asyncgen_hooks(self._run.loop.first_iteration, self._run.loop.finalize_generator)
+
+    def __exit__(self, *_: object) -> None:
+        asyncio_events._set_running_loop(self._around)
+        sys.set_asyncgen_hooks(*self._hooks)
+        context_of_run.reset(self._token)

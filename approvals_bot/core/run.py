@@ -1,0 +1,271 @@
+"""A run while it is being replayed: numbers what the code asks for, checks it against the log, hands out what came."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from approvals_bot.core import commands
+from approvals_bot.core.commands import CancelTimer, Command, CreateHook, CreateStep, Creation, DisposeHook, Respond
+from approvals_bot.core.events import CREATIONS, Event, Log, from_micros
+from approvals_bot.core.failures import step_error
+from approvals_bot.core.hooks import Hook, Webhook
+from approvals_bot.core.loop import WorkflowLoop
+from approvals_bot.core.requests import WebhookRequest
+from approvals_bot.core.values import decode, encode
+from approvals_bot.errors import NondeterminismError
+
+if TYPE_CHECKING:
+    from approvals_bot.core.authoring import Step
+
+_is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+"""What `asyncio.sleep` asks a timer to call: how a sleep is told from a timeout."""
+
+
+@dataclass(slots=True)
+class OpenStep:
+    """A step without an outcome yet, and what its log says so far."""
+
+    id: int
+    step: Step[..., Any]
+    input: dict[str, Any]
+    failures: int = 0  # attempts that raised; crashes of the process don't count
+    started: set[int] = field(default_factory=set)  # attempts that were begun
+    first_started_at: datetime | None = None
+    retry_at: datetime | None = None
+    future: asyncio.Future[Any] | None = None
+
+
+@dataclass(slots=True)
+class OpenTimer:
+    """A timer that has neither fired nor been cancelled."""
+
+    id: int
+    resume_at: datetime
+    kind: Literal["sleep", "timeout"]
+    fire: Callable[[], None]
+
+
+class RunState:
+    """The state of one replay. Everything in it is derived from the log and thrown away afterwards."""
+
+    def __init__(self, run_id: str, log: Log, entropy: bytes, link: Callable[[str], str]) -> None:
+        self.run_id = run_id
+        self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # what it lacks raises "do that in a @step"
+        self.link = link
+        self.name = ""
+        self.attributes: dict[str, str] = {}
+        self.started_at = log[0].at
+        self.now = log[0].at
+        self.view: Any = None
+        self.watches_registration = False
+        self.drift: NondeterminismError | None = None
+        self.random = Random(run_id)  # noqa: S311  # deterministic on purpose; tokens never come from here
+        self._uuids = Random(f"{run_id}/uuid4")  # noqa: S311
+        self._entropy = entropy
+        self._count = 0
+        self._recorded = {e.data["id"]: e for e in log if e.type in CREATIONS}
+        self._keys = {(e.type, e.data["id"]) for e in log if e.type in ("hook_disposed", "wait_cancelled")}
+        self._finished = {e.data["id"] for e in log if e.type == "wait_completed"}
+        self._responded = {e.data["to"] for e in log if e.type == "hook_responded"}
+        self._asked: dict[int, Creation] = {}
+        self._new: list[Command] = []
+        self._answered: set[int] = set()
+        self.steps: dict[int, OpenStep] = {}
+        self.timers: dict[int, OpenTimer] = {}
+        self.hooks: dict[int, Hook[Any]] = {}
+        self.schemas: dict[int, Any] = {}
+
+    # ── what the code asks for ──
+
+    def uuid4(self) -> UUID:
+        return UUID(int=self._uuids.getrandbits(128), version=4)
+
+    async def call_step(self, step: Step[..., Any], given: dict[str, Any]) -> Any:
+        number = self._next()
+        state = OpenStep(number, step, given, future=self.loop.create_future())
+        recorded = self._ask(CreateStep(number, step.name, given))
+        if recorded is not None:
+            state.input = recorded.data.get("input", given)
+        self.steps[number] = state
+        assert state.future is not None
+        try:
+            result = await state.future
+        except asyncio.CancelledError:
+            if number not in self._recorded:  # never became durable, so it never starts
+                self.steps.pop(number, None)
+                self._withdraw(number)
+            raise
+        return step.signature.decode_result(result)
+
+    def create_hook(
+        self, token: str | None, metadata: Any, schema: Any, answer: dict[str, Any] | None = None
+    ) -> Hook[Any]:
+        number = self._next()
+        recorded = self._recorded.get(number)
+        known = recorded.data if recorded is not None else {}
+        hook_id = known.get("hook_id") or self._secret(number, "id")[:26]
+        given = token if token is not None else known.get("token") or self._secret(number, "token")
+        command = CreateHook(number, hook_id, given, encode(metadata, Any, "metadata"), answer, schema is not None)
+        self._ask(command)
+        if token is not None and known.get("token", token) != token:
+            self._drifted(number, f"hook #{number} with token {known['token']!r}", f"the token {token!r}")
+        hook: Hook[Any]
+        if answer is None:
+            hook = Hook(self, number, hook_id, given, metadata, lambda _, payload: _read(payload, schema))
+        else:
+            hook = Webhook(self, number, hook_id, given, metadata, self._reader(number, answer))
+        self.hooks[number] = hook
+        if schema is not None:
+            self.schemas[number] = schema
+        return hook
+
+    def dispose_hook(self, number: int) -> None:
+        if ("hook_disposed", number) not in self._keys:
+            self._new.append(DisposeHook(number))
+
+    def start_timer(
+        self, when: float, delay: float | None, callback: Callable[..., object], fire: Callable[[], None]
+    ) -> int:
+        number = self._next()
+        kind: Literal["sleep", "timeout"] = "sleep" if callback is _is_sleep else "timeout"
+        command = commands.StartTimer(number, from_micros(round(when * 1_000_000)), kind, delay)
+        recorded = self._ask(command)
+        resume_at = command.resume_at if recorded is None else commands.resume_at(recorded)
+        self.timers[number] = OpenTimer(number, resume_at, kind, fire)
+        return number
+
+    async def sleep_until(self, when: datetime) -> None:
+        """As `asyncio.sleep`, to an instant."""
+        future = self.loop.create_future()
+        timer = self.loop.call_at(when.timestamp(), _is_sleep, future, None)
+        try:
+            await future
+        finally:
+            timer.cancel()
+
+    def cancel_timer(self, number: int) -> None:
+        if self.timers.pop(number, None) is None:
+            return
+        if number not in self._recorded:
+            self._withdraw(number)
+        elif ("wait_cancelled", number) not in self._keys and number not in self._finished:
+            self._new.append(CancelTimer(number))
+
+    def _reader(self, number: int, answer: dict[str, Any]) -> Callable[[int, Any], WebhookRequest]:
+        """Rebuild the request from the log, and let a manual webhook answer it."""
+
+        def respond(seq: int, response: dict[str, Any]) -> None:
+            if self.loop.closing:
+                return
+            if seq in self._answered:
+                raise RuntimeError("this caller has already been answered")
+            self._answered.add(seq)
+            if seq not in self._responded:
+                self._new.append(Respond(number, seq, response))
+
+        def read(seq: int, payload: Any) -> WebhookRequest:
+            can_answer = answer["mode"] == "manual"
+            return WebhookRequest.decode(payload, (lambda response: respond(seq, response)) if can_answer else None)
+
+        return read
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _ask(self, command: Creation) -> Event | None:
+        """The recorded event of this command, or None when it is new. A mismatch is drift, never an exception in the
+        body, where an author's `except` could swallow it."""
+        self._asked[command.id] = command
+        recorded = self._recorded.get(command.id)
+        if recorded is None:
+            if not self.loop.closing:
+                self._new.append(command)
+            return None
+        if commands.describe(recorded) != str(command):
+            self._drifted(command.id, commands.describe(recorded), str(command))
+        return recorded
+
+    def _withdraw(self, number: int) -> None:
+        self._new = [c for c in self._new if getattr(c, "id", None) != number]
+
+    def _secret(self, number: int, purpose: str) -> str:
+        mac = hmac.digest(self._entropy, f"{purpose}:{number}".encode(), hashlib.sha256)
+        return urlsafe_b64encode(mac).decode().rstrip("=").replace("-", "a").replace("_", "b")
+
+    def _drifted(self, number: int, expected: str, got: str) -> None:
+        if self.drift is None and not self.loop.closing:
+            recorded = self._recorded.get(number)
+            self.drift = NondeterminismError(recorded.seq if recorded else 0, expected, got)
+
+    # ── what the log delivers ──
+
+    def deliver(self, event: Event) -> None:
+        """Hand over one event. At most one waiter can go on because of it."""
+        self.now = event.at
+        self.loop.now = event.at.timestamp()
+        number = event.data.get("id")
+        if event.type in CREATIONS and number not in self._asked:
+            got = f"nothing (it has asked for {self._count} so far)"
+            self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)
+            return
+        match event.type:
+            case "step_started":
+                state = self.steps[event.data["id"]]
+                state.started.add(event.data["attempt"])
+                state.first_started_at = state.first_started_at or event.at
+            case "step_retrying":
+                state = self.steps[event.data["id"]]
+                state.failures = event.data["attempt"]
+                state.retry_at = from_micros(event.data["retry_at"])
+            case "step_completed" | "step_failed":
+                self._finish_step(event)
+            case "hook_created":
+                self.hooks[event.data["id"]].registered(None)
+            case "hook_conflict":
+                self.hooks[event.data["id"]].registered(event.data["owner"])
+            case "hook_received":
+                self.hooks[event.data["id"]].receive(event.seq, event.data["payload"])
+            case "wait_completed":
+                timer = self.timers.pop(event.data["id"], None)
+                if timer is not None:
+                    timer.fire()
+            case _:
+                pass  # decisions that the code has made by itself by now
+
+    def _finish_step(self, event: Event) -> None:
+        state = self.steps.pop(event.data["id"], None)
+        if state is None or state.future is None or state.future.done():
+            return
+        if event.type == "step_completed":
+            state.future.set_result(event.data["result"])
+        else:
+            state.future.set_exception(step_error(state.step.name, event.data))
+
+    # ── what came of it ──
+
+    def new_commands(self, *, ended: bool) -> list[Command]:
+        """What is not in the log yet, in the order asked.
+
+        After the end nothing starts, but hooks were still open once.
+        """
+        if ended:
+            return [c for c in self._new if not isinstance(c, CreateStep | commands.StartTimer | CancelTimer)]
+        newest = max(self._recorded, default=0)
+        for command in self._new:
+            if isinstance(command, CreateStep | CreateHook | commands.StartTimer) and command.id < newest:
+                self._drifted(command.id, f"nothing at #{command.id}", str(command))
+        return list(self._new)
+
+
+def _read(payload: Any, schema: Any) -> Any:
+    return decode(payload, Any if schema is None else schema)

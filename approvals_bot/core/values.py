@@ -1,0 +1,179 @@
+"""Values in the log: what goes in must come out the same.
+
+Where the author gave a type, pydantic validates and dumps it. Where there is none, JSON's own values go in as they
+are, a few common others under a tag (`{"$": "datetime", "v": …}`), and the rest is refused with its path. Everything is
+by value: a step can't change its caller's objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from approvals_bot.errors import InvalidPayloadError, LimitExceededError, SerializationError
+
+MAX_VALUE_BYTES = 1_000_000
+"""One payload, argument list or result as JSON.
+
+A log is replayed whole, so files belong elsewhere; keep a reference.
+"""
+
+_UNTYPED: tuple[Any, ...] = (Any, object, dict, list, dict[str, Any], list[Any], bytes, bytearray, Mapping[str, Any])
+
+
+def encode(value: Any, annotation: Any = Any, path: str = "value") -> Any:
+    """The JSON form of `value`. InvalidPayloadError if it doesn't fit its type, SerializationError if it can't be
+    kept.
+    """
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return _tag(value, path, 0)
+    try:
+        dumped = adapter.dump_python(adapter.validate_python(value), mode="json")
+    except ValidationError as error:
+        raise InvalidPayloadError(problems(error), what=path) from error
+    except (PydanticSerializationError, UnicodeDecodeError) as error:
+        raise SerializationError(path, str(error)) from error
+    return dumped
+
+
+def decode(encoded: Any, annotation: Any = Any) -> Any:
+    """The value that `encode` took, as its type.
+
+    InvalidPayloadError if the type has changed so that it no longer fits.
+    """
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return _untag(encoded)
+    try:
+        return adapter.validate_python(encoded)
+    except ValidationError as error:
+        raise InvalidPayloadError(problems(error)) from error
+
+
+def to_json(value: Any, path: str = "value") -> str:
+    """JSON text in ASCII (so NUL and lone surrogates pass through any store), within the size limit."""
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SerializationError(path, str(error)) from error
+    if len(text) > MAX_VALUE_BYTES:
+        raise LimitExceededError(f"size of {path}", MAX_VALUE_BYTES, len(text), "bytes of JSON")
+    return text
+
+
+def problems(error: ValidationError) -> list[dict[str, Any]]:
+    """Each place and what is wrong there, without the offending values (they may be secret)."""
+    return [{"loc": list(e["loc"]), "msg": e["msg"]} for e in error.errors(include_input=False, include_url=False)]
+
+
+@lru_cache(maxsize=4096)
+def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    """None: untyped. Types that pydantic can't carry are untyped too, so that their values are refused by path."""
+    if isinstance(annotation, TypeVar) or any(annotation is u or annotation == u for u in _UNTYPED):
+        return None
+    try:
+        try:
+            return _cached_adapter(annotation)
+        except TypeError:  # unhashable annotation
+            return TypeAdapter(annotation)
+    except PydanticUserError:
+        return None
+
+
+_MAX_DEPTH = 200  # nesting; far above any real value, far below Python's recursion limit
+
+
+def _tag(value: Any, path: str, depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise SerializationError(path, f"nested more than {_MAX_DEPTH} deep (or refers to itself)")
+    match value:
+        case Enum():
+            return _tag(value.value, path, depth + 1)
+        case None | bool() | str():
+            return value
+        case int() | float():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise SerializationError(path, f"{value} is not a JSON number")
+            return value
+        case dict() | Mapping():
+            return _tag_mapping(value, path, depth)
+        case list():
+            return [_tag(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+        case tuple():
+            return _tagged("tuple", [_tag(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
+        case set() | frozenset():
+            items = [_tag(item, f"{path}{{…}}", depth + 1) for item in value]
+            return _tagged(type(value).__name__, sorted(items, key=repr))
+        case bytes() | bytearray():
+            return _tagged("bytes", b64encode(value).decode())
+        case datetime() | date() | time():
+            return _tagged(type(value).__name__, value.isoformat())
+        case timedelta():
+            return _tagged("timedelta", [value.days, value.seconds, value.microseconds])
+        case Decimal() | UUID():
+            return _tagged(type(value).__name__, str(value))
+        case BaseModel():
+            return _tag(value.model_dump(mode="json"), path, depth + 1)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return encode(value, type(value), path)
+        case _:
+            raise SerializationError(
+                path, f"a {type(value).__name__} can't be kept in the log; pass plain data, or give it a type"
+            )
+
+
+def _tag_mapping(value: Mapping[Any, Any], path: str, depth: int) -> Any:
+    pairs: dict[str, Any] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise SerializationError(path, f"the key {key!r} is a {type(key).__name__}; keys must be texts")
+        pairs[key] = _tag(item, f"{path}.{key}", depth + 1)
+    return _tagged("dict", pairs) if "$" in pairs else pairs  # a user's own "$" must not read as a tag
+
+
+def _tagged(tag: str, value: Any) -> dict[str, Any]:
+    return {"$": tag, "v": value}
+
+
+def _untag(encoded: Any) -> Any:
+    match encoded:
+        case {"$": "dict", "v": dict(pairs)}:
+            return {key: _untag(item) for key, item in pairs.items()}
+        case {"$": str(tag), "v": value}:
+            return _UNTAG[tag](value)
+        case dict():
+            return {key: _untag(item) for key, item in encoded.items()}
+        case list():
+            return [_untag(item) for item in encoded]
+        case _:
+            return encoded
+
+
+_UNTAG: dict[str, Any] = {
+    "tuple": lambda v: tuple(_untag(i) for i in v),
+    "set": lambda v: {_untag(i) for i in v},
+    "frozenset": lambda v: frozenset(_untag(i) for i in v),
+    "bytes": b64decode,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timedelta": lambda v: timedelta(*v),
+    "Decimal": Decimal,
+    "UUID": UUID,
+}
