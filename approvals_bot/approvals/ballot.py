@@ -1,0 +1,305 @@
+"""The ballot of one stage: what a vote does to it, and what the voter is told.
+
+Pure: `ballot + vote → ballot, verdict`. The same function answers Slack, page, inbox, API and command line. Who may
+vote was resolved at the click, by the caller; the ballot only counts, and it counts people, never clicks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from approvals_bot.approvals.seats import Missing, Seat, room, seat_people
+from approvals_bot.channels import ChoiceName, Via
+
+Word = Literal[
+    "counted",
+    "decided",
+    "already_voted",
+    "changed",
+    "taken_back",
+    "already_decided",
+    "not_an_approver",
+    "own_request",
+    "group_unknown",
+    "withdrawn",
+    "expired",
+    "request_changed",
+    "invalid",
+]
+"""Everything that a person can be told about a vote."""
+
+ACCEPTED: tuple[Word, ...] = ("counted", "decided", "changed", "taken_back")
+"""The verdicts that changed something."""
+
+Standing = Literal["open", "filled", "rejected", "answered", "changes_requested"]
+"""Where a stage stands after its votes."""
+
+DECISIVE: tuple[Standing, ...] = ("filled", "rejected", "answered")
+"""A stage that stands so takes no more votes. `changes_requested` only hands the request back."""
+
+YES: tuple[ChoiceName, ...] = ("approve", "edit")
+"""Choices that fill a seat. `edit` is a yes to what the voter made of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One person's choice at one time. `digest`: of what she was shown; None when the caller showed her nothing."""
+
+    by: str
+    choice: ChoiceName
+    at: datetime
+    via: Via = "api"
+    comment: str = ""
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+    seats: tuple[int, ...] = ()  # the seats she could fill at the click
+    stands: bool = True  # False: changed, taken back or reset by an edit
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """The open stage: its seats, its rules, and every vote it has seen."""
+
+    seats: tuple[Seat, ...]
+    outcomes: tuple[ChoiceName, ...] = ("approve", "reject")
+    reject: int | Literal["any", "all"] = "any"
+    comment: Literal["never", "on-reject", "always"] = "on-reject"
+    recheck: Literal["at-click", "at-quorum"] = "at-click"
+    requesters: tuple[str, ...] = ()  # whose own request this is, where that bars them
+    digest: str = ""
+    votes: tuple[Vote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a vote, in facts. `sentences.say` makes the sentence of it."""
+
+    word: Word
+    choice: ChoiceName = "approve"
+    standing: Standing = "open"
+    have: int = 0  # people who fill seats now, or who rejected, when the vote was a rejection that is counted
+    need: int = 0
+    missing: tuple[Missing, ...] = ()
+    detail: str = ""  # invalid: what is missing or wrong
+    was: str = ""  # request_changed: the digest that was voted on
+    now: str = ""  # request_changed: the digest of the request as it is
+
+    @property
+    def accepted(self) -> bool:
+        return self.word in ACCEPTED
+
+
+def cast(ballot: Ballot, vote: Vote, problem: str = "") -> tuple[Ballot, Verdict]:
+    """Count this vote, or say why not. A refused vote leaves the ballot as it was.
+
+    `problem`: what the caller found wrong with the answers; it is told only to those who may vote.
+    """
+    refused = refusal(ballot, vote, problem)
+    if refused is not None:
+        return ballot, refused
+    before = vote_of(ballot, vote.by)
+    if vote.choice == "take_back":
+        after = _without(ballot, vote.by)
+        return after, _verdict(after, vote, "taken_back")
+    vote = replace(vote, seats=seats_for(ballot, vote.by), stands=True)
+    after = replace(_without(ballot, vote.by), votes=(*_without(ballot, vote.by).votes, vote))
+    if standing(after) in DECISIVE:
+        return after, _verdict(after, vote, "decided")
+    return after, _verdict(after, vote, "changed" if before else "counted")
+
+
+def refusal(ballot: Ballot, vote: Vote, problem: str = "") -> Verdict | None:
+    """Why this vote can't count; None when it can. Whether she may vote comes before what she said."""
+    before = vote_of(ballot, vote.by)
+    if not (vote.choice == "take_back" and before):
+        barred = _barred(ballot, vote)
+        if barred is not None:
+            return barred
+    if vote.digest is not None and vote.digest != ballot.digest:
+        return Verdict("request_changed", vote.choice, was=vote.digest, now=ballot.digest)
+    if vote.choice == "take_back":
+        return None if before else Verdict("invalid", vote.choice, detail="You have no vote here to take back.")
+    if vote.choice not in ballot.outcomes:
+        return Verdict("invalid", vote.choice, detail=f"“{vote.choice}” is no choice here.")
+    if before and before.choice == vote.choice and vote.choice != "edit":
+        return _verdict(ballot, vote, "already_voted")
+    problem = problem or _missing_comment(ballot, vote)
+    return Verdict("invalid", vote.choice, detail=problem) if problem else None
+
+
+def _barred(ballot: Ballot, vote: Vote) -> Verdict | None:
+    """Whether this person may vote at all."""
+    unknown = any(not seat.known for seat in ballot.seats)
+    if unknown and ballot.recheck == "at-quorum":
+        return Verdict("group_unknown", vote.choice)
+    if seats_for(ballot, vote.by):
+        return None
+    if vote.by in ballot.requesters:
+        return Verdict("own_request", vote.choice)
+    return Verdict("group_unknown" if unknown else "not_an_approver", vote.choice)
+
+
+def _missing_comment(ballot: Ballot, vote: Vote) -> str:
+    if vote.comment.strip():
+        return ""
+    if vote.choice == "answer":
+        return "Please write your answer."
+    if comment_rule(ballot, vote.choice) == "required":
+        return "Please say why, in a comment."
+    return ""
+
+
+def comment_rule(ballot: Ballot, choice: ChoiceName) -> Literal["none", "optional", "required"]:
+    """Whether this choice needs a comment in this stage."""
+    if choice == "take_back":
+        return "none"
+    if choice == "answer" or ballot.comment == "always":
+        return "required"
+    if ballot.comment == "never":
+        return "none"
+    return "required" if choice in ("reject", "changes") else "optional"
+
+
+def standing(ballot: Ballot) -> Standing:
+    """Where the stage stands."""
+    votes = standing_votes(ballot)
+    for vote in votes:
+        if vote.choice == "answer":
+            return "answered"
+        if vote.choice == "changes":
+            return "changes_requested"
+    if _is_rejected(ballot):
+        return "rejected"
+    return "filled" if have(ballot) == need(ballot) else "open"
+
+
+def _is_rejected(ballot: Ballot) -> bool:
+    rejections = len(_rejecting(ballot))
+    if rejections == 0:
+        return False
+    return rejections >= rejections_needed(ballot) or not _within_reach(ballot)
+
+
+def rejections_needed(ballot: Ballot) -> int:
+    """How many rejections end the stage, if quorum stays within reach."""
+    match ballot.reject:
+        case "any":
+            return 1
+        case "all":
+            return max(1, len(who_may_vote(ballot)))
+        case count:
+            return count
+
+
+def _within_reach(ballot: Ballot) -> bool:
+    """Whether those who have not said no could still fill every seat."""
+    may_fill = _approvals(ballot)
+    for person in who_may_vote(ballot):
+        if person not in may_fill and person not in _rejecting(ballot):
+            may_fill[person] = list(seats_for(ballot, person))
+    rooms = _rooms(ballot)
+    return len(seat_people(may_fill, rooms)) == sum(rooms.values())
+
+
+def seating(ballot: Ballot) -> dict[str, int]:
+    """Who fills which seat now: address → seat id, in the order of the votes."""
+    seated = seat_people(_approvals(ballot), _rooms(ballot))
+    return {person: seated[person] for person in _approvals(ballot) if person in seated}
+
+
+def have(ballot: Ballot) -> int:
+    return len(seating(ballot))
+
+
+def need(ballot: Ballot) -> int:
+    return sum(_rooms(ballot).values())
+
+
+def missing(ballot: Ballot) -> tuple[Missing, ...]:
+    """What each unfilled seat still lacks."""
+    filled = list(seating(ballot).values())
+    rooms = _rooms(ballot)
+    lacks = [Missing(seat.label, rooms[seat.id] - filled.count(seat.id)) for seat in ballot.seats]
+    return tuple(lack for lack in lacks if lack.count > 0)
+
+
+def still_owed(ballot: Ballot) -> tuple[str, ...]:
+    """Who has not voted and could still help: those whose yes would fill one seat more."""
+    voted = [vote.by for vote in standing_votes(ballot)]
+    now = have(ballot)
+    owed = []
+    for person in who_may_vote(ballot):
+        if person in voted:
+            continue
+        with_her = {**_approvals(ballot), person: list(seats_for(ballot, person))}
+        if len(seat_people(with_her, _rooms(ballot))) > now:
+            owed.append(person)
+    return tuple(owed)
+
+
+def who_may_vote(ballot: Ballot) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(person for seat in ballot.seats for person in seat.eligible))
+
+
+def seats_for(ballot: Ballot, person: str) -> tuple[int, ...]:
+    """The seats that this person may fill, as resolved now. A seat whose list can't be read takes nobody new."""
+    return tuple(seat.id for seat in ballot.seats if seat.known and person in seat.eligible)
+
+
+def vote_of(ballot: Ballot, person: str) -> Vote | None:
+    return next((vote for vote in ballot.votes if vote.stands and vote.by == person), None)
+
+
+def standing_votes(ballot: Ballot) -> tuple[Vote, ...]:
+    return tuple(vote for vote in ballot.votes if vote.stands)
+
+
+def reseated(ballot: Ballot, seats: Sequence[Seat]) -> Ballot:
+    """The ballot with its lists resolved again."""
+    return replace(ballot, seats=tuple(seats))
+
+
+def reset(ballot: Ballot, digest: str) -> Ballot:
+    """The ballot after an edit that voids every vote."""
+    return replace(ballot, digest=digest, votes=tuple(replace(vote, stands=False) for vote in ballot.votes))
+
+
+def _without(ballot: Ballot, person: str) -> Ballot:
+    votes = (replace(vote, stands=False) if vote.by == person else vote for vote in ballot.votes)
+    return replace(ballot, votes=tuple(votes))
+
+
+def _approvals(ballot: Ballot) -> dict[str, list[int]]:
+    """Who said yes, and the seats that each may fill: as of the click, or as of now, as `recheck` says."""
+    found = {}
+    for vote in standing_votes(ballot):
+        if vote.choice in YES:
+            now = [seat.id for seat in ballot.seats if vote.by in seat.eligible]
+            found[vote.by] = list(vote.seats) if ballot.recheck == "at-click" else now
+    return found
+
+
+def _rejecting(ballot: Ballot) -> tuple[str, ...]:
+    may_vote = who_may_vote(ballot)
+    return tuple(
+        vote.by
+        for vote in standing_votes(ballot)
+        if vote.choice == "reject" and (ballot.recheck == "at-click" or vote.by in may_vote)
+    )
+
+
+def _rooms(ballot: Ballot) -> dict[int, int]:
+    approvals = _approvals(ballot)
+    return {
+        seat.id: room(seat, also=[person for person, seats in approvals.items() if seat.id in seats])
+        for seat in ballot.seats
+    }
+
+
+def _verdict(ballot: Ballot, vote: Vote, word: Word) -> Verdict:
+    if vote.choice == "reject" and word in ("counted", "changed"):
+        return Verdict(word, vote.choice, "open", len(_rejecting(ballot)), rejections_needed(ballot))
+    return Verdict(word, vote.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))

@@ -1,0 +1,83 @@
+"""Seats: whose votes a stage needs, and who fills which.
+
+A seat is filled by so many different people of its own list, and one person fills one seat. Lists overlap, so who
+fills which seat is found by maximum matching: as long as any assignment of the people who said yes fills every seat,
+the stage is complete. Nobody is put on a chair for good, so overlapping lists never block each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Votes needed from one list of people.
+
+    `eligible`: the addresses of those who may fill it, as last resolved, without those who count as the requester.
+    `need`: how many different people; "all" is everyone who may. `known`: False when the list could not be read now,
+    and `eligible` is what it was before.
+    """
+
+    id: int  # its place in the stage's definition: stays the same when another seat comes or goes
+    label: str
+    need: int | Literal["all"]
+    eligible: tuple[str, ...]
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What a seat still lacks."""
+
+    label: str
+    count: int
+
+
+def room(seat: Seat, also: Sequence[str] = ()) -> int:
+    """How many people this seat takes. `also`: people who filled it while they were eligible and since left."""
+    if seat.need == "all":
+        return max(1, len(dict.fromkeys([*seat.eligible, *also])))  # all of nobody is not a yes
+    return seat.need
+
+
+def seat_people(may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int]) -> dict[str, int]:
+    """A maximum matching: person → seat id. Earlier people are never unseated for later ones, only moved."""
+    seated: dict[int, list[str]] = {seat: [] for seat in rooms}
+    for person in may_fill:
+        _find_place(person, may_fill, rooms, seated, tried=set())
+    return {person: seat for seat, people in seated.items() for person in people}
+
+
+def _find_place(
+    person: str,
+    may_fill: Mapping[str, Sequence[int]],
+    rooms: Mapping[int, int],
+    seated: dict[int, list[str]],
+    tried: set[int],
+) -> bool:
+    """Seat this person, if need be by moving somebody to another seat that he may fill too."""
+    for seat in may_fill[person]:
+        if seat in tried or seat not in rooms:
+            continue
+        tried.add(seat)
+        if len(seated[seat]) < rooms[seat]:
+            seated[seat].append(person)
+            return True
+        for place, other in enumerate(seated[seat]):
+            if _find_place(other, may_fill, rooms, seated, tried):
+                seated[seat][place] = person
+                return True
+    return False
+
+
+def can_be_filled(seats: Sequence[Seat]) -> bool:
+    """Whether all seats could be filled if everyone who may said yes."""
+    may_fill: dict[str, list[int]] = {}
+    for seat in seats:
+        for person in seat.eligible:
+            may_fill.setdefault(person, []).append(seat.id)
+    rooms = {seat.id: room(seat) for seat in seats}
+    return all(rooms.values()) and len(seat_people(may_fill, rooms)) == sum(rooms.values())

@@ -1,0 +1,223 @@
+"""What a vote does, verdict by verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from approvals_bot.approvals.ballot import (
+    Ballot,
+    Verdict,
+    Vote,
+    cast,
+    have,
+    missing,
+    need,
+    reseated,
+    reset,
+    seating,
+    standing,
+    still_owed,
+)
+from approvals_bot.approvals.seats import Missing, Seat
+from approvals_bot.channels import ChoiceName
+
+NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
+RELEASE = Seat(0, "Release managers", 1, ("ann", "bo", "cy"))
+SRE = Seat(1, "SRE", 2, ("bo", "cy", "di"))
+
+
+def play(ballot: Ballot, *votes: tuple[str, ChoiceName] | Vote, **more: Any) -> tuple[Ballot, Verdict]:
+    """Cast these votes, a minute apart; the ballot and the last verdict."""
+    verdict = None
+    for minute, vote in enumerate(votes):
+        if not isinstance(vote, Vote):
+            vote = Vote(*vote, at=NINE + timedelta(minutes=minute), comment="because", **more)
+        ballot, verdict = cast(ballot, vote)
+    assert verdict is not None
+    return ballot, verdict
+
+
+def test_one_approval_decides_where_one_is_needed() -> None:
+    ballot, verdict = play(Ballot((RELEASE,)), ("ann", "approve"))
+    assert (verdict.word, verdict.standing, verdict.have, verdict.need) == ("decided", "filled", 1, 1)
+    assert seating(ballot) == {"ann": 0}
+
+
+def test_overlapping_lists_never_deadlock() -> None:
+    ballot, verdict = play(Ballot((RELEASE, SRE)), ("bo", "approve"), ("cy", "approve"))
+    assert (verdict.word, have(ballot), need(ballot)) == ("counted", 2, 3)
+    assert still_owed(ballot) == ("ann", "di")
+    _, verdict = play(ballot, ("di", "approve"))
+    assert verdict.standing == "filled"
+
+
+def test_what_is_missing_is_said_by_seat() -> None:
+    ballot, verdict = play(Ballot((RELEASE, SRE)), ("ann", "approve"))
+    assert verdict.missing == missing(ballot) == (Missing("SRE", 2),)
+    ballot, _ = play(ballot, ("di", "approve"))
+    assert missing(ballot) == (Missing("SRE", 1),)
+
+
+def test_quorum_counts_people_and_not_clicks() -> None:
+    ballot, verdict = play(Ballot((SRE,)), ("bo", "approve"), ("bo", "approve"))
+    assert (verdict.word, have(ballot)) == ("already_voted", 1)
+    assert len(ballot.votes) == 1
+
+
+def test_the_last_choice_stands_while_the_request_is_open() -> None:
+    ballot, verdict = play(Ballot((SRE,), reject=2), ("bo", "approve"), ("bo", "reject"))
+    assert (verdict.word, have(ballot)) == ("changed", 0)
+    assert [vote.stands for vote in ballot.votes] == [False, True]
+
+
+def test_a_vote_can_be_taken_back_and_given_again() -> None:
+    ballot, verdict = play(Ballot((SRE,)), ("bo", "approve"), ("bo", "take_back"))
+    assert (verdict.word, have(ballot)) == ("taken_back", 0)
+    _, verdict = play(ballot, ("bo", "approve"))
+    assert verdict.word == "counted"
+
+
+def test_who_has_no_vote_has_nothing_to_take_back() -> None:
+    assert play(Ballot((SRE,)), ("bo", "take_back"))[1].word == "invalid"
+    assert play(Ballot((SRE,)), ("eve", "take_back"))[1].word == "not_an_approver"
+
+
+def test_who_left_the_list_can_still_take_her_vote_back() -> None:
+    ballot, _ = play(Ballot((SRE,)), ("bo", "approve"))
+    ballot, verdict = play(reseated(ballot, [replace(SRE, eligible=("cy", "di"))]), ("bo", "take_back"))
+    assert (verdict.word, have(ballot)) == ("taken_back", 0)
+
+
+@pytest.mark.parametrize(
+    ("reject", "votes", "expected"),
+    [
+        ("any", ["di"], "rejected"),
+        (2, ["di"], "open"),
+        (2, ["di", "bo"], "rejected"),
+        (3, ["di", "bo"], "rejected"),  # two of three said no, so two yeses are out of reach
+        ("all", ["di"], "open"),
+        ("all", ["di", "bo"], "rejected"),
+    ],
+)
+def test_a_rejection_ends_it_at_its_number_or_when_quorum_is_out_of_reach(
+    reject: Any, votes: list[str], expected: str
+) -> None:
+    ballot, _ = play(Ballot((SRE,), reject=reject), *((who, "reject") for who in votes))
+    assert standing(ballot) == expected
+
+
+def test_with_all_needed_one_rejection_puts_quorum_out_of_reach() -> None:
+    _, verdict = play(Ballot((replace(SRE, need="all"),), reject="all"), ("di", "reject"))
+    assert (verdict.word, verdict.standing) == ("decided", "rejected")
+
+
+def test_a_counted_rejection_says_how_many_end_it() -> None:
+    _, verdict = play(Ballot((SRE,), reject=2), ("bo", "reject"))
+    assert (verdict.word, verdict.have, verdict.need) == ("counted", 1, 2)
+
+
+def test_a_stranger_a_requester_and_an_unknown_group_are_told_apart() -> None:
+    ballot = Ballot((RELEASE,), requesters=("eve",))
+    assert play(ballot, ("mallory", "approve"))[1].word == "not_an_approver"
+    assert play(ballot, ("eve", "approve"))[1].word == "own_request"
+    down = reseated(ballot, [replace(RELEASE, known=False)])
+    assert play(down, ("ann", "approve"))[1].word == "group_unknown"
+    assert play(down, ("eve", "approve"))[1].word == "own_request"
+
+
+def test_a_list_that_is_known_counts_though_another_is_not() -> None:
+    ballot = Ballot((RELEASE, replace(SRE, known=False)))
+    ballot, verdict = play(ballot, ("bo", "approve"))
+    assert (verdict.word, seating(ballot)) == ("counted", {"bo": 0})
+
+
+def test_the_requester_may_vote_where_the_list_names_her_all_the_same() -> None:
+    _, verdict = play(Ballot((RELEASE,), requesters=("ann",)), ("ann", "approve"))
+    assert verdict.word == "decided"
+
+
+def test_who_has_left_keeps_her_vote_at_click_and_loses_it_at_quorum() -> None:
+    for recheck, expected in (("at-click", "filled"), ("at-quorum", "open")):
+        ballot, _ = play(Ballot((SRE,), recheck=recheck), ("bo", "approve"))  # type: ignore[arg-type]
+        ballot = reseated(ballot, [replace(SRE, eligible=("cy", "di"))])
+        ballot, _ = play(ballot, ("cy", "approve"))
+        assert standing(ballot) == expected
+
+
+def test_at_quorum_nothing_counts_while_a_list_is_unknown() -> None:
+    ballot = Ballot((RELEASE, replace(SRE, known=False)), recheck="at-quorum")
+    assert play(ballot, ("ann", "approve"))[1].word == "group_unknown"
+
+
+def test_everyone_means_those_who_may_vote_now_and_those_who_did() -> None:
+    ballot, _ = play(Ballot((replace(SRE, need="all"),)), ("bo", "approve"))
+    ballot = reseated(ballot, [replace(SRE, need="all", eligible=("cy", "di", "ed"))])
+    assert (have(ballot), need(ballot)) == (1, 4)
+
+
+def test_a_vote_on_other_content_is_not_counted() -> None:
+    ballot = Ballot((RELEASE,), digest="new")
+    ballot, verdict = play(ballot, Vote("ann", "approve", NINE, digest="old"))
+    assert (verdict.word, verdict.was, verdict.now, ballot.votes) == ("request_changed", "old", "new", ())
+    assert play(ballot, Vote("ann", "approve", NINE, digest="new"))[1].word == "decided"
+    assert play(ballot, Vote("ann", "approve", NINE, digest=None))[1].word == "decided"
+
+
+def test_a_stranger_with_an_old_digest_learns_only_that_she_may_not_vote() -> None:
+    assert play(Ballot((RELEASE,), digest="new"), Vote("eve", "approve", NINE, digest="old"))[1].word == (
+        "not_an_approver"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "choice", "comment", "word"),
+    [
+        ("never", "reject", "", "decided"),
+        ("on-reject", "approve", "", "decided"),
+        ("on-reject", "reject", " \n", "invalid"),
+        ("on-reject", "changes", "", "invalid"),
+        ("always", "approve", "", "invalid"),
+        ("always", "approve", "fine", "decided"),
+        ("never", "answer", "", "invalid"),
+    ],
+)
+def test_a_missing_comment_is_asked_for(rule: Any, choice: ChoiceName, comment: str, word: str) -> None:
+    ballot = Ballot((RELEASE,), comment=rule, outcomes=("approve", "reject", "changes", "answer"))
+    assert play(ballot, Vote("ann", choice, NINE, comment=comment))[1].word == word
+
+
+def test_a_choice_that_the_stage_does_not_offer_is_refused() -> None:
+    assert play(Ballot((RELEASE,)), ("ann", "changes"))[1].word == "invalid"
+
+
+def test_wrong_answers_refuse_the_vote_of_who_may_vote_only() -> None:
+    vote = Vote("ann", "approve", NINE)
+    ballot, verdict = cast(Ballot((RELEASE,)), vote, problem="budget_code is missing.")
+    assert (verdict.word, verdict.detail, ballot.votes) == ("invalid", "budget_code is missing.", ())
+    assert cast(Ballot((RELEASE,)), replace(vote, by="eve"), problem="x")[1].word == "not_an_approver"
+
+
+def test_changes_and_answer_end_the_stage_at_once() -> None:
+    ballot = Ballot((SRE,), outcomes=("approve", "changes", "answer"))
+    assert play(ballot, ("bo", "changes"))[1].standing == "changes_requested"
+    assert play(ballot, ("bo", "answer"))[1].standing == "answered"
+
+
+def test_an_edit_fills_a_seat() -> None:
+    assert play(Ballot((RELEASE,), outcomes=("approve", "edit")), ("ann", "edit"))[1].standing == "filled"
+
+
+def test_a_reset_voids_votes_but_remembers_them() -> None:
+    ballot, _ = play(Ballot((SRE,)), ("bo", "approve"))
+    ballot = reset(ballot, "new")
+    assert (have(ballot), ballot.digest, len(ballot.votes)) == (0, "new", 1)
+    assert play(ballot, ("bo", "approve"))[1].word == "counted"
+
+
+def test_all_of_nobody_is_never_filled() -> None:
+    ballot = Ballot((RELEASE, replace(SRE, need="all", eligible=())))
+    assert play(ballot, ("ann", "approve"))[1].word == "counted"
