@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
-State = Literal[
-    "waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn"
-]
+State = Literal["waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn"]
 """Where a request stands. All but the first two are final."""
 
 ChoiceName = Literal["approve", "reject", "changes", "edit", "answer", "take_back"]
@@ -251,7 +249,7 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Never: no such channel, address refused, bot not invited. `install`: the whole channel is down (bad token, 535)."""
+    """Never: no such channel, address refused, bot not invited. `install`: all of the channel is down (token, 535)."""
 
     error: str
     install: bool = False
@@ -261,7 +259,7 @@ Result = Delivered | TryAgain | Refused
 
 
 class Channel(Protocol):
-    """Delivers copies. Safe to call twice for one `delivery_id`: at worst a second copy, and then marked `uncertain`."""
+    """Delivers copies. Safe to call twice for one `delivery_id`: at worst a second copy, then marked `uncertain`."""
 
     async def send(self, dispatch: Dispatch) -> Result:
         """Deliver a new copy, or a plain text."""
@@ -283,5 +281,3 @@ class Channels:
                 return self.slack
             case Mailbox():
                 return self.email
-
-

@@ -1,0 +1,174 @@
+"""What a mail says: a card, or an operator's text, as a subject, a text part and an HTML part. Pure but for the clock.
+
+Both parts say the same, in the card's order. The text part is complete by itself, with the link on its own line. The
+HTML part stays under the size at which Gmail cuts a mail off; what does not fit is behind the link.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import css_inline
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from approvals_bot.channels import STATE_WORDS, Card, CardChoice, CardField, Dispatch, Mailbox, phrases
+from approvals_bot.channels.text import clean, clip, header, one_line
+
+HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
+TEXT_LIMIT = 60_000  # bytes
+
+_INLINER = css_inline.CSSInliner(keep_style_tags=True, load_remote_stylesheets=False, extra_css=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """The readable part of a mail."""
+
+    subject: str
+    text: str
+    html: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of a card is shown; the first that fits is taken."""
+
+    html_long: int  # characters of a long field in the HTML part
+    text_long: int  # … and in the text part
+    short: int
+    rows: int  # fields, votes, seats: of each at most so many
+
+
+ROOMS = (Room(3_000, 20_000, 500, 60), Room(1_200, 3_000, 300, 30), Room(300, 800, 120, 15), Room(80, 120, 80, 8))
+
+
+def write(dispatch: Dispatch, link: str, now: datetime) -> Letter:
+    """The letter for this dispatch. `link` is the reader's own page of the request, "" if she has none."""
+    for room in ROOMS:
+        letter = _write(dispatch, link, now, room)
+        if len(letter.html.encode()) <= HTML_LIMIT and len(letter.text.encode()) <= TEXT_LIMIT:
+            break
+    return letter
+
+
+def subject(dispatch: Dispatch) -> str:
+    """Follow-ups keep the first mail's subject, so that they join its thread in every mail client."""
+    card = dispatch.card
+    if dispatch.thread is not None:
+        return header(f"Re: Please decide: {card.title}")
+    if dispatch.text or dispatch.occasion == "outcome" or card.outcome is not None:
+        return header(f"{STATE_WORDS[card.state][1]}: {card.title}")
+    return header(f"Please decide: {card.title}" if card.choices else card.title)
+
+
+def occasion(dispatch: Dispatch) -> str:
+    """Why this mail comes now, in one line; "" where the state says it already."""
+    if dispatch.card.outcome is not None or dispatch.text:
+        return ""
+    match dispatch.occasion:
+        case "reminder":
+            return "A reminder: this still waits for you."
+        case "escalation":
+            return "Nobody has decided yet, so you are asked too."
+        case "change":
+            return "The request was changed. Look at it again, please."
+        case _:
+            return "You are asked to decide." if dispatch.card.choices else ""
+
+
+def _write(dispatch: Dispatch, link: str, now: datetime, room: Room) -> Letter:
+    assert isinstance(dispatch.to, Mailbox), "a letter goes to a mailbox"
+    card = _fitting(dispatch.card, room)
+    zone = dispatch.to.person.zone
+    names: dict[str, Any] = {
+        "card": card,
+        "reader": one_line(dispatch.to.person.name, 80),
+        "subject": subject(dispatch),
+        "occasion": occasion(dispatch),
+        "note": clip(clean(dispatch.text), 20_000),
+        "preheader": _preheader(dispatch, now),
+        "deadline": _deadline(card, zone, now),
+        "moment": lambda at: phrases.moment(at, zone),
+        "link": link,
+        "to_choose": lambda choice: _preselecting(link, choice),
+        "rank": lambda choice: _rank(card, choice),
+        "more_fields": max(0, len(dispatch.card.fields) - room.rows),
+        "more_votes": max(0, len(dispatch.card.votes) - room.rows),
+        "phrases": phrases,
+        "clip": clip,
+        "room": room,
+    }
+    html = _INLINER.inline(_TEMPLATES.get_template("letter.html").render(names))
+    return Letter(names["subject"], _squeezed(_TEMPLATES.get_template("letter.txt").render(names)), html)
+
+
+def _fitting(card: Card, room: Room) -> Card:
+    """The card with its texts cleaned and its lists cut; pinned fields first, because the vote is bound to them."""
+    fields = sorted(card.fields, key=lambda field: not field.pinned)[: room.rows]
+    return replace(
+        card,
+        title=one_line(card.title, 200),
+        fields=tuple(_fitting_field(field, room) for field in fields),
+        votes=tuple(replace(vote, comment=clip(clean(vote.comment), room.short)) for vote in card.votes[-room.rows :]),
+        stages=tuple(replace(stage, seats=stage.seats[: room.rows]) for stage in card.stages[: room.rows]),
+        deliveries=phrases.undelivered(card)[: room.rows],
+        outcome=card.outcome and replace(card.outcome, comment=clip(clean(card.outcome.comment), room.short)),
+    )
+
+
+def _fitting_field(field: CardField, room: Room) -> CardField:
+    limit = room.short if field.kind == "short" else room.text_long
+    value = clip(clean(field.value[: limit * 4]), limit)
+    was = None if field.was is None else one_line(field.was, min(limit, 200))
+    return replace(field, label=one_line(field.label, 100), value=value or "–", was=was)
+
+
+def _preheader(dispatch: Dispatch, now: datetime) -> str:
+    """What a mailbox shows behind the subject: who asks and until when, or how it ended."""
+    card = dispatch.card
+    if dispatch.text:
+        return one_line(dispatch.text, 140)
+    if card.outcome is not None:
+        comment = f": “{card.outcome.comment}”" if card.outcome.comment else "."
+        return one_line(phrases.outcome(card.outcome) + comment, 140)
+    due = f" Please decide {phrases.until(card.deadline, now)}." if card.deadline and card.choices else ""
+    return one_line(f"{phrases.asked_by(card)}.{due}", 140)
+
+
+def _deadline(card: Card, zone: str, now: datetime) -> str:
+    if card.deadline is None or card.outcome is not None:
+        return ""
+    then = f", {card.on_deadline}" if card.on_deadline else ""
+    return f"{phrases.moment(card.deadline, zone)} ({phrases.until(card.deadline, now)}){then}"
+
+
+def _preselecting(link: str, choice: CardChoice) -> str:
+    """The link with the choice to show first; the page still decides only by its own button."""
+    return link + ("&" if "?" in link else "?") + urlencode({"choice": choice.choice}) if link else ""
+
+
+def _rank(card: Card, choice: CardChoice) -> str:
+    """Approve is filled, Reject outlined, the others are links."""
+    return {"primary": "filled", "danger": "outlined"}.get(choice.style, "link")
+
+
+def _squeezed(text: str) -> str:
+    """At most one empty line at a time, no trailing blanks."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.strip() or (lines and lines[-1]):
+            lines.append(line.rstrip())
+    return "\n".join(lines).strip() + "\n"
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("approvals_bot.channels.email", "templates"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)

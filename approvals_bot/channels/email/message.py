@@ -1,0 +1,133 @@
+"""A dispatch as the bytes of one mail to one person.
+
+We write the headers and the two parts ourselves: the standard library re-encodes long ids (which breaks threads) and
+decodes encoded words that people typed. The same delivery always gets the same Message-ID, so that a mail that was
+sent twice is shown once by most clients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import quopri
+from base64 import b32encode
+from dataclasses import dataclass
+from datetime import datetime
+from email.header import Header
+from email.utils import format_datetime, formataddr, parseaddr
+
+from email_validator import EmailNotValidError, validate_email
+
+from approvals_bot.channels import Dispatch, Mailbox
+from approvals_bot.channels.email import letter
+from approvals_bot.channels.text import header
+from approvals_bot.errors import ApprovalsBotError
+
+MESSAGE_ID_LIMIT = 60  # characters without the brackets; from 77 on, mailers start to fold or encode an id
+
+
+class InvalidAddressError(ApprovalsBotError, ValueError):
+    """This is not one mail address. Correct it where the person is configured; nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A mailbox that may stand in an envelope: one address, its domain in ASCII."""
+
+    address: str
+    name: str = ""
+    needs_utf8: bool = False  # its local part can't be written in ASCII
+
+    @property
+    def domain(self) -> str:
+        return self.address.rpartition("@")[2]
+
+    @classmethod
+    def parse(cls, text: str, name: str = "") -> Address:
+        """`ann@acme.eu` or `Ann Ode <ann@acme.eu>`. Raises InvalidAddressError for anything but one address."""
+        written_name, address = parseaddr(text) if "<" in text else ("", text)
+        try:
+            valid = validate_email(address, check_deliverability=False, globally_deliverable=False)
+        except EmailNotValidError as reason:
+            raise InvalidAddressError(f"Not a mail address that can be written to: {reason}") from None
+        # The local part as it was given: it may be case-sensitive, only its owner knows.
+        return cls(f"{valid.local_part}@{valid.ascii_domain}", header(name or written_name, 80), valid.smtputf8)
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One mail, ready to be sent: the envelope and the bytes. The bytes contain the person's link: never log them."""
+
+    sender: str
+    recipient: str
+    message_id: str  # without brackets
+    content: bytes
+    needs_utf8: bool = False
+
+
+def compose(dispatch: Dispatch, *, sender: Address, link: str, now: datetime) -> Mail:
+    """The mail for this dispatch, dated `now`. Raises InvalidAddressError when the person's address is none."""
+    assert isinstance(dispatch.to, Mailbox), "a mail goes to a mailbox"
+    to = Address.parse(dispatch.to.person.address, dispatch.to.person.name)
+    message_id = message_id_of(dispatch.delivery_id, sender.domain)
+    written = letter.write(dispatch, link, now)
+    boundary = f"=_{hashlib.sha256(message_id.encode()).hexdigest()[:32]}"  # "=_" never occurs in quoted-printable
+    headers = {
+        "From": _mailbox("From", sender),
+        "To": _mailbox("To", to),
+        **_reply_to(dispatch),
+        "Subject": _unstructured("Subject", written.subject),
+        "Date": format_datetime(now),
+        "Message-ID": f"<{message_id}>",
+        **_thread(dispatch),
+        "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office answers, please
+        "X-Auto-Response-Suppress": "All",  # the same for Exchange
+        "MIME-Version": "1.0",
+        "Content-Type": f'multipart/alternative; boundary="{boundary}"',
+    }
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    parts = [_part("plain", written.text), _part("html", written.html)]
+    body = b"".join(b"--" + boundary.encode() + b"\r\n" + part + b"\r\n" for part in parts)
+    content = "\r\n".join(lines).encode() + b"\r\n\r\n" + body + b"--" + boundary.encode() + b"--\r\n"
+    return Mail(sender.address, to.address, message_id, content, to.needs_utf8 or sender.needs_utf8)
+
+
+def message_id_of(delivery_id: str, domain: str) -> str:
+    """The delivery's Message-ID, without brackets: always the same, at most 60 characters, of letters and digits."""
+    local = b32encode(hashlib.sha256(delivery_id.encode()).digest())[:26].decode().lower()
+    while len(local) + 1 + len(domain) > MESSAGE_ID_LIMIT and "." in domain:
+        domain = domain.partition(".")[2]
+    return f"{local}@{domain}"[:MESSAGE_ID_LIMIT]
+
+
+def _thread(dispatch: Dispatch) -> dict[str, str]:
+    if dispatch.thread is None:
+        return {}
+    first = "".join(char for char in dispatch.thread.id if char.isascii() and char.isprintable() and char not in "<> ")
+    return {"In-Reply-To": f"<{first}>", "References": f"<{first}>"}
+
+
+def _reply_to(dispatch: Dispatch) -> dict[str, str]:
+    """Who answers the mail talks to the person who asks; an app has no mailbox."""
+    try:
+        requester = Address.parse(dispatch.card.requester.key, dispatch.card.requester.text)
+    except InvalidAddressError:
+        return {}
+    return {} if requester.needs_utf8 else {"Reply-To": _mailbox("Reply-To", requester)}
+
+
+def _mailbox(field: str, who: Address) -> str:
+    if who.name.isascii():
+        return formataddr((who.name, who.address)) if who.name else who.address
+    return f"{_unstructured(field, who.name)}\r\n <{who.address}>"
+
+
+def _unstructured(field: str, text: str) -> str:
+    """Folded at 76; as RFC 2047 encoded words where it is not ASCII. `text` has been cleaned by `header`."""
+    charset = "us-ascii" if text.isascii() else "utf-8"
+    return Header(text, charset, maxlinelen=76, header_name=field).encode(linesep="\r\n")
+
+
+def _part(subtype: str, text: str) -> bytes:
+    head = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n'
+    lines = quopri.encodestring(text.encode("utf-8", "replace")).splitlines()
+    return head.encode() + b"\r\n".join(lines) + b"\r\n"

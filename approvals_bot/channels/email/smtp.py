@@ -1,0 +1,312 @@
+"""One SMTP relay, and the channel that sends mails through it.
+
+The relay is asked over one connection that is kept for a minute. Every answer becomes a value: the mail was accepted,
+was refused for good, may go through later, or its answer was lost after the text had been handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import re
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from inspect import isawaitable
+from typing import Literal, TypeVar
+
+import aiosmtplib
+
+from approvals_bot.channels import Delivered, Dispatch, Mailbox, Receipt, Refused, Result, TryAgain
+from approvals_bot.channels.email.message import Address, InvalidAddressError, Mail, compose
+from approvals_bot.channels.text import one_line
+from approvals_bot.errors import ConfigError
+
+OPERATION_LIMIT = 15.0  # seconds for one command and its answer; RFC 5321 would wait minutes, a person would not
+MAIL_LIMIT = 45.0  # seconds for one mail, connecting included
+IDLE_LIMIT = 60.0  # seconds a connection is kept unused; relays hang up soon after
+MAILS_PER_CONNECTION = 50  # then a new one: some relays count
+REFUSED_LOGIN_PAUSE = 60.0  # seconds without another try, so that a wrong password does not lock the account
+REMEMBERED = 2_000  # deliveries under way whose first date, or lost answer, is kept in memory
+
+log = logging.getLogger(__name__)
+
+V = TypeVar("V", TryAgain, Refused)
+Security = Literal["starttls", "tls", "none"]
+
+Link = Callable[[str, str], str | Awaitable[str]]
+"""`link(hook_id, address)`: this person's own page of the request, "" if she has none. Made when the mail is sent, so
+that no link is ever in a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The relay took the mail over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection broke after the text had been handed over: it was accepted, or not."""
+
+    error: str
+
+
+class EmailChannel:
+    """Sends cards by mail. A mail can't be changed, so `update` leaves it: its link shows the newest state."""
+
+    def __init__(self, *, relay: Relay, sender: str, link: Link, now: Callable[[], datetime]) -> None:
+        self._relay = relay
+        self._sender = Address.parse(sender)
+        self._link = link
+        self._now = now
+        self._under_way: OrderedDict[str, _Attempt] = OrderedDict()
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        assert isinstance(dispatch.to, Mailbox), "mail goes to a mailbox"
+        attempt = self._under_way.get(dispatch.delivery_id) or _Attempt(self._now())
+        link = self._link(dispatch.card.hook_id, dispatch.to.person.address)
+        link = (await link if isawaitable(link) else link) or dispatch.card.url
+        try:
+            mail = compose(dispatch, sender=self._sender, link=link, now=attempt.date)
+        except InvalidAddressError as reason:
+            return Refused(str(reason))
+        match await self._relay.deliver(mail):
+            case Accepted():
+                self._under_way.pop(dispatch.delivery_id, None)
+                receipt = Receipt(dispatch.to.person.address, mail.message_id, dispatch.card.version)
+                return Delivered(receipt, uncertain=attempt.lost)
+            case Lost(error):
+                self._remember(dispatch.delivery_id, _Attempt(attempt.date, lost=True))
+                return TryAgain(error)
+            case TryAgain() as later:
+                self._remember(dispatch.delivery_id, attempt)
+                return later
+            case Refused() as never:
+                self._under_way.pop(dispatch.delivery_id, None)
+                return never
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        return Delivered(receipt)
+
+    async def aclose(self) -> None:
+        await self._relay.aclose()
+
+    def _remember(self, delivery_id: str, attempt: _Attempt) -> None:
+        self._under_way[delivery_id] = attempt
+        while len(self._under_way) > REMEMBERED:
+            self._under_way.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A mail that was tried and is to be tried again: it keeps its first date."""
+
+    date: datetime
+    lost: bool = False  # an answer was lost, so it may have arrived
+
+
+class Relay:
+    """One mail server, over one connection at a time.
+
+    TLS is required but towards loopback. `starttls` refuses a server that does not offer it, so nobody in between can
+    strip it.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        security: Security = "starttls",
+        username: str | None = None,
+        password: str | None = None,
+        local_hostname: str = "localhost",  # said in EHLO; never looked up, because that may wait for a name server
+        tls_context: ssl.SSLContext | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if security == "none" and not _is_loopback(host):
+            raise ConfigError(f'email.security = "none" is for a relay on this machine only, not for {host!r}.')
+        self._host, self._port, self._security = host, port, security
+        self._username, self._password = username, password
+        self._local_hostname = local_hostname
+        self._tls_context = tls_context
+        self._monotonic = monotonic
+        self._lock = asyncio.Lock()
+        self._connection: aiosmtplib.SMTP | None = None
+        self._sent = 0
+        self._idle: asyncio.TimerHandle | None = None
+        self._shut_until = 0.0
+        self._shut_because = Refused("")
+        self._handing_over = False
+
+    async def deliver(self, mail: Mail) -> Accepted | Lost | TryAgain | Refused:
+        """Hand one mail over. Returns within 45 seconds, whatever the relay does."""
+        async with self._lock:
+            if self._monotonic() < self._shut_until:
+                return self._shut_because
+            self._handing_over = False
+            try:
+                async with asyncio.timeout(MAIL_LIMIT):
+                    return await self._hand_over(mail)
+            except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
+                return self._judge(failure)
+            finally:
+                self._handing_over = False
+
+    async def aclose(self) -> None:
+        async with self._lock:
+            await self._hang_up()
+
+    async def check(self) -> TryAgain | Refused | None:
+        """Connect and log in, as a mail would, without sending one. None: all is well."""
+        async with self._lock:
+            try:
+                async with asyncio.timeout(MAIL_LIMIT):
+                    await self._connected()
+            except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
+                verdict = self._judge(failure)
+                return verdict if not isinstance(verdict, Lost) else TryAgain(verdict.error)
+            return None
+
+    async def _hand_over(self, mail: Mail) -> Accepted:
+        connection = await self._connected()
+        options = [f"SIZE={len(mail.content)}"] if connection.supports_extension("size") else []
+        encoding = "ascii"
+        if mail.needs_utf8:
+            if not connection.supports_extension("smtputf8"):
+                raise aiosmtplib.SMTPNotSupported("the relay does not take addresses with letters beyond ASCII")
+            options += ["SMTPUTF8", "BODY=8BITMIME"]
+            encoding = "utf-8"
+        try:
+            await connection.mail(mail.sender, options=options, encoding=encoding)
+            await connection.rcpt(mail.recipient, encoding=encoding)  # one recipient: its answer is the whole answer
+            self._handing_over = True
+            await connection.data(mail.content)
+        except aiosmtplib.SMTPResponseException:  # an answer, so both sides still agree where they are
+            with suppress(aiosmtplib.SMTPException, OSError):
+                await connection.rset()
+            self._wait_idle()
+            raise
+        except BaseException:  # a time-out, a break or a cancellation: out of step
+            self._drop()
+            raise
+        self._sent += 1
+        self._wait_idle()
+        return Accepted()
+
+    # ── the connection ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _connected(self) -> aiosmtplib.SMTP:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._connection is not None and self._sent >= MAILS_PER_CONNECTION:
+            await self._hang_up()
+        if self._connection is not None:
+            try:
+                await self._connection.noop()
+                return self._connection
+            except (aiosmtplib.SMTPException, OSError):
+                self._drop()
+        connection = aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._username,
+            password=self._password,
+            local_hostname=self._local_hostname,
+            timeout=OPERATION_LIMIT,
+            use_tls=self._security == "tls",
+            start_tls=self._security == "starttls",
+            tls_context=self._tls_context,
+        )
+        await connection.connect()
+        if connection.is_ehlo_or_helo_needed:
+            await connection.ehlo()
+        self._connection, self._sent = connection, 0
+        return connection
+
+    def _wait_idle(self) -> None:
+        self._idle = asyncio.get_running_loop().call_later(IDLE_LIMIT, self._drop)
+
+    async def _hang_up(self) -> None:
+        if self._connection is not None and self._connection.is_connected:
+            with suppress(aiosmtplib.SMTPException, OSError):
+                await self._connection.quit(timeout=2.0)
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # ── what an answer means ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _judge(self, failure: Exception) -> Lost | TryAgain | Refused:
+        match failure:
+            case aiosmtplib.SMTPAuthenticationError(code=code) if code >= 500:
+                return self._shut(Refused(f"the relay refuses our login: {_said(failure)}", install=True))
+            case aiosmtplib.SMTPSenderRefused(code=code) if code >= 500 and code != 552:  # 552: this mail is too large
+                return self._loud(Refused(f"the relay refuses our sender address: {_said(failure)}", install=True))
+            case aiosmtplib.SMTPConnectResponseError() | aiosmtplib.SMTPHeloError():
+                return TryAgain(f"the relay does not serve us now: {_said(failure)}")
+            case aiosmtplib.SMTPResponseException(code=code):
+                if code == 421:
+                    self._drop()
+                if code < 500:
+                    return TryAgain(f"the relay asks to try later: {_said(failure)}", _patience(code))
+                return Refused(f"the relay refuses the mail: {_said(failure)}")
+            case aiosmtplib.SMTPNotSupported():
+                return Refused(failure.message)
+            case _ if self._handing_over:
+                return Lost("the connection to the relay broke before it said whether it has the mail")
+            case aiosmtplib.SMTPTimeoutError() | TimeoutError():
+                return TryAgain("the relay does not answer in time")
+            case ssl.SSLError():
+                return self._loud(TryAgain("the relay's TLS certificate can't be trusted; nothing was sent"))
+            case aiosmtplib.SMTPServerDisconnected() | aiosmtplib.SMTPConnectError() | OSError():
+                if isinstance(failure.__cause__, ssl.SSLError):
+                    return self._loud(TryAgain("the relay's TLS certificate can't be trusted; nothing was sent"))
+                return TryAgain("the relay can't be reached")
+            case aiosmtplib.SMTPException() if "STARTTLS" in failure.message:
+                return self._loud(TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)"))
+            case aiosmtplib.SMTPException() if "AUTH" in failure.message.upper():
+                return self._shut(Refused("the relay offers no login that we can use", install=True))
+            case _:
+                return Refused(f"the mail can't be sent: {type(failure).__name__}")
+
+    def _shut(self, verdict: Refused) -> Refused:
+        self._shut_until = self._monotonic() + REFUSED_LOGIN_PAUSE
+        self._shut_because = verdict
+        return self._loud(verdict)
+
+    def _loud(self, verdict: V) -> V:
+        log.error("Mail does not work: %s. Look at [email] in the configuration.", verdict.error)
+        return verdict
+
+
+def _said(failure: Exception) -> str:
+    """The relay's answer on one line, without the addresses that it likes to repeat."""
+    assert isinstance(failure, aiosmtplib.SMTPResponseException), "only answers have a text"
+    text = re.sub(r"<?[^\s<>]+@[^\s<>]+>?", "<…>", one_line(failure.message, 400))
+    return one_line(f"{failure.code} {text}", 160)
+
+
+def _patience(code: int) -> timedelta | None:
+    """A full mailbox, a greylist or an overloaded relay want more than a moment."""
+    return timedelta(minutes=1) if code in (421, 450, 451, 452) else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False

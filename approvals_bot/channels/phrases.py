@@ -1,0 +1,132 @@
+"""The sentences that every copy of a card says in the same words. Pure; plain text, so whoever renders escapes it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from approvals_bot.channels import (
+    NOT_DELIVERED,
+    STATE_WORDS,
+    Card,
+    CardDelivery,
+    CardOutcome,
+    CardStage,
+    CardVote,
+    ChoiceName,
+    Name,
+    Via,
+)
+
+VIA_WORDS: dict[Via, str] = {
+    "slack": "in Slack",
+    "email": "by mail",
+    "inbox": "in the inbox",
+    "api": "by the API",
+    "cli": "in the terminal",
+    "rule": "by a rule",
+    "clock": "by the deadline",
+}
+
+CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
+    "approve": ("✅", "approved"),
+    "reject": ("⛔", "rejected"),
+    "changes": ("↩︎", "asked for changes"),
+    "edit": ("✎", "approved with edits"),
+    "answer": ("✅", "answered"),
+    "take_back": ("↩︎", "took the vote back"),
+}
+
+STAGE_ICONS = {"done": "✓", "open": "●", "ahead": "○", "skipped": "–"}
+
+
+def state(card: Card) -> str:
+    """`⏳ Waiting`: icon and word, never one without the other."""
+    return " ".join(STATE_WORDS[card.state])
+
+
+def progress(card: Card) -> str:
+    """`1 of 2`, or nothing when no vote is needed now."""
+    return f"{card.have} of {card.need}" if card.need and card.outcome is None else ""
+
+
+def asked_by(card: Card) -> str:
+    """`Asked by Bo Lund for Ann Ode`."""
+    behalf = f" for {card.on_behalf_of.text}" if card.on_behalf_of else ""
+    return f"Asked by {card.requester.text}{behalf}"
+
+
+def waiting_for(card: Card, most: int = 6) -> str:
+    """`Waiting for Ann Ode, Bo Lund and 3 others`, or nothing."""
+    return f"Waiting for {names(card.waiting_for, most)}" if card.waiting_for and card.outcome is None else ""
+
+
+def names(people: tuple[Name, ...], most: int = 6) -> str:
+    """`Ann, Bo and Cy`; of a long list the first ones and how many others."""
+    shown = [person.text for person in people[:most]]
+    if others := len(people) - len(shown):
+        shown.append("1 other" if others == 1 else f"{others} others")
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1] if shown else ""
+
+
+def steps(card: Card, most: int = 12) -> str:
+    """`✓ Manager → ● Finance → ○ Board`: the stages in a row, or nothing when there is only one."""
+    if len(card.stages) < 2:
+        return ""
+    row = [f"{STAGE_ICONS[stage.state]} {stage.title}" for stage in card.stages[:most]]
+    return " → ".join(row + (["…"] if len(card.stages) > most else []))
+
+
+def seats(stage: CardStage) -> list[str]:
+    """One line per seat: `Release managers: 1 of 2 (Ann Ode)`."""
+    return [
+        f"{seat.label}: {len(seat.filled_by)} of {seat.need}"
+        + (f" ({names(seat.filled_by)})" if seat.filled_by else "")
+        for seat in stage.seats
+    ]
+
+
+def vote(cast: CardVote) -> str:
+    """`✅ Ann Ode approved`, and what became of it if it no longer counts."""
+    icon, word = CHOICE_WORDS[cast.choice]
+    return f"{icon} {cast.by.text} {word}" + ("" if cast.stands else " (no longer counts)")
+
+
+def outcome(ended: CardOutcome) -> str:
+    """`✅ Approved by Ann Ode`; by whom only where a person or a rule decided."""
+    icon, word = STATE_WORDS[ended.state]
+    by = f" by {ended.by.text}" if ended.via != "clock" and ended.by.text else ""
+    return f"{icon} {word}{by}"
+
+
+def not_delivered(copy: CardDelivery) -> str:
+    """`⚠ Not delivered to ann@acme.eu by email: mailbox full`."""
+    icon, word = NOT_DELIVERED
+    way = "in Slack" if copy.channel == "slack" else "by email"
+    return f"{icon} {word} to {copy.to} {way}" + (f": {copy.error}" if copy.error else "")
+
+
+def undelivered(card: Card) -> tuple[CardDelivery, ...]:
+    return tuple(copy for copy in card.deliveries if copy.state == "not_delivered")
+
+
+def moment(at: datetime, zone: str) -> str:
+    """`Tue 4 Nov 2025, 16:00 CET`, in the reader's zone; UTC when the zone is unknown."""
+    local = at.astimezone(_zone(zone))
+    return f"{local:%a} {local.day} {local:%b %Y}, {local:%H:%M} {local.tzname()}"
+
+
+def until(deadline: datetime, now: datetime) -> str:
+    """`in 3 hours`, rounded down to what a person would say; `now` once it has passed."""
+    left = deadline - now
+    for unit, size in (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1))):
+        if (count := left // size) >= 1:
+            return f"in {count} {unit}" + ("" if count == 1 else "s")
+    return "in less than a minute" if left > timedelta(0) else "now"
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo("UTC")
