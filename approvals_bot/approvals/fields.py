@@ -1,0 +1,168 @@
+"""A workflow's fields: what may be given, what it means, how people read it, and what they sign.
+
+One table of fields serves the API, Slack's and the web's forms, the answers that approvers give, conditions, templates
+and the digest. A value has three forms: as JSON (in the log and the API), typed (in conditions and templates) and as
+people read it. The JSON form is canonical: "1250" and "1250.00" euro are one value and have one digest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, create_model
+from pydantic_core import PydanticCustomError
+
+from approvals_bot.approvals.values import UnfitError, read, read_text, shown_value, value_schema, write
+from approvals_bot.config.fields import FieldSpec
+from approvals_bot.config.workflow import Definition
+from approvals_bot.errors import InvalidPayloadError
+
+Fields = Mapping[str, FieldSpec]
+SHORT_DIGEST = 12  # hex digits: enough to compare by eye, small enough for a button's row
+
+_TRUE = frozenset({"on", "true", "yes", "1"})
+
+
+def values(of: Definition | Fields, given: Mapping[str, Any], root: str = "input") -> dict[str, Any]:
+    """The typed values of a form; every field has one, None when it is optional and unset.
+
+    Raises InvalidPayloadError with every fault at once, each at [root, name].
+    """
+    fields, typed, errors = _fields(of), dict[str, Any](), list[dict[str, Any]]()
+    for name in given:
+        if name not in fields:
+            errors.append({"loc": [root, name], "msg": _unknown(name, fields)})
+    for name, spec in fields.items():
+        try:
+            typed[name] = _read_field(spec, given.get(name))
+        except UnfitError as error:
+            errors.append({"loc": [root, name], "msg": str(error)})
+    if errors:
+        raise InvalidPayloadError(errors, root)
+    return typed
+
+
+def dump(of: Definition | Fields, typed: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """The canonical JSON of typed values; `values` reads it back."""
+    return {name: write(spec, typed.get(name)) for name, spec in _fields(of).items()}
+
+
+def shown(of: Definition | Fields, name: str, value: Any) -> str:
+    """How people read this typed value: "1,250.00 EUR", "1 h 30 min", "5 Nov 2026". Plain text, to be escaped."""
+    return shown_value(_fields(of)[name], value)
+
+
+def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:
+    """What an approver signs: SHA-256, in hex, over the canonical JSON of the pinned fields; "" when none is pinned."""
+    fields = _fields(of)
+    pinned = {name: write(spec, typed.get(name)) for name, spec in fields.items() if spec.pinned}
+    if not pinned:
+        return ""
+    text = json.dumps(pinned, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def short_digest(whole: str) -> str:
+    """The digest as cards show it."""
+    return whole[:SHORT_DIGEST]
+
+
+def from_texts(of: Definition | Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:
+    """What a person typed into a form, as JSON for `values`. A blank is unset; an absent checkbox is false."""
+    given: dict[str, JsonValue] = {name: text for name, text in texts.items() if text.strip()}
+    for name, spec in _fields(of).items():
+        text = texts.get(name, "").strip()
+        if spec.type == "boolean":
+            given[name] = text.lower() in _TRUE
+        elif spec.type == "integer" and text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20:
+            given[name] = int(text)
+        elif text and spec.type not in ("string", "text"):
+            given[name] = text
+    return given
+
+
+def input_model(of: Definition | Fields) -> type[BaseModel]:
+    """The form as a pydantic model: it validates like `values` and has the JSON Schema of `json_schema`."""
+    members: dict[str, Any] = {}
+    for name, spec in _fields(of).items():
+        attribute = f"{name}_" if hasattr(BaseModel, name) or name.startswith("model_") else name
+        kind = Annotated[
+            Any, BeforeValidator(_pydantic(partial(_read_field, spec))), WithJsonSchema(value_schema(spec))
+        ]
+        is_asked = spec.required and spec.default is None
+        default = ... if is_asked else spec.default
+        members[attribute] = (kind, Field(default, alias=name, validate_default=True))
+    config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, serialize_by_alias=True)
+    return create_model("Input", __config__=config, **members)
+
+
+def json_schema(of: Definition | Fields) -> dict[str, Any]:
+    """The form as JSON Schema 2020-12."""
+    fields = _fields(of)
+    return {
+        "type": "object",
+        "properties": {name: value_schema(spec) for name, spec in fields.items()},
+        "required": [name for name, spec in fields.items() if spec.required and spec.default is None],
+        "additionalProperties": False,
+    }
+
+
+def faults(fields: Fields) -> Iterable[tuple[tuple[str, ...], str]]:
+    """What is wrong with the fields themselves: a bound or default that is no value of its type. (path, what)."""
+    for name, spec in fields.items():
+        bounds: dict[str, Any] = {}
+        for bound in ("min", "max"):
+            text = getattr(spec, bound)
+            if text is not None:
+                try:
+                    bounds[bound] = read_text(spec.type, text)
+                except UnfitError as error:
+                    yield (name, bound), str(error)
+        if len(bounds) == 2 and bounds["min"] > bounds["max"]:
+            yield (name, "min"), f"min is more than max, {spec.max}"
+        elif spec.default is not None and len(bounds) == sum(b is not None for b in (spec.min, spec.max)):
+            try:
+                read(spec, spec.default)
+            except UnfitError as error:
+                yield (name, "default"), f"no valid value of this field: {error}"
+
+
+def raised(before: Any, after: Any) -> bool:
+    """Whether an edit raised a typed value. A value where there was none counts as raised; one taken away does not."""
+    if after is None:
+        return False
+    return bool(before is None or after > before)
+
+
+def _fields(of: Definition | Fields) -> Fields:
+    return of.fields if isinstance(of, Definition) else of
+
+
+def _read_field(spec: FieldSpec, given: Any) -> Any:
+    if given is None:
+        given = spec.default
+    if given is None:
+        if spec.required:
+            raise UnfitError("is required")
+        return None
+    return read(spec, given)
+
+
+def _unknown(name: str, fields: Fields) -> str:
+    near = difflib.get_close_matches(name, fields, n=1)
+    return f'no such field (did you mean "{near[0]}"?)' if near else "no such field"
+
+
+def _pydantic(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def validate(given: Any) -> Any:
+        try:
+            return read(given)
+        except UnfitError as error:
+            raise PydanticCustomError("unfit", "{why}", {"why": str(error)}) from None
+
+    return validate

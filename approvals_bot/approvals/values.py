@@ -1,0 +1,342 @@
+"""One value of one field: read strictly, written canonically, shown to people.
+
+| type | JSON | typed |
+|---|---|---|
+| string, text, enum, email, url | string | str |
+| integer, boolean | number, true/false | int, bool |
+| decimal, money | string such as "1250.00" (numbers are read too) | Decimal, Money |
+| date, datetime | "2026-11-05", "2026-11-05T14:00:00Z" | date, aware datetime in UTC |
+| duration | "1h30m" (seconds are read too) | timedelta |
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import JsonValue, StringConstraints, TypeAdapter, ValidationError
+
+from approvals_bot.config.durations import duration_text, parse_duration
+from approvals_bot.config.fields import FieldSpec, whole
+
+LARGEST_INTEGER = 2**53 - 1  # what every JSON reader holds exactly
+NOT_GIVEN = "not given"
+
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MAIL = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_NO_DECIMALS = frozenset(  # ISO 4217
+    {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
+)
+_THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class UnfitError(ValueError):
+    """This value does not fit its field. The message goes on after the field's name and quotes no value."""
+
+
+class Money(Decimal):
+    """An exact amount that knows its currency. It compares and counts as the plain number."""
+
+    currency: str
+
+    def __new__(cls, amount: Decimal | str | int, currency: str) -> Money:
+        money = super().__new__(cls, amount)
+        money.currency = currency
+        return money
+
+    def __reduce__(self) -> Any:
+        return Money, (str(Decimal(self)), self.currency)
+
+
+def read(spec: FieldSpec, given: Any) -> Any:
+    """The typed value of a JSON value that is not null; raises UnfitError."""
+    match spec.type:
+        case "string" | "text" | "email" | "url":
+            return _READ_TEXT[spec.type](spec, _text(spec, given))
+        case "enum":
+            return _enum(spec, given)
+        case "boolean":
+            return _boolean(given)
+        case "money":
+            return Money(_bounded(spec, _decimal(given)), spec.currency or "")
+        case "integer":
+            return _bounded(spec, _integer(given))
+        case "decimal":
+            return _bounded(spec, _decimal(given))
+        case "date":
+            return _bounded(spec, _date(given))
+        case "datetime":
+            return _bounded(spec, _datetime(given))
+        case "duration":
+            return _bounded(spec, _duration(given))
+
+
+@lru_cache(maxsize=1024)
+def read_text(type: str, text: str) -> Any:
+    """A bound (`min`, `max`) as the typed value it stands for; raises UnfitError."""
+    match type:
+        case "integer":
+            return _integer(int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text)
+        case "decimal" | "money":
+            return _decimal(text)
+        case "date":
+            return _date(text)
+        case "datetime":
+            return _datetime(text)
+        case "duration":
+            return _duration(text)
+        case _:
+            raise UnfitError(f"a field of type {type} has no bounds")
+
+
+def write(spec: FieldSpec, value: Any) -> JsonValue:
+    """The canonical JSON of a typed value."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case Decimal():
+            return _plain(value, _decimals(spec.currency) if spec.type == "money" else 0)
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case date():
+            return value.isoformat()
+        case timedelta():
+            return duration_text(value)
+        case _:
+            raise TypeError(f"a field holds no {type(value).__name__}")
+
+
+def shown_value(spec: FieldSpec, value: Any) -> str:
+    """How people read a typed value."""
+    match value:
+        case None:
+            return NOT_GIVEN
+        case bool():
+            return "yes" if value else "no"
+        case Money():
+            return shown_money(value)
+        case Decimal():
+            return _plain(value, 0)
+        case datetime():
+            return f"{shown_date(value.date())}, {value:%H:%M} UTC"
+        case date():
+            return shown_date(value)
+        case timedelta():
+            return shown_duration(value)
+        case _:
+            return str(value)
+
+
+def shown_money(money: Money) -> str:
+    """ "1,250.00 EUR": never rounded, at least the decimals that the currency has."""
+    return f"{Decimal(_plain(money, _decimals(money.currency))):,f} {money.currency}".strip()
+
+
+def shown_date(day: date) -> str:
+    """ "5 Nov 2026": the same in every place, never mistaken for month and day the other way round."""
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def shown_duration(span: timedelta) -> str:
+    """ "1 h 30 min"."""
+    seconds, parts = int(span.total_seconds()), []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts) or "0 s"
+
+
+def value_schema(spec: FieldSpec) -> dict[str, Any]:
+    """JSON Schema of one field's value."""
+    schema = dict(_SCHEMA[spec.type])
+    if spec.type in ("string", "text", "email", "url"):
+        schema |= {"minLength": _shortest(spec), "maxLength": spec.longest}
+        if spec.pattern is not None:
+            schema["pattern"] = f"^(?:{spec.pattern})$"
+    if spec.values is not None:
+        schema["enum"] = list(spec.values)
+    if spec.type == "integer":
+        schema |= {"minimum": int(spec.min or -LARGEST_INTEGER), "maximum": int(spec.max or LARGEST_INTEGER)}
+    if spec.default is not None:
+        schema["default"] = spec.default
+    if not spec.required:
+        return {"anyOf": [schema, {"type": "null"}]} | ({"default": None} if spec.default is None else {})
+    return schema
+
+
+def _text(spec: FieldSpec, given: Any) -> str:
+    if not isinstance(given, str):
+        raise UnfitError("must be a text")
+    if _SURROGATE.search(given):
+        raise UnfitError("holds a broken character (half of a surrogate pair)")
+    text = given.replace("\r\n", "\n")
+    if _CONTROL.search(text):
+        raise UnfitError("holds a control character; only line breaks and tabs are allowed")
+    if spec.longest is not None and len(text) > spec.longest:
+        raise UnfitError(f"is too long: {len(text):,} characters, and at most {spec.longest:,} are allowed")
+    if spec.min_length is None and spec.required and not text.strip():
+        raise UnfitError("is required")
+    if len(text) < _shortest(spec):
+        raise UnfitError(f"is too short: at least {_shortest(spec):,} characters are needed")
+    return text
+
+
+def _shortest(spec: FieldSpec) -> int:
+    return spec.min_length if spec.min_length is not None else int(spec.required)
+
+
+def _patterned(spec: FieldSpec, text: str) -> str:
+    if spec.pattern is not None:
+        try:
+            _regex(spec.pattern).validate_python(text)
+        except ValidationError:
+            raise UnfitError(f"does not have the form {spec.pattern}") from None
+    return text
+
+
+@lru_cache(maxsize=256)
+def _regex(pattern: str) -> TypeAdapter[str]:
+    """Pydantic's own regular expressions take linear time, whatever is written or matched."""
+    return TypeAdapter(Annotated[str, StringConstraints(pattern=whole(pattern))])
+
+
+def _email(spec: FieldSpec, text: str) -> str:
+    if text and (not _MAIL.fullmatch(text) or not text.isprintable()):
+        raise UnfitError("must be a mail address, like ann@acme.eu")
+    return _patterned(spec, text.lower())
+
+
+def _url(spec: FieldSpec, text: str) -> str:
+    if text:
+        try:
+            url = urlsplit(text)
+            fine = url.scheme in ("http", "https") and bool(url.hostname) and url.username is None and url.port != 0
+        except ValueError:
+            fine = False
+        if not fine or any(letter.isspace() for letter in text):
+            raise UnfitError("must be a URL, like https://acme.eu/page")
+    return _patterned(spec, text)
+
+
+_READ_TEXT: dict[str, Callable[[FieldSpec, str], str]] = {
+    "string": _patterned,
+    "text": _patterned,
+    "email": _email,
+    "url": _url,
+}
+
+
+def _enum(spec: FieldSpec, given: Any) -> str:
+    allowed = spec.values or ()
+    if isinstance(given, str) and given in allowed:
+        return given
+    listed = ", ".join(f'"{value}"' for value in allowed[:12]) + (", …" if len(allowed) > 12 else "")
+    near = difflib.get_close_matches(given[:100], allowed, n=1) if isinstance(given, str) else []
+    raise UnfitError(f"must be one of {listed}" + (f' (did you mean "{near[0]}"?)' if near else ""))
+
+
+def _boolean(given: Any) -> bool:
+    if not isinstance(given, bool):
+        raise UnfitError("must be true or false")
+    return given
+
+
+def _integer(given: Any) -> int:
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise UnfitError("must be a whole number")
+    if abs(given) > LARGEST_INTEGER:
+        raise UnfitError(f"must lie between -{LARGEST_INTEGER} and {LARGEST_INTEGER}")
+    return given
+
+
+def _decimal(given: Any) -> Decimal:
+    if isinstance(given, bool) or not isinstance(given, (str, int, float, Decimal)):
+        raise UnfitError('must be a number, like "1250.00"')
+    if isinstance(given, int):
+        text = str(_integer(given))
+    else:
+        text = given if isinstance(given, str) else format(Decimal(str(given)), "f")
+    if not _NUMBER.fullmatch(text):
+        raise UnfitError('must be a number like "1250.00", of at most 15 digits and 9 decimals')
+    return Decimal(text) + 0  # + 0: there is no minus zero
+
+
+def _date(given: Any) -> date:
+    if isinstance(given, str) and _DATE.fullmatch(given):
+        try:
+            return date.fromisoformat(given)
+        except ValueError:
+            pass
+    raise UnfitError('must be a date, like "2026-11-05"')
+
+
+def _datetime(given: Any) -> datetime:
+    if isinstance(given, str) and len(given) <= 40 and given.isascii():
+        try:
+            moment = datetime.fromisoformat(given)
+            if moment.tzinfo is not None and len(given) > 10:
+                return moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise UnfitError('must be a moment with its offset, like "2026-11-05T14:00:00Z" or "2026-11-05T15:00:00+01:00"')
+
+
+def _duration(given: Any) -> timedelta:
+    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= 315_360_000:
+        return timedelta(seconds=given)
+    if isinstance(given, str):
+        try:
+            return parse_duration(given)
+        except ValueError:
+            pass
+    raise UnfitError('must be a span of time, like "1h30m", or a number of seconds')
+
+
+def _bounded(spec: FieldSpec, value: Any) -> Any:
+    if spec.min is not None and value < read_text(spec.type, spec.min):
+        raise UnfitError(f"must be at least {spec.min}")
+    if spec.max is not None and value > read_text(spec.type, spec.max):
+        raise UnfitError(f"must be at most {spec.max}")
+    return value
+
+
+def _decimals(currency: str | None) -> int:
+    return 0 if currency in _NO_DECIMALS else 3 if currency in _THREE_DECIMALS else 2
+
+
+def _plain(value: Decimal, decimals: int) -> str:
+    """All digits that matter, no exponent, and at least so many decimals."""
+    text = format(Decimal(value), "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    have = len(text.partition(".")[2])
+    if have < decimals:
+        text += ("" if have else ".") + "0" * (decimals - have)
+    return text
+
+
+_SCHEMA: dict[str, dict[str, Any]] = {
+    "string": {"type": "string"},
+    "text": {"type": "string"},
+    "email": {"type": "string", "format": "email"},
+    "url": {"type": "string", "format": "uri"},
+    "enum": {"type": "string"},
+    "boolean": {"type": "boolean"},
+    "integer": {"type": "integer"},
+    "decimal": {"type": ["string", "number"]},
+    "money": {"type": ["string", "number"]},
+    "date": {"type": "string", "format": "date"},
+    "datetime": {"type": "string", "format": "date-time"},
+    "duration": {"type": ["string", "integer"], "examples": ["1h30m", 5400]},
+}
