@@ -21,6 +21,26 @@ from approvals_bot.errors import HookNotFoundError
 
 ANSWER_LIMIT = 10.0  # seconds; a page waits this long for its verdict. Slack's room passes less: it drops clicks at 3
 
+STATUS: dict[str, int] = {
+    "counted": 201,
+    "decided": 201,
+    "changed": 201,
+    "taken_back": 201,
+    "edited": 201,
+    "received": 202,
+    "already_voted": 200,
+    "not_an_approver": 403,
+    "own_request": 403,
+    "group_unknown": 409,  # a source of groups is down: nothing was changed, and trying again may work
+    "already_decided": 409,
+    "expired": 409,
+    "withdrawn": 409,
+    "request_changed": 409,
+    "invalid": 422,
+    "unknown": 404,
+}
+"""What each verdict is in HTTP. Refusals change nothing but the audit."""
+
 RECEIVED = "Your choice is saved and is being counted. Look again in a moment; there is no need to press twice."
 UNKNOWN = "This request can't be found. Nothing was changed."
 

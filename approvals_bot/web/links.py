@@ -1,0 +1,120 @@
+"""A person's link to one request: what its signed token stands for, and the form that was shown behind it.
+
+The signature only filters guesses. What a link may do is read from the run's row each time: whose it is, whether the
+request still takes votes. Forged, cut, unknown and revoked links end in one and the same `None`, after the same look
+into the store, so that neither the answer nor its time tells which it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from approvals_bot.approvals.request import RequestView
+from approvals_bot.channels import ChoiceName
+from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.errors import InvalidTokenError
+from approvals_bot.tokens import Tokens
+
+DECISION = "decision.v1"
+FORM = "form.v1"
+SAID = "said.v1"
+
+FORM_TIME = timedelta(minutes=30)  # how long a shown page may be thought about before it must be looked at again
+SAID_TIME = timedelta(minutes=10)  # how long a verdict stays on the page that it led to; after that the card is enough
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A good link: the request it leads to as it stands now, and the person it was made for."""
+
+    signed: str
+    hook: HookInfo
+    recipient: str  # opaque; an index of the request's recipients
+    address: str
+    view: RequestView
+
+    @property
+    def binding(self) -> dict[str, Any]:
+        """What makes this link this one. Never the token's text: several texts verify as one token."""
+        return {"h": self.hook.hook_id, "r": self.recipient, "g": self.hook.generation}
+
+    @property
+    def path(self) -> str:
+        return f"/decisions/{self.signed}"
+
+
+class Links:
+    """Reads decision links and their forms."""
+
+    def __init__(self, *, engine: Engine, tokens: Tokens, now: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._tokens = tokens
+        self._now = now
+
+    async def open(self, signed: str) -> Link | None:
+        """The link that this token is; None for every kind of bad one."""
+        payload = self._read(DECISION, signed) or {}
+        hook = await self._engine.find_hook(str(payload.get("h", "")))
+        record = await self._engine.record(hook.run_id if hook else "")
+        if hook is None or record is None or record.view is None or payload.get("g") != hook.generation:
+            return None
+        view = RequestView.model_validate(record.view)
+        recipient = str(payload.get("r"))
+        address = view.recipients.get(recipient)
+        if address is None:
+            return None
+        return Link(signed, hook, recipient, address, view)
+
+    def form_token(self, link: Link) -> str:
+        """For the form on this link's page: proves that whoever posts it has seen the page."""
+        return self._tokens.sign(FORM, link.binding | {"t": self._now().timestamp()})
+
+    def is_form_of(self, link: Link, form_token: str) -> bool:
+        """Whether this form was shown behind this link, at any time."""
+        payload = self._read(FORM, form_token)
+        return payload is not None and link.binding.items() <= payload.items()
+
+    def is_fresh(self, form_token: str) -> bool:
+        return self._is_younger(self._read(FORM, form_token), FORM_TIME)
+
+    def remember(self, link: Link, verdict: str, text: str) -> str:
+        """Where the page is that shows this verdict; safe to reload."""
+        said = self._tokens.sign(SAID, link.binding | {"t": self._now().timestamp(), "v": verdict, "s": text})
+        return f"{link.path}?said={said}"
+
+    def said(self, link: Link, token: str) -> str | None:
+        """The sentence that a vote over this link led to, while it is news."""
+        payload = self._read(SAID, token)
+        if payload is None or not link.binding.items() <= payload.items() or not self._is_younger(payload, SAID_TIME):
+            return None
+        return str(payload["s"])
+
+    def _read(self, purpose: str, token: str) -> dict[str, Any] | None:
+        try:
+            return self._tokens.read(purpose, token)
+        except InvalidTokenError:
+            return None
+
+    def _is_younger(self, payload: dict[str, Any] | None, age: timedelta) -> bool:
+        return payload is not None and self._now().timestamp() - float(payload["t"]) <= age.total_seconds()
+
+
+def is_same_site(headers: Any, base_url: str) -> bool:
+    """Whether a form was posted from our own page, as far as the browser says.
+
+    Browsers of the last years say it in Sec-Fetch-Site, which no page can set. Under our `no-referrer` their own forms
+    carry `Origin: null`, so null is as good as that word. Clients without either (w3m, old browsers) have only their
+    form token to show.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site == "same-origin" and origin in (None, "null", base_url)
+    return origin in (None, base_url)
+
+
+def decides_the_same(choice: ChoiceName, state: str) -> bool:
+    """Whether a request that ended in this state ended as this choice would have it."""
+    return {"approve": "approved", "edit": "approved", "reject": "rejected", "answer": "answered"}.get(choice) == state
