@@ -1,0 +1,348 @@
+"""Conditions: `amount >= 1000 or (team == "sales" and amount >= 500)`, checked when the file is loaded.
+
+A condition is compiled against the types of [fields] by rule-engine, behind a narrow gate: names of fields, plain
+literals, lists, arithmetic, comparisons, `in`, `and`, `or`, `not`, brackets, `$minutes(n) $hours(n) $days(n)` and a few
+attributes. What is slow or surprising (regular expressions, powers, comprehensions, the clock, `and` beside `or`
+without brackets) does not get in. It must answer yes or no.
+
+It answers with a third word where it can't know: a field that is not given. A stage then applies and a rule then does
+not decide, so the unknown always ends with people.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Context as DecimalContext
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from rule_engine import Context, DataType, EngineError, EvaluationError, Rule, RuleSyntaxError, ast, builtins
+
+from approvals_bot.approvals.fields import shown
+from approvals_bot.config.fields import FieldSpec
+
+LONGEST = 1_000  # characters
+MOST_WORDS = 200  # names, literals and operators; bounds the depth of the tree
+FUNCTIONS = {"minutes": 60, "hours": 3_600, "days": 86_400}  # seconds
+ATTRIBUTES = frozenset(
+    {"length", "is_empty", "as_lower", "as_upper", "starts_with", "ends_with"}
+    | {"year", "month", "day", "weekday", "hour", "days", "total_seconds"}
+)
+
+_LONGEST_NUMBER = 20  # digits
+_LONGEST_SHOWN = 60  # characters of a value in a reason
+_TYPES = {
+    "integer": DataType.FLOAT,
+    "decimal": DataType.FLOAT,
+    "money": DataType.FLOAT,
+    "boolean": DataType.BOOLEAN,
+    "date": DataType.DATETIME,
+    "datetime": DataType.DATETIME,
+    "duration": DataType.TIMEDELTA,
+}
+_WORD = re.compile(
+    r"""\s*(?:
+        (?P<text>[dt]?(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
+      | (?P<number>[0-9]+(?:\.[0-9]+)?(?![\w.]))
+      | (?P<function>\$[A-Za-z_]\w*)
+      | (?P<attribute>\.[A-Za-z_]\w*)
+      | (?P<name>[A-Za-z_]\w*)
+      | (?P<operator>==|!=|<=|>=|=~~?|!~~?|\*\*|//|<<|>>|\?\?|&\.|.)
+    )""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+_OPERATORS = frozenset("== != < <= > >= + - * / ( ) [ ] ,".split())  # noqa: SIM905 - reads better than 15 quoted signs
+_KEYWORDS = frozenset({"and", "or", "not", "in", "true", "false", "null"})
+_WHY_NOT = {
+    **dict.fromkeys(("=~", "=~~", "!~", "!~~"), "regular expressions are not allowed in conditions; use == or in"),
+    "**": "powers are not allowed in conditions",
+    "=": "compare with == (one = means nothing here)",
+    "!": "write `not`",
+    "&": "write `and`",
+    "|": "write `or`",
+    "{": "templates don't work in conditions; name the field itself",
+    "for": "comprehensions are not allowed in conditions",
+    "if": "a condition has no `if`; write it with `and` and `or`",
+}
+
+
+class ConditionError(ValueError):
+    """A condition that can't be used. The message says why; `suggestion` what was probably meant."""
+
+    def __init__(self, message: str, suggestion: str = "") -> None:
+        self.suggestion = suggestion
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a condition says of these values. `holds`: yes, no, or None when a field it needs is not given."""
+
+    holds: bool | None
+    because: str
+
+
+class Condition:
+    """A compiled condition. Immutable, and the same for every request of one version of a workflow."""
+
+    def __init__(self, text: str, fields: Mapping[str, FieldSpec]) -> None:
+        """Raises ConditionError for everything that can be known before there are values."""
+        words = list(_words(text))
+        self.text = text
+        self.names = _names(words, fields)
+        self._fields = {name: fields[name] for name in self.names}
+        _refuse_mixing(words)
+        self._rule = _compile(text, fields)
+        _Checker(fields).check(self._rule.statement.expression)
+        self._compared_with_null = frozenset(_null_compared(self._rule.statement.expression))
+
+    def judge(self, typed: Mapping[str, Any]) -> Judgement:
+        """Decide by the typed values of the request's fields. Never raises for a value that fits its field."""
+        unset = [name for name in self.names if typed.get(name) is None and name not in self._compared_with_null]
+        if unset:
+            return Judgement(None, f"{_listed(unset)} {'is' if len(unset) == 1 else 'are'} not given")
+        try:
+            holds = bool(self._rule.evaluate({name: _plain(typed.get(name)) for name in self.names}))
+        except (EngineError, ArithmeticError) as error:
+            return Judgement(None, f"{self.text} can't be worked out: {_reason(error)}")
+        return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
+
+    def values(self, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """The typed values that it looks at, by field, in the order in which it names them."""
+        return {name: typed.get(name) for name in self.names}
+
+    def _shown(self, typed: Mapping[str, Any]) -> str:
+        values = {name: shown(self._fields, name, typed.get(name)) for name in self.names}
+        return ", ".join(f"{name}: {_short(value)}" for name, value in values.items()) or "always"
+
+
+def condition(text: str, fields: Mapping[str, FieldSpec]) -> Condition:
+    """`Condition(text, fields)`, compiled once for the same text and fields."""
+    return _cached(text, tuple(fields.items()))
+
+
+@lru_cache(maxsize=512)
+def _cached(text: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
+    return Condition(text, dict(fields))
+
+
+Word = tuple[str, str]
+"""Its kind (text, number, function, attribute, name, operator) and how it is written."""
+
+
+def _words(text: str) -> Iterator[Word]:
+    if len(text) > LONGEST:
+        raise ConditionError(f"a condition has at most {LONGEST:,} characters")
+    at, count, text = 0, 0, text.rstrip()
+    while at < len(text):
+        match = _WORD.match(text, at)
+        assert match is not None, "the last alternative takes any character"
+        kind, word = str(match.lastgroup), match[str(match.lastgroup)]
+        at, count = match.end(), count + 1
+        if count > MOST_WORDS:
+            raise ConditionError(f"a condition has at most {MOST_WORDS} words")
+        match kind:
+            case "operator" if word not in _OPERATORS:
+                raise ConditionError(_WHY_NOT.get(word, f'"{word}" is not allowed in conditions'))
+            case "name" if word in _WHY_NOT:
+                raise ConditionError(_WHY_NOT[word])
+            case "number" if len(word) > _LONGEST_NUMBER:
+                raise ConditionError("this number is too long")
+            case "function" if word[1:] not in FUNCTIONS:
+                raise ConditionError(f"no function is called {word}", _near(word, [f"${name}" for name in FUNCTIONS]))
+            case "attribute" if word[1:] not in ATTRIBUTES:
+                raise ConditionError(f"no attribute is called {word}", _near(word, [f".{name}" for name in ATTRIBUTES]))
+        yield kind, word
+    if count == 0:
+        raise ConditionError("the condition is empty")
+
+
+def _names(words: Iterable[Word], fields: Mapping[str, FieldSpec]) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for kind, word in words:
+        if kind != "name" or word in _KEYWORDS:
+            continue
+        if word not in fields:
+            lower = {"True": "true", "False": "false", "None": "null", "AND": "and", "OR": "or", "NOT": "not"}
+            raise ConditionError(f"no field is called {word}", lower.get(word) or _near(word, fields))
+        names[word] = None
+    return tuple(names)
+
+
+def _refuse_mixing(words: Iterable[Word]) -> None:
+    """`a and b or c` is read differently by different people, so brackets must say which is meant."""
+    seen: list[set[str]] = [set()]
+    for _, word in words:
+        match word:
+            case "(" | "[":
+                seen.append(set())
+            case ")" | "]" if len(seen) > 1:
+                seen.pop()
+            case ",":
+                seen[-1] = set()
+            case "and" | "or":
+                seen[-1].add(word)
+                if len(seen[-1]) > 1:
+                    raise ConditionError("and beside or needs brackets, to say which belongs together")
+
+
+def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
+    types = {name: _TYPES.get(spec.type, DataType.STRING) for name, spec in fields.items()}
+    context = Context(type_resolver=types, default_timezone="utc", decimal_context=DecimalContext(prec=40))
+    context.builtins = builtins.Builtins(
+        {name: _span(seconds) for name, seconds in FUNCTIONS.items()},
+        timezone=UTC,
+        value_types={
+            name: DataType.FUNCTION(name, return_type=DataType.TIMEDELTA, argument_types=(DataType.FLOAT,))
+            for name in FUNCTIONS
+        },
+    )
+    try:
+        rule = Rule(text, context)
+    except RuleSyntaxError as error:
+        raise ConditionError(f"this can't be read {_where(error)}") from None
+    except (EngineError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
+        raise ConditionError(_reason(error)) from None
+    if rule.statement.expression.result_type != DataType.BOOLEAN:
+        raise ConditionError("a condition must be true or false; compare it with something")
+    return rule
+
+
+def _span(seconds: int) -> Callable[[Decimal], timedelta]:
+    def span(count: Decimal) -> timedelta:
+        return timedelta(seconds=float(count * seconds))
+
+    return span
+
+
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    """Finds what rule-engine would quietly take for false: an unlike comparison, a value that an enum doesn't have."""
+
+    fields: Mapping[str, FieldSpec]
+
+    def check(self, node: Any) -> None:
+        match node:
+            case ast.LogicExpression(left=left, right=right):
+                self._must_be_boolean(left, node.type)
+                self._must_be_boolean(right, node.type)
+            case ast.UnaryExpression(type="not", right=right):
+                self._must_be_boolean(right, "not")
+            case ast.ArithmeticComparisonExpression():
+                pass  # rule-engine compares their types itself
+            case ast.ComparisonExpression(left=left, right=right):
+                self._must_be_alike(left, right)
+                self._must_be_values_of(left, [right])
+                self._must_be_values_of(right, [left])
+            case ast.ContainsExpression(container=ast.ArrayExpression(value=members), member=member):
+                for each in members:
+                    self._must_be_alike(member, each)
+                self._must_be_values_of(member, members)
+        for child in _children(node):
+            self.check(child)
+
+    def _must_be_boolean(self, node: Any, operator: str) -> None:
+        if node.result_type != DataType.BOOLEAN:
+            raise ConditionError(f"{_called(node)} is no yes or no, so `{operator}` can't take it; compare it first")
+
+    def _must_be_alike(self, left: Any, right: Any) -> None:
+        one, other = left.result_type, right.result_type
+        if DataType.NULL not in (one, other) and one != other:
+            kinds = f"{_kind(one)} with {_kind(other)}"
+            raise ConditionError(f"{_called(left)} and {_called(right)} can't be equal: it compares {kinds}")
+
+    def _must_be_values_of(self, node: Any, literals: Iterable[Any]) -> None:
+        if not isinstance(node, ast.SymbolExpression) or node.scope is not None:
+            return
+        values = self.fields[node.name].values
+        for literal in literals:
+            if values is not None and isinstance(literal, ast.StringExpression) and literal.value not in values:
+                what = f'"{literal.value}" is no value of {node.name}'
+                raise ConditionError(what, _near(literal.value, values) or ", ".join(values[:8]))
+
+
+def _null_compared(node: Any) -> Iterator[str]:
+    """Fields that the author compares with null, and so has thought of."""
+    if isinstance(node, ast.ComparisonExpression):
+        for one, other in ((node.left, node.right), (node.right, node.left)):
+            if isinstance(one, ast.SymbolExpression) and isinstance(other, ast.NullExpression):
+                yield one.name
+    for child in _children(node):
+        yield from _null_compared(child)
+
+
+def _children(node: Any) -> Iterator[Any]:
+    for name in ("left", "right", "container", "member", "item", "object", "function"):
+        child = getattr(node, name, None)
+        if isinstance(child, ast.ExpressionBase):
+            yield child
+    yield from getattr(node, "arguments", ())
+    if isinstance(node, ast.ArrayExpression):
+        yield from node.value
+
+
+def _plain(value: Any) -> Any:
+    """A typed value as rule-engine knows it. It compares classes exactly, so money must become a bare number."""
+    match value:
+        case bool() | None | str() | timedelta() | datetime():
+            return value
+        case int() | Decimal():
+            return Decimal(value)
+        case date():
+            return datetime.combine(value, time(), UTC)
+        case _:
+            raise TypeError(f"a field holds no {type(value).__name__}")
+
+
+_KINDS = {"FLOAT": "a number", "STRING": "a text", "BOOLEAN": "a yes or no", "TIMEDELTA": "a span of time"}
+
+
+def _kind(of: Any) -> str:
+    return _KINDS.get(of.name, "a moment" if of == DataType.DATETIME else "something else")
+
+
+def _called(node: Any) -> str:
+    match node:
+        case ast.SymbolExpression(name=name):
+            return str(name)
+        case ast.StringExpression(value=value):
+            return f'"{value}"'
+        case ast.FloatExpression(value=value) | ast.BooleanExpression(value=value):
+            return str(value).lower()
+        case _:
+            return "a part of it"
+
+
+def _where(error: RuleSyntaxError) -> str:
+    return f'at "{error.token.value}"' if error.token is not None else "to its end; something is missing there"
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case EvaluationError() if "mismatch" in error.message:
+            return "it compares or counts things of different kinds (a span of time is written like $hours(2))"
+        case RecursionError():
+            return "it is nested too deeply"
+        case ArithmeticError():
+            return "it divides by zero or counts too far"
+        case EngineError():
+            return str(error.message)
+        case _:
+            return str(error)
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _LONGEST_SHOWN else value[: _LONGEST_SHOWN - 1] + "…"
+
+
+def _near(word: str, names: Iterable[str]) -> str:
+    return next(iter(difflib.get_close_matches(word, list(names), n=1)), "")
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
