@@ -1,0 +1,1 @@
+"""Slack, outgoing: a card becomes one message. What comes in from Slack is received by `approvals_bot.web`."""

@@ -1,0 +1,331 @@
+"""A card as a Slack message: a top-level text and Block Kit blocks. Pure.
+
+People's text goes in as `plain_text` and `rich_text` only, which have no syntax to inject: `<!channel>` stays those ten
+characters. The one `mrkdwn` line is ours, for Slack's date token that shows the deadline in the reader's zone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from approvals_bot.channels import Card, CardChoice, CardField, CardVote, Dispatch, phrases
+from approvals_bot.channels.text import clean, clip, length, one_line
+
+Block = dict[str, Any]
+
+CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
+BLOCK_LIMIT = 50  # per message
+HEADER_LIMIT = 150
+TEXT_LIMIT = 400  # of the top-level text, which notifications and screen readers take; Slack wants ≤ 4,000
+ID_LIMIT = 255  # of a block_id
+BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
+CONFIRM_LIMITS = {"title": 100, "text": 300, "button": 30}
+VOTE = "vote:"  # action ids are `vote:approve`, `vote:reject`, …
+
+MOMENT = "{date_short_pretty} at {time}"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of a card is shown; the first that fits into a message is taken."""
+
+    long: int  # characters of a long field
+    short: int  # … of a short one and of a comment
+    rows: int  # fields, votes, stages, seats: of each at most so many
+    longs: int = 6  # long fields
+
+
+ROOMS = (Room(2_400, 300, 20), Room(1_200, 200, 12), Room(500, 120, 8, 4), Room(200, 80, 6, 2), Room(80, 40, 3, 1))
+
+
+def message(dispatch: Dispatch) -> tuple[str, list[Block]]:
+    """What is posted for this dispatch: the card, a note in its thread, or the operator's own text."""
+    if dispatch.text:
+        return _told(dispatch)
+    if dispatch.thread is not None:
+        return _note(dispatch)
+    return card_message(dispatch.card)
+
+
+def card_message(card: Card) -> tuple[str, list[Block]]:
+    """The whole card, as it stands. Decided cards keep everything but the buttons."""
+    for room in ROOMS:
+        blocks = _blocks(card, room)
+        if len(blocks) <= BLOCK_LIMIT and _size(blocks) <= CARD_LIMIT:
+            break
+    return summary(card), blocks
+
+
+def summary(card: Card) -> str:
+    """The top-level text: `⏳ Waiting: Deploy api 2.1 to prod. Asked by Bo Lund.`, escaped."""
+    title = clip(one_line(card.title, 250), 250)
+    if card.outcome is not None:
+        return escape(f"{phrases.outcome(card.outcome)}: {title}")[: TEXT_LIMIT * 2]
+    return escape(one_line(f"{phrases.state(card)}: {title}. {phrases.asked_by(card)}.", TEXT_LIMIT))
+
+
+def escape(text: str) -> str:
+    """For text that Slack reads as mrkdwn: the three characters that have a meaning there."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# ── the card, from top to bottom ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _blocks(card: Card, room: Room) -> list[Block]:
+    fields, cut = _fields(card, room)
+    return [
+        _header(card),
+        _status(card),
+        _rich("who", card, [_section(*_who(card))]),
+        *_outcome(card, room),
+        *fields,
+        *_people(card, room),
+        *_undelivered(card, room),
+        *_full_page(card, cut or len(card.title) > HEADER_LIMIT),
+        *_actions(card),
+        *_small_print(card),
+    ]
+
+
+def _header(card: Card) -> Block:
+    title = one_line(card.title, HEADER_LIMIT) or "A request"
+    return {"type": "header", "block_id": _id("title", card), "text": _plain(title)}
+
+
+def _status(card: Card) -> Block:
+    """Our own words only, so it may be mrkdwn."""
+    icon, _, word = phrases.state(card).partition(" ")
+    parts = [f"{icon} *{word}*"]
+    if done := phrases.progress(card):
+        parts.append(done)
+    if card.deadline is not None and card.outcome is None:
+        then = f", {escape(one_line(card.on_deadline, 100))}" if card.on_deadline else ""
+        parts.append(f"until {date_token(card.deadline)}{then}")
+    text = {"type": "mrkdwn", "text": " · ".join(parts), "verbatim": True}
+    return {"type": "context", "block_id": _id("state", card), "elements": [text]}
+
+
+def _who(card: Card) -> list[Block]:
+    return [_text(one_line(phrases.asked_by(card), 200) + ", "), _date(card.asked_at)]
+
+
+def _outcome(card: Card, room: Room) -> list[Block]:
+    ended = card.outcome
+    if ended is None:
+        return []
+    elements = [
+        _section(
+            _text(one_line(phrases.outcome(ended), 200), bold=True),
+            _text(f" {phrases.VIA_WORDS[ended.via]}, "),
+            _date(ended.at),
+            *([_text(f"\n{one_line(ended.because, room.short)}")] if ended.because.strip() else []),
+        )
+    ]
+    if comment := clip(clean(ended.comment).strip(), room.short * 2):
+        elements.append({"type": "rich_text_quote", "elements": [_text(comment)]})
+    return [_rich("outcome", card, elements)]
+
+
+def _fields(card: Card, room: Room) -> tuple[list[Block], bool]:
+    """Short fields first, pinned ones before the others; then the long ones, folded to the room there is."""
+    ordered = sorted(card.fields, key=lambda field: not field.pinned)
+    short = [field for field in ordered if field.kind == "short"]
+    long = [field for field in ordered if field.kind != "short"]
+    cut = len(short) > room.rows or len(long) > room.longs
+    elements: list[Block] = []
+    if short:
+        lines = [_short_field(field, room) for field in short[: room.rows]]
+        elements.append(_section(*(part for line in _with_breaks(lines) for part in line)))
+    for field in long[: room.longs]:
+        value = clip(clean(field.value[: room.long * 8]).strip("\n"), room.long) or "–"
+        cut = cut or len(value) < len(field.value.strip("\n"))
+        elements.append(_section(*_label(field)))
+        elements.append({"type": "rich_text_preformatted", "elements": [_text(value)]})
+    if left := len(short) + len(long) - min(len(short), room.rows) - min(len(long), room.longs):
+        elements.append(_section(_text(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)))
+    return ([_rich("fields", card, elements)] if elements else []), cut
+
+
+def _short_field(field: CardField, room: Room) -> list[Block]:
+    line = [*_label(field), _text(": "), _text(clip(clean(field.value).strip(), room.short) or "–")]
+    if field.was is not None:
+        line += [_text("  was "), _text(one_line(field.was, room.short) or "–", strike=True)]
+    return line
+
+
+def _label(field: CardField) -> list[Block]:
+    label = [_text(one_line(field.label, 80) or "–", bold=True)]
+    return [*label, _text(" (pinned)", italic=True)] if field.pinned else label
+
+
+def _people(card: Card, room: Room) -> list[Block]:
+    """The row of steps, the seats of the open stage, who is waited for, and who voted what."""
+    lines: list[list[Block]] = []
+    if steps := phrases.steps(card, most=min(room.rows, 12)):
+        lines.append([_text(one_line(steps, 600))])
+    for stage in [stage for stage in card.stages if stage.state == "open"][:3]:
+        lines += [[_text(one_line(seat, 200))] for seat in phrases.seats(stage)[: room.rows]]
+    if waiting := phrases.waiting_for(card):
+        lines.append([_text(one_line(waiting, 300), italic=True)])
+    if earlier := len(card.votes) - room.rows:
+        lines += [[_text(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")]] if earlier > 0 else []
+    lines += [_vote(cast, room) for cast in card.votes[-room.rows :]]
+    return (
+        [_rich("people", card, [_section(*(part for line in _with_breaks(lines) for part in line))])] if lines else []
+    )
+
+
+def _vote(cast: CardVote, room: Room) -> list[Block]:
+    line = [_text(one_line(phrases.vote(cast), 200)), _text(f" {phrases.VIA_WORDS[cast.via]}, "), _date(cast.at)]
+    comment = one_line(cast.comment, room.short)
+    return [*line, _text(f": “{comment}”")] if comment else line
+
+
+def _undelivered(card: Card, room: Room) -> list[Block]:
+    lines = [[_text(one_line(phrases.not_delivered(copy), 200))] for copy in phrases.undelivered(card)[: room.rows]]
+    if not lines:
+        return []
+    return [_rich("undelivered", card, [_section(*(part for line in _with_breaks(lines) for part in line))])]
+
+
+def _full_page(card: Card, cut: bool) -> list[Block]:
+    if not cut or not card.url:
+        return []
+    link = {"type": "link", "url": card.url[:3_000], "text": "Open the full request"}
+    return [_rich("full", card, [_section(link)])]
+
+
+def _actions(card: Card) -> list[Block]:
+    buttons = list({choice.choice: _button(card, choice) for choice in card.choices}.values())
+    if not buttons:
+        return []
+    shown = f"{_id('choices', card)}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
+    return [{"type": "actions", "block_id": shown, "elements": buttons}]
+
+
+def _button(card: Card, choice: CardChoice) -> Block:
+    """The short name shows; a screen reader says the whole act. The value grants nothing: it names the request."""
+    button: Block = {
+        "type": "button",
+        "action_id": VOTE + choice.choice,
+        "text": _plain(one_line(choice.short, BUTTON_LIMIT) or choice.choice),
+        "value": card.hook_id[:2_000],
+        "accessibility_label": one_line(choice.label, BUTTON_LIMIT) or choice.choice,
+    }
+    if choice.style != "link":
+        button["style"] = choice.style
+    if choice.confirm:
+        yes = one_line(choice.short, CONFIRM_LIMITS["button"]) or "Yes"
+        button["confirm"] = {
+            "title": _plain(one_line(choice.label, CONFIRM_LIMITS["title"]) or yes),
+            "text": _plain(clip(clean(choice.confirm), CONFIRM_LIMITS["text"])),
+            "confirm": _plain(yes),
+            "deny": _plain("Not now"),
+            **({"style": choice.style} if choice.style != "link" else {}),
+        }
+    return button
+
+
+def _small_print(card: Card) -> list[Block]:
+    parts = [one_line(card.why_me, 200)] if card.why_me else []
+    if card.digest:
+        parts.append(f"digest {one_line(card.digest, 100)}")
+    elements = [_plain(part) for part in parts if part]
+    return [{"type": "context", "block_id": _id("small", card), "elements": elements}] if elements else []
+
+
+def digest_seen(block_id: str) -> str | None:
+    """The digest that the card with these buttons showed; None when nothing was pinned."""
+    return block_id.partition(":")[2].partition(":")[2] or None
+
+
+# ── smaller messages ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _told(dispatch: Dispatch) -> tuple[str, list[Block]]:
+    """The operator's own text, as it is."""
+    text = clip(clean(dispatch.text).strip(), 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
+    elements = [_section(_text(text))]
+    if dispatch.card.url:
+        elements.append(_section({"type": "link", "url": dispatch.card.url[:3_000], "text": "Open the request"}))
+    return escape(one_line(text, TEXT_LIMIT)) or "–", [_rich("text", dispatch.card, elements)]
+
+
+def _note(dispatch: Dispatch) -> tuple[str, list[Block]]:
+    """A reply in the thread of a card that stands above it: why it comes now, without buttons that could go stale."""
+    card = dispatch.card
+    parts = [_text(one_line(_news(dispatch), 300), bold=True), _text("\n" + one_line(card.title, 250))]
+    if waiting := phrases.waiting_for(card):
+        parts.append(_text(f"\n{one_line(waiting, 300)}"))
+    if card.deadline is not None and card.outcome is None:
+        parts += [_text("\nDeadline: "), _date(card.deadline)]
+    elements = [_section(*parts)]
+    if card.outcome is not None and (comment := clip(clean(card.outcome.comment).strip(), 1_000)):
+        elements.append({"type": "rich_text_quote", "elements": [_text(comment)]})
+    return escape(one_line(f"{_news(dispatch)} {card.title}", TEXT_LIMIT)), [_rich("note", card, elements)]
+
+
+def _news(dispatch: Dispatch) -> str:
+    if dispatch.card.outcome is not None:
+        return f"{phrases.outcome(dispatch.card.outcome)} {phrases.VIA_WORDS[dispatch.card.outcome.via]}."
+    match dispatch.occasion:
+        case "reminder":
+            return "A reminder: this still waits for a decision."
+        case "escalation":
+            return "Nobody has decided yet, so more people are asked."
+        case "change":
+            return "The request was changed. Look at it again, please."
+        case _:
+            return f"{phrases.state(dispatch.card)}."
+
+
+# ── elements ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def date_token(at: datetime) -> str:
+    """Slack's own date syntax, which shows the moment in the reader's zone."""
+    return f"<!date^{int(at.timestamp())}^{MOMENT}|{_fallback(at)}>"
+
+
+def _date(at: datetime) -> Block:
+    return {"type": "date", "timestamp": int(at.timestamp()), "format": MOMENT, "fallback": _fallback(at)}
+
+
+def _fallback(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _plain(text: str) -> Block:
+    return {"type": "plain_text", "text": text, "emoji": False}
+
+
+def _text(text: str, **style: bool) -> Block:
+    element: Block = {"type": "text", "text": clean(text) or "–"}
+    return element | ({"style": style} if style else {})
+
+
+def _section(*elements: Block) -> Block:
+    return {"type": "rich_text_section", "elements": list(elements)}
+
+
+def _rich(part: str, card: Card, elements: list[Block]) -> Block:
+    return {"type": "rich_text", "block_id": _id(part, card), "elements": elements}
+
+
+def _with_breaks(lines: list[list[Block]]) -> Iterable[list[Block]]:
+    for index, line in enumerate(lines):
+        yield line if index == len(lines) - 1 else [*line, _text("\n")]
+
+
+def _id(part: str, card: Card) -> str:
+    """Unique in the message and new on every update, as Slack asks; clicks name the version that was seen."""
+    return f"{part}:{card.version}"
+
+
+def _size(blocks: list[Block]) -> int:
+    return length(json.dumps(blocks, ensure_ascii=False, separators=(",", ":")))

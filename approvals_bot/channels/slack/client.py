@@ -1,0 +1,182 @@
+"""Slack's Web API, asked so that nothing is sent twice by accident and every "no" has a meaning.
+
+`ask` returns the answer or raises one of three errors that say what to do: `Later`, `Never`, or `AnswerLostError` (the
+connection broke after the request had left, so it may have been carried out). A method that was rate-limited is not
+asked again for this conversation before Slack's `Retry-After` is over; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from approvals_bot.errors import ApprovalsBotError
+
+CALL_LIMIT = aiohttp.ClientTimeout(total=20, connect=5)  # seconds; Slack answers within 1 or not soon
+POST_EVERY = 1.0  # seconds between two posts to one conversation, as Slack asks
+POST_WAIT = 3.0  # seconds that a post waits for its turn in place; longer, and it comes back later
+NOT_SAID = timedelta(seconds=30)  # for a rate limit without Retry-After
+
+INSTALL_ERRORS = frozenset(
+    {
+        "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type",
+        "team_access_not_granted", "app_access_restricted", "ekm_access_denied",
+    }
+)  # fmt: skip
+"""The whole installation is down, not this message."""
+
+TRANSIENT_ERRORS = frozenset(
+    {
+        "message_limit_exceeded", "internal_error", "fatal_error", "service_unavailable", "request_timeout",
+        "update_failed", "external_channel_migrating", "team_added_to_org",
+    }
+)  # fmt: skip
+"""May work later. Everything else that Slack says no to is for good."""
+
+log = logging.getLogger(__name__)
+
+
+class SlackError(ApprovalsBotError):
+    """Slack did not do what it was asked. `code` is its own word for why."""
+
+    def __init__(self, method: str, code: str, hint: str = "") -> None:
+        self.method = method
+        self.code = code
+        super().__init__(f"{method}: {code}" + (f" ({hint})" if hint else ""))
+
+
+class LaterError(SlackError):
+    """Not now: a rate limit or an outage. Ask again, not before `after` if it is given."""
+
+    def __init__(self, method: str, code: str, after: timedelta | None = None) -> None:
+        self.after = after
+        super().__init__(method, code)
+
+
+class NeverError(SlackError):
+    """It will not work: no such conversation, not invited, a scope is missing. `install`: nothing will."""
+
+    def __init__(self, method: str, code: str, hint: str = "", install: bool = False) -> None:
+        self.install = install
+        super().__init__(method, code, hint)
+
+
+class AnswerLostError(LaterError):
+    """The connection broke after the request had left: it was carried out, or not. Look before asking again."""
+
+
+class SlackClient:
+    """One workspace's Web API over one shared session. Build it with `slack_client`, which opens and closes that."""
+
+    def __init__(self, web: AsyncWebClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.web = web
+        self._monotonic = monotonic
+        self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation) → monotonic time
+        self._next_post: dict[str, float] = {}  # conversation → monotonic time
+
+    async def ask(self, method: str, *, conversation: str = "", get: bool = False, **arguments: Any) -> dict[str, Any]:
+        """Call a method. `conversation` is what a rate limit is counted for; "" for methods without one.
+
+        Raises LaterError, NeverError or AnswerLostError.
+        """
+        self._heed_rate_limit(method, conversation)
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            if get:
+                answer = await self.web.api_call(method, http_verb="GET", params=given)
+            else:
+                answer = await self.web.api_call(method, json=given)
+        except SlackApiError as refusal:
+            raise self._meaning(method, conversation, refusal) from None
+        except aiohttp.ClientConnectorError as failure:
+            raise LaterError(method, f"unreachable: {type(failure).__name__}") from None
+        except (TimeoutError, aiohttp.ClientError, SlackClientError, OSError) as failure:
+            raise AnswerLostError(method, f"no answer: {type(failure).__name__}") from None
+        return answer.data if isinstance(answer.data, dict) else {}
+
+    async def pages(
+        self, method: str, key: str, *, limit: int = 200, **arguments: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """All items under `key` of a method that answers in pages; at most 20 pages."""
+        cursor: str | None = None
+        for _ in range(20):
+            answer = await self.ask(method, get=True, limit=limit, cursor=cursor, **arguments)
+            for item in answer.get(key) or ():
+                yield item
+            cursor = (answer.get("response_metadata") or {}).get("next_cursor") or None
+            if cursor is None:
+                return
+
+    async def await_turn(self, conversation: str) -> None:
+        """Keep one second between two posts to a conversation. Raises LaterError when the queue is too long to wait."""
+        now = self._monotonic()
+        turn = max(now, self._next_post.get(conversation, 0.0))
+        if turn - now > POST_WAIT:
+            raise LaterError("chat.postMessage", "one message a second", timedelta(seconds=turn - now))
+        self._next_post[conversation] = turn + POST_EVERY
+        if turn > now:
+            await asyncio.sleep(turn - now)
+        if len(self._next_post) > 10_000:
+            self._next_post = {key: at for key, at in self._next_post.items() if at > now}
+
+    def _heed_rate_limit(self, method: str, conversation: str) -> None:
+        until = self._blocked.get((method, conversation))
+        if until is None:
+            return
+        if (left := until - self._monotonic()) > 0:
+            raise LaterError(method, "ratelimited", timedelta(seconds=left))
+        del self._blocked[(method, conversation)]
+
+    def _meaning(self, method: str, conversation: str, refusal: SlackApiError) -> SlackError:
+        status, headers, data = _parts(refusal)
+        code = str(data.get("error") or f"HTTP {status}")
+        if status == 429 or code in ("ratelimited", "rate_limited"):
+            after = _retry_after(headers)
+            self._blocked[(method, conversation)] = self._monotonic() + after.total_seconds()
+            return LaterError(method, "ratelimited", after)
+        if code in TRANSIENT_ERRORS:
+            return LaterError(method, code)
+        if status >= 500 or not data:
+            return AnswerLostError(method, f"HTTP {status}")  # a gateway may say 502 for what was carried out
+        hint = f"needs {data['needed']}" if data.get("needed") else _messages(data)
+        if code in INSTALL_ERRORS:
+            log.error("Slack does not work: %s. Check [slack] bot_token, or install the app again.", code)
+        return NeverError(method, code, hint, install=code in INSTALL_ERRORS)
+
+
+@asynccontextmanager
+async def slack_client(
+    *, token: str, api_url: str = "https://slack.com/api/", monotonic: Callable[[], float] = time.monotonic
+) -> AsyncIterator[SlackClient]:
+    """A client on one session, closed at the end. Proxies named in the environment are not used."""
+    async with aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False) as session:
+        web = AsyncWebClient(token=token, base_url=api_url, session=session, retry_handlers=[])
+        web.proxy = None  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
+        yield SlackClient(web, monotonic=monotonic)
+
+
+def _parts(refusal: SlackApiError) -> tuple[int, Mapping[str, str], dict[str, Any]]:
+    response = refusal.response
+    status = getattr(response, "status_code", 0) or getattr(response, "status", 0)
+    data = getattr(response, "data", None)
+    return status, getattr(response, "headers", {}) or {}, data if isinstance(data, dict) else {}
+
+
+def _retry_after(headers: Mapping[str, str]) -> timedelta:
+    said = headers.get("Retry-After", "")
+    return timedelta(seconds=min(int(said), 3_600)) if said.isdecimal() else NOT_SAID
+
+
+def _messages(data: dict[str, Any]) -> str:
+    """What Block Kit's check said, for our own mistakes; it names places, not contents."""
+    messages = (data.get("response_metadata") or {}).get("messages") or ()
+    return "; ".join(str(message) for message in messages)[:300]

@@ -1,0 +1,152 @@
+"""Who is who in the Slack workspace: people, their addresses, and the members of user groups. Briefly remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
+from approvals_bot.errors import ApprovalsBotError
+
+GROUP_MEMORY = 60.0  # seconds; Slack allows 20 look-ups of members a minute
+USER_MEMORY = 60.0  # seconds; how long somebody who was deactivated may still be taken for active
+ADDRESS_MEMORY = 3_600.0  # seconds; which Slack account has an address hardly changes
+LOOK_UPS = 5  # users asked for at the same time
+
+T = TypeVar("T")
+
+
+class SlackSourceError(ApprovalsBotError):
+    """Slack could not say who is in this group, or who this is. Nobody was taken for a member; try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlackUser:
+    """What Slack says about somebody. An address counts only for `is_member`: anybody may claim one elsewhere."""
+
+    id: str
+    name: str
+    address: str | None
+    team: str
+    zone: str = "UTC"
+    is_deleted: bool = False
+    is_bot: bool = False
+    is_guest: bool = False  # single- or multi-channel guest
+    is_stranger: bool = False  # from another workspace, by Slack Connect
+
+    @property
+    def is_member(self) -> bool:
+        """A living person of this workspace, and not a guest."""
+        return not (self.is_deleted or self.is_bot or self.is_guest or self.is_stranger)
+
+
+class SlackPeople:
+    """Looks people and groups up. Every method raises SlackSourceError when Slack can't be asked."""
+
+    def __init__(self, client: SlackClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._users: _Memory[SlackUser | None] = _Memory(USER_MEMORY, monotonic)
+        self._by_address: _Memory[str | None] = _Memory(ADDRESS_MEMORY, monotonic)
+        self._groups: _Memory[tuple[str, ...]] = _Memory(GROUP_MEMORY, monotonic)
+
+    async def user(self, user_id: str) -> SlackUser | None:
+        """The user with this id; None when Slack knows nobody of that id."""
+        return await self._users.get(user_id, self._ask_user)
+
+    async def id_of(self, address: str) -> str | None:
+        """The Slack id of the member with this address; None when there is none."""
+        return await self._by_address.get(address.lower(), self._ask_id)
+
+    async def members(self, usergroup: str) -> tuple[str, ...]:
+        """The addresses of a user group's living members, by its handle (`sre`, `@sre`) or id (`S0…`)."""
+        return await self._groups.get(usergroup.removeprefix("slack:").removeprefix("@"), self._ask_members)
+
+    async def _ask_user(self, user_id: str) -> SlackUser | None:
+        try:
+            answer = await self._client.ask("users.info", get=True, user=user_id)
+        except NeverError as no:
+            if no.code in ("user_not_found", "user_not_visible"):
+                return None
+            raise SlackSourceError(f"Slack could not say who somebody is: {no}") from None
+        except SlackError as failure:
+            raise SlackSourceError(f"Slack could not say who somebody is: {failure}") from None
+        return _user(answer["user"])
+
+    async def _ask_id(self, address: str) -> str | None:
+        try:
+            answer = await self._client.ask("users.lookupByEmail", get=True, email=address)
+        except NeverError as no:
+            if no.code == "users_not_found":
+                return None
+            raise SlackSourceError(f"Slack could not look an address up: {no}") from None
+        except SlackError as failure:
+            raise SlackSourceError(f"Slack could not look an address up: {failure}") from None
+        return str(answer["user"]["id"])
+
+    async def _ask_members(self, group: str) -> tuple[str, ...]:
+        try:
+            group_id = await self._group_id(group)
+            answer = await self._client.ask("usergroups.users.list", get=True, usergroup=group_id)
+        except SlackError as failure:
+            raise SlackSourceError(f"The members of the Slack group @{group} could not be read: {failure}") from None
+        gate = asyncio.Semaphore(LOOK_UPS)
+
+        async def one(user_id: str) -> SlackUser | None:
+            async with gate:
+                return await self.user(user_id)
+
+        users = await asyncio.gather(*(one(user_id) for user_id in answer.get("users") or ()))
+        return tuple(sorted(user.address for user in users if user and user.is_member and user.address))
+
+    async def _group_id(self, group: str) -> str:
+        answer = await self._client.ask("usergroups.list", get=True)
+        for found in answer.get("usergroups") or ():
+            if group in (found.get("handle"), found.get("id")):
+                return str(found["id"])
+        raise NeverError("usergroups.list", "no_such_subteam", "no user group has this handle")
+
+
+def _user(said: dict[str, Any]) -> SlackUser:
+    profile = said.get("profile") or {}
+    address = profile.get("email")
+    return SlackUser(
+        id=str(said["id"]),
+        name=str(profile.get("real_name") or said.get("real_name") or said.get("name") or said["id"]),
+        address=str(address).lower() if address else None,
+        team=str(said.get("team_id") or ""),
+        zone=str(said.get("tz") or "UTC"),
+        is_deleted=bool(said.get("deleted")),
+        is_bot=bool(said.get("is_bot")) or said.get("id") == "USLACKBOT",
+        is_guest=bool(said.get("is_restricted") or said.get("is_ultra_restricted")),
+        is_stranger=bool(said.get("is_stranger")),
+    )
+
+
+class _Memory(Generic[T]):
+    """Answers of the last so many seconds. Failures are not remembered; one key is asked for once at a time."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._known: dict[str, tuple[float, T]] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+
+    async def get(self, key: str, ask: Callable[[str], Awaitable[T]]) -> T:
+        lock = self._asking.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                known = self._known.get(key)
+                if known is not None and known[0] > self._monotonic():
+                    return known[1]
+                answer = await ask(key)
+                self._known[key] = (self._monotonic() + self._seconds, answer)
+                return answer
+        finally:
+            if not lock.locked():
+                self._asking.pop(key, None)
+            if len(self._known) > 10_000:
+                now = self._monotonic()
+                self._known = {one: kept for one, kept in self._known.items() if kept[0] > now}

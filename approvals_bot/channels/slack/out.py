@@ -1,0 +1,202 @@
+"""The Slack channel: posts cards, updates them, and never posts one twice.
+
+Slack has no idempotency key. So every message carries its delivery id as metadata, and when an answer was lost, or when
+this process may have died in the middle of a post, the conversation is searched for that id before posting again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from approvals_bot.channels import (
+    Delivered,
+    Dispatch,
+    Mailbox,
+    Receipt,
+    Refused,
+    Result,
+    SlackChannel,
+    SlackPerson,
+    TryAgain,
+)
+from approvals_bot.channels.slack import blocks
+from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient
+from approvals_bot.channels.slack.members import SlackPeople, SlackSourceError
+from approvals_bot.core.authoring import get_step_metadata
+from approvals_bot.errors import NotInStepError
+
+METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata
+LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
+SEARCHED = 500  # newest messages that are searched for a lost post
+REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
+
+log = logging.getLogger(__name__)
+
+
+class SlackOut:
+    """Delivers cards as Slack messages: to a conversation, or to a person as a direct message."""
+
+    def __init__(self, client: SlackClient, people: SlackPeople, *, now: Callable[[], datetime]) -> None:
+        self._client = client
+        self._people = people
+        self._now = now
+        self._lost: OrderedDict[str, datetime] = OrderedDict()  # delivery id → when it was first tried
+        self._direct: OrderedDict[str, str] = OrderedDict()  # user id → conversation id
+        self._named: OrderedDict[str, str] = OrderedDict()  # "#deploys" → conversation id
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        try:
+            conversation = await self._conversation(dispatch)
+            tried = self._tried_before(dispatch.delivery_id)
+            uncertain = False
+            if tried is not None:
+                found = await self._find(dispatch, conversation, tried)
+                if isinstance(found, Receipt):
+                    self._lost.pop(dispatch.delivery_id, None)
+                    return Delivered(found)
+                uncertain = not found
+            return await self._post(dispatch, conversation, uncertain)
+        except AnswerLostError as lost:
+            return TryAgain(str(lost))
+        except LaterError as later:
+            return TryAgain(str(later), later.after)
+        except NeverError as never:
+            return Refused(str(never), install=never.install)
+        except SlackSourceError as unknown:
+            return TryAgain(str(unknown))
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        text, shown = blocks.message(dispatch)
+        try:
+            await self._client.ask(
+                "chat.update",
+                conversation=receipt.place,
+                channel=receipt.place,
+                ts=receipt.id,
+                text=text,
+                blocks=shown,
+            )
+        except LaterError as later:  # also when the answer was lost: an update may safely be repeated
+            return TryAgain(str(later), later.after)
+        except NeverError as never:
+            return Refused(str(never), install=never.install)
+        return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))
+
+    # ── posting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _post(self, dispatch: Dispatch, conversation: str, uncertain: bool) -> Delivered:
+        text, shown = blocks.message(dispatch)
+        await self._client.await_turn(conversation)
+        try:
+            answer = await self._client.ask(
+                "chat.postMessage",
+                conversation=conversation,
+                channel=conversation,
+                text=text,
+                blocks=shown,
+                thread_ts=dispatch.thread.id if dispatch.thread else None,
+                metadata={"event_type": METADATA, "event_payload": {"delivery_id": dispatch.delivery_id}},
+                unfurl_links=False,
+                unfurl_media=False,
+            )
+        except AnswerLostError:
+            _keep(self._lost, dispatch.delivery_id, self._lost.get(dispatch.delivery_id) or self._now())
+            raise
+        self._lost.pop(dispatch.delivery_id, None)
+        place = str(answer["channel"])
+        if conversation != place:
+            _keep(self._named, conversation, place)
+        return Delivered(Receipt(place, str(answer["ts"]), dispatch.card.version), uncertain=uncertain)
+
+    async def _conversation(self, dispatch: Dispatch) -> str:
+        if dispatch.thread is not None:
+            return dispatch.thread.place
+        match dispatch.to:
+            case SlackChannel(channel):
+                return self._named.get(channel, channel)
+            case SlackPerson(person):
+                user = person.slack or await self._people.id_of(person.address)
+                if user is None:
+                    raise NeverError("users.lookupByEmail", "users_not_found", "nobody in Slack has this address")
+                return await self._direct_conversation(user)
+            case Mailbox():
+                raise AssertionError("a mailbox is not in Slack")
+
+    async def _direct_conversation(self, user: str) -> str:
+        if user not in self._direct:
+            answer = await self._client.ask("conversations.open", users=user)
+            _keep(self._direct, user, str(answer["channel"]["id"]))
+        return self._direct[user]
+
+    # ── looking for a post whose answer was lost ──────────────────────────────────────────────────────────────────
+
+    def _tried_before(self, delivery_id: str) -> datetime | None:
+        """When this delivery may have been posted already: its answer was lost, or its step died and runs again."""
+        if delivery_id in self._lost:
+            return self._lost[delivery_id]
+        try:
+            step = get_step_metadata()
+        except NotInStepError:
+            return None
+        return step.first_started_at if step.attempt > 1 else None
+
+    async def _find(self, dispatch: Dispatch, conversation: str, tried: datetime) -> Receipt | bool:
+        """The copy that was posted; True: there is none; False: it can't be known (no permission to read there)."""
+        place = await self._id_of(conversation)
+        if place is None:
+            return False
+        oldest = f"{(tried - LOOK_BACK).timestamp():.6f}"
+        thread: dict[str, Any] = {"ts": dispatch.thread.id} if dispatch.thread else {}
+        method = "conversations.replies" if dispatch.thread else "conversations.history"
+        seen = 0
+        try:
+            async for message in self._client.pages(
+                method, "messages", channel=place, oldest=oldest, include_all_metadata=True, **thread
+            ):
+                if _delivery_of(message) == dispatch.delivery_id:
+                    return Receipt(place, str(message["ts"]), 0)
+                seen += 1
+                if seen >= SEARCHED:
+                    return False
+        except NeverError as never:
+            log.warning("A lost Slack message can't be looked for (%s), so it may be posted twice.", never.code)
+            return False
+        return True
+
+    async def _id_of(self, conversation: str) -> str | None:
+        """The id of a conversation given by name; None when Slack does not say."""
+        if not conversation.startswith("#"):
+            return conversation
+        if conversation not in self._named:
+            try:
+                async for found in self._client.pages(
+                    "conversations.list",
+                    "channels",
+                    limit=1_000,
+                    exclude_archived=True,
+                    types="public_channel,private_channel",
+                ):
+                    if found.get("name") == conversation[1:]:
+                        _keep(self._named, conversation, str(found["id"]))
+                        break
+            except NeverError:
+                return None
+        return self._named.get(conversation)
+
+
+def _delivery_of(message: dict[str, Any]) -> str | None:
+    metadata = message.get("metadata") or {}
+    if metadata.get("event_type") != METADATA:
+        return None
+    payload = metadata.get("event_payload") or {}
+    return payload.get("delivery_id")
+
+
+def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
+    memory[key] = value
+    while len(memory) > REMEMBERED:
+        memory.popitem(last=False)
