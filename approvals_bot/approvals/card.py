@@ -1,0 +1,131 @@
+"""The card: what one reader sees of a request now.
+
+One value for Slack, mail, page, inbox and terminal. The facts are the same for everyone; only the choices and the
+reason for being asked are the reader's own.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from approvals_bot.approvals import sentences
+from approvals_bot.approvals.ballot import Ballot, Vote, cast, comment_rule, have, need, refusal, vote_of
+from approvals_bot.approvals.request import RequestView, ShownField, StageView, ballot_of
+from approvals_bot.channels import (
+    Card,
+    CardChoice,
+    CardField,
+    CardOutcome,
+    CardSeat,
+    CardStage,
+    CardVote,
+    ChoiceName,
+)
+
+STYLES = {"approve": "primary", "reject": "danger"}
+
+
+def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "") -> Card:
+    """What this reader sees. None: a place that many read, such as a channel, which shows what any approver can do."""
+    stage = view.stage
+    ballot = ballot_of(view, stage) if stage else None
+    return Card(
+        run_id=view.run_id,
+        hook_id=view.hook_id,
+        workflow=view.workflow,
+        version=view.version,
+        state=view.state,
+        title=view.title,
+        requester=view.name(view.requester),
+        on_behalf_of=view.name(view.on_behalf_of) if view.on_behalf_of else None,
+        asked_at=view.asked_at,
+        digest=view.digest,
+        fields=tuple(_field(field) for field in sorted(view.shown, key=lambda field: not field.pinned)),
+        stages=tuple(_stage(view, stage) for stage in view.stages),
+        have=have(ballot) if ballot else 0,
+        need=need(ballot) if ballot else 0,
+        waiting_for=tuple(view.name(person) for person in view.waiting_for),
+        votes=tuple(
+            CardVote(view.name(vote.by), vote.choice, vote.at, vote.via, vote.comment, vote.stands)
+            for vote in view.votes
+        ),
+        deadline=view.deadline if view.is_open else None,
+        on_deadline=view.on_deadline if view.is_open else "",
+        choices=_choices(view, stage, ballot, reader, now) if stage and ballot else (),
+        outcome=_outcome(view),
+        deliveries=view.deliveries,
+        why_me=_why_me(view, stage, reader),
+        url=url,
+    )
+
+
+def _field(field: ShownField) -> CardField:
+    return CardField(field.name, field.label, field.value, field.kind, field.pinned, field.was)
+
+
+def _stage(view: RequestView, stage: StageView) -> CardStage:
+    seats = tuple(
+        CardSeat(seat.label, seat.room, tuple(view.name(person) for person in seat.filled_by)) for seat in stage.seats
+    )
+    return CardStage(stage.id, stage.title, stage.state, seats, stage.because)
+
+
+def _outcome(view: RequestView) -> CardOutcome | None:
+    ended = view.outcome
+    if ended is None:
+        return None
+    return CardOutcome(ended.state, view.name(ended.by), ended.at, ended.via, ended.comment, ended.because)
+
+
+def _choices(
+    view: RequestView, stage: StageView, ballot: Ballot, reader: str | None, now: datetime
+) -> tuple[CardChoice, ...]:
+    """What the reader can choose now. In a channel, which has no reader, whatever the stage offers."""
+    if view.state != "waiting":
+        return ()
+    offered: list[ChoiceName] = [*stage.outcomes]
+    if reader is None:
+        return tuple(_choice(view, stage, ballot, choice, decides=False) for choice in offered)
+    mine = vote_of(ballot, reader)
+    if mine is not None:
+        offered.append("take_back")
+    found = []
+    for choice in offered:
+        trial = Vote(reader, choice, now, comment="…")
+        if refusal(ballot, trial) is None and not (mine is not None and mine.choice == choice == "edit"):
+            _, verdict = cast(ballot, trial)
+            decides = verdict.word == "decided" and (verdict.standing != "filled" or _is_last(view, stage))
+            found.append(_choice(view, stage, ballot, choice, decides=decides))
+    return tuple(found)
+
+
+def _is_last(view: RequestView, stage: StageView) -> bool:
+    ids = [other.id for other in view.stages]
+    return all(other.state == "skipped" for other in view.stages[ids.index(stage.id) + 1 :])
+
+
+def _choice(view: RequestView, stage: StageView, ballot: Ballot, choice: ChoiceName, *, decides: bool) -> CardChoice:
+    short = sentences.VOTE[choice]
+    comment = comment_rule(ballot, choice)
+    asks = stage.asks if choice in ("approve", "edit") else ()
+    if choice == "edit":
+        asks = (*view.editable, *(ask for ask in asks if ask.name not in [own.name for own in view.editable]))
+    is_one_press = not asks and comment != "required"
+    return CardChoice(
+        choice=choice,
+        label=f"{short}: {view.title}" if choice in ("approve", "reject") else short,
+        short=short,
+        style=STYLES.get(choice, "link"),  # type: ignore[arg-type]  # the two styles above are of the three
+        confirm=f"{short} “{view.title}”? This decides it." if decides and is_one_press else None,
+        comment=comment,
+        asks=asks,
+    )
+
+
+def _why_me(view: RequestView, stage: StageView | None, reader: str | None) -> str:
+    if stage is None or reader is None or not view.is_open:
+        return ""
+    for seat in stage.seats:
+        if reader in seat.eligible:
+            return seat.eligible[reader]
+    return ""

@@ -1,0 +1,311 @@
+"""A request as everyone outside its run sees it: what opened it, where it stands, how it ended.
+
+The run publishes a `RequestView` with every change, in the same transaction as the decision that caused it. Pages, API
+and command line read that value and nothing else, so no one ever needs to replay a run to show it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from approvals_bot.approvals import sentences
+from approvals_bot.approvals.ballot import Ballot, Vote, Word
+from approvals_bot.approvals.seats import Seat
+from approvals_bot.channels import Ask, CardDelivery, ChoiceName, Name, Person, State, Via
+
+Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
+"""How a request can end."""
+
+DEADLINE = "deadline"
+"""Who decided, when nobody did in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What somebody asked for: the workflow's fields as canonical JSON, and who asks (an address, or `app:<key>`)."""
+
+    fields: dict[str, JsonValue]
+    requester: str
+    on_behalf_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The result of the run: what the waiting caller is handed.
+
+    `by`: an address, `rule:<n>`, or `deadline`. `answers`: by stage, then by name. `digest`: of the pinned fields as
+    they were decided on; "" when nothing is pinned.
+    """
+
+    approved: bool
+    decision: Outcome
+    by: str
+    comment: str
+    fields: dict[str, JsonValue]
+    answers: dict[str, dict[str, JsonValue]]
+    digest: str
+    outcome: Outcome
+    at: datetime
+    via: Via
+    version: str  # digest of the workflow file that was in force
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ShownField(_View):
+    """One field, formatted for people."""
+
+    name: str
+    label: str
+    value: str
+    kind: Literal["short", "long", "diff"] = "short"
+    pinned: bool = False
+    was: str | None = None
+
+
+class SeatView(_View):
+    """One seat of a stage. `eligible`: who may fill it, as last resolved, and why: address → "@sre"."""
+
+    id: int
+    label: str
+    need: int | Literal["all"]
+    room: int = 0  # how many people that is
+    eligible: dict[str, str] = {}
+    filled_by: tuple[str, ...] = ()
+    known: bool = True
+
+
+class StageView(_View):
+    """One stage: where it stands, and, once it was opened, its seats and its rules."""
+
+    id: str
+    title: str
+    state: Literal["done", "open", "ahead", "skipped"]
+    because: str = ""
+    seats: tuple[SeatView, ...] = ()
+    outcomes: tuple[ChoiceName, ...] = ()
+    comment: Literal["never", "on-reject", "always"] = "on-reject"
+    reject: int | Literal["any", "all"] = "any"
+    recheck: Literal["at-click", "at-quorum"] = "at-click"
+    requesters: tuple[str, ...] = ()
+    asks: tuple[Ask, ...] = ()
+    opened_at: datetime | None = None
+
+
+class VoteView(_View):
+    """A vote that counted at its time."""
+
+    stage: str
+    by: str
+    choice: ChoiceName
+    at: datetime
+    via: Via
+    comment: str = ""
+    answers: dict[str, JsonValue] = {}
+    digest: str = ""
+    seats: tuple[int, ...] = ()
+    stands: bool = True
+
+
+class OutcomeView(_View):
+    """How it ended. `by`: an address, `rule:<n>`, or `deadline`."""
+
+    state: State
+    by: str
+    at: datetime
+    via: Via
+    comment: str = ""
+    because: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        match self.state:
+            case "approved" | "rejected" | "answered" | "expired":
+                return self.state
+            case _:
+                return "cancelled"
+
+
+class TimerView(_View):
+    """Something that happens by itself if nobody decides before."""
+
+    at: datetime
+    what: str
+
+
+class RuleView(_View):
+    """A condition of the workflow's file, and what it said of this request."""
+
+    rule: str
+    values: dict[str, JsonValue] = {}
+    applies: bool
+    because: str
+
+
+class FollowUp(_View):
+    """An action after the decision: a call or a message."""
+
+    what: str
+    state: Literal["sending", "done", "retrying", "failed"]
+    attempts: int = 0
+    error: str = ""
+
+
+class RequestView(_View):
+    """Everything about a request, for cards, the API and `explain`. Lossless as JSON."""
+
+    run_id: str
+    hook_id: str  # opaque; grants nothing by itself
+    workflow: str
+    definition: str  # digest of the workflow file that this request follows
+    version: int  # grows with every change that a card shows
+    state: State
+    title: str
+    requester: str
+    on_behalf_of: str | None = None
+    asked_at: datetime
+    digest: str = ""
+    fields: dict[str, JsonValue] = {}
+    shown: tuple[ShownField, ...] = ()
+    editable: tuple[Ask, ...] = ()  # the fields that an approver may change, as they are now
+    stages: tuple[StageView, ...] = ()
+    votes: tuple[VoteView, ...] = ()
+    people: dict[str, Person] = {}
+    waiting_for: tuple[str, ...] = ()  # addresses of those whose yes would help and who have not voted
+    deadline: datetime | None = None
+    on_deadline: str = ""
+    outcome: OutcomeView | None = None
+    deliveries: tuple[CardDelivery, ...] = ()
+    follow_ups: tuple[FollowUp, ...] = ()
+    recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
+    link_auth: Literal["link", "code"] = "link"
+    timers: tuple[TimerView, ...] = ()
+    rules: tuple[RuleView, ...] = ()
+
+    @property
+    def stage(self) -> StageView | None:
+        """The open stage."""
+        return next((stage for stage in self.stages if stage.state == "open"), None)
+
+    @property
+    def is_open(self) -> bool:
+        return self.outcome is None
+
+    def name(self, key: str) -> Name:
+        """How this person, app or rule is shown."""
+        if key in self.people:
+            return Name(key, self.people[key].name, self.people[key].slack)
+        return Name(key, plain_name(key))
+
+
+def plain_name(key: str) -> str:
+    """`app:ci` → "ci", `rule:1` → "Rule 1"; an address stays as it is."""
+    scheme, _, rest = key.partition(":")
+    if key == DEADLINE:
+        return "the deadline"
+    return {"app": rest, "rule": f"rule {rest}"}.get(scheme, key) if rest else key
+
+
+def ballot_of(view: RequestView, stage: StageView) -> Ballot:
+    """The stage's ballot, as the run has it."""
+    return Ballot(
+        seats=tuple(Seat(seat.id, seat.label, seat.need, tuple(seat.eligible), seat.known) for seat in stage.seats),
+        outcomes=stage.outcomes,
+        reject=stage.reject,
+        comment=stage.comment,
+        recheck=stage.recheck,
+        requesters=stage.requesters,
+        digest=view.digest,
+        votes=tuple(_vote(vote) for vote in view.votes if vote.stage == stage.id),
+    )
+
+
+def _vote(vote: VoteView) -> Vote:
+    return Vote(
+        by=vote.by,
+        choice=vote.choice,
+        at=vote.at,
+        via=vote.via,
+        comment=vote.comment,
+        answers=vote.answers,
+        digest=vote.digest,
+        seats=vote.seats,
+        stands=vote.stands,
+    )
+
+
+def api_request(view: RequestView) -> dict[str, Any]:
+    """The `request` of a run, as the API shows it. Votes that were changed, taken back or reset are left out."""
+    stage = view.stage
+    return {
+        "title": view.title,
+        "fields": view.fields,
+        "digest": view.digest,
+        "state": view.state,
+        "stage": stage.id if stage else None,
+        "votes": [
+            {"by": vote.by, "choice": vote.choice, "comment": vote.comment, "at": _iso(vote.at), "via": vote.via}
+            for vote in view.votes
+            if vote.stands
+        ],
+        "waiting_for": list(view.waiting_for),
+        "deadline": _iso(view.deadline),
+        "outcome": view.outcome.outcome if view.outcome else None,
+        "deliveries": [
+            {
+                "to": copy.to,
+                "channel": copy.channel,
+                "state": copy.state,
+                "attempts": copy.attempts,
+                "error": copy.error or None,
+            }
+            for copy in view.deliveries
+        ],
+    }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
+
+
+def late_verdict(view: RequestView, by: str, choice: str, now: datetime | None = None) -> tuple[Word, str]:
+    """What somebody is told who acts after the end: the verdict's word and the sentence.
+
+    `choice` may also be `edit` or `withdraw`. `now`: to say the day where it is not today's; without it, none is said.
+    """
+    ended = view.outcome
+    if ended is None:
+        return "already_decided", f"This request takes no votes any more. {sentences.UNCHANGED}"
+    zone = view.people[by].zone if by in view.people else "UTC"
+    who = view.name(ended.by).text if ended.via not in ("clock",) else ""
+    text = sentences.ended(ended.state, who, ended.at, now or ended.at, zone)
+    if ended.state == "expired":
+        return "expired", text
+    if ended.state == "withdrawn":
+        return "withdrawn", text
+    for vote in view.votes:
+        if vote.stands and vote.by == by and vote.choice == choice:
+            decided = f"decided{f' by {who}' if who else ''} {sentences.moment(ended.at, now or ended.at, zone)}"
+            return "already_voted", sentences.already_voted(vote.choice, decided)
+    return "already_decided", text
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One message that reached a request: a vote, an edit or a withdrawal. Who sent it is established."""
+
+    kind: Literal["vote", "edit", "withdraw"]
+    by: str
+    via: Via = "api"
+    choice: ChoiceName = "approve"
+    comment: str = ""
+    answers: dict[str, JsonValue] = field(default_factory=dict)
+    fields: dict[str, JsonValue] = field(default_factory=dict)
+    digest: str | None = None
+    reason: str = ""
