@@ -1,0 +1,362 @@
+"""People, and the addresses that name them.
+
+A person is her mail address; whatever else is known makes her easier to reach. A workflow names people by *addresses*:
+
+    ann@acme.eu · @group · slack:@usergroup · manager-of:requester|approver|on-behalf-of · on-behalf-of
+    owner-of:<field> · oncall:<name>
+
+They are resolved when somebody is asked and again at the click, so live sources (a file, Slack, a URL) are read anew
+each time and nothing is cached here. A source that can't be read is an error of the resolution, never an empty group:
+who is asked by it then learns that her group can't be checked, and nobody is let in or shut out by an outage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from approvals_bot.errors import ApprovalsBotError
+
+LARGEST_FILE = 1_000_000  # bytes of a source's file
+MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
+
+_MAIL = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
+
+
+# ── values ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person is her address; the rest is how to reach and show her. The same shape as the channels' Person."""
+
+    address: str
+    name: str
+    slack: str | None = None
+    manager: str | None = None
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Whom an address means right now.
+
+    `why` completes "You are …" ("in release-managers"); with nobody in `persons` it says why there is nobody.
+    `errors` are sources that could not be read: then membership is unknown, not denied.
+    """
+
+    persons: tuple[Person, ...]
+    why: str
+    errors: tuple[str, ...] = ()
+
+
+class SourceUnavailable(ApprovalsBotError):
+    """A source of people can't be read now. Nothing was decided; the operator mends the source, people try again."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source = source
+        self.reason = reason
+        super().__init__(f'The source "{source}" can\'t be read: {reason}')
+
+
+class LiveSource(Protocol):
+    """People, read anew each time. `name` is how the configuration calls it."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def read(self) -> Any:
+        """The source's JSON: {"people": [address, …]} of a group, or a directory's tables.
+
+        Raises SourceUnavailable when it can't be read or isn't JSON.
+        """
+
+
+# ── addresses ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlackGroup:
+    handle: str  # without the @
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerOf:
+    whom: Literal["requester", "approver", "on-behalf-of"]
+
+
+@dataclass(frozen=True, slots=True)
+class OnBehalfOf:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerOf:
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnCall:
+    name: str
+
+
+Address = Mail | Group | SlackGroup | ManagerOf | OnBehalfOf | OwnerOf | OnCall
+
+
+def parse_address(text: str) -> Address:
+    """Read an address as a workflow's file writes it; ValueError says how to write it."""
+    scheme, colon, rest = text.partition(":")
+    match scheme, rest:
+        case "on-behalf-of", "" if not colon:
+            return OnBehalfOf()
+        case "manager-of", ("requester" | "approver" | "on-behalf-of") as whom:
+            return ManagerOf(whom)
+        case "manager-of", _:
+            raise ValueError("write manager-of:requester, manager-of:approver or manager-of:on-behalf-of")
+        case "owner-of", _ if _NAME.fullmatch(rest):
+            return OwnerOf(rest)
+        case "oncall", _ if _NAME.fullmatch(rest):
+            return OnCall(rest)
+        case "slack", _ if rest.startswith("@") and _NAME.fullmatch(rest[1:]):
+            return SlackGroup(rest[1:])
+    if not colon and text.startswith("@") and _NAME.fullmatch(text[1:]):
+        return Group(text[1:])
+    if is_mail(text):
+        return Mail(text.lower())
+    raise ValueError(
+        f'"{text[:60]}" is no address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …'
+    )
+
+
+def is_mail(text: str) -> bool:
+    """Whether this is a mail address, and so may name a person."""
+    return _MAIL.fullmatch(text) is not None and text.isprintable()
+
+
+# ── sources ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A JSON file, read again each time it is asked."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    async def read(self) -> Any:
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> Any:
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
+                raise SourceUnavailable(self.name, f"it is larger than {LARGEST_FILE:,} bytes")
+            return json.loads(content)
+        except OSError as error:
+            raise SourceUnavailable(self.name, error.strerror or "it can't be opened") from None
+        except (ValueError, RecursionError):
+            raise SourceUnavailable(self.name, "it is not JSON") from None
+
+
+@dataclass(frozen=True, slots=True)
+class SlackGroupSource:
+    """The members of a Slack user group, by what asks Slack."""
+
+    handle: str
+    members: Callable[[str], Awaitable[Sequence[str]]]
+
+    @property
+    def name(self) -> str:
+        return f"slack:@{self.handle}"
+
+    async def read(self) -> Any:
+        return {"people": list(await self.members(self.handle))}
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Who is on call, and who owns what: {name: addresses} and {field: {value: addresses}}."""
+
+    oncall: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    owner_of: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+
+
+# ── the people ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class People:
+    """Everybody this installation knows, and everybody else by address."""
+
+    def __init__(
+        self,
+        persons: Iterable[Person] = (),
+        groups: Mapping[str, Sequence[str] | LiveSource] | None = None,
+        directory: Directory | LiveSource | None = None,
+        slack_group: Callable[[str], Awaitable[Sequence[str]]] | None = None,
+    ) -> None:
+        """`slack_group` gives the addresses of a Slack user group's members, or raises SourceUnavailable."""
+        self._persons = {person.address.lower(): person for person in persons}
+        self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
+        self._groups = dict(groups or {})
+        self._directory = directory if directory is not None else Directory()
+        self._slack_group = slack_group
+
+    def person(self, address: str) -> Person:
+        """The person of this address. One whom nobody wrote down is a person too, called by the address's local part."""
+        address = address.lower()
+        return self._persons.get(address) or Person(address, address.partition("@")[0])
+
+    def by_slack(self, user_id: str) -> Person | None:
+        """The person whose Slack id the configuration names. Others are found by the mail address Slack has of them."""
+        return self._by_slack.get(user_id)
+
+    def known(self) -> tuple[Person, ...]:
+        """Everybody who is named: as a person, a manager, in a group's list or in the directory's tables."""
+        addresses = dict.fromkeys(self._persons)
+        for person in self._persons.values():
+            if person.manager:
+                addresses[person.manager.lower()] = None
+        for members in self._groups.values():
+            if isinstance(members, Sequence):
+                addresses.update(dict.fromkeys(member.lower() for member in members))
+        if isinstance(self._directory, Directory):
+            tables = [self._directory.oncall, *self._directory.owner_of.values()]
+            for table in tables:
+                addresses.update(dict.fromkeys(member.lower() for members in table.values() for member in members))
+        return tuple(self.person(address) for address in addresses)
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[str] | LiveSource]:
+        return self._groups
+
+    @property
+    def directory(self) -> Directory | LiveSource:
+        return self._directory
+
+    async def is_in(self, address: str, group: str) -> bool:
+        """Whether this person is in the group now. Raises SourceUnavailable when that can't be known."""
+        resolved = await self.resolve(f"@{group}", requester=address)
+        if resolved.errors:
+            raise SourceUnavailable(f"@{group}", resolved.errors[0])
+        return any(person.address == address.lower() for person in resolved.persons)
+
+    async def resolve(
+        self,
+        address: str,
+        *,
+        requester: str,
+        on_behalf_of: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+        approver: str | None = None,
+    ) -> Resolved:
+        """Whom the address means now. Never raises for a source that fails; ValueError for what is no address.
+
+        `requester` is a mail address or "app:<name>"; for an app, `on_behalf_of` stands for the requester. `fields` are
+        the request's values, typed or JSON. `approver` is who was asked, for `manager-of:approver`.
+        """
+        try:
+            match parse_address(address):
+                case Mail(mail):
+                    return Resolved((self.person(mail),), "named in the workflow")
+                case Group(name):
+                    return await self._group(name)
+                case SlackGroup(handle):
+                    return self._members(f"slack:@{handle}", await self._slack(handle).read())
+                case OnBehalfOf():
+                    if on_behalf_of is None:
+                        return Resolved((), "nobody is named on whose behalf this is asked")
+                    return Resolved((self.person(on_behalf_of),), "the person this is asked for")
+                case ManagerOf(whom):
+                    human = on_behalf_of if requester.startswith("app:") else requester
+                    of = {"requester": human, "approver": approver, "on-behalf-of": on_behalf_of}[whom]
+                    return self._manager(of, whom)
+                case OwnerOf(name):
+                    return await self._owner(name, (fields or {}).get(name))
+                case OnCall(name):
+                    table = (await self._tables()).oncall
+                    return self._listed(table.get(name, ()), f"on call for {name}", f"nobody is on call for {name}")
+        except SourceUnavailable as error:
+            return Resolved((), str(error), (str(error),))
+
+    async def _group(self, name: str) -> Resolved:
+        source = self._groups.get(name)
+        if source is None:
+            return Resolved((), f"there is no group {name}")
+        if isinstance(source, Sequence):
+            return self._listed(source, f"in {name}", f"nobody is in {name}")
+        return self._members(name, await source.read(), source.name)
+
+    def _members(self, name: str, found: Any, source: str | None = None) -> Resolved:
+        members = found.get("people") if isinstance(found, Mapping) else found
+        return self._listed(_addresses(members, source or name), f"in {name}", f"nobody is in {name}")
+
+    def _manager(self, of: str | None, whom: str) -> Resolved:
+        if of is None:
+            return Resolved((), f"there is no {whom.replace('on-behalf-of', 'person this is asked for')}")
+        person = self.person(of)
+        if person.manager is None:
+            return Resolved((), f"{person.name} has no manager")
+        return Resolved((self.person(person.manager),), f"the manager of {person.name}")
+
+    async def _owner(self, name: str, value: Any) -> Resolved:
+        if value is None:
+            return Resolved((), f"{name} is not given")
+        owners = (await self._tables()).owner_of.get(name, {}).get(str(value), ())
+        return self._listed(owners, f"the owner of {name} {value}", f"nobody owns {name} {value}")
+
+    def _listed(self, addresses: Iterable[str], why: str, nobody: str) -> Resolved:
+        persons = tuple(self.person(address) for address in dict.fromkeys(each.lower() for each in addresses))
+        return Resolved(persons, why if persons else nobody)
+
+    def _slack(self, handle: str) -> SlackGroupSource:
+        if self._slack_group is None:
+            raise SourceUnavailable(f"slack:@{handle}", "Slack is not configured")
+        return SlackGroupSource(handle, self._slack_group)
+
+    async def _tables(self) -> Directory:
+        if isinstance(self._directory, Directory):
+            return self._directory
+        return _directory(await self._directory.read(), self._directory.name)
+
+
+def _directory(found: Any, source: str) -> Directory:
+    match found:
+        case {"oncall": dict()} | {"owner-of": dict()}:
+            oncall, owners = found.get("oncall", {}), found.get("owner-of", {})
+        case _:
+            raise SourceUnavailable(source, 'it has neither "oncall" nor "owner-of"')
+    if not isinstance(oncall, dict) or not all(isinstance(of, dict) for of in (owners, *owners.values())):
+        raise SourceUnavailable(source, "its tables are not tables")
+    return Directory(
+        {name: _addresses(people, source) for name, people in oncall.items()},
+        {name: {value: _addresses(people, source) for value, people in of.items()} for name, of in owners.items()},
+    )
+
+
+def _addresses(found: Any, source: str) -> Sequence[str]:
+    people = [found] if isinstance(found, str) else found
+    if not isinstance(people, list) or not all(isinstance(each, str) and is_mail(each) for each in people):
+        raise SourceUnavailable(source, 'it gives no list of mail addresses (expected {"people": ["ann@acme.eu"]})')
+    if len(people) > MOST_PEOPLE:
+        raise SourceUnavailable(source, f"it gives more than {MOST_PEOPLE:,} people")
+    return people
