@@ -6,7 +6,7 @@ from the form that the page showed, bound to this request and this person.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
@@ -16,9 +16,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.card import card_of
-from approvals_bot.channels import Card, ChoiceName
+from approvals_bot.channels import Ask, Card, ChoiceName, Person
 from approvals_bot.engine import Engine
-from approvals_bot.people import People
 from approvals_bot.tokens import Tokens
 from approvals_bot.web import votes
 from approvals_bot.web.limits import LINK_BODY, whole
@@ -43,14 +42,12 @@ class Decisions:
         *,
         engine: Engine,
         tokens: Tokens,
-        people: People,
         pages: Pages,
         metrics: Metrics,
         base_url: str,
         now: Callable[[], datetime],
     ) -> None:
         self._engine = engine
-        self._people = people
         self._pages = pages
         self._metrics = metrics
         self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
@@ -73,9 +70,14 @@ class Decisions:
         if link is None:
             return self._not_found()
         if refusal := self._refuse(request, link, form):
+            await self._engine.audit(
+                "form_refused", who=link.address, run_id=link.hook.run_id, data={"status": refusal.status_code}
+            )
             return refusal
         choice = cast(ChoiceName, form["choice"])
-        verdict = await votes.cast(self._engine, link.hook.hook_id, _vote(link, choice, form))
+        offered = {offer.choice: offer.asks for offer in card_of(link.view, link.address, self._now()).choices}
+        vote = _vote(link, choice, form, offered.get(choice, ()))
+        verdict = await votes.cast(self._engine, link.hook.hook_id, vote)
         self._metrics.voted(verdict.verdict, "email")
         if verdict.changed:
             return RedirectResponse(self._links.remember(link, verdict.verdict, verdict.text), 303)
@@ -118,7 +120,7 @@ class Decisions:
         values: Mapping[str, str] | None = None,
     ) -> Response:
         """`chosen`: the reader has just decided, so the card comes without the form, with a link to change her mind."""
-        person = self._people.person(link.address)
+        person = link.view.people.get(link.address) or Person(link.address, link.address)
         card = card_of(link.view, link.address, self._now())
         return self._pages.page(
             "decision.html",
@@ -146,21 +148,31 @@ async def _form(request: Request) -> dict[str, str]:
         return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
 
 
-def _vote(link: Link, choice: ChoiceName, form: Mapping[str, str]) -> votes.Vote:
-    filled: dict[str, Any] = {
-        name.removeprefix(f"{choice}."): value
-        for name, value in form.items()
-        if name.startswith(f"{choice}.") and value != ""
-    }
+def _vote(link: Link, choice: ChoiceName, form: Mapping[str, str], asks: Sequence[Ask]) -> votes.Vote:
+    """The form as a vote. What an `edit` changes of the request are its fields; all else are answers to the stage."""
+    filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
+    given = {name: value for name, value in filled.items() if value is not None}
+    editable = {ask.name for ask in link.view.editable} if choice == "edit" else set()
     return votes.Vote(
         by=link.address,
         choice=choice,
         via="email",
         comment=form.get("comment", "").replace("\r\n", "\n").strip(),
-        answers=filled if choice != "edit" else {},
-        fields=filled if choice == "edit" else {},
+        answers={name: value for name, value in given.items() if name not in editable},
+        fields={name: value for name, value in given.items() if name in editable},
         digest=form.get("digest") or None,
     )
+
+
+def _value(ask: Ask, text: str) -> Any:
+    """What a person typed, as JSON; None for a blank. Whether it fits is the request's to say."""
+    text = text.replace("\r\n", "\n").strip()
+    match ask.type:
+        case "boolean":
+            return text == "true"
+        case "integer" if text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 20:
+            return int(text)
+    return text or None
 
 
 def _wrong(card: Card, values: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
+from approvals_bot.approvals.fields import short_digest
 from approvals_bot.channels import STATE_WORDS, phrases
 
 
@@ -26,7 +28,10 @@ class Pages:
         )
         self._templates.globals.update(phrases=phrases, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="")
         self._templates.filters.update(
-            moment=phrases.moment, iso=datetime.isoformat, until=self._until, ago=self._ago, span=span_words
+            moment=phrases.moment, iso=datetime.isoformat, until=self._until, ago=self._ago, span=span_words,
+            short_digest=short_digest,
+            clock=clock_words,
+            pretty=pretty,
         )
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
@@ -46,3 +51,14 @@ def span_words(span: timedelta) -> str:
         if (count := span // size) >= 1:
             return f"{count} {unit}" + ("" if count == 1 else "s")
     return "less than a minute"
+
+
+def clock_words(moment: datetime) -> str:
+    """`4 Nov, 10:42:07`, in UTC: for logs, where seconds matter and readers sit anywhere."""
+    at = moment.astimezone(UTC)
+    return f"{at.day} {at:%b, %H:%M:%S}"
+
+
+def pretty(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

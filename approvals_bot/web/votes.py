@@ -117,7 +117,7 @@ async def _too_late(engine: Engine, hook: HookInfo, message: dict[str, Any]) -> 
     if record is None or record.view is None:
         return Verdict("unknown", UNKNOWN, changed=False)
     view = RequestView.model_validate(record.view)
-    verdict, text = late_verdict(view, message["by"], message.get("choice", message["kind"]))
+    verdict, text = late_verdict(view, message["by"], message.get("choice", message["kind"]), engine.now())
     await engine.audit(
         "act_refused",
         who=message["by"],

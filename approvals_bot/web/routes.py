@@ -1,0 +1,196 @@
+"""The table of routes: every URL of the service, in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+from approvals_bot.engine import Engine
+from approvals_bot.people import People
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.decisions import Decisions
+from approvals_bot.web.edge import UNMATCHED, Edge
+from approvals_bot.web.health import Health
+from approvals_bot.web.hooks import Hooks
+from approvals_bot.web.keys import ApiKey
+from approvals_bot.web.listing import Workflows
+from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.openapi import OpenApi
+from approvals_bot.web.pages import PeoplePages
+from approvals_bot.web.problems import Problem, problem_of
+from approvals_bot.web.render import Pages
+from approvals_bot.web.runs import Runs
+from approvals_bot.web.webhooks import Webhooks
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Line = tuple[str, str, Endpoint]
+
+FOR_PROGRAMS = ("/api/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "/metrics")
+"""Paths that answer errors as problems. All others answer people, with pages."""
+
+
+def build(
+    *,
+    engine: Engine,
+    tokens: Tokens,
+    people: People,
+    workflows: Workflows,
+    api_keys: Sequence[ApiKey],
+    base_url: str,
+    now: Callable[[], datetime],
+    metrics: Metrics | None = None,
+    extra: Iterable[BaseRoute] = (),
+    open_pages: bool = False,
+    lifespan: Lifespan[Any] | None = None,
+) -> ASGIApp:
+    """The service as an ASGI app.
+
+    `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
+    people need no session; only for a service that listens on this machine alone.
+    """
+    metrics = metrics or Metrics()
+    pages = Pages(now=now)
+    runs = Runs(
+        engine=engine,
+        workflows=workflows,
+        people=people,
+        keys=api_keys,
+        metrics=metrics,
+        base_url=base_url.rstrip("/"),
+    )
+    hooks = Hooks(engine=engine, keys=api_keys)
+    webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages)
+    decisions = Decisions(
+        engine=engine, tokens=tokens, pages=pages, metrics=metrics, base_url=base_url, now=now
+    )
+    people_pages = PeoplePages(engine=engine, pages=pages, now=now, open_pages=open_pages)
+    health = Health(engine=engine, metrics=metrics)
+    openapi = OpenApi(base_url=base_url)
+
+    table: list[Line] = [
+        ("POST", "/api/runs", runs.create),
+        ("GET", "/api/runs", runs.search),
+        ("GET", "/api/runs/{id}", runs.show),
+        ("GET", "/api/runs/{id}/events", runs.events),
+        ("POST", "/api/runs/{id}/cancellation", runs.cancel),
+        ("PATCH", "/api/runs/{id}/fields", runs.edit),
+        ("POST", "/api/runs/{id}/votes", runs.vote),
+        ("GET", "/api/hooks/{token:path}", hooks.show),
+        ("POST", "/api/hooks/{token:path}", hooks.resume),
+        ("GET", "/webhooks/{signed}", webhooks.show),
+        ("POST", "/webhooks/{signed}", webhooks.resume),
+        ("PUT", "/webhooks/{signed}", webhooks.resume),
+        ("PATCH", "/webhooks/{signed}", webhooks.resume),
+        ("DELETE", "/webhooks/{signed}", webhooks.resume),
+        ("GET", "/decisions/{signed}", decisions.show),
+        ("POST", "/decisions/{signed}", decisions.decide),
+        ("GET", "/inbox", people_pages.inbox),
+        ("GET", "/requests/{id}", people_pages.request),
+        ("GET", "/runs", people_pages.runs),
+        ("GET", "/runs/{id}", people_pages.run),
+        ("GET", "/login", people_pages.login),
+        ("GET", "/openapi.json", openapi.show),
+        ("GET", "/healthz", health.alive),
+        ("GET", "/readyz", health.ready),
+        ("GET", "/metrics", health.metrics),
+    ]
+    routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
+    return Edge(
+        Router(routes, redirect_slashes=False, default=_nowhere, lifespan=lifespan),
+        template_of=_Templates(routes),
+        answer=_Errors(pages),
+        metrics=metrics,
+    )
+
+
+class Resource:
+    """One path and what may be done there. HEAD is a GET whose body nobody reads."""
+
+    def __init__(self, methods: Mapping[str, Endpoint]) -> None:
+        self._methods = dict(methods)
+        if "GET" in methods:
+            self._methods["HEAD"] = methods["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._methods.get(scope["method"])
+        if endpoint is None:
+            allowed = ", ".join(sorted(self._methods))
+            raise Problem(405, detail=f"Here one can {allowed}.", headers={"Allow": allowed})
+        if any("\0" in str(value) for value in scope["path_params"].values()):
+            raise Problem(404)  # no id or token of ours has a NUL, and PostgreSQL takes none as text
+        response = await endpoint(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+class Assets(StaticFiles):
+    """Our stylesheet and pictures: kept by the browser, and asked about each time, so that an upgrade is seen."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def _resources(table: Iterable[Line]) -> list[Route]:
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for method, path, endpoint in table:
+        paths.setdefault(path, {})[method] = endpoint
+    return [Route(path, Resource(methods)) for path, methods in paths.items()]
+
+
+class _Templates:
+    """Which route took a request, by its template: what the log and the metrics may say."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._templates = dict(_endpoints(routes, ""))
+
+    def __call__(self, scope: Scope) -> str:
+        return self._templates.get(id(scope.get("endpoint")), UNMATCHED)
+
+
+def _endpoints(routes: Iterable[BaseRoute], prefix: str) -> Iterable[tuple[int, str]]:
+    for route in routes:
+        match route:
+            case Mount():
+                yield id(route.app), f"{prefix}{route.path}/*"
+                yield from _endpoints(route.routes or (), prefix + route.path)
+            case Route():
+                yield id(route.endpoint), f"{prefix}{route.path}"
+
+
+class _Errors:
+    """What a caller reads when something went wrong: programs a problem, people a page."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if isinstance(error, HTTPException):
+            problem = Problem(error.status_code, headers=error.headers)
+        if problem is None:
+            problem = Problem(500, detail="The fault is ours, and it is in our log. Please try again.")
+        if (request.url.path + "/").startswith(FOR_PROGRAMS):
+            return problem.response()
+        if problem.status == 404:
+            return self._pages.page("not_found.html", 404)
+        page = self._pages.page("error.html", problem.status, title=problem.title, detail=problem.detail)
+        page.headers.update(problem.headers)
+        return page
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await WebSocketClose()(scope, receive, send)
+        return
+    raise Problem(404, detail="There is nothing at this address.")

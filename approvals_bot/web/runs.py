@@ -1,0 +1,298 @@
+"""The API of runs: open one, look at it, wait for it, change it, vote in it, end it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, JsonValue
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from approvals_bot.approvals.request import RequestView, api_request
+from approvals_bot.channels import ChoiceName
+from approvals_bot.engine import Engine, RunRecord
+from approvals_bot.people import People
+from approvals_bot.web import votes
+from approvals_bot.web.fit import Strict, fit
+from approvals_bot.web.json_body import json_object
+from approvals_bot.web.keys import ApiKey, caller
+from approvals_bot.web.limits import API_BODY
+from approvals_bot.web.listing import Workflows
+from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.opening import open_run
+from approvals_bot.web.problems import Problem
+from approvals_bot.web.redact import redact
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
+
+LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle connections at 60
+PAGE = 50  # runs in one answer, unless the caller asks for another number
+MOST_PER_PAGE = 200
+
+Address = Annotated[str, Field(min_length=1, max_length=320)]
+Comment = Annotated[str, Field(max_length=5_000)]
+
+
+class NewRun(Strict):
+    """`POST /api/runs`."""
+
+    workflow: Annotated[str, Field(min_length=1, max_length=200)]
+    input: dict[str, JsonValue] = {}
+    requester: Address | None = None
+    on_behalf_of: Address | None = None
+
+
+class Cancellation(Strict):
+    """`POST /api/runs/{id}/cancellation`. `by`: the person who takes it back, for keys that may vote."""
+
+    reason: Comment = ""
+    by: Address | None = None
+
+
+class Edit(Strict):
+    """`PATCH /api/runs/{id}/fields`."""
+
+    fields: Annotated[dict[str, JsonValue], Field(min_length=1)]
+    by: Address | None = None
+
+
+class Ballot(Strict):
+    """`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused."""
+
+    by: Address
+    choice: ChoiceName
+    comment: Comment = ""
+    answers: dict[str, JsonValue] = {}
+    fields: dict[str, JsonValue] = {}
+    digest: str | None = None
+
+
+class Runs:
+    """`/api/runs`."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        workflows: Workflows,
+        people: People,
+        keys: Sequence[ApiKey],
+        metrics: Metrics,
+        base_url: str,
+    ) -> None:
+        self._engine = engine
+        self._workflows = workflows
+        self._people = people
+        self._keys = keys
+        self._metrics = metrics
+        self._base_url = base_url
+
+    async def create(self, request: Request) -> Response:
+        """202 with the new run; 200 with the same one when this was asked before under the same key."""
+        key = caller(request, self._keys)
+        asked = fit(NewRun, await json_object(request, API_BODY))
+        run = await open_run(
+            engine=self._engine,
+            workflows=self._workflows,
+            people=self._people,
+            name=asked.workflow,
+            input=asked.input,
+            opener=key.address,
+            requester=asked.requester,
+            on_behalf_of=asked.on_behalf_of,
+            idempotency_key=request.headers.get("idempotency-key"),
+        )
+        if run.is_new:
+            self._metrics.run_started(asked.workflow)
+        return JSONResponse(
+            {"run_id": run.id, "url": f"{self._base_url}/runs/{run.id}"},
+            202 if run.is_new else 200,
+            headers={"Location": f"/api/runs/{run.id}"},
+        )
+
+    async def search(self, request: Request) -> Response:
+        """The runs that match every filter, newest first, a page at a time."""
+        caller(request, self._keys)
+        asked = _query(request, "workflow", "status", "waiting_for", "cursor", "limit")
+        page = await self._engine.records(
+            workflow=_one_of("workflow", asked.get("workflow"), self._workflows.names()),
+            status=_one_of("status", asked.get("status"), get_args(Status)),
+            waiting_for=_address("waiting_for", asked.get("waiting_for")),
+            cursor=asked.get("cursor"),
+            limit=int(_number("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE)),
+        )
+        return JSONResponse({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
+
+    async def show(self, request: Request) -> Response:
+        """The run as it stands; with `?wait=30` as it stands once it has ended, or after those seconds."""
+        caller(request, self._keys)
+        wait = min(_number("wait", _query(request, "wait").get("wait", "0"), 0, 3600), LONGEST_WAIT)
+        record = await self._record(request)
+        if wait and record.ended_at is None:
+            record = await self._engine.get_run(record.id).wait(wait)
+        return JSONResponse(run_json(record))
+
+    async def events(self, request: Request) -> Response:
+        """The run's log, without what would let the reader act in it."""
+        caller(request, self._keys)
+        record = await self._record(request)
+        return JSONResponse(
+            {
+                "events": [
+                    {"seq": event.seq, "type": event.type, "at": event.at.isoformat(), "data": redact(event.data)}
+                    for event in await self._engine.events(record.id)
+                ]
+            }
+        )
+
+    async def cancel(self, request: Request) -> Response:
+        """202: a request is withdrawn by its own workflow, any other run is cancelled. 409 when it has ended."""
+        key = caller(request, self._keys)
+        asked = fit(Cancellation, await json_object(request, API_BODY))
+        record = await self._record(request)
+        if record.ended_at is not None:
+            raise Problem(409, "Run has ended", f"The run has already ended ({record.status}); nothing was changed.")
+        if record.view is None:
+            await self._engine.get_run(record.id).cancel(reason=asked.reason or None)
+            return JSONResponse({"run_id": record.id}, 202)
+        verdict = await votes.withdraw(
+            self._engine,
+            RequestView.model_validate(record.view).hook_id,
+            by=_acting(key, asked.by),
+            via="api",
+            reason=asked.reason,
+        )
+        self._metrics.voted(verdict.verdict, "api")
+        return _said(verdict, changed=202)
+
+    async def edit(self, request: Request) -> Response:
+        """200: the fields of an open request are changed, and votes reset as its policy says."""
+        key = caller(request, self._keys)
+        asked = fit(Edit, await json_object(request, API_BODY))
+        view = await self._request_view(request)
+        verdict = await votes.edit(
+            self._engine, view.hook_id, by=_acting(key, asked.by), via="api", fields=asked.fields
+        )
+        self._metrics.voted(verdict.verdict, "api")
+        return _said(verdict, changed=200)
+
+    async def vote(self, request: Request) -> Response:
+        """201 with the verdict. For keys that may vote: they vouch for who `by` is."""
+        key = caller(request, self._keys)
+        if not key.may_vote:
+            raise Problem(
+                403,
+                "Key may not vote",
+                f"The key {key.name!r} can open requests, not vote in them. Its owner can allow it with may_vote.",
+            )
+        asked = fit(Ballot, await json_object(request, API_BODY))
+        view = await self._request_view(request)
+        verdict = await votes.cast(
+            self._engine,
+            view.hook_id,
+            votes.Vote(
+                by=asked.by,
+                choice=asked.choice,
+                via="api",
+                comment=asked.comment,
+                answers=asked.answers,
+                fields=asked.fields,
+                digest=asked.digest,
+            ),
+        )
+        self._metrics.voted(verdict.verdict, "api")
+        return _said(verdict, changed=201)
+
+    async def _record(self, request: Request) -> RunRecord:
+        record = await self._engine.record(request.path_params["id"])
+        if record is None:
+            raise Problem(404, "Run not found", "No run has this id.")
+        return record
+
+    async def _request_view(self, request: Request) -> RequestView:
+        record = await self._record(request)
+        if record.view is None:
+            raise Problem(409, "Not a request", "This run is not an approval, so there is nothing to decide in it.")
+        return RequestView.model_validate(record.view)
+
+
+def run_json(record: RunRecord) -> dict[str, Any]:
+    """A run as the API shows it."""
+    return {
+        "id": record.id,
+        "workflow": record.workflow,
+        "status": record.status,
+        "result": record.result,
+        "error": record.error,
+        "created_at": record.created_at.isoformat(),
+        "ended_at": record.ended_at.isoformat() if record.ended_at else None,
+        "stalled": record.stalled,
+        "waits_on": [
+            {"hook_id": hook.hook_id, "is_webhook": hook.is_webhook, "created_at": hook.created_at.isoformat()}
+            for hook in record.open_hooks
+        ],
+        "request": api_request(RequestView.model_validate(record.view)) if record.view is not None else None,
+    }
+
+
+def _acting(key: ApiKey, by: str | None) -> str:
+    """Who acts: the app itself, or the person it names if it may name one."""
+    if by is None or by == key.address:
+        return key.address
+    if not key.may_vote:
+        raise Problem(403, "Key may not vote", f"The key {key.name!r} can act only as itself, {key.address}.")
+    return by
+
+
+def _said(verdict: votes.Verdict, *, changed: int) -> Response:
+    """The verdict as an answer; a refusal as a problem with the sentence that people read."""
+    status = votes.STATUS[verdict.verdict]
+    if status >= 400:
+        raise Problem(
+            status,
+            verdict.verdict.replace("_", " ").capitalize(),
+            verdict.text,
+            verdict=verdict.verdict,
+            text=verdict.text,
+        )
+    return JSONResponse({"verdict": verdict.verdict, "text": verdict.text}, changed if status == 201 else status)
+
+
+def _query(request: Request, *names: str) -> dict[str, str]:
+    """The query's values by name. A name we don't know, or one that stands twice, is a fault: it would do nothing."""
+    given = request.query_params.multi_items()
+    faults = [
+        {"loc": ["query", name], "msg": "stands twice" if name in names else "no such filter"}
+        for name in dict.fromkeys(name for name, _ in given)
+        if name not in names or [other for other, _ in given].count(name) > 1
+    ]
+    if faults:
+        raise _bad_query(faults)
+    return dict(given)
+
+
+def _one_of(name: str, value: str | None, known: Sequence[str] | Any) -> str | None:
+    if value is not None and value not in known:
+        raise _bad_query([{"loc": ["query", name], "msg": f"unknown; one of: {', '.join(sorted(known))}"}])
+    return value
+
+
+def _address(name: str, value: str | None) -> str | None:
+    if value is not None and (not 3 <= len(value) <= 320 or "@" not in value.strip("@") or not value.isprintable()):
+        raise _bad_query([{"loc": ["query", name], "msg": "not a person's address"}])
+    return value
+
+
+def _number(name: str, value: str, least: float, most: float) -> float:
+    try:
+        number = float(value) if len(value) <= 20 else float("nan")
+    except ValueError:
+        number = float("nan")
+    if not least <= number <= most:
+        raise _bad_query([{"loc": ["query", name], "msg": f"not a number from {least:g} to {most:g}"}])
+    return number
+
+
+def _bad_query(faults: list[dict[str, Any]]) -> Problem:
+    return Problem(422, "Invalid filter", "The list can't be filtered that way.", errors=faults)

@@ -1,0 +1,70 @@
+"""The URLs that `create_webhook` gave: a program calls one, and a run goes on.
+
+A GET never resumes: link previews and scanners follow every URL that is ever pasted anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.errors import HookNotFoundError, InvalidTokenError
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.json_body import parse
+from approvals_bot.web.limits import LINK_BODY, whole
+from approvals_bot.web.problems import Problem
+from approvals_bot.web.render import Pages
+
+WEBHOOK = "webhook.v1"
+ANSWER_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by then gets 504, and the run goes on
+
+
+class Webhooks:
+    """`/webhooks/{signed}`. Every bad URL is one and the same 404: forged, unknown, over, or no webhook at all."""
+
+    def __init__(self, *, engine: Engine, tokens: Tokens, pages: Pages) -> None:
+        self._engine = engine
+        self._tokens = tokens
+        self._pages = pages
+
+    async def show(self, request: Request) -> Response:
+        await self._hook(request)
+        return self._pages.page("webhook.html")
+
+    async def resume(self, request: Request) -> Response:
+        """Hands the request to the run and answers as the workflow says."""
+        hook = await self._hook(request)
+        read = await whole(request, LINK_BODY)
+        if "json" in request.headers.get("content-type", ""):
+            parse(await read.body())
+        try:
+            return await self._engine.resume_webhook(hook.token, read, timeout=ANSWER_LIMIT)
+        except HookNotFoundError:
+            raise _not_found() from None
+
+    async def _hook(self, request: Request) -> HookInfo:
+        payload = self._read(request.path_params["signed"])
+        hook = await self._engine.find_hook(str(payload.get("h", "")))
+        if hook is None or not hook.is_live or not hook.is_webhook or payload.get("g") != hook.generation:
+            raise _not_found()
+        if await self._is_a_request(hook):
+            raise _not_found()
+        return hook
+
+    async def _is_a_request(self, hook: HookInfo) -> bool:
+        """An approval takes votes from people whose identity a channel has established, and from nobody else."""
+        record = await self._engine.record(hook.run_id)
+        return record is not None and record.view is not None and record.view.get("hook_id") == hook.hook_id
+
+    def _read(self, signed: str) -> dict[str, Any]:
+        try:
+            return self._tokens.read(WEBHOOK, signed)
+        except InvalidTokenError:
+            return {}
+
+
+def _not_found() -> Problem:
+    return Problem(404, detail="Nothing waits for a call at this address.")
