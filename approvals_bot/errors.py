@@ -41,7 +41,10 @@ class RunNotFoundError(ApprovalsBotError):
 
 
 class RunFailedError(ApprovalsBotError):
-    """The run failed: its workflow raised. The author's to mend; `cause_type` and `cause_message` say what it raised."""
+    """The run failed: its workflow raised.
+
+    The author's to mend; `cause_type` and `cause_message` say what it raised.
+    """
 
     def __init__(self, run_id: str, cause_type: str, cause_message: str, traceback: str = "") -> None:
         self.run_id = run_id

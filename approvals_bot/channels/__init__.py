@@ -270,10 +270,15 @@ class Channel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """The channels that this installation has. None: not configured."""
+    """The channels that this installation has. None: not configured. `base_url`: for links to a request's page."""
 
     slack: Channel | None = None
     email: Channel | None = None
+    base_url: str = ""
+
+    def page(self, run_id: str) -> str:
+        """The page of a request, for those who may see it; "" without a base URL."""
+        return f"{self.base_url}/requests/{run_id}" if self.base_url else ""
 
     def of(self, to: Destination) -> Channel | None:
         match to:

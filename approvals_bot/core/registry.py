@@ -37,7 +37,7 @@ class Registry:
 
     def get(self, name: str, version: str | None) -> Workflow[Any, Any]:
         """The workflow that a run was started with. WorkflowNotFoundError if it isn't here."""
-        found: Workflow[Any, Any] | None = self._kept.get((name, version)) or self._local.get((name, version))
+        found = self._find((name, version))
         if found is None:
             raise WorkflowNotFoundError(name, version)
         return found
@@ -53,8 +53,11 @@ class Registry:
         return sorted({name for name, _ in [*self._kept, *self._local]})
 
     def _taken(self, key: tuple[str, str | None], origin: str) -> bool:
-        existing = self._kept.get(key) or self._local.get(key)
+        existing = self._find(key)
         return existing is not None and existing.origin != origin
+
+    def _find(self, key: tuple[str, str | None]) -> Workflow[Any, Any] | None:
+        return self._kept[key] if key in self._kept else self._local.get(key)
 
 
 registry = Registry()

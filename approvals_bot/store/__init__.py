@@ -2,12 +2,12 @@
 
 - **Durable before it returns.** When a call that writes returns, what it wrote survives the death of the process and
   of the machine.
-- **All or nothing.** Each call is one transaction: events, the index rows they imply (tokens, status, wake time) and the
-  wake itself are written together, or none of them.
-- **Decisions are compare-and-append.** `append` writes only if the log has exactly the length that was read, and only for
-  the owner of the current epoch. Otherwise it says so and writes nothing.
-- **Facts are appended freely, each once.** `record` appends events whose key is new, drops those that are not, and wakes
-  the run.
+- **All or nothing.** Each call is one transaction: events, the index rows they imply (tokens, status, wake time) and
+the wake itself are written together, or none of them.
+- **Decisions are compare-and-append.** `append` writes only if the log has exactly the length that was read, and only
+for the owner of the current epoch. Otherwise it says so and writes nothing.
+- **Facts are appended freely, each once.** `record` appends events whose key is new, drops those that are not, and
+wakes the run.
 - **A token has one live owner**, whatever the concurrency. A `hook_created` that comes second becomes `hook_conflict`.
 - **An ended run takes nothing more**, and its tokens are free.
 - **Time is an argument.** A store never looks at a clock.
@@ -57,6 +57,7 @@ class RunRow:
     stalled: str | None
     wake_at: datetime | None
     epoch: int
+    ending: dict[str, Any] | None  # data of the event that ended it
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class Append:
     view: Any = None  # None: unchanged
     release: bool = False
     wake_at: datetime | None = None  # with `release`: when there is work again
+    stalled: str | None = None  # with `release`: why this code can't go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,16 @@ class Filter:
     attributes: dict[str, str] = field(default_factory=dict)
     cursor: str | None = None
     limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Something that happened outside any run's log."""
+
+    what: str
+    who: str | None = None
+    run_id: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +189,6 @@ class Store(Protocol):
     async def renew(self, owner: str, lease_until: datetime) -> None:
         """Extend every lease that this owner still holds."""
 
-    async def set_aside(self, claim: Claim, expected: int, stalled: str | None, wake_at: datetime | None) -> bool:
-        """Release a run: stalled with its reason, or until `wake_at`. False: the log has grown, so there is work."""
-
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
         """The live hook of this token, or the hook of this id, live or not."""
 
@@ -189,8 +198,8 @@ class Store(Protocol):
     async def next_wake(self, at: datetime) -> datetime | None:
         """When the next run is due that nobody holds (or whose lease is over). None: nothing is planned."""
 
-    async def audit(self, line: tuple[str, str | None, str | None, dict[str, Any]] | None, at: datetime) -> list[AuditLine]:
-        """Add a line (what, who, run id, data) and return it; without one, return them all."""
+    async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
+        """Add a line and return it; without an entry, return them all."""
 
 
 class OpenStore(Store, Protocol):

@@ -1,0 +1,260 @@
+"""Working on one run: replay → append → run steps, until it only waits; then release it.
+
+Each turn takes what has happened (finished steps, due timers, payloads that came), replays, and appends facts and
+decisions together if the log is still as it was read. Only then does anything start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from approvals_bot.core.commands import resume_at
+from approvals_bot.core.current import StepContext, StepMetadata, WorkflowMetadata
+from approvals_bot.core.events import Event, Log, NewEvent, from_micros
+from approvals_bot.core.failures import encode_error
+from approvals_bot.core.registry import Registry
+from approvals_bot.core.replay import Outcome
+from approvals_bot.core.run import OpenStep
+from approvals_bot.engine.attempts import attempt
+from approvals_bot.engine.clock import Clock
+from approvals_bot.engine.limits import MAX_EVENTS
+from approvals_bot.engine.replaying import Replayer
+from approvals_bot.errors import (
+    LimitExceededError,
+    StoreUnavailableError,
+    WorkflowStuckError,
+)
+from approvals_bot.store import Append, Appended, Claim, Fenced, RunRow, Stale, Store
+
+logger = logging.getLogger("approvals_bot.engine")
+
+RETRY_STORE = 0.2  # seconds before a store that could not be reached is asked again; doubled up to 5
+
+
+class Workshop(Protocol):
+    """What an activation uses of its engine."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def replayer(self) -> Replayer: ...
+    @property
+    def resources(self) -> Mapping[type, Any]: ...
+    @property
+    def registry(self) -> Registry: ...
+
+    def appended(self, run_id: str, events: list[Event]) -> None:
+        """Tell whoever waits in this process what was written."""
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to a step that outlives its activation."""
+
+
+class Activation:
+    """One process working on one run, by the right of one claim."""
+
+    def __init__(self, workshop: Workshop, claim: Claim) -> None:
+        self._shop = workshop
+        self._claim = claim
+        self._to_start: list[OpenStep] = []
+        self._is_released = False
+        self._log: Log = []
+        self._row: RunRow | None = None
+        self._finished: list[NewEvent] = []  # outcomes of steps that are not in the log yet
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._signal = asyncio.Event()
+        self._is_over = False
+        self.is_closing = False
+
+    def signal(self) -> None:
+        """Something happened to this run: look again."""
+        self._signal.set()
+
+    async def work(self) -> None:
+        """Until the run has ended, waits for something outside, or was claimed by somebody else."""
+        delay = RETRY_STORE
+        try:
+            while True:
+                try:
+                    if await self._turn():
+                        return
+                    delay = RETRY_STORE
+                except StoreUnavailableError as error:
+                    logger.warning("run %s: the store is unavailable, trying again: %s", self._claim.run_id, error)
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, 5.0)
+                    self._row = None  # whether that write went through is unknown: read what is there
+        finally:
+            self._is_over = True
+            for task in self._running.values():
+                self._shop.keep(task)
+
+    async def _turn(self) -> bool:
+        """One turn. True: there is nothing more to do here."""
+        self._signal.clear()
+        if not await self._read():
+            return True
+        now = self._shop.clock.now()
+        facts = self._facts(now)
+        try:
+            outcome = await self._replay(facts, now)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a replay raises is this run's, and must not take others along
+            return await self._give_up(facts, error, now)
+        result = await self._append(facts, outcome, now)
+        match result:
+            case Fenced():
+                self._cancel_steps()
+                return True
+            case Stale():
+                return False
+            case Appended() if outcome.ended:
+                return True
+        if self._is_released:
+            return True
+        if not outcome.replay_again:
+            await self._wait(outcome)
+        return False
+
+    # ── what has happened ──
+
+    async def _read(self) -> bool:
+        """Bring our copy of the log up to date. False: the run has ended, or is gone."""
+        found = await self._shop.store.read(self._claim.run_id, len(self._log))
+        if found is None or found[0].ended_at is not None:
+            return False
+        self._row, news = found
+        self._log += news
+        return True
+
+    def _facts(self, now: datetime) -> list[NewEvent]:
+        """Outcomes of steps, and timers that are due (the earliest first), that the log doesn't have yet."""
+        known = {event.data["id"] for event in self._log if event.type in ("step_completed", "step_failed")}
+        retries = {(e.data["id"], e.data["attempt"]) for e in self._log if e.type == "step_retrying"}
+        self._finished = [
+            fact
+            for fact in self._finished
+            if fact.data["id"] not in known and (fact.data["id"], fact.data.get("attempt")) not in retries
+        ]
+        over = {e.data["id"] for e in self._log if e.type in ("wait_completed", "wait_cancelled")}
+        waits = [e for e in self._log if e.type == "wait_created" and e.data["id"] not in over]
+        due = sorted((e for e in waits if resume_at(e) <= now), key=lambda e: (resume_at(e), e.data["id"]))
+        return [*self._finished, *(NewEvent("wait_completed", {"id": e.data["id"]}) for e in due)]
+
+    async def _replay(self, facts: list[NewEvent], now: datetime) -> Outcome:
+        assert self._row is not None
+        workflow = self._shop.registry.get(self._row.code, self._row.version)
+        seq = len(self._log)
+        at = max(now, self._log[-1].at)
+        draft = [*self._log, *(Event(seq + i, f.type, at, f.data) for i, f in enumerate(facts, 1))]
+        if len(draft) > MAX_EVENTS:
+            raise LimitExceededError("events of one run", MAX_EVENTS, len(draft), "events")
+        return await self._shop.replayer.replay(workflow, draft, secrets.token_bytes(32))
+
+    async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
+        """A run that can't go on by its own fault fails; one whose code has drifted or is missing stalls, and keeps
+        taking payloads until code that matches runs."""
+        if isinstance(error, WorkflowStuckError | LimitExceededError):
+            batch = self._batch([*facts, NewEvent("run_failed", {"error": encode_error(error)})], now)
+        else:
+            batch = self._batch(facts, now, release=True, stalled=f"{type(error).__name__}: {error}")
+            logger.warning("run %s stalled: %s", self._claim.run_id, error)
+        return not isinstance(await self._write(batch), Stale)
+
+    # ── what was decided ──
+
+    async def _append(self, facts: list[NewEvent], outcome: Outcome, now: datetime) -> Appended | Stale | Fenced:
+        decided = [command.event(now) for command in outcome.commands]
+        if not any(event.type == "run_started" for event in self._log):
+            decided.insert(0, NewEvent("run_started"))
+        self._to_start = [] if outcome.ended or self.is_closing else self._due_steps(outcome, now)
+        decided += [
+            NewEvent("step_started", {"id": s.id, "attempt": s.failures + 1})
+            for s in self._to_start
+            if s.failures + 1 not in s.started
+        ]
+        # What is still running keeps the run here, and so does who waits to hear of a token.
+        self._is_released = not (self._to_start or self._running or outcome.replay_again)
+        wake_at = self._wake_at(outcome, decided, now)
+        batch = self._batch([*facts, *decided], now, release=self._is_released, wake_at=wake_at, view=outcome.view)
+        return await self._write(batch)
+
+    def _due_steps(self, outcome: Outcome, now: datetime) -> list[OpenStep]:
+        return [s for s in outcome.steps if s.id not in self._running and (s.retry_at is None or s.retry_at <= now)]
+
+    def _wake_at(self, outcome: Outcome, decided: list[NewEvent], now: datetime) -> datetime | None:
+        """When there is work again: the earliest timer, or the retry of a step that isn't running."""
+        new = {e.data["id"]: from_micros(e.data["resume_at"]) for e in decided if e.type == "wait_created"}
+        times = [new.get(timer.id, timer.resume_at) for timer in outcome.timers]
+        starting = {step.id for step in self._to_start}
+        times += [s.retry_at or now for s in outcome.steps if s.id not in self._running and s.id not in starting]
+        return min(times, default=None)
+
+    def _batch(self, events: list[NewEvent], now: datetime, **options: Any) -> Append:
+        return Append(self._claim.run_id, self._claim.epoch, len(self._log), events, now, **options)
+
+    async def _write(self, batch: Append) -> Appended | Stale | Fenced:
+        result = await self._shop.store.append(batch)
+        if isinstance(result, Appended):
+            self._log += result.events
+            self._finished = []
+            self._shop.appended(self._claim.run_id, result.events)
+        return result
+
+    # ── steps ──
+
+    async def _wait(self, outcome: Outcome) -> None:
+        """Start what is due, then wait until a step ends, a payload comes or a timer is due."""
+        for state in self._to_start:
+            task = asyncio.create_task(self._run_step(state), name=f"step {state.step.name}")
+            self._running[state.id] = task
+        due = self._wake_at(outcome, [], self._shop.clock.now())
+        seconds = None if due is None else max(0.0, (due - self._shop.clock.now()).total_seconds())
+        try:
+            async with asyncio.timeout(seconds):
+                await self._signal.wait()
+        except TimeoutError:
+            pass
+
+    async def _run_step(self, state: OpenStep) -> None:
+        try:
+            fact = await attempt(state, self._context(state), self._shop.resources, self._shop.clock.now)
+        finally:
+            self._running.pop(state.id, None)
+            self._signal.set()
+        if self._is_over:
+            await self._shop.store.record(self._claim.run_id, [fact], self._shop.clock.now())
+        else:
+            self._finished.append(fact)
+
+    def _context(self, state: OpenStep) -> StepContext:
+        created = self._log[0]
+        started = next(
+            (e.at for e in self._log if e.type == "step_started" and e.data["id"] == state.id), self._shop.clock.now()
+        )
+        run_id = self._claim.run_id
+        return StepContext(
+            StepMetadata(state.step.name, f"{run_id}.{state.id}", state.failures + 1, started),
+            WorkflowMetadata(created.data["workflow"], run_id, created.at, created.data.get("attributes", {})),
+        )
+
+    def _cancel_steps(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+
+    async def close(self, seconds: float) -> None:
+        """Give running steps some time, then cancel them, and let the run go, so that others can take it over at
+        once.
+        """
+        self.is_closing = True
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=seconds)
+        self._cancel_steps()

@@ -1,0 +1,80 @@
+"""One attempt at a step, and what its outcome means for the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from approvals_bot.core.current import StepContext, step_context
+from approvals_bot.core.durations import as_seconds
+from approvals_bot.core.events import NewEvent, to_micros
+from approvals_bot.core.failures import encode_error
+from approvals_bot.core.run import OpenStep
+from approvals_bot.core.values import to_json
+from approvals_bot.errors import (
+    FatalError,
+    InvalidPayloadError,
+    LimitExceededError,
+    RetryableError,
+    SerializationError,
+)
+
+
+async def attempt(
+    state: OpenStep, context: StepContext, resources: Mapping[type, Any], now: Callable[[], datetime]
+) -> NewEvent:
+    """Run the step once. The event says that it is completed, failed for good, or to be retried, and when.
+
+    Cancellation passes through: then there is no outcome, and the attempt will be made again.
+    """
+    step, number = state.step, state.failures + 1
+    step_context.set(context)
+    try:
+        args, kwargs = step.signature.decode_call(state.input)
+        kwargs |= {name: _resource(resources, kind, step.name) for name, kind in step.signature.needs.items()}
+        async with asyncio.timeout(step.timeout):
+            result = await step.run(args, kwargs)
+        encoded = step.signature.encode_result(result)
+        to_json(encoded, f"the result of {step.name}()")
+    except asyncio.CancelledError as error:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        return _again(state, number, error, None, now())
+    except (FatalError, SerializationError, InvalidPayloadError, LimitExceededError) as error:
+        return _failed(state, number, error)
+    except RetryableError as error:
+        return _again(state, number, error, error.retry_after, now())
+    except TimeoutError as error:
+        if step.timeout is not None and not str(error):
+            error = TimeoutError(f"{step.name}() took longer than its timeout of {step.timeout:g} s")
+        return _again(state, number, error, None, now())
+    except Exception as error:  # noqa: BLE001  # the edge of a step: whatever it raises is its outcome
+        return _again(state, number, error, None, now())
+    return NewEvent("step_completed", {"id": state.id, "result": encoded})
+
+
+def _again(state: OpenStep, number: int, error: BaseException, after: Any, now: datetime) -> NewEvent:
+    if number > state.step.retries:
+        return _failed(state, number, error)
+    try:
+        delay = as_seconds(state.step.retry_delay if after is None else after, now)
+    except ValueError as wrong:
+        return _failed(state, number, wrong)
+    retry_at = now + timedelta(seconds=delay)
+    data = {"id": state.id, "attempt": number, "error": encode_error(error), "retry_at": to_micros(retry_at)}
+    return NewEvent("step_retrying", data)
+
+
+def _failed(state: OpenStep, number: int, error: BaseException) -> NewEvent:
+    return NewEvent("step_failed", {"id": state.id, "attempts": number, "error": encode_error(error)})
+
+
+def _resource(resources: Mapping[type, Any], kind: type, step: str) -> Any:
+    try:
+        return resources[kind]
+    except KeyError:
+        raise FatalError(
+            f"{step}() needs a {kind.__name__}, and this engine has none. Give it: Engine.open(…, resources=[…])."
+        ) from None

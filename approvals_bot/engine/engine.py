@@ -1,0 +1,555 @@
+"""Starting, resuming, cancelling and asking about runs; the work itself is in `activation`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, ParamSpec, Self, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from approvals_bot.core.authoring import Workflow
+from approvals_bot.core.current import in_workflow, open_engines
+from approvals_bot.core.events import Event, NewEvent
+from approvals_bot.core.registry import registry
+from approvals_bot.core.requests import WebhookRequest, decode_body
+from approvals_bot.core.values import decode, encode, to_json
+from approvals_bot.engine.activation import Activation
+from approvals_bot.engine.clock import Clock, MovableClock, SystemClock
+from approvals_bot.engine.limits import (
+    CLOSING,
+    LEASE,
+    MANUAL_ANSWER,
+    MAX_ACTIVE,
+    POLL,
+    check_attributes,
+)
+from approvals_bot.engine.news import News
+from approvals_bot.engine.replaying import Replayer
+from approvals_bot.engine.runs import HookInfo, Page, Run, RunRecord
+from approvals_bot.errors import (
+    ApprovalsBotError,
+    HookNotFoundError,
+    IdempotencyConflictError,
+    NotInWorkflowError,
+    RunEndedError,
+    RunNotFoundError,
+    StoreUnavailableError,
+    WorkflowNotFoundError,
+)
+from approvals_bot.store import (
+    ENDED,
+    AuditEntry,
+    AuditLine,
+    Claim,
+    Filter,
+    HookRow,
+    NewRun,
+    OpenStore,
+    RunRow,
+    Status,
+    connect,
+)
+from approvals_bot.tokens import Tokens
+
+logger = logging.getLogger("approvals_bot.engine")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WEBHOOK_PURPOSE = "webhook.v1"
+
+
+class Engine:
+    """Executes workflows while it is open. Make one with `async with Engine.open(url) as engine`."""
+
+    def __init__(
+        self,
+        store: OpenStore,
+        *,
+        tokens: Tokens | None = None,
+        base_url: str | None = None,
+        clock: Clock | None = None,
+        resources: Iterable[Any] | Mapping[type, Any] = (),
+    ) -> None:
+        self.store = store
+        self.clock: Clock = clock or SystemClock()
+        self.registry = registry
+        self.resources: dict[type, Any] = (
+            dict(resources) if isinstance(resources, Mapping) else {type(item): item for item in resources}
+        )
+        self.replayer = Replayer(self.link)
+        self._tokens = tokens
+        self._base_url = base_url.rstrip("/") if base_url else None
+        self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._news = News()
+        self._nudge = asyncio.Event()
+        self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
+        self._kept: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_closing = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        url: str,
+        *,
+        signing_keys: Sequence[str | bytes] = (),
+        base_url: str | None = None,
+        clock: Clock | None = None,
+        resources: Iterable[Any] | Mapping[type, Any] = (),
+    ) -> AsyncIterator[Self]:
+        """Open the store of this URL and run the background work until the block ends.
+
+        Keys (≥ 32 bytes; the first signs, all verify) and base URL are needed only by `create_webhook`. `resources` are
+        given to steps that ask for them by type.
+        """
+        tokens = Tokens(signing_keys) if signing_keys else None
+        store = await connect(url)
+        engine = cls(store, tokens=tokens, base_url=base_url, clock=clock, resources=resources)
+        async with engine.running():
+            yield engine
+
+    @asynccontextmanager
+    async def running(self, *, work: bool = True) -> AsyncIterator[Self]:
+        """Be the process's open engine, and do the background work (`work=False`: only start, resume and look)."""
+        open_engines.append(self)
+        if isinstance(self.clock, MovableClock):
+            self.clock.attach(self)
+        if work:
+            self._tasks = [
+                asyncio.create_task(self._schedule(), name="engine: schedule"),
+                asyncio.create_task(self._renew(), name="engine: renew leases"),
+            ]
+        try:
+            yield self
+        finally:
+            if isinstance(self.clock, MovableClock):
+                self.clock.detach(self)
+            open_engines.remove(self)
+            await self._close()
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    # ── starting ──
+
+    async def start(
+        self,
+        workflow: Workflow[P, R] | str,
+        *args: Any,
+        idempotency_key: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Run[R]:
+        """Start a run; return when it is durable. Input is validated before anything is written.
+
+        The same idempotency key with the same input gives the same run, with other input IdempotencyConflictError.
+        """
+        _outside("engine.start()")
+        found = registry.newest(workflow) if isinstance(workflow, str) else workflow
+        if not isinstance(found, Workflow):
+            raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
+        run_id = f"run_{time.time_ns() // 1_000_000:011x}{secrets.token_hex(8)}"
+        given = check_attributes(attributes or {})
+        data: dict[str, Any] = {
+            "run_id": run_id,
+            "workflow": found.name,
+            "input": found.signature.encode_call(args, kwargs),
+            "python": platform.python_version(),
+        }
+        if given:
+            data["attributes"] = given
+        if found.version is not None:
+            data["version"] = found.version
+        if found.signature.takes_bound:
+            data["settings"] = found.settings
+        to_json(data, "the input")
+        new = NewRun(run_id, found.name, found.code, found.version, data, idempotency_key, given)
+        created = await self.store.create(new, self.now())
+        if not created.is_new:
+            difference = _difference(created.data, data)
+            if difference is not None:
+                raise IdempotencyConflictError(idempotency_key or "", created.run.id, difference)
+        self._nudge.set()
+        return Run(self, created.run.id, is_new=created.is_new)
+
+    # ── resuming ──
+
+    async def resume_hook(self, token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
+        """Give a payload to a hook; return when it is durable. HookNotFoundError, InvalidPayloadError: nothing was
+        written.
+
+        The same `resume_id` twice is one payload.
+        """
+        _outside("resume_hook()")
+        hook = await self.store.hook(token=token)
+        if hook is None or hook.is_webhook:
+            raise HookNotFoundError(token)
+        schema = await self._schema(hook) if hook.has_schema else None
+        encoded = encode(payload, Any if schema is None else schema, "payload")
+        if schema is not None:
+            encoded = encode(encoded)
+        await self._receive(hook, encoded, resume_id)
+        return HookInfo.of(hook)
+
+    async def resume_webhook(
+        self, token: str, request: WebhookRequest | Request, *, timeout: float = MANUAL_ANSWER
+    ) -> Response:
+        """Give a request to a webhook, and answer as it was created to.
+
+        A manual answer that doesn't come within `timeout` seconds is a 504; the request was taken all the same.
+        HookNotFoundError for the token of a plain hook, too.
+        """
+        _outside("resume_webhook()")
+        hook = await self.store.hook(token=token)
+        if hook is None or not hook.is_webhook:
+            raise HookNotFoundError(token)
+        received = await self._receive(hook, (await _as_webhook_request(request)).encode(), None)
+        match hook.answer:
+            case {"mode": "manual"}:
+                return await self._answer(hook.run_id, received, timeout)
+            case {"mode": "static", "response": response}:
+                return _response(response)
+            case _:
+                return Response(status_code=202)
+
+    async def get_hook_by_token(self, token: str) -> HookInfo:
+        """The live hook of this token. HookNotFoundError if there is none."""
+        hook = await self.store.hook(token=token)
+        if hook is None:
+            raise HookNotFoundError(token)
+        return HookInfo.of(hook)
+
+    async def find_hook(self, hook_id: str) -> HookInfo | None:
+        """A hook by its id, live or not."""
+        hook = await self.store.hook(hook_id=hook_id)
+        return None if hook is None else HookInfo.of(hook)
+
+    def link(self, hook_id: str) -> str:
+        """The signed URL of a webhook."""
+        if self._tokens is None or self._base_url is None:
+            raise ApprovalsBotError(
+                "A webhook's URL needs signing keys and a base URL: Engine.open(…, signing_keys=[…], base_url='https://…')."
+            )
+        token = self._tokens.sign(WEBHOOK_PURPOSE, {"h": hook_id, "g": 1})
+        return f"{self._base_url}/webhooks/{token}"
+
+    # ── asking ──
+
+    def get_run(self, run_id: str) -> Run[Any]:
+        """A handle on a run; never fails."""
+        return Run(self, run_id)
+
+    async def record(self, run_id: str) -> RunRecord | None:
+        """A run as it stands. None: no such run."""
+        found = await self.store.read(run_id, after=1_000_000_000)
+        return None if found is None else RunRecord.of(found[0])
+
+    async def records(
+        self,
+        workflow: str | None = None,
+        status: Status | None = None,
+        waiting_for: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Runs, newest first. ValueError for a cursor that no page gave."""
+        which = Filter(workflow, status, waiting_for, dict(attributes or {}), cursor, limit)
+        rows, following = await self.store.runs(which)
+        return Page([RunRecord.of(row) for row in rows], following)
+
+    async def events(self, run_id: str) -> list[Event]:
+        """A run's log. RunNotFoundError if there is no such run."""
+        found = await self.store.read(run_id)
+        if found is None:
+            raise RunNotFoundError(run_id)
+        return found[1]
+
+    async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
+        """The record once the run has ended or the time is up. RunNotFoundError if there is no such run."""
+        until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        while True:
+            record = await self.record(run_id)
+            if record is None:
+                raise RunNotFoundError(run_id)
+            left = POLL if until is None else min(POLL, until - asyncio.get_running_loop().time())
+            if record.has_ended or left <= 0:
+                return record
+            await self._news.wait(run_id, left)
+
+    def decode_result(self, row: RunRow, result: Any) -> Any:
+        """A result as its workflow's type; as plain data if that workflow isn't registered here."""
+        try:
+            return self.registry.get(row.code, row.version).signature.decode_result(result)
+        except WorkflowNotFoundError:
+            return decode(result)
+
+    async def ready(self) -> None:
+        """StoreUnavailableError unless clicks can be taken right now."""
+        await self.store.check()
+
+    # ── changing ──
+
+    async def cancel(self, run_id: str, reason: str | None = None) -> None:
+        """End a run as cancelled. RunEndedError keeps the status of one that had ended; RunNotFoundError."""
+        _outside("cancel()")
+        before = await self.record(run_id)
+        if before is None:
+            raise RunNotFoundError(run_id)
+        if before.has_ended:
+            raise RunEndedError(run_id, before.status)
+        fact = NewEvent("run_cancelled", {"reason": reason})
+        recorded = await self.store.record(run_id, [fact], self.now())
+        if not any(e.type == "run_cancelled" and e.data == fact.data for e in recorded):
+            after = await self.record(run_id)
+            raise RunEndedError(run_id, after.status if after else "unknown")
+        self._tell(run_id, recorded)
+
+    async def wake_up(self, run_id: str) -> int:
+        """End every sleep that the run is in, and give their number. RunNotFoundError."""
+        log = await self.events(run_id)
+        over = {e.data["id"] for e in log if e.type in ("wait_completed", "wait_cancelled")}
+        sleeps = [e.data["id"] for e in log if e.type == "wait_created" and e.data["kind"] == "sleep"]
+        facts = [NewEvent("wait_completed", {"id": number}) for number in sleeps if number not in over]
+        if not facts:
+            return 0
+        recorded = await self.store.record(run_id, facts, self.now())
+        self._tell(run_id, recorded)
+        return sum(e.type == "wait_completed" for e in recorded)
+
+    async def audit(
+        self, what: str, *, who: str | None = None, run_id: str | None = None, data: dict[str, Any] | None = None
+    ) -> None:
+        """Put a line into the audit, for what no run's log shows."""
+        await self.store.audit(AuditEntry(what, who, run_id, data or {}), self.now())
+
+    async def audit_lines(self) -> list[AuditLine]:
+        return await self.store.audit(None, self.now())
+
+    # ── receiving ──
+
+    async def _receive(self, hook: HookRow, payload: Any, resume_id: str | None) -> Event:
+        to_json(payload, "payload")
+        received = await self.store.receive(hook.id, resume_id or secrets.token_hex(12), payload, self.now())
+        if received is None:
+            raise HookNotFoundError(hook.token)
+        if received.data["payload"] != payload:
+            raise IdempotencyConflictError(resume_id or "", hook.run_id, "the payload differs from the first one")
+        self._tell(hook.run_id, [received])
+        return received
+
+    async def _answer(self, run_id: str, received: Event, seconds: float) -> Response:
+        """Wait for the workflow's answer to this request; never longer than that."""
+        until = asyncio.get_running_loop().time() + seconds
+        while True:
+            found = await self.store.read(run_id, after=received.seq)
+            row, news = found if found is not None else (None, [])
+            for event in news:
+                if event.type == "hook_responded" and event.data["to"] == received.seq:
+                    return _response(event.data["answer"])
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0 or row is None or row.status in ENDED:
+                return Response("The request was received, but not answered in time.\n", 504, media_type="text/plain")
+            await self._news.wait(run_id, min(POLL, left))
+
+    async def _schema(self, hook: HookRow) -> Any:
+        """The hook's schema, as the workflow's code has it now. None if that code is not here, or has drifted: then the
+        payload is checked when it is delivered."""
+        found = await self.store.read(hook.run_id)
+        if found is None:
+            return None
+        row, log = found
+        try:
+            workflow = self.registry.get(row.code, row.version)
+            outcome = await self.replayer.replay(workflow, log, b"")
+        except ApprovalsBotError:
+            return None
+        return outcome.schemas.get(hook.number)
+
+    # ── working ──
+
+    def appended(self, run_id: str, events: list[Event]) -> None:
+        self._news.tell(run_id, events)
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+
+    def _tell(self, run_id: str, events: list[Event]) -> None:
+        """Something was written from outside: wake whoever works on the run, or have it claimed."""
+        self._news.tell(run_id, events)
+        if run_id in self._active:
+            self._active[run_id][0].signal()
+        self._nudge.set()
+
+    async def _schedule(self) -> None:
+        """Claim what is due. Sleeps until the next timer, a nudge, or a write by another process."""
+        await self._until_it_works(self._retry_stalled)
+        due: datetime | None = self.now()
+        while not self._is_closing:
+            seconds = POLL if due is None else min(POLL, max(0.0, (due - self.now()).total_seconds()))
+            nudged = await self._nudged(seconds)
+            try:
+                elsewhere = not nudged and await self.store.changed()
+                if elsewhere:
+                    for activation, _ in list(self._active.values()):
+                        activation.signal()
+                if nudged or elsewhere or (due is not None and due <= self.now()):
+                    due = await self._claim_due()
+            except StoreUnavailableError as error:
+                logger.warning("the store is unavailable, trying again: %s", error)
+                await asyncio.sleep(1.0)
+                due = self.now()
+
+    async def _nudged(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._nudge.wait()
+        except TimeoutError:
+            return False
+        self._nudge.clear()
+        return True
+
+    async def _claim_due(self) -> datetime | None:
+        """Claim all that is due, as far as there is room, and say when to look again."""
+        while not self._is_closing and len(self._active) < MAX_ACTIVE:
+            now = self.now()
+            room = MAX_ACTIVE - len(self._active)
+            claims = await self.store.claim(self._owner, now, now + LEASE, limit=room)
+            for claim in claims:
+                self._activate(claim)
+            if not claims:
+                break
+        return await self.store.next_wake(self.now())
+
+    def _activate(self, claim: Claim) -> None:
+        activation = Activation(self, claim)
+        task = asyncio.create_task(self._work(activation, claim), name=f"run {claim.run_id}")
+        self._active[claim.run_id] = (activation, task)
+
+    async def _work(self, activation: Activation, claim: Claim) -> None:
+        try:
+            await activation.work()
+        except Exception:
+            logger.exception("run %s: working on it failed; it will be tried again when its lease ends", claim.run_id)
+        finally:
+            if self._active.get(claim.run_id, (None, None))[0] is activation:
+                del self._active[claim.run_id]
+            self._nudge.set()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE.total_seconds() / 3)
+            if self._active:
+                try:
+                    await self.store.renew(self._owner, self.now() + LEASE)
+                except StoreUnavailableError as error:
+                    logger.warning("leases could not be renewed: %s", error)
+
+    async def _retry_stalled(self) -> None:
+        """The code of this process may be what stalled runs were waiting for."""
+        cursor: str | None = None
+        while True:
+            rows, cursor = await self.store.runs(Filter(status="stalled", cursor=cursor, limit=200))
+            for row in rows:
+                claims = await self.store.claim(self._owner, self.now(), self.now() + LEASE, run_id=row.id)
+                for claim in claims:
+                    self._activate(claim)
+            if cursor is None:
+                return
+
+    async def _until_it_works(self, call: Any) -> None:
+        while True:
+            try:
+                return await call()  # type: ignore[no-any-return]
+            except StoreUnavailableError as error:
+                logger.warning("the store is unavailable, trying again: %s", error)
+                await asyncio.sleep(1.0)
+
+    # ── for clocks that are moved ──
+
+    async def next_wake(self) -> datetime | None:
+        return await self.store.next_wake(self.now())
+
+    async def settle(self) -> None:
+        """Return when all that is due has been done."""
+        while True:
+            due = await self._claim_due() if self._tasks else None
+            working = [task for _, task in self._active.values()]
+            if working:
+                await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+            elif due is None or due > self.now():
+                return
+
+    # ── closing ──
+
+    async def _close(self) -> None:
+        """Take no new work, let running steps finish for a while, release every run, close the store."""
+        self._is_closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        active = list(self._active.values())
+        await asyncio.gather(*(activation.close(CLOSING) for activation, _ in active))
+        if active:
+            await asyncio.wait([task for _, task in active], timeout=CLOSING)
+        leftover = [*self._kept, *(task for _, task in self._active.values())]
+        for task in leftover:
+            task.cancel()
+        await asyncio.gather(*leftover, return_exceptions=True)
+        self.replayer.close()
+        await self.store.close()
+
+
+def _outside(what: str) -> None:
+    if in_workflow():
+        raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
+
+
+async def _as_webhook_request(request: WebhookRequest | Request) -> WebhookRequest:
+    if isinstance(request, WebhookRequest):
+        return request
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+    return WebhookRequest(request.method, str(request.url), headers, await request.body())
+
+
+def _response(answer: dict[str, Any]) -> Response:
+    response = Response(decode_body(answer), answer["status"])
+    for name, value in answer["headers"]:
+        response.headers[name] = value
+    return response
+
+
+def _difference(before: Any, now: Any) -> str | None:
+    """Where two starts with one key differ, by path and value. None: they don't."""
+    for part in ("workflow", "input"):
+        found = _first_difference(before.get(part), now.get(part), part)
+        if found is not None:
+            return found
+    return None
+
+
+def _first_difference(before: Any, now: Any, path: str) -> str | None:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(k for k in now if k not in before)]:
+            found = _first_difference(before.get(key), now.get(key), f"{path}.{key}")
+            if found is not None:
+                return found
+        return None
+    return None if before == now else f"{path} was {_short(before)}, and is now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,144 @@
+"""What the engine tells about runs and hooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from approvals_bot.core.events import Event
+from approvals_bot.core.failures import decode_error
+from approvals_bot.errors import RunCancelledError, RunFailedError, RunNotFoundError
+from approvals_bot.store import ENDED, HookRow, RunRow, Status
+
+if TYPE_CHECKING:
+    from approvals_bot.engine.engine import Engine
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class HookInfo:
+    """A hook, for those outside. `is_live`: it still takes payloads."""
+
+    run_id: str
+    hook_id: str
+    token: str = field(repr=False)
+    metadata: Any
+    created_at: datetime
+    is_webhook: bool
+    is_live: bool = True
+    generation: int = 1
+
+    @classmethod
+    def of(cls, row: HookRow) -> HookInfo:
+        return cls(
+            row.run_id, row.id, row.token, row.metadata, row.created_at, row.is_webhook, row.is_live, row.generation
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as it stands. `result` and `error` (its type and message) are of ended runs; `view` is what it published
+    last.
+    """
+
+    id: str
+    workflow: str
+    status: Status
+    created_at: datetime
+    ended_at: datetime | None
+    attributes: dict[str, str]
+    view: Any = None
+    result: Any = None
+    error: dict[str, str] | None = None
+    stalled: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+    @classmethod
+    def of(cls, row: RunRow) -> RunRecord:
+        ending = row.ending or {}
+        error = ending.get("error")
+        if row.status == "cancelled":
+            error = {"type": "RunCancelled", "message": ending.get("reason") or ""}
+        return cls(
+            row.id,
+            row.workflow,
+            row.status,
+            row.created_at,
+            row.ended_at,
+            row.attributes,
+            view=row.view,
+            result=ending.get("result"),
+            error=None if error is None else {"type": error["type"], "message": error["message"]},
+            stalled=row.stalled,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some runs, newest first, and where the next page starts."""
+
+    records: list[RunRecord]
+    cursor: str | None
+
+
+class Run(Generic[R]):
+    """A handle on a run. Making one never fails, whether or not the run exists."""
+
+    def __init__(self, engine: Engine, run_id: str, *, is_new: bool = False) -> None:
+        self.id = run_id
+        self.is_new = is_new
+        self._engine = engine
+
+    async def status(self) -> Status:
+        """pending, running, completed, failed, cancelled or stalled. RunNotFoundError if there is no such run."""
+        return (await self._record()).status
+
+    async def return_value(self) -> R:
+        """Wait until the run has ended and give its result, typed as the workflow says.
+
+        RunFailedError (its cause is the workflow's error), RunCancelledError, RunNotFoundError.
+        """
+        await self.wait(None)
+        found = await self._engine.store.read(self.id)
+        if found is None:
+            raise RunNotFoundError(self.id)
+        row, _ = found
+        ending = row.ending or {}
+        match row.status:
+            case "completed":
+                result: R = self._engine.decode_result(row, ending["result"])
+                return result
+            case "cancelled":
+                raise RunCancelledError(self.id, ending.get("reason"))
+            case _:
+                error = ending["error"]
+                raise RunFailedError(
+                    self.id, error["type"], error["message"], error.get("traceback", "")
+                ) from decode_error(error)
+
+    async def wait(self, seconds: float | None) -> RunRecord:
+        """The run's record once it has ended, or when the time is up. None: however long it takes."""
+        return await self._engine.wait(self.id, seconds)
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """End the run as cancelled: its tokens are freed, its waits gone. RunEndedError if it had ended."""
+        await self._engine.cancel(self.id, reason)
+
+    async def wake_up(self) -> int:
+        """End the sleeps that the run is in. Gives how many; timeouts keep running."""
+        return await self._engine.wake_up(self.id)
+
+    async def events(self) -> list[Event]:
+        """The run's log."""
+        return await self._engine.events(self.id)
+
+    async def _record(self) -> RunRecord:
+        record = await self._engine.record(self.id)
+        if record is None:
+            raise RunNotFoundError(self.id)
+        return record

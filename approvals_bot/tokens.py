@@ -1,0 +1,58 @@
+"""Signed tokens: what a link carries.
+
+The signature only keeps guesses out; the store says what a token still may do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from itsdangerous import BadData, URLSafeSerializer
+
+from approvals_bot.errors import InvalidTokenError
+
+MIN_KEY_BYTES = 32  # as long as SHA-256's output; a shorter key would be the weakest part
+MAX_TOKEN = 500  # characters; ours have about 120
+
+
+class Tokens:
+    """Signs with the first key and accepts them all, so that keys can be rotated without dead links.
+
+    Every purpose has a salt of its own: a token for one is worthless for another. A token's text is not canonical (its
+    last character has spare bits), so never use the text as a key: use what it says.
+    """
+
+    def __init__(self, keys: Sequence[str | bytes]) -> None:
+        self._keys = [key.encode() if isinstance(key, str) else key for key in keys]
+        if not self._keys:
+            raise ValueError("no signing key is set: links can't be signed without one")
+        for number, key in enumerate(self._keys, 1):
+            if len(key) < MIN_KEY_BYTES:
+                raise ValueError(
+                    f"signing key {number} has {len(key)} bytes; it needs {MIN_KEY_BYTES} or more. "
+                    "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+                )
+
+    def sign(self, purpose: str, payload: dict[str, Any]) -> str:
+        """A token for this purpose, safe in a URL's path."""
+        return str(self._serializer(purpose).dumps(payload))
+
+    def read(self, purpose: str, token: str) -> dict[str, Any]:
+        """What the token says. InvalidTokenError if it isn't ours or is for another purpose."""
+        if len(token) > MAX_TOKEN or token.startswith("."):  # itsdangerous would inflate what starts with a dot
+            raise InvalidTokenError()
+        try:
+            payload = self._serializer(purpose).loads(token)
+        except (BadData, UnicodeError, ValueError):
+            raise InvalidTokenError() from None
+        if not isinstance(payload, dict):
+            raise InvalidTokenError()
+        return payload
+
+    def _serializer(self, purpose: str) -> URLSafeSerializer:
+        # itsdangerous signs with the last key of its list
+        return URLSafeSerializer(
+            list(reversed(self._keys)), salt=purpose, signer_kwargs={"digest_method": hashlib.sha256}
+        )
