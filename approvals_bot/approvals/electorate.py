@@ -1,0 +1,164 @@
+"""Who may fill which seat: the addresses of a workflow's file, resolved for one request.
+
+Resolved when a stage opens and again at every click, by a step, so that the log holds what was found. Whoever counts as
+the requester is left out here, once, for every way in which a vote can come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import JsonValue
+
+from approvals_bot import people as directory
+from approvals_bot.approvals.seats import Seat, can_be_filled
+from approvals_bot.channels import Person
+from approvals_bot.people import People
+
+SELF = "on-behalf-of"
+"""The one address that lets the human an app acts for vote on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the addresses may refer to."""
+
+    requester: str
+    on_behalf_of: str | None = None
+    fields: Mapping[str, JsonValue] = field(default_factory=dict)
+    self_approval: Literal["never", "allow", "skip-up"] = "never"
+
+    @property
+    def barred(self) -> tuple[str, ...]:
+        """Who counts as the requester and may not decide because of it."""
+        if self.self_approval == "allow":
+            return ()
+        return tuple(who for who in (self.requester, self.on_behalf_of) if who and not who.startswith("app:"))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Addresses of a seat. `approvers`: who was owed when a stage escalated, for `manager-of:approver`."""
+
+    addresses: tuple[str, ...]
+    approvers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SeatAsk:
+    """A seat whose people are to be found. `notify`: who of them is told; None: all."""
+
+    id: int
+    sources: tuple[Source, ...]
+    notify: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeatFound:
+    """The people of a seat. `eligible`: address → why, completing "You are …". `errors`: sources that failed."""
+
+    id: int
+    eligible: dict[str, str]
+    told: tuple[str, ...]
+    errors: tuple[str, ...] = ()
+    nobody: tuple[str, ...] = ()  # addresses that name nobody, and why
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All seats of a stage, and everybody in them."""
+
+    seats: tuple[SeatFound, ...]
+    people: dict[str, Person]
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        return tuple(error for seat in self.seats for error in seat.errors)
+
+
+async def find(asks: Sequence[SeatAsk], about: About, people: People, also: Sequence[str] = ()) -> Found:
+    """Resolve every seat. `also`: people whose name and zone are wanted too."""
+    wanted = (about.requester, about.on_behalf_of, *also)
+    known = {who: _person(people.person(who)) for who in wanted if who and not who.startswith("app:")}
+    return Found(tuple([await _seat(ask, about, people, known) for ask in asks]), known)
+
+
+async def _seat(ask: SeatAsk, about: About, people: People, known: dict[str, Person]) -> SeatFound:
+    eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
+    for source in ask.sources:
+        for address in source.addresses:
+            await _add(address, source, about, people, known, eligible, errors, nobody)
+    told = eligible if ask.notify is None else dict[str, str]()
+    for address in ask.notify or ():
+        await _add(address, Source((address,)), about, people, known, told, errors, [])
+    return SeatFound(
+        ask.id, eligible, tuple(who for who in told if who in eligible), tuple(dict.fromkeys(errors)), tuple(nobody)
+    )
+
+
+async def _add(
+    address: str,
+    source: Source,
+    about: About,
+    people: People,
+    known: dict[str, Person],
+    eligible: dict[str, str],
+    errors: list[str],
+    nobody: list[str],
+) -> None:
+    for approver in source.approvers if address == "manager-of:approver" else (None,):
+        found = await people.resolve(
+            address,
+            requester=about.requester,
+            on_behalf_of=about.on_behalf_of,
+            fields=about.fields,
+            approver=approver,
+        )
+        errors.extend(found.errors)
+        if not found.persons and not found.errors:
+            nobody.append(f"{address}: {found.why}")
+        for person in found.persons:
+            who, why = _instead(person, found.why, address, about, people)
+            if who is not None:
+                known[who.address] = _person(who)
+                eligible.setdefault(who.address, why)
+
+
+def _instead(
+    person: directory.Person, why: str, address: str, about: About, people: People
+) -> tuple[directory.Person | None, str]:
+    """This person, or who takes the requester's place, or nobody."""
+    is_named = address == SELF and person.address == about.on_behalf_of and person.address != about.requester
+    if person.address not in about.barred or is_named:
+        return person, why
+    seen, above = [person.address], person
+    while about.self_approval == "skip-up" and above.manager and above.manager.lower() not in seen:
+        above = people.person(above.manager)
+        if above.address not in about.barred:
+            return above, f"the manager of {people.person(seen[-1]).name}, who can't decide on an own request"
+        seen.append(above.address)
+    return None, ""
+
+
+def seats_that_fail(asks: Sequence[tuple[SeatAsk, str, int | Literal["all"]]], found: Found) -> str:
+    """Why these seats (ask, label, need) can never be filled, or "". A source that failed leaves it open."""
+    if found.errors:
+        return ""
+    seats = [
+        Seat(ask.id, label, need, tuple(seat.eligible))
+        for (ask, label, need), seat in zip(asks, found.seats, strict=True)
+    ]
+    if can_be_filled(seats):
+        return ""
+    for seat, place in zip(seats, found.seats, strict=True):
+        if not seat.eligible:
+            return f"nobody may decide for {seat.label}" + (f" ({'; '.join(place.nobody)})" if place.nobody else "")
+        if isinstance(seat.need, int) and len(seat.eligible) < seat.need:
+            return f"{seat.label} needs {seat.need} people, and only {len(seat.eligible)} may decide"
+    return "too few different people for its seats"
+
+
+def _person(person: directory.Person) -> Person:
+    return Person(person.address, person.name, person.slack, person.manager, person.zone)
