@@ -46,7 +46,8 @@ class Registry:
         """The version that new runs of this name use: the one registered last."""
         for key, workflow in reversed([*self._kept.items(), *self._local.items()]):
             if key[0] == name:
-                return workflow
+                found: Workflow[Any, Any] = workflow
+                return found
         raise WorkflowNotFoundError(name)
 
     def names(self) -> list[str]:
