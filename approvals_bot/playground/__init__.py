@@ -1,0 +1,12 @@
+"""The playground of `approvals-bot dev`: a stand-in Slack, a mailbox, HTTP targets, and pages to look at them.
+
+A new user has neither Slack nor SMTP. The service talks to these stand-ins exactly as it talks to the real ones (by
+`api_url`, by host and port) and no code of the service knows the difference. Nothing here is for production: it
+listens on loopback only and refuses other callers.
+"""
+
+from approvals_bot.playground.playground import Playground
+from approvals_bot.playground.routes import routes
+from approvals_bot.playground.seed import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, SeedPerson
+
+__all__ = ["OUTSIDERS", "Playground", "SeedApp", "SeedChannel", "SeedGroup", "SeedPerson", "routes"]

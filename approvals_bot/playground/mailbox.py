@@ -1,0 +1,167 @@
+"""A real SMTP server on loopback that keeps every mail it is given, and fails when the script says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default as default_policy
+from itertools import count
+from typing import Any, cast
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from approvals_bot.playground.faults import Fault, Faults
+
+LARGEST_MAIL = 25_000_000  # bytes; what large providers take
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One mail as it arrived. `to` are the addresses of the envelope, not of the header."""
+
+    id: str
+    at: datetime
+    to: str
+    sender: str
+    subject: str
+    text: str
+    html: str
+    headers: dict[str, str]
+    raw: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "at": self.at.isoformat(),
+            "to": self.to,
+            "from": self.sender,
+            "subject": self.subject,
+            "text": self.text,
+            "html": self.html,
+            "headers": self.headers,
+            "raw": self.raw,
+        }
+
+
+class Mailbox:
+    """Open as a context: it listens from then on. `port` 0 lets the system choose; `self.port` says which it was."""
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        faults: Faults | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.now = now
+        self.faults = faults or Faults()
+        self.mails: list[Mail] = []
+        self.numbers = count(1)
+        self.server: asyncio.Server | None = None
+        self.lines: list[SMTP] = []
+
+    async def __aenter__(self) -> Mailbox:
+        loop = asyncio.get_running_loop()
+
+        def new_line() -> SMTP:
+            line = SMTP(
+                self, hostname="playground", data_size_limit=LARGEST_MAIL, enable_SMTPUTF8=True, loop=loop, timeout=300
+            )
+            self.lines.append(line)
+            return line
+
+        self.server = await loop.create_server(new_line, self.host, self.port)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self.server is not None
+        self.server.close()
+        for line in self.lines:
+            cut(line)
+        await self.server.wait_closed()
+        await asyncio.sleep(0)  # lets the lines notice that they are cut
+
+    def find(self, mail_id: str) -> Mail | None:
+        return next((mail for mail in self.mails if mail.id == mail_id), None)
+
+    # what aiosmtpd asks its owner; the names are its own
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        refusal = await self.strike("MAIL", server)
+        if refusal:
+            return refusal
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        refusal = await self.strike("RCPT", server, address)
+        if refusal:
+            return refusal
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        fault = self.faults.next("DATA", *envelope.rcpt_tos)
+        refusal = await self.refuse(fault, server)
+        if refusal:
+            return refusal
+        self.mails.append(self.read(cast(bytes, envelope.content), envelope.rcpt_tos))
+        if fault and fault.kind == "drop_after":
+            cut(server)
+        return "250 OK: kept"
+
+    async def strike(self, command: str, server: SMTP, *places: str) -> str:
+        return await self.refuse(self.faults.next(command, *places), server)
+
+    async def refuse(self, fault: Fault | None, server: SMTP) -> str:
+        """The reply of a scripted refusal; "" when the command may go on."""
+        match fault:
+            case Fault(kind="error" | "rate_limited" | "server_error"):
+                said = fault.error if fault.error != "internal_error" else "scripted fault"
+                return f"{fault.code} {said}"
+            case Fault(kind="slow" | "delayed"):
+                await asyncio.sleep(fault.seconds)
+            case Fault(kind="drop_before"):
+                cut(server)
+                return "421 dropped"
+        return ""
+
+    def read(self, raw: bytes, to: list[str]) -> Mail:
+        parsed = message_from_bytes(raw, policy=default_policy)
+        return Mail(
+            id=f"m{next(self.numbers)}",
+            at=self.now(),
+            to=", ".join(to),
+            sender=str(parsed.get("From", "")),
+            subject=str(parsed.get("Subject", "")),
+            text=part(parsed, "plain"),
+            html=part(parsed, "html"),
+            headers={name: "\n".join(str(v) for v in parsed.get_all(name, [])) for name in parsed},
+            raw=raw.decode("utf-8", "replace"),
+        )
+
+
+def cut(line: SMTP) -> None:
+    """Break the connection, as a network does."""
+    if isinstance(line.transport, asyncio.Transport):
+        line.transport.abort()
+
+
+def part(mail: EmailMessage, kind: str) -> str:
+    """The text or HTML part; "" when the mail has none."""
+    body = mail.get_body(preferencelist=(kind,))
+    return str(body.get_content()) if body else ""

@@ -1,0 +1,93 @@
+"""The playground: a stand-in Slack, a mailbox and HTTP targets, put together from plain values."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+from approvals_bot.playground.faults import Faults
+from approvals_bot.playground.mailbox import Mailbox
+from approvals_bot.playground.seed import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, SeedPerson
+from approvals_bot.playground.slack.api import WebApi
+from approvals_bot.playground.slack.outbound import ACK_LIMIT, Outbound
+from approvals_bot.playground.slack.person import SETTLE, Person
+from approvals_bot.playground.slack.rates import Rates
+from approvals_bot.playground.slack.socket import SocketMode
+from approvals_bot.playground.slack.workspace import Workspace
+from approvals_bot.playground.targets import Targets
+
+
+class Playground:
+    """Open as a context: the mailbox and Socket Mode then listen on loopback. The rest is served by `routes(self)`.
+
+    - `base_url`: where those routes are reachable (`http://127.0.0.1:8000`), for links that the stand-in gives out.
+    - `events_url`: the service's `/slack/events`; unused while the service is connected by Socket Mode.
+    - `advance`: moves the service's clock by a duration (`"4h"`) and returns its new time; None: the clock can't move.
+    - `now`: the stand-in's time (message ids, lives of triggers). `signing_clock`: Unix seconds in signatures; Slack's
+      clock is the real one, so it stays on `time.time` unless the service checks against another.
+    """
+
+    def __init__(
+        self,
+        *,
+        app: SeedApp,
+        people: Sequence[SeedPerson],
+        base_url: str,
+        events_url: str,
+        channels: Sequence[SeedChannel] = (SeedChannel("general"),),
+        groups: Sequence[SeedGroup] = (),
+        outsiders: Sequence[SeedPerson] = OUTSIDERS,
+        target_secrets: Mapping[str, str] | None = None,
+        target_answers: Mapping[str, Any] | None = None,
+        advance: Callable[[str], Awaitable[datetime]] | None = None,
+        smtp_port: int = 0,
+        allow_remote: bool = False,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        signing_clock: Callable[[], float] = time.time,
+        secret: Callable[[], str] = lambda: secrets.token_hex(16),
+        ack_limit: float = ACK_LIMIT,
+        settle: float = SETTLE,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.allow_remote = allow_remote
+        self.advance = advance
+        self.now = now
+        self.people = tuple(people)
+        self.slack_faults, self.mail_faults, self.target_faults = Faults(), Faults(), Faults()
+        self.workspace = Workspace(app, [*people, *outsiders], channels, groups, now=now, secret=secret)
+        self.rates = Rates(now)
+        self.web_api = WebApi(self.workspace, self.slack_faults, self.rates, self.base_url)
+        self.outbound = Outbound(
+            events_url, app.signing_secret, self.slack_faults, clock=signing_clock, ack_limit=ack_limit
+        )
+        self.person = Person(self.workspace, self.outbound, self.base_url, settle=settle)
+        self.socket_mode = SocketMode(self.workspace)
+        self.mailbox = Mailbox(port=smtp_port, now=now, faults=self.mail_faults)
+        self.targets = Targets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
+        self.resources = AsyncExitStack()
+
+    async def __aenter__(self) -> Playground:
+        await self.resources.enter_async_context(self.outbound)
+        await self.resources.enter_async_context(self.mailbox)
+        if self.workspace.app.app_token:
+            await self.resources.enter_async_context(self.socket_mode)
+            self.outbound.socket = self.socket_mode
+            self.web_api.new_socket_ticket = self.socket_mode.new_ticket  # type: ignore[method-assign]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.resources.aclose()
+
+    @property
+    def api_url(self) -> str:
+        """What the service's `[slack] api_url` must be."""
+        return f"{self.base_url}/playground/slack/api/"
+
+    @property
+    def smtp_port(self) -> int:
+        """Where the mailbox listens; known once the playground is open."""
+        return self.mailbox.port

@@ -1,0 +1,295 @@
+"""The playground's URLs: what the service calls, what tests ask in JSON, and the pages for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from approvals_bot.playground.faults import Faults, read_faults
+from approvals_bot.playground.guard import Endpoint, guarded, problem
+from approvals_bot.playground.pages import Pages
+from approvals_bot.playground.playground import Playground
+from approvals_bot.playground.slack.person import CannotDoError, NoSuchThingError, words_in
+from approvals_bot.playground.slack.response_urls import respond
+
+LARGEST_BODY = 1_000_000  # bytes
+M = TypeVar("M", bound=BaseModel)
+
+
+def routes(playground: Playground) -> list[BaseRoute]:
+    """All routes of the playground, to be listed beside the service's own."""
+    surface = Surface(playground)
+    pages = Pages(playground)
+
+    def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
+        closed = guarded(explained(endpoint), allow_remote=playground.allow_remote)
+        return Route(f"/playground{path}", closed, methods=[*methods] or ["GET"])
+
+    async def response_url(request: Request) -> Response:
+        return await respond(playground.workspace, request)
+
+    return [
+        # what the service calls
+        route("/slack/api/{method}", playground.web_api.answer, "GET", "POST"),
+        route("/slack/response/{key}", response_url, "POST"),
+        # JSON
+        route("/slack/messages", surface.messages),
+        route("/slack/click", surface.click, "POST"),
+        route("/slack/submit", surface.submit, "POST"),
+        route("/slack/close", surface.close, "POST"),
+        route("/slack/command", surface.command, "POST"),
+        route("/slack/shortcut", surface.shortcut, "POST"),
+        route("/slack/home", surface.home),
+        route("/slack/calls", surface.calls),
+        route("/slack/groups", surface.groups, "GET", "POST"),
+        route("/slack/limits", surface.limits, "POST"),
+        route("/slack/faults", surface.faults_of(playground.slack_faults), "GET", "POST", "DELETE"),
+        route("/mail/messages", surface.mails),
+        route("/mail/faults", surface.faults_of(playground.mail_faults), "GET", "POST", "DELETE"),
+        route("/http/requests", surface.requests),
+        route("/http/faults", surface.faults_of(playground.target_faults), "GET", "POST", "DELETE"),
+        route("/http/{name}", playground.targets.answer, "GET", "POST", "PUT", "PATCH", "DELETE"),
+        route("/clock", surface.clock, "POST"),
+        # pages
+        *(route(path, endpoint, *methods) for path, endpoint, methods in pages.table()),
+        Mount("/playground/static", StaticFiles(packages=[("approvals_bot.playground", "static")])),
+    ]
+
+
+# ── what the JSON bodies look like ────────────────────────────────────────────────────────────────────────────────
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Click(Body):
+    user: str
+    channel: str = ""
+    ts: str = ""
+    view_id: str = ""
+    button: str = ""
+    action_id: str = ""
+    value: Any = None
+    values: dict[str, dict[str, Any]] | None = None
+
+
+class Submit(Body):
+    user: str
+    view_id: str
+    values: dict[str, dict[str, Any]] = {}
+
+
+class Close(Body):
+    user: str
+    view_id: str
+    clear: bool = False
+
+
+class Command(Body):
+    user: str
+    channel: str
+    command: str
+    text: str = ""
+
+
+class Shortcut(Body):
+    user: str
+    callback_id: str
+    channel: str = ""
+    ts: str = ""
+
+
+class Members(Body):
+    group: str
+    members: list[str]
+
+
+class Limits(Body):
+    on: bool
+
+
+class Clock(Body):
+    advance: str
+
+
+class Surface:
+    """The JSON endpoints."""
+
+    def __init__(self, playground: Playground) -> None:
+        self.playground = playground
+        self.space = playground.workspace
+        self.person = playground.person
+
+    # ── Slack ──
+
+    async def messages(self, request: Request) -> Response:
+        """Newest state of each message, oldest first. `?channel=` and `?user=` (who may see it) narrow it."""
+        shown = sorted(self.space.messages.values(), key=lambda m: (m.ts, m.channel))
+        if where := request.query_params.get("channel"):
+            shown = [m for m in shown if m.channel == self.person.place(where).id]
+        if who := request.query_params.get("user"):
+            reader = self.person.user(who).id
+            shown = [
+                m
+                for m in shown
+                if reader in self.space.channels[m.channel].members and m.ephemeral_to in (None, reader)
+            ]
+        return JSONResponse(
+            [
+                {
+                    "channel": m.channel,
+                    "channel_name": self.space.channels[m.channel].label,
+                    "ts": m.ts,
+                    "thread_ts": m.thread_ts,
+                    "user": m.user,
+                    "text": m.text,
+                    "blocks": list(m.blocks),
+                    "ephemeral_to": m.ephemeral_to,
+                    "edited": m.edited,
+                    "metadata": m.metadata,
+                }
+                for m in shown
+            ]
+        )
+
+    async def click(self, request: Request) -> Response:
+        asked = await body_of(request, Click)
+        outcome = await self.person.click(
+            self.person.user(asked.user),
+            channel=asked.channel,
+            ts=asked.ts,
+            view_id=asked.view_id,
+            button=asked.button,
+            action_id=asked.action_id,
+            value=asked.value,
+            values=asked.values,
+        )
+        return JSONResponse(outcome.as_json())
+
+    async def submit(self, request: Request) -> Response:
+        asked = await body_of(request, Submit)
+        outcome = await self.person.submit(self.person.user(asked.user), asked.view_id, asked.values)
+        return JSONResponse(outcome.as_json())
+
+    async def close(self, request: Request) -> Response:
+        asked = await body_of(request, Close)
+        outcome = await self.person.close(self.person.user(asked.user), asked.view_id, clear=asked.clear)
+        return JSONResponse(outcome.as_json())
+
+    async def command(self, request: Request) -> Response:
+        asked = await body_of(request, Command)
+        user = self.person.user(asked.user)
+        outcome = await self.person.command(user, asked.channel, asked.command, asked.text)
+        return JSONResponse(outcome.as_json())
+
+    async def shortcut(self, request: Request) -> Response:
+        asked = await body_of(request, Shortcut)
+        user = self.person.user(asked.user)
+        outcome = await self.person.shortcut(user, asked.callback_id, asked.channel, asked.ts)
+        return JSONResponse(outcome.as_json())
+
+    async def home(self, request: Request) -> Response:
+        """Opens the Home tab, as a person does, and shows what the app published for her."""
+        user = self.person.user(request.query_params.get("user", ""))
+        view = await self.person.open_home(user)
+        shown = self.space.view_json(view) if view else None
+        blocks = view.blocks if view else []
+        return JSONResponse({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
+
+    async def calls(self, request: Request) -> Response:
+        """The Web API calls of the service, newest last."""
+        return JSONResponse(
+            [
+                {"at": c.at.isoformat(), "method": c.method, "arguments": c.arguments, "answer": c.answer}
+                for c in self.playground.web_api.seen
+            ]
+        )
+
+    async def groups(self, request: Request) -> Response:
+        """The user groups; POST changes who is in one."""
+        if request.method == "POST":
+            asked = await body_of(request, Members)
+            if asked.group.removeprefix("@") not in {group.handle for group in self.space.groups.values()}:
+                known = ", ".join(f"@{g.handle}" for g in self.space.groups.values()) or "none"
+                raise NoSuchThingError(f"There is no user group {asked.group!r}; there are: {known}.")
+            self.space.set_group(asked.group, [self.person.user(one).address for one in asked.members])
+        return JSONResponse([group.as_json(self.space.app.team_id, True) for group in self.space.groups.values()])
+
+    async def limits(self, request: Request) -> Response:
+        """Switch Slack's rate limits on or off."""
+        self.playground.rates.on = (await body_of(request, Limits)).on
+        return JSONResponse({"on": self.playground.rates.on})
+
+    def faults_of(self, faults: Faults) -> Endpoint:
+        """Script faults (POST), see those still to come (GET), forget them (DELETE)."""
+
+        async def endpoint(request: Request) -> Response:
+            if request.method == "DELETE":
+                faults.clear()
+            elif request.method == "POST":
+                for fault in read_faults(await json_of(request)):
+                    faults.add(fault)
+            names = ("kind", "method", "channel", "nth", "times", "error", "retry_after", "seconds", "code")
+            return JSONResponse([{name: getattr(fault, name) for name in names} for fault in faults.pending()])
+
+        return endpoint
+
+    # ── the rest ──
+
+    async def mails(self, request: Request) -> Response:
+        return JSONResponse([mail.as_json() for mail in self.playground.mailbox.mails])
+
+    async def requests(self, request: Request) -> Response:
+        return JSONResponse([received.as_json() for received in self.playground.targets.received])
+
+    async def clock(self, request: Request) -> Response:
+        """Move the service's clock forward."""
+        asked = await body_of(request, Clock)
+        if self.playground.advance is None:
+            raise CannotDoError("This service's clock can't be moved.")
+        try:
+            now = await self.playground.advance(asked.advance)
+        except ValueError as wrong:
+            return problem(422, f"{asked.advance!r} is not a time to move the clock by: {wrong}")
+        return JSONResponse({"now": now.isoformat()})
+
+
+# ── reading bodies, telling errors ────────────────────────────────────────────────────────────────────────────────
+
+
+async def body_of(request: Request, model: type[M]) -> M:
+    return model.model_validate(await json_of(request))
+
+
+async def json_of(request: Request) -> Any:
+    body = await request.body()
+    if len(body) > LARGEST_BODY:
+        raise CannotDoError(f"The body is over {LARGEST_BODY:,} bytes.")
+    return json.loads(body)
+
+
+def explained(endpoint: Callable[[Request], Awaitable[Response]]) -> Endpoint:
+    """The endpoint with each of its errors told as a sentence."""
+
+    async def told(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except NoSuchThingError as missing:
+            return problem(404, str(missing))
+        except CannotDoError as refused:
+            return problem(409, str(refused))
+        except ValidationError as wrong:
+            lines = (f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}" for e in wrong.errors())
+            return problem(422, "; ".join(lines))
+        except json.JSONDecodeError as broken:
+            return problem(400, f"The body is not JSON: {broken}")
+
+    return told

@@ -1,0 +1,155 @@
+"""What a person may put into Block Kit's inputs, and how Slack reports it to the app."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from approvals_bot.playground.slack.blocks import elements_of
+from approvals_bot.playground.slack.workspace import Json
+
+NEEDED = "Please complete this required field."
+
+
+def read_inputs(blocks: list[Json], values: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Json], dict[str, str]]:
+    """(state as Slack sends it, what Slack shows under an input instead of sending). Unnamed inputs keep their start.
+
+    A value is what a person would type or choose, or a whole state object as Slack would send it.
+    """
+    state: dict[str, Json] = {}
+    errors: dict[str, str] = {}
+    for block, element in elements_of(blocks):
+        if block["type"] != "input":
+            continue
+        block_id, action_id = block["block_id"], element["action_id"]
+        given = values.get(block_id, {}).get(action_id, initial(element))
+        one = given if is_state(given, element) else state_of(element, given)
+        state.setdefault(block_id, {})[action_id] = one
+        trouble = complaint(element, one, bool(block.get("optional")))
+        if trouble:
+            errors[block_id] = trouble
+    return state, errors
+
+
+def unknown_inputs(blocks: list[Json], values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names that the view does not have: a test that misspells one should hear of it."""
+    known = {(block["block_id"], element["action_id"]) for block, element in elements_of(blocks)}
+    return [f"{b}.{a}" for b, actions in values.items() for a in actions if (b, a) not in known]
+
+
+def state_of(element: Json, value: Any) -> Json:
+    """`{"type": "plain_text_input", "value": "…"}`, `{"type": "static_select", "selected_option": {…}}`, …"""
+    kind = element["type"]
+    name = STATE_FIELD.get(kind, "value")
+    match name:
+        case "selected_option":
+            return {"type": kind, name: option(element, value) if value not in (None, "") else None}
+        case "selected_options":
+            wanted = value if isinstance(value, list) else [value] if value not in (None, "") else []
+            return {"type": kind, name: [found for one in wanted if (found := option(element, one))]}
+        case "selected_date_time":
+            return {"type": kind, name: int(value) if value not in (None, "") else None}
+        case _ if name.endswith("s") and name.startswith("selected_"):
+            return {"type": kind, name: value if isinstance(value, list) else [value] if value else []}
+        case "rich_text_value":
+            return {"type": kind, name: value if isinstance(value, dict) else rich_text(str(value)) if value else None}
+        case _:
+            return {"type": kind, name: str(value) if value not in (None, "") else None}
+
+
+STATE_FIELD = {
+    "static_select": "selected_option",
+    "external_select": "selected_option",
+    "radio_buttons": "selected_option",
+    "overflow": "selected_option",
+    "multi_static_select": "selected_options",
+    "multi_external_select": "selected_options",
+    "checkboxes": "selected_options",
+    "users_select": "selected_user",
+    "multi_users_select": "selected_users",
+    "conversations_select": "selected_conversation",
+    "multi_conversations_select": "selected_conversations",
+    "channels_select": "selected_channel",
+    "multi_channels_select": "selected_channels",
+    "datepicker": "selected_date",
+    "timepicker": "selected_time",
+    "datetimepicker": "selected_date_time",
+    "rich_text_input": "rich_text_value",
+}
+
+
+def initial(element: Json) -> Any:
+    """What stands in an input before anybody touched it."""
+    for name in (
+        "initial_value",
+        "initial_option",
+        "initial_options",
+        "initial_date",
+        "initial_time",
+        "initial_date_time",
+        "initial_user",
+        "initial_users",
+        "initial_conversation",
+        "initial_conversations",
+        "initial_channel",
+        "initial_channels",
+    ):
+        if name in element:
+            return element[name]
+    return None
+
+
+def options_of(element: Json) -> list[Json]:
+    own: list[Json] = element.get("options") or []
+    return own + [option for group in element.get("option_groups") or [] for option in group["options"]]
+
+
+def option(element: Json, wanted: Any) -> Json | None:
+    """The option by its value or its text."""
+    name = wanted.get("value") if isinstance(wanted, dict) else str(wanted)
+    options = options_of(element)
+    by_value = next((one for one in options if one["value"] == name), None)
+    return by_value or next((one for one in options if one["text"]["text"] == name), None)
+
+
+def complaint(element: Json, state: Json, optional: bool) -> str | None:
+    """What Slack itself says before it sends anything."""
+    value = next((part for name, part in state.items() if name != "type"), None)
+    if value in (None, "", []):
+        return None if optional else NEEDED
+    text = str(value)
+    match element["type"]:
+        case "plain_text_input" if len(text) > element.get("max_length", 3000):
+            return f"Must be at most {element.get('max_length', 3000)} characters."
+        case "plain_text_input" if len(text) < element.get("min_length", 0):
+            return f"Must be at least {element['min_length']} characters."
+        case "email_text_input" if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", text):
+            return "Please enter a valid email address."
+        case "url_text_input" if not re.match(r"https?://\S+$", text):
+            return "Please enter a valid URL."
+        case "datepicker" if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+            return "Please enter a valid date."
+        case "number_input":
+            return number_complaint(element, text)
+    return None
+
+
+def number_complaint(element: Json, text: str) -> str | None:
+    pattern = r"-?\d+(\.\d+)?" if element["is_decimal_allowed"] else r"-?\d+"
+    if not re.fullmatch(pattern, text):
+        return "Please enter a valid number."
+    if "min_value" in element and float(text) < float(element["min_value"]):
+        return f"Must be at least {element['min_value']}."
+    if "max_value" in element and float(text) > float(element["max_value"]):
+        return f"Must be at most {element['max_value']}."
+    return None
+
+
+def is_state(given: Any, element: Json) -> bool:
+    return isinstance(given, dict) and given.get("type") == element["type"]
+
+
+def rich_text(text: str) -> Json:
+    section = {"type": "rich_text_section", "elements": [{"type": "text", "text": text}]}
+    return {"type": "rich_text", "elements": [section]}

@@ -1,0 +1,434 @@
+"""What people do in Slack: click, submit, close, command. Each act sends the real payload and tells what was seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.playground.slack.blocks import check_blocks, check_view, elements_of
+from approvals_bot.playground.slack.inputs import read_inputs, state_of, unknown_inputs
+from approvals_bot.playground.slack.outbound import Ack, Outbound
+from approvals_bot.playground.slack.views import push
+from approvals_bot.playground.slack.workspace import Conversation, Json, Message, User, View, Workspace
+
+SETTLE = 0.5  # seconds that we look on after the ack for a modal, an ephemeral or an update to appear
+TROUBLE = "We had some trouble connecting. Try again?"
+
+Glance = Literal["ok", "warning", "errors"]
+"""What the person saw of the ack: nothing wrong, Slack's warning sign, or messages under the inputs."""
+
+
+Watch = tuple[frozenset[tuple[str, str, str | None]], tuple[str, str] | None]
+"""The ephemerals and the topmost modal that a person had before she did something."""
+
+
+class NoSuchThingError(ApprovalsBotError):
+    """There is no such person, channel, message or view. HTTP 404."""
+
+
+class CannotDoError(ApprovalsBotError):
+    """It exists, but this person can't do that with it. HTTP 409."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an act, as its person saw it. `status` is the ack's HTTP status; None: none within 3 s."""
+
+    status: int | None
+    ack_ms: int
+    seen: Glance
+    view: Json | None = None
+    ephemeral: str | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+    url: str | None = None  # a link button's address
+
+    def as_json(self) -> Json:
+        return {
+            "status": self.status,
+            "ack_ms": self.ack_ms,
+            "view": self.view,
+            "ephemeral": self.ephemeral,
+            "seen": self.seen,
+            "errors": self.errors,
+            "url": self.url,
+        }
+
+
+class Person:
+    """Hands on the keyboard of any user of the workspace."""
+
+    def __init__(self, space: Workspace, outbound: Outbound, base_url: str, *, settle: float = SETTLE) -> None:
+        self.space = space
+        self.outbound = outbound
+        self.base_url = base_url
+        self.settle = settle
+
+    # ── acts ──
+
+    async def click(
+        self,
+        user: User,
+        *,
+        channel: str = "",
+        ts: str = "",
+        view_id: str = "",
+        button: str = "",
+        action_id: str = "",
+        value: Any = None,
+        values: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Outcome:
+        """Press a button or choose `value` in a menu, in a message, a modal or the Home tab. Confirms are confirmed."""
+        message, view = None, None
+        if view_id:
+            view = self.view_of(user, view_id)
+            blocks = view.blocks
+        else:
+            place = self.place(channel, user)
+            message = self.message_of(user, place, ts)
+            blocks = list(message.blocks)
+        block, element = self.find_element(blocks, button, action_id, "view" if view else "message")
+        state, _ = read_inputs(blocks, values or {})
+        action = self.action(block, element, value)
+        if element["type"] != "button":
+            state.setdefault(block["block_id"], {})[element["action_id"]] = state_of(element, value)
+        if view:
+            view.values = state
+        payload = self.about(user, "block_actions") | {"state": {"values": state}, "actions": [action]}
+        payload |= self.in_view(view) if view else self.in_message(user, message)
+        watch = self.watch(user)
+        ack = await self.outbound.deliver("interactive", payload)
+        outcome = await self.seen(user, ack, watch)
+        return replace(outcome, url=element.get("url"))
+
+    async def submit(self, user: User, view_id: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Outcome:
+        """Press the modal's submit button, with these values: block_id → action_id → what was typed or chosen."""
+        view = self.view_of(user, view_id)
+        if view.given["type"] != "modal":
+            raise CannotDoError("A Home tab has no submit button; click one of its buttons.")
+        stray = unknown_inputs(view.blocks, values or {})
+        if stray:
+            known = ", ".join(f"{b['block_id']}.{e['action_id']}" for b, e in elements_of(view.blocks)) or "none"
+            raise CannotDoError(f"This view has no input {', '.join(stray)}; it has: {known}.")
+        view.values, view.errors = read_inputs(view.blocks, values or {})
+        if view.errors:  # Slack does not send an incomplete form
+            return Outcome(None, 0, "errors", self.space.view_json(view), errors=view.errors)
+        payload = self.about(user, "view_submission") | {"view": self.space.view_json(view), "response_urls": []}
+        watch = self.watch(user)
+        ack = await self.outbound.deliver("interactive", payload)
+        if ack.ok and not self.obey(view, ack.body):
+            return Outcome(ack.status, ack.ms, "warning", self.space.view_json(view), TROUBLE)
+        outcome = await self.seen(user, ack, watch, closes=view)
+        return replace(outcome, seen="errors", errors=view.errors) if view.errors else outcome
+
+    async def close(self, user: User, view_id: str, *, clear: bool = False) -> Outcome:
+        """Press Cancel, or the cross that clears the whole stack. The app hears of it only if it asked to."""
+        view = self.view_of(user, view_id)
+        shown = self.space.view_json(view)
+        if clear or view.given.get("clear_on_close"):
+            self.space.close_modals(user.id)
+        else:
+            self.space.close_top_modal(user.id)
+        if not view.given.get("notify_on_close"):
+            return Outcome(None, 0, "ok", self.view_json(user))
+        payload = self.about(user, "view_closed") | {"view": shown, "is_cleared": clear}
+        del payload["trigger_id"]
+        ack = await self.outbound.deliver("interactive", payload)
+        return Outcome(ack.status, ack.ms, "ok", self.view_json(user))
+
+    async def command(self, user: User, channel: str, command: str, text: str = "") -> Outcome:
+        """Send a slash command in a channel."""
+        place = self.place(channel, user)
+        if command not in self.space.app.commands:
+            known = ", ".join(self.space.app.commands) or "none"
+            raise NoSuchThingError(f"{command} is not a command of this app; it has: {known}.")
+        payload: Json = {
+            "token": "playground-verification",
+            "team_id": self.space.app.team_id,
+            "team_domain": self.space.app.team_name.lower(),
+            "channel_id": place.id,
+            "channel_name": "directmessage" if place.with_user else place.name,
+            "user_id": user.id,
+            "user_name": user.handle,
+            "command": command,
+            "text": text,
+            "api_app_id": self.space.app.app_id,
+            "is_enterprise_install": "false",
+            "response_url": self.response_url(user, place.id, None),
+            "trigger_id": self.space.new_trigger(user.id),
+        }
+        watch = self.watch(user)
+        ack = await self.outbound.deliver("slash_commands", payload)
+        if ack.ok and ack.body:
+            self.say(user, place, ack.body)
+        return await self.seen(user, ack, watch)
+
+    async def shortcut(self, user: User, callback_id: str, channel: str = "", ts: str = "") -> Outcome:
+        """Start a global shortcut, or with a message a message shortcut."""
+        payload = self.about(user, "message_action" if ts else "shortcut") | {"callback_id": callback_id}
+        payload["action_ts"] = f"{self.space.now().timestamp():.6f}"
+        if ts:
+            place = self.place(channel, user)
+            message = self.message_of(user, place, ts)
+            payload |= {
+                "channel": {"id": place.id, "name": place.name},
+                "message": message.as_json(self.space.app.team_id),
+                "message_ts": ts,
+                "response_url": self.response_url(user, place.id, ts),
+            }
+        watch = self.watch(user)
+        return await self.seen(user, await self.outbound.deliver("interactive", payload), watch)
+
+    async def open_home(self, user: User) -> View | None:
+        """Open the app's Home tab; the app hears `app_home_opened` and may publish a view."""
+        before = self.home_of(user)
+        event: Json = {
+            "type": "app_home_opened",
+            "user": user.id,
+            "channel": self.space.direct_message(user).id,
+            "event_ts": f"{self.space.now().timestamp():.6f}",
+            "tab": "home",
+        }
+        if before:
+            event["view"] = self.space.view_json(before)
+        known = before.hash if before else None
+        ack = await self.outbound.deliver("events_api", self.event(event))
+        if ack.ok:
+            await self.until(lambda: (now := self.home_of(user)) is not None and now.hash != known)
+        return self.home_of(user)
+
+    def home_of(self, user: User) -> View | None:
+        return self.space.views.get(self.space.homes.get(user.id, ""))
+
+    # ── finding things, with sentences for what isn't there ──
+
+    def user(self, who: str) -> User:
+        user = self.space.find_user(who)
+        if user is None:
+            known = ", ".join(u.id for u in self.space.users.values() if u.kind != "bot")
+            raise NoSuchThingError(f"Nobody in this workspace is called {who!r}; there are: {known}.")
+        return user
+
+    def place(self, channel: str, user: User | None = None) -> Conversation:
+        """By name or id; a person's id, name or address with the bot's direct message to her."""
+        found = self.space.find_channel(channel)
+        if found is None and (other := self.space.find_user(channel)) and other.kind != "bot":
+            found = self.space.direct_message(other)
+        if found is None:
+            known = ", ".join(c.label for c in self.space.channels.values() if not c.with_user) or "none"
+            raise NoSuchThingError(f"There is no channel {channel!r}; there are: {known}.")
+        if user and found.private and user.id not in found.members:
+            raise CannotDoError(f"{user.name} is not a member of {found.label} and can't see it.")
+        return found
+
+    def message_of(self, user: User, place: Conversation, ts: str) -> Message:
+        message = self.space.messages.get((place.id, ts))
+        if message is None:
+            raise NoSuchThingError(f"There is no such message: nothing in {place.label} has the ts {ts!r}.")
+        if message.ephemeral_to not in (None, user.id):
+            raise NoSuchThingError(f"There is no such message for {user.name}: it is visible to somebody else only.")
+        return message
+
+    def view_of(self, user: User, view_id: str) -> View:
+        view = self.space.views.get(view_id)
+        if view is None or view.user != user.id:
+            raise NoSuchThingError(f"{user.name} has no view {view_id!r} on the screen.")
+        if view.given["type"] == "modal" and self.space.top_modal(user.id) is not view:
+            raise CannotDoError("Another modal lies on top of this one.")
+        return view
+
+    def find_element(self, blocks: list[Json], button: str, action_id: str, what: str) -> tuple[Json, Json]:
+        if not (button or action_id):
+            raise CannotDoError("Say which button: by its label (`button`) or its `action_id`.")
+        labels = []
+        for block, element in elements_of(blocks):
+            label = str((element.get("text") or {}).get("text", "")) if element["type"] == "button" else ""
+            labels.append(label or element["action_id"])
+            if element["action_id"] == action_id if action_id else label.strip().lower() == button.strip().lower():
+                return block, element
+        if button:  # a label that begins with what was asked for, when only one does: "Approve deploy of api 2.1"
+            close = [
+                (block, element)
+                for block, element in elements_of(blocks)
+                if element["type"] == "button" and element["text"]["text"].lower().startswith(button.lower())
+            ]
+            if len(close) == 1:
+                return close[0]
+        wanted = f"action {action_id!r}" if action_id else f"button {button!r}"
+        raise CannotDoError(f"This {what} has no {wanted}; it has: {', '.join(labels) or 'none'}.")
+
+    # ── payloads ──
+
+    def about(self, user: User, kind: str) -> Json:
+        """The part that all interactions share."""
+        app = self.space.app
+        return {
+            "type": kind,
+            "team": {"id": app.team_id, "domain": app.team_name.lower()},
+            "user": {"id": user.id, "username": user.handle, "name": user.handle, "team_id": user.team_id},
+            "api_app_id": app.app_id,
+            "token": "playground-verification",
+            "trigger_id": self.space.new_trigger(user.id),
+            "enterprise": None,
+            "is_enterprise_install": False,
+        }
+
+    def event(self, event: Json) -> Json:
+        app = self.space.app
+        return {
+            "token": "playground-verification",
+            "team_id": app.team_id,
+            "api_app_id": app.app_id,
+            "event": event,
+            "type": "event_callback",
+            "event_id": f"Ev{next(self.space.numbers):08d}",
+            "event_time": int(self.space.now().timestamp()),
+            "authorizations": [
+                {
+                    "enterprise_id": None,
+                    "team_id": app.team_id,
+                    "user_id": self.space.bot.id,
+                    "is_bot": True,
+                    "is_enterprise_install": False,
+                }
+            ],
+            "is_ext_shared_channel": False,
+        }
+
+    def in_message(self, user: User, message: Message | None) -> Json:
+        assert message is not None
+        place = self.space.channels[message.channel]
+        container: Json = {
+            "type": "message",
+            "message_ts": message.ts,
+            "channel_id": place.id,
+            "is_ephemeral": message.ephemeral_to is not None,
+        }
+        if message.thread_ts:
+            container["thread_ts"] = message.thread_ts
+        found: Json = {
+            "container": container,
+            "channel": {"id": place.id, "name": "directmessage" if place.with_user else place.name},
+            "response_url": self.response_url(user, place.id, message.ts),
+        }
+        if message.ephemeral_to is None:  # Slack doesn't send the content of ephemeral messages along
+            found["message"] = message.as_json(self.space.app.team_id, with_metadata=True)
+        return found
+
+    def in_view(self, view: View) -> Json:
+        return {"container": {"type": "view", "view_id": view.id}, "view": self.space.view_json(view)}
+
+    def action(self, block: Json, element: Json, value: Any) -> Json:
+        at = {
+            "action_id": element["action_id"],
+            "block_id": block["block_id"],
+            "action_ts": f"{self.space.now().timestamp():.6f}",
+        }
+        if element["type"] == "button":
+            kept = {name: element[name] for name in ("text", "value", "style", "url") if name in element}
+            return {"type": "button"} | at | kept
+        return state_of(element, value) | at
+
+    def response_url(self, user: User, channel: str, ts: str | None) -> str:
+        return f"{self.base_url}/playground/slack/response/{self.space.new_response_url(user.id, channel, ts)}"
+
+    # ── what the person sees ──
+
+    def obey(self, view: View, body: Any) -> bool:
+        """Do what the answer to a submission says; False when Slack would not understand it."""
+        match body:
+            case None | "" | {}:
+                self.space.close_top_modal(view.user)
+            case {"response_action": "clear"}:
+                self.space.close_modals(view.user)
+            case {"response_action": "errors", "errors": dict(errors)}:
+                if not errors or not errors.keys() <= {block["block_id"] for block in view.blocks}:
+                    return False
+                view.errors = {block: str(text) for block, text in errors.items()}
+            case {"response_action": "update", "view": given} if not check_view(given):
+                self.space.change_view(view, given)
+            case {"response_action": "push", "view": given} if not check_view(given):
+                push(self.space, view, given)
+            case _:
+                return False
+        return True
+
+    def say(self, user: User, place: Conversation, body: Any) -> None:
+        """The answer to a slash command may be a message: for the person alone, or for the channel."""
+        said = body if isinstance(body, dict) else {"text": str(body)}
+        if not said.get("text") and not said.get("blocks"):
+            return
+        alone = said.get("response_type", "ephemeral") == "ephemeral"
+        blocks: Any = said.get("blocks") or []
+        self.space.post(
+            place.id,
+            self.space.bot,
+            str(said.get("text", "")),
+            blocks if not check_blocks(blocks, "message") else [],
+            ephemeral_to=user.id if alone else None,
+        )
+
+    def watch(self, user: User) -> Watch:
+        """What this person has seen so far."""
+        mine = frozenset(self.ephemerals_of(user))
+        top = self.space.top_modal(user.id)
+        return mine, (top.id, top.hash) if top else None
+
+    def ephemerals_of(self, user: User) -> dict[tuple[str, str, str | None], Message]:
+        return {(m.channel, m.ts, m.edited): m for m in self.space.messages.values() if m.ephemeral_to == user.id}
+
+    async def seen(
+        self,
+        user: User,
+        ack: Ack,
+        watch: Watch,
+        closes: View | None = None,
+    ) -> Outcome:
+        before, modal = watch
+
+        def new_ephemerals() -> list[Message]:
+            return [message for key, message in self.ephemerals_of(user).items() if key not in before]
+
+        def something_new() -> bool:
+            top = self.space.top_modal(user.id)
+            return bool(new_ephemerals()) or (top is not None and (top.id, top.hash) != modal)
+
+        if ack.ok and not (closes and closes.errors):
+            await self.until(something_new)
+        said = new_ephemerals()
+        text = "\n".join(plain_text(message) for message in said) or None
+        if not ack.ok and closes:
+            text = text or TROUBLE
+        return Outcome(ack.status, ack.ms, "ok" if ack.ok else "warning", self.view_json(user), text)
+
+    def view_json(self, user: User) -> Json | None:
+        top = self.space.top_modal(user.id)
+        return self.space.view_json(top) if top else None
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Look on for a moment; what the app does after its ack may take as long as it likes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settle):
+                while not happened():
+                    await self.space.next_change()
+
+
+def plain_text(message: Message) -> str:
+    """The words of a message: its text, else those of its blocks."""
+    return message.text or "\n".join(words_in(list(message.blocks)))
+
+
+def words_in(value: Any) -> list[str]:
+    match value:
+        case {"type": "divider"}:
+            return []
+        case dict():
+            own = [value["text"]] if isinstance(value.get("text"), str) else []
+            return own + [word for part in value.values() if isinstance(part, (dict, list)) for word in words_in(part)]
+        case list():
+            return [word for part in value for word in words_in(part)]
+        case _:
+            return []

@@ -1,0 +1,440 @@
+"""The stand-in's state: one workspace with people, channels, user groups, messages and views, in memory.
+
+It knows Slack's shapes (`as_json` methods give what the Web API answers) and no rules about who may call what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+from approvals_bot.playground.seed import Kind, SeedApp, SeedChannel, SeedGroup, SeedPerson, id_part
+
+Json = dict[str, Any]
+
+TRIGGER_LIFE = timedelta(seconds=3)
+RESPONSE_URL_LIFE = timedelta(minutes=30)
+RESPONSE_URL_USES = 5
+MODAL_DEPTH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: str
+    name: str
+    address: str
+    zone: str
+    team_id: str
+    kind: Kind = "member"
+    bot_id: str = ""
+
+    @property
+    def handle(self) -> str:
+        return self.address.partition("@")[0] or self.name.lower().replace(" ", ".")
+
+    def as_json(self, with_address: bool, home_team: str) -> Json:
+        profile: Json = {"real_name": self.name, "display_name": self.handle, "team": self.team_id}
+        if with_address and self.kind != "bot" and self.address:
+            profile["email"] = self.address
+        shown: Json = {
+            "id": self.id,
+            "team_id": self.team_id,
+            "name": self.handle,
+            "deleted": self.kind == "deactivated",
+            "profile": profile,
+            "is_bot": self.kind == "bot",
+            "is_app_user": False,
+            "updated": 1700000000,
+        }
+        if self.kind == "deactivated":
+            return shown
+        if self.kind == "stranger":
+            shown |= {"is_stranger": True}
+        return shown | {
+            "real_name": self.name,
+            "tz": self.zone,
+            "is_admin": False,
+            "is_owner": False,
+            "is_restricted": self.kind in ("guest", "single_channel_guest"),
+            "is_ultra_restricted": self.kind == "single_channel_guest",
+            "is_stranger": self.team_id != home_team,
+        }
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A channel, or a direct message between the bot and one person (`with_user`)."""
+
+    id: str
+    name: str
+    members: set[str]
+    private: bool = False
+    archived: bool = False
+    with_user: str | None = None
+
+    @property
+    def label(self) -> str:
+        return f"#{self.name}"
+
+    def as_json(self, bot: str) -> Json:
+        if self.with_user:
+            return {"id": self.id, "is_im": True, "user": self.with_user, "is_archived": False, "is_open": True}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "name_normalized": self.name,
+            "is_channel": not self.private,
+            "is_group": self.private,
+            "is_im": False,
+            "is_private": self.private,
+            "is_archived": self.archived,
+            "is_member": bot in self.members,
+            "num_members": len(self.members),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    id: str
+    handle: str
+    name: str
+    members: tuple[str, ...]
+
+    def as_json(self, team_id: str, with_users: bool) -> Json:
+        shown: Json = {
+            "id": self.id,
+            "team_id": team_id,
+            "is_usergroup": True,
+            "name": self.name,
+            "handle": self.handle,
+            "date_delete": 0,
+            "user_count": len(self.members),
+        }
+        return shown | ({"users": list(self.members)} if with_users else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The newest state of one message. `ephemeral_to`: only this person ever saw it."""
+
+    channel: str
+    ts: str
+    user: str
+    text: str
+    blocks: tuple[Json, ...] = ()
+    thread_ts: str | None = None
+    metadata: Json | None = None
+    ephemeral_to: str | None = None
+    edited: str | None = None
+    by_app: str | None = None
+    bot_id: str | None = None
+
+    def as_json(self, team_id: str, with_metadata: bool = False) -> Json:
+        shown: Json = {"type": "message", "user": self.user, "text": self.text, "ts": self.ts, "team": team_id}
+        if self.by_app:
+            shown |= {"app_id": self.by_app, "bot_id": self.bot_id}
+        if self.blocks:
+            shown["blocks"] = list(self.blocks)
+        if self.thread_ts:
+            shown["thread_ts"] = self.thread_ts
+        if self.edited:
+            shown["edited"] = {"user": self.user, "ts": self.edited}
+        if self.metadata and with_metadata:
+            shown["metadata"] = self.metadata
+        return shown
+
+
+@dataclass(slots=True)
+class View:
+    """A modal on somebody's screen, or her Home tab. `given` is what the app sent."""
+
+    id: str
+    given: Json
+    user: str
+    hash: str
+    root: str
+    previous: str | None = None
+    values: Json = field(default_factory=dict)  # block_id → action_id → state
+    errors: dict[str, str] = field(default_factory=dict)  # block_id → what Slack shows under the input
+
+    @property
+    def blocks(self) -> list[Json]:
+        blocks: list[Json] = self.given["blocks"]
+        return blocks
+
+
+@dataclass(slots=True)
+class Trigger:
+    user: str
+    made_at: datetime
+    used: bool = False
+
+
+@dataclass(slots=True)
+class ResponseUrl:
+    """What a `response_url` allows: five answers in thirty minutes, about one message."""
+
+    user: str
+    channel: str
+    ts: str | None
+    made_at: datetime
+    uses: int = 0
+
+
+class Workspace:
+    """All of it. Time and randomness are arguments, so two runs of one script give the same ids."""
+
+    def __init__(
+        self,
+        app: SeedApp,
+        people: Sequence[SeedPerson],
+        channels: Sequence[SeedChannel],
+        groups: Sequence[SeedGroup],
+        *,
+        now: Callable[[], datetime],
+        secret: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
+        self.app = app
+        self.now = now
+        self.secret = secret
+        self.bot = User(
+            "U0" + id_part(app.name), app.name, "", "UTC", app.team_id, "bot", bot_id="B0" + id_part(app.name)
+        )
+        self.users: dict[str, User] = {user.id: user for user in users_of(people, app.team_id)} | {
+            self.bot.id: self.bot
+        }
+        self.by_address = {user.address.lower(): user for user in self.users.values() if user.address}
+        self.groups: dict[str, Group] = {
+            g.id: Group(g.id, g.handle, g.name or g.handle, tuple(self.ids_of(g.members))) for g in groups
+        }
+        self.channels: dict[str, Conversation] = {}
+        for channel in channels:
+            self.channels[channel.id] = Conversation(
+                channel.id, channel.name, self.members_of(channel), channel.private, channel.archived
+            )
+        self.messages: dict[tuple[str, str], Message] = {}
+        self.views: dict[str, View] = {}
+        self.modals: dict[str, list[str]] = {}  # user → view ids, the topmost last
+        self.homes: dict[str, str] = {}  # user → view id
+        self.triggers: dict[str, Trigger] = {}
+        self.response_urls: dict[str, ResponseUrl] = {}
+        self.last_ts: dict[str, int] = {}
+        self.numbers = count(1)
+        self.onlookers: list[asyncio.Future[None]] = []
+
+    # people and places
+
+    def ids_of(self, addresses: Iterable[str]) -> list[str]:
+        return [self.by_address[a.lower()].id for a in addresses if a.lower() in self.by_address]
+
+    def members_of(self, channel: SeedChannel) -> set[str]:
+        if channel.members is None:
+            members = {u.id for u in self.users.values() if u.kind in ("member", "guest", "stranger")}
+        else:
+            members = set(self.ids_of(channel.members))
+        return members | ({self.bot.id} if channel.has_bot else set())
+
+    def find_user(self, who: str) -> User | None:
+        """By id, address, name or handle."""
+        key = who.strip().removeprefix("@").lower()
+        for user in self.users.values():
+            if key in (user.id.lower(), user.address.lower(), user.name.lower(), user.handle.lower()) and key:
+                return user
+        return None
+
+    def find_channel(self, where: str) -> Conversation | None:
+        """By id, or by name with or without `#`."""
+        if where in self.channels:
+            return self.channels[where]
+        name = where.strip().removeprefix("#").lower()
+        return next((c for c in self.channels.values() if c.name == name and not c.with_user), None)
+
+    def direct_message(self, user: User) -> Conversation:
+        """The conversation of the bot with one person; it is made when first needed."""
+        channel_id = "D" + user.id[1:]
+        if channel_id not in self.channels:
+            self.channels[channel_id] = Conversation(
+                channel_id, user.handle, {user.id, self.bot.id}, private=True, with_user=user.id
+            )
+        return self.channels[channel_id]
+
+    def set_group(self, handle: str, members: Sequence[str]) -> None:
+        """Replace the members of a user group, so that a membership can be seen to change."""
+        for group in self.groups.values():
+            if group.handle == handle.removeprefix("@"):
+                self.groups[group.id] = replace(group, members=tuple(self.ids_of(members)))
+
+    # messages
+
+    def next_ts(self, channel: str) -> str:
+        """Unique and growing within a channel, like Slack's: seconds and microseconds."""
+        micros = max(int(self.now().timestamp() * 1_000_000), self.last_ts.get(channel, 0) + 1)
+        self.last_ts[channel] = micros
+        return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
+
+    def post(
+        self,
+        channel: str,
+        user: User,
+        text: str,
+        blocks: Sequence[Json] = (),
+        *,
+        thread_ts: str | None = None,
+        metadata: Json | None = None,
+        ephemeral_to: str | None = None,
+    ) -> Message:
+        message = Message(
+            channel=channel,
+            ts=self.next_ts(channel),
+            user=user.id,
+            text=text,
+            blocks=tuple(self.with_ids(blocks)),
+            thread_ts=thread_ts,
+            metadata=metadata,
+            ephemeral_to=ephemeral_to,
+            by_app=self.app.app_id if user.kind == "bot" else None,
+            bot_id=user.bot_id or None,
+        )
+        return self.keep(message)
+
+    def keep(self, message: Message) -> Message:
+        self.messages[message.channel, message.ts] = message
+        self.changed()
+        return message
+
+    def with_ids(self, blocks: Sequence[Json]) -> list[Json]:
+        """Slack names every block and interactive element that came without an id."""
+        named = []
+        for block in blocks:
+            mine = {"type": block["type"], "block_id": block.get("block_id") or self.short_id()} | block
+            if block["type"] in ("actions", "context_actions"):
+                mine["elements"] = [{"action_id": self.short_id()} | one for one in block["elements"]]
+            for part in ("accessory", "element"):
+                if part in block and block[part].get("type") != "image":
+                    mine[part] = {"action_id": self.short_id()} | block[part]
+            named.append(mine)
+        return named
+
+    def short_id(self) -> str:
+        return f"b{next(self.numbers):04d}"
+
+    def messages_in(self, channel: str) -> list[Message]:
+        found = [m for m in self.messages.values() if m.channel == channel]
+        return sorted(found, key=lambda m: m.ts)
+
+    # views
+
+    def new_view(self, user: str, given: Json, previous: View | None = None) -> View:
+        view_id = f"V{next(self.numbers):06d}"
+        view = View(
+            id=view_id,
+            given=given | {"blocks": self.with_ids(given["blocks"])},
+            user=user,
+            hash=self.new_hash(),
+            root=previous.root if previous else view_id,
+            previous=previous.id if previous else None,
+        )
+        self.views[view_id] = view
+        self.changed()
+        return view
+
+    def change_view(self, view: View, given: Json) -> View:
+        view.given = given | {"blocks": self.with_ids(given["blocks"])}
+        view.hash = self.new_hash()
+        view.errors = {}
+        known = {block["block_id"] for block in view.blocks}
+        view.values = {block: state for block, state in view.values.items() if block in known}
+        self.changed()
+        return view
+
+    def new_hash(self) -> str:
+        return f"{int(self.now().timestamp())}.{next(self.numbers):04d}"
+
+    def top_modal(self, user: str) -> View | None:
+        stack = self.modals.get(user)
+        return self.views[stack[-1]] if stack else None
+
+    def close_modals(self, user: str) -> None:
+        for view_id in self.modals.pop(user, []):
+            self.views.pop(view_id, None)
+
+    def close_top_modal(self, user: str) -> None:
+        stack = self.modals.get(user, [])
+        if stack:
+            self.views.pop(stack.pop(), None)
+        if not stack:
+            self.modals.pop(user, None)
+
+    def view_json(self, view: View) -> Json:
+        given = view.given
+        return {
+            "id": view.id,
+            "team_id": self.app.team_id,
+            "type": given["type"],
+            "blocks": view.blocks,
+            "private_metadata": given.get("private_metadata", ""),
+            "callback_id": given.get("callback_id", ""),
+            "state": {"values": view.values},
+            "hash": view.hash,
+            "title": given.get("title"),
+            "clear_on_close": given.get("clear_on_close", False),
+            "notify_on_close": given.get("notify_on_close", False),
+            "close": given.get("close"),
+            "submit": given.get("submit"),
+            "submit_disabled": given.get("submit_disabled", False),
+            "previous_view_id": view.previous,
+            "root_view_id": view.root,
+            "app_id": self.app.app_id,
+            "external_id": given.get("external_id", ""),
+            "app_installed_team_id": self.app.team_id,
+            "bot_id": self.bot.bot_id,
+        }
+
+    # looking on
+
+    def changed(self) -> None:
+        """Wake those who look on."""
+        for onlooker in self.onlookers:
+            if not onlooker.done():
+                onlooker.set_result(None)
+        self.onlookers.clear()
+
+    async def next_change(self) -> None:
+        """Return when a message or view has been posted or changed."""
+        onlooker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.onlookers.append(onlooker)
+        await onlooker
+
+    # what an interaction hands to the app
+
+    def new_trigger(self, user: str) -> str:
+        trigger = f"{next(self.numbers)}.{int(self.now().timestamp())}.{self.secret()}"
+        self.triggers[trigger] = Trigger(user, self.now())
+        return trigger
+
+    def new_response_url(self, user: str, channel: str, ts: str | None) -> str:
+        """The secret part of the URL; the caller knows the base."""
+        key = self.secret()
+        self.response_urls[key] = ResponseUrl(user, channel, ts, self.now())
+        return key
+
+
+def users_of(people: Sequence[SeedPerson], team_id: str) -> list[User]:
+    return [
+        User(
+            person.slack_id,
+            person.name,
+            person.address,
+            person.zone,
+            "T0OTHER" if person.kind == "stranger" else team_id,
+            person.kind,
+            bot_id="B" + person.slack_id[1:] if person.kind == "bot" else "",
+        )
+        for person in people
+        if person.in_slack
+    ]
