@@ -222,7 +222,7 @@ class People:
         self._slack_group = slack_group
 
     def person(self, address: str) -> Person:
-        """The person of this address. One whom nobody wrote down is a person too, called by the address's local part."""
+        """The person of this address. One whom nobody wrote down is called by its local part."""
         address = address.lower()
         return self._persons.get(address) or Person(address, address.partition("@")[0])
 

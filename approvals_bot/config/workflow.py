@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -96,6 +96,7 @@ class Auto(Frozen):
 class Stage(Frozen):
     """Seats that are open at the same time. In the file, a stage with one seat may be that seat."""
 
+    also_written: ClassVar[tuple[str, ...]] = ("from", "need", "notify")
     id: Slug
     when: Text | None = None
     seat: Annotated[tuple[Seat, ...], Field(min_length=1)]
@@ -108,7 +109,7 @@ class Stage(Frozen):
     def _is_one_seat(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        own = {key: value[key] for key in ("from", "need", "notify") if key in value}
+        own = {key: value[key] for key in cls.also_written if key in value}
         if "seat" not in value:
             return {**{key: of for key, of in value.items() if key not in own}, "seat": [own]}
         if own:

@@ -1,0 +1,177 @@
+"""Load config.toml and the workflows' files: strictly, and all or nothing.
+
+Every problem is found at once and has its file, line and key. Nothing is returned unless everything is right, so a bad
+reload leaves the old configuration as it was.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from approvals_bot.config.complaints import findings
+from approvals_bot.config.places import Places, UnreadableError, find_places
+from approvals_bot.config.problems import ConfigErrors, Finding, Problem, written
+from approvals_bot.config.service import Service
+from approvals_bot.config.workflow import Definition
+
+LARGEST_FILE = 262_144  # bytes
+
+Check = Callable[[Definition, Service], Iterable[Finding]]
+"""What knows more than shapes: whether names exist, conditions compile, stages can be filled."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that is configured, checked together."""
+
+    service: Service
+    workflows: tuple[Definition, ...]
+
+
+def load(path: Path, env: Mapping[str, str], check: Check | None = None) -> Configuration:
+    """config.toml and all its workflows. Raises ConfigErrors with every problem of every file."""
+    problems: list[Problem] = []
+    service: Service | None = None
+    workflows: list[Definition] = []
+    try:
+        service = load_service(path, env)
+        folder = service.server.workflows
+    except ConfigErrors as error:
+        problems += error.problems
+        folder = path.parent / "workflows"
+    try:
+        workflows = load_workflows(folder, service, check)
+    except ConfigErrors as error:
+        problems += error.problems
+    if problems or service is None:
+        raise ConfigErrors(problems)
+    return Configuration(service, tuple(workflows))
+
+
+def load_service(path: Path, env: Mapping[str, str]) -> Service:
+    """config.toml by itself; `env` is where `env:NAME` looks. Raises ConfigErrors."""
+    file = _File.read(path)
+    return file.fit(Service, {"env": env, "folder": path.parent})
+
+
+def load_workflows(folder: Path, service: Service | None = None, check: Check | None = None) -> list[Definition]:
+    """All *.toml of the folder, by name. Raises ConfigErrors; without a service only the files' shapes are checked."""
+    definitions: list[Definition] = []
+    problems: list[Problem] = []
+    if service is not None and not folder.is_dir():
+        raise ConfigErrors([Problem(str(folder), 1, "file", "there is no such folder of workflows")])
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            definitions.append(_load_workflow(path, service, check))
+        except ConfigErrors as error:
+            problems += error.problems
+    if problems:
+        raise ConfigErrors(problems)
+    return definitions
+
+
+def _load_workflow(path: Path, service: Service | None, check: Check | None) -> Definition:
+    file = _File.read(path)
+    definition = file.fit(Definition, {})
+    found: list[Finding] = []
+    if definition.id != path.stem:
+        found.append(Finding(("workflow", "id"), f'must be the file\'s name, "{path.stem}"', path.stem))
+    if check is not None and service is not None:
+        found += check(definition, service)
+    if found:
+        raise ConfigErrors(file.problems(found))
+    return definition
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A TOML file that could be read, and the lines of its keys."""
+
+    name: str
+    content: dict[str, Any]
+    places: Places
+
+    @classmethod
+    def read(cls, path: Path) -> _File:
+        name = str(path)
+        text = _text(path, name)
+        try:
+            places, end = find_places(text), len(text)
+        except UnreadableError as error:
+            if error.message:
+                raise ConfigErrors([Problem(name, error.line, "syntax", error.message)]) from None
+            # tomllib sees no more than what was scanned, so nothing that is slow for it gets there unseen
+            end = _end_of_line(text, error.line)
+            places = Places()
+        try:
+            content = tomllib.loads(text[:end])
+        except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+            raise ConfigErrors([_syntax_problem(name, text[:end], error)]) from None
+        if end != len(text):
+            raise ConfigErrors([Problem(name, text.count("\n", 0, end) or 1, "syntax", "this can't be read")])
+        return cls(name, content, places)
+
+    def fit(self, model: type[Model], context: Mapping[str, Any]) -> Model:
+        try:
+            return model.model_validate(self.content, context=dict(context))
+        except ValidationError as error:
+            raise ConfigErrors(self.problems(findings(error, model, self.content))) from None
+
+    def problems(self, found: Iterable[Finding]) -> Iterator[Problem]:
+        for each in found:
+            yield Problem(
+                self.name,
+                self.places.line_of(each.path),
+                written(each.path) or "file",
+                each.message,
+                each.suggestion,
+            )
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigErrors([Problem(name, 1, "file", f"can't be read: {error.strerror or 'unknown'}")]) from None
+    if len(content) > LARGEST_FILE:
+        raise ConfigErrors([Problem(name, 1, "file", f"is larger than {LARGEST_FILE:,} bytes")])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigErrors([Problem(name, line, "syntax", "holds bytes that are not UTF-8")]) from None
+
+
+def _end_of_line(text: str, line: int) -> int:
+    at = 0
+    for _ in range(line):
+        at = text.find("\n", at) + 1
+        if at == 0:
+            return len(text)
+    return at
+
+
+_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+def _syntax_problem(name: str, text: str, error: Exception) -> Problem:
+    message, lines = str(error), text.count("\n") + 1
+    place = _PLACE.search(message)
+    if isinstance(error, RecursionError):
+        message = "is nested too deeply"
+    elif not isinstance(error, tomllib.TOMLDecodeError):
+        message = "holds a number that is too long"
+    else:
+        message = _PLACE.sub("", message)
+    line = int(place[1]) if place and place[1] else lines
+    return Problem(name, min(line, lines), "syntax", message[:1].lower() + message[1:])
