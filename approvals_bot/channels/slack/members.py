@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
-from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.people import SourceUnavailable
 
 GROUP_MEMORY = 60.0  # seconds; Slack allows 20 look-ups of members a minute
 USER_MEMORY = 60.0  # seconds; how long somebody who was deactivated may still be taken for active
@@ -17,10 +17,6 @@ ADDRESS_MEMORY = 3_600.0  # seconds; which Slack account has an address hardly c
 LOOK_UPS = 5  # users asked for at the same time
 
 T = TypeVar("T")
-
-
-class SlackSourceError(ApprovalsBotError):
-    """Slack could not say who is in this group, or who this is. Nobody was taken for a member; try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ class SlackUser:
 
 
 class SlackPeople:
-    """Looks people and groups up. Every method raises SlackSourceError when Slack can't be asked."""
+    """Looks people and groups up. Every method raises SourceUnavailable when Slack can't be asked."""
 
     def __init__(self, client: SlackClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -70,9 +66,9 @@ class SlackPeople:
         except NeverError as no:
             if no.code in ("user_not_found", "user_not_visible"):
                 return None
-            raise SlackSourceError(f"Slack could not say who somebody is: {no}") from None
+            raise SourceUnavailable("Slack", str(no)) from None
         except SlackError as failure:
-            raise SlackSourceError(f"Slack could not say who somebody is: {failure}") from None
+            raise SourceUnavailable("Slack", str(failure)) from None
         return _user(answer["user"])
 
     async def _ask_id(self, address: str) -> str | None:
@@ -81,9 +77,9 @@ class SlackPeople:
         except NeverError as no:
             if no.code == "users_not_found":
                 return None
-            raise SlackSourceError(f"Slack could not look an address up: {no}") from None
+            raise SourceUnavailable("Slack", str(no)) from None
         except SlackError as failure:
-            raise SlackSourceError(f"Slack could not look an address up: {failure}") from None
+            raise SourceUnavailable("Slack", str(failure)) from None
         return str(answer["user"]["id"])
 
     async def _ask_members(self, group: str) -> tuple[str, ...]:
@@ -91,7 +87,7 @@ class SlackPeople:
             group_id = await self._group_id(group)
             answer = await self._client.ask("usergroups.users.list", get=True, usergroup=group_id)
         except SlackError as failure:
-            raise SlackSourceError(f"The members of the Slack group @{group} could not be read: {failure}") from None
+            raise SourceUnavailable(f"slack:@{group}", str(failure)) from None
         gate = asyncio.Semaphore(LOOK_UPS)
 
         async def one(user_id: str) -> SlackUser | None:

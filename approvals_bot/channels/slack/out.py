@@ -25,9 +25,10 @@ from approvals_bot.channels import (
 )
 from approvals_bot.channels.slack import blocks
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient
-from approvals_bot.channels.slack.members import SlackPeople, SlackSourceError
+from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.core.authoring import get_step_metadata
 from approvals_bot.errors import NotInStepError
+from approvals_bot.people import SourceUnavailable
 
 METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata
 LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
@@ -66,7 +67,7 @@ class SlackOut:
             return TryAgain(str(later), later.after)
         except NeverError as never:
             return Refused(str(never), install=never.install)
-        except SlackSourceError as unknown:
+        except SourceUnavailable as unknown:
             return TryAgain(str(unknown))
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:

@@ -1,0 +1,223 @@
+"""Slack, incoming: clicks, modals and events, by HTTP or Socket Mode, through one set of handlers.
+
+By HTTP: the guard (signature, once) → bolt → a handler here. By Socket Mode: the websocket that we opened → bolt → the
+same handler. Every handler answers within 2.5 seconds; Slack drops a click at 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
+from slack_bolt.authorization import AuthorizeResult
+from slack_bolt.error import BoltUnhandledRequestError
+from slack_bolt.response import BoltResponse
+from starlette.responses import Response
+from starlette.routing import Route
+
+from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.engine import Engine
+from approvals_bot.people import People
+from approvals_bot.web import slack_views as views
+from approvals_bot.web.afterwards import Afterwards
+from approvals_bot.web.slack_guard import FromSlack, SlackGuard
+from approvals_bot.web.slack_home import SlackHome
+from approvals_bot.web.slack_votes import Link, SlackVotes
+from approvals_bot.web.slack_who import SlackIdentities
+
+ACK_LIMIT = 2.5  # seconds; Slack drops the click at 3
+EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SlackIn:
+    """Everything that answers Slack. Built by `slack_in`; `aclose` at the end."""
+
+    bolt: AsyncApp
+    votes: SlackVotes
+    home: SlackHome
+    identities: SlackIdentities
+    afterwards: Afterwards
+
+    async def aclose(self) -> None:
+        await self.afterwards.aclose()
+
+
+def slack_in(
+    *,
+    engine: Engine,
+    client: SlackClient,
+    slack_people: SlackPeople,
+    people: People,
+    base_url: str,
+    app_id: str | None = None,
+    link: Link | None = None,
+    counted: Callable[[str, str], None] | None = None,
+) -> SlackIn:
+    """The handlers, on one bolt app.
+
+    `client` and `slack_people` are those of the Slack channel. `app_id`: payloads of other apps are refused; None: as
+    Slack tells us. `link(hook_id, address)`: the person's own page, offered when Slack can't open a form. `counted`:
+    told of each verdict, for the metrics.
+    """
+    identities = SlackIdentities(client=client, slack_people=slack_people, people=people, app_id=app_id)
+    afterwards = Afterwards()
+    home = SlackHome(engine=engine, client=client, identities=identities, base_url=base_url)
+    votes = SlackVotes(
+        engine=engine,
+        client=client,
+        identities=identities,
+        link=link,
+        afterwards=afterwards,
+        voted=home.voted,
+        counted=counted,
+    )
+    return SlackIn(_bolt(client, identities, votes, home, afterwards), votes, home, identities, afterwards)
+
+
+def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datetime], engine: Engine) -> list[Route]:
+    """`POST /slack/events`, for HTTP mode. Refused requests get a line in the engine's audit."""
+
+    async def receive(request: FromSlack) -> Response:
+        headers: dict[str, str | Sequence[str]] = dict(request.headers)
+        answer = await slack.bolt.async_dispatch(AsyncBoltRequest(body=request.body, headers=headers))
+        kept = {name: values[0] for name, values in answer.headers.items() if name.lower() == "content-type"}
+        return Response(answer.body, answer.status, kept)
+
+    async def refused(reason: str) -> None:
+        await engine.audit("slack_refused", data={"reason": reason})
+
+    guard = SlackGuard(receive, signing_secret=signing_secret, now=now, refused=refused)
+    return [Route("/slack/events", guard, methods=["POST"], name="slack")]
+
+
+@asynccontextmanager
+async def socket_mode(slack: SlackIn, *, app_token: str, client: SlackClient) -> AsyncIterator[SocketMode]:
+    """Receive over a websocket that we open: no public URL needed. It reconnects by itself, also after a bad start."""
+    handler = AsyncSocketModeHandler(slack.bolt, app_token, web_client=client.web)
+    handler.client.proxy = None  # the environment's proxy is not ours, as for the Web API
+    connecting = asyncio.create_task(_connect(handler))
+    try:
+        yield SocketMode(handler)
+    finally:
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await handler.client.close()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class SocketMode:
+    """The connection, for readiness checks."""
+
+    handler: AsyncSocketModeHandler
+
+    async def is_connected(self) -> bool:
+        return bool(await self.handler.client.is_connected())
+
+
+async def _connect(handler: AsyncSocketModeHandler) -> None:
+    """A wrong app token is never told by the client, which tries for ever; so say at least that it takes long."""
+    pause = 1.0
+    while True:
+        try:
+            await handler.connect_async()  # type: ignore[no-untyped-call]
+            return
+        except Exception as failure:  # noqa: BLE001  # whatever it is, the service goes on without and tries again
+            log.error("Slack's Socket Mode can't be opened: %s. Check [slack] app_token.", type(failure).__name__)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 60.0)
+
+
+# ── the handlers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _bolt(
+    client: SlackClient, identities: SlackIdentities, votes: SlackVotes, home: SlackHome, afterwards: Afterwards
+) -> AsyncApp:
+    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
+        ours = await identities.workspace()
+        return AuthorizeResult(
+            enterprise_id=enterprise_id,
+            team_id=team_id,
+            bot_token=client.web.token,
+            bot_id=ours.bot,
+            bot_user_id=ours.bot_user,
+        )
+
+    bolt = AsyncApp(
+        name="approvals",
+        client=client.web,
+        authorize=authorize,
+        process_before_response=True,  # the answer is the handler's, so nothing is acknowledged that was not done
+        request_verification_enabled=False,  # the guard has verified; this one would ask the machine's clock, not ours
+        raise_error_for_unhandled_request=True,
+    )
+    seen = _Seen()
+
+    @bolt.middleware
+    async def only_ours(body: dict[str, Any], next: Callable[[], Awaitable[Any]]) -> BoltResponse | None:
+        if body.get("type") == "url_verification":
+            await next()
+            return None
+        try:
+            ours = await identities.workspace()
+        except (SlackError, TimeoutError):
+            return BoltResponse(status=503, body="")  # we can't say whose this is; nothing was done
+        if not ours.sent(body):
+            return BoltResponse(status=401, body="")
+        await next()
+        return None
+
+    @bolt.action(re.compile(r"^vote:"))
+    async def pressed(ack: Any, body: dict[str, Any]) -> None:
+        async with asyncio.timeout(ACK_LIMIT):
+            await votes.pressed(body)
+        await ack()
+
+    @bolt.view(views.VOTE_VIEW)
+    async def submitted(ack: Any, body: dict[str, Any]) -> None:
+        async with asyncio.timeout(ACK_LIMIT):
+            answer = await votes.submitted(body)
+        await ack(**(answer or {}))
+
+    @bolt.event("app_home_opened")
+    async def home_opened(ack: Any, body: dict[str, Any], event: dict[str, Any]) -> None:
+        if event.get("tab", "home") == "home" and not seen.before(str(body.get("event_id"))):
+            afterwards.do(home.opened(str(event["user"]), body.get("team_id")))
+        await ack()
+
+    @bolt.error
+    async def failed(error: Exception) -> BoltResponse:
+        if isinstance(error, BoltUnhandledRequestError):
+            return BoltResponse(status=200, body="")  # an event or a link button that needs nothing of us
+        log.error("%s while answering Slack; the click was not acknowledged.", type(error).__qualname__)
+        return BoltResponse(status=503, body="")
+
+    return bolt
+
+
+class _Seen:
+    """Event ids of late: Slack sends an event again when the first answer was slow."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def before(self, event_id: str) -> bool:
+        if event_id in self._ids:
+            return True
+        self._ids[event_id] = None
+        while len(self._ids) > EVENTS_REMEMBERED:
+            self._ids.popitem(last=False)
+        return False

@@ -1,0 +1,202 @@
+"""The gate in front of everything from Slack: only what Slack signed, once, gets through.
+
+The signature is checked on the raw bytes before anything is parsed. Whatever is wrong (no signature, a forged, stale or
+repeated one, a body that is no payload, a header twice) is a 401 without details; nothing a stranger sends is a 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+from slack_sdk.signature import Clock, SignatureVerifier
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+BODY_LIMIT = 1 << 20  # bytes; Slack's own largest payload, a view, is 250 kB
+BODY_TIME = 5.0  # seconds for the whole body; Slack sends it at once
+WINDOW = timedelta(minutes=5)  # how old or early a signature may be, as Slack says
+SEEN_LIMIT = 100_000  # signatures remembered; they are forgotten after twice the window
+AUDITED_PER_MINUTE = 60  # refused requests that get a line in the audit; anybody can send them
+
+SIGNATURE = re.compile(r"v0=[0-9a-f]{64}")
+TIMESTAMP = re.compile(r"[0-9]{1,12}")
+ONCE = ("x-slack-signature", "x-slack-request-timestamp", "content-type", "content-length", "content-encoding")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FromSlack:
+    """A request that Slack signed: the raw body, what it says, and the headers that may be passed on."""
+
+    body: str
+    payload: Mapping[str, Any]
+    headers: Mapping[str, str]
+
+
+class RefusedRequestError(Exception):
+    """Not from Slack, or not fit. The reason is for the audit, never for the sender."""
+
+    def __init__(self, reason: str, status: int = 401) -> None:
+        self.reason = reason
+        self.status = status
+        super().__init__(reason)
+
+
+Receiver = Callable[[FromSlack], Awaitable[Response]]
+Witness = Callable[[str], Awaitable[None]]
+
+
+class SlackGuard:
+    """An ASGI endpoint that hands verified requests to `receiver`.
+
+    `refused` is told of each request that was turned away, by its reason, for the audit.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        *,
+        signing_secret: str,
+        now: Callable[[], datetime],
+        refused: Witness | None = None,
+    ) -> None:
+        self._receiver = receiver
+        self._now = now
+        self._refused = refused
+        self._verifier = SignatureVerifier(signing_secret, clock=_Clock(now))
+        self._seen: OrderedDict[str, datetime] = OrderedDict()
+        self._audited: tuple[datetime, int] = (now(), 0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        signature = ""
+        try:
+            body = await _body(receive)
+            headers = _headers(scope)
+            signature = self._verify(headers, body)
+            request = FromSlack(body.decode(), _payload(headers, body), _passed_on(headers))
+        except RefusedRequestError as refusal:
+            await self._turn_away(refusal, scope, receive, send)
+            return
+        except Exception as error:  # noqa: BLE001  # whatever a stranger's bytes provoke is the stranger's fault
+            reason = RefusedRequestError(f"malformed: {type(error).__name__}")
+            await self._turn_away(reason, scope, receive, send)
+            return
+        response = await self._answer(request, signature)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: FromSlack, signature: str) -> Response:
+        try:
+            response = await self._receiver(request)
+        except BaseException:
+            self._seen.pop(signature, None)  # nothing came of it, so the same request may come again
+            raise
+        if response.status_code >= 500:
+            self._seen.pop(signature, None)
+        elif response.status_code == 401:
+            await self._witness("wrong workspace or app")
+        return response
+
+    def _verify(self, headers: Mapping[str, str], body: bytes) -> str:
+        """Slack's own check, after ours has made sure that it can't stumble. Returns the signature, now used up."""
+        timestamp = headers.get("x-slack-request-timestamp", "")
+        signature = headers.get("x-slack-signature", "")
+        if not TIMESTAMP.fullmatch(timestamp) or not SIGNATURE.fullmatch(signature):
+            raise RefusedRequestError("no signature")
+        if not self._verifier.is_valid(body, timestamp, signature):
+            raise RefusedRequestError("bad or stale signature")
+        now = self._now()
+        while self._seen and (len(self._seen) > SEEN_LIMIT or now - next(iter(self._seen.values())) > WINDOW * 2):
+            self._seen.popitem(last=False)
+        if signature in self._seen:
+            raise RefusedRequestError("replayed")
+        self._seen[signature] = now
+        return signature
+
+    async def _turn_away(self, refusal: RefusedRequestError, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._witness(refusal.reason)
+        answer = PlainTextResponse("Not accepted.\n", refusal.status)
+        await answer(scope, receive, send)
+
+    async def _witness(self, reason: str) -> None:
+        log.info("A request to /slack/events was turned away: %s", reason)
+        minute, count = self._audited
+        if self._now() - minute > timedelta(minutes=1):
+            minute, count = self._now(), 0
+        self._audited = (minute, count + 1)
+        if self._refused is not None and count < AUDITED_PER_MINUTE:
+            try:
+                await self._refused(reason)
+            except Exception:  # noqa: BLE001  # the request is refused all the same
+                log.warning("The refusal could not be written to the audit.")
+
+
+async def _body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async with asyncio.timeout(BODY_TIME):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RefusedRequestError("gone before the body was complete")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > BODY_LIMIT:
+                raise RefusedRequestError("body too large", 413)
+            parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name = raw_name.decode("latin-1").lower()
+        if name in headers and name in ONCE:
+            raise RefusedRequestError("a header came twice")
+        headers[name] = raw_value.decode("latin-1")
+    if headers.get("content-encoding", "identity") != "identity":
+        raise RefusedRequestError("compressed")
+    return headers
+
+
+def _payload(headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:
+    """What the body says: JSON (events), a form with a `payload` of JSON (interactions), or a plain form (commands)."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    text = body.decode("utf-8")
+    if kind == "application/json":
+        said = json.loads(text)
+    elif kind == "application/x-www-form-urlencoded":
+        form = parse_qs(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=200)
+        if any(len(values) > 1 for values in form.values()):
+            raise RefusedRequestError("a form field came twice")
+        said = json.loads(form["payload"][0]) if "payload" in form else {name: one[0] for name, one in form.items()}
+    else:
+        raise RefusedRequestError("neither JSON nor a form")
+    if not isinstance(said, dict):
+        raise RefusedRequestError("not a payload")
+    return said
+
+
+def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """bolt's own `x-slack-bolt-*` headers steer its dispatch and are not signed, so they must not come from outside."""
+    return {name: value for name, value in headers.items() if not name.startswith("x-slack-bolt-")}
+
+
+class _Clock(Clock):
+    """The service's clock as slack_sdk asks for it."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        return self._now().timestamp()

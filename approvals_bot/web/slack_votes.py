@@ -1,0 +1,239 @@
+"""Votes from Slack: a button, or a modal that was submitted, becomes a vote; the verdict is told to that person alone.
+
+What a click needs of the store happens before it is acknowledged. Telling the person happens after, because Slack's own
+API may be slow or down while clicks still count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, cast, get_args
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.request import RequestView
+from approvals_bot.channels import Card, CardChoice, ChoiceName
+from approvals_bot.channels.slack.blocks import digest_seen, escape
+from approvals_bot.channels.slack.client import LaterError, SlackClient, SlackError
+from approvals_bot.engine import Engine
+from approvals_bot.web import slack_views as views
+from approvals_bot.web import votes
+from approvals_bot.web.afterwards import Afterwards
+from approvals_bot.web.slack_who import Identified, SlackIdentities, Unidentified, team_of
+from approvals_bot.web.votes import Verdict, Vote
+
+VERDICT_LIMIT = 1.5  # seconds that a click waits for its verdict, of the 2.5 that all of it may take
+OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the click
+
+NOT_OPENED = (
+    "Slack could not open the form just now. Nothing was changed. Press again, or use the request's page: {page}"
+)
+GONE = "This button is not one of ours any more. Nothing was changed."
+
+log = logging.getLogger(__name__)
+
+Link = Callable[[str, str], str | Awaitable[str]]
+"""`link(hook_id, address)`: this person's own page of the request, "" if she has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where somebody pressed: what it takes to tell her something there that only she sees."""
+
+    user: str
+    channel: str = ""
+    thread: str | None = None
+    response_url: str = ""
+
+    @classmethod
+    def of(cls, payload: Mapping[str, Any]) -> Place:
+        container = payload.get("container") or {}
+        channel = (payload.get("channel") or {}).get("id") or container.get("channel_id") or ""
+        return cls(
+            str((payload.get("user") or {}).get("id") or ""),
+            str(channel),
+            container.get("thread_ts"),
+            str(payload.get("response_url") or ""),
+        )
+
+
+class SlackVotes:
+    """Takes clicks and submitted modals. Every method returns within about two seconds."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        client: SlackClient,
+        identities: SlackIdentities,
+        link: Link | None = None,
+        afterwards: Afterwards,
+        voted: Callable[[str], Coroutine[Any, Any, None]] | None = None,
+        counted: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """`voted(user)` is called after a vote of that Slack user; `counted(verdict, via)` is for the metrics."""
+        self._engine = engine
+        self._client = client
+        self._identities = identities
+        self._link = link
+        self._voted = voted
+        self._counted = counted
+        self._afterwards = afterwards
+
+    async def pressed(self, payload: Mapping[str, Any]) -> None:
+        """A button of a card: count the vote, or open the modal that it needs."""
+        place = Place.of(payload)
+        action = payload["actions"][0]
+        choice = str(action.get("action_id", "")).removeprefix("vote:")
+        hook_id = str(action.get("value") or "")
+        who = await self._identities.who(place.user, team_of(payload))
+        if isinstance(who, Unidentified):
+            await self._refuse(who, hook_id, choice)
+            self._tell(place, who.text)
+            return
+        if choice not in get_args(ChoiceName):
+            self._tell(place, GONE)
+            return
+        digest = digest_seen(str(action.get("block_id") or ""))
+        card, offered = await self._offered(hook_id, who.address, choice)
+        if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
+            opened = views.Opened(hook_id, choice, digest, place.channel)
+            await self._open(payload, place, who, views.vote_modal(card, offered, opened), card)
+            return
+        verdict = await self._cast(hook_id, Vote(who.address, cast(ChoiceName, choice), "slack", digest=digest))
+        self._tell(place, verdict.text)
+        self._news(who.user)
+
+    async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A submitted modal. Returns Slack's `response_action`, or None to close the modal."""
+        view = payload["view"]
+        place = Place(str((payload.get("user") or {}).get("id") or ""))
+        try:
+            opened = views.Opened.load(str(view.get("private_metadata") or ""))
+        except (ValueError, KeyError, TypeError):
+            return _say(GONE)
+        who = await self._identities.who(place.user, team_of(payload))
+        if isinstance(who, Unidentified):
+            await self._refuse(who, opened.hook_id, opened.choice)
+            return _say(who.text)
+        if opened.choice not in get_args(ChoiceName):
+            return _say(GONE)
+        choice = cast(ChoiceName, opened.choice)
+        values = (view.get("state") or {}).get("values") or {}
+        _, offered = await self._offered(opened.hook_id, who.address, choice)
+        asks = offered.asks if offered is not None else ()
+        comment, answers = views.filled_in(values, asks)
+        if choice == "edit":  # what is edited are fields; what is answered besides, answers
+            fields, answers = answers, {}
+        else:
+            fields = {}
+        vote = Vote(who.address, choice, "slack", comment, answers, fields, opened.digest)
+        verdict = await self._cast(opened.hook_id, vote)
+        self._news(who.user)
+        if verdict.verdict == "invalid":
+            errors = views.complaint(verdict.text, values, asks)
+            return {"response_action": "errors", "errors": errors} if errors else _say(verdict.text)
+        if not verdict.changed:
+            return _say(verdict.text)
+        if not opened.channel:
+            return _say(verdict.text)
+        self._tell(Place(place.user, opened.channel), verdict.text)
+        return None
+
+    # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _cast(self, hook_id: str, vote: Vote) -> Verdict:
+        verdict = await votes.cast(self._engine, hook_id, vote, timeout=VERDICT_LIMIT)
+        if self._counted is not None:
+            self._counted(verdict.verdict, "slack")
+        return verdict
+
+    async def _offered(self, hook_id: str, address: str, choice: str) -> tuple[Card | None, CardChoice | None]:
+        """The request as this person sees it now, and the choice if she has it. Who may not is told so by the rules."""
+        hook = await self._engine.find_hook(hook_id)
+        record = await self._engine.record(hook.run_id) if hook is not None and hook.is_live else None
+        if record is None or record.view is None:
+            return None, None
+        card = card_of(RequestView.model_validate(record.view), address, self._engine.now())
+        return card, next((one for one in card.choices if one.choice == choice), None)
+
+    async def _refuse(self, who: Unidentified, hook_id: str, choice: str) -> None:
+        hook = await self._engine.find_hook(hook_id)
+        await self._engine.audit(
+            "act_refused",
+            who=f"slack:{who.user}",
+            run_id=hook.run_id if hook is not None else None,
+            data={"kind": "vote", "choice": choice, "via": "slack", "verdict": who.verdict},
+        )
+
+    # ── telling ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _open(
+        self, payload: Mapping[str, Any], place: Place, who: Identified, view: dict[str, Any], card: Card
+    ) -> None:
+        try:
+            async with asyncio.timeout(OPEN_LIMIT):
+                await self._client.ask("views.open", trigger_id=str(payload.get("trigger_id") or ""), view=view)
+        except (SlackError, TimeoutError) as failure:
+            log.warning("A modal could not be opened: %s", failure if isinstance(failure, SlackError) else "time-out")
+            page = await self._page(card, who.address)
+            self._tell(place, NOT_OPENED.format(page=page) if page else NOT_OPENED.partition(", or")[0] + ".")
+
+    async def _page(self, card: Card, address: str) -> str:
+        if self._link is None:
+            return card.url
+        link = self._link(card.hook_id, address)
+        return await link if isawaitable(link) else link
+
+    def _tell(self, place: Place, text: str) -> None:
+        self._afterwards.do(self._tell_now(place, text))
+
+    def _news(self, user: str) -> None:
+        if self._voted is not None:
+            self._afterwards.do(self._voted(user))
+
+    async def _tell_now(self, place: Place, text: str) -> None:
+        """An ephemeral message. It carries news only: whoever misses it finds the same on the card."""
+        try:
+            if place.response_url and self._is_slacks(place.response_url):
+                await self._respond(place.response_url, text)
+            elif place.channel:
+                await self._client.ask(
+                    "chat.postEphemeral",
+                    conversation=place.channel,
+                    channel=place.channel,
+                    user=place.user,
+                    thread_ts=place.thread,
+                    text=escape(text),
+                )
+        except SlackError as failure:
+            log.warning("Somebody could not be told what became of a click: %s", failure)
+
+    async def _respond(self, url: str, text: str) -> None:
+        session = self._client.web.session
+        assert session is not None, "the client was built with a session"
+        answer = {"response_type": "ephemeral", "replace_original": False, "text": escape(text)}
+        try:
+            async with session.post(url, json=answer, allow_redirects=False) as response:
+                if response.status >= 400:
+                    log.warning("Somebody could not be told what became of a click: HTTP %d", response.status)
+        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+            raise LaterError("response_url", type(failure).__name__) from None
+
+    def _is_slacks(self, url: str) -> bool:
+        """Only Slack's own host, or that of the configured API, is ever posted to."""
+        given, api = urlsplit(url), urlsplit(self._client.web.base_url)
+        if (given.scheme, given.netloc) == (api.scheme, api.netloc):
+            return True
+        host = given.hostname or ""
+        return given.scheme == "https" and (host == "hooks.slack.com" or host == "hooks.slack-gov.com")
+
+
+def _say(text: str) -> dict[str, Any]:
+    return {"response_action": "update", "view": views.said_modal(text)}
