@@ -24,11 +24,14 @@ from approvals_bot.web.limits import LINK_BODY, whole
 from approvals_bot.web.links import Link, Links, decides_the_same, is_same_site
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.render import Pages
+from approvals_bot.web.results import result
 
 MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approver
 
 STALE = "This page was open for a long time, so nothing was changed. Have another look, then press again."
-NOT_OURS = "This did not come from the request's own page, so nothing was changed. Look at the request, then press again."
+NOT_OURS = (
+    "This did not come from the request's own page, so nothing was changed. Look at the request, then press again."
+)
 NO_CHOICE = "No choice came with this form, so nothing was changed. Press one of the buttons."
 
 GONE = ("expired", "withdrawn")
@@ -59,7 +62,7 @@ class Decisions:
         link = await self._links.open(request.path_params["signed"])
         if link is None:
             return self._not_found()
-        said = self._links.said(link, request.query_params.get("said", ""))
+        said = result(link.view, link.address, request.query_params.get("done", ""), votes.RECEIVED)
         status = 410 if link.view.state in GONE else 200
         return self._page(link, status, said=said or "", chosen=said is not None)
 
@@ -80,7 +83,7 @@ class Decisions:
         verdict = await votes.cast(self._engine, link.hook.hook_id, vote)
         self._metrics.voted(verdict.verdict, "email")
         if verdict.changed:
-            return RedirectResponse(self._links.remember(link, verdict.verdict, verdict.text), 303)
+            return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
         return await self._answer(link, choice, verdict, form)
 
     def _refuse(self, request: Request, link: Link, form: Mapping[str, str]) -> Response | None:
@@ -98,7 +101,9 @@ class Decisions:
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form)
         return None
 
-    async def _answer(self, link: Link, choice: ChoiceName, verdict: votes.Verdict, form: Mapping[str, str]) -> Response:
+    async def _answer(
+        self, link: Link, choice: ChoiceName, verdict: votes.Verdict, form: Mapping[str, str]
+    ) -> Response:
         """The page for a choice that changed nothing, with the request as it stands after it."""
         link = await self._links.open(link.signed) or link
         status = votes.STATUS[verdict.verdict]

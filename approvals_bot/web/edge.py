@@ -30,11 +30,9 @@ Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 
 class Edge:
-    """Wraps the whole app. `template_of` names the route that took a request; `answer` says what an error is told as."""
+    """Wraps the whole app. `template_of`: which route took a request. `answer`: what the caller is told of an error."""
 
-    def __init__(
-        self, app: ASGIApp, *, template_of: Callable[[Scope], str], answer: Answer, metrics: Metrics
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, template_of: Callable[[Scope], str], answer: Answer, metrics: Metrics) -> None:
         self._app = app
         self._template_of = template_of
         self._answer = answer
@@ -56,7 +54,7 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_safely)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the edge of a request: nothing gets past it unsaid
             if problem_of(error) is None:
                 _log_error(error, self._template_of(scope))
             if status:

@@ -35,9 +35,7 @@ class Hooks:
         if hook.is_webhook:
             # a webhook is called at its own URL, as a request that its workflow may answer
             raise HookNotFoundError(hook.token)
-        resumed = await self._engine.resume_hook(
-            hook.token, payload, resume_id=request.headers.get("idempotency-key")
-        )
+        resumed = await self._engine.resume_hook(hook.token, payload, resume_id=request.headers.get("idempotency-key"))
         return JSONResponse(_hook_json(resumed))
 
 

@@ -20,10 +20,8 @@ from approvals_bot.tokens import Tokens
 
 DECISION = "decision.v1"
 FORM = "form.v1"
-SAID = "said.v1"
 
 FORM_TIME = timedelta(minutes=30)  # how long a shown page may be thought about before it must be looked at again
-SAID_TIME = timedelta(minutes=10)  # how long a verdict stays on the page that it led to; after that the card is enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +76,15 @@ class Links:
         return payload is not None and link.binding.items() <= payload.items()
 
     def is_fresh(self, form_token: str) -> bool:
-        return self._is_younger(self._read(FORM, form_token), FORM_TIME)
-
-    def remember(self, link: Link, verdict: str, text: str) -> str:
-        """Where the page is that shows this verdict; safe to reload."""
-        said = self._tokens.sign(SAID, link.binding | {"t": self._now().timestamp(), "v": verdict, "s": text})
-        return f"{link.path}?said={said}"
-
-    def said(self, link: Link, token: str) -> str | None:
-        """The sentence that a vote over this link led to, while it is news."""
-        payload = self._read(SAID, token)
-        if payload is None or not link.binding.items() <= payload.items() or not self._is_younger(payload, SAID_TIME):
-            return None
-        return str(payload["s"])
+        """Whether this form was shown lately."""
+        payload = self._read(FORM, form_token)
+        return payload is not None and self._now().timestamp() - float(payload["t"]) <= FORM_TIME.total_seconds()
 
     def _read(self, purpose: str, token: str) -> dict[str, Any] | None:
         try:
             return self._tokens.read(purpose, token)
         except InvalidTokenError:
             return None
-
-    def _is_younger(self, payload: dict[str, Any] | None, age: timedelta) -> bool:
-        return payload is not None and self._now().timestamp() - float(payload["t"]) <= age.total_seconds()
 
 
 def is_same_site(headers: Any, base_url: str) -> bool:

@@ -21,6 +21,7 @@ from approvals_bot.web.runs import Status
 from approvals_bot.web.story import tell
 from approvals_bot.web.timeline import draw
 
+STATUSES: tuple[Status, ...] = get_args(Status)
 NAV = (("/runs", "Runs"), ("/inbox", "Inbox"))
 
 
@@ -47,17 +48,15 @@ class PeoplePages:
         """The runs, newest first, by status if asked."""
         if not self._open:
             return self._closed()
-        status = request.query_params.get("status")
-        page = await self._engine.records(
-            status=status if status in get_args(Status) else None, cursor=request.query_params.get("cursor")
-        )
+        status = next((word for word in STATUSES if word == request.query_params.get("status")), None)
+        page = await self._engine.records(status=status, cursor=request.query_params.get("cursor"))
         return self._page(
             "runs.html",
             "/runs",
             rows=[self._row(record) for record in page.records],
             cursor=page.cursor,
-            status=status,
-            statuses=get_args(Status),
+            chosen=status,
+            statuses=STATUSES,
         )
 
     async def run(self, request: Request) -> Response:

@@ -55,9 +55,7 @@ class Problem(ApprovalsBotError):
         }
         if self.errors:
             body["errors"] = self.errors
-        return JSONResponse(
-            body | self.more, self.status, headers=self.headers, media_type="application/problem+json"
-        )
+        return JSONResponse(body | self.more, self.status, headers=self.headers, media_type="application/problem+json")
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -89,7 +87,5 @@ def problem_of(error: Exception) -> Problem | None:
         case LimitExceededError():
             return Problem(413, "Too large", str(error))
         case StoreUnavailableError():
-            return Problem(
-                503, "Store unavailable", "Nothing was saved. Try again in a moment.", headers=RETRY_SOON
-            )
+            return Problem(503, "Store unavailable", "Nothing was saved. Try again in a moment.", headers=RETRY_SOON)
     return None

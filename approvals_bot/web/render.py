@@ -28,7 +28,11 @@ class Pages:
         )
         self._templates.globals.update(phrases=phrases, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="")
         self._templates.filters.update(
-            moment=phrases.moment, iso=datetime.isoformat, until=self._until, ago=self._ago, span=span_words,
+            moment=phrases.moment,
+            iso=datetime.isoformat,
+            until=self._until,
+            ago=self._ago,
+            span=span_words,
             short_digest=short_digest,
             clock=clock_words,
             pretty=pretty,

@@ -58,6 +58,7 @@ def build(
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
     people need no session; only for a service that listens on this machine alone.
     """
+    base_url = base_url.rstrip("/")
     metrics = metrics or Metrics()
     pages = Pages(now=now)
     runs = Runs(
@@ -66,13 +67,11 @@ def build(
         people=people,
         keys=api_keys,
         metrics=metrics,
-        base_url=base_url.rstrip("/"),
+        base_url=base_url,
     )
     hooks = Hooks(engine=engine, keys=api_keys)
-    webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages)
-    decisions = Decisions(
-        engine=engine, tokens=tokens, pages=pages, metrics=metrics, base_url=base_url, now=now
-    )
+    webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)
+    decisions = Decisions(engine=engine, tokens=tokens, pages=pages, metrics=metrics, base_url=base_url, now=now)
     people_pages = PeoplePages(engine=engine, pages=pages, now=now, open_pages=open_pages)
     health = Health(engine=engine, metrics=metrics)
     openapi = OpenApi(base_url=base_url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Field, JsonValue
 from starlette.requests import Request
@@ -38,7 +38,7 @@ class NewRun(Strict):
     """`POST /api/runs`."""
 
     workflow: Annotated[str, Field(min_length=1, max_length=200)]
-    input: dict[str, JsonValue] = {}
+    input: dict[str, JsonValue] = Field(default_factory=dict)
     requester: Address | None = None
     on_behalf_of: Address | None = None
 
@@ -63,8 +63,8 @@ class Ballot(Strict):
     by: Address
     choice: ChoiceName
     comment: Comment = ""
-    answers: dict[str, JsonValue] = {}
-    fields: dict[str, JsonValue] = {}
+    answers: dict[str, JsonValue] = Field(default_factory=dict)
+    fields: dict[str, JsonValue] = Field(default_factory=dict)
     digest: str | None = None
 
 
@@ -115,13 +115,17 @@ class Runs:
         """The runs that match every filter, newest first, a page at a time."""
         caller(request, self._keys)
         asked = _query(request, "workflow", "status", "waiting_for", "cursor", "limit")
-        page = await self._engine.records(
-            workflow=_one_of("workflow", asked.get("workflow"), self._workflows.names()),
-            status=_one_of("status", asked.get("status"), get_args(Status)),
-            waiting_for=_address("waiting_for", asked.get("waiting_for")),
-            cursor=asked.get("cursor"),
-            limit=int(_number("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE)),
-        )
+        status = _one_of("status", asked.get("status"), get_args(Status))
+        try:
+            page = await self._engine.records(
+                workflow=_one_of("workflow", asked.get("workflow"), self._workflows.names()),
+                status=cast(Status | None, status),
+                waiting_for=_address("waiting_for", asked.get("waiting_for")),
+                cursor=asked.get("cursor"),
+                limit=int(_number("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE)),
+            )
+        except ValueError:
+            raise _bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
         return JSONResponse({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
 
     async def show(self, request: Request) -> Response:
@@ -129,8 +133,8 @@ class Runs:
         caller(request, self._keys)
         wait = min(_number("wait", _query(request, "wait").get("wait", "0"), 0, 3600), LONGEST_WAIT)
         record = await self._record(request)
-        if wait and record.ended_at is None:
-            record = await self._engine.get_run(record.id).wait(wait)
+        if wait and not record.has_ended:
+            record = await self._engine.wait(record.id, wait)
         return JSONResponse(run_json(record))
 
     async def events(self, request: Request) -> Response:
@@ -151,10 +155,10 @@ class Runs:
         key = caller(request, self._keys)
         asked = fit(Cancellation, await json_object(request, API_BODY))
         record = await self._record(request)
-        if record.ended_at is not None:
+        if record.has_ended:
             raise Problem(409, "Run has ended", f"The run has already ended ({record.status}); nothing was changed.")
         if record.view is None:
-            await self._engine.get_run(record.id).cancel(reason=asked.reason or None)
+            await self._engine.cancel(record.id, asked.reason or None)
             return JSONResponse({"run_id": record.id}, 202)
         verdict = await votes.withdraw(
             self._engine,
@@ -228,10 +232,6 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "created_at": record.created_at.isoformat(),
         "ended_at": record.ended_at.isoformat() if record.ended_at else None,
         "stalled": record.stalled,
-        "waits_on": [
-            {"hook_id": hook.hook_id, "is_webhook": hook.is_webhook, "created_at": hook.created_at.isoformat()}
-            for hook in record.open_hooks
-        ],
         "request": api_request(RequestView.model_validate(record.view)) if record.view is not None else None,
     }
 

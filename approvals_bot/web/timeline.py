@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from approvals_bot.web.story import Stretch
 
@@ -65,10 +66,7 @@ def draw(stretches: tuple[Stretch, ...], *, start: datetime, end: datetime) -> D
 def _places(moments: set[datetime]) -> dict[datetime, float]:
     """An x for each moment: in order, and further apart the more time lies between."""
     ordered = sorted(moments)
-    gaps = [0.0] + [
-        1 + math.log10(1 + (later - earlier).total_seconds() * 10)
-        for earlier, later in zip(ordered, ordered[1:], strict=False)
-    ]
+    gaps = [0.0] + [1 + math.log10(1 + (later - earlier).total_seconds() * 10) for earlier, later in pairwise(ordered)]
     room, whole, x = WIDTH - LABELS - 6, sum(gaps) or 1.0, 0.0
     places: dict[datetime, float] = {}
     for moment, gap in zip(ordered, gaps, strict=True):

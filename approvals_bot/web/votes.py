@@ -130,4 +130,3 @@ async def _too_late(engine: Engine, hook: HookInfo, message: dict[str, Any]) -> 
         },
     )
     return Verdict(verdict, text, changed=False)
-

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.errors import HookNotFoundError, InvalidTokenError
 from approvals_bot.tokens import Tokens
@@ -25,10 +26,11 @@ ANSWER_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by the
 class Webhooks:
     """`/webhooks/{signed}`. Every bad URL is one and the same 404: forged, unknown, over, or no webhook at all."""
 
-    def __init__(self, *, engine: Engine, tokens: Tokens, pages: Pages) -> None:
+    def __init__(self, *, engine: Engine, tokens: Tokens, pages: Pages, base_url: str) -> None:
         self._engine = engine
         self._tokens = tokens
         self._pages = pages
+        self._base_url = base_url
 
     async def show(self, request: Request) -> Response:
         await self._hook(request)
@@ -41,9 +43,19 @@ class Webhooks:
         if "json" in request.headers.get("content-type", ""):
             parse(await read.body())
         try:
-            return await self._engine.resume_webhook(hook.token, read, timeout=ANSWER_LIMIT)
+            return await self._engine.resume_webhook(hook.token, await self._as_call(hook, read), timeout=ANSWER_LIMIT)
         except HookNotFoundError:
             raise _not_found() from None
+
+    async def _as_call(self, hook: HookInfo, request: Request) -> WebhookRequest:
+        """The call as the run's log keeps it. Its URL names the hook: the real one is a key, and stays out of the log."""
+        query = f"?{request.url.query}" if request.url.query else ""
+        return WebhookRequest(
+            request.method,
+            f"{self._base_url}/webhooks/{hook.hook_id}{query}",
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
+            await request.body(),
+        )
 
     async def _hook(self, request: Request) -> HookInfo:
         payload = self._read(request.path_params["signed"])

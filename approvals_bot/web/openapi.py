@@ -1,0 +1,362 @@
+"""The API as an OpenAPI 3.1 document: what a program may send, and every answer it may get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from approvals_bot.channels import State
+from approvals_bot.web.runs import Ballot, Cancellation, Edit, NewRun, Status
+
+PROBLEMS = {
+    "400": "The body can't be read: no JSON, a key twice, nested too deep, or text that can't be stored.",
+    "401": "No key, or not one of this service's.",
+    "403": "The key, or the person, may not do this.",
+    "404": "There is nothing of this name here.",
+    "408": "The body did not arrive in time.",
+    "409": "It conflicts with what is already so; nothing was changed.",
+    "413": "The body is too large.",
+    "415": "The body is compressed.",
+    "422": "The body can be read, and some values don't fit.",
+    "503": "The store, or a source of groups, can't be reached. Nothing was saved.",
+}
+
+
+class OpenApi:
+    """`/openapi.json`."""
+
+    def __init__(self, *, base_url: str) -> None:
+        self._document = document(base_url)
+
+    async def show(self, request: Request) -> Response:
+        return JSONResponse(self._document)
+
+
+def document(base_url: str) -> dict[str, Any]:
+    """The whole document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Approvals Bot",
+            "version": "1",
+            "summary": "Ask people for decisions, and wait for the answer for minutes or weeks.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": base_url}],
+        "security": [{"key": []}],
+        "tags": [
+            {"name": "runs", "description": "Runs of workflows; a request is a run of an approval."},
+            {"name": "hooks", "description": "Where a run waits for a payload from outside."},
+            {"name": "service", "description": "The service itself."},
+        ],
+        "paths": {
+            "/api/runs": {"get": _list_runs(), "post": _start_run()},
+            "/api/runs/{id}": {"parameters": [RUN], "get": _show_run()},
+            "/api/runs/{id}/events": {"parameters": [RUN], "get": _events()},
+            "/api/runs/{id}/cancellation": {"parameters": [RUN], "post": _cancel()},
+            "/api/runs/{id}/fields": {"parameters": [RUN], "patch": _edit()},
+            "/api/runs/{id}/votes": {"parameters": [RUN], "post": _vote()},
+            "/api/hooks/{token}": {"parameters": [TOKEN], "get": _show_hook(), "post": _resume()},
+            "/webhooks/{signed}": {"parameters": [SIGNED]} | _webhook(),
+            "/openapi.json": {"get": _plain("openapi", "This document", {"type": "object"}, ())},
+            "/healthz": {"get": _plain("alive", "Whether the process answers", {"type": "object"}, ())},
+            "/readyz": {"get": _plain("ready", "Whether the store takes writes", {"type": "object"}, ("503",))},
+            "/metrics": {"get": _metrics()},
+        },
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A key of [api_keys]."}},
+            "schemas": {
+                "NewRun": _schema(NewRun),
+                "Cancellation": _schema(Cancellation),
+                "Edit": _schema(Edit),
+                "Vote": _schema(Ballot),
+                **SCHEMAS,
+            },
+        },
+    }
+
+
+# ── operations ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _start_run() -> dict[str, Any]:
+    started = _answer("The run", "StartedRun", {"Location": "Where the run is."})
+    return {
+        "operationId": "startRun",
+        "tags": ["runs"],
+        "summary": "Start a run, or open a request",
+        "parameters": [KEY],
+        "requestBody": _body("NewRun"),
+        "responses": {
+            "202": started,
+            "200": started | {"description": "The run that the same key started before"},
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+        },
+    }
+
+
+def _list_runs() -> dict[str, Any]:
+    return {
+        "operationId": "listRuns",
+        "tags": ["runs"],
+        "summary": "Find runs, newest first",
+        "parameters": [
+            _query("workflow", {"type": "string"}, "Of this workflow."),
+            _query("status", _ref("Status"), "With this status."),
+            _query("waiting_for", {"type": "string"}, "Requests that wait for this person's address."),
+            _query("cursor", {"type": "string"}, "Where the page before ended."),
+            _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Runs per page."),
+        ],
+        "responses": {"200": _answer("A page of runs", "RunPage"), **_problems("401", "422", "503")},
+    }
+
+
+def _show_run() -> dict[str, Any]:
+    wait = _query(
+        "wait", {"type": "number", "minimum": 0, "maximum": 3600}, "Seconds to wait for its end (60 at most)."
+    )
+    return {
+        "operationId": "getRun",
+        "tags": ["runs"],
+        "summary": "Look at a run, or wait for its end",
+        "parameters": [wait],
+        "responses": {"200": _answer("The run", "Run"), **_problems("401", "404", "422", "503")},
+    }
+
+
+def _events() -> dict[str, Any]:
+    return {
+        "operationId": "listEvents",
+        "tags": ["runs"],
+        "summary": "Read a run's log",
+        "responses": {"200": _answer("The log, without tokens and links", "Events"), **_problems("401", "404", "503")},
+    }
+
+
+def _cancel() -> dict[str, Any]:
+    return {
+        "operationId": "cancelRun",
+        "tags": ["runs"],
+        "summary": "Cancel a run, or withdraw a request",
+        "requestBody": _body("Cancellation"),
+        "responses": {
+            "202": {"description": "It is cancelled", "content": _json({"type": "object"})},
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+        },
+    }
+
+
+def _edit() -> dict[str, Any]:
+    return {
+        "operationId": "editFields",
+        "tags": ["runs"],
+        "summary": "Change fields of an open request",
+        "requestBody": _body("Edit"),
+        "responses": {
+            "200": _answer("What became of it", "Verdict"),
+            "202": _answer("Saved, and being applied", "Verdict"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+        },
+    }
+
+
+def _vote() -> dict[str, Any]:
+    return {
+        "operationId": "vote",
+        "tags": ["runs"],
+        "summary": "Pass on what a person chose",
+        "requestBody": _body("Vote"),
+        "responses": {
+            "201": _answer("The vote counts", "Verdict"),
+            "200": _answer("It counted before", "Verdict"),
+            "202": _answer("Saved, and being counted", "Verdict"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+        },
+    }
+
+
+def _show_hook() -> dict[str, Any]:
+    return {
+        "operationId": "getHook",
+        "tags": ["hooks"],
+        "summary": "Look at a live hook",
+        "responses": {"200": _answer("The hook", "Hook"), **_problems("401", "404", "503")},
+    }
+
+
+def _resume() -> dict[str, Any]:
+    return {
+        "operationId": "resumeHook",
+        "tags": ["hooks"],
+        "summary": "Resume a run with a payload",
+        "parameters": [KEY],
+        "requestBody": {"required": True, "content": _json({"description": "The payload: any JSON."})},
+        "responses": {
+            "200": _answer("The hook that was resumed", "Hook"),
+            **_problems("400", "401", "404", "408", "413", "415", "422", "503"),
+        },
+    }
+
+
+def _webhook() -> dict[str, Any]:
+    page = {"description": "A page that says what this address is for", "content": {"text/html": {}}}
+    show = {
+        "operationId": "showWebhook",
+        "tags": ["hooks"],
+        "security": [],
+        "summary": "Look; this never resumes",
+        "responses": {"200": page, **_problems("404", "503")},
+    }
+    answers = {"default": {"description": "As the workflow answers; 202 when it says nothing, 504 when it is late"}}
+    return {"get": show} | {
+        method: {
+            "operationId": f"{method}Webhook",
+            "tags": ["hooks"],
+            "security": [],
+            "summary": "Resume the run that gave this URL",
+            "requestBody": {"content": {"*/*": {}}},
+            "responses": answers | _problems("400", "404", "408", "413", "415", "503"),
+        }
+        for method in ("post", "put", "patch", "delete")
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    operation = _plain("metrics", "Counters for Prometheus", {"type": "string"}, ())
+    operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return operation
+
+
+def _plain(name: str, summary: str, schema: dict[str, Any], problems: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "tags": ["service"],
+        "security": [],
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": _json(schema)}, **_problems(*problems)},
+    }
+
+
+# ── parts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _body(name: str) -> dict[str, Any]:
+    return {"required": True, "content": _json(_ref(name))}
+
+
+def _answer(description: str, name: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    fields = {key: {"description": text, "schema": {"type": "string"}} for key, text in (headers or {}).items()}
+    return {"description": description, "content": _json(_ref(name)), **({"headers": fields} if fields else {})}
+
+
+def _problems(*statuses: str) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _ref("Problem")}}
+    return {status: {"description": PROBLEMS[status], "content": content} for status in statuses}
+
+
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _path(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": description}
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(ref_template="#/components/schemas/{model}")
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _words(literal: Any) -> dict[str, Any]:
+    return {"type": "string", "enum": list(literal.__args__)}
+
+
+RUN = _path("id", "The run's id.")
+TOKEN = _path("token", "The hook's token.")
+SIGNED = _path("signed", "The last part of the URL that `create_webhook` gave.")
+KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "maxLength": 200},
+    "description": "The same key again does nothing twice.",
+}
+TEXT = {"type": "string"}
+OPTIONAL_TEXT = {"type": ["string", "null"]}
+TIME = {"type": "string", "format": "date-time"}
+OPTIONAL_TIME = {"type": ["string", "null"], "format": "date-time"}
+
+SCHEMAS: dict[str, Any] = {
+    "Status": _words(Status),
+    "StartedRun": _object(run_id=TEXT, url=TEXT),
+    "Run": _object(
+        id=TEXT,
+        workflow=TEXT,
+        status=_ref("Status"),
+        result={"description": "What the workflow returned."},
+        error={"oneOf": [{"type": "null"}, _object(type=TEXT, message=TEXT)]},
+        created_at=TIME,
+        ended_at=OPTIONAL_TIME,
+        stalled=OPTIONAL_TEXT,
+        request={"oneOf": [{"type": "null"}, _ref("Request")]},
+    ),
+    "RunPage": _object(runs={"type": "array", "items": _ref("Run")}, cursor=OPTIONAL_TEXT),
+    "Request": _object(
+        title=TEXT,
+        fields={"type": "object"},
+        digest=TEXT,
+        state=_words(State),
+        stage=OPTIONAL_TEXT,
+        votes={"type": "array", "items": _object(by=TEXT, choice=TEXT, comment=TEXT, at=TIME, via=TEXT)},
+        waiting_for={"type": "array", "items": TEXT},
+        deadline=OPTIONAL_TIME,
+        outcome=OPTIONAL_TEXT,
+        deliveries={
+            "type": "array",
+            "items": _object(to=TEXT, channel=TEXT, state=TEXT, attempts={"type": "integer"}, error=OPTIONAL_TEXT),
+        },
+    ),
+    "Events": _object(
+        events={
+            "type": "array",
+            "items": _object(seq={"type": "integer"}, type=TEXT, at=TIME, data={"type": "object"}),
+        }
+    ),
+    "Verdict": _object(verdict=TEXT, text=TEXT),
+    "Hook": _object(
+        run_id=TEXT,
+        hook_id=TEXT,
+        token=TEXT,
+        metadata={"description": "What the workflow said of it."},
+        created_at=TIME,
+        is_webhook={"type": "boolean"},
+    ),
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457.",
+        "properties": {
+            "type": TEXT,
+            "title": TEXT,
+            "status": {"type": "integer"},
+            "detail": TEXT,
+            "errors": {
+                "type": "array",
+                "items": _object(loc={"type": "array", "items": {"type": ["string", "integer"]}}, msg=TEXT),
+            },
+        },
+        "required": ["type", "title", "status", "detail"],
+    },
+}

@@ -1,0 +1,143 @@
+"""Opening a request, or starting any listed run: who may, with what, and under which key.
+
+One way for every channel that can open one (API, Slack's form, the command line), so that none forgets a rule. Whoever
+calls has established who opens it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import JsonValue
+
+from approvals_bot.approvals import fields
+from approvals_bot.approvals.request import Opening
+from approvals_bot.config.workflow import Definition
+from approvals_bot.engine import Engine, Run
+from approvals_bot.errors import InvalidPayloadError, SerializationError
+from approvals_bot.people import People, SourceUnavailable, is_mail
+from approvals_bot.web.listing import Listed, Workflows
+from approvals_bot.web.problems import RETRY_SOON, Problem
+
+LONGEST_KEY = 200  # characters of an idempotency key; any id that callers have fits many times
+
+
+async def open_run(
+    *,
+    engine: Engine,
+    workflows: Workflows,
+    people: People,
+    name: str,
+    input: Mapping[str, JsonValue],
+    opener: str,
+    requester: str | None = None,
+    on_behalf_of: str | None = None,
+    idempotency_key: str | None = None,
+) -> Run[Any]:
+    """Start the workflow of this name; durable before this returns.
+
+    `opener` is the app or person whose identity is known, `requester` the person it asks for, if another. Raises
+    Problem 403, 404, 409 or 422, IdempotencyConflictError, InvalidPayloadError: then nothing was written.
+    """
+    listed = workflows.find(name)
+    if listed is None:
+        raise Problem(404, "Workflow not found", f"No workflow named {name!r} is listed here.")
+    asks = _requester(opener, requester)
+    behalf = on_behalf_of.lower() if on_behalf_of is not None else None
+    definition = listed.definition
+    if definition is not None:
+        await _may_request(definition, opener, asks, people)
+        _check_behalf(definition, asks, behalf)
+    key = _scoped_key(opener, idempotency_key)
+    if definition is None or not definition.is_approval:
+        return await _start_program(engine, listed, input, key)
+    given = fields.dump(definition, fields.values(definition, input))
+    opening = Opening(given, asks, behalf)
+    return await engine.start(listed.workflow, opening, idempotency_key=key)
+
+
+def _requester(opener: str, requester: str | None) -> str:
+    """Who asks: the person who is named, or the opener itself."""
+    if requester is None or requester.lower() == opener:
+        return opener
+    if not is_mail(requester):
+        raise _invalid("requester", "not a person's address, and not the app that calls")
+    return requester.lower()
+
+
+async def _may_request(definition: Definition, opener: str, requester: str, people: People) -> None:
+    """Whether the workflow's `request` lists the opener or the requester. `"*"` is every person, and no app."""
+    who = tuple(dict.fromkeys((opener, requester)))
+    try:
+        for entry in definition.workflow.request:
+            for one in who:
+                if await _is_listed(one, entry, people):
+                    return
+    except SourceUnavailable as error:
+        raise Problem(
+            503, "Group unknown", f"Whether you may ask for this can't be checked just now: {error}", headers=RETRY_SOON
+        ) from None
+    raise Problem(
+        403,
+        "Not allowed to request",
+        f"{' and '.join(who)} may not open {definition.id!r}. Its file says who may, under workflow.request.",
+    )
+
+
+async def _is_listed(one: str, entry: str, people: People) -> bool:
+    if one.startswith("app:") or entry.startswith("app:"):
+        return one == entry
+    if entry == "*":
+        return True
+    resolved = await people.resolve(entry, requester=one)
+    if resolved.errors:
+        raise SourceUnavailable(entry, resolved.errors[0])
+    return any(person.address == one for person in resolved.persons)
+
+
+def _check_behalf(definition: Definition, requester: str, behalf: str | None) -> None:
+    rule = definition.workflow.on_behalf_of
+    if behalf is not None and not is_mail(behalf):
+        raise _invalid("on_behalf_of", "not a person's address")
+    if behalf is None and rule == "required":
+        raise _invalid("on_behalf_of", "is required: name the person this is asked for")
+    if behalf is not None and rule == "never":
+        raise _invalid("on_behalf_of", "this workflow is never asked for somebody else")
+
+
+def _scoped_key(opener: str, key: str | None) -> str | None:
+    """The caller's key, kept apart from everybody else's: what one app asked is none of another's business."""
+    if key is None:
+        return None
+    if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
+        raise Problem(
+            422,
+            "Invalid input",
+            "The idempotency key can't be used.",
+            errors=[{"loc": ["header", "Idempotency-Key"], "msg": f"1 to {LONGEST_KEY} printable characters"}],
+        )
+    return f"{opener} {key}"
+
+
+async def _start_program(engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None) -> Run[Any]:
+    """Start a Python workflow: the input object is its first argument, as that argument's type reads it."""
+    given: Any = dict(input)
+    if listed.definition is not None and listed.definition.fields:
+        given = fields.dump(listed.definition, fields.values(listed.definition, input))
+    if listed.workflow.signature.first_parameter() is None:
+        if given:
+            raise _invalid("input", "this workflow takes no input")
+        return await engine.start(listed.workflow, idempotency_key=key)
+    try:
+        return await engine.start(listed.workflow, given, idempotency_key=key)
+    except InvalidPayloadError as error:
+        raise InvalidPayloadError(
+            [{"loc": ["input", *fault["loc"]], "msg": fault["msg"]} for fault in error.errors], "input"
+        ) from None
+    except SerializationError as error:
+        raise _invalid("input", str(error)) from None
+
+
+def _invalid(name: str, message: str) -> Problem:
+    return Problem(422, "Invalid input", "Nothing was started.", errors=[{"loc": [name], "msg": message}])

@@ -1,0 +1,62 @@
+"""What a person reads on the page that her vote led to: her verdict, from the request as it stands now. Pure.
+
+The page is reached by a redirect, so that it can be reloaded. The sentence is made anew each time and not carried
+along: a link holds no text about people, and what it says is still true after the next vote.
+"""
+
+from __future__ import annotations
+
+from approvals_bot.approvals import sentences
+from approvals_bot.approvals.ballot import Verdict, Word, have, missing, need, rejections_needed, standing
+from approvals_bot.approvals.request import RequestView, StageView, VoteView, ballot_of
+
+DONE = ("counted", "decided", "changed", "taken_back", "already_voted", "received")
+"""Verdicts that lead to the result page."""
+
+
+def result(view: RequestView, reader: str, done: str, received: str) -> str | None:
+    """The sentence for this reader. None when she did nothing that fits, as when a link was opened by hand.
+
+    `received`: what to say of a vote that is saved and not counted yet.
+    """
+    mine = next((vote for vote in reversed(view.votes) if vote.by == reader), None)
+    if done == "received" and mine is None:
+        return received
+    if mine is None or done not in DONE:
+        return None
+    if done == "taken_back":
+        return None if mine.stands else _say("taken_back", view, mine)
+    if not mine.stands:
+        return None
+    if view.outcome is not None and view.outcome.by == reader:
+        return _decided(view)
+    return _say("changed" if done == "changed" else "counted", view, mine)
+
+
+def _decided(view: RequestView) -> str | None:
+    match view.state:
+        case "approved":
+            return sentences.DECIDED["filled"]
+        case "rejected":
+            return sentences.DECIDED["rejected"]
+        case "answered":
+            return sentences.DECIDED["answered"]
+    return None
+
+
+def _say(word: Word, view: RequestView, mine: VoteView) -> str | None:
+    if mine.choice == "changes":
+        return sentences.DECIDED["changes_requested"]
+    stage = next((stage for stage in view.stages if stage.id == mine.stage), None)
+    if stage is None:
+        return None
+    following = view.stage.title if view.stage and view.stage.id != stage.id else ""
+    return sentences.say(_verdict(word, view, stage, mine), following)
+
+
+def _verdict(word: Word, view: RequestView, stage: StageView, mine: VoteView) -> Verdict:
+    ballot = ballot_of(view, stage)
+    if mine.choice == "reject":
+        rejections = sum(vote.stands and vote.choice == "reject" for vote in ballot.votes)
+        return Verdict(word, "reject", "open", rejections, rejections_needed(ballot))
+    return Verdict(word, mine.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
