@@ -1,0 +1,205 @@
+"""Calls to other services: only to the targets that the operator named, only to addresses that may be called.
+
+A target's name is resolved, every address that comes back is checked, and the connection goes to a checked one, so that
+no name server can point a call at this machine or its neighbours. Redirects are not followed and proxies named in the
+environment are not used. Private addresses are refused unless `[server] allow_private` lists them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from pydantic import JsonValue
+
+from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, CallResult, signature_headers
+from approvals_bot.people import SourceUnavailable
+
+CALL_LIMIT = 10.0  # seconds for a whole call; a target that needs longer should answer 202 and go on by itself
+ANSWER_LIMIT = 64_000  # bytes of an answer that are read; the rest is not ours to care about
+SOURCE_LIMIT = 1_000_000  # bytes of a directory's answer
+
+_PUBLIC_V6 = ipaddress.ip_network("2000::/3")
+_REFUSED = [
+    ipaddress.ip_network(text)
+    for text in (
+        # `ipaddress.is_global` calls some of these global, so the list is our own: RFC 6890 and what came after
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+        *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
+    )
+]
+
+log = logging.getLogger(__name__)
+
+
+class AddressRefused(OSError):
+    """This address may not be called: it is private, and `[server] allow_private` does not list it."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an address belongs to the public internet. Anything that is no plain address doesn't."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in _PUBLIC_V6:
+        return False
+    return not any(ip in network for network in _REFUSED if network.version == ip.version)
+
+
+class CheckedResolver(AbstractResolver):
+    """Resolves names to addresses that may be called; AddressRefused if one of them may not."""
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        self._allowed = allowed
+        self._resolver = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        for result in found:
+            check_address(result["host"], port, self._allowed, named=host)
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def check_address(address: str, port: int, allowed: Collection[str], *, named: str = "") -> None:
+    """AddressRefused unless the address is public, or `allowed` lists it (or the name it was found by) with this
+    port.
+    """
+    bare = address.partition("%")[0]
+    names = {f"{bare}:{port}", f"[{bare}]:{port}", f"{named}:{port}"}
+    if not is_public(bare) and names.isdisjoint(allowed):
+        raise AddressRefused(f"port {port} of a private address may not be called; [server] allow_private can list it")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service that may be called."""
+
+    url: str
+    secret: str | None = None
+
+
+class OutgoingTargets:
+    """The targets of `[http.*]`: signed POSTs for approvals, and GETs for sources of people."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        targets: Mapping[str, Target],
+        allowed: Collection[str],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._session = session
+        self._targets = targets
+        self._allowed = allowed
+        self._now = now
+
+    async def post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
+        """POST this as JSON, signed with the target's secret."""
+        found = self._targets.get(target)
+        if found is None or found.secret is None:
+            return CallRefused(f"there is no [http.{target}] with a secret in config.toml")
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        headers = {"content-type": "application/json"} | signature_headers(found.secret, event_id, self._now(), content)
+        try:
+            async with self._call("POST", found.url, data=content, headers=headers) as answer:
+                await answer.content.read(ANSWER_LIMIT)
+                return _meaning(answer)
+        except AddressRefused as refused:
+            return CallRefused(str(refused))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return _private(error) or CallAgain(f"no answer ({type(error).__name__})")
+
+    async def read(self, target: str) -> Any:
+        """The JSON that a GET of this target gives. SourceUnavailable if it doesn't."""
+        found = self._targets.get(target)
+        if found is None:
+            raise SourceUnavailable(target, f"there is no [http.{target}] in config.toml")
+        headers = {"accept": "application/json"}
+        if found.secret is not None:
+            headers |= signature_headers(found.secret, f"read-{target}", self._now(), b"")
+        try:
+            async with self._call("GET", found.url, headers=headers) as answer:
+                content = await answer.content.read(SOURCE_LIMIT)
+                if answer.status != 200:
+                    raise SourceUnavailable(target, f"it answered {answer.status}")
+                return json.loads(content)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise SourceUnavailable(target, f"no answer ({type(error).__name__})") from None
+        except (ValueError, RecursionError):
+            raise SourceUnavailable(target, "its answer is not JSON") from None
+
+    @asynccontextmanager
+    async def _call(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            ipaddress.ip_address(parts.hostname or "")
+        except ValueError:
+            pass  # a name: the resolver checks what it means
+        else:
+            check_address(parts.hostname or "", port, self._allowed)
+        async with self._session.request(method, url, allow_redirects=False, **options) as answer:
+            yield answer
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSource:
+    """A source of people behind an HTTP target."""
+
+    name: str
+    targets: OutgoingTargets
+
+    async def read(self) -> Any:
+        return await self.targets.read(self.name)
+
+
+@asynccontextmanager
+async def outgoing_targets(
+    *, targets: Mapping[str, Target], allow_private: Collection[str], now: Callable[[], datetime]
+) -> AsyncIterator[OutgoingTargets]:
+    """The targets on one session, which is closed at the end."""
+    connector = aiohttp.TCPConnector(resolver=CheckedResolver(allow_private), use_dns_cache=False)
+    limit = aiohttp.ClientTimeout(total=CALL_LIMIT)
+    async with aiohttp.ClientSession(connector=connector, timeout=limit, trust_env=False) as session:
+        yield OutgoingTargets(session, targets, allow_private, now)
+
+
+def _meaning(answer: aiohttp.ClientResponse) -> CallResult:
+    if 200 <= answer.status < 300:
+        return Called(answer.status)
+    if answer.status in (408, 425, 429) or answer.status >= 500:
+        said = answer.headers.get("Retry-After", "")
+        after = timedelta(seconds=min(int(said), 3_600)) if said.isdecimal() else None
+        return CallAgain(f"it answered {answer.status}", after)
+    return CallRefused(f"it answered {answer.status}")
+
+
+def _private(error: BaseException) -> CallRefused | None:
+    """A refusal of ours, found inside what aiohttp made of it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, AddressRefused):
+            return CallRefused(str(seen))
+        seen = seen.__cause__ or getattr(seen, "os_error", None)
+        if seen is error:
+            break
+    return None

@@ -1,0 +1,131 @@
+"""Calls go out to targets that were named, and to nobody's private network."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, signature_headers
+from approvals_bot.outgoing import AddressRefused, Target, check_address, is_public, outgoing_targets
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def now() -> datetime:
+    return NOW
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "2130706433",
+        "0x7f.1",
+        "0",
+        "::1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "fd00::1",
+        "fe80::1",
+        "10.1.2.3",
+        "172.31.0.1",
+        "192.168.1.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "2002:7f00:1::",
+        "2001:db8::1",
+        "::",
+        "fec0::1",
+    ],
+)
+def test_no_private_address_counts_as_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111"])
+def test_public_addresses_may_be_called(address: str) -> None:
+    assert is_public(address)
+    check_address(address, 443, ())
+
+
+def test_a_listed_address_may_be_called_on_its_port_only() -> None:
+    check_address("127.0.0.1", 9000, ["127.0.0.1:9000"])
+    with pytest.raises(AddressRefused):
+        check_address("127.0.0.1", 9001, ["127.0.0.1:9000"])
+
+
+async def test_a_target_gets_signed_json_and_its_answer_is_understood() -> None:
+    seen: list[tuple[dict[str, str], bytes]] = []
+    answers = iter([web.Response(), web.Response(status=503, headers={"Retry-After": "7"}), web.Response(status=404)])
+
+    async def take(request: web.Request) -> web.Response:
+        seen.append((dict(request.headers), await request.read()))
+        return next(answers)
+
+    app = web.Application()
+    app.router.add_post("/deploys", take)
+    async with TestServer(app) as server:
+        targets = {"deploy": Target(str(server.make_url("/deploys")), "s" * 32)}
+        async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{server.port}"], now=now) as outgoing:
+            first = await outgoing.post("deploy", "evt_1", {"version": "2.1"})
+            second = await outgoing.post("deploy", "evt_1", {"version": "2.1"})
+            third = await outgoing.post("deploy", "evt_1", {"version": "2.1"})
+    assert first == Called(200)
+    assert isinstance(second, CallAgain)
+    assert second.after is not None
+    assert second.after.total_seconds() == 7
+    assert isinstance(third, CallRefused)
+    headers, body = seen[0]
+    assert body == b'{"version":"2.1"}'
+    expected = signature_headers("s" * 32, "evt_1", NOW, body)
+    assert {name: headers[name] for name in expected} == expected
+
+
+async def test_a_private_target_that_is_not_listed_is_never_called() -> None:
+    called: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        called.append(request.path)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    async with TestServer(app) as server:
+        urls = [
+            f"http://127.0.0.1:{server.port}/",
+            f"http://localhost:{server.port}/",
+            f"http://2130706433:{server.port}/",
+        ]
+        targets = {str(i): Target(url, "s" * 32) for i, url in enumerate(urls)}
+        async with outgoing_targets(targets=targets, allow_private=[], now=now) as outgoing:
+            results = [await outgoing.post(name, "evt_1", {}) for name in targets]
+    assert not called
+    assert [type(result) for result in results[:2]] == [CallRefused, CallRefused]
+    assert not isinstance(results[2], Called)
+
+
+async def test_redirects_are_not_followed() -> None:
+    async def away(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data"})
+
+    app = web.Application()
+    app.router.add_post("/", away)
+    async with TestServer(app) as server:
+        targets = {"away": Target(str(server.make_url("/")), "s" * 32)}
+        async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{server.port}"], now=now) as outgoing:
+            assert isinstance(await outgoing.post("away", "evt_1", {}), CallRefused)
+
+
+async def test_a_dead_target_is_called_again_later() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    targets = {"dead": Target(f"http://127.0.0.1:{port}/", "s" * 32)}
+    async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{port}"], now=now) as outgoing:
+        assert isinstance(await outgoing.post("dead", "evt_1", {}), CallAgain)
