@@ -1,0 +1,395 @@
+"""One request while it is decided: its fields, its stages, its votes, and what each act does to them.
+
+The rules of a workflow's file, applied; no clock, no channel, no lookup. The workflow around it brings the time, the
+resolved people and the messages, and does what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from approvals_bot.approvals import fields as forms
+from approvals_bot.approvals import sentences
+from approvals_bot.approvals.ballot import (
+    Ballot,
+    Verdict,
+    Vote,
+    cast,
+    missing,
+    refusal,
+    reset,
+    standing,
+    still_owed,
+    vote_of,
+)
+from approvals_bot.approvals.conditions import Condition, Judgement
+from approvals_bot.approvals.electorate import About, Found, SeatAsk, Source
+from approvals_bot.approvals.labels import label_of
+from approvals_bot.approvals.request import Heard, OutcomeView, RuleView
+from approvals_bot.approvals.seats import Seat
+from approvals_bot.channels import Person, State, Via
+from approvals_bot.config import workflow as config
+from approvals_bot.config.workflow import Definition
+from approvals_bot.errors import InvalidPayloadError
+
+FORMS: tuple[Via, ...] = ("slack", "email", "inbox")
+"""Ways by which answers come as texts that a person typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the actor is told, and whether anything changed."""
+
+    verdict: str
+    text: str
+    changed: bool
+
+
+@dataclass
+class Stage:
+    """A stage of this request."""
+
+    rule: config.Stage
+    title: str
+    state: Literal["ahead", "open", "done", "skipped"] = "ahead"
+    because: str = ""
+    ballot: Ballot | None = None
+    why: dict[int, dict[str, str]] = field(default_factory=dict)  # seat → address → why she may fill it
+    told: tuple[str, ...] = ()
+    more: tuple[tuple[Source, Literal["add", "replace"], tuple[int, ...]], ...] = ()  # escalations, and for which seats
+    opened_at: datetime | None = None
+
+
+class Case:
+    """The state of one request."""
+
+    def __init__(self, definition: Definition, fields: Mapping[str, JsonValue], about: About) -> None:
+        self.definition = definition
+        self.about = about
+        self.typed: dict[str, Any] = {}
+        self.fields: dict[str, JsonValue] = {}
+        self.digest = ""
+        self.was: dict[str, JsonValue] = {}
+        self.stages = [Stage(rule, _title(rule.id)) for rule in definition.stage]
+        self.people: dict[str, Person] = {}
+        self.state: State = "waiting"
+        self.outcome: OutcomeView | None = None
+        self.rules: list[RuleView] = []
+        self.version = 1
+        self._take(forms.values(definition, fields))
+        self.plan()
+
+    # ── where it stands ──
+
+    @property
+    def stage(self) -> Stage | None:
+        return next((stage for stage in self.stages if stage.state == "open"), None)
+
+    @property
+    def ballot(self) -> Ballot:
+        assert self.stage is not None, "a stage is open"
+        assert self.stage.ballot is not None, "it was opened"
+        return self.stage.ballot
+
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """Who has not voted in the open stage and could help."""
+        return still_owed(self.ballot) if self.stage and self.state == "waiting" else ()
+
+    def name(self, who: str) -> str:
+        return self.people[who].name if who in self.people else who.removeprefix("app:")
+
+    # ── rules of the file ──
+
+    def automatic(self) -> tuple[int, config.Auto, str] | None:
+        """The first rule that decides without people: its number from 1, the rule, and its text with its values."""
+        self.rules = [rule for rule in self.rules if not rule.rule.startswith("auto ")]
+        for number, rule in enumerate(self.definition.auto, 1):
+            judged = self._judge(rule.when)
+            applies = judged.holds is True
+            self.rules.append(
+                self._rule(f"auto {number}: {rule.decision} when {rule.when}", rule.when, judged, applies)
+            )
+            if applies:
+                return number, rule, judged.because
+        return None
+
+    def plan(self) -> None:
+        """Say of every stage that is not open or done whether it will be asked."""
+        self.rules = [rule for rule in self.rules if not rule.rule.startswith("stage ")]
+        for stage in self.stages:
+            applies, because = self._applies(stage.rule)
+            if not applies:
+                stage.state = "skipped"
+            elif stage.state == "skipped":
+                stage.state = "ahead"
+            stage.because = because
+
+    def _applies(self, rule: config.Stage) -> tuple[bool, str]:
+        """Whether this stage is asked. What can't be known is asked."""
+        because = ""
+        if rule.when is not None:
+            judged = self._judge(rule.when)
+            self.rules.append(
+                self._rule(f"stage {rule.id} when {rule.when}", rule.when, judged, judged.holds is not False)
+            )
+            if judged.holds is False:
+                return False, judged.because
+            because = judged.because
+        if not self.seats(rule):
+            return False, "none of its seats applies"
+        return True, because
+
+    def seats(self, rule: config.Stage) -> list[tuple[int, config.Seat]]:
+        """The stage's seats that apply to this request."""
+        return [
+            (number, seat)
+            for number, seat in enumerate(rule.seat)
+            if seat.when is None or self._judge(seat.when).holds is not False
+        ]
+
+    def _judge(self, when: str) -> Judgement:
+        return Condition(when, self.definition.fields).judge(self.typed)
+
+    def _rule(self, text: str, when: str, judged: Judgement, applies: bool) -> RuleView:
+        looked_at = Condition(when, self.definition.fields).values(self.typed)
+        values = {name: forms.dump({name: self.definition.fields[name]}, looked_at)[name] for name in looked_at}
+        return RuleView(rule=text, values=values, applies=applies, because=judged.because)
+
+    # ── stages ──
+
+    def next_stage(self) -> Stage | None:
+        """The first stage that applies and is not complete; stages before it are done. None: all are."""
+        self.plan()
+        for stage in self.stages:
+            if stage.state == "skipped":
+                continue
+            if not self._is_complete(stage):
+                return stage
+            stage.state = "done"
+        return None
+
+    def _is_complete(self, stage: Stage) -> bool:
+        if stage.ballot is None or standing(stage.ballot) != "filled":
+            return False
+        return [seat.id for seat in stage.ballot.seats] == [number for number, _ in self.seats(stage.rule)]
+
+    def asks(self, stage: Stage) -> list[SeatAsk]:
+        """Whose people are to be found for this stage, escalations included."""
+        asks = []
+        for number, seat in self.seats(stage.rule):
+            sources, notify = [Source(seat.from_)], seat.notify
+            for source, mode, seats in stage.more:
+                if number in seats:
+                    sources = [source] if mode == "replace" else [*sources, source]
+                    notify = None if mode == "replace" or notify is None else (*notify, *source.addresses)
+            asks.append(SeatAsk(number, tuple(sources), notify))
+        return asks
+
+    def open(self, stage: Stage, found: Found, now: datetime) -> None:
+        """Ask the people of this stage."""
+        for other in self.stages:
+            if other.state == "open":
+                other.state = "ahead"
+        stage.state, stage.opened_at, self.state = "open", now, "waiting"
+        policy, votes = self.definition.policy, stage.ballot.votes if stage.ballot else ()
+        stage.ballot = Ballot(
+            seats=(),
+            outcomes=self.definition.outcomes_of(stage.rule),
+            reject=policy.reject,
+            comment=stage.rule.comment,
+            recheck=policy.recheck,
+            requesters=self.about.barred,
+            digest=self.digest,
+            votes=votes,
+        )
+        self.seat(stage, found)
+        self.version += 1
+
+    def seat(self, stage: Stage, found: Found) -> None:
+        """The stage's lists, as just resolved. One that could not be read stays as it was."""
+        assert stage.ballot is not None, "the stage was opened"
+        self.people |= found.people
+        before = {seat.id: seat for seat in stage.ballot.seats}
+        rules, seats, told = dict(self.seats(stage.rule)), [], dict[str, None]()
+        for place in found.seats:
+            known, eligible = not place.errors, dict(place.eligible)
+            if not known and place.id in before:
+                eligible = {**{who: stage.why[place.id][who] for who in before[place.id].eligible}, **eligible}
+            stage.why[place.id] = eligible
+            label = label_of(rules[place.id].from_, self.about, self.people)
+            seats.append(Seat(place.id, label, rules[place.id].need, tuple(eligible), known))
+            told.update(dict.fromkeys(place.told))
+        stage.told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
+        stage.ballot = replace(stage.ballot, seats=tuple(seats))
+
+    def escalate(self, stage: Stage, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
+        """More people, or other people, for every seat that is still open."""
+        assert stage.ballot is not None, "the stage was opened"
+        lacking = [lack.label for lack in missing(stage.ballot)]
+        seats = tuple(seat.id for seat in stage.ballot.seats if seat.label in lacking)
+        stage.more = (*stage.more, (Source(to, still_owed(stage.ballot)), mode, seats))
+        self.version += 1
+
+    # ── acts ──
+
+    def vote(self, heard: Heard, found: Found, now: datetime) -> Said:
+        """One person's choice, with the people of the open stage as resolved at her click."""
+        stage = self.stage
+        assert stage is not None, "a stage is open"
+        self.seat(stage, found)
+        assert stage.ballot is not None, "it was opened"
+        vote = Vote(heard.by, heard.choice, now, heard.via, heard.comment.strip(), {}, heard.digest)
+        answers, problem = self._answers(stage.rule, heard)
+        edited = self._edited(heard) if heard.choice == "edit" else {}
+        if isinstance(edited, str):
+            problem, edited = edited, {}
+        refused = refusal(stage.ballot, vote, problem)
+        if refused is not None:
+            return self._refused(heard, refused)
+        if edited and self._change(edited):
+            self._reset()
+        vote = replace(vote, answers=answers, digest=None)
+        ballot, verdict = cast(stage.ballot, vote)
+        stage.ballot = replace(
+            ballot, votes=tuple(replace(v, digest=self.digest) if v.digest is None else v for v in ballot.votes)
+        )
+        self.version += 1
+        return self._counted(stage, vote, verdict)
+
+    def _counted(self, stage: Stage, vote: Vote, verdict: Verdict) -> Said:
+        match verdict.standing:
+            case "rejected":
+                self.decide("rejected", vote.by, vote.at, vote.via, vote.comment)
+            case "answered":
+                self.decide("answered", vote.by, vote.at, vote.via, vote.comment)
+            case "changes_requested":
+                self.state = "changes_requested"
+            case "filled":
+                following = self.next_stage()
+                if following is not None:
+                    verdict = replace(verdict, word="counted")
+                    return Said("counted", sentences.say(verdict, following.title), True)
+                self.decide("approved", vote.by, vote.at, vote.via, vote.comment)
+            case "open":
+                pass
+        return Said(verdict.word, sentences.say(verdict), True)
+
+    def _refused(self, heard: Heard, verdict: Verdict) -> Said:
+        """A refusal. Who voted in a stage that is complete is told so, rather than that she may not vote."""
+        earlier = [stage.ballot for stage in self.stages if stage.state == "done" and stage.ballot]
+        if verdict.word == "not_an_approver" and any(vote_of(ballot, heard.by) for ballot in earlier):
+            return Said("already_voted", sentences.STAGE_IS_OVER, False)
+        return Said(verdict.word, sentences.say(verdict), False)
+
+    def edit(self, heard: Heard) -> Said:
+        """The requester changes fields. Votes are reset as the policy says, and always when changes were asked for."""
+        if heard.by not in (self.about.requester, self.about.on_behalf_of):
+            return Said("not_an_approver", sentences.NOT_YOURS, False)
+        changed = self._edited(heard, by_requester=True)
+        if isinstance(changed, str):
+            return Said("invalid", f"{changed} {sentences.UNCHANGED}", False)
+        resets = self._change(changed)
+        if resets:
+            self._reset()
+        stage = self.stage
+        if self.state == "changes_requested" and stage is not None and stage.ballot is not None:
+            stage.ballot, resets = reset(stage.ballot, self.digest), True
+        self.version += 1
+        return Said("edited", sentences.EDITED_AND_RESET if resets else sentences.EDITED, True)
+
+    def withdraw(self, heard: Heard, now: datetime) -> Said:
+        """The requester, or an app, takes the request back."""
+        if heard.by not in (self.about.requester, self.about.on_behalf_of) and not heard.by.startswith("app:"):
+            return Said("not_an_approver", sentences.NOT_YOURS, False)
+        self.decide("withdrawn", heard.by, now, heard.via, heard.reason.strip())
+        return Said("taken_back", sentences.WITHDRAWN, True)
+
+    def decide(self, state: State, by: str, at: datetime, via: Via, comment: str = "", because: str = "") -> None:
+        """The end. There is one, and it stays."""
+        assert self.outcome is None, "a request is decided once"
+        self.state = state
+        self.outcome = OutcomeView(state=state, by=by, at=at, via=via, comment=comment, because=because)
+        for stage in self.stages:
+            if stage.state == "open":
+                stage.state = "done"
+        self.version += 1
+
+    # ── fields and answers ──
+
+    def _answers(self, rule: config.Stage, heard: Heard) -> tuple[dict[str, JsonValue], str]:
+        """The approver's answers as canonical JSON, and what is wrong with them."""
+        if heard.choice not in ("approve", "edit") or not rule.ask:
+            return {}, ""
+        given = {**heard.fields, **heard.answers} if heard.choice == "edit" else dict(heard.answers)
+        if heard.choice == "edit":
+            given = {name: value for name, value in given.items() if name in rule.ask}
+        if heard.via in FORMS:
+            given = forms.from_texts(rule.ask, {name: str(value) for name, value in given.items()})
+        try:
+            return forms.dump(rule.ask, forms.values(rule.ask, given, "answers")), ""
+        except InvalidPayloadError as error:
+            return {}, _faults(error)
+
+    def _edited(self, heard: Heard, *, by_requester: bool = False) -> dict[str, Any] | str:
+        """All fields, typed, with the changes made; or what is wrong with them."""
+        specs = self.definition.fields
+        given = dict(heard.fields)
+        if not by_requester:
+            asks = self.stage.rule.ask if self.stage else {}
+            given = {name: value for name, value in {**heard.answers, **given}.items() if name not in asks}
+            for name in given:
+                if name in specs and not specs[name].editable:
+                    return f"“{name}” can't be changed here."
+        if heard.via in FORMS:
+            mine = {name: spec for name, spec in specs.items() if name in given}
+            given = {**given, **forms.from_texts(mine, {name: str(value) for name, value in given.items()})}
+        try:
+            typed = forms.values(self.definition, {**self.fields, **given}, "fields")
+        except InvalidPayloadError as error:
+            return _faults(error)
+        if typed == self.typed:
+            return "That is what it says already."
+        return typed
+
+    def _change(self, typed: dict[str, Any]) -> bool:
+        """Take the new values. Whether the votes so far are void."""
+        before, old = self.typed, self.fields
+        self._take(typed)
+        changed = [name for name in typed if self.fields.get(name) != old.get(name)]
+        self.was = {**self.was, **{name: old.get(name) for name in changed}}
+        policy = self.definition.policy
+        return any(
+            policy.on_change_of(name) == "reset"
+            or (policy.on_change_of(name) == "reset-if-raised" and forms.raised(before.get(name), typed.get(name)))
+            for name in changed
+        )
+
+    def _take(self, typed: dict[str, Any]) -> None:
+        self.typed = typed
+        self.fields = forms.dump(self.definition, typed)
+        self.digest = forms.digest(self.definition, typed)
+        self.about = replace(self.about, fields=self.fields)
+        for stage in self.stages:
+            if stage.ballot is not None:
+                stage.ballot = replace(stage.ballot, digest=self.digest)
+
+    def _reset(self) -> None:
+        for stage in self.stages:
+            if stage.ballot is not None:
+                stage.ballot = reset(stage.ballot, self.digest)
+
+
+def _faults(error: InvalidPayloadError) -> str:
+    """`budget_code: is required; …`, as one sentence."""
+    said = "; ".join(f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors)
+    return said.rstrip(".") + "."
+
+
+def _title(id: str) -> str:
+    return id.replace("-", " ").replace("_", " ").capitalize()
