@@ -54,8 +54,12 @@ class Money(Decimal):
         money.currency = currency
         return money
 
+    def __str__(self) -> str:
+        """The canonical digits, without the currency: "1250.00"."""
+        return _plain(self, _decimals(self.currency))
+
     def __reduce__(self) -> Any:
-        return Money, (str(Decimal(self)), self.currency)
+        return Money, (str(self), self.currency)
 
 
 def read(spec: FieldSpec, given: Any) -> Any:
@@ -139,7 +143,7 @@ def shown_value(spec: FieldSpec, value: Any) -> str:
 
 def shown_money(money: Money) -> str:
     """ "1,250.00 EUR": never rounded, at least the decimals that the currency has."""
-    return f"{Decimal(_plain(money, _decimals(money.currency))):,f} {money.currency}".strip()
+    return f"{Decimal(str(money)):,f} {money.currency}".strip()
 
 
 def shown_date(day: date) -> str:

@@ -1,0 +1,406 @@
+"""Templates: the operator's texts with the request's values in them.
+
+`{{ amount }} for {{ purpose }}` is Jinja2 in its immutable sandbox, narrowed to what such a text needs: values, a few
+filters, `if`. Loops, multiplication and whatever else can make much out of little are refused when the file is loaded,
+names are checked then too, and a result that grows too long ends with an error.
+
+A result is plain text. Whoever shows it escapes it. The same value is written as people read it in a title or message
+("1,250.00 EUR", "Ann Ode") and as programs read it in a key or JSON ("1250.00", "ann@acme.eu").
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
+from jinja2 import Template as Compiled
+from jinja2.exceptions import TemplateError as JinjaError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import JsonValue
+
+from approvals_bot.approvals.values import Money, shown_date, shown_duration, shown_money
+from approvals_bot.config.durations import duration_text
+from approvals_bot.config.fields import FieldSpec
+from approvals_bot.config.workflow import Definition
+from approvals_bot.errors import ApprovalsBotError
+
+LONGEST_RESULT = 100_000  # characters; a text field has 50,000
+LONGEST_LINE = 300  # characters of a title
+MOST_NODES = 500  # of a template's tree
+MOST_JOINS = 20  # `~` and `+` in one template: each copies what it joins
+
+
+# ── what a template may name ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A person, app or rule. Written by itself it is the name to people, the address to programs."""
+
+    address: str = ""
+    name: str = ""
+
+    @property
+    def email(self) -> str:
+        return self.address if "@" in self.address else ""
+
+
+@dataclass(frozen=True, slots=True)
+class AboutRequest:
+    id: str = ""
+    title: str = ""
+    digest: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AboutDecision:
+    outcome: str = ""
+    by: Who = Who()
+    comment: str = ""
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known when a template is written out. `fields` and `answers` (by stage) hold typed values."""
+
+    workflow: str
+    fields: Mapping[str, Any]
+    requester: Who
+    on_behalf_of: Who = Who()
+    request: AboutRequest = AboutRequest()
+    decision: AboutDecision = AboutDecision()
+    answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class TemplateError(ApprovalsBotError, ValueError):
+    """A template can't be used, or not for this request. The operator's to mend; `suggestion`: what was meant."""
+
+    def __init__(self, message: str, suggestion: str = "") -> None:
+        self.suggestion = suggestion
+        super().__init__(message)
+
+
+def answers_of(definition: Definition, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The answers by stage and name, as Facts takes them: None for what nobody was asked, so every name is there."""
+    return {stage.id: {name: given.get(stage.id, {}).get(name) for name in stage.ask} for stage in definition.stage}
+
+
+# ── writing out ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def render(text: str, facts: Facts) -> str:
+    """The text for people. Raises TemplateError."""
+    return _render(_compile(text, for_people=True), facts)
+
+
+def render_line(text: str, facts: Facts) -> str:
+    """The text for people on one line, without control characters, and cut to the length of a title."""
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", render(text, facts)).strip()
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1].rstrip() + "…"
+
+
+def render_key(text: str, facts: Facts) -> str:
+    """The text for programs. Raises TemplateError."""
+    return _render(_compile(text, for_people=False), facts)
+
+
+def render_json(value: JsonValue, facts: Facts) -> JsonValue:
+    """JSON in which every text is a template for programs; names of keys and other values stay as they are."""
+    match value:
+        case str():
+            return render_key(value, facts)
+        case list():
+            return [render_json(each, facts) for each in value]
+        case dict():
+            return {key: render_json(each, facts) for key, each in value.items()}
+        case _:
+            return value
+
+
+def _render(compiled: Compiled, facts: Facts) -> str:
+    known = {
+        **facts.fields,
+        "workflow": _Table({"id": facts.workflow}),
+        "requester": facts.requester,
+        "on_behalf_of": facts.on_behalf_of,
+        "request": facts.request,
+        "decision": facts.decision,
+        "answers": _Table({stage: _Table(given) for stage, given in facts.answers.items()}),
+    }
+    chunks, length = [], 0
+    try:
+        for chunk in compiled.generate(known):
+            length += len(chunk)
+            if length > LONGEST_RESULT:
+                raise TemplateError(f"the result is longer than {LONGEST_RESULT:,} characters")
+            chunks.append(chunk)
+    except JinjaError as error:
+        raise TemplateError(str(error)) from None
+    except (ArithmeticError, TypeError, ValueError, AttributeError, LookupError) as error:
+        if isinstance(error, TemplateError):
+            raise
+        raise TemplateError(f"the template can't be written out: {error}") from None
+    return "".join(chunks)
+
+
+class _Table:
+    """A mapping whose keys are attributes, so that a stage named "items" is a stage and not a method."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+
+def _for_people(value: Any) -> Any:
+    match value:
+        case Who():
+            return value.name or value.address
+        case Money():
+            return shown_money(value)
+        case timedelta():
+            return shown_duration(value)
+        case datetime():
+            return f"{shown_date(value.date())}, {value:%H:%M} UTC"
+        case date():
+            return shown_date(value)
+        case bool():
+            return "yes" if value else "no"
+        case _:
+            return _for_programs(value)
+
+
+def _for_programs(value: Any) -> Any:
+    match value:
+        case None:
+            return ""
+        case Who():
+            return value.address
+        case bool():
+            return "true" if value else "false"
+        case Money():
+            return str(value)
+        case Decimal():
+            return format(value, "f")
+        case timedelta():
+            return duration_text(value)
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case date():
+            return value.isoformat()
+        case _:
+            return value
+
+
+# ── compiling ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_FILTERS = (
+    {"default", "d", "lower", "upper", "title", "capitalize", "trim", "truncate", "string", "int", "float", "round"}
+    | {"abs", "length", "count", "first", "last", "urlencode"}
+)  # fmt: skip
+_TESTS = frozenset(
+    {"defined", "undefined", "none", "true", "false", "in", "eq", "equalto", "ne", "lt", "le", "gt", "ge"}
+)
+_METHODS = {
+    "duration": {"total_seconds": True, "days": False, "seconds": False},
+    "date": {"isoformat": True, "year": False, "month": False, "day": False},
+    "datetime": {"isoformat": True, "year": False, "month": False, "day": False, "hour": False, "minute": False},
+    "money": {"currency": False},
+}  # attribute → is called
+_CALLED = frozenset(name for names in _METHODS.values() for name, called in names.items() if called)
+_KNOWN = {
+    "workflow": ("id",),
+    "requester": ("name", "email", "address"),
+    "on_behalf_of": ("name", "email", "address"),
+    "request": ("id", "title", "digest", "url"),
+    "decision": ("outcome", "by", "comment", "via"),
+}
+_WHO = ("name", "email", "address")
+_WHAT_IT_IS: tuple[tuple[type[nodes.Node] | tuple[type[nodes.Node], ...], str], ...] = (
+    (nodes.For, "loops are not allowed in templates"),
+    ((nodes.Mul, nodes.Pow), "multiplication is not allowed in templates"),
+    (nodes.Mod, "% is not allowed in templates"),
+    ((nodes.Assign, nodes.AssignBlock, nodes.With), "a template can't set names"),
+    ((nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport), "a template stands by itself"),
+)
+_ALLOWED = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.If, nodes.CondExpr),
+    *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Concat),
+    *(nodes.Add, nodes.Sub, nodes.Div, nodes.List, nodes.Tuple, nodes.Getattr, nodes.Getitem),
+    *(nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword),
+)
+
+
+@lru_cache(maxsize=512)
+def _compile(text: str, for_people: bool) -> Compiled:
+    _read(text)
+    try:
+        return _environment(for_people).from_string(text)
+    except RecursionError:
+        raise TemplateError("the template is nested too deeply") from None
+
+
+@lru_cache(maxsize=2)
+def _environment(for_people: bool) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined,
+        autoescape=False,  # the result is plain text; whoever shows it escapes it
+        finalize=_for_people if for_people else _for_programs,
+        keep_trailing_newline=True,
+    )
+    environment.globals.clear()
+    environment.filters = {name: environment.filters[name] for name in _FILTERS}
+    environment.tests = {name: environment.tests[name] for name in _TESTS}
+    return environment
+
+
+@lru_cache(maxsize=512)
+def _read(text: str) -> nodes.Template:
+    """The template's tree, if nothing in it is refused."""
+    try:
+        tree = _environment(True).parse(text)
+    except TemplateSyntaxError as error:
+        raise TemplateError(f"the template can't be read: {error.message}") from None
+    except RecursionError:
+        raise TemplateError("the template is nested too deeply") from None
+    joins = 0
+    for count, node in enumerate(_all(tree), 1):
+        joins += isinstance(node, (nodes.Concat, nodes.Add))
+        if count > MOST_NODES or joins > MOST_JOINS:
+            raise TemplateError("the template is too long")
+        _refuse(node)
+    return tree
+
+
+def _refuse(node: nodes.Node) -> None:
+    for kinds, why in _WHAT_IT_IS:
+        if isinstance(node, kinds):
+            raise TemplateError(why)
+    match node:
+        case nodes.Filter(name=name) if name not in _FILTERS:
+            raise TemplateError(f"no filter is called {name}", _near(name, _FILTERS))
+        case nodes.Test(name=name) if name not in _TESTS:
+            raise TemplateError(f"no test is called {name}", _near(name, _TESTS))
+        case nodes.Call(node=nodes.Getattr(attr=attr), args=[], kwargs=[], dyn_args=None, dyn_kwargs=None) if (
+            attr in _CALLED
+        ):
+            return
+        case nodes.Call():
+            raise TemplateError("functions are not allowed in templates")
+        case nodes.Getitem(arg=nodes.Const(value=str())):
+            return
+        case nodes.Getitem():
+            raise TemplateError('only a name in quotes may stand in brackets, like answers["cost-centre"]')
+        case _ if not isinstance(node, _ALLOWED):
+            raise TemplateError(f"{type(node).__name__.lower()} is not allowed in templates")
+
+
+def _all(node: nodes.Node) -> Iterator[nodes.Node]:
+    yield node
+    for child in node.iter_child_nodes():
+        yield from _all(child)
+
+
+# ── names, checked at load ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check(text: str, definition: Definition, of_decision: bool) -> None:
+    """Raise TemplateError for a name that won't be there. `of_decision`: it is written out after the decision."""
+    tree = _read(text)
+    _Names(definition, of_decision).check(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    definition: Definition
+    of_decision: bool
+
+    def check(self, node: nodes.Node) -> None:
+        called = isinstance(node, nodes.Call)
+        parts = _chain(node.node if isinstance(node, nodes.Call) else node)
+        if parts is None:
+            for child in node.iter_child_nodes():
+                self.check(child)
+            return
+        name, *rest = parts
+        match name:
+            case "answers" if self.of_decision:
+                self._check_answers(rest, called)
+            case "request" | "decision" | "answers" if not self.of_decision:
+                raise TemplateError(f"{name} is not known before the decision; it is in the texts of [[on.…]]")
+            case _ if name in _KNOWN:
+                self._check_known(name, rest)
+            case _ if name in self.definition.fields:
+                _check_attributes(name, self.definition.fields[name], rest, called)
+            case _:
+                names = [*self.definition.fields, *_KNOWN, "answers"]
+                raise TemplateError(f"nothing is called {name}", _near(name, names))
+
+    def _check_known(self, name: str, rest: list[str]) -> None:
+        if not rest:
+            if name not in ("requester", "on_behalf_of"):
+                raise TemplateError(f"say which part of {name}: {', '.join(_KNOWN[name])}")
+            return
+        if rest[0] not in _KNOWN[name]:
+            raise TemplateError(f"{name} has no {rest[0]}", _near(rest[0], _KNOWN[name]))
+        if rest[1:] and not (name == "decision" and rest[0] == "by" and rest[1] in _WHO and not rest[2:]):
+            raise TemplateError(f"{name}.{rest[0]} has no {rest[1]}")
+
+    def _check_answers(self, rest: list[str], called: bool) -> None:
+        asked: Mapping[str, Mapping[str, FieldSpec]] = {stage.id: stage.ask for stage in self.definition.stage}
+        if len(rest) < 2:
+            raise TemplateError("say which answer: answers.<stage>.<name>")
+        stage, name, *attributes = rest
+        if stage not in asked:
+            raise TemplateError(f"no stage is called {stage}", _near(stage, asked))
+        if name not in asked[stage]:
+            raise TemplateError(f"the stage {stage} doesn't ask for {name}", _near(name, asked[stage]))
+        _check_attributes(name, asked[stage][name], attributes, called)
+
+
+def _check_attributes(name: str, spec: FieldSpec, rest: list[str], called: bool) -> None:
+    known = _METHODS.get(spec.type, {})
+    if rest and (rest[1:] or rest[0] not in known):
+        raise TemplateError(f"{name} has no {rest[0]}", _near(rest[0], known))
+    if rest and known[rest[0]] != called:
+        right = f"{name}.{rest[0]}" + ("()" if known[rest[0]] else "")
+        raise TemplateError(f"write {right}", right)
+
+
+def _chain(node: nodes.Node) -> list[str] | None:
+    """`answers.finance["code"]` as its parts; None for what is no chain of names."""
+    match node:
+        case nodes.Name(name=name):
+            return [name]
+        case nodes.Getattr(node=inner, attr=attr):
+            last: Any = attr
+        case nodes.Getitem(node=inner, arg=nodes.Const(value=last)):
+            pass
+        case _:
+            return None
+    before = _chain(inner)
+    if before is None:
+        raise TemplateError(f"{last} can only be taken from a name")
+    return [*before, str(last)]
+
+
+def _near(word: str, names: Iterable[str]) -> str:
+    return next(iter(difflib.get_close_matches(word, list(names), n=1)), "")
