@@ -146,7 +146,9 @@ async def start() -> AsyncIterator[Start]:
     """Starts a stage; arguments go to the `Playground`."""
     async with AsyncExitStack() as stack:
 
-        async def starter(*, app_token: str = "", scopes: tuple[str, ...] | None = None, **more: Any) -> Stage:
+        async def starter(
+            *, events_url: str | None = None, app_token: str = "", scopes: tuple[str, ...] | None = None, **more: Any
+        ) -> Stage:
             listener = socket.socket()
             listener.bind(("127.0.0.1", 0))
             base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -158,7 +160,7 @@ async def start() -> AsyncIterator[Start]:
                 channels=CHANNELS,
                 groups=GROUPS,
                 base_url=base_url,
-                events_url=f"{base_url}/slack/events",
+                events_url=events_url or f"{base_url}/slack/events",
                 now=clock.now,
                 advance=clock.advance,
                 **({"settle": 0.2} | more),

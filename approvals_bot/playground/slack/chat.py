@@ -6,8 +6,9 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from approvals_bot.playground.slack.blocks import CHARACTERS_PER_MESSAGE, Problem, characters_in, check_blocks
+from approvals_bot.playground.slack.blocks import CHARACTERS_PER_MESSAGE, characters_in, check_blocks
 from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, conversation
+from approvals_bot.playground.slack.rules import Problem
 from approvals_bot.playground.slack.workspace import Conversation, Json, Message, Workspace
 
 CHAT = Table()

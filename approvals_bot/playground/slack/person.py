@@ -340,7 +340,7 @@ class Person:
     def obey(self, view: View, body: Any) -> bool:
         """Do what the answer to a submission says; False when Slack would not understand it."""
         match body:
-            case None | "" | {}:
+            case _ if not body:
                 self.space.close_top_modal(view.user)
             case {"response_action": "clear"}:
                 self.space.close_modals(view.user)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from approvals_bot.playground.slack.blocks import VIEW_BYTES, Problem, check_blocks, check_view
+from approvals_bot.playground.slack.blocks import VIEW_BYTES, check_blocks, check_view
 from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, wrong_arguments
+from approvals_bot.playground.slack.rules import Problem
 from approvals_bot.playground.slack.workspace import MODAL_DEPTH, TRIGGER_LIFE, Json, View, Workspace
 
 VIEWS = Table()

@@ -1,0 +1,116 @@
+"""The real Socket Mode handler of Bolt (aiohttp) against the stand-in's websocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+if TYPE_CHECKING:
+    from tests.playground.conftest import Stage, Start
+
+APP_TOKEN = "xapp-playground"
+
+
+@asynccontextmanager
+async def connected(stage: Stage) -> AsyncIterator[AsyncSocketModeHandler]:
+    handler = AsyncSocketModeHandler(stage.bolt, APP_TOKEN, web_client=stage.client)
+    try:
+        await handler.connect_async()  # type: ignore[no-untyped-call]
+        yield handler
+    finally:
+        await handler.close_async()  # type: ignore[no-untyped-call]
+
+
+async def test_a_click_goes_over_the_websocket_and_is_acknowledged(start: Start) -> None:
+    stage = await start(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
+    seen: list[str] = []
+
+    @stage.bolt.action("approve")
+    async def approve(ack: Any, body: dict[str, Any], respond: Any) -> None:
+        seen.append(body["user"]["id"])
+        await ack()
+        await respond("Counted: 1 of 2", replace_original=False)
+
+    async with connected(stage):
+        body = {"user": "U0ANN", "channel": "#deploys", "ts": await stage.card(), "button": "Approve"}
+        outcome = await stage.call("/slack/click", body)
+    assert seen == ["U0ANN"]
+    assert (outcome["status"], outcome["seen"], outcome["ephemeral"]) == (200, "ok", "Counted: 1 of 2")
+
+
+async def test_a_modal_is_submitted_with_errors_in_the_acknowledgement(start: Start) -> None:
+    stage = await start(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
+
+    @stage.bolt.command("/approve")
+    async def approve(ack: Any, client: Any, body: dict[str, Any]) -> None:
+        await client.views_open(trigger_id=body["trigger_id"], view=stage.modal)
+        await ack()
+
+    @stage.bolt.view("reason")
+    async def reason(ack: Any) -> None:
+        await ack(response_action="errors", errors={"why": "Not like that."})
+
+    async with connected(stage):
+        opened = await stage.call("/slack/command", {"user": "U0ANN", "channel": "#deploys", "command": "/approve"})
+        values = {"why": {"comment": "because"}}
+        body = {"user": "U0ANN", "view_id": opened["view"]["id"], "values": values}
+        assert (await stage.call("/slack/submit", body))["errors"] == {"why": "Not like that."}
+
+
+async def test_the_app_reconnects_when_slack_asks_it_to(start: Start) -> None:
+    stage = await start(app_token=APP_TOKEN)
+    socket = stage.playground.socket_mode
+    seen: list[str] = []
+
+    @stage.bolt.action("approve")
+    async def approve(ack: Any) -> None:
+        seen.append("ok")
+        await ack()
+
+    async with connected(stage):
+        [first] = socket.connections
+        await socket.ask_to_reconnect()
+        async with asyncio.timeout(10):
+            while socket.connections in ([], [first]):
+                await asyncio.sleep(0.01)
+        body = {"user": "U0ANN", "channel": "#deploys", "ts": await stage.card(), "button": "Approve"}
+        await stage.call("/slack/click", body)
+    assert seen == ["ok"]
+
+
+async def test_without_a_connection_payloads_go_to_the_url(start: Start) -> None:
+    stage = await start(app_token=APP_TOKEN)
+
+    @stage.bolt.action("approve")
+    async def approve(ack: Any) -> None:
+        await ack()
+
+    body = {"user": "U0ANN", "channel": "#deploys", "ts": await stage.card(), "button": "Approve"}
+    assert (await stage.call("/slack/click", body))["status"] == 200
+
+
+async def test_only_the_app_token_opens_a_connection_and_a_ticket_works_once(start: Start) -> None:
+    stage = await start(app_token=APP_TOKEN)
+    for token, error in (("xoxb-playground", "invalid_auth"), ("", "not_authed")):
+        with pytest.raises(SlackApiError) as caught:
+            await AsyncWebClient(token, base_url=stage.playground.api_url).apps_connections_open(app_token=token)
+        assert caught.value.response["error"] == error
+    opened = await AsyncWebClient(base_url=stage.playground.api_url).apps_connections_open(app_token=APP_TOKEN)
+    async with stage.http.ws_connect(opened["url"]) as line:
+        assert (await line.receive_json())["type"] == "hello"
+    with pytest.raises(aiohttp.WSServerHandshakeError):
+        await stage.http.ws_connect(opened["url"])
+
+
+async def test_socket_mode_is_off_without_an_app_token(stage: Stage) -> None:
+    with pytest.raises(SlackApiError) as caught:
+        await AsyncWebClient(base_url=stage.playground.api_url).apps_connections_open(app_token="xapp-any")
+    assert caught.value.response["error"] == "invalid_auth"
