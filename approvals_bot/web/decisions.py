@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast, get_args
+from typing import cast, get_args
 from urllib.parse import urlsplit
 
 from starlette.datastructures import UploadFile
@@ -156,7 +156,7 @@ async def _form(request: Request) -> dict[str, str]:
 def _vote(link: Link, choice: ChoiceName, form: Mapping[str, str], asks: Sequence[Ask]) -> votes.Vote:
     """The form as a vote. What an `edit` changes of the request are its fields; all else are answers to the stage."""
     filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
-    given = {name: value for name, value in filled.items() if value is not None}
+    given = {name: value for name, value in filled.items() if value}
     editable = {ask.name for ask in link.view.editable} if choice == "edit" else set()
     return votes.Vote(
         by=link.address,
@@ -169,15 +169,10 @@ def _vote(link: Link, choice: ChoiceName, form: Mapping[str, str], asks: Sequenc
     )
 
 
-def _value(ask: Ask, text: str) -> Any:
-    """What a person typed, as JSON; None for a blank. Whether it fits is the request's to say."""
+def _value(ask: Ask, text: str) -> str:
+    """What a person typed, "" for a blank; an unticked box sends nothing. The request reads it by its field's type."""
     text = text.replace("\r\n", "\n").strip()
-    match ask.type:
-        case "boolean":
-            return text == "true"
-        case "integer" if text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 20:
-            return int(text)
-    return text or None
+    return (text or "false") if ask.type == "boolean" else text
 
 
 def _wrong(card: Card, values: Mapping[str, str]) -> tuple[str, ...]:

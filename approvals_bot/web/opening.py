@@ -6,13 +6,18 @@ calls has established who opens it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
+from approvals_bot.approvals.case import Case
+from approvals_bot.approvals.electorate import About, find, seats_that_fail
+from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.config.workflow import Definition
 from approvals_bot.engine import Engine, Run
 from approvals_bot.errors import InvalidPayloadError, SerializationError
@@ -49,11 +54,15 @@ async def open_run(
     if definition is not None:
         await _may_request(definition, opener, asks, people)
         _check_behalf(definition, asks, behalf)
-    key = _scoped_key(opener, idempotency_key)
     if definition is None or not definition.is_approval:
-        return await _start_program(engine, listed, input, key)
-    given = fields.dump(definition, fields.values(definition, input))
-    opening = Opening(given, asks, behalf)
+        return await _start_program(engine, listed, input, _scoped_key(opener, idempotency_key))
+    typed = fields.values(definition, input)
+    opening = Opening(fields.dump(definition, typed), asks, behalf)
+    if idempotency_key is not None or definition.workflow.key is None:
+        key = _scoped_key(opener, idempotency_key)
+    else:
+        key = _own_key(definition, typed, asks, behalf, people)
+    await _check_that_somebody_decides(definition, opening, people)
     return await engine.start(listed.workflow, opening, idempotency_key=key)
 
 
@@ -118,6 +127,47 @@ def _scoped_key(opener: str, key: str | None) -> str | None:
             errors=[{"loc": ["header", "Idempotency-Key"], "msg": f"1 to {LONGEST_KEY} printable characters"}],
         )
     return f"{opener} {key}"
+
+
+def _own_key(
+    definition: Definition, typed: Mapping[str, Any], requester: str, behalf: str | None, people: People
+) -> str:
+    """The key that the workflow's file makes of the fields: the same call never opens a second request."""
+    facts = Facts(definition.id, typed, _who(requester, people), _who(behalf, people))
+    try:
+        key = render_key(definition.workflow.key or "", facts).strip()
+    except TemplateError as error:
+        raise _invalid("input", f"the workflow's key can't be made of these fields: {error}") from None
+    if not key:
+        raise _invalid("input", "the workflow's key would be empty for these fields")
+    return f"key:{definition.id} {hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _who(address: str | None, people: People) -> Who:
+    if address is None:
+        return Who()
+    return Who(address, address.removeprefix("app:") if address.startswith("app:") else people.person(address).name)
+
+
+async def _check_that_somebody_decides(definition: Definition, opening: Opening, people: People) -> None:
+    """Refuse what could only wait for ever: no rule decides it, and one of its stages can't be filled by anybody.
+
+    A source of groups that can't be read now leaves it open: it will be read again when the stage opens.
+    """
+    about = About(opening.requester, opening.on_behalf_of, opening.fields, definition.policy.self_approval)
+    case = Case(definition, opening.fields, about)
+    if case.automatic() is not None:
+        return
+    for stage in case.stages:
+        if stage.state == "skipped":
+            continue
+        asks = case.asks(stage)
+        found = await find(asks, about, people)
+        known = case.people | found.people
+        needs = dict(case.seats(stage.rule))
+        seats = [(ask, label_of(needs[ask.id].from_, about, known), needs[ask.id].need) for ask in asks]
+        if reason := seats_that_fail(seats, found):
+            raise Problem(422, "Nobody could decide", f"Nothing was opened: {reason}, in stage {stage.rule.id!r}.")
 
 
 async def _start_program(engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None) -> Run[Any]:

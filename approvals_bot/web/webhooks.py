@@ -48,7 +48,7 @@ class Webhooks:
             raise _not_found() from None
 
     async def _as_call(self, hook: HookInfo, request: Request) -> WebhookRequest:
-        """The call as the run's log keeps it. Its URL names the hook: the real one is a key, and stays out of the log."""
+        """The call as the run's log keeps it. Its URL names the hook; the real one is a key and stays out of the log."""
         query = f"?{request.url.query}" if request.url.query else ""
         return WebhookRequest(
             request.method,
