@@ -19,13 +19,13 @@ from approvals_bot.channels import (
 )
 
 VIA_WORDS: dict[Via, str] = {
-    "slack": "in Slack",
-    "email": "by mail",
-    "inbox": "in the inbox",
-    "api": "by the API",
-    "cli": "in the terminal",
-    "rule": "by a rule",
-    "clock": "by the deadline",
+    "slack": "via Slack",
+    "email": "via mail",
+    "inbox": "via the inbox",
+    "api": "via the API",
+    "cli": "via the terminal",
+    "rule": "",
+    "clock": "at the deadline",
 }
 
 CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
@@ -87,16 +87,17 @@ def seats(stage: CardStage) -> list[str]:
 
 
 def vote(cast: CardVote) -> str:
-    """`✅ Ann Ode approved`, and what became of it if it no longer counts."""
+    """`✅ Ann Ode approved via Slack`, and what became of it if it no longer counts."""
     icon, word = CHOICE_WORDS[cast.choice]
-    return f"{icon} {cast.by.text} {word}" + ("" if cast.stands else " (no longer counts)")
+    counts = "" if cast.stands else " (no longer counts)"
+    return f"{icon} {cast.by.text} {word} {VIA_WORDS[cast.via]}".rstrip() + counts
 
 
 def outcome(ended: CardOutcome) -> str:
-    """`✅ Approved by Ann Ode`; by whom only where a person or a rule decided."""
+    """`✅ Approved by Ann Ode via Slack`; by whom only where a person or a rule decided."""
     icon, word = STATE_WORDS[ended.state]
     by = f" by {ended.by.text}" if ended.via != "clock" and ended.by.text else ""
-    return f"{icon} {word}{by}"
+    return f"{icon} {word}{by} {VIA_WORDS[ended.via]}".rstrip()
 
 
 def not_delivered(copy: CardDelivery) -> str:

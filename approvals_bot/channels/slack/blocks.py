@@ -121,7 +121,7 @@ def _outcome(card: Card, room: Room) -> list[Block]:
     elements = [
         _section(
             _text(one_line(phrases.outcome(ended), 200), bold=True),
-            _text(f" {phrases.VIA_WORDS[ended.via]}, "),
+            _text(", "),
             _date(ended.at),
             *([_text(f"\n{one_line(ended.because, room.short)}")] if ended.because.strip() else []),
         )
@@ -181,7 +181,7 @@ def _people(card: Card, room: Room) -> list[Block]:
 
 
 def _vote(cast: CardVote, room: Room) -> list[Block]:
-    line = [_text(one_line(phrases.vote(cast), 200)), _text(f" {phrases.VIA_WORDS[cast.via]}, "), _date(cast.at)]
+    line = [_text(one_line(phrases.vote(cast), 200)), _text(", "), _date(cast.at)]
     comment = one_line(cast.comment, room.short)
     return [*line, _text(f": “{comment}”")] if comment else line
 
@@ -223,7 +223,7 @@ def _button(card: Card, choice: CardChoice) -> Block:
         yes = one_line(choice.short, CONFIRM_LIMITS["button"]) or "Yes"
         button["confirm"] = {
             "title": _plain(one_line(choice.label, CONFIRM_LIMITS["title"]) or yes),
-            "text": _plain(clip(clean(choice.confirm), CONFIRM_LIMITS["text"])),
+            "text": _plain(clip(clean(choice.confirm).strip(), CONFIRM_LIMITS["text"]) or yes),
             "confirm": _plain(yes),
             "deny": _plain("Not now"),
             **({"style": choice.style} if choice.style != "link" else {}),
@@ -272,7 +272,7 @@ def _note(dispatch: Dispatch) -> tuple[str, list[Block]]:
 
 def _news(dispatch: Dispatch) -> str:
     if dispatch.card.outcome is not None:
-        return f"{phrases.outcome(dispatch.card.outcome)} {phrases.VIA_WORDS[dispatch.card.outcome.via]}."
+        return f"{phrases.outcome(dispatch.card.outcome)}."
     match dispatch.occasion:
         case "reminder":
             return "A reminder: this still waits for a decision."

@@ -1,0 +1,186 @@
+"""The Slack channel, by the real slack_sdk, against the stand-in: what arrives, what is refused, what never doubles."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from approvals_bot.channels import (
+    Card,
+    CardOutcome,
+    Delivered,
+    Dispatch,
+    Person,
+    Receipt,
+    Refused,
+    SlackChannel,
+    SlackPerson,
+    TryAgain,
+)
+from approvals_bot.people import SourceUnavailable
+
+if TYPE_CHECKING:
+    from tests.channels.conftest import Stage
+
+DEPLOYS = SlackChannel("C0DEPLOYS")
+
+
+async def test_a_card_is_posted_where_it_belongs_and_updated_in_place(
+    stage: Stage, card: Card, outcome: CardOutcome
+) -> None:
+    sent = await stage.out.send(Dispatch("d1", SlackChannel("#deploys"), card))
+    assert sent == Delivered(Receipt("C0DEPLOYS", str(stage.messages[0]["ts"]), 3))
+    decided = replace(card, state="approved", outcome=outcome, choices=(), version=4)
+    assert isinstance(sent, Delivered)
+    updated = await stage.out.update(sent.receipt, Dispatch("d1", SlackChannel("#deploys"), decided))
+    assert updated == Delivered(replace(sent.receipt, version=4))
+    (message,) = stage.messages
+    assert "Approved by Ann Ode" in str(message["text"])
+    assert '"actions"' not in json.dumps(message["blocks"])
+
+
+async def test_links_are_not_unfurled_and_the_delivery_can_be_found_again(stage: Stage, card: Card) -> None:
+    await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    history = await stage.client.ask("conversations.history", get=True, channel="C0DEPLOYS", include_all_metadata=True)
+    metadata = history["messages"][0]["metadata"]
+    assert metadata == {"event_type": "approvals_bot_delivery", "event_payload": {"delivery_id": "d1"}}
+
+
+@pytest.mark.parametrize("slack", ["U0ANN", None])
+async def test_a_person_gets_a_direct_message_by_id_or_by_address(stage: Stage, card: Card, slack: str | None) -> None:
+    to = SlackPerson(Person("ann@acme.eu", "Ann Ode", slack))
+    sent = await stage.out.send(Dispatch("d1", to, card))
+    assert isinstance(sent, Delivered)
+    assert sent.receipt.place == "D0ANN"
+
+
+async def test_who_is_not_in_slack_is_refused_so_that_mail_can_take_over(stage: Stage, card: Card) -> None:
+    answer = await stage.out.send(Dispatch("d1", SlackPerson(Person("fin@acme.eu", "Fin")), card))
+    assert answer == Refused("users.lookupByEmail: users_not_found (nobody in Slack has this address)")
+
+
+@pytest.mark.parametrize(("channel", "code"), [("#nowhere", "channel_not_found"), ("#old", "is_archived")])
+async def test_a_conversation_that_cannot_be_posted_to_is_refused_for_good(
+    stage: Stage, card: Card, channel: str, code: str
+) -> None:
+    answer = await stage.out.send(Dispatch("d1", SlackChannel(channel), card))
+    assert isinstance(answer, Refused)
+    assert code in answer.error
+    assert not answer.install
+
+
+async def test_a_revoked_token_is_the_whole_installations_trouble(stage: Stage, card: Card) -> None:
+    stage.fault("error", "chat.postMessage", error="token_revoked")
+    assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == Refused(
+        "chat.postMessage: token_revoked", install=True
+    )
+
+
+async def test_a_rate_limit_holds_this_method_and_channel_back_and_no_other(stage: Stage, card: Card) -> None:
+    stage.fault("rate_limited", "chat.postMessage", retry_after=30)
+    assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == TryAgain(
+        "chat.postMessage: ratelimited", timedelta(seconds=30)
+    )
+    calls = len(stage.playground.web_api.space.messages)
+    again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    assert isinstance(again, TryAgain)
+    assert len(stage.playground.web_api.space.messages) == calls
+    other = await stage.out.send(Dispatch("d2", SlackPerson(Person("ann@acme.eu", "Ann", "U0ANN")), card))
+    assert isinstance(other, Delivered)
+    stage.monotonic.at += 31
+    assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
+
+
+@pytest.mark.parametrize("kind", ["drop_after", "truncated"])
+async def test_a_post_whose_answer_was_lost_is_found_and_not_posted_again(stage: Stage, card: Card, kind: str) -> None:
+    stage.fault(kind, "chat.postMessage")
+    assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), TryAgain)
+    again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    (message,) = stage.messages
+    assert isinstance(again, Delivered)
+    assert (again.receipt.id, again.uncertain) == (message["ts"], False)
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "server_error"])
+async def test_a_post_that_never_arrived_is_posted_once(stage: Stage, card: Card, kind: str) -> None:
+    stage.fault(kind, "chat.postMessage")
+    assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), TryAgain)
+    stage.monotonic.at += 2
+    again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    assert isinstance(again, Delivered)
+    assert not again.uncertain
+    assert len(stage.messages) == 1
+
+
+async def test_a_lost_post_that_cannot_be_looked_for_is_posted_and_marked(stage: Stage, card: Card) -> None:
+    stage.fault("drop_after", "chat.postMessage")
+    stage.fault("error", "conversations.history", error="missing_scope")
+    await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    stage.monotonic.at += 2
+    again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    assert isinstance(again, Delivered)
+    assert again.uncertain
+    assert len(stage.messages) == 2
+
+
+async def test_posts_to_one_channel_keep_a_second_apart(stage: Stage, card: Card) -> None:
+    assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
+    stage.monotonic.at += 0.95
+    assert isinstance(await stage.out.send(Dispatch("d2", DEPLOYS, card)), Delivered)
+    crowd = await asyncio.gather(*(one() for one in posts(stage, card, 6)))
+    assert any(isinstance(answer, TryAgain) and answer.after is not None for answer in crowd)
+
+
+def posts(stage: Stage, card: Card, count: int) -> list[Callable[[], Awaitable[Any]]]:
+    return [lambda n=n: stage.out.send(Dispatch(f"crowd{n}", DEPLOYS, card)) for n in range(count)]
+
+
+async def test_a_message_that_is_gone_refuses_the_update(stage: Stage, card: Card) -> None:
+    answer = await stage.out.update(Receipt("C0DEPLOYS", "1700000000.000100"), Dispatch("d1", DEPLOYS, card))
+    assert answer == Refused("chat.update: message_not_found")
+
+
+async def test_a_note_goes_into_the_cards_thread(stage: Stage, card: Card) -> None:
+    sent = await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    assert isinstance(sent, Delivered)
+    stage.monotonic.at += 2
+    note = await stage.out.send(Dispatch("d2", DEPLOYS, card, "reminder", thread=sent.receipt))
+    assert isinstance(note, Delivered)
+    assert stage.messages[1]["thread_ts"] == sent.receipt.id
+
+
+async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, card: Card, start: Any) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    stage = await start()
+    assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
+
+
+async def test_a_groups_members_are_known_by_address_for_a_minute(stage: Stage) -> None:
+    assert await stage.people.members("@sre") == ("bo@acme.eu", "cy@acme.eu")
+    stage.playground.workspace.set_group("sre", ("ann@acme.eu",))
+    assert await stage.people.members("sre") == ("bo@acme.eu", "cy@acme.eu")
+    stage.monotonic.at += 61
+    assert await stage.people.members("sre") == ("ann@acme.eu",)
+
+
+async def test_a_group_that_cannot_be_read_is_an_error_and_never_empty(stage: Stage) -> None:
+    stage.fault("error", "usergroups.users.list", error="internal_error")
+    with pytest.raises(SourceUnavailable, match="sre"):
+        await stage.people.members("sre")
+    with pytest.raises(SourceUnavailable, match="no_such_subteam"):
+        await stage.people.members("nobody")
+
+
+async def test_guests_strangers_and_the_departed_are_no_members(stage: Stage) -> None:
+    for user_id in ("U0GUEST", "U0STRANGER", "U0GONE"):
+        user = await stage.people.user(user_id)
+        assert user is not None
+        assert not user.is_member
+    assert await stage.people.user("U0NOBODY") is None
