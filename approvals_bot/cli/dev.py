@@ -1,0 +1,222 @@
+"""`approvals-bot dev`: the real service on this machine, with stand-ins for Slack, SMTP and everything it calls.
+
+What it makes lies in `.approvals/`: the database, throw-away secrets, and a config.toml with which every other command
+works beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from approvals_bot.app import known_people, open_service, read_configuration
+from approvals_bot.cli.serving import listen, serve
+from approvals_bot.config.load import Configuration
+from approvals_bot.config.service import SlackGroup
+from approvals_bot.config.workflow import SayInSlack
+from approvals_bot.core.durations import parse_duration
+from approvals_bot.engine.clock import Settles
+from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
+
+STATE = Path(".approvals")
+API_KEY = "dev"
+HOST = "127.0.0.1"
+
+
+class PlaygroundClock:
+    """Real time, moved on by as much as the playground was asked to. It remembers over restarts."""
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._offset = timedelta(seconds=json.loads(memory.read_text())) if memory.exists() else timedelta()
+        self._engines: list[Settles] = []
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._offset
+
+    async def advance(self, text: str) -> datetime:
+        """Move on, stopping wherever an engine has something to do. ValueError for what is no duration."""
+        target = self.now() + parse_duration(text)
+        while True:
+            wakes = [wake for engine in self._engines if (wake := await engine.next_wake()) is not None]
+            following = min((wake for wake in wakes if wake > self.now()), default=None)
+            if following is None or following > target:
+                break
+            self._move(following)
+            await self._settle()
+        self._move(target)
+        await self._settle()
+        return self.now()
+
+    def attach(self, engine: Settles) -> None:
+        self._engines.append(engine)
+
+    def detach(self, engine: Settles) -> None:
+        self._engines.remove(engine)
+
+    def _move(self, to: datetime) -> None:
+        self._offset += max(timedelta(), to - self.now())
+        self._memory.write_text(json.dumps(self._offset.total_seconds()))
+
+    async def _settle(self) -> None:
+        for engine in self._engines:
+            await engine.settle()
+
+
+def samples() -> Path:
+    """Where the sample configuration lies: beside the package's source, or inside the installed package."""
+    inside = Path(__file__).parent.parent / "samples"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent
+
+
+async def dev(port: int, source: Path | None, fresh: bool) -> None:
+    """Run until interrupted. ConfigError for a bad configuration, OSError for a port that is taken."""
+    listening = listen(HOST, port)
+    port = listening.getsockname()[1]
+    base_url = f"http://{HOST}:{port}"
+    if fresh:
+        shutil.rmtree(STATE, ignore_errors=True)
+    config = write_config(source or samples() / "config.example.toml", base_url)
+    configuration = read_configuration(config)
+    clock = PlaygroundClock(STATE / "clock.json")
+    async with (
+        build_playground(configuration, base_url, clock) as playground,
+        open_service(configuration, clock=clock, extra=routes(playground), open_pages=True) as service,
+    ):
+        await serve(service, listening, config, lambda: _say_where(base_url))
+
+
+def _say_where(base_url: str) -> None:
+    print(  # noqa: T201
+        f"Approvals Bot is ready. Look at {base_url}/playground  (API: {base_url}/api/runs, key: {API_KEY})", flush=True
+    )
+
+
+# ── the configuration ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_config(source: Path, base_url: str) -> Path:
+    """Write `.approvals/config.toml`: the source's people, groups, keys and workflows, on this machine and its
+    stand-ins.
+    """
+    secret_folder = STATE / "secrets"
+    secret_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    given = _on_this_machine(_with_secrets(tomllib.loads(source.read_text()), secret_folder), source, base_url)
+    target = STATE / "config.toml"
+    target.write_text(
+        "# Made by `approvals-bot dev` at every start. Use it beside the running playground:\n"
+        "#   approvals-bot runs --config .approvals/config.toml\n" + tomli_w.dumps(given)
+    )
+    return target
+
+
+def _with_secrets(given: Any, folder: Path) -> Any:
+    """Throw-away values, kept in files, in place of environment variables that are not set."""
+    match given:
+        case dict():
+            return {key: _with_secrets(value, folder) for key, value in given.items()}
+        case list():
+            return [_with_secrets(value, folder) for value in given]
+        case str() if given.startswith("env:") and given.removeprefix("env:") not in os.environ:
+            return _throw_away(folder, given.removeprefix("env:"))
+        case _:
+            return given
+
+
+def _throw_away(folder: Path, name: str, value: str | None = None) -> str:
+    file = folder / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    if value is not None or not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(value or secrets.token_urlsafe(48))
+    return f"file:secrets/{file.name}"
+
+
+def _on_this_machine(given: dict[str, Any], source: Path, base_url: str) -> dict[str, Any]:
+    server, secret_folder = given.setdefault("server", {}), STATE / "secrets"
+    server["base_url"] = base_url
+    server["database"] = "sqlite:///approvals.db"
+    server["workflows"] = str((source.parent / server.get("workflows", "workflows")).resolve())
+    server.setdefault("signing_keys", [_throw_away(secret_folder, "APPROVALS_KEY")])
+    server["allow_private"] = [base_url.removeprefix("http://")]
+    given.setdefault("api_keys", {})[API_KEY] = {
+        "key": _throw_away(secret_folder, "dev", API_KEY),
+        "may_vote": True,
+    }
+    slack = given.setdefault("slack", {})
+    slack["bot_token"] = slack.get("bot_token") or _throw_away(secret_folder, "SLACK_BOT_TOKEN")
+    slack["signing_secret"] = slack.get("signing_secret") or _throw_away(secret_folder, "SLACK_SIGNING_SECRET")
+    slack["api_url"] = f"{base_url}/playground/slack/api/"
+    slack["app_id"] = SeedApp("", "").app_id
+    slack.pop("app_token", None)  # the stand-in posts over HTTP, as Slack does to a public URL
+    sender = given.get("email", {}).get("sender", "Approvals <approvals@example.com>")
+    given["email"] = {"host": HOST, "port": _free_port(), "security": "none", "sender": sender}
+    for name, target in given.get("http", {}).items():
+        target["url"] = f"{base_url}/playground/http/{name}"
+    return given
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+# ── the playground ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def build_playground(configuration: Configuration, base_url: str, clock: PlaygroundClock) -> Playground:
+    """Stand-ins that know the configuration's people, channels, groups and targets."""
+    service = configuration.service
+    assert service.slack is not None
+    assert service.slack.signing_secret is not None
+    assert service.email is not None
+    people = known_people(service)
+    return Playground(
+        app=SeedApp(
+            bot_token=service.slack.bot_token.get_secret_value(),
+            signing_secret=service.slack.signing_secret.get_secret_value(),
+        ),
+        people=[SeedPerson(p.name, p.address, p.slack, p.zone, in_slack=p.slack is not None) for p in people],
+        channels=[SeedChannel("general"), *(SeedChannel(name) for name in _channels(configuration))],
+        groups=[
+            SeedGroup(group.slack.removeprefix("@"), tuple(p.address for p in people))
+            for group in service.groups.values()
+            if isinstance(group, SlackGroup)
+        ],
+        base_url=base_url,
+        events_url=f"{base_url}/slack/events",
+        target_secrets=_target_secrets(service.http),
+        advance=clock.advance,
+        smtp_port=service.email.port,
+        now=clock.now,
+        signing_clock=lambda: clock.now().timestamp(),
+    )
+
+
+def _target_secrets(targets: Mapping[str, Any]) -> dict[str, str]:
+    return {name: target.secret.get_secret_value() for name, target in targets.items() if target.secret is not None}
+
+
+def _channels(configuration: Configuration) -> list[str]:
+    """Every Slack channel that a workflow names, so that it exists."""
+    named = [d.deliver.slack for d in configuration.workflows if d.deliver.slack]
+    actions = [
+        action.slack
+        for definition in configuration.workflows
+        for _, actions in definition.on
+        for action in actions
+        if isinstance(action, SayInSlack)
+    ]
+    return list(dict.fromkeys(name.removeprefix("#") for name in [*named, *actions] if name.startswith("#")))
