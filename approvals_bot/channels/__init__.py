@@ -184,6 +184,7 @@ class SlackChannel:
     """A Slack conversation by name (`#deploys`) or id."""
 
     channel: str
+    kind: Literal["slack_channel"] = "slack_channel"  # tells the alternatives apart in the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ class SlackPerson:
     """A direct message to a person."""
 
     person: Person
+    kind: Literal["slack_person"] = "slack_person"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ class Mailbox:
     """A mail to a person."""
 
     person: Person
+    kind: Literal["mailbox"] = "mailbox"
 
 
 Destination = SlackChannel | SlackPerson | Mailbox
@@ -237,6 +240,7 @@ class Delivered:
 
     receipt: Receipt
     uncertain: bool = False
+    kind: Literal["delivered"] = "delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +249,7 @@ class TryAgain:
 
     error: str
     after: timedelta | None = None
+    kind: Literal["try_again"] = "try_again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +258,7 @@ class Refused:
 
     error: str
     install: bool = False
+    kind: Literal["refused"] = "refused"
 
 
 Result = Delivered | TryAgain | Refused
