@@ -226,6 +226,12 @@ def missing(ballot: Ballot) -> tuple[Missing, ...]:
     return tuple(lack for lack in lacks if lack.count > 0)
 
 
+def open_seats(ballot: Ballot) -> tuple[int, ...]:
+    """The seats that lack somebody."""
+    filled, rooms = list(seating(ballot).values()), _rooms(ballot)
+    return tuple(seat.id for seat in ballot.seats if filled.count(seat.id) < rooms[seat.id])
+
+
 def still_owed(ballot: Ballot) -> tuple[str, ...]:
     """Who has not voted and could still help: those whose yes would fill one seat more."""
     voted = [vote.by for vote in standing_votes(ballot)]

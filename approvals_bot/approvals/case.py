@@ -20,7 +20,7 @@ from approvals_bot.approvals.ballot import (
     Verdict,
     Vote,
     cast,
-    missing,
+    open_seats,
     refusal,
     reset,
     standing,
@@ -81,6 +81,7 @@ class Case:
         self.outcome: OutcomeView | None = None
         self.rules: list[RuleView] = []
         self.version = 1
+        self.is_reset = False  # votes were voided, and the stage has not been opened anew yet
         self._take(forms.values(definition, fields))
         self.plan()
 
@@ -196,7 +197,7 @@ class Case:
         for other in self.stages:
             if other.state == "open":
                 other.state = "ahead"
-        stage.state, stage.opened_at, self.state = "open", now, "waiting"
+        stage.state, stage.opened_at, self.state, self.is_reset = "open", now, "waiting", False
         policy, votes = self.definition.policy, stage.ballot.votes if stage.ballot else ()
         stage.ballot = Ballot(
             seats=(),
@@ -231,9 +232,8 @@ class Case:
     def escalate(self, stage: Stage, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
         """More people, or other people, for every seat that is still open."""
         assert stage.ballot is not None, "the stage was opened"
-        lacking = [lack.label for lack in missing(stage.ballot)]
-        seats = tuple(seat.id for seat in stage.ballot.seats if seat.label in lacking)
-        stage.more = (*stage.more, (Source(to, still_owed(stage.ballot)), mode, seats))
+        source = Source(to, still_owed(stage.ballot))
+        stage.more = (*stage.more, (source, mode, open_seats(stage.ballot)))
         self.version += 1
 
     # ── acts ──
@@ -300,6 +300,7 @@ class Case:
         stage = self.stage
         if self.state == "changes_requested" and stage is not None and stage.ballot is not None:
             stage.ballot, resets = reset(stage.ballot, self.digest), True
+        self.is_reset = self.is_reset or resets
         self.version += 1
         return Said("edited", sentences.EDITED_AND_RESET if resets else sentences.EDITED, True)
 
@@ -380,6 +381,7 @@ class Case:
                 stage.ballot = replace(stage.ballot, digest=self.digest)
 
     def _reset(self) -> None:
+        self.is_reset = True
         for stage in self.stages:
             if stage.ballot is not None:
                 stage.ballot = reset(stage.ballot, self.digest)

@@ -168,6 +168,12 @@ class Copies:
         """Who is asked now: a card that a channel refuses goes to them."""
         self._told = list(people)
 
+    def is_in(self, channel: str) -> bool:
+        return any(isinstance(copy.to, SlackChannel) and place(copy.to) == channel for copy in self._all)
+
+    def has_mail(self, address: str) -> bool:
+        return any(isinstance(copy.to, Mailbox) and copy.reader == address and not copy.text for copy in self._all)
+
     def has_card(self, address: str) -> bool:
         return any(copy.reader == address and not copy.text and copy.state != "not_delivered" for copy in self._all)
 

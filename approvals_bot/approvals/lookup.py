@@ -1,0 +1,30 @@
+"""Looking people up, as a step: what was found is in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from approvals_bot.approvals import electorate
+from approvals_bot.approvals.electorate import About, Found, SeatAsk, SeatFound
+from approvals_bot.core.authoring import resource, step
+from approvals_bot.errors import StepFailedError
+from approvals_bot.people import People
+
+LOOKUP_LIMIT = 2.0  # seconds; Slack drops a click at 3, so by then she must have been told
+
+
+@step(retries=0, timeout=LOOKUP_LIMIT)
+async def look_up(
+    asks: tuple[SeatAsk, ...], about: About, also: tuple[str, ...] = (), people: People = resource(People)
+) -> Found:
+    """Resolve every seat now."""
+    return await electorate.find(asks, about, people, also)
+
+
+async def find_people(asks: Sequence[SeatAsk], about: About, also: Sequence[str] = ()) -> Found:
+    """As `look_up`. A look-up that failed or took too long makes every seat unknown; it never fails the request."""
+    try:
+        return await look_up(tuple(asks), about, tuple(also))
+    except StepFailedError as failure:
+        error = f"looking people up failed: {failure.cause_message}"
+        return Found(tuple(SeatFound(ask.id, {}, (), (error,)) for ask in asks), {})

@@ -1,0 +1,133 @@
+"""The times of one stage: reminders, escalations, late mails, the deadline.
+
+All count from the moment the stage opens. Each is a durable timer that puts a `Due` into the same queue as the votes,
+so the log's order decides between a click and a deadline. A stage that closes withdraws its timers, and what they had
+already put into the queue no longer counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from approvals_bot.approvals.request import TimerView
+from approvals_bot.config.workflow import Definition
+from approvals_bot.core.authoring import sleep
+
+Kind = Literal["deadline", "reminder", "escalation", "mail", "people"]
+
+THEN = {
+    "expire": "then it expires",
+    "reject": "then it is rejected",
+    "approve": "then it is approved",
+    "escalate": "then other people are asked",
+}
+"""What happens at the deadline, after "in 3 hours, "."""
+
+LOOK_AGAIN = (5.0, 300.0)  # seconds, first and longest: until a source of people that was down is asked again
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A time has come. `round`: of which opening of a stage."""
+
+    kind: Kind
+    round: int
+    number: int = 0  # which escalation, or how often people were looked for
+
+
+@dataclass
+class Timer:
+    at: datetime
+    what: str
+    task: Any
+
+
+class StageTimers:
+    """The timers of the stage that is open."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        *,
+        put: Callable[[Due], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._definition = definition
+        self._put = put
+        self._spawn = spawn
+        self._timers: list[Timer] = []
+        self.round = 0
+        self.deadline: datetime | None = None
+        self.then = ""
+        self.is_extended = False  # the deadline has escalated once: the next one is the last
+
+    def start(self, at: datetime) -> None:
+        """The stage opened at this time."""
+        self.stop()
+        definition, length = self._definition, self._definition.clock.deadline
+        self.is_extended = False
+        for after in definition.clock.reminders():
+            self._add(at + after, "reminder", "a reminder to those who still owe a vote")
+        for number, escalation in enumerate(definition.escalate):
+            if length is None or escalation.after < length:
+                what = f"escalation: {', '.join(escalation.to)} {_ASKED[escalation.mode]}"
+                self._add(at + escalation.after, "escalation", what, number)
+        if definition.deliver.email:
+            self._add(at + definition.deliver.email, "mail", "mail, if nobody has voted by then")
+        if length is not None:
+            self._end(at + length, THEN[definition.clock.on_deadline])
+
+    def hand_back(self, at: datetime) -> None:
+        """The requester is asked for changes: she has as long as the stage had, and then it expires."""
+        self.stop()
+        if self._definition.clock.deadline is not None:
+            self._end(at + self._definition.clock.deadline, THEN["expire"])
+
+    def extend(self, at: datetime) -> None:
+        """Other people are asked instead of an end: once more the same time, and then it expires."""
+        self.is_extended = True
+        if self._definition.clock.deadline is not None:
+            self._end(at + self._definition.clock.deadline, THEN["expire"])
+
+    def escalations_at_deadline(self) -> list[int]:
+        """Which escalations wait for the deadline: those that come no earlier."""
+        length = self._definition.clock.deadline
+        return [n for n, e in enumerate(self._definition.escalate) if length is not None and e.after >= length]
+
+    def look_again(self, at: datetime, times: int) -> None:
+        """Some source of people could not be read when the stage opened."""
+        first, longest = LOOK_AGAIN
+        wait = timedelta(seconds=min(first * 2**times, longest))
+        self._add(at + wait, "people", "another look for the people who are asked", times + 1)
+
+    def stop(self) -> None:
+        """Withdraw every timer."""
+        self.round += 1
+        self.deadline, self.then = None, ""
+        for timer in self._timers:
+            timer.task.cancel()
+        self._timers.clear()
+
+    def show(self, now: datetime) -> tuple[TimerView, ...]:
+        """What comes, the earliest first."""
+        coming = (TimerView(at=timer.at, what=timer.what) for timer in self._timers if timer.at > now)
+        return tuple(sorted(coming, key=lambda timer: timer.at))
+
+    def _end(self, at: datetime, then: str) -> None:
+        self.deadline, self.then = at, then
+        self._add(at, "deadline", f"deadline: {then}")
+
+    def _add(self, at: datetime, kind: Kind, what: str, number: int = 0) -> None:
+        task = self._spawn(self._wait(at, Due(kind, self.round, number)))
+        self._timers.append(Timer(at, what, task))
+
+    async def _wait(self, at: datetime, due: Due) -> None:
+        await sleep(at)
+        self._put(due)
+
+
+_ASKED = {"add": "are asked too", "replace": "are asked instead"}

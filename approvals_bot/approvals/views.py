@@ -1,0 +1,225 @@
+"""The published view of a request, made from its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import JsonValue
+
+from approvals_bot.approvals import fields as forms
+from approvals_bot.approvals.ballot import seating
+from approvals_bot.approvals.case import Case, Stage
+from approvals_bot.approvals.labels import label_of
+from approvals_bot.approvals.request import (
+    Decision,
+    FollowUp,
+    RequestView,
+    SeatView,
+    ShownField,
+    StageView,
+    TimerView,
+    VoteView,
+    plain_name,
+)
+from approvals_bot.approvals.seats import room
+from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
+from approvals_bot.channels import Ask, CardDelivery
+from approvals_bot.config.fields import FieldSpec
+from approvals_bot.config.workflow import digest
+
+
+def view_of(
+    case: Case,
+    *,
+    run_id: str,
+    hook_id: str,
+    title: str,
+    asked_at: datetime,
+    deadline: datetime | None,
+    on_deadline: str,
+    timers: tuple[TimerView, ...],
+    deliveries: tuple[CardDelivery, ...],
+    follow_ups: tuple[FollowUp, ...],
+    recipients: Mapping[str, str],
+) -> RequestView:
+    """Everything that people, pages and the API see of this request now."""
+    definition = case.definition
+    return RequestView(
+        run_id=run_id,
+        hook_id=hook_id,
+        workflow=definition.id,
+        definition=digest(definition),
+        version=case.version,
+        state=case.state,
+        title=title,
+        requester=case.about.requester,
+        on_behalf_of=case.about.on_behalf_of,
+        asked_at=asked_at,
+        digest=case.digest,
+        fields=case.fields,
+        shown=tuple(_shown(case, name, spec) for name, spec in definition.fields.items()),
+        editable=tuple(
+            ask_of(name, spec, case.fields.get(name)) for name, spec in definition.fields.items() if spec.editable
+        ),
+        stages=tuple(_stage(case, stage) for stage in case.stages),
+        votes=_votes(case),
+        people=case.people,
+        waiting_for=case.owed if case.outcome is None else (),
+        deadline=deadline,
+        on_deadline=on_deadline,
+        outcome=case.outcome,
+        deliveries=deliveries,
+        follow_ups=follow_ups,
+        recipients=dict(recipients),
+        link_auth=definition.deliver.link_auth,
+        timers=timers,
+        rules=tuple(case.rules),
+    )
+
+
+def ask_of(name: str, spec: FieldSpec, value: JsonValue = None) -> Ask:
+    """A field as a form asks for it."""
+    shown = "" if value is None else ("true" if value else "false") if isinstance(value, bool) else str(value)
+    return Ask(name, label(name), spec.type, spec.required, spec.values or (), spec.pattern, shown)
+
+
+def label(name: str) -> str:
+    """`budget_code` → "Budget code"."""
+    words = name.replace("_", " ")
+    return words[0].upper() + words[1:]
+
+
+def facts_of(case: Case, run_id: str, title: str = "") -> Facts:
+    """What templates may name."""
+    ended = case.outcome
+    decision = (
+        AboutDecision(ended.outcome, _who(case, ended.by), ended.comment, ended.via) if ended else AboutDecision()
+    )
+    asked = {stage.rule.id: stage.rule.ask for stage in case.stages}
+    answers = {stage: forms.values(asked[stage], given) for stage, given in answers_of(case).items()}
+    return Facts(
+        workflow=case.definition.id,
+        fields=case.typed,
+        requester=_who(case, case.about.requester),
+        on_behalf_of=_who(case, case.about.on_behalf_of) if case.about.on_behalf_of else Who(),
+        request=AboutRequest(run_id, title, case.digest),
+        decision=decision,
+        answers={stage: answers.get(stage, {}) for stage in asked},
+    )
+
+
+def answers_of(case: Case) -> dict[str, dict[str, JsonValue]]:
+    """What approvers filled in, by stage; of two people's answers to one question, the later."""
+    found: dict[str, dict[str, JsonValue]] = {}
+    for stage in case.stages:
+        for vote in stage.ballot.votes if stage.ballot else ():
+            if vote.stands and vote.answers:
+                found.setdefault(stage.rule.id, {}).update(vote.answers)
+    return found
+
+
+def decision_of(case: Case) -> Decision:
+    """The result of the run."""
+    ended = case.outcome
+    assert ended is not None, "it is decided"
+    return Decision(
+        approved=ended.state == "approved",
+        decision=ended.outcome,
+        by=ended.by,
+        comment=ended.comment,
+        fields=case.fields,
+        answers=answers_of(case),
+        digest=case.digest,
+        outcome=ended.outcome,
+        at=ended.at,
+        via=ended.via,
+        version=digest(case.definition),
+    )
+
+
+def _shown(case: Case, name: str, spec: FieldSpec) -> ShownField:
+    fields = case.definition.fields
+    was: str | None = None
+    if name in case.was:
+        was = forms.shown(fields, name, forms.values({name: spec}, {name: case.was[name]}).get(name))
+    return ShownField(
+        name=name,
+        label=label(name),
+        value=forms.shown(fields, name, case.typed.get(name)),
+        kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
+        pinned=spec.pinned,
+        was=was,
+    )
+
+
+def _stage(case: Case, stage: Stage) -> StageView:
+    rule, ballot = stage.rule, stage.ballot
+    if ballot is None:
+        seats = tuple(
+            SeatView(
+                id=number,
+                label=label_of(seat.from_, case.about, case.people),
+                need=seat.need,
+                room=seat.need if isinstance(seat.need, int) else 0,
+            )
+            for number, seat in (case.seats(rule) if stage.state != "skipped" else [])
+        )
+        return StageView(
+            id=rule.id,
+            title=stage.title,
+            state=stage.state,
+            because=stage.because,
+            seats=seats,
+            outcomes=case.definition.outcomes_of(rule),
+        )
+    seated = seating(ballot)
+    return StageView(
+        id=rule.id,
+        title=stage.title,
+        state=stage.state,
+        because=stage.because,
+        seats=tuple(
+            SeatView(
+                id=seat.id,
+                label=seat.label,
+                need=seat.need,
+                room=room(seat, also=[who for who, at in seated.items() if at == seat.id]),
+                eligible={who: stage.why[seat.id][who] for who in seat.eligible},
+                filled_by=tuple(who for who, at in seated.items() if at == seat.id),
+                known=seat.known,
+            )
+            for seat in ballot.seats
+        ),
+        outcomes=ballot.outcomes,
+        comment=ballot.comment,
+        reject=ballot.reject,
+        recheck=ballot.recheck,
+        requesters=ballot.requesters,
+        asks=tuple(ask_of(name, spec) for name, spec in rule.ask.items()),
+        opened_at=stage.opened_at,
+    )
+
+
+def _votes(case: Case) -> tuple[VoteView, ...]:
+    votes = [
+        VoteView(
+            stage=stage.rule.id,
+            by=vote.by,
+            choice=vote.choice,
+            at=vote.at,
+            via=vote.via,
+            comment=vote.comment,
+            answers=dict(vote.answers),
+            digest=vote.digest or "",
+            seats=vote.seats,
+            stands=vote.stands,
+        )
+        for stage in case.stages
+        for vote in (stage.ballot.votes if stage.ballot else ())
+    ]
+    return tuple(sorted(votes, key=lambda vote: vote.at))
+
+
+def _who(case: Case, key: str) -> Who:
+    return Who(key, case.people[key].name if key in case.people else plain_name(key))

@@ -1,0 +1,454 @@
+"""The approval, as a durable workflow on the public contract.
+
+It reads like the thing itself: a rule decides, or people are asked stage by stage until there is a decision; then
+everyone is told, and what follows is done. Votes, edits and withdrawals come through one webhook, times through timers,
+and both end in one queue that is read by one reader: the log's order decides what came first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from approvals_bot.approvals import sentences
+from approvals_bot.approvals.ballot import standing_votes
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.case import Case, Said, Stage
+from approvals_bot.approvals.copies import Copies
+from approvals_bot.approvals.electorate import About, Found, seats_that_fail
+from approvals_bot.approvals.follow_ups import FollowUps, actions_of
+from approvals_bot.approvals.lookup import find_people
+from approvals_bot.approvals.request import DEADLINE, Decision, Heard, Opening, RequestView, late_verdict
+from approvals_bot.approvals.templates import render_line
+from approvals_bot.approvals.timers import Due, StageTimers
+from approvals_bot.approvals.views import decision_of, facts_of, view_of
+from approvals_bot.channels import (
+    Card,
+    Destination,
+    Mailbox,
+    Occasion,
+    Person,
+    SlackChannel,
+    SlackPerson,
+)
+from approvals_bot.config.workflow import Definition
+from approvals_bot.core.authoring import (
+    Answer,
+    Webhook,
+    WebhookRequest,
+    create_webhook,
+    get_workflow_metadata,
+    now,
+    publish,
+    workflow,
+)
+from approvals_bot.errors import ApprovalsBotError
+
+NO_STAGE = "rule:0"
+"""Who decided, when no stage applies to a request."""
+
+
+class NobodyCanDecideError(ApprovalsBotError):
+    """Nobody could decide this request. The operator's to mend: the workflow's file, or the groups it names."""
+
+    def __init__(self, stage: str, why: str) -> None:
+        self.stage = stage
+        super().__init__(f"Nobody could decide this request: in stage {stage!r}, {why}.")
+
+
+@workflow(name="approval")
+async def approval(opening: Opening, settings: Definition) -> Decision:
+    """Ask for a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
+    return await _Approval(opening, settings).run()
+
+
+class _Approval:
+    """One request on its way through its stages."""
+
+    def __init__(self, opening: Opening, definition: Definition) -> None:
+        about = About(
+            requester=opening.requester.lower(),
+            on_behalf_of=opening.on_behalf_of.lower() if opening.on_behalf_of else None,
+            self_approval=definition.policy.self_approval,
+        )
+        self.definition = definition
+        self.case = Case(definition, opening.fields, about)
+        self.run_id = get_workflow_metadata().run_id
+        self.hook_id = ""
+        self.asked_at = now()
+        self.queue: asyncio.Queue[WebhookRequest | Due] = asyncio.Queue()
+        self.recipients: dict[str, str] = {}
+        self.follow_ups: FollowUps | None = None
+        self.has_opened = False
+
+    async def run(self) -> Decision:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self.tasks = tasks
+                self.copies = Copies(run_id=self.run_id, card=self.card, report=self.report, spawn=self.spawn)
+                self.timers = StageTimers(self.definition, put=self.queue.put_nowait, spawn=self.spawn)
+                if not self.decide_by_rule():
+                    await self.ask()
+                await self.follow()
+        except ExceptionGroup as failures:  # one cause is what the run's error should name
+            raise failures.exceptions[0] from None
+        ended = self.case.outcome
+        assert ended is not None, "it is decided"
+        if ended.state == "withdrawn":
+            raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
+        return decision_of(self.case)
+
+    # ── asking ──
+
+    async def ask(self) -> None:
+        """Until there is a decision."""
+        webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id})
+        self.hook_id = webhook.hook_id
+        pump = self.spawn(self.take_messages(webhook))
+        await self.advance()
+        while self.case.outcome is None:
+            message = await self.queue.get()
+            if isinstance(message, Due):
+                await self.come_due(message)
+            else:
+                await self.hear(message)
+        self.timers.stop()
+        webhook.dispose()
+        await pump
+        await self.answer_the_late()
+
+    async def take_messages(self, webhook: Webhook) -> None:
+        async for request in webhook:
+            self.queue.put_nowait(request)
+
+    async def answer_the_late(self) -> None:
+        """Who came before the hook was closed, and after the decision, is told how it ended."""
+        while not self.queue.empty():
+            message = self.queue.get_nowait()
+            if isinstance(message, WebhookRequest):
+                heard = await _heard(message)
+                if isinstance(heard, Heard):
+                    word, text = late_verdict(self.view(), heard.by, _choice(heard), now())
+                    heard = Said(word, text, False)
+                await _answer(message, heard)
+
+    def decide_by_rule(self) -> bool:
+        """Whether a rule decides this request without people."""
+        matched = self.case.automatic()
+        if matched is not None:
+            number, rule, because = matched
+            state = "approved" if rule.decision == "approve" else "rejected"
+            self.case.decide(state, f"rule:{number}", now(), "rule", because=because)  # type: ignore[arg-type]
+        return matched is not None
+
+    async def advance(self, occasion: Occasion = "request") -> None:
+        """Open the stage that comes next; decide when there is none."""
+        stage = self.case.next_stage()
+        if stage is None:
+            self.approve()
+            return
+        opened_at = now()
+        found = await self.find(stage)
+        self.case.open(stage, found, opened_at)
+        if not self.has_opened:
+            self.refuse_if_nobody_can(stage, found)
+        self.has_opened = True
+        self.timers.start(opened_at)
+        if found.errors:
+            self.timers.look_again(now(), 0)
+        self.changed()
+        self.send_cards(occasion)
+
+    def approve(self) -> None:
+        """Every stage is complete: the last vote decided. Without a vote, no stage applied."""
+        votes = sorted(
+            (vote for stage in self.case.stages if stage.ballot for vote in standing_votes(stage.ballot)),
+            key=lambda vote: vote.at,
+        )
+        if votes:
+            self.case.decide("approved", votes[-1].by, votes[-1].at, votes[-1].via, votes[-1].comment)
+        else:
+            self.case.decide("approved", NO_STAGE, now(), "rule", because="no stage applies to this request")
+
+    def refuse_if_nobody_can(self, stage: Stage, found: Found) -> None:
+        rules = dict(self.case.seats(stage.rule))
+        assert stage.ballot is not None, "it was just opened"
+        seats = zip(self.case.asks(stage), stage.ballot.seats, strict=True)
+        why = seats_that_fail([(ask, seat.label, rules[ask.id].need) for ask, seat in seats], found)
+        if why:
+            raise NobodyCanDecideError(stage.rule.id, why)
+
+    async def find(self, stage: Stage, *also: str) -> Found:
+        return await find_people(self.case.asks(stage), self.case.about, also)
+
+    # ── what comes in ──
+
+    async def hear(self, request: WebhookRequest) -> None:
+        """One message: decide, answer, and do what follows."""
+        heard = await _heard(request)
+        if isinstance(heard, Said):
+            await _answer(request, heard)
+            return
+        came_at, before, fields = now(), self.case.stage, self.case.fields
+        assert before is not None, "a stage is open while nobody has decided"
+        found = await self.find(before, heard.by)
+        said = self.judge(heard, found, came_at)
+        await _answer(request, said)
+        if said.changed:
+            await self.go_on(before, is_edited=self.case.fields != fields)
+
+    def judge(self, heard: Heard, found: Found, came_at: Any) -> Said:
+        self.case.people |= found.people
+        match heard.kind:
+            case "withdraw":
+                return self.case.withdraw(heard, came_at)
+            case "edit":
+                return self.case.edit(heard)
+            case _ if self.case.state == "changes_requested":
+                return self.not_now(heard, came_at)
+            case _:
+                return self.case.vote(heard, found, came_at)
+
+    def not_now(self, heard: Heard, came_at: Any) -> Said:
+        """A vote while the request is back with its requester."""
+        asked = [vote for vote in self.case.ballot.votes if vote.stands and vote.choice == "changes"]
+        zone = self.case.people[heard.by].zone if heard.by in self.case.people else "UTC"
+        who, requester = self.case.name(asked[-1].by), self.case.name(self.case.about.requester)
+        text = sentences.changes_asked(who, asked[-1].at, came_at, zone, requester)
+        return Said("already_decided", text, False)
+
+    async def go_on(self, before: Stage, *, is_edited: bool) -> None:
+        """After an act that changed something: hand back, open the next stage, or just show it."""
+        case = self.case
+        if case.outcome is None and is_edited and self.decide_by_rule():
+            return
+        if case.outcome is not None:
+            return
+        if case.state == "changes_requested" and not is_edited:
+            self.timers.hand_back(now())
+            self.changed()
+            self.tell_requester("change")
+            return
+        following = case.next_stage()
+        if following is not before or case.is_reset:
+            case.is_reset = False
+            if is_edited:
+                self.copies.tell("change")
+            await self.advance("change" if is_edited else "request")
+            return
+        if is_edited:
+            case.seat(before, await self.find(before))
+            self.copies.tell("change")
+        self.changed()
+
+    # ── what comes due ──
+
+    async def come_due(self, due: Due) -> None:
+        stage = self.case.stage
+        if due.round != self.timers.round or stage is None:
+            return
+        match due.kind:
+            case "deadline":
+                await self.end_in_time(stage)
+            case "reminder":
+                owed = [who for who in self.case.owed if who in stage.told]
+                self.copies.remind([self.case.people[who] for who in owed])
+            case "mail":
+                if not standing_votes(self.case.ballot):
+                    for who in [who for who in stage.told if not self.copies.has_mail(who)]:
+                        self.send(Mailbox(self.case.people[who]), "request")
+            case "escalation":
+                await self.escalate(stage, [due.number])
+            case "people":
+                await self.look_again(stage, due.number)
+
+    async def end_in_time(self, stage: Stage) -> None:
+        """The deadline has come before a decision."""
+        because = f"nobody decided in time in stage {stage.title!r}"
+        on_deadline = self.definition.clock.on_deadline
+        if self.case.state == "changes_requested":
+            on_deadline, because = "expire", "the changes that were asked for did not come in time"
+        match on_deadline:
+            case "escalate" if not self.timers.is_extended and self.timers.escalations_at_deadline():
+                self.timers.extend(now())
+                await self.escalate(stage, self.timers.escalations_at_deadline())
+            case "reject":
+                self.case.decide("rejected", DEADLINE, now(), "clock", because=because)
+            case "approve":
+                self.case.decide("approved", DEADLINE, now(), "clock", because=because)
+            case _:
+                self.case.decide("expired", DEADLINE, now(), "clock", because=because)
+
+    async def escalate(self, stage: Stage, numbers: list[int]) -> None:
+        for number in numbers:
+            rule = self.definition.escalate[number]
+            self.case.escalate(stage, rule.to, rule.mode)
+        told = stage.told
+        self.case.seat(stage, await self.find(stage))
+        self.changed()
+        self.send_cards("escalation", but=told)
+
+    async def look_again(self, stage: Stage, times: int) -> None:
+        """Ask once more for people whose source was down when the stage opened, and tell those who are found."""
+        told, found = stage.told, await self.find(stage)
+        self.case.seat(stage, found)
+        if found.errors:
+            self.timers.look_again(now(), times)
+        self.changed()
+        self.send_cards("request", but=told)
+
+    # ── cards ──
+
+    def send_cards(self, occasion: Occasion, but: tuple[str, ...] = ()) -> None:
+        """Send the open stage's cards. A change was told in the copies there are, so only those without one get it."""
+        stage, deliver = self.case.stage, self.definition.deliver
+        assert stage is not None, "a stage is open"
+        people = [self.case.people[who] for who in stage.told]
+        self.copies.told(people)
+        if deliver.slack and not self.copies.is_in(deliver.slack):
+            self.send(SlackChannel(deliver.slack), "request")
+        for person in people:
+            if person.address in but or (occasion == "change" and self.copies.has_card(person.address)):
+                continue
+            if deliver.dm:
+                self.send(SlackPerson(person), occasion)
+            if deliver.email is not None and not deliver.email:
+                self.send(Mailbox(person), occasion)
+
+    def send(self, to: Destination, occasion: Occasion) -> None:
+        if not isinstance(to, SlackChannel):
+            self.remember(to.person.address)
+        self.copies.send(to, occasion=occasion, until=self.timers.deadline)
+
+    def tell_requester(self, occasion: Occasion) -> None:
+        """Tell who asked, and for whom, unless a copy tells them anyway."""
+        for person in self.requesters():
+            if occasion == "outcome" and self.copies.has_card(person.address):
+                continue
+            if self.definition.deliver.email is not None and not self.definition.deliver.dm:
+                self.send(Mailbox(person), occasion)
+            elif self.definition.deliver.dm or self.definition.deliver.slack:
+                self.send(SlackPerson(person), occasion)
+
+    def requesters(self) -> Iterator[Person]:
+        for who in dict.fromkeys((self.case.about.requester, self.case.about.on_behalf_of)):
+            if who in self.case.people:
+                yield self.case.people[who]
+
+    def remember(self, address: str) -> None:
+        """Give this person an opaque id, which links carry instead of her address."""
+        if address not in self.recipients.values():
+            self.recipients[str(len(self.recipients) + 1)] = address
+
+    def card(self, reader: str | None) -> Card:
+        return card_of(self.view(), reader, now())
+
+    # ── the end ──
+
+    async def follow(self) -> None:
+        """Everyone is told, every copy is made true, and the file's actions are done."""
+        case = self.case
+        assert case.outcome is not None, "it is decided"
+        self.copies.close()
+        self.changed()
+        if not case.people:
+            case.people |= (await find_people([], case.about)).people
+        self.tell_requester("outcome")
+        facts = facts_of(case, self.run_id, self.title)
+        self.follow_ups = FollowUps(
+            run_id=self.run_id,
+            about=case.about,
+            facts=facts,
+            copies=self.copies,
+            report=self.show,
+            spawn=self.spawn,
+        )
+        self.follow_ups.start(actions_of(self.definition.on, case.outcome.outcome))
+        self.show()
+
+    # ── showing ──
+
+    @property
+    def title(self) -> str:
+        template = self.definition.workflow.title or self.definition.id
+        return render_line(template, facts_of(self.case, self.run_id))
+
+    def changed(self) -> None:
+        """The card has changed."""
+        for who in self.case.stage.told if self.case.stage else ():
+            self.remember(who)
+        self.copies.change(self.case.version)
+        self.show()
+
+    def report(self, is_news: bool) -> None:
+        """A copy's state has changed."""
+        if is_news:
+            self.case.version += 1
+            self.copies.change(self.case.version)
+        self.show()
+
+    def show(self) -> None:
+        publish(_Live(self))
+
+    def view(self) -> RequestView:
+        return view_of(
+            self.case,
+            run_id=self.run_id,
+            hook_id=self.hook_id,
+            title=self.title,
+            asked_at=self.asked_at,
+            deadline=self.timers.deadline,
+            on_deadline=self.timers.then,
+            timers=self.timers.show(now()) if self.case.outcome is None else (),
+            deliveries=self.copies.show(),
+            follow_ups=self.follow_ups.show() if self.follow_ups else (),
+            recipients=self.recipients,
+        )
+
+    def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self.tasks.create_task(task)
+
+
+class _Live(Mapping[str, Any]):
+    """The view, made when it is stored: a replay passes many changes, and only the last one is seen."""
+
+    def __init__(self, request: _Approval) -> None:
+        self._request = request
+
+    def __getitem__(self, name: str) -> Any:
+        return self._dump()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._dump())
+
+    def __len__(self) -> int:
+        return len(RequestView.model_fields)
+
+    def items(self) -> Any:
+        return self._dump().items()
+
+    def _dump(self) -> dict[str, Any]:
+        return self._request.view().model_dump(mode="json")
+
+
+async def _heard(request: WebhookRequest) -> Heard | Said:
+    """The message, or what its sender is told when it can't be read."""
+    try:
+        heard = _HEARD.validate_python(await request.json())
+    except (ValidationError, ValueError):
+        return Said("invalid", f"This message could not be read. {sentences.UNCHANGED}", False)
+    return heard
+
+
+def _choice(heard: Heard) -> str:
+    return heard.choice if heard.kind == "vote" else heard.kind
+
+
+async def _answer(request: WebhookRequest, said: Said) -> None:
+    await request.respond_with(Answer.json({"verdict": said.verdict, "text": said.text, "changed": said.changed}))
+
+
+_HEARD = TypeAdapter(Heard)
