@@ -34,6 +34,7 @@ from approvals_bot.errors import ApprovalsBotError
 LONGEST_RESULT = 100_000  # characters; a text field has 50,000
 LONGEST_LINE = 300  # characters of a title
 MOST_NODES = 500  # of a template's tree
+DEEPEST = 30  # of that tree; Python compiles it
 MOST_JOINS = 20  # `~` and `+` in one template: each copies what it joins
 
 
@@ -252,10 +253,7 @@ _ALLOWED = (
 @lru_cache(maxsize=512)
 def _compile(text: str, for_people: bool) -> Compiled:
     _read(text)
-    try:
-        return _environment(for_people).from_string(text)
-    except RecursionError:
-        raise TemplateError("the template is nested too deeply") from None
+    return _environment(for_people).from_string(text)
 
 
 @lru_cache(maxsize=2)
@@ -313,10 +311,12 @@ def _refuse(node: nodes.Node) -> None:
             raise TemplateError(f"{type(node).__name__.lower()} is not allowed in templates")
 
 
-def _all(node: nodes.Node) -> Iterator[nodes.Node]:
+def _all(node: nodes.Node, depth: int = 0) -> Iterator[nodes.Node]:
+    if depth > DEEPEST:
+        raise TemplateError("the template is nested too deeply")
     yield node
     for child in node.iter_child_nodes():
-        yield from _all(child)
+        yield from _all(child, depth + 1)
 
 
 # ── names, checked at load ────────────────────────────────────────────────────────────────────────────────────────

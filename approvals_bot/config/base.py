@@ -23,6 +23,7 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(
         frozen=True,
+        validate_default=True,  # a default path, too, is relative to the file
         extra="forbid",
         serialize_by_alias=True,
         hide_input_in_errors=True,

@@ -48,7 +48,7 @@ def findings(error: ValidationError, model: type[BaseModel], raw: Mapping[str, A
 def _finding(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, Any]) -> Finding:
     typed, inside = _follow(model, details["loc"])
     context, given = details.get("ctx", {}), details.get("input")
-    path = _in_file(typed, raw, keep_last=details["type"] in ("missing", "extra_forbidden"))
+    path = in_file(typed, raw, keep_last=details["type"] in ("missing", "extra_forbidden"))
     match details["type"]:
         case "refused":
             at = tuple(context["at"].split(".")) if context["at"] else ()
@@ -88,6 +88,22 @@ def _form(pattern: str) -> str:
             return 'write a currency like "EUR"'
         case _:
             return f"does not have the form {pattern}"
+
+
+def in_file(path: Path, raw: Any, keep_last: bool) -> Path:
+    """Leave out what the file doesn't say, such as the seat of a stage that is one seat itself.
+
+    `keep_last`: the path names a key, which stays even if it is missing.
+    """
+    kept: list[int | str] = []
+    for at, part in enumerate(path):
+        there = part in raw if isinstance(raw, dict) else isinstance(raw, list) and part in range(len(raw))
+        if there:
+            kept.append(part)
+            raw = raw[part]
+        elif keep_last and at == len(path) - 1:
+            kept.append(part)
+    return tuple(kept)
 
 
 # ── from pydantic's location to the file's ────────────────────────────────────────────────────────────────────────
@@ -152,16 +168,3 @@ def _step(kind: Any, part: int | str) -> Any:
 def _keys(model: Any) -> list[str]:
     names = [member.alias or name for name, member in model.model_fields.items()]
     return [*names, *getattr(model, "also_written", ())]
-
-
-def _in_file(path: Path, raw: Any, keep_last: bool) -> Path:
-    """Leave out what the file doesn't say, such as the seat of a stage that is one seat itself."""
-    kept: list[int | str] = []
-    for at, part in enumerate(path):
-        there = part in raw if isinstance(raw, dict) else isinstance(raw, list) and part in range(len(raw))
-        if there:
-            kept.append(part)
-            raw = raw[part]
-        elif keep_last and at == len(path) - 1:
-            kept.append(part)
-    return tuple(kept)

@@ -45,10 +45,10 @@ TAKEN = frozenset({"answers", "decision", "on_behalf_of", "request", "requester"
 """Names that templates use for something else."""
 
 _TEXTS = ("string", "text", "email", "url")
-_ORDERED = ("integer", "decimal", "money", "date", "datetime", "duration")
+ORDERED = ("integer", "decimal", "money", "date", "datetime", "duration")
 _OPTIONS_FOR = {
-    "min": _ORDERED,
-    "max": _ORDERED,
+    "min": ORDERED,
+    "max": ORDERED,
     "min_length": _TEXTS,
     "max_length": _TEXTS,
     "pattern": _TEXTS,
@@ -172,4 +172,4 @@ Scalar = Annotated[
 ]
 Bound = Annotated[str, BeforeValidator(_bound), WithJsonSchema({"type": ["integer", "number", "string"]})]
 
-assert set(_TEXTS + _ORDERED) <= set(get_args(FieldType))
+assert set(_TEXTS + ORDERED) <= set(get_args(FieldType))

@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from approvals_bot.config.complaints import findings
+from approvals_bot.config.complaints import findings, in_file
 from approvals_bot.config.places import Places, UnreadableError, find_places
 from approvals_bot.config.problems import ConfigErrors, Finding, Problem, written
+from approvals_bot.config.remainder import independent, remainder
 from approvals_bot.config.service import Service
 from approvals_bot.config.workflow import Definition
 
@@ -44,11 +46,11 @@ def load(path: Path, env: Mapping[str, str], check: Check | None = None) -> Conf
     workflows: list[Definition] = []
     try:
         service = load_service(path, env)
-        folder = service.server.workflows
     except ConfigErrors as error:
         problems += error.problems
-        folder = path.parent / "workflows"
+        service = _but_for_its_secrets(path)
     try:
+        folder = service.server.workflows if service is not None else path.parent / "workflows"
         workflows = load_workflows(folder, service, check)
     except ConfigErrors as error:
         problems += error.problems
@@ -60,7 +62,25 @@ def load(path: Path, env: Mapping[str, str], check: Check | None = None) -> Conf
 def load_service(path: Path, env: Mapping[str, str]) -> Service:
     """config.toml by itself; `env` is where `env:NAME` looks. Raises ConfigErrors."""
     file = _File.read(path)
-    return file.fit(Service, {"env": env, "folder": path.parent})
+    service, wrong = file.fit(Service, {"env": env, "folder": path.parent})
+    if service is None:
+        raise ConfigErrors(file.problems(wrong))
+    return service
+
+
+def _but_for_its_secrets(path: Path) -> Service | None:
+    """The service as it would be with every secret there, so that its workflows can be checked all the same."""
+    try:
+        return load_service(path, _AnySecret())
+    except ConfigErrors:
+        return None
+
+
+class _AnySecret(dict[str, str]):
+    """An environment in which every variable is set, each to something else."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return f"{name} " * 32
 
 
 def load_workflows(folder: Path, service: Service | None = None, check: Check | None = None) -> list[Definition]:
@@ -81,13 +101,18 @@ def load_workflows(folder: Path, service: Service | None = None, check: Check | 
 
 def _load_workflow(path: Path, service: Service | None, check: Check | None) -> Definition:
     file = _File.read(path)
-    definition = file.fit(Definition, {})
-    found: list[Finding] = []
-    if definition.id != path.stem:
-        found.append(Finding(("workflow", "id"), f'must be the file\'s name, "{path.stem}"', path.stem))
-    if check is not None and service is not None:
-        found += check(definition, service)
-    if found:
+    definition, wrong = file.fit(Definition, {})
+    found = list(wrong)
+    whole = definition or remainder(file.content, wrong, partial(_fit, Definition, {}))
+    if whole is not None:
+        rest: list[Finding] = []
+        if whole.id != path.stem:
+            rest.append(Finding(("workflow", "id"), f'must be the file\'s name, "{path.stem}"', path.stem))
+        if check is not None and service is not None:
+            checked = check(whole, service)
+            rest += [replace(each, path=in_file(each.path, file.content, keep_last=True)) for each in checked]
+        found += independent(rest, wrong)
+    if definition is None or found:
         raise ConfigErrors(file.problems(found))
     return definition
 
@@ -120,11 +145,8 @@ class _File:
             raise ConfigErrors([Problem(name, text.count("\n", 0, end) or 1, "syntax", "this can't be read")])
         return cls(name, content, places)
 
-    def fit(self, model: type[Model], context: Mapping[str, Any]) -> Model:
-        try:
-            return model.model_validate(self.content, context=dict(context))
-        except ValidationError as error:
-            raise ConfigErrors(self.problems(findings(error, model, self.content))) from None
+    def fit(self, model: type[Model], context: Mapping[str, Any]) -> tuple[Model | None, list[Finding]]:
+        return _fit(model, context, self.content)
 
     def problems(self, found: Iterable[Finding]) -> Iterator[Problem]:
         for each in found:
@@ -135,6 +157,13 @@ class _File:
                 each.message,
                 each.suggestion,
             )
+
+
+def _fit(model: type[Model], context: Mapping[str, Any], content: dict[str, Any]) -> tuple[Model | None, list[Finding]]:
+    try:
+        return model.model_validate(content, context=dict(context)), []
+    except ValidationError as error:
+        return None, findings(error, model, content)
 
 
 def _text(path: Path, name: str) -> str:

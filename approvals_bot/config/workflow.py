@@ -113,7 +113,8 @@ class Stage(Frozen):
         if "seat" not in value:
             return {**{key: of for key, of in value.items() if key not in own}, "seat": [own]}
         if own:
-            raise refuse(f'this stage has seats of its own, so "{next(iter(own))}" belongs into one of them')
+            key = next(iter(own))
+            raise refuse(f'this stage has seats of its own, so "{key}" belongs into one of them', at=key)
         return value
 
 

@@ -1,0 +1,276 @@
+"""What a workflow's file refers to, checked when it is loaded: names, conditions, templates, and whether it can work.
+
+The shapes are checked before, by the models. Everything here is found without asking anybody: what only a live source
+or the request itself can tell (a Slack group, the requester's manager) is left to the opening of a request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from pydantic import JsonValue
+
+from approvals_bot.approvals import templates
+from approvals_bot.approvals.conditions import Condition, ConditionError
+from approvals_bot.approvals.fields import faults
+from approvals_bot.approvals.fillable import stage_faults
+from approvals_bot.approvals.templates import TemplateError
+from approvals_bot.config.fields import ORDERED, FieldSpec
+from approvals_bot.config.places import Path
+from approvals_bot.config.problems import Finding, nearest
+from approvals_bot.config.service import DirectoryTable, Service
+from approvals_bot.config.workflow import (
+    Action,
+    CallTarget,
+    Definition,
+    Resume,
+    SayInSlack,
+    SendDm,
+    SendMail,
+)
+from approvals_bot.people import Group, ManagerOf, OnBehalfOf, OnCall, OwnerOf, SlackGroup, is_mail, parse_address
+
+_RUN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_OF_APPROVALS = ("policy", "auto", "stage", "deliver", "clock", "escalate", "on")
+
+
+def check(definition: Definition, service: Service) -> list[Finding]:
+    """Everything that is wrong with this workflow in this service, in no particular order."""
+    found = [*_fields(("fields",), definition.fields), *_requesters(definition, service)]
+    if definition.is_approval:
+        found += _approval(definition, service)
+    else:
+        found += _python_workflow(definition)
+    return found
+
+
+def _approval(definition: Definition, service: Service) -> Iterator[Finding]:
+    if definition.workflow.title is None:
+        yield Finding(("workflow", "title"), "is missing")
+    if not definition.stage:
+        yield Finding(("stage",), "is missing; an approval asks somebody, in at least one [[stage]]")
+    if definition.settings:
+        yield Finding(("settings",), 'is for Python workflows (run = "module:function")')
+    yield from _conditions(definition)
+    yield from _templates(definition)
+    yield from _policy(definition)
+    yield from _stages(definition, service)
+    yield from _clock(definition, service)
+    yield from _delivery(definition, service)
+    yield from _actions(definition, service)
+    yield from stage_faults(definition, service)
+
+
+def _python_workflow(definition: Definition) -> Iterator[Finding]:
+    if not _RUN.fullmatch(definition.workflow.run or ""):
+        yield Finding(("workflow", "run"), 'write the workflow like "module:function"')
+    for table in _OF_APPROVALS:
+        if table in definition.model_fields_set:
+            yield Finding((table,), "is for approvals; a Python workflow decides this itself")
+    if definition.workflow.key is not None:
+        yield from _template(("workflow", "key"), definition.workflow.key, definition, of_decision=False)
+    if definition.workflow.title is not None:
+        yield from _template(("workflow", "title"), definition.workflow.title, definition, of_decision=False)
+
+
+# ── fields, conditions, templates ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _fields(at: Path, fields: Mapping[str, FieldSpec]) -> Iterator[Finding]:
+    for path, message in faults(fields):
+        yield Finding((*at, *path), message)
+
+
+def _conditions(definition: Definition) -> Iterator[Finding]:
+    places: list[tuple[Path, str | None]] = []
+    places += [(("auto", at, "when"), rule.when) for at, rule in enumerate(definition.auto)]
+    for at, stage in enumerate(definition.stage):
+        places.append((("stage", at, "when"), stage.when))
+        places += [(("stage", at, "seat", seat, "when"), each.when) for seat, each in enumerate(stage.seat)]
+    for path, text in places:
+        if text is not None:
+            try:
+                Condition(text, definition.fields)
+            except ConditionError as error:
+                yield Finding(path, str(error), error.suggestion)
+
+
+def _templates(definition: Definition) -> Iterator[Finding]:
+    about = definition.workflow
+    for name, text in (("title", about.title), ("key", about.key)):
+        if text is not None:
+            yield from _template(("workflow", name), text, definition, of_decision=False)
+    for path, action in _all_actions(definition):
+        match action:
+            case CallTarget(json_=body):
+                yield from _json_templates((*path, "json"), body, definition)
+            case SayInSlack(text=text) | SendDm(text=text) | SendMail(text=text):
+                yield from _template((*path, "text"), text, definition, of_decision=True)
+
+
+def _json_templates(path: Path, value: JsonValue, definition: Definition) -> Iterator[Finding]:
+    match value:
+        case str():
+            yield from _template(path, value, definition, of_decision=True)
+        case list():
+            for at, each in enumerate(value):
+                yield from _json_templates((*path, at), each, definition)
+        case dict():
+            for key, each in value.items():
+                yield from _json_templates((*path, key), each, definition)
+
+
+def _template(path: Path, text: str, definition: Definition, of_decision: bool) -> Iterator[Finding]:
+    try:
+        templates.check(text, definition, of_decision)
+    except TemplateError as error:
+        yield Finding(path, str(error), error.suggestion)
+
+
+# ── the rules ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _policy(definition: Definition) -> Iterator[Finding]:
+    on_change = definition.policy.on_change
+    for name, change in on_change.items() if isinstance(on_change, dict) else ():
+        spec = definition.fields.get(name)
+        if spec is None:
+            yield Finding(("policy", "on_change", name), "no such field", nearest(name, definition.fields))
+        elif change == "reset-if-raised" and spec.type not in ORDERED:
+            yield Finding(("policy", "on_change", name), f"a field of type {spec.type} can't be raised", "reset")
+    if definition.stage and "edit" in definition.policy.outcomes:
+        yield from _editable(("policy", "outcomes"), definition)
+
+
+def _editable(path: Path, definition: Definition) -> Iterator[Finding]:
+    if not any(spec.editable for spec in definition.fields.values()):
+        yield Finding(path, '"edit" needs a field that is editable')
+
+
+def _stages(definition: Definition, service: Service) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for at, stage in enumerate(definition.stage):
+        if stage.id in seen:
+            yield Finding(("stage", at, "id"), f'another stage is called "{stage.id}"')
+        seen.add(stage.id)
+        yield from _fields(("stage", at, "ask"), stage.ask)
+        if stage.outcomes is not None and "edit" in stage.outcomes:
+            yield from _editable(("stage", at, "outcomes"), definition)
+        if stage.comment == "never" and {"answer", "changes"} & set(definition.outcomes_of(stage)):
+            yield Finding(("stage", at, "comment"), "an answer, or what to change, is said in the comment", "on-reject")
+        for number, seat in enumerate(stage.seat):
+            path = ("stage", at, "seat", number)
+            yield from _addresses((*path, "from"), seat.from_, definition, service)
+            yield from _addresses((*path, "notify"), seat.notify or (), definition, service)
+
+
+def _clock(definition: Definition, service: Service) -> Iterator[Finding]:
+    clock = definition.clock
+    if clock.on_deadline == "escalate" and not definition.escalate:
+        yield Finding(("clock", "on_deadline"), "there is no [[escalate]] that says to whom")
+    for at, escalation in enumerate(definition.escalate):
+        if clock.deadline is not None and escalation.after > clock.deadline:
+            yield Finding(("escalate", at, "after"), "the deadline comes before")
+        yield from _addresses(("escalate", at, "to"), escalation.to, definition, service, of_approver=True)
+
+
+# ── people ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _requesters(definition: Definition, service: Service) -> Iterator[Finding]:
+    for at, text in enumerate(definition.workflow.request):
+        path = ("workflow", "request", at)
+        if text.startswith("app:"):
+            if text[4:] not in service.api_keys:
+                near = nearest(text[4:], service.api_keys)
+                yield Finding(path, f"no key in [api_keys] is called {text[4:]}", near and f"app:{near}")
+        elif text.startswith("@"):
+            yield from _address(path, text, definition, service)
+        elif text != "*" and not is_mail(text):
+            yield Finding(path, 'write "*" for every person, "@group", "app:name" or a mail address')
+
+
+def _addresses(
+    path: Path, addresses: Iterable[str], definition: Definition, service: Service, of_approver: bool = False
+) -> Iterator[Finding]:
+    for at, text in enumerate(addresses):
+        yield from _address((*path, at), text, definition, service, of_approver)
+
+
+def _address(
+    path: Path, text: str, definition: Definition, service: Service, of_approver: bool = False
+) -> Iterator[Finding]:
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        yield Finding(path, str(error))
+        return
+    directory = service.directory
+    match address:
+        case Group(name) if name not in service.groups:
+            near = nearest(name, service.groups)
+            yield Finding(path, f"no group is called {name}", near and f"@{near}")
+        case SlackGroup() if service.slack is None:
+            yield Finding(path, "Slack is not configured")
+        case ManagerOf("approver") if not of_approver:
+            yield Finding(path, "nobody was asked before; this is for [[escalate]]", "manager-of:requester")
+        case ManagerOf("on-behalf-of") | OnBehalfOf() if definition.workflow.on_behalf_of == "never":
+            yield Finding(path, 'this workflow says on_behalf_of = "never"')
+        case OwnerOf(name) if name not in definition.fields:
+            near = nearest(name, definition.fields)
+            yield Finding(path, f"no field is called {name}", near and f"owner-of:{near}")
+        case OwnerOf(name) if isinstance(directory, DirectoryTable) and name not in directory.owner_of:
+            near = nearest(name, directory.owner_of)
+            yield Finding(path, f"[directory] has no owner-of.{name}", near and f"owner-of:{near}")
+        case OnCall(name) if isinstance(directory, DirectoryTable) and name not in directory.oncall:
+            near = nearest(name, directory.oncall)
+            yield Finding(path, f"[directory] has no oncall.{name}", near and f"oncall:{near}")
+
+
+# ── channels and targets ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _delivery(definition: Definition, service: Service) -> Iterator[Finding]:
+    deliver = definition.deliver
+    if deliver.slack is not None and service.slack is None:
+        yield Finding(("deliver", "slack"), "Slack is not configured")
+    if deliver.email is not None and service.email is None:
+        yield Finding(("deliver", "email"), "email is not configured")
+    if deliver.dm and service.slack is None and service.email is None:
+        yield Finding(("deliver", "dm"), "neither Slack nor email is configured")
+
+
+def _actions(definition: Definition, service: Service) -> Iterator[Finding]:
+    for path, action in _all_actions(definition):
+        match action:
+            case CallTarget(http=name):
+                target = service.http.get(name)
+                if target is None:
+                    yield Finding((*path, "http"), f"no [http.{name}] says where that is", nearest(name, service.http))
+                elif target.secret is None:
+                    yield Finding((*path, "http"), f"[http.{name}] has no secret to sign the call with")
+            case SayInSlack():
+                if service.slack is None:
+                    yield Finding((*path, "slack"), "Slack is not configured")
+            case SendDm(dm=whom):
+                if service.slack is None and service.email is None:
+                    yield Finding((*path, "dm"), "neither Slack nor email is configured")
+                yield from _whom((*path, "dm"), whom, definition, service)
+            case SendMail(email=whom):
+                if service.email is None:
+                    yield Finding((*path, "email"), "email is not configured")
+                yield from _whom((*path, "email"), whom, definition, service)
+            case Resume():
+                pass
+
+
+def _whom(path: Path, whom: str, definition: Definition, service: Service) -> Iterator[Finding]:
+    if whom != "requester":
+        yield from _address(path, whom, definition, service)
+
+
+def _all_actions(definition: Definition) -> Iterator[tuple[Path, Action]]:
+    for outcome in type(definition.on).model_fields:
+        for at, action in enumerate(getattr(definition.on, outcome)):
+            yield ("on", outcome, at), action
