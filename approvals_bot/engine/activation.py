@@ -205,7 +205,8 @@ class Activation:
         result = await self._shop.store.append(batch)
         if isinstance(result, Appended):
             self._log += result.events
-            self._finished = []
+            written = {id(event) for event in batch.events}  # others may have finished while this was being written
+            self._finished = [fact for fact in self._finished if id(fact) not in written]
             self._shop.appended(self._claim.run_id, result.events)
         return result
 
