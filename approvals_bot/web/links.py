@@ -17,6 +17,7 @@ from approvals_bot.channels import ChoiceName
 from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.errors import InvalidTokenError
 from approvals_bot.tokens import Tokens
+from approvals_bot.web.requests import request_of
 
 DECISION = "decision.v1"
 FORM = "form.v1"
@@ -57,9 +58,9 @@ class Links:
         payload = self._read(DECISION, signed) or {}
         hook = await self._engine.find_hook(str(payload.get("h", "")))
         record = await self._engine.record(hook.run_id if hook else "")
-        if hook is None or record is None or record.view is None or payload.get("g") != hook.generation:
+        view = request_of(record) if record is not None else None
+        if hook is None or view is None or payload.get("g") != hook.generation:
             return None
-        view = RequestView.model_validate(record.view)
         recipient = str(payload.get("r"))
         address = view.recipients.get(recipient)
         if address is None:

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.request import RequestView
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.web.render import Pages
+from approvals_bot.web.requests import request_of
 from approvals_bot.web.runs import Status
 from approvals_bot.web.story import tell
 from approvals_bot.web.timeline import draw
@@ -81,9 +81,10 @@ class PeoplePages:
         if not self._open:
             return self._closed()
         record = await self._engine.record(request.path_params["id"])
-        if record is None or record.view is None:
+        view = request_of(record) if record is not None else None
+        if view is None:
             return self._pages.page("not_found.html", 404)
-        card = card_of(RequestView.model_validate(record.view), None, self._now())
+        card = card_of(view, None, self._now())
         return self._page("request.html", "", card=card)
 
     async def inbox(self, request: Request) -> Response:
@@ -100,9 +101,8 @@ class PeoplePages:
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
         """What a line of a list says of a run."""
-        card = None
-        if record.view is not None:
-            card = card_of(RequestView.model_validate(record.view), None, self._now())
+        view = request_of(record)
+        card = card_of(view, None, self._now()) if view is not None else None
         return {
             "record": record,
             "card": card,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -23,10 +24,12 @@ from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.opening import open_run
 from approvals_bot.web.problems import Problem
 from approvals_bot.web.redact import redact
+from approvals_bot.web.requests import request_of
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
 
 LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle connections at 60
+FIRST_LOOK = 2.0  # seconds that a request gets to show itself after it was opened; it needs milliseconds
 PAGE = 50  # runs in one answer, unless the caller asks for another number
 MOST_PER_PAGE = 200
 
@@ -157,16 +160,15 @@ class Runs:
         record = await self._record(request)
         if record.has_ended:
             raise Problem(409, "Run has ended", f"The run has already ended ({record.status}); nothing was changed.")
-        if record.view is None:
+        view = request_of(record)
+        if view is None:
             await self._engine.cancel(record.id, asked.reason or None)
             return JSONResponse({"run_id": record.id}, 202)
-        verdict = await votes.withdraw(
-            self._engine,
-            RequestView.model_validate(record.view).hook_id,
-            by=_acting(key, asked.by),
-            via="api",
-            reason=asked.reason,
-        )
+        by = _acting(key, asked.by)
+        if view.hook_id:
+            verdict = await votes.withdraw(self._engine, view.hook_id, by=by, via="api", reason=asked.reason)
+        else:
+            verdict = await votes.refuse_late(self._engine, view, by=by, what="withdraw", via="api")
         self._metrics.voted(verdict.verdict, "api")
         return _said(verdict, changed=202)
 
@@ -174,10 +176,11 @@ class Runs:
         """200: the fields of an open request are changed, and votes reset as its policy says."""
         key = caller(request, self._keys)
         asked = fit(Edit, await json_object(request, API_BODY))
-        view = await self._request_view(request)
-        verdict = await votes.edit(
-            self._engine, view.hook_id, by=_acting(key, asked.by), via="api", fields=asked.fields
-        )
+        view, by = await self._request_view(request), _acting(key, asked.by)
+        if view.hook_id:
+            verdict = await votes.edit(self._engine, view.hook_id, by=by, via="api", fields=asked.fields)
+        else:
+            verdict = await votes.refuse_late(self._engine, view, by=by, what="edit", via="api")
         self._metrics.voted(verdict.verdict, "api")
         return _said(verdict, changed=200)
 
@@ -192,37 +195,43 @@ class Runs:
             )
         asked = fit(Ballot, await json_object(request, API_BODY))
         view = await self._request_view(request)
-        verdict = await votes.cast(
-            self._engine,
-            view.hook_id,
-            votes.Vote(
-                by=asked.by,
-                choice=asked.choice,
-                via="api",
-                comment=asked.comment,
-                answers=asked.answers,
-                fields=asked.fields,
-                digest=asked.digest,
-            ),
+        vote = votes.Vote(
+            by=asked.by.lower(),
+            choice=asked.choice,
+            via="api",
+            comment=asked.comment,
+            answers=asked.answers,
+            fields=asked.fields,
+            digest=asked.digest,
         )
+        if view.hook_id:
+            verdict = await votes.cast(self._engine, view.hook_id, vote)
+        else:  # a rule decided before anybody was asked
+            verdict = await votes.refuse_late(self._engine, view, by=vote.by, what=vote.choice, via="api")
         self._metrics.voted(verdict.verdict, "api")
         return _said(verdict, changed=201)
 
     async def _record(self, request: Request) -> RunRecord:
+        """The run. An approval shows itself with its first activation: one that was just opened is waited for."""
         record = await self._engine.record(request.path_params["id"])
         if record is None:
             raise Problem(404, "Run not found", "No run has this id.")
+        listed = self._workflows.find(record.workflow)
+        until = asyncio.get_running_loop().time() + (FIRST_LOOK if listed is not None and listed.is_approval else 0.0)
+        while record.view is None and not record.has_ended and asyncio.get_running_loop().time() < until:
+            record = await self._engine.wait(record.id, 0.02)
         return record
 
     async def _request_view(self, request: Request) -> RequestView:
-        record = await self._record(request)
-        if record.view is None:
+        view = request_of(await self._record(request))
+        if view is None:
             raise Problem(409, "Not a request", "This run is not an approval, so there is nothing to decide in it.")
-        return RequestView.model_validate(record.view)
+        return view
 
 
 def run_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API shows it."""
+    view = request_of(record)
     return {
         "id": record.id,
         "workflow": record.workflow,
@@ -232,7 +241,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "created_at": record.created_at.isoformat(),
         "ended_at": record.ended_at.isoformat() if record.ended_at else None,
         "stalled": record.stalled,
-        "request": api_request(RequestView.model_validate(record.view)) if record.view is not None else None,
+        "request": api_request(view) if view is not None else None,
     }
 
 
@@ -242,7 +251,7 @@ def _acting(key: ApiKey, by: str | None) -> str:
         return key.address
     if not key.may_vote:
         raise Problem(403, "Key may not vote", f"The key {key.name!r} can act only as itself, {key.address}.")
-    return by
+    return by.lower()
 
 
 def _said(verdict: votes.Verdict, *, changed: int) -> Response:

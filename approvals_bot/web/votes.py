@@ -18,6 +18,7 @@ from approvals_bot.channels import ChoiceName, Via
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.errors import HookNotFoundError
+from approvals_bot.web.requests import request_of
 
 ANSWER_LIMIT = 10.0  # seconds; a page waits this long for its verdict. Slack's room passes less: it drops clicks at 3
 
@@ -112,21 +113,21 @@ async def _tell(engine: Engine, hook_id: str, message: dict[str, Any], timeout: 
 
 
 async def _too_late(engine: Engine, hook: HookInfo, message: dict[str, Any]) -> Verdict:
-    """The request takes no more votes. The log of an ended run does not grow, so the audit takes the refused act."""
     record = await engine.record(hook.run_id)
-    if record is None or record.view is None:
+    view = request_of(record) if record is not None else None
+    if view is None:
         return Verdict("unknown", UNKNOWN, changed=False)
-    view = RequestView.model_validate(record.view)
-    verdict, text = late_verdict(view, message["by"], message.get("choice", message["kind"]), engine.now())
-    await engine.audit(
-        "act_refused",
-        who=message["by"],
-        run_id=hook.run_id,
-        data={
-            "kind": message["kind"],
-            "choice": message.get("choice"),
-            "via": message["via"],
-            "verdict": verdict,
-        },
+    return await refuse_late(
+        engine,
+        view,
+        by=message["by"],
+        what=message.get("choice", message["kind"]),
+        via=message["via"],
     )
+
+
+async def refuse_late(engine: Engine, view: RequestView, *, by: str, what: str, via: Via) -> Verdict:
+    """Say how the request ended. The log of an ended run does not grow, so the audit takes the refused act."""
+    verdict, text = late_verdict(view, by, what, engine.now())
+    await engine.audit("act_refused", who=by, run_id=view.run_id, data={"act": what, "via": via, "verdict": verdict})
     return Verdict(verdict, text, changed=False)

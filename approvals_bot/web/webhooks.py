@@ -18,6 +18,7 @@ from approvals_bot.web.json_body import parse
 from approvals_bot.web.limits import LINK_BODY, whole
 from approvals_bot.web.problems import Problem
 from approvals_bot.web.render import Pages
+from approvals_bot.web.requests import request_of
 
 WEBHOOK = "webhook.v1"
 ANSWER_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by then gets 504, and the run goes on
@@ -48,7 +49,7 @@ class Webhooks:
             raise _not_found() from None
 
     async def _as_call(self, hook: HookInfo, request: Request) -> WebhookRequest:
-        """The call as the run's log keeps it. Its URL names the hook; the real one is a key and stays out of the log."""
+        """The call as the run's log keeps it. Its URL names the hook: the real one is a key and stays out."""
         query = f"?{request.url.query}" if request.url.query else ""
         return WebhookRequest(
             request.method,
@@ -69,7 +70,7 @@ class Webhooks:
     async def _is_a_request(self, hook: HookInfo) -> bool:
         """An approval takes votes from people whose identity a channel has established, and from nobody else."""
         record = await self._engine.record(hook.run_id)
-        return record is not None and record.view is not None and record.view.get("hook_id") == hook.hook_id
+        return record is not None and request_of(record) is not None
 
     def _read(self, signed: str) -> dict[str, Any]:
         try:
