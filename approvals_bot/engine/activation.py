@@ -175,27 +175,33 @@ class Activation:
         decided = [command.event(now) for command in outcome.commands]
         if not any(event.type == "run_started" for event in self._log):
             decided.insert(0, NewEvent("run_started"))
-        self._to_start = [] if outcome.ended or self.is_closing else self._due_steps(outcome, now)
+        self._to_start = [] if outcome.ended or self.is_closing else self._due_steps(outcome, facts, now)
         decided += [
             NewEvent("step_started", {"id": s.id, "attempt": s.failures + 1})
             for s in self._to_start
             if s.failures + 1 not in s.started
         ]
         # What is still running keeps the run here, and so does who waits to hear of a token.
-        self._is_released = not (self._to_start or self._running or outcome.replay_again)
+        self._is_released = not (self._to_start or self._in_hand(facts) or outcome.replay_again)
         wake_at = self._wake_at(outcome, decided, now)
         batch = self._batch([*facts, *decided], now, release=self._is_released, wake_at=wake_at, view=outcome.view)
         return await self._write(batch)
 
-    def _due_steps(self, outcome: Outcome, now: datetime) -> list[OpenStep]:
-        return [s for s in outcome.steps if s.id not in self._running and (s.retry_at is None or s.retry_at <= now)]
+    def _due_steps(self, outcome: Outcome, facts: list[NewEvent], now: datetime) -> list[OpenStep]:
+        in_hand = self._in_hand(facts)
+        return [s for s in outcome.steps if s.id not in in_hand and (s.retry_at is None or s.retry_at <= now)]
+
+    def _in_hand(self, facts: list[NewEvent]) -> set[int]:
+        """Steps that are running, or ended while this turn was already under way: the replay took those for open."""
+        taken = {id(fact) for fact in facts}
+        return {*self._running, *(fact.data["id"] for fact in self._finished if id(fact) not in taken)}
 
     def _wake_at(self, outcome: Outcome, decided: list[NewEvent], now: datetime) -> datetime | None:
         """When there is work again: the earliest timer, or the retry of a step that isn't running."""
         new = {e.data["id"]: from_micros(e.data["resume_at"]) for e in decided if e.type == "wait_created"}
         times = [new.get(timer.id, timer.resume_at) for timer in outcome.timers]
-        starting = {step.id for step in self._to_start}
-        times += [s.retry_at or now for s in outcome.steps if s.id not in self._running and s.id not in starting]
+        cared_for = {*self._in_hand([]), *(step.id for step in self._to_start)}
+        times += [s.retry_at or now for s in outcome.steps if s.id not in cared_for]
         return min(times, default=None)
 
     def _batch(self, events: list[NewEvent], now: datetime, **options: Any) -> Append:
