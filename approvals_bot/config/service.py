@@ -18,6 +18,7 @@ from pydantic import (
     SecretStr,
     Tag,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -289,7 +290,11 @@ Database = Annotated[str, AfterValidator(_database)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
-People = Annotated[tuple[MailAddress, ...], BeforeValidator(_people)]
+People = Annotated[
+    tuple[MailAddress, ...],
+    BeforeValidator(_people),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 Sender = Annotated[str, AfterValidator(_sender)]
 SigningKey = Annotated[Secret, AfterValidator(_signing_key)]

@@ -1,0 +1,49 @@
+"""JSON Schema of the two files, for editors that complete and check TOML while it is written.
+
+Derived from the models, so it can't drift; added are the short forms that the models read and then forget. It knows
+shapes only: what names mean is told by `check`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from approvals_bot.config.fields import FieldType
+from approvals_bot.config.service import Service
+from approvals_bot.config.workflow import Definition
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SECRET = {"type": "string", "pattern": "^(env|file):.+"}
+
+
+def service_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of config.toml."""
+    schema = Service.model_json_schema(by_alias=True)
+    tables = schema["$defs"]
+    _or(tables, "ApiKey", {**_SECRET, "description": "The key itself; short for { key = … }."})
+    _or(tables, "SlackGroup", {"type": "string", "pattern": r"^slack:@\S+$"})
+    return {"$schema": DIALECT, **schema, "title": "Approvals Bot: config.toml"}
+
+
+def workflow_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of a workflow's file."""
+    schema = Definition.model_json_schema(by_alias=True)
+    tables = schema["$defs"]
+    _or(tables, "FieldSpec", {"type": "string", "enum": list(get_args(FieldType))})
+    _let_a_stage_be_one_seat(tables["Stage"], tables["Seat"])
+    return {"$schema": DIALECT, **schema, "title": "Approvals Bot: a workflow"}
+
+
+def _or(tables: dict[str, Any], name: str, short: dict[str, Any]) -> None:
+    """The table, or its short form."""
+    table = tables.pop(name)
+    tables[f"{name}Table"] = table
+    tables[name] = {"anyOf": [short, {"$ref": f"#/$defs/{name}Table"}]}
+
+
+def _let_a_stage_be_one_seat(stage: dict[str, Any], seat: dict[str, Any]) -> None:
+    own = {name: seat["properties"][name] for name in ("from", "need", "notify")}
+    stage["properties"] |= own
+    stage["required"] = ["id"]
+    stage["oneOf"] = [{"required": ["seat"], "not": {"anyOf": [{"required": [name]} for name in own]}}]
+    stage["oneOf"].append({"required": ["from"], "not": {"required": ["seat"]}})
