@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -133,12 +133,12 @@ async def test_posts_to_one_channel_keep_a_second_apart(stage: Stage, card: Card
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
     stage.monotonic.at += 0.95
     assert isinstance(await stage.out.send(Dispatch("d2", DEPLOYS, card)), Delivered)
-    crowd = await asyncio.gather(*(one() for one in posts(stage, card, 6)))
+    crowd = await asyncio.gather(*posts(stage, card, 6))
     assert any(isinstance(answer, TryAgain) and answer.after is not None for answer in crowd)
 
 
-def posts(stage: Stage, card: Card, count: int) -> list[Callable[[], Awaitable[Any]]]:
-    return [lambda n=n: stage.out.send(Dispatch(f"crowd{n}", DEPLOYS, card)) for n in range(count)]
+def posts(stage: Stage, card: Card, count: int) -> list[Awaitable[Any]]:
+    return [stage.out.send(Dispatch(f"crowd{n}", DEPLOYS, card)) for n in range(count)]
 
 
 async def test_a_message_that_is_gone_refuses_the_update(stage: Stage, card: Card) -> None:

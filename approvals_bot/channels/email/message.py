@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import quopri
+import re
 from base64 import b32encode
 from dataclasses import dataclass
 from datetime import datetime
 from email.header import Header
-from email.utils import format_datetime, formataddr, parseaddr
+from email.utils import format_datetime
 
 from email_validator import EmailNotValidError, validate_email
 
@@ -22,6 +23,8 @@ from approvals_bot.channels.email import letter
 from approvals_bot.channels.text import header
 from approvals_bot.errors import ApprovalsBotError
 
+NAMED = re.compile(r"(?P<name>[^<>\r\n]*)<(?P<address>[^<>\s]+)>")
+SPECIALS = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]")  # what makes a display name need quotes
 MESSAGE_ID_LIMIT = 60  # characters without the brackets; from 77 on, mailers start to fold or encode an id
 
 
@@ -42,15 +45,22 @@ class Address:
         return self.address.rpartition("@")[2]
 
     @classmethod
-    def parse(cls, text: str, name: str = "") -> Address:
-        """`ann@acme.eu` or `Ann Ode <ann@acme.eu>`. Raises InvalidAddressError for anything but one address."""
-        written_name, address = parseaddr(text) if "<" in text else ("", text)
+    def parse(cls, address: str, name: str = "") -> Address:
+        """`ann@acme.eu`. Raises InvalidAddressError for anything but one bare address."""
         try:
-            valid = validate_email(address, check_deliverability=False, globally_deliverable=False)
+            valid = validate_email(
+                address, check_deliverability=False, globally_deliverable=False, test_environment=True
+            )
         except EmailNotValidError as reason:
             raise InvalidAddressError(f"Not a mail address that can be written to: {reason}") from None
         # The local part as it was given: it may be case-sensitive, only its owner knows.
-        return cls(f"{valid.local_part}@{valid.ascii_domain}", header(name or written_name, 80), valid.smtputf8)
+        return cls(f"{valid.local_part}@{valid.ascii_domain}", header(name, 80), valid.smtputf8)
+
+    @classmethod
+    def parse_sender(cls, text: str) -> Address:
+        """`approvals@acme.eu` or `Approvals <approvals@acme.eu>`."""
+        named = NAMED.fullmatch(text.strip())
+        return cls.parse(named["address"], named["name"].strip(' "')) if named else cls.parse(text.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +126,14 @@ def _reply_to(dispatch: Dispatch) -> dict[str, str]:
 
 
 def _mailbox(field: str, who: Address) -> str:
-    if who.name.isascii():
-        return formataddr((who.name, who.address)) if who.name else who.address
-    return f"{_unstructured(field, who.name)}\r\n <{who.address}>"
+    if not who.name:
+        return who.address
+    if not who.name.isascii():
+        return f"{_unstructured(field, who.name)}\r\n <{who.address}>"
+    if SPECIALS.search(who.name):
+        escaped = who.name.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}" <{who.address}>'
+    return f"{who.name} <{who.address}>"
 
 
 def _unstructured(field: str, text: str) -> str:

@@ -61,7 +61,7 @@ class EmailChannel:
 
     def __init__(self, *, relay: Relay, sender: str, link: Link, now: Callable[[], datetime]) -> None:
         self._relay = relay
-        self._sender = Address.parse(sender)
+        self._sender = Address.parse_sender(sender)
         self._link = link
         self._now = now
         self._under_way: OrderedDict[str, _Attempt] = OrderedDict()

@@ -31,6 +31,7 @@ from approvals_bot.errors import NotInStepError
 from approvals_bot.people import SourceUnavailable
 
 METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata
+FRESH = timedelta(seconds=5)  # a step that started longer ago has been tried by somebody who did not come back
 LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
 SEARCHED = 500  # newest messages that are searched for a lost post
 REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
@@ -45,6 +46,7 @@ class SlackOut:
         self._client = client
         self._people = people
         self._now = now
+        self._born = now()
         self._lost: OrderedDict[str, datetime] = OrderedDict()  # delivery id → when it was first tried
         self._direct: OrderedDict[str, str] = OrderedDict()  # user id → conversation id
         self._named: OrderedDict[str, str] = OrderedDict()  # "#deploys" → conversation id
@@ -140,10 +142,10 @@ class SlackOut:
         if delivery_id in self._lost:
             return self._lost[delivery_id]
         try:
-            step = get_step_metadata()
+            first = get_step_metadata().first_started_at
         except NotInStepError:
             return None
-        return step.first_started_at if step.attempt > 1 else None
+        return first if first < self._born or self._now() - first > FRESH else None
 
     async def _find(self, dispatch: Dispatch, conversation: str, tried: datetime) -> Receipt | bool:
         """The copy that was posted; True: there is none; False: it can't be known (no permission to read there)."""

@@ -1,0 +1,193 @@
+"""Mails as bytes: what they say, and that nothing people type gets out of its place."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from approvals_bot.channels import Card, CardField, CardOutcome, Dispatch, Mailbox, Name, Person, Receipt
+from approvals_bot.channels.email.message import Address, InvalidAddressError, Mail, compose, message_id_of
+
+SENDER = Address.parse_sender("Approvals <approvals@acme.eu>")
+LINK = "https://approve.acme.eu/decisions/signed.token-1"
+ANN = Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin")
+
+
+def mail(card: Card, now: datetime, person: Person = ANN, **more: object) -> Mail:
+    dispatch = Dispatch("run_1:d1", Mailbox(person), card, **more)  # type: ignore[arg-type]
+    return compose(dispatch, sender=SENDER, link=LINK, now=now)
+
+
+def parsed(composed: Mail) -> EmailMessage:
+    message = email.message_from_bytes(composed.content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    assert not message.defects
+    return message
+
+
+def part(message: EmailMessage, subtype: str) -> str:
+    body = message.get_body((subtype,))
+    assert body is not None
+    return str(body.get_content())
+
+
+def header_names(composed: Mail) -> list[str]:
+    head = composed.content.partition(b"\r\n\r\n")[0].decode()
+    return [line.partition(":")[0] for line in head.split("\r\n") if line[:1] not in (" ", "\t")]
+
+
+def test_one_mail_goes_to_one_person_with_all_the_headers_that_keep_robots_quiet(card: Card, now: datetime) -> None:
+    message = parsed(mail(card, now))
+    assert message["To"] == "Ann Ode <ann@acme.eu>"
+    assert message["From"] == "Approvals <approvals@acme.eu>"
+    assert message["Reply-To"] == "Bo Lund <bo@acme.eu>"
+    assert message["Subject"] == "Please decide: Deploy api 2.1.0 to prod"
+    assert message["Date"].datetime == now
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["X-Auto-Response-Suppress"] == "All"
+    assert message.get_content_type() == "multipart/alternative"
+    assert [one.get_content_type() for one in message.iter_parts()] == ["text/plain", "text/html"]
+
+
+def test_the_text_part_is_complete_by_itself_with_the_link_on_its_own_line(card: Card, now: datetime) -> None:
+    text = part(parsed(mail(card, now)), "plain")
+    wanted = [
+        "⏳ Waiting · 1 of 2",
+        "Deploy api 2.1.0 to prod",
+        "Asked by Bo Lund, Wed 4 Nov 2026, 11:01 CET",
+        "Version: 2.1.0 [pinned] (was: 2.0.9)",
+        "+replicas: 6",
+        "Release managers: 1 of 1 (Cy Rus)",
+        "✅ Cy Rus approved via Slack, Wed 4 Nov 2026, 11:03 CET: “Watch the migration.”",
+        "Deadline: Wed 4 Nov 2026, 14:35 CET (in 3 hours), then it is rejected",
+        "sha256:5f1c3a9e",
+    ]
+    places = [text.index(line) for line in wanted]
+    assert places == sorted(places)
+    assert LINK in text.splitlines()
+
+
+def test_the_html_part_has_a_button_per_choice_and_loads_nothing(card: Card, now: datetime) -> None:
+    html = part(parsed(mail(card, now)), "html")
+    assert len(html.encode()) < 102_000
+    assert re.findall(r'href="([^"]+)"', html) == [f"{LINK}?choice={it}" for it in ("approve", "reject", "changes")]
+    assert not re.search(r"<(img|script|link|iframe|object)\b|\bsrc=|url\(", html)
+    assert "Approve: Deploy api 2.1.0 to prod" in html
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_the_same_delivery_is_the_same_mail_and_ids_stay_short(card: Card, now: datetime) -> None:
+    assert mail(card, now) == mail(card, now)
+    assert message_id_of("a", "acme.eu") != message_id_of("b", "acme.eu")
+    for domain in ("acme.eu", "a-very-long-department-name.of-a-very-long-company-name.example.org", "x" * 63 + ".eu"):
+        assert re.fullmatch(r"[a-z0-9]+@[a-z0-9.-]+", message_id_of("run_1:d1", domain))
+        assert len(message_id_of("run_1:d1", domain)) <= 60
+
+
+def test_what_follows_threads_under_the_first_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:
+    first = mail(card, now)
+    decided = replace(card, state="approved", outcome=outcome, choices=())
+    message = parsed(mail(decided, now, occasion="outcome", thread=Receipt("ann@acme.eu", first.message_id)))
+    assert message["In-Reply-To"] == message["References"] == f"<{first.message_id}>"
+    assert message["Subject"] == "Re: Please decide: Deploy api 2.1.0 to prod"
+    assert "✅ Approved by Ann Ode via mail" in part(message, "plain")
+    assert "?choice=" not in part(message, "html")
+
+
+def test_an_operators_text_is_the_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:
+    told = mail(replace(card, state="approved", outcome=outcome, choices=()), now, text="Deployed <b>it</b> & more")
+    message = parsed(told)
+    assert message["Subject"] == "Approved: Deploy api 2.1.0 to prod"
+    assert "Deployed <b>it</b> & more" in part(message, "plain")
+    assert "Deployed &lt;b&gt;it&lt;/b&gt; &amp; more" in part(message, "html")
+
+
+@pytest.mark.parametrize("name", ["Ode, Ann", 'Ann "the" Ode', "Ann (CFO)", "ann@acme.eu", "Ann\\", "Änne Öde", ""])
+def test_any_name_may_stand_before_an_address(card: Card, now: datetime, name: str) -> None:
+    (address,) = parsed(mail(card, now, Person("ann@acme.eu", name)))["To"].addresses
+    assert (address.display_name, address.addr_spec) == (name, "ann@acme.eu")
+
+
+INJECTIONS = {
+    "B64 line breaks": "Deploy\r\nBcc: spy@evil.example\r\n\r\nbody",
+    "B65 encoded word": "=?utf-8?q?x=0D=0ABcc:=20spy@evil.example?=",
+    "B65 nested": "==??utf-8?q?x=0D=0ABcc:=20spy@evil.example?==",
+    "B68 a very long line": "x" * 10_000,
+    "NUL and bidi": "a\x00b\u202egnp.exe\u2028Bcc: spy@evil.example",
+    "beyond ASCII": "Ünïcode 👩‍🚀 " * 40,
+}
+
+
+@pytest.mark.parametrize("text", INJECTIONS.values(), ids=INJECTIONS.keys())
+def test_no_text_becomes_a_header(card: Card, now: datetime, text: str) -> None:
+    hostile = replace(card, title=text, requester=Name("bo@acme.eu", text))
+    composed = mail(hostile, now, Person("ann@acme.eu", text))
+    message = parsed(composed)
+    expected = ["From", "To", "Reply-To", "Subject", "Date", "Message-ID", "Auto-Submitted", "X-Auto-Response-Suppress"]
+    assert header_names(composed) == [*expected, "MIME-Version", "Content-Type"]
+    assert "\n" not in message["Subject"]
+    assert len(message["Subject"]) <= 200
+    assert [address.addr_spec for address in message["To"].addresses] == ["ann@acme.eu"]
+    assert max(len(line) for line in composed.content.split(b"\r\n")) < 998
+    assert b"\x00" not in composed.content
+    again = email.message_from_bytes(message.as_bytes(policy=email.policy.SMTP), policy=email.policy.default)
+    assert again["Bcc"] is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["a@b.eu, c@d.eu", "a@b.eu\r\nRCPT TO:<c@d.eu>", '"a b"@acme.eu', "a@b@c.eu", "<a@b.eu> x", "", "a b@c.eu"],
+)
+def test_what_is_not_one_address_is_refused(card: Card, now: datetime, address: str) -> None:
+    with pytest.raises(InvalidAddressError):
+        mail(card, now, Person(address, "x"))
+
+
+def test_domains_go_out_in_ascii_and_only_letters_beyond_it_need_smtputf8(card: Card, now: datetime) -> None:
+    idn = mail(card, now, Person("ann@bücher.example.eu", "Ann"))
+    assert (idn.recipient, idn.needs_utf8) == ("ann@xn--bcher-kva.example.eu", False)
+    beyond = mail(card, now, Person("änn@acme.eu", "Ann"))
+    assert beyond.needs_utf8
+    assert "To: Ann <änn@acme.eu>\r\n".encode() in beyond.content
+
+
+def test_html_shows_peoples_text_as_text(card: Card, now: datetime) -> None:
+    live = "<script>alert(1)</script><img src=https://evil.example/x.png> {{ 7 * 7 }} javascript:alert(1)"
+    hostile = replace(
+        card,
+        title=live,
+        fields=(CardField("a", live, live, was=live), CardField("b", live, live, "diff")),
+        votes=(replace(card.votes[0], comment=live),),
+        why_me=live,
+        digest=live,
+    )
+    html = part(parsed(mail(hostile, now)), "html")
+    assert not re.search(r"<(img|script)\b", html)
+    assert "{{ 7 * 7 }}" in html
+
+
+def test_an_unknown_zone_is_read_as_utc(card: Card, now: datetime) -> None:
+    assert "10:01 UTC" in part(parsed(mail(card, now, replace(ANN, zone="Mars/Olympus"))), "plain")
+
+
+@settings(max_examples=25, deadline=timedelta(seconds=5), suppress_health_check=list(HealthCheck))
+@given(
+    text=st.text(max_size=300),
+    long=st.sampled_from(["x", "é\n", "<&>", "👩‍🚀"]),
+    times=st.sampled_from([1, 500, 60_000]),
+)
+def test_every_mail_is_whole_and_stays_under_the_size_that_is_clipped(
+    card: Card, now: datetime, text: str, long: str, times: int
+) -> None:
+    fields = tuple(CardField(f"f{n}", text, long * times, kind) for n, kind in enumerate(("short", "long", "diff") * 9))  # type: ignore[arg-type]
+    message = parsed(mail(replace(card, title=text, fields=fields, why_me=text), now))
+    assert len(part(message, "html").encode()) < 102_000
+    assert LINK in part(message, "plain").splitlines()
