@@ -1,0 +1,152 @@
+"""A whole service over HTTP, in one process: the real routes, engine and SQLite store; time is the test's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from approvals_bot.channels import Channels
+from approvals_bot.core.authoring import Workflow
+from approvals_bot.engine import Engine
+from approvals_bot.people import People, Person
+from approvals_bot.testing import FakeClock
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.keys import ApiKey
+from approvals_bot.web.links import DECISION
+from approvals_bot.web.listing import Listed
+from approvals_bot.web.routes import build
+
+BASE_URL = "https://approve.acme.eu"
+KEY = "a-key-of-the-tests-that-has-32-bytes!"
+GROUPS = {
+    "engineers": ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu", "di@acme.eu"),
+    "release-managers": ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu"),
+    "sre": ("bo@acme.eu", "cy@acme.eu", "di@acme.eu"),
+    "finance": ("cfo@acme.eu",),
+}
+PERSONS = (
+    Person("ann@acme.eu", "Ann Ode", manager="cfo@acme.eu", zone="Europe/Berlin"),
+    Person("bo@acme.eu", "Bo Lund", manager="ann@acme.eu"),
+    Person("cy@acme.eu", "Cy Rus", manager="ann@acme.eu"),
+    Person("di@acme.eu", "Di Oz", manager="ann@acme.eu"),
+    Person("cfo@acme.eu", "Fay Cash"),
+)
+
+
+@dataclass
+class Listing:
+    """The workflows that a test lists."""
+
+    listed: dict[str, Listed] = field(default_factory=dict)
+
+    def find(self, name: str) -> Listed | None:
+        return self.listed.get(name)
+
+    def names(self) -> Collection[str]:
+        return self.listed.keys()
+
+    def add(self, workflow: Workflow[Any, Any]) -> None:
+        self.listed[workflow.name] = Listed(workflow)
+
+
+@dataclass
+class Service:
+    """The service and who calls it. `api` bears a key that may vote, `plain` one that may not, `web` none."""
+
+    engine: Engine
+    clock: FakeClock
+    tokens: Tokens
+    workflows: Listing
+    database: Path
+    api: httpx2.AsyncClient
+    plain: httpx2.AsyncClient
+    web: httpx2.AsyncClient
+
+    async def start(self, workflow: str, input: Mapping[str, Any] | None = None, **more: Any) -> str:
+        """Open a run over the API; its id, once the engine has done all that it can do without anybody."""
+        answer = await self.api.post("/api/runs", json={"workflow": workflow, "input": dict(input or {}), **more})
+        assert answer.status_code == 202, answer.text
+        await self.engine.settle()
+        return str(answer.json()["run_id"])
+
+    async def run(self, run_id: str) -> dict[str, Any]:
+        answer = await self.api.get(f"/api/runs/{run_id}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def view(self, run_id: str) -> dict[str, Any]:
+        record = await self.engine.record(run_id)
+        assert record is not None
+        view: dict[str, Any] = record.view
+        return view
+
+    async def link(self, run_id: str, address: str) -> str:
+        """The path of this person's decision page, as a mail would carry it."""
+        view = await self.view(run_id)
+        hook = await self.engine.find_hook(view["hook_id"])
+        assert hook is not None
+        recipient = next(id for id, known in view["recipients"].items() if known == address)
+        token = self.tokens.sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation})
+        return f"/decisions/{token}"
+
+    def content(self) -> dict[str, list[Any]]:
+        """Everything in the store, by table."""
+        with sqlite3.connect(self.database) as store:
+            tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return {name: sorted(store.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in tables}  # noqa: S608
+
+
+Opened = Callable[..., AbstractAsyncContextManager[Service]]
+
+
+@pytest.fixture
+def open_service(tmp_path: Path) -> Opened:
+    """Opens a service, with other API keys or channels if asked."""
+
+    @asynccontextmanager
+    async def opened(
+        *, keys: bool = True, open_pages: bool = False, channels: Channels | None = None
+    ) -> AsyncIterator[Service]:
+        clock, people, listing = FakeClock(), People(PERSONS, GROUPS), Listing()
+        database = tmp_path / "runs.db"
+        async with Engine.open(
+            f"sqlite:///{database}",
+            signing_keys=[KEY],
+            base_url=BASE_URL,
+            clock=clock,
+            resources=[people, channels or Channels()],
+        ) as engine:
+            app = build(
+                engine=engine,
+                tokens=Tokens([KEY]),
+                people=people,
+                workflows=listing,
+                api_keys=[ApiKey("desk", "desk-key", may_vote=True), ApiKey("ci", "ci-key")] if keys else [],
+                base_url=BASE_URL,
+                now=clock.now,
+                open_pages=open_pages,
+            )
+
+            def client(key: str | None) -> httpx2.AsyncClient:
+                headers = {"Authorization": f"Bearer {key}"} if key else {}
+                return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=BASE_URL, headers=headers)
+
+            async with client("desk-key") as api, client("ci-key") as plain, client(None) as web:
+                yield Service(engine, clock, Tokens([KEY]), listing, database, api, plain, web)
+
+    return opened
+
+
+@pytest.fixture
+async def service(open_service: Opened) -> AsyncIterator[Service]:
+    """A service without channels."""
+    async with open_service() as opened:
+        yield opened

@@ -1,0 +1,331 @@
+"""The page behind a mail's link."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.config.workflow import Definition, pinned
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.links import DECISION
+from approvals_bot.web.listing import Listed
+
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
+"""What a browser says of a form that came from our own page, which asks for no referrer."""
+
+
+def deploy(**more: Any) -> Definition:
+    return Definition.model_validate(
+        {
+            "workflow": {"id": "deploy", "title": "Deploy {{ service }} {{ version }}", "request": ["*", "app:desk"]},
+            "fields": {"service": "string", "version": {"type": "string", "pinned": True}},
+            "stage": [{"id": "go", "from": ["@release-managers"], "need": 2}],
+            "clock": {"deadline": "4h"},
+        }
+        | more
+    )
+
+
+@pytest.fixture
+async def asked(service: Any) -> AsyncIterator[Any]:
+    """A service that lists `deploy`, where two of three release managers decide."""
+    definition = deploy()
+    service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
+    yield service
+
+
+async def open_request(service: Any, **more: Any) -> str:
+    run_id: str = await service.start("deploy", {"service": "api", "version": "2.1"}, **more)
+    return run_id
+
+
+def form_of(page: httpx2.Response, choice: str, **more: str) -> dict[str, str]:
+    """The page's hidden fields, as a browser sends them with the button for `choice`."""
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+    return hidden | {"choice": choice} | more
+
+
+async def press(service: Any, path: str, choice: str, **more: str) -> httpx2.Response:
+    form = form_of(await service.web.get(path), choice, **more)
+    answer: httpx2.Response = await service.web.post(path, data=form, headers=OURS)
+    await service.engine.settle()
+    return answer
+
+
+async def test_the_page_shows_the_request_and_whom_one_acts_as(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    page = await asked.web.get(path)
+    assert page.status_code == 200
+    for words in ("Deploy api 2.1", "Waiting", "Asked by desk", "Ann Ode", "0 of 2", "Open until", "Approve", "Reject"):
+        assert words in page.text
+    assert "<script" not in page.text
+
+
+async def test_a_choice_leads_to_a_page_that_says_it_counted(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    answer = await press(asked, path, "approve", comment="Tested.")
+    assert answer.status_code == 303
+    result = await asked.web.get(answer.headers["location"])
+    assert result.status_code == 200
+    assert "Counted: 1 of 2. Waiting for one more from Release managers." in result.text
+    assert "Tested." in result.text
+    assert 'role="status"' in result.text
+    assert "<form" not in result.text
+
+
+async def test_the_result_page_says_nothing_to_who_did_nothing(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    for done in ("counted", "decided", "taken_back", "nonsense"):
+        page = await asked.web.get(f"{path}?done={done}")
+        assert 'role="status"' not in page.text
+        assert "<form" in page.text
+
+
+async def test_the_last_vote_decides_and_every_page_says_so(asked: Any) -> None:
+    run_id = await open_request(asked)
+    ann, bo = [await asked.link(run_id, who) for who in ("ann@acme.eu", "bo@acme.eu")]
+    await press(asked, ann, "approve")
+    decided = await asked.web.get((await press(asked, bo, "approve")).headers["location"])
+    assert "Approved. Your vote decided it, and everyone is told." in decided.text
+    page = await asked.web.get(ann)
+    assert page.status_code == 200
+    assert "Approved by Bo Lund" in page.text
+    assert "<form" not in page.text
+    assert (await asked.run(run_id))["status"] == "completed"
+
+
+async def test_a_mind_can_be_changed_while_the_request_is_open(asked: Any) -> None:
+    run_id = await open_request(asked)
+    path = await asked.link(run_id, "ann@acme.eu")
+    await press(asked, path, "approve")
+    back = await press(asked, path, "take_back")
+    assert "Taken back" in (await asked.web.get(back.headers["location"])).text
+    assert (await asked.run(run_id))["request"]["votes"] == []
+    assert (await press(asked, path, "approve")).status_code == 303
+
+
+async def test_the_same_choice_again_is_200_and_says_that_it_counts(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    form = form_of(await asked.web.get(path), "approve")
+    assert (await asked.web.post(path, data=form, headers=OURS)).status_code == 303
+    again = await asked.web.post(path, data=form, headers=OURS)
+    assert again.status_code == 200
+    assert "You have already approved this, and it counts." in again.text
+
+
+async def test_once_decided_the_same_choice_is_200_and_the_opposite_409_with_who_and_when(asked: Any) -> None:
+    run_id = await open_request(asked)
+    ann, bo, cy = [await asked.link(run_id, who) for who in ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu")]
+    forms = {path: await asked.web.get(path) for path in (ann, bo, cy)}
+    await press(asked, ann, "approve")
+    await press(asked, bo, "approve")
+    before = asked.content()["events"]
+    same = await asked.web.post(ann, data=form_of(forms[ann], "approve"), headers=OURS)
+    opposite = await asked.web.post(ann, data=form_of(forms[ann], "reject", comment="No."), headers=OURS)
+    late = await asked.web.post(cy, data=form_of(forms[cy], "reject", comment="No."), headers=OURS)
+    assert (same.status_code, opposite.status_code, late.status_code) == (200, 409, 409)
+    assert "Already decided by Bo Lund at 10:00" in opposite.text  # Ann reads Berlin's time
+    assert "Already decided by Bo Lund at 09:00" in late.text
+    assert asked.content()["events"] == before
+    refused = [line for line in await asked.engine.audit_lines() if line.what == "act_refused"]
+    assert [line.data["verdict"] for line in refused] == ["already_voted", "already_decided", "already_decided"]
+
+
+async def test_after_the_deadline_the_link_is_gone(asked: Any) -> None:
+    run_id = await open_request(asked)
+    path = await asked.link(run_id, "ann@acme.eu")
+    shown = await asked.web.get(path)
+    await asked.clock.advance("5h")
+    assert (await asked.web.get(path)).status_code == 410
+    late = await asked.web.post(path, data=form_of(shown, "approve"), headers=OURS)
+    assert late.status_code == 410
+    assert "The time to decide this ended" in late.text
+
+
+async def test_after_a_withdrawal_the_link_is_gone(asked: Any) -> None:
+    run_id = await open_request(asked)
+    path = await asked.link(run_id, "ann@acme.eu")
+    answer = await asked.api.post(f"/api/runs/{run_id}/cancellation", json={"reason": "Not needed."})
+    assert answer.status_code == 202
+    await asked.engine.settle()
+    page = await asked.web.get(path)
+    assert page.status_code == 410
+    assert "Withdrawn" in page.text
+
+
+async def test_a_rejection_needs_its_reason_and_keeps_what_was_typed(asked: Any) -> None:
+    run_id = await open_request(asked)
+    path = await asked.link(run_id, "ann@acme.eu")
+    refused = await press(asked, path, "reject", comment="  ")
+    assert refused.status_code == 422
+    assert "Please say why, in a comment." in refused.text
+    assert 'aria-invalid="true"' in refused.text
+    assert (await press(asked, path, "reject", comment="Too risky <today>.")).status_code == 303
+    found = (await asked.run(run_id))["request"]
+    assert (found["state"], found["votes"][0]["comment"]) == ("rejected", "Too risky <today>.")
+    assert "Too risky &lt;today&gt;." in (await asked.web.get(path)).text
+
+
+async def test_the_requester_is_refused_with_the_sentence_and_the_audit_has_it_in_the_log(asked: Any) -> None:
+    run_id = await open_request(asked, requester="ann@acme.eu")
+    view = await asked.view(run_id)
+    assert "ann@acme.eu" not in view["recipients"].values()
+    answer = await asked.api.post(f"/api/runs/{run_id}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
+    assert answer.status_code == 403
+    assert answer.json()["verdict"] == "own_request"
+    assert answer.json()["text"] == "You asked for this yourself, so somebody else decides."
+
+
+async def test_an_edit_between_look_and_press_is_told_and_counts_nothing(asked: Any) -> None:
+    run_id = await open_request(asked, requester="di@acme.eu")
+    path = await asked.link(run_id, "ann@acme.eu")
+    shown = await asked.web.get(path)
+    edited = await asked.api.patch(
+        f"/api/runs/{run_id}/fields", json={"by": "di@acme.eu", "fields": {"version": "2.2"}}
+    )
+    assert edited.status_code == 200, edited.text
+    await asked.engine.settle()
+    answer = await asked.web.post(path, data=form_of(shown, "approve"), headers=OURS)
+    assert answer.status_code == 409
+    assert "The request has changed since you looked" in answer.text
+    assert "2.2" in answer.text
+    assert (await asked.run(run_id))["request"]["votes"] == []
+
+
+# ── who may not get in ──
+
+
+async def test_a_hundred_looks_by_scanners_leave_the_store_as_it_was(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    before = asked.content()
+    scanner = {
+        "Sec-Purpose": "prefetch;prerender",
+        "User-Agent": "Mozilla/5.0 (compatible; SafeLinks)",
+        "X-Moz": "prefetch",
+    }
+    for number in range(50):
+        assert (await asked.web.get(path, headers=scanner if number % 2 else {})).status_code == 200
+        assert (await asked.web.head(path)).status_code == 200
+    assert asked.content() == before
+
+
+async def test_every_bad_link_is_one_and_the_same_404(asked: Any) -> None:
+    run_id = await open_request(asked)
+    good = (await asked.link(run_id, "ann@acme.eu")).removeprefix("/decisions/")
+    hook_id = (await asked.view(run_id))["hook_id"]
+    foreign = Tokens(["another-key-that-has-32-bytes-too!!"])
+    sign = asked.tokens.sign
+    bad = {
+        "cut": good[:-5],
+        "first character changed": ("A" if good[0] != "A" else "B") + good[1:],
+        "signed by somebody else": foreign.sign(DECISION, {"h": hook_id, "r": "1", "g": 1}),
+        "of a webhook": sign("webhook.v1", {"h": hook_id, "g": 1}),
+        "of a form": sign("form.v1", {"h": hook_id, "r": "1", "g": 1}),
+        "of nobody": sign(DECISION, {"h": hook_id, "r": "99", "g": 1}),
+        "of an older generation": sign(DECISION, {"h": hook_id, "r": "1", "g": 0}),
+        "of no hook": sign(DECISION, {"h": "no-such-hook", "r": "1", "g": 1}),
+        "of another shape": sign(DECISION, {"x": [1]}),
+        "no token": "abc",
+        "compressed": "." + good,
+        "huge": "a" * 10_000,
+        "with a NUL": "a%00b",
+        "not ASCII": "%C3%A9",
+    }
+    before = asked.content()
+    bodies = set()
+    for kind, token in bad.items():
+        shown = await asked.web.get(f"/decisions/{token}")
+        posted = await asked.web.post(f"/decisions/{token}", data={"choice": "approve"}, headers=OURS)
+        assert (shown.status_code, posted.status_code) == (404, 404), kind
+        bodies |= {shown.text, posted.text}
+    assert len(bodies) == 1
+    assert asked.content() == before
+
+
+async def test_spellings_of_one_token_are_one_link(asked: Any) -> None:
+    run_id = await open_request(asked)
+    path = await asked.link(run_id, "ann@acme.eu")
+    page = await asked.web.get(path)
+    assert (await asked.web.post(f"{path}=", data=form_of(page, "approve"), headers=OURS)).status_code == 303
+    again = await asked.web.post(path, data=form_of(page, "approve"), headers=OURS)
+    assert again.status_code == 200
+    assert len((await asked.run(run_id))["request"]["votes"]) == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "https://other.acme.eu"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+    ids=lambda headers: " ".join(headers.values()),
+)
+async def test_a_form_from_elsewhere_is_refused_and_audited(asked: Any, headers: dict[str, str]) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    form = form_of(await asked.web.get(path), "approve")
+    before = asked.content()["events"]
+    answer = await asked.web.post(path, data=form, headers=headers)
+    assert answer.status_code == 403
+    assert "nothing was changed" in answer.text
+    assert asked.content()["events"] == before
+    assert [line.what for line in await asked.engine.audit_lines()].count("form_refused") == 1
+
+
+@pytest.mark.parametrize("headers", [OURS, {}, {"Origin": "https://approve.acme.eu"}], ids=["browser", "w3m", "old"])
+async def test_a_form_from_our_own_page_is_taken(asked: Any, headers: dict[str, str]) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    form = form_of(await asked.web.get(path), "approve")
+    assert (await asked.web.post(path, data=form, headers=headers)).status_code == 303
+
+
+async def test_a_form_counts_only_with_the_token_of_this_request_and_this_person(asked: Any) -> None:
+    run_id, other = await open_request(asked), await open_request(asked)
+    mine, theirs = await asked.link(run_id, "ann@acme.eu"), await asked.link(run_id, "bo@acme.eu")
+    elsewhere = await asked.link(other, "ann@acme.eu")
+    before = asked.content()["events"]
+    for wrong in ("", "nonsense", urlsplit(mine).path.removeprefix("/decisions/")):
+        answer = await asked.web.post(mine, data={"choice": "approve", "form_token": wrong}, headers=OURS)
+        assert answer.status_code == 403
+    for page in (theirs, elsewhere):
+        form = form_of(await asked.web.get(page), "approve")
+        assert (await asked.web.post(mine, data=form, headers=OURS)).status_code == 403
+    assert asked.content()["events"] == before
+
+
+async def test_a_page_that_lay_open_for_long_is_looked_at_again(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    form = form_of(await asked.web.get(path), "approve", comment="As typed.")
+    await asked.clock.advance("31m")
+    answer = await asked.web.post(path, data=form, headers=OURS)
+    assert answer.status_code == 403
+    assert "This page was open for a long time" in answer.text
+    assert "As typed." in answer.text
+    assert (await asked.web.post(path, data=form_of(answer, "approve"), headers=OURS)).status_code == 303
+
+
+async def test_without_a_choice_or_with_a_strange_one_nothing_happens(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    page = await asked.web.get(path)
+    for choice in ("", "explode"):
+        assert (await asked.web.post(path, data=form_of(page, choice), headers=OURS)).status_code == 422
+
+
+async def test_large_compressed_and_wrong_bodies_are_refused(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    form = form_of(await asked.web.get(path), "approve")
+    assert (await asked.web.post(path, data=form | {"comment": "x" * 70_000}, headers=OURS)).status_code == 413
+    assert (await asked.web.post(path, data=form, headers=OURS | {"Content-Encoding": "gzip"})).status_code == 415
+    assert (await asked.web.post(path, json=form, headers=OURS)).status_code == 403
+    for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+        assert (await asked.web.request(method, path, headers=OURS)).status_code == 405
