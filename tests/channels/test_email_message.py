@@ -178,7 +178,7 @@ def test_an_unknown_zone_is_read_as_utc(card: Card, now: datetime) -> None:
     assert "10:01 UTC" in part(parsed(mail(card, now, replace(ANN, zone="Mars/Olympus"))), "plain")
 
 
-@settings(max_examples=25, deadline=timedelta(seconds=5), suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
 @given(
     text=st.text(max_size=300),
     long=st.sampled_from(["x", "é\n", "<&>", "👩‍🚀"]),

@@ -1,0 +1,309 @@
+"""The mail channel, by real aiosmtplib, against real aiosmtpd: what is retried, what is not, and never in the clear."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+
+from approvals_bot.channels import Card, Delivered, Dispatch, Mailbox, Person, Receipt, Refused, TryAgain
+from approvals_bot.channels.email.message import message_id_of
+from approvals_bot.channels.email.smtp import EmailChannel, Relay
+from approvals_bot.errors import ConfigError
+
+ANN = Mailbox(Person("ann@acme.eu", "Ann Ode"))
+
+
+class Server:
+    """A mail server that answers as it is told."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[str]] = {}  # command → replies to come; "drop" breaks the line after the work
+        self.mails: list[Envelope] = []
+        self.connections = 0
+        self.commands: list[str] = []
+        self.lines: list[SMTP] = []
+
+    def next(self, command: str) -> str:
+        self.commands.append(command)
+        waiting = self.answers.get(command)
+        return waiting.pop(0) if waiting else ""
+
+    async def handle_MAIL(self, _: SMTP, __: Session, envelope: Envelope, address: str, options: list[str]) -> str:
+        if refusal := self.next("MAIL"):
+            return refusal
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
+    async def handle_RCPT(self, _: SMTP, __: Session, envelope: Envelope, address: str, options: list[str]) -> str:
+        if refusal := self.next("RCPT"):
+            return refusal
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, line: SMTP, _: Session, envelope: Envelope) -> str:
+        answer = self.next("DATA")
+        if answer in ("", "drop"):
+            self.mails.append(envelope)
+        if answer == "drop":
+            assert line.transport is not None
+            line.transport.close()
+        return answer or "250 OK"
+
+    async def handle_NOOP(self, *_: Any) -> str:
+        return self.next("NOOP") or "250 OK"
+
+
+Start = Callable[..., Awaitable[tuple[Server, EmailChannel, Relay]]]
+
+
+@pytest.fixture
+async def start(now: datetime) -> AsyncIterator[Start]:
+    async with AsyncExitStack() as stack:
+
+        async def starter(
+            relay_options: dict[str, Any] | None = None, **server_options: Any
+        ) -> tuple[Server, EmailChannel, Relay]:
+            server = Server()
+            loop = asyncio.get_running_loop()
+
+            def line() -> SMTP:
+                server.connections += 1
+                new = SMTP(server, hostname="relay.test", loop=loop, enable_SMTPUTF8=True, **server_options)
+                server.lines.append(new)
+                return new
+
+            listening = await loop.create_server(line, "127.0.0.1", 0)
+            port = listening.sockets[0].getsockname()[1]
+            relay = Relay(**({"host": "127.0.0.1", "port": port, "security": "none"} | (relay_options or {})))
+            channel = EmailChannel(
+                relay=relay,
+                sender="Approvals <bot@acme.eu>",
+                link=lambda hook, who: f"https://x/{hook}",
+                now=lambda: now,
+            )
+
+            async def close() -> None:
+                await channel.aclose()
+                listening.close()
+                for one in server.lines:
+                    if one.transport is not None:
+                        one.transport.close()
+                await listening.wait_closed()
+                await asyncio.sleep(0)
+
+            stack.push_async_callback(close)
+            return server, channel, relay
+
+        yield starter
+
+
+def dispatch(card: Card, number: int = 1, to: Mailbox = ANN) -> Dispatch:
+    return Dispatch(f"run_1:{number}", to, card)
+
+
+async def test_a_mail_is_delivered_and_its_receipt_is_the_message_id(start: Start, card: Card) -> None:
+    server, channel, _ = await start()
+    answer = await channel.send(dispatch(card))
+    message_id = message_id_of("run_1:1", "acme.eu")
+    assert answer == Delivered(Receipt("ann@acme.eu", message_id, 3))
+    (mail,) = server.mails
+    assert (mail.mail_from, mail.rcpt_tos) == ("bot@acme.eu", ["ann@acme.eu"])
+    content = mail.content
+    assert isinstance(content, bytes)
+    assert f"Message-ID: <{message_id}>".encode() in content
+    assert b"https://x/hook_1" in content
+
+
+async def test_mails_share_one_connection_and_a_broken_one_is_made_anew(start: Start, card: Card) -> None:
+    server, channel, _ = await start()
+    for number in range(3):
+        assert isinstance(await channel.send(dispatch(card, number)), Delivered)
+    assert server.connections == 1
+    transport = server.lines[0].transport
+    assert transport is not None
+    transport.close()
+    assert isinstance(await channel.send(dispatch(card, 9)), Delivered)
+    assert (server.connections, len(server.mails)) == (2, 4)
+
+
+async def test_fifty_mails_are_enough_for_one_connection(start: Start, card: Card) -> None:
+    server, channel, _ = await start()
+    for number in range(51):
+        assert isinstance(await channel.send(dispatch(card, number)), Delivered)
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "expected"),
+    [
+        ("RCPT", "450 4.2.1 busy", TryAgain("the relay asks to try later: 450 4.2.1 busy", timedelta(minutes=1))),
+        ("RCPT", "452 full", TryAgain("the relay asks to try later: 452 full", timedelta(minutes=1))),
+        ("RCPT", "550 5.1.1 <ann@acme.eu> unknown", Refused("the relay refuses the mail: 550 5.1.1 <…> unknown")),
+        ("MAIL", "451 later", TryAgain("the relay asks to try later: 451 later", timedelta(minutes=1))),
+        ("MAIL", "553 not yours", Refused("the relay refuses our sender address: 553 not yours", install=True)),
+        ("DATA", "554 5.7.1 spam", Refused("the relay refuses the mail: 554 5.7.1 spam")),
+        ("DATA", "421 4.3.2 closing", TryAgain("the relay asks to try later: 421 4.3.2 closing", timedelta(minutes=1))),
+    ],
+)
+async def test_4xx_may_go_through_later_and_5xx_never_will(
+    start: Start, card: Card, command: str, reply: str, expected: TryAgain | Refused
+) -> None:
+    server, channel, _ = await start()
+    server.answers[command] = [reply]
+    assert await channel.send(dispatch(card)) == expected
+    assert isinstance(await channel.send(dispatch(card)), Delivered)
+    assert len(server.mails) == 1
+
+
+async def test_a_line_that_breaks_after_the_text_is_tried_again_as_the_same_mail_and_marked(
+    start: Start, card: Card
+) -> None:
+    server, channel, _ = await start()
+    server.answers["DATA"] = ["drop"]
+    assert isinstance(await channel.send(dispatch(card)), TryAgain)
+    again = await channel.send(dispatch(card))
+    assert isinstance(again, Delivered)
+    assert again.uncertain
+    first, second = (mail.content for mail in server.mails)
+    assert first == second
+
+
+async def test_a_relay_that_is_not_there_is_tried_again(start: Start, card: Card) -> None:
+    _, channel, _ = await start({"port": 1})
+    assert await channel.send(dispatch(card)) == TryAgain("the relay can't be reached")
+
+
+async def test_a_mail_can_not_be_changed_so_an_update_leaves_it(start: Start, card: Card) -> None:
+    server, channel, _ = await start()
+    receipt = Receipt("ann@acme.eu", "x@acme.eu", 1)
+    assert await channel.update(receipt, dispatch(card)) == Delivered(receipt)
+    assert server.mails == []
+
+
+@pytest.mark.parametrize("address", ["a@b.eu, c@d.eu", "a@b.eu>\r\nRCPT TO:<c@d.eu", '"a b"@acme.eu', "nobody"])
+async def test_what_is_no_address_is_refused_before_the_relay_hears_of_it(
+    start: Start, card: Card, address: str
+) -> None:
+    server, channel, _ = await start()
+    answer = await channel.send(dispatch(card, to=Mailbox(Person(address, "x"))))
+    assert isinstance(answer, Refused)
+    assert address not in answer.error
+    assert server.connections == 0
+
+
+async def test_letters_beyond_ascii_need_a_relay_that_takes_them(start: Start, card: Card) -> None:
+    server, channel, _ = await start()
+    answer = await channel.send(dispatch(card, to=Mailbox(Person("änn@bücher.eu", "Änn"))))
+    assert isinstance(answer, Delivered)
+    assert server.mails[0].rcpt_tos == ["änn@xn--bcher-kva.eu"]
+
+
+# ── who may read along ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def certificate(folder: Path, name: str) -> ssl.SSLContext:
+    """A server's context with a certificate for this name, signed by itself."""
+    key, cert = folder / f"{name}.key", folder / f"{name}.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    extension = ["-addext", f"subjectAltName={'IP' if name[0].isdigit() else 'DNS'}:{name}"]
+    subprocess.run([*command, *extension, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context
+
+
+async def test_starttls_is_used_with_a_certificate_that_can_be_trusted(
+    start: Start, card: Card, tmp_path: Path
+) -> None:
+    tls = certificate(tmp_path, "127.0.0.1")
+    trust = ssl.create_default_context(cafile=str(tmp_path / "127.0.0.1.pem"))
+    server, channel, _ = await start(
+        {"security": "starttls", "tls_context": trust}, tls_context=tls, require_starttls=True
+    )
+    assert isinstance(await channel.send(dispatch(card)), Delivered)
+    assert len(server.mails) == 1
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "somebody-else.example"])
+async def test_a_certificate_that_can_not_be_trusted_gets_no_mail(
+    start: Start, card: Card, tmp_path: Path, name: str
+) -> None:
+    trust = None
+    tls = certificate(tmp_path, name)
+    if name != "127.0.0.1":
+        trust = ssl.create_default_context(cafile=str(tmp_path / f"{name}.pem"))
+    server, channel, _ = await start({"security": "starttls", "tls_context": trust}, tls_context=tls)
+    answer = await channel.send(dispatch(card))
+    assert isinstance(answer, TryAgain)
+    assert "certificate" in answer.error
+    assert server.mails == []
+
+
+async def test_a_relay_whose_starttls_was_stripped_gets_no_mail_and_no_password(
+    start: Start, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, channel, _ = await start({"security": "starttls", "username": "bot", "password": "s3cret"})
+    answer = await channel.send(dispatch(card))
+    assert answer == TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)")
+    assert server.commands == []
+    assert "s3cret" not in caplog.text
+
+
+def test_plain_text_is_for_loopback_only() -> None:
+    with pytest.raises(ConfigError, match="this machine only"):
+        Relay(host="smtp.acme.eu", port=25, security="none")
+    for host in ("localhost", "127.0.0.1", "::1"):
+        Relay(host=host, port=25, security="none")
+
+
+async def test_a_refused_login_stops_the_queue_loudly_for_a_minute(
+    start: Start, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    time = 1_000.0
+    tries = 0
+
+    def authenticate(*_: Any) -> AuthResult:
+        nonlocal tries
+        tries += 1
+        return AuthResult(success=False, handled=False, message="535 5.7.8 no")
+
+    server, channel, _ = await start(
+        {"username": "bot", "password": "s3cret", "monotonic": lambda: time},
+        authenticator=authenticate,
+        auth_required=True,
+        auth_require_tls=False,
+    )
+    with caplog.at_level(logging.ERROR):
+        answers = [await channel.send(dispatch(card, number)) for number in range(5)]
+    assert all(isinstance(answer, Refused) and answer.install for answer in answers)
+    tried = tries
+    assert server.connections == 1
+    assert caplog.text.count("refuses our login") == 1
+    assert "s3cret" not in caplog.text
+    time += 61
+    await channel.send(dispatch(card))
+    assert tries > tried
+
+
+async def test_ten_mails_at_once_go_out_one_after_the_other(start: Start, card: Card) -> None:
+    server, channel, _ = await start()
+    answers = await asyncio.gather(*(channel.send(dispatch(card, number)) for number in range(10)))
+    assert all(isinstance(answer, Delivered) for answer in answers)
+    assert (len(server.mails), server.connections) == (10, 1)
+
+
+async def test_a_relay_can_be_checked_without_sending(start: Start) -> None:
+    server, _, relay = await start()
+    assert await relay.check() is None
+    assert server.mails == []
