@@ -276,12 +276,11 @@ async def test_a_refused_login_stops_the_queue_loudly_for_a_minute(
     def authenticate(*_: Any) -> AuthResult:
         nonlocal tries
         tries += 1
-        return AuthResult(success=False, handled=False, message="535 5.7.8 no")
+        return AuthResult(success=False, handled=False)
 
     server, channel, _ = await start(
         {"username": "bot", "password": "s3cret", "monotonic": lambda: time},
         authenticator=authenticate,
-        auth_required=True,
         auth_require_tls=False,
     )
     with caplog.at_level(logging.ERROR):
