@@ -31,10 +31,10 @@ class Frozen(BaseModel):
     )
 
 
-def refuse(what: str, suggestion: str = "", *, at: str = "", missing: bool = False) -> PydanticCustomError:
+def refuse(what: str, suggestion: str = "", *, at: str | tuple[str, ...] = ()) -> PydanticCustomError:
     """The error to raise in a validator. `what` is read by the operator; the loader adds file, line and key.
 
-    `at` names the key that is wrong, when a table as a whole is checked; `missing`: that key isn't there.
+    `at` is the key that is wrong, or missing, when a table as a whole is checked; a tuple is a way into inner tables.
     """
-    details = {"what": what, "suggestion": suggestion, "at": at, "missing": missing}
+    details = {"what": what, "suggestion": suggestion, "at": (at,) if isinstance(at, str) else at}
     return PydanticCustomError("refused", "{what}", details)

@@ -51,8 +51,7 @@ def _finding(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
     path = in_file(typed, raw, keep_last=details["type"] in ("missing", "extra_forbidden"))
     match details["type"]:
         case "refused":
-            at = tuple(context["at"].split(".")) if context["at"] else ()
-            return Finding((*path, *at), context["what"], context["suggestion"])
+            return Finding((*path, *context["at"]), context["what"], context["suggestion"])
         case "extra_forbidden":
             return Finding(path, "unknown key", nearest(typed[-1], _keys(inside)))
         case "literal_error":

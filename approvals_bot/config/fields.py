@@ -115,9 +115,9 @@ class FieldSpec(Frozen):
             if getattr(self, option) is not None and self.type not in types:
                 raise refuse(f'"{option}" is for {_listed(types)}, and this field is of type {self.type}', at=option)
         if self.type == "enum" and self.values is None:
-            raise refuse('an enum needs its values, like values = ["staging", "prod"]', at="values", missing=True)
+            raise refuse('an enum needs its values, like values = ["staging", "prod"]', at="values")
         if self.type == "money" and self.currency is None:
-            raise refuse('money needs its currency, like currency = "EUR"', at="currency", missing=True)
+            raise refuse('money needs its currency, like currency = "EUR"', at="currency")
         if self.min_length is not None and self.longest is not None and self.min_length > self.longest:
             raise refuse(f"min_length is more than the longest value allowed, {self.longest:,}", at="min_length")
         return self

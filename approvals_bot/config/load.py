@@ -129,20 +129,21 @@ class _File:
     def read(cls, path: Path) -> _File:
         name = str(path)
         text = _text(path, name)
+        places, readable, stopped_at = Places(), text, 0
         try:
-            places, end = find_places(text), len(text)
+            places = find_places(text)
         except UnreadableError as error:
             if error.message:
                 raise ConfigErrors([Problem(name, error.line, "syntax", error.message)]) from None
             # tomllib sees no more than what was scanned, so nothing that is slow for it gets there unseen
-            end = _end_of_line(text, error.line)
-            places = Places()
+            stopped_at = error.line
+            readable = "\n".join(text.split("\n")[:stopped_at])
         try:
-            content = tomllib.loads(text[:end])
-        except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
-            raise ConfigErrors([_syntax_problem(name, text[:end], error)]) from None
-        if end != len(text):
-            raise ConfigErrors([Problem(name, text.count("\n", 0, end) or 1, "syntax", "this can't be read")])
+            content = tomllib.loads(readable)
+        except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+            raise ConfigErrors([_syntax_problem(name, readable, error, stopped_at)]) from None
+        if stopped_at:
+            raise ConfigErrors([Problem(name, stopped_at, "syntax", "this can't be read")])
         return cls(name, content, places)
 
     def fit(self, model: type[Model], context: Mapping[str, Any]) -> tuple[Model | None, list[Finding]]:
@@ -181,26 +182,20 @@ def _text(path: Path, name: str) -> str:
         raise ConfigErrors([Problem(name, line, "syntax", "holds bytes that are not UTF-8")]) from None
 
 
-def _end_of_line(text: str, line: int) -> int:
-    at = 0
-    for _ in range(line):
-        at = text.find("\n", at) + 1
-        if at == 0:
-            return len(text)
-    return at
-
-
+_LONG_NUMBER = re.compile(r"[0-9_]{4000,}")  # Python reads integers of up to 4,300 digits
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
-def _syntax_problem(name: str, text: str, error: Exception) -> Problem:
-    message, lines = str(error), text.count("\n") + 1
+def _syntax_problem(name: str, text: str, error: Exception, stopped_at: int) -> Problem:
+    message = str(error)
     place = _PLACE.search(message)
-    if isinstance(error, RecursionError):
-        message = "is nested too deeply"
-    elif not isinstance(error, tomllib.TOMLDecodeError):
-        message = "holds a number that is too long"
-    else:
+    line = int(place[1]) if place and place[1] else stopped_at
+    if isinstance(error, tomllib.TOMLDecodeError):
         message = _PLACE.sub("", message)
-    line = int(place[1]) if place and place[1] else lines
-    return Problem(name, min(line, lines), "syntax", message[:1].lower() + message[1:])
+    elif isinstance(error, RecursionError):
+        message = "is nested too deeply"
+    else:
+        message = "holds a number that is too long"
+        number = _LONG_NUMBER.search(text)
+        line = text.count("\n", 0, number.start()) + 1 if number else line
+    return Problem(name, line or 1, "syntax", message[:1].lower() + message[1:])

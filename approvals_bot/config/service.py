@@ -44,10 +44,14 @@ class Service(Frozen):
 
     @model_validator(mode="after")
     def _sources_exist(self) -> Service:
-        sources = {f"groups.{name}": source for name, source in self.groups.items()} | {"directory": self.directory}
-        for at, source in sources.items():
+        for at, source in (
+            (("directory",), self.directory),
+            *((("groups", name), of) for name, of in self.groups.items()),
+        ):
             if isinstance(source, HttpSource) and source.http not in self.http:
-                raise refuse(f'no [http.{source.http}] says where "{source.http}" is', at=f"{at}.http")
+                raise refuse(f'no [http.{source.http}] says where "{source.http}" is', at=(*at, "http"))
+            if isinstance(source, SlackGroup) and self.slack is None:
+                raise refuse("Slack is not configured", at=at)
         return self
 
     @field_validator("api_keys")

@@ -1,0 +1,384 @@
+"""Every broken file gets its file, line, key and, where one is near, what was meant."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from approvals_bot.approvals.checks import check
+from approvals_bot.config.load import LARGEST_FILE, Configuration, load
+from approvals_bot.config.problems import ConfigErrors, Problem
+
+SERVICE = """\
+[server]
+base_url = "https://approve.acme.eu"
+signing_keys = ["env:KEY"]
+[api_keys]
+ci = "env:CI_KEY"
+[slack]
+bot_token = "env:SLACK_BOT_TOKEN"
+signing_secret = "env:SLACK_SIGNING_SECRET"
+[email]
+host = "smtp.acme.eu"
+sender = "Approvals <approvals@acme.eu>"
+[people."ann@acme.eu"]
+name = "Ann Ode"
+[groups]
+release-managers = ["ann@acme.eu", "bo@acme.eu"]
+lonely = ["ann@acme.eu"]
+[directory]
+oncall.sre = ["di@acme.eu"]
+owner-of.env = { prod = "cy@acme.eu" }
+[http.deploy-api]
+url = "https://deploy.acme.eu/hooks"
+secret = "env:DEPLOY_HMAC"
+"""
+
+WORKFLOW = """\
+[workflow]
+id = "deploy"
+title = "Deploy {{ version }} to {{ env }}"
+request = ["@release-managers", "app:ci"]
+[fields]
+version = { type = "string", pinned = true }
+env = { type = "enum", values = ["staging", "prod"] }
+amount = { type = "money", currency = "EUR", required = false }
+[policy]
+reject = "any"
+[[auto]]
+when = 'env == "staging"'
+decision = "approve"
+[[stage]]
+id = "go"
+from = ["@release-managers"]
+need = 1
+[deliver]
+slack = "#deploys"
+email = true
+[clock]
+deadline = "4h"
+remind = ["30m", "2h"]
+on_deadline = "reject"
+[[escalate]]
+after = "1h"
+to = ["oncall:sre"]
+[[on.approved]]
+http = "deploy-api"
+json = { version = "{{ version }}" }
+[[on.ended]]
+dm = "requester"
+text = "{{ request.title }}: {{ decision.outcome }}"
+"""
+
+ENV = {
+    "KEY": "k" * 32,
+    "CI_KEY": "ci-key",
+    "SLACK_BOT_TOKEN": "xoxb-not-a-real-one",
+    "SLACK_SIGNING_SECRET": "5ec2e7",
+    "DEPLOY_HMAC": "hmac",
+}
+
+
+class Office:
+    """Writes the two files and loads them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "config.toml"
+        self.workflow = folder / "workflows" / "deploy.toml"
+        self.workflow.parent.mkdir()
+        self.env = dict(ENV)
+        self.write()
+
+    def write(self, service: str = SERVICE, workflow: str = WORKFLOW) -> None:
+        self.config.write_text(service)
+        self.workflow.write_text(workflow)
+
+    def load(self) -> Configuration:
+        return load(self.config, self.env, check)
+
+    def problems(self) -> tuple[Problem, ...]:
+        with pytest.raises(ConfigErrors) as refused:
+            self.load()
+        return refused.value.problems
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def test_the_unbroken_files_load(office: Office) -> None:
+    configuration = office.load()
+    assert [workflow.id for workflow in configuration.workflows] == ["deploy"]
+
+
+BROKEN_SERVICE = [
+    # what is written instead of what → on whose line, which key, what is said, what was meant
+    ("base_url", "base_urll", "base_urll", "server.base_urll", "unknown key", "base_url"),
+    ("base_url", "base_urll", "[server]", "server.base_url", "is missing", ""),
+    ('"https://approve.acme.eu"', '"approve.acme.eu"', "base_url", "server.base_url", "write a URL", ""),
+    ('"https://approve.acme.eu"', '"https://x.eu/?a=b"', "base_url", "server.base_url", "without a query", ""),
+    ('"https://approve.acme.eu"', '"https://me:pw@x.eu"', "base_url", "server.base_url", "password", ""),
+    ('["env:KEY"]', '["env:NOPE"]', "signing_keys", "server.signing_keys[0]", "NOPE is not set", ""),
+    ('["env:KEY"]', '["env:CI_KEY"]', "signing_keys", "server.signing_keys[0]", "32 bytes", ""),
+    ('["env:KEY"]', "[]", "signing_keys", "server.signing_keys", "must not be empty", ""),
+    ('["env:KEY"]', '"env:KEY"', "signing_keys", "server.signing_keys", "must be a list", ""),
+    ('["env:KEY"]', '["k-in-the-file-itself-32-bytes-long"]', "signing_keys", "server.signing_keys[0]", "env:NAME", ""),
+    ('["env:KEY"]', '["file:no-such-file"]', "signing_keys", "server.signing_keys[0]", "no-such-file can't be", ""),
+    ("[server]", '[server]\ndatabase = "mysql://x"', "database", "server.database", "sqlite:///", ""),
+    ("[server]", '[server]\nallow_private = ["10.0.0.1"]', "allow_private", "server.allow_private[0]", "port", ""),
+    ("[slack]", "[slak]", "[slak]", "slak", "unknown key", "slack"),
+    ("[slack]", "[slack]\nexternal_users = 'deni'", "external", "slack.external_users", "must be", "deny"),
+    ('signing_secret = "env:SLACK_SIGNING_SECRET"\n', "", "[slack]", "slack", "Socket Mode", ""),
+    ("signing_secret =", "signing_secrets =", "signing_secrets", "slack.signing_secrets", "unknown", "signing_secret"),
+    ('"env:SLACK_BOT_TOKEN"', '"xoxb-1-2-3"', "bot_token", "slack.bot_token", "may not stand in the file", ""),
+    ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nport = "25"', "port", "email.port", "whole number", ""),
+    ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nport = 70000', "port", "email.port", "at most 65535", ""),
+    (
+        'host = "smtp.acme.eu"',
+        'host = "smtp.acme.eu"\nsecurity = "none"',
+        "security",
+        "email.security",
+        "this mach",
+        "starttls",
+    ),
+    ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nusername = "x"', "username", "email.username", "together", ""),
+    ("Approvals <approvals@acme.eu>", "Approvals", "sender", "email.sender", "write the sender", ""),
+    ('people."ann@acme.eu"', 'people."ann"', "[people", "people.ann", "not a mail address", ""),
+    ('name = "Ann Ode"', 'nmae = "Ann"', "nmae", 'people."ann@acme.eu".nmae', "unknown key", "name"),
+    ('name = "Ann Ode"', 'zone = "Mars/Base"', "zone", 'people."ann@acme.eu".zone', "not a time zone", ""),
+    ('name = "Ann Ode"', 'slack = "@ann"', "slack =", 'people."ann@acme.eu".slack', "Slack user id", ""),
+    ('lonely = ["ann@acme.eu"]', 'lonely = ["ann"]', "lonely", "groups.lonely[0]", "not a mail address", ""),
+    ('lonely = ["ann@acme.eu"]', 'lonely = "slack:sre"', "lonely", "groups.lonely", "slack:@sre", ""),
+    ('lonely = ["ann@acme.eu"]', 'lonely = { http = "hr" }', "lonely", "groups.lonely.http", "no [http.hr]", ""),
+    ('lonely = ["ann@acme.eu"]', 'lonely = { fil = "x" }', "lonely", "groups.lonely.fil", "unknown key", "file"),
+    ("oncall.sre", "oncal.sre", "oncal.sre", "directory.oncal", "unknown key", "oncall"),
+    ('"https://deploy.acme.eu/hooks"', '"ftp://x"', 'url = "ftp', "http.deploy-api.url", "write a URL", ""),
+    (
+        'ci = "env:CI_KEY"',
+        'ci = { key = "env:CI_KEY", vote = true }',
+        "ci =",
+        "api_keys.ci.vote",
+        "unknown",
+        "may_vote",
+    ),
+    ('ci = "env:CI_KEY"', 'ci = "env:CI_KEY"\nca = "env:CI_KEY"', "[api_keys]", "api_keys", "the same key", ""),
+]
+
+BROKEN_WORKFLOW = [
+    ('id = "deploy"', 'id = "deply"', "id =", "workflow.id", "the file's name", "deploy"),
+    ("request = [", "reqest = [", "[workflow]", "workflow.request", "is missing", ""),
+    ("request = [", "reqest = [", "reqest", "workflow.reqest", "unknown key", "request"),
+    ("{{ version }} to", "{{ vrsion }} to", "title", "workflow.title", "nothing is called vrsion", "version"),
+    ("{{ version }} to", "{{ version", "title", "workflow.title", "can't be read", ""),
+    ("{{ version }} to", "{{ 'x' * 10**8 }}", "title", "workflow.title", "multiplication", ""),
+    ("{{ version }} to", "{{ request.title }}", "title", "workflow.title", "before the decision", ""),
+    ('"app:ci"', '"app:cii"', "request", "workflow.request[1]", "no key in [api_keys]", "app:ci"),
+    (
+        '["@release-managers", "app',
+        '["@release-manager", "app',
+        "request",
+        "workflow.request[0]",
+        "no group",
+        "@release",
+    ),
+    ('"string", pinned', '"strng", pinned', "version =", "fields.version.type", "must be", "string"),
+    ("pinned = true", "pined = true", "version =", "fields.version.pined", "unknown key", "pinned"),
+    ("pinned = true", "min = 3", "version =", "fields.version.min", "is for integer", ""),
+    ("pinned = true", 'pattern = "(a"', "version =", "fields.version.pattern", "regular expression", ""),
+    (', values = ["staging", "prod"]', "", "env =", "fields.env.values", "needs its values", ""),
+    ('currency = "EUR", ', "", "amount =", "fields.amount.currency", "needs its currency", ""),
+    ('currency = "EUR", ', 'currency = "EUR", min = "1,5", ', "amount =", "fields.amount.min", "must be a number", ""),
+    (
+        'currency = "EUR", ',
+        'currency = "EUR", default = "x", ',
+        "amount =",
+        "fields.amount.default",
+        "no valid value",
+        "",
+    ),
+    ("version = {", "request = {", "request = {", "fields.request", "something else", ""),
+    ('reject = "any"', 'reject = "an"', "reject", "policy.reject", "must be", "any"),
+    ('reject = "any"', "reject = 0", "reject", "policy.reject", "at least 1", ""),
+    ('reject = "any"', 'self_approval = "alow"', "self_app", "policy.self_approval", "must be", "allow"),
+    ('reject = "any"', 'on_change = { amonut = "keep" }', "on_change", "policy.on_change.amonut", "no such", "amount"),
+    ('reject = "any"', 'on_change = { env = "reset-if-raised" }', "on_ch", "policy.on_change.env", "raised", "reset"),
+    ('reject = "any"', 'outcomes = ["reject"]', "outcomes", "policy.outcomes", "say yes", ""),
+    ('reject = "any"', 'outcomes = ["approve", "edit"]', "outcomes", "policy.outcomes", "editable", ""),
+    ('env == "staging"\'', 'evn == "staging"\'', "when", "auto[0].when", "no field is called evn", "env"),
+    ('env == "staging"\'', 'env == "stagin"\'', "when", "auto[0].when", "no value of env", "staging"),
+    ('env == "staging"\'', 'amount > "5"\'', "when", "auto[0].when", "different kinds", ""),
+    ('env == "staging"\'', 'env =~ "s.*"\'', "when", "auto[0].when", "regular expressions", ""),
+    ('env == "staging"\'', "env == null and amount > 5 or amount < 1'", "when", "auto[0].when", "brackets", ""),
+    ('decision = "approve"', 'decision = "aprove"', "decision", "auto[0].decision", "must be", "approve"),
+    ('from = ["@release-managers"]', 'form = ["@x"]', "[[stage]]", "stage[0].from", "is missing", ""),
+    ('from = ["@release-managers"]', 'form = ["@x"]', "form", "stage[0].form", "unknown key", "from"),
+    ('from = ["@release-managers"]', "from = []", "from", "stage[0].from", "must not be empty", ""),
+    ('from = ["@release-managers"]', 'from = ["@relase-managers"]', "from", "stage[0].from[0]", "no group", "@release"),
+    ('from = ["@release-managers"]', 'from = ["ann"]', "from", "stage[0].from[0]", "is no address", ""),
+    ('from = ["@release-managers"]', 'from = ["oncall:sr"]', "from", "stage[0].from[0]", "no oncall.sr", "oncall:sre"),
+    ('from = ["@release-managers"]', 'from = ["owner-of:evn"]', "from", "stage[0].from[0]", "no field", "owner-of:env"),
+    (
+        'from = ["@release-managers"]',
+        'from = ["manager-of:approver"]',
+        "from",
+        "stage[0].from[0]",
+        "[[escalate]]",
+        "man",
+    ),
+    ("need = 1", "need = 3", "need", "stage[0].need", "3 are needed, and @release-managers is 2 people", ""),
+    ("need = 1", 'need = "al"', "need", "stage[0].need", "must be", "all"),
+    ("need = 1", 'need = 1\nask = { code = "strin" }', "ask", "stage[0].ask.code", "must be", "string"),
+    ("need = 1", "need = 1\n[[stage.seat]]\nfrom = ['@lonely']", "from", "stage[0].from", "belongs into one", ""),
+    (
+        "[deliver]",
+        '[[stage]]\nid = "go"\nfrom = ["@lonely"]\n[deliver]',
+        'go"\nfrom = ["@l',
+        "stage[1].id",
+        "another",
+        "",
+    ),
+    ('slack = "#deploys"', 'slack = "deploys"', "slack =", "deliver.slack", "#deploys", ""),
+    ("email = true", 'email = "in 10m"', "email =", "deliver.email", "after 10m", ""),
+    ('deadline = "4h"', 'deadline = "4 hrz"', "deadline =", "clock.deadline", "span of time", ""),
+    ('deadline = "4h"', "deadine = '4h'", "deadine", "clock.deadine", "unknown key", "deadline"),
+    ('["30m", "2h"]', '["30m", "5h"]', "remind", "clock.remind", "never be sent", ""),
+    ('["30m", "2h"]', '{ first = "30m", bakoff = 2, max = 2 }', "remind", "clock.remind.bakoff", "unknown", "backoff"),
+    ('= "reject"\n[[esc', '= "approve"\n[[esc', "on_deadline", "clock.on_deadline", "i_know = true", ""),
+    ('= "reject"\n[[esc', '= "rejct"\n[[esc', "on_deadline", "clock.on_deadline", "must be", "reject"),
+    ('after = "1h"', 'after = "5h"', "after", "escalate[0].after", "deadline comes before", ""),
+    ('"oncall:sre"', '"@nobody-here"', "to =", "escalate[0].to[0]", "no group", ""),
+    ("[[on.approved]]", "[[on.aproved]]", "[[on.aproved]]", "on.aproved", "unknown key", "approved"),
+    ('http = "deploy-api"', 'http = "deploy-ap"', "http =", "on.approved[0].http", "no [http.deploy-ap]", "deploy-api"),
+    (
+        '{ version = "{{ version }}" }',
+        '{ a = ["{{ v }}"] }',
+        "json",
+        "on.approved[0].json.a[0]",
+        "nothing is called v",
+        "",
+    ),
+    ('http = "deploy-api"', 'htp = "deploy-api"', "[[on.approved]]", "on.approved[0]", "has one of http", ""),
+    ('dm = "requester"', 'dm = "requestor"', "dm =", "on.ended[0].dm", "is no address", ""),
+    ("{{ decision.outcome }}", "{{ decision.outcom }}", "text", "on.ended[0].text", "has no outcom", "outcome"),
+    ('id = "deploy"', 'id = "deploy"\nrun = "greeting"', "run =", "workflow.run", "module:function", ""),
+    ("[policy]", "[settings]\na = 1\n[policy]", "[settings]", "settings", "Python workflows", ""),
+    ("version = {", "version = { {", "version = {", "syntax", "", ""),
+    ("need = 1", "need = 1\nneed = 2", "need = 2", "syntax", "cannot overwrite", ""),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "where", "key", "message", "meant"), BROKEN_SERVICE)
+def test_a_broken_service_file(
+    office: Office, old: str, new: str, where: str, key: str, message: str, meant: str
+) -> None:
+    assert old in SERVICE
+    office.write(service=SERVICE.replace(old, new, 1))
+    _has_problem(office, office.config, where, key, message, meant)
+
+
+@pytest.mark.parametrize(("old", "new", "where", "key", "message", "meant"), BROKEN_WORKFLOW)
+def test_a_broken_workflow_file(
+    office: Office, old: str, new: str, where: str, key: str, message: str, meant: str
+) -> None:
+    assert old in WORKFLOW
+    office.write(workflow=WORKFLOW.replace(old, new, 1))
+    _has_problem(office, office.workflow, where, key, message, meant)
+
+
+def _has_problem(office: Office, file: Path, where: str, key: str, message: str, meant: str) -> None:
+    text = file.read_text()
+    line = text[: text.index(where)].count("\n") + 1
+    problems = office.problems()
+    fitting = [each for each in problems if each.key == key and message in each.message]
+    assert fitting, [str(each) for each in problems]
+    assert [(each.file, each.line) for each in fitting] == [(str(file), line)]
+    assert fitting[0].suggestion.startswith(meant)
+    assert bool(fitting[0].suggestion) == bool(meant)
+    assert str(fitting[0]).startswith(f"{file}:{line}: {key}: ")
+    assert all(each.file == str(file) for each in problems), "one mistake, one file"
+    assert len(problems) <= 2 or key == "workflow.run", [str(each) for each in problems]
+
+
+def test_a_python_workflow_has_none_of_an_approvals_tables(office: Office) -> None:
+    office.write(workflow=WORKFLOW.replace('id = "deploy"', 'id = "deploy"\nrun = "greeting:greet"'))
+    found = {each.key for each in office.problems()}
+    assert found == {"policy", "auto", "stage", "deliver", "clock", "escalate", "on"}
+
+
+def test_every_problem_of_every_file_is_told_at_once(office: Office) -> None:
+    del office.env["CI_KEY"]
+    broken = WORKFLOW.replace("pinned = true", "pined = true").replace('"staging"\'', '"stagin"\'')
+    office.write(workflow=broken.replace("@release-managers", "@nobody").replace("4h", "4 hrs."))
+    (office.workflow.parent / "empty.toml").write_text("")
+    (office.workflow.parent / "torn.toml").write_text("[workflow]\nid = ")
+    assert [(Path(each.file).name, each.line, each.key) for each in office.problems()] == [
+        ("config.toml", 5, "api_keys.ci"),
+        ("deploy.toml", 4, "workflow.request[0]"),
+        ("deploy.toml", 6, "fields.version.pined"),
+        ("deploy.toml", 16, "stage[0].from[0]"),
+        ("deploy.toml", 22, "clock.deadline"),
+        ("empty.toml", 1, "workflow"),
+        ("torn.toml", 2, "syntax"),
+    ]
+
+
+def test_what_follows_from_another_mistake_is_not_told(office: Office) -> None:
+    office.write(workflow=WORKFLOW.replace("env = {", "1env = {"))
+    assert [each.key for each in office.problems()] == ["fields.1env"]
+
+
+def test_no_secret_is_ever_quoted(office: Office) -> None:
+    secret = "xoxb-0123456789-canary"
+    office.env |= {"KEY": secret, "CI_KEY": secret, "DEPLOY_HMAC": secret}
+    for name in ("signing_keys = [", "bot_token = ", "secret = ", "ci = "):
+        office.write(
+            service=SERVICE.replace(name, f'{name}"{secret}", "x" #' if "[" in name else f'{name}"{secret}" #')
+        )
+        assert "canary" not in "".join(str(each) + repr(each) for each in office.problems())
+    office.env["KEY"] = secret * 2
+    office.env["CI_KEY"] = "canary-ci"
+    office.write()
+    shown = repr(office.load()) + str(office.load().service.model_dump()) + office.load().service.model_dump_json()
+    assert "canary" not in shown
+    assert office.load().service.api_keys["ci"].key.get_secret_value() == "canary-ci"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "key", "message"),
+    [
+        (b"a = 1\n" + b".".join([b"a"] * 50_000) + b" = 1\n", 2, "syntax", "at most"),
+        (b"a = " + b"[" * 2_000 + b"]" * 2_000, 1, "syntax", "nested"),
+        (b"b = 1\na = " + b"1" * 5_000, 2, "syntax", "too long"),
+        (b"x" * 9_000 + b" = 1", 1, "syntax", "8,192"),
+        (b"#" * (LARGEST_FILE + 1), 1, "file", "larger than"),
+        (b'a = 1\nb = "\xff"\n', 2, "syntax", "UTF-8"),
+        (b"a = 1\n\nb = \n", 3, "syntax", "invalid value"),
+        (b'\na = """\nx\n', 2, "syntax", "unterminated"),
+        (b"\x00", 1, "syntax", ""),
+        (b"[a]\n[a]\n", 2, "syntax", "twice"),
+        (b"a = 2026-13-45\n", 1, "syntax", ""),
+    ],
+)
+def test_a_file_that_is_no_bearable_toml(office: Office, content: bytes, line: int, key: str, message: str) -> None:
+    office.config.write_bytes(content)
+    started = time.process_time()
+    problem = office.problems()[0]
+    assert time.process_time() - started < 0.5
+    assert (problem.line, problem.key) == (line, key)
+    assert message in problem.message
+
+
+def test_a_file_with_a_byte_order_mark_is_read(office: Office) -> None:
+    office.config.write_bytes(b"\xef\xbb\xbf" + SERVICE.encode())
+    office.load()
+
+
+def test_a_missing_file_and_a_missing_folder_are_problems_too(office: Office, tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"nowhere.toml:1: file: can't be read: No such file"):
+        load(tmp_path / "nowhere.toml", {})
+    office.write(service=SERVICE.replace("[server]", '[server]\nworkflows = "elsewhere"'))
+    with pytest.raises(ConfigErrors, match=r"elsewhere:1: file: there is no such folder"):
+        office.load()
