@@ -1,0 +1,124 @@
+"""What must not decide doesn't: scanners, forgers, people who aren't asked, the one who asks, and whoever comes
+late.
+"""
+
+from __future__ import annotations
+
+import pytest
+from itsdangerous import URLSafeSerializer
+from journey import Service
+
+SCANNER = {
+    "user-agent": "Mozilla/5.0 (compatible; SafeLinksScanner/1.0)",
+    "sec-purpose": "prefetch",
+    "purpose": "prefetch",
+    "x-forwarded-host": "evil.example",
+}
+
+
+def test_a_hundred_looks_at_a_link_leave_the_store_as_it_was(service: Service) -> None:
+    run_id = service.open()
+    link = service.link("ann@acme.eu")
+    service.card()
+    service.eventually(lambda: all(d["state"] == "delivered" for d in service.run(run_id)["request"]["deliveries"]))
+    before = service.stored()
+    for headers in (SCANNER, {}):
+        for method in ("GET", "HEAD"):
+            for _ in range(25):
+                answer = service.http.request(method, link, headers=headers)
+                assert answer.status_code == 200
+    assert service.stored() == before
+
+
+def test_every_bad_link_is_the_same_not_found(service: Service) -> None:
+    service.open()
+    link = service.link("ann@acme.eu")
+    base, _, token = link.rpartition("/")
+    resalted = URLSafeSerializer("k" * 48, salt="webhook.v1").dumps({"h": "x", "r": "1", "g": 1})
+    foreign = URLSafeSerializer("k" * 48, salt="decision.v1").dumps({"h": "x", "r": "1", "g": 1})
+    bad = [
+        "x",
+        token[:-5],
+        token[5:],
+        token.swapcase(),
+        token.replace(".", "%2E%2E", 1),
+        str(resalted),
+        str(foreign),
+        "." + token,
+        token * 40,
+    ]
+    service.card()
+    before = service.stored()
+    answers = {(a.status_code, a.text) for a in (service.http.get(f"{base}/{token}") for token in bad)}
+    posted = {
+        (a.status_code, a.text) for a in (service.post(f"{base}/{token}", {"choice": "approve"}) for token in bad)
+    }
+    assert {status for status, _ in answers | posted} == {404}
+    assert len(answers) == len(posted) == 1
+    assert [
+        line for line in service.stored() if "INSERT INTO audit" not in line and 'INSERT INTO "audit"' not in line
+    ] == [line for line in before if "INSERT INTO audit" not in line and 'INSERT INTO "audit"' not in line]
+
+
+@pytest.mark.parametrize(
+    ("user", "sentence"),
+    [
+        ("U0BO", "You asked for this yourself, so somebody else decides."),
+        ("U0CFO", "You are not one of the people who are asked here"),
+    ],
+)
+def test_a_click_that_does_not_count_is_refused_changes_nothing_and_is_in_the_log(
+    service: Service, user: str, sentence: str
+) -> None:
+    run_id = service.open()
+    card = service.card()
+    before = service.run(run_id)
+    pressed = service.click(user, card, "Approve")
+    assert sentence in pressed["ephemeral"]
+    after = service.run(run_id)
+    assert after["request"] == before["request"]
+    assert service.card() == card
+    received = [e for e in service.events(run_id) if e["type"] == "hook_received"]
+    answered = [e for e in service.events(run_id) if e["type"] == "hook_responded"]
+    assert len(received) == len(answered) == 1
+
+
+def test_the_same_refusals_meet_who_comes_by_mail_or_api(service: Service) -> None:
+    run_id = service.open()
+    service.card()
+    own = service.vote(run_id, "bo@acme.eu", "approve")
+    stranger = service.vote(run_id, "cfo@acme.eu", "approve")
+    assert (own.status_code, stranger.status_code) == (403, 403)
+    assert "You asked for this yourself, so somebody else decides." in own.text
+    assert service.run(run_id)["request"]["votes"] == []
+
+
+def test_a_second_click_is_told_who_decided_and_when(service: Service) -> None:
+    run_id = service.open()
+    card = service.card()
+    link = service.link("cy@acme.eu")
+    service.click("U0ANN", card, "Approve")
+    ended = service.ended(run_id)
+    late = service.vote(run_id, "cy@acme.eu", "reject", comment="too late")
+    assert late.status_code == 409
+    assert "Ann Ode" in late.text
+    page = service.page(link)
+    assert "Ann Ode" in page.text
+    assert service.run(run_id)["result"] == ended["result"]
+    audited = [line for line in service.stored() if "act_refused" in line]
+    assert len(audited) == 1
+
+
+def test_a_form_of_another_link_or_from_another_site_decides_nothing(service: Service) -> None:
+    first, second = service.open(), service.open(service="web", version="9", env="prod")
+    links = service.eventually(lambda: len(service.mails("ann@acme.eu")) == 2) and [service.link("ann@acme.eu")]
+    other = service.link("cy@acme.eu")
+    no_form = service.post(links[0], {"choice": "approve"})
+    crossed = service.http.post(
+        links[0], data={"choice": "approve"}, headers={"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    )
+    assert no_form.status_code in (400, 403, 422)
+    assert crossed.status_code == 403
+    assert service.page(other).status_code == 200
+    for run_id in (first, second):
+        assert service.run(run_id)["request"]["votes"] == []
