@@ -104,14 +104,14 @@ def changes_asked(by: str, at: datetime, now: datetime, zone: str, requester: st
 
 
 def moment(at: datetime, now: datetime, zone: str) -> str:
-    """`at 10:42`, with the day where it is not today's, in this zone (UTC when there is no such zone)."""
+    """`at 10:42`, with the day where it is not today's. In this zone; in UTC, and saying so, when there is none."""
     try:
         tz = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         tz = ZoneInfo("UTC")
     at, now = at.astimezone(tz), now.astimezone(tz)
     day = "" if at.date() == now.date() else f" on {at.day} {at:%B}" + ("" if at.year == now.year else f" {at.year}")
-    return f"at {at:%H:%M}{day}"
+    return f"at {at:%H:%M}{' UTC' if tz.key == 'UTC' else ''}{day}"
 
 
 def waiting(missing: Sequence[Missing]) -> str:

@@ -83,16 +83,18 @@ class _Approval:
         self.recipients: dict[str, str] = {}
         self.follow_ups: FollowUps | None = None
         self.has_opened = False
+        self.copies = Copies(run_id=self.run_id, card=self.card, report=self.report, spawn=self.spawn)
+        self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
 
     async def run(self) -> Decision:
+        if self.decide_by_rule():
+            self.show()
+            self.case.people |= (await find_people([], self.case.about)).people
         try:
-            async with asyncio.TaskGroup() as tasks:
-                self.tasks = tasks
-                self.copies = Copies(run_id=self.run_id, card=self.card, report=self.report, spawn=self.spawn)
-                self.timers = StageTimers(self.definition, put=self.queue.put_nowait, spawn=self.spawn)
-                if not self.decide_by_rule():
+            async with asyncio.TaskGroup() as self.tasks:
+                if self.case.outcome is None:
                     await self.ask()
-                await self.follow()
+                self.follow()
         except ExceptionGroup as failures:  # one cause is what the run's error should name
             raise failures.exceptions[0] from None
         ended = self.case.outcome
@@ -348,20 +350,17 @@ class _Approval:
 
     # ── the end ──
 
-    async def follow(self) -> None:
+    def follow(self) -> None:
         """Everyone is told, every copy is made true, and the file's actions are done."""
         case = self.case
         assert case.outcome is not None, "it is decided"
         self.copies.close()
         self.changed()
-        if not case.people:
-            case.people |= (await find_people([], case.about)).people
         self.tell_requester("outcome")
-        facts = facts_of(case, self.run_id, self.title)
         self.follow_ups = FollowUps(
             run_id=self.run_id,
             about=case.about,
-            facts=facts,
+            facts=facts_of(case, self.run_id, self.title),
             copies=self.copies,
             report=self.show,
             spawn=self.spawn,

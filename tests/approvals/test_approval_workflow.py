@@ -1,0 +1,540 @@
+"""An approval from opening to result, on a real engine and store, with channels that record."""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.request import Opening, api_request, late_verdict
+from approvals_bot.approvals.targets import CallAgain
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.channels import Dispatch, Refused, Result, TryAgain
+from approvals_bot.core.authoring import WebhookRequest
+
+ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
+
+RISKY = {"service": "api", "version": "2.1", "env": "prod", "risk": "high"}
+
+
+def one_stage(stage: str, more: str = "") -> str:
+    """A workflow with two fields and this stage."""
+    return f"""
+[workflow]
+id = "small"
+title = "Buy {{{{ what }}}}"
+request = ["*"]
+[fields]
+what = {{ type = "string", pinned = true }}
+note = {{ type = "string", required = false }}
+[[stage]]
+id = "go"
+{stage}
+{more}
+"""
+
+
+BUY = {"what": "a chair"}
+
+
+# ── the main job ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_release_is_asked_for_approved_and_told(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask()
+        view = await asked.view()
+        assert (view.state, view.title, view.waiting_for) == ("waiting", "Deploy api 2.1 to prod", (ANN, BO, CY))
+        assert [card.card.title for card in office.slack.to("#deploys")] == ["Deploy api 2.1 to prod"]
+        assert {choice.choice for choice in office.slack.sent[0].card.choices} == {"approve", "reject"}
+        assert [len(office.email.to(who)) for who in (ANN, BO, CY, DI)] == [1, 1, 1, 0]
+        assert sorted(view.recipients.values()) == [ANN, BO, CY]
+
+        assert await asked.tell(kind="vote", by=ANN, choice="approve", via="slack") == {
+            "verdict": "decided",
+            "text": "Approved. Your vote decided it, and everyone is told.",
+            "changed": True,
+        }
+        record = await asked.record()
+        assert (record.status, record.result["approved"], record.result["by"]) == ("completed", True, ANN)
+        shown = office.slack.newest("#deploys").card
+        assert (shown.state, shown.outcome.by.text, shown.outcome.via, shown.choices) == (
+            "approved",
+            "Ann Ode",
+            "slack",
+            (),
+        )
+        for who in (ANN, BO, CY):
+            assert [mail.occasion for mail in office.email.to(who)] == ["request", "outcome"]
+            assert office.email.to(who)[1].thread.place == who
+        assert [mail.occasion for mail in office.email.to(DI)] == ["outcome"]
+
+
+async def test_the_api_shows_the_request_as_promised(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(fields=RISKY, by="app:ci")
+        await asked.vote(BO, via="email", comment="fine")
+        shown = api_request(await asked.view())
+        assert list(shown) == [
+            "title",
+            "fields",
+            "digest",
+            "state",
+            "stage",
+            "votes",
+            "waiting_for",
+            "deadline",
+            "outcome",
+            "deliveries",
+        ]
+        assert shown["votes"] == [
+            {"by": BO, "choice": "approve", "comment": "fine", "at": "2026-03-02T09:00:00Z", "via": "email"}
+        ]
+        assert shown["waiting_for"] == [ANN, CY, DI]
+        assert (shown["state"], shown["stage"], shown["outcome"]) == ("waiting", "go", None)
+        assert shown["deadline"] == "2026-03-02T13:00:00Z"
+        assert shown["deliveries"][0] == {
+            "to": "#deploys",
+            "channel": "slack",
+            "state": "delivered",
+            "attempts": 1,
+            "error": None,
+        }
+
+
+async def test_a_rule_decides_without_people(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(fields={**RISKY, "env": "staging", "risk": "low"}, by="app:ci")
+        record = await asked.record()
+        assert record.status == "completed", record
+        assert (record.result["by"], record.result["approved"]) == ("rule:1", True)
+        assert office.slack.sent == office.email.sent == []
+        view = await asked.view()
+        assert view.rules[0].values == {"env": "staging", "risk": "low"}
+        assert "env" in view.outcome.because
+
+
+# ── who may decide ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_strangers_requesters_and_second_clicks_are_told_and_change_nothing(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(fields=RISKY, by=BO)
+        before = await asked.view()
+        assert await asked.vote("eve@else.eu") == "not_an_approver"
+        assert await asked.tell(kind="vote", by=BO, choice="approve") == {
+            "verdict": "own_request",
+            "text": "You asked for this yourself, so somebody else decides.",
+            "changed": False,
+        }
+        assert await asked.vote(ANN, "reject", comment="") == "invalid"
+        after = await asked.view()
+        assert (after.votes, after.version) == (before.votes, before.version)
+        said = await asked.tell(kind="vote", by=ANN, choice="approve")
+        assert said["text"] == "Counted: 1 of 3. Waiting for two more from SRE."
+        assert await asked.vote(ANN) == "already_voted"
+        assert await asked.vote(CY) == "counted"
+        assert await asked.vote(CY, "take_back") == "taken_back"
+        assert await asked.votes((CY, "approve"), (DI, "approve")) == ["counted", "decided"]
+
+
+async def test_two_opposite_clicks_in_one_moment_have_one_winner(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask()
+        verdicts = await asked.votes((ANN, "approve"), (BO, "reject"), (CY, "approve"))
+        assert sorted(verdicts) == ["already_decided", "already_decided", "decided"]
+        assert (await asked.record()).status == "completed"
+
+
+async def test_a_group_is_read_again_at_the_click_and_refused_when_it_cannot_be(office: Any) -> None:
+    stage = 'from = ["@live"]\nneed = 2'
+    async with office.open():
+        asked = await office.ask(one_stage(stage), BUY)
+        office.live.people = [ANN, BO]
+        assert await asked.vote(CY) == "not_an_approver"
+        assert await asked.vote(ANN) == "counted"
+        office.live.is_down = True
+        assert await asked.vote(BO) == "group_unknown"
+        assert (await asked.view()).stages[0].seats[0].known is False
+        office.live.is_down = False
+        assert await asked.vote(BO) == "decided"
+
+
+async def test_who_left_the_group_counts_at_the_click_and_not_at_quorum(office: Any) -> None:
+    stage = 'from = ["@live"]\nneed = 2'
+    for recheck, expected in (("at-click", "decided"), ("at-quorum", "counted")):
+        office.live.people = [ANN, BO, CY]
+        async with office.open():
+            asked = await office.ask(one_stage(stage, f'[policy]\nrecheck = "{recheck}"'), BUY)
+            assert await asked.vote(ANN) == "counted"
+            office.live.people = [BO, CY]
+            assert await asked.vote(BO) == expected
+
+
+async def test_a_stage_whose_people_are_unknown_asks_them_once_they_are_known(office: Any) -> None:
+    office.live.is_down = True
+    async with office.open():
+        asked = await office.ask(one_stage('from = ["@live"]', "[deliver]\nemail = true"), BUY)
+        assert (await asked.view()).waiting_for == ()
+        office.live.is_down = False
+        await office.clock.advance("5s")
+        assert [len(office.email.to(who)) for who in (BO, CY)] == [1, 1]
+        assert await asked.vote(BO) == "decided"
+
+
+async def test_a_request_that_nobody_could_decide_fails_at_once_and_says_why(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(one_stage(f'from = ["{DI}"]'), BUY, by=DI)
+        record = await asked.record()
+        assert (record.status, record.error["type"]) == ("failed", "NobodyCanDecideError")
+        assert "nobody may decide" in record.error["message"]
+
+
+# ── content ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_edit_resets_votes_tells_everyone_and_outdates_what_was_shown(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(fields=RISKY, by="app:ci")
+        old = (await asked.view()).digest
+        assert await asked.vote(ANN, digest=old) == "counted"
+        said = await asked.tell(kind="edit", by="app:ci", fields={"version": "2.2"})
+        assert (said["verdict"], said["changed"]) == ("edited", True)
+        view = await asked.view()
+        assert (view.title, view.waiting_for) == ("Deploy api 2.2 to prod", (ANN, BO, CY, DI))
+        assert [vote.stands for vote in view.votes] == [False]
+        assert await asked.vote(ANN, digest=old) == "request_changed"
+        assert [mail.occasion for mail in office.email.to(ANN)] == ["request", "change"]
+        assert [field.was for field in office.slack.newest("#deploys").card.fields if field.name == "version"] == [
+            "2.1"
+        ]
+        assert await asked.vote(ANN, digest=view.digest) == "counted"
+
+
+async def test_only_the_requester_edits_and_only_to_what_fits(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(by=DI)
+        for by, fields, verdict in (
+            (ANN, {"version": "9"}, "not_an_approver"),
+            (DI, {"env": "moon"}, "invalid"),
+            (DI, {"nonsense": "9"}, "invalid"),
+            (DI, {"version": "2.1"}, "invalid"),
+        ):
+            said = await asked.tell(kind="edit", by=by, fields=fields)
+            assert (said["verdict"], said["changed"]) == (verdict, False)
+        assert (await asked.view()).version == (await asked.view()).version
+
+
+async def test_an_edit_that_a_rule_decides_is_decided_by_it(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(by=DI)
+        assert (await asked.tell(kind="edit", by=DI, fields={"env": "staging"}))["verdict"] == "edited"
+        assert (await asked.record()).result["by"] == "rule:1"
+
+
+# ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_withdrawn_request_ends_as_cancelled_and_every_copy_says_so(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask()
+        assert (await asked.tell(kind="withdraw", by=ANN))["verdict"] == "not_an_approver"
+        said = await asked.tell(kind="withdraw", by=DI, reason="not needed")
+        assert (said["text"], said["changed"]) == ("Withdrawn. Everyone who was asked is told.", True)
+        record, view = await asked.record(), await asked.view()
+        assert (record.status, view.state, view.outcome.outcome) == ("cancelled", "withdrawn", "cancelled")
+        assert office.slack.newest("#deploys").card.state == "withdrawn"
+        assert late_verdict(view, ANN, "approve")[0] == "withdrawn"
+
+
+async def test_after_the_end_people_read_who_decided_and_when(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask()
+        await asked.vote(BO)
+        view = await asked.view()
+        assert late_verdict(view, ANN, "reject") == (
+            "already_decided",
+            "Already decided by Bo Lund at 10:00. Nothing was changed.",
+        )
+        word, text = late_verdict(view, BO, "approve")
+        assert (word, "by Bo Lund at 09:00 UTC" in text) == ("already_voted", True)
+
+
+async def test_a_deadline_rejects_and_no_timer_is_left(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask()
+        await office.clock.advance("4h")
+        record = await asked.record()
+        assert (record.status, record.result["decision"], record.result["by"]) == ("completed", "rejected", "deadline")
+        await office.clock.advance("30d")
+        assert (await asked.record()).result == record.result
+
+
+async def test_a_vote_in_time_beats_the_deadline_and_its_timer(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask()
+        await office.clock.advance("3h 59m")
+        assert await asked.vote(ANN) == "decided"
+        await office.clock.advance("1d")
+        assert (await asked.record()).result["by"] == ANN
+
+
+async def test_reminders_go_to_those_who_still_owe_a_vote(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(fields=RISKY)
+        await asked.vote(ANN)
+        await office.clock.advance("30m")
+        reminded = [mail.to.person.address for mail in office.email.sent if mail.occasion == "reminder"]
+        assert reminded == [BO, CY]
+        assert [note.occasion for note in office.slack.to("#deploys")] == ["request", "reminder"]
+
+
+async def test_an_escalation_adds_people_who_may_decide(office: Any) -> None:
+    stage = f'from = ["{ANN}"]'
+    more = '[deliver]\nemail = true\n[[escalate]]\nafter = "1h"\nto = ["oncall:sre"]'
+    async with office.open():
+        asked = await office.ask(one_stage(stage, more), BUY, by=BO)
+        assert await asked.vote(DI) == "not_an_approver"
+        await office.clock.advance("1h")
+        assert [mail.occasion for mail in office.email.to(DI)] == ["escalation"]
+        assert (await asked.view()).waiting_for == (ANN, DI)
+        assert await asked.vote(DI) == "decided"
+
+
+async def test_an_escalation_can_replace_people_at_the_deadline(office: Any) -> None:
+    stage = f'from = ["{BO}"]'
+    more = """
+[deliver]
+dm = true
+[clock]
+deadline = "3d"
+on_deadline = "escalate"
+[[escalate]]
+after = "3d"
+to = ["manager-of:approver"]
+mode = "replace"
+"""
+    async with office.open():
+        asked = await office.ask(one_stage(stage, more), BUY, by=CY)
+        await office.clock.advance("3d")
+        view = await asked.view()
+        assert (view.state, view.waiting_for, view.deadline - view.asked_at) == ("waiting", (ANN,), timedelta(days=6))
+        assert office.slack.newest(BO).card.choices == ()
+        assert await asked.vote(BO) == "not_an_approver"
+        await office.clock.advance("3d")
+        assert (await asked.record()).result["decision"] == "expired"
+
+
+# ── channels ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_dead_channel_holds_up_neither_the_vote_nor_the_decision(office: Any) -> None:
+    office.slack.answer = lambda dispatch: TryAgain("Slack is down")
+    async with office.open():
+        asked = await office.ask()
+        assert await asked.vote(ANN) == "decided"
+        record, view = await asked.record(), await asked.view()
+        assert (record.status, view.state) == ("running", "approved")
+        channel = view.deliveries[0]
+        assert (channel.to, channel.state, channel.error) == ("#deploys", "retrying", "Slack is down")
+        office.slack.answer = lambda dispatch: None
+        await office.clock.advance("1m")
+        assert [card.card.state for card in office.slack.to("#deploys")] == ["approved"]
+        assert (await asked.record()).status == "completed"
+
+
+async def test_the_first_retry_comes_within_five_seconds_and_then_ever_more_rarely(office: Any) -> None:
+    tried: list[Any] = []
+
+    def down(dispatch: Dispatch) -> Result:
+        tried.append(office.clock.now())
+        return TryAgain("Slack is down")
+
+    office.slack.answer = down
+    async with office.open():
+        asked = await office.ask()
+        await office.clock.advance("3h 50m")
+        gaps = [(after - before).total_seconds() for before, after in pairwise(tried)]
+        assert gaps[0] <= 5
+        assert 400 <= max(gaps) <= 900
+        assert gaps[-1] > gaps[0]
+        await office.clock.advance("9m")
+        channel = (await asked.view()).deliveries[0]
+        assert channel.attempts == len(tried)
+
+
+async def test_a_wish_to_wait_is_respected(office: Any) -> None:
+    wishes = [TryAgain("rate limited", timedelta(seconds=30))]
+    office.slack.answer = lambda dispatch: wishes.pop() if wishes else None
+    async with office.open():
+        await office.ask()
+        await office.clock.advance("29s")
+        assert office.slack.sent == []
+        await office.clock.advance("1s")
+        assert len(office.slack.sent) == 1
+
+
+async def test_a_refused_channel_goes_to_the_people_one_by_one(office: Any) -> None:
+    more = '[deliver]\nslack = "#deploys"'
+
+    def refuse(dispatch: Dispatch) -> Result | None:
+        return Refused("not_in_channel") if hasattr(dispatch.to, "channel") else None
+
+    office.slack.answer = refuse
+    async with office.open():
+        asked = await office.ask(one_stage('from = ["@release-managers"]', more), BUY)
+        assert [len(office.slack.to(who)) for who in (ANN, BO, CY)] == [1, 1, 1]
+        states = {copy.to: copy.state for copy in (await asked.view()).deliveries}
+        assert states["#deploys"] == "not_delivered"
+        assert any(copy.state == "not_delivered" for copy in office.slack.to(ANN)[0].card.deliveries)
+
+
+async def test_who_has_no_slack_gets_a_mail_instead_of_a_message(office: Any) -> None:
+    def nobody(dispatch: Dispatch) -> Result | None:
+        return Refused("users_not_found") if dispatch.to.person.slack is None else None  # type: ignore[union-attr]
+
+    office.slack.answer = nobody
+    async with office.open():
+        asked = await office.ask(one_stage(f'from = ["{ANN}", "{CY}"]', "[deliver]\ndm = true"), BUY)
+        assert (len(office.slack.to(ANN)), len(office.email.to(ANN))) == (1, 0)
+        assert (len(office.slack.to(CY)), len(office.email.to(CY))) == (0, 1)
+        await asked.vote(ANN)
+        assert [mail.occasion for mail in office.email.to(CY)] == ["request", "outcome"]
+
+
+async def test_a_late_mail_is_sent_only_if_nobody_has_voted(office: Any) -> None:
+    text = one_stage('from = ["@release-managers"]\nneed = 2', '[deliver]\ndm = true\nemail = "after 10m"')
+    async with office.open():
+        quiet, busy = await office.ask(text, BUY), await office.ask(text, {"what": "a desk"})
+        await busy.vote(ANN)
+        await office.clock.advance("10m")
+        assert {mail.card.run_id for mail in office.email.sent} == {quiet.run.id}
+
+
+async def test_a_message_that_cannot_be_edited_is_answered_in_its_thread(office: Any) -> None:
+    office.slack.answer_update = lambda dispatch: Refused("cant_update_message")
+    async with office.open():
+        asked = await office.ask()
+        await asked.vote(ANN)
+        _, reply = office.slack.to("#deploys")
+        assert (reply.thread.place, reply.card.state, reply.occasion) == ("#deploys", "approved", "outcome")
+        assert (await asked.record()).status == "completed"
+
+
+async def test_a_deleted_message_is_posted_once_more(office: Any) -> None:
+    def gone(dispatch: Dispatch) -> Result | None:
+        return Refused("message_not_found") if dispatch.thread is not None else None
+
+    office.slack.answer = gone
+    office.slack.answer_update = lambda dispatch: Refused("message_not_found")
+    async with office.open():
+        asked = await office.ask(fields=RISKY)
+        await asked.vote(ANN)
+        assert [card.card.have for card in office.slack.to("#deploys")] == [0, 1]
+
+
+async def test_a_slow_channel_does_not_hold_up_the_others(office: Any) -> None:
+    answered = asyncio.Event()
+    send = office.slack.send
+
+    async def slow(dispatch: Dispatch) -> Result:
+        await answered.wait()
+        return await send(dispatch)  # type: ignore[no-any-return]
+
+    office.slack.send = slow
+    async with office.open():
+        run = await office.engine.start(*_listed(office))
+        while (record := await office.engine.record(run.id)) is None or not record.view or not office.email.sent:
+            await asyncio.sleep(0.01)
+        hook = await office.engine.find_hook(record.view["hook_id"])
+        answer = await office.engine.resume_webhook(
+            hook.token, WebhookRequest.of_json({"kind": "vote", "by": ANN, "choice": "approve"}), timeout=10
+        )
+        assert b'"decided"' in bytes(answer.body)
+        assert (await office.engine.record(run.id)).view["state"] == "approved"
+        answered.set()
+        assert (await run.wait(10)).status == "completed"
+
+
+def _listed(office: Any) -> Any:
+    text = one_stage('from = ["@release-managers"]', '[deliver]\nslack = "#buys"\nemail = true')
+    return approval.under("small", tomllib.loads(text)), Opening(BUY, DI)  # type: ignore[arg-type]
+
+
+# ── what follows ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+FOLLOWING = """
+[deliver]
+email = true
+[[on.approved]]
+http = "shop"
+json = { what = "{{ what }}", digest = "{{ request.digest }}", by = "{{ decision.by }}" }
+[[on.rejected]]
+slack = "#news"
+text = "{{ decision.by }} said no: {{ decision.comment }}"
+[[on.ended]]
+dm = "requester"
+text = "{{ request.title }}: {{ decision.outcome }}"
+"""
+
+
+async def test_targets_are_called_again_until_they_take_it_with_one_event_id(office: Any) -> None:
+    office.targets.answers = [CallAgain("it answered 503"), CallAgain("it answered 503")]
+    async with office.open():
+        asked = await office.ask(one_stage(f'from = ["{ANN}"]', FOLLOWING), BUY)
+        await asked.vote(ANN)
+        assert (await asked.view()).follow_ups[0].state == "retrying"
+        await office.clock.advance("30s")
+        record, view = await asked.record(), await asked.view()
+        assert (record.status, view.follow_ups[0].state, view.follow_ups[0].attempts) == ("completed", "done", 3)
+        assert len({event for _, event, _ in office.targets.calls}) == 1
+        assert office.targets.calls[0][2] == {"what": "a chair", "digest": view.digest, "by": ANN}
+
+
+async def test_messages_follow_with_names_for_people(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(one_stage(f'from = ["{ANN}"]', FOLLOWING), BUY)
+        await asked.vote(ANN, "reject", comment="too dear")
+        assert [note.text for note in office.slack.to("#news")] == ["Ann Ode said no: too dear"]
+        assert [note.text for note in office.slack.to(DI)] == ["Buy a chair: rejected"]
+        assert office.targets.calls == []
+
+
+# ── crashes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_restart_between_card_and_click_changes_nothing(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(fields=RISKY)
+        await asked.vote(ANN)
+    async with office.open():
+        assert await asked.vote(ANN) == "already_voted"
+        assert await asked.votes((CY, "approve"), (BO, "approve")) == ["counted", "decided"]
+        assert (await asked.record()).status == "completed"
+    assert len(office.slack.to("#deploys")) == 1
+
+
+async def test_every_reader_has_her_own_choices(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(fields=RISKY, by=BO)
+        view, now = await asked.view(), office.clock.now()
+        assert [choice.choice for choice in card_of(view, ANN, now).choices] == ["approve", "reject"]
+        assert card_of(view, BO, now).choices == ()
+        assert card_of(view, ANN, now).why_me == "You are in release-managers."
+        await asked.vote(ANN)
+        assert [choice.choice for choice in card_of(await asked.view(), ANN, now).choices] == ["reject", "take_back"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"kind": "vote"}', '{"kind": "dance", "by": "ann@acme.eu"}'])
+async def test_a_message_that_cannot_be_read_changes_nothing(office: Any, text: str) -> None:
+    async with office.open():
+        asked = await office.ask()
+        hook = await office.engine.find_hook((await asked.view()).hook_id)
+        answer = await office.engine.resume_webhook(hook.token, WebhookRequest("POST", "", [], text.encode()))
+        assert b'"invalid"' in bytes(answer.body)
+        assert (await asked.view()).state == "waiting"
