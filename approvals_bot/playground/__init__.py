@@ -7,6 +7,6 @@ listens on loopback only and refuses other callers.
 
 from approvals_bot.playground.playground import Playground
 from approvals_bot.playground.routes import routes
-from approvals_bot.playground.seed import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, SeedPerson
+from approvals_bot.playground.seed import OUTSIDERS, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson
 
-__all__ = ["OUTSIDERS", "Playground", "SeedApp", "SeedChannel", "SeedGroup", "SeedPerson", "routes"]
+__all__ = ["OUTSIDERS", "Playground", "Sample", "SeedApp", "SeedChannel", "SeedGroup", "SeedPerson", "routes"]

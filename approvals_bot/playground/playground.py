@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Any
 
 from approvals_bot.playground.faults import Faults
 from approvals_bot.playground.mailbox import Mailbox
-from approvals_bot.playground.seed import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, SeedPerson
+from approvals_bot.playground.seed import OUTSIDERS, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson
 from approvals_bot.playground.slack.api import WebApi
 from approvals_bot.playground.slack.outbound import ACK_LIMIT, Outbound
 from approvals_bot.playground.slack.person import SETTLE, Person
@@ -27,8 +26,9 @@ class Playground:
     - `base_url`: where those routes are reachable (`http://127.0.0.1:8000`), for links that the stand-in gives out.
     - `events_url`: the service's `/slack/events`; unused while the service is connected by Socket Mode.
     - `advance`: moves the service's clock by a duration (`"4h"`) and returns its new time; None: the clock can't move.
-    - `now`: the stand-in's time (message ids, lives of triggers). `signing_clock`: Unix seconds in signatures; Slack's
-      clock is the real one, so it stays on `time.time` unless the service checks against another.
+    - `now`: the stand-in's time: message ids, lives of triggers, and signatures unless `signing_clock` (Unix seconds)
+      says otherwise. It should be the clock that the service checks against.
+    - `samples`: requests that a new user can open from the page with one click.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class Playground:
         smtp_port: int = 0,
         allow_remote: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        signing_clock: Callable[[], float] = time.time,
+        signing_clock: Callable[[], float] | None = None,
+        samples: Sequence[Sample] = (),
         secret: Callable[[], str] = lambda: secrets.token_hex(16),
         ack_limit: float = ACK_LIMIT,
         settle: float = SETTLE,
@@ -56,13 +57,18 @@ class Playground:
         self.allow_remote = allow_remote
         self.advance = advance
         self.now = now
-        self.people = tuple(people)
+        self.people = (*people, *outsiders)
+        self.samples = tuple(samples)
         self.slack_faults, self.mail_faults, self.target_faults = Faults(), Faults(), Faults()
         self.workspace = Workspace(app, [*people, *outsiders], channels, groups, now=now, secret=secret)
         self.rates = Rates(now)
         self.web_api = WebApi(self.workspace, self.slack_faults, self.rates, self.base_url)
         self.outbound = Outbound(
-            events_url, app.signing_secret, self.slack_faults, clock=signing_clock, ack_limit=ack_limit
+            events_url,
+            app.signing_secret,
+            self.slack_faults,
+            clock=signing_clock or (lambda: now().timestamp()),
+            ack_limit=ack_limit,
         )
         self.person = Person(self.workspace, self.outbound, self.base_url, settle=settle)
         self.socket_mode = SocketMode(self.workspace)

@@ -16,8 +16,8 @@ from approvals_bot.playground.faults import Faults, read_faults
 from approvals_bot.playground.guard import Endpoint, guarded, problem
 from approvals_bot.playground.pages import Pages
 from approvals_bot.playground.playground import Playground
-from approvals_bot.playground.slack.person import CannotDoError, NoSuchThingError, words_in
 from approvals_bot.playground.slack.response_urls import respond
+from approvals_bot.playground.slack.screen import CannotDoError, NoSuchThingError, words_in
 
 LARGEST_BODY = 1_000_000  # bytes
 M = TypeVar("M", bound=BaseModel)
@@ -77,6 +77,7 @@ class Click(Body):
     view_id: str = ""
     button: str = ""
     action_id: str = ""
+    block_id: str = ""
     value: Any = None
     values: dict[str, dict[str, Any]] | None = None
 
@@ -127,6 +128,7 @@ class Surface:
         self.playground = playground
         self.space = playground.workspace
         self.person = playground.person
+        self.screen = playground.person.screen
 
     # ── Slack ──
 
@@ -134,9 +136,9 @@ class Surface:
         """Newest state of each message, oldest first. `?channel=` and `?user=` (who may see it) narrow it."""
         shown = sorted(self.space.messages.values(), key=lambda m: (m.ts, m.channel))
         if where := request.query_params.get("channel"):
-            shown = [m for m in shown if m.channel == self.person.place(where).id]
+            shown = [m for m in shown if m.channel == self.screen.place(where).id]
         if who := request.query_params.get("user"):
-            reader = self.person.user(who).id
+            reader = self.screen.user(who).id
             shown = [
                 m
                 for m in shown
@@ -163,12 +165,13 @@ class Surface:
     async def click(self, request: Request) -> Response:
         asked = await body_of(request, Click)
         outcome = await self.person.click(
-            self.person.user(asked.user),
+            self.screen.user(asked.user),
             channel=asked.channel,
             ts=asked.ts,
             view_id=asked.view_id,
             button=asked.button,
             action_id=asked.action_id,
+            block_id=asked.block_id,
             value=asked.value,
             values=asked.values,
         )
@@ -176,29 +179,29 @@ class Surface:
 
     async def submit(self, request: Request) -> Response:
         asked = await body_of(request, Submit)
-        outcome = await self.person.submit(self.person.user(asked.user), asked.view_id, asked.values)
+        outcome = await self.person.submit(self.screen.user(asked.user), asked.view_id, asked.values)
         return JSONResponse(outcome.as_json())
 
     async def close(self, request: Request) -> Response:
         asked = await body_of(request, Close)
-        outcome = await self.person.close(self.person.user(asked.user), asked.view_id, clear=asked.clear)
+        outcome = await self.person.close(self.screen.user(asked.user), asked.view_id, clear=asked.clear)
         return JSONResponse(outcome.as_json())
 
     async def command(self, request: Request) -> Response:
         asked = await body_of(request, Command)
-        user = self.person.user(asked.user)
+        user = self.screen.user(asked.user)
         outcome = await self.person.command(user, asked.channel, asked.command, asked.text)
         return JSONResponse(outcome.as_json())
 
     async def shortcut(self, request: Request) -> Response:
         asked = await body_of(request, Shortcut)
-        user = self.person.user(asked.user)
+        user = self.screen.user(asked.user)
         outcome = await self.person.shortcut(user, asked.callback_id, asked.channel, asked.ts)
         return JSONResponse(outcome.as_json())
 
     async def home(self, request: Request) -> Response:
         """Opens the Home tab, as a person does, and shows what the app published for her."""
-        user = self.person.user(request.query_params.get("user", ""))
+        user = self.screen.user(request.query_params.get("user", ""))
         view = await self.person.open_home(user)
         shown = self.space.view_json(view) if view else None
         blocks = view.blocks if view else []
@@ -220,7 +223,7 @@ class Surface:
             if asked.group.removeprefix("@") not in {group.handle for group in self.space.groups.values()}:
                 known = ", ".join(f"@{g.handle}" for g in self.space.groups.values()) or "none"
                 raise NoSuchThingError(f"There is no user group {asked.group!r}; there are: {known}.")
-            self.space.set_group(asked.group, [self.person.user(one).address for one in asked.members])
+            self.space.set_group(asked.group, [self.screen.user(one).address for one in asked.members])
         return JSONResponse([group.as_json(self.space.app.team_id, True) for group in self.space.groups.values()])
 
     async def limits(self, request: Request) -> Response:

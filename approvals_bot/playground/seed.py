@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["member", "guest", "single_channel_guest", "deactivated", "stranger", "bot"]
 """How Slack sees an account. A *stranger* belongs to another company's workspace (Slack Connect)."""
@@ -87,6 +87,15 @@ class SeedApp:
     commands: tuple[str, ...] = ("/approve",)
     shortcuts: tuple[tuple[str, str], ...] = ()  # (callback_id, name) of global shortcuts
     has_home: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A request that the page offers to open: `POST /api/runs` with this body and key."""
+
+    title: str
+    body: dict[str, Any]
+    api_key: str
 
 
 OUTSIDERS = (

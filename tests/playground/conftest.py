@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from copy import deepcopy
@@ -162,6 +163,7 @@ async def start() -> AsyncIterator[Start]:
                 base_url=base_url,
                 events_url=events_url or f"{base_url}/slack/events",
                 now=clock.now,
+                signing_clock=time.time,  # Bolt's own check looks at the real clock
                 advance=clock.advance,
                 **({"settle": 0.2} | more),
             )

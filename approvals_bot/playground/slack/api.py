@@ -20,8 +20,9 @@ from approvals_bot.playground.slack.chat import CHAT
 from approvals_bot.playground.slack.directory import DIRECTORY
 from approvals_bot.playground.slack.methods import METHODS, Method
 from approvals_bot.playground.slack.rates import Rates
+from approvals_bot.playground.slack.shapes import Json
 from approvals_bot.playground.slack.views import VIEWS
-from approvals_bot.playground.slack.workspace import Json, Workspace
+from approvals_bot.playground.slack.workspace import Workspace
 
 ANSWERERS: dict[str, Answerer] = CHAT.answerers | DIRECTORY.answerers | VIEWS.answerers
 WITHOUT_TOKEN = frozenset({"api.test", "blocks.validate", "oauth.v2.access"})

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from approvals_bot.errors import ApprovalsBotError
-from approvals_bot.playground.slack.workspace import Conversation, Json, Workspace
+from approvals_bot.playground.slack.shapes import Conversation, Json
+from approvals_bot.playground.slack.workspace import Workspace
 
 
 class SlackRefusedError(ApprovalsBotError):

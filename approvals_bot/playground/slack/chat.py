@@ -9,7 +9,8 @@ from typing import Any
 from approvals_bot.playground.slack.blocks import CHARACTERS_PER_MESSAGE, characters_in, check_blocks
 from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, conversation
 from approvals_bot.playground.slack.rules import Problem
-from approvals_bot.playground.slack.workspace import Conversation, Json, Message, Workspace
+from approvals_bot.playground.slack.shapes import Conversation, Json, Message
+from approvals_bot.playground.slack.workspace import Workspace
 
 CHAT = Table()
 TEXT_CHARACTERS = 40_000  # Slack cuts longer texts silently

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, conversation, missing_scope
-from approvals_bot.playground.slack.workspace import Conversation, Json, User, Workspace
+from approvals_bot.playground.slack.shapes import Conversation, Json, User
+from approvals_bot.playground.slack.workspace import Workspace
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from approvals_bot.playground.slack.blocks import elements_of
-from approvals_bot.playground.slack.workspace import Json
+from approvals_bot.playground.slack.shapes import Json
 
 NEEDED = "Please complete this required field."
 

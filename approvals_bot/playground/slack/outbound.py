@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from approvals_bot.playground.faults import Fault, Faults
-from approvals_bot.playground.slack.workspace import Json
+from approvals_bot.playground.slack.shapes import Json
 
 ACK_LIMIT = 3.0  # seconds; then the person sees a warning
 EVENT_RETRIES = (0.0, 60.0, 300.0)  # seconds after a failed event: at once, after one minute, after five
@@ -92,8 +92,8 @@ class Outbound:
                 self.soon(self.send_later(kind, payload, fault.seconds))
                 return Ack(None, int(self.ack_limit * 1000))
             case Fault(kind="duplicate"):
-                first, _ = await asyncio.gather(self.send(kind, payload), self.send(kind, payload))
-                ack = first
+                acks = await asyncio.gather(self.send(kind, payload), self.send(kind, payload))
+                ack = next((one for one in acks if one.ok), acks[0])
             case _:
                 ack = await self.send(kind, payload)
         if kind == "events_api" and not ack.ok:

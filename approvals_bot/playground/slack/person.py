@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.playground.slack.blocks import check_blocks, check_view, elements_of
 from approvals_bot.playground.slack.inputs import read_inputs, state_of, unknown_inputs
 from approvals_bot.playground.slack.outbound import Ack, Outbound
+from approvals_bot.playground.slack.payloads import Payloads
+from approvals_bot.playground.slack.screen import CannotDoError, NoSuchThingError, Screen, plain_text
+from approvals_bot.playground.slack.shapes import Conversation, Json, Message, User, View
 from approvals_bot.playground.slack.views import push
-from approvals_bot.playground.slack.workspace import Conversation, Json, Message, User, View, Workspace
+from approvals_bot.playground.slack.workspace import Workspace
 
 SETTLE = 0.5  # seconds that we look on after the ack for a modal, an ephemeral or an update to appear
 TROUBLE = "We had some trouble connecting. Try again?"
@@ -24,14 +26,6 @@ Glance = Literal["ok", "warning", "errors"]
 
 Watch = tuple[frozenset[tuple[str, str, str | None]], tuple[str, str] | None]
 """The ephemerals and the topmost modal that a person had before she did something."""
-
-
-class NoSuchThingError(ApprovalsBotError):
-    """There is no such person, channel, message or view. HTTP 404."""
-
-
-class CannotDoError(ApprovalsBotError):
-    """It exists, but this person can't do that with it. HTTP 409."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,8 @@ class Person:
     def __init__(self, space: Workspace, outbound: Outbound, base_url: str, *, settle: float = SETTLE) -> None:
         self.space = space
         self.outbound = outbound
-        self.base_url = base_url
+        self.screen = Screen(space)
+        self.payloads = Payloads(space, base_url)
         self.settle = settle
 
     # ── acts ──
@@ -78,27 +73,28 @@ class Person:
         view_id: str = "",
         button: str = "",
         action_id: str = "",
+        block_id: str = "",
         value: Any = None,
         values: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Outcome:
         """Press a button or choose `value` in a menu, in a message, a modal or the Home tab. Confirms are confirmed."""
         message, view = None, None
         if view_id:
-            view = self.view_of(user, view_id)
+            view = self.screen.view_of(user, view_id)
             blocks = view.blocks
         else:
-            place = self.place(channel, user)
-            message = self.message_of(user, place, ts)
+            place = self.screen.place(channel, user)
+            message = self.screen.message_of(user, place, ts)
             blocks = list(message.blocks)
-        block, element = self.find_element(blocks, button, action_id, "view" if view else "message")
+        block, element = self.screen.find_element(blocks, button, action_id, block_id, "view" if view else "message")
         state, _ = read_inputs(blocks, values or {})
-        action = self.action(block, element, value)
+        action = self.payloads.action(block, element, value)
         if element["type"] != "button":
             state.setdefault(block["block_id"], {})[element["action_id"]] = state_of(element, value)
         if view:
             view.values = state
-        payload = self.about(user, "block_actions") | {"state": {"values": state}, "actions": [action]}
-        payload |= self.in_view(view) if view else self.in_message(user, message)
+        payload = self.payloads.about(user, "block_actions") | {"state": {"values": state}, "actions": [action]}
+        payload |= self.payloads.in_view(view) if view else self.payloads.in_message(user, message)
         watch = self.watch(user)
         ack = await self.outbound.deliver("interactive", payload)
         outcome = await self.seen(user, ack, watch)
@@ -106,7 +102,7 @@ class Person:
 
     async def submit(self, user: User, view_id: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Outcome:
         """Press the modal's submit button, with these values: block_id → action_id → what was typed or chosen."""
-        view = self.view_of(user, view_id)
+        view = self.screen.view_of(user, view_id)
         if view.given["type"] != "modal":
             raise CannotDoError("A Home tab has no submit button; click one of its buttons.")
         stray = unknown_inputs(view.blocks, values or {})
@@ -116,7 +112,10 @@ class Person:
         view.values, view.errors = read_inputs(view.blocks, values or {})
         if view.errors:  # Slack does not send an incomplete form
             return Outcome(None, 0, "errors", self.space.view_json(view), errors=view.errors)
-        payload = self.about(user, "view_submission") | {"view": self.space.view_json(view), "response_urls": []}
+        payload = self.payloads.about(user, "view_submission") | {
+            "view": self.space.view_json(view),
+            "response_urls": [],
+        }
         watch = self.watch(user)
         ack = await self.outbound.deliver("interactive", payload)
         if ack.ok and not self.obey(view, ack.body):
@@ -126,7 +125,7 @@ class Person:
 
     async def close(self, user: User, view_id: str, *, clear: bool = False) -> Outcome:
         """Press Cancel, or the cross that clears the whole stack. The app hears of it only if it asked to."""
-        view = self.view_of(user, view_id)
+        view = self.screen.view_of(user, view_id)
         shown = self.space.view_json(view)
         if clear or view.given.get("clear_on_close"):
             self.space.close_modals(user.id)
@@ -134,32 +133,18 @@ class Person:
             self.space.close_top_modal(user.id)
         if not view.given.get("notify_on_close"):
             return Outcome(None, 0, "ok", self.view_json(user))
-        payload = self.about(user, "view_closed") | {"view": shown, "is_cleared": clear}
+        payload = self.payloads.about(user, "view_closed") | {"view": shown, "is_cleared": clear}
         del payload["trigger_id"]
         ack = await self.outbound.deliver("interactive", payload)
         return Outcome(ack.status, ack.ms, "ok", self.view_json(user))
 
     async def command(self, user: User, channel: str, command: str, text: str = "") -> Outcome:
         """Send a slash command in a channel."""
-        place = self.place(channel, user)
+        place = self.screen.place(channel, user)
         if command not in self.space.app.commands:
             known = ", ".join(self.space.app.commands) or "none"
             raise NoSuchThingError(f"{command} is not a command of this app; it has: {known}.")
-        payload: Json = {
-            "token": "playground-verification",
-            "team_id": self.space.app.team_id,
-            "team_domain": self.space.app.team_name.lower(),
-            "channel_id": place.id,
-            "channel_name": "directmessage" if place.with_user else place.name,
-            "user_id": user.id,
-            "user_name": user.handle,
-            "command": command,
-            "text": text,
-            "api_app_id": self.space.app.app_id,
-            "is_enterprise_install": "false",
-            "response_url": self.response_url(user, place.id, None),
-            "trigger_id": self.space.new_trigger(user.id),
-        }
+        payload = self.payloads.command(user, place, command, text)
         watch = self.watch(user)
         ack = await self.outbound.deliver("slash_commands", payload)
         if ack.ok and ack.body:
@@ -168,16 +153,16 @@ class Person:
 
     async def shortcut(self, user: User, callback_id: str, channel: str = "", ts: str = "") -> Outcome:
         """Start a global shortcut, or with a message a message shortcut."""
-        payload = self.about(user, "message_action" if ts else "shortcut") | {"callback_id": callback_id}
+        payload = self.payloads.about(user, "message_action" if ts else "shortcut") | {"callback_id": callback_id}
         payload["action_ts"] = f"{self.space.now().timestamp():.6f}"
         if ts:
-            place = self.place(channel, user)
-            message = self.message_of(user, place, ts)
+            place = self.screen.place(channel, user)
+            message = self.screen.message_of(user, place, ts)
             payload |= {
                 "channel": {"id": place.id, "name": place.name},
                 "message": message.as_json(self.space.app.team_id),
                 "message_ts": ts,
-                "response_url": self.response_url(user, place.id, ts),
+                "response_url": self.payloads.response_url(user, place.id, ts),
             }
         watch = self.watch(user)
         return await self.seen(user, await self.outbound.deliver("interactive", payload), watch)
@@ -195,145 +180,13 @@ class Person:
         if before:
             event["view"] = self.space.view_json(before)
         known = before.hash if before else None
-        ack = await self.outbound.deliver("events_api", self.event(event))
+        ack = await self.outbound.deliver("events_api", self.payloads.event(event))
         if ack.ok:
             await self.until(lambda: (now := self.home_of(user)) is not None and now.hash != known)
         return self.home_of(user)
 
     def home_of(self, user: User) -> View | None:
         return self.space.views.get(self.space.homes.get(user.id, ""))
-
-    # ── finding things, with sentences for what isn't there ──
-
-    def user(self, who: str) -> User:
-        user = self.space.find_user(who)
-        if user is None:
-            known = ", ".join(u.id for u in self.space.users.values() if u.kind != "bot")
-            raise NoSuchThingError(f"Nobody in this workspace is called {who!r}; there are: {known}.")
-        return user
-
-    def place(self, channel: str, user: User | None = None) -> Conversation:
-        """By name or id; a person's id, name or address with the bot's direct message to her."""
-        found = self.space.find_channel(channel)
-        if found is None and (other := self.space.find_user(channel)) and other.kind != "bot":
-            found = self.space.direct_message(other)
-        if found is None:
-            known = ", ".join(c.label for c in self.space.channels.values() if not c.with_user) or "none"
-            raise NoSuchThingError(f"There is no channel {channel!r}; there are: {known}.")
-        if user and found.private and user.id not in found.members:
-            raise CannotDoError(f"{user.name} is not a member of {found.label} and can't see it.")
-        return found
-
-    def message_of(self, user: User, place: Conversation, ts: str) -> Message:
-        message = self.space.messages.get((place.id, ts))
-        if message is None:
-            raise NoSuchThingError(f"There is no such message: nothing in {place.label} has the ts {ts!r}.")
-        if message.ephemeral_to not in (None, user.id):
-            raise NoSuchThingError(f"There is no such message for {user.name}: it is visible to somebody else only.")
-        return message
-
-    def view_of(self, user: User, view_id: str) -> View:
-        view = self.space.views.get(view_id)
-        if view is None or view.user != user.id:
-            raise NoSuchThingError(f"{user.name} has no view {view_id!r} on the screen.")
-        if view.given["type"] == "modal" and self.space.top_modal(user.id) is not view:
-            raise CannotDoError("Another modal lies on top of this one.")
-        return view
-
-    def find_element(self, blocks: list[Json], button: str, action_id: str, what: str) -> tuple[Json, Json]:
-        if not (button or action_id):
-            raise CannotDoError("Say which button: by its label (`button`) or its `action_id`.")
-        labels = []
-        for block, element in elements_of(blocks):
-            label = str((element.get("text") or {}).get("text", "")) if element["type"] == "button" else ""
-            labels.append(label or element["action_id"])
-            if element["action_id"] == action_id if action_id else label.strip().lower() == button.strip().lower():
-                return block, element
-        if button:  # a label that begins with what was asked for, when only one does: "Approve deploy of api 2.1"
-            close = [
-                (block, element)
-                for block, element in elements_of(blocks)
-                if element["type"] == "button" and element["text"]["text"].lower().startswith(button.lower())
-            ]
-            if len(close) == 1:
-                return close[0]
-        wanted = f"action {action_id!r}" if action_id else f"button {button!r}"
-        raise CannotDoError(f"This {what} has no {wanted}; it has: {', '.join(labels) or 'none'}.")
-
-    # ── payloads ──
-
-    def about(self, user: User, kind: str) -> Json:
-        """The part that all interactions share."""
-        app = self.space.app
-        return {
-            "type": kind,
-            "team": {"id": app.team_id, "domain": app.team_name.lower()},
-            "user": {"id": user.id, "username": user.handle, "name": user.handle, "team_id": user.team_id},
-            "api_app_id": app.app_id,
-            "token": "playground-verification",
-            "trigger_id": self.space.new_trigger(user.id),
-            "enterprise": None,
-            "is_enterprise_install": False,
-        }
-
-    def event(self, event: Json) -> Json:
-        app = self.space.app
-        return {
-            "token": "playground-verification",
-            "team_id": app.team_id,
-            "api_app_id": app.app_id,
-            "event": event,
-            "type": "event_callback",
-            "event_id": f"Ev{next(self.space.numbers):08d}",
-            "event_time": int(self.space.now().timestamp()),
-            "authorizations": [
-                {
-                    "enterprise_id": None,
-                    "team_id": app.team_id,
-                    "user_id": self.space.bot.id,
-                    "is_bot": True,
-                    "is_enterprise_install": False,
-                }
-            ],
-            "is_ext_shared_channel": False,
-        }
-
-    def in_message(self, user: User, message: Message | None) -> Json:
-        assert message is not None
-        place = self.space.channels[message.channel]
-        container: Json = {
-            "type": "message",
-            "message_ts": message.ts,
-            "channel_id": place.id,
-            "is_ephemeral": message.ephemeral_to is not None,
-        }
-        if message.thread_ts:
-            container["thread_ts"] = message.thread_ts
-        found: Json = {
-            "container": container,
-            "channel": {"id": place.id, "name": "directmessage" if place.with_user else place.name},
-            "response_url": self.response_url(user, place.id, message.ts),
-        }
-        if message.ephemeral_to is None:  # Slack doesn't send the content of ephemeral messages along
-            found["message"] = message.as_json(self.space.app.team_id, with_metadata=True)
-        return found
-
-    def in_view(self, view: View) -> Json:
-        return {"container": {"type": "view", "view_id": view.id}, "view": self.space.view_json(view)}
-
-    def action(self, block: Json, element: Json, value: Any) -> Json:
-        at = {
-            "action_id": element["action_id"],
-            "block_id": block["block_id"],
-            "action_ts": f"{self.space.now().timestamp():.6f}",
-        }
-        if element["type"] == "button":
-            kept = {name: element[name] for name in ("text", "value", "style", "url") if name in element}
-            return {"type": "button"} | at | kept
-        return state_of(element, value) | at
-
-    def response_url(self, user: User, channel: str, ts: str | None) -> str:
-        return f"{self.base_url}/playground/slack/response/{self.space.new_response_url(user.id, channel, ts)}"
 
     # ── what the person sees ──
 
@@ -414,21 +267,3 @@ class Person:
             async with asyncio.timeout(self.settle):
                 while not happened():
                     await self.space.next_change()
-
-
-def plain_text(message: Message) -> str:
-    """The words of a message: its text, else those of its blocks."""
-    return message.text or "\n".join(words_in(list(message.blocks)))
-
-
-def words_in(value: Any) -> list[str]:
-    match value:
-        case {"type": "divider"}:
-            return []
-        case dict():
-            own = [value["text"]] if isinstance(value.get("text"), str) else []
-            return own + [word for part in value.values() if isinstance(part, (dict, list)) for word in words_in(part)]
-        case list():
-            return [word for part in value for word in words_in(part)]
-        case _:
-            return []

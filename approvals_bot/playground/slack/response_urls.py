@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from approvals_bot.playground.slack.blocks import check_blocks
-from approvals_bot.playground.slack.workspace import RESPONSE_URL_LIFE, RESPONSE_URL_USES, Json, ResponseUrl, Workspace
+from approvals_bot.playground.slack.shapes import RESPONSE_URL_LIFE, RESPONSE_URL_USES, Json, ResponseUrl
+from approvals_bot.playground.slack.workspace import Workspace
 
 
 async def respond(space: Workspace, request: Request) -> Response:

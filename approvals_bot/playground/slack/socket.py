@@ -10,7 +10,8 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from approvals_bot.playground.slack.outbound import Envelope
-from approvals_bot.playground.slack.workspace import Json, Workspace
+from approvals_bot.playground.slack.shapes import Json
+from approvals_bot.playground.slack.workspace import Workspace
 
 MOST_CONNECTIONS = 10  # per app
 

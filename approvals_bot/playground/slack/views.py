@@ -8,7 +8,8 @@ from datetime import datetime
 from approvals_bot.playground.slack.blocks import VIEW_BYTES, check_blocks, check_view
 from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, wrong_arguments
 from approvals_bot.playground.slack.rules import Problem
-from approvals_bot.playground.slack.workspace import MODAL_DEPTH, TRIGGER_LIFE, Json, View, Workspace
+from approvals_bot.playground.slack.shapes import MODAL_DEPTH, TRIGGER_LIFE, Json, View
+from approvals_bot.playground.slack.workspace import Workspace
 
 VIEWS = Table()
 

@@ -1,0 +1,217 @@
+"""The pages for a person: read as a browser reads them, acted on by their own forms."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from html import unescape
+from typing import TYPE_CHECKING, Any
+
+import aiosmtplib
+import pytest
+
+from approvals_bot.playground import Sample
+from approvals_bot.playground.rendering import Rendering
+
+if TYPE_CHECKING:
+    from tests.playground.conftest import Stage, Start
+
+FIELD = re.compile(r'<input type="hidden" name="([^"]*)" value="([^"]*)">')
+FORM = re.compile(r"<form method=\"post\" action=\"([^\"]*)\"[^>]*>(.*?)</form>", re.DOTALL)
+
+
+async def look(stage: Stage, path: str, status: int = 200) -> str:
+    async with stage.http.get(f"{stage.base_url}/playground{path}") as response:
+        assert response.status == status
+        return await response.text()
+
+
+async def press(stage: Stage, page: str, button: str, **typed: str) -> str:
+    """Send the form that holds this button, with its hidden fields; the page that follows."""
+    for action, inside in FORM.findall(page):
+        if button in inside:
+            fields = {unescape(name): unescape(value) for name, value in FIELD.findall(inside)}
+            async with stage.http.post(f"{stage.base_url}{action}", data=fields | typed) as response:
+                assert response.status == 200, await response.text()
+                return await response.text()
+    raise AssertionError(f"no form has the button {button}")
+
+
+async def test_the_first_page_says_what_this_is_and_where_to_go(stage: Stage) -> None:
+    page = await look(stage, "")
+    assert "A stand-in, not Slack" in page
+    for word in ("Ann Ode", "# deploys", "Home tab", "Mailbox", "Move the clock", "Gus Guest"):
+        assert word in page
+    assert "<script" not in page
+
+
+async def test_a_card_is_pressed_and_its_answer_stands_beside_it(stage: Stage) -> None:
+    @stage.bolt.action("approve")
+    async def approve(ack: Any, respond: Any) -> None:
+        await ack()
+        await respond("Counted: 1 of 2.", replace_original=False)
+
+    await stage.card()
+    page = await look(stage, "/channels/C0DEPLOYS?as=U0ANN")
+    assert "<strong>Deploy</strong> api 2.1" in page
+    assert "Sure?" in page
+    page = await press(stage, page, ">Yes<")
+    assert "Only visible to you" in page
+    assert "Counted: 1 of 2." in page
+    assert "Acknowledged in" in page
+    assert "Counted" not in await look(stage, "/channels/C0DEPLOYS?as=U0BO")
+
+
+async def test_a_modal_is_filled_in_corrected_and_sent(stage: Stage) -> None:
+    reasons: list[str] = []
+
+    @stage.bolt.action("reject")
+    async def reject(ack: Any, client: Any, body: dict[str, Any]) -> None:
+        await client.views_open(trigger_id=body["trigger_id"], view=stage.modal)
+        await ack()
+
+    @stage.bolt.view("reason")
+    async def reason(ack: Any, view: dict[str, Any]) -> None:
+        reasons.append(view["state"]["values"]["why"]["comment"]["value"])
+        await ack()
+
+    await stage.card()
+    page = await press(stage, await look(stage, "/channels/C0DEPLOYS?as=U0ANN"), ">Reject<")
+    assert "Why?" in page
+    page = await press(stage, page, 'name="do"', do="submit")
+    assert "Please complete this required field." in page
+    page = await press(stage, page, 'name="do"', do="submit", **{"input-0": "too risky"})
+    assert "Why?" not in page
+    assert reasons == ["too risky"]
+
+
+async def test_what_people_typed_is_never_markup(stage: Stage) -> None:
+    evil = "<img src=x onerror=alert(1)> <!channel> *x*"
+    blocks: list[dict[str, Any]] = [
+        {"type": "header", "text": {"type": "plain_text", "text": evil}},
+        {"type": "section", "text": {"type": "mrkdwn", "text": evil}},
+        {
+            "type": "rich_text",
+            "elements": [{"type": "rich_text_section", "elements": [{"type": "text", "text": evil}]}],
+        },
+    ]
+    await stage.client.chat_postMessage(channel="#deploys", text=evil, blocks=blocks)
+    await stage.client.chat_postMessage(channel="#deploys", text=evil)
+    page = await look(stage, "/channels/C0DEPLOYS?as=U0ANN")
+    assert "<img" not in page
+    assert page.count('<span class="mention">@channel</span>') == 2  # mrkdwn only: there it is live, as in Slack
+
+
+async def test_private_channels_and_other_peoples_messages_are_not_shown(stage: Stage) -> None:
+    await look(stage, "/channels/C0SECRET?as=U0ANN")
+    await look(stage, "/channels/C0SECRET?as=U0BO", status=404)
+    await stage.client.chat_postMessage(channel="U0ANN", text="for Ann")
+    await look(stage, "/channels/D0ANN?as=U0BO", status=404)
+    await look(stage, "/channels/C0NONE?as=U0BO", status=404)
+    await look(stage, "?as=nobody", status=404)
+
+
+async def test_somebody_without_slack_has_a_mailbox_only(stage: Stage) -> None:
+    page = await look(stage, "/mailbox?as=fin@acme.eu")
+    assert "Mail for fin@acme.eu" in page
+    assert "Home tab" not in page
+
+
+async def test_a_mail_is_shown_in_a_frame_without_scripts_and_as_text(stage: Stage) -> None:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "a@acme.eu", "ann@acme.eu", "Deploy <b>api</b>"
+    message.set_content("Open https://approve.acme.eu/decisions/abc")
+    message.add_alternative("<html><head></head><body><p>Hello</p><script>x</script></body></html>", subtype="html")
+    await aiosmtplib.send(
+        message, hostname="127.0.0.1", port=stage.playground.smtp_port, start_tls=False, local_hostname="test"
+    )
+    assert "Deploy &lt;b&gt;api" in await look(stage, "/mailbox?as=U0ANN")
+    page = await look(stage, "/mailbox/m1?as=U0ANN")
+    frame = re.search(r"<iframe[^>]*>", page)
+    assert frame
+    assert "allow-scripts" not in frame[0]
+    assert "allow-same-origin" not in frame[0]
+    assert "<head><base target" in unescape(frame[0])
+    assert 'href="https://approve.acme.eu/decisions/abc"' in page
+    await look(stage, "/mailbox/m9", status=404)
+
+
+async def test_the_home_tab_is_asked_for_when_it_is_looked_at(stage: Stage) -> None:
+    @stage.bolt.event("app_home_opened")
+    async def opened(client: Any, event: dict[str, Any]) -> None:
+        await client.views_publish(user_id=event["user"], view={"type": "home", "blocks": stage.card_blocks})
+
+    @stage.bolt.action("reject")
+    async def reject(ack: Any) -> None:
+        await ack()
+
+    page = await look(stage, "/home?as=U0ANN")
+    assert "api 2.1" in page
+    assert "Acknowledged in" in await press(stage, page, ">Reject<")
+
+
+async def test_commands_shortcuts_and_the_clock_have_their_forms(stage: Stage) -> None:
+    @stage.bolt.command("/approve")
+    async def approve(ack: Any, command: dict[str, Any]) -> None:
+        await ack(f"You typed {command['text']}")
+
+    page = await look(stage, "/channels/C0DEPLOYS?as=U0ANN")
+    assert "You typed deploy api" in await press(stage, page, ">Send<", command="/approve", text="deploy api")
+    assert "moved by 30m" in await press(stage, page, 'value="30m"', advance="30m")
+    assert "stands where it stood" in await press(stage, page, 'value="30m"', advance="4h")
+
+
+async def test_a_sample_request_is_opened_through_the_api(start: Start) -> None:
+    sample = Sample("Deploy api", {"workflow": "deploy"}, "dev")
+    stage = await start(samples=[sample])
+    page = await look(stage, "?as=U0ANN")
+    assert "Deploy api" in page
+    asked = await press(stage, page, 'name="sample"', sample="0")
+    assert "notice refused" in asked  # this stage has no API; the answer is told
+
+
+async def test_what_the_service_sent_is_listed(start: Start) -> None:
+    stage = await start(target_secrets={"deploy-api": "s"})
+    async with stage.http.post(f"{stage.base_url}/playground/http/deploy-api", json={"service": "api"}):
+        pass
+    await stage.card()
+    page = await look(stage, "/wire")
+    assert "deploy-api" in page
+    assert "signature missing or wrong" in page
+    assert "chat.postMessage" in page
+
+
+async def test_a_button_that_is_gone_says_so_on_the_page(stage: Stage) -> None:
+    ts = await stage.card()
+    page = await look(stage, "/channels/C0DEPLOYS?as=U0ANN")
+    await stage.client.chat_update(channel="C0DEPLOYS", ts=ts, text="Approved")
+    assert "This message has no action" in unescape(await press(stage, page, ">Reject<"))
+
+
+async def test_forms_lead_back_into_the_playground_only(stage: Stage) -> None:
+    form = {"as": "U0ANN", "back": "//evil.example", "advance": "30m"}
+    async with stage.http.post(f"{stage.base_url}/playground/ticks", data=form, allow_redirects=False) as response:
+        assert response.status == 303
+        assert response.headers["location"] == "/playground"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("*bold* _it_ ~gone~ `code`", "<strong>bold</strong> <em>it</em> <s>gone</s> <code>code</code>"),
+        ("2*3*4 snake_case_name", "2*3*4 snake_case_name"),
+        ("a &lt;b&gt; &amp; c", "a &lt;b&gt; &amp; c"),
+        ("<@U0ANN> <#C0X> <!subteam^S0SRE>", "@Ann #C0X @S0SRE"),
+        ("<https://a.eu|here> <javascript:x|no>", '<a href="https://a.eu">here</a> no'),
+        (":tada: :unknown:", "🎉 :unknown:"),
+        ("```\n<b>\n```", "<pre>&lt;b&gt;</pre>"),
+        ("<!date^0^{date_num} {time_secs}|x>", "1970-01-01 01:00:00"),
+        ("<!date^99999999999999^{date}|far>", "far"),
+        ("<!date^soon^{date}|soon>", "soon"),
+    ],
+)
+def test_mrkdwn_is_drawn_as_slack_draws_it(text: str, shown: str) -> None:
+    draw = Rendering(lambda one: {"U0ANN": "Ann"}.get(one, one), "Europe/Berlin", datetime(2026, 3, 2, tzinfo=UTC))
+    drawn = re.sub(r"</?(span|time)[^>]*>", "", str(draw.mrkdwn(text)))
+    assert drawn == shown
