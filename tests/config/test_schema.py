@@ -1,0 +1,49 @@
+"""The JSON Schemas take what the models take, short forms included."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from approvals_bot.config.schema import service_schema, workflow_schema
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_both_are_json_schema() -> None:
+    Draft202012Validator.check_schema(service_schema())
+    Draft202012Validator.check_schema(workflow_schema())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_sample_workflows_are_valid(path: Path) -> None:
+    Draft202012Validator(workflow_schema()).validate(tomllib.loads(path.read_text()))
+
+
+def test_the_example_configuration_is_valid() -> None:
+    content = tomllib.loads((ROOT / "config.example.toml").read_text())
+    Draft202012Validator(service_schema()).validate(content)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"fields": {"a": "strng"}},
+        {"fields": {"a": {"type": "string", "pined": True}}},
+        {"stage": [{"id": "s"}]},
+        {"stage": [{"id": "s", "from": ["@a"], "seat": [{"from": ["@a"]}]}]},
+        {"clock": {"on_deadline": "maybe"}},
+        {"deliver": {"email": 5}},
+        {"polcy": {}},
+        {"on": {"approved": [{"http": "x", "jsn": {}}]}},
+    ],
+)
+def test_what_the_models_refuse_by_its_shape_is_invalid(wrong: dict[str, Any]) -> None:
+    about = {"id": "x", "title": "X", "request": ["*"]}
+    validator = Draft202012Validator(workflow_schema())
+    assert validator.is_valid({"workflow": about, "stage": [{"id": "s", "from": ["@a"]}]})
+    assert not validator.is_valid({"workflow": about} | wrong)

@@ -1,0 +1,143 @@
+"""config.toml as values, and the commented example of it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from approvals_bot.approvals.checks import check
+from approvals_bot.config.load import load, load_service
+from approvals_bot.config.service import (
+    ApiKey,
+    DirectoryTable,
+    Email,
+    FileSource,
+    HttpSource,
+    HttpTarget,
+    PersonEntry,
+    Server,
+    Service,
+    Slack,
+    SlackGroup,
+)
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "config.example.toml"
+
+
+class Everything(dict[str, str]):
+    """An environment in which every variable is set."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return f"{name}-" * 8
+
+
+def service(**tables: Any) -> Service:
+    server = {"base_url": "https://approve.acme.eu/", "signing_keys": ["env:KEY"]}
+    content = {"server": server | tables.pop("server", {}), **tables}
+    return Service.model_validate(content, context={"env": Everything(), "folder": Path("/etc/approvals")})
+
+
+def test_the_example_loads_with_the_workflows_beside_it() -> None:
+    configuration = load(EXAMPLE, Everything(), check)
+    assert [each.id for each in configuration.workflows] == ["book-flight", "deploy", "expense", "prod-access"]
+    assert configuration.service.people["ann@acme.eu"].zone == "Europe/Berlin"
+
+
+def test_the_example_shows_every_setting_there_is() -> None:
+    text = EXAMPLE.read_text()
+    tables = (Service, Server, ApiKey, Slack, Email, PersonEntry, HttpTarget, DirectoryTable, FileSource, HttpSource)
+    absent = [name for table in tables for name in settings_of(table) if not written_in(name, text)]
+    assert absent == []
+
+
+def settings_of(table: type[BaseModel]) -> Iterator[str]:
+    for name, member in table.model_fields.items():
+        yield member.alias or name
+
+
+def written_in(name: str, text: str) -> bool:
+    return any(f"{before}{name}{after}" in text for before in "\n# [{." for after in " =].\n")
+
+
+def test_what_is_commented_out_in_the_example_is_right_too(tmp_path: Path) -> None:
+    lines = []
+    for line in EXAMPLE.read_text().splitlines():
+        setting = line.removeprefix("# ")
+        is_setting = setting != line and (setting.startswith("[") or " = " in setting.split("#")[0].split(",")[0])
+        is_setting = is_setting and setting[0].islower() | (setting[0] == "[") and "directory = " not in setting
+        lines.append(setting if is_setting else line)
+    text = "\n".join(lines)
+    assert "\napp_token" in text
+    assert "\n[http.hr]" in text
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    loaded = load_service(path, Everything())
+    assert loaded.api_keys["desk"].may_vote
+    assert loaded.groups["contractors"] == HttpSource(http="hr")
+    assert tomllib.loads(text)["email"]["username"] == "approvals"
+
+
+def test_paths_are_relative_to_the_file_that_names_them() -> None:
+    loaded = service(server={"workflows": "flows"}, groups={"a": {"file": "people/a.json"}})
+    assert loaded.server.workflows == Path("/etc/approvals/flows")
+    assert loaded.server.database == "sqlite:////etc/approvals/approvals.db"
+    assert loaded.groups["a"] == FileSource(file=Path("/etc/approvals/people/a.json"))
+    elsewhere = service(server={"database": "sqlite:////var/x.db", "workflows": "/srv/flows"}).server
+    assert (elsewhere.database, elsewhere.workflows) == ("sqlite:////var/x.db", Path("/srv/flows"))
+    assert service(server={"database": "postgresql://me@db/x"}).server.database == "postgresql://me@db/x"
+
+
+def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from-a-file\n")
+    config = tmp_path / "config.toml"
+    config.write_text('[server]\nbase_url = "http://x"\nsigning_keys = ["env:A"]\n[api_keys]\nci = "file:key"\n')
+    loaded = load_service(config, {"A": "a" * 32})
+    assert loaded.api_keys["ci"].key.get_secret_value() == "from-a-file"
+    assert loaded.server.signing_keys[0].get_secret_value() == "a" * 32
+
+
+def test_short_forms_mean_the_long_ones() -> None:
+    loaded = service(
+        api_keys={"ci": "env:CI", "desk": {"key": "env:DESK", "may_vote": True}},
+        slack={"bot_token": "env:T", "app_token": "env:A"},
+        groups={"sre": "slack:@sre", "hr": {"http": "hr"}, "us": ["Ann@Acme.eu"]},
+        directory={"owner-of": {"account": {"prod": "cy@acme.eu"}}},
+        http={"hr": {"url": "https://hr.acme.eu/people"}},
+    )
+    assert loaded.api_keys["desk"].may_vote
+    assert not loaded.api_keys["ci"].may_vote
+    assert loaded.groups["sre"] == SlackGroup(slack="@sre")
+    assert loaded.groups["us"] == ("ann@acme.eu",)  # addresses are compared without regard to case
+    assert loaded.directory == DirectoryTable.model_validate({"owner-of": {"account": {"prod": ["cy@acme.eu"]}}})
+    assert loaded.server.base_url == "https://approve.acme.eu"
+
+
+def test_a_directory_may_be_one_live_source() -> None:
+    assert service(directory={"file": "dir.json"}).directory == FileSource(file=Path("/etc/approvals/dir.json"))
+    with pytest.raises(ValidationError, match=r"no \[http.who\]"):
+        service(directory={"http": "who"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_mail_goes_without_encryption_only_to_this_machine(host: str) -> None:
+    loaded = service(email={"host": host, "security": "none", "sender": "a@acme.eu"})
+    assert loaded.email is not None
+    with pytest.raises(ValidationError, match="this machine"):
+        service(email={"host": "10.0.0.1", "security": "none", "sender": "a@acme.eu"})
+
+
+def test_a_group_of_slack_needs_slack() -> None:
+    with pytest.raises(ValidationError, match="Slack is not configured"):
+        service(groups={"sre": "slack:@sre"})
+
+
+def test_what_is_loaded_does_not_change() -> None:
+    loaded = service()
+    with pytest.raises(ValidationError, match="frozen"):
+        loaded.server.base_url = "https://elsewhere"  # type: ignore[misc]
