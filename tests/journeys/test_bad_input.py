@@ -42,23 +42,14 @@ def check(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False, timeout=60)
 
 
-ENVIRONMENT = dict.fromkeys(
-    (
-        "APPROVALS_KEY_2026",
-        "APPROVALS_KEY_2025",
-        "CI_KEY",
-        "DESK_KEY",
-        "TRAVEL_AGENT_KEY",
-        "SLACK_BOT_TOKEN",
-        "SLACK_SIGNING_SECRET",
-        "SLACK_APP_TOKEN",
-        "SMTP_PASSWORD",
-        "DEPLOY_HMAC",
-        "ERP_HMAC",
-        "GRANT_HMAC",
-    ),
-    "s" * 48,
-)
+ENVIRONMENT = {
+    name: f"{name:_<48}"
+    for name in (
+        *("APPROVALS_KEY_2026", "APPROVALS_KEY_2025", "CI_KEY", "DESK_KEY", "TRAVEL_AGENT_KEY"),
+        *("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_APP_TOKEN", "SMTP_PASSWORD"),
+        *("DEPLOY_HMAC", "ERP_HMAC", "GRANT_HMAC"),
+    )
+}
 
 
 @pytest.fixture
