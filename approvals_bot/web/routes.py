@@ -116,14 +116,14 @@ class Resource:
     """One path and what may be done there. HEAD is a GET whose body nobody reads."""
 
     def __init__(self, methods: Mapping[str, Endpoint]) -> None:
-        self._methods = dict(methods)
+        self.methods = dict(methods)
         if "GET" in methods:
-            self._methods["HEAD"] = methods["GET"]
+            self.methods["HEAD"] = methods["GET"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._methods.get(scope["method"])
+        endpoint = self.methods.get(scope["method"])
         if endpoint is None:
-            allowed = ", ".join(sorted(self._methods))
+            allowed = ", ".join(sorted(self.methods))
             raise Problem(405, detail=f"Here one can {allowed}.", headers={"Allow": allowed})
         if any("\0" in str(value) for value in scope["path_params"].values()):
             raise Problem(404)  # no id or token of ours has a NUL, and PostgreSQL takes none as text

@@ -60,7 +60,7 @@ class Edit(Strict):
     by: Address | None = None
 
 
-class Ballot(Strict):
+class NewVote(Strict):
     """`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused."""
 
     by: Address
@@ -193,7 +193,7 @@ class Runs:
                 "Key may not vote",
                 f"The key {key.name!r} can open requests, not vote in them. Its owner can allow it with may_vote.",
             )
-        asked = fit(Ballot, await json_object(request, API_BODY))
+        asked = fit(NewVote, await json_object(request, API_BODY))
         view = await self._request_view(request)
         vote = votes.Vote(
             by=asked.by.lower(),

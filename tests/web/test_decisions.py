@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,11 +32,11 @@ def deploy(**more: Any) -> Definition:
 
 
 @pytest.fixture
-async def asked(service: Any) -> AsyncIterator[Any]:
+async def asked(service: Any) -> Any:
     """A service that lists `deploy`, where two of three release managers decide."""
     definition = deploy()
     service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
-    yield service
+    return service
 
 
 async def open_request(service: Any, **more: Any) -> str:

@@ -1,0 +1,406 @@
+"""The API of runs and requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.config.workflow import Definition, pinned
+from approvals_bot.core.authoring import create_hook, publish, workflow
+from approvals_bot.web.listing import Listed
+
+
+class Guest(BaseModel):
+    name: str
+    age: int = 30
+
+
+@workflow
+async def greet(guest: Guest) -> str:
+    publish({"hook_id": "not a request", "seen": guest.name})
+    said = await create_hook(f"reply/{guest.name}")
+    return f"{guest.name}: {said}"
+
+
+@workflow
+async def tick() -> str:
+    return "tock"
+
+
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    "deploy": {
+        "workflow": {"title": "Deploy {{ version }}", "request": ["@engineers", "app:ci"]},
+        "fields": {"version": {"type": "string", "pinned": True}, "env": {"type": "enum", "values": ["dev", "prod"]}},
+        "auto": [{"when": 'env == "dev"', "decision": "approve"}],
+        "stage": [{"id": "go", "from": ["@release-managers"]}],
+    },
+    "expense": {
+        "workflow": {"title": "{{ amount }}", "request": ["*"]},
+        "fields": {"amount": {"type": "money", "currency": "EUR", "min": "0.01"}},
+        "stage": [{"id": "manager", "from": ["manager-of:requester"]}],
+    },
+    "flight": {
+        "workflow": {
+            "title": "Book {{ flight }}",
+            "request": ["app:ci"],
+            "on_behalf_of": "required",
+            "key": "{{ call }}",
+        },
+        "fields": {"call": "string", "flight": {"type": "string", "editable": True}},
+        "stage": [{"id": "traveller", "from": ["on-behalf-of"], "outcomes": ["approve", "edit", "reject"]}],
+    },
+}
+
+
+@pytest.fixture
+async def office(service: Any) -> Any:
+    """A service that lists two Python workflows and three approvals."""
+    service.workflows.add(greet)
+    service.workflows.add(tick)
+    for name, tables in DEFINITIONS.items():
+        definition = Definition.model_validate(tables | {"workflow": {"id": name, **tables["workflow"]}})
+        service.workflows.listed[name] = Listed(approval.under(name, pinned(definition)), definition)
+    return service
+
+
+def problem(answer: Any, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = answer.json()
+    assert found["status"] == status
+    assert {"type", "title", "status", "detail"} <= found.keys()
+    return found
+
+
+def places(answer: Any) -> list[list[Any]]:
+    return [error["loc"] for error in problem(answer, 422)["errors"]]
+
+
+PROD = {"version": "2.1", "env": "prod"}
+
+
+# ── opening ──
+
+
+async def test_a_run_is_started_waited_for_and_read(office: Any) -> None:
+    run_id = await office.start("greet", {"name": "Ann"})
+    waiting = await office.run(run_id)
+    assert waiting == {
+        "id": run_id,
+        "workflow": "greet",
+        "status": "running",
+        "result": None,
+        "error": None,
+        "created_at": "2026-01-01T09:00:00+00:00",
+        "ended_at": None,
+        "stalled": None,
+        "request": None,
+    }
+    assert (await office.api.post("/api/hooks/reply/Ann", json="hello")).status_code == 200
+    ended = (await office.api.get(f"/api/runs/{run_id}?wait=5")).json()
+    assert (ended["status"], ended["result"]) == ("completed", "Ann: hello")
+
+
+async def test_without_a_key_every_call_is_401_and_says_how(office: Any, open_service: Any) -> None:
+    for path in ("/api/runs", "/api/runs/x", "/api/runs/x/events", "/api/hooks/x"):
+        assert problem(await office.web.get(path), 401)
+        answer = await office.web.get(path, headers={"Authorization": "Bearer wrong"})
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert problem(await office.web.get(path, headers={"Authorization": "Basic ZGVzay1rZXk="}), 401)
+
+
+async def test_a_service_without_keys_lets_nobody_in(open_service: Any) -> None:
+    async with open_service(keys=False) as service:
+        for client in (service.api, service.web):
+            assert "no API keys" in problem(await client.get("/api/runs"), 401)["detail"]
+        empty = await service.web.get("/api/runs", headers={"Authorization": "Bearer "})
+        assert problem(empty, 401)
+
+
+async def test_the_same_key_and_body_is_the_same_run_and_another_body_a_conflict(office: Any) -> None:
+    body, key = {"workflow": "greet", "input": {"name": "Ann"}}, {"Idempotency-Key": "abc"}
+    first = await office.api.post("/api/runs", json=body, headers=key)
+    again = await office.api.post("/api/runs", json=body, headers=key)
+    other = await office.api.post("/api/runs", json=body | {"input": {"name": "Bo"}}, headers=key)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json() == again.json()
+    assert "Ann" in problem(other, 409)["detail"]
+    assert "Bo" in other.json()["detail"]
+    assert (await office.plain.post("/api/runs", json=body, headers=key)).status_code == 202  # another app's key
+
+
+async def test_a_workflows_own_key_opens_one_request_per_call(office: Any) -> None:
+    body = {"workflow": "flight", "input": {"call": "c1", "flight": "LH 1"}, "on_behalf_of": "ann@acme.eu"}
+    first = await office.plain.post("/api/runs", json=body)
+    again = await office.plain.post("/api/runs", json=body)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json() == again.json()
+    other = await office.plain.post("/api/runs", json=body | {"input": {"call": "c1", "flight": "LH 2"}})
+    assert "LH 2" in problem(other, 409)["detail"]
+
+
+async def test_what_cannot_be_started_starts_nothing(office: Any) -> None:
+    before = office.content()
+    post = office.api.post
+    assert problem(await post("/api/runs", json={"workflow": "no-such"}), 404)["title"] == "Workflow not found"
+    assert places(await post("/api/runs", json={})) == [["workflow"]]
+    assert places(await post("/api/runs", json={"workflow": "greet", "input": [], "extra": 1})) == [
+        ["input"],
+        ["extra"],
+    ]
+    assert places(await post("/api/runs", json={"workflow": "greet", "input": {"age": "x"}})) == [
+        ["input", "name"],
+        ["input", "age"],
+    ]
+    assert places(await post("/api/runs", json={"workflow": "tick", "input": {"a": 1}})) == [["input"]]
+    amount = {"workflow": "expense", "requester": "bo@acme.eu", "input": {"amount": "0", "amuont": 1}}
+    assert sorted(places(await post("/api/runs", json=amount))) == [["input", "amount"], ["input", "amuont"]]
+    blank = await post("/api/runs", json={"workflow": "tick"}, headers={"Idempotency-Key": " "})
+    assert places(blank) == [["header", "Idempotency-Key"]]
+    assert office.content() == before
+
+
+async def test_only_who_may_request_can_open_a_request(office: Any) -> None:
+    async def opened(client: Any, workflow: str, requester: str | None, **more: Any) -> int:
+        input = {"deploy": PROD, "expense": {"amount": "5"}}[workflow]
+        body = {"workflow": workflow, "input": input, **({"requester": requester} if requester else {}), **more}
+        status: int = (await client.post("/api/runs", json=body)).status_code
+        return status
+
+    assert await opened(office.plain, "deploy", None) == 202  # app:ci is listed
+    assert await opened(office.plain, "deploy", "cfo@acme.eu") == 202  # it vouches for whom it names
+    assert await opened(office.api, "deploy", None) == 403
+    assert await opened(office.api, "deploy", "Ann@ACME.eu") == 202  # an engineer
+    assert await opened(office.api, "deploy", "cfo@acme.eu") == 403
+    assert await opened(office.api, "expense", None) == 403  # "*" is every person, and no app
+    assert await opened(office.api, "expense", "bo@acme.eu") == 202
+    assert await opened(office.api, "expense", "app:ci") == 422
+    assert await opened(office.api, "expense", "nobody") == 422
+
+
+async def test_a_person_must_be_named_where_one_is_required(office: Any) -> None:
+    body = {"workflow": "flight", "input": {"call": "c1", "flight": "LH 1"}}
+    assert places(await office.plain.post("/api/runs", json=body)) == [["on_behalf_of"]]
+    assert places(await office.plain.post("/api/runs", json=body | {"on_behalf_of": "me"})) == [["on_behalf_of"]]
+
+
+async def test_a_request_that_nobody_could_decide_is_refused(office: Any) -> None:
+    body = {"workflow": "expense", "input": {"amount": "5"}, "requester": "cfo@acme.eu"}  # has no manager
+    refused = problem(await office.api.post("/api/runs", json=body), 422)
+    assert refused["title"] == "Nobody could decide"
+    assert (await office.api.get("/api/runs")).json()["runs"] == []
+
+
+# ── a request ──
+
+
+async def test_a_request_shows_where_it_stands(office: Any) -> None:
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+    request = (await office.run(run_id))["request"]
+    assert request["title"] == "Deploy 2.1"
+    assert request["fields"] == PROD
+    assert (request["state"], request["stage"], request["votes"]) == ("waiting", "go", [])
+    assert sorted(request["waiting_for"]) == ["ann@acme.eu", "cy@acme.eu"]
+    assert request["digest"]
+
+
+async def test_a_request_is_shown_at_once_after_it_was_opened(office: Any) -> None:
+    answer = await office.plain.post("/api/runs", json={"workflow": "deploy", "input": PROD})
+    assert (await office.run(answer.json()["run_id"]))["request"]["state"] == "waiting"
+
+
+async def vote(client: Any, run_id: str, by: str, choice: str, **more: Any) -> Any:
+    return await client.post(f"/api/runs/{run_id}/votes", json={"by": by, "choice": choice, **more})
+
+
+async def test_votes_have_the_status_and_sentence_of_their_verdict(office: Any) -> None:
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+    stranger = problem(await vote(office.api, run_id, "di@acme.eu", "approve"), 403)
+    own = problem(await vote(office.api, run_id, "bo@acme.eu", "approve"), 403)
+    silent = problem(await vote(office.api, run_id, "ann@acme.eu", "reject"), 422)
+    stale = problem(await vote(office.api, run_id, "ann@acme.eu", "approve", digest="0" * 64), 409)
+    assert [each["verdict"] for each in (stranger, own, silent, stale)] == [
+        "not_an_approver",
+        "own_request",
+        "invalid",
+        "request_changed",
+    ]
+    assert all(each["text"] == each["detail"] for each in (stranger, own, silent, stale))
+    decided = await vote(office.api, run_id, "Ann@acme.eu", "approve", comment="Go.")
+    assert decided.status_code == 201
+    assert decided.json() == {
+        "verdict": "decided",
+        "text": "Approved. Your vote decided it, and everyone is told.",
+    }
+    await office.engine.settle()
+    assert (await vote(office.api, run_id, "ann@acme.eu", "approve")).status_code == 200
+    late = problem(await vote(office.api, run_id, "cy@acme.eu", "reject", comment="No."), 409)
+    assert late["text"] == "Already decided by Ann Ode at 09:00. Nothing was changed."
+    run = await office.run(run_id)
+    assert (run["status"], run["result"]["approved"], run["result"]["by"]) == ("completed", True, "ann@acme.eu")
+    assert (run["request"]["state"], run["request"]["outcome"]) == ("approved", "approved")
+
+
+async def test_a_key_that_may_not_vote_cannot(office: Any) -> None:
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+    refused = problem(await vote(office.plain, run_id, "ann@acme.eu", "approve"), 403)
+    assert refused["title"] == "Key may not vote"
+    assert (await office.run(run_id))["request"]["votes"] == []
+    edit = await office.plain.patch(f"/api/runs/{run_id}/fields", json={"by": "bo@acme.eu", "fields": {"version": "3"}})
+    assert problem(edit, 403)["title"] == "Key may not vote"
+
+
+async def test_votes_are_checked_before_they_are_passed_on(office: Any) -> None:
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+    assert places(await vote(office.api, run_id, "ann@acme.eu", "explode")) == [["choice"]]
+    assert places(await office.api.post(f"/api/runs/{run_id}/votes", json={})) == [["by"], ["choice"]]
+    assert places(await vote(office.api, run_id, "ann@acme.eu", "reject", comment="x" * 5_001)) == [["comment"]]
+    assert problem(await vote(office.api, "run_no", "ann@acme.eu", "approve"), 404)
+    run = await office.start("greet", {"name": "Ann"})
+    assert problem(await vote(office.api, run, "ann@acme.eu", "approve"), 409)["title"] == "Not a request"
+
+
+async def test_a_request_that_a_rule_decided_takes_no_votes(office: Any) -> None:
+    run_id = await office.start("deploy", PROD | {"env": "dev"}, requester="bo@acme.eu")
+    late = problem(await vote(office.api, run_id, "ann@acme.eu", "reject", comment="No."), 409)
+    assert late["verdict"] == "already_decided"
+    edit = await office.api.patch(f"/api/runs/{run_id}/fields", json={"by": "bo@acme.eu", "fields": {"version": "3"}})
+    assert problem(edit, 409)
+
+
+async def test_the_requester_edits_and_an_approver_may_change_what_is_editable(office: Any) -> None:
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+
+    async def edit(by: str, **fields: Any) -> Any:
+        return await office.api.patch(f"/api/runs/{run_id}/fields", json={"by": by, "fields": fields})
+
+    before = (await office.run(run_id))["request"]["digest"]
+    assert (await edit("bo@acme.eu", version="2.2")).status_code == 200
+    assert problem(await edit("ann@acme.eu", version="2.3"), 403)
+    assert problem(await edit("bo@acme.eu", env="moon"), 422)
+    request = (await office.run(run_id))["request"]
+    assert request["fields"]["version"] == "2.2"
+    assert request["digest"] != before
+    body = {"workflow": "flight", "input": {"call": "c1", "flight": "LH 1"}, "on_behalf_of": "ann@acme.eu"}
+    flight = (await office.plain.post("/api/runs", json=body)).json()["run_id"]
+    changed = await vote(office.api, flight, "ann@acme.eu", "edit", fields={"flight": "LH 2"})
+    assert changed.json()["verdict"] == "decided", changed.text
+    await office.engine.settle()
+    assert (await office.run(flight))["result"]["fields"]["flight"] == "LH 2"
+
+
+async def test_cancelling_ends_runs_and_withdraws_requests(office: Any) -> None:
+    plain, request = (
+        await office.start("greet", {"name": "Ann"}),
+        await office.start("deploy", PROD, requester="bo@acme.eu"),
+    )
+    for run_id in (plain, request):
+        answer = await office.api.post(f"/api/runs/{run_id}/cancellation", json={"reason": "Not needed."})
+        assert answer.status_code == 202
+        await office.engine.settle()
+        assert (await office.run(run_id))["status"] == "cancelled"
+        again = await office.api.post(f"/api/runs/{run_id}/cancellation", json={})
+        assert problem(again, 409)["title"] == "Run has ended"
+    assert (await office.run(request))["request"]["state"] == "withdrawn"
+    assert (await office.run(plain))["error"]["message"] == "Not needed."
+    assert problem(await office.api.post("/api/runs/run_no/cancellation", json={}), 404)
+
+
+# ── finding ──
+
+
+async def test_runs_are_found_by_workflow_status_and_person_a_page_at_a_time(office: Any) -> None:
+    ids = [await office.start("deploy", PROD, requester=who) for who in ("bo@acme.eu", "ann@acme.eu", "di@acme.eu")]
+    ids.append(await office.start("tick"))
+
+    async def found(query: str = "") -> list[str]:
+        answer = await office.api.get(f"/api/runs{query}")
+        assert answer.status_code == 200, answer.text
+        return [run["id"] for run in answer.json()["runs"]]
+
+    assert await found() == ids[::-1]
+    assert await found("?workflow=tick") == ids[3:]
+    assert await found("?status=completed") == ids[3:]
+    assert await found("?waiting_for=ann@acme.eu") == [ids[2], ids[0]]
+    assert await found("?waiting_for=nobody@acme.eu") == []
+    first = (await office.api.get("/api/runs?limit=3")).json()
+    rest = (await office.api.get("/api/runs", params={"limit": 3, "cursor": first["cursor"]})).json()
+    assert [run["id"] for page in (first, rest) for run in page["runs"]] == ids[::-1]
+    assert rest["cursor"] is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "workflow=no-such",
+        "status=done",
+        "waiting_for=ann",
+        "cursor=made-up",
+        "limit=0",
+        "limit=nan",
+        "limit=1000",
+        "state=x",
+        "status=running&status=failed",
+        "workflow=",
+        "waiting_for=a%00@b.c",
+    ],
+)
+async def test_a_filter_that_means_nothing_is_refused(office: Any, query: str) -> None:
+    assert places(await office.api.get(f"/api/runs?{query}"))[0][0] == "query"
+
+
+@pytest.mark.parametrize("wait", ["soon", "-1", "inf", "nan", "1e9", ""])
+async def test_a_wait_that_is_no_time_is_refused(office: Any, wait: str) -> None:
+    assert places(await office.api.get(f"/api/runs/run_x?wait={wait}")) == [["query", "wait"]]
+
+
+async def test_unknown_runs_are_404(office: Any) -> None:
+    for path in ("/api/runs/run_no", "/api/runs/run_no/events", "/api/runs/a%00b"):
+        assert problem(await office.api.get(path), 404)
+
+
+async def test_events_show_no_token_and_no_link(office: Any) -> None:
+    run_id = await office.start("greet", {"name": "Ann"})
+    answer = await office.api.get(f"/api/runs/{run_id}/events")
+    events = answer.json()["events"]
+    assert [event["type"] for event in events] == ["run_created", "run_started", "hook_created"]
+    assert [event["seq"] for event in events] == [1, 2, 3]
+    assert "reply/Ann" not in answer.text
+    request = await office.start("deploy", PROD, requester="bo@acme.eu")
+    text = (await office.api.get(f"/api/runs/{request}/events")).text
+    hook = await office.engine.find_hook((await office.view(request))["hook_id"])
+    assert hook.token not in text
+
+
+# ── hooks ──
+
+
+async def test_hooks_are_looked_at_and_resumed_by_their_token(office: Any) -> None:
+    run_id = await office.start("greet", {"name": "Ann"})
+    shown = await office.api.get("/api/hooks/reply/Ann")
+    assert shown.json() == {
+        "run_id": run_id,
+        "hook_id": shown.json()["hook_id"],
+        "token": "reply/Ann",
+        "metadata": None,
+        "created_at": "2026-01-01T09:00:00+00:00",
+        "is_webhook": False,
+    }
+    key = {"Idempotency-Key": "once"}
+    first = await office.api.post("/api/hooks/reply%2FAnn", json={"a": 1}, headers=key)
+    assert first.json() == shown.json()
+    await office.engine.settle()
+    assert problem(await office.api.post("/api/hooks/reply/Ann", json=1), 404)["title"] == "Hook not found"
+    assert problem(await office.api.get("/api/hooks/reply/Ann"), 404)["title"] == "Hook not found"
+    assert problem(await office.api.get("/api/hooks/"), 404)
+
+
+async def test_a_webhooks_token_is_not_resumed_by_the_api(office: Any) -> None:
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+    hook = await office.engine.find_hook((await office.view(run_id))["hook_id"])
+    forged = {"kind": "vote", "by": "ann@acme.eu", "choice": "approve", "via": "slack"}
+    assert problem(await office.api.post(f"/api/hooks/{hook.token}", json=forged), 404)["title"] == "Hook not found"
+    assert (await office.run(run_id))["request"]["votes"] == []
