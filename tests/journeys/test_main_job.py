@@ -55,7 +55,7 @@ def test_rejecting_in_slack_asks_for_a_reason_and_keeps_it(service: Service) -> 
     view = asked["view"]
     assert view is not None
     block_id, action_id = comment_input(view)
-    body = {"user": "U0ANN", "view_id": view["id"], "values": {block_id: {action_id: "Not on a Friday."}}}}
+    body = {"user": "U0ANN", "view_id": view["id"], "values": {block_id: {action_id: "Not on a Friday."}}}
     service.play("POST", "/slack/submit", json=body)
     ended = service.ended(run_id)
     assert ended["result"]["decision"] == "rejected"

@@ -94,6 +94,18 @@ class Service:
         found: Json = answer.json()
         return found
 
+    def settled(self, run_id: str) -> Json:
+        """The run once every copy is delivered and nothing more is going on."""
+
+        def quiet() -> Json | None:
+            found = self.run(run_id)
+            sent = found["request"]["deliveries"]
+            return found if sent and all(d["state"] == "delivered" for d in sent) else None
+
+        self.eventually(quiet)
+        time.sleep(0.3)  # a last re-rendering of the cards may be under way
+        return self.run(run_id)
+
     def ended(self, run_id: str) -> Json:
         found = self.run(run_id, wait=int(SOON))
         assert found["status"] == "completed", found
