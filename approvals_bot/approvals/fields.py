@@ -97,7 +97,9 @@ def input_model(of: Definition | Fields) -> type[BaseModel]:
         is_asked = spec.required and spec.default is None
         default = ... if is_asked else spec.default
         members[attribute] = (kind, Field(default, alias=name, validate_default=True))
-    config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, serialize_by_alias=True)
+    config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, serialize_by_alias=True, protected_namespaces=()
+    )
     return create_model("Input", __config__=config, **members)
 
 
