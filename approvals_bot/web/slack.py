@@ -21,6 +21,7 @@ from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
 from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.error import BoltUnhandledRequestError
 from slack_bolt.response import BoltResponse
+from slack_sdk.web.async_client import AsyncWebClient
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -158,7 +159,7 @@ def _bolt(
 
     bolt = AsyncApp(
         name="approvals",
-        client=client.web,
+        client=_without_token(client.web),
         authorize=authorize,
         process_before_response=True,  # the answer is the handler's, so nothing is acknowledged that was not done
         request_verification_enabled=False,  # the guard has verified; this one would ask the machine's clock, not ours
@@ -206,6 +207,13 @@ def _bolt(
         return BoltResponse(status=503, body="")
 
     return bolt
+
+
+def _without_token(web: AsyncWebClient) -> AsyncWebClient:
+    """For bolt, which makes a client per request from it and takes the token from `authorize`."""
+    bare = AsyncWebClient(base_url=web.base_url, session=web.session, retry_handlers=[])
+    bare.proxy = None
+    return bare
 
 
 class _Seen:

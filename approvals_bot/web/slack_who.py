@@ -85,7 +85,7 @@ class SlackIdentities:
     ) -> None:
         self._client = client
         self._slack_people = slack_people
-        self._people = people
+        self.people = people  # replaced when the configuration is read anew
         self._app_id = app_id
         self._workspace: Workspace | None = None
         self._learning = asyncio.Lock()
@@ -107,7 +107,7 @@ class SlackIdentities:
 
     async def who(self, user_id: str, team: str | None) -> Identified | Unidentified:
         """The person with this user id, who pressed something in a payload that Slack signed."""
-        named = self._people.by_slack(user_id)
+        named = self.people.by_slack(user_id)
         ours = await self.workspace()
         if team and team not in (ours.team, ours.enterprise):
             return Unidentified(user_id, "not_an_approver", EXTERNAL)
