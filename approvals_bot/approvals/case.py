@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -34,6 +35,7 @@ from approvals_bot.approvals.request import Heard, OutcomeView, RuleView
 from approvals_bot.approvals.seats import Seat
 from approvals_bot.channels import Person, State, Via
 from approvals_bot.config import workflow as config
+from approvals_bot.config.fields import FieldSpec
 from approvals_bot.config.workflow import Definition
 from approvals_bot.errors import InvalidPayloadError
 
@@ -70,6 +72,7 @@ class Case:
 
     def __init__(self, definition: Definition, fields: Mapping[str, JsonValue], about: About) -> None:
         self.definition = definition
+        self.edition = config.digest(definition)  # of the file that this request follows
         self.about = about
         self.typed: dict[str, Any] = {}
         self.fields: dict[str, JsonValue] = {}
@@ -155,10 +158,10 @@ class Case:
         ]
 
     def _judge(self, when: str) -> Judgement:
-        return Condition(when, self.definition.fields).judge(self.typed)
+        return _compiled(when, tuple(self.definition.fields.items())).judge(self.typed)
 
     def _rule(self, text: str, when: str, judged: Judgement, applies: bool) -> RuleView:
-        looked_at = Condition(when, self.definition.fields).values(self.typed)
+        looked_at = _compiled(when, tuple(self.definition.fields.items())).values(self.typed)
         values = {name: forms.dump({name: self.definition.fields[name]}, looked_at)[name] for name in looked_at}
         return RuleView(rule=text, values=values, applies=applies, because=judged.because)
 
@@ -283,7 +286,7 @@ class Case:
     def _refused(self, heard: Heard, verdict: Verdict) -> Said:
         """A refusal. Who voted in a stage that is complete is told so, rather than that she may not vote."""
         earlier = [stage.ballot for stage in self.stages if stage.state == "done" and stage.ballot]
-        if verdict.word == "not_an_approver" and any(vote_of(ballot, heard.by) for ballot in earlier):
+        if verdict.word in ("not_an_approver", "own_request") and any(vote_of(ballot, heard.by) for ballot in earlier):
             return Said("already_voted", sentences.STAGE_IS_OVER, False)
         return Said(verdict.word, sentences.say(verdict), False)
 
@@ -385,6 +388,12 @@ class Case:
         for stage in self.stages:
             if stage.ballot is not None:
                 stage.ballot = reset(stage.ballot, self.digest)
+
+
+@lru_cache(maxsize=512)
+def _compiled(when: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
+    """A run is replayed often, and compiling takes longer than all the rest of a replay."""
+    return Condition(when, dict(fields))
 
 
 def _faults(error: InvalidPayloadError) -> str:

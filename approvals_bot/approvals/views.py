@@ -26,7 +26,6 @@ from approvals_bot.approvals.seats import room
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
 from approvals_bot.channels import Ask, CardDelivery
 from approvals_bot.config.fields import FieldSpec
-from approvals_bot.config.workflow import digest
 
 
 def view_of(
@@ -49,7 +48,7 @@ def view_of(
         run_id=run_id,
         hook_id=hook_id,
         workflow=definition.id,
-        definition=digest(definition),
+        definition=case.edition,
         version=case.version,
         state=case.state,
         title=title,
@@ -134,7 +133,7 @@ def decision_of(case: Case) -> Decision:
         outcome=ended.outcome,
         at=ended.at,
         via=ended.via,
-        version=digest(case.definition),
+        version=case.edition,
     )
 
 
