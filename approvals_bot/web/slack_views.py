@@ -123,47 +123,35 @@ def _input(block_id: str, label: str, element: Block) -> Block:
 # ── what was filled in ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def filled_in(values: Mapping[str, Any], asks: Sequence[Ask]) -> tuple[str, dict[str, Any]]:
-    """The comment and the answers of a submitted modal, as the JSON that the rules read. Empty inputs are left out."""
-    comment = _given(values, COMMENT)
-    answers = {ask.name: _typed(ask, _given(values, ASK + ask.name)) for ask in asks}
-    return str(comment or ""), {name: value for name, value in answers.items() if value is not None}
+def filled_in(values: Mapping[str, Any], asks: Sequence[Ask]) -> tuple[str, dict[str, str]]:
+    """The comment and the answers of a submitted modal, as texts: the rules read them. Empty inputs are left out."""
+    answers = {ask.name: _given(values, ASK + ask.name) for ask in asks}
+    return _given(values, COMMENT), {name: text for name, text in answers.items() if text}
 
 
 def complaint(text: str, values: Mapping[str, Any], asks: Sequence[Ask]) -> dict[str, str] | None:
-    """Where in the modal the sentence about a wrong input belongs; None when the modal has no inputs."""
-    for ask in asks:
-        if ask.label and ask.label.lower() in text.lower() and ASK + ask.name in values:
-            return {ASK + ask.name: text}
-    if COMMENT in values:
-        return {COMMENT: text}
-    return {next(iter(values)): text} if values else None
+    """Where in the modal each part of `budget_code: …; cost_centre: ….` belongs; None when the modal has no inputs.
+
+    What names no input is said at the comment, or at the first input.
+    """
+    errors: dict[str, str] = {}
+    for part in text.split("; "):
+        name, colon, fault = part.partition(": ")
+        if colon and ASK + name in values and name in {ask.name for ask in asks}:
+            errors[ASK + name] = fault[:1].upper() + fault[1:]
+    if errors or not values:
+        return errors or None
+    return {COMMENT if COMMENT in values else next(iter(values)): text}
 
 
-def _given(values: Mapping[str, Any], block_id: str) -> Any:
-    state = (values.get(block_id) or {}).get(VALUE) or {}
-    match state:
-        case {"selected_option": {"value": value}}:
-            return value
-        case {"selected_date": str(value)} | {"value": str(value)}:
+def _given(values: Mapping[str, Any], block_id: str) -> str:
+    match (values.get(block_id) or {}).get(VALUE):
+        case {"selected_option": {"value": str(value)}} | {"selected_date": str(value)} | {"value": str(value)}:
             return value
         case {"selected_date_time": int(value)}:
             return datetime.fromtimestamp(value, UTC).isoformat().replace("+00:00", "Z")
         case _:
-            return None
-
-
-def _typed(ask: Ask, value: Any) -> Any:
-    if value is None or value == "":
-        return None
-    if ask.type == "boolean":
-        return value == "true"
-    if ask.type == "integer":
-        try:
-            return int(value)
-        except ValueError:
-            return value  # the rules say what is wrong with it
-    return value
+            return ""
 
 
 # ── the Home tab ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -129,11 +129,8 @@ class SlackVotes:
         _, offered = await self._offered(opened.hook_id, who.address, choice)
         asks = offered.asks if offered is not None else ()
         comment, answers = views.filled_in(values, asks)
-        if choice == "edit":  # what is edited are fields; what is answered besides, answers
-            fields, answers = answers, {}
-        else:
-            fields = {}
-        vote = Vote(who.address, choice, "slack", comment, answers, fields, opened.digest)
+        edited, answers = (answers, {}) if choice == "edit" else ({}, answers)
+        vote = Vote(who.address, choice, "slack", comment, answers, edited, opened.digest)
         verdict = await self._cast(opened.hook_id, vote)
         self._news(who.user)
         if verdict.verdict == "invalid":
