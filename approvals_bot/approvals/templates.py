@@ -25,7 +25,7 @@ from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import JsonValue
 
-from approvals_bot.approvals.values import Money, shown_date, shown_duration, shown_money
+from approvals_bot.approvals.values import Money, decimal_text, shown_date, shown_duration, shown_money
 from approvals_bot.config.durations import duration_text
 from approvals_bot.config.fields import FieldSpec
 from approvals_bot.config.workflow import Definition
@@ -200,7 +200,7 @@ def _for_programs(value: Any) -> Any:
         case Money():
             return str(value)
         case Decimal():
-            return format(value, "f")
+            return decimal_text(value)
         case timedelta():
             return duration_text(value)
         case datetime():
@@ -281,7 +281,11 @@ def _read(text: str) -> nodes.Template:
         raise TemplateError("the template is nested too deeply") from None
     joins = 0
     for count, node in enumerate(_all(tree), 1):
-        joins += isinstance(node, (nodes.Concat, nodes.Add))
+        match node:
+            case nodes.Concat(nodes=joined):
+                joins += len(joined) - 1
+            case nodes.Add():
+                joins += 1
         if count > MOST_NODES or joins > MOST_JOINS:
             raise TemplateError("the template is too long")
         _refuse(node)

@@ -56,7 +56,7 @@ class Money(Decimal):
 
     def __str__(self) -> str:
         """The canonical digits, without the currency: "1250.00"."""
-        return _plain(self, _decimals(self.currency))
+        return decimal_text(self, _decimals(self.currency))
 
     def __reduce__(self) -> Any:
         return Money, (str(self), self.currency)
@@ -109,7 +109,7 @@ def write(spec: FieldSpec, value: Any) -> JsonValue:
         case None | bool() | int() | str():
             return value
         case Decimal():
-            return _plain(value, _decimals(spec.currency) if spec.type == "money" else 0)
+            return decimal_text(value, _decimals(spec.currency) if spec.type == "money" else 0)
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case date():
@@ -130,7 +130,7 @@ def shown_value(spec: FieldSpec, value: Any) -> str:
         case Money():
             return shown_money(value)
         case Decimal():
-            return _plain(value, 0)
+            return decimal_text(value)
         case datetime():
             return f"{shown_date(value.date())}, {value:%H:%M} UTC"
         case date():
@@ -319,7 +319,7 @@ def _decimals(currency: str | None) -> int:
     return 0 if currency in _NO_DECIMALS else 3 if currency in _THREE_DECIMALS else 2
 
 
-def _plain(value: Decimal, decimals: int) -> str:
+def decimal_text(value: Decimal, decimals: int = 0) -> str:
     """All digits that matter, no exponent, and at least so many decimals."""
     text = format(Decimal(value), "f")
     if "." in text:

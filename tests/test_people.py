@@ -1,0 +1,210 @@
+"""Addresses become people: from the configuration, from live sources, and from nothing but a mail address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from approvals_bot.people import (
+    Directory,
+    FileSource,
+    Group,
+    Mail,
+    ManagerOf,
+    OnBehalfOf,
+    OnCall,
+    OwnerOf,
+    People,
+    Person,
+    Resolved,
+    SlackGroup,
+    SlackGroupSource,
+    SourceUnavailable,
+    parse_address,
+)
+
+ANN = Person("ann@acme.eu", "Ann Ode", "U0ANN", "cfo@acme.eu", "Europe/Berlin")
+BO = Person("bo@acme.eu", "Bo Lund", "U0BO", "ann@acme.eu")
+
+
+class Slack:
+    """A Slack that has one user group, until it goes down."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.asked: list[str] = []
+
+    async def members(self, handle: str) -> Sequence[str]:
+        self.asked.append(handle)
+        if not self.up:
+            raise SourceUnavailable(f"slack:@{handle}", "Slack doesn't answer")
+        return ["di@acme.eu", "BO@acme.eu"] if handle == "sre" else []
+
+
+class Answering:
+    """A target that answers with this JSON."""
+
+    def __init__(self, answer: Any) -> None:
+        self.name = "hr"
+        self.answer = answer
+
+    async def read(self) -> Any:
+        return self.answer
+
+
+def office(tmp_path: Path | None = None, slack: Slack | None = None, directory: Any = None) -> People:
+    groups: dict[str, Any] = {"managers": ("ann@acme.eu", "Bo@acme.eu", "bo@acme.eu"), "empty": ()}
+    if tmp_path is not None:
+        groups["on-file"] = FileSource(tmp_path / "people.json")
+    if slack is not None:
+        groups["sre"] = SlackGroupSource("sre", slack.members)
+    tables = Directory({"sre": ("di@acme.eu",)}, {"account": {"prod": ("cy@acme.eu", "ann@acme.eu")}})
+    return People([ANN, BO], groups, directory or tables, slack.members if slack else None)
+
+
+async def found(people: People, address: str, **about: Any) -> tuple[list[str], str]:
+    resolved = await people.resolve(address, **{"requester": "bo@acme.eu"} | about)
+    assert not resolved.errors
+    return [person.address for person in resolved.persons], resolved.why
+
+
+def test_a_person_is_her_address() -> None:
+    people = office()
+    assert people.person("ANN@acme.eu") == ANN
+    assert people.person("New.Hire@Acme.eu") == Person("new.hire@acme.eu", "new.hire")
+    assert people.by_slack("U0BO") == BO
+    assert people.by_slack("U0NOBODY") is None
+
+
+def test_everybody_who_is_named_is_known() -> None:
+    addresses = {person.address for person in office().known()}
+    assert addresses == {"ann@acme.eu", "bo@acme.eu", "cfo@acme.eu", "di@acme.eu", "cy@acme.eu"}
+
+
+async def test_every_kind_of_address_is_resolved_and_says_why() -> None:
+    people = office(slack=Slack())
+    assert await found(people, "zoe@acme.eu") == (["zoe@acme.eu"], "named in the workflow")
+    assert await found(people, "@managers") == (["ann@acme.eu", "bo@acme.eu"], "in managers")
+    assert await found(people, "slack:@sre") == (["di@acme.eu", "bo@acme.eu"], "in slack:@sre")
+    assert await found(people, "manager-of:requester") == (["ann@acme.eu"], "the manager of Bo Lund")
+    assert await found(people, "manager-of:approver", approver="ann@acme.eu") == (
+        ["cfo@acme.eu"],
+        "the manager of Ann Ode",
+    )
+    assert await found(people, "oncall:sre") == (["di@acme.eu"], "on call for sre")
+    assert await found(people, "owner-of:account", fields={"account": "prod"}) == (
+        ["cy@acme.eu", "ann@acme.eu"],
+        "the owner of account prod",
+    )
+    behalf = {"requester": "app:agent", "on_behalf_of": "ann@acme.eu"}
+    assert await found(people, "on-behalf-of", **behalf) == (["ann@acme.eu"], "the person this is asked for")
+    assert (await found(people, "manager-of:on-behalf-of", **behalf))[0] == ["cfo@acme.eu"]
+    assert (await found(people, "manager-of:requester", **behalf))[0] == ["cfo@acme.eu"], "the human counts"
+
+
+async def test_where_there_is_nobody_it_says_why() -> None:
+    people = office()
+    assert await found(people, "@empty") == ([], "nobody is in empty")
+    assert await found(people, "@nowhere") == ([], "there is no group nowhere")
+    assert await found(people, "manager-of:requester", requester="cfo@acme.eu") == ([], "cfo has no manager")
+    assert await found(people, "manager-of:requester", requester="app:ci") == ([], "there is no requester")
+    assert await found(people, "manager-of:approver") == ([], "there is no approver")
+    assert await found(people, "on-behalf-of") == ([], "nobody is named on whose behalf this is asked")
+    assert await found(people, "owner-of:account", fields={"account": None}) == ([], "account is not given")
+    assert await found(people, "owner-of:account", fields={"account": "x"}) == ([], "nobody owns account x")
+    assert await found(people, "oncall:dba") == ([], "nobody is on call for dba")
+
+
+async def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
+    people, path = office(tmp_path), tmp_path / "people.json"
+    path.write_text(json.dumps({"people": ["ann@acme.eu"]}))
+    assert await found(people, "@on-file") == (["ann@acme.eu"], "in on-file")
+    path.write_text(json.dumps(["cy@acme.eu"]))
+    assert await found(people, "@on-file") == (["cy@acme.eu"], "in on-file")
+    assert await people.is_in("CY@acme.eu", "on-file")
+    assert not await people.is_in("ann@acme.eu", "on-file")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "{", "[" * 100_000, '{"members": []}', '{"people": "x y"}', '{"people": [5]}', "x" * 1_000_001, "null"],
+    ids=lambda content: str(content)[:20],
+)
+async def test_a_source_that_fails_is_an_error_and_never_an_empty_group(tmp_path: Path, content: str | None) -> None:
+    people = office(tmp_path)
+    if content is not None:
+        (tmp_path / "people.json").write_text(content)
+    resolved = await people.resolve("@on-file", requester="bo@acme.eu")
+    assert resolved.persons == ()
+    assert len(resolved.errors) == 1
+    assert resolved.errors[0].startswith('The source "people.json" can\'t be read: ')
+    assert str(tmp_path) not in resolved.errors[0]
+    with pytest.raises(SourceUnavailable):
+        await people.is_in("ann@acme.eu", "on-file")
+
+
+async def test_slack_is_asked_each_time_and_may_be_down() -> None:
+    slack = Slack()
+    people = office(slack=slack)
+    assert await people.is_in("di@acme.eu", "sre")
+    slack.up = False
+    resolved = await people.resolve("@sre", requester="bo@acme.eu")
+    assert resolved == Resolved((), resolved.why, ("The source \"slack:@sre\" can't be read: Slack doesn't answer",))
+    assert slack.asked == ["sre", "sre"]
+    without = await office().resolve("slack:@sre", requester="bo@acme.eu")
+    assert "not configured" in without.errors[0]
+
+
+async def test_a_live_directory_has_the_shape_of_the_table() -> None:
+    tables = {"oncall": {"sre": ["di@acme.eu"]}, "owner-of": {"account": {"prod": "cy@acme.eu"}}}
+    people = office(directory=Answering(tables))
+    assert (await found(people, "oncall:sre"))[0] == ["di@acme.eu"]
+    assert (await found(people, "owner-of:account", fields={"account": "prod"}))[0] == ["cy@acme.eu"]
+    wrong: list[Any] = [
+        [],
+        {},
+        {"oncall": []},
+        {"owner-of": {"account": ["x"]}},
+        {"oncall": {"sre": "nobody"}},
+        {"oncall": {"sre": {"a": "b"}}},
+    ]
+    for answer in wrong:
+        resolved = await office(directory=Answering(answer)).resolve("oncall:sre", requester="bo@acme.eu")
+        assert resolved.errors, answer
+
+
+def test_addresses_are_read() -> None:
+    assert parse_address("Ann@Acme.eu") == Mail("ann@acme.eu")
+    assert parse_address("@release-managers") == Group("release-managers")
+    assert parse_address("slack:@sre") == SlackGroup("sre")
+    assert parse_address("manager-of:requester") == ManagerOf("requester")
+    assert parse_address("on-behalf-of") == OnBehalfOf()
+    assert parse_address("owner-of:account") == OwnerOf("account")
+    assert parse_address("oncall:sre") == OnCall("sre")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "ann", "@", "@a b", "slack:sre", "slack:@", "manager-of:me", "manager-of:", "owner-of:", "oncall:@x"),
+        *("on-behalf-of:", "http://x", "a@b@c", "Ann <a@b.c>", "a@b\n", "a@b\u202e", "*", "app:ci"),
+    ],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_address(text)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    try:
+        parse_address(text)
+    except ValueError:
+        return
+    assert "\n" not in text
