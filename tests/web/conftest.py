@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.types import ASGIApp
 
 from approvals_bot.channels import Channels
 from approvals_bot.core.authoring import Workflow
@@ -68,6 +69,7 @@ class Service:
     api: httpx2.AsyncClient
     plain: httpx2.AsyncClient
     web: httpx2.AsyncClient
+    app: ASGIApp
 
     async def start(self, workflow: str, input: Mapping[str, Any] | None = None, **more: Any) -> str:
         """Open a run over the API; its id, once the engine has done all that it can do without anybody."""
@@ -113,14 +115,14 @@ def open_service(tmp_path: Path) -> Opened:
 
     @asynccontextmanager
     async def opened(
-        *, keys: bool = True, open_pages: bool = False, channels: Channels | None = None
+        *, keys: bool = True, open_pages: bool = False, channels: Channels | None = None, base_url: str = BASE_URL
     ) -> AsyncIterator[Service]:
         clock, people, listing = FakeClock(), People(PERSONS, GROUPS), Listing()
         database = tmp_path / "runs.db"
         async with Engine.open(
             f"sqlite:///{database}",
             signing_keys=[KEY],
-            base_url=BASE_URL,
+            base_url=base_url,
             clock=clock,
             resources=[people, channels or Channels()],
         ) as engine:
@@ -130,17 +132,17 @@ def open_service(tmp_path: Path) -> Opened:
                 people=people,
                 workflows=listing,
                 api_keys=[ApiKey("desk", "desk-key", may_vote=True), ApiKey("ci", "ci-key")] if keys else [],
-                base_url=BASE_URL,
+                base_url=base_url,
                 now=clock.now,
                 open_pages=open_pages,
             )
 
             def client(key: str | None) -> httpx2.AsyncClient:
                 headers = {"Authorization": f"Bearer {key}"} if key else {}
-                return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=BASE_URL, headers=headers)
+                return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=base_url, headers=headers)
 
             async with client("desk-key") as api, client("ci-key") as plain, client(None) as web:
-                yield Service(engine, clock, Tokens([KEY]), listing, database, api, plain, web)
+                yield Service(engine, clock, Tokens([KEY]), listing, database, api, plain, web, app)
 
     return opened
 

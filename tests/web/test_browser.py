@@ -1,0 +1,250 @@
+"""The pages in real browsers: Chromium by keyboard on a phone's width, and w3m."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.config.workflow import Definition, pinned
+from approvals_bot.web.listing import Listed
+
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+W3M = shutil.which("w3m")
+AXE = Path(os.environ.get("AXE_CORE", Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"))
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: pages go untried in a browser")
+
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    "pair": {
+        "fields": {"version": {"type": "string", "pinned": True}, "plan": {"type": "text", "view": "diff"}},
+        "stage": [{"id": "go", "from": ["@release-managers"], "need": 2}],
+    },
+    "single": {
+        "fields": {"version": {"type": "string", "pinned": True}, "plan": {"type": "text", "view": "diff"}},
+        "stage": [
+            {
+                "id": "go",
+                "from": ["@release-managers"],
+                "ask": {"code": "string", "sure": "boolean", "when": {"type": "enum", "values": ["now", "later"]}},
+                "outcomes": ["approve", "changes", "reject", "edit"],
+            }
+        ],
+    },
+}
+FIELDS = {"version": "2.1", "plan": "@@ -1 +1 @@\n-replicas: 2\n+replicas: 3 " + "x" * 200}
+
+
+@contextmanager
+def a_port() -> Iterator[socket.socket]:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
+
+
+@asynccontextmanager
+async def serving(app: Any, bound: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[bound]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture
+async def site(open_service: Any) -> AsyncIterator[Any]:
+    """A service that a browser can reach: `site.url` is where."""
+    with a_port() as bound:
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        async with open_service(open_pages=True, base_url=url) as service:
+            for name, tables in DEFINITIONS.items():
+                about = {"id": name, "title": "Deploy api {{ version }}", "request": ["*"]}
+                definition = Definition.model_validate(tables | {"workflow": about, "clock": {"deadline": "4h"}})
+                if name == "single":
+                    definition = Definition.model_validate(
+                        tables
+                        | {"workflow": about}
+                        | {"fields": {**tables["fields"], "version": {"type": "string", "editable": True}}}
+                    )
+                service.workflows.listed[name] = Listed(approval.under(name, pinned(definition)), definition)
+            async with serving(service.app, bound):
+                yield service, url
+
+
+@asynccontextmanager
+async def chromium(**context: Any) -> AsyncIterator[Any]:
+    """A page of a fresh browser, where every error and every request to elsewhere fails the test."""
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = await (await browser.new_context(**context)).new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        try:
+            yield page
+        finally:
+            await browser.close()
+        assert [text for text in complaints if "status of 4" not in text] == []
+
+
+async def open_link(service: Any, workflow: str, who: str = "ann@acme.eu") -> tuple[str, str]:
+    run_id = await service.start(workflow, FIELDS, requester="di@acme.eu")
+    return run_id, await service.link(run_id, who)
+
+
+async def tab_to(page: Any, name: str) -> None:
+    """Press Tab until what has the focus bears this name."""
+    for _ in range(40):
+        await page.keyboard.press("Tab")
+        focused = await page.evaluate(
+            "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
+        )
+        if focused.startswith(name):
+            return
+    raise AssertionError(f"Tab never came to {name!r}")
+
+
+async def is_too_wide(page: Any) -> bool:
+    wide: bool = await page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+    return wide
+
+
+@needs_chromium
+@pytest.mark.parametrize("javascript", [True, False], ids=["scripts on", "scripts off"])
+async def test_a_request_is_decided_by_keyboard_on_a_small_phone(site: Any, javascript: bool) -> None:
+    service, url = site
+    run_id, path = await open_link(service, "pair")
+    async with chromium(viewport={"width": 320, "height": 600}, java_script_enabled=javascript) as page:
+        await page.goto(url + path)
+        assert not await is_too_wide(page)
+        await tab_to(page, "Plan")
+        await page.keyboard.press("Enter")
+        assert not await is_too_wide(page)
+        await tab_to(page, "Approve")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**?done=counted")
+        assert "Counted: 1 of 2" in await page.inner_text("main")
+        await page.reload()
+        assert "Counted: 1 of 2" in await page.inner_text("main")
+    assert (await service.run(run_id))["request"]["votes"][0]["by"] == "ann@acme.eu"
+
+
+@needs_chromium
+async def test_a_choice_that_cannot_be_taken_back_asks_once_in_place(site: Any) -> None:
+    service, url = site
+    run_id, path = await open_link(service, "pair", "bo@acme.eu")
+    await service.api.post(f"/api/runs/{run_id}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
+    async with chromium(viewport={"width": 320, "height": 600}) as page:
+        await page.goto(url + path)
+        await tab_to(page, "Approve")
+        await page.keyboard.press("Enter")
+        assert "This decides it." in await page.inner_text("main")
+        assert (await service.run(run_id))["request"]["state"] == "waiting"
+        await tab_to(page, "Approve: Deploy api 2.1")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**?done=decided")
+        assert "Approved. Your vote decided it" in await page.inner_text("main")
+    assert (await service.run(run_id))["request"]["state"] == "approved"
+
+
+@needs_chromium
+async def test_a_scanner_that_runs_scripts_decides_nothing(site: Any) -> None:
+    service, url = site
+    run_id, path = await open_link(service, "pair")
+    before = service.content()
+    async with chromium() as page:
+        await page.goto(url + path)
+        await page.wait_for_load_state("networkidle")
+    assert service.content() == before
+    assert (await service.run(run_id))["request"]["votes"] == []
+
+
+@needs_chromium
+async def test_another_site_can_neither_frame_the_page_nor_post_its_form(site: Any) -> None:
+    service, url = site
+    _, path = await open_link(service, "pair")
+    form = (await service.web.get(path)).text.partition('name="form_token" value="')[2].partition('"')[0]
+    before = service.content()["events"]
+    elsewhere = url.replace("127.0.0.1", "localhost")
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = await browser.new_page()
+
+        async def evil(route: Any) -> None:
+            html = f"""<iframe src="{url}{path}"></iframe><form method="post" action="{url}{path}">
+            <input name="form_token" value="{form}"><button name="choice" value="approve">Win</button></form>"""
+            await route.fulfill(body=html, content_type="text/html")
+
+        await page.route(f"{elsewhere}/evil", evil)
+        await page.goto(f"{elsewhere}/evil")
+        assert "Deploy" not in await page.frames[1].content()
+        async with page.expect_navigation():
+            await page.click("button")
+        assert "nothing was changed" in await page.inner_text("main")
+        await browser.close()
+    assert service.content()["events"] == before
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_every_page_is_accessible_and_fits_a_phone(site: Any, scheme: str) -> None:
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed (npm install axe-core): accessibility goes unchecked")
+    service, url = site
+    run_id, path = await open_link(service, "single")
+    open_run, _ = await open_link(service, "pair")
+    await service.api.post(f"/api/runs/{open_run}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
+    counted = await service.link(open_run, "ann@acme.eu")
+    paths = [path, f"{counted}?done=counted", "/runs", f"/runs/{run_id}", f"/requests/{run_id}"]
+    paths += ["/inbox", "/inbox?person=ann@acme.eu", "/login", "/nowhere"]
+    async with chromium(viewport={"width": 320, "height": 600}, color_scheme=scheme) as page:
+        for each in paths:
+            await page.goto(url + each)
+            await page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+            assert not await is_too_wide(page), each
+            await page.evaluate(AXE.read_text())
+            found = await page.evaluate("axe.run().then(found => found.violations.map(v => [v.id, v.nodes[0].html]))")
+            assert found == [], each
+
+
+@needs_chromium
+async def test_what_a_thumb_hits_is_large_enough(site: Any) -> None:
+    service, url = site
+    _, path = await open_link(service, "single")
+    async with chromium(viewport={"width": 320, "height": 600}) as page:
+        await page.goto(url + path)
+        boxes = await page.evaluate(
+            "[...document.querySelectorAll('button, summary, select, textarea, input:not([type=hidden], "
+            "[type=checkbox])')]"
+            ".map(e => [e.outerHTML.slice(0, 60), e.getBoundingClientRect().height]).filter(([_, h]) => h && h < 44)"
+        )
+        assert boxes == []
+
+
+@pytest.mark.skipif(W3M is None, reason="w3m is not installed: pages go untried in a text browser")
+async def test_a_text_browser_shows_all_that_is_needed(site: Any) -> None:
+    service, url = site
+    _, path = await open_link(service, "single")
+    assert W3M is not None
+    reader = await asyncio.create_subprocess_exec(
+        W3M, "-dump", "-cols", "80", "-T", "text/html", url + path, stdout=asyncio.subprocess.PIPE
+    )
+    text = (await reader.communicate())[0].decode()
+    for words in ("Waiting", "Deploy api 2.1", "Asked by Di Oz", "replicas: 3", "Comment", "Approve", "Reject"):
+        assert words in text
