@@ -1,0 +1,169 @@
+"""What a workflow's file refers to, and whether its people are enough. (Names and lines: see the broken files.)"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from approvals_bot.approvals.checks import check
+from approvals_bot.config.service import Service
+from approvals_bot.config.workflow import Definition
+
+GROUPS: dict[str, Any] = {
+    "two": ["ann@acme.eu", "bo@acme.eu"],
+    "three": ["ann@acme.eu", "bo@acme.eu", "cy@acme.eu"],
+    "ann": ["ann@acme.eu"],
+    "nobody": [],
+    "live": "slack:@sre",
+}
+
+
+def service(**tables: Any) -> Service:
+    content = {
+        "server": {"base_url": "https://approve.acme.eu", "signing_keys": ["env:KEY"]},
+        "api_keys": {"ci": "env:CI"},
+        "slack": {"bot_token": "env:T", "app_token": "env:A"},
+        "email": {"host": "smtp.acme.eu", "sender": "a@acme.eu"},
+        "groups": GROUPS,
+        "people": {"ann@acme.eu": {"manager": "cfo@acme.eu"}},
+        "directory": {"oncall": {"sre": ["di@acme.eu"]}, "owner-of": {"env": {"prod": ["cy@acme.eu"]}}},
+    }
+    env = {name: f"{name}-" * 32 for name in ("KEY", "CI", "T", "A")}
+    return Service.model_validate({**content, **tables}, context={"env": env, "folder": Path("/srv")})
+
+
+def workflow(*stages: dict[str, Any], request: tuple[str, ...] = ("*",), **tables: Any) -> Definition:
+    content = {
+        "workflow": {"id": "x", "title": "X", "request": list(request)},
+        "fields": {"env": {"type": "enum", "values": ["staging", "prod"]}},
+        "stage": [{"id": f"s{at}"} | stage for at, stage in enumerate(stages)],
+    }
+    return Definition.model_validate({**content, **tables})
+
+
+def told(definition: Definition, of: Service | None = None) -> list[str]:
+    return [f"{'.'.join(map(str, each.path))}: {each.message}" for each in check(definition, of or service())]
+
+
+SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_the_samples_are_right_with_the_example(path: Path) -> None:
+    content = tomllib.loads((path.parents[1] / "config.example.toml").read_text())
+
+    class Everything(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            return f"{name}-" * 8
+
+    of = Service.model_validate(content, context={"env": Everything(), "folder": path.parents[1]})
+    assert told(Definition.model_validate(tomllib.loads(path.read_text())), of) == []
+
+
+FILLABLE = [
+    ({"from": ["@three"], "need": 2}, ("@three",)),
+    ({"from": ["@two"], "need": 2}, ("*",)),  # whoever is in neither list may ask
+    ({"from": ["@two"], "need": 2}, ("@two", "app:ci")),  # the app may ask
+    ({"from": ["@ann"]}, ("@two",)),  # Bo may ask: where it depends, opening decides
+    ({"from": ["@ann", "manager-of:requester"]}, ("@ann",)),
+    ({"from": ["@live"], "need": 7}, ("@live",)),
+    ({"from": ["slack:@sre"], "need": 7}, ("*",)),
+    ({"from": ["on-behalf-of"]}, ("app:ci",)),
+    ({"from": ["owner-of:env"]}, ("*",)),
+    ({"from": ["@two"], "need": "all"}, ("@two",)),
+    ({"seat": [{"from": ["@three"]}, {"from": ["@two"]}]}, ("@three",)),
+    ({"seat": [{"from": ["@ann"], "when": 'env == "prod"'}, {"from": ["@ann"], "when": 'env != "prod"'}]}, ("*",)),
+]
+
+UNFILLABLE = [
+    ({"from": ["@nobody"]}, ("*",), "from: @nobody is nobody"),
+    ({"from": ["@two"], "need": 3}, ("*",), "need: 3 are needed, and @two is 2 people"),
+    ({"from": ["@ann", "ann@acme.eu"], "need": 2}, ("*",), "need: 2 are needed, and @ann, ann@acme.eu is 1 person"),
+    ({"from": ["manager-of:requester"], "need": 2}, ("*",), "need: 2 are needed"),
+    ({"from": ["owner-of:env"], "need": 2}, ("*",), "need: 2 are needed"),
+    ({"from": ["oncall:sre"], "need": 2}, ("*",), "need: 2 are needed"),
+    ({"from": ["@two"], "need": 2}, ("@two",), "nobody could fill this stage"),
+    ({"from": ["@ann"]}, ("ann@acme.eu",), "nobody could fill this stage"),
+    ({"from": ["@ann"], "need": "all"}, ("@ann",), "nobody could fill this stage"),
+    ({"seat": [{"from": ["@two"]}, {"from": ["@ann"]}, {"from": ["@ann"]}]}, ("*",), "nobody could fill"),
+    ({"seat": [{"from": ["@two"]}, {"from": ["@two"]}]}, ("@two",), "nobody could fill this stage"),
+    ({"seat": [{"from": ["@ann"]}, {"from": ["@ann"], "when": 'env == "prod"'}]}, ("*",), "nobody could fill"),
+]
+
+
+@pytest.mark.parametrize(("stage", "request_"), FILLABLE)
+def test_a_stage_that_somebody_could_fill(stage: dict[str, Any], request_: tuple[str, ...]) -> None:
+    assert told(workflow(stage, request=request_)) == []
+
+
+@pytest.mark.parametrize(("stage", "request_", "message"), UNFILLABLE)
+def test_a_stage_that_nobody_could_fill(stage: dict[str, Any], request_: tuple[str, ...], message: str) -> None:
+    found = told(workflow(stage, request=request_))
+    assert len(found) == 1
+    assert message in found[0]
+    assert found[0].startswith("stage.0")
+
+
+def test_self_approval_changes_who_could_fill_it() -> None:
+    stage = {"from": ["@ann"]}
+    assert told(workflow(stage, request=("@ann",), policy={"self_approval": "never"})) != []
+    assert told(workflow(stage, request=("@ann",), policy={"self_approval": "allow"})) == []
+    assert told(workflow(stage, request=("@ann",), policy={"self_approval": "skip-up"})) == [], "her manager is asked"
+    alone = service(people={})
+    assert told(workflow(stage, request=("@ann",), policy={"self_approval": "skip-up"}), alone) != []
+
+
+def test_the_second_stage_is_looked_at_too() -> None:
+    found = told(workflow({"from": ["@three"]}, {"from": ["@nobody"], "when": 'env == "prod"'}))
+    assert found == ["stage.1.seat.0.from: @nobody is nobody"]
+
+
+def test_a_live_directory_is_left_to_the_moment() -> None:
+    of = service(directory={"http": "who"}, http={"who": {"url": "https://who.acme.eu"}})
+    assert told(workflow({"from": ["oncall:anything", "owner-of:env"], "need": 5}), of) == []
+
+
+def test_channels_that_are_not_configured_can_not_deliver() -> None:
+    everything = {"slack": "#x", "dm": True, "email": True}
+    definition = workflow({"from": ["@two"]}, deliver=everything, on={"ended": [{"slack": "#x", "text": "t"}]})
+    assert told(definition) == []
+    groups = {"two": GROUPS["two"]}
+    assert told(definition, service(slack=None, groups=groups)) == [
+        "deliver.slack: Slack is not configured",
+        "on.ended.0.slack: Slack is not configured",
+    ]
+    assert told(definition, service(email=None)) == ["deliver.email: email is not configured"]
+    only_dm = workflow({"from": ["@two"]}, deliver={"dm": True})
+    assert told(only_dm, service(slack=None, groups=groups)) == [], "dm falls back to mail"
+    assert told(only_dm, service(slack=None, email=None, groups=groups)) != []
+
+
+def test_an_approval_needs_a_title_and_a_stage() -> None:
+    bare = Definition.model_validate({"workflow": {"id": "x", "request": ["*"]}})
+    assert [each.split(":")[0] for each in told(bare)] == ["workflow.title", "stage"]
+
+
+def test_a_python_workflow_needs_neither() -> None:
+    about = {"id": "x", "request": ["*"], "run": "greeting:greet"}
+    definition = Definition.model_validate(
+        {"workflow": about, "fields": {"name": "string"}, "settings": {"loud": True}}
+    )
+    assert told(definition) == []
+    for run in ("greeting", "greeting:", ":greet", "a b:c", "os.path:join()", "../x:y"):
+        wrong = Definition.model_validate({"workflow": about | {"run": run}})
+        assert told(wrong) == ['workflow.run: write the workflow like "module:function"']
+
+
+def test_an_answer_or_a_wish_for_changes_needs_a_comment() -> None:
+    stage = {"from": ["@two"], "comment": "never", "outcomes": ["approve", "changes"]}
+    assert told(workflow(stage)) == ["stage.0.comment: an answer, or what to change, is said in the comment"]
+
+
+def test_a_call_must_be_signed() -> None:
+    definition = workflow({"from": ["@two"]}, on={"approved": [{"http": "x"}]})
+    unsigned = service(http={"x": {"url": "https://x.eu"}})
+    assert told(definition, unsigned) == ["on.approved.0.http: [http.x] has no secret to sign the call with"]
+    assert told(definition, service(http={"x": {"url": "https://x.eu", "secret": "env:A"}})) == []
