@@ -10,10 +10,11 @@ from typing import Any
 
 from approvals_bot.channels import Ask, Card, CardChoice, phrases
 from approvals_bot.channels.slack.blocks import Block, date_token, escape
-from approvals_bot.channels.text import clean, clip, one_line
+from approvals_bot.channels.text import clean, clip, length, one_line
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
 OPTION_LIMIT = 75
+VALUE_LIMIT = 150
 OPTIONS_LIMIT = 100
 INPUT_LIMIT = 3_000
 PENDING_SHOWN = 20  # cards of each list of the Home tab; Slack allows 100 blocks
@@ -49,7 +50,7 @@ class Opened:
 def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
     """Asks for the comment and the answers that this choice wants."""
     blocks: list[Block] = [
-        {"type": "section", "text": _plain(one_line(card.title, 300) or "A request")},
+        {"type": "section", "text": _plain(one_line(card.title, 300))},
         {"type": "context", "elements": [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]},
         *(_ask(ask) for ask in choice.asks[:50]),
     ]
@@ -68,7 +69,7 @@ def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
 
 def said_modal(text: str) -> Block:
     """One sentence: what became of what was submitted."""
-    section = {"type": "section", "text": _plain(clip(clean(text), INPUT_LIMIT) or "–")}
+    section = {"type": "section", "text": _plain(clip(clean(text), INPUT_LIMIT))}
     return {"type": "modal", "title": _plain("Approvals"), "close": _plain("Close"), "blocks": [section]}
 
 
@@ -91,7 +92,7 @@ def _ask(ask: Ask) -> Block:
 def _element(ask: Ask) -> Block:
     if ask.type == "boolean":
         return _select([("Yes", "true"), ("No", "false")], ask.value)
-    if ask.type == "enum" and 0 < len(ask.values) <= OPTIONS_LIMIT:
+    if ask.type == "enum" and 0 < len(ask.values) <= OPTIONS_LIMIT and all(map(_fits_an_option, ask.values)):
         return _select([(value, value) for value in ask.values], ask.value)
     if ask.type == "date":
         return {"type": "datepicker", **({"initial_date": ask.value} if _is_date(ask.value) else {})}
@@ -105,8 +106,12 @@ def _element(ask: Ask) -> Block:
     return element | ({"initial_value": first} if first else {})
 
 
+def _fits_an_option(value: str) -> bool:
+    return 0 < length(clean(value)) == length(value) <= VALUE_LIMIT
+
+
 def _select(options: Sequence[tuple[str, str]], chosen: str) -> Block:
-    shown = [{"text": _plain(one_line(text, OPTION_LIMIT) or "–"), "value": value[:150]} for text, value in options]
+    shown = [{"text": _plain(one_line(text, OPTION_LIMIT)), "value": value} for text, value in options]
     first = [option for option in shown if option["value"] == chosen]
     return {"type": "static_select", "options": shown, **({"initial_option": first[0]} if first else {})}
 
@@ -187,7 +192,7 @@ def _list(title: str, cards: Sequence[Card], nothing: str, *, buttons: bool) -> 
         blocks.append({"type": "section", "text": _plain(nothing)})
     shown = cards[: PENDING_SHOWN if buttons else 5]
     for index, card in enumerate(shown):
-        blocks.append({"type": "section", "text": _plain(one_line(card.title, 300) or "A request")})
+        blocks.append({"type": "section", "text": _plain(one_line(card.title, 300))})
         status = [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]
         who: list[Block] = [_plain(one_line(phrases.asked_by(card), 200))]
         blocks.append({"type": "context", "elements": [*status, *who]})
@@ -232,7 +237,7 @@ def _is_date(text: str) -> bool:
 
 
 def _plain(text: str) -> Block:
-    return {"type": "plain_text", "text": text, "emoji": False}
+    return {"type": "plain_text", "text": text or "–", "emoji": False}
 
 
 _HINTS = {

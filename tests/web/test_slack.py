@@ -78,10 +78,10 @@ class Office:
 
     async def press(self, user: str, button: str, **more: Any) -> dict[str, Any]:
         body = {"user": user, "channel": self.card.channel, "ts": self.card.ts, "button": button} | more
-        return await self.call("/slack/click", body)
+        return dict(await self.call("/slack/click", body))
 
     async def submit(self, user: str, view: Mapping[str, Any], values: Any) -> dict[str, Any]:
-        return await self.call("/slack/submit", {"user": user, "view_id": view["id"], "values": values})
+        return dict(await self.call("/slack/submit", {"user": user, "view_id": view["id"], "values": values}))
 
     async def call(self, path: str, body: Any = None) -> Any:
         verb = "GET" if body is None else "POST"

@@ -301,7 +301,7 @@ def _fallback(at: datetime) -> str:
 
 
 def _plain(text: str) -> Block:
-    return {"type": "plain_text", "text": text, "emoji": False}
+    return {"type": "plain_text", "text": text or "–", "emoji": False}
 
 
 def _text(text: str, **style: bool) -> Block:

@@ -1,0 +1,120 @@
+"""Modals and the Home tab fit Slack's rules, whatever people typed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from approvals_bot.channels import Ask, Card, CardChoice, CardOutcome, Name
+from approvals_bot.playground.slack.blocks import check_view
+from approvals_bot.web import slack_views as views
+
+NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
+CARD = Card(
+    run_id="run_1",
+    hook_id="hook_1",
+    workflow="deploy",
+    version=3,
+    state="waiting",
+    title="Deploy api 2.1.0 to prod",
+    requester=Name("bo@acme.eu", "Bo Lund"),
+    asked_at=NOW,
+    digest="sha256:5f1c",
+    deadline=NOW + timedelta(hours=1),
+    choices=(CardChoice("approve", "Approve: Deploy", "Approve", "primary"),),
+)
+REJECT = CardChoice("reject", "Reject: Deploy", "Reject", "danger", comment="required")
+OPENED = views.Opened("hook_1", "reject", "sha256:5f1c", "C0DEPLOYS")
+
+TYPES = [
+    "string",
+    "text",
+    "integer",
+    "decimal",
+    "money",
+    "boolean",
+    "enum",
+    "date",
+    "datetime",
+    "duration",
+    "email",
+    "url",
+]
+TEXTS = st.one_of(st.text(max_size=40), st.sampled_from(["<!channel>", "x" * 9_000, "👩‍🚀" * 500, "\x00", " "]))
+NAMES = st.text("abcdefghij_", min_size=1, max_size=30)
+ASKS = st.builds(
+    Ask, NAMES, TEXTS, st.sampled_from(TYPES), st.booleans(), st.lists(TEXTS, unique=True, max_size=120).map(tuple)
+)
+
+
+def test_a_required_reason_is_asked_for_and_nothing_of_worth_is_in_the_view() -> None:
+    view = views.vote_modal(CARD, REJECT, OPENED)
+    assert check_view(view) == []
+    (comment,) = [block for block in view["blocks"] if block["type"] == "input"]
+    assert (comment["block_id"], comment["optional"]) == ("comment", False)
+    assert comment["label"]["text"] == "Why do you reject it?"
+    assert json.loads(view["private_metadata"]) == {"h": "hook_1", "c": "reject", "d": "sha256:5f1c", "ch": "C0DEPLOYS"}
+    assert views.Opened.load(view["private_metadata"]) == OPENED
+
+
+@settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
+@given(asks=st.lists(ASKS, max_size=12, unique_by=lambda ask: ask.name), title=TEXTS, short=TEXTS)
+def test_every_modal_is_one_that_slack_takes(asks: list[Ask], title: str, short: str) -> None:
+    choice = replace(REJECT, short=short, asks=tuple(asks))
+    view = views.vote_modal(replace(CARD, title=title), choice, OPENED)
+    assert check_view(view) == []
+    assert len(json.dumps(view)) < 250_000
+
+
+@settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
+@given(title=TEXTS, name=TEXTS, count=st.integers(0, 40))
+def test_every_home_tab_is_one_that_slack_takes(title: str, name: str, count: int) -> None:
+    card = replace(CARD, title=title, requester=Name("x", name))
+    ended = replace(card, choices=(), outcome=CardOutcome("approved", Name("x", name), NOW, "slack"))
+    assert check_view(views.home(views.Inbox([card] * count, [card] * count, [ended] * count))) == []
+    assert check_view(views.said_modal(title)) == []
+    assert check_view(views.stranger_home("You are a guest here.")) == []
+
+
+def test_what_was_filled_in_is_read_by_the_kind_of_input() -> None:
+    asks = [
+        Ask(name, name, kind)
+        for name, kind in (("code", "string"), ("ok", "boolean"), ("on", "date"), ("at", "datetime"))
+    ]
+    values = {
+        "comment": {"value": {"type": "plain_text_input", "value": "Fine."}},
+        "ask:code": {"value": {"type": "plain_text_input", "value": "AB"}},
+        "ask:ok": {"value": {"type": "static_select", "selected_option": {"value": "false"}}},
+        "ask:on": {"value": {"type": "datepicker", "selected_date": "2026-11-05"}},
+        "ask:at": {"value": {"type": "datetimepicker", "selected_date_time": 1793872800}},
+        "ask:foreign": {"value": {"type": "plain_text_input", "value": "not asked for"}},
+    }
+    comment, answers = views.filled_in(values, asks)
+    assert comment == "Fine."
+    assert answers == {"code": "AB", "ok": "false", "on": "2026-11-05", "at": "2026-11-05T10:00:00Z"}
+
+
+def test_empty_and_broken_inputs_are_left_out() -> None:
+    asks = [Ask("a", "A", "string"), Ask("b", "B", "enum"), Ask("c", "C", "string")]
+    values = {"ask:a": {"value": {"value": None}}, "ask:b": {"value": {"selected_option": None}}, "ask:c": None}
+    assert views.filled_in(values, asks) == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("code: is required; cost: is no number.", {"ask:code": "Is required", "ask:cost": "Is no number."}),
+        ("Please say why, in a comment.", {"comment": "Please say why, in a comment."}),
+        ("somebody: else", {"comment": "somebody: else"}),
+    ],
+)
+def test_a_complaint_is_said_where_it_belongs(text: str, expected: dict[str, str]) -> None:
+    asks = [Ask("code", "Budget code", "string"), Ask("cost", "Cost", "integer")]
+    values: dict[str, object] = {"ask:code": {}, "ask:cost": {}, "comment": {}}
+    assert views.complaint(text, values, asks) == expected
+    assert views.complaint(text, {}, asks) is None
