@@ -11,6 +11,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from approvals_bot.approvals.ballot import Standing, Verdict
+from approvals_bot.approvals.fields import short_digest
 from approvals_bot.approvals.seats import Missing
 from approvals_bot.channels import ChoiceName, State
 
@@ -142,11 +143,6 @@ def _so_far(verdict: Verdict) -> str:
 def _request_changed(verdict: Verdict) -> str:
     change = f" ({short_digest(verdict.was)} → {short_digest(verdict.now)})" if verdict.was and verdict.now else ""
     return f"The request has changed since you looked{change}, so your vote was not counted. Look again, then vote."
-
-
-def short_digest(digest: str) -> str:
-    """The first eight hex digits after any prefix: enough to tell two versions apart by eye."""
-    return digest.rpartition(":")[2][:8]
 
 
 def _number(count: int) -> str:

@@ -8,7 +8,7 @@ already put into the queue no longer counts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -27,6 +27,8 @@ THEN = {
 }
 """What happens at the deadline, after "in 3 hours, "."""
 
+_ASKED = {"add": "are asked too", "replace": "are asked instead"}
+
 LOOK_AGAIN = (5.0, 300.0)  # seconds, first and longest: until a source of people that was down is asked again
 
 
@@ -37,6 +39,36 @@ class Due:
     kind: Kind
     round: int
     number: int = 0  # which escalation, or how often people were looked for
+
+
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """A time of a stage, from its opening."""
+
+    after: timedelta
+    kind: Kind
+    what: str
+    number: int = 0
+
+
+def times_of(definition: Definition) -> list[tuple[timedelta, str]]:
+    """What comes by itself while a stage is open, and how long after its opening; the earliest first."""
+    return [(time.after, time.what) for time in sorted(_times(definition), key=lambda time: time.after)]
+
+
+def _times(definition: Definition) -> Iterator[_Time]:
+    """Escalations that come no earlier than the deadline wait for it: they are what it may escalate to."""
+    clock = definition.clock
+    for after in clock.reminders():
+        yield _Time(after, "reminder", "a reminder to those who still owe a vote")
+    for number, escalation in enumerate(definition.escalate):
+        if clock.deadline is None or escalation.after < clock.deadline:
+            what = f"escalation: {', '.join(escalation.to)} {_ASKED[escalation.mode]}"
+            yield _Time(escalation.after, "escalation", what, number)
+    if definition.deliver.email:
+        yield _Time(definition.deliver.email, "mail", "mail, if nobody has voted by then")
+    if clock.deadline is not None:
+        yield _Time(clock.deadline, "deadline", f"deadline: {THEN[clock.on_deadline]}")
 
 
 @dataclass
@@ -70,16 +102,10 @@ class StageTimers:
         self.stop()
         definition, length = self._definition, self._definition.clock.deadline
         self.is_extended = False
-        for after in definition.clock.reminders():
-            self._add(at + after, "reminder", "a reminder to those who still owe a vote")
-        for number, escalation in enumerate(definition.escalate):
-            if length is None or escalation.after < length:
-                what = f"escalation: {', '.join(escalation.to)} {_ASKED[escalation.mode]}"
-                self._add(at + escalation.after, "escalation", what, number)
-        if definition.deliver.email:
-            self._add(at + definition.deliver.email, "mail", "mail, if nobody has voted by then")
+        for time in _times(definition):
+            self._add(at + time.after, time.kind, time.what, time.number)
         if length is not None:
-            self._end(at + length, THEN[definition.clock.on_deadline])
+            self.deadline, self.then = at + length, THEN[definition.clock.on_deadline]
 
     def hand_back(self, at: datetime) -> None:
         """The requester is asked for changes: she has as long as the stage had, and then it expires."""
@@ -128,6 +154,3 @@ class StageTimers:
     async def _wait(self, at: datetime, due: Due) -> None:
         await sleep(at)
         self._put(due)
-
-
-_ASKED = {"add": "are asked too", "replace": "are asked instead"}

@@ -1,0 +1,66 @@
+"""Why a request waits: who is asked and why each, every rule with its values, and what comes next. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from approvals_bot.approvals import sentences
+from approvals_bot.approvals.ballot import Ballot, have, missing, need
+from approvals_bot.approvals.request import RequestView, StageView, ballot_of
+
+
+def explain(view: RequestView) -> dict[str, Any]:
+    """`{"waiting_for": [{person, stage, why}], "rules": [{rule, values, applies, because}], "next": [{at, what}]}`."""
+    return {
+        "waiting_for": _waiting_for(view),
+        "rules": [*(rule.model_dump(mode="json") for rule in view.rules), *_votes_needed(view)],
+        "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
+    }
+
+
+def _waiting_for(view: RequestView) -> list[dict[str, Any]]:
+    stage = view.stage
+    if stage is None:
+        return []
+    if view.state == "changes_requested":
+        return [{"person": view.requester, "stage": stage.id, "why": "changes were asked for"}]
+    return [{"person": who, "stage": stage.id, "why": _why(stage, who)} for who in view.waiting_for]
+
+
+def _why(stage: StageView, who: str) -> str:
+    """All reasons that this person is asked for: she may fit more than one seat."""
+    return ", ".join(dict.fromkeys(seat.eligible[who] for seat in stage.seats if who in seat.eligible))
+
+
+def _votes_needed(view: RequestView) -> list[dict[str, Any]]:
+    """Each stage that was opened, as a rule: how many votes it has of how many it needs, and what still lacks."""
+    found = []
+    for stage in view.stages:
+        if stage.state in ("open", "done"):
+            ballot = ballot_of(view, stage)
+            found.append(
+                {
+                    "rule": f"stage {stage.id}: {_seats(stage)}",
+                    "values": {"have": have(ballot), "need": need(ballot)},
+                    "applies": stage.state == "open",
+                    "because": _because(stage, ballot),
+                }
+            )
+    return found
+
+
+def _seats(stage: StageView) -> str:
+    return " and ".join(f"{'everyone' if seat.need == 'all' else seat.need} of {seat.label}" for seat in stage.seats)
+
+
+def _because(stage: StageView, ballot: Ballot) -> str:
+    unknown = [seat.label for seat in stage.seats if not seat.known]
+    if unknown:
+        return f"who belongs to {' and '.join(unknown)} can't be checked just now"
+    if stage.state == "done":
+        return "it is over"
+    return sentences.waiting(missing(ballot)) or "every seat is filled"
+
+
+def _iso(at: Any) -> str:
+    return str(at.isoformat()).replace("+00:00", "Z")

@@ -1,0 +1,117 @@
+"""The card of a published view, reader by reader."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.case import Case
+from approvals_bot.approvals.electorate import About, Found, SeatFound
+from approvals_bot.approvals.request import Heard, RequestView
+from approvals_bot.approvals.views import view_of
+from approvals_bot.channels import Person
+from approvals_bot.config.workflow import Definition
+
+ANN, BO, CFO, FIN = (f"{who}@acme.eu" for who in ("ann", "bo", "cfo", "fin"))
+NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
+SAMPLES = Path(__file__).parents[2] / "workflows"
+PEOPLE = {who: Person(who, name) for who, name in ((ANN, "Ann Ode"), (BO, "Bo Lund"), (CFO, "Fay Cash"), (FIN, "Fin"))}
+
+
+def found(*eligible: str) -> Found:
+    return Found((SeatFound(0, dict.fromkeys(eligible, "in finance"), eligible),), PEOPLE)
+
+
+def expense(amount: str) -> Case:
+    definition = Definition.model_validate(tomllib.loads((SAMPLES / "expense.toml").read_text()))
+    fields: dict[str, Any] = {"amount": amount, "purpose": "a desk", "team": "eng"}
+    case = Case(definition, fields, About(BO, self_approval="skip-up"))
+    case.open(case.stages[0], found(ANN), NINE)
+    return case
+
+
+def view(case: Case) -> RequestView:
+    made = view_of(
+        case,
+        run_id="run_1",
+        hook_id="hook_1",
+        title="A desk",
+        asked_at=NINE,
+        deadline=None,
+        on_deadline="",
+        timers=(),
+        deliveries=(),
+        follow_ups=(),
+        recipients={"1": ANN},
+    )
+    assert RequestView.model_validate(made.model_dump(mode="json")) == made, "a view is lossless as JSON"
+    return made
+
+
+def choices(case: Case, reader: str | None) -> list[str]:
+    return [choice.choice for choice in card_of(view(case), reader, NINE).choices]
+
+
+def test_a_card_shows_what_who_asks_and_the_pinned_fields_first() -> None:
+    card = card_of(view(expense("80")), ANN, NINE, "https://x/requests/1")
+    assert (card.title, card.requester.text, card.state, card.url) == (
+        "A desk",
+        "Bo Lund",
+        "waiting",
+        "https://x/requests/1",
+    )
+    assert [(field.label, field.value, field.pinned) for field in card.fields] == [
+        ("Amount", "80.00 EUR", True),
+        ("Purpose", "a desk", False),
+        ("Team", "eng", False),
+    ]
+    assert [(stage.title, stage.state) for stage in card.stages][1:] == [("Finance", "skipped"), ("Board", "skipped")]
+    assert (card.have, card.need, [name.text for name in card.waiting_for]) == (0, 1, ["Ann Ode"])
+    assert card.why_me == "You are in finance."
+
+
+def test_only_who_may_choose_has_choices() -> None:
+    case = expense("80")
+    assert choices(case, ANN) == ["approve", "reject", "changes"]
+    assert choices(case, BO) == choices(case, "eve@else.eu") == []
+    assert choices(case, None) == ["approve", "reject", "changes"]
+
+
+def test_the_choice_that_decides_asks_once_unless_it_asks_for_more_anyway() -> None:
+    approve, reject, changes = card_of(view(expense("80")), ANN, NINE).choices
+    assert (approve.label, approve.style, approve.confirm) == (
+        "Approve: A desk",
+        "primary",
+        "Approve “A desk”? This decides it.",
+    )
+    assert (reject.style, reject.comment, reject.confirm) == ("danger", "required", None)
+    assert (changes.style, changes.comment) == ("link", "required")
+    assert card_of(view(expense("2000")), ANN, NINE).choices[0].confirm is None
+
+
+def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
+    case = expense("2000")
+    case.vote(Heard("vote", ANN), found(ANN), NINE)
+    case.open(case.stages[1], found(CFO, FIN), NINE)
+    approve, reject, _ = card_of(view(case), FIN, NINE).choices
+    assert [(ask.name, ask.label, ask.pattern) for ask in approve.asks] == [
+        ("budget_code", "Budget code", "[A-Z]{2}-[0-9]{4}")
+    ]
+    assert reject.asks == ()
+    assert [(vote.by.text, vote.choice) for vote in card_of(view(case), FIN, NINE).votes] == [("Ann Ode", "approve")]
+
+
+@pytest.mark.parametrize("choice", ["approve", "reject"])
+def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
+    case = expense("80")
+    case.vote(Heard("vote", ANN, "slack", choice, "well"), found(ANN), NINE)
+    card = card_of(view(case), ANN, NINE)
+    assert card.choices == card.waiting_for == ()
+    assert card.outcome is not None
+    assert (card.outcome.by.text, card.outcome.via, card.outcome.comment) == ("Ann Ode", "slack", "well")
+    assert len(card.fields) == 3
