@@ -79,10 +79,10 @@ async def test_a_lower_amount_keeps_votes_and_a_raised_one_resets_them(office: A
         await asked.vote(ANN)
         await asked.tell(kind="edit", by=BO, fields={"amount": "1500"})
         assert [vote.stands for vote in (await asked.view()).votes] == [True]
-        assert (await asked.view()).stage.id == "finance"  # type: ignore[union-attr]
+        assert (await asked.view()).stage.id == "finance"
         await asked.tell(kind="edit", by=BO, fields={"amount": "20000"})
         view = await asked.view()
-        assert ([vote.stands for vote in view.votes], view.stage.id) == ([False], "manager")  # type: ignore[union-attr]
+        assert ([vote.stands for vote in view.votes], view.stage.id) == ([False], "manager")
 
 
 async def test_a_lower_amount_that_skips_the_open_stage_is_decided_by_the_votes_there_are(office: Any) -> None:

@@ -111,7 +111,7 @@ def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
     case = expense("80")
     case.vote(Heard("vote", ANN, "slack", choice, "well"), found(ANN), NINE)
     card = card_of(view(case), ANN, NINE)
-    assert card.choices == card.waiting_for == ()
+    assert (card.choices, card.waiting_for) == ((), ())
     assert card.outcome is not None
     assert (card.outcome.by.text, card.outcome.via, card.outcome.comment) == ("Ann Ode", "slack", "well")
     assert len(card.fields) == 3
