@@ -125,6 +125,12 @@ def describe(event: Event) -> str:
             return f"hook #{event.data['id']}"
         case "wait_created":
             return f"wait #{event.data['id']}"
+        case "wait_cancelled":
+            return f"the end of wait #{event.data['id']}"
+        case "hook_disposed":
+            return f"the end of hook #{event.data['id']}"
+        case "hook_responded":
+            return f"an answer to event {event.data['to']}"
         case _:
             return event.type
 

@@ -28,6 +28,10 @@ EventType = Literal[
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancelled"})
+FACTS: frozenset[str] = frozenset(
+    {"step_retrying", "step_completed", "step_failed", "hook_received", "wait_completed", "run_started"}
+)
+"""What happened outside. Everything else is a decision: a replay asked for it."""
 CREATIONS: frozenset[str] = frozenset({"step_created", "hook_created", "hook_conflict", "wait_created"})
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

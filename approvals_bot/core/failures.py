@@ -14,12 +14,15 @@ MAX_TEXT = 10_000  # characters of a message or traceback; the rest is cut
 
 def encode_error(error: BaseException) -> dict[str, Any]:
     """Type, message and traceback of an error."""
-    trace = "".join(traceback.format_exception(error))
     kind = type(error)
+    try:
+        message, trace = str(error), "".join(traceback.format_exception(error))
+    except Exception as unprintable:  # noqa: BLE001  # an author's __str__ may raise anything, too
+        message, trace = f"(its text can't be read: {type(unprintable).__name__})", ""
     return {
         "type": kind.__qualname__,
         "module": kind.__module__,
-        "message": str(error)[:MAX_TEXT],
+        "message": message[:MAX_TEXT],
         "traceback": trace[-MAX_TEXT:],
     }
 

@@ -65,7 +65,6 @@ class Hook(Generic[T]):
         if not self._is_registered and self._owner is None:
             if self._registered is None:
                 self._registered = self._run.loop.create_future()
-            self._run.watches_registration = True
             await _shielded(self._run, self._registered)
         return self._owner
 
@@ -78,7 +77,21 @@ class Hook(Generic[T]):
             self._run.dispose_hook(self._number)
         self._wake_all()
 
-    # ── what the replay delivers ──
+    # ── what the replay asks and delivers ──
+
+    @property
+    def is_disposed(self) -> bool:
+        return self._is_disposed
+
+    @property
+    def is_open(self) -> bool:
+        """Payloads may still come."""
+        return not self._is_disposed and self._owner is None
+
+    @property
+    def waits_for_token(self) -> bool:
+        """Somebody waits to hear whether this hook got its token."""
+        return self._registered is not None and not self._registered.done()
 
     def registered(self, owner: str | None) -> None:
         self._is_registered = owner is None

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from approvals_bot.errors import BlockedInWorkflowError, WorkflowSpinsError
 
 MAX_CALLBACKS = 100_000
 """Callbacks between two events. A body that needs more spins, for example `while True: await asyncio.sleep(0)`."""
+
+
+class ReplayInterrupted(KeyboardInterrupt):
+    """Thrown into a replay that takes too long, by whoever watches it. asyncio lets only this family of exceptions
+    through its tasks, and an author's `except Exception` doesn't catch it."""
 
 
 class Timers(Protocol):
@@ -88,7 +94,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        return self._timer(when, None, callback, args, context)
+        """How `asyncio.timeout` asks: a length of time, counted from the last event like every other."""
+        return self._timer(when, when - self.now, callback, args, context)
+
+    def call_at_instant(self, when: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        """A moment of the calendar, however late it was asked for."""
+        return self._timer(when, None, callback, args, None)
 
     def _timer(
         self, when: float, delay: float | None, callback: Callable[..., object], args: Any, context: Any
@@ -192,3 +203,18 @@ for _name in dir(asyncio.AbstractEventLoop):
 
 context_of_run: contextvars.ContextVar[Any] = contextvars.ContextVar("approvals_bot_run")
 """The run whose body is executing, for the authoring functions."""
+
+_as_completed: Callable[..., Any] = asyncio.as_completed
+
+
+@functools.wraps(_as_completed)
+def _in_order(fs: Iterable[Any], **options: Any) -> Any:
+    """asyncio puts coroutines into a set before it makes tasks of them, so they would be born in order of address. In
+    a workflow they become tasks first, in the order given."""
+    loop = asyncio._get_running_loop()
+    if isinstance(loop, WorkflowLoop):
+        fs = [asyncio.ensure_future(f, loop=loop) for f in fs]
+    return _as_completed(fs, **options)
+
+
+asyncio.as_completed = asyncio.tasks.as_completed = _in_order

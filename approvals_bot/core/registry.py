@@ -16,6 +16,7 @@ class Registry:
     """Workflows by name and version. Those defined inside functions are forgotten with them."""
 
     def __init__(self) -> None:
+        self.additions = 0  # whoever waits for code to appear looks whether this has grown
         self._kept: dict[tuple[str, str | None], Workflow[Any, Any]] = {}
         self._local: weakref.WeakValueDictionary[tuple[str, str | None], Workflow[Any, Any]] = (
             weakref.WeakValueDictionary()
@@ -28,6 +29,7 @@ class Registry:
             gc.collect()  # a forgotten local workflow may only be waiting for the collector
             if self._taken(key, workflow.origin):
                 raise WorkflowNameTakenError(*key)
+        self.additions += 1
         self._kept.pop(key, None)
         self._local.pop(key, None)
         if "<locals>" in workflow.origin:

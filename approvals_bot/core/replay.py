@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from approvals_bot.core.commands import Command, End
-from approvals_bot.core.events import ENDINGS, Event, Log
+from approvals_bot.core.commands import Command, End, describe
+from approvals_bot.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.core.failures import encode_error
-from approvals_bot.core.loop import context_of_run
+from approvals_bot.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.core.run import OpenStep, OpenTimer, RunState
-from approvals_bot.core.values import encode
-from approvals_bot.errors import WorkflowStuckError
+from approvals_bot.core.values import decode, encode
+from approvals_bot.errors import NondeterminismError, WorkflowStuckError
 
 if TYPE_CHECKING:
     from approvals_bot.core.authoring import Workflow
@@ -36,7 +36,7 @@ class Outcome:
     timers: list[OpenTimer] = field(default_factory=list)
     schemas: dict[int, Any] = field(default_factory=dict)
     view: Any = None
-    replay_again: bool = False  # somebody waits to hear whether a hook got its token
+    replay_again: bool = False  # once the commands are in the log: somebody waits to hear what came of them
     waits_on_hooks: bool = False
 
     @property
@@ -63,38 +63,55 @@ def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link
 def _replay(workflow: Workflow[Any, Any], log: Log, run: RunState) -> Outcome:
     run.now = log[0].at
     run.loop.now = log[0].at.timestamp()
-    body: asyncio.Task[Any] = run.loop.create_task(_body(workflow, log[0]), name=workflow.name)
-    run.loop.run_until_idle()
-    for event in log[1:]:
-        if event.type in ENDINGS or (body.done() and run.drift is None):
-            break
-        run.deliver(event)
-        if run.drift is None:
-            run.loop.run_until_idle()
-        if run.drift is not None:
-            raise run.drift
+    args, kwargs = _input(workflow, log[0])
+    body: asyncio.Task[Any] = run.loop.create_task(workflow.function(*args, **kwargs), name=workflow.name)
+    try:
+        run.loop.run_until_idle()
+        for event in log[1:]:
+            if run.drift is not None:
+                raise run.drift
+            if event.type in ENDINGS:
+                break
+            if body.done():
+                _check_that_it_could_end_here(event)
+                continue
+            run.deliver(event)
+            if run.drift is None:
+                run.loop.run_until_idle()
+    except ReplayInterrupted:
+        raise
+    except (SystemExit, KeyboardInterrupt) as error:  # the body means itself, not the process it happens to run in
+        return _ended(run, End("run_failed", {"error": encode_error(error)}))
     return _outcome(workflow, log, run, body)
 
 
-async def _body(workflow: Workflow[Any, Any], created: Event) -> Any:
-    args, kwargs = workflow.signature.decode_call(created.data["input"])
-    if workflow.signature.takes_bound:
-        from approvals_bot.core.values import decode
+def _check_that_it_could_end_here(event: Event) -> None:
+    """Facts may come in the same breath as the end. A decision after it means that the run didn't end here then."""
+    if event.type not in FACTS:
+        raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
 
-        kwargs["settings"] = decode(created.data.get("settings"), workflow.signature.annotation("settings"))
-    return await workflow.function(*args, **kwargs)
+
+def _input(workflow: Workflow[Any, Any], first: Event) -> tuple[list[Any], dict[str, Any]]:
+    args, kwargs = workflow.signature.decode_call(first.data["input"])
+    if workflow.signature.takes_bound:
+        kwargs["settings"] = decode(first.data.get("settings"), workflow.signature.annotation("settings"))
+    return args, kwargs
 
 
 def _outcome(workflow: Workflow[Any, Any], log: Log, run: RunState, body: asyncio.Task[Any]) -> Outcome:
-    if run.drift is None and run.loop.unhandled and not body.done():
+    if run.drift is not None:
+        raise run.drift
+    if run.loop.unhandled and not body.done():
         return _ended(run, End("run_failed", {"error": encode_error(run.loop.unhandled[0])}))
     if body.done():
         return _ended(run, _end(workflow, body))
     commands = run.new_commands(ended=False)
     if run.drift is not None:
         raise run.drift
-    open_hooks = any(not hook._is_disposed and hook._owner is None for hook in run.hooks.values())
-    if not (run.steps or run.timers or open_hooks or commands or run.watches_registration):
+    open_hooks = any(hook.is_open for hook in run.hooks.values())
+    waits_for_token = any(hook.waits_for_token for hook in run.hooks.values())
+    can_go_on = bool(run.steps or run.timers or open_hooks or waits_for_token)
+    if not (can_go_on or commands):
         raise WorkflowStuckError(
             f"{workflow.name} waits, but no step, hook or timer is open that could wake it. "
             "It probably awaits a future, lock or queue that nothing will ever release."
@@ -106,7 +123,7 @@ def _outcome(workflow: Workflow[Any, Any], log: Log, run: RunState, body: asynci
         timers=list(run.timers.values()),
         schemas=run.schemas,
         view=_view(run),
-        replay_again=run.watches_registration,
+        replay_again=waits_for_token or not can_go_on,
         waits_on_hooks=open_hooks,
     )
 
@@ -116,7 +133,7 @@ def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
         result = body.result()
     except asyncio.CancelledError as cancelled:
         return End("run_cancelled", {"reason": str(cancelled) or None})
-    except Exception as error:  # noqa: BLE001  # the author's error ends the run, not the engine
+    except BaseException as error:  # noqa: BLE001  # whatever the author raised ends the run, not the engine
         return End("run_failed", {"error": encode_error(error)})
     try:
         return End("run_completed", {"result": workflow.signature.encode_result(result)})

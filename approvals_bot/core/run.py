@@ -21,7 +21,7 @@ from approvals_bot.core.hooks import Hook, Webhook
 from approvals_bot.core.loop import WorkflowLoop
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.core.values import decode, encode
-from approvals_bot.errors import NondeterminismError
+from approvals_bot.errors import InvalidPayloadError, NondeterminismError
 
 if TYPE_CHECKING:
     from approvals_bot.core.authoring import Step
@@ -66,7 +66,6 @@ class RunState:
         self.started_at = log[0].at
         self.now = log[0].at
         self.view: Any = None
-        self.watches_registration = False
         self.drift: NondeterminismError | None = None
         self.random = Random(run_id)  # noqa: S311  # deterministic on purpose; tokens never come from here
         self._uuids = Random(f"{run_id}/uuid4")  # noqa: S311
@@ -104,7 +103,11 @@ class RunState:
                 self.steps.pop(number, None)
                 self._withdraw(number)
             raise
-        return step.signature.decode_result(result)
+        try:
+            return step.signature.decode_result(result)
+        except InvalidPayloadError as error:
+            self._drifted(number, f"a result of {step.name!r}", f"another type ({error})")
+            raise
 
     def create_hook(
         self, token: str | None, metadata: Any, schema: Any, answer: dict[str, Any] | None = None
@@ -146,7 +149,7 @@ class RunState:
     async def sleep_until(self, when: datetime) -> None:
         """As `asyncio.sleep`, to an instant."""
         future = self.loop.create_future()
-        timer = self.loop.call_at(when.timestamp(), _is_sleep, future, None)
+        timer = self.loop.call_at_instant(when.timestamp(), _is_sleep, future, None)
         try:
             await future
         finally:
@@ -215,8 +218,7 @@ class RunState:
         self.loop.now = event.at.timestamp()
         number = event.data.get("id")
         if event.type in CREATIONS and number not in self._asked:
-            got = f"nothing (it has asked for {self._count} so far)"
-            self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)
+            self._drifted_from(event, f"nothing (it has asked for {self._count} so far)")
             return
         match event.type:
             case "step_started":
@@ -239,8 +241,17 @@ class RunState:
                 timer = self.timers.pop(event.data["id"], None)
                 if timer is not None:
                     timer.fire()
+            case "hook_disposed" if not self.hooks[event.data["id"]].is_disposed:
+                self._drifted_from(event, f"hook #{number} to stay open")
+            case "wait_cancelled" if event.data["id"] in self.timers:
+                self._drifted_from(event, f"wait #{number} to go on")
+            case "hook_responded" if event.data["to"] not in self._answered:
+                self._drifted_from(event, f"no answer to event {event.data['to']}")
             case _:
                 pass  # decisions that the code has made by itself by now
+
+    def _drifted_from(self, event: Event, got: str) -> None:
+        self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)
 
     def _finish_step(self, event: Event) -> None:
         state = self.steps.pop(event.data["id"], None)

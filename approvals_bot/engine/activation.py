@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -26,12 +28,16 @@ from approvals_bot.engine.limits import MAX_EVENTS
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.errors import (
     LimitExceededError,
+    SerializationError,
     StoreUnavailableError,
     WorkflowStuckError,
 )
 from approvals_bot.store import Append, Appended, Claim, Fenced, RunRow, Stale, Store
 
 logger = logging.getLogger("approvals_bot.engine")
+
+PATIENCE = 1.0
+"""Seconds that who moves the clock waits for a step to end. One that takes longer goes on while time moves."""
 
 RETRY_STORE = 0.2  # seconds before a store that could not be reached is asked again; doubled up to 5
 
@@ -53,29 +59,52 @@ class Workshop(Protocol):
     def appended(self, run_id: str, events: list[Event]) -> None:
         """Tell whoever waits in this process what was written."""
 
+    def rests(self, activation: Activation) -> None:
+        """It has done all it could, and waits."""
+
     def keep(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A step that runs now, and since when, in seconds of the monotonic clock."""
+
+    task: asyncio.Task[None]
+    since: float
 
 
 class Activation:
     """One process working on one run, by the right of one claim."""
 
     def __init__(self, workshop: Workshop, claim: Claim) -> None:
+        self.claim = claim
+        self.due: datetime | None = None  # while it waits: when it goes on by itself
         self._shop = workshop
-        self._claim = claim
-        self._to_start: list[OpenStep] = []
-        self._is_released = False
-        self._log: Log = []
         self._row: RunRow | None = None
+        self._log: Log = []
+        self._may_have_grown = True  # somebody else may have written to the log
+        self._outcome: Outcome | None = None  # of the last replay
+        self._to_start: list[OpenStep] = []
+        self._running: dict[int, _Running] = {}
         self._finished: list[NewEvent] = []  # outcomes of steps that are not in the log yet
-        self._running: dict[int, asyncio.Task[None]] = {}
         self._signal = asyncio.Event()
+        self._is_waiting = False
+        self._is_released = False
         self._is_over = False
-        self.is_closing = False
+        self._is_closing = False
 
     def signal(self) -> None:
-        """Something happened to this run: look again."""
+        """Something was written to this run: look again."""
+        self._may_have_grown = True
         self._signal.set()
+
+    def is_busy(self, now: datetime) -> bool:
+        """Whether it does something now. Waiting for a step that takes long doesn't count: it may take for ever."""
+        if self._is_waiting and self.due is not None and self.due <= now:
+            self._signal.set()
+        latest = max((running.since for running in self._running.values()), default=float("-inf"))
+        return not self._is_waiting or self._signal.is_set() or time.monotonic() - latest < PATIENCE
 
     async def work(self) -> None:
         """Until the run has ended, waits for something outside, or was claimed by somebody else."""
@@ -87,52 +116,67 @@ class Activation:
                         return
                     delay = RETRY_STORE
                 except StoreUnavailableError as error:
-                    logger.warning("run %s: the store is unavailable, trying again: %s", self._claim.run_id, error)
+                    logger.warning("run %s: the store is unavailable, trying again: %s", self.claim.run_id, error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, 5.0)
-                    self._row = None  # whether that write went through is unknown: read what is there
+                    self._may_have_grown = True  # whether that write went through is unknown: read what is there
         finally:
             self._is_over = True
-            for task in self._running.values():
-                self._shop.keep(task)
+            for running in self._running.values():
+                self._shop.keep(running.task)
 
     async def _turn(self) -> bool:
         """One turn. True: there is nothing more to do here."""
         self._signal.clear()
-        if not await self._read():
+        if self._may_have_grown and not await self._read():
             return True
         now = self._shop.clock.now()
         facts = self._facts(now)
+        if await self._waited_on(facts, now):
+            return False
+        self._outcome = None
         try:
             outcome = await self._replay(facts, now)
+            result = await self._append(facts, outcome, now)
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a replay raises is this run's, and must not take others along
             return await self._give_up(facts, error, now)
-        result = await self._append(facts, outcome, now)
         match result:
             case Fenced():
                 self._cancel_steps()
                 return True
             case Stale():
                 return False
-            case Appended() if outcome.ended:
+            case Appended() if outcome.ended or self._is_released:
                 return True
-        if self._is_released:
-            return True
-        if not outcome.replay_again:
-            await self._wait(outcome)
+            case Appended(events):
+                lost_a_token = any(event.type == "hook_conflict" for event in events)
+                if not (outcome.replay_again or lost_a_token):
+                    self._outcome = outcome
+                    await self._wait(outcome)
         return False
+
+    async def _waited_on(self, facts: list[NewEvent], now: datetime) -> bool:
+        """Wait on, if there is nothing to replay."""
+        outcome = self._outcome
+        if outcome is None or facts or self._is_closing or self._due_steps(outcome, facts, now):
+            return False
+        await self._wait(outcome)
+        return True
 
     # ── what has happened ──
 
     async def _read(self) -> bool:
         """Bring our copy of the log up to date. False: the run has ended, or is gone."""
-        found = await self._shop.store.read(self._claim.run_id, len(self._log))
+        self._may_have_grown = False
+        found = await self._shop.store.read(self.claim.run_id, len(self._log))
         if found is None or found[0].ended_at is not None:
             return False
         self._row, news = found
-        self._log += news
+        if news:
+            self._log += news
+            self._outcome = None
         return True
 
     def _facts(self, now: datetime) -> list[NewEvent]:
@@ -162,11 +206,11 @@ class Activation:
     async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
         """A run that can't go on by its own fault fails; one whose code has drifted or is missing stalls, and keeps
         taking payloads until code that matches runs."""
-        if isinstance(error, WorkflowStuckError | LimitExceededError):
+        if isinstance(error, WorkflowStuckError | LimitExceededError | SerializationError):
             batch = self._batch([*facts, NewEvent("run_failed", {"error": encode_error(error)})], now)
         else:
             batch = self._batch(facts, now, release=True, stalled=f"{type(error).__name__}: {error}")
-            logger.warning("run %s stalled: %s", self._claim.run_id, error)
+            logger.warning("run %s stalled: %s", self.claim.run_id, error)
         return not isinstance(await self._write(batch), Stale)
 
     # ── what was decided ──
@@ -175,7 +219,7 @@ class Activation:
         decided = [command.event(now) for command in outcome.commands]
         if not any(event.type == "run_started" for event in self._log):
             decided.insert(0, NewEvent("run_started"))
-        self._to_start = [] if outcome.ended or self.is_closing else self._due_steps(outcome, facts, now)
+        self._to_start = [] if outcome.ended or self._is_closing else self._due_steps(outcome, facts, now)
         decided += [
             NewEvent("step_started", {"id": s.id, "attempt": s.failures + 1})
             for s in self._to_start
@@ -183,7 +227,7 @@ class Activation:
         ]
         # What is still running keeps the run here, and so does who waits to hear of a token.
         self._is_released = not (self._to_start or self._in_hand(facts) or outcome.replay_again)
-        wake_at = self._wake_at(outcome, decided, now)
+        wake_at = self._wake_at(outcome, facts, decided, now)
         batch = self._batch([*facts, *decided], now, release=self._is_released, wake_at=wake_at, view=outcome.view)
         return await self._write(batch)
 
@@ -196,40 +240,54 @@ class Activation:
         taken = {id(fact) for fact in facts}
         return {*self._running, *(fact.data["id"] for fact in self._finished if id(fact) not in taken)}
 
-    def _wake_at(self, outcome: Outcome, decided: list[NewEvent], now: datetime) -> datetime | None:
+    def _wake_at(
+        self, outcome: Outcome, facts: list[NewEvent], decided: list[NewEvent], now: datetime
+    ) -> datetime | None:
         """When there is work again: the earliest timer, or the retry of a step that isn't running."""
         new = {e.data["id"]: from_micros(e.data["resume_at"]) for e in decided if e.type == "wait_created"}
         times = [new.get(timer.id, timer.resume_at) for timer in outcome.timers]
-        cared_for = {*self._in_hand([]), *(step.id for step in self._to_start)}
+        cared_for = {*self._in_hand(facts), *(step.id for step in self._to_start)}
         times += [s.retry_at or now for s in outcome.steps if s.id not in cared_for]
         return min(times, default=None)
 
     def _batch(self, events: list[NewEvent], now: datetime, **options: Any) -> Append:
-        return Append(self._claim.run_id, self._claim.epoch, len(self._log), events, now, **options)
+        return Append(self.claim.run_id, self.claim.epoch, len(self._log), events, now, **options)
 
     async def _write(self, batch: Append) -> Appended | Stale | Fenced:
         result = await self._shop.store.append(batch)
-        if isinstance(result, Appended):
-            self._log += result.events
-            written = {id(event) for event in batch.events}  # others may have finished while this was being written
-            self._finished = [fact for fact in self._finished if id(fact) not in written]
-            self._shop.appended(self._claim.run_id, result.events)
+        match result:
+            case Appended(events):
+                self._log += events
+                written = {id(event) for event in batch.events}  # others may have finished while this was being written
+                self._finished = [fact for fact in self._finished if id(fact) not in written]
+                self._shop.appended(self.claim.run_id, events)
+            case Stale():
+                self._may_have_grown = True
+            case Fenced():
+                pass
         return result
 
     # ── steps ──
 
     async def _wait(self, outcome: Outcome) -> None:
         """Start what is due, then wait until a step ends, a payload comes or a timer is due."""
+        if self._is_closing:
+            return
         for state in self._to_start:
             task = asyncio.create_task(self._run_step(state), name=f"step {state.step.name}")
-            self._running[state.id] = task
-        due = self._wake_at(outcome, [], self._shop.clock.now())
-        seconds = None if due is None else max(0.0, (due - self._shop.clock.now()).total_seconds())
+            self._running[state.id] = _Running(task, time.monotonic())
+        self._to_start = []
+        self.due = self._wake_at(outcome, [], [], self._shop.clock.now())
+        seconds = None if self.due is None else max(0.0, (self.due - self._shop.clock.now()).total_seconds())
+        self._is_waiting = True
+        self._shop.rests(self)
         try:
             async with asyncio.timeout(seconds):
                 await self._signal.wait()
         except TimeoutError:
             pass
+        finally:
+            self._is_waiting = False
 
     async def _run_step(self, state: OpenStep) -> None:
         try:
@@ -238,7 +296,7 @@ class Activation:
             self._running.pop(state.id, None)
             self._signal.set()
         if self._is_over:
-            await self._shop.store.record(self._claim.run_id, [fact], self._shop.clock.now())
+            await self._shop.store.record(self.claim.run_id, [fact], self._shop.clock.now())
         else:
             self._finished.append(fact)
 
@@ -247,21 +305,21 @@ class Activation:
         started = next(
             (e.at for e in self._log if e.type == "step_started" and e.data["id"] == state.id), self._shop.clock.now()
         )
-        run_id = self._claim.run_id
+        run_id = self.claim.run_id
         return StepContext(
             StepMetadata(state.step.name, f"{run_id}.{state.id}", state.failures + 1, started),
             WorkflowMetadata(created.data["workflow"], run_id, created.at, created.data.get("attributes", {})),
         )
 
     def _cancel_steps(self) -> None:
-        for task in self._running.values():
-            task.cancel()
+        for running in self._running.values():
+            running.task.cancel()
 
     async def close(self, seconds: float) -> None:
         """Give running steps some time, then cancel them, and let the run go, so that others can take it over at
-        once.
-        """
-        self.is_closing = True
+        once. A step that is cancelled here has not failed: the same attempt is made again."""
+        self._is_closing = True
         if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=seconds)
+            await asyncio.wait([running.task for running in self._running.values()], timeout=seconds)
         self._cancel_steps()
+        self._signal.set()

@@ -50,7 +50,7 @@ async def attempt(
         if step.timeout is not None and not str(error):
             error = TimeoutError(f"{step.name}() took longer than its timeout of {step.timeout:g} s")
         return _again(state, number, error, None, now())
-    except Exception as error:  # noqa: BLE001  # the edge of a step: whatever it raises is its outcome
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of a step: whatever it raises is its outcome
         return _again(state, number, error, None, now())
     return NewEvent("step_completed", {"id": state.id, "result": encoded})
 

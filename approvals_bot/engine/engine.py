@@ -8,8 +8,8 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -22,7 +22,7 @@ from approvals_bot.core.events import Event, NewEvent
 from approvals_bot.core.registry import registry
 from approvals_bot.core.requests import WebhookRequest, decode_body
 from approvals_bot.core.values import decode, encode, to_json
-from approvals_bot.engine.activation import Activation
+from approvals_bot.engine.activation import PATIENCE, Activation
 from approvals_bot.engine.clock import Clock, MovableClock, SystemClock
 from approvals_bot.engine.limits import (
     CLOSING,
@@ -92,7 +92,10 @@ class Engine:
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._news = News()
         self._nudge = asyncio.Event()
+        self._progress = asyncio.Event()
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
+        self._leased_until: datetime | None = None
+        self._known_code = self.registry.additions
         self._kept: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -197,8 +200,6 @@ class Engine:
             raise HookNotFoundError(token)
         schema = await self._schema(hook) if hook.has_schema else None
         encoded = encode(payload, Any if schema is None else schema, "payload")
-        if schema is not None:
-            encoded = encode(encoded)
         await self._receive(hook, encoded, resume_id)
         return HookInfo.of(hook)
 
@@ -278,15 +279,13 @@ class Engine:
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
         """The record once the run has ended or the time is up. RunNotFoundError if there is no such run."""
-        until = None if seconds is None else asyncio.get_running_loop().time() + seconds
-        while True:
-            record = await self.record(run_id)
-            if record is None:
-                raise RunNotFoundError(run_id)
-            left = POLL if until is None else min(POLL, until - asyncio.get_running_loop().time())
-            if record.has_ended or left <= 0:
-                return record
-            await self._news.wait(run_id, left)
+        with self._news.of(run_id, seconds, self._patience) as news:
+            while True:
+                record = await self.record(run_id)
+                if record is None:
+                    raise RunNotFoundError(run_id)
+                if record.has_ended or not await news.next():
+                    return record
 
     def decode_result(self, row: RunRow, result: Any) -> Any:
         """A result as its workflow's type; as plain data if that workflow isn't registered here."""
@@ -351,17 +350,15 @@ class Engine:
 
     async def _answer(self, run_id: str, received: Event, seconds: float) -> Response:
         """Wait for the workflow's answer to this request; never longer than that."""
-        until = asyncio.get_running_loop().time() + seconds
-        while True:
-            found = await self.store.read(run_id, after=received.seq)
-            row, news = found if found is not None else (None, [])
-            for event in news:
-                if event.type == "hook_responded" and event.data["to"] == received.seq:
-                    return _response(event.data["answer"])
-            left = until - asyncio.get_running_loop().time()
-            if left <= 0 or row is None or row.status in ENDED:
-                return Response("The request was received, but not answered in time.\n", 504, media_type="text/plain")
-            await self._news.wait(run_id, min(POLL, left))
+        with self._news.of(run_id, seconds, self._patience) as news:
+            while True:
+                found = await self.store.read(run_id, after=received.seq)
+                row, later = found if found is not None else (None, [])
+                for event in later:
+                    if event.type == "hook_responded" and event.data["to"] == received.seq:
+                        return _response(event.data["answer"])
+                if row is None or row.status in ENDED or not await news.next():
+                    return Response("The request was received, but not answered.\n", 504, media_type="text/plain")
 
     async def _schema(self, hook: HookRow) -> Any:
         """The hook's schema, as the workflow's code has it now. None if that code is not here, or has drifted: then the
@@ -382,9 +379,17 @@ class Engine:
     def appended(self, run_id: str, events: list[Event]) -> None:
         self._news.tell(run_id, events)
 
+    def rests(self, activation: Activation) -> None:
+        self._progress.set()
+
     def keep(self, task: asyncio.Task[None]) -> None:
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
+
+    @property
+    def _patience(self) -> float | None:
+        """How long to wait for news. An engine that doesn't work isn't told what other processes write."""
+        return None if self._tasks else POLL
 
     def _tell(self, run_id: str, events: list[Event]) -> None:
         """Something was written from outside: wake whoever works on the run, or have it claimed."""
@@ -401,15 +406,15 @@ class Engine:
             seconds = POLL if due is None else min(POLL, max(0.0, (due - self.now()).total_seconds()))
             nudged = await self._nudged(seconds)
             try:
-                elsewhere = not nudged and await self.store.changed()
-                if elsewhere:
-                    for activation, _ in list(self._active.values()):
-                        activation.signal()
+                if elsewhere := not nudged and await self.store.changed():
+                    self._look_again()
+                if self._known_code != self.registry.additions:
+                    await self._retry_stalled()
                 if nudged or elsewhere or (due is not None and due <= self.now()):
                     due = await self._claim_due()
             except StoreUnavailableError as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
-                await asyncio.sleep(1.0)
+                await self._nudged(1.0)
                 due = self.now()
 
     async def _nudged(self, seconds: float) -> bool:
@@ -421,93 +426,130 @@ class Engine:
         self._nudge.clear()
         return True
 
+    def _look_again(self) -> None:
+        """Another process has written something, to whichever run."""
+        self._news.tell_all()
+        for activation, _ in list(self._active.values()):
+            activation.signal()
+
     async def _claim_due(self) -> datetime | None:
         """Claim all that is due, as far as there is room, and say when to look again."""
+        await self._keep_leases()
         while not self._is_closing and len(self._active) < MAX_ACTIVE:
-            now = self.now()
-            room = MAX_ACTIVE - len(self._active)
-            claims = await self.store.claim(self._owner, now, now + LEASE, limit=room)
-            for claim in claims:
-                self._activate(claim)
+            claims = await self._claim(limit=MAX_ACTIVE - len(self._active))
             if not claims:
                 break
-        return await self.store.next_wake(self.now())
+        return await self.next_wake()
 
-    def _activate(self, claim: Claim) -> None:
-        activation = Activation(self, claim)
-        task = asyncio.create_task(self._work(activation, claim), name=f"run {claim.run_id}")
-        self._active[claim.run_id] = (activation, task)
+    async def _claim(self, limit: int = 1, run_id: str | None = None) -> list[Claim]:
+        now = self.now()
+        claims = await self.store.claim(self._owner, now, now + LEASE, limit, run_id)
+        for claim in claims:
+            self._leased_until = min(self._leased_until or now + LEASE, now + LEASE)
+            activation = Activation(self, claim)
+            task = asyncio.create_task(self._work(activation), name=f"run {claim.run_id}")
+            self._active[claim.run_id] = (activation, task)
+        return claims
 
-    async def _work(self, activation: Activation, claim: Claim) -> None:
+    async def _work(self, activation: Activation) -> None:
+        run_id = activation.claim.run_id
         try:
             await activation.work()
         except Exception:
-            logger.exception("run %s: working on it failed; it will be tried again when its lease ends", claim.run_id)
+            logger.exception("run %s: working on it failed; it will be tried again when its lease ends", run_id)
         finally:
-            if self._active.get(claim.run_id, (None, None))[0] is activation:
-                del self._active[claim.run_id]
+            if self._active.get(run_id, (None, None))[0] is activation:
+                del self._active[run_id]
             self._nudge.set()
+            self._progress.set()
 
     async def _renew(self) -> None:
+        """The heartbeat."""
         while True:
             await asyncio.sleep(LEASE.total_seconds() / 3)
-            if self._active:
-                try:
-                    await self.store.renew(self._owner, self.now() + LEASE)
-                except StoreUnavailableError as error:
-                    logger.warning("leases could not be renewed: %s", error)
+            try:
+                await self._keep_leases()
+            except StoreUnavailableError as error:
+                logger.warning("leases could not be renewed: %s", error)
+
+    async def _keep_leases(self) -> None:
+        """Renew what this process holds once a third of the lease is over; also when the clock has made a leap, before
+        anything is claimed, or the process would take its own runs away from itself."""
+        now = self.now()
+        if self._leased_until is None or now + LEASE * 2 / 3 < self._leased_until:
+            return
+        claims = [activation.claim for activation, _ in self._active.values()]
+        if claims:
+            await self.store.renew(claims, now + LEASE)
+        self._leased_until = now + LEASE if claims else None
 
     async def _retry_stalled(self) -> None:
         """The code of this process may be what stalled runs were waiting for."""
+        self._known_code = self.registry.additions
         cursor: str | None = None
-        while True:
+        while not self._is_closing:
             rows, cursor = await self.store.runs(Filter(status="stalled", cursor=cursor, limit=200))
             for row in rows:
-                claims = await self.store.claim(self._owner, self.now(), self.now() + LEASE, run_id=row.id)
-                for claim in claims:
-                    self._activate(claim)
+                await self._room()
+                await self._claim(run_id=row.id)
             if cursor is None:
                 return
 
-    async def _until_it_works(self, call: Any) -> None:
-        while True:
+    async def _room(self) -> None:
+        while len(self._active) >= MAX_ACTIVE and not self._is_closing:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _until_it_works(self, call: Callable[[], Awaitable[None]]) -> None:
+        while not self._is_closing:
             try:
-                return await call()  # type: ignore[no-any-return]
+                await call()
+                return
             except StoreUnavailableError as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
-                await asyncio.sleep(1.0)
+                await self._nudged(1.0)
 
     # ── for clocks that are moved ──
 
     async def next_wake(self) -> datetime | None:
-        return await self.store.next_wake(self.now())
+        """When this engine has something to do by itself."""
+        claimable = await self.store.next_wake(self._owner, self.now())
+        held = (activation.due for activation, _ in self._active.values())
+        return min((due for due in (claimable, *held) if due is not None), default=None)
 
     async def settle(self) -> None:
-        """Return when all that is due has been done."""
-        while True:
-            due = await self._claim_due() if self._tasks else None
-            working = [task for _, task in self._active.values()]
-            if working:
-                await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-            elif due is None or due > self.now():
+        """Return when all that is due has been done; a step that takes long is not waited for."""
+        while self._tasks:
+            self._progress.clear()
+            due = await self._claim_due()
+            busy = [activation for activation, _ in self._active.values() if activation.is_busy(self.now())]
+            if not busy and (due is None or due > self.now() or len(self._active) >= MAX_ACTIVE):
                 return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE if busy else 0):
+                    await self._progress.wait()
 
     # ── closing ──
 
     async def _close(self) -> None:
         """Take no new work, let running steps finish for a while, release every run, close the store."""
         self._is_closing = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._nudge.set()
+        self._progress.set()
+        if self._tasks:
+            schedule, renew = self._tasks
+            await asyncio.wait([schedule], timeout=CLOSING)  # it may be claiming: nothing claimed may be forgotten
+            schedule.cancel()
+            renew.cancel()
+            await asyncio.gather(schedule, renew, return_exceptions=True)
         active = list(self._active.values())
         await asyncio.gather(*(activation.close(CLOSING) for activation, _ in active))
         if active:
             await asyncio.wait([task for _, task in active], timeout=CLOSING)
-        leftover = [*self._kept, *(task for _, task in self._active.values())]
-        for task in leftover:
-            task.cancel()
-        await asyncio.gather(*leftover, return_exceptions=True)
+        while leftover := [*self._kept, *(task for _, task in self._active.values())]:
+            for task in leftover:
+                task.cancel()
+            await asyncio.gather(*leftover, return_exceptions=True)
         self.replayer.close()
         await self.store.close()
 

@@ -4,32 +4,64 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from approvals_bot.core.events import Event
 
 
 class News:
-    """Wakes those who wait for a run's next events. Others (another process's writes) are found by polling."""
+    """Wakes those who wait for a run's next events."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._listening: defaultdict[str, set[Listener]] = defaultdict(set)
 
     def tell(self, run_id: str, events: list[Event]) -> None:
         if events:
-            for future in self._waiting.get(run_id, ()):
-                if not future.done():
-                    future.set_result(None)
+            for listener in self._listening.get(run_id, ()):
+                listener.wake()
 
-    async def wait(self, run_id: str, seconds: float) -> None:
-        """Return when something is written to this run, or when the time is up."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[run_id].add(future)
+    def tell_all(self) -> None:
+        """Somebody else has written, to whichever run."""
+        for listeners in self._listening.values():
+            for listener in listeners:
+                listener.wake()
+
+    @contextmanager
+    def of(self, run_id: str, seconds: float | None, patience: float | None) -> Iterator[Listener]:
+        """Listen first, then look: so nothing falls in between. `patience`: look again after so long without news."""
+        listener = Listener(seconds, patience)
+        self._listening[run_id].add(listener)
         try:
-            async with asyncio.timeout(seconds):
-                await future
-        except TimeoutError:
-            pass
+            yield listener
         finally:
-            self._waiting[run_id].discard(future)
-            if not self._waiting[run_id]:
-                del self._waiting[run_id]
+            self._listening[run_id].discard(listener)
+            if not self._listening[run_id]:
+                del self._listening[run_id]
+
+
+class Listener:
+    """One who waits for news, until her time is up."""
+
+    def __init__(self, seconds: float | None, patience: float | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._until = None if seconds is None else self._loop.time() + seconds
+        self._patience = patience
+        self._event = asyncio.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def next(self) -> bool:
+        """Wait until it is worth looking again. False: the time is up."""
+        left = None if self._until is None else self._until - self._loop.time()
+        if left is not None and left <= 0:
+            return False
+        limits = [limit for limit in (left, self._patience) if limit is not None]
+        try:
+            async with asyncio.timeout(min(limits, default=None)):
+                await self._event.wait()
+        except TimeoutError:
+            pass  # look once more
+        self._event.clear()
+        return True

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.events import Log
+from approvals_bot.core.loop import ReplayInterrupted
 from approvals_bot.core.replay import Outcome, replay
 from approvals_bot.engine.limits import ACTIVATION_TIME
 from approvals_bot.errors import WorkflowSpinsError
 
-
-class _Stop(BaseException):
-    """Thrown into a thread whose replay takes too long."""
+THREADS = 2
 
 
 class Replayer:
@@ -25,29 +26,75 @@ class Replayer:
 
     def __init__(self, link: Callable[[str], str]) -> None:
         self._link = link
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="replay")
+        self._threads = _threads()
 
     async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
         """WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME; else as `replay`."""
-        thread: list[int] = []
-
-        def work() -> Outcome:
-            thread.append(threading.get_ident())
-            try:
-                return replay(workflow, log, entropy=entropy, link=self._link)
-            except _Stop:
-                raise WorkflowSpinsError(
-                    f"The workflow {workflow.name!r} computed for more than {ACTIVATION_TIME:g} s without waiting. "
-                    "Move the computation into a @step."
-                ) from None
-
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        while True:
-            done, _ = await asyncio.wait([future], timeout=ACTIVATION_TIME)
-            if done:
-                return future.result()
-            if thread:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread[0]), ctypes.py_object(_Stop))
+        watched = _Watched()
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, watched.run, lambda: replay(workflow, log, entropy=entropy, link=self._link)
+        )
+        if not (await asyncio.wait([future], timeout=ACTIVATION_TIME))[0]:
+            while not future.done() and watched.seconds < ACTIVATION_TIME:  # it had to wait for a thread
+                await asyncio.wait([future], timeout=ACTIVATION_TIME - watched.seconds)
+            watched.interrupt()
+            if not (await asyncio.wait([future], timeout=ACTIVATION_TIME / 4))[0]:
+                # It is in C code, or swallows the exception: leave it that thread, and let the others have new ones.
+                self._threads.shutdown(wait=False)
+                self._threads = _threads()
+                raise _spins(workflow)
+        try:
+            return future.result()
+        except ReplayInterrupted:
+            raise _spins(workflow) from None
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Watched:
+    """One call on a thread of a pool, which can be interrupted from outside: as long as it runs, and not a moment
+    longer, since the thread belongs to others afterwards."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._began = math.inf
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return max(0.0, time.monotonic() - self._began)
+
+    def run(self, call: Callable[[], Outcome]) -> Outcome:
+        self._thread = threading.get_ident()
+        self._began = time.monotonic()
+        try:
+            return call()
+        finally:
+            with self._lock:
+                thread, self._thread = self._thread, None
+                _raise_in(thread, None)  # one that was asked for and not yet delivered
+
+    def interrupt(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                _raise_in(self._thread, ReplayInterrupted)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """CPython's own way to raise in another thread. It is delivered between two bytecodes; None takes it back."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error)
+    )
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="replay")
+
+
+def _spins(workflow: Workflow[Any, Any]) -> WorkflowSpinsError:
+    return WorkflowSpinsError(
+        f"The workflow {workflow.name!r} computed for more than {ACTIVATION_TIME:g} s without waiting. "
+        "Move the computation into a @step."
+    )

@@ -186,8 +186,9 @@ class Store(Protocol):
     ) -> list[Claim]:
         """Take over up to `limit` due runs (or this one, due or not) that nobody holds."""
 
-    async def renew(self, owner: str, lease_until: datetime) -> None:
-        """Extend every lease that this owner still holds."""
+    async def renew(self, claims: list[Claim], lease_until: datetime) -> None:
+        """Extend the leases of these claims, as far as nobody has taken over. A claim whose answer was lost is not
+        among them, so it runs out by itself."""
 
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
         """The live hook of this token, or the hook of this id, live or not."""
@@ -195,8 +196,9 @@ class Store(Protocol):
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
         """Newest first, and the cursor of the next page if there is one. Stable while runs are added."""
 
-    async def next_wake(self, at: datetime) -> datetime | None:
-        """When the next run is due that nobody holds (or whose lease is over). None: nothing is planned."""
+    async def next_wake(self, owner: str, at: datetime) -> datetime | None:
+        """When there is something to claim: the next run that nobody holds is due, or a lease of somebody else ends.
+        None: nothing is planned."""
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
         """Add a line and return it; without an entry, return them all."""

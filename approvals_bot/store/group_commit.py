@@ -38,6 +38,13 @@ class Writer:
             self._flushing = asyncio.create_task(self._flush(), name="store: commit")
         return await future
 
+    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Read something on this connection, between two commits."""
+        try:
+            return await in_thread(self._connection, work)
+        except (sqlite3.Error, ValueError) as error:
+            raise _unavailable(error) from error
+
     async def close(self) -> None:
         if self._flushing is not None:
             await self._flushing
@@ -60,7 +67,7 @@ class Writer:
     async def _commit(self, shared: list[Work]) -> list[Any]:
         try:
             return await in_thread(self._connection, lambda raw: _transact(raw, shared))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # ValueError: the connection is closed
             return [_unavailable(error) for _ in shared]
 
 
@@ -97,7 +104,7 @@ def _one(raw: sqlite3.Connection, work: Work) -> Any:
     return result
 
 
-def _unavailable(error: sqlite3.Error) -> StoreUnavailableError:
+def _unavailable(error: Exception) -> StoreUnavailableError:
     unavailable = StoreUnavailableError(f"The database can't be written to right now ({error}). Try again.")
     unavailable.__cause__ = error
     return unavailable

@@ -93,9 +93,9 @@ class SqliteStore:
         sql = _CLAIM_DUE if run_id is None else _CLAIM_ONE
         return await self._writer.run(lambda db: [Claim(*row) for row in db.execute(sql, given).fetchall()])
 
-    async def renew(self, owner: str, lease_until: datetime) -> None:
-        given = (to_micros(lease_until), owner)
-        await self._writer.run(lambda db: _run(db, "UPDATE runs SET lease_until = ? WHERE owner = ?", given))
+    async def renew(self, claims: list[Claim], lease_until: datetime) -> None:
+        given = [(to_micros(lease_until), claim.run_id, claim.epoch) for claim in claims]
+        await self._writer.run(lambda db: _run_many(db, _RENEW, given))
 
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
         where, given = ("token = ? AND is_live = 1", token) if hook_id is None else ("id = ?", hook_id)
@@ -106,8 +106,9 @@ class SqliteStore:
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
         return await self._read(lambda db: _runs(db, which))
 
-    async def next_wake(self, at: datetime) -> datetime | None:
-        row = await self._read(lambda db: db.execute(_NEXT_WAKE, {"at": to_micros(at)}).fetchone())
+    async def next_wake(self, owner: str, at: datetime) -> datetime | None:
+        given = {"owner": owner, "at": to_micros(at)}
+        row = await self._read(lambda db: db.execute(_NEXT_WAKE, given).fetchone())
         return None if row[0] is None else from_micros(row[0])
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
@@ -116,8 +117,9 @@ class SqliteStore:
         return await self._writer.run(lambda db: [_audit(db, entry, to_micros(at))])
 
     async def changed(self) -> bool:
-        """SQLite counts commits of other connections in `data_version`; our own writer is one of those."""
-        version = await self._read(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
+        """SQLite counts other connections' commits in `data_version`. Asked on the connection that writes, so ours
+        don't count."""
+        version = await self._writer.look(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
         was, self._version = self._version, version
         return bool(was != version)
 
@@ -155,17 +157,17 @@ def _create(db: sqlite3.Connection, run: NewRun, at: int) -> Created:
     inserted = db.execute(
         """INSERT INTO runs (id, workflow, code, version, status, created_at, idempotency_key, attributes, seq, wake_at)
            VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, 1, ?)
-           ON CONFLICT (idempotency_key) DO NOTHING RETURNING id""",
+           ON CONFLICT DO NOTHING RETURNING id""",
         given,
     ).fetchone()
-    if inserted is None:
-        run_id = db.execute("SELECT id FROM runs WHERE idempotency_key = ?", (run.idempotency_key,)).fetchone()[0]
-    else:
-        run_id = run.id
+    if inserted is not None:
         _insert(db, run.id, 1, at, NewEvent("run_created", run.data))
+    run_id = db.execute(
+        "SELECT id FROM runs WHERE id = ? OR idempotency_key = ?", (run.id, run.idempotency_key)
+    ).fetchone()[0]
     data = db.execute("SELECT data FROM events WHERE run_id = ? AND seq = 1", (run_id,)).fetchone()[0]
     row = _run_row(db.execute(f"{_SELECT_RUN} WHERE id = ?", (run_id,)).fetchone())
-    return Created(row, inserted is not None, json.loads(data))
+    return Created(row, run_id == run.id, json.loads(data))
 
 
 def _read_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRow, Log] | None:
@@ -215,14 +217,12 @@ def _append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
 def _record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) -> list[Event]:
     known: list[Event] = []
     new: list[NewEvent] = []
-    for fact in facts:
-        row = db.execute(
-            "SELECT seq, type, at, data FROM events WHERE run_id = ? AND key = ?", (run_id, fact.key)
-        ).fetchone()
-        if row is None:
+    for fact in {fact.key: fact for fact in facts}.values():
+        event = _event_of(db, run_id, fact.key)
+        if event is None:
             new.append(fact)
         else:
-            known.append(_event(*row))
+            known.append(event)
     if new and _is_open(db, run_id):
         known += _add(db, run_id, new, at)
         db.execute(
@@ -234,12 +234,19 @@ def _record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int)
 
 def _receive(db: sqlite3.Connection, hook_id: str, resume_id: str, payload: Any, at: int) -> Event | None:
     hook = db.execute("SELECT run_id, number, is_live FROM hooks WHERE id = ?", (hook_id,)).fetchone()
-    if hook is None or not hook[2]:
+    if hook is None:
         return None
-    run_id, number, _ = hook
+    run_id, number, is_live = hook
     fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload})
+    if not is_live:
+        return _event_of(db, run_id, fact.key)  # a repeat may come after the end
     recorded = _record(db, run_id, [fact], at)
     return recorded[0] if recorded else None
+
+
+def _event_of(db: sqlite3.Connection, run_id: str, key: str) -> Event | None:
+    row = db.execute("SELECT seq, type, at, data FROM events WHERE run_id = ? AND key = ?", (run_id, key)).fetchone()
+    return None if row is None else _event(*row)
 
 
 def _is_open(db: sqlite3.Connection, run_id: str) -> bool:
@@ -307,7 +314,8 @@ def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) ->
     if inserted is not None:
         return event
     owner = db.execute("SELECT run_id FROM hooks WHERE token = ? AND is_live = 1", (data["token"],)).fetchone()[0]
-    return NewEvent("hook_conflict", {"id": data["id"], "token": data["token"], "owner": owner})
+    taken = {"id": data["id"], "hook_id": data["hook_id"], "token": data["token"], "owner": owner}
+    return NewEvent("hook_conflict", taken)
 
 
 # ── whose turn it is ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,11 +329,12 @@ _CLAIM_ONE = f"""
     UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
     WHERE id = :id AND ended_at IS NULL AND {_FREE}
     RETURNING id, epoch"""  # noqa: S608
+_RENEW = "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS NOT NULL"
 _NEXT_WAKE = f"""
     SELECT min(at) FROM (
       SELECT * FROM (SELECT wake_at AS at FROM runs WHERE wake_at IS NOT NULL AND {_FREE} ORDER BY wake_at LIMIT 1)
       UNION ALL
-      SELECT min(lease_until) FROM runs WHERE owner IS NOT NULL AND lease_until > :at
+      SELECT min(lease_until) FROM runs WHERE owner IS NOT NULL AND owner <> :owner AND lease_until > :at
     )"""  # noqa: S608
 
 
@@ -411,6 +420,10 @@ def _hook_row(row: Any) -> HookRow:
 
 def _run(db: sqlite3.Connection, sql: str, given: tuple[Any, ...] = ()) -> None:
     db.execute(sql, given)
+
+
+def _run_many(db: sqlite3.Connection, sql: str, given: list[tuple[Any, ...]]) -> None:
+    db.executemany(sql, given)
 
 
 def _at(micros: int | None) -> datetime | None:
