@@ -72,7 +72,7 @@ class Conversation:
 
     @property
     def label(self) -> str:
-        return f"#{self.name}"
+        return f"@{self.name}" if self.with_user else f"#{self.name}"
 
     def as_json(self, bot: str) -> Json:
         if self.with_user:
