@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals import templates
 from approvals_bot.approvals.conditions import Condition, ConditionError
 from approvals_bot.approvals.fields import faults
 from approvals_bot.approvals.fillable import stage_faults
-from approvals_bot.approvals.templates import TemplateError
+from approvals_bot.approvals.template_names import TemplateError
+from approvals_bot.approvals.template_names import check as check_template
 from approvals_bot.config.fields import ORDERED, FieldSpec
 from approvals_bot.config.places import Path
 from approvals_bot.config.problems import Finding, nearest
@@ -123,7 +123,7 @@ def _json_templates(path: Path, value: JsonValue, definition: Definition) -> Ite
 
 def _template(path: Path, text: str, definition: Definition, of_decision: bool) -> Iterator[Finding]:
     try:
-        templates.check(text, definition, of_decision)
+        check_template(text, definition, of_decision)
     except TemplateError as error:
         yield Finding(path, str(error), error.suggestion)
 

@@ -11,8 +11,6 @@ not decide, so the unknown always ends with people.
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -23,18 +21,12 @@ from typing import Any
 
 from rule_engine import Context, DataType, EngineError, EvaluationError, Rule, RuleSyntaxError, ast, builtins
 
+from approvals_bot.approvals.condition_words import FUNCTIONS, names_in, read_words, refuse_mixing
+from approvals_bot.approvals.condition_words import ConditionError as ConditionError
 from approvals_bot.approvals.fields import shown
 from approvals_bot.config.fields import FieldSpec
+from approvals_bot.config.problems import nearest
 
-LONGEST = 1_000  # characters
-MOST_WORDS = 200  # names, literals and operators; bounds the depth of the tree
-FUNCTIONS = {"minutes": 60, "hours": 3_600, "days": 86_400}  # seconds
-ATTRIBUTES = frozenset(
-    {"length", "is_empty", "as_lower", "as_upper", "starts_with", "ends_with"}
-    | {"year", "month", "day", "weekday", "hour", "days", "total_seconds"}
-)
-
-_LONGEST_NUMBER = 20  # digits
 _LONGEST_SHOWN = 60  # characters of a value in a reason
 _TYPES = {
     "integer": DataType.FLOAT,
@@ -45,38 +37,6 @@ _TYPES = {
     "datetime": DataType.DATETIME,
     "duration": DataType.TIMEDELTA,
 }
-_WORD = re.compile(
-    r"""\s*(?:
-        (?P<text>[dt]?(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
-      | (?P<number>[0-9]+(?:\.[0-9]+)?(?![\w.]))
-      | (?P<function>\$[A-Za-z_]\w*)
-      | (?P<attribute>\.[A-Za-z_]\w*)
-      | (?P<name>[A-Za-z_]\w*)
-      | (?P<operator>==|!=|<=|>=|=~~?|!~~?|\*\*|//|<<|>>|\?\?|&\.|.)
-    )""",
-    re.VERBOSE | re.DOTALL | re.ASCII,
-)
-_OPERATORS = frozenset("== != < <= > >= + - * / ( ) [ ] ,".split())  # noqa: SIM905 - reads better than 15 quoted signs
-_KEYWORDS = frozenset({"and", "or", "not", "in", "true", "false", "null"})
-_WHY_NOT = {
-    **dict.fromkeys(("=~", "=~~", "!~", "!~~"), "regular expressions are not allowed in conditions; use == or in"),
-    "**": "powers are not allowed in conditions",
-    "=": "compare with == (one = means nothing here)",
-    "!": "write `not`",
-    "&": "write `and`",
-    "|": "write `or`",
-    "{": "templates don't work in conditions; name the field itself",
-    "for": "comprehensions are not allowed in conditions",
-    "if": "a condition has no `if`; write it with `and` and `or`",
-}
-
-
-class ConditionError(ValueError):
-    """A condition that can't be used. The message says why; `suggestion` what was probably meant."""
-
-    def __init__(self, message: str, suggestion: str = "") -> None:
-        self.suggestion = suggestion
-        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +52,11 @@ class Condition:
 
     def __init__(self, text: str, fields: Mapping[str, FieldSpec]) -> None:
         """Raises ConditionError for everything that can be known before there are values."""
-        words = list(_words(text))
+        words = list(read_words(text))
         self.text = text
-        self.names = _names(words, fields)
+        self.names = names_in(words, fields)
         self._fields = {name: fields[name] for name in self.names}
-        _refuse_mixing(words)
+        refuse_mixing(words)
         self._rule = _compile(text, fields)
         _Checker(fields).check(self._rule.statement.expression)
         self._compared_with_null = frozenset(_null_compared(self._rule.statement.expression))
@@ -129,66 +89,6 @@ def condition(text: str, fields: Mapping[str, FieldSpec]) -> Condition:
 @lru_cache(maxsize=512)
 def _cached(text: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
     return Condition(text, dict(fields))
-
-
-Word = tuple[str, str]
-"""Its kind (text, number, function, attribute, name, operator) and how it is written."""
-
-
-def _words(text: str) -> Iterator[Word]:
-    if len(text) > LONGEST:
-        raise ConditionError(f"a condition has at most {LONGEST:,} characters")
-    at, count, text = 0, 0, text.rstrip()
-    while at < len(text):
-        match = _WORD.match(text, at)
-        assert match is not None, "the last alternative takes any character"
-        kind, word = str(match.lastgroup), match[str(match.lastgroup)]
-        at, count = match.end(), count + 1
-        if count > MOST_WORDS:
-            raise ConditionError(f"a condition has at most {MOST_WORDS} words")
-        match kind:
-            case "operator" if word not in _OPERATORS:
-                raise ConditionError(_WHY_NOT.get(word, f'"{word}" is not allowed in conditions'))
-            case "name" if word in _WHY_NOT:
-                raise ConditionError(_WHY_NOT[word])
-            case "number" if len(word) > _LONGEST_NUMBER:
-                raise ConditionError("this number is too long")
-            case "function" if word[1:] not in FUNCTIONS:
-                raise ConditionError(f"no function is called {word}", _near(word, [f"${name}" for name in FUNCTIONS]))
-            case "attribute" if word[1:] not in ATTRIBUTES:
-                raise ConditionError(f"no attribute is called {word}", _near(word, [f".{name}" for name in ATTRIBUTES]))
-        yield kind, word
-    if count == 0:
-        raise ConditionError("the condition is empty")
-
-
-def _names(words: Iterable[Word], fields: Mapping[str, FieldSpec]) -> tuple[str, ...]:
-    names: dict[str, None] = {}
-    for kind, word in words:
-        if kind != "name" or word in _KEYWORDS:
-            continue
-        if word not in fields:
-            lower = {"True": "true", "False": "false", "None": "null", "AND": "and", "OR": "or", "NOT": "not"}
-            raise ConditionError(f"no field is called {word}", lower.get(word) or _near(word, fields))
-        names[word] = None
-    return tuple(names)
-
-
-def _refuse_mixing(words: Iterable[Word]) -> None:
-    """`a and b or c` is read differently by different people, so brackets must say which is meant."""
-    seen: list[set[str]] = [set()]
-    for _, word in words:
-        match word:
-            case "(" | "[":
-                seen.append(set())
-            case ")" | "]" if len(seen) > 1:
-                seen.pop()
-            case ",":
-                seen[-1] = set()
-            case "and" | "or":
-                seen[-1].add(word)
-                if len(seen[-1]) > 1:
-                    raise ConditionError("and beside or needs brackets, to say which belongs together")
 
 
 def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
@@ -263,7 +163,7 @@ class _Checker:
         for literal in literals:
             if values is not None and isinstance(literal, ast.StringExpression) and literal.value not in values:
                 what = f'"{literal.value}" is no value of {node.name}'
-                raise ConditionError(what, _near(literal.value, values) or ", ".join(values[:8]))
+                raise ConditionError(what, nearest(literal.value, values) or ", ".join(values[:8]))
 
 
 def _null_compared(node: Any) -> Iterator[str]:
@@ -338,10 +238,6 @@ def _reason(error: Exception) -> str:
 
 def _short(value: str) -> str:
     return value if len(value) <= _LONGEST_SHOWN else value[: _LONGEST_SHOWN - 1] + "…"
-
-
-def _near(word: str, names: Iterable[str]) -> str:
-    return next(iter(difflib.get_close_matches(word, list(names), n=1)), "")
 
 
 def _listed(names: list[str]) -> str:

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
-from approvals_bot.approvals.values import UnfitError, read, read_text, shown_value, value_schema, write
+from approvals_bot.approvals.shown import shown_value
+from approvals_bot.approvals.values import UnfitError, read, read_text, value_schema, write
 from approvals_bot.config.fields import FieldSpec
 from approvals_bot.config.workflow import Definition
 from approvals_bot.errors import InvalidPayloadError
@@ -54,7 +55,7 @@ def dump(of: Definition | Fields, typed: Mapping[str, Any]) -> dict[str, JsonVal
 
 def shown(of: Definition | Fields, name: str, value: Any) -> str:
     """How people read this typed value: "1,250.00 EUR", "1 h 30 min", "5 Nov 2026". Plain text, to be escaped."""
-    return shown_value(_fields(of)[name], value)
+    return shown_value(value)
 
 
 def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:

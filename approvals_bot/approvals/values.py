@@ -1,4 +1,4 @@
-"""One value of one field: read strictly, written canonically, shown to people.
+"""One value of one field: read strictly, written canonically.
 
 | type | JSON | typed |
 |---|---|---|
@@ -26,7 +26,6 @@ from approvals_bot.config.durations import duration_text, parse_duration
 from approvals_bot.config.fields import FieldSpec, whole
 
 LARGEST_INTEGER = 2**53 - 1  # what every JSON reader holds exactly
-NOT_GIVEN = "not given"
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -37,7 +36,6 @@ _NO_DECIMALS = frozenset(  # ISO 4217
     {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
 )
 _THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class UnfitError(ValueError):
@@ -118,47 +116,6 @@ def write(spec: FieldSpec, value: Any) -> JsonValue:
             return duration_text(value)
         case _:
             raise TypeError(f"a field holds no {type(value).__name__}")
-
-
-def shown_value(spec: FieldSpec, value: Any) -> str:
-    """How people read a typed value."""
-    match value:
-        case None:
-            return NOT_GIVEN
-        case bool():
-            return "yes" if value else "no"
-        case Money():
-            return shown_money(value)
-        case Decimal():
-            return decimal_text(value)
-        case datetime():
-            return f"{shown_date(value.date())}, {value:%H:%M} UTC"
-        case date():
-            return shown_date(value)
-        case timedelta():
-            return shown_duration(value)
-        case _:
-            return str(value)
-
-
-def shown_money(money: Money) -> str:
-    """ "1,250.00 EUR": never rounded, at least the decimals that the currency has."""
-    return f"{Decimal(str(money)):,f} {money.currency}".strip()
-
-
-def shown_date(day: date) -> str:
-    """ "5 Nov 2026": the same in every place, never mistaken for month and day the other way round."""
-    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
-
-
-def shown_duration(span: timedelta) -> str:
-    """ "1 h 30 min"."""
-    seconds, parts = int(span.total_seconds()), []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts) or "0 s"
 
 
 def value_schema(spec: FieldSpec) -> dict[str, Any]:

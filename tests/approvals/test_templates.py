@@ -11,6 +11,7 @@ import pytest
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
+from approvals_bot.approvals.template_names import check
 from approvals_bot.approvals.templates import (
     LONGEST_LINE,
     AboutDecision,
@@ -19,7 +20,6 @@ from approvals_bot.approvals.templates import (
     TemplateError,
     Who,
     answers_of,
-    check,
     render,
     render_json,
     render_key,
