@@ -40,7 +40,7 @@ from approvals_bot.web.links import DECISION
 from approvals_bot.web.listing import Listed
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.routes import build
-from approvals_bot.web.slack import slack_in, slack_routes, socket_mode
+from approvals_bot.web.slack import SlackIn, slack_in, slack_routes, socket_mode
 
 logger = logging.getLogger("approvals_bot.app")
 
@@ -242,6 +242,7 @@ async def open_service(
         }
         await stack.enter_async_context(engine.running())
 
+        incoming: SlackIn | None = None
         slack_path: Sequence[BaseRoute] = ()
         if slack is not None and slack_people is not None and service.slack is not None:
             incoming = slack_in(
@@ -252,6 +253,7 @@ async def open_service(
                 base_url=base_url,
                 app_id=service.slack.app_id,
                 link=link,
+                counted=metrics.voted,
             )
             stack.push_async_callback(incoming.aclose)
             if service.slack.signing_secret is not None:
@@ -281,6 +283,8 @@ async def open_service(
             """New requests see the new files; open runs keep the ones that they were started with."""
             listing = list_workflows(fresh)
             engine.resources[People] = build_people(fresh.service, slack_people, targets)
+            if incoming is not None:
+                incoming.identities.people = engine.resources[People]
             switch.app = assemble(fresh, listing)
             running.configuration = fresh
 
