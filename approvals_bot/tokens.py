@@ -9,7 +9,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, Serializer, URLSafeSerializer
+from itsdangerous.encoding import base64_decode, base64_encode
 
 from approvals_bot.errors import InvalidTokenError
 
@@ -53,6 +54,14 @@ class Tokens:
 
     def _serializer(self, purpose: str) -> URLSafeSerializer:
         # itsdangerous signs with the last key of its list
-        return URLSafeSerializer(
-            list(reversed(self._keys)), salt=purpose, signer_kwargs={"digest_method": hashlib.sha256}
-        )
+        return _Uncompressed(list(reversed(self._keys)), salt=purpose, signer_kwargs={"digest_method": hashlib.sha256})
+
+
+class _Uncompressed(URLSafeSerializer):
+    """Without zlib: itsdangerous compresses what gets shorter by it, and inflates whatever it is given."""
+
+    def dump_payload(self, obj: Any) -> bytes:
+        return base64_encode(Serializer.dump_payload(self, obj))
+
+    def load_payload(self, payload: bytes, *args: Any, **kwargs: Any) -> Any:
+        return Serializer.load_payload(self, base64_decode(payload), *args, **kwargs)
