@@ -1,38 +1,47 @@
 """The page behind a mail's link: GET shows the request, POST decides.
 
 GET and HEAD read and do nothing else, whoever asks and however often: mail scanners open every link. A POST counts only
-from the form that the page showed, bound to this request and this person.
+from the form that the page showed, bound to this request, this person and what she was shown. Where the workflow says
+`link_auth = "code"`, it also needs the digits that were mailed to her.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import cast, get_args
 from urllib.parse import urlsplit
 
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.card import card_of
-from approvals_bot.channels import Ask, Card, ChoiceName, Person
+from approvals_bot.channels import Card, Channels, ChoiceName, Delivered, Dispatch, Mailbox, Person
 from approvals_bot.engine import Engine
 from approvals_bot.tokens import Tokens
 from approvals_bot.web import votes
-from approvals_bot.web.limits import LINK_BODY, whole
+from approvals_bot.web.codes import Codes
+from approvals_bot.web.forms import lacking, read_form, vote_of
 from approvals_bot.web.links import Link, Links, decides_the_same, is_same_site
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.render import Pages
 from approvals_bot.web.results import result
-
-MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approver
 
 STALE = "This page was open for a long time, so nothing was changed. Have another look, then press again."
 NOT_OURS = (
     "This did not come from the request's own page, so nothing was changed. Look at the request, then press again."
 )
 NO_CHOICE = "No choice came with this form, so nothing was changed. Press one of the buttons."
+WRONG_CODE = (
+    "These are not the digits that we sent you, so nothing was changed. Look into the newest mail and try again."
+)
+CODE_OVER = "This code is too old or was tried too often, so nothing was changed. Let us send you a new one."
+NO_MORE_CODES = "We have sent you several codes already. Nothing was changed; wait an hour, then ask for another one."
+CODE_NOT_SENT = "The code could not be sent just now. Nothing was changed; try again in a few minutes."
+CODE_MAIL = (
+    "Your code is {digits}. Enter it within ten minutes, on the page where you asked for it. "
+    "If you did not ask for a code, somebody else has your link: tell {requester}."
+)
 
 GONE = ("expired", "withdrawn")
 
@@ -45,17 +54,20 @@ class Decisions:
         *,
         engine: Engine,
         tokens: Tokens,
+        channels: Channels,
         pages: Pages,
         metrics: Metrics,
         base_url: str,
         now: Callable[[], datetime],
     ) -> None:
         self._engine = engine
+        self._channels = channels
         self._pages = pages
         self._metrics = metrics
         self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
         self._now = now
         self._links = Links(engine=engine, tokens=tokens, now=now)
+        self._codes = Codes(tokens=tokens, now=now)
 
     async def show(self, request: Request) -> Response:
         """GET: the request as it stands. 410 once it expired or was withdrawn, 404 for every bad link."""
@@ -64,47 +76,52 @@ class Decisions:
             return self._not_found()
         said = result(link.view, link.address, request.query_params.get("done", ""), votes.RECEIVED)
         status = 410 if link.view.state in GONE else 200
-        return self._page(link, status, said=said or "", chosen=said is not None)
+        code = request.query_params.get("code", "")
+        return self._page(link, status, said=said or "", chosen=said is not None, values={"code_token": code})
 
     async def decide(self, request: Request) -> Response:
         """POST: count the choice, then 303 to the page that says so, or the refusal with its sentence."""
-        form = await _form(request)
+        form = await read_form(request)
         link = await self._links.open(request.path_params["signed"])
         if link is None:
             return self._not_found()
         if refusal := self._refuse(request, link, form):
-            await self._engine.audit(
-                "form_refused", who=link.address, run_id=link.hook.run_id, data={"status": refusal.status_code}
-            )
-            return refusal
-        choice = cast(ChoiceName, form["choice"])
-        offered = {offer.choice: offer.asks for offer in card_of(link.view, link.address, self._now()).choices}
-        vote = _vote(link, choice, form, offered.get(choice, ()))
+            status, said = refusal
+            await self._audit("form_refused", link, {"status": status})
+            return self._page(link, status, said=said, refused=True, values=form)
+        if "send_code" in form and link.hook.is_live:
+            return await self._send_code(link, form)
+        choice = form.get("choice")
+        if choice not in get_args(ChoiceName):
+            return self._page(link, 422, said=NO_CHOICE, refused=True, values=form)
+        return await self._vote(link, cast(ChoiceName, choice), form)
+
+    def _refuse(self, request: Request, link: Link, form: Mapping[str, str]) -> tuple[int, str] | None:
+        """Why this form is not taken: it isn't ours, is too old, or its code isn't right."""
+        if not is_same_site(request.headers, self._origin):
+            return 403, NOT_OURS
+        if not link.hook.is_live:
+            return None  # there is no form any more; nothing can change, so saying how it ended needs no proof
+        form_token = form.get("form_token", "")
+        if not self._links.is_form_of(link, form_token):
+            return 403, NOT_OURS
+        if not self._links.is_fresh(form_token):
+            return 403, STALE
+        if link.view.link_auth == "code" and "send_code" not in form:
+            match self._codes.check(link, form.get("code_token", ""), form.get("code", "")):
+                case "wrong":
+                    return 403, WRONG_CODE
+                case "over":
+                    return 403, CODE_OVER
+        return None
+
+    async def _vote(self, link: Link, choice: ChoiceName, form: Mapping[str, str]) -> Response:
+        shown = self._links.digest_of(form.get("form_token", ""))
+        vote = vote_of(link, choice, form, self._card(link), shown)
         verdict = await votes.cast(self._engine, link.hook.hook_id, vote)
         self._metrics.voted(verdict.verdict, "email")
         if verdict.changed:
             return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
-        return await self._answer(link, choice, verdict, form)
-
-    def _refuse(self, request: Request, link: Link, form: Mapping[str, str]) -> Response | None:
-        """The refusal of a form that isn't ours, is too old, or has no choice; None for a good one."""
-        if not is_same_site(request.headers, self._origin):
-            return self._page(link, 403, said=NOT_OURS, refused=True)
-        form_token = form.get("form_token", "")
-        if link.hook.is_live:
-            if not self._links.is_form_of(link, form_token):
-                return self._page(link, 403, said=NOT_OURS, refused=True, values=form)
-            if not self._links.is_fresh(form_token):
-                return self._page(link, 403, said=STALE, refused=True, values=form)
-        # an ended request has no form any more; nothing can change, so saying how it ended needs no proof
-        if form.get("choice") not in get_args(ChoiceName):
-            return self._page(link, 422, said=NO_CHOICE, refused=True, values=form)
-        return None
-
-    async def _answer(
-        self, link: Link, choice: ChoiceName, verdict: votes.Verdict, form: Mapping[str, str]
-    ) -> Response:
-        """The page for a choice that changed nothing, with the request as it stands after it."""
         link = await self._links.open(link.signed) or link
         status = votes.STATUS[verdict.verdict]
         if link.view.state in GONE:
@@ -114,6 +131,26 @@ class Decisions:
         refused = status >= 400
         return self._page(link, status, said=verdict.text, refused=refused, chosen=not refused, values=form)
 
+    async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
+        """Mail new digits to whom the link was made for, and lead to the page that takes them."""
+        issued = self._codes.issue(link)
+        if issued is None:
+            await self._audit("code_refused", link, {})
+            return self._page(link, 429, said=NO_MORE_CODES, refused=True, values=form)
+        code_token, digits = issued
+        card = self._card(link)
+        text = CODE_MAIL.format(digits=digits, requester=card.requester.text)
+        person = self._person(link)
+        sent = (
+            await self._channels.email.send(Dispatch(code_token[-40:], Mailbox(person), card, text=text))
+            if self._channels.email
+            else None
+        )
+        await self._audit("code_sent", link, {"delivered": isinstance(sent, Delivered)})
+        if not isinstance(sent, Delivered):
+            return self._page(link, 503, said=CODE_NOT_SENT, refused=True, values=form)
+        return RedirectResponse(f"{link.path}?code={code_token}", 303)
+
     def _page(
         self,
         link: Link,
@@ -122,11 +159,12 @@ class Decisions:
         said: str = "",
         refused: bool = False,
         chosen: bool = False,
-        values: Mapping[str, str] | None = None,
+        values: Mapping[str, str],
     ) -> Response:
         """`chosen`: the reader has just decided, so the card comes without the form, with a link to change her mind."""
-        person = link.view.people.get(link.address) or Person(link.address, link.address)
-        card = card_of(link.view, link.address, self._now())
+        card, person = self._card(link), self._person(link)
+        code_token = values.get("code_token", "")
+        with_code = link.view.link_auth == "code"
         return self._pages.page(
             "decision.html",
             status,
@@ -135,52 +173,23 @@ class Decisions:
             zone=person.zone,
             action=link.path,
             form_token="" if chosen else self._links.form_token(link),
+            with_code=with_code,
+            code_token=code_token if with_code and self._codes.is_open(link, code_token) else "",
             said=said,
             refused=refused,
             again=chosen and bool(card.choices),
-            values=values or {},
-            wrong=_wrong(card, values or {}) if status == 422 else (),
+            values=values,
+            wrong=lacking(card, values) if status == 422 else (),
         )
+
+    def _card(self, link: Link) -> Card:
+        return card_of(link.view, link.address, self._now())
+
+    def _person(self, link: Link) -> Person:
+        return link.view.people.get(link.address) or Person(link.address, link.address)
+
+    async def _audit(self, what: str, link: Link, data: dict[str, object]) -> None:
+        await self._engine.audit(what, who=link.address, run_id=link.hook.run_id, data=data)
 
     def _not_found(self) -> Response:
         return self._pages.page("not_found.html", 404)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """The form's fields; of a repeated one the last, files dropped. Raises Problem 400, 408, 413 or 415."""
-    read = await whole(request, LINK_BODY)
-    async with read.form(max_files=0, max_fields=MOST_FIELDS) as form:
-        return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
-
-
-def _vote(link: Link, choice: ChoiceName, form: Mapping[str, str], asks: Sequence[Ask]) -> votes.Vote:
-    """The form as a vote. What an `edit` changes of the request are its fields; all else are answers to the stage."""
-    filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
-    given = {name: value for name, value in filled.items() if value}
-    editable = {ask.name for ask in link.view.editable} if choice == "edit" else set()
-    return votes.Vote(
-        by=link.address,
-        choice=choice,
-        via="email",
-        comment=form.get("comment", "").replace("\r\n", "\n").strip(),
-        answers={name: value for name, value in given.items() if name not in editable},
-        fields={name: value for name, value in given.items() if name in editable},
-        digest=form.get("digest") or None,
-    )
-
-
-def _value(ask: Ask, text: str) -> str:
-    """What a person typed, "" for a blank; an unticked box sends nothing. The request reads it by its field's type."""
-    text = text.replace("\r\n", "\n").strip()
-    return (text or "false") if ask.type == "boolean" else text
-
-
-def _wrong(card: Card, values: Mapping[str, str]) -> tuple[str, ...]:
-    """What the chosen act still lacks, as far as the card tells: where the page points at."""
-    wrong: list[str] = []
-    for choice in card.choices:
-        if choice.choice == values.get("choice"):
-            if choice.comment == "required" and not values.get("comment", "").strip():
-                wrong.append("comment")
-            wrong += [ask.name for ask in choice.asks if not values.get(f"{choice.choice}.{ask.name}")]
-    return tuple(wrong)

@@ -68,8 +68,13 @@ class Links:
         return Link(signed, hook, recipient, address, view)
 
     def form_token(self, link: Link) -> str:
-        """For the form on this link's page: proves that whoever posts it has seen the page."""
-        return self._tokens.sign(FORM, link.binding | {"t": self._now().timestamp()})
+        """For the form on this link's page: proves that whoever posts it has seen the page, and what it showed."""
+        return self._tokens.sign(FORM, link.binding | {"t": self._now().timestamp(), "d": link.view.digest})
+
+    def digest_of(self, form_token: str) -> str | None:
+        """The digest that was shown with this form; None for what is no form."""
+        payload = self._read(FORM, form_token)
+        return str(payload["d"]) if payload is not None else None
 
     def is_form_of(self, link: Link, form_token: str) -> bool:
         """Whether this form was shown behind this link, at any time."""

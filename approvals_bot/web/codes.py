@@ -1,0 +1,86 @@
+"""Six digits, mailed to the person a link was made for: with them, a forwarded link decides nothing.
+
+What a code is follows from its token and the signing key, so that any replica can check it and nothing is stored; the
+token is no secret and says nothing of the digits. How often digits were tried, and codes sent, is counted in this
+process: with several replicas each counts for itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from approvals_bot.errors import InvalidTokenError
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.links import Link
+
+CODE = "code.v1"
+DIGITS = "code-digits.v1"
+
+CODE_TIME = timedelta(minutes=10)
+MOST_TRIES = 5  # of one code: a guess is right once in 200,000 codes
+MOST_SENT = 5  # codes for one link in an hour: what a person may need, and little to annoy her with
+SENT_TIME = timedelta(hours=1)
+
+Checked = Literal["right", "wrong", "over"]
+
+
+class Codes:
+    """Makes codes and checks them."""
+
+    def __init__(
+        self, *, tokens: Tokens, now: Callable[[], datetime], nonce: Callable[[], str] = secrets.token_urlsafe
+    ) -> None:
+        self._tokens = tokens
+        self._now = now
+        self._nonce = nonce
+        self._tried: dict[str, list[datetime]] = {}
+        self._sent: dict[str, list[datetime]] = {}
+
+    def issue(self, link: Link) -> tuple[str, str] | None:
+        """A new code's token and digits; None when this link has had its share for now."""
+        who = f"{link.hook.hook_id} {link.recipient}"
+        if not self._allows(self._sent, who, MOST_SENT, SENT_TIME):
+            return None
+        bound = link.binding | {"n": self._nonce()}
+        return self._tokens.sign(CODE, bound | {"t": self._now().timestamp()}), self._digits(bound)
+
+    def is_open(self, link: Link, token: str) -> bool:
+        """Whether this is the token of a code for this link that may still be entered."""
+        return self._bound(link, token) is not None
+
+    def check(self, link: Link, token: str, digits: str) -> Checked:
+        """Whether these digits are the code. `over`: too late or too often, a new code is needed."""
+        bound = self._bound(link, token)
+        if bound is None or not self._allows(self._tried, bound["n"], MOST_TRIES, CODE_TIME):
+            return "over"
+        given = "".join(digits.split())
+        return "right" if hmac.compare_digest(given.encode(), self._digits(bound).encode()) else "wrong"
+
+    def _bound(self, link: Link, token: str) -> dict[str, Any] | None:
+        try:
+            payload = self._tokens.read(CODE, token)
+        except InvalidTokenError:
+            return None
+        age = self._now().timestamp() - float(payload.pop("t"))
+        return payload if link.binding.items() <= payload.items() and age <= CODE_TIME.total_seconds() else None
+
+    def _digits(self, bound: dict[str, Any]) -> str:
+        """Six digits that only a holder of the signing key can tell. Signing the same twice gives the same."""
+        secret = hashlib.sha256(self._tokens.sign(DIGITS, bound).encode()).digest()
+        return f"{int.from_bytes(secret, 'big') % 1_000_000:06}"
+
+    def _allows(self, counted: dict[str, list[datetime]], key: str, most: int, within: timedelta) -> bool:
+        """Count one more, if there were not too many lately. What is long over is forgotten."""
+        since = self._now() - within
+        for other in [other for other, times in counted.items() if times[-1] < since]:
+            del counted[other]
+        times = [at for at in counted.get(key, []) if at >= since]
+        if len(times) >= most:
+            return False
+        counted[key] = [*times, self._now()]
+        return True

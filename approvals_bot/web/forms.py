@@ -1,0 +1,56 @@
+"""The decision page's form as it came back: what the person chose, wrote and filled in. Nothing here is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from approvals_bot.channels import Ask, Card, ChoiceName
+from approvals_bot.web.limits import LINK_BODY, whole
+from approvals_bot.web.links import Link
+from approvals_bot.web.votes import Vote
+
+MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approver
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """The form's fields; of a repeated one the last, files dropped. Raises Problem 400, 408, 413 or 415."""
+    read = await whole(request, LINK_BODY)
+    async with read.form(max_files=0, max_fields=MOST_FIELDS) as form:
+        return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
+
+
+def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> Vote:
+    """The form as a vote. What an `edit` changes of the request are its fields; all else are answers to the stage."""
+    asks: Sequence[Ask] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
+    filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
+    given = {name: value for name, value in filled.items() if value}
+    editable = {ask.name for ask in link.view.editable} if choice == "edit" else set()
+    return Vote(
+        by=link.address,
+        choice=choice,
+        via="email",
+        comment=form.get("comment", "").replace("\r\n", "\n").strip(),
+        answers={name: value for name, value in given.items() if name not in editable},
+        fields={name: value for name, value in given.items() if name in editable},
+        digest=digest,
+    )
+
+
+def _value(ask: Ask, text: str) -> str:
+    """What a person typed, "" for a blank; an unticked box sends nothing. The request reads it by its field's type."""
+    text = text.replace("\r\n", "\n").strip()
+    return (text or "false") if ask.type == "boolean" else text
+
+
+def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
+    """What the chosen act still lacks, as far as the card tells: where the page points at."""
+    found: list[str] = []
+    for offer in card.choices:
+        if offer.choice == form.get("choice"):
+            if offer.comment == "required" and not form.get("comment", "").strip():
+                found.append("comment")
+            found += [ask.name for ask in offer.asks if not form.get(f"{offer.choice}.{ask.name}")]
+    return tuple(found)

@@ -1,0 +1,182 @@
+"""Where a link alone is not enough: six digits, mailed to the person it was made for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.channels import Channels, Delivered, Dispatch, Mailbox, Receipt, Result, TryAgain
+from approvals_bot.config.workflow import Definition, pinned
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.codes import Codes
+from approvals_bot.web.links import Links
+from approvals_bot.web.listing import Listed
+
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
+
+
+class Post:
+    """A mail channel that keeps what it was given; `works` is how it goes."""
+
+    def __init__(self) -> None:
+        self.texts: list[tuple[str, str]] = []
+        self.works = True
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        assert isinstance(dispatch.to, Mailbox)
+        if not self.works:
+            return TryAgain("greylisted", timedelta(minutes=5))
+        if dispatch.text:
+            self.texts.append((dispatch.to.person.address, dispatch.text))
+        return Delivered(Receipt(dispatch.to.person.address, dispatch.delivery_id))
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        return Delivered(receipt)
+
+    def digits(self) -> str:
+        found = re.search(r"\d{6}", self.texts[-1][1])
+        assert found is not None
+        return found[0]
+
+
+@pytest.fixture
+def post() -> Post:
+    return Post()
+
+
+@pytest.fixture
+async def guarded(open_service: Any, post: Post) -> AsyncIterator[Any]:
+    """A service that lists `access`, whose links need a code."""
+    definition = Definition.model_validate(
+        {
+            "workflow": {"id": "access", "title": "Access to {{ account }}", "request": ["*"]},
+            "fields": {"account": "string"},
+            "stage": [{"id": "go", "from": ["@release-managers"], "need": 2}],
+            "deliver": {"email": True, "link_auth": "code"},
+            "clock": {"deadline": "8h"},
+        }
+    )
+    async with open_service(channels=Channels(email=post)) as service:
+        service.workflows.listed["access"] = Listed(approval.under("access", pinned(definition)), definition)
+        yield service
+
+
+async def open_link(service: Any, who: str = "ann@acme.eu") -> str:
+    run_id = await service.start("access", {"account": "prod"}, requester="di@acme.eu")
+    path: str = await service.link(run_id, who)
+    return path
+
+
+def hidden(page: httpx2.Response) -> dict[str, str]:
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+
+
+async def ask_for_code(service: Any, path: str) -> httpx2.Response:
+    """Press "Send me the code": the page that follows."""
+    page = await service.web.get(path)
+    answer = await service.web.post(path, data=hidden(page) | {"send_code": "yes"}, headers=OURS)
+    assert answer.status_code == 303, answer.text
+    following: httpx2.Response = await service.web.get(answer.headers["location"])
+    return following
+
+
+async def test_without_a_code_the_page_offers_no_choice_and_takes_none(guarded: Any) -> None:
+    path = await open_link(guarded)
+    page = await guarded.web.get(path)
+    assert 'name="choice"' not in page.text
+    assert "we mail six digits to ann@acme.eu" in page.text
+    before = guarded.content()["events"]
+    for form in ({}, {"code": "000000"}, {"code": "", "code_token": "made-up"}):
+        answer = await guarded.web.post(path, data=hidden(page) | {"choice": "approve", **form}, headers=OURS)
+        assert answer.status_code == 403
+        assert "nothing was changed" in answer.text
+    assert guarded.content()["events"] == before
+
+
+async def test_the_mailed_digits_let_the_person_decide(guarded: Any, post: Post) -> None:
+    path = await open_link(guarded)
+    page = await ask_for_code(guarded, path)
+    assert post.texts[-1][0] == "ann@acme.eu"
+    assert post.digits() not in page.text
+    digits = f" {post.digits()[:3]} {post.digits()[3:]} "
+    answer = await guarded.web.post(path, data=hidden(page) | {"choice": "approve", "code": digits}, headers=OURS)
+    assert answer.status_code == 303
+    assert "Counted: 1 of 2" in (await guarded.web.get(answer.headers["location"])).text
+    audit = [line.what for line in await guarded.engine.audit_lines()]
+    assert "code_sent" in audit
+
+
+async def test_digits_are_good_for_their_link_ten_minutes_and_five_tries(guarded: Any, post: Post) -> None:
+    path = await open_link(guarded)
+    page, right = await ask_for_code(guarded, path), post.digits()
+    wrong = f"{(int(right) + 1) % 1_000_000:06}"
+
+    async def tried(page: httpx2.Response, digits: str) -> str:
+        form = hidden(page) | {"choice": "approve", "code": digits}
+        answer = await guarded.web.post(path, data=form, headers=OURS)
+        assert answer.status_code == 403
+        return "wrong" if "not the digits" in answer.text else "over" if "too old or was tried" in answer.text else "?"
+
+    assert [await tried(page, wrong) for _ in range(6)] == ["wrong"] * 5 + ["over"]
+    assert await tried(page, right) == "over"
+
+    page, right = await ask_for_code(guarded, path), post.digits()
+    await guarded.clock.advance("11m")
+    form_token = hidden(await guarded.web.get(path))["form_token"]
+    stale = hidden(page) | {"form_token": form_token, "choice": "approve", "code": right}
+    answer = await guarded.web.post(path, data=stale, headers=OURS)
+    assert "too old or was tried" in answer.text
+
+    page, right = await ask_for_code(guarded, path), post.digits()
+    other = await open_link(guarded, "bo@acme.eu")
+    theirs = hidden(await guarded.web.get(other))
+    form = theirs | {"code_token": hidden(page)["code_token"], "choice": "approve", "code": right}
+    assert (await guarded.web.post(other, data=form, headers=OURS)).status_code == 403
+
+
+async def test_any_replica_can_check_a_code_and_another_key_can_not(guarded: Any, post: Post) -> None:
+    path = (await open_link(guarded)).removeprefix("/decisions/")
+    now = guarded.clock.now
+    link = await Links(engine=guarded.engine, tokens=guarded.tokens, now=now).open(path)
+    assert link is not None
+    here, there = Codes(tokens=guarded.tokens, now=now), Codes(tokens=guarded.tokens, now=now)
+    issued = here.issue(link)
+    assert issued is not None
+    token, digits = issued
+    assert re.fullmatch(r"\d{6}", digits)
+    assert there.check(link, token, digits) == "right"
+    assert Codes(tokens=Tokens(["another-key-that-has-32-bytes-too!!"]), now=now).check(link, token, digits) == "over"
+
+
+async def test_only_so_many_codes_are_sent_and_a_failing_mailbox_is_said(guarded: Any, post: Post) -> None:
+    path = await open_link(guarded)
+
+    async def ask() -> httpx2.Response:
+        form = hidden(await guarded.web.get(path)) | {"send_code": "yes"}
+        answer: httpx2.Response = await guarded.web.post(path, data=form, headers=OURS)
+        return answer
+
+    post.works = False
+    assert (await ask()).status_code == 503
+    post.works = True
+    assert [(await ask()).status_code for _ in range(5)] == [303] * 4 + [429]
+    assert len(post.texts) == 4
+    await guarded.clock.advance("61m")
+    assert (await ask()).status_code == 303
+
+
+async def test_looking_sends_no_code(guarded: Any, post: Post) -> None:
+    path = await open_link(guarded)
+    for _ in range(20):
+        await guarded.web.get(f"{path}?send_code=yes&code=x")
+        await guarded.web.head(path)
+    cross = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
+    form = hidden(await guarded.web.get(path)) | {"send_code": "yes"}
+    assert (await guarded.web.post(path, data=form, headers=cross)).status_code == 403
+    assert post.texts == []
