@@ -183,10 +183,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 def _close(coroutine: Any) -> None:
     try:
         coroutine.close()
-    except RuntimeError:
-        pass  # it awaited in `finally`, or is running right now: there is nothing more to run
-    except Exception:  # noqa: BLE001, S110  # an author's `finally` raised while being thrown away; the log never sees it
-        pass
+    except ReplayInterrupted:
+        raise
+    except BaseException:  # noqa: BLE001, S110  # the log never sees it:
+        pass  # it awaited in `finally`, an author's `finally` raised, or a TaskGroup packed GeneratorExit into a group
 
 
 def _forbid(name: str) -> Callable[..., Any]:

@@ -1,0 +1,144 @@
+"""A run as a table: its log grows by what you say happened, and the workflow says what it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from approvals_bot.core.authoring import Workflow
+from approvals_bot.core.commands import Command, describe, resume_at
+from approvals_bot.core.durations import Duration, as_seconds
+from approvals_bot.core.events import Event, EventType, Log, NewEvent
+from approvals_bot.core.failures import encode_error
+from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.core.requests import WebhookRequest
+from approvals_bot.core.values import encode
+
+START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
+
+
+class History:
+    """Plays the store and the world for one run, in memory.
+
+    `turn()` replays and appends what was decided; `complete`, `fail`, `receive` and `fire` append what happened. Steps,
+    hooks and waits are named by their numbers, in the order in which the code asked for them, from 1.
+    `taken` are tokens that other runs own: `{token: run id}`.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow[Any, Any],
+        *args: Any,
+        run_id: str = "run_1",
+        start: datetime = START,
+        taken: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.workflow = workflow
+        self.now = start
+        self.log: Log = []
+        self.outcome: Outcome | None = None
+        self.view: Any = None
+        self._taken = dict(taken or {})
+        data = {"run_id": run_id, "workflow": workflow.name, "input": workflow.signature.encode_call(args, kwargs)}
+        self._append(NewEvent("run_created", data | {"settings": workflow.settings}))
+
+    # ── the workflow's side ──
+
+    def turn(self) -> list[str]:
+        """Replay, append the decisions, and give them in words: `step #1 'charge'`, `wait #2`, `run_completed`."""
+        said: list[str] = []
+        while True:
+            self.outcome = self.replay(self.log)
+            self.view = self.view if self.outcome.view is None else self.outcome.view
+            decided = [self._decide(command) for command in self.outcome.commands]
+            said += [words for words, _ in decided]
+            lost_a_token = any(event.type == "hook_conflict" for _, event in decided)
+            if self.outcome.ended or not (self.outcome.replay_again or lost_a_token):
+                return said
+
+    def _decide(self, command: Command) -> tuple[str, NewEvent]:
+        event = self._with_owner(command.event(self.now))
+        self._append(event)
+        return describe(self.log[-1]), event
+
+    def replay(self, log: Log) -> Outcome:
+        """What the workflow would ask for, given this log."""
+        return replay(self.workflow, log, entropy=b"history", link=lambda hook_id: f"https://example.test/{hook_id}")
+
+    def check_prefixes(self) -> None:
+        """Replay every beginning of the log: each must ask for what comes next in it, as the whole did."""
+        for length in range(1, len(self.log) + 1):
+            self.replay(self.log[:length])
+
+    # ── the world's side ──
+
+    def complete(self, step: int, result: Any = None) -> None:
+        """A step has returned this."""
+        self._append(NewEvent("step_completed", {"id": step, "result": encode(result)}))
+
+    def fail(self, step: int, error: Exception, attempts: int = 1) -> None:
+        """A step has failed for good."""
+        self._append(NewEvent("step_failed", {"id": step, "attempts": attempts, "error": encode_error(error)}))
+
+    def receive(self, hook: int, payload: Any = None) -> None:
+        """A payload has come for a hook (a WebhookRequest, for a webhook)."""
+        encoded = payload.encode() if isinstance(payload, WebhookRequest) else encode(payload)
+        resume_id = f"resume-{len(self.log)}"
+        self._append(NewEvent("hook_received", {"id": hook, "resume_id": resume_id, "payload": encoded}))
+
+    def fire(self, wait: int) -> None:
+        """A timer is due; time is moved to it."""
+        self.now = max(self.now, self.due(wait))
+        self._append(NewEvent("wait_completed", {"id": wait}))
+
+    def happened(self, type: EventType, data: dict[str, Any]) -> None:
+        """Any other event."""
+        self._append(NewEvent(type, data))
+
+    def due(self, wait: int) -> datetime:
+        """When a wait is over."""
+        return resume_at(next(e for e in self.log if e.type == "wait_created" and e.data["id"] == wait))
+
+    def advance(self, duration: Duration) -> None:
+        """Let time pass; nothing happens by that alone."""
+        self.now += timedelta(seconds=as_seconds(duration, self.now))
+
+    # ── what came of it ──
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.log]
+
+    @property
+    def result(self) -> Any:
+        """What the run returned. AssertionError if it hasn't."""
+        assert self.log[-1].type == "run_completed", self.log[-1]
+        return self.workflow.signature.decode_result(self.log[-1].data["result"])
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What the run failed of. AssertionError if it hasn't."""
+        assert self.log[-1].type == "run_failed", self.log[-1]
+        error: dict[str, Any] = self.log[-1].data["error"]
+        return error
+
+    def _append(self, event: NewEvent) -> None:
+        self.log.append(Event(len(self.log) + 1, event.type, self.now, event.data))
+
+    def _with_owner(self, event: NewEvent) -> NewEvent:
+        """As a store does it: a token has one live owner."""
+        if event.type != "hook_created":
+            return event
+        owner = self._taken.get(event.data["token"]) or self._own_live_token(event.data["token"])
+        if owner is None:
+            return event
+        taken = {name: event.data[name] for name in ("id", "hook_id", "token")}
+        return NewEvent("hook_conflict", {**taken, "owner": owner})
+
+    def _own_live_token(self, token: str) -> str | None:
+        disposed = {e.data["id"] for e in self.log if e.type == "hook_disposed"}
+        live = (e for e in self.log if e.type == "hook_created" and e.data["id"] not in disposed)
+        own: str = self.log[0].data["run_id"]
+        return own if any(e.data["token"] == token for e in live) else None

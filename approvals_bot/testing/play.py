@@ -1,0 +1,207 @@
+"""`play`: a workflow from start to end, in memory, as fast as it computes."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from approvals_bot.core.authoring import Step, Workflow
+from approvals_bot.core.current import StepContext, StepMetadata, WorkflowMetadata
+from approvals_bot.core.durations import Duration, as_seconds
+from approvals_bot.core.events import Event, Log
+from approvals_bot.core.failures import decode_error
+from approvals_bot.core.requests import Answer, WebhookRequest, decode_body
+from approvals_bot.core.run import OpenStep
+from approvals_bot.engine.attempts import attempt
+from approvals_bot.testing.history import START, History
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An answer that comes some time after the run began to wait for it."""
+
+    duration: Duration
+    payload: Any
+
+
+def after(duration: Duration, payload: Any) -> Later:
+    """An answer that takes its time: `answers=[after("2 days", {"approved": True})]`."""
+    return Later(duration, payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """How a run went. `result` if it completed, `error` if it failed; `waits_for` what it waited for in the end."""
+
+    status: Literal["completed", "failed", "cancelled", "running"]
+    result: Any
+    error: Exception | None
+    view: Any
+    ended_at: datetime
+    log: Log = field(repr=False)
+    responses: list[Answer] = field(default_factory=list)
+    waits_for: list[str] = field(default_factory=list)
+
+    def calls(self, step: Step[..., Any]) -> list[dict[str, Any]]:
+        """The arguments of each call of a step, by name, as the log keeps them."""
+        return [
+            e.data["input"] for e in self.log if e.type == "step_created" and e.data["name"] == step.name
+        ]  # fmt: skip
+
+
+Answers = Iterable[Any] | Mapping[str, Any]
+
+
+async def play(
+    workflow: Workflow[..., Any],
+    *args: Any,
+    answers: Answers = (),
+    steps: Mapping[Step[..., Any], Any] | None = None,
+    resources: Mapping[type, Any] | None = None,
+    start: datetime = START,
+    **kwargs: Any,
+) -> Played:
+    """Run a workflow until it ends, or waits for an answer that isn't given.
+
+    `answers`: payloads, for whichever hook has been open the longest, in order; or `{token: payload}`,
+    `{token: [payload, payload]}` for hooks with tokens of their own. A webhook is given a WebhookRequest, or a JSON
+    value to POST. `after("2 days", payload)` lets time pass first; timers that are due by then fire before it.
+
+    `steps`: what a step does instead of its own code: `{charge: "receipt 1"}` (a value it returns),
+    `{charge: ValueError("declined")}` (raised at each attempt), or an `async def` that is called in its place. Steps
+    that aren't named run for real. Retries happen, and their delays pass at once.
+
+        played = await play(expense, 420, answers={"expense-420": after("1 day", {"approved": True})})
+        assert played.result == "paid"
+    """
+    return await _Player(History(workflow, *args, start=start, **kwargs), answers, steps or {}, resources or {}).play()
+
+
+class _Player:
+    def __init__(
+        self, history: History, answers: Answers, steps: Mapping[Step[..., Any], Any], resources: Mapping[type, Any]
+    ) -> None:
+        self._history = history
+        self._steps = {step.name: does for step, does in steps.items()}
+        self._resources = resources
+        self._by_token = {k: _queue(v) for k, v in answers.items()} if isinstance(answers, Mapping) else {}
+        self._in_order = deque() if isinstance(answers, Mapping) else deque(answers)
+
+    async def play(self) -> Played:
+        while True:
+            self._history.turn()
+            outcome = self._history.outcome
+            assert outcome is not None
+            if outcome.ended or not await self._go_on(outcome.steps):
+                return self._played()
+
+    async def _go_on(self, steps: list[OpenStep]) -> bool:
+        """Whatever happens next: a step ends, an answer comes, or a timer is due. False: nothing ever will."""
+        moments: list[tuple[datetime, int, Any]] = []
+        for state in steps:
+            moments.append((state.retry_at or self._history.now, 0, state))
+        answer = self._next_answer()
+        if answer is not None:
+            moments.append((answer[0], 1, answer))
+        moments += [(at, 2, number) for number, at in self._timers().items()]
+        if not moments:
+            return False
+        at, kind, what = min(moments, key=lambda moment: moment[:2])
+        self._history.now = max(self._history.now, at)
+        match kind:
+            case 0:
+                await self._attempt(what)
+            case 1:
+                self._answer(what)
+            case _:
+                self._history.fire(what)
+        return True
+
+    # ── steps ──
+
+    async def _attempt(self, state: OpenStep) -> None:
+        history, number = self._history, state.failures + 1
+        created = history.log[0]
+        started = state.first_started_at or history.now
+        context = StepContext(
+            StepMetadata(state.step.name, f"{created.data['run_id']}.{state.id}", number, started),
+            WorkflowMetadata(created.data["workflow"], created.data["run_id"], created.at, {}),
+        )
+        history.happened("step_started", {"id": state.id, "attempt": number})
+        state.step = self._replaced(state.step)
+        fact = await attempt(state, context, self._resources, lambda: history.now)
+        history.happened(fact.type, fact.data)
+
+    def _replaced(self, step: Step[..., Any]) -> Step[..., Any]:
+        if step.name not in self._steps:
+            return step
+        does = self._steps[step.name]
+        replaced = copy.copy(step)
+        replaced.function = does if callable(does) and not isinstance(does, type) else _always(does)
+        return replaced
+
+    # ── answers and timers ──
+
+    def _next_answer(self) -> tuple[datetime, Event, Any] | None:
+        for hook in self._open_hooks():
+            queue = self._by_token.get(hook.data["token"], self._in_order)
+            if queue:
+                payload = queue[0]
+                if not isinstance(payload, Later):
+                    return self._history.now, hook, payload
+                since = max(e.at for e in self._history.log if e.type in ("hook_created", "hook_received"))
+                return since + timedelta(seconds=as_seconds(payload.duration, since)), hook, payload.payload
+        return None
+
+    def _answer(self, answer: tuple[datetime, Event, Any]) -> None:
+        _, hook, payload = answer
+        self._by_token.get(hook.data["token"], self._in_order).popleft()
+        if "answer" in hook.data and not isinstance(payload, WebhookRequest):
+            payload = WebhookRequest.of_json(payload)
+        self._history.receive(hook.data["id"], payload)
+
+    def _open_hooks(self) -> list[Event]:
+        log = self._history.log
+        disposed = {e.data["id"] for e in log if e.type == "hook_disposed"}
+        return [e for e in log if e.type == "hook_created" and e.data["id"] not in disposed]
+
+    def _timers(self) -> dict[int, datetime]:
+        outcome = self._history.outcome
+        return {} if outcome is None else {timer.id: self._history.due(timer.id) for timer in outcome.timers}
+
+    # ── the end ──
+
+    def _played(self) -> Played:
+        history, last = self._history, self._history.log[-1]
+        status = last.type.removeprefix("run_") if last.type.startswith("run_") else "running"
+        return Played(
+            status=status,  # type: ignore[arg-type]  # a run that is over ends with one of those words
+            result=history.result if status == "completed" else None,
+            error=decode_error(last.data["error"]) if status == "failed" else None,
+            view=history.view,
+            ended_at=history.now,
+            log=history.log,
+            responses=[_answer_of(e.data["answer"]) for e in history.log if e.type == "hook_responded"],
+            waits_for=[] if status != "running" else [f"hook {hook.data['token']}" for hook in self._open_hooks()],
+        )
+
+
+def _queue(answers: Any) -> deque[Any]:
+    return deque(answers if isinstance(answers, list) else [answers])
+
+
+def _always(does: Any) -> Any:
+    async def instead(*_: Any, **__: Any) -> Any:
+        if isinstance(does, Exception):
+            raise does
+        return does
+
+    return instead
+
+
+def _answer_of(answer: dict[str, Any]) -> Answer:
+    return Answer(decode_body(answer), answer["status"], dict(answer["headers"]))
