@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from approvals_bot.core.events import Event, from_micros
 
@@ -77,9 +78,12 @@ def _moment(event: Event, name: str) -> Moment | None:
         case "hook_created":
             return Moment(at, f"A {name} is open: the run can be resumed from outside.")
         case "hook_received":
-            return Moment(at, f"The {name} was called.")
+            return Moment(at, _act(data.get("payload")) or f"The {name} was called.")
         case "hook_responded":
-            return Moment(at, "The caller was answered.")
+            answer = _json(data.get("answer"))
+            return Moment(
+                at, f"Answered: {answer['text']}" if answer and "text" in answer else "The caller was answered."
+            )
         case "hook_disposed":
             return Moment(at, f"The {name} is closed.")
         case "wait_created":
@@ -95,6 +99,30 @@ def _moment(event: Event, name: str) -> Moment | None:
             return Moment(at, "The run failed.", _cause(event))
         case "run_cancelled":
             return Moment(at, "The run was cancelled.", str(data.get("reason") or ""))
+
+
+def _act(payload: Any) -> str:
+    """What a person did to a request, by the message that her act became; "" for any other payload.
+
+    Our own messages have no URL: what came to a webhook's URL can say whatever its sender likes.
+    """
+    match _json(payload) if isinstance(payload, dict) and payload.get("url") == "" else None:
+        case {"kind": "vote", "by": str(by), "choice": str(choice), "via": str(via)}:
+            return f"{by} chose “{choice.replace('_', ' ')}”, via {via}."
+        case {"kind": "edit", "by": str(by), "via": str(via)}:
+            return f"{by} edited the request, via {via}."
+        case {"kind": "withdraw", "by": str(by), "via": str(via)}:
+            return f"{by} took the request back, via {via}."
+    return ""
+
+
+def _json(carried: Any) -> dict[str, Any] | None:
+    """The JSON object in a request's or an answer's body, as the log keeps it; None if there is none."""
+    try:
+        found = json.loads(carried["text"])
+    except (TypeError, KeyError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _cause(event: Event) -> str:

@@ -233,6 +233,31 @@ def test_a_story_says_what_took_how_long_and_how_it_ended() -> None:
     assert tell([]).moments == ()
 
 
+def test_a_story_tells_what_people_did_and_believes_no_caller_from_outside() -> None:
+    vote = '{"kind": "vote", "by": "ann@acme.eu", "choice": "take_back", "via": "slack"}'
+    edit = '{"kind": "edit", "by": "bo@acme.eu", "fields": {}, "via": "api"}'
+    said = '{"verdict": "counted", "text": "Counted: 1 of 2.", "changed": true}'
+    story = tell(
+        log(
+            ("hook_created", 0, {"id": 1, "answer": {}}),
+            ("hook_received", 1, {"id": 1, "payload": {"url": "", "text": vote}}),
+            ("hook_responded", 1, {"id": 1, "to": 2, "answer": {"text": said}}),
+            ("hook_received", 2, {"id": 1, "payload": {"url": "", "text": edit}}),
+            ("hook_received", 3, {"id": 1, "payload": {"url": "https://approve.acme.eu/webhooks/1", "text": vote}}),
+            ("hook_received", 4, {"id": 1, "payload": {"url": "", "base64": "/w=="}}),
+            ("hook_responded", 4, {"id": 1, "to": 6, "answer": {"text": ""}}),
+        )
+    )
+    assert [moment.text for moment in story.moments][1:] == [
+        "ann@acme.eu chose “take back”, via slack.",
+        "Answered: Counted: 1 of 2.",
+        "bo@acme.eu edited the request, via api.",
+        "The webhook was called.",
+        "The webhook was called.",
+        "The caller was answered.",
+    ]
+
+
 def test_a_drawing_keeps_order_and_stays_in_its_frame() -> None:
     weeks = timedelta(days=21)
     stretches = (
