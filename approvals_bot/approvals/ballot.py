@@ -251,8 +251,8 @@ def who_may_vote(ballot: Ballot) -> tuple[str, ...]:
 
 
 def seats_for(ballot: Ballot, person: str) -> tuple[int, ...]:
-    """The seats that this person may fill, as resolved now. A seat whose list can't be read takes nobody new."""
-    return tuple(seat.id for seat in ballot.seats if seat.known and person in seat.eligible)
+    """The seats that this person may fill, as resolved now; none for whom that can't be known."""
+    return tuple(seat.id for seat in ballot.seats if person in seat.eligible and person not in seat.unsure)
 
 
 def vote_of(ballot: Ballot, person: str) -> Vote | None:

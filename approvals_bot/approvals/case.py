@@ -105,6 +105,13 @@ class Case:
         """Who has not voted in the open stage and could help."""
         return still_owed(self.ballot) if self.stage and self.state == "waiting" else ()
 
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """Whose turn it is: people who owe a vote, or the requester who was asked for changes."""
+        if self.state == "changes_requested":
+            return tuple(who for who in (self.about.requester,) if not who.startswith("app:"))
+        return self.owed if self.outcome is None else ()
+
     def name(self, who: str) -> str:
         return self.people[who].name if who in self.people else who.removeprefix("app:")
 
@@ -222,12 +229,13 @@ class Case:
         before = {seat.id: seat for seat in stage.ballot.seats}
         rules, seats, told = dict(self.seats(stage.rule)), [], dict[str, None]()
         for place in found.seats:
-            known, eligible = not place.errors, dict(place.eligible)
+            known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
             if not known and place.id in before:
-                eligible = {**{who: stage.why[place.id][who] for who in before[place.id].eligible}, **eligible}
+                unsure = tuple(who for who in before[place.id].eligible if who not in eligible)
+                eligible |= {who: stage.why[place.id][who] for who in unsure}
             stage.why[place.id] = eligible
             label = label_of(rules[place.id].from_, self.about, self.people)
-            seats.append(Seat(place.id, label, rules[place.id].need, tuple(eligible), known))
+            seats.append(Seat(place.id, label, rules[place.id].need, tuple(eligible), known, unsure))
             told.update(dict.fromkeys(place.told))
         stage.told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
         stage.ballot = replace(stage.ballot, seats=tuple(seats))

@@ -42,6 +42,9 @@ from approvals_bot.errors import StepFailedError
 LONGEST_VALUE = {"slack": 9_000, "email": 24_000}
 """Characters of one field that are handed to a channel, and so lie in the log: more than it ever shows."""
 
+NOT_THERE = ("users_not_found", "is not configured here")
+"""In a refusal: this person has no such mailbox or account, so another way is the usual way."""
+
 TOO_LATE = "it was decided before this could be delivered"
 
 
@@ -83,6 +86,8 @@ class Copy:
     shown: int = 0  # the version of the card that it shows
     sent: int = 0  # how many things were sent in it: part of their delivery ids
     is_editable: bool = True  # False: an update was refused for good
+    round: int = 0  # for which opening of a stage it was last asked for
+    is_replaced: bool = False  # another way was taken
     due: list[Occasion] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -114,31 +119,34 @@ class Copies:
         self._all: list[Copy] = []
         self._told: list[Person] = []
         self._closed = asyncio.Event()
+        self._round = 0
         self.version = 0
 
     def show(self) -> tuple[CardDelivery, ...]:
-        return tuple(copy.show() for copy in self._all if not copy.text)
+        """What became of each card. Who is not in Slack at all got a mail, and that is no failure to show."""
+        return tuple(
+            copy.show()
+            for copy in self._all
+            if not copy.text and not (copy.is_replaced and any(word in copy.error for word in NOT_THERE))
+        )
 
     # ── what the request asks for ──
 
     def send(self, to: Destination, *, occasion: Occasion = "request", until: datetime | None = None) -> None:
         """Send a card there, or, where one lies already, a follow-up in its thread."""
-        for copy in self._all:
-            if (
-                not copy.text
-                and place(copy.to) == place(to)
-                and copy.kind == _kind(to)
-                and copy.state != "not_delivered"
-            ):
-                self._follow_up(copy, occasion)
-                return
-        reader = None if isinstance(to, SlackChannel) else to.person.address
-        self._add(Copy(len(self._all) + 1, to, reader, occasion, until or now() + LONGEST_TRY))
+        copy = self._at(to)
+        if copy is None or (copy.state == "not_delivered" and not copy.is_replaced):
+            self._add(Copy(self._next, to, _reader(to), occasion, until or now() + LONGEST_TRY))
+            return
+        copy.round = self._round
+        if copy.is_replaced:
+            self._fall_back(copy)
+        else:
+            self._follow_up(copy, occasion)
 
     def say(self, to: Destination, text: str, *, occasion: Occasion = "outcome") -> Copy:
         """Send an operator's text."""
-        reader = None if isinstance(to, SlackChannel) else to.person.address
-        copy = Copy(len(self._all) + 1, to, reader, occasion, now() + LONGEST_TRY, text=text)
+        copy = Copy(self._next, to, _reader(to), occasion, now() + LONGEST_TRY, text=text)
         self._add(copy)
         return copy
 
@@ -152,10 +160,10 @@ class Copies:
             if in_channel or (copy.reader in addresses and copy is self._best(copy.reader)):
                 self._follow_up(copy, "reminder")
 
-    def tell(self, occasion: Occasion) -> None:
+    def tell(self, occasion: Occasion, *, only_channels: bool = False) -> None:
         """Tell everyone who has a card that something has changed."""
         for copy in self._all:
-            if not copy.text and copy.state != "not_delivered":
+            if not copy.text and (isinstance(copy.to, SlackChannel) or not only_channels):
                 self._follow_up(copy, occasion)
 
     def change(self, version: int) -> None:
@@ -164,12 +172,13 @@ class Copies:
         for copy in self._all:
             copy.news.set()
 
+    def begin(self) -> None:
+        """A stage opens: whoever is asked now is asked anew."""
+        self._round += 1
+
     def told(self, people: Sequence[Person]) -> None:
         """Who is asked now: a card that a channel refuses goes to them."""
         self._told = list(people)
-
-    def is_in(self, channel: str) -> bool:
-        return any(isinstance(copy.to, SlackChannel) and place(copy.to) == channel for copy in self._all)
 
     def has_mail(self, address: str) -> bool:
         return any(isinstance(copy.to, Mailbox) and copy.reader == address and not copy.text for copy in self._all)
@@ -186,7 +195,17 @@ class Copies:
 
     # ── one copy ──
 
+    @property
+    def _next(self) -> int:
+        return len(self._all) + 1
+
+    def _at(self, to: Destination, text: str = "") -> Copy | None:
+        """The newest copy in this place."""
+        mine = (copy for copy in reversed(self._all) if copy.kind == _kind(to) and place(copy.to) == place(to))
+        return next((copy for copy in mine if copy.text == text), None)
+
     def _add(self, copy: Copy) -> None:
+        copy.round = self._round
         self._all.append(copy)
         self._spawn(self._keep(copy))
 
@@ -311,12 +330,15 @@ class Copies:
                         self._instead(copy, SlackPerson(person))
 
     def _instead(self, failed: Copy, to: Destination) -> None:
-        for copy in self._all:
-            if copy.kind == _kind(to) and place(copy.to) == place(to) and copy.text == failed.text:
-                return
-        assert not isinstance(to, SlackChannel), "nothing falls back to a channel"
-        until = max(failed.until, now() + timedelta(minutes=5))
-        self._add(Copy(len(self._all) + 1, to, to.person.address, failed.occasion, until, text=failed.text))
+        """Send it there, unless that was done already, by itself or because of another copy."""
+        failed.is_replaced = True
+        copy = self._at(to, failed.text)
+        if copy is None:
+            until = max(failed.until, now() + timedelta(minutes=5))
+            self._add(Copy(self._next, to, _reader(to), failed.occasion, until, text=failed.text))
+        elif copy.round < failed.round:
+            copy.round = failed.round
+            self._follow_up(copy, "request")
 
     def _best(self, reader: str | None) -> Copy | None:
         """Where this person is reminded: her direct message, else her mail."""
@@ -335,6 +357,10 @@ async def _tried(sending: Coroutine[Any, Any, Result]) -> Result:
         return await sending
     except StepFailedError as failure:
         return TryAgain(failure.cause_message)
+
+
+def _reader(to: Destination) -> str | None:
+    return None if isinstance(to, SlackChannel) else to.person.address
 
 
 def _kind(to: Destination) -> Literal["slack", "email"]:

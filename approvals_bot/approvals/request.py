@@ -79,6 +79,7 @@ class SeatView(_View):
     eligible: dict[str, str] = {}
     filled_by: tuple[str, ...] = ()
     known: bool = True
+    unsure: tuple[str, ...] = ()
 
 
 class StageView(_View):
@@ -215,7 +216,9 @@ def plain_name(key: str) -> str:
 def ballot_of(view: RequestView, stage: StageView) -> Ballot:
     """The stage's ballot, as the run has it."""
     return Ballot(
-        seats=tuple(Seat(seat.id, seat.label, seat.need, tuple(seat.eligible), seat.known) for seat in stage.seats),
+        seats=tuple(
+            Seat(seat.id, seat.label, seat.need, tuple(seat.eligible), seat.known, seat.unsure) for seat in stage.seats
+        ),
         outcomes=stage.outcomes,
         reject=stage.reject,
         comment=stage.comment,

@@ -17,8 +17,8 @@ class Seat:
     """Votes needed from one list of people.
 
     `eligible`: the addresses of those who may fill it, as last resolved, without those who count as the requester.
-    `need`: how many different people; "all" is everyone who may. `known`: False when the list could not be read now,
-    and `eligible` is what it was before.
+    `need`: how many different people; "all" is everyone who may. `known`: False when part of the list could not be
+    read now; then `unsure` are those who stood in it before, and may have left.
     """
 
     id: int  # its place in the stage's definition: stays the same when another seat comes or goes
@@ -26,6 +26,7 @@ class Seat:
     need: int | Literal["all"]
     eligible: tuple[str, ...]
     known: bool = True
+    unsure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

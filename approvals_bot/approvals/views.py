@@ -64,7 +64,7 @@ def view_of(
         stages=tuple(_stage(case, stage) for stage in case.stages),
         votes=_votes(case),
         people=case.people,
-        waiting_for=case.owed if case.outcome is None else (),
+        waiting_for=case.waiting_for,
         deadline=deadline,
         on_deadline=on_deadline,
         outcome=case.outcome,
@@ -187,6 +187,7 @@ def _stage(case: Case, stage: Stage) -> StageView:
                 eligible={who: stage.why[seat.id][who] for who in seat.eligible},
                 filled_by=tuple(who for who, at in seated.items() if at == seat.id),
                 known=seat.known,
+                unsure=seat.unsure,
             )
             for seat in ballot.seats
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,7 +23,7 @@ from approvals_bot.approvals.electorate import About, Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.lookup import find_people
 from approvals_bot.approvals.request import DEADLINE, Decision, Heard, Opening, RequestView, late_verdict
-from approvals_bot.approvals.templates import render_line
+from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
 from approvals_bot.approvals.views import decision_of, facts_of, view_of
 from approvals_bot.channels import (
@@ -83,6 +84,7 @@ class _Approval:
         self.recipients: dict[str, str] = {}
         self.follow_ups: FollowUps | None = None
         self.has_opened = False
+        self.seen: RequestView | None = None  # what cards show; made once for all readers
         self.copies = Copies(run_id=self.run_id, card=self.card, report=self.report, spawn=self.spawn)
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
 
@@ -161,6 +163,7 @@ class _Approval:
         self.timers.start(opened_at)
         if found.errors:
             self.timers.look_again(now(), 0)
+        self.copies.begin()
         self.changed()
         self.send_cards(occasion)
 
@@ -291,6 +294,7 @@ class _Approval:
         told = stage.told
         self.case.seat(stage, await self.find(stage))
         self.changed()
+        self.copies.tell("escalation", only_channels=True)
         self.send_cards("escalation", but=told)
 
     async def look_again(self, stage: Stage, times: int) -> None:
@@ -310,8 +314,8 @@ class _Approval:
         assert stage is not None, "a stage is open"
         people = [self.case.people[who] for who in stage.told]
         self.copies.told(people)
-        if deliver.slack and not self.copies.is_in(deliver.slack):
-            self.send(SlackChannel(deliver.slack), "request")
+        if deliver.slack and occasion == "request" and not but:
+            self.send(SlackChannel(deliver.slack), occasion)
         for person in people:
             if person.address in but or (occasion == "change" and self.copies.has_card(person.address)):
                 continue
@@ -346,7 +350,9 @@ class _Approval:
             self.recipients[str(len(self.recipients) + 1)] = address
 
     def card(self, reader: str | None) -> Card:
-        return card_of(self.view(), reader, now())
+        if self.seen is None:
+            self.seen = self.view()
+        return card_of(self.seen, reader, now())
 
     # ── the end ──
 
@@ -373,7 +379,10 @@ class _Approval:
     @property
     def title(self) -> str:
         template = self.definition.workflow.title or self.definition.id
-        return render_line(template, facts_of(self.case, self.run_id))
+        try:
+            return render_line(template, facts_of(self.case, self.run_id)) or self.definition.id
+        except TemplateError:  # a title that these values break must not stop the request
+            return self.definition.id
 
     def changed(self) -> None:
         """The card has changed."""
@@ -390,6 +399,7 @@ class _Approval:
         self.show()
 
     def show(self) -> None:
+        self.seen = None
         publish(_Live(self))
 
     def view(self) -> RequestView:
@@ -439,7 +449,7 @@ async def _heard(request: WebhookRequest) -> Heard | Said:
         heard = _HEARD.validate_python(await request.json())
     except (ValidationError, ValueError):
         return Said("invalid", f"This message could not be read. {sentences.UNCHANGED}", False)
-    return heard
+    return replace(heard, by=heard.by.lower())
 
 
 def _choice(heard: Heard) -> str:

@@ -64,7 +64,7 @@ async def test_changes_hand_the_request_back_until_it_is_edited(office: Any) -> 
         asked = await office.ask(sample("expense"), claim("80"), by=BO)
         assert await asked.vote(ANN, "changes", comment="cheaper?") == "counted"
         view = await asked.view()
-        assert (view.state, view.waiting_for) == ("changes_requested", ())
+        assert (view.state, view.waiting_for) == ("changes_requested", (BO,))
         assert [(note.occasion, note.card.state) for note in office.slack.to(BO)] == [("change", "changes_requested")]
         assert await asked.vote(ANN) == "already_decided"
         assert (await asked.tell(kind="edit", by=BO, fields={"amount": "60"}))["verdict"] == "edited"

@@ -16,6 +16,8 @@ from approvals_bot.approvals.targets import CallAgain
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Dispatch, Refused, Result, TryAgain
 from approvals_bot.core.authoring import WebhookRequest
+from approvals_bot.core.registry import registry
+from approvals_bot.core.replay import replay
 
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
 
@@ -506,6 +508,51 @@ async def test_messages_follow_with_names_for_people(office: Any) -> None:
 
 
 # ── crashes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_withdrawal_and_a_vote_in_one_moment_are_both_answered(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask()
+        said = await asyncio.gather(
+            asked.tell(kind="withdraw", by=DI), asked.tell(kind="vote", by=ANN, choice="approve")
+        )
+        words = [one["verdict"] for one in said]
+        assert words in (["taken_back", "withdrawn"], ["already_decided", "decided"])
+
+
+async def test_a_vote_in_the_second_of_the_deadline_is_told_how_it_ended(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask()
+        _, word = await asyncio.gather(office.clock.advance("4h"), asked.vote(ANN))
+        result = (await asked.record()).result
+        assert (word, result["by"]) in (("decided", ANN), ("already_decided", "deadline"))
+
+
+async def test_who_has_no_slack_is_asked_by_mail_in_every_stage(office: Any) -> None:
+    office.slack.answer = lambda dispatch: Refused("users.lookupByEmail: users_not_found")
+    more = f'[[stage]]\nid = "again"\nfrom = ["{CY}"]\n[deliver]\ndm = true'
+    async with office.open():
+        asked = await office.ask(one_stage(f'from = ["{CY}"]', more), BUY)
+        assert await asked.vote(CY) == "counted"
+        assert [mail.occasion for mail in office.email.to(CY)] == ["request", "request"]
+        assert [(copy.to, copy.channel, copy.state) for copy in (await asked.view()).deliveries] == [
+            (CY, "email", "delivered")
+        ]
+        assert await asked.vote(CY) == "decided"
+
+
+async def test_every_prefix_of_a_log_replays_to_what_the_log_went_on_with(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(fields=RISKY, by="app:ci")
+        await asked.vote(ANN)
+        await office.clock.advance("31m")
+        await asked.tell(kind="edit", by="app:ci", fields={"version": "2.2"})
+        await asked.votes((ANN, "approve"), (BO, "approve"), (CY, "approve"))
+        log = await asked.run.events()
+        code = registry.get("approval", None)
+        assert log[-1].type == "run_completed"
+        for length in range(1, len(log) + 1):
+            replay(code, log[:length], link=lambda hook_id: hook_id)
 
 
 async def test_a_restart_between_card_and_click_changes_nothing(office: Any) -> None:

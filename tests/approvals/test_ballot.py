@@ -124,13 +124,15 @@ def test_a_stranger_a_requester_and_an_unknown_group_are_told_apart() -> None:
     ballot = Ballot((RELEASE,), requesters=("eve",))
     assert play(ballot, ("mallory", "approve"))[1].word == "not_an_approver"
     assert play(ballot, ("eve", "approve"))[1].word == "own_request"
-    down = reseated(ballot, [replace(RELEASE, known=False)])
-    assert play(down, ("ann", "approve"))[1].word == "group_unknown"
+    down = reseated(ballot, [replace(RELEASE, known=False, unsure=("bo", "cy"))])
+    assert play(down, ("mallory", "approve"))[1].word == "group_unknown"
+    assert play(down, ("bo", "approve"))[1].word == "group_unknown"
+    assert play(down, ("ann", "approve"))[1].word == "decided"
     assert play(down, ("eve", "approve"))[1].word == "own_request"
 
 
 def test_a_list_that_is_known_counts_though_another_is_not() -> None:
-    ballot = Ballot((RELEASE, replace(SRE, known=False)))
+    ballot = Ballot((RELEASE, replace(SRE, known=False, unsure=SRE.eligible)))
     ballot, verdict = play(ballot, ("bo", "approve"))
     assert (verdict.word, seating(ballot)) == ("counted", {"bo": 0})
 
