@@ -67,7 +67,7 @@ def _moment(event: Event, name: str) -> Moment | None:
     match event.type:
         case "run_created":
             return Moment(at, "The run was opened.")
-        case "run_started" | "step_created" | "step_started" | "hook_conflict":
+        case "run_started" | "step_created" | "step_started" | "hook_conflict" | "wait_cancelled":
             return None
         case "step_completed":
             return Moment(at, f"{name} is done.")
@@ -91,8 +91,6 @@ def _moment(event: Event, name: str) -> Moment | None:
             return Moment(at, f"A {name} runs until {until:%d %b %Y, %H:%M:%S} UTC.")
         case "wait_completed":
             return Moment(at, "The time limit was reached." if name == "time limit" else "The sleep is over.")
-        case "wait_cancelled":
-            return Moment(at, f"The {name} was withdrawn.")
         case "run_completed":
             return Moment(at, "The run is complete.")
         case "run_failed":
