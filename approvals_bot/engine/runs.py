@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from approvals_bot.core.events import Event
 from approvals_bot.core.failures import decode_error
+from approvals_bot.core.values import decode
 from approvals_bot.errors import RunCancelledError, RunFailedError, RunNotFoundError
 from approvals_bot.store import ENDED, HookRow, RunRow, Status
 
@@ -33,7 +34,14 @@ class HookInfo:
     @classmethod
     def of(cls, row: HookRow) -> HookInfo:
         return cls(
-            row.run_id, row.id, row.token, row.metadata, row.created_at, row.is_webhook, row.is_live, row.generation
+            row.run_id,
+            row.id,
+            row.token,
+            decode(row.metadata),
+            row.created_at,
+            row.is_webhook,
+            row.is_live,
+            row.generation,
         )
 
 

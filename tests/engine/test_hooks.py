@@ -1,0 +1,679 @@
+"""Hooks on a real engine and a real file. Numbers are those of the conformance table in docs/conformance.md."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from approvals_bot import (
+    HookConflictError,
+    HookDisposedError,
+    HookNotFoundError,
+    IdempotencyConflictError,
+    InvalidPayloadError,
+    NotInWorkflowError,
+    RunFailedError,
+    SerializationError,
+    create_hook,
+    define_hook,
+    sleep,
+    step,
+    workflow,
+)
+from approvals_bot.engine import Engine
+from approvals_bot.testing import FakeClock
+from approvals_bot.testing.fixtures import OpenEngine
+
+
+@step
+async def note(text: str) -> str:
+    return text
+
+
+async def types(engine: Engine, run_id: str) -> list[str]:
+    return [event.type for event in await engine.events(run_id)]
+
+
+async def test_1_all_payloads_arrive_in_order_and_metadata_is_readable(open_engine: OpenEngine) -> None:
+    @workflow
+    async def takes_all() -> list[Any]:
+        taken = []
+        async for payload in create_hook(token="t", metadata={"customData": "a"}):
+            taken.append(payload)
+            if payload["done"]:
+                break
+        return taken
+
+    async with open_engine() as engine:
+        run = await engine.start(takes_all)
+        await engine.settle()
+        assert (await engine.get_hook_by_token("t")).metadata == {"customData": "a"}
+        payloads = [{"n": 1, "done": False}, {"n": 2, "done": False}, {"n": 3, "done": True}]
+        for payload in payloads:
+            await engine.resume_hook("t", payload)
+        assert await run.return_value() == payloads
+
+
+async def test_2_an_unknown_token_is_not_found(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        with pytest.raises(HookNotFoundError, match="not found"):
+            await engine.resume_hook("invalid", 1)
+
+
+async def test_3_5_generated_tokens_are_long_and_distinct(open_engine: OpenEngine) -> None:
+    @workflow
+    async def generates() -> list[str]:
+        return [create_hook().token, create_hook(token=None).token]
+
+    async with open_engine() as engine:
+        tokens = [t for _ in range(3) for t in await (await engine.start(generates)).return_value()]
+    assert len(set(tokens)) == 6
+    assert all(len(token) >= 40 for token in tokens)
+
+
+async def test_4_an_empty_token_is_an_error_at_once_and_registers_nothing(open_engine: OpenEngine) -> None:
+    @workflow
+    async def empty() -> None:
+        create_hook(token="")
+
+    async with open_engine() as engine:
+        run = await engine.start(empty)
+        with pytest.raises(RunFailedError, match="not empty"):
+            await run.return_value()
+        assert "hook_created" not in await types(engine, run.id)
+
+
+async def test_6_a_hook_that_is_never_awaited_is_in_the_log_and_its_token_is_free_after_the_end(
+    open_engine: OpenEngine,
+) -> None:
+    @workflow
+    async def creates() -> str:
+        return create_hook(token="t").token
+
+    async with open_engine() as engine:
+        run = await engine.start(creates)
+        assert await run.return_value() == "t"
+        assert "hook_created" in await types(engine, run.id)
+        with pytest.raises(HookNotFoundError):
+            await engine.get_hook_by_token("t")
+
+
+async def test_7_a_hook_is_open_before_the_step_that_tells_of_it_runs(open_engine: OpenEngine) -> None:
+    found = []
+
+    @step
+    async def mail(token: str) -> None:
+        found.append(await engine.get_hook_by_token(token))
+
+    @workflow
+    async def mails() -> Any:
+        hook = create_hook()
+        await mail(hook.token)
+        return await hook
+
+    async with open_engine() as engine:
+        run = await engine.start(mails)
+        await engine.settle()
+        log = await types(engine, run.id)
+    assert len(found) == 1
+    assert log.index("hook_created") < log.index("step_created")
+
+
+async def test_8_hooks_are_created_only_in_a_workflows_body(open_engine: OpenEngine) -> None:
+    with pytest.raises(NotInWorkflowError, match="outside a workflow"):
+        create_hook()
+
+    @step(retries=0)
+    async def creates() -> None:
+        create_hook()
+
+    @workflow
+    async def through_a_step() -> None:
+        await creates()
+
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError, match="inside a step"):
+            await (await engine.start(through_a_step)).return_value()
+
+
+async def test_9_10_payloads_that_come_while_a_step_runs_are_taken_in_order(open_engine: OpenEngine) -> None:
+    may_end = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        await may_end.wait()
+
+    @workflow
+    async def busy() -> list[Any]:
+        hook = create_hook(token="t")
+        await slow()
+        return [await hook, await hook, await hook]
+
+    async with open_engine() as engine:
+        run = await engine.start(busy)
+        while "step_started" not in await types(engine, run.id):
+            await asyncio.sleep(0)
+        for payload in ("p1", "p2", "p3"):
+            await engine.resume_hook("t", payload)
+        may_end.set()
+        assert await run.return_value() == ["p1", "p2", "p3"]
+
+
+async def test_11_a_surplus_payload_is_ignored(open_engine: OpenEngine) -> None:
+    @workflow
+    async def takes_one() -> Any:
+        hook = create_hook(token="t")
+        await note("so that both are there")
+        return await hook
+
+    async with open_engine() as engine:
+        run = await engine.start(takes_one)
+        await engine.settle()
+        await asyncio.gather(*(engine.resume_hook("t", "same") for _ in range(2)), return_exceptions=True)
+        assert await run.return_value() == "same"
+
+
+async def test_12_each_await_takes_another_payload(open_engine: OpenEngine) -> None:
+    @workflow
+    async def twice() -> list[Any]:
+        hook = create_hook(token="t")
+        return [await hook, await hook]
+
+    async with open_engine() as engine:
+        run = await engine.start(twice)
+        await engine.settle()
+        await engine.resume_hook("t", 1)
+        await engine.settle()
+        await engine.resume_hook("t", 2)
+        assert await run.return_value() == [1, 2]
+
+
+async def test_13_two_waiters_are_served_in_turn(open_engine: OpenEngine) -> None:
+    @workflow
+    async def both() -> list[Any]:
+        hook = create_hook(token="t")
+
+        async def take() -> Any:
+            return await hook
+
+        return list(await asyncio.gather(take(), take()))
+
+    async with open_engine() as engine:
+        run = await engine.start(both)
+        await engine.settle()
+        await engine.resume_hook("t", "a")
+        await engine.resume_hook("t", "b")
+        assert await run.return_value() == ["a", "b"]
+
+
+@pytest.mark.parametrize("payload", [None, False, 0, "", [], {}])
+async def test_14_empty_values_are_payloads(open_engine: OpenEngine, payload: Any) -> None:
+    @workflow
+    async def takes() -> list[Any]:
+        return [await create_hook(token="t")]
+
+    async with open_engine() as engine:
+        run = await engine.start(takes)
+        await engine.settle()
+        await engine.resume_hook("t", payload)
+        assert await run.return_value() == [payload]
+
+
+async def test_16_two_hooks_each_get_their_own(open_engine: OpenEngine) -> None:
+    @workflow
+    async def two() -> list[Any]:
+        order: list[Any] = []
+
+        async def take(token: str) -> None:
+            order.append([token, await create_hook(token=token)])
+
+        await asyncio.gather(take("a"), take("b"))
+        return order
+
+    async with open_engine() as engine:
+        run = await engine.start(two)
+        await engine.settle()
+        await engine.resume_hook("b", "for b")
+        await engine.resume_hook("a", "for a")
+        assert await run.return_value() == [["b", "for b"], ["a", "for a"]]
+
+
+@workflow(name="holds a token")
+async def holds(token: str) -> Any:
+    return await create_hook(token=token)
+
+
+async def test_17_19_the_second_creator_fails_and_the_owner_is_named_and_unharmed(open_engine: OpenEngine) -> None:
+    @workflow
+    async def catches() -> list[str]:
+        try:
+            await create_hook(token="t")
+        except HookConflictError as error:
+            return [error.token, error.run_id]
+        return []
+
+    async with open_engine() as engine:
+        owner = await engine.start(holds, "t")
+        await engine.settle()
+        with pytest.raises(RunFailedError, match="already in use"):
+            await (await engine.start(holds, "t")).return_value()
+        assert await (await engine.start(catches)).return_value() == ["t", owner.id]
+        await engine.resume_hook("t", "mine")
+        assert await owner.return_value() == "mine"
+
+
+async def test_18_20_a_loser_that_goes_on_is_refused_again_and_on_iteration_too(open_engine: OpenEngine) -> None:
+    @workflow
+    async def tries() -> int:
+        hook, refused = create_hook(token="t"), 0
+        for _ in range(2):
+            try:
+                await hook
+            except HookConflictError:
+                refused += 1
+        try:
+            async for _ in hook:
+                pass
+        except HookConflictError:
+            refused += 1
+        return refused
+
+    async with open_engine() as engine:
+        await engine.start(holds, "t")
+        await engine.settle()
+        assert await (await engine.start(tries)).return_value() == 3
+
+
+async def test_21_23_conflict_tells_without_taking_a_payload(open_engine: OpenEngine) -> None:
+    @workflow
+    async def asks() -> list[Any]:
+        hook = create_hook(token="t")
+        said = [await hook.conflict(), await hook.conflict()]
+        await note("now")
+        said += [await hook.conflict(), await hook]
+        return said
+
+    async with open_engine() as engine:
+        run = await engine.start(asks)
+        await engine.settle()
+        await engine.resume_hook("t", "payload")
+        assert await run.return_value() == [None, None, None, "payload"]
+
+
+async def test_22_conflict_gives_the_owner_who_can_be_resumed(open_engine: OpenEngine) -> None:
+    @workflow
+    async def asks() -> str | None:
+        return await create_hook(token="t").conflict()
+
+    async with open_engine() as engine:
+        owner = await engine.start(holds, "t")
+        await engine.settle()
+        assert await (await engine.start(asks)).return_value() == owner.id
+
+
+async def test_waiting_for_a_token_does_not_spin(open_engine: OpenEngine) -> None:
+    """Once the hook is recorded, no turn follows without news."""
+
+    @workflow
+    async def asks_then_waits() -> Any:
+        hook = create_hook(token="t")
+        await hook.conflict()
+        return await hook
+
+    async with open_engine() as engine:
+        run = await engine.start(asks_then_waits)
+        await engine.settle()
+        row, _ = await engine.store.read(run.id) or (None, [])
+        assert row is not None
+        assert (row.epoch, row.wake_at) == (1, None)
+
+
+async def test_24_two_live_hooks_of_one_run_with_one_token_conflict(open_engine: OpenEngine) -> None:
+    @workflow
+    async def greedy() -> str:
+        create_hook(token="t")
+        try:
+            await create_hook(token="t")
+        except HookConflictError as error:
+            return error.run_id
+        return ""
+
+    async with open_engine() as engine:
+        run = await engine.start(greedy)
+        assert await run.return_value() == run.id
+
+
+async def test_25_a_hook_that_is_recorded_already_does_not_conflict_with_itself(open_engine: OpenEngine) -> None:
+    """Every activation replays the creation."""
+
+    @workflow
+    async def many_turns() -> list[Any]:
+        hook = create_hook(token="t")
+        return [await note("a"), await hook, await note("b"), await hook]
+
+    async with open_engine() as engine:
+        run = await engine.start(many_turns)
+        await engine.settle()
+    async with open_engine() as engine:
+        for payload in (1, 2):
+            await engine.settle()
+            await engine.resume_hook("t", payload)
+        assert await engine.get_run(run.id).return_value() == ["a", 1, "b", 2]
+        assert (await types(engine, run.id)).count("hook_created") == 1
+        assert "hook_conflict" not in await types(engine, run.id)
+
+
+async def test_26_a_token_is_free_again_after_completion_failure_and_cancellation(open_engine: OpenEngine) -> None:
+    @workflow
+    async def ends_badly() -> None:
+        await create_hook(token="t")
+        raise ValueError("bad")
+
+    async with open_engine() as engine:
+        for ending in (holds, ends_badly, "cancelled"):
+            run = await (engine.start(holds, "t") if ending == "cancelled" else engine.start(ending, *_token(ending)))
+            await engine.settle()
+            assert (await engine.get_hook_by_token("t")).run_id == run.id
+            if ending == "cancelled":
+                await run.cancel()
+            else:
+                await engine.resume_hook("t", 1)
+                await engine.settle()
+        assert await run.status() == "cancelled"
+        again = await engine.start(holds, "t")
+        await engine.settle()
+        assert (await engine.get_hook_by_token("t")).run_id == again.id
+
+
+def _token(which: Any) -> list[str]:
+    return ["t"] if which is holds else []
+
+
+async def test_27_a_disposed_token_is_free_while_its_run_goes_on(open_engine: OpenEngine) -> None:
+    @workflow
+    async def lets_go() -> None:
+        create_hook(token="t").dispose()
+        await sleep("1 day")
+
+    async with open_engine() as engine:
+        first = await engine.start(lets_go)
+        await engine.settle()
+        second = await engine.start(holds, "t")
+        await engine.settle()
+        await engine.resume_hook("t", "yes")
+        assert await second.return_value() == "yes"
+        assert await first.status() == "running"
+
+
+async def test_28_29_dispose_is_repeatable_and_a_with_block_does_it_when_it_fails_too(open_engine: OpenEngine) -> None:
+    @workflow
+    async def disposes() -> None:
+        try:
+            async with create_hook(token="t") as hook:
+                raise ValueError("inside")
+        except ValueError:
+            hook.dispose()
+        await sleep("1 day")
+
+    async with open_engine() as engine:
+        run = await engine.start(disposes)
+        await engine.settle()
+        assert (await types(engine, run.id)).count("hook_disposed") == 1
+
+
+async def test_30_break_leaves_the_hook_open(open_engine: OpenEngine) -> None:
+    @workflow
+    async def breaks() -> list[Any]:
+        hook = create_hook(token="t")
+        async for first in hook:  # noqa: B007  # used below
+            break
+        await note("meanwhile")
+        return [first, await hook]
+
+    async with open_engine() as engine:
+        run = await engine.start(breaks)
+        await engine.settle()
+        await engine.resume_hook("t", 1)
+        await engine.settle()
+        await engine.resume_hook("t", 2)
+        assert await run.return_value() == [1, 2]
+
+
+async def test_31_34_what_had_come_before_the_disposal_is_still_given_and_then_it_is_over(
+    open_engine: OpenEngine,
+) -> None:
+    @workflow
+    async def drains() -> list[Any]:
+        hook, gate = create_hook(token="t"), create_hook(token="gate")
+        await gate
+        hook.dispose()
+        taken = [payload async for payload in hook]
+        await note("a replay on")
+        try:
+            await hook
+        except HookDisposedError:
+            taken.append("disposed")
+        return taken
+
+    async with open_engine() as engine:
+        run = await engine.start(drains)
+        await engine.settle()
+        for token, payload in (("t", 1), ("t", 2), ("gate", 0)):
+            await engine.resume_hook(token, payload)
+        assert await run.return_value() == [1, 2, "disposed"]
+
+
+async def test_32_dispose_and_create_again_in_one_breath(open_engine: OpenEngine) -> None:
+    @workflow
+    async def renews() -> Any:
+        create_hook(token="t").dispose()
+        return await create_hook(token="t")
+
+    async with open_engine() as engine:
+        run = await engine.start(renews)
+        await engine.settle()
+        await engine.resume_hook("t", "to the second")
+        assert await run.return_value() == "to the second"
+        assert "hook_conflict" not in await types(engine, run.id)
+
+
+async def test_33_disposing_raises_in_the_branch_that_waits(open_engine: OpenEngine) -> None:
+    @workflow
+    async def branches() -> str:
+        hook = create_hook(token="t")
+
+        async def wait() -> str:
+            try:
+                return str(await hook)
+            except HookDisposedError:
+                return "disposed"
+
+        waiting = asyncio.create_task(wait())
+        await note("first")
+        hook.dispose()
+        return await waiting
+
+    async with open_engine() as engine:
+        assert await (await engine.start(branches)).return_value() == "disposed"
+
+
+async def test_35_36_a_disposed_hook_and_an_ended_run_take_nothing(open_engine: OpenEngine) -> None:
+    @workflow
+    async def lets_go() -> None:
+        create_hook(token="t").dispose()
+        await sleep("1 day")
+
+    async with open_engine() as engine:
+        run = await engine.start(lets_go)
+        await engine.settle()
+        before = await engine.events(run.id)
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_hook("t", 1)
+        assert await engine.events(run.id) == before
+        ended = await engine.start(holds, "u")
+        await engine.settle()
+        await engine.resume_hook("u", 1)
+        await ended.return_value()
+        before = await engine.events(ended.id)
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_hook("u", 2)
+        assert await engine.events(ended.id) == before
+
+
+async def test_37_disposing_a_conflicted_hook_leaves_the_owners_token_alone(open_engine: OpenEngine) -> None:
+    @workflow
+    async def loses(breath: bool) -> str:
+        hook = create_hook(token="t")
+        if not breath:
+            await hook.conflict()
+        hook.dispose()
+        await note("on")
+        return "went on"
+
+    async with open_engine() as engine:
+        owner = await engine.start(holds, "t")
+        await engine.settle()
+        for breath in (True, False):
+            assert await (await engine.start(loses, breath)).return_value() == "went on"
+        await engine.resume_hook("t", "still mine")
+        assert await owner.return_value() == "still mine"
+
+
+async def test_38_disposing_one_hook_leaves_the_other(open_engine: OpenEngine) -> None:
+    @workflow
+    async def two() -> Any:
+        create_hook(token="a").dispose()
+        return await create_hook(token="b")
+
+    async with open_engine() as engine:
+        run = await engine.start(two)
+        await engine.settle()
+        await engine.resume_hook("b", 1)
+        assert await run.return_value() == 1
+
+
+async def test_39_a_payload_is_delivered_even_if_its_process_dies_before_it_wakes_anybody(
+    open_engine: OpenEngine,
+) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(holds, "t")
+        await engine.settle()
+        hook = await engine.get_hook_by_token("t")
+        await engine.store.receive(hook.hook_id, "r", "yes", engine.now())  # written, and nobody in this process told
+    async with open_engine() as engine:
+        assert await engine.get_run(run.id).return_value() == "yes"
+
+
+async def test_41_one_resume_id_is_one_payload(open_engine: OpenEngine) -> None:
+    @workflow
+    async def takes() -> list[Any]:
+        hook = create_hook(token="t")
+        return [await hook, await hook]
+
+    async with open_engine() as engine:
+        run = await engine.start(takes)
+        await engine.settle()
+        await engine.resume_hook("t", "a", resume_id="1")
+        await engine.resume_hook("t", "a", resume_id="1")
+        with pytest.raises(IdempotencyConflictError):
+            await engine.resume_hook("t", "b", resume_id="1")
+        await engine.settle()
+        assert (await types(engine, run.id)).count("hook_received") == 1
+
+
+async def test_42_43_concurrent_resumes_are_each_taken_once(open_engine: OpenEngine) -> None:
+    @workflow
+    async def counts() -> list[Any]:
+        hook = create_hook(token="t")
+        return [await hook for _ in range(20)]
+
+    async with open_engine() as engine:
+        run = await engine.start(counts)
+        await engine.settle()
+        await asyncio.gather(*(engine.resume_hook("t", n // 2) for n in range(20)))
+        assert sorted(await run.return_value()) == [n // 2 for n in range(20)]
+
+
+async def test_44_48_a_hook_is_found_by_its_token(open_engine: OpenEngine, clock: FakeClock) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(holds, "t")
+        await engine.settle()
+        found = await engine.get_hook_by_token("t")
+        assert (found.run_id, found.token, found.created_at, found.is_webhook) == (run.id, "t", clock.now(), False)
+        assert await engine.find_hook(found.hook_id) == found
+        await engine.resume_hook(found.token, 1)
+        assert await run.return_value() == 1
+        with pytest.raises(HookNotFoundError):
+            await engine.get_hook_by_token("unknown")
+
+
+class Answer(BaseModel):
+    approved: bool
+    comment: str = Field(default="none", max_length=10)
+
+
+answer_hook = define_hook(schema=Answer)
+
+
+@workflow(name="takes a typed answer")
+async def typed() -> str:
+    answer = await answer_hook.create(token="t")
+    return f"{type(answer).__name__} {answer.approved} {answer.comment}"
+
+
+async def test_45_46_a_valid_payload_arrives_as_its_type_with_defaults(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(typed)
+        await engine.settle()
+        with pytest.raises(InvalidPayloadError, match="approved"):
+            await answer_hook.resume("t", {"approved": "perhaps"})
+        assert "hook_received" not in await types(engine, run.id)
+        await answer_hook.resume("t", {"approved": "yes"})
+        assert await run.return_value() == "Answer True none"
+
+
+async def test_47_the_schema_is_checked_on_the_raw_way_in_too(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(typed)
+        await engine.settle()
+        with pytest.raises(InvalidPayloadError) as caught:
+            await engine.resume_hook("t", {"approved": True, "comment": "x" * 11})
+        assert caught.value.errors[0]["loc"] == ["comment"]
+        assert "hook_received" not in await types(engine, run.id)
+        await engine.resume_hook("t", {"approved": True, "comment": "ok"})
+        assert await run.return_value() == "Answer True ok"
+
+
+@pytest.mark.parametrize("token", ["a/b", "a:b", "100%", "ünï✓", "x" * 500, "with space", "a\x00b"])
+async def test_51_any_text_can_be_a_token(open_engine: OpenEngine, token: str) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(holds, token)
+        await engine.settle()
+        await engine.resume_hook(token, "yes")
+        assert await run.return_value() == "yes"
+
+
+async def test_52_metadata_comes_back_as_it_was_and_what_cannot_be_kept_is_refused(open_engine: OpenEngine) -> None:
+    @workflow
+    async def describes() -> Any:
+        hook = create_hook(token="t", metadata={"at": datetime(2026, 1, 1, tzinfo=UTC), "deep": {"list": [1, "two"]}})
+        return await hook
+
+    @workflow
+    async def cannot() -> Any:
+        try:
+            create_hook(metadata={"handlers": [print]})
+        except SerializationError as error:
+            return error.path
+        return ""
+
+    async with open_engine() as engine:
+        await engine.start(describes)
+        await engine.settle()
+        found = await engine.get_hook_by_token("t")
+        assert found.metadata == {"at": datetime(2026, 1, 1, tzinfo=UTC), "deep": {"list": [1, "two"]}}
+        assert await (await engine.start(cannot)).return_value() == "metadata.handlers[0]"
