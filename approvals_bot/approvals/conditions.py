@@ -11,32 +11,20 @@ not decide, so the unknown always ends with people.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Context as DecimalContext
-from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rule_engine import Context, DataType, EngineError, EvaluationError, Rule, RuleSyntaxError, ast, builtins
-
-from approvals_bot.approvals.condition_words import FUNCTIONS, names_in, read_words, refuse_mixing
 from approvals_bot.approvals.condition_words import ConditionError as ConditionError
+from approvals_bot.approvals.condition_words import names_in, read_words, refuse_mixing
 from approvals_bot.approvals.fields import shown
 from approvals_bot.config.fields import FieldSpec
-from approvals_bot.config.problems import nearest
+
+if TYPE_CHECKING:
+    from approvals_bot.approvals.condition_rules import CompiledRule
 
 _LONGEST_SHOWN = 60  # characters of a value in a reason
-_TYPES = {
-    "integer": DataType.FLOAT,
-    "decimal": DataType.FLOAT,
-    "money": DataType.FLOAT,
-    "boolean": DataType.BOOLEAN,
-    "date": DataType.DATETIME,
-    "datetime": DataType.DATETIME,
-    "duration": DataType.TIMEDELTA,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +45,17 @@ class Condition:
         self.names = names_in(words, fields)
         self._fields = {name: fields[name] for name in self.names}
         refuse_mixing(words)
-        self._rule = _compile(text, fields)
-        _Checker(fields).check(self._rule.statement.expression)
-        self._compared_with_null = frozenset(_null_compared(self._rule.statement.expression))
+        self._rule = _compiled(text, fields)
 
     def judge(self, typed: Mapping[str, Any]) -> Judgement:
         """Decide by the typed values of the request's fields. Never raises for a value that fits its field."""
-        unset = [name for name in self.names if typed.get(name) is None and name not in self._compared_with_null]
+        unset = [name for name in self.names if typed.get(name) is None and name not in self._rule.compared_with_null]
         if unset:
             return Judgement(None, f"{_listed(unset)} {'is' if len(unset) == 1 else 'are'} not given")
         try:
-            holds = bool(self._rule.evaluate({name: _plain(typed.get(name)) for name in self.names}))
-        except (EngineError, ArithmeticError) as error:
-            return Judgement(None, f"{self.text} can't be worked out: {_reason(error)}")
+            holds = self._rule.holds({name: typed.get(name) for name in self.names})
+        except ArithmeticError as error:
+            return Judgement(None, f"{self.text} can't be worked out: {error}")
         return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
 
     def values(self, typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,149 +77,10 @@ def _cached(text: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
     return Condition(text, dict(fields))
 
 
-def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
-    types = {name: _TYPES.get(spec.type, DataType.STRING) for name, spec in fields.items()}
-    context = Context(type_resolver=types, default_timezone="utc", decimal_context=DecimalContext(prec=40))
-    context.builtins = builtins.Builtins(
-        {name: _span(seconds) for name, seconds in FUNCTIONS.items()},
-        timezone=UTC,
-        value_types={
-            name: DataType.FUNCTION(name, return_type=DataType.TIMEDELTA, argument_types=(DataType.FLOAT,))
-            for name in FUNCTIONS
-        },
-    )
-    try:
-        rule = Rule(text, context)
-    except RuleSyntaxError as error:
-        raise ConditionError(f"this can't be read {_where(error)}") from None
-    except (EngineError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
-        raise ConditionError(_reason(error)) from None
-    if rule.statement.expression.result_type != DataType.BOOLEAN:
-        raise ConditionError("a condition must be true or false; compare it with something")
-    return rule
+def _compiled(text: str, fields: Mapping[str, FieldSpec]) -> CompiledRule:
+    from approvals_bot.approvals.condition_rules import CompiledRule  # half a second, spent by who has conditions
 
-
-def _span(seconds: int) -> Callable[[Decimal], timedelta]:
-    def span(count: Decimal) -> timedelta:
-        return timedelta(seconds=float(count * seconds))
-
-    return span
-
-
-@dataclass(frozen=True, slots=True)
-class _Checker:
-    """Finds what rule-engine would quietly take for false: an unlike comparison, a value that an enum doesn't have."""
-
-    fields: Mapping[str, FieldSpec]
-
-    def check(self, node: Any) -> None:
-        match node:
-            case ast.LogicExpression(left=left, right=right):
-                self._must_be_boolean(left, node.type)
-                self._must_be_boolean(right, node.type)
-            case ast.UnaryExpression(type="not", right=right):
-                self._must_be_boolean(right, "not")
-            case ast.ArithmeticComparisonExpression():
-                pass  # rule-engine compares their types itself
-            case ast.ComparisonExpression(left=left, right=right):
-                self._must_be_alike(left, right)
-                self._must_be_values_of(left, [right])
-                self._must_be_values_of(right, [left])
-            case ast.ContainsExpression(container=ast.ArrayExpression(value=members), member=member):
-                for each in members:
-                    self._must_be_alike(member, each)
-                self._must_be_values_of(member, members)
-        for child in _children(node):
-            self.check(child)
-
-    def _must_be_boolean(self, node: Any, operator: str) -> None:
-        if node.result_type != DataType.BOOLEAN:
-            raise ConditionError(f"{_called(node)} is no yes or no, so `{operator}` can't take it; compare it first")
-
-    def _must_be_alike(self, left: Any, right: Any) -> None:
-        one, other = left.result_type, right.result_type
-        if DataType.NULL not in (one, other) and one != other:
-            kinds = f"{_kind(one)} with {_kind(other)}"
-            raise ConditionError(f"{_called(left)} and {_called(right)} can't be equal: it compares {kinds}")
-
-    def _must_be_values_of(self, node: Any, literals: Iterable[Any]) -> None:
-        if not isinstance(node, ast.SymbolExpression) or node.scope is not None:
-            return
-        values = self.fields[node.name].values
-        for literal in literals:
-            if values is not None and isinstance(literal, ast.StringExpression) and literal.value not in values:
-                what = f'"{literal.value}" is no value of {node.name}'
-                raise ConditionError(what, nearest(literal.value, values) or ", ".join(values[:8]))
-
-
-def _null_compared(node: Any) -> Iterator[str]:
-    """Fields that the author compares with null, and so has thought of."""
-    if isinstance(node, ast.ComparisonExpression):
-        for one, other in ((node.left, node.right), (node.right, node.left)):
-            if isinstance(one, ast.SymbolExpression) and isinstance(other, ast.NullExpression):
-                yield one.name
-    for child in _children(node):
-        yield from _null_compared(child)
-
-
-def _children(node: Any) -> Iterator[Any]:
-    for name in ("left", "right", "container", "member", "item", "object", "function"):
-        child = getattr(node, name, None)
-        if isinstance(child, ast.ExpressionBase):
-            yield child
-    yield from getattr(node, "arguments", ())
-    if isinstance(node, ast.ArrayExpression):
-        yield from node.value
-
-
-def _plain(value: Any) -> Any:
-    """A typed value as rule-engine knows it. It compares classes exactly, so money must become a bare number."""
-    match value:
-        case bool() | None | str() | timedelta() | datetime():
-            return value
-        case int() | Decimal():
-            return Decimal(value)
-        case date():
-            return datetime.combine(value, time(), UTC)
-        case _:
-            raise TypeError(f"a field holds no {type(value).__name__}")
-
-
-_KINDS = {"FLOAT": "a number", "STRING": "a text", "BOOLEAN": "a yes or no", "TIMEDELTA": "a span of time"}
-
-
-def _kind(of: Any) -> str:
-    return _KINDS.get(of.name, "a moment" if of == DataType.DATETIME else "something else")
-
-
-def _called(node: Any) -> str:
-    match node:
-        case ast.SymbolExpression(name=name):
-            return str(name)
-        case ast.StringExpression(value=value):
-            return f'"{value}"'
-        case ast.FloatExpression(value=value) | ast.BooleanExpression(value=value):
-            return str(value).lower()
-        case _:
-            return "a part of it"
-
-
-def _where(error: RuleSyntaxError) -> str:
-    return f'at "{error.token.value}"' if error.token is not None else "to its end; something is missing there"
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case EvaluationError() if "mismatch" in error.message:
-            return "it compares or counts things of different kinds (a span of time is written like $hours(2))"
-        case RecursionError():
-            return "it is nested too deeply"
-        case ArithmeticError():
-            return "it divides by zero or counts too far"
-        case EngineError():
-            return str(error.message)
-        case _:
-            return str(error)
+    return CompiledRule(text, fields)
 
 
 def _short(value: str) -> str:
