@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default as default_policy
-from itertools import count
 from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from approvals_bot.playground.faults import Fault, Faults
+from approvals_bot.playground.slack.shapes import Numbers
 
 LARGEST_MAIL = 25_000_000  # bytes; what large providers take
 
@@ -48,7 +48,10 @@ class Mail:
 
 
 class Mailbox:
-    """Open as a context: it listens from then on. `port` 0 lets the system choose; `self.port` says which it was."""
+    """Open as a context: it listens from then on. `port` 0 lets the system choose; `self.port` says which it was.
+
+    `remember` is called before a mail's receipt is confirmed.
+    """
 
     def __init__(
         self,
@@ -57,13 +60,15 @@ class Mailbox:
         port: int = 0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         faults: Faults | None = None,
+        remember: Callable[[], None] = lambda: None,
     ) -> None:
         self.host = host
         self.port = port
         self.now = now
         self.faults = faults or Faults()
+        self.remember = remember
         self.mails: list[Mail] = []
-        self.numbers = count(1)
+        self.numbers = Numbers()
         self.server: asyncio.Server | None = None
         self.lines: list[SMTP] = []
 
@@ -120,6 +125,7 @@ class Mailbox:
         if refusal:
             return refusal
         self.mails.append(self.read(cast(bytes, envelope.content), envelope.rcpt_tos))
+        self.remember()
         if fault and fault.kind == "drop_after":
             cut(server)
         return "250 OK: kept"

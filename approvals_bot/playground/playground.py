@@ -6,10 +6,12 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from approvals_bot.playground.faults import Faults
 from approvals_bot.playground.mailbox import Mailbox
+from approvals_bot.playground.memory import Memory
 from approvals_bot.playground.seed import OUTSIDERS, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson
 from approvals_bot.playground.slack.api import WebApi
 from approvals_bot.playground.slack.outbound import ACK_LIMIT, Outbound
@@ -29,6 +31,7 @@ class Playground:
     - `now`: the stand-in's time: message ids, lives of triggers, and signatures unless `signing_clock` (Unix seconds)
       says otherwise. It should be the clock that the service checks against.
     - `samples`: requests that a new user can open from the page with one click.
+    - `memory`: the file that messages, screens, mails and calls are kept in over restarts; None: they are forgotten.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Playground:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         signing_clock: Callable[[], float] | None = None,
         samples: Sequence[Sample] = (),
+        memory: Path | None = None,
         secret: Callable[[], str] = lambda: secrets.token_hex(16),
         ack_limit: float = ACK_LIMIT,
         settle: float = SETTLE,
@@ -72,11 +76,15 @@ class Playground:
         )
         self.person = Person(self.workspace, self.outbound, self.base_url, settle=settle)
         self.socket_mode = SocketMode(self.workspace)
-        self.mailbox = Mailbox(port=smtp_port, now=now, faults=self.mail_faults)
+        self.mailbox = Mailbox(port=smtp_port, now=now, faults=self.mail_faults, remember=self.remember)
         self.targets = Targets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
+        self.memory = Memory(memory, self.workspace, self.mailbox, self.targets) if memory else None
         self.resources = AsyncExitStack()
 
     async def __aenter__(self) -> Playground:
+        if self.memory:
+            self.memory.open()
+            self.resources.callback(self.memory.close)
         await self.resources.enter_async_context(self.outbound)
         await self.resources.enter_async_context(self.mailbox)
         if self.workspace.app.app_token:
@@ -87,6 +95,11 @@ class Playground:
 
     async def __aexit__(self, *_: object) -> None:
         await self.resources.aclose()
+
+    def remember(self) -> None:
+        """Write down what has changed. Whoever changed it is answered after this."""
+        if self.memory:
+            self.memory.keep()
 
     @property
     def api_url(self) -> str:

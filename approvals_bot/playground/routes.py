@@ -29,7 +29,7 @@ def routes(playground: Playground) -> list[BaseRoute]:
     pages = Pages(playground)
 
     def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
-        closed = guarded(explained(endpoint), allow_remote=playground.allow_remote)
+        closed = guarded(explained(remembered(endpoint, playground)), allow_remote=playground.allow_remote)
         return Route(f"/playground{path}", closed, methods=[*methods] or ["GET"])
 
     async def response_url(request: Request) -> Response:
@@ -277,6 +277,18 @@ async def json_of(request: Request) -> Any:
     if len(body) > LARGEST_BODY:
         raise CannotDoError(f"The body is over {LARGEST_BODY:,} bytes.")
     return json.loads(body)
+
+
+def remembered(endpoint: Endpoint, playground: Playground) -> Endpoint:
+    """The endpoint, answering only when what it changed will survive the process."""
+
+    async def kept(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        finally:
+            playground.remember()
+
+    return kept
 
 
 def explained(endpoint: Callable[[Request], Awaitable[Response]]) -> Endpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -69,6 +70,8 @@ class Targets:
         fault = self.faults.next(name)
         if fault and (early := struck(fault)):
             return early
+        if fault and fault.kind == "slow":
+            await asyncio.sleep(fault.seconds)
         body = await request.body()
         received = Received(
             name,

@@ -86,7 +86,7 @@ def delete(space: Workspace, call: Call) -> Json:
     message = existing(space, place, call.text("ts"))
     if message.user != space.bot.id:
         raise SlackRefusedError("cant_delete_message")
-    del space.messages[place.id, message.ts]
+    space.delete(message)
     return {"channel": place.id, "ts": message.ts}
 
 

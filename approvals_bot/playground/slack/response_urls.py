@@ -44,7 +44,7 @@ def obey(space: Workspace, allowed: ResponseUrl, said: Json, blocks: Any) -> Non
     text = str(said.get("text") or "")
     if said.get("delete_original"):
         if original:
-            del space.messages[original.channel, original.ts]
+            space.delete(original)
     elif said.get("replace_original") and original:
         edited = f"{space.now().timestamp():.6f}"
         space.keep(replace(original, text=text, blocks=tuple(space.with_ids(blocks)), edited=edited))

@@ -16,6 +16,17 @@ RESPONSE_URL_USES = 5
 MODAL_DEPTH = 3
 
 
+class Numbers:
+    """Counts on from a number, and tells which is the next."""
+
+    def __init__(self, following: int = 1) -> None:
+        self.following = following
+
+    def __next__(self) -> int:
+        self.following += 1
+        return self.following - 1
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     id: str

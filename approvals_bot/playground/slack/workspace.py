@@ -1,4 +1,4 @@
-"""The stand-in's state: one workspace with people, channels, user groups, messages and views, in memory.
+"""The stand-in's state: one workspace with people, channels, user groups, messages and views.
 
 It knows no rules about who may call what; those stand with the methods.
 """
@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import count
 
 from approvals_bot.playground.seed import SeedApp, SeedChannel, SeedGroup, SeedPerson, id_part
 from approvals_bot.playground.slack.shapes import (
@@ -18,6 +17,7 @@ from approvals_bot.playground.slack.shapes import (
     Group,
     Json,
     Message,
+    Numbers,
     ResponseUrl,
     Trigger,
     User,
@@ -56,14 +56,16 @@ class Workspace:
             self.channels[channel.id] = Conversation(
                 channel.id, channel.name, self.members_of(channel), channel.private, channel.archived
             )
+        self.groups_set: set[str] = set()  # those whose members were changed by hand
         self.messages: dict[tuple[str, str], Message] = {}
+        self.touched: set[tuple[str, str]] = set()  # messages posted, changed or deleted since they were last written
         self.views: dict[str, View] = {}
         self.modals: dict[str, list[str]] = {}  # user → view ids, the topmost last
         self.homes: dict[str, str] = {}  # user → view id
         self.triggers: dict[str, Trigger] = {}
         self.response_urls: dict[str, ResponseUrl] = {}
         self.last_ts: dict[str, int] = {}
-        self.numbers = count(1)
+        self.numbers = Numbers()
         self.onlookers: list[asyncio.Future[None]] = []
 
     # people and places
@@ -107,6 +109,7 @@ class Workspace:
         for group in self.groups.values():
             if group.handle == handle.removeprefix("@"):
                 self.groups[group.id] = replace(group, members=tuple(self.ids_of(members)))
+                self.groups_set.add(group.id)
 
     # messages
 
@@ -143,8 +146,14 @@ class Workspace:
 
     def keep(self, message: Message) -> Message:
         self.messages[message.channel, message.ts] = message
+        self.touched.add((message.channel, message.ts))
         self.changed()
         return message
+
+    def delete(self, message: Message) -> None:
+        del self.messages[message.channel, message.ts]
+        self.touched.add((message.channel, message.ts))
+        self.changed()
 
     def with_ids(self, blocks: Sequence[Json]) -> list[Json]:
         """Slack names every block and interactive element that came without an id."""

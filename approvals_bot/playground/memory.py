@@ -1,0 +1,172 @@
+"""What the stand-ins remember over a restart: messages, screens, mails and calls, in a small SQLite file.
+
+A call is answered only after what it changed was written, so whatever the service knows to be delivered is still there
+when the process is killed and started again. What lives for seconds anyhow is forgotten: triggers, response URLs,
+scripted faults, rate limits, open sockets.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.playground.mailbox import Mail, Mailbox
+from approvals_bot.playground.slack.shapes import Json, Message, Numbers, View
+from approvals_bot.playground.slack.workspace import Workspace
+from approvals_bot.playground.targets import Received, Targets
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS kept (
+    kind TEXT NOT NULL, place TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, place)
+) WITHOUT ROWID
+"""
+LEAP = 1000  # numbers may have left the house after the last write, so a restart goes on far behind them
+
+Row = tuple[str, str, str]  # kind, place, JSON
+K = TypeVar("K", Mail, Received)
+
+
+class MemoryUnreadableError(ApprovalsBotError):
+    """The file is damaged, or another version wrote it. Nothing of the service is in it: it may be deleted."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"What the playground remembers can't be read: {file}. Start with --fresh, or delete that file."
+        )
+
+
+class Memory:
+    """Remembers one playground. Raises MemoryUnreadableError for a file that it can't make sense of."""
+
+    def __init__(self, file: Path, space: Workspace, mailbox: Mailbox, targets: Targets) -> None:
+        self.file = file
+        self.space = space
+        self.mailbox = mailbox
+        self.targets = targets
+        self.db: sqlite3.Connection | None = None
+        self.mails_kept = 0
+        self.calls_kept = 0
+        self.screens_kept = ""
+
+    def open(self) -> None:
+        """Bring back what was remembered; what the configuration no longer has a place for is left out."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.db = sqlite3.connect(self.file)
+            self.db.execute("PRAGMA journal_mode = WAL")
+            self.db.execute("PRAGMA synchronous = NORMAL")  # survives a kill; only the service must survive more
+            self.db.execute(SCHEMA)
+            self.recall(self.db)
+        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError, AttributeError) as error:
+            self.close()
+            raise MemoryUnreadableError(self.file) from error
+
+    def close(self) -> None:
+        if self.db is not None:
+            self.db.close()
+            self.db = None
+
+    # ── writing ──
+
+    def keep(self) -> None:
+        """Write whatever has changed, in one transaction; nothing is written when nothing has."""
+        if self.db is None:
+            return
+        gone = [(key_of(place),) for place in self.space.touched if place not in self.space.messages]
+        screens = written(screens_of(self.space))
+        rows = list(self.changed())
+        if screens != self.screens_kept:
+            rows.append(("screens", "", screens))
+        if rows or gone:
+            with self.db:
+                self.db.executemany("INSERT OR REPLACE INTO kept (kind, place, value) VALUES (?, ?, ?)", rows)
+                self.db.executemany("DELETE FROM kept WHERE kind = 'message' AND place = ?", gone)
+        self.space.touched.clear()
+        self.screens_kept = screens
+        self.mails_kept, self.calls_kept = len(self.mailbox.mails), len(self.targets.received)
+
+    def changed(self) -> Iterator[Row]:
+        for place in self.space.touched & self.space.messages.keys():
+            yield "message", key_of(place), written(asdict(self.space.messages[place]))
+        for index, mail in enumerate(self.mailbox.mails[self.mails_kept :], self.mails_kept):
+            yield "mail", str(index), written(asdict(mail))
+        for index, call in enumerate(self.targets.received[self.calls_kept :], self.calls_kept):
+            yield "call", str(index), written(asdict(call))
+
+    # ── reading ──
+
+    def recall(self, db: sqlite3.Connection) -> None:
+        for text in rows_of(db, "screens"):
+            show_again(self.space, json.loads(text))
+        for text in rows_of(db, "message"):
+            said = json.loads(text)
+            message = Message(**said | {"blocks": tuple(said["blocks"])})
+            if message.channel in self.space.channels:
+                self.space.messages[message.channel, message.ts] = message
+        self.mailbox.mails += [arrived(Mail, text) for text in rows_of(db, "mail")]
+        self.targets.received += [arrived(Received, text) for text in rows_of(db, "call")]
+        self.mailbox.numbers = Numbers(len(self.mailbox.mails) + 1)
+        self.mails_kept, self.calls_kept = len(self.mailbox.mails), len(self.targets.received)
+
+
+# ── the workspace but for its messages: what is on people's screens, and where numbers go on ──────────────────────
+
+
+def screens_of(space: Workspace) -> Json:
+    return {
+        "views": [asdict(view) for view in space.views.values()],
+        "modals": space.modals,
+        "homes": space.homes,
+        "direct_messages": [place.with_user for place in space.channels.values() if place.with_user],
+        "groups": {handle: list(space.groups[handle].members) for handle in sorted(space.groups_set)},
+        "last_ts": space.last_ts,
+        "number": space.numbers.following,
+    }
+
+
+def show_again(space: Workspace, screens: Json) -> None:
+    for view in screens["views"]:
+        if view["user"] in space.users:
+            space.views[view["id"]] = View(**view)
+    space.modals |= {user: ids for user, ids in screens["modals"].items() if user in space.users}
+    space.homes |= {user: view_id for user, view_id in screens["homes"].items() if user in space.users}
+    for user in screens["direct_messages"]:
+        if user in space.users:
+            space.direct_message(space.users[user])
+    for group, members in screens["groups"].items():
+        if group in space.groups:
+            known = tuple(member for member in members if member in space.users)
+            space.groups[group] = replace(space.groups[group], members=known)
+            space.groups_set.add(group)
+    space.last_ts |= screens["last_ts"]
+    space.numbers = Numbers(screens["number"] + LEAP)
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def key_of(place: tuple[str, str]) -> str:
+    return " ".join(place)
+
+
+def written(value: Any) -> str:
+    return json.dumps(value, default=datetime.isoformat)
+
+
+def arrived(kind: type[K], text: str) -> K:
+    found = json.loads(text)
+    return kind(**found | {"at": datetime.fromisoformat(found["at"])})
+
+
+def rows_of(db: sqlite3.Connection, kind: str) -> list[str]:
+    """In the order in which they were first written; the place of a message or mail begins with or is its number."""
+    found = db.execute(
+        "SELECT value FROM kept WHERE kind = ? ORDER BY CAST(place AS INTEGER), place", (kind,)
+    ).fetchall()
+    return [value for (value,) in found]

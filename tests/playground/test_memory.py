@@ -1,0 +1,146 @@
+"""What the stand-ins showed before a restart they show after it, and people go on where they were."""
+
+from __future__ import annotations
+
+import smtplib
+import sqlite3
+from asyncio import to_thread
+from collections.abc import Awaitable, Callable
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from approvals_bot.playground import Playground, SeedApp
+from approvals_bot.playground.memory import MemoryUnreadableError
+
+Start = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "playground" / "memory.db"
+
+
+async def everything(stage: Any) -> tuple[Any, ...]:
+    paths = ("/slack/messages", "/mail/messages", "/http/requests", "/slack/groups")
+    return tuple([await stage.call(path) for path in paths])
+
+
+async def test_messages_mails_calls_and_groups_are_there_after_a_restart(start: Start, file: Path) -> None:
+    before = await start(memory=file, target_secrets={"deploys": "s" * 32})
+    kept = await before.card()
+    gone = await before.card()
+    await before.client.chat_update(channel="C0DEPLOYS", ts=kept, text="Decided, by Ann \N{WHITE HEAVY CHECK MARK}")
+    await before.client.chat_delete(channel="C0DEPLOYS", ts=gone)
+    await before.card("U0ANN", metadata={"event_type": "card", "event_payload": {"id": "h1"}})
+    await before.client.chat_postEphemeral(channel="C0DEPLOYS", user="U0BO", text="You asked for this yourself.")
+    await to_thread(mail, before.playground.smtp_port)
+    await before.call("/http/deploys", {"version": "2.1"}, status=401)
+    await before.call("/slack/groups", {"group": "@sre", "members": ["U0ANN"]})
+    seen = await everything(before)
+    assert [len(part) for part in seen] == [3, 1, 1, 1]
+
+    after = await start(memory=file, target_secrets={"deploys": "s" * 32})
+    assert await everything(after) == seen
+
+
+async def test_people_go_on_where_they_were(start: Start, file: Path) -> None:
+    before = await start(memory=file)
+    ts = await before.card()
+    opens_a_modal(before)
+    pressed = await before.call("/slack/click", {"user": "U0ANN", "channel": "#deploys", "ts": ts, "button": "Reject"})
+
+    after = await start(memory=file)
+    heard: list[Any] = []
+
+    async def submitted(ack: Any, view: Any) -> None:
+        heard.append(view["state"]["values"]["why"]["comment"]["value"])
+        await ack()
+
+    after.bolt.view("reason")(submitted)
+    opens_a_modal(after)
+    filled = {"user": "U0ANN", "view_id": pressed["view"]["id"], "values": {"why": {"comment": "too late"}}}
+    assert (await after.call("/slack/submit", filled))["view"] is None
+    assert heard == ["too late"]
+    again = await after.call("/slack/click", {"user": "U0ANN", "channel": "#deploys", "ts": ts, "button": "Reject"})
+    assert again["view"]["id"] != pressed["view"]["id"]
+
+
+def opens_a_modal(stage: Any) -> None:
+    async def reject(ack: Any, body: Any) -> None:
+        await ack()
+        await stage.client.views_open(trigger_id=body["trigger_id"], view=stage.modal)
+
+    stage.bolt.action("reject")(reject)
+
+
+async def test_ids_stay_unique_and_grow_over_a_restart(start: Start, file: Path) -> None:
+    times: list[str] = []
+    numbers: list[int] = []
+    for _ in range(3):
+        stage = await start(memory=file)
+        times += [await stage.card() for _ in range(3)]
+        numbers.append(next(stage.playground.workspace.numbers))
+        times.append(await stage.card())
+    assert times == sorted(set(times))
+    assert numbers == sorted(set(numbers))
+
+
+async def test_ids_grow_when_the_clock_went_back(start: Start, file: Path) -> None:
+    before = await start(memory=file)
+    await before.call("/clock", {"advance": "60m"})
+    early = await before.card()
+    after = await start(memory=file)
+    assert early < await after.card()
+
+
+async def test_what_was_answered_is_written(start: Start, file: Path) -> None:
+    """Looked at by a second reader at the moment of the answer, with the first process still open."""
+    stage = await start(memory=file)
+    ts = await stage.card()
+    with sqlite3.connect(file) as db:
+        assert db.execute("SELECT count(*) FROM kept WHERE kind = 'message' AND place LIKE ?", (f"% {ts}",)).fetchone()
+        await to_thread(mail, stage.playground.smtp_port)
+        assert db.execute("SELECT count(*) FROM kept WHERE kind = 'mail'").fetchone() == (1,)
+    db.close()
+
+
+async def test_a_channel_that_is_no_longer_configured_is_left_out(start: Start, file: Path) -> None:
+    before = await start(memory=file)
+    await before.card()
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE kept SET value = replace(value, 'C0DEPLOYS', 'C0CLOSED') WHERE kind = 'message'")
+    db.close()
+    after = await start(memory=file)
+    assert await after.call("/slack/messages") == []
+
+
+async def test_without_a_file_nothing_is_remembered(start: Start) -> None:
+    await (await start()).card()
+    assert await (await start()).call("/slack/messages") == []
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all, but long enough to be looked at" * 40, None])
+async def test_a_damaged_file_is_named_with_what_to_do(start: Start, file: Path, damage: bytes | None) -> None:
+    if damage is not None:
+        file.parent.mkdir()
+        file.write_bytes(damage)
+    else:
+        await (await start(memory=file)).card()
+        with sqlite3.connect(file) as db:
+            db.execute("""UPDATE kept SET value = '{"colour": "blue"}' WHERE kind = 'message'""")
+        db.close()
+    playground = Playground(app=SeedApp("", ""), people=(), base_url="", events_url="", memory=file)
+    with pytest.raises(MemoryUnreadableError, match=r"--fresh") as told:
+        await playground.__aenter__()
+    assert str(file) in str(told.value)
+
+
+def mail(port: int) -> None:
+    letter = EmailMessage()
+    letter["From"], letter["To"], letter["Subject"] = "approvals@acme.eu", "ann@acme.eu", "Deploy ü?"
+    letter.set_content("Look here.")
+    with smtplib.SMTP("127.0.0.1", port, timeout=5) as relay:
+        relay.send_message(letter)
