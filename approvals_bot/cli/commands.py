@@ -16,7 +16,7 @@ from approvals_bot.app import Listing, build_plain_people, list_workflows, read_
 from approvals_bot.cli import show
 from approvals_bot.cli.beginning import write_beginning
 from approvals_bot.cli.dev import dev as run_dev
-from approvals_bot.cli.serving import listen, serve
+from approvals_bot.cli.serving import Source, listen, serve
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.problems import ConfigErrors
 from approvals_bot.engine import Engine
@@ -55,7 +55,9 @@ def init(
 
 @app.command()
 def dev(
-    port: Annotated[int, typer.Option(envvar="PORT", help="Port on 127.0.0.1; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(envvar="PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 8000,
     config: Annotated[Path | None, typer.Option("--config", help="Take people and workflows from it.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start from an empty store.")] = False,
 ) -> None:
@@ -63,9 +65,7 @@ def dev(
     show.quiet_logs()
     try:
         asyncio.run(run_dev(port, config, fresh))
-    except OSError as error:
-        _fail(f"Port {port} on 127.0.0.1 can't be used: {error.strerror}. Choose another: PORT=8001 or --port 8001.")
-    except ConfigError as error:
+    except ApprovalsBotError as error:
         _fail(str(error))
 
 
@@ -73,7 +73,9 @@ def dev(
 def serve_command(
     config: Config = CONFIG,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="PORT", help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(envvar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
 ) -> None:
     """Run the service."""
     from approvals_bot.app import open_service
@@ -82,13 +84,12 @@ def serve_command(
         listening = listen(host, port)
         where = f"http://{host}:{listening.getsockname()[1]}"
         async with open_service(configuration) as service:
-            await serve(service, listening, config, lambda: typer.echo(f"Approvals Bot is ready on {where}"))
+            source = Source(lambda: read_configuration(config), [config])
+            await serve(service, listening, source, lambda: typer.echo(f"Approvals Bot is ready on {where}"))
 
     show.quiet_logs()
     try:
         asyncio.run(run(_read(config)))
-    except OSError as error:
-        _fail(f"{host}:{port} can't be used: {error.strerror}")
     except ApprovalsBotError as error:
         _fail(str(error))
 

@@ -21,12 +21,14 @@ from typing import Any
 import tomli_w
 
 from approvals_bot.app import known_people, open_service, read_configuration
-from approvals_bot.cli.serving import listen, serve
+from approvals_bot.cli.sample_requests import sample_requests
+from approvals_bot.cli.serving import Source, listen, serve
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.service import SlackGroup
 from approvals_bot.config.workflow import SayInSlack
 from approvals_bot.core.durations import parse_duration
 from approvals_bot.engine.clock import Settles
+from approvals_bot.errors import ConfigError
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
 
 STATE = Path(".approvals")
@@ -67,7 +69,7 @@ class PlaygroundClock:
 
     def _move(self, to: datetime) -> None:
         self._offset += max(timedelta(), to - self.now())
-        self._memory.write_text(json.dumps(self._offset.total_seconds()))
+        _write(self._memory, json.dumps(self._offset.total_seconds()))
 
     async def _settle(self) -> None:
         for engine in self._engines:
@@ -81,20 +83,20 @@ def samples() -> Path:
 
 
 async def dev(port: int, source: Path | None, fresh: bool) -> None:
-    """Run until interrupted. ConfigError for a bad configuration, OSError for a port that is taken."""
+    """Run until interrupted. ConfigError for a bad configuration, AddressTakenError for a port that is taken."""
     listening = listen(HOST, port)
     port = listening.getsockname()[1]
     base_url = f"http://{HOST}:{port}"
     if fresh:
         shutil.rmtree(STATE, ignore_errors=True)
-    config = write_config(source or samples() / "config.example.toml", base_url)
-    configuration = read_configuration(config)
+    origin = Origin(source or samples() / "config.example.toml", base_url)
+    configuration = origin.read()
     clock = PlaygroundClock(STATE / "clock.json")
     async with (
         build_playground(configuration, base_url, clock) as playground,
         open_service(configuration, clock=clock, extra=routes(playground), open_pages=True) as service,
     ):
-        await serve(service, listening, config, lambda: _say_where(base_url))
+        await serve(service, listening, Source(origin.read, origin.files), lambda: _say_where(base_url))
 
 
 def _say_where(base_url: str) -> None:
@@ -106,30 +108,64 @@ def _say_where(base_url: str) -> None:
 # ── the configuration ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_config(source: Path, base_url: str) -> Path:
-    """Write `.approvals/config.toml`: the source's people, groups, keys and workflows, on this machine and its
-    stand-ins.
+class Origin:
+    """`.approvals/config.toml`, made from another file: its people, groups, keys and workflows, on this machine and its
+    stand-ins. It is made again when that file changes; a change made by hand holds until then.
     """
-    secret_folder = STATE / "secrets"
-    secret_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    given = _on_this_machine(_with_secrets(tomllib.loads(source.read_text()), secret_folder), source, base_url)
-    target = STATE / "config.toml"
-    target.write_text(
-        "# Made by `approvals-bot dev` at every start. Use it beside the running playground:\n"
-        "#   approvals-bot runs --config .approvals/config.toml\n" + tomli_w.dumps(given)
-    )
-    return target
+
+    def __init__(self, source: Path, base_url: str) -> None:
+        self.source = source
+        self.base_url = base_url
+        self.smtp_port = _free_port()
+        self.config = STATE / "config.toml"
+        self.files = [source, self.config]
+        self.seen = ""
+
+    def read(self) -> Configuration:
+        """ConfigErrors name the source's lines where the mistake is there already."""
+        try:
+            text = self.source.read_text("utf-8-sig")
+            if text != self.seen:
+                self.write(text)
+                self.seen = text
+            return read_configuration(self.config)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError):
+            read_configuration(self.source, _every_variable(self.source))
+            raise
+
+    def write(self, text: str) -> None:
+        secret_folder = STATE / "secrets"
+        secret_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        given = _with_secrets(tomllib.loads(text), secret_folder, self.source.parent.resolve())
+        made = _on_this_machine(given, self.source, self.base_url, self.smtp_port)
+        _write(
+            self.config,
+            "# Made by `approvals-bot dev` at every start. Use it beside the running playground:\n"
+            "#   approvals-bot runs --config .approvals/config.toml\n" + tomli_w.dumps(made),
+        )
 
 
-def _with_secrets(given: Any, folder: Path) -> Any:
-    """Throw-away values, kept in files, in place of environment variables that are not set."""
+def _every_variable(source: Path) -> dict[str, str]:
+    """An environment in which nothing is missing that the file asks for."""
+    named = re.findall(r"env:(\w+)", source.read_text("utf-8", "replace")) if source.exists() else []
+    return {name: f"{name} " * 8 for name in named} | os.environ
+
+
+def _with_secrets(given: Any, secrets: Path, folder: Path) -> Any:
+    """Throw-away values, kept in files, in place of environment variables that are not set. Files are named in full,
+    since what is made of this lies in another folder.
+    """
     match given:
+        case {"file": str(file), **rest} if not rest:
+            return {"file": str(folder / file)}
         case dict():
-            return {key: _with_secrets(value, folder) for key, value in given.items()}
+            return {key: _with_secrets(value, secrets, folder) for key, value in given.items()}
         case list():
-            return [_with_secrets(value, folder) for value in given]
+            return [_with_secrets(value, secrets, folder) for value in given]
         case str() if given.startswith("env:") and given.removeprefix("env:") not in os.environ:
-            return _throw_away(folder, given.removeprefix("env:"))
+            return _throw_away(secrets, given.removeprefix("env:"))
+        case str() if given.startswith("file:"):
+            return f"file:{folder / given.removeprefix('file:')}"
         case _:
             return given
 
@@ -137,12 +173,20 @@ def _with_secrets(given: Any, folder: Path) -> Any:
 def _throw_away(folder: Path, name: str, value: str | None = None) -> str:
     file = folder / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     if value is not None or not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(value or secrets.token_urlsafe(48))
+        _write(file, value or secrets.token_urlsafe(48))
     return f"file:secrets/{file.name}"
 
 
-def _on_this_machine(given: dict[str, Any], source: Path, base_url: str) -> dict[str, Any]:
+def _write(file: Path, text: str) -> None:
+    """All of it or nothing, whenever the process ends. Readable by nobody else: it may be a secret."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.touch(mode=0o600)
+    beside.write_text(text)
+    beside.replace(file)
+
+
+def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_port: int) -> dict[str, Any]:
     server, secret_folder = given.setdefault("server", {}), STATE / "secrets"
     server["base_url"] = base_url
     server["database"] = "sqlite:///approvals.db"
@@ -160,7 +204,7 @@ def _on_this_machine(given: dict[str, Any], source: Path, base_url: str) -> dict
     slack["app_id"] = SeedApp("", "").app_id
     slack.pop("app_token", None)  # the stand-in posts over HTTP, as Slack does to a public URL
     sender = given.get("email", {}).get("sender", "Approvals <approvals@example.com>")
-    given["email"] = {"host": HOST, "port": _free_port(), "security": "none", "sender": sender}
+    given["email"] = {"host": HOST, "port": smtp_port, "security": "none", "sender": sender}
     for name, target in given.get("http", {}).items():
         target["url"] = f"{base_url}/playground/http/{name}"
     return given
@@ -200,6 +244,8 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
         target_secrets=_target_secrets(service.http),
         advance=clock.advance,
         smtp_port=service.email.port,
+        samples=sample_requests(configuration, API_KEY),
+        memory=STATE / "playground" / "memory.db",
         now=clock.now,
         signing_clock=lambda: clock.now().timestamp(),
     )

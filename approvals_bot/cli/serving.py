@@ -7,19 +7,46 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
-from watchfiles import awatch
 
-from approvals_bot.app import Service, read_configuration
-from approvals_bot.errors import ConfigError
+from approvals_bot.app import Service
+from approvals_bot.config.load import Configuration
+from approvals_bot.errors import ApprovalsBotError
 
+LOOK = 1.0  # seconds between two looks at the files: a person who saves and then tries finds it done
+SAVED = 0.2  # seconds without a change before a file is read; editors and checkouts write in several steps
+BACKLOG = 2048  # connections that wait to be taken; as uvicorn has it
 DRAIN = 5  # seconds for requests under way when the service ends; the engine's steps get as long again
 
 logger = logging.getLogger("approvals_bot")
+
+
+class AddressTakenError(ApprovalsBotError):
+    """Nothing can listen there: another program does, or this one may not. The operator chooses another."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        self.host = host
+        self.port = port
+        other = port + 1 if 1024 <= port < 65_535 else 8000
+        super().__init__(
+            f"Port {port} on {host} can't be used: {reason}. Choose another: PORT={other} or --port {other}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the configuration comes from: how it is read anew, and the files that say when.
+
+    The workflows' files are watched as well, so `files` need not name them.
+    """
+
+    read: Callable[[], Configuration]
+    files: Sequence[Path]
 
 
 class _Server(uvicorn.Server):
@@ -32,19 +59,20 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. OSError if the port is taken."""
+    """A socket that is nobody else's from now on; who connects early waits. AddressTakenError if it can't be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError:
+        listening.listen(BACKLOG)
+    except OSError as error:
         listening.close()
-        raise
+        raise AddressTakenError(host, port, error.strerror or "unknown") from None
     return listening
 
 
-async def serve(service: Service, listening: socket.socket, config: Path, ready: Callable[[], None]) -> None:
+async def serve(service: Service, listening: socket.socket, source: Source, ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM; reload on SIGHUP and when a file of the configuration changes."""
     options = uvicorn.Config(
         service.app,
@@ -56,9 +84,9 @@ async def serve(service: Service, listening: socket.socket, config: Path, ready:
         h11_max_incomplete_event_size=64_000,
     )
     server = _Server(options)
-    async with _signals(server, lambda: _reload(service, config)):
+    async with _signals(server, lambda: _reload(service, source)):
         serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-        watching = asyncio.create_task(_watch(service, config), name="watch the configuration")
+        watching = asyncio.create_task(_watch(service, source), name="watch the configuration")
         while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag, and no event
             await asyncio.sleep(0.01)
         if server.started:
@@ -89,24 +117,40 @@ async def _signals(server: uvicorn.Server, reload: Callable[[], None]) -> AsyncI
             loop.remove_signal_handler(number)
 
 
-async def _watch(service: Service, config: Path) -> None:
-    """Reload when a file of the configuration changes. Where that can't be watched, SIGHUP still works."""
+async def _watch(service: Service, source: Source) -> None:
+    """Reload when a file of the configuration has changed.
+
+    By looking, since what the system tells of a file gets lost where it is replaced (editors, checkouts, mounted
+    volumes) and not changed in place.
+    """
+    known = await asyncio.to_thread(_state, service, source)
+    while True:
+        await asyncio.sleep(LOOK)
+        found = await asyncio.to_thread(_state, service, source)
+        if found == known:
+            continue
+        while known != found:
+            known = found
+            await asyncio.sleep(SAVED)
+            found = await asyncio.to_thread(_state, service, source)
+        _reload(service, source)
+
+
+def _state(service: Service, source: Source) -> dict[Path, tuple[int, int, int]]:
+    """What tells one content of a file from the next, without reading it. Files that aren't there are left out."""
     folder = service.configuration.service.server.workflows
-    watched = [path for path in (config, folder) if path.exists()]
-    if not watched:
-        return
-    try:
-        async for changes in awatch(*watched, debounce=300, step=100):
-            if any(path.endswith((".toml", ".py")) for _, path in changes):
-                _reload(service, config)
-    except (OSError, RuntimeError) as error:
-        logger.warning("changes of the configuration are not noticed (%s); send SIGHUP to reload", error)
+    found = {}
+    for file in (*source.files, *folder.glob("*.toml"), *folder.glob("*.py")):
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            found[file] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return found
 
 
-def _reload(service: Service, config: Path) -> None:
+def _reload(service: Service, source: Source) -> None:
     try:
-        service.reload(read_configuration(config))
-    except ConfigError as error:
+        service.reload(source.read())
+    except (ApprovalsBotError, OSError) as error:
         logger.error("the configuration was not reloaded, the old one stays in force:\n%s", error)
     else:
         logger.warning("the configuration was reloaded; open requests keep the one that they were opened with")

@@ -27,7 +27,7 @@ def quiet_logs() -> None:
     people).
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    for noisy in ("slack_bolt", "slack_sdk", "aiohttp", "uvicorn.error", "mail.log", "watchfiles"):
+    for noisy in ("slack_bolt", "slack_sdk", "aiohttp", "uvicorn.error", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
