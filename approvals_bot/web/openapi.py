@@ -100,7 +100,9 @@ def _list_runs() -> dict[str, Any]:
         "parameters": [
             _query("workflow", {"type": "string"}, "Of this workflow."),
             _query("status", _ref("Status"), "With this status."),
-            _query("waiting_for", {"type": "string"}, "Requests that wait for this person's address."),
+            _query(
+                "waiting_for", {"type": "string", "format": "email"}, "Requests that wait for this person's address."
+            ),
             _query("cursor", {"type": "string"}, "Where the page before ended."),
             _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Runs per page."),
         ],

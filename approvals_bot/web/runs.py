@@ -295,7 +295,7 @@ def _address(name: str, value: str | None) -> str | None:
 
 def _number(name: str, value: str, least: float, most: float) -> float:
     try:
-        number = float(value) if len(value) <= 20 else float("nan")
+        number = float(value) if len(value) <= 40 else float("nan")
     except ValueError:
         number = float("nan")
     if not least <= number <= most:
