@@ -98,6 +98,7 @@ class Engine:
         self._known_code = self.registry.additions
         self._kept: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self.closing = CLOSING
         self._is_closing = False
 
     @classmethod
@@ -543,7 +544,7 @@ class Engine:
             renew.cancel()
             await asyncio.gather(schedule, renew, return_exceptions=True)
         active = list(self._active.values())
-        await asyncio.gather(*(activation.close(CLOSING) for activation, _ in active))
+        await asyncio.gather(*(activation.close(self.closing) for activation, _ in active))
         if active:
             await asyncio.wait([task for _, task in active], timeout=CLOSING)
         while leftover := [*self._kept, *(task for _, task in self._active.values())]:

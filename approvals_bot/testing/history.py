@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.commands import Command, describe, resume_at
+from approvals_bot.core.commands import Command, CreateHook, CreateStep, StartTimer, describe, resume_at
 from approvals_bot.core.durations import Duration, as_seconds
-from approvals_bot.core.events import Event, EventType, Log, NewEvent
+from approvals_bot.core.events import CREATIONS, Event, EventType, Log, NewEvent
 from approvals_bot.core.failures import encode_error
 from approvals_bot.core.replay import Outcome, replay
 from approvals_bot.core.requests import WebhookRequest
@@ -68,9 +68,15 @@ class History:
         return replay(self.workflow, log, entropy=b"history", link=lambda hook_id: f"https://example.test/{hook_id}")
 
     def check_prefixes(self) -> None:
-        """Replay every beginning of the log: each must ask for what comes next in it, as the whole did."""
+        """Replay every beginning of the log: what it asks for must be what the log says was asked for then.
+        AssertionError or NondeterminismError if the workflow depends on anything but its log."""
+        recorded = {event.data["id"]: describe(event) for event in self.log if event.type in CREATIONS}
         for length in range(1, len(self.log) + 1):
-            self.replay(self.log[:length])
+            for command in self.replay(self.log[:length]).commands:
+                if not isinstance(command, CreateStep | CreateHook | StartTimer):
+                    continue
+                asked = str(command)
+                assert recorded.get(command.id, asked) == asked, (length, recorded[command.id], asked)
 
     # ── the world's side ──
 

@@ -1,0 +1,249 @@
+"""Races of hooks, steps and timers: the log decides, on every replay and from every beginning of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from approvals_bot import Hook, create_hook, random, sleep, step, uuid4, workflow
+from approvals_bot.testing import History
+
+Begin = Callable[..., History]
+
+
+@step
+async def work(name: Any) -> Any:
+    return name
+
+
+async def take(hook: Hook[Any]) -> Any:
+    return await hook
+
+
+async def first_of(*tasks: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    return done.pop()
+
+
+def waits_of(run: History) -> list[int]:
+    over = {e.data["id"] for e in run.log if e.type in ("wait_completed", "wait_cancelled")}
+    return [e.data["id"] for e in run.log if e.type == "wait_created" and e.data["id"] not in over]
+
+
+def test_15_a_payload_that_lies_before_its_hooks_await_is_kept_until_then(history: Begin) -> None:
+    @workflow
+    async def later() -> list[Any]:
+        early, late = create_hook(token="early"), create_hook(token="late")
+        first = await early
+        return [first, await late]
+
+    run = history(later)
+    run.turn()
+    run.receive(2, "for the late one")
+    assert run.turn() == []
+    run.receive(1, "for the early one")
+    run.turn()
+    assert run.result == ["for the early one", "for the late one"]
+
+
+def test_110_a_hook_that_wins_ends_the_run_without_waiting_for_the_sleep(history: Begin) -> None:
+    @workflow
+    async def race() -> Any:
+        hook = asyncio.create_task(take(create_hook(token="t")))
+        day = asyncio.create_task(sleep("1 day"))
+        return (await first_of(hook, day)).result()
+
+    run = history(race)
+    run.turn()
+    run.receive(1, "at once")
+    run.turn()
+    assert run.result == "at once"
+    assert "wait_completed" not in run.types
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_111_a_timeout_that_wins_leaves_the_hook_open_as_long_as_the_run_goes_on(history: Begin, goes_on: bool) -> None:
+    @workflow
+    async def race() -> Any:
+        hook = create_hook(token="t")
+        try:
+            return await asyncio.wait_for(take(hook), 60)
+        except TimeoutError:
+            return ["late", await hook] if goes_on else "late"
+
+    run = history(race)
+    run.turn()
+    run.fire(2)
+    run.turn()
+    if goes_on:
+        run.receive(1, "after all")
+        run.turn()
+    assert run.result == (["late", "after all"] if goes_on else "late")
+
+
+def test_112_a_loop_of_timeouts_loses_no_payload(history: Begin) -> None:
+    @workflow
+    async def patient() -> list[Any]:
+        hook, rounds = create_hook(token="t"), []
+        for _ in range(4):
+            try:
+                rounds.append(await asyncio.wait_for(take(hook), 60))
+            except TimeoutError:
+                rounds.append("nobody")
+        return rounds
+
+    run = history(patient)
+    run.turn()
+    for _ in range(2):
+        run.fire(waits_of(run)[0])
+        run.turn()
+    run.receive(1, "third round")
+    run.turn()
+    run.fire(waits_of(run)[0])
+    run.turn()
+    assert run.result == ["nobody", "nobody", "third round", "nobody"]
+
+
+@pytest.mark.parametrize(("order", "expected"), [("payload first", "payload"), ("timer first", "timer")])
+def test_113_the_order_in_the_log_decides_between_a_payload_and_a_timer(
+    history: Begin, order: str, expected: str
+) -> None:
+    @workflow
+    async def race() -> str:
+        try:
+            await asyncio.wait_for(take(create_hook(token="t")), 60)
+        except TimeoutError:
+            return "timer"
+        return "payload"
+
+    run = history(race)
+    run.turn()
+    wait, hook = waits_of(run)[0], next(e.data["id"] for e in run.log if e.type == "hook_created")
+    happen: list[Callable[[], None]] = [lambda: run.receive(hook, 1), lambda: run.fire(wait)]
+    for each in happen if order == "payload first" else reversed(happen):
+        each()
+    run.turn()
+    assert run.result == expected
+
+
+def test_114_an_unawaited_sleep_does_not_disturb_three_payloads_with_a_step_each(history: Begin) -> None:
+    @workflow
+    async def three() -> list[Any]:
+        asyncio.create_task(sleep("1 day"))  # noqa: RUF006  # nobody waits for it: that is the case
+        results: list[Any] = []
+        async for payload in create_hook(token="t"):
+            results.append(await work(payload))
+            if len(results) == 3:
+                return results
+        return []
+
+    run = history(three)
+    run.turn()
+    hook = next(e.data["id"] for e in run.log if e.type == "hook_created")
+    for payload in "abc":
+        run.receive(hook, payload)
+    for payload in "abc":
+        run.turn()
+        run.complete(run.log[-1].data["id"], payload.upper())
+    run.turn()
+    assert run.result == ["A", "B", "C"]
+
+
+def test_115_racing_all_hooks_and_a_sleep_again_and_again(history: Begin) -> None:
+    @workflow
+    async def rounds() -> list[Any]:
+        hooks, seen = [create_hook(token="a"), create_hook(token="b")], []
+        for _ in range(4):
+            racers = [asyncio.create_task(take(hook)) for hook in hooks]
+            timer = asyncio.create_task(sleep("1h"))
+            winner = await first_of(*racers, timer)
+            seen.append("timer" if winner is timer else winner.result())
+            for loser in (*racers, timer):
+                loser.cancel()
+            await work("between")
+        return seen
+
+    run = history(rounds)
+    for happens in ("b", "timer", "both", None):
+        run.turn()
+        if happens == "timer":
+            run.fire(waits_of(run)[0])
+        elif happens is not None:
+            run.receive(2, f"{happens} to b")
+            if happens == "both":
+                run.receive(1, "and to a")
+        run.turn()
+        run.complete(next(e.data["id"] for e in reversed(run.log) if e.type == "step_created"), "")
+    run.turn()
+    assert run.result == ["b to b", "timer", "both to b", "and to a"]
+
+
+def test_116_a_kept_payload_and_a_timer_made_before_it_go_in_the_order_of_the_log(history: Begin) -> None:
+    @workflow
+    async def kept() -> list[Any]:
+        hook, order = create_hook(token="t"), []
+        timer = asyncio.create_task(sleep("1h"))
+        timer.add_done_callback(lambda _: order.append("timer"))
+        await work("first")
+        order.append(await hook)
+        await timer
+        return order
+
+    run = history(kept)
+    run.turn()
+    run.receive(1, "payload")
+    run.fire(waits_of(run)[0])
+    run.complete(next(e.data["id"] for e in run.log if e.type == "step_created"), "")
+    run.turn()
+    assert run.result == ["timer", "payload"]
+
+
+@pytest.mark.parametrize("first", ["step", "hook"])
+def test_117_a_result_and_a_payload_of_one_instant_go_by_their_place_in_the_log(history: Begin, first: str) -> None:
+    @workflow
+    async def race() -> str:
+        hook = asyncio.create_task(take(create_hook(token="t")))
+        done = asyncio.create_task(work("x"))
+        return "hook" if await first_of(hook, done) is hook else "step"
+
+    run = history(race)
+    run.turn()
+    number = {e.type: e.data["id"] for e in run.log if "created" in e.type and "id" in e.data}
+    events: list[Callable[[], None]] = [
+        lambda: run.complete(number["step_created"], "x"),
+        lambda: run.receive(number["hook_created"], "y"),
+    ]
+    for happens in events if first == "step" else reversed(events):
+        happens()
+    assert run.log[-1].at == run.log[-2].at
+    run.turn()
+    assert run.result == first
+
+
+def test_118_every_beginning_of_a_log_asks_for_what_the_whole_asked_for(history: Begin) -> None:
+    @workflow
+    async def busy() -> list[Any]:
+        hook = create_hook()
+
+        async def branch(name: str) -> Any:
+            async with asyncio.timeout(3600):
+                drawn = random().random()
+                result = await work([name, drawn, str(uuid4())])
+                return [result[0], await hook]
+
+        return list(await asyncio.gather(*(branch(name) for name in "ab")))
+
+    run = history(busy)
+    run.turn()
+    steps = [e.data["id"] for e in run.log if e.type == "step_created"]
+    run.receive(1, "early")
+    run.complete(steps[1], ["b"])
+    run.turn()
+    run.complete(steps[0], ["a"])
+    run.receive(1, "late")
+    run.turn()
+    assert run.result == [["a", "late"], ["b", "early"]]
+    run.check_prefixes()

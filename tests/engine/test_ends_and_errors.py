@@ -1,0 +1,505 @@
+"""How runs end, fail, stall, and what an author hears."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from approvals_bot import (
+    HookNotFoundError,
+    IdempotencyConflictError,
+    InvalidPayloadError,
+    LimitExceededError,
+    RunCancelledError,
+    RunEndedError,
+    RunFailedError,
+    RunNotFoundError,
+    SerializationError,
+    WorkflowNotFoundError,
+    create_hook,
+    now,
+    publish,
+    random,
+    sleep,
+    step,
+    uuid4,
+    workflow,
+)
+from approvals_bot.core.registry import registry
+from approvals_bot.engine import activation, replaying
+from approvals_bot.testing import FakeClock
+from approvals_bot.testing.fixtures import OpenEngine
+
+
+@step
+async def note(text: Any = "") -> Any:
+    return text
+
+
+@workflow(name="waits for one answer")
+async def waits() -> Any:
+    return await create_hook(token="t")
+
+
+async def test_126_too_many_events_fail_the_run_and_free_its_hooks(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activation, "MAX_EVENTS", 50)
+
+    @workflow
+    async def endless() -> None:
+        create_hook(token="t")
+        while True:
+            await note()
+
+    async with open_engine() as engine:
+        run = await engine.start(endless)
+        with pytest.raises(RunFailedError, match="limit of 50"):
+            await run.return_value()
+        with pytest.raises(HookNotFoundError):
+            await engine.get_hook_by_token("t")
+
+
+async def test_128_two_engines_on_one_file_work_on_each_run_once(open_engine: OpenEngine) -> None:
+    calls: list[str] = []
+
+    @step
+    async def counted(key: str) -> None:
+        calls.append(key)
+
+    @workflow
+    async def four(n: int) -> int:
+        await asyncio.gather(*(counted(f"{n}.{i}") for i in range(4)))
+        return n
+
+    async with open_engine(clock=None) as first, open_engine(clock=None) as second:
+        runs = [await (first if n % 2 else second).start(four, n) for n in range(20)]
+        assert [await run.return_value() for run in runs] == list(range(20))
+    assert len(calls) == len(set(calls)) == 80
+
+
+async def test_129_runs_go_on_after_a_restart_in_every_state(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def states() -> list[Any]:
+        first = await note("in a step")
+        await sleep("1h")
+        return [first, await create_hook(token="t")]
+
+    async with open_engine() as engine:
+        run = await engine.start(states)  # pending
+    async with open_engine():
+        await clock.advance("1h")
+    async with open_engine() as engine:
+        await engine.resume_hook("t", "yes")
+        assert await engine.get_run(run.id).return_value() == ["in a step", "yes"]
+
+
+async def test_130_chance_ids_and_time_are_the_same_on_every_replay_and_differ_between_runs(
+    open_engine: OpenEngine,
+) -> None:
+    @workflow
+    async def draws() -> list[list[Any]]:
+        drawn: list[list[Any]] = []
+        for _ in range(3):
+            drawn.append([random().random(), str(uuid4()), now().isoformat()])
+            assert await note(drawn[-1]) == drawn[-1]
+        return drawn
+
+    async with open_engine() as engine:
+        first = await (await engine.start(draws)).return_value()
+        second = await (await engine.start(draws)).return_value()
+    assert len({str(each[:2]) for each in first + second}) == 6
+    assert [each[2] for each in first] == sorted(each[2] for each in first)
+
+
+async def test_133_134_cancelling_a_run_frees_everything(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def both() -> None:
+        await asyncio.gather(sleep("1 day"), asyncio.ensure_future(_take("t")))
+
+    async with open_engine() as engine:
+        run = await engine.start(both)
+        await engine.settle()
+        await run.cancel(reason="not needed")
+        assert await run.status() == "cancelled"
+        with pytest.raises(RunCancelledError, match="not needed"):
+            await run.return_value()
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_hook("t", 1)
+        assert await engine.next_wake() is None
+
+
+async def _take(token: str) -> Any:
+    return await create_hook(token=token)
+
+
+async def test_135_an_ended_run_keeps_its_status(open_engine: OpenEngine) -> None:
+    @workflow
+    async def fails() -> None:
+        raise ValueError("bad")
+
+    async with open_engine() as engine:
+        completed, failed = await engine.start(note_it), await engine.start(fails)
+        await engine.settle()
+        cancelled = await engine.start(waits)
+        await cancelled.cancel()
+        for run, status in ((completed, "completed"), (failed, "failed"), (cancelled, "cancelled")):
+            with pytest.raises(RunEndedError, match=status):
+                await run.cancel()
+            assert await run.status() == status
+
+
+@workflow(name="notes it")
+async def note_it() -> Any:
+    return await note("it")
+
+
+async def test_136_a_run_cancelled_before_it_began_never_runs(open_engine: OpenEngine) -> None:
+    began: list[int] = []
+
+    @workflow
+    async def never() -> None:
+        began.append(1)
+
+    async with open_engine() as engine:
+        run = await engine.start(never)
+        await run.cancel()
+        await engine.settle()
+        assert await run.status() == "cancelled"
+    assert began == []
+
+
+async def test_137_an_unknown_run_is_found_out_when_it_is_asked(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = engine.get_run("run_unknown")
+        for ask in (run.status, run.return_value, run.cancel, run.wake_up, run.events):
+            call: Callable[[], Any] = ask
+            with pytest.raises(RunNotFoundError):
+                await call()
+        assert await engine.record("run_unknown") is None
+
+
+async def test_138_a_failed_run_says_why_with_its_cause(open_engine: OpenEngine) -> None:
+    @workflow
+    async def fails() -> None:
+        raise ZeroDivisionError("by zero")
+
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError, match="by zero") as caught:
+            await (await engine.start(fails)).return_value()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caught.value.cause_type == "ZeroDivisionError"
+
+
+async def test_139_starting_again_with_one_key_is_one_run(open_engine: OpenEngine) -> None:
+    @workflow
+    async def keyed(amount: int) -> int:
+        return amount
+
+    async with open_engine() as engine:
+        runs = await asyncio.gather(*(engine.start(keyed, 1, idempotency_key="k") for _ in range(10)))
+        assert len({run.id for run in runs}) == 1
+        assert sum(run.is_new for run in runs) == 1
+        with pytest.raises(IdempotencyConflictError, match=r"input\.amount was 1, and is now 2"):
+            await engine.start(keyed, 2, idempotency_key="k")
+
+
+async def test_140_attributes_find_runs_and_have_limits(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        red = await engine.start(note_it, attributes={"colour": "red", "size": "L"})
+        await engine.start(note_it, attributes={"colour": "blue"})
+        assert [r.id for r in (await engine.records(attributes={"colour": "red"})).records] == [red.id]
+        assert (await engine.records(attributes={"colour": "red", "size": "M"})).records == []
+        for wrong in ({"$own": "x"}, {"n": "x" * 257}, {"n" * 257: "x"}, {str(n): "" for n in range(65)}):
+            with pytest.raises((ValueError, LimitExceededError)):
+                await engine.start(note_it, attributes=wrong)
+        assert len((await engine.records()).records) == 2
+
+
+async def test_148_what_cannot_be_kept_is_refused_with_its_path_before_anything_is_written(
+    open_engine: OpenEngine,
+) -> None:
+    @workflow
+    async def takes(argument: Any, typed: int = 0) -> Any:
+        return await create_hook(token="t")
+
+    async with open_engine() as engine:
+        with pytest.raises(SerializationError) as caught:
+            await engine.start(takes, {"handlers": [print]})
+        assert caught.value.path == "argument.handlers[0]"
+        with pytest.raises(InvalidPayloadError):
+            await engine.start(takes, 1, typed="many")
+        with pytest.raises(TypeError):
+            await engine.start(takes)
+        with pytest.raises(LimitExceededError):
+            await engine.start(takes, "x" * 1_100_000)
+        assert (await engine.records()).records == []
+        run = await engine.start(takes, 1)
+        await engine.settle()
+        before = await run.events()
+        with pytest.raises(SerializationError, match=r"payload\.a"):
+            await engine.resume_hook("t", {"a": object()})
+        assert await run.events() == before
+
+
+@pytest.mark.parametrize("where", ["input", "result", "view", "step"])
+async def test_values_that_are_too_large_fail_their_run_and_are_named(open_engine: OpenEngine, where: str) -> None:
+    @workflow
+    async def large() -> Any:
+        match where:
+            case "input":
+                return await note("x" * 1_100_000)
+            case "view":
+                publish("x" * 1_100_000)
+                return await create_hook()
+            case "step":
+                return await produce()
+            case _:
+                return "x" * 1_100_000
+
+    @step
+    async def produce() -> str:
+        return "x" * 1_100_000
+
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError, match="limit of 1,000,000 bytes"):
+            await (await engine.start(large)).return_value()
+
+
+async def test_149_an_error_comes_back_as_its_class_with_its_cause(open_engine: OpenEngine) -> None:
+    @step(retries=0)
+    async def refuses() -> None:
+        raise PaymentRefused("card")
+
+    @workflow
+    async def catches() -> str:
+        try:
+            await refuses()
+        except Exception as error:  # noqa: BLE001  # authors write this
+            return f"{type(error).__name__} from {type(error.__cause__).__name__}: {error.__cause__}"
+        return ""
+
+    async with open_engine() as engine:
+        said = await (await engine.start(catches)).return_value()
+    assert said.startswith("StepFailedError from ")
+    assert said.endswith(": card")
+
+
+class PaymentRefused(Exception):
+    pass
+
+
+# ── drift ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def version_of(name: str, body: str) -> Any:
+    """A workflow of this name whose body is one of several; each replaces the one before."""
+
+    async def first() -> Any:
+        await note("a")
+        return await create_hook(token="t")
+
+    async def second() -> Any:
+        await sleep("1h")
+        return await create_hook(token="t")
+
+    bodies = {"first": first, "second": second}
+    function = bodies[body]
+    function.__qualname__ = name
+    return workflow(name=name)(function)
+
+
+async def test_123_drifted_code_stalls_its_run_which_takes_payloads_and_goes_on_when_the_code_matches(
+    open_engine: OpenEngine,
+) -> None:
+    kept = version_of("drifts", "first")
+    async with open_engine() as engine:
+        run = await engine.start(kept)
+        await engine.settle()
+    kept = version_of("drifts", "second")
+    async with open_engine() as engine:
+        await engine.resume_hook("t", "while it can't go on")
+        await engine.settle()
+        record = await engine.record(run.id)
+        assert record is not None
+        assert record.status == "stalled"
+        assert "recorded step #1 'note', but the code now asks for wait #1" in (record.stalled or "")
+        kept = version_of("drifts", "first")  # in the same process, too
+        assert await engine.get_run(run.id).return_value() == "while it can't go on"
+    del kept
+
+
+async def test_84_a_run_without_its_code_stalls_until_the_code_is_there(open_engine: OpenEngine) -> None:
+    kept = version_of("missing", "first")
+    async with open_engine() as engine:
+        run = await engine.start(kept)
+        await engine.settle()
+        registry._kept.pop(("missing", None), None)
+        registry._local.pop(("missing", None), None)
+        await engine.resume_hook("t", "kept")
+        await engine.settle()
+        assert await run.status() == "stalled"
+    kept = version_of("missing", "first")
+    async with open_engine() as engine:
+        assert await engine.get_run(run.id).return_value() == "kept"
+
+
+async def test_84_a_workflow_that_does_not_exist_is_refused_at_once(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        with pytest.raises(WorkflowNotFoundError, match="no such thing"):
+            await engine.start("no such thing")
+        with pytest.raises(WorkflowNotFoundError):
+            await engine.start(print)  # type: ignore[arg-type]
+
+
+async def test_a_body_that_spins_is_named_and_holds_up_nobody(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaying, "ACTIVATION_TIME", 0.3)
+
+    @workflow
+    async def spins(how: str) -> None:
+        while how == "computes":
+            pass
+        while how == "swallows":
+            with suppress(Exception):
+                sum(range(1000))
+        while how == "turns round":
+            await asyncio.sleep(0)
+
+    async with open_engine() as engine:
+        began = time.monotonic()
+        spinning = [await engine.start(spins, how) for how in ("computes", "swallows", "turns round")]
+        other = await engine.start(waits)
+        await engine.settle()
+        await engine.resume_hook("t", "not held up")
+        assert await other.return_value() == "not held up"
+        assert time.monotonic() - began < 4
+        for run in spinning:
+            record = await engine.record(run.id)
+            assert record is not None
+            assert record.status == "stalled"
+            assert "WorkflowSpinsError" in (record.stalled or "")
+            assert "'spins'" in (record.stalled or "") or "loop" in (record.stalled or "")
+
+
+async def test_a_run_that_nothing_can_wake_fails_at_once(open_engine: OpenEngine) -> None:
+    @workflow
+    async def stuck(after: str) -> None:
+        if after == "dispose":
+            create_hook(token="t").dispose()
+        await asyncio.get_running_loop().create_future()
+
+    async with open_engine() as engine:
+        for after in ("", "dispose"):
+            with pytest.raises(RunFailedError, match="no step, hook or timer"):
+                await (await engine.start(stuck, after)).return_value()
+
+
+async def test_the_body_can_cancel_itself(open_engine: OpenEngine) -> None:
+    @workflow
+    async def withdraws() -> None:
+        raise asyncio.CancelledError("changed my mind")
+
+    async with open_engine() as engine:
+        with pytest.raises(RunCancelledError, match="changed my mind"):
+            await (await engine.start(withdraws)).return_value()
+
+
+async def test_160_closing_waits_for_a_running_step_and_lets_the_run_go_at_once(open_engine: OpenEngine) -> None:
+    calls: list[str] = []
+    began = asyncio.Event()
+
+    @step
+    async def short() -> None:
+        began.set()
+        await asyncio.sleep(0.05)
+        calls.append("ended")
+
+    @workflow
+    async def two() -> str:
+        await short()
+        await short()
+        return "both"
+
+    async with open_engine() as other:
+        async with open_engine() as engine:
+            run = await engine.start(two)
+            await other.settle()
+            await began.wait()
+        found = await other.store.read(run.id)
+        assert found is not None
+        assert await other.get_run(run.id).return_value() == "both"
+    assert calls == ["ended", "ended"]
+
+
+async def test_161_parked_runs_are_not_woken_over_and_over(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def sleeps() -> None:
+        await sleep("60 days")
+
+    async with open_engine() as engine:
+        parked = [await engine.start(waits), await engine.start(sleeps)]
+        await engine.settle()
+    for _ in range(3):
+        async with open_engine():
+            await clock.advance("10 days")
+    async with open_engine() as engine:
+        for run in parked:
+            found = await engine.store.read(run.id)
+            assert found is not None
+            assert found[0].epoch == 1  # claimed once, when it began
+
+
+async def test_151_152_lists_are_filtered_and_their_pages_are_stable(open_engine: OpenEngine, clock: FakeClock) -> None:
+    async with open_engine() as engine:
+        first = []
+        for _ in range(5):
+            first.append((await engine.start(note_it)).id)
+            await clock.advance(1)
+        page = await engine.records(workflow="notes it", limit=2)
+        for _ in range(3):
+            await engine.start(note_it)
+        seen = [r.id for r in page.records]
+        while page.cursor:
+            page = await engine.records(workflow="notes it", limit=2, cursor=page.cursor)
+            seen += [r.id for r in page.records]
+        assert seen == first[::-1]
+        assert (await engine.records(status="failed")).records == []
+        with pytest.raises(ValueError, match="cursor"):
+            await engine.records(cursor="nonsense")
+
+
+async def test_153_events_are_read_in_order(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(note_it)
+        await run.return_value()
+        events = await engine.events(run.id)
+        assert [e.seq for e in events] == list(range(1, len(events) + 1))
+
+
+async def test_147_values_come_back_as_they_were(open_engine: OpenEngine) -> None:
+    from datetime import UTC, date, datetime, timedelta
+    from datetime import time as clock_time
+    from decimal import Decimal
+    from uuid import UUID
+
+    values: list[Any] = [
+        None, True, 1, 1.5, "text", [1, [2]], {"a": {"b": []}}, (1, ("x",)), {1, 2}, frozenset({"a"}), b"\x00\xff",
+        datetime(2026, 1, 1, tzinfo=UTC), date(2026, 1, 1), clock_time(9, 30), timedelta(days=1, microseconds=1),
+        Decimal("1.10"), UUID(int=7), {"$": "datetime", "v": "not one"},
+    ]  # fmt: skip
+
+    @workflow
+    async def echoes(given: Any) -> Any:
+        return await note(given)
+
+    async with open_engine() as engine:
+        back = await (await engine.start(echoes, values)).return_value()
+    assert back == values
+    assert [type(value) for value in back] == [type(value) for value in values]

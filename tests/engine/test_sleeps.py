@@ -1,0 +1,276 @@
+"""Durable time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from approvals_bot import NotInWorkflowError, RunFailedError, create_hook, now, sleep, step, workflow
+from approvals_bot.testing import FakeClock
+from approvals_bot.testing.fixtures import OpenEngine
+
+DURATIONS: list[Any] = [
+    "10s",
+    "10 seconds",
+    10,
+    10.0,
+    timedelta(seconds=10),
+    datetime(2026, 1, 1, 9, 0, 10, tzinfo=UTC),
+]
+
+
+@step
+async def note(text: str = "") -> str:
+    return text
+
+
+@pytest.mark.parametrize("duration", DURATIONS)
+async def test_95_a_sleep_is_never_short(open_engine: OpenEngine, clock: FakeClock, duration: Any) -> None:
+    @workflow
+    async def sleeps() -> float:
+        began = now()
+        await sleep(duration)
+        return (now() - began).total_seconds()
+
+    async with open_engine() as engine:
+        run = await engine.start(sleeps)
+        await clock.advance(timedelta(seconds=9.999999))
+        assert await run.status() == "running"
+        await clock.advance(timedelta(microseconds=1))
+        assert await run.return_value() == 10
+        created, completed = (e for e in await run.events() if e.type in ("wait_created", "wait_completed"))
+        assert completed.at - created.at >= timedelta(seconds=10)
+
+
+async def test_95_the_real_clock_is_not_short_either(open_engine: OpenEngine) -> None:
+    @workflow
+    async def sleeps() -> None:
+        for _ in range(3):
+            await sleep(0.02)
+
+    async with open_engine(clock=None) as engine:
+        run = await engine.start(sleeps)
+        await run.return_value()
+        events = await run.events()
+    created = [e.at for e in events if e.type == "wait_created"]
+    completed = [e.at for e in events if e.type == "wait_completed"]
+    assert all((c - b).total_seconds() >= 0.02 for b, c in zip(created, completed, strict=True))
+
+
+async def test_96_parallel_sleeps_pass_together(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def together() -> None:
+        await asyncio.gather(*(sleep(1) for _ in range(10)))
+
+    async with open_engine() as engine:
+        run = await engine.start(together)
+        await clock.advance("1s")
+        await run.return_value()
+
+
+async def test_97_a_date_that_has_passed_waits_not_at_all(open_engine: OpenEngine) -> None:
+    @workflow
+    async def past() -> str:
+        await sleep(datetime(2020, 1, 1, tzinfo=UTC))
+        return "on"
+
+    async with open_engine() as engine:
+        assert await (await engine.start(past)).return_value() == "on"
+
+
+@pytest.mark.parametrize("wrong", ["-1s", "abc", "", "10", math.nan, math.inf, -1, True, None, datetime(2026, 1, 1)])  # noqa: DTZ001
+async def test_98_what_is_no_duration_is_refused_at_the_call(open_engine: OpenEngine, wrong: Any) -> None:
+    @workflow
+    async def wrongly() -> str:
+        try:
+            await sleep(wrong)
+        except ValueError:
+            return "refused"
+        return "taken"
+
+    async with open_engine() as engine:
+        assert await (await engine.start(wrongly)).return_value() == "refused"
+
+
+async def test_99_sleeps_in_a_loop_add_up(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def loops() -> list[float]:
+        began, times = now(), []
+        for _ in range(3):
+            await sleep("1h")
+            times.append((now() - began).total_seconds())
+            await note()
+        return times
+
+    async with open_engine() as engine:
+        run = await engine.start(loops)
+        await clock.advance("3h")
+        assert await run.return_value() == [3600, 7200, 10800]
+
+
+async def test_100_a_run_waits_on_for_what_is_left(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def three() -> None:
+        await asyncio.gather(sleep("1h"), sleep("2h"), sleep("3h"))
+
+    async with open_engine() as engine:
+        run = await engine.start(three)
+        await clock.advance("2h")
+        assert [e.type for e in await run.events()].count("wait_completed") == 2
+        assert await engine.next_wake() == clock.now() + timedelta(hours=1)
+        await clock.advance("1h")
+        await run.return_value()
+
+
+async def test_101_when_a_sleep_is_over_is_taken_from_the_log(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def sleeps() -> Any:
+        task = asyncio.create_task(sleep("1h"))
+        await create_hook(token="t")  # a replay in the middle of it
+        await task
+
+    async with open_engine() as engine:
+        run = await engine.start(sleeps)
+        await clock.advance("40m")
+        await engine.resume_hook("t", 1)
+    async with open_engine() as engine:
+        await clock.advance("19m")
+        assert await engine.get_run(run.id).status() == "running"
+        await clock.advance("1m")
+        await engine.get_run(run.id).return_value()
+
+
+async def test_102_105_a_sleep_of_thirty_days_survives_restarts_and_a_process_that_was_down(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    @workflow
+    async def long() -> str:
+        await sleep("30 days")
+        return now().isoformat()
+
+    async with open_engine() as engine:
+        run = await engine.start(long)
+        await clock.advance("25 days")
+    async with open_engine():
+        await clock.advance("4 days")
+    await clock.advance("10 days")  # nobody is there when it is due
+    async with open_engine() as engine:
+        assert await engine.get_run(run.id).return_value() == clock.now().isoformat()
+
+
+async def test_103_wake_up_ends_sleeps_in_order_but_no_timeouts(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def sleeps() -> list[str]:
+        order: list[str] = []
+
+        async def one(name: str, duration: str) -> None:
+            await sleep(duration)
+            order.append(name)
+
+        try:
+            async with asyncio.timeout(timedelta(days=100).total_seconds()):
+                await asyncio.gather(one("long", "9 days"), one("short", "2 days"))
+                await create_hook(token="t")
+        except TimeoutError:
+            order.append("timed out")
+        return order
+
+    async with open_engine() as engine:
+        run = await engine.start(sleeps)
+        await engine.settle()
+        assert await run.wake_up() == 2
+        await engine.settle()
+        assert await run.wake_up() == 0
+        await clock.advance("100 days")
+        assert await run.return_value() == ["long", "short", "timed out"]
+
+
+async def test_104_a_step_cannot_sleep_durably(open_engine: OpenEngine) -> None:
+    @step(retries=0)
+    async def dozes() -> None:
+        await sleep(1)
+
+    @workflow
+    async def through_a_step() -> None:
+        await dozes()
+
+    with pytest.raises(NotInWorkflowError):
+        await sleep(1)
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError, match="inside a step"):
+            await (await engine.start(through_a_step)).return_value()
+
+
+async def test_the_clock_stops_at_each_moment_of_a_chain_of_retries_and_sleeps(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    times: list[float] = []
+
+    @step(retries=2, retry_delay="10m")
+    async def fails() -> None:
+        times.append((clock.now() - began).total_seconds() / 60)
+        if len(times) % 3:
+            raise ValueError
+
+    @workflow
+    async def chain() -> None:
+        for _ in range(2):
+            await sleep("1h")
+            await fails()
+
+    began = clock.now()
+    async with open_engine() as engine:
+        run = await engine.start(chain)
+        await clock.advance("1 day")
+        await run.return_value()
+    assert times == [60, 70, 80, 140, 150, 160]
+
+
+async def test_a_leap_of_the_clock_does_not_take_a_running_step_away(open_engine: OpenEngine, clock: FakeClock) -> None:
+    calls: list[int] = []
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        calls.append(1)
+        began.set()
+        await may_end.wait()
+
+    @workflow
+    async def waits() -> None:
+        await slow()
+
+    async with open_engine() as engine:
+        run = await engine.start(waits)
+        await began.wait()
+        await clock.advance("30 days")
+        may_end.set()
+        await run.return_value()
+    assert len(calls) == 1
+
+
+async def test_now_never_goes_back_when_the_clock_does(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @workflow
+    async def times() -> list[datetime]:
+        seen = [now()]
+        hook = create_hook(token="t")
+        for _ in range(2):
+            await hook
+            seen.append(now())
+        return seen
+
+    async with open_engine() as engine:
+        run = await engine.start(times)
+        await clock.advance("1h")
+        await engine.resume_hook("t", 1)
+        await engine.settle()
+        clock._now -= timedelta(hours=5)
+        await engine.resume_hook("t", 2)
+        seen = await run.return_value()
+        assert seen == sorted(seen)
+        ats = [e.at for e in await run.events()]
+        assert ats == sorted(ats)

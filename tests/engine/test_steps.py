@@ -1,0 +1,533 @@
+"""Steps: at least once, recorded once."""
+
+from __future__ import annotations
+
+import asyncio
+import random as chance
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from approvals_bot import (
+    FatalError,
+    NotInWorkflowError,
+    RetryableError,
+    RunFailedError,
+    StepFailedError,
+    create_hook,
+    get_run,
+    get_step_metadata,
+    get_workflow_metadata,
+    resource,
+    start,
+    step,
+    workflow,
+)
+from approvals_bot.engine import Engine
+from approvals_bot.testing import FakeClock
+from approvals_bot.testing.fixtures import OpenEngine
+
+
+async def log(engine: Engine, run_id: str, type: str) -> list[dict[str, Any]]:
+    return [event.data for event in await engine.events(run_id) if event.type == type]
+
+
+@step
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+async def test_69_70_steps_in_sequence_each_recorded_once(open_engine: OpenEngine) -> None:
+    @workflow
+    async def add_ten(value: int) -> int:
+        for part in (2, 3, 5):
+            value = await add(value, part)
+        return value
+
+    async with open_engine() as engine:
+        run = await engine.start(add_ten, 123)
+        assert await run.return_value() == 133
+        for type in ("step_created", "step_started", "step_completed"):
+            assert len(await log(engine, run.id, type)) == 3
+
+
+async def test_71_attempts_are_counted(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @step
+    async def third_time() -> int:
+        if get_step_metadata().attempt < 3:
+            raise ValueError("not yet")
+        return get_step_metadata().attempt
+
+    @workflow
+    async def persists() -> int:
+        return await third_time()
+
+    async with open_engine() as engine:
+        run = await engine.start(persists)
+        await clock.advance("1 minute")
+        assert await run.return_value() == 3
+        assert [e["attempt"] for e in await log(engine, run.id, "step_started")] == [1, 2, 3]
+
+
+async def test_72_a_fatal_error_is_not_tried_again_and_is_caught_as_one_after_a_replay_too(
+    open_engine: OpenEngine,
+) -> None:
+    @step
+    async def refuses() -> None:
+        raise FatalError("never")
+
+    @workflow
+    async def catches() -> list[Any]:
+        try:
+            await refuses()
+        except FatalError as error:
+            await add(1, 1)  # so that it is caught in a replay
+            return [str(error), type(error.__cause__).__name__]
+        return []
+
+    async with open_engine() as engine:
+        run = await engine.start(catches)
+        assert await run.return_value() == ['Step "refuses" failed after 0 retries: never', "FatalError"]
+        assert len(await log(engine, run.id, "step_started")) == 3 - 1
+
+
+@pytest.mark.parametrize(
+    ("after", "waits"),
+    [("10s", 10), (10, 10), (timedelta(seconds=10), 10), (datetime(2026, 1, 1, 9, 0, 10, tzinfo=UTC), 10),
+     (datetime(2025, 1, 1, tzinfo=UTC), 0), (None, 1)],
+)  # fmt: skip
+async def test_73_retry_after_is_kept(open_engine: OpenEngine, clock: FakeClock, after: Any, waits: int) -> None:
+    times: list[datetime] = []
+
+    @step
+    async def later() -> None:
+        times.append(clock.now())
+        if len(times) == 1:
+            raise RetryableError("busy", retry_after=after)
+
+    @workflow
+    async def waits_for_it() -> None:
+        await later()
+
+    async with open_engine() as engine:
+        run = await engine.start(waits_for_it)
+        await clock.advance("1 minute")
+        await run.return_value()
+    assert (times[1] - times[0]).total_seconds() == waits
+
+
+@pytest.mark.parametrize(("retries", "words"), [(0, "0 retries"), (1, "1 retry"), (3, "3 retries")])
+async def test_74_75_retries_are_counted_and_named(
+    open_engine: OpenEngine, clock: FakeClock, retries: int, words: str
+) -> None:
+    calls: list[int] = []
+
+    @step(retries=retries)
+    async def breaks() -> None:
+        calls.append(1)
+        raise ValueError("broken")
+
+    @workflow
+    async def tries() -> str:
+        try:
+            await breaks()
+        except StepFailedError as error:
+            return f"{error} ({type(error.__cause__).__name__})"
+        return ""
+
+    async with open_engine() as engine:
+        run = await engine.start(tries)
+        await clock.advance("1 minute")
+        assert await run.return_value() == f'Step "breaks" failed after {words}: broken (ValueError)'
+    assert len(calls) == retries + 1
+
+
+async def test_75_the_default_is_four_attempts() -> None:
+    assert add.retries == 3
+
+
+async def test_76_120_an_error_keeps_its_message_and_the_frames_of_the_authors_code(open_engine: OpenEngine) -> None:
+    def deep() -> None:
+        raise KeyError("deep down")
+
+    @step(retries=0)
+    async def fails() -> None:
+        deep()
+
+    @workflow
+    async def fails_too() -> None:
+        await fails()
+
+    async with open_engine() as engine:
+        run = await engine.start(fails_too)
+        with pytest.raises(RunFailedError) as caught:
+            await run.return_value()
+        assert caught.value.cause_type == "StepFailedError"
+        assert "deep down" in caught.value.cause_message
+        assert "in fails_too" in caught.value.traceback
+        assert "in deep" in (await log(engine, run.id, "step_failed"))[0]["error"]["traceback"]
+
+
+async def test_77_errors_that_cannot_even_be_printed_and_exits_are_failures(open_engine: OpenEngine) -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    @step(retries=0)
+    async def fails(how: str) -> None:
+        raise Unprintable() if how == "unprintable" else SystemExit(3)
+
+    @workflow
+    async def both() -> list[str]:
+        said = []
+        for how in ("unprintable", "exit"):
+            try:
+                await fails(how)
+            except StepFailedError as error:
+                said.append(error.cause_type.rpartition(".")[2])
+        return said
+
+    async with open_engine() as engine:
+        assert await (await engine.start(both)).return_value() == ["Unprintable", "SystemExit"]
+
+
+async def test_78_a_steps_id_is_the_same_on_every_attempt_and_another_for_every_call(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    @step
+    async def twice(n: int) -> None:
+        metadata = get_step_metadata()
+        seen.append((metadata.step_id, metadata.attempt))
+        if metadata.attempt == 1:
+            raise ValueError
+
+    @workflow
+    async def calls() -> None:
+        await twice(1)
+        await twice(1)
+
+    async with open_engine() as engine:
+        run = await engine.start(calls)
+        await clock.advance("1 minute")
+        await run.return_value()
+    assert [attempt for _, attempt in seen] == [1, 2, 1, 2]
+    assert seen[0][0] == seen[1][0] != seen[2][0] == seen[3][0]
+
+
+async def test_79_replays_give_the_recorded_results(open_engine: OpenEngine) -> None:
+    drawn: list[float] = []
+
+    @step
+    async def draw() -> float:
+        drawn.append(chance.random())  # noqa: S311
+        return drawn[-1]
+
+    @workflow
+    async def sums() -> float:
+        return sum([await draw() for _ in range(20)])
+
+    async with open_engine() as engine:
+        assert await (await engine.start(sums)).return_value() == pytest.approx(sum(drawn))
+    assert len(drawn) == 20
+
+
+async def test_80_arguments_are_by_value(open_engine: OpenEngine) -> None:
+    @step
+    async def spoils(items: list[int]) -> list[int]:
+        items.append(99)
+        return items
+
+    @workflow
+    async def keeps() -> list[list[int]]:
+        mine = [1]
+        theirs = await spoils(mine)
+        theirs.append(7)
+        return [mine, theirs, await spoils(mine)]
+
+    async with open_engine() as engine:
+        assert await (await engine.start(keeps)).return_value() == [[1], [1, 99, 7], [1, 99]]
+
+
+async def test_81_none_is_a_result(open_engine: OpenEngine) -> None:
+    calls: list[int] = []
+
+    @step
+    async def nothing() -> None:
+        calls.append(1)
+
+    @workflow
+    async def asks() -> list[Any]:
+        return [await nothing(), await add(1, 1)]  # type: ignore[func-returns-value]
+
+    async with open_engine() as engine:
+        assert await (await engine.start(asks)).return_value() == [None, 2]
+    assert len(calls) == 1
+
+
+async def test_82_outside_a_workflow_a_step_is_just_the_function() -> None:
+    assert await add(3, 5) == 8
+
+
+async def test_85_a_step_whose_process_went_away_runs_again_without_eating_its_retries(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    calls: list[int] = []
+    began = asyncio.Event()
+
+    @step(retries=0)
+    async def interrupted() -> int:
+        calls.append(get_step_metadata().attempt)
+        began.set()
+        if len(calls) < 4:
+            await asyncio.Event().wait()
+        return len(calls)
+
+    @workflow
+    async def survives() -> int:
+        return await interrupted()
+
+    run_id = ""
+    for _ in range(3):
+        async with open_engine() as engine:
+            engine.closing = 0.0
+            run_id = run_id or (await engine.start(survives)).id
+            await began.wait()
+            began.clear()
+    async with open_engine() as engine:
+        assert await engine.get_run(run_id).return_value() == 4
+    assert calls == [1, 1, 1, 1]
+
+
+async def test_90_a_step_that_ends_after_the_cancellation_changes_nothing(open_engine: OpenEngine) -> None:
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        began.set()
+        await may_end.wait()
+
+    @workflow
+    async def waits() -> None:
+        await slow()
+
+    async with open_engine() as engine:
+        run = await engine.start(waits)
+        await began.wait()
+        await run.cancel("enough")
+        before = await engine.events(run.id)
+        may_end.set()
+        await engine.settle()
+        assert await run.status() == "cancelled"
+    async with open_engine() as engine:
+        assert await engine.events(run.id) == before
+
+
+async def test_91_a_step_can_start_a_child_run_and_wait_for_it(open_engine: OpenEngine) -> None:
+    @workflow(name="child of 91")
+    async def child(n: int) -> int:
+        return await add(n, 1)
+
+    @step
+    async def run_child(n: int) -> int:
+        run = await start(child, n, idempotency_key=get_step_metadata().step_id)
+        return await get_run(run.id).return_value()  # type: ignore[no-any-return]
+
+    @workflow
+    async def parent() -> int:
+        return await run_child(1) + await run_child(10)
+
+    @workflow
+    async def directly() -> None:
+        await start(child, 1)
+
+    async with open_engine() as engine:
+        assert await (await engine.start(parent)).return_value() == 13
+        assert len((await engine.records(workflow="child of 91")).records) == 2
+        with pytest.raises(RunFailedError, match="do that in a @step"):
+            await (await engine.start(directly)).return_value()
+
+
+def ask_from_elsewhere() -> str:
+    return get_workflow_metadata().run_id
+
+
+async def test_92_metadata_is_known_in_both_and_only_there(open_engine: OpenEngine) -> None:
+    @step
+    async def tells() -> list[str]:
+        return [ask_from_elsewhere(), get_step_metadata().name]
+
+    @step
+    def tells_from_a_thread() -> str:
+        return ask_from_elsewhere()
+
+    @workflow
+    async def compares() -> list[Any]:
+        metadata = get_workflow_metadata()
+        return [
+            metadata.workflow_name,
+            metadata.run_id,
+            ask_from_elsewhere(),
+            await tells(),
+            await tells_from_a_thread(),
+        ]
+
+    async with open_engine() as engine:
+        run = await engine.start(compares)
+        assert await run.return_value() == ["compares", run.id, run.id, [run.id, "tells"], run.id]
+    with pytest.raises(NotInWorkflowError):
+        get_workflow_metadata()
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800", "💥", "\u2028", "$", '{"$": "datetime"}'])
+async def test_93_any_text_comes_back_intact(open_engine: OpenEngine, text: str) -> None:
+    @step
+    async def gives(text: str) -> Any:
+        return {"$": text, "plain": [text]}
+
+    @workflow
+    async def echoes(text: str) -> Any:
+        return await gives(text)
+
+    async with open_engine() as engine:
+        assert await (await engine.start(echoes, text)).return_value() == {"$": text, "plain": [text]}
+
+
+async def test_94_closures_and_threads_are_steps_too(open_engine: OpenEngine) -> None:
+    factor = 3
+
+    @step
+    def times(n: int) -> int:
+        return n * factor
+
+    @workflow
+    async def uses() -> int:
+        return await times(14)
+
+    async with open_engine() as engine:
+        assert await (await engine.start(uses)).return_value() == 42
+
+
+async def test_a_step_that_takes_too_long_is_tried_again(open_engine: OpenEngine, clock: FakeClock) -> None:
+    @step(timeout=0.05, retries=1)
+    async def slow() -> str:
+        if get_step_metadata().attempt == 1:
+            await asyncio.Event().wait()
+        return "second time"
+
+    @workflow
+    async def waits() -> str:
+        return await slow()
+
+    async with open_engine() as engine:
+        run = await engine.start(waits)
+        await clock.advance("1 minute")
+        assert await run.return_value() == "second time"
+        assert "longer than its timeout" in (await log(engine, run.id, "step_retrying"))[0]["error"]["message"]
+
+
+async def test_a_step_nobody_awaits_any_more_runs_to_its_end_and_after_a_restart_too(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    began = asyncio.Event()
+    ended: list[str] = []
+
+    @step
+    async def slow() -> None:
+        began.set()
+        if not ended:
+            ended.append("interrupted")
+            await asyncio.Event().wait()
+        ended.append("ended")
+
+    @workflow
+    async def gives_up() -> str:
+        task = asyncio.create_task(asyncio.wait_for(slow(), 60))
+        try:
+            await task
+        except TimeoutError:
+            return str(await create_hook(token="t"))
+        return ""
+
+    async with open_engine() as engine:
+        engine.closing = 0.0
+        run = await engine.start(gives_up)
+        await began.wait()
+        await clock.advance("2 minutes")
+        await engine.get_hook_by_token("t")
+    async with open_engine() as engine:
+        await engine.settle()
+        assert ended == ["interrupted", "ended"]
+        await engine.resume_hook("t", "on")
+        assert await engine.get_run(run.id).return_value() == "on"
+
+
+async def test_a_resource_is_given_by_type_and_a_missing_one_is_named(open_engine: OpenEngine) -> None:
+    class Mailer:
+        def __init__(self) -> None:
+            self.sent: list[str] = []
+
+    @step(retries=0)
+    async def send(text: str, mailer: Mailer = resource(Mailer)) -> None:  # noqa: B008  # a marker
+        mailer.sent.append(text)
+
+    @workflow
+    async def sends() -> None:
+        await send("hello")
+
+    mailer = Mailer()
+    async with open_engine(resources=[mailer]) as engine:
+        await (await engine.start(sends)).return_value()
+    assert mailer.sent == ["hello"]
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError, match="needs a Mailer"):
+            await (await engine.start(sends)).return_value()
+
+
+async def test_88_a_payload_does_not_start_a_running_step_again(open_engine: OpenEngine) -> None:
+    calls: list[int] = []
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def slow() -> str:
+        calls.append(1)
+        began.set()
+        await may_end.wait()
+        return "done"
+
+    @workflow
+    async def both() -> list[Any]:
+        hook = create_hook(token="t")
+        task = asyncio.create_task(slow())
+        return [await hook, await task]
+
+    async with open_engine() as engine:
+        run = await engine.start(both)
+        await began.wait()
+        await engine.resume_hook("t", "payload")
+        while len(await engine.events(run.id)) < 6:
+            await asyncio.sleep(0)
+        may_end.set()
+        assert await run.return_value() == ["payload", "done"]
+    assert len(calls) == 1
+
+
+async def test_steps_in_threads_do_not_hold_up_the_engine(open_engine: OpenEngine) -> None:
+    @step
+    def blocks() -> str:
+        time.sleep(0.2)
+        return "done"
+
+    @workflow
+    async def waits() -> str:
+        return await blocks()
+
+    async with open_engine() as engine:
+        slow = await engine.start(waits)
+        began = time.monotonic()
+        await engine.records()
+        assert time.monotonic() - began < 0.15
+        assert await slow.return_value() == "done"

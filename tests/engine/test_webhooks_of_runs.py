@@ -1,0 +1,269 @@
+"""Webhooks, from inside the process; the HTTP route has its own tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from approvals_bot import (
+    HookNotFoundError,
+    RunFailedError,
+    WebhookRequest,
+    create_hook,
+    create_webhook,
+    publish,
+    step,
+    workflow,
+)
+from approvals_bot.core.authoring import Answer
+from approvals_bot.engine import Engine
+from approvals_bot.engine.engine import WEBHOOK_PURPOSE
+from approvals_bot.testing.fixtures import OpenEngine
+from approvals_bot.tokens import Tokens
+
+
+async def token_of(engine: Engine, run_id: str, number: int = 1) -> str:
+    events = await engine.events(run_id)
+    return str(next(e.data["token"] for e in events if e.type == "hook_created" and e.data["id"] == number))
+
+
+async def test_53_the_three_ways_to_answer(open_engine: OpenEngine) -> None:
+    @workflow
+    async def three() -> None:
+        plain = create_webhook()
+        static = create_webhook(respond_with=PlainTextResponse("pay first", 402))
+        manual = create_webhook(respond_with="manual")
+        await plain
+        await static
+        request = await manual
+        await request.respond_with(PlainTextResponse(f"got {await request.text()}"))
+
+    async with open_engine() as engine:
+        run = await engine.start(three)
+        await engine.settle()
+        answers = [
+            await engine.resume_webhook(await token_of(engine, run.id, number), WebhookRequest("POST", body=b"body"))
+            for number in (1, 2, 3)
+        ]
+        assert [(a.status_code, a.body) for a in answers] == [(202, b""), (402, b"pay first"), (200, b"got body")]
+        await run.return_value()
+
+
+async def test_54_55_the_request_arrives_whole_and_can_be_read_again(open_engine: OpenEngine) -> None:
+    @workflow
+    async def reads() -> Any:
+        request = await create_webhook()
+        return [
+            request.method,
+            request.url,
+            request.headers["X-One"],
+            await request.json(),
+            await request.text(),
+            await request.text(),
+        ]
+
+    async with open_engine() as engine:
+        run = await engine.start(reads)
+        await engine.settle()
+        request = WebhookRequest("PUT", "https://example.test/x?y=1", [("X-One", "1")], b'{"a": 1}')
+        await engine.resume_webhook(await token_of(engine, run.id), request)
+        assert await run.return_value() == [
+            "PUT", "https://example.test/x?y=1", "1", {"a": 1}, '{"a": 1}', '{"a": 1}',
+        ]  # fmt: skip
+
+
+async def test_57_a_plain_hook_is_no_webhook_and_a_webhook_no_plain_hook(open_engine: OpenEngine) -> None:
+    @workflow
+    async def both() -> Any:
+        create_webhook()
+        return await create_hook(token="private")
+
+    async with open_engine() as engine:
+        run = await engine.start(both)
+        await engine.settle()
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_webhook("private", WebhookRequest())
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_hook(await token_of(engine, run.id), "raw")
+        await engine.resume_hook("private", "yes")
+        assert await run.return_value() == "yes"
+
+
+@pytest.mark.parametrize("wrong", ["automatic", 42, Answer("body", 204), Answer("x", 99)])
+async def test_58_59_63_a_webhook_takes_no_token_and_only_answers_that_http_allows(
+    open_engine: OpenEngine, wrong: Any
+) -> None:
+    @workflow
+    async def tries() -> str:
+        try:
+            create_webhook(respond_with=wrong)
+        except (TypeError, ValueError):
+            return "refused"
+        return "taken"
+
+    with pytest.raises(TypeError):
+        create_webhook(token="t")  # type: ignore[call-arg]
+    async with open_engine() as engine:
+        assert await (await engine.start(tries)).return_value() == "refused"
+
+
+async def test_60_a_caller_who_is_not_answered_in_time_gets_504_and_the_run_goes_on(open_engine: OpenEngine) -> None:
+    @workflow
+    async def silent() -> str:
+        hook = create_webhook(respond_with="manual")
+        await hook
+        return await (await hook).text()
+
+    async with open_engine() as engine:
+        run = await engine.start(silent)
+        await engine.settle()
+        token = await token_of(engine, run.id)
+        assert (await engine.resume_webhook(token, WebhookRequest(), timeout=0.05)).status_code == 504
+        assert await run.status() == "running"
+        began = time.monotonic()
+        last = await engine.resume_webhook(token, WebhookRequest(body=b"last"), timeout=30)
+        assert (last.status_code, time.monotonic() - began < 5) == (504, True)  # the run ended: nobody will answer
+        assert await run.return_value() == "last"
+
+
+async def test_60_a_caller_hears_at_once_when_the_run_fails_or_is_cancelled(open_engine: OpenEngine) -> None:
+    @workflow
+    async def fails() -> None:
+        await create_webhook(respond_with="manual")
+        raise ValueError("no answer for you")
+
+    @workflow
+    async def waits() -> None:
+        hook = create_webhook(respond_with="manual")
+        await hook
+        await hook
+
+    async with open_engine() as engine:
+        failing = await engine.start(fails)
+        waiting = await engine.start(waits)
+        await engine.settle()
+        response = await engine.resume_webhook(await token_of(engine, failing.id), WebhookRequest(), timeout=30)
+        assert response.status_code == 504
+        token = await token_of(engine, waiting.id)
+        caller = asyncio.create_task(engine.resume_webhook(token, WebhookRequest(), timeout=30))
+        while not any(e.type == "hook_received" for e in await engine.events(waiting.id)):
+            await asyncio.sleep(0)
+        await waiting.cancel()
+        assert (await caller).status_code == 504
+
+
+async def test_61_a_caller_is_answered_once(open_engine: OpenEngine) -> None:
+    @workflow
+    async def twice() -> None:
+        request = await create_webhook(respond_with="manual")
+        await request.respond_with(Response("first"))
+        await request.respond_with(Response("second"))
+
+    @workflow
+    async def not_manual() -> None:
+        await (await create_webhook()).respond_with(Response("first"))
+
+    async with open_engine() as engine:
+        run = await engine.start(twice)
+        await engine.settle()
+        response = await engine.resume_webhook(await token_of(engine, run.id), WebhookRequest())
+        assert response.body == b"first"
+        with pytest.raises(RunFailedError, match="already been answered"):
+            await run.return_value()
+        run = await engine.start(not_manual)
+        await engine.settle()
+        await engine.resume_webhook(await token_of(engine, run.id), WebhookRequest())
+        with pytest.raises(RunFailedError, match="manual"):
+            await run.return_value()
+
+
+async def test_62_every_caller_is_answered(open_engine: OpenEngine) -> None:
+    @step
+    async def look_up(n: int) -> int:
+        return n * n
+
+    @workflow
+    async def squares() -> None:
+        async for request in create_webhook(respond_with="manual"):
+            n = (await request.json())["n"]
+            await request.respond_with(JSONResponse({"square": await look_up(n)}))
+            if n == 3:
+                break
+
+    async with open_engine() as engine:
+        run = await engine.start(squares)
+        await engine.settle()
+        token = await token_of(engine, run.id)
+        for n in (1, 2, 3):
+            response = await engine.resume_webhook(token, WebhookRequest.of_json({"n": n}))
+            assert json.loads(bytes(response.body)) == {"square": n * n}
+        await run.return_value()
+
+
+async def test_63_a_static_answer_goes_to_every_caller_with_its_headers(open_engine: OpenEngine) -> None:
+    @workflow
+    async def static() -> None:
+        hook = create_webhook(respond_with=Response("hi", 201, {"x-kind": "static"}))
+        await hook
+        await hook
+
+    async with open_engine() as engine:
+        run = await engine.start(static)
+        await engine.settle()
+        token = await token_of(engine, run.id)
+        for _ in range(2):
+            response = await engine.resume_webhook(token, WebhookRequest())
+            assert (response.status_code, response.headers["x-kind"]) == (201, "static")
+
+
+async def test_64_after_the_end_a_webhook_is_not_found(open_engine: OpenEngine) -> None:
+    @workflow
+    async def once() -> None:
+        await create_webhook()
+
+    async with open_engine() as engine:
+        run = await engine.start(once)
+        await engine.settle()
+        token = await token_of(engine, run.id)
+        await engine.resume_webhook(token, WebhookRequest())
+        await run.return_value()
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_webhook(token, WebhookRequest())
+
+
+async def test_66_the_url_is_signed_and_carries_nothing_but_the_hook(open_engine: OpenEngine) -> None:
+    @workflow
+    async def shows() -> None:
+        hook = create_webhook()
+        publish({"url": hook.url, "hook_id": hook.hook_id})
+        await hook
+
+    async with open_engine(base_url="https://bot.example.test/base/", signing_keys=["k" * 40]) as engine:
+        run = await engine.start(shows)
+        await engine.settle()
+        record = await engine.record(run.id)
+        assert record is not None
+        base, _, signed = record.view["url"].rpartition("/")
+        assert base == "https://bot.example.test/base/webhooks"
+        assert Tokens(["k" * 40]).read(WEBHOOK_PURPOSE, signed) == {"h": record.view["hook_id"], "g": 1}
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00\xff" * 1000, b"x" * 900_000, "ünï".encode()])
+async def test_68_any_body_and_repeated_headers_arrive_intact(open_engine: OpenEngine, body: bytes) -> None:
+    @workflow
+    async def measures() -> Any:
+        request = await create_webhook()
+        return [len(await request.body()), request.headers.getlist("x"), (await request.body())[:8]]
+
+    async with open_engine() as engine:
+        run = await engine.start(measures)
+        await engine.settle()
+        await engine.resume_webhook(
+            await token_of(engine, run.id), WebhookRequest("POST", "", [("X", "1"), ("x", "2")], body)
+        )
+        assert await run.return_value() == [len(body), ["1", "2"], body[:8]]
