@@ -270,6 +270,7 @@ async def open_service(
                 engine=engine,
                 tokens=tokens,
                 people=engine.resources[People],
+                channels=engine.resources[Channels],
                 workflows=listing,
                 api_keys=api_keys(configuration.service),
                 base_url=base_url,
