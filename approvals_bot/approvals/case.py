@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields as forms
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import filled_in, sentences
 from approvals_bot.approvals.ballot import (
     Ballot,
     Verdict,
@@ -37,10 +37,6 @@ from approvals_bot.channels import Person, State, Via
 from approvals_bot.config import workflow as config
 from approvals_bot.config.fields import FieldSpec
 from approvals_bot.config.workflow import Definition
-from approvals_bot.errors import InvalidPayloadError
-
-FORMS: tuple[Via, ...] = ("slack", "email", "inbox")
-"""Ways by which answers come as texts that a person typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +125,15 @@ class Case:
             if applies:
                 return number, rule, judged.because
         return None
+
+    def decide_by_rule(self, now: datetime) -> bool:
+        """Whether a rule decides this request without people."""
+        matched = self.automatic()
+        if matched is not None:
+            number, rule, because = matched
+            state: State = "approved" if rule.decision == "approve" else "rejected"
+            self.decide(state, f"rule:{number}", now, "rule", because=because)
+        return matched is not None
 
     def plan(self) -> None:
         """Say of every stage that is not open or done whether it will be asked."""
@@ -256,8 +261,10 @@ class Case:
         self.seat(stage, found)
         assert stage.ballot is not None, "it was opened"
         vote = Vote(heard.by, heard.choice, now, heard.via, heard.comment.strip(), {}, heard.digest)
-        answers, problem = self._answers(stage.rule, heard)
-        edited = self._edited(heard) if heard.choice == "edit" else {}
+        answers, problem = filled_in.answers(stage.rule, heard)
+        edited: Any = {}
+        if heard.choice == "edit":
+            edited = filled_in.approver_changes(self.definition, stage.rule, self.fields, heard)
         if isinstance(edited, str):
             problem, edited = edited, {}
         refused = refusal(stage.ballot, vote, problem)
@@ -265,6 +272,8 @@ class Case:
             return self._refused(heard, refused)
         if edited and self._change(edited):
             self._reset()
+        if edited and self.decide_by_rule(now):
+            return Said("decided", sentences.RULE_DECIDED, True)
         vote = replace(vote, answers=answers, digest=None)
         ballot, verdict = cast(stage.ballot, vote)
         stage.ballot = replace(
@@ -302,7 +311,7 @@ class Case:
         """The requester changes fields. Votes are reset as the policy says, and always when changes were asked for."""
         if heard.by not in (self.about.requester, self.about.on_behalf_of):
             return Said("not_an_approver", sentences.NOT_YOURS, False)
-        changed = self._edited(heard, by_requester=True)
+        changed = filled_in.requester_changes(self.definition, self.fields, heard)
         if isinstance(changed, str):
             return Said("invalid", f"{changed} {sentences.UNCHANGED}", False)
         resets = self._change(changed)
@@ -332,55 +341,14 @@ class Case:
                 stage.state = "done"
         self.version += 1
 
-    # ── fields and answers ──
-
-    def _answers(self, rule: config.Stage, heard: Heard) -> tuple[dict[str, JsonValue], str]:
-        """The approver's answers as canonical JSON, and what is wrong with them."""
-        if heard.choice not in ("approve", "edit") or not rule.ask:
-            return {}, ""
-        given = {**heard.fields, **heard.answers} if heard.choice == "edit" else dict(heard.answers)
-        if heard.choice == "edit":
-            given = {name: value for name, value in given.items() if name in rule.ask}
-        if heard.via in FORMS:
-            given = forms.from_texts(rule.ask, {name: str(value) for name, value in given.items()})
-        try:
-            return forms.dump(rule.ask, forms.values(rule.ask, given, "answers")), ""
-        except InvalidPayloadError as error:
-            return {}, _faults(error)
-
-    def _edited(self, heard: Heard, *, by_requester: bool = False) -> dict[str, Any] | str:
-        """All fields, typed, with the changes made; or what is wrong with them."""
-        specs = self.definition.fields
-        given = dict(heard.fields)
-        if not by_requester:
-            asks = self.stage.rule.ask if self.stage else {}
-            given = {name: value for name, value in {**heard.answers, **given}.items() if name not in asks}
-            for name in given:
-                if name in specs and not specs[name].editable:
-                    return f"“{name}” can't be changed here."
-        if heard.via in FORMS:
-            mine = {name: spec for name, spec in specs.items() if name in given}
-            given = {**given, **forms.from_texts(mine, {name: str(value) for name, value in given.items()})}
-        try:
-            typed = forms.values(self.definition, {**self.fields, **given}, "fields")
-        except InvalidPayloadError as error:
-            return _faults(error)
-        if typed == self.typed:
-            return "That is what it says already."
-        return typed
+    # ── fields ──
 
     def _change(self, typed: dict[str, Any]) -> bool:
         """Take the new values. Whether the votes so far are void."""
         before, old = self.typed, self.fields
         self._take(typed)
-        changed = [name for name in typed if self.fields.get(name) != old.get(name)]
-        self.was = {**self.was, **{name: old.get(name) for name in changed}}
-        policy = self.definition.policy
-        return any(
-            policy.on_change_of(name) == "reset"
-            or (policy.on_change_of(name) == "reset-if-raised" and forms.raised(before.get(name), typed.get(name)))
-            for name in changed
-        )
+        self.was |= {name: old.get(name) for name in typed if self.fields.get(name) != old.get(name)}
+        return filled_in.voids_votes(self.definition.policy, before, typed)
 
     def _take(self, typed: dict[str, Any]) -> None:
         self.typed = typed
@@ -402,12 +370,6 @@ class Case:
 def _compiled(when: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
     """A run is replayed often, and compiling takes longer than all the rest of a replay."""
     return Condition(when, dict(fields))
-
-
-def _faults(error: InvalidPayloadError) -> str:
-    """`budget_code: is required; …`, as one sentence."""
-    said = "; ".join(f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}" for fault in error.errors)
-    return said.rstrip(".") + "."
 
 
 def _title(id: str) -> str:

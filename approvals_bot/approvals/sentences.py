@@ -47,6 +47,7 @@ NOT_AN_APPROVER = f"You are not one of the people who are asked here, so your vo
 OWN_REQUEST = "You asked for this yourself, so somebody else decides."
 GROUP_UNKNOWN = f"Your group could not be checked just now, so your vote could not count. {UNCHANGED} Please try again."
 NOT_YOURS = f"Only the person who asked can do this. {UNCHANGED}"
+RULE_DECIDED = "Saved. What it says now is decided by a rule, and everyone is told."
 EDITED = "Saved. The votes so far stand."
 EDITED_AND_RESET = "Saved. The votes were reset, and everyone who was asked is told."
 CHANGES_ASKED = "Counted: you ask for changes. You are asked again once the request has been edited."

@@ -89,7 +89,7 @@ class _Approval:
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
 
     async def run(self) -> Decision:
-        if self.decide_by_rule():
+        if self.case.decide_by_rule(self.asked_at):
             self.show()
             self.case.people |= (await find_people([], self.case.about)).people
         try:
@@ -138,15 +138,6 @@ class _Approval:
                     word, text = late_verdict(self.view(), heard.by, _choice(heard), now())
                     heard = Said(word, text, False)
                 await _answer(message, heard)
-
-    def decide_by_rule(self) -> bool:
-        """Whether a rule decides this request without people."""
-        matched = self.case.automatic()
-        if matched is not None:
-            number, rule, because = matched
-            state = "approved" if rule.decision == "approve" else "rejected"
-            self.case.decide(state, f"rule:{number}", now(), "rule", because=because)  # type: ignore[arg-type]
-        return matched is not None
 
     async def advance(self, occasion: Occasion = "request") -> None:
         """Open the stage that comes next; decide when there is none."""
@@ -228,9 +219,7 @@ class _Approval:
     async def go_on(self, before: Stage, *, is_edited: bool) -> None:
         """After an act that changed something: hand back, open the next stage, or just show it."""
         case = self.case
-        if case.outcome is None and is_edited and self.decide_by_rule():
-            return
-        if case.outcome is not None:
+        if case.outcome is not None or (is_edited and case.decide_by_rule(now())):
             return
         if case.state == "changes_requested" and not is_edited:
             self.timers.hand_back(now())

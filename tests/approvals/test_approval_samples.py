@@ -153,6 +153,14 @@ async def test_an_edit_can_make_another_stage_apply(office: Any) -> None:
         assert (await asked.view()).waiting_for == (ANN,)
 
 
+async def test_an_edit_that_a_rule_forbids_is_rejected_by_it(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(sample("book-flight"), flight("200"), by="app:travel-agent", behalf=BO)
+        said = await asked.tell(kind="vote", by=BO, choice="edit", fields={"price": "6000"})
+        assert (said["verdict"], "by a rule" in said["text"]) == ("decided", True)
+        assert (await asked.record()).result["by"] == "rule:1"
+
+
 async def test_an_answer_goes_back_as_it_was_written(office: Any) -> None:
     async with office.open():
         asked = await office.ask(sample("book-flight"), flight("200"), by="app:travel-agent", behalf=BO)
