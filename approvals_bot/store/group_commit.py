@@ -42,7 +42,7 @@ class Writer:
         """Read something on this connection, between two commits."""
         try:
             return await in_thread(self._connection, work)
-        except (sqlite3.Error, ValueError) as error:
+        except sqlite3.Error as error:
             raise _unavailable(error) from error
 
     async def close(self) -> None:
@@ -67,12 +67,14 @@ class Writer:
     async def _commit(self, shared: list[Work]) -> list[Any]:
         try:
             return await in_thread(self._connection, lambda raw: _transact(raw, shared))
-        except (sqlite3.Error, ValueError) as error:  # ValueError: the connection is closed
+        except sqlite3.Error as error:
             return [_unavailable(error) for _ in shared]
 
 
 async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
     """Run a whole transaction on the connection's thread: one hop instead of one for each statement."""
+    if not connection._running or connection._connection is None:
+        raise sqlite3.ProgrammingError("it is closed")
     result: T = await connection._execute(  # type: ignore[no-untyped-call]
         lambda: work(connection._conn)
     )
@@ -104,7 +106,7 @@ def _one(raw: sqlite3.Connection, work: Work) -> Any:
     return result
 
 
-def _unavailable(error: Exception) -> StoreUnavailableError:
+def _unavailable(error: sqlite3.Error) -> StoreUnavailableError:
     unavailable = StoreUnavailableError(f"The database can't be written to right now ({error}). Try again.")
     unavailable.__cause__ = error
     return unavailable

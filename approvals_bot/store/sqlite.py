@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -59,8 +60,7 @@ class SqliteStore:
         """Open (and create or migrate) the file. StoreUnavailableError, with the reason, if that can't be done."""
         try:
             Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
-            writer = await _connection(path)
-            await in_thread(writer, _migrate)
+            writer = await _connection(path, _migrate)
             reader = await _connection(path)
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
@@ -368,7 +368,7 @@ def _runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRow], str | No
 
 def _read_cursor(cursor: str) -> tuple[int, str]:
     at, _, run_id = cursor.partition(".")
-    if not at.isdigit() or not run_id:
+    if not (at.isascii() and at.isdigit() and len(at) < 19) or not run_id:
         raise ValueError("this cursor is not one that a list gave")
     return int(at), run_id
 
@@ -433,10 +433,11 @@ def _at(micros: int | None) -> datetime | None:
 # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _connection(path: str) -> aiosqlite.Connection:
+async def _connection(path: str, *works: Callable[[sqlite3.Connection], None]) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
     try:
-        await in_thread(connection, _set_up)
+        for work in (_set_up, *works):
+            await in_thread(connection, work)
     except BaseException:
         with suppress(Exception):
             await asyncio.shield(connection.close())
@@ -446,12 +447,24 @@ async def _connection(path: str) -> aiosqlite.Connection:
 
 def _set_up(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
-    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    mode = _switch_to_wal(db)
     db.execute("PRAGMA synchronous = FULL")
     synchronous = db.execute("PRAGMA synchronous").fetchone()[0]
     if mode != "wal" or synchronous != 2:
         raise sqlite3.OperationalError(f"needs journal_mode=wal and synchronous=FULL, got {mode} and {synchronous}")
     db.execute("PRAGMA foreign_keys = ON")
+
+
+def _switch_to_wal(db: sqlite3.Connection) -> str:
+    """This one statement does not wait for others itself: of two processes that make a new file, one is refused."""
+    for delay in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
+        try:
+            return str(db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(delay)  # on this connection's own thread
+    return str(db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
 
 
 def _migrations() -> list[tuple[str, str]]:

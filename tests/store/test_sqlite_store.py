@@ -1,0 +1,75 @@
+"""What only the SQLite store promises."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.store import NewRun, connect
+from approvals_bot.store.group_commit import in_thread
+from approvals_bot.store.sqlite import SqliteStore
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def test_it_runs_with_wal_and_full_synchronization(tmp_path: Path) -> None:
+    store = await SqliteStore.open(f"{tmp_path}/runs.db")
+    for connection in (store._writer._connection, store._reader):
+        settings = await in_thread(
+            connection, lambda db: [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous")]
+        )
+        assert settings == ["wal", 2]
+    await store.close()
+
+
+async def test_a_file_that_cannot_have_a_wal_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="journal_mode=wal"):
+        await connect("sqlite:///:memory:")
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    store = await connect(f"sqlite:///{tmp_path}/runs.db")
+    await store.close()
+    db = sqlite3.connect(f"{tmp_path}/runs.db")
+    db.execute("PRAGMA user_version = 999")
+    db.close()
+    with pytest.raises(StoreUnavailableError, match="newer"):
+        await connect(f"sqlite:///{tmp_path}/runs.db")
+
+
+async def test_a_broken_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(StoreUnavailableError, match=r"runs\.db"):
+        await connect(f"sqlite:///{tmp_path}/runs.db")
+
+
+async def test_the_only_process_frees_the_leases_of_a_dead_one_and_a_second_does_not(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/runs.db"
+    first = await connect(url)
+    await first.create(NewRun("r", "w", "w", None, {}), T0)
+    await first.claim("first", T0, T0 + timedelta(days=1))
+    second = await connect(url)
+    assert await second.claim("second", T0, T0 + timedelta(days=1)) == []
+    await second.close()
+    await first.close()
+    alone = await connect(url)
+    assert len(await alone.claim("alone", T0, T0 + timedelta(days=1))) == 1
+    await alone.close()
+
+
+async def test_a_closed_store_says_that_it_is_unavailable(tmp_path: Path) -> None:
+    store = await connect(f"sqlite:///{tmp_path}/runs.db")
+    await store.close()
+    with pytest.raises(StoreUnavailableError):
+        await store.create(NewRun("r", "w", "w", None, {}), T0)
+    with pytest.raises(StoreUnavailableError):
+        await store.read("r")
+
+
+async def test_other_urls_are_refused() -> None:
+    with pytest.raises(ValueError, match="sqlite:///"):
+        await connect("mysql://root:secret@localhost/db")

@@ -1,0 +1,407 @@
+"""One exam for every store: each promise of the protocol's docstring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from approvals_bot.core.events import EventType, NewEvent
+from approvals_bot.errors import LimitExceededError
+from approvals_bot.store import (
+    Append,
+    Appended,
+    AuditEntry,
+    Claim,
+    Fenced,
+    Filter,
+    NewRun,
+    OpenStore,
+    Stale,
+)
+
+Connect = Callable[[], Awaitable[OpenStore]]
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+LEASE = timedelta(seconds=15)
+
+
+async def a_run(store: OpenStore, run_id: str = "r", **given: Any) -> None:
+    await store.create(NewRun(run_id, "w", "w", None, {"run_id": run_id, "input": {}}, **given), T0)
+
+
+async def claimed(store: OpenStore, run_id: str = "r", owner: str = "me", at: datetime = T0) -> Claim:
+    found = await store.claim(owner, at, at + LEASE, run_id=run_id)
+    assert len(found) == 1
+    return found[0]
+
+
+def batch(claim: Claim, expected: int, *events: NewEvent, at: datetime = T0, **options: Any) -> Append:
+    return Append(claim.run_id, claim.epoch, expected, list(events), at, **options)
+
+
+def event(type: EventType, **data: Any) -> NewEvent:
+    return NewEvent(type, data)
+
+
+def hook_created(number: int = 1, *, hook_id: str = "h") -> NewEvent:
+    return event("hook_created", id=number, hook_id=hook_id, token="t")
+
+
+async def types(store: OpenStore, run_id: str = "r") -> list[str]:
+    found = await store.read(run_id)
+    assert found is not None
+    return [e.type for e in found[1]]
+
+
+# ── creating and reading ──
+
+
+async def test_a_run_is_created_due_at_once_with_its_first_event(store: OpenStore) -> None:
+    await a_run(store, attributes={"a": "b"})
+    found = await store.read("r")
+    assert found is not None
+    row, log = found
+    assert (row.status, row.wake_at, row.created_at, row.attributes, row.seq) == ("pending", T0, T0, {"a": "b"}, 1)
+    assert [(e.seq, e.type, e.at) for e in log] == [(1, "run_created", T0)]
+    assert await store.read("unknown") is None
+
+
+async def test_creating_may_be_repeated(store: OpenStore) -> None:
+    """The answer to the first call may have been lost."""
+    new = NewRun("r", "w", "w", None, {"run_id": "r"})
+    first = await store.create(new, T0)
+    again = await store.create(new, T0)
+    assert first == again
+    assert await types(store) == ["run_created"]
+
+
+async def test_one_idempotency_key_is_one_run_whatever_the_concurrency(connected: Connect) -> None:
+    stores = [await connected(), await connected()]
+    new = [NewRun(f"r{n}", "w", "w", None, {"run_id": f"r{n}", "n": n}, idempotency_key="k") for n in range(20)]
+    created = await asyncio.gather(*(stores[n % 2].create(run, T0) for n, run in enumerate(new)))
+    assert sum(c.is_new for c in created) == 1
+    assert len({c.run.id for c in created}) == 1
+    assert len({str(c.data) for c in created}) == 1
+
+
+async def test_a_log_is_read_from_anywhere_with_its_row_in_one_look(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    await store.append(batch(claim, 1, event("run_started"), event("step_created", id=1, name="s", input={})))
+    found = await store.read("r", after=2)
+    assert found is not None
+    assert (found[0].seq, [e.seq for e in found[1]]) == (3, [3])
+
+
+# ── decisions ──
+
+
+async def test_decisions_are_appended_only_to_the_log_that_was_read(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    result = await store.append(batch(claim, 1, event("run_started")))
+    assert isinstance(result, Appended)
+    assert [e.seq for e in result.events] == [2]
+    assert isinstance(await store.append(batch(claim, 1, event("step_created", id=1, name="s", input={}))), Stale)
+    assert await types(store) == ["run_created", "run_started"]
+
+
+async def test_a_fact_makes_a_decision_stale(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    await store.record("r", [event("wait_completed", id=1)], T0)
+    assert isinstance(await store.append(batch(claim, 1, event("run_started"))), Stale)
+
+
+async def test_87_an_owner_whose_lease_was_taken_over_is_fenced_off(store: OpenStore) -> None:
+    await a_run(store)
+    old = await claimed(store, owner="old")
+    assert await store.claim("new", T0 + LEASE - SECOND, T0 + 2 * LEASE, run_id="r") == []
+    new = await claimed(store, owner="new", at=T0 + LEASE)
+    assert new.epoch > old.epoch
+    assert isinstance(await store.append(batch(old, 1, event("run_started"))), Fenced)
+    assert isinstance(await store.append(batch(new, 1, event("run_started"))), Appended)
+
+
+async def test_view_wake_time_and_release_are_written_with_the_events_or_not_at_all(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    options: dict[str, Any] = {"view": {"waiting_for": ["ann"]}, "release": True, "wake_at": T0 + 60 * SECOND}
+    assert isinstance(await store.append(batch(claim, 9, event("run_started"), **options)), Stale)
+    found = await store.read("r")
+    assert found is not None
+    assert (found[0].view, found[0].wake_at) == (None, T0)
+    await store.append(batch(claim, 1, event("run_started"), **options))
+    found = await store.read("r")
+    assert found is not None
+    assert (found[0].view, found[0].wake_at) == ({"waiting_for": ["ann"]}, T0 + 60 * SECOND)
+    assert [r.id for r in (await store.runs(Filter(waiting_for="ann")))[0]] == ["r"]
+    assert (await store.runs(Filter(waiting_for="bob")))[0] == []
+
+
+async def test_a_stalled_run_keeps_taking_facts_and_goes_on(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    await store.append(batch(claim, 1, event("run_started"), hook_created(), release=True))
+    claim = await claimed(store)
+    await store.append(batch(claim, 3, release=True, stalled="drift"))
+    found = await store.read("r")
+    assert found is not None
+    assert (found[0].status, found[0].stalled, found[0].wake_at) == ("stalled", "drift", None)
+    assert await store.receive("h", "1", {}, T0) is not None
+    assert await store.claim("me", T0, T0 + LEASE) != []
+    again = await store.read("r")
+    assert again is not None
+    claim = Claim("r", again[0].epoch)
+    await store.append(batch(claim, 4, event("step_created", id=2, name="s", input={}), release=True))
+    again = await store.read("r")
+    assert again is not None
+    assert (again[0].status, again[0].stalled) == ("running", None)
+
+
+# ── facts ──
+
+
+async def test_124_155_a_fact_is_appended_once_and_wakes_its_run(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    await store.append(batch(claim, 1, event("run_started"), release=True))
+    fact = event("step_completed", id=1, result=1)
+    first = await store.record("r", [fact, fact], T0 + SECOND)
+    again = await store.record("r", [event("step_failed", id=1, error={}, attempts=1)], T0 + 2 * SECOND)
+    assert first == again
+    assert await types(store) == ["run_created", "run_started", "step_completed"]
+    assert await store.next_wake("me", T0) == T0 + SECOND
+
+
+async def test_a_payload_is_taken_once_by_its_resume_id_and_a_repeat_is_answered_after_the_end_too(
+    store: OpenStore,
+) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    await store.append(batch(claim, 1, hook_created(), release=True))
+    received = await asyncio.gather(*(store.receive("h", "same", {"n": 1}, T0) for _ in range(10)))
+    assert len({e.seq for e in received if e is not None}) == 1
+    assert await store.receive("h", "other", {"n": 1}, T0) is not None
+    assert (await types(store)).count("hook_received") == 2
+    await store.record("r", [event("run_cancelled", reason=None)], T0)
+    repeat = await store.receive("h", "same", {"n": 1}, T0)
+    assert repeat == received[0]
+    assert await store.receive("h", "late", {}, T0) is None
+
+
+async def test_time_within_a_run_never_goes_back(store: OpenStore) -> None:
+    await a_run(store)
+    await store.record("r", [event("wait_completed", id=1)], T0 + 10 * SECOND)
+    await store.record("r", [event("wait_completed", id=2)], T0 + 5 * SECOND)
+    found = await store.read("r")
+    assert found is not None
+    assert [e.at for e in found[1]] == [T0, T0 + 10 * SECOND, T0 + 10 * SECOND]
+
+
+# ── tokens ──
+
+
+async def test_154_of_fifty_concurrent_creators_of_one_token_exactly_one_gets_it(connected: Connect) -> None:
+    stores = [await connected(), await connected()]
+    claims = []
+    for n in range(50):
+        await a_run(stores[0], f"r{n}")
+        claims.append(await claimed(stores[0], f"r{n}"))
+    results = await asyncio.gather(
+        *(stores[n % 2].append(batch(c, 1, hook_created(hook_id=f"h{n}"))) for n, c in enumerate(claims))
+    )
+    written = [result.events[0] for result in results if isinstance(result, Appended)]
+    assert len(written) == 50
+    winners = [e for e in written if e.type == "hook_created"]
+    assert len(winners) == 1
+    hook = await stores[1].hook(token="t")
+    assert hook is not None
+    assert hook.id == winners[0].data["hook_id"]
+    assert {e.data["owner"] for e in written if e.type == "hook_conflict"} == {hook.run_id}
+
+
+async def test_a_token_is_free_after_disposal_in_the_same_breath_and_after_the_end(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    renewed = [hook_created(1), event("hook_disposed", id=1), hook_created(2, hook_id="h2")]
+    result = await store.append(batch(claim, 1, *renewed))
+    assert isinstance(result, Appended)
+    assert [e.type for e in result.events] == ["hook_created", "hook_disposed", "hook_created"]
+    hook = await store.hook(token="t")
+    assert hook is not None
+    assert (hook.id, hook.is_live) == ("h2", True)
+    await store.append(batch(claim, 4, event("run_completed", result=None)))
+    assert await store.hook(token="t") is None
+    old = await store.hook(hook_id="h2")
+    assert old is not None
+    assert not old.is_live
+
+
+# ── the end ──
+
+
+@pytest.mark.parametrize("ending", ["run_completed", "run_failed", "run_cancelled"])
+async def test_156_an_ended_run_takes_nothing_more(store: OpenStore, ending: EventType) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    await store.append(batch(claim, 1, event("run_started"), hook_created()))
+    await store.append(batch(claim, 3, event(ending, result=None, error=None, reason=None)))
+    before = await store.read("r")
+    for type in ("step_created", "hook_created", "wait_created", "run_started", "run_completed", "step_completed"):
+        data = {"id": 9, "hook_id": "x", "token": "x", "name": "s", "input": {}, "resume_at": 0, "result": None}
+        assert isinstance(await store.append(batch(claim, 4, event(type, **data))), Fenced)
+        assert [e.type for e in await store.record("r", [event(type, **data)], T0) if e.seq > 4] == []
+    assert await store.receive("h", "1", {}, T0) is None
+    assert await store.claim("me", T0 + 100 * LEASE, T0 + 101 * LEASE, run_id="r") == []
+    assert await store.next_wake("me", T0) is None
+    assert await store.read("r") == before
+    assert before is not None
+    assert (before[0].status, before[0].ended_at) == (ending.removeprefix("run_"), T0)
+
+
+# ── whose turn it is ──
+
+
+async def test_what_is_due_is_claimed_once_the_earliest_first(connected: Connect) -> None:
+    first, second = await connected(), await connected()
+    for n in range(6):
+        await first.create(NewRun(f"r{n}", "w", "w", None, {}), T0 + n * SECOND)
+    at = T0 + 4 * SECOND
+    some = await asyncio.gather(*(store.claim("me", at, at + LEASE, limit=3) for store in (first, second, first)))
+    ids = [c.run_id for claims in some for c in claims]
+    assert sorted(ids) == ["r0", "r1", "r2", "r3", "r4"]
+
+
+async def test_next_wake_tells_of_what_nobody_holds_and_of_others_leases(store: OpenStore) -> None:
+    assert await store.next_wake("me", T0) is None
+    await a_run(store, "a")
+    assert await store.next_wake("me", T0) == T0
+    claim = await claimed(store, "a", owner="other")
+    assert await store.next_wake("me", T0) == T0 + LEASE
+    assert await store.next_wake("other", T0) is None
+    await store.append(batch(claim, 1, release=True, wake_at=T0 + 3 * SECOND))
+    assert await store.next_wake("me", T0) == T0 + 3 * SECOND
+
+
+async def test_only_the_leases_that_are_named_are_renewed(store: OpenStore) -> None:
+    """A claim whose answer was lost must run out, or its run would be held for ever."""
+    await a_run(store, "a")
+    await a_run(store, "b")
+    kept = await claimed(store, "a")
+    await claimed(store, "b")
+    await store.renew([kept, Claim("unknown", 1)], T0 + 3 * LEASE)
+    assert await store.claim("other", T0 + LEASE, T0 + 2 * LEASE, run_id="a") == []
+    assert len(await store.claim("other", T0 + LEASE, T0 + 2 * LEASE, run_id="b")) == 1
+    old = Claim("b", 1)
+    await store.renew([old], T0 + 100 * LEASE)
+    assert len(await store.claim("third", T0 + 2 * LEASE, T0 + 3 * LEASE, run_id="b")) == 1
+
+
+async def test_a_lost_token_wakes_a_run_that_was_released(store: OpenStore) -> None:
+    for n in range(2):
+        await a_run(store, f"r{n}")
+        claim = await claimed(store, f"r{n}")
+        await store.append(batch(claim, 1, hook_created(hook_id=f"h{n}"), release=True))
+    assert [c.run_id for c in await store.claim("me", T0, T0 + LEASE, limit=9)] == ["r1"]
+
+
+# ── lists ──
+
+
+async def test_152_pages_are_stable_while_runs_are_added(store: OpenStore) -> None:
+    for n in range(7):
+        await store.create(NewRun(f"r{n}", "w", "w", None, {}), T0 + (n // 2) * SECOND)
+    rows, cursor = await store.runs(Filter(limit=3))
+    seen = [row.id for row in rows]
+    while cursor is not None:
+        await a_run(store, f"new{len(seen)}")
+        await store.create(NewRun(f"late{len(seen)}", "w", "w", None, {}), T0 + 100 * SECOND)
+        rows, cursor = await store.runs(Filter(limit=3, cursor=cursor))
+        seen += [row.id for row in rows]
+    assert [run for run in seen if run.startswith("r")] == ["r6", "r5", "r4", "r3", "r2", "r1", "r0"]
+    assert len(seen) == len(set(seen))
+    assert not any(run.startswith("late") for run in seen)
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "1", "1.", "-1.r", "1;DROP TABLE runs.r", "9" * 40 + ".r"])
+async def test_a_cursor_that_no_page_gave_is_refused(store: OpenStore, cursor: str) -> None:
+    with pytest.raises(ValueError, match="cursor"):
+        await store.runs(Filter(cursor=cursor))
+
+
+async def test_runs_are_filtered(store: OpenStore) -> None:
+    await store.create(NewRun("a", "one", "w", None, {}, attributes={"k": "1", "l": "x"}), T0)
+    await store.create(NewRun("b", "two", "w", None, {}, attributes={"k": "2", 'odd" name': "✓"}), T0)
+    await store.record("b", [event("run_cancelled", reason=None)], T0)
+
+    async def ids(**which: Any) -> list[str]:
+        return [row.id for row in (await store.runs(Filter(**which)))[0]]
+
+    assert await ids() == ["b", "a"]
+    assert await ids(workflow="one") == ["a"]
+    assert await ids(status="cancelled") == ["b"]
+    assert await ids(attributes={"k": "1"}) == ["a"]
+    assert await ids(attributes={"k": "1", "l": "y"}) == []
+    assert await ids(attributes={'odd" name': "✓"}) == ["b"]
+
+
+# ── the audit ──
+
+
+async def test_the_audit_is_a_chain_also_when_two_processes_write_it(connected: Connect) -> None:
+    stores = [await connected(), await connected()]
+    entries = [AuditEntry(f"refused {n}", "ann", None, {"n": n}) for n in range(20)]
+    await asyncio.gather(*(stores[n % 2].audit(entry, T0) for n, entry in enumerate(entries)))
+    lines = await stores[0].audit(None, T0)
+    assert [line.seq for line in lines] == list(range(1, 21))
+    assert len({line.hash for line in lines}) == 20
+    assert sorted(line.what for line in lines) == sorted(entry.what for entry in entries)
+
+
+# ── more than one process ──
+
+
+async def test_what_another_process_writes_is_noticed_and_what_we_write_is_not(connected: Connect) -> None:
+    ours, theirs = await connected(), await connected()
+    await ours.changed()
+    assert not await ours.changed()
+    await a_run(ours)
+    assert not await ours.changed()
+    await theirs.record("r", [event("wait_completed", id=1)], T0)
+    assert await ours.changed()
+    assert not await ours.changed()
+    assert await types(ours) == ["run_created", "wait_completed"]
+
+
+async def test_162_two_processes_can_open_a_new_database_at_once(connected: Connect) -> None:
+    stores = await asyncio.gather(*(connected() for _ in range(4)))
+    await a_run(stores[0])
+    for store in stores:
+        await store.check()
+        assert await types(store) == ["run_created"]
+
+
+# ── sharing a commit ──
+
+
+async def test_a_piece_that_fails_does_not_take_the_others_along(store: OpenStore) -> None:
+    too_large = NewRun("large", "w", "w", None, {"input": "x" * 1_100_000})
+    pieces = [store.create(NewRun(f"r{n}", "w", "w", None, {}), T0) for n in range(5)]
+    results = await asyncio.gather(*pieces, store.create(too_large, T0), return_exceptions=True)
+    assert isinstance(results[-1], LimitExceededError)
+    assert not any(isinstance(result, BaseException) for result in results[:-1])
+    assert len((await store.runs(Filter()))[0]) == 5
+    assert await store.read("large") is None
+
+
+async def test_93_nul_and_lone_surrogates_pass_through(store: OpenStore) -> None:
+    text = "a\x00b \ud800 💥"
+    await store.create(NewRun("r", "w", "w", None, {"text": text}, attributes={"k": "✓"}), T0)
+    found = await store.read("r")
+    assert found is not None
+    assert found[1][0].data == {"text": text}
