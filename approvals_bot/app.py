@@ -252,6 +252,8 @@ async def open_service(
                 people=engine.resources[People],
                 base_url=base_url,
                 app_id=service.slack.app_id,
+                external_users=service.slack.external_users,
+                workflows=listing,
                 link=link,
                 counted=metrics.voted,
             )
@@ -286,6 +288,9 @@ async def open_service(
             engine.resources[People] = build_people(fresh.service, slack_people, targets)
             if incoming is not None:
                 incoming.identities.people = engine.resources[People]
+                incoming.opening.workflows = listing
+                if fresh.service.slack is not None:
+                    incoming.identities.external_users = fresh.service.slack.external_users
             switch.app = assemble(fresh, listing)
             running.configuration = fresh
 

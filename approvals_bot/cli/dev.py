@@ -30,6 +30,7 @@ from approvals_bot.core.durations import parse_duration
 from approvals_bot.engine.clock import Settles
 from approvals_bot.errors import ConfigError
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
+from approvals_bot.web.slack import SHORTCUT
 
 STATE = Path(".approvals")
 API_KEY = "dev"
@@ -231,6 +232,7 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
         app=SeedApp(
             bot_token=service.slack.bot_token.get_secret_value(),
             signing_secret=service.slack.signing_secret.get_secret_value(),
+            shortcuts=((SHORTCUT, "Ask for approval"),),
         ),
         people=[SeedPerson(p.name, p.address, p.slack, p.zone, in_slack=p.slack is not None) for p in people],
         channels=[SeedChannel("general"), *(SeedChannel(name) for name in _channels(configuration))],

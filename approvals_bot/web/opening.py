@@ -76,13 +76,11 @@ def _requester(opener: str, requester: str | None) -> str:
 
 
 async def _may_request(definition: Definition, opener: str, requester: str, people: People) -> None:
-    """Whether the workflow's `request` lists the opener or the requester. `"*"` is every person, and no app."""
     who = tuple(dict.fromkeys((opener, requester)))
     try:
-        for entry in definition.workflow.request:
-            for one in who:
-                if await _is_listed(one, entry, people):
-                    return
+        for one in who:
+            if await may_open(definition, one, people):
+                return
     except SourceUnavailable as error:
         raise Problem(
             503, "Group unknown", f"Whether you may ask for this can't be checked just now: {error}", headers=RETRY_SOON
@@ -92,6 +90,17 @@ async def _may_request(definition: Definition, opener: str, requester: str, peop
         "Not allowed to request",
         f"{' and '.join(who)} may not open {definition.id!r}. Its file says who may, under workflow.request.",
     )
+
+
+async def may_open(definition: Definition, who: str, people: People) -> bool:
+    """Whether the workflow's `request` lists this person or app. `"*"` is every person, and no app.
+
+    Raises SourceUnavailable when a group can't be read.
+    """
+    for entry in definition.workflow.request:
+        if await _is_listed(who, entry, people):
+            return True
+    return False
 
 
 async def _is_listed(one: str, entry: str, people: People) -> bool:

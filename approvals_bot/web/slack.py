@@ -25,18 +25,24 @@ from slack_sdk.web.async_client import AsyncWebClient
 from starlette.responses import Response
 from starlette.routing import Route
 
+from approvals_bot.channels.slack.blocks import WHY
 from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.engine import Engine
 from approvals_bot.people import People
+from approvals_bot.web import slack_forms as forms
 from approvals_bot.web import slack_views as views
 from approvals_bot.web.afterwards import Afterwards
+from approvals_bot.web.listing import Workflows
 from approvals_bot.web.slack_guard import FromSlack, SlackGuard
 from approvals_bot.web.slack_home import SlackHome
+from approvals_bot.web.slack_opening import SlackOpening
+from approvals_bot.web.slack_teller import SlackTeller
 from approvals_bot.web.slack_votes import Link, SlackVotes
-from approvals_bot.web.slack_who import SlackIdentities
+from approvals_bot.web.slack_who import External, SlackIdentities
 
 ACK_LIMIT = 2.5  # seconds; Slack drops the click at 3
+SHORTCUT = "ask_for_approval"  # the global shortcut's callback id, as in the manifest
 EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
 
 log = logging.getLogger(__name__)
@@ -48,6 +54,7 @@ class SlackIn:
 
     bolt: AsyncApp
     votes: SlackVotes
+    opening: SlackOpening
     home: SlackHome
     identities: SlackIdentities
     afterwards: Afterwards
@@ -64,28 +71,47 @@ def slack_in(
     people: People,
     base_url: str,
     app_id: str | None = None,
+    external_users: External = "deny",
+    workflows: Workflows | None = None,
     link: Link | None = None,
     counted: Callable[[str, str], None] | None = None,
 ) -> SlackIn:
     """The handlers, on one bolt app.
 
     `client` and `slack_people` are those of the Slack channel. `app_id`: payloads of other apps are refused; None: as
-    Slack tells us. `link(hook_id, address)`: the person's own page, offered when Slack can't open a form. `counted`:
-    told of each verdict, for the metrics.
+    Slack tells us. `external_users`: whether guests and people of other workspaces may look on; they never decide.
+    `workflows`: what can be asked for by a form; None: nothing. `link(hook_id, address)`: the person's own page,
+    offered when Slack can't open a form. `counted`: told of each verdict, for the metrics.
     """
-    identities = SlackIdentities(client=client, slack_people=slack_people, people=people, app_id=app_id)
+    identities = SlackIdentities(
+        client=client, slack_people=slack_people, people=people, app_id=app_id, external_users=external_users
+    )
     afterwards = Afterwards()
-    home = SlackHome(engine=engine, client=client, identities=identities, base_url=base_url)
+    teller = SlackTeller(client, afterwards)
+    home = SlackHome(
+        engine=engine, client=client, identities=identities, base_url=base_url, may_ask=workflows is not None
+    )
+    opening = SlackOpening(
+        engine=engine,
+        client=client,
+        identities=identities,
+        workflows=workflows,
+        teller=teller,
+        afterwards=afterwards,
+        base_url=base_url,
+    )
     votes = SlackVotes(
         engine=engine,
         client=client,
         identities=identities,
+        teller=teller,
         link=link,
         afterwards=afterwards,
         voted=home.voted,
         counted=counted,
     )
-    return SlackIn(_bolt(client, identities, votes, home, afterwards), votes, home, identities, afterwards)
+    bolt = _bolt(client, identities, votes, opening, home, afterwards)
+    return SlackIn(bolt, votes, opening, home, identities, afterwards)
 
 
 def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datetime], engine: Engine) -> list[Route]:
@@ -145,7 +171,12 @@ async def _connect(handler: AsyncSocketModeHandler) -> None:
 
 
 def _bolt(
-    client: SlackClient, identities: SlackIdentities, votes: SlackVotes, home: SlackHome, afterwards: Afterwards
+    client: SlackClient,
+    identities: SlackIdentities,
+    votes: SlackVotes,
+    opening: SlackOpening,
+    home: SlackHome,
+    afterwards: Afterwards,
 ) -> AsyncApp:
     async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
         ours = await identities.workspace()
@@ -191,6 +222,31 @@ def _bolt(
     async def submitted(ack: Any, body: dict[str, Any]) -> None:
         async with asyncio.timeout(ACK_LIMIT):
             answer = await votes.submitted(body)
+        await ack(**(answer or {}))
+
+    @bolt.action(WHY)
+    async def asked_why(ack: Any, body: dict[str, Any]) -> None:
+        async with asyncio.timeout(ACK_LIMIT):
+            await votes.asked_why(body)
+        await ack()
+
+    @bolt.command(re.compile(r"^/"))  # whatever name the command was given when the app was installed
+    async def typed(ack: Any, body: dict[str, Any]) -> None:
+        async with asyncio.timeout(ACK_LIMIT):
+            answer = await opening.typed(body)
+        await ack(**answer)
+
+    @bolt.shortcut(SHORTCUT)
+    @bolt.action(re.compile(f"^{forms.OPEN}"))
+    async def chosen(ack: Any, body: dict[str, Any]) -> None:
+        async with asyncio.timeout(ACK_LIMIT):
+            await opening.chosen(body)
+        await ack()
+
+    @bolt.view(forms.OPEN_VIEW)
+    async def sent(ack: Any, body: dict[str, Any]) -> None:
+        async with asyncio.timeout(ACK_LIMIT):
+            answer = await opening.submitted(body)
         await ack(**(answer or {}))
 
     @bolt.event("app_home_opened")

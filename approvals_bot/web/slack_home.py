@@ -11,8 +11,9 @@ from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import Card
 from approvals_bot.channels.slack.blocks import Block
 from approvals_bot.channels.slack.client import SlackClient, SlackError
-from approvals_bot.engine import Engine, RunRecord
+from approvals_bot.engine import Engine
 from approvals_bot.web import slack_views as views
+from approvals_bot.web.requests import request_of
 from approvals_bot.web.slack_who import SlackIdentities, Unidentified
 
 LOOKED_THROUGH = 100  # newest runs, for what a person asked for and what she decided
@@ -24,11 +25,15 @@ log = logging.getLogger(__name__)
 class SlackHome:
     """Publishes Home tabs."""
 
-    def __init__(self, *, engine: Engine, client: SlackClient, identities: SlackIdentities, base_url: str) -> None:
+    def __init__(
+        self, *, engine: Engine, client: SlackClient, identities: SlackIdentities, base_url: str, may_ask: bool = False
+    ) -> None:
+        """`may_ask`: whether the tab has the button that leads to the forms."""
         self._engine = engine
         self._client = client
         self._identities = identities
         self._base_url = base_url.rstrip("/")
+        self._may_ask = may_ask
         self._looking: OrderedDict[str, str | None] = OrderedDict()
 
     async def opened(self, user: str, team: str | None) -> None:
@@ -53,18 +58,20 @@ class SlackHome:
             self._engine.records(status="running", waiting_for=address, limit=views.PENDING_SHOWN + 1),
             self._engine.records(limit=LOOKED_THROUGH),
         )
-        lately = [view for record in recent.records if (view := _view(record)) is not None]
+        lately = [view for record in recent.records if (view := request_of(record)) is not None]
         return views.home(
             views.Inbox(
                 pending=[
-                    self._card(view, address) for record in pending.records if (view := _view(record)) is not None
+                    self._card(view, address) for record in pending.records if (view := request_of(record)) is not None
                 ],
+                voted=[self._card(view, address) for view in lately if view.is_open and _has_voted(view, address)],
                 asked=[self._card(view, address) for view in lately if address in (view.requester, view.on_behalf_of)],
                 decided=[
                     self._card(view, address)
                     for view in lately
                     if view.outcome is not None and any(vote.by == address for vote in view.votes)
                 ],
+                may_ask=self._may_ask,
             )
         )
 
@@ -72,8 +79,5 @@ class SlackHome:
         return card_of(view, address, self._engine.now(), url=f"{self._base_url}/requests/{view.run_id}")
 
 
-def _view(record: RunRecord) -> RequestView | None:
-    """The request of a run; None for workflows that are no approvals."""
-    if not isinstance(record.view, dict) or "hook_id" not in record.view:
-        return None
-    return RequestView.model_validate(record.view)
+def _has_voted(view: RequestView, address: str) -> bool:
+    return address not in view.waiting_for and any(vote.by == address and vote.stands for vote in view.votes)

@@ -9,23 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, cast, get_args
-from urllib.parse import urlsplit
-
-import aiohttp
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import Card, CardChoice, ChoiceName
-from approvals_bot.channels.slack.blocks import digest_seen, escape
-from approvals_bot.channels.slack.client import LaterError, SlackClient, SlackError
-from approvals_bot.engine import Engine
+from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
+from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.web import slack_views as views
 from approvals_bot.web import votes
 from approvals_bot.web.afterwards import Afterwards
+from approvals_bot.web.requests import request_of
+from approvals_bot.web.slack_teller import Place, SlackTeller
 from approvals_bot.web.slack_who import Identified, SlackIdentities, Unidentified, team_of
+from approvals_bot.web.slack_why import why
 from approvals_bot.web.votes import Verdict, Vote
 
 VERDICT_LIMIT = 1.5  # seconds that a click waits for its verdict, of the 2.5 that all of it may take
@@ -42,27 +41,6 @@ Link = Callable[[str, str], str | Awaitable[str]]
 """`link(hook_id, address)`: this person's own page of the request, "" if she has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where somebody pressed: what it takes to tell her something there that only she sees."""
-
-    user: str
-    channel: str = ""
-    thread: str | None = None
-    response_url: str = ""
-
-    @classmethod
-    def of(cls, payload: Mapping[str, Any]) -> Place:
-        container = payload.get("container") or {}
-        channel = (payload.get("channel") or {}).get("id") or container.get("channel_id") or ""
-        return cls(
-            str((payload.get("user") or {}).get("id") or ""),
-            str(channel),
-            container.get("thread_ts"),
-            str(payload.get("response_url") or ""),
-        )
-
-
 class SlackVotes:
     """Takes clicks and submitted modals. Every method returns within about two seconds."""
 
@@ -72,6 +50,7 @@ class SlackVotes:
         engine: Engine,
         client: SlackClient,
         identities: SlackIdentities,
+        teller: SlackTeller,
         link: Link | None = None,
         afterwards: Afterwards,
         voted: Callable[[str], Coroutine[Any, Any, None]] | None = None,
@@ -81,6 +60,7 @@ class SlackVotes:
         self._engine = engine
         self._client = client
         self._identities = identities
+        self._teller = teller
         self._link = link
         self._voted = voted
         self._counted = counted
@@ -95,10 +75,12 @@ class SlackVotes:
         who = await self._identities.who(place.user, team_of(payload))
         if isinstance(who, Unidentified):
             await self._refuse(who, hook_id, choice)
-            self._tell(place, who.text)
+            self._teller.tell(place, who.text)
             return
-        if choice not in get_args(ChoiceName):
-            self._tell(place, GONE)
+        hook = await self._engine.find_hook(hook_id)
+        if choice not in get_args(ChoiceName) or not await self._is_about(payload, hook):
+            await self._refuse(Unidentified(who.user, "unknown", GONE), hook_id, choice)
+            self._teller.tell(place, GONE)
             return
         digest = digest_seen(str(action.get("block_id") or ""))
         card, offered = await self._offered(hook_id, who.address, choice)
@@ -107,8 +89,23 @@ class SlackVotes:
             await self._open(payload, place, who, views.vote_modal(card, offered, opened), card)
             return
         verdict = await self._cast(hook_id, Vote(who.address, cast(ChoiceName, choice), "slack", digest=digest))
-        self._tell(place, verdict.text)
+        self._tell_verdict(place, hook_id, who.address, verdict)
         self._news(who.user)
+
+    async def asked_why(self, payload: Mapping[str, Any]) -> None:
+        """Somebody wants to know why she is asked, or who is. She is told; nothing changes."""
+        place = Place.of(payload)
+        who = await self._identities.who(place.user, team_of(payload))
+        if isinstance(who, Unidentified) and not who.may_see:
+            self._teller.tell(place, who.text)
+            return
+        hook = await self._engine.find_hook(str(payload["actions"][0].get("value") or ""))
+        record = await self._engine.record(hook.run_id) if hook is not None else None
+        view = request_of(record) if record is not None else None
+        if view is None or not await self._is_about(payload, hook):
+            self._teller.tell(place, GONE)
+            return
+        self._teller.tell(place, why(view, who.address if isinstance(who, Identified) else None, self._engine.now()))
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         """A submitted modal. Returns Slack's `response_action`, or None to close the modal."""
@@ -140,7 +137,7 @@ class SlackVotes:
             return _say(verdict.text)
         if not opened.channel:
             return _say(verdict.text)
-        self._tell(Place(place.user, opened.channel), verdict.text)
+        self._tell_verdict(Place(place.user, opened.channel), opened.hook_id, who.address, verdict)
         return None
 
     # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,6 +156,13 @@ class SlackVotes:
             return None, None
         card = card_of(RequestView.model_validate(record.view), address, self._engine.now())
         return card, next((one for one in card.choices if one.choice == choice), None)
+
+    async def _is_about(self, payload: Mapping[str, Any], hook: HookInfo | None) -> bool:
+        """Whether the click was on a message (or view) of ours, and the message was about this very request."""
+        if not (await self._identities.workspace()).posted(payload):
+            return False
+        delivery = delivery_of(payload.get("message") or {})
+        return hook is None or delivery is None or delivery.startswith(f"{hook.run_id}-")
 
     async def _refuse(self, who: Unidentified, hook_id: str, choice: str) -> None:
         hook = await self._engine.find_hook(hook_id)
@@ -180,7 +184,7 @@ class SlackVotes:
         except (SlackError, TimeoutError) as failure:
             log.warning("A modal could not be opened: %s", failure if isinstance(failure, SlackError) else "time-out")
             page = await self._page(card, who.address)
-            self._tell(place, NOT_OPENED.format(page=page) if page else NOT_OPENED.partition(", or")[0] + ".")
+            self._teller.tell(place, NOT_OPENED.format(page=page) if page else NOT_OPENED.partition(", or")[0] + ".")
 
     async def _page(self, card: Card, address: str) -> str:
         if self._link is None:
@@ -188,48 +192,21 @@ class SlackVotes:
         link = self._link(card.hook_id, address)
         return await link if isawaitable(link) else link
 
-    def _tell(self, place: Place, text: str) -> None:
-        self._afterwards.do(self._tell_now(place, text))
+    def _tell_verdict(self, place: Place, hook_id: str, address: str, verdict: Verdict) -> None:
+        if verdict.verdict in ("counted", "changed"):
+            self._afterwards.do(self._tell_counted(place, hook_id, address, verdict.text))
+        else:
+            self._teller.tell(place, verdict.text)
+
+    async def _tell_counted(self, place: Place, hook_id: str, address: str, text: str) -> None:
+        """A vote that may still be taken back comes with the button for it."""
+        card, take_back = await self._offered(hook_id, address, "take_back")
+        blocks: list[Block] = views.changed_your_mind(text, card) if card is not None and take_back is not None else []
+        await self._teller.tell_now(place, text, blocks)
 
     def _news(self, user: str) -> None:
         if self._voted is not None:
             self._afterwards.do(self._voted(user))
-
-    async def _tell_now(self, place: Place, text: str) -> None:
-        """An ephemeral message. It carries news only: whoever misses it finds the same on the card."""
-        try:
-            if place.response_url and self._is_slacks(place.response_url):
-                await self._respond(place.response_url, text)
-            elif place.channel:
-                await self._client.ask(
-                    "chat.postEphemeral",
-                    conversation=place.channel,
-                    channel=place.channel,
-                    user=place.user,
-                    thread_ts=place.thread,
-                    text=escape(text),
-                )
-        except SlackError as failure:
-            log.warning("Somebody could not be told what became of a click: %s", failure)
-
-    async def _respond(self, url: str, text: str) -> None:
-        session = self._client.web.session
-        assert session is not None, "the client was built with a session"
-        answer = {"response_type": "ephemeral", "replace_original": False, "text": escape(text)}
-        try:
-            async with session.post(url, json=answer, allow_redirects=False) as response:
-                if response.status >= 400:
-                    log.warning("Somebody could not be told what became of a click: HTTP %d", response.status)
-        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-            raise LaterError("response_url", type(failure).__name__) from None
-
-    def _is_slacks(self, url: str) -> bool:
-        """Only Slack's own host, or that of the configured API, is ever posted to."""
-        given, api = urlsplit(url), urlsplit(self._client.web.base_url)
-        if (given.scheme, given.netloc) == (api.scheme, api.netloc):
-            return True
-        host = given.hostname or ""
-        return given.scheme == "https" and (host == "hooks.slack.com" or host == "hooks.slack-gov.com")
 
 
 def _say(text: str) -> dict[str, Any]:

@@ -19,11 +19,16 @@ from approvals_bot.people import People, Person, SourceUnavailable
 LOOK_UP_LIMIT = 1.0  # seconds for asking Slack who somebody is, within the 2.5 that a click has
 GLANCE_LIMIT = 0.3  # seconds for the same about somebody whose Slack id the configuration names
 
-EXTERNAL = (
-    "You are a guest here or come from another workspace, so you can't decide this in Slack. Nothing was changed."
-)
+External = Literal["deny", "see-only"]
+
+EXTERNAL: dict[External, str] = {
+    "deny": "You are a guest here or come from another workspace, so you can't use Approvals in Slack. "
+    "Nothing was changed.",
+    "see-only": "You are a guest here or come from another workspace, so you can look on, but neither decide nor ask "
+    "for anything in Slack. Nothing was changed.",
+}
 UNSURE = (
-    "Slack could not tell us who you are just now, so your vote could not count. Nothing was changed. Please try again."
+    "Slack could not tell us who you are just now, so this could not be done. Nothing was changed. Please try again."
 )
 NO_ADDRESS = (
     "We know no mail address for your Slack account, so we can't tell who you are here. Nothing was changed. "
@@ -42,6 +47,18 @@ class Workspace:
     app: str = ""  # "" when Slack does not tell
     bot_user: str = ""
     bot: str = ""
+
+    def posted(self, payload: Mapping[str, Any]) -> bool:
+        """Whether this click is on something of ours: a message that our bot posted, or a view or an ephemeral message,
+        which Slack reports to nobody but the app that showed them.
+        """
+        message = payload.get("message")
+        if not isinstance(message, Mapping):
+            container = payload.get("container") or {}
+            return bool(payload.get("view")) or container.get("is_ephemeral") is True
+        return bool(self.bot and message.get("bot_id") == self.bot) or bool(
+            self.app and message.get("app_id") == self.app
+        )
 
     def sent(self, payload: Mapping[str, Any]) -> bool:
         """Whether this payload is about our app in our workspace (or in our enterprise's)."""
@@ -65,11 +82,15 @@ class Identified:
 
 @dataclass(frozen=True, slots=True)
 class Unidentified:
-    """Nobody that may decide; `text` is what she is told, `verdict` the word for the audit."""
+    """Nobody that may decide; `text` is what she is told, `verdict` the word for the audit.
+
+    `may_see`: she may be told about a request whose card she sees.
+    """
 
     user: str
     verdict: str
     text: str
+    may_see: bool = False
 
 
 class SlackIdentities:
@@ -82,7 +103,9 @@ class SlackIdentities:
         slack_people: SlackPeople,
         people: People,
         app_id: str | None = None,
+        external_users: External = "deny",
     ) -> None:
+        self.external_users: External = external_users  # replaced when the configuration is read anew
         self._client = client
         self._slack_people = slack_people
         self.people = people  # replaced when the configuration is read anew
@@ -110,7 +133,7 @@ class SlackIdentities:
         named = self.people.by_slack(user_id)
         ours = await self.workspace()
         if team and team not in (ours.team, ours.enterprise):
-            return Unidentified(user_id, "not_an_approver", EXTERNAL)
+            return self._outsider(user_id)
         try:
             async with asyncio.timeout(GLANCE_LIMIT if named else LOOK_UP_LIMIT):
                 user = await self._slack_people.user(user_id)
@@ -124,12 +147,16 @@ class SlackIdentities:
         self, user_id: str, user: SlackUser | None, named: Person | None, ours: Workspace
     ) -> Identified | Unidentified:
         if user is None or not user.is_member or (user.team and user.team not in (ours.team, ours.enterprise)):
-            return Unidentified(user_id, "not_an_approver", EXTERNAL)
+            return self._outsider(user_id, is_alive=user is not None and not user.is_deleted and not user.is_bot)
         if named is not None:
             return Identified(named.address.lower(), user_id)
         if user.address is None:
             return Unidentified(user_id, "not_an_approver", NO_ADDRESS)
         return Identified(user.address, user_id)
+
+    def _outsider(self, user_id: str, *, is_alive: bool = True) -> Unidentified:
+        may_see = is_alive and self.external_users == "see-only"
+        return Unidentified(user_id, "not_an_approver", EXTERNAL["see-only" if may_see else "deny"], may_see)
 
 
 def team_of(payload: Mapping[str, Any]) -> str | None:

@@ -70,7 +70,7 @@ def test_a_card_reads_from_top_to_bottom_in_the_order_of_every_card(card: Card) 
     assert_sound(text, shown)
     assert text == "⏳ Waiting: Deploy api 2.1.0 to prod. Asked by Bo Lund."
     parts = [block["block_id"].partition(":")[0] for block in shown]
-    assert parts == ["title", "state", "who", "fields", "people", "choices", "small"]
+    assert parts == ["title", "state", "who", "fields", "people", "waiting", "choices", "small"]
     said = " ".join(texts(shown))
     for part in ("1 of 2", "Version", "2.0.9", "+replicas: 6", "Release managers: 1 of 1", "Watch the migration."):
         assert part in said

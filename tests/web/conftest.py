@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from slack_office import office, open_office  # noqa: F401  # the fixtures of Slack's tests
 from starlette.types import ASGIApp
 
 from approvals_bot.channels import Channels

@@ -2,197 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-import uvicorn
-from starlette.applications import Starlette
-
-from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Channels
-from approvals_bot.channels.slack.client import slack_client
-from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.channels.slack.out import SlackOut
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.engine import Engine
-from approvals_bot.people import People, Person
-from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedPerson, routes
-from approvals_bot.playground.faults import Fault
-from approvals_bot.testing import FakeClock
-from approvals_bot.web.slack import SlackIn, slack_in, slack_routes, socket_mode
-
-KEY = "a-key-of-the-tests-that-has-32-bytes!"
-SECRET = "the stand-in's signing secret"
-PEOPLE = (
-    Person("ann@acme.eu", "Ann Ode", "U0ANN", zone="Europe/Berlin"),
-    Person("bo@acme.eu", "Bo Lund", "U0BO"),
-    Person("cy@acme.eu", "Cy Rus"),
-    Person("di@acme.eu", "Di Oz", "U0DI"),
-)
-SEED = tuple(SeedPerson(one.name, one.address, one.slack or "U0CY") for one in PEOPLE)
-DEPLOY: dict[str, Any] = {
-    "workflow": {"id": "deploy", "title": "Deploy {{ service }} {{ version }}", "request": ["*"]},
-    "fields": {"service": "string", "version": {"type": "string", "pinned": True}},
-    "stage": [{"id": "go", "from": ["ann@acme.eu", "bo@acme.eu", "cy@acme.eu"], "need": 1}],
-    "deliver": {"slack": "#deploys"},
-    "clock": {"deadline": "4h"},
-}
-
-
-@dataclass
-class Office:
-    """The service, the stand-in, and the people who press."""
-
-    engine: Engine
-    clock: FakeClock
-    playground: Playground
-    slack: SlackIn
-    http: aiohttp.ClientSession
-    url: str
-
-    async def ask(self, requester: str = "bo@acme.eu", **more: Any) -> str:
-        """Open a request; its run's id, once its card stands in #deploys."""
-        definition = Definition.model_validate(DEPLOY | more)
-        workflow = approval.under("deploy", pinned(definition))
-        fields = {"service": "api", "version": "2.1"}
-        run = await self.engine.start(workflow, Opening(fields, requester))  # type: ignore[arg-type]
-        await self.until(lambda: bool(self.cards))
-        return run.id
-
-    @property
-    def cards(self) -> list[Any]:
-        return [one for one in self.playground.workspace.messages.values() if not one.ephemeral_to]
-
-    @property
-    def card(self) -> Any:
-        return self.cards[0]
-
-    async def press(self, user: str, button: str, **more: Any) -> dict[str, Any]:
-        body = {"user": user, "channel": self.card.channel, "ts": self.card.ts, "button": button} | more
-        return dict(await self.call("/slack/click", body))
-
-    async def submit(self, user: str, view: Mapping[str, Any], values: Any) -> dict[str, Any]:
-        return dict(await self.call("/slack/submit", {"user": user, "view_id": view["id"], "values": values}))
-
-    async def call(self, path: str, body: Any = None) -> Any:
-        verb = "GET" if body is None else "POST"
-        async with self.http.request(verb, f"{self.url}/playground{path}", json=body) as response:
-            answer = await response.json(content_type=None)
-            assert response.status == 200, answer
-            return answer
-
-    async def ended(self, run_id: str) -> dict[str, Any]:
-        """The decision, once the run has ended and every copy shows it."""
-        await self.until(lambda: "actions" not in json.dumps(self.card.blocks))
-        record = await self.engine.wait(run_id, 5.0)
-        assert record.status == "completed", record
-        result: dict[str, Any] = record.result
-        return result
-
-    async def votes(self, run_id: str) -> list[Any]:
-        record = await self.engine.record(run_id)
-        assert record is not None
-        return list(record.view["votes"])
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not true():
-                await asyncio.sleep(0.01)
-
-    def invite(self, *users: str) -> None:
-        channel = self.playground.workspace.find_channel("#deploys")
-        assert channel is not None
-        channel.members.update(users)
-
-    def fault(self, kind: str, method: str, **more: Any) -> None:
-        self.playground.slack_faults.add(Fault(kind, method, **more))  # type: ignore[arg-type]
-
-
-Open = Callable[..., Awaitable[Office]]
-
-
-@pytest.fixture
-async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
-    async with AsyncExitStack() as stack:
-
-        async def opened(app_token: str = "") -> Office:
-            listener = socket.socket()
-            listener.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            clock = FakeClock()
-            playground = Playground(
-                app=SeedApp("xoxb-test", SECRET, app_token),
-                people=SEED,
-                channels=(SeedChannel("deploys"),),
-                base_url=url,
-                events_url=f"{url}/slack/events",
-                now=clock.now,
-                signing_clock=lambda: clock.now().timestamp(),
-                settle=0.3,
-            )
-            people = People(PEOPLE, {})
-            await stack.enter_async_context(playground)
-            client = await stack.enter_async_context(slack_client(token="xoxb-test", api_url=playground.api_url))
-            slack_people = SlackPeople(client)
-            channels = Channels(slack=SlackOut(client, slack_people, now=clock.now))
-            web = Starlette(routes=list(routes(playground)))
-            await stack.enter_async_context(Serving(web, listener))
-            database = f"sqlite:///{tmp_path / 'runs.db'}"
-            engine = await stack.enter_async_context(
-                Engine.open(database, signing_keys=[KEY], base_url=url, clock=clock, resources=[people, channels])
-            )
-            slack = slack_in(
-                engine=engine,
-                client=client,
-                slack_people=slack_people,
-                people=people,
-                base_url=url,
-                link=lambda hook_id, address: f"{url}/decisions/of-{address}",
-            )
-            stack.push_async_callback(slack.aclose)
-            web.router.routes += slack_routes(slack, signing_secret=SECRET, now=clock.now, engine=engine)
-            if app_token:
-                connection = await stack.enter_async_context(socket_mode(slack, app_token=app_token, client=client))
-                async with asyncio.timeout(5):
-                    while not await connection.is_connected():
-                        await asyncio.sleep(0.01)
-            http = await stack.enter_async_context(aiohttp.ClientSession())
-            return Office(engine, clock, playground, slack, http, url)
-
-        yield opened
-
-
-@pytest.fixture
-async def office(open_office: Open) -> Office:
-    return await open_office()
-
-
-class Serving:
-    """uvicorn in this loop, for as long as the context is open."""
-
-    def __init__(self, app: Starlette, listener: socket.socket) -> None:
-        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
-        self.listener = listener
-
-    async def __aenter__(self) -> None:
-        self.task = asyncio.create_task(self.server.serve(sockets=[self.listener]))
-        while not self.server.started:
-            await asyncio.sleep(0.005)
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        await self.task
-
+from slack_office import DEPLOY, Office, Open
 
 # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -342,6 +156,7 @@ async def test_what_belongs_to_another_app_or_workspace_is_a_401(office: Office,
         "trigger_id": "1.2.3",
         "container": {"type": "message", "channel_id": office.card.channel, "message_ts": office.card.ts},
         "channel": {"id": office.card.channel, "name": "deploys"},
+        "message": office.card.as_json("T0PLAY", with_metadata=True),
         "actions": [{"type": "button", **actions["elements"][0], "block_id": actions["block_id"], "action_ts": "1"}],
     }
     status, _ = await office.playground.outbound.post("interactive", payload | change, None)
@@ -353,16 +168,16 @@ async def test_what_belongs_to_another_app_or_workspace_is_a_401(office: Office,
 
 
 async def test_an_answer_is_never_posted_to_somebody_elses_host(office: Office) -> None:
-    votes = office.slack.votes
-    assert votes._is_slacks("https://hooks.slack.com/actions/T/1/x")
-    assert votes._is_slacks(f"{office.url}/playground/slack/response/1")
+    teller = office.slack.votes._teller
+    assert teller.is_slacks("https://hooks.slack.com/actions/T/1/x")
+    assert teller.is_slacks(f"{office.url}/playground/slack/response/1")
     for url in (
         "https://hooks.slack.com.evil.example/x",
         "http://hooks.slack.com/x",
         "http://169.254.169.254/",
         "file:///x",
     ):
-        assert not votes._is_slacks(url)
+        assert not teller.is_slacks(url)
 
 
 # ── the same over a websocket, and the Home tab ───────────────────────────────────────────────────────────────────

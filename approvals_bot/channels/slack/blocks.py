@@ -7,7 +7,7 @@ characters. The one `mrkdwn` line is ours, for Slack's date token that shows the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +25,8 @@ ID_LIMIT = 255  # of a block_id
 BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
 CONFIRM_LIMITS = {"title": 100, "text": 300, "button": 30}
 VOTE = "vote:"  # action ids are `vote:approve`, `vote:reject`, …
+WHY = "why"  # the action id of "Why am I asked?"
+METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata, which names the delivery
 
 MOMENT = "{date_short_pretty} at {time}"
 
@@ -86,6 +88,7 @@ def _blocks(card: Card, room: Room) -> list[Block]:
         *fields,
         *_people(card, room),
         *_undelivered(card, room),
+        *_waiting(card),
         *_full_page(card, cut or len(card.title) > HEADER_LIMIT),
         *_actions(card),
         *_small_print(card),
@@ -164,14 +167,12 @@ def _label(field: CardField) -> list[Block]:
 
 
 def _people(card: Card, room: Room) -> list[Block]:
-    """The row of steps, the seats of the open stage, who is waited for, and who voted what."""
+    """The row of steps, the seats of the open stage, and who voted what."""
     lines: list[list[Block]] = []
     if steps := phrases.steps(card, most=min(room.rows, 12)):
         lines.append([_text(one_line(steps, 600))])
     for stage in [stage for stage in card.stages if stage.state == "open"][:3]:
         lines += [[_text(one_line(seat, 200))] for seat in phrases.seats(stage)[: room.rows]]
-    if waiting := phrases.waiting_for(card):
-        lines.append([_text(one_line(waiting, 300), italic=True)])
     if earlier := len(card.votes) - room.rows:
         lines += [[_text(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")]] if earlier > 0 else []
     lines += [_vote(cast, room) for cast in card.votes[-room.rows :]]
@@ -184,6 +185,15 @@ def _vote(cast: CardVote, room: Room) -> list[Block]:
     line = [_text(one_line(phrases.vote(cast), 200)), _text(", "), _date(cast.at)]
     comment = one_line(cast.comment, room.short)
     return [*line, _text(f": “{comment}”")] if comment else line
+
+
+def _waiting(card: Card) -> list[Block]:
+    """Who is waited for; whoever reads it may ask why it is she, or who it is."""
+    if card.outcome is not None:
+        return []
+    why = {"type": "button", "action_id": WHY, "text": _plain("Why am I asked?"), "value": card.hook_id[:2_000]}
+    text = _plain(one_line(phrases.waiting_for(card), 300) or phrases.state(card))
+    return [{"type": "section", "block_id": _id("waiting", card), "text": text, "accessory": why}]
 
 
 def _undelivered(card: Card, room: Room) -> list[Block]:
@@ -242,6 +252,18 @@ def _small_print(card: Card) -> list[Block]:
 def digest_seen(block_id: str) -> str | None:
     """The digest that the card with these buttons showed; None when nothing was pinned."""
     return block_id.partition(":")[2].partition(":")[2] or None
+
+
+def delivery_of(message: Mapping[str, Any]) -> str | None:
+    """The delivery that this message of Slack's is; None when it is none of ours, or its metadata was not sent along.
+
+    It begins with the run's id.
+    """
+    metadata = message.get("metadata") or {}
+    if metadata.get("event_type") != METADATA:
+        return None
+    delivery = (metadata.get("event_payload") or {}).get("delivery_id")
+    return str(delivery) if delivery else None
 
 
 # ── smaller messages ──────────────────────────────────────────────────────────────────────────────────────────────

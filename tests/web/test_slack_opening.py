@@ -1,0 +1,245 @@
+"""Asking for approval from Slack: the command, the shortcut and the Home tab, the form, and what it says when sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from slack_office import DEPLOY, Office
+
+from approvals_bot.playground.slack.blocks import check_view
+from approvals_bot.web.slack import SHORTCUT
+
+EVERY_TYPE: dict[str, Any] = {
+    "name": "string",
+    "plan": {"type": "text", "required": False},
+    "replicas": {"type": "integer", "min": 1, "max": 9},
+    "share": {"type": "decimal", "default": 0.5},
+    "cost": {"type": "money", "currency": "EUR"},
+    "urgent": {"type": "boolean", "default": False},
+    "env": {"type": "enum", "values": ["staging", "prod"]},
+    "region": {"type": "enum", "values": [f"region {n}" for n in range(250)], "required": False},
+    "day": "date",
+    "at": {"type": "datetime", "required": False},
+    "window": {"type": "duration", "default": "30m"},
+    "contact": "email",
+    "docs": {"type": "url", "required": False},
+}
+FULL = {"workflow": {"title": "Change {{ name }}"}, "fields": EVERY_TYPE, "stage": DEPLOY["stage"]}
+FILLED = {
+    "field:name": {"value": "api"},
+    "field:replicas": {"value": "3"},
+    "field:cost": {"value": "1250.00"},
+    "field:env": {"value": "prod"},
+    "field:day": {"value": "2026-11-05"},
+    "field:at": {"value": 1793872800},
+    "field:contact": {"value": "ann@acme.eu"},
+    "field:docs": {"value": "https://acme.eu/runbook"},
+}
+
+
+async def only_run(office: Office) -> Any:
+    (record,) = (await office.engine.records()).records
+    return await office.engine.record(record.id)
+
+
+async def told_directly(office: Office, user: str) -> Any:
+    await office.until(lambda: any(m.channel == "D" + user[1:] for m in office.playground.workspace.messages.values()))
+    return next(m for m in office.playground.workspace.messages.values() if m.channel == "D" + user[1:])
+
+
+async def test_the_command_with_a_name_opens_the_form_and_sending_it_opens_the_request(office: Office) -> None:
+    office.offer(change=FULL)
+    view = (await office.command("U0BO", "change"))["view"]
+    assert check_view({name: view[name] for name in ("type", "title", "blocks", "submit", "close")}) == []
+    inputs = {b["block_id"]: b for b in view["blocks"] if b["type"] == "input"}
+    assert list(inputs) == [*(f"field:{name}" for name in EVERY_TYPE), "behalf"]
+    kinds = {block_id.removeprefix("field:"): block["element"]["type"] for block_id, block in inputs.items()}
+    assert kinds == {
+        "name": "plain_text_input",
+        "plan": "plain_text_input",
+        "replicas": "number_input",
+        "share": "plain_text_input",
+        "cost": "plain_text_input",
+        "urgent": "static_select",
+        "env": "static_select",
+        "region": "static_select",
+        "day": "datepicker",
+        "at": "datetimepicker",
+        "window": "plain_text_input",
+        "contact": "email_text_input",
+        "docs": "url_text_input",
+        "behalf": "users_select",
+    }
+    assert inputs["field:share"]["element"]["initial_value"] == "0.5"
+    assert inputs["field:urgent"]["element"]["initial_option"]["value"] == "false"
+    assert (inputs["field:plan"]["optional"], inputs["field:name"]["optional"]) == (True, False)
+    answer = await office.submit("U0BO", view, FILLED)
+    assert (answer["errors"], answer["view"]) == ({}, None)
+    record = await only_run(office)
+    assert record.view["requester"] == "bo@acme.eu"
+    assert record.view["fields"] == {
+        "name": "api",
+        "plan": None,
+        "replicas": 3,
+        "share": "0.5",
+        "cost": "1250.00",
+        "urgent": False,
+        "env": "prod",
+        "region": None,
+        "day": "2026-11-05",
+        "at": "2026-11-05T10:00:00Z",
+        "window": "30m",
+        "contact": "ann@acme.eu",
+        "docs": "https://acme.eu/runbook",
+    }
+
+
+async def test_who_asked_is_told_alone_where_she_typed_with_the_way_to_the_request(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    view = (await office.command("U0BO", "deploy"))["view"]
+    values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
+    answer = await office.submit("U0BO", view, values)
+    record = await only_run(office)
+    assert "Waiting: Deploy api 2.1. Waiting for Ann Ode and Cy Rus." in answer["ephemeral"]
+    assert f"{office.url}/requests/{record.id}" in json.dumps(office.told("U0BO")[-1].blocks)
+
+
+async def test_where_the_bot_is_not_the_answer_is_a_direct_message(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    view = (await office.command("U0BO", "deploy"))["view"]
+    office.fault("error", "chat.postEphemeral", error="not_in_channel")
+    await office.submit("U0BO", view, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
+    assert "Deploy api 2.1" in (await told_directly(office, "U0BO")).text
+
+
+async def test_the_command_alone_lists_what_may_be_asked_for(office: Office) -> None:
+    office.offer(
+        deploy=DEPLOY,
+        change=FULL,
+        secret=DEPLOY | {"workflow": {"request": ["ann@acme.eu", "app:ci"], "title": "x"}},
+    )
+    answer = await office.command("U0BO")
+    said = office.told("U0BO")[-1]
+    buttons = [e for block in said.blocks if block["type"] == "actions" for e in block["elements"]]
+    assert [button["text"]["text"] for button in buttons] == ["Change", "Deploy"]
+    assert answer["ephemeral"].startswith("What do you want to ask for?")
+    opened = await office.press("U0BO", "Deploy", ts=said.ts)
+    assert opened["view"]["title"]["text"] == "Deploy"
+    assert json.loads(opened["view"]["private_metadata"]) == {"w": "deploy", "ch": office.told("U0BO")[-1].channel}
+
+
+@pytest.mark.parametrize("text", ["secret", "nothing <!channel>"])
+async def test_what_may_not_be_asked_for_is_as_unknown_as_what_does_not_exist(office: Office, text: str) -> None:
+    office.offer(deploy=DEPLOY, secret=DEPLOY | {"workflow": {"request": ["ann@acme.eu"], "title": "x"}})
+    answer = await office.command("U0BO", text)
+    assert answer["view"] is None
+    shown = text.replace("<", "&lt;").replace(">", "&gt;")
+    assert f"There is no “{shown}” that you may ask for. Nothing was asked." in answer["ephemeral"]
+
+
+async def test_the_shortcut_offers_the_choice_and_replaces_it_by_the_form(office: Office) -> None:
+    office.offer(deploy=DEPLOY, change=FULL)
+    chooser = (await office.call("/slack/shortcut", {"user": "U0BO", "callback_id": SHORTCUT}))["view"]
+    assert chooser["title"]["text"] == "Ask for approval"
+    form = (await office.call("/slack/click", {"user": "U0BO", "view_id": chooser["id"], "button": "Deploy"}))["view"]
+    assert form["callback_id"] == "open"
+    await office.submit("U0BO", form, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
+    assert "Deploy api 2.1" in (await told_directly(office, "U0BO")).text
+
+
+async def test_the_shortcut_skips_the_choice_when_there_is_one_workflow_only(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    form = (await office.call("/slack/shortcut", {"user": "U0BO", "callback_id": SHORTCUT}))["view"]
+    assert form["title"]["text"] == "Deploy"
+
+
+async def test_the_home_tab_leads_to_the_form(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    home = await office.call("/slack/home?user=U0BO")
+    form = (await office.call("/slack/click", {"user": "U0BO", "view_id": home["view"]["id"], "action_id": "open:"}))[
+        "view"
+    ]
+    assert form["title"]["text"] == "Deploy"
+
+
+async def test_check_20_errors_are_said_at_their_fields_and_the_draft_is_kept(office: Office) -> None:
+    office.offer(change=FULL)
+    view = (await office.command("U0BO", "change"))["view"]
+    wrong = FILLED | {"field:cost": {"value": "a lot"}, "field:window": {"value": "soon"}}
+    answer = await office.submit("U0BO", view, wrong)
+    assert list(answer["errors"]) == ["field:cost", "field:window"]
+    assert answer["view"]["id"] == view["id"]
+    assert (await office.engine.records()).records == []
+    kept = answer["view"]["state"]["values"]
+    assert kept["field:name"]["value"]["value"] == "api"
+    answer = await office.submit("U0BO", view, FILLED)
+    assert answer["errors"] == {}
+    assert (await only_run(office)).view["fields"]["cost"] == "1250.00"
+
+
+async def test_check_20_a_form_that_is_sent_twice_opens_one_request(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    view = (await office.command("U0BO", "deploy"))["view"]
+    office.fault("duplicate", "interaction")
+    await office.submit("U0BO", view, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
+    assert len((await office.engine.records()).records) == 1
+
+
+async def test_a_request_that_nobody_could_decide_is_refused_in_the_form(office: Office) -> None:
+    alone = DEPLOY | {"workflow": {"title": "x"}, "stage": [{"id": "go", "from": ["bo@acme.eu"]}]}
+    office.offer(deploy=alone)
+    view = (await office.command("U0BO", "deploy"))["view"]
+    answer = await office.submit("U0BO", view, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
+    assert answer["errors"]["field:service"].startswith("Nothing was opened:")
+    assert (await office.engine.records()).records == []
+
+
+async def test_it_can_be_asked_on_behalf_of_somebody(office: Office) -> None:
+    office.offer(deploy=DEPLOY | {"workflow": {"title": "x", "on_behalf_of": "required"}})
+    view = (await office.command("U0BO", "deploy"))["view"]
+    values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
+    await office.submit("U0BO", view, values | {"behalf": {"value": "U0DI"}})
+    assert (await only_run(office)).view["on_behalf_of"] == "di@acme.eu"
+
+
+async def test_nobody_asks_on_behalf_of_a_stranger(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    view = (await office.command("U0BO", "deploy"))["view"]
+    values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
+    answer = await office.submit("U0BO", view, values | {"behalf": {"value": "U0STRANGER"}})
+    assert answer["errors"]["behalf"].startswith("We can't tell who that is")
+
+
+async def test_who_was_allowed_when_the_form_opened_and_is_no_more_is_refused(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    view = (await office.command("U0BO", "deploy"))["view"]
+    office.offer(deploy=DEPLOY | {"workflow": {"title": "x", "request": ["ann@acme.eu"]}})
+    answer = await office.submit("U0BO", view, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
+    assert answer["errors"]["field:service"] == "You may not ask for this. Nothing was asked."
+
+
+@pytest.mark.parametrize("user", ["U0GUEST", "U0STRANGER"])
+async def test_guests_and_strangers_ask_for_nothing(office: Office, user: str) -> None:
+    office.offer(deploy=DEPLOY)
+    office.invite(user)
+    answer = await office.command(user, "deploy")
+    assert answer["ephemeral"].startswith("You are a guest here or come from another workspace")
+    assert answer["view"] is None
+
+
+async def test_a_form_that_slack_does_not_open_is_said_so(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    office.fault("error", "views.open", error="expired_trigger_id")
+    answer = await office.command("U0BO", "deploy")
+    assert answer["ephemeral"] == "Slack could not open the form just now. Nothing was asked. Please try again."
+
+
+async def test_tampered_private_metadata_asks_for_nothing(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    view = (await office.command("U0BO", "deploy"))["view"]
+    office.playground.workspace.views[view["id"]].given["private_metadata"] = "{}"
+    answer = await office.submit("U0BO", view, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
+    assert "not one of ours" in json.dumps(answer["view"])
+    assert (await office.engine.records()).records == []

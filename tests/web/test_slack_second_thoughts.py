@@ -1,0 +1,197 @@
+"""What people may do besides deciding: take a vote back, ask why; and what outsiders and forged clicks may not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from slack_office import DEPLOY, Office, Open
+
+TWO = [DEPLOY["stage"][0] | {"need": 2}]
+
+
+async def buttons_told(office: Office, user: str) -> list[str]:
+    return [
+        element["action_id"]
+        for block in office.told(user)[-1].blocks
+        if block["type"] == "actions"
+        for element in block["elements"]
+    ]
+
+
+# ── changed your mind? ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_counted_vote_can_be_taken_back_by_the_button_beside_its_answer(office: Office) -> None:
+    run_id = await office.ask(stage=TWO)
+    answer = await office.press("U0ANN", "Approve")
+    assert answer["ephemeral"].startswith("Counted: 1 of 2.")
+    (told,) = office.told("U0ANN")
+    assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
+    back = await office.press("U0ANN", "Take back", ts=told.ts)
+    assert back["ephemeral"].startswith("Taken back: your vote no longer counts.")
+    assert [vote["stands"] for vote in await office.votes(run_id)] == [False]
+    (replaced,) = office.told("U0ANN")
+    assert replaced.blocks == ()
+
+
+async def test_a_vote_that_came_by_a_form_can_be_taken_back_too(office: Office) -> None:
+    run_id = await office.ask(stage=[TWO[0] | {"ask": {"budget_code": "string"}}])
+    view = (await office.press("U0ANN", "Approve"))["view"]
+    await office.submit("U0ANN", view, {"ask:budget_code": {"value": "AB-1"}})
+    assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
+    await office.press("U0ANN", "Take back", ts=office.told("U0ANN")[-1].ts)
+    assert [vote["stands"] for vote in await office.votes(run_id)] == [False]
+
+
+async def test_a_vote_that_decided_can_not_be_taken_back(office: Office) -> None:
+    await office.ask()
+    await office.press("U0ANN", "Approve")
+    assert await buttons_told(office, "U0ANN") == []
+
+
+async def test_taking_back_after_the_decision_is_told_how_it_ended(office: Office) -> None:
+    run_id = await office.ask(stage=TWO)
+    await office.press("U0ANN", "Approve")
+    (told,) = office.told("U0ANN")
+    await office.press("U0CY", "Approve")
+    await office.ended(run_id)
+    late = await office.press("U0ANN", "Take back", ts=told.ts)
+    assert late["ephemeral"].startswith("Already decided by Cy Rus")
+
+
+async def test_the_home_tab_keeps_what_she_voted_on_with_a_way_back(office: Office) -> None:
+    run_id = await office.ask(stage=TWO)
+    await office.press("U0ANN", "Approve")
+    home = await office.call("/slack/home?user=U0ANN")
+    assert "You voted, others are still asked" in json.dumps(home)
+    where = {"view_id": home["view"]["id"], "action_id": "vote:take_back"}
+    await office.call("/slack/click", {"user": "U0ANN"} | where)
+    assert [vote["stands"] for vote in await office.votes(run_id)] == [False]
+
+
+# ── why am I asked? ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("U0ANN", "You are named in the workflow. Also waiting for Cy Rus (named in the workflow)."),
+        ("U0BO", "You asked for this yourself. Waiting for Ann Ode (named in the workflow) and Cy Rus"),
+        ("U0DI", "You are not one of the people who are asked here. Waiting for Ann Ode"),
+    ],
+)
+async def test_everybody_may_ask_why_she_is_asked_or_who_is(office: Office, user: str, said: str) -> None:
+    run_id = await office.ask()
+    answer = await office.press(user, "Why am I asked?")
+    assert answer["ephemeral"].startswith(said)
+    assert await office.votes(run_id) == []
+
+
+# ── guests and people of other workspaces ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("user", ["U0GUEST", "U0STRANGER"])
+async def test_check_13_outsiders_are_told_that_they_can_not_use_it(open_office: Open, user: str) -> None:
+    office = await open_office()
+    run_id = await office.ask()
+    office.invite(user)
+    for button in ("Approve", "Why am I asked?"):
+        answer = await office.press(user, button)
+        assert "so you can't use Approvals in Slack. Nothing was changed." in answer["ephemeral"]
+    home = await office.call(f"/slack/home?user={user}")
+    assert "so you can't use Approvals in Slack" in json.dumps(home)
+    assert await office.votes(run_id) == []
+
+
+@pytest.mark.parametrize("user", ["U0GUEST", "U0STRANGER"])
+async def test_check_13_outsiders_who_may_see_are_told_why_and_still_never_vote(open_office: Open, user: str) -> None:
+    office = await open_office(external_users="see-only")
+    run_id = await office.ask()
+    office.invite(user)
+    why = await office.press(user, "Why am I asked?")
+    assert why["ephemeral"].startswith("You are not one of the people who are asked here. Waiting for Ann Ode")
+    vote = await office.press(user, "Approve")
+    assert "so you can look on, but neither decide nor ask" in vote["ephemeral"]
+    home = await office.call(f"/slack/home?user={user}")
+    assert "so you can look on" in json.dumps(home)
+    assert await office.votes(run_id) == []
+
+
+async def test_check_13_the_deactivated_see_nothing_in_any_case(open_office: Open) -> None:
+    office = await open_office(external_users="see-only")
+    run_id = await office.ask()
+    office.invite("U0GONE")
+    for button in ("Approve", "Why am I asked?"):
+        answer = await office.press("U0GONE", button)
+        assert "so you can't use Approvals in Slack" in answer["ephemeral"]
+    assert await office.votes(run_id) == []
+
+
+# ── clicks that are not what they seem ────────────────────────────────────────────────────────────────────────────
+
+
+def click_of(office: Office, **change: Any) -> dict[str, Any]:
+    """A click on the card's first button, as Slack sends it."""
+    actions = next(block for block in office.card.blocks if block["type"] == "actions")
+    app = office.playground.workspace.app
+    return {
+        "type": "block_actions",
+        "api_app_id": app.app_id,
+        "team": {"id": app.team_id, "domain": "play"},
+        "user": {"id": "U0ANN", "team_id": app.team_id},
+        "trigger_id": "1.2.3",
+        "container": {"type": "message", "channel_id": office.card.channel, "message_ts": office.card.ts},
+        "channel": {"id": office.card.channel, "name": "deploys"},
+        "message": office.card.as_json(app.team_id, with_metadata=True),
+        "actions": [{"type": "button", **actions["elements"][0], "block_id": actions["block_id"], "action_ts": "1"}],
+    } | change
+
+
+async def post(office: Office, payload: dict[str, Any]) -> int:
+    status, _ = await office.playground.outbound.post("interactive", payload, None)
+    return status
+
+
+async def refusals(office: Office) -> list[Any]:
+    return [line.data for line in await office.engine.audit_lines() if line.what == "act_refused"]
+
+
+@pytest.mark.parametrize("lacks", ["message of another app", "no message at all"])
+async def test_b14_a_click_on_what_we_did_not_post_is_refused(office: Office, lacks: str) -> None:
+    run_id = await office.ask()
+    message = office.card.as_json("T0PLAY") | {"app_id": "A0OTHER", "bot_id": "B0OTHER", "user": "U0OTHER"}
+    payload = click_of(office, message=message if lacks == "message of another app" else None)
+    assert await post(office, payload) == 200
+    assert await office.votes(run_id) == []
+    await office.until(lambda: len(office.told("U0ANN")) == 1)
+    assert office.told("U0ANN")[0].text == "This button is not one of ours any more. Nothing was changed."
+    assert [line["verdict"] for line in await refusals(office)] == ["unknown"]
+
+
+async def test_b15_the_value_of_another_request_is_refused(office: Office) -> None:
+    """check 18: what stands in the click can't point it at another request than the one that was on the card."""
+    run_id = await office.ask()
+    other = await office.ask(fields={"service": "string", "version": "string"})
+    await office.until(lambda: len(office.cards) == 2)
+    record = await office.engine.record(other)
+    assert record is not None
+    payload = click_of(office)
+    payload["actions"][0]["value"] = record.view["hook_id"]
+    assert await post(office, payload) == 200
+    assert await office.votes(run_id) == []
+    assert await office.votes(other) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"value": "hook_forged"}, {"value": ""}, {"action_id": "vote:withdraw"}, {"action_id": "vote:"}],
+    ids=str,
+)
+async def test_check_18_a_tampered_button_changes_nothing(office: Office, change: dict[str, str]) -> None:
+    run_id = await office.ask()
+    payload = click_of(office)
+    payload["actions"][0] |= change
+    assert await post(office, payload) == 200
+    assert await office.votes(run_id) == []
