@@ -127,5 +127,5 @@ def _why_me(view: RequestView, stage: StageView | None, reader: str | None) -> s
         return ""
     for seat in stage.seats:
         if reader in seat.eligible:
-            return f"You are {seat.eligible[reader]}."
+            return f"You are asked because you are {seat.eligible[reader]}."
     return ""

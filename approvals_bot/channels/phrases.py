@@ -118,12 +118,33 @@ def moment(at: datetime, zone: str) -> str:
 
 
 def until(deadline: datetime, now: datetime) -> str:
-    """`in 3 hours`, rounded down to what a person would say; `now` once it has passed."""
-    left = deadline - now
-    for unit, size in (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1))):
-        if (count := left // size) >= 1:
-            return f"in {count} {unit}" + ("" if count == 1 else "s")
-    return "in less than a minute" if left > timedelta(0) else "now"
+    """`in 4 hours`: what a person would say of 3 h 59 min 58 s; `now` once it has passed."""
+    return f"in {span(deadline - now)}" if deadline > now else "now"
+
+
+def span(time: timedelta) -> str:
+    """`3½ hours`, `5 days`: rounded to the nearest, and as finely as a person plans: halves of a few hours, then hours
+    up to a day and a half, then days.
+    """
+    minutes = _nearest(time, timedelta(minutes=1))
+    if time < timedelta(seconds=45):
+        return "less than a minute"
+    if minutes < 60:
+        return _count(minutes, "minute")
+    halves, hours = _nearest(time, timedelta(minutes=30)), _nearest(time, timedelta(hours=1))
+    if halves < 12 and halves % 2:
+        return f"{halves // 2}½ hours"
+    if hours <= 36:
+        return _count(hours if halves >= 12 else halves // 2, "hour")
+    return _count(_nearest(time, timedelta(days=1)), "day")
+
+
+def _nearest(time: timedelta, unit: timedelta) -> int:
+    return (time + unit / 2) // unit
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}" + ("" if number == 1 else "s")
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,7 +32,7 @@ class Pages:
             iso=datetime.isoformat,
             until=self._until,
             ago=self._ago,
-            span=span_words,
+            span=phrases.span,
             short_digest=short_digest,
             clock=clock_words,
             pretty=pretty,
@@ -46,15 +46,7 @@ class Pages:
         return phrases.until(moment, self._now())
 
     def _ago(self, moment: datetime) -> str:
-        return f"{span_words(self._now() - moment)} ago"
-
-
-def span_words(span: timedelta) -> str:
-    """`3 hours`, rounded down to what a person would say."""
-    for unit, size in (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1))):
-        if (count := span // size) >= 1:
-            return f"{count} {unit}" + ("" if count == 1 else "s")
-    return "less than a minute"
+        return f"{phrases.span(self._now() - moment)} ago"
 
 
 def clock_words(moment: datetime) -> str:

@@ -572,7 +572,7 @@ async def test_every_reader_has_her_own_choices(office: Any) -> None:
         view, now = await asked.view(), office.clock.now()
         assert [choice.choice for choice in card_of(view, ANN, now).choices] == ["approve", "reject"]
         assert card_of(view, BO, now).choices == ()
-        assert card_of(view, ANN, now).why_me == "You are in release-managers."
+        assert card_of(view, ANN, now).why_me == "You are asked because you are in release-managers."
         await asked.vote(ANN)
         assert [choice.choice for choice in card_of(await asked.view(), ANN, now).choices] == ["reject", "take_back"]
 

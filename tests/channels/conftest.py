@@ -80,7 +80,7 @@ def card() -> Card:
             CardChoice("reject", "Reject: Deploy api 2.1.0 to prod", "Reject", "danger", comment="required"),
             CardChoice("changes", "Ask for changes", "Ask for changes", comment="required"),
         ),
-        why_me="You are in release-managers.",
+        why_me="You are asked because you are in release-managers.",
         url="https://approve.acme.eu/requests/run_1",
     )
 

@@ -67,7 +67,7 @@ def test_the_text_part_is_complete_by_itself_with_the_link_on_its_own_line(card:
         "+replicas: 6",
         "Release managers: 1 of 1 (Cy Rus)",
         "✅ Cy Rus approved via Slack, Wed 4 Nov 2026, 11:03 CET: “Watch the migration.”",
-        "Deadline: Wed 4 Nov 2026, 14:35 CET (in 3 hours), then it is rejected",
+        "Deadline: Wed 4 Nov 2026, 14:35 CET (in 3½ hours), then it is rejected",
         "sha256:5f1c3a9e",
     ]
     places = [text.index(line) for line in wanted]

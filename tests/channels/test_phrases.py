@@ -1,0 +1,46 @@
+"""The words for times: what a person would say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from approvals_bot.channels import phrases
+
+NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("0:00:00", "now"),
+        ("0:00:10", "in less than a minute"),
+        ("0:00:59", "in 1 minute"),
+        ("0:09:58", "in 10 minutes"),
+        ("0:59:59", "in 1 hour"),
+        ("1:00:00", "in 1 hour"),
+        ("1:31:00", "in 1½ hours"),
+        ("3:30:00", "in 3½ hours"),
+        ("3:59:58", "in 4 hours"),
+        ("4:00:00", "in 4 hours"),
+        ("23:59:58", "in 24 hours"),
+        ("30:00:00", "in 30 hours"),
+        ("47:59:58", "in 2 days"),
+        ("119:59:58", "in 5 days"),
+    ],
+)
+def test_the_time_until_a_deadline_is_what_one_would_say(left: str, said: str) -> None:
+    hours, minutes, seconds = map(int, left.split(":"))
+    assert phrases.until(NOW + timedelta(hours=hours, minutes=minutes, seconds=seconds), NOW) == said
+
+
+@given(st.integers(0, 60 * 86_400))
+def test_what_is_said_is_never_far_from_the_truth(seconds: int) -> None:
+    """A third at most, and half a day."""
+    said, unit = (phrases.span(timedelta(seconds=seconds)).replace("less than a minute", "0 minutes")).split()
+    size = {"minute": 60, "hour": 3_600, "day": 86_400}[unit.rstrip("s")]
+    told = (float(said.replace("½", ".5"))) * size
+    assert abs(told - seconds) <= max(45, min(seconds / 3, 43_200))
