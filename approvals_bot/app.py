@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,13 @@ from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.config import service as configured
-from approvals_bot.config.load import Configuration, load
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.registry import registry
+from approvals_bot.config.load import Configuration, load, load_service, problems_of
+from approvals_bot.config.problems import ConfigErrors, Finding, Problem
+from approvals_bot.config.workflow import pinned
 from approvals_bot.engine import Clock, Engine, SystemClock
-from approvals_bot.errors import ConfigError, WorkflowNotFoundError
 from approvals_bot.outgoing import OutgoingTargets, Target, TargetSource, outgoing_targets
-from approvals_bot.people import People
+from approvals_bot.people import People, SourceUnavailable
+from approvals_bot.programs import Program, find_program, fit, import_programs
 from approvals_bot.store import connect
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.keys import ApiKey
@@ -51,6 +49,28 @@ def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Conf
     ConfigErrors has every problem; then nothing was changed.
     """
     return load(path, os.environ if env is None else env, check)
+
+
+def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[Problem]:
+    """Everything that is wrong with the configuration, in TOML and in Python; nothing is started."""
+    try:
+        configuration = read_configuration(path, env)
+    except ConfigErrors as errors:
+        _, broken = import_programs(_folder_of(path, env))
+        return ConfigErrors([*errors.problems, *broken]).problems
+    try:
+        list_workflows(configuration)
+    except ConfigErrors as errors:
+        return errors.problems
+    return ()
+
+
+def _folder_of(path: Path, env: Mapping[str, str] | None) -> Path:
+    """Where the workflows are; where they usually are, if config.toml itself can't be loaded."""
+    try:
+        return load_service(path, os.environ if env is None else env).server.workflows
+    except ConfigErrors:
+        return path.parent / "workflows"
 
 
 # ── what can be started ───────────────────────────────────────────────────────────────────────────────────────────
@@ -72,53 +92,38 @@ class Listing:
 def list_workflows(configuration: Configuration) -> Listing:
     """Import the folder's Python files, then list what they and the TOML files define.
 
-    ConfigError names what is wrong.
+    A Python workflow that a TOML file offers (`run = "module:function"`) is listed under that file's name only, so that
+    nobody gets round who may ask for it. ConfigErrors has everything that is wrong, with file and line.
     """
-    listed: dict[str, Listed] = {}
-    for made in import_workflows(configuration.service.server.workflows):
-        listed[made.name] = Listed(made)
+    folder = configuration.service.server.workflows
+    programs, problems = import_programs(folder)
+    broken = {Path(problem.file).stem for problem in problems}
+    listed = {program.workflow.name: Listed(program.workflow) for program in programs}
+    where = {program.workflow.name: f"{program.file.name}:{program.line}" for program in programs}
     for definition in configuration.workflows:
-        listed[definition.id] = Listed(_workflow_of(definition), definition)
+        if (run := definition.workflow.run) is not None and isinstance(program := find_program(run, programs), Program):
+            listed.pop(program.workflow.name, None)
+    for definition in configuration.workflows:
+        file, found = folder / f"{definition.id}.toml", list[Finding]()
+        if definition.id in listed:
+            other = where[definition.id]
+            found.append(Finding(("workflow", "id"), f"a Python workflow has this name, too ({other}); rename one"))
+        if definition.workflow.run is None:
+            listed[definition.id] = Listed(approval.under(definition.id, pinned(definition)), definition)
+        else:
+            match find_program(definition.workflow.run, programs):
+                case Finding() as missing:
+                    if definition.workflow.run.partition(":")[0] not in broken:
+                        found.append(missing)
+                case Program() as program:
+                    fitted, unfit = fit(definition, program)
+                    found += unfit
+                    settings = pinned(definition).get("settings")
+                    listed[definition.id] = Listed(program.workflow.under(definition.id, settings), fitted)
+        problems += problems_of(file, found)
+    if problems:
+        raise ConfigErrors(problems)
     return Listing(listed)
-
-
-def import_workflows(folder: Path) -> list[Workflow[Any, Any]]:
-    """The workflows that the folder's *.py files define. ConfigError if a file can't be imported."""
-    found: list[Workflow[Any, Any]] = []
-    for path in sorted(folder.glob("*.py")):
-        name = f"approvals_bot_workflows.{path.stem}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            raise ConfigError(f"{path}:{_line_of(error, path)}: can't be imported: {error}") from error
-        found += [each for each in vars(module).values() if isinstance(each, Workflow)]
-    return found
-
-
-def _workflow_of(definition: Definition) -> Workflow[Any, Any]:
-    if definition.workflow.run is None:
-        return approval.under(definition.id, pinned(definition))
-    _, _, function = definition.workflow.run.partition(":")
-    try:
-        return registry.newest(function).under(definition.id, pinned(definition).get("settings"))
-    except WorkflowNotFoundError:
-        raise ConfigError(
-            f"{definition.id}.toml: workflow.run: no @workflow named {function!r} was found in the workflows folder"
-        ) from None
-
-
-def _line_of(error: BaseException, path: Path) -> int:
-    line, trace = getattr(error, "lineno", None) or 1, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
 
 
 # ── who there is, and how to reach them ───────────────────────────────────────────────────────────────────────────
@@ -146,30 +151,61 @@ def _persons(service: configured.Service) -> list[directory.Person]:
     ]
 
 
-def build_people(service: configured.Service, slack_people: SlackPeople | None, targets: OutgoingTargets) -> People:
-    """The people of the configuration, with their live sources."""
+def build_people(
+    service: configured.Service, slack_people: SlackPeople | None, targets: OutgoingTargets | None
+) -> People:
+    """The people of the configuration, with their live sources. One whose way is None is not asked: who belongs to it
+    is then unknown.
+    """
 
     def source(given: object) -> Any:
         match given:
             case configured.FileSource(file=path):
                 return directory.FileSource(path)
             case configured.HttpSource(http=name):
-                return TargetSource(name, targets)
+                return TargetSource(name, targets) if targets is not None else _NotAsked(name)
             case configured.SlackGroup(slack=handle):
-                if slack_people is None:
-                    raise ConfigError(f"slack:{handle} is a group of people, but [slack] is not configured")
-                return directory.SlackGroupSource(handle.removeprefix("@"), slack_people.members)
+                return directory.SlackGroupSource(handle.removeprefix("@"), members or _ask_nobody)
             case configured.DirectoryTable(oncall=oncall, owner_of=owners):
                 return directory.Directory(oncall, owners)
             case _:
                 return given
 
+    members = slack_people.members if slack_people is not None else None
     return People(
         _persons(service),
         {name: source(group) for name, group in service.groups.items()},
         source(service.directory),
-        slack_people.members if slack_people is not None else None,
+        members or (_ask_nobody if service.slack is not None else None),
     )
+
+
+@asynccontextmanager
+async def open_people(
+    service: configured.Service, now: Callable[[], datetime], *, live: bool = True
+) -> AsyncIterator[People]:
+    """The people by themselves, for commands. Without `live`, nothing outside of this machine is asked."""
+    if not live:
+        yield build_people(service, None, None)
+        return
+    async with AsyncExitStack() as stack:
+        targets = await _targets(stack, service, now)
+        slack = await _slack(stack, service.slack)
+        yield build_people(service, SlackPeople(slack) if slack is not None else None, targets)
+
+
+@dataclass(frozen=True, slots=True)
+class _NotAsked:
+    """A live source that is left alone."""
+
+    name: str
+
+    async def read(self) -> Any:
+        raise SourceUnavailable(self.name, "it was not asked")
+
+
+async def _ask_nobody(handle: str) -> Sequence[str]:
+    raise SourceUnavailable(f"slack:@{handle}", "Slack was not asked")
 
 
 # ── the service ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,16 +256,7 @@ async def open_service(
         store = await connect(service.server.database)
         resources: dict[type, Any] = {}
         engine = Engine(store, tokens=tokens, base_url=base_url, clock=clock, resources=resources)
-        targets = await stack.enter_async_context(
-            outgoing_targets(
-                targets={
-                    name: Target(str(target.url), target.secret.get_secret_value() if target.secret else None)
-                    for name, target in service.http.items()
-                },
-                allow_private=service.server.allow_private,
-                now=clock.now,
-            )
-        )
+        targets = await _targets(stack, service, clock.now)
         slack = await _slack(stack, service.slack)
         slack_people = SlackPeople(slack) if slack is not None else None
         link = decision_links(engine, tokens, base_url)
@@ -319,6 +346,16 @@ def decision_links(engine: Engine, tokens: Tokens, base_url: str) -> Callable[[s
         return ""
 
     return link
+
+
+async def _targets(stack: AsyncExitStack, service: configured.Service, now: Callable[[], datetime]) -> OutgoingTargets:
+    targets = {
+        name: Target(str(target.url), target.secret.get_secret_value() if target.secret else None)
+        for name, target in service.http.items()
+    }
+    return await stack.enter_async_context(
+        outgoing_targets(targets=targets, allow_private=service.server.allow_private, now=now)
+    )
 
 
 async def _slack(stack: AsyncExitStack, slack: configured.Slack | None) -> SlackClient | None:

@@ -117,6 +117,15 @@ def _load_workflow(path: Path, service: Service | None, check: Check | None) -> 
     return definition
 
 
+def problems_of(path: Path, found: Iterable[Finding]) -> list[Problem]:
+    """These findings, which were made later, at the lines of the file."""
+    found = list(found)
+    if not found:
+        return []
+    file = _File.read(path)
+    return list(file.problems(replace(each, path=in_file(each.path, file.content, keep_last=True)) for each in found))
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     """A TOML file that could be read, and the lines of its keys."""

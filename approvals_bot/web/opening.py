@@ -52,8 +52,7 @@ async def open_run(
     behalf = on_behalf_of.lower() if on_behalf_of is not None else None
     definition = listed.definition
     if definition is not None:
-        await _may_request(definition, opener, asks, people)
-        _check_behalf(definition, asks, behalf)
+        await check_who_asks(definition, opener, asks, behalf, people)
     if definition is None or not definition.is_approval:
         return await _start_program(engine, listed, input, _scoped_key(opener, idempotency_key))
     typed = fields.values(definition, input)
@@ -73,6 +72,14 @@ def _requester(opener: str, requester: str | None) -> str:
     if not is_mail(requester):
         raise _invalid("requester", "not a person's address, and not the app that calls")
     return requester.lower()
+
+
+async def check_who_asks(
+    definition: Definition, opener: str, requester: str, behalf: str | None, people: People
+) -> None:
+    """Raises Problem 403, 422 or 503 unless they may ask for this, in this person's name."""
+    await _may_request(definition, opener, requester, people)
+    _check_behalf(definition, requester, behalf)
 
 
 async def _may_request(definition: Definition, opener: str, requester: str, people: People) -> None:
