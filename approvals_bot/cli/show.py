@@ -1,25 +1,32 @@
-"""What the commands print: the same card as everywhere, in the same order; colour only on a terminal."""
+"""What the commands print: the same card as everywhere, in the same order; bold only on a terminal."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import typer
-from pydantic import ValidationError
 
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.request import RequestView, api_request
-from approvals_bot.channels import NOT_DELIVERED, STATE_WORDS, Card
+from approvals_bot.approvals.request import api_request
+from approvals_bot.channels import STATE_WORDS, Card, CardField, phrases
+from approvals_bot.channels.text import clean, one_line
 from approvals_bot.core.events import Event
-from approvals_bot.engine import RunRecord
-from approvals_bot.web.problems import Problem
+from approvals_bot.engine import Page, RunRecord
+from approvals_bot.store import Status
+from approvals_bot.web.redact import redact
+from approvals_bot.web.requests import request_of
 from approvals_bot.web.story import tell
 
-STATUSES = ("pending", "running", "completed", "failed", "cancelled", "stalled")
+STATUSES: tuple[str, ...] = get_args(Status)
+ZONE = "UTC"  # of everything on a terminal: what is pasted from one into a ticket means the same to its reader
+WIDEST = 96  # columns of a paragraph
+
+request_view = request_of
 
 
 def quiet_logs() -> None:
@@ -35,6 +42,23 @@ def say(value: Any, text: str, as_json: bool) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else text)
 
 
+def bold(text: str) -> str:
+    """A heading. Plain where the output is no terminal (`typer.echo` sees to that), or NO_COLOR is set."""
+    return text if os.environ.get("NO_COLOR") else typer.style(text, bold=True)
+
+
+def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    """Rows under each other, the last column as wide as it likes."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)] if rows else []
+    return [
+        indent + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    ]
+
+
+# ── as JSON ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def record_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API has it."""
     view = request_view(record)
@@ -44,96 +68,113 @@ def record_json(record: RunRecord) -> dict[str, Any]:
         "status": record.status,
         "result": record.result,
         "error": record.error,
-        "created_at": record.created_at.isoformat(),
+        "created_at": iso(record.created_at),
         "request": None if view is None else api_request(view),
     }
 
 
 def run_json(record: RunRecord, events: Sequence[Event]) -> dict[str, Any]:
-    from approvals_bot.web.redact import redact
-
-    lines = [{"seq": e.seq, "type": e.type, "at": e.at.isoformat(), "data": redact(e.data)} for e in events]
+    lines = [{"seq": e.seq, "type": e.type, "at": iso(e.at), "data": redact(e.data)} for e in events]
     return record_json(record) | {"events": lines}
 
 
-def request_view(record: RunRecord) -> RequestView | None:
-    """The request that a run is, None for other workflows."""
-    try:
-        return RequestView.model_validate(record.view) if record.view is not None else None
-    except ValidationError:
-        return None
+def iso(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
-def table(records: Sequence[RunRecord]) -> str:
-    if not records:
+# ── for people ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def table(page: Page) -> str:
+    if not page.records:
         return "No runs."
-    rows = [("RUN", "WORKFLOW", "STATUS", "OPENED", "WHAT")]
-    for record in records:
-        view = request_view(record)
-        what = ""
-        if view is not None:
-            icon, word = STATE_WORDS[view.state]
-            what = f"{icon} {word}: {view.title}"
-        rows.append((record.id, record.workflow, record.status, f"{record.created_at:%Y-%m-%d %H:%M}", what))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
-        for row in rows
-    )
+    rows = [("RUN", "WORKFLOW", "STATUS", "OPENED (UTC)", "WHAT"), *map(_row, page.records)]
+    header, *lines = columns(rows)
+    more = [f"There are more: --cursor {page.cursor}"] if page.cursor else []
+    return "\n".join([bold(header), *lines, *more])
+
+
+def _row(record: RunRecord) -> tuple[str, ...]:
+    view = request_view(record)
+    what = ""
+    if view is not None:
+        what = f"{' '.join(STATE_WORDS[view.state])}: {one_line(view.title, 80)}"
+    elif record.stalled:
+        what = f"⚠ Stalled: {one_line(record.stalled, 80)}"
+    elif record.error is not None:
+        what = one_line(record.error["message"] or record.error["type"], 80)
+    return (record.id, record.workflow, record.status, f"{record.created_at:%Y-%m-%d %H:%M}", what)
 
 
 def story(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
     """The card, if the run is a request, then what happened."""
     view = request_view(record)
-    lines = card_lines(card_of(view, None, now)) if view is not None else [f"{record.workflow}: {record.status}"]
+    lines = card_lines(card_of(view, None, now), now) if view is not None else _program(record)
     if record.stalled:
-        lines.append(f"⚠ Stalled: {record.stalled}")
-    if record.error:
-        lines.append(f"{record.error['type']}: {record.error['message']}")
-    lines += ["", "What happened:"]
-    lines += [f"  {m.at:%Y-%m-%d %H:%M:%S}  {m.text}" for m in tell(events).moments]
+        lines += ["", f"⚠ Stalled: {clean(record.stalled)}"]
+    if record.error and record.error["message"]:
+        lines += ["", f"{record.error['type']}: {clean(record.error['message'])}"]
+    lines += ["", bold("What happened (UTC)")]
+    day = ""
+    for moment in tell(events).moments:
+        if f"{moment.at:%a %d %b %Y}" != day:
+            day = f"{moment.at:%a %d %b %Y}"
+            lines.append(f"  {day}")
+        lines.append(f"    {moment.at:%H:%M:%S}  {moment.text}")
+        if moment.detail:
+            lines.append(f"              {one_line(moment.detail, WIDEST)}")
     return "\n".join(lines)
 
 
-def card_lines(card: Card) -> list[str]:
-    """The card for a terminal, in the order in which it is shown everywhere."""
-    icon, word = STATE_WORDS[card.state]
-    lines = [typer.style(f"{icon} {word}  {card.title}", bold=True)]
-    asked = f"asked by {card.requester.text}"
-    if card.on_behalf_of is not None:
-        asked += f" for {card.on_behalf_of.text}"
-    lines.append(f"{asked}, {card.asked_at:%Y-%m-%d %H:%M} UTC")
-    for field in card.fields:
-        mark = " (pinned)" if field.pinned else ""
-        lines.append(f"  {field.label}{mark}: {field.value}")
-    lines += [
-        f"  {vote.by.text}: {vote.choice} by {vote.via}, {vote.at:%H:%M}"
-        + (f" — {vote.comment}" if vote.comment else "")
-        for vote in card.votes
-        if vote.stands
-    ]
-    if card.outcome is not None:
-        ended = f"{word} by {card.outcome.by.text}, {card.outcome.at:%Y-%m-%d %H:%M} UTC, by {card.outcome.via}"
-        lines.append(ended + (f": {card.outcome.comment}" if card.outcome.comment else ""))
-    elif card.need:
-        waiting = ", ".join(name.text for name in card.waiting_for)
-        lines.append(f"{card.have} of {card.need}" + (f", waiting for {waiting}" if waiting else ""))
-    if card.deadline is not None and card.outcome is None:
-        lines.append(f"until {card.deadline:%Y-%m-%d %H:%M} UTC, {card.on_deadline}".rstrip(", "))
-    lines += [
-        f"{NOT_DELIVERED[0]} {NOT_DELIVERED[1]} to {d.to}: {d.error}"
-        for d in card.deliveries
-        if d.state == "not_delivered"
-    ]
-    if card.digest:
-        lines.append(f"digest {card.digest}")
+def _program(record: RunRecord) -> list[str]:
+    lines = [bold(f"{record.workflow}: {record.status}"), f"Opened {phrases.moment(record.created_at, ZONE)}"]
+    if record.result is not None:
+        lines.append(f"Result: {one_line(json.dumps(redact(record.result), ensure_ascii=False), 200)}")
     return lines
 
 
-def problem_text(problem: Problem) -> str:
-    errors = [f"  {_place(error)}: {error['msg']}" for error in problem.errors]
-    return "\n".join([f"{problem.title}. {problem.detail}".strip(), *errors])
+def card_lines(card: Card, now: datetime) -> list[str]:
+    """The card for a terminal, in the order in which it is shown everywhere."""
+    lines = [bold(f"{phrases.state(card)} · {one_line(card.title)}")]
+    lines.append(f"{phrases.asked_by(card)}, {phrases.moment(card.asked_at, ZONE)}")
+    if card.fields:
+        lines += ["", *_fields(card.fields)]
+    lines += ["", *_progress(card)]
+    if card.deadline is not None:
+        then = f", {card.on_deadline}" if card.on_deadline else ""
+        lines.append(f"Until {phrases.moment(card.deadline, ZONE)}: {phrases.until(card.deadline, now)}{then}")
+    lines += [phrases.not_delivered(copy) for copy in phrases.undelivered(card)]
+    if card.digest:
+        lines += ["", f"Digest {card.digest}"]
+    return lines
 
 
-def _place(error: Mapping[str, Any]) -> str:
-    return ".".join(str(part) for part in error["loc"])
+def _fields(fields: Sequence[CardField]) -> Iterator[str]:
+    width = max(len(field.label) for field in fields)
+    for field in fields:
+        first, *rest = clean(field.value).splitlines() or [""]
+        mark = "  (pinned)" if field.pinned else ""
+        was = f"  (was {one_line(field.was, 40)})" if field.was is not None and field.kind == "short" else ""
+        yield f"  {field.label.ljust(width)}  {first}{mark}{was}".rstrip()
+        yield from (f"  {' ' * width}  {line}".rstrip() for line in rest)
+
+
+def _progress(card: Card) -> Iterator[str]:
+    """Who decides, who has, and how it ended."""
+    if row := phrases.steps(card):
+        yield row
+    for stage in card.stages:
+        if stage.state == "open":
+            yield from phrases.seats(stage)
+        elif stage.state == "skipped":
+            yield f"{stage.title} is skipped: {stage.because}"
+    for vote in card.votes:
+        yield f"{phrases.vote(vote)}, {phrases.moment(vote.at, ZONE)}"
+        if vote.comment:
+            yield f"  “{one_line(vote.comment)}”"
+    if card.outcome is not None:
+        yield f"{phrases.outcome(card.outcome)}, {phrases.moment(card.outcome.at, ZONE)}"
+        if card.outcome.because:
+            yield f"  {one_line(card.outcome.because)}"
+    elif waiting := phrases.waiting_for(card):
+        yield f"{phrases.progress(card)}. {waiting}."

@@ -1,0 +1,117 @@
+"""`audit export`, `audit verify`: everything that happened, as a file that shows whether it was changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from approvals_bot.cli import show
+from approvals_bot.cli.audit_file import Checked, derive_key, verify_lines
+from approvals_bot.cli.beside import with_engine
+from approvals_bot.cli.options import CONFIG, Config, Json, fail
+from approvals_bot.config.service import Service
+from approvals_bot.engine import Engine
+
+BROKEN = "⚠ The database's own audit was changed before it was exported, from its line {} on."
+
+ONLY_INTEGRITY = (
+    "⚠ Only integrity was checked, not origin: whoever rewrites the whole file can make a new chain. "
+    "Give --config or --key to check who exported it."
+)
+
+app = typer.Typer(help="Export everything that happened, or verify it.", no_args_is_help=True)
+
+
+@app.command()
+def export(
+    config: Config = CONFIG,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write to this file, which must not exist yet.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Write the audit and all logs, chained and signed.
+
+    As JSON lines: each has the hash of all before it, and the last a signature.
+    """
+    from approvals_bot.cli.audit_file import Manifest, write_export
+
+    async def write(engine: Engine, service: Service) -> Manifest:
+        with ExitStack() as stack:
+            file: BinaryIO = sys.stdout.buffer if output is None else stack.enter_context(output.open("xb"))
+            return await write_export(engine, _keys(service)[0], file)
+
+    try:
+        manifest = with_engine(config, write)
+    except FileExistsError:
+        fail(f"{output} exists. Nothing was written; choose another name.")
+    where = f"{output}: " if output is not None else ""
+    typer.echo(
+        f"{where}{manifest.audit:,} lines of audit, {manifest.events:,} events of {manifest.runs:,} runs.", err=True
+    )
+    if manifest.broken_at is not None:
+        fail(f"⚠ The database's own audit was changed: line {manifest.broken_at} does not follow from the one before.")
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="What `audit export` wrote.", metavar="FILE")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take the signing keys from this file.", metavar="FILE")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="A signing key of the service: env:NAME or file:PATH.", metavar="SECRET")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether an exported file is as it was written.
+
+    Works offline. Exits 1 if it is not.
+    """
+    keys = _given_keys(config, key)
+    with file.open("rb") as lines:
+        checked = verify_lines(lines, keys)
+    show.say(checked.as_json(), _said(checked), as_json)
+    if checked.fault is not None or checked.broken_at is not None:
+        raise typer.Exit(1)
+
+
+def _keys(service: Service) -> Sequence[bytes]:
+    return [derive_key(key.get_secret_value()) for key in service.server.signing_keys]
+
+
+def _given_keys(config: Path | None, key: str | None) -> Sequence[bytes]:
+    """None given: only the chain is checked."""
+    if key is not None:
+        kind, _, name = key.partition(":")
+        match kind:
+            case "env" if name in os.environ:
+                return [derive_key(os.environ[name])]
+            case "file":
+                return [derive_key(Path(name).read_text().strip())]
+            case "env":
+                fail(f"The environment has no {name}.")
+            case _:
+                fail("--key is written env:NAME or file:PATH; a key on the command line would be seen by others.")
+    if config is not None:
+        from approvals_bot.config.load import load_service
+
+        return _keys(load_service(config, os.environ))
+    return ()
+
+
+def _said(checked: Checked) -> str:
+    if checked.fault is not None:
+        return f"⛔ Line {checked.fault.line}: {checked.fault.what}. Nothing from there on can be trusted."
+    counted = f"{checked.audit:,} lines of audit, {checked.events:,} events of {checked.runs:,} runs"
+    broken = [BROKEN.format(checked.broken_at)] if checked.broken_at is not None else []
+    if checked.origin == "checked":
+        said = f"✅ Unchanged since it was exported with this key, {checked.exported_at}: {counted}."
+        return "\n".join([said, *broken])
+    said = f"✅ The chain is whole: {counted}, exported {checked.exported_at}."
+    return "\n".join([said, *broken, ONLY_INTEGRITY])

@@ -1,0 +1,63 @@
+"""Working beside the service: on its database, and leaving the work to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from approvals_bot.cli.show import quiet_logs
+from approvals_bot.config.load import load_service
+from approvals_bot.config.service import Service
+from approvals_bot.engine import Clock, Engine, RunRecord, SystemClock
+from approvals_bot.errors import RunNotFoundError
+from approvals_bot.store import connect
+from approvals_bot.tokens import Tokens
+
+T = TypeVar("T")
+
+
+def with_engine(config: Path, use: Callable[[Engine, Service], Coroutine[Any, Any, T]]) -> T:
+    """Run `use` with an engine that starts, resumes and looks, but works on nothing.
+
+    Only config.toml is read: a workflow's file that is wrong just now keeps nobody from looking at a run.
+    """
+    quiet_logs()
+    service = load_service(config, os.environ)
+
+    async def run() -> T:
+        async with engine_of(service, clock_of(config)) as engine:
+            return await use(engine, service)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def engine_of(service: Service, clock: Clock) -> AsyncIterator[Engine]:
+    """The engine by itself, for who has read the configuration already."""
+    tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
+    store = await connect(service.server.database)
+    engine = Engine(store, tokens=tokens, base_url=str(service.server.base_url), clock=clock)
+    async with engine.running(work=False):
+        yield engine
+
+
+def clock_of(config: Path) -> Clock:
+    """The clock of the service beside which this works: the playground's may have been moved."""
+    moved = config.parent / "clock.json"
+    if not moved.exists():
+        return SystemClock()
+    from approvals_bot.cli.dev import PlaygroundClock
+
+    return PlaygroundClock(moved)
+
+
+async def record_of(engine: Engine, run: str) -> RunRecord:
+    """RunNotFoundError if there is no such run."""
+    record = await engine.record(run)
+    if record is None:
+        raise RunNotFoundError(run)
+    return record

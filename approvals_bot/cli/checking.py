@@ -1,0 +1,91 @@
+"""`check`, `doctor`, `schema`: what can be known before anybody is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from approvals_bot.cli import show
+from approvals_bot.cli.options import CONFIG, Config, Json
+
+
+def check(
+    config: Config = CONFIG,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Replay every open run on this code, too; say which would stall.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check config.toml and all workflows.
+
+    Starts nothing. Exits 1 if something is wrong.
+    """
+    from approvals_bot.app import find_problems, list_workflows, read_configuration
+
+    show.quiet_logs()
+    problems = find_problems(config, os.environ)
+    if problems:
+        lines = "\n".join(str(problem) for problem in problems)
+        show.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
+        raise typer.Exit(1)
+    names = sorted(list_workflows(read_configuration(config, os.environ)).names())
+    found: dict[str, object] = {"problems": [], "workflows": names}
+    text = f"{config}: fine. Workflows: {', '.join(names) or 'none'}."
+    if not runs:
+        show.say(found, text, as_json)
+        return
+    if _check_runs(config, found, text, as_json):
+        raise typer.Exit(1)
+
+
+def _check_runs(config: Path, found: dict[str, object], text: str, as_json: bool) -> bool:
+    """Print what became of the open runs. True: some would stall."""
+    from approvals_bot.cli.beside import with_engine
+    from approvals_bot.cli.open_runs import replay_open_runs
+
+    checked, stalling = with_engine(config, replay_open_runs)
+    found["runs"] = {"checked": checked, "would_stall": [asdict(each) for each in stalling]}
+    lines = [text, f"{checked:,} open {'run goes' if checked == 1 else 'runs go'} on with this code."]
+    if stalling:
+        lines[1] = f"Of {checked:,} open runs {len(stalling):,} would stall on this code:"
+        lines += [f"  {each.run_id}  {each.workflow}: {each.why}" for each in stalling]
+        lines.append("Deploy code that still matches their logs, or give the new code @workflow(version=…).")
+    show.say(found, "\n".join(lines), as_json)
+    return bool(stalling)
+
+
+def schema(
+    of: Annotated[Literal["service", "workflow"], typer.Argument(help="Of config.toml, or of a workflow's file.")],
+) -> None:
+    """Print a file's JSON Schema, for editors."""
+    from approvals_bot.config.schema import service_schema, workflow_schema
+
+    found = service_schema() if of == "service" else workflow_schema()
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def doctor(
+    config: Config = CONFIG,
+    send: Annotated[
+        str | None, typer.Option("--send", help="Mail a test to this address, too.", metavar="ADDRESS")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Try everything that a running service needs.
+
+    Each line says what to do. Exits 1 if something fails.
+    """
+    from approvals_bot.cli.doctor import examine, report
+
+    show.quiet_logs()
+    findings = asyncio.run(examine(config, os.environ, send))
+    say = {"findings": [asdict(finding) for finding in findings]}
+    show.say(say, report(findings), as_json)
+    if any(finding.state == "FAIL" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,33 @@
+"""`approvals-bot doctor`: everything that a running service will need, tried now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from approvals_bot.cli.doctor.findings import Finding, report
+
+__all__ = ["Finding", "examine", "report"]
+
+
+async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -> list[Finding]:
+    """All findings, in the order in which one would mend them. `send`: an address that gets a test mail."""
+    from approvals_bot.app import find_problems
+    from approvals_bot.cli.doctor import here, mail, people, slack
+    from approvals_bot.config.load import load_service, load_workflows
+    from approvals_bot.config.problems import ConfigErrors
+
+    problems = find_problems(path, env)
+    findings = [here.configuration(path, problems)]
+    try:
+        service = load_service(path, env)
+        workflows = load_workflows(service.server.workflows)
+    except ConfigErrors as errors:
+        if problems:
+            return findings  # said already; the rest can't be tried without it
+        return [*findings, Finding("FAIL", "configuration", str(errors))]
+    findings += [here.base_url(service), *here.signing_keys(service), *await here.store(service)]
+    findings += await slack.examine(service, workflows)
+    findings += await mail.examine(service, send)
+    findings += await people.examine(service, workflows)
+    return findings

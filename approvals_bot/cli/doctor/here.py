@@ -1,0 +1,74 @@
+"""What is on this machine: the configuration, the keys, the store, and where links lead."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from approvals_bot.cli.doctor.findings import Finding
+from approvals_bot.config.problems import Problem
+from approvals_bot.config.service import Service, is_loopback
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.store import connect
+
+LITTLE_SPACE = 500_000_000  # bytes on the database's disk; below, an operator wants to know
+FEW_SIGNS = 12  # different characters in a key; a random one of 32 bytes has about 20 at least
+
+
+def configuration(path: Path, problems: Sequence[Problem]) -> Finding:
+    if problems:
+        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+        text = "\n".join(str(problem) for problem in problems)
+        return Finding("FAIL", "configuration", f"{path} has {count}", "Mend these lines.", text)
+    return Finding("OK", "configuration", f"{path} and its workflows")
+
+
+def base_url(service: Service) -> Finding:
+    url = str(service.server.base_url)
+    parts = urlsplit(url)
+    if is_loopback(parts.hostname or ""):
+        todo = "Set [server] base_url to the https address that people reach this service by."
+        return Finding("WARN", "base_url", f"{url} is this machine: links open nowhere else", todo)
+    if parts.scheme != "https":
+        todo = "Put TLS in front of the service, and write https:// in [server] base_url."
+        return Finding("FAIL", "base_url", f"{url} is not encrypted: whoever listens could decide by a link", todo)
+    return Finding("OK", "base_url", url)
+
+
+def signing_keys(service: Service) -> Iterator[Finding]:
+    keys = [key.get_secret_value() for key in service.server.signing_keys]
+    for number, key in enumerate(keys, 1):
+        if len(set(key)) < FEW_SIGNS:
+            todo = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            yield Finding("WARN", "signing keys", f"key {number} looks as if a person had made it up", todo)
+    if len(set(keys)) < len(keys):
+        yield Finding("WARN", "signing keys", "one stands there twice", "Take the second out.")
+    yield Finding("OK", "signing keys", f"{len(keys)}; the first signs, all are accepted")
+
+
+async def store(service: Service) -> Sequence[Finding]:
+    """Opening it applies what its schema lacks, and fails where SQLite can't be made to keep WAL and FULL."""
+    url = service.server.database
+    try:
+        opened = await connect(url)
+    except (StoreUnavailableError, ValueError, ModuleNotFoundError) as error:
+        return [Finding("FAIL", "store", str(error), "Look at [server] database, and who may write there.")]
+    try:
+        await opened.check()
+    except StoreUnavailableError as error:
+        return [Finding("FAIL", "store", str(error), "Nothing can be accepted until it can be written to.")]
+    finally:
+        await opened.close()
+    if not url.startswith("sqlite:///"):
+        return [Finding("OK", "store", "the database is writable, its schema is current")]
+    found = [Finding("OK", "store", "SQLite is writable, in WAL with synchronous=FULL, its schema is current")]
+    return [*found, *_space(Path(url.removeprefix("sqlite:///")))]
+
+
+def _space(database: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(database.absolute().parent).free
+    if free < LITTLE_SPACE:
+        what = f"only {free / 1e6:,.0f} MB are free where the database lies"
+        yield Finding("WARN", "store", what, "Make room: without it, clicks are refused.")

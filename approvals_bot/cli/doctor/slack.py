@@ -1,0 +1,179 @@
+"""Slack: the token, its scopes, every channel and group that is named, and the clocks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from approvals_bot.channels.slack.client import SlackClient, SlackError, slack_client
+from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.cli.doctor.findings import Finding
+from approvals_bot.config.service import Service
+from approvals_bot.config.service import SlackGroup as ConfiguredGroup
+from approvals_bot.config.workflow import Definition, SayInSlack
+from approvals_bot.people import SlackGroup, SourceUnavailable, parse_address
+
+SCOPES: dict[str, str] = {
+    "chat:write": "post and update cards",
+    "commands": "/approve and the shortcut",
+    "im:write": "write direct messages",
+    "users:read": "tell members from guests and bots",
+    "users:read.email": "know people by their mail address",
+}
+"""What the service calls, whatever is configured, and why."""
+
+SCOPES_FOR_CHANNELS: dict[str, str] = {
+    "channels:read": "find channels by their name",
+    "channels:history": "look for a card whose confirmation was lost, so that it is not posted twice",
+}
+SCOPES_FOR_GROUPS: dict[str, str] = {"usergroups:read": "read who is in slack:@… groups"}
+
+MOST_SKEW = 60  # seconds between our clock and Slack's; at 300 Slack's signatures are refused
+
+
+async def examine(service: Service, workflows: Sequence[Definition]) -> list[Finding]:
+    if service.slack is None:
+        return [Finding("OK", "Slack", "not configured")]
+    token, api_url = service.slack.bot_token.get_secret_value(), str(service.slack.api_url)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(slack_client(token=token, api_url=api_url))
+        try:
+            answer = await client.web.api_call("auth.test")
+        except SlackApiError as refused:
+            code = str(refused.response.get("error"))
+            todo = "Take the Bot User OAuth Token (xoxb-…) of the app's page, under OAuth & Permissions."
+            return [Finding("FAIL", "Slack", f"it refuses the token: {code}", todo)]
+        except (SlackClientError, OSError, TimeoutError) as failure:
+            todo = "Look at [slack] api_url, and whether this machine may call it."
+            return [Finding("FAIL", "Slack", f"{api_url} can't be reached ({type(failure).__name__})", todo)]
+        said: Mapping[str, Any] = answer.data if isinstance(answer.data, dict) else {}
+        channels, groups = channels_of(workflows), groups_of(service, workflows)
+        found = [Finding("OK", "Slack", f"connected to {said.get('team')} as {said.get('user')}")]
+        found += _app(service, said)
+        found += scopes_missing(answer.headers, bool(channels), bool(groups))
+        found += skew(answer.headers, datetime.now(UTC))
+        found += [each async for each in _channels(client, channels)]
+        found += [each async for each in _groups(client, groups)]
+        return found
+
+
+def _app(service: Service, said: Mapping[str, Any]) -> Iterator[Finding]:
+    assert service.slack is not None
+    ours, theirs = service.slack.app_id, said.get("app_id")
+    if ours is not None and theirs is not None and ours != theirs:
+        todo = f'Write app_id = "{theirs}", or take the token of the other app.'
+        yield Finding("FAIL", "Slack", f"the token belongs to the app {theirs}, and [slack] app_id is {ours}", todo)
+
+
+def scopes_missing(headers: Mapping[str, str], has_channels: bool, has_groups: bool) -> Iterator[Finding]:
+    """Scopes that the token lacks, by the header of any answer. Slack leaves it out for some kinds of token."""
+    given = next((value for name, value in headers.items() if name.lower() == "x-oauth-scopes"), None)
+    if given is None:
+        yield Finding("WARN", "Slack scopes", "Slack doesn't say which it has given", "Compare with the manifest.")
+        return
+    scopes = {scope.strip() for scope in given.split(",")}
+    needed = SCOPES | (SCOPES_FOR_CHANNELS if has_channels else {}) | (SCOPES_FOR_GROUPS if has_groups else {})
+    missing = {scope: why for scope, why in needed.items() if scope not in scopes}
+    for scope, why in missing.items():
+        todo = f"Add {scope} under OAuth & Permissions and install the app again: it is needed to {why}."
+        state = "WARN" if scope in SCOPES_FOR_CHANNELS else "FAIL"
+        yield Finding(state, "Slack scopes", f"{scope} is missing", todo)  # type: ignore[arg-type]  # one of two
+    if not missing:
+        yield Finding("OK", "Slack scopes", f"all {len(needed)} that are needed")
+
+
+def skew(headers: Mapping[str, str], now: datetime) -> Iterator[Finding]:
+    said = next((value for name, value in headers.items() if name.lower() == "date"), "")
+    try:
+        seconds = abs((now - parsedate_to_datetime(said)).total_seconds())
+    except (ValueError, TypeError):
+        return
+    if seconds > MOST_SKEW:
+        what = f"this machine's clock is {seconds:,.0f} s off Slack's"
+        yield Finding("FAIL", "clock", what, "Set it by NTP: beyond 300 s every click from Slack is refused.")
+    else:
+        yield Finding("OK", "clock", f"within {seconds:,.0f} s of Slack's")
+
+
+# ── channels ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def channels_of(workflows: Sequence[Definition]) -> dict[str, str]:
+    """Every channel that a workflow writes to, and which one does."""
+    found: dict[str, str] = {}
+    for definition in workflows:
+        if definition.deliver.slack:
+            found.setdefault(definition.deliver.slack, definition.id)
+        for _, actions in definition.on:
+            for action in actions:
+                if isinstance(action, SayInSlack) and "{" not in action.slack:
+                    found.setdefault(action.slack, definition.id)
+    return found
+
+
+async def _channels(client: SlackClient, named: Mapping[str, str]) -> AsyncIterator[Finding]:
+    if not named:
+        return
+    known: dict[str, dict[str, Any]] = {}
+    try:
+        async for place in client.pages(
+            "conversations.list", "channels", limit=1_000, types="public_channel,private_channel"
+        ):
+            known[str(place["id"])] = place
+            known.setdefault(f"#{place['name']}", place)
+    except SlackError as error:
+        todo = "Give the app channels:read (and groups:read for private channels)."
+        yield Finding("WARN", "Slack channels", f"they can't be listed: {error}", todo)
+        return
+    for name, workflow in named.items():
+        place = known.get(name, {})
+        what = f"{name} (of {workflow})"
+        if not place:
+            todo = "Create it; or, if it is private, type /invite @<the app> in it."
+            yield Finding("FAIL", "Slack channel", f"{what} doesn't exist, or the app can't see it", todo)
+        elif place.get("is_archived"):
+            yield Finding("FAIL", "Slack channel", f"{what} is archived", "Name another, or unarchive it.")
+        elif not place.get("is_member"):
+            yield Finding("FAIL", "Slack channel", f"the app is not in {what}", f"Type /invite @<the app> in {name}.")
+        else:
+            yield Finding("OK", "Slack channel", what)
+
+
+# ── groups ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def groups_of(service: Service, workflows: Sequence[Definition]) -> list[str]:
+    """Every Slack user group that is named, by its handle without the @."""
+    found = [of.slack.removeprefix("@") for of in service.groups.values() if isinstance(of, ConfiguredGroup)]
+    for definition in workflows:
+        seats = [seat for stage in definition.stage for seat in stage.seat]
+        texts = [
+            *definition.workflow.request,
+            *(text for seat in seats for text in (*seat.from_, *(seat.notify or ()))),
+            *(text for escalation in definition.escalate for text in escalation.to),
+        ]
+        for text in texts:
+            if text.startswith("slack:") and isinstance(group := parse_address(text), SlackGroup):
+                found.append(group.handle)
+    return list(dict.fromkeys(found))
+
+
+async def _groups(client: SlackClient, handles: Sequence[str]) -> AsyncIterator[Finding]:
+    people = SlackPeople(client)
+    for handle in handles:
+        try:
+            members = await people.members(handle)
+        except SourceUnavailable as error:
+            todo = "Look for the group's handle in Slack, under People & user groups."
+            yield Finding("FAIL", "Slack group", str(error), todo)
+            continue
+        if members:
+            yield Finding("OK", "Slack group", f"@{handle} has {len(members)} people")
+        else:
+            todo = "Members need a mail address in Slack; guests and bots don't count."
+            yield Finding("FAIL", "Slack group", f"@{handle} has nobody who could decide", todo)

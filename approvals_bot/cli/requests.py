@@ -1,0 +1,230 @@
+"""`start`, `vote`, `cancel`, `explain`, `simulate`: requests, from before they are opened to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, cast, get_args
+
+import typer
+
+from approvals_bot.approvals.request import RequestView
+from approvals_bot.channels import Ask, ChoiceName
+from approvals_bot.cli import show
+from approvals_bot.cli.beside import clock_of, record_of, with_engine
+from approvals_bot.cli.edge import sentence
+from approvals_bot.cli.explained import explained, explained_program, simulated
+from approvals_bot.cli.options import (
+    CONFIG,
+    Config,
+    Input,
+    Json,
+    OnBehalfOf,
+    RunId,
+    fail,
+    read_object,
+    read_pairs,
+)
+from approvals_bot.config.service import Service
+from approvals_bot.engine import Engine, RunRecord
+from approvals_bot.web.problems import Problem
+
+CLI = "app:cli"
+"""Who acts where nobody is named."""
+
+
+def start(
+    workflow: Annotated[str, typer.Argument(help="A workflow's name.", metavar="WORKFLOW")],
+    config: Config = CONFIG,
+    input: Input = "{}",
+    requester: Annotated[
+        str | None, typer.Option(help="Who asks: a person's address, or app:<name>.", metavar="ADDRESS")
+    ] = None,
+    on_behalf_of: OnBehalfOf = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Open a request, or start any other workflow."""
+    from approvals_bot.app import list_workflows, open_people, read_configuration
+    from approvals_bot.web.opening import open_run
+
+    given = read_object(input, "--input")
+
+    async def run(engine: Engine, service: Service) -> None:
+        listing = list_workflows(read_configuration(config))
+        async with open_people(service, engine.now) as people:
+            started = await open_run(
+                engine=engine,
+                workflows=listing,
+                people=people,
+                name=workflow,
+                input=given,
+                opener=requester.lower() if requester else CLI,
+                on_behalf_of=on_behalf_of,
+                idempotency_key=key,
+            )
+        url = f"{str(service.server.base_url).rstrip('/')}/requests/{started.id}"
+        show.say({"run_id": started.id, "url": url, "is_new": started.is_new}, f"{started.id}\n{url}", as_json)
+
+    with_engine(config, run)
+
+
+def simulate(
+    workflow: Annotated[str, typer.Argument(help="A workflow's name.", metavar="WORKFLOW")],
+    config: Config = CONFIG,
+    input: Input = "{}",
+    requester: Annotated[
+        str, typer.Option(help="Who would ask: a person's address, or app:<name>.", metavar="ADDRESS")
+    ] = CLI,
+    on_behalf_of: OnBehalfOf = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask Slack and HTTP sources who is in their groups now.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say who would be asked, when and how; send nothing.
+
+    Exits 1 if such a request could not be opened, and says why.
+    """
+    from approvals_bot.app import list_workflows, open_people, read_configuration
+    from approvals_bot.approvals import fields
+    from approvals_bot.approvals.request import Opening
+    from approvals_bot.approvals.simulate import simulate as play
+    from approvals_bot.web.opening import check_who_asks
+
+    given, asks = read_object(input, "--input"), requester.lower()
+    behalf = on_behalf_of.lower() if on_behalf_of else None
+    configuration = read_configuration(config)
+    listed = list_workflows(configuration).find(workflow)
+    if listed is None:
+        fail(f"No workflow named {workflow!r} is listed here.")
+    definition = listed.definition
+    if definition is None or not definition.is_approval:
+        fail(f"{workflow!r} is a Python workflow: only running it can tell what it does.")
+    now = clock_of(config).now()
+
+    async def look() -> tuple[dict[str, Any], list[str]]:
+        opening = Opening(fields.dump(definition, fields.values(definition, given)), asks, behalf)
+        async with open_people(configuration.service, lambda: now, live=live) as people:
+            found = await play(definition, opening, people, now)
+            problems = list(found.pop("problems"))
+            try:
+                await check_who_asks(definition, asks, asks, behalf, people)
+            except Problem as problem:
+                if problem.status < 500:  # else a source was not asked, or is down: it may well be allowed
+                    problems.append(sentence(problem))
+            return found, problems
+
+    found, problems = asyncio.run(look())
+    show.say(found, simulated(workflow, found, now), as_json)
+    if problems:
+        fail("\n".join(["⚠ It would not be opened:", *(f"  {problem}" for problem in problems)]))
+
+
+def vote(
+    run: RunId,
+    by: Annotated[str, typer.Option(help="Who votes: her address.", metavar="ADDRESS")],
+    choice: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(ChoiceName))}.")],
+    config: Config = CONFIG,
+    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    answer: Annotated[
+        list[str] | None, typer.Option(help="What the stage asks for; may be repeated.", metavar="NAME=VALUE")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="With --choice edit: a field's new value.", metavar="NAME=VALUE")
+    ] = None,
+    digest: Annotated[str | None, typer.Option(help="Count only if the pinned fields still have this digest.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Cast a person's vote, by the same rules as everywhere.
+
+    Exits 1 if it was refused.
+    """
+    from approvals_bot.web.votes import STATUS, Vote
+    from approvals_bot.web.votes import cast as cast_vote
+
+    if choice not in get_args(ChoiceName):
+        fail(f"There is no choice {choice!r}. Choices: {', '.join(get_args(ChoiceName))}.")
+    answers, changes = read_pairs(answer or (), "--answer"), read_pairs(field or (), "--field")
+
+    async def act(engine: Engine, _: Service) -> None:
+        view = _request(await record_of(engine, run))
+        given = Vote(
+            by=by.lower(),
+            choice=cast("ChoiceName", choice),
+            via="cli",
+            comment=comment,
+            answers=_typed(answers, view.stage.asks if view.stage else ()),
+            fields=_typed(changes, view.editable),
+            digest=digest,
+        )
+        verdict = await cast_vote(engine, view.hook_id, given)
+        said = {"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}
+        refused = STATUS[verdict.verdict] >= 400
+        if as_json or not refused:
+            show.say(said, verdict.text, as_json)
+        if refused:
+            fail(verdict.text)
+
+    with_engine(config, act)
+
+
+def cancel(
+    run: RunId,
+    config: Config = CONFIG,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Withdraw a request, or end any other run."""
+    from approvals_bot.web.votes import withdraw
+
+    async def end(engine: Engine, _: Service) -> None:
+        record = await record_of(engine, run)
+        view = show.request_view(record)
+        if view is None or record.has_ended:
+            await engine.cancel(run, reason or None)
+            show.say({"run_id": run, "status": "cancelled"}, f"{run} was cancelled.", as_json)
+        else:
+            verdict = await withdraw(engine, view.hook_id, by=CLI, reason=reason, via="cli")
+            show.say({"run_id": run, "verdict": verdict.verdict, "text": verdict.text}, verdict.text, as_json)
+
+    with_engine(config, end)
+
+
+def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
+    """Say why a run waits.
+
+    For whom, every rule with its values, and what comes next.
+    """
+    from approvals_bot.approvals.explain import explain as why
+
+    async def look(engine: Engine, _: Service) -> None:
+        record = await record_of(engine, run)
+        view = show.request_view(record)
+        if view is None:
+            found, text = explained_program(record, await engine.events(run), engine.now())
+        else:
+            found = why(view)
+            text = explained(record, view, found, engine.now())
+        show.say(found, text, as_json)
+
+    with_engine(config, look)
+
+
+def _request(record: RunRecord) -> RequestView:
+    view = show.request_view(record)
+    if view is None:
+        fail(f"{record.id} is no request that people vote on, but a run of {record.workflow!r}.")
+    return view
+
+
+def _typed(texts: dict[str, str], asks: tuple[Ask, ...]) -> dict[str, Any]:
+    """What was typed, as the JSON that these fields take. What can't be read stays text, and is refused by name."""
+    kinds = {ask.name: ask.type for ask in asks}
+    typed: dict[str, Any] = dict(texts)
+    for name, text in texts.items():
+        match kinds.get(name):
+            case "integer" if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20:
+                typed[name] = int(text)
+            case "boolean" if text.lower() in ("true", "yes", "false", "no"):
+                typed[name] = text.lower() in ("true", "yes")
+    return typed

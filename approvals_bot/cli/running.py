@@ -1,0 +1,74 @@
+"""`init`, `dev`, `serve`, `migrate`: from an empty folder to a running service."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from approvals_bot.cli import show
+from approvals_bot.cli.beginning import write_beginning
+from approvals_bot.cli.beside import with_engine
+from approvals_bot.cli.options import CONFIG, Config, fail
+from approvals_bot.config.service import Service
+from approvals_bot.engine import Engine
+
+Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65_535, help="The port; 0 takes a free one.")]
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to.", metavar="FOLDER")] = Path(),
+) -> None:
+    """Write config.toml, a first workflow and signing keys."""
+    try:
+        for line in write_beginning(folder):
+            typer.echo(line)
+    except FileExistsError as error:
+        fail(str(error))
+
+
+def dev(
+    port: Port = 8000,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take people and workflows from it.", metavar="FILE")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start from an empty store.")] = False,
+) -> None:
+    """Try everything here, with stand-ins for Slack and mail."""
+    from approvals_bot.cli.dev import dev as run_dev
+
+    show.quiet_logs()
+    asyncio.run(run_dev(port, config, fresh))
+
+
+def serve_command(
+    config: Config = CONFIG,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Port = 8000,
+) -> None:
+    """Run the service."""
+    from approvals_bot.app import open_service, read_configuration
+    from approvals_bot.cli.serving import Source, listen, serve
+
+    async def run() -> None:
+        configuration = read_configuration(config)
+        listening = listen(host, port)
+        where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        async with open_service(configuration) as service:
+            source = Source(lambda: read_configuration(config), [config])
+            await serve(service, listening, source, lambda: typer.echo(f"Approvals Bot is ready on {where}"))
+
+    show.quiet_logs()
+    asyncio.run(run())
+
+
+def migrate(config: Config = CONFIG) -> None:
+    """Bring the database's schema up to date. `serve` does it, too."""
+
+    async def look(engine: Engine, _: Service) -> None:
+        await engine.ready()
+
+    with_engine(config, look)
+    typer.echo("The database is up to date.")
