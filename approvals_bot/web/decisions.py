@@ -76,8 +76,16 @@ class Decisions:
             return self._not_found()
         said = result(link.view, link.address, request.query_params.get("done", ""), votes.RECEIVED)
         status = 410 if link.view.state in GONE else 200
-        code = request.query_params.get("code", "")
-        return self._page(link, status, said=said or "", chosen=said is not None, values={"code_token": code})
+        return self._page(
+            link,
+            status,
+            said=said or "",
+            chosen=said is not None,
+            values={
+                "code_token": request.query_params.get("code", ""),
+                "choice": request.query_params.get("choice", ""),  # shown first, and no more than that
+            },
+        )
 
     async def decide(self, request: Request) -> Response:
         """POST: count the choice, then 303 to the page that says so, or the refusal with its sentence."""
@@ -149,7 +157,9 @@ class Decisions:
         await self._audit("code_sent", link, {"delivered": isinstance(sent, Delivered)})
         if not isinstance(sent, Delivered):
             return self._page(link, 503, said=CODE_NOT_SENT, refused=True, values=form)
-        return RedirectResponse(f"{link.path}?code={code_token}", 303)
+        chosen = form.get("preselected", "")
+        also = f"&choice={chosen}" if chosen in get_args(ChoiceName) else ""
+        return RedirectResponse(f"{link.path}?code={code_token}{also}", 303)
 
     def _page(
         self,
@@ -179,6 +189,7 @@ class Decisions:
             refused=refused,
             again=chosen and bool(card.choices),
             values=values,
+            preselected=next((offer for offer in card.choices if offer.choice == values.get("choice")), None),
             wrong=lacking(card, values) if status == 422 else (),
         )
 

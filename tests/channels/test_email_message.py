@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.channels import Card, CardField, CardOutcome, Dispatch, Mailbox, Name, Person, Receipt
+from approvals_bot.channels import Card, CardChoice, CardField, CardOutcome, Dispatch, Mailbox, Name, Person, Receipt
 from approvals_bot.channels.email.message import Address, InvalidAddressError, Mail, compose, message_id_of
 
 SENDER = Address.parse_sender("Approvals <approvals@acme.eu>")
@@ -100,6 +100,27 @@ def test_what_follows_threads_under_the_first_mail(card: Card, now: datetime, ou
     assert message["Subject"] == "Re: Please decide: Deploy api 2.1.0 to prod"
     assert "✅ Approved by Ann Ode via mail" in part(message, "plain")
     assert "?choice=" not in part(message, "html")
+
+
+def test_who_has_voted_reads_what_to_do_if_it_was_not_her(card: Card, now: datetime, outcome: CardOutcome) -> None:
+    cy = Person("cy@acme.eu", "Cy Rus")
+    back = CardChoice("take_back", "Take back", "Take back")
+    open_still = parsed(mail(replace(card, choices=(*card.choices, back)), now, cy, occasion="change"))
+    text = part(open_still, "plain")
+    assert "You approved this via Slack. Not you? Take it back while the request is open:" in text
+    assert f"{LINK}?choice=take_back" in text.splitlines()
+    assert part(open_still, "html").count("?choice=take_back") == 1
+    ended = replace(card, state="approved", outcome=outcome, choices=())
+    text = part(parsed(mail(ended, now, cy, occasion="outcome")), "plain")
+    assert (
+        "You approved this via Slack. Not you? It can no longer be taken back here, "
+        "so tell Bo Lund and whoever runs this service at once."
+    ) in text
+    assert "choice=" not in text
+    by_app = replace(ended, requester=Name("app:ci", "ci"))
+    assert "so tell whoever runs this service at once." in part(parsed(mail(by_app, now, cy)), "plain")
+    for other in (mail(ended, now), mail(ended, now, cy, text="Deployed.")):
+        assert "Not you?" not in part(parsed(other), "plain")
 
 
 def test_an_operators_text_is_the_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:

@@ -109,6 +109,21 @@ async def test_a_mind_can_be_changed_while_the_request_is_open(asked: Any) -> No
     assert (await press(asked, path, "approve")).status_code == 303
 
 
+async def test_a_choice_in_the_link_is_shown_first_and_decides_nothing(asked: Any) -> None:
+    run_id = await open_request(asked)
+    path = await asked.link(run_id, "ann@acme.eu")
+    before = asked.content()
+    page = await asked.web.get(f"{path}?choice=reject")
+    assert "You chose “Reject”. It counts once you press the button here." in page.text
+    assert 'class="danger chosen"' in page.text
+    for strange in ("take_back", "explode", "%3Cscript%3E"):
+        assert "You chose" not in (await asked.web.get(f"{path}?choice={strange}")).text
+    assert asked.content() == before
+    await press(asked, path, "approve")
+    assert "You chose “Take back”" in (await asked.web.get(f"{path}?choice=take_back")).text
+    assert [vote["choice"] for vote in (await asked.run(run_id))["request"]["votes"]] == ["approve"]
+
+
 async def test_the_same_choice_again_is_200_and_says_that_it_counts(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     form = form_of(await asked.web.get(path), "approve")

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import css_inline
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from approvals_bot.channels import STATE_WORDS, Card, CardChoice, CardField, Dispatch, Mailbox, phrases
+from approvals_bot.channels import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, Mailbox, phrases
 from approvals_bot.channels.text import clean, clip, header, one_line
 
 HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
@@ -79,6 +79,25 @@ def occasion(dispatch: Dispatch) -> str:
             return "You are asked to decide." if dispatch.card.choices else ""
 
 
+def not_you(dispatch: Dispatch) -> str:
+    """To who has voted: what was done in her name, and what to do if it was not her; "" to everybody else.
+
+    A link decides for whoever holds it, so the person it was made for must hear of it. While the request is open, the
+    vote can be taken back by the link that follows this sentence; later only people can help.
+    """
+    assert isinstance(dispatch.to, Mailbox), "a letter goes to a mailbox"
+    card, reader = dispatch.card, dispatch.to.person.address
+    mine = [vote for vote in card.votes if vote.by.key == reader and vote.stands]
+    if not mine or dispatch.text:
+        return ""
+    did = f"You {phrases.CHOICE_WORDS[mine[-1].choice][1]} this {phrases.VIA_WORDS[mine[-1].via]}".rstrip()
+    if _can_take_back(card):
+        return f"{did}. Not you? Take it back while the request is open:"
+    human = next((who.text for who in (card.requester, card.on_behalf_of) if who and "@" in who.key), "")
+    tell = f"{human} and whoever runs this service" if human else "whoever runs this service"
+    return f"{did}. Not you? It can no longer be taken back here, so tell {tell} at once."
+
+
 def _write(dispatch: Dispatch, link: str, now: datetime, room: Room) -> Letter:
     assert isinstance(dispatch.to, Mailbox), "a letter goes to a mailbox"
     card = _fitting(dispatch.card, room)
@@ -91,9 +110,11 @@ def _write(dispatch: Dispatch, link: str, now: datetime, room: Room) -> Letter:
         "note": clip(clean(dispatch.text), 20_000),
         "preheader": _preheader(dispatch, now),
         "deadline": _deadline(card, zone, now),
+        "own_vote": not_you(dispatch),
+        "take_back": _to_choose(link, "take_back") if _can_take_back(card) else "",
         "moment": lambda at: phrases.moment(at, zone),
         "link": link,
-        "to_choose": lambda choice: _preselecting(link, choice),
+        "to_choose": lambda choice: _to_choose(link, choice.choice),
         "rank": lambda choice: _rank(card, choice),
         "more_fields": max(0, len(dispatch.card.fields) - room.rows),
         "more_votes": max(0, len(dispatch.card.votes) - room.rows),
@@ -145,9 +166,13 @@ def _deadline(card: Card, zone: str, now: datetime) -> str:
     return f"{phrases.moment(card.deadline, zone)} ({phrases.until(card.deadline, now)}){then}"
 
 
-def _preselecting(link: str, choice: CardChoice) -> str:
+def _can_take_back(card: Card) -> bool:
+    return any(choice.choice == "take_back" for choice in card.choices)
+
+
+def _to_choose(link: str, choice: ChoiceName) -> str:
     """The link with the choice to show first; the page still decides only by its own button."""
-    return link + ("&" if "?" in link else "?") + urlencode({"choice": choice.choice}) if link else ""
+    return link + ("&" if "?" in link else "?") + urlencode({"choice": choice}) if link else ""
 
 
 def _rank(card: Card, choice: CardChoice) -> str:
