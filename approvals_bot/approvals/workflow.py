@@ -23,17 +23,13 @@ from approvals_bot.approvals.electorate import About, Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.lookup import find_people
 from approvals_bot.approvals.request import DEADLINE, Decision, Heard, Opening, RequestView, late_verdict
+from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
 from approvals_bot.approvals.views import decision_of, facts_of, view_of
 from approvals_bot.channels import (
     Card,
-    Destination,
-    Mailbox,
     Occasion,
-    Person,
-    SlackChannel,
-    SlackPerson,
 )
 from approvals_bot.config.workflow import Definition
 from approvals_bot.core.authoring import (
@@ -81,12 +77,12 @@ class _Approval:
         self.hook_id = ""
         self.asked_at = now()
         self.queue: asyncio.Queue[WebhookRequest | Due] = asyncio.Queue()
-        self.recipients: dict[str, str] = {}
         self.follow_ups: FollowUps | None = None
         self.has_opened = False
         self.seen: RequestView | None = None  # what cards show; made once for all readers
         self.copies = Copies(run_id=self.run_id, card=self.card, report=self.report, spawn=self.spawn)
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
+        self.telling = Telling(self.case, self.copies, self.timers)
 
     async def run(self) -> Decision:
         if self.case.decide_by_rule(self.asked_at):
@@ -112,6 +108,7 @@ class _Approval:
         webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id})
         self.hook_id = webhook.hook_id
         pump = self.spawn(self.take_messages(webhook))
+        self.show()
         await self.advance()
         while self.case.outcome is None:
             message = await self.queue.get()
@@ -156,7 +153,7 @@ class _Approval:
             self.timers.look_again(now(), 0)
         self.copies.begin()
         self.changed()
-        self.send_cards(occasion)
+        self.telling.send_cards(stage, occasion)
 
     def approve(self) -> None:
         """Every stage is complete: the last vote decided. Without a vote, no stage applied."""
@@ -224,7 +221,7 @@ class _Approval:
         if case.state == "changes_requested" and not is_edited:
             self.timers.hand_back(now())
             self.changed()
-            self.tell_requester("change")
+            self.telling.tell_requester("change")
             return
         following = case.next_stage()
         if following is not before or case.is_reset:
@@ -248,12 +245,10 @@ class _Approval:
             case "deadline":
                 await self.end_in_time(stage)
             case "reminder":
-                owed = [who for who in self.case.owed if who in stage.told]
-                self.copies.remind([self.case.people[who] for who in owed])
+                self.telling.remind(stage)
             case "mail":
                 if not standing_votes(self.case.ballot):
-                    for who in [who for who in stage.told if not self.copies.has_mail(who)]:
-                        self.send(Mailbox(self.case.people[who]), "request")
+                    self.telling.send_late_mails(stage)
             case "escalation":
                 await self.escalate(stage, [due.number])
             case "people":
@@ -284,7 +279,7 @@ class _Approval:
         self.case.seat(stage, await self.find(stage))
         self.changed()
         self.copies.tell("escalation", only_channels=True)
-        self.send_cards("escalation", but=told)
+        self.telling.send_cards(stage, "escalation", but=told)
 
     async def look_again(self, stage: Stage, times: int) -> None:
         """Ask once more for people whose source was down when the stage opened, and tell those who are found."""
@@ -293,55 +288,7 @@ class _Approval:
         if found.errors:
             self.timers.look_again(now(), times)
         self.changed()
-        self.send_cards("request", but=told)
-
-    # ── cards ──
-
-    def send_cards(self, occasion: Occasion, but: tuple[str, ...] = ()) -> None:
-        """Send the open stage's cards. A change was told in the copies there are, so only those without one get it."""
-        stage, deliver = self.case.stage, self.definition.deliver
-        assert stage is not None, "a stage is open"
-        people = [self.case.people[who] for who in stage.told]
-        self.copies.told(people)
-        if deliver.slack and occasion == "request" and not but:
-            self.send(SlackChannel(deliver.slack), occasion)
-        for person in people:
-            if person.address in but or (occasion == "change" and self.copies.has_card(person.address)):
-                continue
-            if deliver.dm:
-                self.send(SlackPerson(person), occasion)
-            if deliver.email is not None and not deliver.email:
-                self.send(Mailbox(person), occasion)
-
-    def send(self, to: Destination, occasion: Occasion) -> None:
-        if not isinstance(to, SlackChannel):
-            self.remember(to.person.address)
-        self.copies.send(to, occasion=occasion, until=self.timers.deadline)
-
-    def tell_requester(self, occasion: Occasion) -> None:
-        """Tell who asked, and for whom, unless a copy tells them anyway."""
-        for person in self.requesters():
-            if occasion == "outcome" and self.copies.has_card(person.address):
-                continue
-            if self.definition.deliver.email is not None and not self.definition.deliver.dm:
-                self.send(Mailbox(person), occasion)
-            elif self.definition.deliver.dm or self.definition.deliver.slack:
-                self.send(SlackPerson(person), occasion)
-
-    def requesters(self) -> Iterator[Person]:
-        for who in dict.fromkeys((self.case.about.requester, self.case.about.on_behalf_of)):
-            if who in self.case.people:
-                yield self.case.people[who]
-
-    def remember(self, address: str) -> None:
-        """Give this person an opaque id, which links carry instead of her address."""
-        if address not in self.recipients.values():
-            self.recipients[str(len(self.recipients) + 1)] = address
-
-    def card(self, reader: str | None) -> Card:
-        if self.seen is None:
-            self.seen = self.view()
-        return card_of(self.seen, reader, now())
+        self.telling.send_cards(stage, "request", but=told)
 
     # ── the end ──
 
@@ -351,7 +298,7 @@ class _Approval:
         assert case.outcome is not None, "it is decided"
         self.copies.close()
         self.changed()
-        self.tell_requester("outcome")
+        self.telling.tell_requester("outcome")
         self.follow_ups = FollowUps(
             run_id=self.run_id,
             about=case.about,
@@ -365,6 +312,11 @@ class _Approval:
 
     # ── showing ──
 
+    def card(self, reader: str | None) -> Card:
+        if self.seen is None:
+            self.seen = self.view()
+        return card_of(self.seen, reader, now())
+
     @property
     def title(self) -> str:
         template = self.definition.workflow.title or self.definition.id
@@ -376,7 +328,7 @@ class _Approval:
     def changed(self) -> None:
         """The card has changed."""
         for who in self.case.stage.told if self.case.stage else ():
-            self.remember(who)
+            self.telling.remember(who)
         self.copies.change(self.case.version)
         self.show()
 
@@ -403,7 +355,7 @@ class _Approval:
             timers=self.timers.show(now()) if self.case.outcome is None else (),
             deliveries=self.copies.show(),
             follow_ups=self.follow_ups.show() if self.follow_ups else (),
-            recipients=self.recipients,
+            recipients=self.telling.recipients,
         )
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

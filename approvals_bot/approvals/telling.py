@@ -1,0 +1,71 @@
+"""Who is told what: the cards of a stage, the reminders, the word to the requester. Where a card appears says nothing
+about who may decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from approvals_bot.approvals.case import Case, Stage
+from approvals_bot.approvals.copies import Copies
+from approvals_bot.approvals.timers import StageTimers
+from approvals_bot.channels import Destination, Mailbox, Occasion, Person, SlackChannel, SlackPerson
+
+
+class Telling:
+    """Sends the cards of one request to the places that its workflow's file names."""
+
+    def __init__(self, case: Case, copies: Copies, timers: StageTimers) -> None:
+        self._case = case
+        self._deliver = case.definition.deliver
+        self._copies = copies
+        self._timers = timers
+        self.recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
+
+    def send_cards(self, stage: Stage, occasion: Occasion, but: tuple[str, ...] = ()) -> None:
+        """Send the stage's cards. A change was told in the copies there are, so only those without one get it."""
+        people = [self._case.people[who] for who in stage.told]
+        self._copies.told(people)
+        if self._deliver.slack and occasion == "request" and not but:
+            self._send(SlackChannel(self._deliver.slack), occasion)
+        for person in people:
+            if person.address in but or (occasion == "change" and self._copies.has_card(person.address)):
+                continue
+            if self._deliver.dm:
+                self._send(SlackPerson(person), occasion)
+            if self._deliver.email is not None and not self._deliver.email:
+                self._send(Mailbox(person), occasion)
+
+    def send_late_mails(self, stage: Stage) -> None:
+        """The mails that waited whether somebody votes without them."""
+        for who in stage.told:
+            if not self._copies.has_mail(who):
+                self._send(Mailbox(self._case.people[who]), "request")
+
+    def remind(self, stage: Stage) -> None:
+        """Remind those who were told and still owe a vote."""
+        self._copies.remind([self._case.people[who] for who in self._case.owed if who in stage.told])
+
+    def tell_requester(self, occasion: Occasion) -> None:
+        """Tell who asked, and for whom, unless a copy tells them anyway."""
+        for person in self._requesters():
+            if occasion == "outcome" and self._copies.has_card(person.address):
+                continue
+            if self._deliver.email is not None and not self._deliver.dm:
+                self._send(Mailbox(person), occasion)
+            elif self._deliver.dm or self._deliver.slack:
+                self._send(SlackPerson(person), occasion)
+
+    def remember(self, address: str) -> None:
+        """Give this person an opaque id, which links carry instead of her address."""
+        if address not in self.recipients.values():
+            self.recipients[str(len(self.recipients) + 1)] = address
+
+    def _send(self, to: Destination, occasion: Occasion) -> None:
+        if not isinstance(to, SlackChannel):
+            self.remember(to.person.address)
+        self._copies.send(to, occasion=occasion, until=self._timers.deadline)
+
+    def _requesters(self) -> Iterator[Person]:
+        for who in dict.fromkeys((self._case.about.requester, self._case.about.on_behalf_of)):
+            if who in self._case.people:
+                yield self._case.people[who]
