@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -27,6 +28,11 @@ from approvals_bot.cli.options import (
 from approvals_bot.config.service import Service
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.web.problems import Problem
+
+APPROVAL = "approval"
+"""The code that every request runs, whatever its workflow is called."""
+
+PATIENCE = 5.0  # seconds for a running service to begin with a request
 
 CLI = "app:cli"
 """Who acts where nobody is named."""
@@ -147,7 +153,7 @@ def vote(
     answers, changes = read_pairs(answer or (), "--answer"), read_pairs(field or (), "--field")
 
     async def act(engine: Engine, _: Service) -> None:
-        view = _request(await record_of(engine, run))
+        view = _request(await _opened(engine, run))
         given = Vote(
             by=by.lower(),
             choice=cast("ChoiceName", choice),
@@ -178,7 +184,7 @@ def cancel(
     from approvals_bot.web.votes import withdraw
 
     async def end(engine: Engine, _: Service) -> None:
-        record = await record_of(engine, run)
+        record = await _opened(engine, run)
         view = show.request_view(record)
         if view is None or record.has_ended:
             await engine.cancel(run, reason or None)
@@ -198,7 +204,7 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
     from approvals_bot.approvals.explain import explain as why
 
     async def look(engine: Engine, _: Service) -> None:
-        record = await record_of(engine, run)
+        record = await _opened(engine, run)
         view = show.request_view(record)
         if view is None:
             found, text = explained_program(record, await engine.events(run), engine.now())
@@ -208,6 +214,18 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
         show.say(found, text, as_json)
 
     with_engine(config, look)
+
+
+async def _opened(engine: Engine, run: str) -> RunRecord:
+    """The run, once the service has begun with it: a request that was opened this very moment shows nothing yet."""
+    record = await record_of(engine, run)
+    found = await engine.store.read(run, after=1_000_000_000)
+    until = time.monotonic() + PATIENCE
+    while found and found[0].code == APPROVAL and record.view is None and time.monotonic() < until:
+        record = await engine.wait(run, 0.1)
+        if record.has_ended:
+            break
+    return record
 
 
 def _request(record: RunRecord) -> RequestView:

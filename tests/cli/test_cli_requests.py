@@ -1,0 +1,171 @@
+"""Requests by the terminal: opened, voted on, explained and withdrawn, beside the running service and without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from house import House
+
+Eventually = Callable[[Callable[[], Any]], Any]
+
+
+def test_a_request_that_is_started_is_listed_and_shown(house: House) -> None:
+    run = house.start(days=3)
+    house.work()
+    listed = house.json("runs", "--waiting-for", "ANN@acme.eu")["runs"]
+    assert [(one["id"], one["status"], one["request"]["state"]) for one in listed] == [(run, "running", "waiting")]
+    text = house.type("show", run).stdout
+    in_order = [
+        "⏳ Waiting · 3 days off",
+        "Asked by Bo Lund",
+        "Days",
+        "Managers: 0 of 2",
+        "Until",
+        "Digest",
+        "happened",
+    ]
+    assert sorted(in_order, key=text.index) == in_order
+    shown = house.json("show", run)
+    assert shown["request"]["digest"]
+    assert [event["seq"] for event in shown["events"]] == list(range(1, len(shown["events"]) + 1))
+
+
+def test_what_is_shown_gives_no_token_away(house: House) -> None:
+    run = house.start()
+    house.work()
+    created = [event for event in house.json("show", run)["events"] if event["type"] == "hook_created"]
+    assert created[0]["data"]["token"] == "(redacted)"
+
+
+def test_colour_is_only_for_terminals(house: House) -> None:
+    assert "\x1b" not in house.type("runs").stdout
+
+
+def test_the_same_key_is_the_same_run(house: House) -> None:
+    words = ("start", "leave", "--requester", "bo@acme.eu", "--key", "1", "--input")
+    first = house.json(*words, '{"days": 3}')
+    again = house.json(*words, '{"days": 3}')
+    assert (again["run_id"], first["is_new"], again["is_new"]) == (first["run_id"], True, False)
+    assert "days was 3, and is now 4" in house.type(*words, '{"days": 4}', fails=True).stderr
+
+
+def test_who_may_not_ask_and_what_does_not_fit_is_refused_in_a_sentence(house: House) -> None:
+    said = house.type("start", "leave", "--requester", "eve@acme.eu", "--input", '{"days": 3}', fails=True)
+    assert "eve@acme.eu may not open 'leave'" in said.stderr
+    said = house.type("start", "leave", "--requester", "bo@acme.eu", "--input", '{"day": 3}', fails=True)
+    assert 'day: no such field (did you mean "days"?)' in said.stderr
+    assert "--input is not JSON" in house.type("start", "leave", "--input", "{", fails=True).stderr
+    assert "must be a JSON object" in house.type("start", "leave", "--input", "[]", fails=True).stderr
+    assert "No workflow named 'leaf'" in house.type("start", "leaf", fails=True).stderr
+    assert house.json("runs")["runs"] == []
+
+
+def test_a_vote_counts_beside_the_running_service(served: House) -> None:
+    run = served.start(days=5)
+    words = ("vote", run, "--choice", "approve", "--answer", "count=2", "--by")
+    first = served.json(*words, "ann@acme.eu", "--answer", "paid=yes")
+    assert (first["verdict"], first["text"]) == ("counted", "Counted: 1 of 2. Waiting for one more from Managers.")
+    assert served.type(*words, "CY@acme.eu").stdout == "Approved. Your vote decided it, and everyone is told.\n"
+    shown = served.json("show", run)
+    assert shown["request"]["outcome"] == "approved"
+    assert [(vote["by"], vote["via"]) for vote in shown["request"]["votes"]] == [
+        ("ann@acme.eu", "cli"),
+        ("cy@acme.eu", "cli"),
+    ]
+
+
+def test_a_vote_that_is_refused_says_why_and_exits_1(served: House) -> None:
+    run = served.start(days=6)
+    own = served.type("vote", run, "--by", "bo@acme.eu", "--choice", "approve", "--answer", "count=1", fails=True)
+    assert own.stderr == "You asked for this yourself, so somebody else decides.\n"
+    stranger = served.json("vote", run, "--by", "eve@acme.eu", "--choice", "approve", "--answer", "count=1", fails=True)
+    assert (stranger["verdict"], stranger["changed"]) == ("not_an_approver", False)
+    wordless = served.type("vote", run, "--by", "ann@acme.eu", "--choice", "reject", fails=True)
+    assert "comment" in wordless.stderr
+    changed = served.json(
+        *("vote", run, "--by", "ann@acme.eu", "--choice", "approve", "--answer", "count=1", "--digest", "0" * 64),
+        fails=True,
+    )
+    assert changed["verdict"] == "request_changed"
+    assert served.json("show", run)["request"]["votes"] == []
+
+
+def test_a_vote_without_a_service_is_kept_and_counted_once_one_runs(house: House, monkeypatch: Any) -> None:
+    monkeypatch.setattr("approvals_bot.web.votes.ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr("approvals_bot.web.votes.cast.__kwdefaults__", {"timeout": 0.2})
+    run = house.start()
+    house.work()
+    said = house.json("vote", run, "--by", "ann@acme.eu", "--choice", "approve", "--answer", "count=1")
+    assert said["verdict"] == "received"
+    house.work()
+    assert house.json("show", run)["request"]["votes"][0]["by"] == "ann@acme.eu"
+
+
+def test_what_is_typed_wrong_in_a_vote_is_said(house: House) -> None:
+    run = house.start()
+    house.work()
+    assert "no choice 'yes'" in house.type("vote", run, "--by", "a@b.eu", "--choice", "yes", fails=True).stderr
+    words = ("vote", run, "--by", "a@b.eu", "--choice", "approve", "--answer", "count")
+    assert "--answer name=value" in house.type(*words, fails=True).stderr
+    unknown = house.type("vote", "run_0", "--by", "a@b.eu", "--choice", "approve", fails=True)
+    assert "No run has the id 'run_0'" in unknown.stderr
+
+
+def test_an_explanation_names_people_rules_and_times(served: House, eventually: Eventually) -> None:
+    run = served.start(days=7)
+    eventually(lambda: served.json("show", run)["request"])
+    found = served.json("explain", run)
+    assert set(found) == {"waiting_for", "rules", "next"}
+    assert {who["person"] for who in found["waiting_for"]} == {"ann@acme.eu", "cy@acme.eu"}
+    assert all(set(rule) == {"rule", "values", "applies", "because"} for rule in found["rules"])
+    assert [each["what"] for each in found["next"]] == [
+        "a reminder to those who still owe a vote",
+        "deadline: then it expires",
+    ]
+    text = served.type("explain", run).stdout
+    in_order = [
+        "⏳ Waiting · 7 days off",
+        "It waits for",
+        "Ann Ode (ann@acme.eu)",
+        "The rules",
+        "days <= 1",
+        "in 4 hours",
+    ]
+    assert sorted(in_order, key=text.index) == in_order
+
+
+def test_a_run_that_is_no_request_is_explained_too(served: House, eventually: Eventually) -> None:
+    run = _hello(served, "explained")
+    eventually(lambda: "hook_created" in str(served.json("show", run)["events"]))
+    assert "It waits for a hook" in served.type("explain", run).stdout
+    assert "no request" in served.type("vote", run, "--by", "a@b.eu", "--choice", "approve", fails=True).stderr
+    served.type("resume", "hello-explained", "--payload", '{"text": "hi"}')
+    found = eventually(lambda: served.json("explain", run)["next"])
+    assert found[0]["what"] == "a sleep is over"
+    assert "in 6 days" in served.type("explain", run).stdout or "in 7 days" in served.type("explain", run).stdout
+    assert "was cancelled" in served.type("cancel", run, "--reason", "enough").stdout
+    assert "waits for nothing" in served.type("explain", run).stdout
+    assert "already ended (cancelled)" in served.type("cancel", run, fails=True).stderr
+
+
+def test_a_payload_that_does_not_fit_its_hook_is_refused_before_it_is_written(
+    served: House, eventually: Eventually
+) -> None:
+    run = _hello(served, "typed")
+    eventually(lambda: "hook_created" in str(served.json("show", run)["events"]))
+    said = served.type("resume", "hello-typed", "--payload", '{"txt": 1}', fails=True)
+    assert "text" in said.stderr
+    assert "Hook not found" in served.type("resume", "nobody", fails=True).stderr
+    assert "hook_received" not in str(served.json("show", run)["events"])
+
+
+def test_a_request_is_withdrawn(served: House, eventually: Eventually) -> None:
+    run = served.start(days=8)
+    eventually(lambda: served.json("show", run)["request"])
+    assert served.type("cancel", run, "--reason", "not needed").stdout.startswith("Withdrawn.")
+    assert served.json("show", run)["request"]["state"] == "withdrawn"
+
+
+def _hello(house: House, name: str) -> str:
+    return str(house.json("start", "hello", "--input", f'{{"name": "{name}"}}')["run_id"])
