@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from approvals_bot.cli import audit, checking, requests, running, runs
+from approvals_bot.cli import audit, checking, requests, running, runs, slack
 from approvals_bot.cli.edge import Commands
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command("show")(runs.show_command)
 app.command("resume")(runs.resume)
 
 app.add_typer(audit.app, name="audit")
+app.add_typer(slack.app, name="slack")
 
 
 def _say_version(asked: bool) -> None:

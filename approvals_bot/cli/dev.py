@@ -21,6 +21,7 @@ from typing import Any
 import tomli_w
 
 from approvals_bot.app import known_people, open_service, read_configuration
+from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.cli.sample_requests import sample_requests
 from approvals_bot.cli.serving import Source, listen, serve
 from approvals_bot.config.load import Configuration
@@ -30,7 +31,6 @@ from approvals_bot.core.durations import parse_duration
 from approvals_bot.engine.clock import Settles
 from approvals_bot.errors import ConfigError
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
-from approvals_bot.web.slack import SHORTCUT
 
 STATE = Path(".approvals")
 API_KEY = "dev"
@@ -232,6 +232,7 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
         app=SeedApp(
             bot_token=service.slack.bot_token.get_secret_value(),
             signing_secret=service.slack.signing_secret.get_secret_value(),
+            scopes=SCOPES,
             shortcuts=((SHORTCUT, "Ask for approval"),),
         ),
         people=[SeedPerson(p.name, p.address, p.slack, p.zone, in_slack=p.slack is not None) for p in people],

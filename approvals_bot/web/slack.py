@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from approvals_bot.channels.slack.blocks import WHY
 from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.manifest import PATH, SHORTCUT
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.engine import Engine
 from approvals_bot.people import People
@@ -42,7 +43,6 @@ from approvals_bot.web.slack_votes import Link, SlackVotes
 from approvals_bot.web.slack_who import External, SlackIdentities
 
 ACK_LIMIT = 2.5  # seconds; Slack drops the click at 3
-SHORTCUT = "ask_for_approval"  # the global shortcut's callback id, as in the manifest
 EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datet
         await engine.audit("slack_refused", data={"reason": reason})
 
     guard = SlackGuard(receive, signing_secret=signing_secret, now=now, refused=refused)
-    return [Route("/slack/events", guard, methods=["POST"], name="slack")]
+    return [Route(PATH, guard, methods=["POST"], name="slack")]
 
 
 @asynccontextmanager

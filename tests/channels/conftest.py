@@ -24,6 +24,7 @@ from approvals_bot.channels import (
     Name,
 )
 from approvals_bot.channels.slack.client import SlackClient, slack_client
+from approvals_bot.channels.slack.manifest import SCOPES
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
@@ -131,7 +132,7 @@ async def start() -> AsyncIterator[Start]:
             listener.bind(("127.0.0.1", 0))
             base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             playground = Playground(
-                app=SeedApp("xoxb-test", "the stand-in's signing secret", ""),
+                app=SeedApp("xoxb-test", "the stand-in's signing secret", "", scopes=SCOPES),
                 people=PEOPLE,
                 channels=CHANNELS,
                 groups=GROUPS,

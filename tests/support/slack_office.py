@@ -21,6 +21,7 @@ from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
 from approvals_bot.channels.slack.client import slack_client
+from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.config.workflow import Definition, pinned
@@ -30,7 +31,7 @@ from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedPerso
 from approvals_bot.playground.faults import Fault
 from approvals_bot.testing import FakeClock
 from approvals_bot.web.listing import Listed
-from approvals_bot.web.slack import SHORTCUT, SlackIn, slack_in, slack_routes, socket_mode
+from approvals_bot.web.slack import SlackIn, slack_in, slack_routes, socket_mode
 
 KEY = "a-key-of-the-tests-that-has-32-bytes!"
 SECRET = "the stand-in's signing secret"
@@ -152,7 +153,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             clock = FakeClock()
             playground = Playground(
-                app=SeedApp("xoxb-test", SECRET, app_token, shortcuts=((SHORTCUT, "Ask for approval"),)),
+                app=SeedApp("xoxb-test", SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Ask for approval"),)),
                 people=SEED,
                 channels=(SeedChannel("deploys"),),
                 base_url=url,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from slack_office import DEPLOY, Office
 
+from approvals_bot.channels.slack.manifest import SHORTCUT
 from approvals_bot.playground.slack.blocks import check_view
-from approvals_bot.web.slack import SHORTCUT
 
 EVERY_TYPE: dict[str, Any] = {
     "name": "string",

@@ -1,0 +1,88 @@
+"""The manifest: what Slack takes, and no more than the code calls."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator
+from typer.testing import CliRunner
+
+import approvals_bot.channels.slack
+import approvals_bot.web.slack
+from approvals_bot.channels.slack.manifest import FEATURE_SCOPES, METHODS, SCOPES, manifest
+from approvals_bot.cli import app
+
+DATA = Path(__file__).parent.parent / "data"
+ROOMS = (
+    *Path(approvals_bot.channels.slack.__file__).parent.glob("*.py"),
+    *Path(approvals_bot.web.slack.__file__).parent.glob("slack*.py"),
+)
+NAMED = re.compile(r'"((?:admin|auth|bots|chat|conversations|files|im|oauth|team|usergroups|users|views)\.[A-Za-z.]+)"')
+
+
+def scopes_of_slack() -> dict[str, list[str]]:
+    known: dict[str, list[str]] = json.loads((DATA / "slack_scopes.json").read_text())
+    return known
+
+
+def test_check_38_the_table_of_methods_names_what_the_code_calls() -> None:
+    called = {
+        name for file in ROOMS if file.name != "manifest.py" for name in NAMED.findall(file.read_text(encoding="utf-8"))
+    }
+    assert called == set(METHODS)
+
+
+def test_check_38_the_scopes_are_those_that_slack_wants_for_these_methods() -> None:
+    known = scopes_of_slack()
+    for method, scopes in METHODS.items():
+        beyond = set(scopes) - set(known[method]) - ({"users:read.email"} if method == "users.info" else set())
+        assert not beyond, f"{method} does not need {beyond}"
+        assert bool(scopes) == bool(known[method]), f"{method} needs one of {known[method]}"
+    assert set(SCOPES) == {scope for scopes in METHODS.values() for scope in scopes} | set(FEATURE_SCOPES)
+
+
+@pytest.mark.parametrize("socket", [True, False])
+def test_check_38_slacks_own_schema_takes_the_manifest(socket: bool) -> None:
+    schema = json.loads((DATA / "slack_manifest.schema.2.0.0.json").read_text())
+    errors = [error.message for error in Draft7Validator(schema).iter_errors(manifest("https://a.eu", socket=socket))]
+    assert errors == []
+
+
+def test_by_http_everything_comes_to_one_url_and_by_socket_mode_none_is_named() -> None:
+    by_http = json.dumps(manifest("https://approve.acme.eu/", socket=False))
+    assert by_http.count("https://approve.acme.eu/slack/events") == 3
+    by_socket = manifest("https://approve.acme.eu/", socket=True)
+    assert "acme" not in json.dumps(by_socket)
+    assert by_socket["settings"]["socket_mode_enabled"] is True
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["slack", "manifest", *arguments])
+
+
+def test_the_command_prints_the_manifest_before_any_token_is_known(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[server]\nbase_url = "https://approve.acme.eu"\n[slack]\napp_token = "env:NOT_SET"\n')
+    done = run("--config", str(config), "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == manifest("https://approve.acme.eu", socket=True)
+    assert json.loads(run("--config", str(config), "--http", "--json").stdout) == manifest(
+        "https://approve.acme.eu", socket=False
+    )
+
+
+def test_without_json_it_says_what_to_do_with_it_and_keeps_that_apart() -> None:
+    done = run("--base-url", "http://127.0.0.1:8000")
+    assert json.loads(done.stdout)["display_information"]["name"] == "Approvals"
+    assert "From a manifest" in done.stderr
+    assert "--socket needs no public URL" in done.stderr
+
+
+def test_without_any_url_it_says_what_is_missing(tmp_path: Path) -> None:
+    done = run("--config", str(tmp_path / "none.toml"))
+    assert done.exit_code == 1
+    assert "--base-url" in done.stderr
