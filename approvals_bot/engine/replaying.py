@@ -90,7 +90,9 @@ class _Watched:
 
 
 def _thread_time(thread: int) -> Callable[[], float]:
-    """The processor time that this thread uses from now on, readable from others; infinite where that can't be known."""
+    """The processor time that this thread uses from now on, readable from others; infinite where that can't be
+    known.
+    """
     if not hasattr(time, "pthread_getcpuclockid"):
         return lambda: math.inf
     clock = time.pthread_getcpuclockid(thread)
