@@ -24,7 +24,7 @@ from approvals_bot.core.replay import Outcome
 from approvals_bot.core.run import OpenStep
 from approvals_bot.engine.attempts import attempt
 from approvals_bot.engine.clock import Clock
-from approvals_bot.engine.limits import MAX_EVENTS
+from approvals_bot.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.errors import (
     LimitExceededError,
@@ -38,8 +38,6 @@ logger = logging.getLogger("approvals_bot.engine")
 
 PATIENCE = 1.0
 """Seconds that who moves the clock waits for a step to end. One that takes longer goes on while time moves."""
-
-RETRY_STORE = 0.2  # seconds before a store that could not be reached is asked again; doubled up to 5
 
 
 class Workshop(Protocol):
@@ -118,7 +116,7 @@ class Activation:
                 except StoreUnavailableError as error:
                     logger.warning("run %s: the store is unavailable, trying again: %s", self.claim.run_id, error)
                     await asyncio.sleep(delay)
-                    delay = min(delay * 2, 5.0)
+                    delay = min(delay * 2, RETRY_STORE_MOST)
                     self._may_have_grown = True  # whether that write went through is unknown: read what is there
         finally:
             self._is_over = True

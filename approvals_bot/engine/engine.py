@@ -30,6 +30,7 @@ from approvals_bot.engine.limits import (
     MANUAL_ANSWER,
     MAX_ACTIVE,
     POLL,
+    RETRY_STORE,
     check_attributes,
 )
 from approvals_bot.engine.news import News
@@ -95,6 +96,7 @@ class Engine:
         self._progress = asyncio.Event()
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
         self._leased_until: datetime | None = None
+        self._unanswered: list[datetime] = []  # when claims end whose answer has not come, or was lost
         self._known_code = self.registry.additions
         self._kept: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -415,7 +417,7 @@ class Engine:
                     due = await self._claim_due()
             except StoreUnavailableError as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
-                await self._nudged(1.0)
+                await self._nudged(RETRY_STORE)
                 due = self.now()
 
     async def _nudged(self, seconds: float) -> bool:
@@ -436,15 +438,20 @@ class Engine:
     async def _claim_due(self) -> datetime | None:
         """Claim all that is due, as far as there is room, and say when to look again."""
         await self._keep_leases()
-        while not self._is_closing and len(self._active) < MAX_ACTIVE:
-            claims = await self._claim(limit=MAX_ACTIVE - len(self._active))
-            if not claims:
-                break
-        return await self.next_wake()
+        while True:
+            due = await self.next_wake()
+            room = MAX_ACTIVE - len(self._active)
+            if due is None or due > self.now() or self._is_closing or room <= 0:
+                return due
+            if not await self._claim(limit=room):
+                return await self.next_wake()
 
     async def _claim(self, limit: int = 1, run_id: str | None = None) -> list[Claim]:
         now = self.now()
-        claims = await self.store.claim(self._owner, now, now + LEASE, limit, run_id)
+        until = now + LEASE
+        self._unanswered = [other for other in self._unanswered if other > now] + [until]
+        claims = await self.store.claim(self._owner, now, until, limit, run_id)
+        self._unanswered.remove(until)
         for claim in claims:
             self._leased_until = min(self._leased_until or now + LEASE, now + LEASE)
             activation = Activation(self, claim)
@@ -508,7 +515,7 @@ class Engine:
                 return
             except StoreUnavailableError as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
-                await self._nudged(1.0)
+                await self._nudged(RETRY_STORE)
 
     # ── for clocks that are moved ──
 
@@ -516,7 +523,7 @@ class Engine:
         """When this engine has something to do by itself."""
         claimable = await self.store.next_wake(self._owner, self.now())
         held = (activation.due for activation, _ in self._active.values())
-        return min((due for due in (claimable, *held) if due is not None), default=None)
+        return min((due for due in (claimable, *held, *self._unanswered) if due is not None), default=None)
 
     async def settle(self) -> None:
         """Return when all that is due has been done; a step that takes long is not waited for."""

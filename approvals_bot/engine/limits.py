@@ -22,6 +22,12 @@ LEASE = timedelta(seconds=15)
 POLL = 0.25
 """Seconds between looks at whether another process has written. One cheap question for all runs, not one for each."""
 
+RETRY_STORE = 0.2
+"""Seconds before a store that could not be reached is asked again; doubled up to RETRY_STORE_MOST."""
+
+RETRY_STORE_MOST = 5.0
+"""Seconds. Longer, and a store that is back would stay unused."""
+
 MANUAL_ANSWER = 10.0
 """Seconds that a webhook's caller waits for the workflow's own answer, then 504."""
 
