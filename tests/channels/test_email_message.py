@@ -44,7 +44,7 @@ def header_names(composed: Mail) -> list[str]:
     return [line.partition(":")[0] for line in head.split("\r\n") if line[:1] not in (" ", "\t")]
 
 
-def test_one_mail_goes_to_one_person_with_all_the_headers_that_keep_robots_quiet(card: Card, now: datetime) -> None:
+def test_check_52_one_mail_goes_to_one_person_with_headers_that_keep_robots_quiet(card: Card, now: datetime) -> None:
     message = parsed(mail(card, now))
     assert message["To"] == "Ann Ode <ann@acme.eu>"
     assert message["From"] == "Approvals <approvals@acme.eu>"
@@ -57,7 +57,7 @@ def test_one_mail_goes_to_one_person_with_all_the_headers_that_keep_robots_quiet
     assert [one.get_content_type() for one in message.iter_parts()] == ["text/plain", "text/html"]
 
 
-def test_the_text_part_is_complete_by_itself_with_the_link_on_its_own_line(card: Card, now: datetime) -> None:
+def test_check_52_the_text_part_is_complete_by_itself_with_the_link_on_its_own_line(card: Card, now: datetime) -> None:
     text = part(parsed(mail(card, now)), "plain")
     wanted = [
         "⏳ Waiting · 1 of 2",
@@ -84,7 +84,7 @@ def test_the_html_part_has_a_button_per_choice_and_loads_nothing(card: Card, now
     assert "prefers-color-scheme: dark" in html
 
 
-def test_the_same_delivery_is_the_same_mail_and_ids_stay_short(card: Card, now: datetime) -> None:
+def test_check_52_the_same_delivery_is_the_same_mail_and_ids_stay_short(card: Card, now: datetime) -> None:
     assert mail(card, now) == mail(card, now)
     assert message_id_of("a", "acme.eu") != message_id_of("b", "acme.eu")
     for domain in ("acme.eu", "a-very-long-department-name.of-a-very-long-company-name.example.org", "x" * 63 + ".eu"):
@@ -92,7 +92,7 @@ def test_the_same_delivery_is_the_same_mail_and_ids_stay_short(card: Card, now: 
         assert len(message_id_of("run_1:d1", domain)) <= 60
 
 
-def test_what_follows_threads_under_the_first_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:
+def test_check_53_what_follows_threads_under_the_first_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:
     first = mail(card, now)
     decided = replace(card, state="approved", outcome=outcome, choices=())
     message = parsed(mail(decided, now, occasion="outcome", thread=Receipt("ann@acme.eu", first.message_id)))
@@ -148,7 +148,7 @@ INJECTIONS = {
 
 
 @pytest.mark.parametrize("text", INJECTIONS.values(), ids=INJECTIONS.keys())
-def test_no_text_becomes_a_header(card: Card, now: datetime, text: str) -> None:
+def test_check_54_no_text_becomes_a_header(card: Card, now: datetime, text: str) -> None:
     hostile = replace(card, title=text, requester=Name("bo@acme.eu", text))
     composed = mail(hostile, now, Person("ann@acme.eu", text))
     message = parsed(composed)
@@ -167,12 +167,12 @@ def test_no_text_becomes_a_header(card: Card, now: datetime, text: str) -> None:
     "address",
     ["a@b.eu, c@d.eu", "a@b.eu\r\nRCPT TO:<c@d.eu>", '"a b"@acme.eu', "a@b@c.eu", "<a@b.eu> x", "", "a b@c.eu"],
 )
-def test_what_is_not_one_address_is_refused(card: Card, now: datetime, address: str) -> None:
+def test_check_54_what_is_not_one_address_is_refused(card: Card, now: datetime, address: str) -> None:
     with pytest.raises(InvalidAddressError):
         mail(card, now, Person(address, "x"))
 
 
-def test_domains_go_out_in_ascii_and_only_letters_beyond_it_need_smtputf8(card: Card, now: datetime) -> None:
+def test_check_54_domains_go_out_in_ascii_and_only_letters_beyond_it_need_smtputf8(card: Card, now: datetime) -> None:
     idn = mail(card, now, Person("ann@bücher.example.eu", "Ann"))
     assert (idn.recipient, idn.needs_utf8) == ("ann@xn--bcher-kva.example.eu", False)
     beyond = mail(card, now, Person("änn@acme.eu", "Ann"))

@@ -156,7 +156,7 @@ async def test_fifty_mails_are_enough_for_one_connection(start: Start, card: Car
         ("DATA", "421 4.3.2 closing", TryAgain("the relay asks to try later: 421 4.3.2 closing", timedelta(minutes=1))),
     ],
 )
-async def test_4xx_may_go_through_later_and_5xx_never_will(
+async def test_check_55_4xx_may_go_through_later_and_5xx_never_will(
     start: Start, card: Card, command: str, reply: str, expected: TryAgain | Refused
 ) -> None:
     server, channel, _ = await start()
@@ -166,7 +166,7 @@ async def test_4xx_may_go_through_later_and_5xx_never_will(
     assert len(server.mails) == 1
 
 
-async def test_a_line_that_breaks_after_the_text_is_tried_again_as_the_same_mail_and_marked(
+async def test_check_57_a_line_that_breaks_after_the_text_is_tried_again_as_the_same_mail_and_marked(
     start: Start, card: Card
 ) -> None:
     server, channel, _ = await start()
@@ -192,7 +192,7 @@ async def test_a_mail_can_not_be_changed_so_an_update_leaves_it(start: Start, ca
 
 
 @pytest.mark.parametrize("address", ["a@b.eu, c@d.eu", "a@b.eu>\r\nRCPT TO:<c@d.eu", '"a b"@acme.eu', "nobody"])
-async def test_what_is_no_address_is_refused_before_the_relay_hears_of_it(
+async def test_check_54_what_is_no_address_is_refused_before_the_relay_hears_of_it(
     start: Start, card: Card, address: str
 ) -> None:
     server, channel, _ = await start()
@@ -202,7 +202,7 @@ async def test_what_is_no_address_is_refused_before_the_relay_hears_of_it(
     assert server.connections == 0
 
 
-async def test_letters_beyond_ascii_need_a_relay_that_takes_them(start: Start, card: Card) -> None:
+async def test_check_54_letters_beyond_ascii_need_a_relay_that_takes_them(start: Start, card: Card) -> None:
     server, channel, _ = await start()
     answer = await channel.send(dispatch(card, to=Mailbox(Person("änn@bücher.eu", "Änn"))))
     assert isinstance(answer, Delivered)
@@ -223,7 +223,7 @@ def certificate(folder: Path, name: str) -> ssl.SSLContext:
     return context
 
 
-async def test_starttls_is_used_with_a_certificate_that_can_be_trusted(
+async def test_check_56_starttls_is_used_with_a_certificate_that_can_be_trusted(
     start: Start, card: Card, tmp_path: Path
 ) -> None:
     tls = certificate(tmp_path, "127.0.0.1")
@@ -236,7 +236,7 @@ async def test_starttls_is_used_with_a_certificate_that_can_be_trusted(
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "somebody-else.example"])
-async def test_a_certificate_that_can_not_be_trusted_gets_no_mail(
+async def test_check_56_a_certificate_that_can_not_be_trusted_gets_no_mail(
     start: Start, card: Card, tmp_path: Path, name: str
 ) -> None:
     trust = None
@@ -250,7 +250,7 @@ async def test_a_certificate_that_can_not_be_trusted_gets_no_mail(
     assert server.mails == []
 
 
-async def test_a_relay_whose_starttls_was_stripped_gets_no_mail_and_no_password(
+async def test_check_56_a_relay_whose_starttls_was_stripped_gets_no_mail_and_no_password(
     start: Start, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, channel, _ = await start({"security": "starttls", "username": "bot", "password": "s3cret"})
@@ -260,14 +260,14 @@ async def test_a_relay_whose_starttls_was_stripped_gets_no_mail_and_no_password(
     assert "s3cret" not in caplog.text
 
 
-def test_plain_text_is_for_loopback_only() -> None:
+def test_check_56_plain_text_is_for_loopback_only() -> None:
     with pytest.raises(ConfigError, match="this machine only"):
         Relay(host="smtp.acme.eu", port=25, security="none")
     for host in ("localhost", "127.0.0.1", "::1"):
         Relay(host=host, port=25, security="none")
 
 
-async def test_a_refused_login_stops_the_queue_loudly_for_a_minute(
+async def test_check_55_a_refused_login_stops_the_queue_loudly_for_a_minute(
     start: Start, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
     time = 1_000.0

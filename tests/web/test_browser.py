@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from browsing import CHROMIUM, a_port, chromium, needs_chromium, serving
 
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.config.workflow import Definition, pinned
@@ -20,11 +18,8 @@ from approvals_bot.web.listing import Listed
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 W3M = shutil.which("w3m")
 AXE = Path(os.environ.get("AXE_CORE", Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"))
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: pages go untried in a browser")
 
 DEFINITIONS: dict[str, dict[str, Any]] = {
     "pair": {
@@ -46,27 +41,6 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
 FIELDS = {"version": "2.1", "plan": "@@ -1 +1 @@\n-replicas: 2\n+replicas: 3 " + "x" * 200}
 
 
-@contextmanager
-def a_port() -> Iterator[socket.socket]:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound
-
-
-@asynccontextmanager
-async def serving(app: Any, bound: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve(sockets=[bound]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
 @pytest.fixture
 async def site(open_service: Any) -> AsyncIterator[Any]:
     """A service that a browser can reach: `site.url` is where."""
@@ -85,22 +59,6 @@ async def site(open_service: Any) -> AsyncIterator[Any]:
                 service.workflows.listed[name] = Listed(approval.under(name, pinned(definition)), definition)
             async with serving(service.app, bound):
                 yield service, url
-
-
-@asynccontextmanager
-async def chromium(**context: Any) -> AsyncIterator[Any]:
-    """A page of a fresh browser, where every error and every request to elsewhere fails the test."""
-    async with playwright.async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = await (await browser.new_context(**context)).new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        try:
-            yield page
-        finally:
-            await browser.close()
-        assert [text for text in complaints if "status of 4" not in text] == []
 
 
 async def open_link(service: Any, workflow: str, who: str = "ann@acme.eu") -> tuple[str, str]:
@@ -127,7 +85,7 @@ async def is_too_wide(page: Any) -> bool:
 
 @needs_chromium
 @pytest.mark.parametrize("javascript", [True, False], ids=["scripts on", "scripts off"])
-async def test_a_request_is_decided_by_keyboard_on_a_small_phone(site: Any, javascript: bool) -> None:
+async def test_check_46_a_request_is_decided_by_keyboard_on_a_small_phone(site: Any, javascript: bool) -> None:
     service, url = site
     run_id, path = await open_link(service, "pair")
     async with chromium(viewport={"width": 320, "height": 600}, java_script_enabled=javascript) as page:
@@ -164,7 +122,7 @@ async def test_a_choice_that_cannot_be_taken_back_asks_once_in_place(site: Any) 
 
 
 @needs_chromium
-async def test_a_scanner_that_runs_scripts_decides_nothing(site: Any) -> None:
+async def test_check_43_a_scanner_that_runs_scripts_decides_nothing(site: Any) -> None:
     service, url = site
     run_id, path = await open_link(service, "pair")
     before = service.content()
@@ -176,7 +134,7 @@ async def test_a_scanner_that_runs_scripts_decides_nothing(site: Any) -> None:
 
 
 @needs_chromium
-async def test_another_site_can_neither_frame_the_page_nor_post_its_form(site: Any) -> None:
+async def test_check_44_another_site_can_neither_frame_the_page_nor_post_its_form(site: Any) -> None:
     service, url = site
     _, path = await open_link(service, "pair")
     form = (await service.web.get(path)).text.partition('name="form_token" value="')[2].partition('"')[0]
@@ -203,7 +161,7 @@ async def test_another_site_can_neither_frame_the_page_nor_post_its_form(site: A
 
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_page_is_accessible_and_fits_a_phone(site: Any, scheme: str) -> None:
+async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any, scheme: str) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not installed (npm install axe-core): accessibility goes unchecked")
     service, url = site
@@ -238,7 +196,7 @@ async def test_what_a_thumb_hits_is_large_enough(site: Any) -> None:
 
 
 @pytest.mark.skipif(W3M is None, reason="w3m is not installed: pages go untried in a text browser")
-async def test_a_text_browser_shows_all_that_is_needed(site: Any) -> None:
+async def test_check_46_a_text_browser_shows_all_that_is_needed(site: Any) -> None:
     service, url = site
     _, path = await open_link(service, "single")
     assert W3M is not None

@@ -124,7 +124,7 @@ async def test_a_choice_in_the_link_is_shown_first_and_decides_nothing(asked: An
     assert [vote["choice"] for vote in (await asked.run(run_id))["request"]["votes"]] == ["approve"]
 
 
-async def test_the_same_choice_again_is_200_and_says_that_it_counts(asked: Any) -> None:
+async def test_check_45_the_same_choice_again_is_200_and_says_that_it_counts(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     form = form_of(await asked.web.get(path), "approve")
     assert (await asked.web.post(path, data=form, headers=OURS)).status_code == 303
@@ -133,7 +133,7 @@ async def test_the_same_choice_again_is_200_and_says_that_it_counts(asked: Any) 
     assert "You have already approved this, and it counts." in again.text
 
 
-async def test_once_decided_the_same_choice_is_200_and_the_opposite_409_with_who_and_when(asked: Any) -> None:
+async def test_check_45_once_decided_the_same_choice_is_200_and_the_opposite_409_with_who_and_when(asked: Any) -> None:
     run_id = await open_request(asked)
     ann, bo, cy = [await asked.link(run_id, who) for who in ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu")]
     forms = {path: await asked.web.get(path) for path in (ann, bo, cy)}
@@ -151,7 +151,7 @@ async def test_once_decided_the_same_choice_is_200_and_the_opposite_409_with_who
     assert [line.data["verdict"] for line in refused] == ["already_voted", "already_decided", "already_decided"]
 
 
-async def test_after_the_deadline_the_link_is_gone(asked: Any) -> None:
+async def test_check_45_after_the_deadline_the_link_is_gone(asked: Any) -> None:
     run_id = await open_request(asked)
     path = await asked.link(run_id, "ann@acme.eu")
     shown = await asked.web.get(path)
@@ -215,7 +215,7 @@ async def test_an_edit_between_look_and_press_is_told_and_counts_nothing(asked: 
 # ── who may not get in ──
 
 
-async def test_a_hundred_looks_by_scanners_leave_the_store_as_it_was(asked: Any) -> None:
+async def test_check_42_a_hundred_looks_by_scanners_leave_the_store_as_it_was(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     before = asked.content()
     scanner = {
@@ -229,7 +229,7 @@ async def test_a_hundred_looks_by_scanners_leave_the_store_as_it_was(asked: Any)
     assert asked.content() == before
 
 
-async def test_every_bad_link_is_one_and_the_same_404(asked: Any) -> None:
+async def test_check_45_every_bad_link_is_one_and_the_same_404(asked: Any) -> None:
     run_id = await open_request(asked)
     good = (await asked.link(run_id, "ann@acme.eu")).removeprefix("/decisions/")
     hook_id = (await asked.view(run_id))["hook_id"]
@@ -262,7 +262,7 @@ async def test_every_bad_link_is_one_and_the_same_404(asked: Any) -> None:
     assert asked.content() == before
 
 
-async def test_spellings_of_one_token_are_one_link(asked: Any) -> None:
+async def test_check_50_spellings_of_one_token_are_one_link(asked: Any) -> None:
     run_id = await open_request(asked)
     path = await asked.link(run_id, "ann@acme.eu")
     page = await asked.web.get(path)
@@ -285,7 +285,7 @@ async def test_spellings_of_one_token_are_one_link(asked: Any) -> None:
     ],
     ids=lambda headers: " ".join(headers.values()),
 )
-async def test_a_form_from_elsewhere_is_refused_and_audited(asked: Any, headers: dict[str, str]) -> None:
+async def test_check_44_a_form_from_elsewhere_is_refused_and_audited(asked: Any, headers: dict[str, str]) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     form = form_of(await asked.web.get(path), "approve")
     before = asked.content()["events"]
@@ -303,7 +303,7 @@ async def test_a_form_from_our_own_page_is_taken(asked: Any, headers: dict[str, 
     assert (await asked.web.post(path, data=form, headers=headers)).status_code == 303
 
 
-async def test_a_form_counts_only_with_the_token_of_this_request_and_this_person(asked: Any) -> None:
+async def test_check_44_a_form_counts_only_with_the_token_of_this_request_and_this_person(asked: Any) -> None:
     run_id, other = await open_request(asked), await open_request(asked)
     mine, theirs = await asked.link(run_id, "ann@acme.eu"), await asked.link(run_id, "bo@acme.eu")
     elsewhere = await asked.link(other, "ann@acme.eu")

@@ -58,7 +58,7 @@ async def call_me() -> str:
     return (await webhook).method
 
 
-async def test_every_answer_bears_the_security_headers(service: Any) -> None:
+async def test_check_47_every_answer_bears_the_security_headers(service: Any) -> None:
     for path in PATHS:
         for method in METHODS:
             answer = await service.api.request(method, path)
@@ -268,7 +268,7 @@ async def test_metrics_count_by_route_and_name_nobody(service: Any) -> None:
         assert secret not in text
 
 
-async def test_the_log_names_routes_and_never_paths(service: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_check_48_the_log_names_routes_and_never_paths(service: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "approvals_bot"):
         await service.web.get("/decisions/some-token")
         await service.api.get("/api/runs?waiting_for=ann@acme.eu")

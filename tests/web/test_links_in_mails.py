@@ -1,0 +1,293 @@
+"""Links as they stand in real mails: sent by the real channel, kept by the playground's mailbox, opened by others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import select
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
+from typing import Any
+
+import pytest
+from browsing import CHROMIUM, a_port, needs_chromium, serving
+
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.channels import Channels
+from approvals_bot.channels.email.smtp import EmailChannel, Relay
+from approvals_bot.config.workflow import Definition, pinned
+from approvals_bot.playground.mailbox import Mailbox
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.links import DECISION, FORM
+from approvals_bot.web.listing import Listed
+
+W3M = shutil.which("w3m")
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
+LOOK = 10.0  # seconds that a scanner keeps each page open
+
+
+def deploy() -> Definition:
+    return Definition.model_validate(
+        {
+            "workflow": {"id": "deploy", "title": "Deploy api {{ version }}", "request": ["*"]},
+            "fields": {"version": {"type": "string", "pinned": True}, "plan": {"type": "text", "required": False}},
+            "stage": [{"id": "go", "from": ["@release-managers"], "need": 2}],
+            "deliver": {"email": True},
+            "clock": {"deadline": "4h"},
+        }
+    )
+
+
+@asynccontextmanager
+async def a_posting_service(open_service: Any, url: str) -> AsyncIterator[tuple[Any, Mailbox]]:
+    async with AsyncExitStack() as stack:
+        mailbox = await stack.enter_async_context(Mailbox())
+        opened: list[Any] = []
+
+        async def link(hook_id: str, address: str) -> str:
+            (service,) = opened
+            hook = await service.engine.find_hook(hook_id)
+            recipients = (await service.view(hook.run_id))["recipients"]
+            recipient = next(id for id, known in recipients.items() if known == address)
+            return (
+                f"{url}/decisions/{service.tokens.sign(DECISION, {'h': hook_id, 'r': recipient, 'g': hook.generation})}"
+            )
+
+        channel = EmailChannel(
+            relay=Relay(host="127.0.0.1", port=mailbox.port, security="none"),
+            sender="Approvals <approvals@acme.eu>",
+            link=link,
+            now=lambda: opened[0].clock.now(),
+        )
+        stack.push_async_callback(channel.aclose)
+        service = await stack.enter_async_context(open_service(channels=Channels(email=channel), base_url=url))
+        opened.append(service)
+        service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
+        yield service, mailbox
+
+
+@pytest.fixture
+async def posting(open_service: Any) -> AsyncIterator[Any]:
+    """A service whose mails go to a mailbox, and that a browser can reach: (service, mailbox, url)."""
+    with a_port() as bound:
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        async with a_posting_service(open_service, url) as (service, mailbox), serving(service.app, bound):
+            yield service, mailbox, url
+
+
+async def until(happened: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not happened():
+            await asyncio.sleep(0.02)
+
+
+def links(mailbox: Mailbox) -> list[str]:
+    """Every link of every mail, of both parts."""
+    found = [re.findall(r"https?://[^\s\"<>]+", mail.text + " " + mail.html) for mail in mailbox.mails]
+    return list(dict.fromkeys(link.replace("&amp;", "&") for each in found for link in each))
+
+
+async def settled(service: Any) -> None:
+    """Until the receipts of the mails are in the log."""
+    await service.engine.settle()
+
+
+# ── 43: what opens every link ──
+
+
+@needs_chromium
+@pytest.mark.timeout(180)
+async def test_check_43_a_browser_that_runs_scripts_on_every_link_of_a_hundred_mails_decides_nothing(
+    posting: Any,
+) -> None:
+    service, mailbox, _ = posting
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
+    for number in range(34):
+        await service.start("deploy", {"version": f"2.{number}"}, requester="di@acme.eu")
+    await until(lambda: len(mailbox.mails) >= 102)
+    await settled(service)
+    every = links(mailbox)
+    plain = [link for link in every if "?" not in link]
+    assert len(plain) == 102
+    assert len(every) > 300  # with those that show a choice first
+    before = service.content()
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = await browser.new_context()
+        sent: list[str] = []
+        context.on("request", lambda request: sent.append(request.method))
+        seen: set[int] = set()
+
+        async def look(path: list[str]) -> None:
+            """Open the links one after the other in one tab; the last stays open for its scripts to run."""
+            page = await context.new_page()
+            for link in path:
+                answer = await page.goto(link)
+                seen.add(answer.status)
+
+        share = [every[start::20] for start in range(20)]
+        started = time.monotonic()
+        await asyncio.gather(*(look(each) for each in share))
+        await asyncio.sleep(max(0.0, LOOK - (time.monotonic() - started)))
+        await browser.close()
+    assert seen == {200}
+    assert set(sent) == {"GET"}
+    assert len(sent) >= len(every)
+    assert service.content() == before
+
+
+@needs_chromium
+async def test_check_43_the_count_would_see_a_decision(posting: Any) -> None:
+    """The control: the same browser, pressing the button, does change the store."""
+    service, mailbox, _ = posting
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
+    await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+    await until(lambda: len(mailbox.mails) >= 3)
+    await settled(service)
+    before = service.content()
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = await browser.new_page()
+        await page.goto(next(link for link in links(mailbox) if link.endswith("?choice=approve")))
+        await page.click("button.chosen")
+        await page.wait_for_url("**?done=counted")
+        await browser.close()
+    assert service.content() != before
+
+
+# ── 46: a text browser ──
+
+
+@pytest.mark.skipif(W3M is None, reason="w3m is not installed: nobody has decided in a text browser")
+async def test_check_46_a_request_is_decided_in_w3m(posting: Any) -> None:
+    service, mailbox, _ = posting
+    run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+    await until(lambda: len(mailbox.mails) >= 3)
+    mail = next(mail for mail in mailbox.mails if mail.to == "ann@acme.eu")
+    link = re.search(r"http://\S+/decisions/\S+", mail.text)
+    assert link
+    shown = await asyncio.to_thread(in_w3m, link[0], ["/Approve: Deploy\r", "\r"], "Counted: 1 of 2")
+    assert "Counted: 1 of 2" in shown
+    await settled(service)
+    votes = (await service.run(run_id))["request"]["votes"]
+    assert [(vote["by"], vote["choice"]) for vote in votes] == [("ann@acme.eu", "approve")]
+
+
+def in_w3m(link: str, keys: list[str], wanted: str) -> str:
+    """What w3m shows on a terminal of 80 by 60 once these keys were typed."""
+    assert W3M is not None
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {"TERM": "xterm", "LINES": "60", "COLUMNS": "80", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+        os.execve(W3M, ["w3m", "-o", "use_mouse=0", "-o", "confirm_qq=0", link], environment)  # noqa: S606
+    shown = b""
+
+    def read(seconds: float, wanted: bytes = b"\0") -> None:
+        nonlocal shown
+        end = time.monotonic() + seconds
+        while wanted not in shown and select.select([terminal], [], [], max(0.0, end - time.monotonic()))[0]:
+            shown += os.read(terminal, 65_536)
+
+    try:
+        read(10.0, b"Approve")
+        for key in keys:
+            read(0.5)
+            os.write(terminal, key.encode())
+        read(10.0, wanted.encode())
+    finally:
+        os.write(terminal, b"Q")
+        os.close(terminal)
+        os.waitpid(pid, 0)
+    return re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()]B|\x0f", b"", shown).decode("utf-8", "replace")
+
+
+# ── 45, 47, 49, 51: what a link is, and is not ──
+
+
+async def test_check_45_a_forged_link_takes_as_long_as_an_unknown_one(posting: Any) -> None:
+    service, _, _ = posting
+    run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+    hook_id = (await service.view(run_id))["hook_id"]
+    forged = Tokens(["another-key-that-has-32-bytes-too!!"]).sign(DECISION, {"h": hook_id, "r": "1", "g": 1})
+    unknown = service.tokens.sign(DECISION, {"h": "A" * len(hook_id), "r": "1", "g": 1})
+    took: dict[str, list[float]] = {forged: [], unknown: []}
+    for _ in range(60):
+        for token, times in took.items():
+            started = time.perf_counter()
+            assert (await service.web.get(f"/decisions/{token}")).status_code == 404
+            times.append(time.perf_counter() - started)
+    one, other = (median(times) for times in took.values())
+    assert max(one, other) < 3 * min(one, other) + 0.001
+
+
+async def test_check_47_pages_of_links_bear_the_headers_and_so_do_their_errors(posting: Any) -> None:
+    service, mailbox, _ = posting
+    run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+    path = await service.link(run_id, "ann@acme.eu")
+    await until(lambda: len(mailbox.mails) >= 3)
+    answers = [
+        await service.web.get(path),
+        await service.web.head(path),
+        await service.web.get(f"{path}?choice=approve"),
+        await service.web.post(path, data={"choice": "approve"}, headers=OURS),
+        await service.web.post(path, content=b"x" * 100_000, headers=OURS),
+        await service.web.put(path),
+        await service.web.get("/decisions/forged"),
+    ]
+    await service.clock.advance("5h")
+    answers.append(await service.web.get(path))
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 403, 413, 405, 404, 410]
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["x-robots-tag"] == "noindex, nofollow"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "<script" not in answer.text
+
+
+async def test_check_49_links_outlive_the_rotation_of_keys_and_not_their_key(posting: Any) -> None:
+    payload = {"h": "hook", "r": "1", "g": 1}
+    old, new = "the-old-key-that-has-32-bytes-or-more", "the-new-key-that-has-32-bytes-or-more"
+    link = Tokens([old]).sign(DECISION, payload)
+    assert Tokens([new, old]).read(DECISION, link) == payload
+    assert Tokens([new]).sign(DECISION, payload) == Tokens([new, old]).sign(DECISION, payload)
+    for reader, purpose in ((Tokens([new]), DECISION), (Tokens([old]), FORM), (Tokens([old]), "webhook.v1")):
+        with pytest.raises(Exception, match=r"link|token|valid"):
+            reader.read(purpose, link)
+    for weak in ([], [""], ["short"], [old, ""], [old, "x" * 31]):
+        with pytest.raises(ValueError, match="key"):
+            Tokens(weak)
+
+
+async def test_check_51_who_names_another_host_changes_no_link_and_is_led_nowhere_else(posting: Any) -> None:
+    service, mailbox, url = posting
+    spoofed = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
+    opened = await service.api.post(
+        "/api/runs",
+        json={"workflow": "deploy", "input": {"version": "2.1"}, "requester": "di@acme.eu"},
+        headers=spoofed,
+    )
+    assert opened.status_code == 202
+    assert "evil.example" not in opened.text + str(opened.headers)
+    await until(lambda: len(mailbox.mails) >= 3)
+    assert all(link.startswith(f"{url}/decisions/") for link in links(mailbox))
+    path = links(mailbox)[0].removeprefix(url).partition("?")[0]
+    for name in ("next", "return_to", "url", "redirect", "done", "choice", "code"):
+        for value in ("https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"):
+            page = await service.web.get(path, params={name: value}, headers=spoofed)
+            assert page.status_code == 200
+            assert "evil.example" not in page.text
+            assert "javascript:" not in page.text
+    page = await service.web.get(path, headers=spoofed)
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+    answer = await service.web.post(path, data=hidden | {"choice": "approve"}, headers=OURS | spoofed)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"{path}?done=counted"
