@@ -164,7 +164,7 @@ class Card:
     choices: tuple[CardChoice, ...] = ()
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
-    why_me: str = ""  # why this reader is asked: "You are in release-managers."
+    why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."
     url: str = ""  # the full page, for those who may see it
 
 
@@ -224,6 +224,7 @@ class Dispatch:
     """One thing to deliver: a card, or a plain text of the operator's (`text`).
 
     `delivery_id` is the same on every attempt: the idempotency key. `thread` is the first copy in this place, if any.
+    `lost_at`: when the first attempt was made whose answer was lost, so that it may have arrived; None: there is none.
     """
 
     delivery_id: str
@@ -232,6 +233,7 @@ class Dispatch:
     occasion: Occasion = "request"
     text: str = ""
     thread: Receipt | None = None
+    lost_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +247,13 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """Not now: a rate limit, an outage, a timeout. `after` is the other side's own wish, if it gave one."""
+    """Not now: a rate limit, an outage, a timeout. `after` is the other side's own wish, if it gave one. `lost`: it may
+    have arrived all the same, only the answer did not.
+    """
 
     error: str
     after: timedelta | None = None
+    lost: bool = False
     kind: Literal["try_again"] = "try_again"
 
 

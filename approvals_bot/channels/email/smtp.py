@@ -79,10 +79,10 @@ class EmailChannel:
             case Accepted():
                 self._under_way.pop(dispatch.delivery_id, None)
                 receipt = Receipt(dispatch.to.person.address, mail.message_id, dispatch.card.version)
-                return Delivered(receipt, uncertain=attempt.lost)
+                return Delivered(receipt, uncertain=attempt.lost or dispatch.lost_at is not None)
             case Lost(error):
                 self._remember(dispatch.delivery_id, _Attempt(attempt.date, lost=True))
-                return TryAgain(error)
+                return TryAgain(error, lost=True)
             case TryAgain() as later:
                 self._remember(dispatch.delivery_id, attempt)
                 return later
