@@ -1,0 +1,62 @@
+"""A service whose mails go over real SMTP into the playground's mailbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.channels import Channels
+from approvals_bot.channels.email.smtp import EmailChannel, Relay
+from approvals_bot.config.workflow import Definition, pinned
+from approvals_bot.playground.mailbox import Mailbox
+from approvals_bot.web.links import DECISION
+from approvals_bot.web.listing import Listed
+
+
+def deploy() -> Definition:
+    return Definition.model_validate(
+        {
+            "workflow": {"id": "deploy", "title": "Deploy api {{ version }}", "request": ["*"]},
+            "fields": {"version": {"type": "string", "pinned": True}, "plan": {"type": "text", "required": False}},
+            "stage": [{"id": "go", "from": ["@release-managers"], "need": 2}],
+            "deliver": {"email": True},
+            "clock": {"deadline": "4h"},
+        }
+    )
+
+
+@asynccontextmanager
+async def a_posting_service(open_service: Any, url: str) -> AsyncIterator[tuple[Any, Mailbox]]:
+    async with AsyncExitStack() as stack:
+        mailbox = await stack.enter_async_context(Mailbox())
+        opened: list[Any] = []
+
+        async def link(hook_id: str, address: str) -> str:
+            (service,) = opened
+            hook = await service.engine.find_hook(hook_id)
+            recipients = (await service.view(hook.run_id))["recipients"]
+            recipient = next(id for id, known in recipients.items() if known == address)
+            return (
+                f"{url}/decisions/{service.tokens.sign(DECISION, {'h': hook_id, 'r': recipient, 'g': hook.generation})}"
+            )
+
+        channel = EmailChannel(
+            relay=Relay(host="127.0.0.1", port=mailbox.port, security="none"),
+            sender="Approvals <approvals@acme.eu>",
+            link=link,
+            now=lambda: opened[0].clock.now(),
+        )
+        stack.push_async_callback(channel.aclose)
+        service = await stack.enter_async_context(open_service(channels=Channels(email=channel), base_url=url))
+        opened.append(service)
+        service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
+        yield service, mailbox
+
+
+async def until(happened: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not happened():
+            await asyncio.sleep(0.02)

@@ -1,0 +1,89 @@
+"""Many mails through a relay that refuses, breaks off and restarts: all arrive, and no more twice than must be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+from posting import a_posting_service
+
+from approvals_bot.playground.faults import Fault, FaultKind
+from approvals_bot.playground.mailbox import Mailbox
+
+MAILS = int(os.environ.get("APPROVALS_BOT_TEST_MAILS", "200"))  # 1,000 for the long run
+EACH = 3  # approvers of a request
+LONG = 200.0 + MAILS / 2  # seconds; pytest's own limit is for one test of a usual size
+
+LATER = {"RCPT": (450, 451, 452), "MAIL": (421, 451), "DATA": (421, 451, 452)}
+
+
+def script(mailbox: Mailbox, chance: Random) -> int:
+    """Of three mails one meets a fault. How many of them leave the sender in doubt."""
+    doubts = 0
+    for nth in range(1, MAILS * 2):
+        if chance.random() > 1 / 3:
+            continue
+        kind: FaultKind = chance.choice(("error", "error", "drop_before", "drop_after"))
+        method = "DATA" if kind == "drop_after" else chance.choice(tuple(LATER))
+        mailbox.faults.add(Fault(kind, method, nth=nth, code=chance.choice(LATER[method])))
+        doubts += kind == "drop_after"
+    return doubts
+
+
+def ids(mailbox: Mailbox) -> Counter[tuple[str, str]]:
+    return Counter((mail.headers["Message-ID"], mail.to) for mail in mailbox.mails)
+
+
+@pytest.mark.timeout(LONG)
+async def test_check_57_every_mail_arrives_with_one_id_and_twice_only_where_an_answer_was_lost(
+    open_service: Any,
+) -> None:
+    chance = Random(57)  # noqa: S311
+    async with a_posting_service(open_service, "https://approve.acme.eu") as (service, mailbox):
+        script(mailbox, chance)
+        runs = [
+            await service.start("deploy", {"version": f"2.{number}"}, requester="di@acme.eu")
+            for number in range(-(-MAILS // EACH))
+        ]
+        expected = len(runs) * EACH
+        await mailbox.__aexit__()  # the relay goes away in the middle of it …
+        cut_off = len(mailbox.mails)
+        assert 0 < cut_off < expected
+        await service.clock.advance("2m")
+        await service.engine.settle()
+        assert len(mailbox.mails) == cut_off
+        await mailbox.__aenter__()  # … and comes back
+        for _ in range(60):
+            if await undelivered(service, runs) == 0:
+                break
+            await service.clock.advance("1m")
+            await asyncio.sleep(0)
+        assert await undelivered(service, runs) == 0
+        struck = [fault.kind for fault, seen in mailbox.faults.script if seen >= fault.nth]
+        results = [event.data.get("result") for run in runs for event in await service.engine.events(run)]
+
+    arrived = ids(mailbox)
+    assert len(arrived) == expected  # none lost, and each mail has one id
+    twice = len(mailbox.mails) - expected
+    in_doubt = struck.count("drop_after")
+    assert twice <= in_doubt
+    delivered = [one for one in results if isinstance(one, dict) and one.get("kind") == "delivered"]
+    retried = [one for one in results if isinstance(one, dict) and one.get("kind") == "try_again"]
+    marked = sum(one["uncertain"] for one in delivered)
+    assert len(delivered) == expected
+    assert twice <= marked
+    # the floor: a run in which nothing went wrong would prove nothing
+    assert len(retried) > MAILS / 5
+    assert in_doubt > MAILS / 50
+    assert twice > 0
+
+
+async def undelivered(service: Any, runs: list[str]) -> int:
+    views = [await service.view(run) for run in runs]
+    states = [copy["state"] for view in views for copy in view["deliveries"]]
+    assert "not_delivered" not in states
+    return len(runs) * EACH - states.count("delivered")
