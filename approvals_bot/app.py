@@ -101,25 +101,27 @@ def list_workflows(configuration: Configuration) -> Listing:
     listed = {program.workflow.name: Listed(program.workflow) for program in programs}
     where = {program.workflow.name: f"{program.file.name}:{program.line}" for program in programs}
     for definition in configuration.workflows:
-        if (run := definition.workflow.run) is not None and isinstance(program := find_program(run, programs), Program):
-            listed.pop(program.workflow.name, None)
+        if definition.workflow.run is not None:
+            offered = find_program(definition.workflow.run, programs)
+            if isinstance(offered, Program):
+                listed.pop(offered.workflow.name, None)
     for definition in configuration.workflows:
         file, found = folder / f"{definition.id}.toml", list[Finding]()
-        if definition.id in listed:
-            other = where[definition.id]
-            found.append(Finding(("workflow", "id"), f"a Python workflow has this name, too ({other}); rename one"))
-        if definition.workflow.run is None:
-            listed[definition.id] = Listed(approval.under(definition.id, pinned(definition)), definition)
-        else:
-            match find_program(definition.workflow.run, programs):
-                case Finding() as missing:
-                    if definition.workflow.run.partition(":")[0] not in broken:
-                        found.append(missing)
-                case Program() as program:
-                    fitted, unfit = fit(definition, program)
-                    found += unfit
-                    settings = pinned(definition).get("settings")
-                    listed[definition.id] = Listed(program.workflow.under(definition.id, settings), fitted)
+        run = definition.workflow.run
+        match find_program(run, programs) if run is not None else None:
+            case Finding() as missing:
+                if run is not None and run.partition(":")[0] not in broken:
+                    found.append(missing)
+            case _ if definition.id in where and definition.id in listed:
+                other = where[definition.id]
+                found.append(Finding(("workflow", "id"), f"a Python workflow has this name, too ({other}); rename one"))
+            case None:
+                listed[definition.id] = Listed(approval.under(definition.id, pinned(definition)), definition)
+            case Program() as program:
+                fitted, unfit = fit(definition, program)
+                found += unfit
+                settings = pinned(definition).get("settings")
+                listed[definition.id] = Listed(program.workflow.under(definition.id, settings), fitted)
         problems += problems_of(file, found)
     if problems:
         raise ConfigErrors(problems)

@@ -244,11 +244,13 @@ def _is_refused(value: Any, kind: Any, is_text: bool = False) -> bool:
     return False
 
 
-def _unfit(spec: FieldSpec, example: Any, member: _Member, type: str) -> str:
-    wants = getattr(member.kind, "__name__", None) or str(member.kind).replace("typing.", "")
+def _unfit(spec: FieldSpec, example: Any, member: _Member, owner: str) -> str:
+    wants = member.kind.__name__ if isinstance(member.kind, type) else str(member.kind).replace("typing.", "")
     if spec.type == "enum":
-        return f'"{example}" is no value of {type}.{member.name} ({wants})'
-    return f"a {spec.type} is handed over as {example!r}, which {type}.{member.name} ({wants}) doesn't take"
+        return f'"{example}" is no value of {owner}.{member.name} ({wants})'
+    return (
+        f"a value of type {spec.type} is handed over as {example!r}, which {owner}.{member.name} ({wants}) doesn't take"
+    )
 
 
 # ── settings ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -34,6 +35,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", help="Write to this file, which must not exist yet.", metavar="FILE")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write the audit and all logs, chained and signed.
 
@@ -50,12 +52,13 @@ def export(
         manifest = with_engine(config, write)
     except FileExistsError:
         fail(f"{output} exists. Nothing was written; choose another name.")
-    where = f"{output}: " if output is not None else ""
-    typer.echo(
-        f"{where}{manifest.audit:,} lines of audit, {manifest.events:,} events of {manifest.runs:,} runs.", err=True
-    )
+    counted = f"{manifest.audit:,} lines of audit, {manifest.events:,} events of {manifest.runs:,} runs."
+    if output is None:
+        typer.echo(counted, err=True)  # standard output is the export
+    else:
+        show.say(asdict(manifest), f"{output}: {counted}", as_json)
     if manifest.broken_at is not None:
-        fail(f"⚠ The database's own audit was changed: line {manifest.broken_at} does not follow from the one before.")
+        fail(BROKEN.format(manifest.broken_at))
 
 
 @app.command()

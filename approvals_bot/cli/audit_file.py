@@ -184,7 +184,13 @@ def verify_lines(lines: Iterable[bytes], keys: Sequence[bytes]) -> Checked:
     except _Faulty as fault:
         return Checked(Fault(number, fault.what))
     return Checked(
-        None, origin, manifest["exported_at"], reading.counts["audit"], reading.counts["run"], reading.counts["event"]
+        None,
+        origin,
+        exported_at=manifest["exported_at"],
+        audit=reading.counts["audit"],
+        runs=reading.counts["run"],
+        events=reading.counts["event"],
+        broken_at=manifest["broken_at"],
     )
 
 

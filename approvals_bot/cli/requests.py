@@ -145,7 +145,7 @@ def vote(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.web.votes import STATUS, Vote
+    from approvals_bot.web.votes import STATUS, Vote, refuse_late
     from approvals_bot.web.votes import cast as cast_vote
 
     if choice not in get_args(ChoiceName):
@@ -163,7 +163,10 @@ def vote(
             fields=_typed(changes, view.editable),
             digest=digest,
         )
-        verdict = await cast_vote(engine, view.hook_id, given)
+        if view.hook_id:
+            verdict = await cast_vote(engine, view.hook_id, given)
+        else:
+            verdict = await refuse_late(engine, view, by=given.by, what=choice, via="cli")  # a rule had decided it
         said = {"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}
         refused = STATUS[verdict.verdict] >= 400
         if as_json or not refused:

@@ -1,0 +1,167 @@
+"""The exported audit shows every change, offline."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from house import KEY, House, furnish
+
+from approvals_bot.cli.audit_file import canonical, derive_key, link, verify_lines, write_export
+from approvals_bot.engine import Engine
+
+SIGNED_BY = derive_key(KEY)
+MUTATIONS = 2_000
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An export with audit lines and three runs."""
+    house = furnish(tmp_path_factory.mktemp("audited"))
+    runs = [house.start(days=days) for days in (1, 1, 3)]
+    house.work()
+    house.type("vote", runs[0], "--by", "ann@acme.eu", "--choice", "approve", fails=True)  # too late: into the audit
+    house.type("vote", runs[0], "--by", "cy@acme.eu", "--choice", "reject", "--comment", "né", fails=True)
+    house.type("audit", "export", "--output", str(house.folder / "audit.jsonl"))
+    return (house.folder / "audit.jsonl").read_bytes()
+
+
+def checked(content: bytes, *keys: bytes) -> Any:
+    return verify_lines(io.BytesIO(content), keys)
+
+
+def test_what_was_exported_verifies(exported: bytes) -> None:
+    found = checked(exported, SIGNED_BY)
+    assert (found.fault, found.origin, found.audit, found.runs, found.broken_at) == (None, "checked", 2, 3, None)
+    kinds = [json.loads(line)["kind"] for line in exported.splitlines()]
+    assert kinds[:4] == ["header", "audit", "audit", "run"]
+    assert (kinds[-1], kinds.count("event")) == ("manifest", found.events)
+
+
+def test_no_token_leaves_with_it(exported: bytes) -> None:
+    assert b"hook_created" in exported
+    for line in exported.splitlines():
+        value = json.loads(line)
+        if value.get("type") == "hook_created":
+            assert value["data"]["token"] == "(redacted)"
+
+
+def test_every_one_of_2000_random_mutations_is_found(exported: bytes) -> None:
+    """A byte flipped, a line deleted, doubled, moved or inserted, the end cut off; found even without the key."""
+    rng = random.Random(14)  # noqa: S311  # the same mutations each time
+    lines = exported.splitlines(keepends=True)
+    for number in range(MUTATIONS):
+        mutated = _mutated(rng, lines)
+        if mutated != exported:
+            assert checked(mutated).fault is not None, (number, mutated)
+
+
+def _mutated(rng: random.Random, lines: list[bytes]) -> bytes:
+    at = rng.randrange(len(lines))
+    match rng.randrange(7):
+        case 0:
+            flipped = bytearray(b"".join(lines))
+            flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+            return bytes(flipped)
+        case 1:
+            return b"".join(lines[:at] + lines[at + 1 :])
+        case 2:
+            return b"".join([*lines[:at], lines[at], *lines[at:]])
+        case 3:
+            other = rng.randrange(len(lines))
+            moved = list(lines)
+            moved.insert(other, moved.pop(at))
+            return b"".join(moved)
+        case 4:
+            foreign = canonical({"kind": "event", "run_id": "run_0", "seq": 1, "chain": "0" * 64}) + b"\n"
+            return b"".join([*lines[:at], rng.choice([b"\n", b"{}\n", foreign]), *lines[at:]])
+        case 5:
+            content = b"".join(lines)
+            return content[: rng.randrange(len(content))]
+        case _:
+            value = json.loads(lines[at])
+            key = rng.choice(sorted(value))
+            value[key] = rng.choice([None, 1, "other", True])
+            return b"".join([*lines[:at], canonical(value) + b"\n", *lines[at + 1 :]])
+
+
+def test_whoever_makes_the_whole_chain_anew_is_found_with_the_key_only(exported: bytes) -> None:
+    lines = [json.loads(line) for line in exported.splitlines()]
+    lines[1]["who"] = "somebody@else.eu"
+    content, head = b"", ""
+    for line in lines:
+        line.pop("chain")
+        head = link(head, line)
+        content += canonical(line | {"chain": head}) + b"\n"
+    assert checked(content).fault is None
+    assert "has signed this" in checked(content, SIGNED_BY).fault.what
+
+
+def test_lines_of_the_same_json_in_other_writing_are_refused(exported: bytes) -> None:
+    lines = exported.splitlines(keepends=True)
+    spaced = json.dumps(json.loads(lines[2])).encode() + b"\n"
+    assert checked(b"".join([*lines[:2], spaced, *lines[3:]])).fault.line == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b"[]\n", b"nonsense", b'{"a": NaN}\n', b"[" * 100_000])
+def test_anything_else_is_no_exported_audit(content: bytes) -> None:
+    assert checked(content).fault is not None
+
+
+def test_it_is_typed_verified_and_explained(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.start(days=1)
+    house.work()
+    file = house.folder / "a.jsonl"
+    assert "of 1 runs" in house.type("audit", "export", "--output", str(file)).stdout
+    assert "exists. Nothing was written" in house.type("audit", "export", "--output", str(file), fails=True).stderr
+    assert house.type("audit", "export").stdout_bytes.count(b"\n") == file.read_bytes().count(b"\n")
+
+    plain = house.type("audit", "verify", str(file)).stdout
+    assert plain.startswith("✅ The chain is whole")
+    assert "Only integrity was checked, not origin" in plain
+    with_key = ("audit", "verify", str(file), "--key", f"file:{house.folder}/signing.key")
+    assert house.type(*with_key).stdout.startswith("✅ Unchanged since it was exported with this key")
+    assert house.json("audit", "verify", str(file), "--config", str(house.config))["origin"] == "checked"
+    monkeypatch.setenv("OTHER_KEY", "x" * 40)
+    other = house.json("audit", "verify", str(file), "--key", "env:OTHER_KEY", fails=True)
+    assert (other["intact"], "signed" in other["fault"]["what"]) == (False, True)
+    assert "a key on the command line" in house.type("audit", "verify", str(file), "--key", KEY, fails=True).stderr
+
+    file.write_bytes(file.read_bytes().replace(b"bo@acme.eu", b"di@acme.eu"))
+    assert house.type("audit", "verify", str(file), fails=True).stdout.startswith("⛔ Line ")
+    assert "No such file" in house.type("audit", "verify", str(tmp_path / "none"), fails=True).stderr
+
+
+def test_a_retired_key_still_verifies(house: House) -> None:
+    file = house.folder / "a.jsonl"
+    house.type("audit", "export", "--output", str(file))
+    house.write("new.key", "another signing key of the tests, fresh from the oven")
+    house.write("config.toml", house.config.read_text().replace('["file:', '["file:new.key", "file:'))
+    assert house.json("audit", "verify", str(file), "--config", str(house.config))["origin"] == "checked"
+
+
+def test_an_audit_that_was_changed_in_the_database_is_exported_and_said(house: House) -> None:
+    run = house.start(days=1)
+    house.work()
+    for who in ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu"):
+        house.type("vote", run, "--by", who, "--choice", "approve", fails=True)
+    with sqlite3.connect(house.folder / "approvals.db") as db:
+        db.execute("DELETE FROM audit WHERE seq = 2")
+    db.close()
+    file = house.folder / "a.jsonl"
+    assert "from its line 2 on" in house.type("audit", "export", "--output", str(file), fails=True).stderr
+    said = house.json("audit", "verify", str(file), fails=True)
+    assert (said["intact"], said["broken_at"]) == (True, 2)
+
+
+async def test_every_character_that_a_person_may_type_survives_the_chain(tmp_path: Path) -> None:
+    async with Engine.open(f"sqlite:///{tmp_path}/runs.db") as engine:
+        await engine.audit("said", who="ann@acme.eu", data={"text": "\u2028 \x00 \ud800 🙂 \\u0041", "n": 1.5e300})
+        file = io.BytesIO()
+        await write_export(engine, SIGNED_BY, file)
+    assert checked(file.getvalue(), SIGNED_BY).fault is None
