@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from approvals_bot.core import guard  # noqa: F401  # importing it puts it up
 from approvals_bot.core.commands import Command, End, describe
 from approvals_bot.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.core.failures import encode_error
