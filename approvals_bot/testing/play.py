@@ -72,8 +72,9 @@ async def play(
     value to POST. `after("2 days", payload)` lets time pass first; timers that are due by then fire before it.
 
     `steps`: what a step does instead of its own code: `{charge: "receipt 1"}` (a value it returns),
-    `{charge: ValueError("declined")}` (raised at each attempt), or an `async def` that is called in its place. Steps
-    that aren't named run for real. Retries happen, and their delays pass at once.
+    `{charge: ValueError("declined")}` (raised at each attempt), or an `async def` that is called in its place, with
+    the arguments of the step but its resources. Steps that aren't named run for real. Retries happen, and their delays
+    pass at once.
 
         played = await play(expense, 420, answers={"expense-420": after("1 day", {"approved": True})})
         assert played.result == "paid"
@@ -141,6 +142,8 @@ class _Player:
             return step
         does = self._steps[step.name]
         replaced = copy.copy(step)
+        replaced.signature = copy.copy(step.signature)
+        replaced.signature.needs = {}
         replaced.function = does if callable(does) and not isinstance(does, type) else _always(does)
         return replaced
 
