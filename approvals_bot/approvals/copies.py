@@ -166,6 +166,12 @@ class Copies:
             if not copy.text and (isinstance(copy.to, SlackChannel) or not only_channels):
                 self._follow_up(copy, occasion)
 
+    def confirm_vote(self, address: str) -> None:
+        """Tell this person by mail that a vote was counted in her name: a link decides for whoever holds it."""
+        for copy in self._all:
+            if copy.kind == "email" and copy.reader == address and not copy.text:
+                self._follow_up(copy, "vote")
+
     def change(self, version: int) -> None:
         """The card has changed; Slack messages are edited to show it."""
         self.version = version
@@ -233,11 +239,12 @@ class Copies:
     async def _deliver(self, copy: Copy, occasion: Occasion, until: datetime) -> bool:
         copy.sent += 1
         delivery_id = f"{self._run_id}-{copy.number}-{copy.sent}"
-        tries = 0
+        tries, lost_at = 0, None
         while not self._is_pointless(copy, occasion):
             tries += 1
             copy.attempts += copy.receipt is None
-            match await _tried(send_copy(self._dispatch(copy, occasion, delivery_id))):
+            dispatch, tried_at = self._dispatch(copy, occasion, delivery_id), now()
+            match await _tried(send_copy(replace(dispatch, lost_at=lost_at))):
                 case Delivered(receipt):
                     if copy.receipt is None:
                         copy.receipt, copy.shown = receipt, receipt.version
@@ -246,7 +253,8 @@ class Copies:
                 case Refused(error):
                     self._failed(copy, error)
                     return False
-                case TryAgain(error, after):
+                case TryAgain(error, after, lost):
+                    lost_at = lost_at or (tried_at if lost else None)
                     if not await self._wait(copy, tries, error, after, until):
                         return False
         self._failed(copy, copy.error or TOO_LATE)
@@ -356,7 +364,7 @@ async def _tried(sending: Coroutine[Any, Any, Result]) -> Result:
     try:
         return await sending
     except StepFailedError as failure:
-        return TryAgain(failure.cause_message)
+        return TryAgain(failure.cause_message, lost=True)
 
 
 def _reader(to: Destination) -> str | None:

@@ -192,6 +192,8 @@ class _Approval:
         await _answer(request, said)
         if said.changed:
             await self.go_on(before, is_edited=self.case.fields != fields)
+        if said.verdict in ("counted", "changed") and heard.via == "email" and self.case.outcome is None:
+            self.copies.confirm_vote(heard.by)
 
     def judge(self, heard: Heard, found: Found, came_at: Any) -> Said:
         self.case.people |= found.people

@@ -215,8 +215,8 @@ class Receipt:
     version: int = 0  # the card version it shows
 
 
-Occasion = Literal["request", "reminder", "escalation", "change", "outcome"]
-"""Why something is sent now."""
+Occasion = Literal["request", "reminder", "escalation", "change", "vote", "outcome"]
+"""Why something is sent now. `vote`: to who has voted, so that she hears of what was done in her name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,47 @@ async def test_check_43_the_count_would_see_a_decision(posting: Any) -> None:
     assert service.content() != before
 
 
+# ── who has voted hears of it ──
+
+
+async def test_a_vote_by_link_is_confirmed_by_mail_and_can_be_taken_back_by_it(posting: Any) -> None:
+    service, mailbox, url = posting
+    run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+    await until(lambda: len(mailbox.mails) >= 3)
+    await settled(service)
+    first = next(mail for mail in mailbox.mails if mail.to == "ann@acme.eu")
+    path = await service.link(run_id, "ann@acme.eu")
+    assert (await press(service, path, "approve")).status_code == 303
+    await until(lambda: len(mailbox.mails) >= 4)
+    told = mailbox.mails[-1]
+    assert told.to == "ann@acme.eu"
+    assert told.headers["In-Reply-To"] == first.headers["Message-ID"]
+    assert "Your vote was counted." in told.text
+    assert "You approved this via mail. Not you? Take it back while the request is open:" in told.text
+    back = next(link for link in links(mailbox) if link.endswith("?choice=take_back"))
+    shown = await service.web.get(back.removeprefix(url))
+    assert "You chose “Take back”" in shown.text
+    assert (await press(service, path, "take_back")).status_code == 303
+    assert (await service.run(run_id))["request"]["votes"] == []
+    for who in ("ann@acme.eu", "bo@acme.eu"):
+        await press(service, await service.link(run_id, who), "approve")
+    await until(lambda: [mail.subject.startswith("Re:") for mail in mailbox.mails].count(True) >= 5)
+    ended = [mail for mail in mailbox.mails if "Approved by Bo Lund" in mail.text]
+    assert sorted(mail.to for mail in ended if "Not you? It can no longer be taken back here" in mail.text) == [
+        "ann@acme.eu",
+        "bo@acme.eu",
+    ]
+    assert all("so tell Di Oz and whoever runs this service" in mail.text for mail in ended if "Not you" in mail.text)
+
+
+async def press(service: Any, path: str, choice: str) -> Any:
+    page = await service.web.get(path)
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+    answer = await service.web.post(path, data=hidden | {"choice": choice}, headers=OURS)
+    await service.engine.settle()
+    return answer
+
+
 # ── 46: a text browser ──
 
 

@@ -75,6 +75,8 @@ def occasion(dispatch: Dispatch) -> str:
             return "Nobody has decided yet, so you are asked too."
         case "change":
             return "The request was changed. Look at it again, please."
+        case "vote":
+            return "Your vote was counted. There is nothing more for you to do."
         case _:
             return "You are asked to decide." if dispatch.card.choices else ""
 
