@@ -360,3 +360,28 @@ async def test_the_log_of_calls_shows_no_token(stage: Stage) -> None:
     calls = await stage.call("/slack/calls")
     assert [(c["method"], c["answer"]) for c in calls] == [("auth.test", "ok")]
     assert "xoxb" not in str(calls)
+
+
+async def test_channels_are_listed_by_kind_and_private_ones_only_to_their_members(stage: Stage) -> None:
+    public = await stage.client.conversations_list()
+    assert [c["name"] for c in public["channels"]] == ["deploys", "uninvited", "old"]
+    open_ones = await stage.client.conversations_list(exclude_archived=True, types="public_channel,private_channel")
+    assert [c["name"] for c in open_ones["channels"]] == ["deploys", "uninvited", "secret"]
+    assert (await refused(stage.client.conversations_list(types="rooms")))["error"] == "invalid_types"
+    missing = await refused(stage.client.conversations_list(types="mpim"))
+    assert (missing["error"], missing["needed"]) == ("missing_scope", "mpim:read")
+
+
+async def test_a_thread_is_read_from_its_first_message_on(stage: Stage) -> None:
+    first = await stage.card()
+    await stage.card()
+    replies = [
+        (await stage.client.chat_postMessage(channel="C0DEPLOYS", text=text, thread_ts=first))["ts"]
+        for text in ("one", "two")
+    ]
+    thread = await stage.client.conversations_replies(channel="C0DEPLOYS", ts=first)
+    assert [m["ts"] for m in thread["messages"]] == [first, *replies]
+    later = await stage.client.conversations_replies(channel="C0DEPLOYS", ts=first, oldest=replies[0])
+    assert [m["ts"] for m in later["messages"]] == [first, replies[1]]
+    gone = await refused(stage.client.conversations_replies(channel="C0DEPLOYS", ts="1.000001"))
+    assert gone["error"] == "thread_not_found"

@@ -54,7 +54,7 @@ class SlackOut:
     async def send(self, dispatch: Dispatch) -> Result:
         try:
             conversation = await self._conversation(dispatch)
-            tried = self._tried_before(dispatch.delivery_id)
+            tried = dispatch.lost_at or self._tried_before(dispatch.delivery_id)
             uncertain = False
             if tried is not None:
                 found = await self._find(dispatch, conversation, tried)
@@ -64,7 +64,7 @@ class SlackOut:
                 uncertain = not found
             return await self._post(dispatch, conversation, uncertain)
         except AnswerLostError as lost:
-            return TryAgain(str(lost))
+            return TryAgain(str(lost), lost=True)
         except LaterError as later:
             return TryAgain(str(later), later.after)
         except NeverError as never:

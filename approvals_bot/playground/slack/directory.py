@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, conversation, missing_scope
-from approvals_bot.playground.slack.shapes import Conversation, Json, User
+from approvals_bot.playground.slack.shapes import Conversation, Json, Message, User
 from approvals_bot.playground.slack.workspace import Workspace
 
 T = TypeVar("T")
 
 DIRECTORY = Table()
+KINDS = {"public_channel": "channels:read", "private_channel": "groups:read", "im": "im:read", "mpim": "mpim:read"}
+"""What can be listed, and the scope that each needs."""
 
 
 @DIRECTORY.answers("api.test")
@@ -155,30 +157,73 @@ def conversations_members(space: Workspace, call: Call) -> Json:
     return {"members": page, "response_metadata": {"next_cursor": cursor}}
 
 
+@DIRECTORY.answers("conversations.list")
+def conversations_list(space: Workspace, call: Call) -> Json:
+    """Of private channels only those that the bot is in."""
+    types = [one.strip() for one in call.text("types", "public_channel").split(",")]
+    if not set(types) <= KINDS.keys():
+        raise SlackRefusedError("invalid_types")
+    for one in types:
+        call.need_scope(KINDS[one])
+    found = [
+        place
+        for place in space.channels.values()
+        if kind_of(place) in types
+        and not (place.archived and call.flag("exclude_archived"))
+        and (not place.private or space.bot.id in place.members)
+    ]
+    page, cursor = paged(found, call)
+    return {"channels": [place.as_json(space.bot.id) for place in page], "response_metadata": {"next_cursor": cursor}}
+
+
 @DIRECTORY.answers("conversations.history")
 def conversations_history(space: Workspace, call: Call) -> Json:
     """Newest first; neither ephemeral messages nor replies in threads."""
+    place = readable(space, call)
+    found = [message for message in reversed(space.messages_in(place.id)) if message.thread_ts in (None, message.ts)]
+    return messages(space, call, [message for message in found if in_time(call, message)])
+
+
+@DIRECTORY.answers("conversations.replies")
+def conversations_replies(space: Workspace, call: Call) -> Json:
+    """The first message of a thread whatever the time range, and what was answered to it, oldest first."""
+    place = readable(space, call)
+    first = space.messages.get((place.id, call.text("ts")))
+    if first is None or first.ephemeral_to:
+        raise SlackRefusedError("thread_not_found")
+    found = [message for message in space.messages_in(place.id) if message.thread_ts == first.ts != message.ts]
+    return messages(space, call, [first, *(message for message in found if in_time(call, message))])
+
+
+def readable(space: Workspace, call: Call) -> Conversation:
     place = conversation(space, call)
     need_reading(call, place, "history")
     if space.bot.id not in place.members:
-        raise SlackRefusedError("not_in_channel")
+        raise SlackRefusedError("not_in_channel" if call.method == "conversations.history" else "channel_not_found")
+    return place
+
+
+def in_time(call: Call, message: Message) -> bool:
     oldest = seconds(call, "oldest", "invalid_ts_oldest", 0.0)
     latest = seconds(call, "latest", "invalid_ts_latest", float("inf"))
-    inclusive = call.flag("inclusive")
-    found = [
-        message
-        for message in reversed(space.messages_in(place.id))
-        if not message.ephemeral_to
-        and message.thread_ts in (None, message.ts)
-        and (oldest < float(message.ts) < latest or (inclusive and float(message.ts) in (oldest, latest)))
-    ]
-    page, cursor = paged(found, call)
+    at = float(message.ts)
+    return oldest < at < latest or (call.flag("inclusive") and at in (oldest, latest))
+
+
+def messages(space: Workspace, call: Call, found: Sequence[Message]) -> Json:
+    page, cursor = paged([message for message in found if not message.ephemeral_to], call)
     with_metadata = call.flag("include_all_metadata")
     return {
         "messages": [message.as_json(space.app.team_id, with_metadata) for message in page],
         "has_more": bool(cursor),
         "response_metadata": {"next_cursor": cursor},
     }
+
+
+def kind_of(place: Conversation) -> str:
+    if place.with_user:
+        return "im"
+    return "private_channel" if place.private else "public_channel"
 
 
 def need_reading(call: Call, place: Conversation, what: str) -> None:
