@@ -11,6 +11,7 @@ from typing import Any
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from approvals_bot.channels.slack.client import SlackClient, SlackError, slack_client
+from approvals_bot.channels.slack.manifest import METHODS, SCOPES
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.cli.doctor.findings import Finding
 from approvals_bot.config.service import Service
@@ -18,20 +19,8 @@ from approvals_bot.config.service import SlackGroup as ConfiguredGroup
 from approvals_bot.config.workflow import Definition, SayInSlack
 from approvals_bot.people import SlackGroup, SourceUnavailable, parse_address
 
-SCOPES: dict[str, str] = {
-    "chat:write": "post and update cards",
-    "commands": "/approve and the shortcut",
-    "im:write": "write direct messages",
-    "users:read": "tell members from guests and bots",
-    "users:read.email": "know people by their mail address",
-}
-"""What the service calls, whatever is configured, and why."""
-
-SCOPES_FOR_CHANNELS: dict[str, str] = {
-    "channels:read": "find channels by their name",
-    "channels:history": "look for a card whose confirmation was lost, so that it is not posted twice",
-}
-SCOPES_FOR_GROUPS: dict[str, str] = {"usergroups:read": "read who is in slack:@… groups"}
+OPTIONAL = ("channels:", "groups:", "im:history")
+"""Scopes without which cards still arrive; one whose confirmation was lost may then be posted twice."""
 
 MOST_SKEW = 60  # seconds between our clock and Slack's; at 300 Slack's signatures are refused
 
@@ -55,7 +44,7 @@ async def examine(service: Service, workflows: Sequence[Definition]) -> list[Fin
         channels, groups = channels_of(workflows), groups_of(service, workflows)
         found = [Finding("OK", "Slack", f"connected to {said.get('team')} as {said.get('user')}")]
         found += _app(service, said)
-        found += scopes_missing(answer.headers, bool(channels), bool(groups))
+        found += scopes_missing(answer.headers, bool(groups))
         found += skew(answer.headers, datetime.now(UTC))
         found += [each async for each in _channels(client, channels)]
         found += [each async for each in _groups(client, groups)]
@@ -70,21 +59,22 @@ def _app(service: Service, said: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("FAIL", "Slack", f"the token belongs to the app {theirs}, and [slack] app_id is {ours}", todo)
 
 
-def scopes_missing(headers: Mapping[str, str], has_channels: bool, has_groups: bool) -> Iterator[Finding]:
+def scopes_missing(headers: Mapping[str, str], has_groups: bool) -> Iterator[Finding]:
     """Scopes that the token lacks, by the header of any answer. Slack leaves it out for some kinds of token."""
     given = next((value for name, value in headers.items() if name.lower() == "x-oauth-scopes"), None)
     if given is None:
         yield Finding("WARN", "Slack scopes", "Slack doesn't say which it has given", "Compare with the manifest.")
         return
     scopes = {scope.strip() for scope in given.split(",")}
-    needed = SCOPES | (SCOPES_FOR_CHANNELS if has_channels else {}) | (SCOPES_FOR_GROUPS if has_groups else {})
-    missing = {scope: why for scope, why in needed.items() if scope not in scopes}
-    for scope, why in missing.items():
-        todo = f"Add {scope} under OAuth & Permissions and install the app again: it is needed to {why}."
-        state = "WARN" if scope in SCOPES_FOR_CHANNELS else "FAIL"
-        yield Finding(state, "Slack scopes", f"{scope} is missing", todo)  # type: ignore[arg-type]  # one of two
+    missing = [scope for scope in SCOPES if scope not in scopes]
+    for scope in missing:
+        methods = [method for method, needs in METHODS.items() if scope in needs]
+        what = f"{scope} is missing" + (f", so {' and '.join(methods)} won't work" if methods else "")
+        is_needed = has_groups if scope == "usergroups:read" else not scope.startswith(OPTIONAL)
+        todo = f"Add {scope} under OAuth & Permissions, and install the app again."
+        yield Finding("FAIL" if is_needed else "WARN", "Slack scopes", what, todo)
     if not missing:
-        yield Finding("OK", "Slack scopes", f"all {len(needed)} that are needed")
+        yield Finding("OK", "Slack scopes", f"all {len(SCOPES)} that are needed")
 
 
 def skew(headers: Mapping[str, str], now: datetime) -> Iterator[Finding]:

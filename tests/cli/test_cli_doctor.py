@@ -1,0 +1,298 @@
+"""The doctor finds what would go wrong, and says what to do; against a Slack and a relay of the tests' own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiosmtpd.controller import Controller
+from house import LEAVE, House
+
+from approvals_bot.channels.slack.manifest import SCOPES
+from approvals_bot.cli.doctor.slack import skew
+
+CHANNELS = [
+    {"id": "C0DEPLOYS", "name": "deploys", "is_member": True},
+    {"id": "C0OLD", "name": "old", "is_member": True, "is_archived": True},
+    {"id": "C0OTHERS", "name": "others", "is_member": False},
+]
+ANN = {"id": "U0ANN", "team_id": "T1", "profile": {"email": "ann@acme.eu", "real_name": "Ann"}}
+GUEST = {**ANN, "id": "U0GUEST", "is_restricted": True}
+
+
+class Slack:
+    """Answers the methods that the doctor calls."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.error = ""
+        self.scopes = ",".join(SCOPES)
+        self.groups = {"sre": ["U0ANN"], "guests": ["U0GUEST"]}
+
+    def answer(self, method: str, given: Any) -> dict[str, Any]:
+        if self.error:
+            return {"ok": False, "error": self.error}
+        match method:
+            case "auth.test":
+                return {"ok": True, "team": "Acme", "user": "approvals", "app_id": "A0APPROVE"}
+            case "conversations.list":
+                return {"ok": True, "channels": CHANNELS}
+            case "usergroups.list":
+                return {"ok": True, "usergroups": [{"id": name, "handle": name} for name in self.groups]}
+            case "usergroups.users.list":
+                return {"ok": True, "users": self.groups[given["usergroup"]]}
+            case "users.info":
+                return {"ok": True, "user": ANN if given["user"] == "U0ANN" else GUEST}
+        return {"ok": False, "error": "unknown_method"}
+
+
+@pytest.fixture
+def slack() -> Iterator[Slack]:
+    fake = Slack()
+
+    async def answer(request: web.Request) -> web.Response:
+        found = fake.answer(request.match_info["method"], dict(request.query))
+        return web.json_response(found, headers={"x-oauth-scopes": fake.scopes})
+
+    app = web.Application()
+    app.router.add_route("*", "/api/{method}", answer)
+    with _on_a_thread(app) as port:
+        fake.url = f"http://127.0.0.1:{port}/api/"
+        yield fake
+
+
+@contextmanager
+def _on_a_thread(app: web.Application) -> Iterator[int]:
+    """The commands have an event loop of their own, so the server needs another."""
+    loop, began = asyncio.new_event_loop(), threading.Event()
+    runner = web.AppRunner(app)
+    ports: list[int] = []
+
+    async def begin() -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        ports.append(runner.addresses[0][1])
+        began.set()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(begin())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert began.wait(20)
+    try:
+        yield ports[0]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def with_slack(house: House, slack: Slack, more: str = "") -> None:
+    house.write("token", "xoxb-secret")
+    table = f'[slack]\nbot_token = "file:token"\nsigning_secret = "file:token"\napi_url = "{slack.url}"\n{more}'
+    house.write("config.toml", house.config.read_text().replace("[people.", f"{table}\n[people.", 1))
+
+
+def findings(house: House, *options: str, fails: bool = False) -> list[tuple[str, str, str]]:
+    found = house.json("doctor", *options, fails=fails)["findings"]
+    return [(each["state"], each["about"], each["what"]) for each in found]
+
+
+def of(found: list[tuple[str, str, str]], about: str) -> list[tuple[str, str]]:
+    return [(state, what) for state, name, what in found if name == about]
+
+
+def test_a_small_house_is_healthy_but_for_what_it_is_told_to_do(house: House) -> None:
+    said = house.type("doctor").stdout
+    assert "FAIL  " not in said
+    assert "WARN  ⚠ base_url: http://127.0.0.1:8000 is this machine: links open nowhere else\n         → Set" in said
+    assert "OK    ✅ store: SQLite is writable, in WAL with synchronous=FULL" in said
+    assert "WARN  ⚠ people of leave: nobody is told of a request" in said
+    assert said.endswith("0 FAIL\n")
+
+
+def test_a_configuration_that_does_not_load_is_the_first_to_be_mended(house: House) -> None:
+    house.write("workflows/leave.toml", LEAVE.replace("days <= 1", "dys <= 1"))
+    found = findings(house, fails=True)
+    assert (found[0][0], found[0][1]) == ("FAIL", "configuration")
+    assert of(found, "store")[0][0] == "OK"  # what can be tried all the same is tried
+    house.write("config.toml", "[server]\n")
+    assert [each[0] for each in findings(house, fails=True)] == ["FAIL"]
+
+
+@pytest.mark.parametrize(
+    ("url", "state"),
+    [("https://approve.acme.eu", "OK"), ("http://approve.acme.eu", "FAIL"), ("https://127.0.0.1", "WARN")],
+)
+def test_links_lead_somewhere_and_are_encrypted(house: House, url: str, state: str) -> None:
+    house.write("config.toml", house.config.read_text().replace("http://127.0.0.1:8000", url))
+    assert of(findings(house, fails=state == "FAIL"), "base_url")[0][0] == state
+
+
+def test_a_key_that_was_made_up_and_a_store_that_can_not_be_written_are_found(house: House) -> None:
+    house.write("signing.key", "password" * 8)
+    house.write("approvals.db", "this is no database")
+    found = findings(house, fails=True)
+    assert ("WARN", "key 1 looks as if a person had made it up") in of(found, "signing keys")
+    assert of(found, "store")[0][0] == "FAIL"
+
+
+def test_slack_is_tried_from_the_token_to_the_last_channel_and_group(house: House, slack: Slack) -> None:
+    with_slack(house, slack)
+    house.write(
+        "workflows/leave.toml",
+        LEAVE.replace("[clock]", '[deliver]\nslack = "#deploys"\n[clock]').replace(
+            'from = ["@managers"]', 'from = ["slack:@sre", "@managers"]'
+        ),
+    )
+    found = findings(house)
+    assert of(found, "Slack") == [("OK", "connected to Acme as approvals")]
+    assert of(found, "Slack scopes")[0][0] == "OK"
+    assert of(found, "clock")[0][0] == "OK"
+    assert of(found, "Slack channel") == [("OK", "#deploys (of leave)")]
+    assert of(found, "Slack group") == [("OK", "@sre has 1 people")]
+    assert of(found, "people of leave") == [("OK", "3 can be reached (#deploys)")]
+    assert "xoxb" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("channel", "problem"),
+    [
+        ("#old", "#old (of leave) is archived"),
+        ("#others", "the app is not in #others (of leave)"),
+        ("#nowhere", "#nowhere (of leave) doesn't exist, or the app can't see it"),
+    ],
+)
+def test_a_channel_that_no_card_can_reach_is_found(house: House, slack: Slack, channel: str, problem: str) -> None:
+    with_slack(house, slack)
+    house.write("workflows/leave.toml", LEAVE.replace("[clock]", f'[deliver]\nslack = "{channel}"\n[clock]'))
+    assert of(findings(house, fails=True), "Slack channel") == [("FAIL", problem)]
+
+
+@pytest.mark.parametrize("group", ["nobody", "guests"])
+def test_a_group_in_which_nobody_could_decide_is_found(house: House, slack: Slack, group: str) -> None:
+    with_slack(house, slack)
+    house.write("workflows/leave.toml", LEAVE.replace('from = ["@managers"]', f'from = ["slack:@{group}"]'))
+    assert of(findings(house, fails=True), "Slack group")[0][0] == "FAIL"
+
+
+def test_missing_scopes_are_named_with_what_would_not_work(house: House, slack: Slack) -> None:
+    with_slack(house, slack)
+    slack.scopes = ",".join(scope for scope in SCOPES if scope not in ("users:read.email", "channels:history"))
+    found = of(findings(house, fails=True), "Slack scopes")
+    assert [state for state, _ in found] == ["WARN", "FAIL"]
+    assert "users.lookupByEmail" in found[1][1]
+
+
+def test_a_token_that_slack_refuses_and_one_of_another_app_are_told_apart(house: House, slack: Slack) -> None:
+    with_slack(house, slack, 'app_id = "A0OTHER"\n')
+    assert "belongs to the app A0APPROVE" in str(of(findings(house, fails=True), "Slack"))
+    slack.error = "invalid_auth"
+    assert of(findings(house, fails=True), "Slack") == [("FAIL", "it refuses the token: invalid_auth")]
+
+
+def test_a_slack_that_is_away_is_said_to_be(house: House, slack: Slack) -> None:
+    slack.url = "http://127.0.0.1:9/"
+    with_slack(house, slack)
+    assert "can't be reached" in of(findings(house, fails=True), "Slack")[0][1]
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(3, "OK"), (90, "FAIL"), (-90, "FAIL")])
+def test_a_clock_that_slack_would_not_believe_is_found(seconds: int, state: str) -> None:
+    now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+    theirs = format_datetime(datetime.fromtimestamp(now.timestamp() + seconds, UTC), usegmt=True)
+    assert [finding.state for finding in skew({"Date": theirs}, now)] == [state]
+
+
+# ── mail ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Kept:
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.mails: list[Any] = []
+
+    async def handle_DATA(self, _: Any, __: Any, envelope: Any) -> str:
+        self.mails.append(envelope)
+        return "250 OK"
+
+
+@pytest.fixture
+def relay() -> Iterator[tuple[Kept, int]]:
+    kept = Kept()
+    controller = Controller(kept, hostname="127.0.0.1", port=0, ready_timeout=20)
+    controller.port = _free_port()
+    controller.start()
+    try:
+        yield kept, controller.port
+    finally:
+        controller.stop()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def with_mail(house: House, port: int, sender: str = "Approvals <bot@acme.eu>") -> None:
+    table = f'[email]\nhost = "127.0.0.1"\nport = {port}\nsecurity = "none"\nsender = "{sender}"\n'
+    house.write("config.toml", house.config.read_text().replace("[people.", f"{table}[people.", 1))
+
+
+def test_the_relay_is_tried_and_the_senders_records_are_told(house: House, relay: tuple[Kept, int]) -> None:
+    kept, port = relay
+    with_mail(house, port)
+    house.write("workflows/leave.toml", LEAVE.replace("[clock]", "[deliver]\nemail = true\n[clock]"))
+    said = house.type("doctor").stdout
+    assert f"OK    ✅ mail: 127.0.0.1:{port} answers, unencrypted, on this machine, no login" in said
+    for record in ('acme.eu.                     TXT  "v=spf1', "._domainkey.acme.eu.", "_dmarc.acme.eu."):
+        assert record in said
+    assert "people of leave: 3 can be reached (mail)" in said
+    assert kept.mails == []
+
+
+def test_a_test_mail_is_sent_to_whom_it_is_asked_for(house: House, relay: tuple[Kept, int]) -> None:
+    kept, port = relay
+    with_mail(house, port)
+    assert of(findings(house, "--send", "ann@acme.eu"), "test mail")[0][0] == "OK"
+    (mail,) = kept.mails
+    assert (mail.mail_from, mail.rcpt_tos) == ("bot@acme.eu", ["ann@acme.eu"])
+    assert b"Auto-Submitted: auto-generated" in mail.content
+    assert of(findings(house, "--send", "ann@acme.eu\nBcc: eve@x.eu", fails=True), "test mail")[0][0] == "FAIL"
+    assert len(kept.mails) == 1
+
+
+def test_a_relay_that_is_away_and_a_sender_of_nobodys_are_found(house: House) -> None:
+    with_mail(house, 9, "Approvals <bot@example.com>")
+    found = findings(house, "--send", "ann@acme.eu", fails=True)
+    assert of(found, "mail")[0][0] == "FAIL"
+    assert of(found, "sender") == [("WARN", "example.com is nobody's domain")]
+
+
+def test_a_live_group_that_is_down_is_found(house: House) -> None:
+    more = 'far = { http = "hr" }\n[http.hr]\nurl = "http://127.0.0.1:9"\n'
+    house.write("config.toml", house.config.read_text() + more)
+    house.write("workflows/leave.toml", LEAVE.replace('from = ["@managers"]', 'from = ["@far"]'))
+    assert of(findings(house, fails=True), "people of leave")[0][0] == "FAIL"
+
+
+def test_everything_is_json_too(house: House) -> None:
+    found = json.loads(house.type("doctor", "--json").stdout)["findings"]
+    assert all(set(each) == {"state", "about", "what", "todo", "text"} for each in found)
