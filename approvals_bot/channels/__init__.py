@@ -215,8 +215,9 @@ class Receipt:
     version: int = 0  # the card version it shows
 
 
-Occasion = Literal["request", "reminder", "escalation", "change", "vote", "outcome"]
-"""Why something is sent now. `vote`: to who has voted, so that she hears of what was done in her name."""
+Occasion = Literal["request", "reminder", "escalation", "change", "vote", "code", "outcome"]
+"""Why something is sent now. `vote`: to who has voted, so that she hears of what was done in her name. `code`: the
+digits that she needs besides her link."""
 
 
 @dataclass(frozen=True, slots=True)

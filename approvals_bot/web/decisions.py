@@ -150,7 +150,7 @@ class Decisions:
         text = CODE_MAIL.format(digits=digits, requester=card.requester.text)
         person = self._person(link)
         sent = (
-            await self._channels.email.send(Dispatch(code_token[-40:], Mailbox(person), card, text=text))
+            await self._channels.email.send(Dispatch(code_token[-40:], Mailbox(person), card, "code", text))
             if self._channels.email
             else None
         )

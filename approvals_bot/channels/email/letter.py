@@ -59,6 +59,8 @@ def subject(dispatch: Dispatch) -> str:
     card = dispatch.card
     if dispatch.thread is not None:
         return header(f"Re: Please decide: {card.title}")
+    if dispatch.occasion == "code":
+        return header(f"Your code: {card.title}")
     if dispatch.text or dispatch.occasion == "outcome" or card.outcome is not None:
         return header(f"{STATE_WORDS[card.state][1]}: {card.title}")
     return header(f"Please decide: {card.title}" if card.choices else card.title)
@@ -103,6 +105,8 @@ def not_you(dispatch: Dispatch) -> str:
 def _write(dispatch: Dispatch, link: str, now: datetime, room: Room) -> Letter:
     assert isinstance(dispatch.to, Mailbox), "a letter goes to a mailbox"
     card = _fitting(dispatch.card, room)
+    if dispatch.occasion == "code":  # it belongs on the page where it was asked for, so nothing else is offered here
+        card, link = replace(card, choices=()), ""
     zone = dispatch.to.person.zone
     names: dict[str, Any] = {
         "card": card,
