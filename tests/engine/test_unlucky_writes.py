@@ -1,0 +1,151 @@
+"""Writes that don't get through, and owners that come too late."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from approvals_bot import Engine, StoreUnavailableError, create_hook, step, workflow
+from approvals_bot.engine import activation
+from approvals_bot.store import Append, OpenStore
+from approvals_bot.testing import FakeClock
+from approvals_bot.testing.fixtures import OpenEngine
+
+calls: list[str] = []
+
+
+@step(retries=0)
+async def once(name: str) -> str:
+    calls.append(name)
+    return name
+
+
+@workflow(name="one step")
+async def one_step() -> str:
+    return await once("it")
+
+
+def refuse_outcomes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Append]:
+    """The disk is full whenever a step's outcome is to be written, until the list is emptied."""
+    refused: list[Append] = []
+    store: OpenStore = engine.store
+    append = store.append
+
+    async def failing(batch: Append) -> Any:
+        if any(e.type == "step_completed" for e in batch.events) and len(refused) < 3:
+            refused.append(batch)
+            raise StoreUnavailableError("disk full (planted)")
+        return await append(batch)
+
+    monkeypatch.setattr(store, "append", failing)
+    return refused
+
+
+async def test_86_an_outcome_that_cannot_be_written_is_written_later_without_running_the_step_again(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls.clear()
+    monkeypatch.setattr(activation, "RETRY_STORE", 0.01)
+    async with open_engine() as engine:
+        refused = refuse_outcomes(engine, monkeypatch)
+        run = await engine.start(one_step)
+        assert await run.return_value() == "it"
+    assert len(refused) == 3
+    assert calls == ["it"]
+
+
+async def test_86_a_step_whose_outcome_was_lost_with_its_process_runs_again_and_has_not_failed(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls.clear()
+    monkeypatch.setattr("approvals_bot.engine.engine.CLOSING", 0.05)
+    async with open_engine() as engine:
+        refused = refuse_outcomes(engine, monkeypatch)
+        run = await engine.start(one_step)
+        while not refused:
+            await asyncio.sleep(0.001)
+    async with open_engine() as engine:
+        assert await engine.get_run(run.id).return_value() == "it"
+        assert not any(e.type in ("step_failed", "step_retrying") for e in await engine.events(run.id))
+    assert calls == ["it", "it"]
+
+
+async def test_87_an_owner_that_stalls_past_its_lease_is_taken_over_and_writes_nothing_afterwards(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    began, may_end = asyncio.Event(), asyncio.Event()
+    ran: list[int] = []
+
+    @step
+    async def slow() -> str:
+        ran.append(len(ran))
+        if len(ran) == 1:
+            began.set()
+            await may_end.wait()
+            return "from the owner that stalled"
+        return "from the one that took over"
+
+    @workflow
+    async def waits() -> str:
+        return await slow()
+
+    async with open_engine() as stalled, open_engine(clock=FakeClock(clock.now() + timedelta(hours=1))) as other:
+        run = await stalled.start(waits)
+        await began.wait()
+        assert await other.get_run(run.id).return_value() == "from the one that took over"
+        before = await other.events(run.id)
+        may_end.set()
+        await stalled.settle()
+        assert await stalled.events(run.id) == before
+    assert ran == [0, 1]
+
+
+async def test_89_a_retry_that_is_not_due_is_not_run_when_something_else_wakes_the_run(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    tried: list[int] = []
+
+    @step(retry_delay="1h")
+    async def busy() -> str:
+        tried.append(1)
+        if len(tried) == 1:
+            raise ValueError("busy")
+        return "done"
+
+    @workflow
+    async def both() -> list[Any]:
+        hook = create_hook(token="t")
+        task = asyncio.create_task(busy())
+        return [await hook, await task]
+
+    async with open_engine() as engine:
+        run = await engine.start(both)
+        await engine.settle()
+        await engine.resume_hook("t", "early")
+        await clock.advance("59m")
+        assert len(tried) == 1
+        await clock.advance("1m")
+        assert await run.return_value() == ["early", "done"]
+
+
+async def test_125_a_log_has_no_gaps_whatever_is_written_at_once(open_engine: OpenEngine) -> None:
+    @workflow
+    async def counts() -> int:
+        hook, taken = create_hook(token="t"), 0
+        while taken < 30:
+            await hook
+            taken += 1
+            if taken % 10 == 0:
+                await once(str(taken))
+        return taken
+
+    async with open_engine() as engine:
+        run = await engine.start(counts)
+        await engine.settle()
+        await asyncio.gather(*(engine.resume_hook("t", n) for n in range(30)))
+        assert await run.return_value() == 30
+        events = await engine.events(run.id)
+        assert [e.seq for e in events] == list(range(1, len(events) + 1))
