@@ -16,7 +16,7 @@ def rows() -> dict[int, str]:
     return {int(number): shown for number, shown in ROW.findall(TABLE.read_text())}
 
 
-def tests() -> dict[str, set[int]]:
+def known_tests() -> dict[str, set[int]]:
     """Every test, and the scenarios that its name begins with."""
     found: dict[str, set[int]] = {}
     for path in TESTS.rglob("test_*.py"):
@@ -36,7 +36,7 @@ def test_every_scenario_has_tests_or_a_reason() -> None:
 
 
 def test_the_tests_of_the_table_exist() -> None:
-    known = tests()
+    known = known_tests()
     for number, shown in rows().items():
         for name in re.findall(r"`(tests/[^`]+)`", shown):
             assert name in known, (number, name)
@@ -44,10 +44,10 @@ def test_the_tests_of_the_table_exist() -> None:
 
 def test_every_numbered_test_is_in_its_rows() -> None:
     table = rows()
-    for name, numbers in tests().items():
+    for name, numbers in known_tests().items():
         for number in numbers:
             assert f"`{name}`" in table.get(number, ""), (number, name)
 
 
 def test_the_scenarios_that_are_easily_missed_have_a_test_by_their_number() -> None:
-    assert {number for numbers in tests().values() for number in numbers} >= OWN
+    assert {number for numbers in known_tests().values() for number in numbers} >= OWN
