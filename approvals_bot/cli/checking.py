@@ -61,7 +61,10 @@ def _check_runs(config: Path, found: dict[str, object], text: str, as_json: bool
 
 
 def schema(
-    of: Annotated[Literal["service", "workflow"], typer.Argument(help="Of config.toml, or of a workflow's file.")],
+    of: Annotated[
+        Literal["service", "workflow"],
+        typer.Argument(help="service (config.toml) or workflow (one of its files).", metavar="KIND"),
+    ],
 ) -> None:
     """Print a file's JSON Schema, for editors."""
     from approvals_bot.config.schema import service_schema, workflow_schema

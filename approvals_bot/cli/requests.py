@@ -43,7 +43,7 @@ def start(
     config: Config = CONFIG,
     input: Input = "{}",
     requester: Annotated[
-        str | None, typer.Option(help="Who asks: a person's address, or app:<name>.", metavar="ADDRESS")
+        str | None, typer.Option(help="Who asks: a person's address, or app:NAME.", metavar="ADDRESS")
     ] = None,
     on_behalf_of: OnBehalfOf = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
@@ -79,7 +79,7 @@ def simulate(
     config: Config = CONFIG,
     input: Input = "{}",
     requester: Annotated[
-        str, typer.Option(help="Who would ask: a person's address, or app:<name>.", metavar="ADDRESS")
+        str, typer.Option(help="Who would ask: a person's address, or app:NAME.", metavar="ADDRESS")
     ] = CLI,
     on_behalf_of: OnBehalfOf = None,
     live: Annotated[

@@ -1,0 +1,39 @@
+"""What is documented is what there is: every command, option and setting, with its default."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from commands import BETWEEN, DOCUMENT, table
+from settings import every_setting
+
+CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
+ROW = re.compile(
+    r"^\| `(?P<path>[^`]+)` \| (?P<type>[^|]+) \| (?P<default>[^|]*) \| (?P<meaning>[^|]+) \|$", re.MULTILINE
+)
+
+
+def test_every_command_and_option_is_in_the_table() -> None:
+    found = BETWEEN.search(DOCUMENT.read_text())
+    assert found is not None
+    assert found[0] == table(), "run `python tests/support/commands.py` to write the table anew"
+
+
+@pytest.mark.parametrize("file", ["config.toml", "workflow"])
+def test_every_setting_is_told_with_its_default(file: str) -> None:
+    _, of_service, of_workflow = re.split(r"^## ", CONFIGURATION.read_text(), flags=re.MULTILINE)
+    told = {row["path"]: row for row in ROW.finditer(of_service if file == "config.toml" else of_workflow)}
+    settings = every_setting()[file]
+    assert list(told) == list(settings), "the tables have the order of the models"
+    for path, default in settings.items():
+        shown = told[path]["default"].strip()
+        assert shown == (default if default in ("", "required") else f"`{default}`"), path
+        assert told[path]["meaning"].strip()
+
+
+def test_the_example_has_every_setting_of_the_service() -> None:
+    text = (Path(__file__).parents[2] / "config.example.toml").read_text()
+    for path in every_setting()["config.toml"]:
+        assert path.rpartition(".")[2].replace("<name>", "") in text, path

@@ -1,0 +1,100 @@
+"""What every command has in common: no traceback, no colour where none is wanted, and a quick start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+from house import House
+from typer.testing import CliRunner
+
+from approvals_bot.cli import show
+from approvals_bot.cli.edge import TRACEBACK, Commands
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.web.problems import Problem
+
+NOT_FOR_LOOKING = ("rule_engine", "aiohttp", "slack_bolt", "uvicorn", "jinja2", "aiosmtplib")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["runs"], ["show", "run_0"]], ids=" ".join)
+def test_looking_is_quick_because_what_only_a_service_needs_is_not_imported(house: House, words: list[str]) -> None:
+    code = f"""
+import sys
+from approvals_bot.cli import app
+try:
+    app({[*words, *(["--config", str(house.config)] if words != ["--help"] else [])]!r})
+except SystemExit:
+    pass
+print(*(name for name in {NOT_FOR_LOOKING!r} if name in sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines()[-1] == ""
+
+
+def _failing(error: Exception) -> typer.Typer:
+    app = typer.Typer(cls=Commands)
+
+    @app.callback()
+    def group() -> None:
+        pass
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StoreUnavailableError("The database is away."), "The database is away.\n"),
+        (
+            Problem(422, "Invalid input", "Nothing was started.", errors=[{"loc": ["input", "a"], "msg": "is odd"}]),
+            "Invalid input. Nothing was started.\n  input.a: is odd\n",
+        ),
+        (FileNotFoundError(2, "No such file or directory", "a.toml"), "a.toml: No such file or directory\n"),
+        (KeyError("x"), "Something went wrong that should not have: KeyError: 'x'\n"),
+    ],
+)
+def test_an_error_is_a_sentence_on_standard_error(error: Exception, said: str) -> None:
+    result = CliRunner().invoke(_failing(error), ["fail"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(said)
+    assert "Traceback" not in result.stderr
+
+
+def test_the_traceback_is_there_for_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRACEBACK, "1")
+    assert "Traceback" in CliRunner().invoke(_failing(KeyError("x")), ["fail"]).stderr
+
+
+def test_who_stops_reading_ends_the_command_quietly(house: House) -> None:
+    command = f"{sys.executable} -m approvals_bot schema service | head -c 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_does_not_exist_is_typers_to_explain(house: House) -> None:
+    result = CliRunner().invoke(_failing(KeyError("x")), ["fial"])
+    assert result.exit_code == 2
+    assert "fial" in result.stderr
+
+
+def test_headings_are_bold_unless_no_colour_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert show.bold("x") == "\x1b[1mx\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert show.bold("x") == "x"
+
+
+def test_output_that_is_no_terminal_has_no_escapes(house: House) -> None:
+    command = [sys.executable, "-m", "approvals_bot", "runs", "--config", str(house.config)]
+    house.start()
+    environment: Any = {**os.environ, "TERM": "xterm-256color"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    assert done.stdout.startswith("RUN ")

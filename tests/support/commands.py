@@ -1,0 +1,62 @@
+"""The commands as typer has them, as the table of docs/cli.md. Run it to write that table anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from approvals_bot.cli import app
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
+BETWEEN = re.compile(r"(?<=<!-- commands -->\n).*?(?=<!-- end of commands -->)", re.DOTALL)
+
+
+def table() -> str:
+    rows = ["| Command | What it does | Options |", "|---|---|---|"]
+    for name, command in _all(typer.main.get_command(app), ""):
+        what = " ".join((command.help or "").split())
+        rows.append(f"| `{' '.join([name, *_arguments(command)])}` | {what} | {'<br>'.join(_options(command))} |")
+    return "\n".join(rows) + "\n"
+
+
+def _all(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if hasattr(command, "commands"):
+        for inner, each in command.commands.items():
+            yield from _all(each, f"{name} {inner}".strip())
+    else:
+        yield name, command
+
+
+def _arguments(command: Any) -> Iterator[str]:
+    for each in command.params:
+        if each.param_type_name == "argument":
+            label = (each.metavar or each.name).upper().strip("{}[]")
+            yield label if each.required else f"[{label}]"
+
+
+def _options(command: Any) -> Iterator[str]:
+    for each in command.params:
+        if each.param_type_name == "option" and each.name != "help":
+            names = "/".join([*each.opts, *each.secondary_opts])
+            help_ = " ".join((each.help or "").split())
+            assert help_, f"{command.name} {names} says nothing of itself"
+            metavar = "" if getattr(each, "is_flag", False) else f" {each.metavar or 'VALUE'}"
+            needed = " *needed.*" if each.required else ""
+            default = _default(each.default)
+            yield f"`{names}{metavar}`{needed} {help_}{default}"
+
+
+def _default(value: Any) -> str:
+    return "" if value in (None, "", False, [], ()) or callable(value) else f" (`{value}`)"
+
+
+def main() -> None:
+    DOCUMENT.write_text(BETWEEN.sub(lambda _: table(), DOCUMENT.read_text()))
+
+
+if __name__ == "__main__":
+    main()
