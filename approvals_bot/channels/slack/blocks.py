@@ -129,7 +129,7 @@ def _outcome(card: Card, room: Room) -> list[Block]:
             *([_text(f"\n{one_line(ended.because, room.short)}")] if ended.because.strip() else []),
         )
     ]
-    if comment := clip(clean(ended.comment).strip(), room.short * 2):
+    if comment := _cut(ended.comment, room.short * 2):
         elements.append({"type": "rich_text_quote", "elements": [_text(comment)]})
     return [_rich("outcome", card, elements)]
 
@@ -155,7 +155,7 @@ def _fields(card: Card, room: Room) -> tuple[list[Block], bool]:
 
 
 def _short_field(field: CardField, room: Room) -> list[Block]:
-    line = [*_label(field), _text(": "), _text(clip(clean(field.value).strip(), room.short) or "–")]
+    line = [*_label(field), _text(": "), _text(_cut(field.value, room.short) or "–")]
     if field.was is not None:
         line += [_text("  was "), _text(one_line(field.was, room.short) or "–", strike=True)]
     return line
@@ -233,7 +233,7 @@ def _button(card: Card, choice: CardChoice) -> Block:
         yes = one_line(choice.short, CONFIRM_LIMITS["button"]) or "Yes"
         button["confirm"] = {
             "title": _plain(one_line(choice.label, CONFIRM_LIMITS["title"]) or yes),
-            "text": _plain(clip(clean(choice.confirm).strip(), CONFIRM_LIMITS["text"]) or yes),
+            "text": _plain(_cut(choice.confirm, CONFIRM_LIMITS["text"]) or yes),
             "confirm": _plain(yes),
             "deny": _plain("Not now"),
             **({"style": choice.style} if choice.style != "link" else {}),
@@ -271,7 +271,7 @@ def delivery_of(message: Mapping[str, Any]) -> str | None:
 
 def _told(dispatch: Dispatch) -> tuple[str, list[Block]]:
     """The operator's own text, as it is."""
-    text = clip(clean(dispatch.text).strip(), 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
+    text = _cut(dispatch.text, 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
     elements = [_section(_text(text))]
     if dispatch.card.url:
         elements.append(_section({"type": "link", "url": dispatch.card.url[:3_000], "text": "Open the request"}))
@@ -287,7 +287,7 @@ def _note(dispatch: Dispatch) -> tuple[str, list[Block]]:
     if card.deadline is not None and card.outcome is None:
         parts += [_text("\nDeadline: "), _date(card.deadline)]
     elements = [_section(*parts)]
-    if card.outcome is not None and (comment := clip(clean(card.outcome.comment).strip(), 1_000)):
+    if card.outcome is not None and (comment := _cut(card.outcome.comment, 1_000)):
         elements.append({"type": "rich_text_quote", "elements": [_text(comment)]})
     return escape(one_line(f"{_news(dispatch)} {card.title}", TEXT_LIMIT)), [_rich("note", card, elements)]
 
@@ -329,6 +329,11 @@ def _plain(text: str) -> Block:
 def _text(text: str, **style: bool) -> Block:
     element: Block = {"type": "text", "text": clean(text) or "–"}
     return element | ({"style": style} if style else {})
+
+
+def _cut(text: str, limit: int) -> str:
+    """The text's beginning, cleaned; of a very long one, no more is looked at than may be shown."""
+    return clip(clean(text.lstrip()[: limit * 8]).strip(), limit)
 
 
 def _section(*elements: Block) -> Block:
