@@ -30,7 +30,6 @@ from approvals_bot.core.authoring import get_step_metadata
 from approvals_bot.errors import NotInStepError
 from approvals_bot.people import SourceUnavailable
 
-METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata
 FRESH = timedelta(seconds=5)  # a step that started longer ago has been tried by somebody who did not come back
 LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
 SEARCHED = 500  # newest messages that are searched for a lost post
@@ -102,7 +101,7 @@ class SlackOut:
                 text=text,
                 blocks=shown,
                 thread_ts=dispatch.thread.id if dispatch.thread else None,
-                metadata={"event_type": METADATA, "event_payload": {"delivery_id": dispatch.delivery_id}},
+                metadata={"event_type": blocks.METADATA, "event_payload": {"delivery_id": dispatch.delivery_id}},
                 unfurl_links=False,
                 unfurl_media=False,
             )
@@ -160,7 +159,7 @@ class SlackOut:
             async for message in self._client.pages(
                 method, "messages", channel=place, oldest=oldest, include_all_metadata=True, **thread
             ):
-                if _delivery_of(message) == dispatch.delivery_id:
+                if blocks.delivery_of(message) == dispatch.delivery_id:
                     return Receipt(place, str(message["ts"]), 0)
                 seen += 1
                 if seen >= SEARCHED:
@@ -179,7 +178,7 @@ class SlackOut:
                 async for found in self._client.pages(
                     "conversations.list",
                     "channels",
-                    limit=1_000,
+                    limit=999,  # Slack takes less than 1,000
                     exclude_archived=True,
                     types="public_channel,private_channel",
                 ):
@@ -189,14 +188,6 @@ class SlackOut:
             except NeverError:
                 return None
         return self._named.get(conversation)
-
-
-def _delivery_of(message: dict[str, Any]) -> str | None:
-    metadata = message.get("metadata") or {}
-    if metadata.get("event_type") != METADATA:
-        return None
-    payload = metadata.get("event_payload") or {}
-    return payload.get("delivery_id")
 
 
 def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:

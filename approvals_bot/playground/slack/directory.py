@@ -165,6 +165,8 @@ def conversations_list(space: Workspace, call: Call) -> Json:
         raise SlackRefusedError("invalid_types")
     for one in types:
         call.need_scope(KINDS[one])
+    if not 1 <= call.number("limit", 100) < 1_000:
+        raise SlackRefusedError("invalid_limit")
     found = [
         place
         for place in space.channels.values()

@@ -1,0 +1,46 @@
+"""A post whose answer was lost is found again, also by a process that remembers nothing of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from approvals_bot.channels import Card, Delivered, Dispatch, Receipt, SlackChannel, TryAgain
+from approvals_bot.channels.slack.out import SlackOut
+
+if TYPE_CHECKING:
+    from tests.channels.conftest import Stage
+
+DEPLOYS = SlackChannel("C0DEPLOYS")
+
+
+async def test_check_29_a_lost_post_to_a_name_is_found_by_the_process_that_comes_after(
+    stage: Stage, card: Card
+) -> None:
+    stage.fault("drop_after", "chat.postMessage")
+    to, tried = SlackChannel("#deploys"), datetime.now(UTC)
+    assert await stage.out.send(Dispatch("d1", to, card)) == TryAgain(
+        "chat.postMessage: no answer: ServerDisconnectedError", lost=True
+    )
+    after = SlackOut(stage.client, stage.people, now=lambda: datetime.now(UTC))  # remembers nothing
+    again = await after.send(Dispatch("d1", to, card, lost_at=tried))
+    (message,) = stage.messages
+    assert again == Delivered(Receipt("C0DEPLOYS", str(message["ts"]), 0))
+
+
+async def test_check_29_a_lost_note_in_a_thread_is_found_by_the_process_that_comes_after(
+    stage: Stage, card: Card
+) -> None:
+    sent = await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    assert isinstance(sent, Delivered)
+    stage.monotonic.at += 2
+    stage.fault("drop_after", "chat.postMessage")
+    tried = datetime.now(UTC)
+    note = Dispatch("d2", DEPLOYS, card, "reminder", thread=sent.receipt, lost_at=tried)
+    assert isinstance(await stage.out.send(replace(note, lost_at=None)), TryAgain)
+    after = SlackOut(stage.client, stage.people, now=lambda: datetime.now(UTC))
+    again = await after.send(note)
+    assert isinstance(again, Delivered)
+    assert again.receipt.id == stage.messages[1]["ts"]
+    assert len(stage.messages) == 2
