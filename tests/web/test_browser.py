@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from browsing import CHROMIUM, a_port, chromium, needs_chromium, serving
+from judges import faults_in_html, judge
 
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.config.workflow import Definition, pinned
@@ -19,7 +19,6 @@ from approvals_bot.web.listing import Listed
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
 
 W3M = shutil.which("w3m")
-AXE = Path(os.environ.get("AXE_CORE", Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"))
 
 DEFINITIONS: dict[str, dict[str, Any]] = {
     "pair": {
@@ -162,8 +161,7 @@ async def test_check_44_another_site_can_neither_frame_the_page_nor_post_its_for
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any, scheme: str) -> None:
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed (npm install axe-core): accessibility goes unchecked")
+    axe = (judge("axe-core") / "axe.min.js").read_text()
     service, url = site
     run_id, path = await open_link(service, "single")
     open_run, _ = await open_link(service, "pair")
@@ -176,9 +174,37 @@ async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any, sch
             await page.goto(url + each)
             await page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
             assert not await is_too_wide(page), each
-            await page.evaluate(AXE.read_text())
+            await page.evaluate(axe)
             found = await page.evaluate("axe.run().then(found => found.violations.map(v => [v.id, v.nodes[0].html]))")
             assert found == [], each
+
+
+async def test_the_html_of_every_page_is_valid(site: Any, tmp_path: Path) -> None:
+    service, _ = site
+    run_id, path = await open_link(service, "single")
+    open_run, counted = await open_link(service, "pair")
+    await service.api.post(f"/api/runs/{open_run}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
+    ended_run, ended = await open_link(service, "pair")
+    for who in ("ann@acme.eu", "bo@acme.eu"):
+        await service.api.post(f"/api/runs/{ended_run}/votes", json={"by": who, "choice": "approve"})
+    await service.engine.settle()
+    paths = {
+        "decide": f"{path}?choice=reject",
+        "voted": counted,
+        "counted": f"{counted}?done=counted",
+        "ended": ended,
+        "runs": "/runs",
+        "run": f"/runs/{ended_run}",
+        "request": f"/requests/{run_id}",
+        "inbox": "/inbox",
+        "waiting": "/inbox?person=ann@acme.eu",
+        "login": "/login",
+        "nowhere": "/nowhere",
+        "forged": "/decisions/forged",
+    }
+    pages = {name: (await service.web.get(each)).text for name, each in paths.items()}
+    found = faults_in_html(pages, tmp_path)
+    assert found == []
 
 
 @needs_chromium

@@ -1,0 +1,61 @@
+"""Judges of mails and pages that we did not write, from npm; a test that needs one says so when it isn't there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "node"
+INSTALL_LIMIT = 90  # seconds; pytest gives a test 120
+
+NEEDED_IN_MAIL = ("no-inline-style", "no-deprecated-attr", "no-conditional-comment")
+"""Rules that mail has to break: clients drop style sheets, know tables best, and Outlook reads conditional comments."""
+
+
+def judge(package: str) -> Path:
+    """The folder of an npm package, installed if it is not yet. Skips the test when it can't be."""
+    why = _missing()
+    if why:
+        pytest.skip(f"{package} did not judge this: {why}")
+    return FOLDER / "node_modules" / package
+
+
+@cache
+def _missing() -> str:
+    """Why the packages are not there; "" when they are."""
+    wanted = json.loads((FOLDER / "package.json").read_text())["dependencies"]
+    if all((FOLDER / "node_modules" / name / "package.json").exists() for name in wanted):
+        return ""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "Node is not installed here"
+    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
+    try:
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return "npm took too long"
+    return f"npm failed: {done.stderr[-300:]}" if done.returncode else ""
+
+
+def faults_in_html(pages: Mapping[str, str], folder: Path, *, allowed: tuple[str, ...] = ()) -> list[str]:
+    """What html-validate finds in these documents, but for the rules that are allowed to be broken."""
+    program = judge("html-validate") / "bin" / "html-validate.mjs"
+    rules = dict.fromkeys((*allowed, "long-title"), "off")  # a title is people's own, and search engines are kept out
+    settings = {"root": True, "extends": ["html-validate:standard"], "rules": rules}
+    (folder / ".htmlvalidate.json").write_text(json.dumps(settings))
+    for name, text in pages.items():
+        (folder / f"{name}.html").write_text(text)
+    files = [f"{name}.html" for name in pages]
+    command = ["node", str(program), "-c", ".htmlvalidate.json", "-f", "json", *files]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return [
+        f"{Path(file['filePath']).name}:{fault['line']} {fault['ruleId']}: {fault['message']}"
+        for file in json.loads(done.stdout)
+        for fault in file["messages"]
+    ]
