@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +23,7 @@ from approvals_bot.channels import (
     SlackPerson,
     TryAgain,
 )
+from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.people import SourceUnavailable
 
 if TYPE_CHECKING:
@@ -105,6 +106,17 @@ async def test_a_post_whose_answer_was_lost_is_found_and_not_posted_again(stage:
     (message,) = stage.messages
     assert isinstance(again, Delivered)
     assert (again.receipt.id, again.uncertain) == (message["ts"], False)
+
+
+async def test_what_a_process_lost_that_has_died_since_is_found_by_the_next_one(stage: Stage, card: Card) -> None:
+    stage.fault("drop_after", "chat.postMessage")
+    lost = await stage.out.send(Dispatch("d1", SlackChannel("#deploys"), card))
+    assert isinstance(lost, TryAgain)
+    assert lost.lost
+    next_one = SlackOut(stage.client, stage.people, now=lambda: datetime.now(UTC))
+    again = await next_one.send(Dispatch("d1", SlackChannel("#deploys"), card, lost_at=datetime.now(UTC)))
+    assert again == Delivered(Receipt("C0DEPLOYS", str(stage.messages[0]["ts"]), 0))
+    assert len(stage.messages) == 1
 
 
 @pytest.mark.parametrize("kind", ["drop_before", "server_error"])
