@@ -136,7 +136,7 @@ class Step(Generic[P, R]):
 
     async def _durably(self, args: Any, kwargs: Any) -> R:
         run = current_run(f"The step {self.name}()")
-        return cast(R, await run.call_step(self, self.signature.encode_call(args, kwargs)))
+        return cast(R, await run.call_step(self, args, kwargs))
 
     async def run(self, args: Any, kwargs: Any) -> R:
         """Just the function; a plain `def` runs in a thread."""

@@ -88,12 +88,14 @@ class RunState:
     def uuid4(self) -> UUID:
         return UUID(int=self._uuids.getrandbits(128), version=4)
 
-    async def call_step(self, step: Step[..., Any], given: dict[str, Any]) -> Any:
+    async def call_step(self, step: Step[..., Any], args: Any, kwargs: Any) -> Any:
         number = self._next()
+        known = self._recorded.get(number)
+        # What is recorded is what runs; encoding it again on every replay would only cost time.
+        given = known.data.get("input") if known is not None else None
+        given = step.signature.encode_call(args, kwargs) if given is None else given
         state = OpenStep(number, step, given, future=self.loop.create_future())
-        recorded = self._ask(CreateStep(number, step.name, given))
-        if recorded is not None:
-            state.input = recorded.data.get("input", given)
+        self._ask(CreateStep(number, step.name, given))
         self.steps[number] = state
         assert state.future is not None
         try:
