@@ -80,7 +80,7 @@ def steps(card: Card, most: int = 12) -> str:
 def seats(stage: CardStage) -> list[str]:
     """One line per seat: `Release managers: 1 of 2 (Ann Ode)`."""
     return [
-        f"{seat.label}: {len(seat.filled_by)} of {seat.need}"
+        f"{seat.label[:1].upper()}{seat.label[1:]}: {len(seat.filled_by)} of {seat.need}"
         + (f" ({names(seat.filled_by)})" if seat.filled_by else "")
         for seat in stage.seats
     ]
@@ -98,6 +98,12 @@ def outcome(ended: CardOutcome) -> str:
     icon, word = STATE_WORDS[ended.state]
     by = f" by {ended.by.text}" if ended.via != "clock" and ended.by.text else ""
     return f"{icon} {word}{by} {VIA_WORDS[ended.via]}".rstrip()
+
+
+def own_comment(cast: CardVote, card: Card) -> str:
+    """The vote's comment, unless it is said already as that of the outcome."""
+    is_said = card.outcome is not None and cast.stands and cast.comment == card.outcome.comment
+    return "" if is_said else cast.comment
 
 
 def not_delivered(copy: CardDelivery) -> str:
