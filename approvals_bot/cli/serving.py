@@ -38,6 +38,10 @@ class AddressTakenError(ApprovalsBotError):
         )
 
 
+State = dict[Path, tuple[int, int, int]]
+"""For each file: when it was changed, its size, and which file it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where the configuration comes from: how it is read anew, and the files that say when.
@@ -86,7 +90,7 @@ async def serve(service: Service, listening: socket.socket, source: Source, read
     server = _Server(options)
     async with _signals(server, lambda: _reload(service, source)):
         serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-        watching = asyncio.create_task(_watch(service, source), name="watch the configuration")
+        watching = asyncio.create_task(_watch(service, source, _state(service, source)), name="watch the configuration")
         while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag, and no event
             await asyncio.sleep(0.01)
         if server.started:
@@ -117,13 +121,12 @@ async def _signals(server: uvicorn.Server, reload: Callable[[], None]) -> AsyncI
             loop.remove_signal_handler(number)
 
 
-async def _watch(service: Service, source: Source) -> None:
-    """Reload when a file of the configuration has changed.
+async def _watch(service: Service, source: Source, known: State) -> None:
+    """Reload when a file of the configuration is no longer as it was `known`.
 
     By looking, since what the system tells of a file gets lost where it is replaced (editors, checkouts, mounted
     volumes) and not changed in place.
     """
-    known = await asyncio.to_thread(_state, service, source)
     while True:
         await asyncio.sleep(LOOK)
         found = await asyncio.to_thread(_state, service, source)
@@ -136,7 +139,7 @@ async def _watch(service: Service, source: Source) -> None:
         _reload(service, source)
 
 
-def _state(service: Service, source: Source) -> dict[Path, tuple[int, int, int]]:
+def _state(service: Service, source: Source) -> State:
     """What tells one content of a file from the next, without reading it. Files that aren't there are left out."""
     folder = service.configuration.service.server.workflows
     found = {}

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from journey import Service
-
-ROOT = Path(__file__).parent.parent.parent
+from journey import Service, with_samples
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An empty folder with the samples, as a fresh clone has them."""
-    shutil.copy(ROOT / "config.example.toml", tmp_path)
-    shutil.copytree(ROOT / "workflows", tmp_path / "workflows", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+    return with_samples(tmp_path)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -28,24 +29,36 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = 0
+        self.said = ""  # the line that told that it is ready
         self.process: subprocess.Popen[str] | None = None
         self.http = httpx2.Client(timeout=20.0, trust_env=False)
 
     # ── the process ──
 
-    def start(self, *options: str) -> Service:
-        command = [sys.executable, "-m", "approvals_bot", "dev", "--port", str(self.port), *options]
-        environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        with (self.folder / "log.txt").open("a") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        said = self._first_line()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
-        assert found, f"not ready: {said!r}\n{(self.folder / 'log.txt').read_text()}"
+    def start(self, *options: str, command: str = "dev", by_environment: bool = False) -> Service:
+        """Returns when it says that it is ready. A second start is on the same port."""
+        self.launch(*options, command=command, by_environment=by_environment)
+        self.said = self._first_line()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.said)
+        assert found, f"not ready: {self.said!r}\n{self.log()}"
         self.port = int(found[1])
         self.http.base_url = f"http://127.0.0.1:{self.port}"
         return self
+
+    def launch(self, *options: str, command: str = "dev", by_environment: bool = False) -> None:
+        port = () if by_environment else ("--port", str(self.port))
+        line = [sys.executable, "-m", "approvals_bot", command, *port, *options]
+        environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        if by_environment:
+            environment["PORT"] = str(self.port)
+        with (self.folder / "log.txt").open("a") as log:
+            self.process = subprocess.Popen(
+                line, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def log(self) -> str:
+        """What it said on standard error, at every start so far."""
+        return (self.folder / "log.txt").read_text()
 
     def _first_line(self) -> str:
         assert self.process is not None
@@ -64,9 +77,15 @@ class Service:
 
     def stop(self) -> int:
         """As an operator does. Gives the exit status."""
+        return self.end()[0]
+
+    def end(self) -> tuple[int, str]:
+        """The exit status after SIGTERM, and what was said on standard output since it was ready."""
         assert self.process is not None
+        assert self.process.stdout is not None
         self.process.send_signal(signal.SIGTERM)
-        return self._reap()
+        rest = self.process.stdout.read()
+        return self._reap(), rest
 
     def _reap(self) -> int:
         assert self.process is not None
@@ -183,6 +202,14 @@ class Service:
                 return found
             assert time.monotonic() < until, "it has not happened"
             time.sleep(0.02)
+
+
+def with_samples(folder: Path) -> Path:
+    """The folder, with the samples as a fresh clone has them."""
+    root = Path(__file__).parent.parent.parent
+    shutil.copy(root / "config.example.toml", folder)
+    shutil.copytree(root / "workflows", folder / "workflows", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 def buttons(card: Json) -> list[str]:
