@@ -155,10 +155,11 @@ class SocketMode:
 
 
 async def _connect(handler: AsyncSocketModeHandler) -> None:
-    """A wrong app token is never told by the client, which tries for ever; so say at least that it takes long."""
+    """The client itself would try for ever with a wrong app token; so we ask for its address, and say what is wrong."""
     pause = 1.0
     while True:
         try:
+            handler.client.wss_uri = await handler.client.issue_new_wss_url()
             await handler.connect_async()  # type: ignore[no-untyped-call]
             return
         except Exception as failure:  # noqa: BLE001  # whatever it is, the service goes on without and tries again

@@ -65,7 +65,7 @@ def assert_sound(text: str, shown: list[dict[str, Any]]) -> None:
         parsed.to_dict()
 
 
-def test_a_card_reads_from_top_to_bottom_in_the_order_of_every_card(card: Card) -> None:
+def test_check_24_a_card_reads_from_top_to_bottom_in_the_order_of_every_card(card: Card) -> None:
     text, shown = blocks.card_message(card)
     assert_sound(text, shown)
     assert text == "⏳ Waiting: Deploy api 2.1.0 to prod. Asked by Bo Lund."
@@ -79,7 +79,7 @@ def test_a_card_reads_from_top_to_bottom_in_the_order_of_every_card(card: Card) 
     assert f"<!date^{int(deadline.timestamp())}^" in texts(shown, "mrkdwn")[0]
 
 
-def test_buttons_carry_only_the_requests_id_and_name_the_act(card: Card) -> None:
+def test_check_17_buttons_carry_only_the_requests_id_and_name_the_act(card: Card) -> None:
     actions = next(block for block in blocks.card_message(card)[1] if block["type"] == "actions")
     assert [button["text"]["text"] for button in actions["elements"]] == ["Approve", "Reject", "Ask for changes"]
     assert [button.get("style") for button in actions["elements"]] == ["primary", "danger", None]
@@ -90,7 +90,7 @@ def test_buttons_carry_only_the_requests_id_and_name_the_act(card: Card) -> None
     assert blocks.digest_seen(actions["block_id"]) == "sha256:5f1c3a9e"
 
 
-def test_a_decided_card_keeps_everything_but_the_buttons(card: Card, outcome: CardOutcome) -> None:
+def test_check_33_a_decided_card_keeps_everything_but_the_buttons(card: Card, outcome: CardOutcome) -> None:
     decided = replace(card, state="approved", outcome=outcome, choices=(), version=4)
     text, shown = blocks.card_message(decided)
     assert_sound(text, shown)
@@ -101,7 +101,7 @@ def test_a_decided_card_keeps_everything_but_the_buttons(card: Card, outcome: Ca
         assert part in said
 
 
-def test_every_update_has_new_block_ids(card: Card) -> None:
+def test_check_26_every_update_has_new_block_ids(card: Card) -> None:
     before = {block["block_id"] for block in blocks.card_message(card)[1]}
     after = {block["block_id"] for block in blocks.card_message(replace(card, version=4))[1]}
     assert not before & after
@@ -113,7 +113,7 @@ def test_a_copy_that_did_not_arrive_is_on_the_card(card: Card) -> None:
 
 
 @pytest.mark.parametrize("live", LIVE)
-def test_what_people_type_arrives_letter_by_letter_and_never_as_markup(card: Card, live: str) -> None:
+def test_check_25_what_people_type_arrives_letter_by_letter_and_never_as_markup(card: Card, live: str) -> None:
     hostile = replace(
         card,
         title=live,
@@ -148,7 +148,7 @@ def test_an_operators_text_is_sent_as_it_is(card: Card) -> None:
     assert texts(shown)[0] == "Deployed <!here> & done"
 
 
-def test_a_long_text_is_cut_between_graphemes_and_leads_to_the_full_page(card: Card) -> None:
+def test_check_23_a_long_text_is_cut_between_graphemes_and_leads_to_the_full_page(card: Card) -> None:
     family = "👨‍👩‍👧‍👦"
     long = replace(card, fields=(CardField("plan", "Plan", family * 5_000, "long"),))
     text, shown = blocks.card_message(long)
@@ -209,12 +209,12 @@ def cards(draw: st.DrawFn, base: Card) -> Card:
 
 @settings(max_examples=60, deadline=timedelta(seconds=3), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_card_is_too_much_for_slack(card: Card, data: st.DataObject) -> None:
+def test_check_22_23_24_no_card_is_too_much_for_slack(card: Card, data: st.DataObject) -> None:
     text, shown = blocks.card_message(data.draw(cards(card)))
     assert_sound(text, shown)
     json.dumps(shown).encode()
 
 
-def test_ten_megabytes_are_cut_quickly(card: Card) -> None:
+def test_check_22_ten_megabytes_are_cut_quickly(card: Card) -> None:
     huge = replace(card, title="t" * 10_000_000, fields=(CardField("a", "A", "👩‍🚀" * 3_000_000, "long"),))
     assert_sound(*blocks.card_message(huge))

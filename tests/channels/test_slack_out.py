@@ -67,7 +67,7 @@ async def test_who_is_not_in_slack_is_refused_so_that_mail_can_take_over(stage: 
 
 
 @pytest.mark.parametrize(("channel", "code"), [("#nowhere", "channel_not_found"), ("#old", "is_archived")])
-async def test_a_conversation_that_cannot_be_posted_to_is_refused_for_good(
+async def test_check_30_a_conversation_that_cannot_be_posted_to_is_refused_for_good(
     stage: Stage, card: Card, channel: str, code: str
 ) -> None:
     answer = await stage.out.send(Dispatch("d1", SlackChannel(channel), card))
@@ -76,14 +76,14 @@ async def test_a_conversation_that_cannot_be_posted_to_is_refused_for_good(
     assert not answer.install
 
 
-async def test_a_revoked_token_is_the_whole_installations_trouble(stage: Stage, card: Card) -> None:
+async def test_check_31_a_revoked_token_is_the_whole_installations_trouble(stage: Stage, card: Card) -> None:
     stage.fault("error", "chat.postMessage", error="token_revoked")
     assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == Refused(
         "chat.postMessage: token_revoked", install=True
     )
 
 
-async def test_a_rate_limit_holds_this_method_and_channel_back_and_no_other(stage: Stage, card: Card) -> None:
+async def test_check_27_a_rate_limit_holds_this_method_and_channel_back_and_no_other(stage: Stage, card: Card) -> None:
     stage.fault("rate_limited", "chat.postMessage", retry_after=30)
     assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == TryAgain(
         "chat.postMessage: ratelimited", timedelta(seconds=30)
@@ -99,7 +99,9 @@ async def test_a_rate_limit_holds_this_method_and_channel_back_and_no_other(stag
 
 
 @pytest.mark.parametrize("kind", ["drop_after", "truncated"])
-async def test_a_post_whose_answer_was_lost_is_found_and_not_posted_again(stage: Stage, card: Card, kind: str) -> None:
+async def test_check_29_a_post_whose_answer_was_lost_is_found_and_not_posted_again(
+    stage: Stage, card: Card, kind: str
+) -> None:
     stage.fault(kind, "chat.postMessage")
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), TryAgain)
     again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
@@ -141,7 +143,7 @@ async def test_a_lost_post_that_cannot_be_looked_for_is_posted_and_marked(stage:
     assert len(stage.messages) == 2
 
 
-async def test_posts_to_one_channel_keep_a_second_apart(stage: Stage, card: Card) -> None:
+async def test_check_28_posts_to_one_channel_keep_a_second_apart(stage: Stage, card: Card) -> None:
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
     stage.monotonic.at += 0.95
     assert isinstance(await stage.out.send(Dispatch("d2", DEPLOYS, card)), Delivered)
@@ -153,7 +155,7 @@ def posts(stage: Stage, card: Card, count: int) -> list[Awaitable[Any]]:
     return [stage.out.send(Dispatch(f"crowd{n}", DEPLOYS, card)) for n in range(count)]
 
 
-async def test_a_message_that_is_gone_refuses_the_update(stage: Stage, card: Card) -> None:
+async def test_check_32_a_message_that_is_gone_refuses_the_update(stage: Stage, card: Card) -> None:
     answer = await stage.out.update(Receipt("C0DEPLOYS", "1700000000.000100"), Dispatch("d1", DEPLOYS, card))
     assert answer == Refused("chat.update: message_not_found")
 

@@ -29,7 +29,7 @@ async def connected(stage: Stage) -> AsyncIterator[AsyncSocketModeHandler]:
         await handler.close_async()  # type: ignore[no-untyped-call]
 
 
-async def test_a_click_goes_over_the_websocket_and_is_acknowledged(start: Start) -> None:
+async def test_check_37_a_click_goes_over_the_websocket_and_is_acknowledged(start: Start) -> None:
     stage = await start(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
     seen: list[str] = []
 
@@ -65,7 +65,7 @@ async def test_a_modal_is_submitted_with_errors_in_the_acknowledgement(start: St
         assert (await stage.call("/slack/submit", body))["errors"] == {"why": "Not like that."}
 
 
-async def test_the_app_reconnects_when_slack_asks_it_to(start: Start) -> None:
+async def test_check_37_the_app_reconnects_when_slack_asks_it_to(start: Start) -> None:
     stage = await start(app_token=APP_TOKEN)
     socket = stage.playground.socket_mode
     seen: list[str] = []

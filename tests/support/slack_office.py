@@ -27,7 +27,7 @@ from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.config.workflow import Definition, pinned
 from approvals_bot.engine import Engine
 from approvals_bot.people import People, Person
-from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedPerson, routes
+from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
 from approvals_bot.playground.faults import Fault
 from approvals_bot.testing import FakeClock
 from approvals_bot.web.listing import Listed
@@ -156,16 +156,17 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                 app=SeedApp("xoxb-test", SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Ask for approval"),)),
                 people=SEED,
                 channels=(SeedChannel("deploys"),),
+                groups=(SeedGroup("sre", ("ann@acme.eu", "cy@acme.eu"), "SRE"),),
                 base_url=url,
                 events_url=f"{url}/slack/events",
                 now=clock.now,
                 signing_clock=lambda: clock.now().timestamp(),
                 settle=0.3,
             )
-            people = People(PEOPLE, {})
             await stack.enter_async_context(playground)
             client = await stack.enter_async_context(slack_client(token="xoxb-test", api_url=playground.api_url))
-            slack_people = SlackPeople(client)
+            slack_people = SlackPeople(client, monotonic=lambda: clock.now().timestamp())
+            people = People(PEOPLE, {}, slack_group=slack_people.members)
             channels = Channels(slack=SlackOut(client, slack_people, now=clock.now))
             web = Starlette(routes=list(routes(playground)))
             await stack.enter_async_context(Serving(web, listener))

@@ -11,7 +11,7 @@ from slack_office import DEPLOY, Office, Open
 # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_approve_decides_tells_the_person_and_takes_the_buttons_away(office: Office) -> None:
+async def test_check_33_approve_decides_tells_the_person_and_takes_the_buttons_away(office: Office) -> None:
     run_id = await office.ask()
     answer = await office.press("U0ANN", "Approve")
     assert answer["status"] == 200
@@ -27,7 +27,7 @@ async def test_who_is_not_in_the_configuration_by_id_is_found_by_address(office:
     assert (await office.ended(run_id))["by"] == "cy@acme.eu"
 
 
-async def test_reject_asks_for_the_reason_in_a_modal_and_takes_it_along(office: Office) -> None:
+async def test_check_19_reject_asks_for_the_reason_in_a_modal_and_takes_it_along(office: Office) -> None:
     run_id = await office.ask()
     answer = await office.press("U0ANN", "Reject")
     view = answer["view"]
@@ -38,7 +38,7 @@ async def test_reject_asks_for_the_reason_in_a_modal_and_takes_it_along(office: 
     assert (decision["decision"], decision["comment"]) == ("rejected", "Not on a Friday.")
 
 
-async def test_what_is_wrong_in_a_modal_is_said_in_its_place_and_the_draft_is_kept(office: Office) -> None:
+async def test_check_20_what_is_wrong_in_a_modal_is_said_in_its_place_and_the_draft_is_kept(office: Office) -> None:
     asking = [DEPLOY["stage"][0] | {"ask": {"budget_code": {"type": "string", "pattern": "[A-Z]{2}-[0-9]{4}"}}}]
     run_id = await office.ask(stage=asking)
     view = (await office.press("U0ANN", "Approve"))["view"]
@@ -62,7 +62,9 @@ async def test_what_is_wrong_in_a_modal_is_said_in_its_place_and_the_draft_is_ke
         ("U0STRANGER", "You are a guest here or come from another workspace"),
     ],
 )
-async def test_who_may_not_decide_is_told_so_alone_and_nothing_changes(office: Office, user: str, said: str) -> None:
+async def test_check_12_13_15_who_may_not_decide_is_told_so_alone_and_nothing_changes(
+    office: Office, user: str, said: str
+) -> None:
     run_id = await office.ask()
     office.invite("U0GUEST", "U0STRANGER")
     before = (office.card.text, office.card.blocks)
@@ -72,7 +74,7 @@ async def test_who_may_not_decide_is_told_so_alone_and_nothing_changes(office: O
     assert await office.votes(run_id) == []
 
 
-async def test_a_guests_click_is_in_the_audit(office: Office) -> None:
+async def test_check_12_13_a_guests_click_is_in_the_audit(office: Office) -> None:
     run_id = await office.ask()
     office.invite("U0GUEST")
     await office.press("U0GUEST", "Approve")
@@ -89,7 +91,7 @@ async def test_a_second_click_and_a_late_one_are_told_what_stands(office: Office
     assert len(await office.votes(run_id)) == 1
 
 
-async def test_a_duplicated_click_counts_once(office: Office) -> None:
+async def test_check_6_a_duplicated_click_counts_once(office: Office) -> None:
     run_id = await office.ask()
     office.fault("duplicate", "interaction")
     await office.press("U0ANN", "Approve")
@@ -109,7 +111,7 @@ async def test_a_click_on_content_that_has_changed_is_not_counted(office: Office
 # ── when Slack is not well ────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_form_that_can_not_be_opened_is_offered_as_a_page(office: Office) -> None:
+async def test_check_19_a_form_that_can_not_be_opened_is_offered_as_a_page(office: Office) -> None:
     await office.ask()
     office.fault("error", "views.open", error="expired_trigger_id")
     answer = await office.press("U0ANN", "Reject")
@@ -117,7 +119,7 @@ async def test_a_form_that_can_not_be_opened_is_offered_as_a_page(office: Office
     assert answer["ephemeral"].endswith("/decisions/of-ann@acme.eu")
 
 
-async def test_a_click_counts_and_is_answered_quickly_while_slacks_api_is_down(office: Office) -> None:
+async def test_check_8_a_click_counts_and_is_answered_quickly_while_slacks_api_is_down(office: Office) -> None:
     run_id = await office.ask()
     await office.slack.identities.workspace()
     for method in ("users.info", "chat.update", "chat.postEphemeral", "views.publish"):
@@ -145,7 +147,9 @@ async def test_who_is_known_to_slack_alone_is_asked_to_try_again_while_it_is_dow
     ],
     ids=["B13 another app", "B12 another workspace"],
 )
-async def test_what_belongs_to_another_app_or_workspace_is_a_401(office: Office, change: dict[str, Any]) -> None:
+async def test_check_16_what_belongs_to_another_app_or_workspace_is_a_401(
+    office: Office, change: dict[str, Any]
+) -> None:
     run_id = await office.ask()
     actions = next(block for block in office.card.blocks if block["type"] == "actions")
     payload = {
@@ -183,7 +187,7 @@ async def test_an_answer_is_never_posted_to_somebody_elses_host(office: Office) 
 # ── the same over a websocket, and the Home tab ───────────────────────────────────────────────────────────────────
 
 
-async def test_socket_mode_uses_the_same_handlers(open_office: Open) -> None:
+async def test_check_37_socket_mode_uses_the_same_handlers(open_office: Open) -> None:
     office = await open_office(app_token="xapp-test")
     run_id = await office.ask()
     view = (await office.press("U0ANN", "Reject"))["view"]
@@ -191,7 +195,7 @@ async def test_socket_mode_uses_the_same_handlers(open_office: Open) -> None:
     assert (await office.ended(run_id))["decision"] == "rejected"
 
 
-async def test_the_home_tab_is_the_persons_inbox(office: Office) -> None:
+async def test_check_36_the_home_tab_is_the_persons_inbox(office: Office) -> None:
     await office.ask()
     home = json.dumps(await office.call("/slack/home?user=U0ANN"))
     for words in ("Waiting for you", "Deploy api 2.1", "Asked by Bo Lund", '"vote:approve"'):

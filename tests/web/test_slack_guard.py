@@ -107,7 +107,9 @@ REFUSED: dict[str, tuple[bytes, Headers]] = {
 
 
 @pytest.mark.parametrize(("body", "headers"), REFUSED.values(), ids=REFUSED.keys())
-async def test_what_slack_did_not_sign_is_refused_and_audited(gate: Gate, body: bytes, headers: Headers) -> None:
+async def test_check_1_2_3_4_what_slack_did_not_sign_is_refused_and_audited(
+    gate: Gate, body: bytes, headers: Headers
+) -> None:
     answer = await gate.post(body, headers)
     assert answer.status_code == 401
     assert answer.text == "Not accepted.\n"
@@ -116,14 +118,14 @@ async def test_what_slack_did_not_sign_is_refused_and_audited(gate: Gate, body: 
 
 
 @pytest.mark.parametrize("seconds", [-299, 0, 299])
-async def test_what_slack_signed_within_five_minutes_gets_through(gate: Gate, seconds: int) -> None:
+async def test_check_1_2_what_slack_signed_within_five_minutes_gets_through(gate: Gate, seconds: int) -> None:
     assert (await gate.post(CLICK, signed(CLICK, NOW + timedelta(seconds=seconds)))).status_code == 200
     (request,) = gate.passed
     assert request.body.encode() == CLICK
     assert request.payload["type"] == "block_actions"
 
 
-async def test_b11_a_replay_is_refused_even_a_hundred_at_once(gate: Gate) -> None:
+async def test_check_6_b11_a_replay_is_refused_even_a_hundred_at_once(gate: Gate) -> None:
     answers = await asyncio.gather(*(gate.post(CLICK, GOOD) for _ in range(100)))
     assert sorted(answer.status_code for answer in answers) == [200] + [401] * 99
     assert len(gate.passed) == 1
@@ -136,12 +138,12 @@ async def test_a_request_that_could_not_be_served_may_come_again(gate: Gate) -> 
     assert (await gate.post(CLICK, GOOD)).status_code == 200
 
 
-async def test_bolts_own_headers_are_not_taken_from_outside(gate: Gate) -> None:
+async def test_check_5_bolts_own_headers_are_not_taken_from_outside(gate: Gate) -> None:
     await gate.post(CLICK, [*GOOD, ("x-slack-bolt-lazy-only", "1"), ("X-Slack-Bolt-Lazy-Function-Name", "f")])
     assert not [name for name in gate.passed[0].headers if name.startswith("x-slack-bolt")]
 
 
-async def test_a_large_body_is_not_read_to_its_end(gate: Gate) -> None:
+async def test_check_4_a_large_body_is_not_read_to_its_end(gate: Gate) -> None:
     body = b"x" * (BODY_LIMIT + 1)
     assert (await gate.post(body, signed(body))).status_code == 413
     assert gate.passed == []
@@ -165,7 +167,7 @@ async def test_a_flood_does_not_fill_the_audit(gate: Gate) -> None:
     signature=st.binary(max_size=80),
     kind=st.binary(max_size=40),
 )
-async def test_no_bytes_of_a_stranger_are_our_fault(
+async def test_check_3_4_no_bytes_of_a_stranger_are_our_fault(
     gate: Gate, body: bytes, timestamp: bytes, signature: bytes, kind: bytes
 ) -> None:
     sent: dict[str, Any] = {}

@@ -236,7 +236,7 @@ async def test_a_form_that_slack_does_not_open_is_said_so(office: Office) -> Non
     assert answer["ephemeral"] == "Slack could not open the form just now. Nothing was asked. Please try again."
 
 
-async def test_tampered_private_metadata_asks_for_nothing(office: Office) -> None:
+async def test_check_18_tampered_private_metadata_asks_for_nothing(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     view = (await office.command("U0BO", "deploy"))["view"]
     office.playground.workspace.views[view["id"]].given["private_metadata"] = "{}"

@@ -61,7 +61,7 @@ async def test_taking_back_after_the_decision_is_told_how_it_ended(office: Offic
     assert late["ephemeral"].startswith("Already decided by Cy Rus")
 
 
-async def test_the_home_tab_keeps_what_she_voted_on_with_a_way_back(office: Office) -> None:
+async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(office: Office) -> None:
     run_id = await office.ask(stage=TWO)
     await office.press("U0ANN", "Approve")
     home = await office.call("/slack/home?user=U0ANN")
@@ -77,7 +77,7 @@ async def test_the_home_tab_keeps_what_she_voted_on_with_a_way_back(office: Offi
 @pytest.mark.parametrize(
     ("user", "said"),
     [
-        ("U0ANN", "You are named in the workflow. Also waiting for Cy Rus (named in the workflow)."),
+        ("U0ANN", "You are asked because you are named in the workflow. Also waiting for Cy Rus (named in the workflow)."),
         ("U0BO", "You asked for this yourself. Waiting for Ann Ode (named in the workflow) and Cy Rus"),
         ("U0DI", "You are not one of the people who are asked here. Waiting for Ann Ode"),
     ],
@@ -170,7 +170,7 @@ async def test_b14_a_click_on_what_we_did_not_post_is_refused(office: Office, la
     assert [line["verdict"] for line in await refusals(office)] == ["unknown"]
 
 
-async def test_b15_the_value_of_another_request_is_refused(office: Office) -> None:
+async def test_check_18_b15_the_value_of_another_request_is_refused(office: Office) -> None:
     """check 18: what stands in the click can't point it at another request than the one that was on the card."""
     run_id = await office.ask()
     other = await office.ask(fields={"service": "string", "version": "string"})

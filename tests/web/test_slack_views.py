@@ -52,7 +52,7 @@ ASKS = st.builds(
 )
 
 
-def test_a_required_reason_is_asked_for_and_nothing_of_worth_is_in_the_view() -> None:
+def test_check_17_a_required_reason_is_asked_for_and_nothing_of_worth_is_in_the_view() -> None:
     view = views.vote_modal(CARD, REJECT, OPENED)
     assert check_view(view) == []
     (comment,) = [block for block in view["blocks"] if block["type"] == "input"]
@@ -64,7 +64,7 @@ def test_a_required_reason_is_asked_for_and_nothing_of_worth_is_in_the_view() ->
 
 @settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
 @given(asks=st.lists(ASKS, max_size=12, unique_by=lambda ask: ask.name), title=TEXTS, short=TEXTS)
-def test_every_modal_is_one_that_slack_takes(asks: list[Ask], title: str, short: str) -> None:
+def test_check_22_every_modal_is_one_that_slack_takes(asks: list[Ask], title: str, short: str) -> None:
     choice = replace(REJECT, short=short, asks=tuple(asks))
     view = views.vote_modal(replace(CARD, title=title), choice, OPENED)
     assert check_view(view) == []
@@ -73,7 +73,7 @@ def test_every_modal_is_one_that_slack_takes(asks: list[Ask], title: str, short:
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
 @given(title=TEXTS, name=TEXTS, count=st.integers(0, 40))
-def test_every_home_tab_is_one_that_slack_takes(title: str, name: str, count: int) -> None:
+def test_check_22_every_home_tab_is_one_that_slack_takes(title: str, name: str, count: int) -> None:
     card = replace(CARD, title=title, requester=Name("x", name))
     ended = replace(card, choices=(), outcome=CardOutcome("approved", Name("x", name), NOW, "slack"))
     assert check_view(views.home(views.Inbox([card] * count, [card] * count, [ended] * count))) == []
