@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from approvals_bot.core.loop import context_of_run
+from approvals_bot.core.run import RunState
 from approvals_bot.errors import NoEngineError, NotInStepError, NotInWorkflowError
-
-if TYPE_CHECKING:
-    from approvals_bot.core.run import RunState
 
 
 @dataclass(frozen=True, slots=True)

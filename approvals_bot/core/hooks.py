@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from approvals_bot.core.loop import WorkflowLoop
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.errors import HookConflictError, HookDisposedError
 
 if TYPE_CHECKING:
     import asyncio
 
-    from approvals_bot.core.run import RunState
 
 T = TypeVar("T")
+
+
+class Waiting(Protocol):
+    """What a hook needs of the run that waits on it."""
+
+    @property
+    def loop(self) -> WorkflowLoop: ...
+    @property
+    def link(self) -> Callable[[str], str]: ...
+    def dispose_hook(self, number: int) -> None: ...
 
 
 class Owner(str):
@@ -32,7 +42,7 @@ class Hook(Generic[T]):
     Payloads that come while nobody waits are kept in order. Who stops waiting (lost a race, timed out) takes nothing.
     """
 
-    def __init__(self, run: RunState, number: int, hook_id: str, token: str, metadata: Any, read: Callable[..., T]):
+    def __init__(self, run: Waiting, number: int, hook_id: str, token: str, metadata: Any, read: Callable[..., T]):
         self.token = token
         self.hook_id = hook_id
         self.metadata = metadata
@@ -164,7 +174,7 @@ class _Payloads(AsyncIterator[T]):
             raise StopAsyncIteration from None
 
 
-async def _shielded(run: RunState, future: asyncio.Future[None]) -> None:
+async def _shielded(run: Waiting, future: asyncio.Future[None]) -> None:
     """Wait for a future that others wait for too: who is cancelled must not cancel it for them."""
     if future.done():
         return

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from approvals_bot.core.definition import Workflow
 from approvals_bot.errors import WorkflowNameTakenError, WorkflowNotFoundError
-
-if TYPE_CHECKING:
-    from approvals_bot.core.authoring import Workflow
 
 
 class Registry:

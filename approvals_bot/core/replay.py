@@ -12,19 +12,17 @@ from asyncio import events as asyncio_events
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from approvals_bot.core import guard  # noqa: F401  # importing it puts it up
 from approvals_bot.core.commands import Command, End, describe
+from approvals_bot.core.definition import Workflow
 from approvals_bot.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.core.failures import encode_error
 from approvals_bot.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.core.run import OpenStep, OpenTimer, RunState
 from approvals_bot.core.values import decode, encode
 from approvals_bot.errors import NondeterminismError, WorkflowStuckError
-
-if TYPE_CHECKING:
-    from approvals_bot.core.authoring import Workflow
 
 
 @dataclass(slots=True)

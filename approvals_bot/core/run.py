@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from approvals_bot.core import commands
@@ -20,14 +20,26 @@ from approvals_bot.core.failures import step_error
 from approvals_bot.core.hooks import Hook, Webhook
 from approvals_bot.core.loop import WorkflowLoop
 from approvals_bot.core.requests import WebhookRequest
+from approvals_bot.core.signature import Signature
 from approvals_bot.core.values import decode, encode
 from approvals_bot.errors import InvalidPayloadError, NondeterminismError
 
-if TYPE_CHECKING:
-    from approvals_bot.core.authoring import Step
-
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """What `asyncio.sleep` asks a timer to call: how a sleep is told from a timeout."""
+
+
+class StepCode(Protocol):
+    """What a replay, and an attempt, need of a step."""
+
+    name: str
+    function: Callable[..., Any]
+    signature: Signature
+    retries: int
+    timeout: float | None  # seconds, of one attempt
+    retry_delay: float  # seconds
+
+    def run(self, args: Any, kwargs: Any) -> Awaitable[Any]:
+        """Just the function."""
 
 
 @dataclass(slots=True)
@@ -35,7 +47,7 @@ class OpenStep:
     """A step without an outcome yet, and what its log says so far."""
 
     id: int
-    step: Step[..., Any]
+    step: StepCode
     input: dict[str, Any]
     failures: int = 0  # attempts that raised; crashes of the process don't count
     started: set[int] = field(default_factory=set)  # attempts that were begun
@@ -88,7 +100,7 @@ class RunState:
     def uuid4(self) -> UUID:
         return UUID(int=self._uuids.getrandbits(128), version=4)
 
-    async def call_step(self, step: Step[..., Any], args: Any, kwargs: Any) -> Any:
+    async def call_step(self, step: StepCode, args: Any, kwargs: Any) -> Any:
         number = self._next()
         known = self._recorded.get(number)
         # What is recorded is what runs; encoding it again on every replay would only cost time.

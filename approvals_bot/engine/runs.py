@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from approvals_bot.core.events import Event
 from approvals_bot.core.failures import decode_error
 from approvals_bot.core.values import decode
 from approvals_bot.errors import RunCancelledError, RunFailedError, RunNotFoundError
-from approvals_bot.store import ENDED, HookRow, RunRow, Status
-
-if TYPE_CHECKING:
-    from approvals_bot.engine.engine import Engine
+from approvals_bot.store import ENDED, HookRow, RunRow, Status, Store
 
 R = TypeVar("R")
 
@@ -94,10 +91,23 @@ class Page:
     cursor: str | None
 
 
+class Runs(Protocol):
+    """What a handle on a run needs of the engine."""
+
+    @property
+    def store(self) -> Store: ...
+    def decode_result(self, row: RunRow, result: Any) -> Any: ...
+    async def record(self, run_id: str) -> RunRecord | None: ...
+    async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord: ...
+    async def events(self, run_id: str) -> list[Event]: ...
+    async def cancel(self, run_id: str, reason: str | None = None) -> None: ...
+    async def wake_up(self, run_id: str) -> int: ...
+
+
 class Run(Generic[R]):
     """A handle on a run. Making one never fails, whether or not the run exists."""
 
-    def __init__(self, engine: Engine, run_id: str, *, is_new: bool = False) -> None:
+    def __init__(self, engine: Runs, run_id: str, *, is_new: bool = False) -> None:
         self.id = run_id
         self.is_new = is_new
         self._engine = engine

@@ -15,7 +15,7 @@ from approvals_bot.core.durations import Duration, as_seconds
 from approvals_bot.core.events import Event, Log
 from approvals_bot.core.failures import decode_error
 from approvals_bot.core.requests import Answer, WebhookRequest, decode_body
-from approvals_bot.core.run import OpenStep
+from approvals_bot.core.run import OpenStep, StepCode
 from approvals_bot.engine.attempts import attempt
 from approvals_bot.testing.history import START, History
 
@@ -137,7 +137,7 @@ class _Player:
         fact = await attempt(state, context, self._resources, lambda: history.now)
         history.happened(fact.type, fact.data)
 
-    def _replaced(self, step: Step[..., Any]) -> Step[..., Any]:
+    def _replaced(self, step: StepCode) -> StepCode:
         if step.name not in self._steps:
             return step
         does = self._steps[step.name]
