@@ -1,0 +1,41 @@
+"""docs/email.md and the tests agree: each check of links and mail has its tests there, or a reason."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "email.md"
+ROW = re.compile(r"^\| (\d\d) \| [^|]+ \| (.+) \|$", re.MULTILINE)
+CHECKS = range(42, 61)
+
+
+def numbered_tests() -> dict[int, set[str]]:
+    found: dict[int, set[str]] = defaultdict(set)
+    for path in (ROOT / "tests").glob("*/test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                number = re.match(r"test_check_(\d+)_", node.name)
+                if number and int(number[1]) in CHECKS:
+                    found[int(number[1])].add(f"{path.relative_to(ROOT).as_posix()}::{node.name}")
+    return found
+
+
+def test_the_table_of_checks_has_every_numbered_test_and_no_other() -> None:
+    rows = {int(number): shown for number, shown in ROW.findall(PAGE.read_text())}
+    assert list(rows) == list(CHECKS)
+    tests = numbered_tests()
+    for number, shown in rows.items():
+        named = set(re.findall(r"`(tests/[^`]+)`", shown))
+        assert named == tests[number], number
+        assert named or shown.startswith("not built: "), number
+
+
+def test_the_pictures_of_the_page_exist_and_are_small() -> None:
+    pictures = re.findall(r"\((images/[^)]+)\)", PAGE.read_text())
+    assert len(pictures) > 10
+    for picture in pictures:
+        assert (PAGE.parent / picture).stat().st_size <= 150_000, picture
