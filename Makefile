@@ -10,6 +10,7 @@ run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
 
 test: $(VENV)/.installed-dev
+	@sh tests/support/install_browser.sh
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed-dev
