@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from approvals_bot.core.authoring import Workflow
@@ -62,6 +63,7 @@ class _Watched:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: int | None = None
+        self._is_interrupted = False
         self._began = math.inf
         self._computed: Callable[[], float] = lambda: math.inf
 
@@ -73,38 +75,32 @@ class _Watched:
 
     def run(self, call: Callable[[], Outcome]) -> Outcome:
         self._thread = threading.get_ident()
-        self._computed = _thread_time(self._thread)
         self._began = time.monotonic()
         try:
             return call()
         finally:
             with self._lock:
-                thread, self._thread = self._thread, None
-                self._computed = lambda: math.inf
-                _raise_in(thread, None)  # one that was asked for and not yet delivered
+                self._thread = None
+            if self._is_interrupted:
+                self._let_it_arrive()
 
     def interrupt(self) -> None:
         with self._lock:
             if self._thread is not None:
+                self._is_interrupted = True
                 _raise_in(self._thread, ReplayInterrupted)
 
-
-def _thread_time(thread: int) -> Callable[[], float]:
-    """The processor time that this thread uses from now on, readable from others; infinite where that can't be
-    known.
-    """
-    if not hasattr(time, "pthread_getcpuclockid"):
-        return lambda: math.inf
-    clock = time.pthread_getcpuclockid(thread)
-    began = time.clock_gettime(clock)
-    return lambda: time.clock_gettime(clock) - began
+    def _let_it_arrive(self) -> None:
+        """An exception that was asked for at the last moment comes within a few bytecodes. (It could be taken back,
+        but CPython 3.11 then keeps all threads looking for it for ever, and hangs under a profiler.)"""
+        with suppress(ReplayInterrupted):
+            for _ in range(10_000):
+                pass
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """CPython's own way to raise in another thread. It is delivered between two bytecodes; None takes it back."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error)
-    )
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """CPython's own way to raise in another thread. It is delivered between two bytecodes."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 def _threads() -> ThreadPoolExecutor:
