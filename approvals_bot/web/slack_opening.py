@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import phrases
 from approvals_bot.channels.slack.blocks import escape
 from approvals_bot.channels.slack.client import SlackClient, SlackError
@@ -208,19 +210,19 @@ class SlackOpening:
 
     async def _state_of(self, run_id: str, address: str) -> str:
         """`⏳ Waiting: Deploy api 2.1. Waiting for Ann Ode.`, as soon as the new request says so of itself."""
-        try:
+        view: RequestView | None = None
+        with suppress(TimeoutError):
             async with asyncio.timeout(NEWS_WITHIN):
-                while True:
+                while view is None or (view.is_open and not view.waiting_for):  # nobody has been asked yet
+                    await asyncio.sleep(LOOK_EVERY)
                     record = await self._engine.record(run_id)
                     view = request_of(record) if record is not None else None
-                    if view is not None:
-                        card = card_of(view, address, self._engine.now())
-                        state = phrases.outcome(card.outcome) if card.outcome else phrases.state(card)
-                        waiting = phrases.waiting_for(card)
-                        return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
-                    await asyncio.sleep(LOOK_EVERY)
-        except TimeoutError:
+        if view is None:
             return "Your request was opened."
+        card = card_of(view, address, self._engine.now())
+        state = phrases.outcome(card.outcome) if card.outcome else phrases.state(card)
+        waiting = phrases.waiting_for(card)
+        return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
 
 
 def _reason(problem: Problem) -> str:
