@@ -45,6 +45,9 @@ LONGEST_VALUE = {"slack": 9_000, "email": 24_000}
 NOT_THERE = ("users_not_found", "is not configured here")
 """In a refusal: this person has no such mailbox or account, so another way is the usual way."""
 
+ALL_DOWN = timedelta(minutes=1)
+"""How long to leave a channel alone that refuses everything."""
+
 TOO_LATE = "it was decided before this could be delivered"
 
 
@@ -248,8 +251,16 @@ class Copies:
                 case Delivered(receipt):
                     if copy.receipt is None:
                         copy.receipt, copy.shown = receipt, receipt.version
+                    copy.is_replaced = False
                     self._becomes(copy, "delivered")
                     return True
+                case Refused(error, install) if install and copy.kind == "email":
+                    # All mail is down, by a password perhaps: nothing is wrong with this one. It takes another way if
+                    # there is one, and goes out once somebody has mended the relay.
+                    if not copy.is_replaced:
+                        self._fall_back(copy)
+                    if not await self._wait(copy, tries, error, ALL_DOWN, until):
+                        return False
                 case Refused(error):
                     self._failed(copy, error)
                     return False

@@ -82,6 +82,21 @@ async def test_check_57_every_mail_arrives_with_one_id_and_twice_only_where_an_a
     assert twice > 0
 
 
+async def test_check_55_a_relay_that_refuses_everything_loses_no_mail_once_it_is_mended(open_service: Any) -> None:
+    async with a_posting_service(open_service, "https://approve.acme.eu") as (service, mailbox):
+        mailbox.faults.add(Fault("error", "MAIL", times=None, code=553))
+        run = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+        await service.clock.advance("10m")
+        copies = (await service.view(run))["deliveries"]
+        assert [(copy["channel"], copy["state"]) for copy in copies] == [("email", "retrying")] * EACH
+        assert all("refuses our sender address" in copy["error"] for copy in copies)
+        assert all(copy["attempts"] <= 8 for copy in copies)
+        mailbox.faults.clear()
+        await service.clock.advance("10m")
+        assert await undelivered(service, [run]) == 0
+        assert len(mailbox.mails) == EACH
+
+
 async def undelivered(service: Any, runs: list[str]) -> int:
     views = [await service.view(run) for run in runs]
     states = [copy["state"] for view in views for copy in view["deliveries"]]
