@@ -26,6 +26,7 @@ BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
 CONFIRM_LIMITS = {"title": 100, "text": 300, "button": 30}
 VOTE = "vote:"  # action ids are `vote:approve`, `vote:reject`, …
 WHY = "why"  # the action id of "Why am I asked?"
+SHORT_DIGEST = 12  # characters of a digest that people see, as on the pages; votes are bound to all of it
 METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata, which names the delivery
 
 MOMENT = "{date_short_pretty} at {time}"
@@ -244,7 +245,7 @@ def _button(card: Card, choice: CardChoice) -> Block:
 def _small_print(card: Card) -> list[Block]:
     parts = [one_line(card.why_me, 200)] if card.why_me else []
     if card.digest:
-        parts.append(f"digest {one_line(card.digest, 100)}")
+        parts.append(f"digest {card.digest[:SHORT_DIGEST]}")
     elements = [_plain(part) for part in parts if part]
     return [{"type": "context", "block_id": _id("small", card), "elements": elements}] if elements else []
 
