@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 
 from approvals_bot.core.commands import resume_at
 from approvals_bot.core.current import StepContext, StepMetadata, WorkflowMetadata
-from approvals_bot.core.events import Event, Log, NewEvent, from_micros
+from approvals_bot.core.events import Event, NewEvent, from_micros
 from approvals_bot.core.failures import encode_error
 from approvals_bot.core.registry import Registry
 from approvals_bot.core.replay import Outcome
@@ -32,7 +31,7 @@ from approvals_bot.errors import (
     StoreUnavailableError,
     WorkflowStuckError,
 )
-from approvals_bot.store import Append, Appended, Claim, Fenced, RunRow, Stale, Store
+from approvals_bot.store import Append, Appended, Claimed, Fenced, Stale, Store
 
 logger = logging.getLogger("approvals_bot.engine")
 
@@ -57,6 +56,9 @@ class Workshop(Protocol):
     def appended(self, run_id: str, events: list[Event]) -> None:
         """Tell whoever waits in this process what was written."""
 
+    def entropy(self) -> bytes:
+        """32 random bytes, for tokens."""
+
     def rests(self, activation: Activation) -> None:
         """It has done all it could, and waits."""
 
@@ -75,13 +77,13 @@ class _Running:
 class Activation:
     """One process working on one run, by the right of one claim."""
 
-    def __init__(self, workshop: Workshop, claim: Claim) -> None:
-        self.claim = claim
-        self.due: datetime | None = None  # while it waits: when it goes on by itself
+    def __init__(self, workshop: Workshop, claimed: Claimed) -> None:
+        self.claim = claimed.claim
+        self.due: datetime | None = None  # while it waits, and when it has been released: when it goes on by itself
         self._shop = workshop
-        self._row: RunRow | None = None
-        self._log: Log = []
-        self._may_have_grown = True  # somebody else may have written to the log
+        self._row = claimed.row
+        self._log = [*claimed.log]
+        self._may_have_grown = False  # somebody else may have written to the log
         self._outcome: Outcome | None = None  # of the last replay
         self._to_start: list[OpenStep] = []
         self._running: dict[int, _Running] = {}
@@ -146,10 +148,11 @@ class Activation:
                 return True
             case Stale():
                 return False
-            case Appended() if outcome.ended or self._is_released:
-                return True
             case Appended(events):
                 lost_a_token = any(event.type == "hook_conflict" for event in events)
+                if outcome.ended or self._is_released:
+                    self.due = now if lost_a_token and not outcome.ended else self.due
+                    return True
                 if not (outcome.replay_again or lost_a_token):
                     self._outcome = outcome
                     await self._wait(outcome)
@@ -192,14 +195,13 @@ class Activation:
         return [*self._finished, *(NewEvent("wait_completed", {"id": e.data["id"]}) for e in due)]
 
     async def _replay(self, facts: list[NewEvent], now: datetime) -> Outcome:
-        assert self._row is not None
         workflow = self._shop.registry.get(self._row.code, self._row.version)
         seq = len(self._log)
         at = max(now, self._log[-1].at)
         draft = [*self._log, *(Event(seq + i, f.type, at, f.data) for i, f in enumerate(facts, 1))]
         if len(draft) > MAX_EVENTS:
             raise LimitExceededError("events of one run", MAX_EVENTS, len(draft), "events")
-        return await self._shop.replayer.replay(workflow, draft, secrets.token_bytes(32))
+        return await self._shop.replayer.replay(workflow, draft, self._shop.entropy())
 
     async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
         """A run that can't go on by its own fault fails; one whose code has drifted or is missing stalls, and keeps
@@ -225,7 +227,7 @@ class Activation:
         ]
         # What is still running keeps the run here, and so does who waits to hear of a token.
         self._is_released = not (self._to_start or self._in_hand(facts) or outcome.replay_again)
-        wake_at = self._wake_at(outcome, facts, decided, now)
+        self.due = wake_at = None if outcome.ended else self._wake_at(outcome, facts, decided, now)
         batch = self._batch([*facts, *decided], now, release=self._is_released, wake_at=wake_at, view=outcome.view)
         return await self._write(batch)
 

@@ -8,8 +8,8 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -18,11 +18,12 @@ from starlette.responses import Response
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.current import in_workflow, open_engines
-from approvals_bot.core.events import Event, NewEvent
+from approvals_bot.core.events import ENDINGS, Event, NewEvent
 from approvals_bot.core.registry import registry
 from approvals_bot.core.requests import WebhookRequest, decode_body
 from approvals_bot.core.values import decode, encode, to_json
 from approvals_bot.engine.activation import PATIENCE, Activation
+from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock, MovableClock, SystemClock
 from approvals_bot.engine.limits import (
     CLOSING,
@@ -35,7 +36,7 @@ from approvals_bot.engine.limits import (
 )
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import Replayer
-from approvals_bot.engine.runs import HookInfo, Page, Run, RunRecord
+from approvals_bot.engine.runs import NO_EVENTS, HookInfo, Page, Run, RunRecord
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
@@ -50,9 +51,10 @@ from approvals_bot.store import (
     ENDED,
     AuditEntry,
     AuditLine,
-    Claim,
+    Claimed,
     Filter,
     HookRow,
+    Lease,
     NewRun,
     OpenStore,
     RunRow,
@@ -102,6 +104,8 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self.closing = CLOSING
         self._is_closing = False
+        self._is_full = False  # there was no room for a run; when there is, somebody has to look
+        self._random = Random()
 
     @classmethod
     @asynccontextmanager
@@ -132,6 +136,7 @@ class Engine:
         if isinstance(self.clock, MovableClock):
             self.clock.attach(self)
         if work:
+            await self.store.begin_work()  # before anything is claimed: it frees the leases of the dead
             self._tasks = [
                 asyncio.create_task(self._schedule(), name="engine: schedule"),
                 asyncio.create_task(self._renew(), name="engine: renew leases"),
@@ -165,7 +170,7 @@ class Engine:
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
-        run_id = f"run_{time.time_ns() // 1_000_000:011x}{secrets.token_hex(8)}"
+        run_id = f"run_{time.time_ns() // 1_000_000:011x}{self.entropy()[:8].hex()}"
         given = check_attributes(attributes or {})
         data: dict[str, Any] = {
             "run_id": run_id,
@@ -181,12 +186,15 @@ class Engine:
             data["settings"] = found.settings
         to_json(data, "the input")
         new = NewRun(run_id, found.name, found.code, found.version, data, idempotency_key, given)
-        created = await self.store.create(new, self.now())
+        with self._asking() as lease:
+            created = await self.store.create(new, self.now(), lease)
+        self._begin(created.claimed)
         if not created.is_new:
             difference = _difference(created.data, data)
             if difference is not None:
                 raise IdempotencyConflictError(idempotency_key or "", created.run.id, difference)
-        self._nudge.set()
+        if created.claimed is None:
+            self._nudge.set()
         return Run(self, created.run.id, is_new=created.is_new)
 
     # ── resuming ──
@@ -256,7 +264,7 @@ class Engine:
 
     async def record(self, run_id: str) -> RunRecord | None:
         """A run as it stands. None: no such run."""
-        found = await self.store.read(run_id, after=1_000_000_000)
+        found = await self.store.read(run_id, after=NO_EVENTS)
         return None if found is None else RunRecord.of(found[0])
 
     async def records(
@@ -282,7 +290,7 @@ class Engine:
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
         """The record once the run has ended or the time is up. RunNotFoundError if there is no such run."""
-        with self._news.of(run_id, seconds, self._patience) as news:
+        with self._news.of(run_id, seconds, self._patience, ENDINGS) as news:
             while True:
                 record = await self.record(run_id)
                 if record is None:
@@ -343,17 +351,21 @@ class Engine:
 
     async def _receive(self, hook: HookRow, payload: Any, resume_id: str | None) -> Event:
         to_json(payload, "payload")
-        received = await self.store.receive(hook.id, resume_id or secrets.token_hex(12), payload, self.now())
+        resume_id = resume_id or self.entropy()[:12].hex()
+        with self._asking() as lease:
+            received = await self.store.receive(hook.id, resume_id, payload, self.now(), lease)
         if received is None:
             raise HookNotFoundError(hook.token)
-        if received.data["payload"] != payload:
-            raise IdempotencyConflictError(resume_id or "", hook.run_id, "the payload differs from the first one")
-        self._tell(hook.run_id, [received])
-        return received
+        self._begin(received.claimed)
+        if received.event.data["payload"] != payload:
+            raise IdempotencyConflictError(resume_id, hook.run_id, "the payload differs from the first one")
+        if received.claimed is None:
+            self._tell(hook.run_id, [received.event])
+        return received.event
 
     async def _answer(self, run_id: str, received: Event, seconds: float) -> Response:
         """Wait for the workflow's answer to this request; never longer than that."""
-        with self._news.of(run_id, seconds, self._patience) as news:
+        with self._news.of(run_id, seconds, self._patience, ENDINGS | {"hook_responded"}) as news:
             while True:
                 found = await self.store.read(run_id, after=received.seq)
                 row, later = found if found is not None else (None, [])
@@ -381,6 +393,9 @@ class Engine:
 
     def appended(self, run_id: str, events: list[Event]) -> None:
         self._news.tell(run_id, events)
+
+    def entropy(self) -> bytes:
+        return self._random.draw()
 
     def rests(self, activation: Activation) -> None:
         self._progress.set()
@@ -446,18 +461,34 @@ class Engine:
             if not await self._claim(limit=room):
                 return await self.next_wake()
 
-    async def _claim(self, limit: int = 1, run_id: str | None = None) -> list[Claim]:
-        now = self.now()
-        until = now + LEASE
-        self._unanswered = [other for other in self._unanswered if other > now] + [until]
-        claims = await self.store.claim(self._owner, now, until, limit, run_id)
-        self._unanswered.remove(until)
-        for claim in claims:
-            self._leased_until = min(self._leased_until or now + LEASE, now + LEASE)
-            activation = Activation(self, claim)
-            task = asyncio.create_task(self._work(activation), name=f"run {claim.run_id}")
-            self._active[claim.run_id] = (activation, task)
-        return claims
+    async def _claim(self, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
+        with self._asking() as lease:
+            claimed = [] if lease is None else await self.store.claim(lease, limit, run_id)
+        for each in claimed:
+            self._begin(each)
+        return claimed
+
+    @contextmanager
+    def _asking(self) -> Iterator[Lease | None]:
+        """The lease to ask for; None if this process takes no more work. If the answer is lost, we may have a claim
+        without knowing it: then there is something to do once it is over."""
+        self._is_full = len(self._active) >= MAX_ACTIVE
+        if self._is_full or self._is_closing or not self._tasks:
+            yield None
+            return
+        lease = Lease(self._owner, self.now(), self.now() + LEASE)
+        self._unanswered = [until for until in self._unanswered if until > lease.at] + [lease.until]
+        yield lease
+        if lease.until in self._unanswered:
+            self._unanswered.remove(lease.until)
+
+    def _begin(self, claimed: Claimed | None) -> None:
+        if claimed is None:
+            return
+        self._leased_until = min(self._leased_until or self.now() + LEASE, self.now() + LEASE)
+        activation = Activation(self, claimed)
+        task = asyncio.create_task(self._work(activation), name=f"run {claimed.claim.run_id}")
+        self._active[claimed.claim.run_id] = (activation, task)
 
     async def _work(self, activation: Activation) -> None:
         run_id = activation.claim.run_id
@@ -465,10 +496,12 @@ class Engine:
             await activation.work()
         except Exception:
             logger.exception("run %s: working on it failed; it will be tried again when its lease ends", run_id)
+            activation.due = self.now() + LEASE
         finally:
             if self._active.get(run_id, (None, None))[0] is activation:
                 del self._active[run_id]
-            self._nudge.set()
+            if activation.due is not None or self._is_full:
+                self._nudge.set()
             self._progress.set()
 
     async def _renew(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from approvals_bot.core.events import Event
+from approvals_bot.core.events import EVENT_TYPES, Event
 
 
 class News:
@@ -17,8 +17,8 @@ class News:
         self._listening: defaultdict[str, set[Listener]] = defaultdict(set)
 
     def tell(self, run_id: str, events: list[Event]) -> None:
-        if events:
-            for listener in self._listening.get(run_id, ()):
+        for listener in self._listening.get(run_id, ()):
+            if any(event.type in listener.types for event in events):
                 listener.wake()
 
     def tell_all(self) -> None:
@@ -28,9 +28,11 @@ class News:
                 listener.wake()
 
     @contextmanager
-    def of(self, run_id: str, seconds: float | None, patience: float | None) -> Iterator[Listener]:
+    def of(
+        self, run_id: str, seconds: float | None, patience: float | None, types: Collection[str] = EVENT_TYPES
+    ) -> Iterator[Listener]:
         """Listen first, then look: so nothing falls in between. `patience`: look again after so long without news."""
-        listener = Listener(seconds, patience)
+        listener = Listener(seconds, patience, types)
         self._listening[run_id].add(listener)
         try:
             yield listener
@@ -43,7 +45,8 @@ class News:
 class Listener:
     """One who waits for news, until her time is up."""
 
-    def __init__(self, seconds: float | None, patience: float | None) -> None:
+    def __init__(self, seconds: float | None, patience: float | None, types: Collection[str]) -> None:
+        self.types = types
         self._loop = asyncio.get_running_loop()
         self._until = None if seconds is None else self._loop.time() + seconds
         self._patience = patience

@@ -14,6 +14,8 @@ from approvals_bot.store import ENDED, HookRow, RunRow, Status, Store
 
 R = TypeVar("R")
 
+NO_EVENTS = 1_000_000_000  # more than a log can have: who asks for what comes after it wants only the run's row
+
 
 @dataclass(frozen=True, slots=True)
 class HookInfo:
@@ -122,7 +124,7 @@ class Run(Generic[R]):
         RunFailedError (its cause is the workflow's error), RunCancelledError, RunNotFoundError.
         """
         await self.wait(None)
-        found = await self._engine.store.read(self.id)
+        found = await self._engine.store.read(self.id, after=NO_EVENTS)
         if found is None:
             raise RunNotFoundError(self.id)
         row, _ = found

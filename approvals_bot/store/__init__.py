@@ -84,6 +84,15 @@ class Created:
     run: RunRow
     is_new: bool
     data: dict[str, Any]  # of its run_created
+    claimed: Claimed | None = None  # if a lease was given, and nobody held the run
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The payload as it stands in the log."""
+
+    event: Event
+    claimed: Claimed | None = None  # if a lease was given, and nobody held the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,24 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim, and the run as it stands: who claims reads it anyway."""
+
+    claim: Claim
+    row: RunRow
+    log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who asks for a claim at `at`, and until when it shall hold."""
+
+    owner: str
+    at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Which runs to list. `waiting_for` is an address in the published view's list of that name."""
 
@@ -164,8 +191,8 @@ class AuditLine:
 class Store(Protocol):
     """See the module's docstring for what each call promises."""
 
-    async def create(self, run: NewRun, at: datetime) -> Created:
-        """Create a run that is due at once, with its `run_created`."""
+    async def create(self, run: NewRun, at: datetime, lease: Lease | None = None) -> Created:
+        """Create a run that is due at once, with its `run_created`; claim it in the same breath if a lease is given."""
 
     async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
         """A run and its events with `seq > after`, in one consistent look. None: no such run."""
@@ -177,13 +204,13 @@ class Store(Protocol):
         """Append facts whose key is new, and wake the run. A repeat gives the event that is there already. An ended or
         unknown run takes nothing: the list is empty, or lacks those."""
 
-    async def receive(self, hook_id: str, resume_id: str, payload: Any, at: datetime) -> Event | None:
-        """Append a `hook_received` if the hook is live, and wake its run. A repeated `resume_id` gives the first event.
-        None: the hook is not live."""
+    async def receive(
+        self, hook_id: str, resume_id: str, payload: Any, at: datetime, lease: Lease | None = None
+    ) -> Received | None:
+        """Append a `hook_received` if the hook is live, wake its run, and claim it if a lease is given and nobody holds
+        it. A repeated `resume_id` gives the first event. None: the hook is not live."""
 
-    async def claim(
-        self, owner: str, at: datetime, lease_until: datetime, limit: int = 1, run_id: str | None = None
-    ) -> list[Claim]:
+    async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
         """Take over up to `limit` due runs (or this one, due or not) that nobody holds."""
 
     async def renew(self, claims: list[Claim], lease_until: datetime) -> None:
@@ -206,6 +233,10 @@ class Store(Protocol):
 
 class OpenStore(Store, Protocol):
     """A store with its connections."""
+
+    async def begin_work(self) -> None:
+        """This process is going to work on runs, not only to look and write (as commands do). Where it can be known
+        that no other does, the leases of dead ones end at once."""
 
     async def changed(self) -> bool:
         """Whether another process may have written since the last call. Cheap: it is asked several times a second."""

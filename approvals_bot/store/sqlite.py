@@ -29,11 +29,14 @@ from approvals_bot.store import (
     AuditEntry,
     AuditLine,
     Claim,
+    Claimed,
     Created,
     Fenced,
     Filter,
     HookRow,
+    Lease,
     NewRun,
+    Received,
     RunRow,
     Stale,
 )
@@ -64,15 +67,18 @@ class SqliteStore:
             reader = await _connection(path)
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
-        store = cls(path, writer, reader)
-        if store._sole_owner.acquire():
-            # Nobody else works on this file, so whoever held a lease is dead: its runs need not wait for the lease's
-            # end.
-            await store._writer.run(lambda db: _run(db, _FREE_LEASES))
-        return store
+        return cls(path, writer, reader)
 
-    async def create(self, run: NewRun, at: datetime) -> Created:
-        return await self._writer.run(lambda db: _create(db, run, to_micros(at)))
+    async def begin_work(self) -> None:
+        try:
+            if self._sole_owner.acquire():
+                # Nobody else works on this file, so whoever held a lease is dead: its runs need not wait for its end.
+                await self._writer.run(lambda db: _run(db, _FREE_LEASES))
+        finally:
+            self._sole_owner.share()
+
+    async def create(self, run: NewRun, at: datetime, lease: Lease | None = None) -> Created:
+        return await self._writer.run(lambda db: _create(db, run, to_micros(at), lease))
 
     async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
         return await self._read(lambda db: _read_log(db, run_id, after))
@@ -83,15 +89,13 @@ class SqliteStore:
     async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
         return await self._writer.run(lambda db: _record(db, run_id, facts, to_micros(at)))
 
-    async def receive(self, hook_id: str, resume_id: str, payload: Any, at: datetime) -> Event | None:
-        return await self._writer.run(lambda db: _receive(db, hook_id, resume_id, payload, to_micros(at)))
+    async def receive(
+        self, hook_id: str, resume_id: str, payload: Any, at: datetime, lease: Lease | None = None
+    ) -> Received | None:
+        return await self._writer.run(lambda db: _receive(db, hook_id, resume_id, payload, to_micros(at), lease))
 
-    async def claim(
-        self, owner: str, at: datetime, lease_until: datetime, limit: int = 1, run_id: str | None = None
-    ) -> list[Claim]:
-        given = {"owner": owner, "at": to_micros(at), "until": to_micros(lease_until), "limit": limit, "id": run_id}
-        sql = _CLAIM_DUE if run_id is None else _CLAIM_ONE
-        return await self._writer.run(lambda db: [Claim(*row) for row in db.execute(sql, given).fetchall()])
+    async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
+        return await self._writer.run(lambda db: _claim(db, lease, limit, run_id))
 
     async def renew(self, claims: list[Claim], lease_until: datetime) -> None:
         given = [(to_micros(lease_until), claim.run_id, claim.epoch) for claim in claims]
@@ -152,7 +156,7 @@ _SELECT_HOOK = """
 _FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
 
 
-def _create(db: sqlite3.Connection, run: NewRun, at: int) -> Created:
+def _create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None) -> Created:
     given = (run.id, run.workflow, run.code, run.version, at, run.idempotency_key, to_json(run.attributes), at)
     inserted = db.execute(
         """INSERT INTO runs (id, workflow, code, version, status, created_at, idempotency_key, attributes, seq, wake_at)
@@ -162,6 +166,9 @@ def _create(db: sqlite3.Connection, run: NewRun, at: int) -> Created:
     ).fetchone()
     if inserted is not None:
         _insert(db, run.id, 1, at, NewEvent("run_created", run.data))
+        if lease is not None:
+            (claimed,) = _claim(db, lease, 1, run.id)
+            return Created(claimed.row, True, run.data, claimed)
     run_id = db.execute(
         "SELECT id FROM runs WHERE id = ? OR idempotency_key = ?", (run.id, run.idempotency_key)
     ).fetchone()[0]
@@ -173,14 +180,18 @@ def _create(db: sqlite3.Connection, run: NewRun, at: int) -> Created:
 def _read_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRow, Log] | None:
     db.execute("BEGIN")  # one look: the row and its events belong together
     try:
-        row = db.execute(f"{_SELECT_RUN} WHERE id = ?", (run_id,)).fetchone()
-        if row is None:
-            return None
-        events = db.execute(
-            "SELECT seq, type, at, data FROM events WHERE run_id = ? AND seq > ? ORDER BY seq", (run_id, after)
-        ).fetchall()
+        return _run_and_log(db, run_id, after)
     finally:
         db.execute("COMMIT")
+
+
+def _run_and_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRow, Log] | None:
+    row = db.execute(f"{_SELECT_RUN} WHERE id = ?", (run_id,)).fetchone()
+    if row is None:
+        return None
+    events = db.execute(
+        "SELECT seq, type, at, data FROM events WHERE run_id = ? AND seq > ? ORDER BY seq", (run_id, after)
+    ).fetchall()
     return _run_row(row), [_event(*event) for event in events]
 
 
@@ -232,16 +243,20 @@ def _record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int)
     return known
 
 
-def _receive(db: sqlite3.Connection, hook_id: str, resume_id: str, payload: Any, at: int) -> Event | None:
+def _receive(
+    db: sqlite3.Connection, hook_id: str, resume_id: str, payload: Any, at: int, lease: Lease | None
+) -> Received | None:
     hook = db.execute("SELECT run_id, number, is_live FROM hooks WHERE id = ?", (hook_id,)).fetchone()
     if hook is None:
         return None
     run_id, number, is_live = hook
     fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload})
     if not is_live:
-        return _event_of(db, run_id, fact.key)  # a repeat may come after the end
-    recorded = _record(db, run_id, [fact], at)
-    return recorded[0] if recorded else None
+        first = _event_of(db, run_id, fact.key)  # a repeat may come after the end
+        return None if first is None else Received(first)
+    (event,) = _record(db, run_id, [fact], at)
+    claimed = _claim(db, lease, 1, run_id) if lease is not None else []
+    return Received(event, claimed[0] if claimed else None)
 
 
 def _event_of(db: sqlite3.Connection, run_id: str, key: str) -> Event | None:
@@ -329,6 +344,16 @@ _CLAIM_ONE = f"""
     UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
     WHERE id = :id AND ended_at IS NULL AND {_FREE}
     RETURNING id, epoch"""  # noqa: S608
+
+
+def _claim(db: sqlite3.Connection, lease: Lease, limit: int, run_id: str | None) -> list[Claimed]:
+    at, until = to_micros(lease.at), to_micros(lease.until)
+    given = {"owner": lease.owner, "at": at, "until": until, "limit": limit, "id": run_id}
+    claims = [Claim(*row) for row in db.execute(_CLAIM_DUE if run_id is None else _CLAIM_ONE, given).fetchall()]
+    found = ((claim, _run_and_log(db, claim.run_id, 0)) for claim in claims)
+    return [Claimed(claim, *run) for claim, run in found if run is not None]
+
+
 _RENEW = "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS NOT NULL"
 _NEXT_WAKE = f"""
     SELECT min(at) FROM (

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +32,8 @@ from approvals_bot import (
     workflow,
 )
 from approvals_bot.core.registry import registry
-from approvals_bot.engine import activation, replaying
+from approvals_bot.engine import Engine, activation, replaying
+from approvals_bot.store import connect
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -159,18 +161,21 @@ async def note_it() -> Any:
     return await note("it")
 
 
-async def test_136_a_run_cancelled_before_it_began_never_runs(open_engine: OpenEngine) -> None:
+async def test_136_a_run_cancelled_before_it_began_never_runs(open_engine: OpenEngine, tmp_path: Path) -> None:
     began: list[int] = []
 
     @workflow
     async def never() -> None:
         began.append(1)
 
-    async with open_engine() as engine:
-        run = await engine.start(never)
+    looking = Engine(await connect(f"sqlite:///{tmp_path}/runs.db"))
+    async with looking.running(work=False):
+        run = await looking.start(never)
+        assert await run.status() == "pending"
         await run.cancel()
+    async with open_engine() as engine:
         await engine.settle()
-        assert await run.status() == "cancelled"
+        assert await engine.get_run(run.id).status() == "cancelled"
     assert began == []
 
 

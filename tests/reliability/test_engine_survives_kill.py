@@ -85,9 +85,12 @@ async def state(engine: Engine) -> list[str]:
 
 
 async def seen(engine: Engine, *types: str) -> None:
-    for type in types:
-        while type not in await state(engine):
-            await asyncio.sleep(0.01)
+    async with asyncio.timeout(40):
+        for type in types:
+            while type not in (found := await state(engine)):
+                assert "run_failed" not in found
+                assert not (await engine.records(status="stalled")).records
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("where", ["pending", "in a step", "asleep", "on a hook", "between click and resume"])

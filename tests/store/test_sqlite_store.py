@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import NewRun, connect
+from approvals_bot.store import Lease, NewRun, OpenStore, connect
 from approvals_bot.store.group_commit import in_thread
 from approvals_bot.store.sqlite import SqliteStore
 
@@ -47,18 +47,27 @@ async def test_a_broken_file_is_refused_with_its_name(tmp_path: Path) -> None:
         await connect(f"sqlite:///{tmp_path}/runs.db")
 
 
-async def test_the_only_process_frees_the_leases_of_a_dead_one_and_a_second_does_not(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/runs.db"
-    first = await connect(url)
-    await first.create(NewRun("r", "w", "w", None, {}), T0)
-    await first.claim("first", T0, T0 + timedelta(days=1))
-    second = await connect(url)
-    assert await second.claim("second", T0, T0 + timedelta(days=1)) == []
-    await second.close()
+async def test_who_works_alone_frees_the_leases_of_the_dead_and_whoever_else_comes_does_not(tmp_path: Path) -> None:
+    async def work() -> OpenStore:
+        store = await connect(f"sqlite:///{tmp_path}/runs.db")
+        await store.begin_work()
+        return store
+
+    lease = Lease("somebody", T0, T0 + timedelta(days=1))
+    first = await work()
+    await first.create(NewRun("r", "w", "w", None, {}), T0, lease)
+    second = await work()
+    assert await second.claim(lease) == []
     await first.close()
-    alone = await connect(url)
-    assert len(await alone.claim("alone", T0, T0 + timedelta(days=1))) == 1
+    third = await work()
+    assert await third.claim(lease) == []  # the second is still there, and it may be hers
+    await second.close()
+    await third.close()
+    looking = await connect(f"sqlite:///{tmp_path}/runs.db")
+    alone = await work()
+    assert len(await alone.claim(lease)) == 1
     await alone.close()
+    await looking.close()
 
 
 async def test_a_closed_store_says_that_it_is_unavailable(tmp_path: Path) -> None:

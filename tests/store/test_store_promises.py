@@ -18,6 +18,7 @@ from approvals_bot.store import (
     Claim,
     Fenced,
     Filter,
+    Lease,
     NewRun,
     OpenStore,
     Stale,
@@ -33,10 +34,15 @@ async def a_run(store: OpenStore, run_id: str = "r", **given: Any) -> None:
     await store.create(NewRun(run_id, "w", "w", None, {"run_id": run_id, "input": {}}, **given), T0)
 
 
+def lease(owner: str = "me", at: datetime = T0, until: datetime | None = None) -> Lease:
+    return Lease(owner, at, until or at + LEASE)
+
+
 async def claimed(store: OpenStore, run_id: str = "r", owner: str = "me", at: datetime = T0) -> Claim:
-    found = await store.claim(owner, at, at + LEASE, run_id=run_id)
+    found = await store.claim(lease(owner, at), run_id=run_id)
     assert len(found) == 1
-    return found[0]
+    assert (found[0].row, found[0].log) == await store.read(run_id)
+    return found[0].claim
 
 
 def batch(claim: Claim, expected: int, *events: NewEvent, at: datetime = T0, **options: Any) -> Append:
@@ -68,6 +74,25 @@ async def test_a_run_is_created_due_at_once_with_its_first_event(store: OpenStor
     assert (row.status, row.wake_at, row.created_at, row.attributes, row.seq) == ("pending", T0, T0, {"a": "b"}, 1)
     assert [(e.seq, e.type, e.at) for e in log] == [(1, "run_created", T0)]
     assert await store.read("unknown") is None
+
+
+async def test_who_creates_or_resumes_can_claim_in_the_same_breath(store: OpenStore) -> None:
+    created = await store.create(NewRun("r", "w", "w", None, {}), T0, lease())
+    assert created.claimed is not None
+    assert (created.claimed.row, created.claimed.log) == await store.read("r")
+    assert await store.claim(lease("other")) == []
+    await store.append(batch(created.claimed.claim, 1, hook_created()))
+    held = await store.receive("h", "1", {}, T0, lease("other"))
+    assert held is not None
+    assert held.claimed is None
+    await store.append(batch(created.claimed.claim, 3, release=True))
+    free = await store.receive("h", "2", {}, T0, lease("other"))
+    assert free is not None
+    assert free.claimed is not None
+    assert free.claimed.claim.epoch == created.claimed.claim.epoch + 1
+    assert free.claimed.log[-1] == free.event
+    again = await store.create(NewRun("r", "w", "w", None, {}), T0, lease())
+    assert (again.is_new, again.claimed) == (True, None)
 
 
 async def test_creating_may_be_repeated(store: OpenStore) -> None:
@@ -120,7 +145,7 @@ async def test_a_fact_makes_a_decision_stale(store: OpenStore) -> None:
 async def test_87_an_owner_whose_lease_was_taken_over_is_fenced_off(store: OpenStore) -> None:
     await a_run(store)
     old = await claimed(store, owner="old")
-    assert await store.claim("new", T0 + LEASE - SECOND, T0 + 2 * LEASE, run_id="r") == []
+    assert await store.claim(lease("new", T0 + LEASE - SECOND, T0 + 2 * LEASE), run_id="r") == []
     new = await claimed(store, owner="new", at=T0 + LEASE)
     assert new.epoch > old.epoch
     assert isinstance(await store.append(batch(old, 1, event("run_started"))), Fenced)
@@ -153,7 +178,7 @@ async def test_a_stalled_run_keeps_taking_facts_and_goes_on(store: OpenStore) ->
     assert found is not None
     assert (found[0].status, found[0].stalled, found[0].wake_at) == ("stalled", "drift", None)
     assert await store.receive("h", "1", {}, T0) is not None
-    assert await store.claim("me", T0, T0 + LEASE) != []
+    assert await store.claim(lease("me", T0, T0 + LEASE)) != []
     again = await store.read("r")
     assert again is not None
     claim = Claim("r", again[0].epoch)
@@ -185,7 +210,7 @@ async def test_a_payload_is_taken_once_by_its_resume_id_and_a_repeat_is_answered
     claim = await claimed(store)
     await store.append(batch(claim, 1, hook_created(), release=True))
     received = await asyncio.gather(*(store.receive("h", "same", {"n": 1}, T0) for _ in range(10)))
-    assert len({e.seq for e in received if e is not None}) == 1
+    assert len({r.event.seq for r in received if r is not None}) == 1
     assert await store.receive("h", "other", {"n": 1}, T0) is not None
     assert (await types(store)).count("hook_received") == 2
     await store.record("r", [event("run_cancelled", reason=None)], T0)
@@ -257,7 +282,7 @@ async def test_156_an_ended_run_takes_nothing_more(store: OpenStore, ending: Eve
         assert isinstance(await store.append(batch(claim, 4, event(type, **data))), Fenced)
         assert [e.type for e in await store.record("r", [event(type, **data)], T0) if e.seq > 4] == []
     assert await store.receive("h", "1", {}, T0) is None
-    assert await store.claim("me", T0 + 100 * LEASE, T0 + 101 * LEASE, run_id="r") == []
+    assert await store.claim(lease("me", T0 + 100 * LEASE, T0 + 101 * LEASE), run_id="r") == []
     assert await store.next_wake("me", T0) is None
     assert await store.read("r") == before
     assert before is not None
@@ -272,8 +297,10 @@ async def test_what_is_due_is_claimed_once_the_earliest_first(connected: Connect
     for n in range(6):
         await first.create(NewRun(f"r{n}", "w", "w", None, {}), T0 + n * SECOND)
     at = T0 + 4 * SECOND
-    some = await asyncio.gather(*(store.claim("me", at, at + LEASE, limit=3) for store in (first, second, first)))
-    ids = [c.run_id for claims in some for c in claims]
+    some = await asyncio.gather(
+        *(store.claim(lease("me", at, at + LEASE), limit=3) for store in (first, second, first))
+    )
+    ids = [c.claim.run_id for claims in some for c in claims]
     assert sorted(ids) == ["r0", "r1", "r2", "r3", "r4"]
 
 
@@ -295,11 +322,11 @@ async def test_only_the_leases_that_are_named_are_renewed(store: OpenStore) -> N
     kept = await claimed(store, "a")
     await claimed(store, "b")
     await store.renew([kept, Claim("unknown", 1)], T0 + 3 * LEASE)
-    assert await store.claim("other", T0 + LEASE, T0 + 2 * LEASE, run_id="a") == []
-    assert len(await store.claim("other", T0 + LEASE, T0 + 2 * LEASE, run_id="b")) == 1
+    assert await store.claim(lease("other", T0 + LEASE, T0 + 2 * LEASE), run_id="a") == []
+    assert len(await store.claim(lease("other", T0 + LEASE, T0 + 2 * LEASE), run_id="b")) == 1
     old = Claim("b", 1)
     await store.renew([old], T0 + 100 * LEASE)
-    assert len(await store.claim("third", T0 + 2 * LEASE, T0 + 3 * LEASE, run_id="b")) == 1
+    assert len(await store.claim(lease("third", T0 + 2 * LEASE, T0 + 3 * LEASE), run_id="b")) == 1
 
 
 async def test_a_lost_token_wakes_a_run_that_was_released(store: OpenStore) -> None:
@@ -307,7 +334,7 @@ async def test_a_lost_token_wakes_a_run_that_was_released(store: OpenStore) -> N
         await a_run(store, f"r{n}")
         claim = await claimed(store, f"r{n}")
         await store.append(batch(claim, 1, hook_created(hook_id=f"h{n}"), release=True))
-    assert [c.run_id for c in await store.claim("me", T0, T0 + LEASE, limit=9)] == ["r1"]
+    assert [c.claim.run_id for c in await store.claim(lease("me", T0, T0 + LEASE), limit=9)] == ["r1"]
 
 
 # ── lists ──
