@@ -135,13 +135,13 @@ class Engine:
         open_engines.append(self)
         if isinstance(self.clock, MovableClock):
             self.clock.attach(self)
-        if work:
-            await self.store.begin_work()  # before anything is claimed: it frees the leases of the dead
-            self._tasks = [
-                asyncio.create_task(self._schedule(), name="engine: schedule"),
-                asyncio.create_task(self._renew(), name="engine: renew leases"),
-            ]
         try:
+            if work:
+                await self.store.begin_work()  # before anything is claimed: it frees the leases of the dead
+                self._tasks = [
+                    asyncio.create_task(self._schedule(), name="engine: schedule"),
+                    asyncio.create_task(self._renew(), name="engine: renew leases"),
+                ]
             yield self
         finally:
             if isinstance(self.clock, MovableClock):
