@@ -77,7 +77,10 @@ async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(off
 @pytest.mark.parametrize(
     ("user", "said"),
     [
-        ("U0ANN", "You are asked because you are named in the workflow. Also waiting for Cy Rus (named in the workflow)."),
+        (
+            "U0ANN",
+            "You are asked because you are named in the workflow. Also waiting for Cy Rus (named in the workflow).",
+        ),
         ("U0BO", "You asked for this yourself. Waiting for Ann Ode (named in the workflow) and Cy Rus"),
         ("U0DI", "You are not one of the people who are asked here. Waiting for Ann Ode"),
     ],
