@@ -30,6 +30,10 @@ class DyingStore:
     def __getattr__(self, name: str) -> Any:
         return self._mortal(getattr(self._store, name))
 
+    async def begin_work(self) -> None:
+        """Not counted: a process that dies here has not begun to live."""
+        await self._store.begin_work()
+
     async def close(self) -> None:
         """The operating system closes the files of a dead process too."""
         await self._store.close()
