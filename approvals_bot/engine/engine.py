@@ -137,7 +137,8 @@ class Engine:
             self.clock.attach(self)
         try:
             if work:
-                await self._until_it_works(self.store.begin_work)  # before anything is claimed: it frees the leases of the dead
+                # Before anything is claimed: it frees the leases of the dead.
+                await self._until_it_works(self.store.begin_work)
                 self._tasks = [
                     asyncio.create_task(self._schedule(), name="engine: schedule"),
                     asyncio.create_task(self._renew(), name="engine: renew leases"),

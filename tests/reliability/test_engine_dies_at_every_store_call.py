@@ -184,7 +184,7 @@ async def test_157_whichever_store_call_fails_the_run_ends_the_same(
     monkeypatch.setattr(scheduling, "RETRY_STORE", 0.005)
     result, calls, runs_of_steps = await play(tmp_path / "calm.db", None, how)
     assert result == EXPECTED
-    assert calls > 20, "the script must really use the store"
+    assert calls >= 15, "the script must really use the store"
     assert runs_of_steps == 8
     for k in range(1, calls + 1):
         result, _, again = await play(tmp_path / f"{k}.db", k, how)
