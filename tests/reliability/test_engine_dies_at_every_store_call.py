@@ -91,11 +91,8 @@ async def live(path: Path, clock: FakeClock, at: int | None, how: How) -> AsyncI
         cast(OpenStore, store), tokens=Tokens(["k" * 40]), base_url="https://example.test", clock=clock
     )  # it has every method of the store it wraps
     engine.closing = 0.0
-    try:
-        async with engine.running():
-            yield engine, store
-    except Died:
-        pass
+    async with engine.running():
+        yield engine, store
 
 
 def script(clock: FakeClock) -> list[Callable[[Engine], Awaitable[Any]]]:
@@ -139,15 +136,16 @@ async def play(path: Path, at: int | None, how: How) -> tuple[Any, int, int]:
     clock, done, calls, planted = FakeClock(), 0, 0, at
     steps = script(clock)
     while True:
-        async with live(path, clock, planted, how) as (engine, store):
-            while done < len(steps):
-                seen = await until_done(steps[done], engine, store)
-                done += 1
-            result, log = seen
-            calls = max(calls, store.calls)
-        if done == len(steps) and not store.is_dead:
+        try:
+            async with live(path, clock, planted, how) as (engine, store):
+                while done < len(steps):
+                    seen = await until_done(steps[done], engine, store)
+                    done += 1
+                calls = store.calls
             break
-        planted = None
+        except (Died, StoreUnavailableError):  # it died, or could not even begin
+            planted = None
+    result, log = seen
     ends = Counter(e.data["id"] for e in log if e.type == "step_completed")
     assert set(ends.values()) == {1}, "each step ended once"
     assert [e.seq for e in log] == list(range(1, len(log) + 1))
