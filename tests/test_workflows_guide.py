@@ -1,0 +1,75 @@
+"""Every example of the authors' guide runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from approvals_bot.testing import after, play
+
+GUIDE = Path(__file__).parent.parent / "docs" / "workflows.md"
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[list[types.ModuleType]]:
+    """Each block of the guide as a module of its own, as a reader would paste it into a file."""
+    made = []
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)):
+        module = types.ModuleType(f"guide_{number}")
+        sys.modules[module.__name__] = module
+        exec(compile(block, f"docs/workflows.md, block {number + 1}", "exec"), module.__dict__)  # noqa: S102  # our docs
+        made.append(module)
+    yield made
+    for module in made:
+        del sys.modules[module.__name__]
+
+
+def having(examples: list[types.ModuleType], name: str) -> types.ModuleType:
+    (found,) = [module for module in examples if hasattr(module, name)]
+    return found
+
+
+async def test_steps(examples: list[types.ModuleType]) -> None:
+    guide = having(examples, "pay")
+    assert (await play(guide.pay, "a", 5)).result.startswith("receipt a")
+    refused = await play(guide.pay, "a", 200_000)
+    assert "more than this card may pay" in str(refused.error)
+    assert refused.log[0].at == refused.ended_at, "a fatal error is not tried again"
+    later = await play(guide.pay, "busy", 5)
+    assert (later.ended_at - later.log[0].at).total_seconds() == 90, "three retries, each half a minute later"
+
+
+async def test_waiting_for_somebody(examples: list[types.ModuleType]) -> None:
+    guide = having(examples, "book_flight")
+    booked = await play(guide.book_flight, "LH1", "call-1", answers={"call-1": {"approved": True}})
+    assert booked.result == "booked LH1"
+    rejected = await play(guide.book_flight, "LH1", "call-2", answers={"call-2": {"approved": False}})
+    assert rejected.result == "rejected: no reason given"
+    confirmed = await play(having(examples, "confirm").confirm, "ann@acme.eu", answers=[{"confirmed": True}])
+    assert confirmed.result is True
+
+
+async def test_time(examples: list[types.ModuleType]) -> None:
+    guide = having(examples, "nudge")
+    answered = await play(guide.nudge, "ann", answers=[after("2 days", "fine")])
+    assert answered.result == "fine"
+    assert len(answered.calls(guide.remind)) in (1, 2)
+    silent = await play(guide.nudge, "bo")
+    assert silent.result == "no answer"
+    assert (silent.ended_at - silent.log[0].at).days == 10
+
+
+async def test_versions(examples: list[types.ModuleType]) -> None:
+    guide = having(examples, "greet_as_before")
+    assert (await play(guide.greet_as_before, "Ann")).result == "Hello Ann"
+    assert (await play(guide.greet, "Ann")).result == "Good day, Ann"
+
+
+async def test_testing_and_running(examples: list[types.ModuleType], tmp_path: Path) -> None:
+    await having(examples, "test_lunch").test_lunch()
+    assert await having(examples, "main").main(f"sqlite:///{tmp_path}/runs.db") == 42
