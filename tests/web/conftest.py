@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Service:
 
     def content(self) -> dict[str, list[Any]]:
         """Everything in the store, by table."""
-        with sqlite3.connect(self.database) as store:
+        with closing(sqlite3.connect(self.database)) as store:
             tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             return {name: sorted(store.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in tables}  # noqa: S608
 

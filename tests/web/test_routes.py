@@ -6,6 +6,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import httpx2
@@ -245,7 +246,7 @@ async def test_the_service_says_that_it_lives_and_is_ready(service: Any) -> None
 
 
 async def test_a_store_with_another_schema_makes_it_unready_but_alive(service: Any) -> None:
-    with sqlite3.connect(service.database) as store:
+    with closing(sqlite3.connect(service.database)) as store:
         store.execute("PRAGMA user_version = 99")
     unready = await service.web.get("/readyz")
     assert unready.status_code == 503
