@@ -39,7 +39,7 @@ class Measured:
 
 
 async def hook_is_open(engine: Engine, run_id: str, token: str) -> None:
-    with engine._news.of(run_id, None, None) as news:
+    with engine._news.of(run_id, None, None, {"hook_created"}) as news:
         while True:
             try:
                 await engine.get_hook_by_token(token)
@@ -61,13 +61,13 @@ async def one(engine: Engine, name: str, measured: Measured) -> None:
 
 async def measure(cycles: int, at_once: int) -> None:
     measured = Measured()
-    commit = group_commit.Writer._commit
+    commit = group_commit.Writer._do
 
     async def counted(self: Any, shared: Any) -> Any:
         measured.commits += 1
         return await commit(self, shared)
 
-    group_commit.Writer._commit = counted  # type: ignore[method-assign]
+    group_commit.Writer._do = counted  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         async with Engine.open(f"sqlite:///{folder}/runs.db") as engine:
             await one(engine, "warm", Measured())
@@ -81,7 +81,7 @@ async def measure(cycles: int, at_once: int) -> None:
             began, cpu = time.perf_counter(), time.process_time()
             await asyncio.gather(*(limited(n) for n in range(cycles)))
             took, used = time.perf_counter() - began, time.process_time() - cpu
-    group_commit.Writer._commit = commit  # type: ignore[method-assign]
+    group_commit.Writer._do = commit  # type: ignore[method-assign]
     times = sorted(measured.to_completion)
     print(
         f"{at_once:3} at once: {cycles / took:7,.0f} cycles/s  {used / cycles * 1000:6.2f} CPU ms/cycle  "

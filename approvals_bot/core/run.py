@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from random import Random
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -79,8 +79,6 @@ class RunState:
         self.now = log[0].at
         self.view: Any = None
         self.drift: NondeterminismError | None = None
-        self.random = Random(run_id)  # noqa: S311  # deterministic on purpose; tokens never come from here
-        self._uuids = Random(f"{run_id}/uuid4")  # noqa: S311
         self._entropy = entropy
         self._count = 0
         self._recorded = {e.data["id"]: e for e in log if e.type in CREATIONS}
@@ -96,6 +94,14 @@ class RunState:
         self.schemas: dict[int, Any] = {}
 
     # ── what the code asks for ──
+
+    @cached_property
+    def random(self) -> Random:
+        return Random(self.run_id)  # noqa: S311  # deterministic on purpose; tokens never come from here
+
+    @cached_property
+    def _uuids(self) -> Random:
+        return Random(f"{self.run_id}/uuid4")  # noqa: S311
 
     def uuid4(self) -> UUID:
         return UUID(int=self._uuids.getrandbits(128), version=4)
@@ -216,7 +222,7 @@ class RunState:
         self._new = [c for c in self._new if getattr(c, "id", None) != number]
 
     def _secret(self, number: int, purpose: str) -> str:
-        mac = hmac.digest(self._entropy, f"{purpose}:{number}".encode(), hashlib.sha256)
+        mac = hashlib.blake2b(f"{purpose}:{number}".encode(), key=self._entropy, digest_size=32).digest()
         return urlsafe_b64encode(mac).decode().rstrip("=").replace("-", "a").replace("_", "b")
 
     def _drifted(self, number: int, expected: str, got: str) -> None:

@@ -78,22 +78,24 @@ def problems(error: ValidationError) -> list[dict[str, Any]]:
     return [{"loc": list(e["loc"]), "msg": e["msg"]} for e in error.errors(include_input=False, include_url=False)]
 
 
-@lru_cache(maxsize=4096)
-def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
-
-
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     """None: untyped. Types that pydantic can't carry are untyped too, so that their values are refused by path."""
+    try:
+        return _known_adapter(annotation)
+    except TypeError:  # an annotation that can't be hashed
+        return _make_adapter(annotation)
+
+
+def _make_adapter(annotation: Any) -> TypeAdapter[Any] | None:
     if isinstance(annotation, TypeVar) or any(annotation is u or annotation == u for u in _UNTYPED):
         return None
     try:
-        try:
-            return _cached_adapter(annotation)
-        except TypeError:  # unhashable annotation
-            return TypeAdapter(annotation)
+        return TypeAdapter(annotation)
     except PydanticUserError:
         return None
+
+
+_known_adapter = lru_cache(maxsize=4096)(_make_adapter)
 
 
 _MAX_DEPTH = 200  # nesting; far above any real value, far below Python's recursion limit

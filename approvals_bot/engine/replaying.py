@@ -1,23 +1,31 @@
-"""Replays on a thread of their own, under a deadline: a body that spins is stopped and named, and holds up nobody."""
+"""Replays under a deadline: a body that spins is stopped and named, and holds up nobody.
+
+Nearly all take a fraction of a millisecond, less than a thread costs; so each is tried on the event loop first, and
+only one that takes longer goes to a thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import math
-import threading
-import time
+import sys
+from asyncio import events as asyncio_events
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.events import Log
-from approvals_bot.core.loop import ReplayInterrupted
+from approvals_bot.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.engine.interrupting import Interruptible, Watchdog
 from approvals_bot.engine.limits import ACTIVATION_TIME
 from approvals_bot.errors import WorkflowSpinsError
+
+INLINE_TIME = 0.2
+"""Seconds that a replay may hold up the event loop: once for a body that spins, and hardly ever for another."""
+
+INLINE_EVENTS = 1_000
+"""A longer log goes to a thread at once: its replay takes some 10 ms."""
 
 THREADS = 2
 
@@ -26,23 +34,52 @@ PATIENCE = 5
 
 
 class Replayer:
-    """Runs `replay` off the event loop."""
+    """Runs `replay`, on the event loop or off it."""
 
     def __init__(self, link: Callable[[str], str]) -> None:
         self._link = link
+        self._watchdog = Watchdog(INLINE_TIME)
         self._threads = _threads()
 
     async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
         """WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME; else as `replay`."""
-        watched = _Watched()
-        future = asyncio.get_running_loop().run_in_executor(
-            self._threads, watched.run, lambda: replay(workflow, log, entropy=entropy, link=self._link)
-        )
+
+        def call() -> Outcome:
+            return replay(workflow, log, entropy=entropy, link=self._link)
+
+        if len(log) <= INLINE_EVENTS:
+            try:
+                return self._inline(call)
+            except ReplayInterrupted:
+                pass  # a replay has no effects, so it can begin again elsewhere
+        return await self._in_thread(call, workflow)
+
+    def close(self) -> None:
+        self._watchdog.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _inline(self, call: Callable[[], Outcome]) -> Outcome:
+        around, hooks = asyncio.get_running_loop(), sys.get_asyncgen_hooks()
+        try:
+            return self._watchdog.run(call)
+        except ReplayInterrupted:
+            # It may have come while the replay was tidying up after itself.
+            asyncio_events._set_running_loop(around)
+            sys.set_asyncgen_hooks(*hooks)
+            context_of_run.set(None)
+            raise
+
+    async def _in_thread(self, call: Callable[[], Outcome], workflow: Workflow[Any, Any]) -> Outcome:
+        watched = Interruptible()
+        future = asyncio.get_running_loop().run_in_executor(self._threads, watched.run, call)
         if not (await asyncio.wait([future], timeout=ACTIVATION_TIME))[0]:
-            while not future.done() and watched.seconds < ACTIVATION_TIME:  # it had to wait for a thread
-                await asyncio.wait([future], timeout=ACTIVATION_TIME - watched.seconds)
-            watched.interrupt()
-            if not (await asyncio.wait([future], timeout=ACTIVATION_TIME / 4))[0]:
+            while not future.done() and (left := ACTIVATION_TIME - _used(watched)) > 0:
+                await asyncio.wait([future], timeout=left)
+            for _ in range(3):
+                watched.interrupt()
+                if (await asyncio.wait([future], timeout=ACTIVATION_TIME / 10))[0]:
+                    break
+            else:
                 # It is in C code, or swallows the exception: leave it that thread, and let the others have new ones.
                 self._threads.shutdown(wait=False)
                 self._threads = _threads()
@@ -52,55 +89,11 @@ class Replayer:
         except ReplayInterrupted:
             raise _spins(workflow) from None
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
-
-class _Watched:
-    """One call on a thread of a pool, which can be interrupted from outside: as long as it runs, and not a moment
-    longer, since the thread belongs to others afterwards."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._thread: int | None = None
-        self._is_interrupted = False
-        self._began = math.inf
-        self._computed: Callable[[], float] = lambda: math.inf
-
-    @property
-    def seconds(self) -> float:
-        """How long it has computed; a body that waits without computing counts a fifth of that."""
-        elapsed = max(0.0, time.monotonic() - self._began)
-        return min(elapsed, max(self._computed(), elapsed / PATIENCE))
-
-    def run(self, call: Callable[[], Outcome]) -> Outcome:
-        self._thread = threading.get_ident()
-        self._began = time.monotonic()
-        try:
-            return call()
-        finally:
-            with self._lock:
-                self._thread = None
-            if self._is_interrupted:
-                self._let_it_arrive()
-
-    def interrupt(self) -> None:
-        with self._lock:
-            if self._thread is not None:
-                self._is_interrupted = True
-                _raise_in(self._thread, ReplayInterrupted)
-
-    def _let_it_arrive(self) -> None:
-        """An exception that was asked for at the last moment comes within a few bytecodes. (It could be taken back,
-        but CPython 3.11 then keeps all threads looking for it for ever, and hangs under a profiler.)"""
-        with suppress(ReplayInterrupted):
-            for _ in range(10_000):
-                pass
-
-
-def _raise_in(thread: int, error: type[BaseException]) -> None:
-    """CPython's own way to raise in another thread. It is delivered between two bytecodes."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+def _used(watched: Interruptible) -> float:
+    """How much of its time a body has used: what it has computed; and if it waits without computing, a fifth of that.
+    Nothing while it waits for a thread."""
+    return min(watched.elapsed, max(watched.computed, watched.elapsed / PATIENCE))
 
 
 def _threads() -> ThreadPoolExecutor:

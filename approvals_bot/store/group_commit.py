@@ -22,8 +22,8 @@ Work = Callable[[sqlite3.Connection], Any]
 MAX_SHARED = 200  # pieces of work in one commit: keeps the wait of the first one short
 
 
-class Writer:
-    """Runs work in commit order on a connection that is its own."""
+class Shared:
+    """A connection whose thread does in one go what has come in while it was busy."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
@@ -31,19 +31,12 @@ class Writer:
         self._flushing: asyncio.Task[None] | None = None
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do the work in a transaction; return when it is on disk. StoreUnavailableError: it may or may not be."""
+        """Do the work in its turn."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append((work, future))
         if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush(), name="store: commit")
+            self._flushing = asyncio.create_task(self._flush(), name="store: shared work")
         return await future
-
-    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Read something on this connection, between two commits."""
-        try:
-            return await in_thread(self._connection, work)
-        except sqlite3.Error as error:
-            raise _unavailable(error) from error
 
     async def close(self) -> None:
         if self._flushing is not None:
@@ -54,7 +47,7 @@ class Writer:
         try:
             while self._queue:
                 shared = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_SHARED))]
-                for (_, future), result in zip(shared, await self._commit([w for w, _ in shared]), strict=True):
+                for (_, future), result in zip(shared, await self._do([w for w, _ in shared]), strict=True):
                     if future.done():
                         continue  # its caller has gone
                     if isinstance(result, BaseException):
@@ -64,11 +57,35 @@ class Writer:
         finally:
             self._flushing = None
 
-    async def _commit(self, shared: list[Work]) -> list[Any]:
+    async def _do(self, shared: list[Work]) -> list[Any]:
+        raise NotImplementedError
+
+
+class Writer(Shared):
+    """Commits what it does together: StoreUnavailableError says that it may or may not be on disk."""
+
+    async def _do(self, shared: list[Work]) -> list[Any]:
         try:
             return await in_thread(self._connection, lambda raw: _transact(raw, shared))
         except sqlite3.Error as error:
             return [_unavailable(error) for _ in shared]
+
+    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Read something on this connection, between two commits."""
+        try:
+            return await in_thread(self._connection, work)
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+
+class Reader(Shared):
+    """Reads what is on disk. Nothing of it is in one transaction unless the work makes one."""
+
+    async def _do(self, shared: list[Work]) -> list[Any]:
+        try:
+            return await in_thread(self._connection, lambda raw: [_read(raw, work) for work in shared])
+        except sqlite3.Error as error:
+            return [_unreadable(error) for _ in shared]
 
 
 async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -104,6 +121,21 @@ def _one(raw: sqlite3.Connection, work: Work) -> Any:
         result = error
     raw.execute("RELEASE piece")
     return result
+
+
+def _read(raw: sqlite3.Connection, work: Work) -> Any:
+    try:
+        return work(raw)
+    except sqlite3.Error as error:
+        return _unreadable(error)
+    except Exception as error:  # noqa: BLE001  # its own caller hears of it; the others go on
+        return error
+
+
+def _unreadable(error: sqlite3.Error) -> StoreUnavailableError:
+    unavailable = StoreUnavailableError(f"The database can't be read right now ({error}). Try again.")
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _unavailable(error: sqlite3.Error) -> StoreUnavailableError:

@@ -40,7 +40,7 @@ from approvals_bot.store import (
     RunRow,
     Stale,
 )
-from approvals_bot.store.group_commit import Writer, in_thread
+from approvals_bot.store.group_commit import Reader, Writer, in_thread
 from approvals_bot.store.sole_owner import SoleOwner
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class SqliteStore:
     def __init__(self, path: str, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
         self._path = path
         self._writer = Writer(writer)
-        self._reader = reader
+        self._reader = Reader(reader)
         self._version = -1
         self._sole_owner = SoleOwner(Path(path + ".lock"))
 
@@ -81,7 +81,7 @@ class SqliteStore:
         return await self._writer.run(lambda db: _create(db, run, to_micros(at), lease))
 
     async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
-        return await self._read(lambda db: _read_log(db, run_id, after))
+        return await self._reader.run(lambda db: _read_log(db, run_id, after))
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
         return await self._writer.run(lambda db: _append(db, batch))
@@ -104,20 +104,20 @@ class SqliteStore:
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
         where, given = ("token = ? AND is_live = 1", token) if hook_id is None else ("id = ?", hook_id)
         sql = f"{_SELECT_HOOK} WHERE {where}"  # both texts are ours
-        row = await self._read(lambda db: db.execute(sql, (given,)).fetchone())
+        row = await self._reader.run(lambda db: db.execute(sql, (given,)).fetchone())
         return None if row is None else _hook_row(row)
 
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
-        return await self._read(lambda db: _runs(db, which))
+        return await self._reader.run(lambda db: _runs(db, which))
 
     async def next_wake(self, owner: str, at: datetime) -> datetime | None:
         given = {"owner": owner, "at": to_micros(at)}
-        row = await self._read(lambda db: db.execute(_NEXT_WAKE, given).fetchone())
+        row = await self._reader.run(lambda db: db.execute(_NEXT_WAKE, given).fetchone())
         return None if row[0] is None else from_micros(row[0])
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
         if entry is None:
-            return await self._read(_audit_lines)
+            return await self._reader.run(_audit_lines)
         return await self._writer.run(lambda db: [_audit(db, entry, to_micros(at))])
 
     async def changed(self) -> bool:
@@ -136,12 +136,6 @@ class SqliteStore:
         await self._writer.close()
         await self._reader.close()
         self._sole_owner.release()
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return await in_thread(self._reader, work)
-        except sqlite3.Error as error:
-            raise StoreUnavailableError(f"The database can't be read right now ({error}). Try again.") from error
 
 
 # ── creating, reading ─────────────────────────────────────────────────────────────────────────────────────────────

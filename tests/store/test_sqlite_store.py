@@ -18,7 +18,7 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 async def test_it_runs_with_wal_and_full_synchronization(tmp_path: Path) -> None:
     store = await SqliteStore.open(f"{tmp_path}/runs.db")
-    for connection in (store._writer._connection, store._reader):
+    for connection in (store._writer._connection, store._reader._connection):
         settings = await in_thread(
             connection, lambda db: [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous")]
         )

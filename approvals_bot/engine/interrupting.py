@@ -1,0 +1,141 @@
+"""Stopping Python code from outside: one call on one thread, as long as it runs, and not a moment longer."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from approvals_bot.core.loop import ReplayInterrupted
+
+T = TypeVar("T")
+
+
+class Interruptible:
+    """A call that `interrupt` ends with ReplayInterrupted, whichever thread it runs on. The thread belongs to others
+    before and after, so nothing may arrive there late."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._is_interrupted = False
+        self._began = math.inf
+        self._computed: Callable[[], float] = lambda: math.inf
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began; 0 before."""
+        return max(0.0, time.monotonic() - self._began)
+
+    @property
+    def computed(self) -> float:
+        """Seconds of processor time that it has used; infinite where that can't be known."""
+        with self._lock:
+            return math.inf if self._thread is None else self._computed()
+
+    def run(self, call: Callable[[], T], *, measured: bool = True) -> T:
+        """`measured=False` saves a system call when nobody will ask what it computed."""
+        try:
+            self._begin(measured)
+            try:
+                return call()
+            finally:
+                self._end()
+        except ReplayInterrupted:
+            self._end_undisturbed()  # it may have come in the midst of the first attempt to end
+            raise
+
+    def interrupt(self) -> None:
+        """Only while it runs. One interruption may be lost (in a finalizer, Python ignores exceptions): repeat it."""
+        with self._lock:
+            if self._thread is not None:
+                self._is_interrupted = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread), ctypes.py_object(ReplayInterrupted)
+                )
+
+    def _begin(self, measured: bool) -> None:
+        with self._lock:
+            self._thread = threading.get_ident()
+            if measured:
+                self._computed = _processor_time(self._thread)
+            self._began = time.monotonic()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._thread = None
+        if self._is_interrupted:
+            # An exception that was asked for at the last moment comes within a few bytecodes. (It could be taken
+            # back, but CPython 3.11 then keeps all threads looking for it for ever, and hangs under a profiler.)
+            with suppress(ReplayInterrupted):
+                for _ in range(10_000):
+                    pass
+
+    def _end_undisturbed(self) -> None:
+        while True:
+            try:
+                return self._end()
+            except ReplayInterrupted:
+                continue
+
+
+def _processor_time(thread: int) -> Callable[[], float]:
+    """What this thread uses from now on, readable from others."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return lambda: math.inf
+    clock = time.pthread_getcpuclockid(thread)
+    began = time.clock_gettime(clock)
+    return lambda: time.clock_gettime(clock) - began
+
+
+class Watchdog:
+    """Interrupts what takes longer than `limit` seconds on the event loop's thread. It looks a few times in that time,
+    and sleeps while nothing has been watched for a second."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._watched: Interruptible | None = None
+        self._last = 0.0
+        self._is_asleep = True
+        self._is_closed = False
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def run(self, call: Callable[[], T]) -> T:
+        """ReplayInterrupted if it takes too long. Calls don't nest."""
+        watched = Interruptible()
+        self._last, self._watched = time.monotonic(), watched
+        if self._is_asleep:
+            self._rouse()
+        try:
+            return watched.run(call, measured=False)
+        finally:
+            self._watched = None
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _rouse(self) -> None:
+        self._is_asleep = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="replay watchdog", daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def _watch(self) -> None:
+        while not self._is_closed:
+            if time.monotonic() - self._last > 1.0:
+                self._wake.clear()
+                self._is_asleep = True
+                self._wake.wait()
+            watched = self._watched
+            if watched is not None and watched.elapsed > self._limit:
+                watched.interrupt()
+            time.sleep(self._limit / 2)

@@ -1,0 +1,62 @@
+"""A call is stopped from outside while it runs, and its thread is left in peace afterwards."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from approvals_bot.core.loop import ReplayInterrupted
+from approvals_bot.engine.interrupting import Interruptible, Watchdog
+
+
+def spin(seconds: float) -> str:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    return "done"
+
+
+def test_a_call_that_takes_too_long_is_interrupted() -> None:
+    watchdog = Watchdog(0.05)
+    began = time.monotonic()
+    with pytest.raises(ReplayInterrupted):
+        watchdog.run(lambda: spin(30))
+    assert time.monotonic() - began < 5
+    assert watchdog.run(lambda: spin(0.001)) == "done"
+    watchdog.close()
+
+
+def test_an_interruption_that_comes_late_never_reaches_who_runs_next() -> None:
+    interrupted = 0
+    for n in range(300):
+        watched = Interruptible()
+        delay = (n % 30) / 20_000  # around the end of the call, which takes 0.75 ms
+
+        def bother(watched: Interruptible = watched, delay: float = delay) -> None:
+            spin(0.0003 + delay)
+            watched.interrupt()
+
+        other = threading.Thread(target=bother)
+        other.start()
+        try:
+            watched.run(lambda: spin(0.00075))
+        except ReplayInterrupted:
+            interrupted += 1
+        spin(0.0002)  # whoever comes next: nothing may arrive here
+        other.join()
+        spin(0.0002)
+    assert interrupted > 0
+
+
+def test_the_watchdog_sleeps_while_nothing_is_watched_and_is_woken_again() -> None:
+    watchdog = Watchdog(0.05)
+    assert watchdog.run(lambda: "once") == "once"
+    until = time.monotonic() + 10
+    while not watchdog._is_asleep and time.monotonic() < until:
+        threading.Event().wait(0.02)
+    assert watchdog._is_asleep
+    with pytest.raises(ReplayInterrupted):
+        watchdog.run(lambda: spin(30))
+    watchdog.close()
