@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,6 +30,15 @@ def test_a_call_that_takes_too_long_is_interrupted() -> None:
     watchdog.close()
 
 
+@pytest.fixture
+def often_switched() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("often_switched")
 def test_an_interruption_that_comes_late_never_reaches_who_runs_next() -> None:
     interrupted = 0
     for n in range(300):
