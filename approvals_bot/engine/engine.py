@@ -435,6 +435,10 @@ class Engine:
                 logger.warning("the store is unavailable, trying again: %s", error)
                 await self._nudged(RETRY_STORE)
                 due = self.now()
+            except Exception:  # whatever it was: a process that claims nothing any more would look alive and be dead
+                logger.exception("looking for work failed, trying again")
+                await self._nudged(RETRY_STORE)
+                due = self.now()
 
     async def _nudged(self, seconds: float) -> bool:
         try:
