@@ -21,9 +21,8 @@ from approvals_bot.engine.interrupting import Interruptible, Watchdog
 from approvals_bot.engine.limits import ACTIVATION_TIME
 from approvals_bot.errors import WorkflowSpinsError
 
-INLINE_TIME = 1.0
-"""Seconds that a replay may hold up the event loop: once for a body that spins, and hardly ever for another. On a busy
-machine a replay of a millisecond can take a fifth of a second, so less would interrupt many for nothing."""
+INLINE_TIME = 0.2
+"""Seconds that a replay may hold up the event loop: once for a body that spins, and hardly ever for another."""
 
 INLINE_EVENTS = 1_000
 """A longer log goes to a thread at once: its replay takes some 10 ms."""
