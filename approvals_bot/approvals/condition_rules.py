@@ -6,6 +6,7 @@ first condition is compiled, and programs that see none never pay for it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -63,7 +64,10 @@ def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
         },
     )
     try:
-        rule = Rule(text, context)
+        with warnings.catch_warnings():
+            # It decodes texts as Python does, which warns of escapes that it doesn't know and keeps them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            rule = Rule(text, context)
     except RuleSyntaxError as error:
         raise ConditionError(f"this can't be read {_where(error)}") from None
     except (EngineError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
