@@ -193,10 +193,10 @@ class Engine:
         if not created.is_new:
             difference = _difference(created.data, data)
             if difference is not None:
-                raise IdempotencyConflictError(idempotency_key or "", created.run.id, difference)
+                raise IdempotencyConflictError(idempotency_key or "", created.run_id, difference)
         if created.claimed is None:
             self._nudge.set()
-        return Run(self, created.run.id, is_new=created.is_new)
+        return Run(self, created.run_id, is_new=created.is_new)
 
     # ── resuming ──
 

@@ -24,7 +24,7 @@ from approvals_bot.errors import WorkflowSpinsError
 INLINE_TIME = 0.2
 """Seconds that a replay may hold up the event loop: once for a body that spins, and hardly ever for another."""
 
-INLINE_EVENTS = 0
+INLINE_EVENTS = 64
 """A longer log goes to a thread at once. 0: all do, because an interruption that meets a weak reference's callback is
 printed by CPython as an ignored exception, and on a busy machine that happened."""
 

@@ -79,12 +79,13 @@ class HookRow:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """`is_new` is False if the idempotency key had been used: then nothing was written, and `run` is that run."""
+    """`is_new` is False if the idempotency key had been used: then nothing was written, and this is that run."""
 
-    run: RunRow
+    run_id: str
     is_new: bool
     data: dict[str, Any]  # of its run_created
     claimed: Claimed | None = None  # if a lease was given, and nobody held the run
+    then: list[Event] | None = None  # what followed from it, if that could be written; instead of `claimed`
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,17 @@ class Received:
 
     event: Event
     claimed: Claimed | None = None  # if a lease was given, and nobody held the run
+    then: list[Event] | None = None  # what followed from it, if that could be written; instead of `claimed`
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """What an activation decided. `expected` is the length of the log it had read."""
+    """What an activation decided. `expected` is the length of the log it had read.
+
+    As `then` of another write: what follows from that write, decided before it. `epoch` is the one that claiming the
+    run would give, `expected` counts what that write adds. If the run is held, or its log is another, only the first
+    write takes place, and what follows is decided anew.
+    """
 
     run_id: str
     epoch: int
@@ -191,8 +198,11 @@ class AuditLine:
 class Store(Protocol):
     """See the module's docstring for what each call promises."""
 
-    async def create(self, run: NewRun, at: datetime, lease: Lease | None = None) -> Created:
-        """Create a run that is due at once, with its `run_created`; claim it in the same breath if a lease is given."""
+    async def create(
+        self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
+    ) -> Created:
+        """Create a run that is due at once, with its `run_created`; in the same breath claim it if a lease is given,
+        and append what follows from it."""
 
     async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
         """A run and its events with `seq > after`, in one consistent look. None: no such run."""
@@ -205,10 +215,16 @@ class Store(Protocol):
         unknown run takes nothing: the list is empty, or lacks those."""
 
     async def receive(
-        self, hook_id: str, resume_id: str, payload: Any, at: datetime, lease: Lease | None = None
+        self,
+        hook_id: str,
+        resume_id: str,
+        payload: Any,
+        at: datetime,
+        lease: Lease | None = None,
+        then: Append | None = None,
     ) -> Received | None:
-        """Append a `hook_received` if the hook is live, wake its run, and claim it if a lease is given and nobody holds
-        it. A repeated `resume_id` gives the first event. None: the hook is not live."""
+        """Append a `hook_received` if the hook is live, wake its run, claim it if a lease is given and nobody holds it,
+        and append what follows. A repeated `resume_id` gives the first event. None: the hook is not live."""
 
     async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
         """Take over up to `limit` due runs (or this one, due or not) that nobody holds."""
@@ -219,6 +235,10 @@ class Store(Protocol):
 
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
         """The live hook of this token, or the hook of this id, live or not."""
+
+    async def look(self, token: str, most: int) -> tuple[HookRow, RunRow, Log | None] | None:
+        """The live hook of this token and its run, in one consistent look; its events too, if there are no more than
+        `most`. None: no such hook."""
 
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
         """Newest first, and the cursor of the next page if there is one. Stable while runs are added."""

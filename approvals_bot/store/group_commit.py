@@ -79,11 +79,11 @@ class Writer(Shared):
 
 
 class Reader(Shared):
-    """Reads what is on disk. Nothing of it is in one transaction unless the work makes one."""
+    """Reads what is on disk, each piece of work in one consistent look."""
 
     async def _do(self, shared: list[Work]) -> list[Any]:
         try:
-            return await in_thread(self._connection, lambda raw: [_read(raw, work) for work in shared])
+            return await in_thread(self._connection, lambda raw: _look(raw, shared))
         except sqlite3.Error as error:
             return [_unreadable(error) for _ in shared]
 
@@ -99,9 +99,20 @@ async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Co
 
 
 def _transact(raw: sqlite3.Connection, shared: list[Work]) -> list[Any]:
+    try:
+        return _in_one(raw, shared)
+    except sqlite3.OperationalError:
+        raise  # disk full, I/O error, locked: it is nobody's own fault
+    except Exception as error:  # noqa: BLE001  # its own caller hears of it; the others go on
+        if len(shared) == 1:
+            return [error]
+    return [result for work in shared for result in _transact(raw, [work])]
+
+
+def _in_one(raw: sqlite3.Connection, shared: list[Work]) -> list[Any]:
     raw.execute("BEGIN IMMEDIATE")
     try:
-        results = [_one(raw, work) for work in shared]
+        results = [work(raw) for work in shared]
         raw.execute("COMMIT")
     except BaseException:
         if raw.in_transaction:
@@ -110,17 +121,12 @@ def _transact(raw: sqlite3.Connection, shared: list[Work]) -> list[Any]:
     return results
 
 
-def _one(raw: sqlite3.Connection, work: Work) -> Any:
-    raw.execute("SAVEPOINT piece")
+def _look(raw: sqlite3.Connection, shared: list[Work]) -> list[Any]:
+    raw.execute("BEGIN")
     try:
-        result = work(raw)
-    except sqlite3.OperationalError:
-        raise  # disk full, I/O error: nothing in this commit can be trusted
-    except Exception as error:  # noqa: BLE001  # its own caller hears of it; the others go on
-        raw.execute("ROLLBACK TO piece")
-        result = error
-    raw.execute("RELEASE piece")
-    return result
+        return [_read(raw, work) for work in shared]
+    finally:
+        raw.execute("COMMIT")
 
 
 def _read(raw: sqlite3.Connection, work: Work) -> Any:

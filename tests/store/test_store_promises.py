@@ -109,7 +109,7 @@ async def test_one_idempotency_key_is_one_run_whatever_the_concurrency(connected
     new = [NewRun(f"r{n}", "w", "w", None, {"run_id": f"r{n}", "n": n}, idempotency_key="k") for n in range(20)]
     created = await asyncio.gather(*(stores[n % 2].create(run, T0) for n, run in enumerate(new)))
     assert sum(c.is_new for c in created) == 1
-    assert len({c.run.id for c in created}) == 1
+    assert len({c.run_id for c in created}) == 1
     assert len({str(c.data) for c in created}) == 1
 
 
@@ -186,6 +186,125 @@ async def test_a_stalled_run_keeps_taking_facts_and_goes_on(store: OpenStore) ->
     again = await store.read("r")
     assert again is not None
     assert (again[0].status, again[0].stalled) == ("running", None)
+
+
+# ── what follows from a write, in the same breath ──
+
+
+def follows(expected: int, epoch: int, *events: NewEvent, run_id: str = "r", **options: Any) -> Append:
+    return Append(run_id, epoch, expected, list(events), T0, **options)
+
+
+async def a_waiting_run(store: OpenStore) -> None:
+    created = await store.create(
+        NewRun("r", "w", "w", None, {"run_id": "r", "input": {}}),
+        T0,
+        lease(),
+        follows(1, 1, event("run_started"), hook_created(), release=True, view={"n": 1}),
+    )
+    assert created.then is not None
+    assert created.claimed is None
+
+
+async def test_a_run_may_be_created_with_what_follows_and_let_go_at_once(store: OpenStore) -> None:
+    await a_waiting_run(store)
+    row, log = await store.read("r") or pytest.fail("it is gone")
+    assert [e.type for e in log] == ["run_created", "run_started", "hook_created"]
+    assert (row.status, row.seq, row.view, row.wake_at, row.epoch) == ("running", 3, {"n": 1}, None, 1)
+    assert await store.next_wake("me", T0) is None
+
+
+async def test_a_run_that_is_created_with_what_follows_is_held_until_its_lease_ends(store: OpenStore) -> None:
+    new = NewRun("r", "w", "w", None, {"run_id": "r", "input": {}})
+    created = await store.create(new, T0, lease(), follows(1, 1, event("run_started")))
+    assert [e.seq for e in created.then or []] == [2]
+    assert await store.claim(lease("other"), limit=9) == []
+    assert await store.append(batch(Claim("r", 1), 2, event("step_created", id=1))) != Fenced()
+    taken = await store.claim(lease("other", T0 + LEASE), limit=9)
+    assert [(c.claim.epoch, len(c.log)) for c in taken] == [(2, 3)]
+
+
+async def test_what_follows_from_a_start_under_a_known_key_is_not_written(store: OpenStore) -> None:
+    await a_run(store, idempotency_key="k")
+    again = NewRun("r2", "w", "w", None, {"run_id": "r2", "input": {}}, "k")
+    created = await store.create(again, T0, lease(), follows(1, 1, event("run_started"), run_id="r2"))
+    assert (created.run_id, created.is_new, created.then, created.claimed) == ("r", False, None, None)
+    assert await types(store) == ["run_created"]
+
+
+async def test_a_payload_may_be_taken_with_what_follows_and_the_run_let_go(store: OpenStore) -> None:
+    await a_waiting_run(store)
+    at = T0 + SECOND
+    then = follows(4, 2, event("step_created", id=2), release=True, wake_at=at + SECOND, view={"n": 2})
+    received = await store.receive("h", "x", "payload", at, lease(at=at), then)
+    assert received is not None
+    assert [e.seq for e in received.then or []] == [5]
+    row, log = await store.read("r") or pytest.fail("it is gone")
+    assert [e.type for e in log[3:]] == ["hook_received", "step_created"]
+    assert (row.epoch, row.view, row.wake_at, row.seq) == (2, {"n": 2}, at + SECOND, 5)
+
+
+async def test_a_payload_may_end_its_run_in_the_same_breath(store: OpenStore) -> None:
+    await a_waiting_run(store)
+    received = await store.receive(
+        "h", "x", None, T0, lease(), follows(4, 2, event("run_completed", result=1), release=True)
+    )
+    assert received is not None
+    assert [e.type for e in received.then or []] == ["run_completed"]
+    row, _ = await store.read("r") or pytest.fail("it is gone")
+    assert (row.status, row.ending, row.wake_at) == ("completed", {"result": 1}, None)
+    assert await store.hook(token="t") is None
+    assert (await store.claim(lease(at=T0 + 9 * LEASE), limit=9)) == []
+
+
+async def test_who_takes_a_payload_and_goes_on_holds_the_run_and_if_it_dies_the_run_is_due(store: OpenStore) -> None:
+    await a_waiting_run(store)
+    received = await store.receive("h", "x", None, T0, lease(), follows(4, 2, event("step_created", id=2)))
+    assert received is not None
+    assert received.then is not None
+    assert await store.claim(lease("other"), limit=9) == []
+    assert await store.next_wake("other", T0) == T0 + LEASE
+    (taken,) = await store.claim(lease("other", T0 + LEASE), limit=9)
+    assert taken.claim.epoch == 3
+
+
+async def test_what_follows_is_left_out_and_the_payload_kept_when_the_run_is_held_or_its_log_has_grown(
+    store: OpenStore,
+) -> None:
+    await a_waiting_run(store)
+    longer = await store.receive("h", "a", 1, T0, lease(), follows(9, 2, event("step_created", id=2)))
+    assert longer is not None
+    assert longer.then is None
+    assert longer.claimed is not None
+    assert [e.type for e in longer.claimed.log[3:]] == ["hook_received"]
+    held = await store.receive("h", "b", 2, T0, lease("other"), follows(5, 3, event("step_created", id=2)))
+    assert held is not None
+    assert held.then is None
+    assert held.claimed is None
+    repeat = await store.receive("h", "b", 2, T0, lease("other"), follows(6, 3, event("step_created", id=2)))
+    assert repeat is not None
+    assert repeat.event == held.event
+    assert repeat.then is None
+    assert (await types(store))[3:] == ["hook_received", "hook_received"]
+
+
+async def test_a_token_that_is_lost_in_what_follows_wakes_the_run(store: OpenStore) -> None:
+    await a_waiting_run(store)
+    new = NewRun("r2", "w", "w", None, {"run_id": "r2", "input": {}})
+    taken = hook_created(hook_id="h2")
+    created = await store.create(
+        new, T0, lease(), follows(1, 1, event("run_started"), taken, run_id="r2", release=True)
+    )
+    assert [e.type for e in created.then or []] == ["run_started", "hook_conflict"]
+    assert await store.next_wake("me", T0) == T0
+
+
+async def test_a_hook_is_looked_at_with_its_run_and_its_events_if_they_are_few(store: OpenStore) -> None:
+    assert await store.look("t", 9) is None
+    await a_waiting_run(store)
+    hook, row, log = await store.look("t", 3) or pytest.fail("no such hook")
+    assert (hook, (row, log)) == (await store.hook(token="t"), await store.read("r"))
+    assert (await store.look("t", 2) or pytest.fail("no such hook"))[2] is None
 
 
 # ── facts ──

@@ -1,0 +1,254 @@
+"""Writing runs to SQLite: each function is one whole piece of work inside a transaction that others may share.
+
+A piece reads what it needs in one statement and brings the run's row up to date in one. Statements are what a commit
+costs here, next to the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from approvals_bot.core.events import ENDINGS, Event, NewEvent, from_micros, to_micros
+from approvals_bot.core.values import to_json
+from approvals_bot.store import (
+    Append,
+    Appended,
+    Claim,
+    Claimed,
+    Created,
+    Fenced,
+    Lease,
+    NewRun,
+    Received,
+    Stale,
+)
+from approvals_bot.store.sqlite_reading import event_of, run_and_log
+
+FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
+RENEW = "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS NOT NULL"
+
+
+# ── creating ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CREATE = """
+    INSERT INTO runs (id, workflow, code, version, status, created_at, idempotency_key, attributes, seq, wake_at)
+    VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, 1, ?)
+    ON CONFLICT DO NOTHING"""
+_CREATED = """
+    SELECT runs.id, events.data FROM runs JOIN events ON run_id = runs.id AND events.seq = 1
+    WHERE runs.id = ? OR idempotency_key = ?"""
+
+
+def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, then: Append | None) -> Created:
+    given = (run.id, run.workflow, run.code, run.version, at, run.idempotency_key, to_json(run.attributes), at)
+    if not db.execute(_CREATE, given).rowcount:
+        run_id, data = db.execute(_CREATED, (run.id, run.idempotency_key)).fetchone()
+        return Created(run_id, run_id == run.id, json.loads(data))  # the same id again: an answer was lost
+    _insert(db, run.id, 1, at, NewEvent("run_created", run.data))
+    if lease is None:
+        return Created(run.id, True, run.data)
+    if then is not None and (then.expected, then.epoch) == (1, 1):
+        return Created(run.id, True, run.data, then=_decide(db, then, at, lease))
+    return Created(run.id, True, run.data, claim(db, lease, 1, run.id)[0])
+
+
+# ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_LAST_AT = "(SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq)"
+_STANDS = f"SELECT seq, epoch, ended_at, {_LAST_AT} FROM runs WHERE id = ?"  # noqa: S608  # our own text
+_KEEP = """
+    UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, view = coalesce(:view, view)
+    WHERE id = :id"""
+_TAKE = """
+    UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, view = coalesce(:view, view), epoch = :epoch,
+      owner = :owner, lease_until = :until, wake_at = min(coalesce(wake_at, :at), :at)
+    WHERE id = :id"""
+_LET_GO = """
+    UPDATE runs SET seq = :seq, status = CASE WHEN :stalled IS NULL THEN 'running' ELSE 'stalled' END,
+      stalled = :stalled, view = coalesce(:view, view), epoch = :epoch, wake_at = :wake_at, owner = NULL,
+      lease_until = NULL
+    WHERE id = :id"""
+_END = """
+    UPDATE runs SET seq = :seq, status = :status, ended_at = :at, stalled = NULL, view = coalesce(:view, view),
+      epoch = coalesce(:epoch, epoch), wake_at = NULL, owner = NULL, lease_until = NULL
+    WHERE id = :id"""
+_CLOSE_HOOKS = "UPDATE hooks SET is_live = 0 WHERE run_id = ? AND is_live = 1"
+
+
+def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
+    row = db.execute(_STANDS, (batch.run_id,)).fetchone()
+    if row is None or row[1] != batch.epoch or row[2] is not None:
+        return Fenced()
+    if row[0] != batch.expected:
+        return Stale()
+    return Appended(_decide(db, batch, row[3]))
+
+
+def _decide(db: sqlite3.Connection, batch: Append, last: int, lease: Lease | None = None) -> list[Event]:
+    """Append, and bring the run's row up to date. `last` is the time of the log's last event; with a lease, the run is
+    claimed by this."""
+    at = max(to_micros(batch.at), last)
+    events = _add(db, batch.run_id, batch.expected, batch.events, at)
+    view = None if batch.view is None else to_json(batch.view, "view")
+    row: dict[str, Any] = {"id": batch.run_id, "seq": batch.expected + len(events), "view": view, "epoch": batch.epoch}
+    ending = _ending(events)
+    if ending is not None:
+        _end(db, row, ending, at)
+    elif batch.release:
+        lost_a_token = any(event.type == "hook_conflict" for event in events)  # the workflow doesn't know it yet
+        wake_at = at if lost_a_token else None if batch.wake_at is None else to_micros(batch.wake_at)
+        db.execute(_LET_GO, row | {"stalled": batch.stalled, "wake_at": wake_at})
+    elif lease is not None:
+        db.execute(_TAKE, row | {"owner": lease.owner, "until": to_micros(lease.until), "at": to_micros(lease.at)})
+    else:
+        db.execute(_KEEP, row)
+    return events
+
+
+def _ending(events: list[Event]) -> str | None:
+    return next((event.type.removeprefix("run_") for event in events if event.type in ENDINGS), None)
+
+
+def _end(db: sqlite3.Connection, row: dict[str, Any], status: str, at: int) -> None:
+    db.execute(_END, row | {"status": status, "at": at})
+    db.execute(_CLOSE_HOOKS, (row["id"],))
+
+
+# ── facts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_WAKE = "UPDATE runs SET seq = :seq, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
+_HOOK_STANDS = f"""
+    SELECT run_id, number, is_live, seq, epoch, lease_until IS NULL OR lease_until <= :at, {_LAST_AT}
+    FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
+
+
+def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) -> list[Event]:
+    row = db.execute(_STANDS, (run_id,)).fetchone()
+    if row is None:
+        return []
+    seq, _, ended_at, last = row
+    known: list[Event] = []
+    new: list[NewEvent] = []
+    for fact in {fact.key: fact for fact in facts}.values():
+        event = event_of(db, run_id, fact.key)
+        if event is None:
+            new.append(fact)
+        else:
+            known.append(event)
+    if not new or ended_at is not None:
+        return known
+    at_least = max(at, last)
+    added = _add(db, run_id, seq, new, at_least)
+    changed = {"id": run_id, "seq": seq + len(added)}
+    ending = _ending(added)
+    if ending is not None:
+        _end(db, changed | {"view": None, "epoch": None}, ending, at_least)
+    else:
+        db.execute(_WAKE, changed | {"at": at})
+    return known + added
+
+
+def receive(
+    db: sqlite3.Connection,
+    hook_id: str,
+    resume_id: str,
+    payload: Any,
+    at: int,
+    lease: Lease | None,
+    then: Append | None,
+) -> Received | None:
+    row = db.execute(_HOOK_STANDS, {"id": hook_id, "at": at}).fetchone()
+    if row is None:
+        return None
+    run_id, number, is_live, seq, epoch, is_free, last = row
+    fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload})
+    if not is_live:
+        first = event_of(db, run_id, fact.key)  # a repeat may come after the end
+        return None if first is None else Received(first)
+    at_least = max(at, last)
+    is_new = _insert(db, run_id, seq + 1, at_least, fact, "ON CONFLICT (run_id, key) DO NOTHING")
+    if is_new:
+        event = Event(seq + 1, fact.type, from_micros(at_least), fact.data)
+        if lease is not None and is_free and then is not None and (then.expected, then.epoch) == (seq + 1, epoch + 1):
+            return Received(event, then=_decide(db, then, at_least, lease))
+        db.execute(_WAKE, {"id": run_id, "seq": seq + 1, "at": at})
+    else:
+        found = event_of(db, run_id, fact.key)
+        assert found is not None  # it stood in the way
+        event = found
+    claimed = claim(db, lease, 1, run_id) if lease is not None and is_free else []
+    return Received(event, claimed[0] if claimed else None)
+
+
+# ── events and their indexes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add(db: sqlite3.Connection, run_id: str, seq: int, events: list[NewEvent], at: int) -> list[Event]:
+    """Append events after `seq`, and index the hooks among them."""
+    when = from_micros(at)
+    added: list[Event] = []
+    for event in events:
+        seq += 1
+        stands = event
+        if event.type == "hook_created":
+            stands = _open_hook(db, run_id, event, at)
+        elif event.type == "hook_disposed":
+            db.execute("UPDATE hooks SET is_live = 0 WHERE run_id = ? AND number = ?", (run_id, event.data["id"]))
+        _insert(db, run_id, seq, at, stands)
+        added.append(Event(seq, stands.type, when, stands.data))
+    return added
+
+
+def _insert(db: sqlite3.Connection, run_id: str, seq: int, at: int, event: NewEvent, otherwise: str = "") -> bool:
+    """False: `otherwise` said to leave it, and it was there already."""
+    data = to_json(event.data, event.type)
+    sql = f"INSERT INTO events (run_id, seq, type, at, key, data) VALUES (?, ?, ?, ?, ?, ?) {otherwise}"  # noqa: S608
+    return db.execute(sql, (run_id, seq, event.type, at, event.key, data)).rowcount == 1
+
+
+def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:
+    data = event.data
+    answer = data.get("answer")
+    inserted = db.execute(
+        """INSERT INTO hooks (id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+           ON CONFLICT (token) WHERE is_live = 1 DO NOTHING""",
+        (
+            data["hook_id"], run_id, data["id"], data["token"], answer is not None, bool(data.get("has_schema")),
+            None if answer is None else to_json(answer), to_json(data.get("metadata"), "metadata"), at,
+        ),
+    )  # fmt: skip
+    if inserted.rowcount:
+        return event
+    owner = db.execute("SELECT run_id FROM hooks WHERE token = ? AND is_live = 1", (data["token"],)).fetchone()[0]
+    taken = {"id": data["id"], "hook_id": data["hook_id"], "token": data["token"], "owner": owner}
+    return NewEvent("hook_conflict", taken)
+
+
+# ── whose turn it is ──────────────────────────────────────────────────────────────────────────────────────────────
+
+_FREE = "(lease_until IS NULL OR lease_until <= :at)"
+_CLAIM_DUE = f"""
+    UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
+    WHERE id IN (SELECT id FROM runs WHERE wake_at <= :at AND {_FREE} ORDER BY wake_at LIMIT :limit)
+    RETURNING id, epoch"""  # noqa: S608  # our own text
+_CLAIM_ONE = f"""
+    UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
+    WHERE id = :id AND ended_at IS NULL AND {_FREE}
+    RETURNING id, epoch"""  # noqa: S608
+NEXT_WAKE = f"""
+    SELECT min(at) FROM (
+      SELECT * FROM (SELECT wake_at AS at FROM runs WHERE wake_at IS NOT NULL AND {_FREE} ORDER BY wake_at LIMIT 1)
+      UNION ALL
+      SELECT min(lease_until) FROM runs WHERE owner IS NOT NULL AND owner <> :owner AND lease_until > :at
+    )"""  # noqa: S608
+
+
+def claim(db: sqlite3.Connection, lease: Lease, limit: int, run_id: str | None) -> list[Claimed]:
+    at, until = to_micros(lease.at), to_micros(lease.until)
+    given = {"owner": lease.owner, "at": at, "until": until, "limit": limit, "id": run_id}
+    claims = [Claim(*row) for row in db.execute(_CLAIM_DUE if run_id is None else _CLAIM_ONE, given).fetchall()]
+    found = ((claim, run_and_log(db, claim.run_id, 0)) for claim in claims)
+    return [Claimed(claim, *run) for claim, run in found if run is not None]
