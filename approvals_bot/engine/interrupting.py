@@ -37,10 +37,9 @@ class Interruptible:
         with self._lock:
             return math.inf if self._thread is None else self._computed()
 
-    def run(self, call: Callable[[], T], *, measured: bool = True) -> T:
-        """`measured=False` saves a system call when nobody will ask what it computed."""
+    def run(self, call: Callable[[], T]) -> T:
         try:
-            self._begin(measured)
+            self._begin()
             try:
                 return call()
             finally:
@@ -58,11 +57,10 @@ class Interruptible:
                     ctypes.c_ulong(self._thread), ctypes.py_object(ReplayInterrupted)
                 )
 
-    def _begin(self, measured: bool) -> None:
+    def _begin(self) -> None:
         with self._lock:
             self._thread = threading.get_ident()
-            if measured:
-                self._computed = _processor_time(self._thread)
+            self._computed = _processor_time(self._thread)
             self._began = time.monotonic()
 
     def _end(self) -> None:
@@ -93,8 +91,12 @@ def _processor_time(thread: int) -> Callable[[], float]:
 
 
 class Watchdog:
-    """Interrupts what takes longer than `limit` seconds on the event loop's thread. It looks a few times in that time,
-    and sleeps while nothing has been watched for a second."""
+    """Interrupts what computes for longer than `limit` seconds on the event loop's thread. It looks a few times in that
+    time, and sleeps while nothing has been watched for a second.
+
+    What counts is processor time: on a busy machine the shortest call may last long, and must not be interrupted for
+    that. (An interruption that meets the callback of a weak reference is printed and lost, then the next one comes.)
+    """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -112,7 +114,7 @@ class Watchdog:
         if self._is_asleep:
             self._rouse()
         try:
-            return watched.run(call, measured=False)
+            return watched.run(call)
         finally:
             self._watched = None
 
@@ -136,6 +138,6 @@ class Watchdog:
                 self._is_asleep = True
                 self._wake.wait()
             watched = self._watched
-            if watched is not None and watched.elapsed > self._limit:
+            if watched is not None and min(watched.elapsed, watched.computed) > self._limit:
                 watched.interrupt()
             time.sleep(self._limit / 2)

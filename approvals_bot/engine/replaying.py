@@ -22,11 +22,10 @@ from approvals_bot.engine.limits import ACTIVATION_TIME
 from approvals_bot.errors import WorkflowSpinsError
 
 INLINE_TIME = 0.2
-"""Seconds that a replay may hold up the event loop: once for a body that spins, and hardly ever for another."""
+"""Seconds of computing that a replay may hold up the event loop: once for a body that spins, never for another."""
 
 INLINE_EVENTS = 64
-"""A longer log goes to a thread at once. 0: all do, because an interruption that meets a weak reference's callback is
-printed by CPython as an ignored exception, and on a busy machine that happened."""
+"""A longer log goes to a thread at once: a few milliseconds of an event loop are everybody's."""
 
 THREADS = 2
 
