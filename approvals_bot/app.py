@@ -19,6 +19,7 @@ from approvals_bot.approvals.checks import check
 from approvals_bot.approvals.targets import HttpTargets
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
+from approvals_bot.channels.counted import CountedChannel
 from approvals_bot.channels.email.smtp import EmailChannel, Relay
 from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.channels.slack.members import SlackPeople
@@ -33,12 +34,14 @@ from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.programs import Program, find_program, fit, import_programs
 from approvals_bot.store import connect
 from approvals_bot.tokens import Tokens
+from approvals_bot.web.health import Connection
 from approvals_bot.web.keys import ApiKey
 from approvals_bot.web.links import DECISION
 from approvals_bot.web.listing import Listed
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.routes import build
-from approvals_bot.web.slack import SlackIn, slack_in, slack_routes, socket_mode
+from approvals_bot.web.slack import SlackIn, slack_in, slack_routes
+from approvals_bot.web.slack_socket import socket_mode
 
 logger = logging.getLogger("approvals_bot.app")
 
@@ -257,7 +260,9 @@ async def open_service(
     async with AsyncExitStack() as stack:
         store = await connect(service.server.database)
         resources: dict[type, Any] = {}
-        engine = Engine(store, tokens=tokens, base_url=base_url, clock=clock, resources=resources)
+        engine = Engine(
+            store, tokens=tokens, base_url=base_url, clock=clock, resources=resources, watch=metrics.appended
+        )
         targets = await _targets(stack, service, clock.now)
         slack = await _slack(stack, service.slack)
         slack_people = SlackPeople(slack) if slack is not None else None
@@ -265,7 +270,11 @@ async def open_service(
         email = _email(stack, service.email, link, clock)
         slack_out = SlackOut(slack, slack_people, now=clock.now) if slack and slack_people else None
         engine.resources |= {
-            Channels: Channels(slack=slack_out, email=email, base_url=base_url),
+            Channels: Channels(
+                slack=CountedChannel(slack_out, "slack", metrics.delivered) if slack_out else None,
+                email=CountedChannel(email, "email", metrics.delivered) if email else None,
+                base_url=base_url,
+            ),
             HttpTargets: targets,
             People: build_people(service, slack_people, targets),
         }
@@ -273,6 +282,7 @@ async def open_service(
 
         incoming: SlackIn | None = None
         slack_path: Sequence[BaseRoute] = ()
+        connections: dict[str, Connection] = {}
         if slack is not None and slack_people is not None and service.slack is not None:
             incoming = slack_in(
                 engine=engine,
@@ -292,7 +302,8 @@ async def open_service(
                 slack_path = slack_routes(incoming, signing_secret=secret, now=clock.now, engine=engine)
             if service.slack.app_token is not None:
                 app_token = service.slack.app_token.get_secret_value()
-                await stack.enter_async_context(socket_mode(incoming, app_token=app_token, client=slack))
+                socket = socket_mode(incoming.bolt, app_token=app_token, client=slack)
+                connections["slack_socket_mode"] = (await stack.enter_async_context(socket)).state
 
         extra = list(extra)
 
@@ -307,6 +318,7 @@ async def open_service(
                 base_url=base_url,
                 now=clock.now,
                 metrics=metrics,
+                connections=connections,
                 extra=[*slack_path, *extra],
                 open_pages=open_pages,
             )

@@ -82,7 +82,9 @@ class Engine:
         base_url: str | None = None,
         clock: Clock | None = None,
         resources: Iterable[Any] | Mapping[type, Any] = (),
+        watch: Callable[[list[Event]], None] | None = None,
     ) -> None:
+        """`watch` sees the events that this process appends, for its metrics."""
         self.store = store
         self.clock: Clock = clock or SystemClock()
         self.registry = registry
@@ -93,7 +95,7 @@ class Engine:
         self._tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._news = News()
+        self._news = News(watch)
         self._nudge = asyncio.Event()
         self._progress = asyncio.Event()
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}

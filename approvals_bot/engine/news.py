@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from approvals_bot.core.events import EVENT_TYPES, Event
 
 
 class News:
-    """Wakes those who wait for a run's next events."""
+    """Wakes those who wait for a run's next events. `watch` sees all that this process appends."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[list[Event]], None] | None = None) -> None:
+        self._watch = watch
         self._listening: defaultdict[str, set[Listener]] = defaultdict(set)
 
     def tell(self, run_id: str, events: list[Event]) -> None:
+        if self._watch is not None:
+            self._watch(events)
         for listener in self._listening.get(run_id, ()):
             if any(event.type in listener.types for event in events):
                 listener.wake()

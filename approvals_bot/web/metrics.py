@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.responses import Response
+
+from approvals_bot.core.events import ENDINGS, Event
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0, 30.0)
@@ -31,6 +35,18 @@ class Metrics:
         self._runs_started = Counter(
             "approvals_runs_started", "Runs opened over the API, by workflow.", ("workflow",), registry=self._registry
         )
+        self._runs_ended = Counter(
+            "approvals_runs_ended",
+            "Runs that this process ended, by how: completed, failed or cancelled.",
+            ("status",),
+            registry=self._registry,
+        )
+        self._deliveries = Counter(
+            "approvals_deliveries",
+            "Attempts to send or update a copy, by channel and what became of it.",
+            ("channel", "act", "outcome"),
+            registry=self._registry,
+        )
         self._votes = Counter(
             "approvals_votes", "What people did, by verdict and channel.", ("verdict", "via"), registry=self._registry
         )
@@ -43,6 +59,14 @@ class Metrics:
 
     def run_started(self, workflow: str) -> None:
         self._runs_started.labels(workflow).inc()
+
+    def appended(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if event.type in ENDINGS:
+                self._runs_ended.labels(event.type.removeprefix("run_")).inc()
+
+    def delivered(self, channel: str, act: str, outcome: str) -> None:
+        self._deliveries.labels(channel, act, outcome).inc()
 
     def voted(self, verdict: str, via: str) -> None:
         self._votes.labels(verdict, via).inc()

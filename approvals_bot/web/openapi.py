@@ -63,7 +63,11 @@ def document(base_url: str) -> dict[str, Any]:
             "/webhooks/{signed}": {"parameters": [SIGNED]} | _webhook(),
             "/openapi.json": {"get": _plain("openapi", "This document", {"type": "object"}, ())},
             "/healthz": {"get": _plain("alive", "Whether the process answers", {"type": "object"}, ())},
-            "/readyz": {"get": _plain("ready", "Whether the store takes writes", {"type": "object"}, ("503",))},
+            "/readyz": {
+                "get": _plain(
+                    "ready", "Whether the store takes writes, and how connections are", {"type": "object"}, ("503",)
+                )
+            },
             "/metrics": {"get": _metrics()},
         },
         "components": {

@@ -21,7 +21,7 @@ from approvals_bot.people import People
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.edge import UNMATCHED, Edge
-from approvals_bot.web.health import Health
+from approvals_bot.web.health import Connection, Health
 from approvals_bot.web.hooks import Hooks
 from approvals_bot.web.keys import ApiKey
 from approvals_bot.web.listing import Workflows
@@ -51,6 +51,7 @@ def build(
     now: Callable[[], datetime],
     channels: Channels | None = None,
     metrics: Metrics | None = None,
+    connections: Mapping[str, Connection] | None = None,
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
     lifespan: Lifespan[Any] | None = None,
@@ -58,6 +59,7 @@ def build(
     """The service as an ASGI app.
 
     `channels`: by which codes are sent to people; by default those that the engine's steps use.
+    `connections`: what `/readyz` tells of besides the store, by name.
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
     people need no session; only for a service that listens on this machine alone.
     """
@@ -79,7 +81,7 @@ def build(
         engine=engine, tokens=tokens, channels=channels, pages=pages, metrics=metrics, base_url=base_url, now=now
     )
     people_pages = PeoplePages(engine=engine, pages=pages, now=now, open_pages=open_pages)
-    health = Health(engine=engine, metrics=metrics)
+    health = Health(engine=engine, metrics=metrics, connections=connections or {})
     openapi = OpenApi(base_url=base_url)
 
     table: list[Line] = [

@@ -1,7 +1,7 @@
 """Slack, incoming: clicks, modals and events, by HTTP or Socket Mode, through one set of handlers.
 
-By HTTP: the guard (signature, once) → bolt → a handler here. By Socket Mode: the websocket that we opened → bolt → the
-same handler. Every handler answers within 2.5 seconds; Slack drops a click at 3.
+By HTTP: the guard (signature, once) → bolt → a handler here. By Socket Mode (`slack_socket`): the websocket that we
+opened → bolt → the same handler. Every handler answers within 2.5 seconds; Slack drops a click at 3.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
 from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.error import BoltUnhandledRequestError
@@ -130,44 +128,6 @@ def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datet
     return [Route(PATH, guard, methods=["POST"], name="slack")]
 
 
-@asynccontextmanager
-async def socket_mode(slack: SlackIn, *, app_token: str, client: SlackClient) -> AsyncIterator[SocketMode]:
-    """Receive over a websocket that we open: no public URL needed. It reconnects by itself, also after a bad start."""
-    handler = AsyncSocketModeHandler(slack.bolt, app_token, web_client=client.web)
-    handler.client.proxy = None  # the environment's proxy is not ours, as for the Web API
-    connecting = asyncio.create_task(_connect(handler))
-    try:
-        yield SocketMode(handler)
-    finally:
-        connecting.cancel()
-        await asyncio.gather(connecting, return_exceptions=True)
-        await handler.client.close()  # type: ignore[no-untyped-call]
-
-
-@dataclass(frozen=True, slots=True)
-class SocketMode:
-    """The connection, for readiness checks."""
-
-    handler: AsyncSocketModeHandler
-
-    async def is_connected(self) -> bool:
-        return bool(await self.handler.client.is_connected())
-
-
-async def _connect(handler: AsyncSocketModeHandler) -> None:
-    """The client itself would try for ever with a wrong app token; so we ask for its address, and say what is wrong."""
-    pause = 1.0
-    while True:
-        try:
-            handler.client.wss_uri = await handler.client.issue_new_wss_url()
-            await handler.connect_async()  # type: ignore[no-untyped-call]
-            return
-        except Exception as failure:  # noqa: BLE001  # whatever it is, the service goes on without and tries again
-            log.error("Slack's Socket Mode can't be opened: %s. Check [slack] app_token.", type(failure).__name__)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 60.0)
-
-
 # ── the handlers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -213,42 +173,13 @@ def _bolt(
         await next()
         return None
 
-    @bolt.action(re.compile(r"^vote:"))
-    async def pressed(ack: Any, body: dict[str, Any]) -> None:
-        async with asyncio.timeout(ACK_LIMIT):
-            await votes.pressed(body)
-        await ack()
-
-    @bolt.view(views.VOTE_VIEW)
-    async def submitted(ack: Any, body: dict[str, Any]) -> None:
-        async with asyncio.timeout(ACK_LIMIT):
-            answer = await votes.submitted(body)
-        await ack(**(answer or {}))
-
-    @bolt.action(WHY)
-    async def asked_why(ack: Any, body: dict[str, Any]) -> None:
-        async with asyncio.timeout(ACK_LIMIT):
-            await votes.asked_why(body)
-        await ack()
-
-    @bolt.command(re.compile(r"^/"))  # whatever name the command was given when the app was installed
-    async def typed(ack: Any, body: dict[str, Any]) -> None:
-        async with asyncio.timeout(ACK_LIMIT):
-            answer = await opening.typed(body)
-        await ack(**answer)
-
-    @bolt.shortcut(SHORTCUT)
-    @bolt.action(re.compile(f"^{forms.OPEN}"))
-    async def chosen(ack: Any, body: dict[str, Any]) -> None:
-        async with asyncio.timeout(ACK_LIMIT):
-            await opening.chosen(body)
-        await ack()
-
-    @bolt.view(forms.OPEN_VIEW)
-    async def sent(ack: Any, body: dict[str, Any]) -> None:
-        async with asyncio.timeout(ACK_LIMIT):
-            answer = await opening.submitted(body)
-        await ack(**(answer or {}))
+    bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed))
+    bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted))
+    bolt.action(WHY)(_answered_by(votes.asked_why))
+    bolt.command(re.compile(r"^/"))(_answered_by(opening.typed))  # whatever name the app was installed with
+    bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen))
+    bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen))
+    bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted))
 
     @bolt.event("app_home_opened")
     async def home_opened(ack: Any, body: dict[str, Any], event: dict[str, Any]) -> None:
@@ -264,6 +195,19 @@ def _bolt(
         return BoltResponse(status=503, body="")
 
     return bolt
+
+
+def _answered_by(
+    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]],
+) -> Callable[..., Awaitable[None]]:
+    """A listener that does the act, and then acknowledges with its answer, if it has one."""
+
+    async def listener(ack: Any, body: dict[str, Any]) -> None:
+        async with asyncio.timeout(ACK_LIMIT):
+            answer = await act(body)
+        await ack(**(answer or {}))
+
+    return listener
 
 
 def _without_token(web: AsyncWebClient) -> AsyncWebClient:

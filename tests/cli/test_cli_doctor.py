@@ -34,6 +34,7 @@ class Slack:
     def __init__(self) -> None:
         self.url = ""
         self.error = ""
+        self.app_error = ""
         self.scopes = ",".join(SCOPES)
         self.groups = {"sre": ["U0ANN"], "guests": ["U0GUEST"]}
 
@@ -43,6 +44,9 @@ class Slack:
         match method:
             case "auth.test":
                 return {"ok": True, "team": "Acme", "user": "approvals", "app_id": "A0APPROVE"}
+            case "apps.connections.open":
+                no = {"ok": False, "error": self.app_error}
+                return no if self.app_error else {"ok": True, "url": "wss://127.0.0.1/"}
             case "conversations.list":
                 return {"ok": True, "channels": CHANNELS}
             case "usergroups.list":
@@ -296,3 +300,15 @@ def test_a_live_group_that_is_down_is_found(house: House) -> None:
 def test_everything_is_json_too(house: House) -> None:
     found = json.loads(house.type("doctor", "--json").stdout)["findings"]
     assert all(set(each) == {"state", "about", "what", "todo", "text"} for each in found)
+
+
+@pytest.mark.parametrize(("refusal", "state"), [("", "OK"), ("invalid_auth", "FAIL")])
+def test_check_37_the_doctor_tries_the_app_token_of_socket_mode(
+    house: House, slack: Slack, refusal: str, state: str
+) -> None:
+    with_slack(house, slack, 'app_token = "file:token"\n')
+    slack.app_error = refusal
+    ((found, what),) = of(findings(house, fails=bool(refusal)), "Slack Socket Mode")
+    assert found == state
+    assert refusal in what
+    assert "xoxb-secret" not in what

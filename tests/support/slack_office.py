@@ -31,7 +31,8 @@ from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup
 from approvals_bot.playground.faults import Fault
 from approvals_bot.testing import FakeClock
 from approvals_bot.web.listing import Listed
-from approvals_bot.web.slack import SlackIn, slack_in, slack_routes, socket_mode
+from approvals_bot.web.slack import SlackIn, slack_in, slack_routes
+from approvals_bot.web.slack_socket import socket_mode
 
 KEY = "a-key-of-the-tests-that-has-32-bytes!"
 SECRET = "the stand-in's signing secret"
@@ -187,7 +188,9 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
             stack.push_async_callback(slack.aclose)
             web.router.routes += slack_routes(slack, signing_secret=SECRET, now=clock.now, engine=engine)
             if app_token:
-                connection = await stack.enter_async_context(socket_mode(slack, app_token=app_token, client=client))
+                connection = await stack.enter_async_context(
+                    socket_mode(slack.bolt, app_token=app_token, client=client)
+                )
                 async with asyncio.timeout(5):
                     while not await connection.is_connected():
                         await asyncio.sleep(0.01)

@@ -8,10 +8,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from slack_office import DEPLOY, Office
+from slack_office import DEPLOY, Office, Open
 
 from approvals_bot.channels.slack.client import CALL_LIMIT
-from approvals_bot.web.slack import socket_mode
+from approvals_bot.web.slack_socket import socket_mode
 
 NO_COMMENT = [DEPLOY["stage"][0] | {"comment": "never"}]
 
@@ -129,13 +129,23 @@ async def test_check_35_a_request_is_never_sent_as_an_ephemeral(office: Office) 
 async def test_check_37_a_wrong_app_token_is_seen_and_does_not_stop_the_rest(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with socket_mode(office.slack, app_token="xapp-wrong", client=office.slack.votes._client) as connection:
+    async with socket_mode(office.slack.bolt, app_token="xapp-wrong", client=office.slack.votes._client) as connection:
         await office.until(lambda: "Socket Mode can't be opened" in caplog.text)
         assert not await connection.is_connected()
+        assert await connection.state() == "not connected: invalid_auth"
     assert "xapp-wrong" not in caplog.text
     run_id = await office.ask()
     await office.press("U0ANN", "Approve")
     assert (await office.ended(run_id))["decision"] == "approved"
+
+
+async def test_check_37_how_socket_mode_is_can_be_asked(open_office: Open) -> None:
+    office = await open_office("xapp-test")
+    async with socket_mode(office.slack.bolt, app_token="xapp-test", client=office.slack.votes._client) as connection:
+        assert await connection.state() in ("connecting", "connected")
+        async with asyncio.timeout(10):
+            while await connection.state() != "connected":
+                await asyncio.sleep(0.01)
 
 
 async def test_check_41_one_session_with_a_limit_and_no_retries_of_slacks_own(office: Office) -> None:

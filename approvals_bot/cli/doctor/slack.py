@@ -46,6 +46,7 @@ async def examine(service: Service, workflows: Sequence[Definition]) -> list[Fin
         found += _app(service, said)
         found += scopes_missing(answer.headers, bool(groups))
         found += skew(answer.headers, datetime.now(UTC))
+        found += await _socket_mode(service, client)
         found += [each async for each in _channels(client, channels)]
         found += [each async for each in _groups(client, groups)]
         return found
@@ -90,6 +91,25 @@ def skew(headers: Mapping[str, str], now: datetime) -> Iterator[Finding]:
         yield Finding("OK", "clock", f"within {seconds:,.0f} s of Slack's")
 
 
+async def _socket_mode(service: Service, client: SlackClient) -> list[Finding]:
+    """Whether Slack would give this app token a connection. None is opened: Slack might send a click to it."""
+    assert service.slack is not None
+    if service.slack.app_token is None:
+        return []
+    token = service.slack.app_token.get_secret_value()
+    try:
+        await client.web.apps_connections_open(app_token=token)
+    except SlackApiError as refused:
+        todo = "Take an App-Level Token (xapp-…) with connections:write, and switch Socket Mode on for the app."
+        return [
+            Finding("FAIL", "Slack Socket Mode", f"it refuses the app token: {refused.response.get('error')}", todo)
+        ]
+    except (SlackClientError, OSError, TimeoutError) as failure:
+        todo = "Try again; clicks come only while a connection is open. /readyz tells how it is."
+        return [Finding("FAIL", "Slack Socket Mode", f"no connection to be had ({type(failure).__name__})", todo)]
+    return [Finding("OK", "Slack Socket Mode", "Slack takes the app token; /readyz of the service tells how it is")]
+
+
 # ── channels ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -112,7 +132,7 @@ async def _channels(client: SlackClient, named: Mapping[str, str]) -> AsyncItera
     known: dict[str, dict[str, Any]] = {}
     try:
         async for place in client.pages(
-            "conversations.list", "channels", limit=1_000, types="public_channel,private_channel"
+            "conversations.list", "channels", limit=999, types="public_channel,private_channel"
         ):
             known[str(place["id"])] = place
             known.setdefault(f"#{place['name']}", place)

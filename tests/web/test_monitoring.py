@@ -1,0 +1,115 @@
+"""What monitors read: how connections are, and what became of runs and deliveries; and that it is documented."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from approvals_bot.channels import Delivered, Dispatch, Receipt, Refused, Result, SlackChannel, TryAgain
+from approvals_bot.channels.counted import CountedChannel
+from approvals_bot.core.authoring import create_hook, workflow
+from approvals_bot.engine import Engine
+from approvals_bot.store import connect
+from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.routes import build
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "monitoring.md"
+
+
+@workflow
+async def wait_for_a_word() -> str:
+    return str(await create_hook("word"))
+
+
+@workflow
+async def wait_for_another() -> str:
+    return str(await create_hook("another"))
+
+
+@workflow
+async def stumble() -> None:
+    raise ValueError("a stone")
+
+
+async def test_check_37_readiness_says_how_socket_mode_is_and_stays_ready(service: Any) -> None:
+    async def state() -> str:
+        return "not connected: invalid_auth"
+
+    app = build(
+        engine=service.engine,
+        tokens=service.tokens,
+        people=service.engine.resources.popitem()[1],
+        workflows=service.workflows,
+        api_keys=[],
+        base_url="https://approve.acme.eu",
+        now=service.clock.now,
+        connections={"slack_socket_mode": state},
+    )
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="https://approve.acme.eu") as client:
+        answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ready", "slack_socket_mode": "not connected: invalid_auth"},
+    )
+
+
+class Scripted:
+    """A channel that answers as it was told."""
+
+    def __init__(self, *answers: Result) -> None:
+        self.answers = list(answers)
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        if not self.answers:
+            raise RuntimeError("a bug")
+        return self.answers.pop(0)
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        return await self.send(dispatch)
+
+
+async def test_attempts_to_deliver_are_counted_by_what_became_of_them() -> None:
+    metrics, here = Metrics(), Receipt("C0DEPLOYS", "1.0")
+    answers = (Delivered(here), Delivered(here, uncertain=True), TryAgain("busy"), Refused("no_such_channel"))
+    channel = CountedChannel(Scripted(*answers, Delivered(here)), "slack", metrics.delivered)
+    dispatch = Dispatch("d1", SlackChannel("#deploys"), card=None)  # type: ignore[arg-type]  # nobody renders it
+    for answer in answers:
+        assert await channel.send(dispatch) == answer
+    assert await channel.update(here, dispatch) == Delivered(here)
+    with pytest.raises(RuntimeError):
+        await channel.send(dispatch)
+    text = bytes(metrics.response().body).decode()
+    for act, outcome in [
+        *(("send", word) for word in ("delivered", "uncertain", "try_again", "refused", "error")),
+        ("update", "delivered"),
+    ]:
+        assert f'approvals_deliveries_total{{act="{act}",channel="slack",outcome="{outcome}"}} 1.0' in text
+    assert "deploys" not in text.lower()
+
+
+async def test_runs_that_end_are_counted_by_how(tmp_path: Path) -> None:
+    metrics = Metrics()
+    engine = Engine(await connect(f"sqlite:///{tmp_path / 'runs.db'}"), watch=metrics.appended)
+    async with engine.running():
+        started = [await engine.start(each) for each in (wait_for_a_word, wait_for_another, stumble)]
+        await engine.settle()
+        await engine.resume_hook("word", "go")
+        await engine.cancel(started[1].id)
+        for run in started:
+            await engine.wait(run.id, 10)
+    text = bytes(metrics.response().body).decode()
+    for status in ("completed", "cancelled", "failed"):
+        assert f'approvals_runs_ended_total{{status="{status}"}} 1.0' in text
+
+
+def test_every_metric_is_documented() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    metrics = Metrics()
+    declared = re.findall(r"^# TYPE (approvals_\w+) ", bytes(metrics.response().body).decode(), re.M)
+    named = {name for name in declared if not name.endswith("_created")}
+    assert len(named) >= 6
+    assert named == set(re.findall(r"^\| `(approvals_\w+)` \|", text, re.M))
