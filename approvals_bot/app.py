@@ -20,12 +20,15 @@ from approvals_bot.approvals.targets import HttpTargets
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
 from approvals_bot.channels.counted import CountedChannel
-from approvals_bot.channels.email.smtp import EmailChannel, Relay
+from approvals_bot.channels.email.out import EmailChannel
+from approvals_bot.channels.email.smtp import Relay
+from approvals_bot.channels.email.turns import Turns
 from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.config import service as configured
 from approvals_bot.config.load import Configuration, load, load_service, problems_of
+from approvals_bot.config.mail import Email
 from approvals_bot.config.problems import ConfigErrors, Finding, Problem
 from approvals_bot.config.workflow import pinned
 from approvals_bot.engine import Clock, Engine, SystemClock
@@ -380,7 +383,7 @@ async def _slack(stack: AsyncExitStack, slack: configured.Slack | None) -> Slack
 
 
 def _email(
-    stack: AsyncExitStack, email: configured.Email | None, link: Callable[[str, str], Any], clock: Clock
+    stack: AsyncExitStack, email: Email | None, link: Callable[[str, str], Any], clock: Clock
 ) -> EmailChannel | None:
     if email is None:
         return None
@@ -391,6 +394,7 @@ def _email(
         username=email.username,
         password=email.password.get_secret_value() if email.password else None,
     )
-    channel = EmailChannel(relay=relay, sender=email.sender, link=link, now=clock.now)
+    turns = Turns(email.rate.count, email.rate.per) if email.rate else None
+    channel = EmailChannel(relay=relay, sender=email.sender, link=link, now=clock.now, turns=turns)
     stack.push_async_callback(channel.aclose)
     return channel

@@ -259,14 +259,19 @@ class Copies:
                     # there is one, and goes out once somebody has mended the relay.
                     if not copy.is_replaced:
                         self._fall_back(copy)
-                    if not await self._wait(copy, tries, error, ALL_DOWN, until):
+                    if not await self._wait(copy, _until_next(tries, ALL_DOWN), error, until):
                         return False
                 case Refused(error):
                     self._failed(copy, error)
                     return False
+                case TryAgain(error, timedelta() as turn, held=True):
+                    tries -= 1  # it was not its turn, so nothing was tried
+                    copy.attempts -= copy.receipt is None
+                    if not await self._wait(copy, turn, error, until):
+                        return False
                 case TryAgain(error, after, lost):
                     lost_at = lost_at or (tried_at if lost else None)
-                    if not await self._wait(copy, tries, error, after, until):
+                    if not await self._wait(copy, _until_next(tries, after), error, until):
                         return False
         self._failed(copy, copy.error or TOO_LATE)
         return False
@@ -292,7 +297,7 @@ class Copies:
                     await self._replace(copy)
                 case TryAgain(error, after):
                     tries += 1
-                    copy.is_editable = await self._wait(copy, tries, error, after, until)
+                    copy.is_editable = await self._wait(copy, _until_next(tries, after), error, until)
 
     async def _replace(self, copy: Copy) -> None:
         """The message can't be edited: answer in its thread, or, if it is gone, post the card once more."""
@@ -305,9 +310,8 @@ class Copies:
         else:
             self._fall_back(copy)
 
-    async def _wait(self, copy: Copy, tries: int, error: str, after: timedelta | None, until: datetime) -> bool:
+    async def _wait(self, copy: Copy, wait: timedelta, error: str, until: datetime) -> bool:
         """Wait before the next attempt; the decision ends the wait. False: the time is up."""
-        wait = wait_before(tries, after, random().random())
         if now() + wait > until:
             self._failed(copy, error)
             return False
@@ -376,6 +380,10 @@ async def _tried(sending: Coroutine[Any, Any, Result]) -> Result:
         return await sending
     except StepFailedError as failure:
         return TryAgain(failure.cause_message, lost=True)
+
+
+def _until_next(tries: int, wish: timedelta | None) -> timedelta:
+    return wait_before(tries, wish, random().random())
 
 
 def _reader(to: Destination) -> str | None:

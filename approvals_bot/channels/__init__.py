@@ -249,12 +249,13 @@ class Delivered:
 @dataclass(frozen=True, slots=True)
 class TryAgain:
     """Not now: a rate limit, an outage, a timeout. `after` is the other side's own wish, if it gave one. `lost`: it may
-    have arrived all the same, only the answer did not.
+    have arrived all the same, only the answer did not. `held`: nothing was tried, its turn comes just `after` this.
     """
 
     error: str
     after: timedelta | None = None
     lost: bool = False
+    held: bool = False
     kind: Literal["try_again"] = "try_again"
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -23,11 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from approvals_bot.config.base import Bool, Frozen, Int, Slug, Text, refuse
+from approvals_bot.config.base import Bool, Frozen, Slug, Text, refuse
+from approvals_bot.config.mail import Email, MailAddress
 from approvals_bot.config.secret import Secret
 
 SHORTEST_SIGNING_KEY = 32  # bytes: no shorter than the digest that is made with it
-_MAIL_ADDRESS = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
 
 
 class Service(Frozen):
@@ -104,27 +101,6 @@ class Slack(Frozen):
         return self
 
 
-class Email(Frozen):
-    """The relay that takes our mail."""
-
-    host: Text
-    port: Annotated[Int, Field(ge=1, le=65_535)] = 587
-    security: Literal["starttls", "tls", "none"] = "starttls"
-    username: Text | None = None
-    password: Secret | None = None
-    sender: Sender
-
-    @model_validator(mode="after")
-    def _is_private(self) -> Email:
-        if self.security == "none" and not is_loopback(self.host):
-            raise refuse(
-                f'security = "none" is for a relay on this machine; {self.host} is not', "starttls", at="security"
-            )
-        if (self.username is None) != (self.password is None):
-            raise refuse("username and password go together", at="username" if self.password is None else "password")
-        return self
-
-
 class PersonEntry(Frozen):
     """What is known of a person beyond her address."""
 
@@ -169,27 +145,6 @@ class HttpTarget(Frozen):
 
     url: HttpUrl
     secret: Secret | None = None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this host name or address means this machine."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _mail_address(value: str) -> str:
-    if not _MAIL_ADDRESS.fullmatch(value) or not value.isprintable():
-        raise refuse(f'"{value[:80]}" is not a mail address')
-    return value.lower()
-
-
-def _sender(value: str) -> str:
-    name, address = parseaddr(value)
-    if not value.isprintable() or not _MAIL_ADDRESS.fullmatch(address) or (name and "<" not in value):
-        raise refuse('write the sender like "Approvals <approvals@acme.eu>"')
-    return value
 
 
 def _http_url(value: str) -> str:
@@ -293,14 +248,12 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Database = Annotated[str, AfterValidator(_database)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-MailAddress = Annotated[str, AfterValidator(_mail_address)]
 People = Annotated[
     tuple[MailAddress, ...],
     BeforeValidator(_people),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
-Sender = Annotated[str, AfterValidator(_sender)]
 SigningKey = Annotated[Secret, AfterValidator(_signing_key)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Group = Annotated[

@@ -21,7 +21,8 @@ from judges import NEEDED_IN_MAIL, faults_in_html, judge
 from approvals_bot.channels import Card, CardChoice, CardOutcome, Delivered, Dispatch, Mailbox, Person, Receipt
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.email.message import Address, Mail, compose
-from approvals_bot.channels.email.smtp import EmailChannel, Relay
+from approvals_bot.channels.email.out import EmailChannel
+from approvals_bot.channels.email.smtp import Relay
 
 SENDER = "Approvals <approvals@acme.eu>"
 LINK = "https://approve.acme.eu/decisions/signed.token-1"

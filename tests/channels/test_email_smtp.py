@@ -17,7 +17,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from approvals_bot.channels import Card, Delivered, Dispatch, Mailbox, Person, Receipt, Refused, TryAgain
 from approvals_bot.channels.email.message import message_id_of
-from approvals_bot.channels.email.smtp import EmailChannel, Relay
+from approvals_bot.channels.email.out import EmailChannel
+from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.errors import ConfigError
 
 ANN = Mailbox(Person("ann@acme.eu", "Ann Ode"))

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from approvals_bot.approvals.checks import check
 from approvals_bot.config.load import load, load_service
+from approvals_bot.config.mail import Email
 from approvals_bot.config.service import (
     ApiKey,
     DirectoryTable,
-    Email,
     FileSource,
     HttpSource,
     HttpTarget,

@@ -9,7 +9,9 @@ from typing import Any
 
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
-from approvals_bot.channels.email.smtp import EmailChannel, Relay
+from approvals_bot.channels.email.out import EmailChannel
+from approvals_bot.channels.email.smtp import Relay
+from approvals_bot.channels.email.turns import Turns
 from approvals_bot.config.workflow import Definition, pinned
 from approvals_bot.playground.mailbox import Mailbox
 from approvals_bot.web.links import DECISION
@@ -29,7 +31,9 @@ def deploy() -> Definition:
 
 
 @asynccontextmanager
-async def a_posting_service(open_service: Any, url: str) -> AsyncIterator[tuple[Any, Mailbox]]:
+async def a_posting_service(
+    open_service: Any, url: str, turns: Turns | None = None
+) -> AsyncIterator[tuple[Any, Mailbox]]:
     async with AsyncExitStack() as stack:
         mailbox = await stack.enter_async_context(Mailbox())
         opened: list[Any] = []
@@ -48,6 +52,7 @@ async def a_posting_service(open_service: Any, url: str) -> AsyncIterator[tuple[
             sender="Approvals <approvals@acme.eu>",
             link=link,
             now=lambda: opened[0].clock.now(),
+            turns=turns,
         )
         stack.push_async_callback(channel.aclose)
         service = await stack.enter_async_context(open_service(channels=Channels(email=channel), base_url=url))

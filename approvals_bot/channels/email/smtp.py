@@ -1,4 +1,4 @@
-"""One SMTP relay, and the channel that sends mails through it.
+"""One SMTP relay: hands over mails that are ready, and says what became of each.
 
 The relay is asked over one connection that is kept for a minute. Every answer becomes a value: the mail was accepted,
 was refused for good, may go through later, or its answer was lost after the text had been handed over.
@@ -12,18 +12,16 @@ import logging
 import re
 import ssl
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from inspect import isawaitable
+from datetime import timedelta
 from typing import Literal, TypeVar
 
 import aiosmtplib
 
-from approvals_bot.channels import Delivered, Dispatch, Mailbox, Receipt, Refused, Result, TryAgain
-from approvals_bot.channels.email.message import Address, InvalidAddressError, Mail, compose
+from approvals_bot.channels import Refused, TryAgain
+from approvals_bot.channels.email.message import Mail
 from approvals_bot.channels.text import one_line
 from approvals_bot.errors import ConfigError
 
@@ -32,16 +30,11 @@ MAIL_LIMIT = 45.0  # seconds for one mail, connecting included
 IDLE_LIMIT = 60.0  # seconds a connection is kept unused; relays hang up soon after
 MAILS_PER_CONNECTION = 50  # then a new one: some relays count
 REFUSED_LOGIN_PAUSE = 60.0  # seconds without another try, so that a wrong password does not lock the account
-REMEMBERED = 2_000  # deliveries under way whose first date, or lost answer, is kept in memory
 
 log = logging.getLogger(__name__)
 
 V = TypeVar("V", TryAgain, Refused)
 Security = Literal["starttls", "tls", "none"]
-
-Link = Callable[[str, str], str | Awaitable[str]]
-"""`link(hook_id, address)`: this person's own page of the request, "" if she has none. Made when the mail is sent, so
-that no link is ever in a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,60 +47,6 @@ class Lost:
     """The connection broke after the text had been handed over: it was accepted, or not."""
 
     error: str
-
-
-class EmailChannel:
-    """Sends cards by mail. A mail can't be changed, so `update` leaves it: its link shows the newest state."""
-
-    def __init__(self, *, relay: Relay, sender: str, link: Link, now: Callable[[], datetime]) -> None:
-        self._relay = relay
-        self._sender = Address.parse_sender(sender)
-        self._link = link
-        self._now = now
-        self._under_way: OrderedDict[str, _Attempt] = OrderedDict()
-
-    async def send(self, dispatch: Dispatch) -> Result:
-        assert isinstance(dispatch.to, Mailbox), "mail goes to a mailbox"
-        attempt = self._under_way.get(dispatch.delivery_id) or _Attempt(self._now())
-        link = self._link(dispatch.card.hook_id, dispatch.to.person.address)
-        link = (await link if isawaitable(link) else link) or dispatch.card.url
-        try:
-            mail = compose(dispatch, sender=self._sender, link=link, now=attempt.date)
-        except InvalidAddressError as reason:
-            return Refused(str(reason))
-        match await self._relay.deliver(mail):
-            case Accepted():
-                self._under_way.pop(dispatch.delivery_id, None)
-                receipt = Receipt(dispatch.to.person.address, mail.message_id, dispatch.card.version)
-                return Delivered(receipt, uncertain=attempt.lost or dispatch.lost_at is not None)
-            case Lost(error):
-                self._remember(dispatch.delivery_id, _Attempt(attempt.date, lost=True))
-                return TryAgain(error, lost=True)
-            case TryAgain() as later:
-                self._remember(dispatch.delivery_id, attempt)
-                return later
-            case Refused() as never:
-                self._under_way.pop(dispatch.delivery_id, None)
-                return never
-
-    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
-        return Delivered(receipt)
-
-    async def aclose(self) -> None:
-        await self._relay.aclose()
-
-    def _remember(self, delivery_id: str, attempt: _Attempt) -> None:
-        self._under_way[delivery_id] = attempt
-        while len(self._under_way) > REMEMBERED:
-            self._under_way.popitem(last=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """A mail that was tried and is to be tried again: it keeps its first date."""
-
-    date: datetime
-    lost: bool = False  # an answer was lost, so it may have arrived
 
 
 class Relay:

@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from approvals_bot.cli.doctor.findings import Finding
+from approvals_bot.config.mail import is_loopback
 from approvals_bot.config.problems import Problem
-from approvals_bot.config.service import Service, is_loopback
+from approvals_bot.config.service import Service
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.store import connect
 

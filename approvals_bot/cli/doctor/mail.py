@@ -9,7 +9,8 @@ from approvals_bot.channels import Refused, TryAgain
 from approvals_bot.channels.email.message import Address, InvalidAddressError, Mail
 from approvals_bot.channels.email.smtp import Accepted, Relay
 from approvals_bot.cli.doctor.findings import Finding
-from approvals_bot.config.service import Email, Service, is_loopback
+from approvals_bot.config.mail import Email, is_loopback
+from approvals_bot.config.service import Service
 
 EXAMPLE_DOMAINS = ("example.com", "example.org", "example.net")
 

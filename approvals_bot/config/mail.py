@@ -1,0 +1,93 @@
+"""`[email]` of config.toml: the relay that takes our mail, and what comes back by mail."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parseaddr
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+
+from approvals_bot.config.base import Frozen, Int, Text, refuse
+from approvals_bot.config.secret import Secret
+
+_MAIL_ADDRESS = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
+_RATE = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
+_PER = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most so many in any such span of time."""
+
+    count: int
+    per: timedelta
+
+
+class Email(Frozen):
+    """The relay that takes our mail, and how much of it."""
+
+    host: Text
+    port: Annotated[Int, Field(ge=1, le=65_535)] = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: Text | None = None
+    password: Secret | None = None
+    sender: Sender
+    rate: RateText | None = None  # no more than the relay takes; each replica counts for itself
+
+    @model_validator(mode="after")
+    def _is_private(self) -> Email:
+        if self.security == "none" and not is_loopback(self.host):
+            raise refuse(
+                f'security = "none" is for a relay on this machine; {self.host} is not', "starttls", at="security"
+            )
+        if (self.username is None) != (self.password is None):
+            raise refuse("username and password go together", at="username" if self.password is None else "password")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this host name or address means this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _mail_address(value: str) -> str:
+    if not _MAIL_ADDRESS.fullmatch(value) or not value.isprintable():
+        raise refuse(f'"{value[:80]}" is not a mail address')
+    return value.lower()
+
+
+def _sender(value: str) -> str:
+    name, address = parseaddr(value)
+    if not value.isprintable() or not _MAIL_ADDRESS.fullmatch(address) or (name and "<" not in value):
+        raise refuse('write the sender like "Approvals <approvals@acme.eu>"')
+    return value
+
+
+def _rate(value: object) -> object:
+    if isinstance(value, Rate):
+        return value
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise refuse('write a rate like "14/s", "100/m", "500/h" or "2000/d"')
+    return Rate(int(found[1]), _PER[found[2]])
+
+
+def _rate_text(rate: Rate) -> str:
+    return f"{rate.count}/{next(unit for unit, span in _PER.items() if span == rate.per)}"
+
+
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+Sender = Annotated[str, AfterValidator(_sender)]
+RateText = Annotated[
+    Rate,
+    BeforeValidator(_rate),
+    PlainSerializer(_rate_text, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["14/s", "500/h"]}),
+]

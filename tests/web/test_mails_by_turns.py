@@ -1,0 +1,34 @@
+"""A relay that takes so much and no more: what has to wait says so, and goes out in its turn."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from posting import a_posting_service
+
+from approvals_bot.channels.email.turns import Turns
+
+
+async def test_mails_wait_their_turn_visibly_and_nothing_else_waits_for_them(open_service: Any) -> None:
+    turns = Turns(5, timedelta(minutes=1))
+    async with a_posting_service(open_service, "https://approve.acme.eu", turns) as (service, mailbox):
+        runs = [await service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(4)]
+        assert len(mailbox.mails) == 5
+        waiting = [copy for run in runs for copy in (await service.view(run))["deliveries"] if not copy["attempts"]]
+        assert [copy["state"] for copy in waiting] == ["retrying"] * 7
+        assert {copy["error"] for copy in waiting} == {
+            "waits its turn: the relay is given no more than 5 mails a minute"
+        }
+        for person in ("ann@acme.eu", "bo@acme.eu"):  # a request whose mails wait is decided by those who know of it
+            body = {"by": person, "choice": "approve"}
+            assert (await service.api.post(f"/api/runs/{runs[3]}/votes", json=body)).status_code == 201
+        await service.engine.settle()
+        assert (await service.run(runs[3]))["request"]["outcome"] == "approved"
+        for minute in range(1, 5):
+            await service.clock.advance("1m")
+            assert len(mailbox.mails) <= 5 * (minute + 1)
+        copies = [copy for run in runs[:3] for copy in (await service.view(run))["deliveries"]]
+        assert [(copy["state"], copy["attempts"]) for copy in copies] == [("delivered", 1)] * 9
+        asked = [mail for mail in mailbox.mails if mail.subject.startswith("Please decide")]
+        assert len(asked) == 9
