@@ -32,6 +32,7 @@ from approvals_bot.config.mail import Email
 from approvals_bot.config.problems import ConfigErrors, Finding, Problem
 from approvals_bot.config.workflow import pinned
 from approvals_bot.engine import Clock, Engine, SystemClock
+from approvals_bot.lint import UNREADABLE, lint_paths
 from approvals_bot.outgoing import OutgoingTargets, Target, TargetSource, outgoing_targets
 from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.programs import Program, find_program, fit, import_programs
@@ -62,16 +63,24 @@ def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[
     try:
         configuration = read_configuration(path, env)
     except ConfigErrors as errors:
-        _, broken = import_programs(_folder_of(path, env))
-        return ConfigErrors([*errors.problems, *broken]).problems
+        folder = workflows_folder(path, env)
+        _, broken = import_programs(folder)
+        return ConfigErrors([*errors.problems, *broken, *_not_replayable(folder)]).problems
+    found: Sequence[Problem] = ()
     try:
         list_workflows(configuration)
     except ConfigErrors as errors:
-        return errors.problems
-    return ()
+        found = errors.problems
+    return ConfigErrors([*found, *_not_replayable(configuration.service.server.workflows)]).problems
 
 
-def _folder_of(path: Path, env: Mapping[str, str] | None) -> Path:
+def _not_replayable(folder: Path) -> list[Problem]:
+    """What the lint rules find in the folder's Python files. (Files that are no Python can't be imported either.)"""
+    found = lint_paths(sorted(folder.glob("*.py")))
+    return [Problem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
+
+
+def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:
     """Where the workflows are; where they usually are, if config.toml itself can't be loaded."""
     try:
         return load_service(path, os.environ if env is None else env).server.workflows

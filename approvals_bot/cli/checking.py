@@ -1,4 +1,4 @@
-"""`check`, `doctor`, `schema`: what can be known before anybody is asked."""
+"""`check`, `lint`, `doctor`, `schema`: what can be known before anybody is asked."""
 
 from __future__ import annotations
 
@@ -58,6 +58,27 @@ def _check_runs(config: Path, found: dict[str, object], text: str, as_json: bool
         lines.append("Deploy code that still matches their logs, or give the new code @workflow(version=…).")
     show.say(found, "\n".join(lines), as_json)
     return bool(stalling)
+
+
+def lint(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files, or folders of *.py files.", metavar="PATHS", exists=True)
+    ] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Find what a workflow's replay could not repeat: clocks, random numbers, I/O, the order of sets.
+
+    Without PATHS it reads the configuration's workflows folder. Imports nothing. Exits 1 if something is found.
+    """
+    from approvals_bot.app import workflows_folder
+    from approvals_bot.lint import lint_paths
+
+    found = lint_paths(paths or [workflows_folder(config, os.environ)])
+    text = "\n".join(str(finding) for finding in found) or "Nothing found."
+    show.say({"findings": [asdict(finding) for finding in found]}, text, as_json)
+    if found:
+        raise typer.Exit(1)
 
 
 def schema(

@@ -24,6 +24,7 @@ app.command("serve")(running.serve_command)
 app.command("migrate")(running.migrate)
 
 app.command("check")(checking.check)
+app.command("lint")(checking.lint)
 app.command("doctor")(checking.doctor)
 app.command("schema")(checking.schema)
 app.command("simulate")(requests.simulate)
