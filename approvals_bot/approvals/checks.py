@@ -11,11 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import JsonValue
 
+from approvals_bot.approvals.business_time import takes_too_long
 from approvals_bot.approvals.conditions import Condition, ConditionError
 from approvals_bot.approvals.fields import faults
 from approvals_bot.approvals.fillable import stage_faults
 from approvals_bot.approvals.template_names import TemplateError
 from approvals_bot.approvals.template_names import check as check_template
+from approvals_bot.config.business import is_at_least
+from approvals_bot.config.clock import business_times, calendar_of
 from approvals_bot.config.fields import ORDERED, FieldSpec
 from approvals_bot.config.places import Path
 from approvals_bot.config.problems import Finding, nearest
@@ -57,6 +60,7 @@ def _approval(definition: Definition, service: Service) -> Iterator[Finding]:
     yield from _policy(definition)
     yield from _stages(definition, service)
     yield from _clock(definition, service)
+    yield from _calendar(definition, service)
     yield from _delivery(definition, service)
     yield from _actions(definition, service)
     yield from stage_faults(definition, service)
@@ -170,9 +174,27 @@ def _clock(definition: Definition, service: Service) -> Iterator[Finding]:
     if clock.on_deadline == "escalate" and not definition.escalate:
         yield Finding(("clock", "on_deadline"), "there is no [[escalate]] that says to whom")
     for at, escalation in enumerate(definition.escalate):
-        if clock.deadline is not None and escalation.after > clock.deadline:
+        length, until = escalation.after, clock.deadline
+        if until is not None and is_at_least(length, until) and not is_at_least(until, length):
             yield Finding(("escalate", at, "after"), "the deadline comes before")
         yield from _addresses(("escalate", at, "to"), escalation.to, definition, service, of_approver=True)
+
+
+def _calendar(definition: Definition, service: Service) -> Iterator[Finding]:
+    """The calendar that business days are counted in, and whether they can be."""
+    name, calendars = definition.clock.calendar, service.calendars
+    if isinstance(name, str) and name not in calendars:
+        yield Finding(("clock", "calendar"), f"no calendar is called {name}", nearest(name, calendars))
+        return
+    calendar = calendar_of(definition.clock, calendars)
+    for path, length in business_times(definition.clock, definition.escalate, definition.deliver.email):
+        if calendar is None:
+            there = (
+                f"choose one of {', '.join(sorted(calendars))}" if calendars else "[calendars] of config.toml has none"
+            )
+            yield Finding(path, f'"{length}" needs a calendar; name it as calendar in [clock] ({there})')
+        elif takes_too_long(length, calendar):
+            yield Finding(path, f'"{length}" takes more than five years in a calendar that is open so rarely')
 
 
 # ── people ────────────────────────────────────────────────────────────────────────────────────────────────────────

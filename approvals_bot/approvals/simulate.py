@@ -11,7 +11,7 @@ from approvals_bot.approvals.electorate import About, Found, find, seats_that_fa
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.timers import times_of
-from approvals_bot.config.durations import duration_text
+from approvals_bot.config.business import length_text
 from approvals_bot.config.workflow import Definition, Deliver
 from approvals_bot.people import People
 
@@ -34,7 +34,7 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
         found = await find(case.asks(stage), case.about, people)
         who += list(_asked(stage, found, definition.deliver))
         problems += _problems(case, stage, found)
-    timers = [{"at": _iso(now + after), "what": what} for after, what in times_of(definition)] if stages else []
+    timers = [{"at": _iso(at), "what": what} for at, what in times_of(definition, now)] if stages else []
     return {"who": who, "auto": None, "timers": timers, "problems": problems}
 
 
@@ -77,7 +77,7 @@ def _ways(deliver: Deliver, *, is_told: bool) -> str:
     if is_told and deliver.dm:
         ways.append("dm")
     if is_told and deliver.email is not None:
-        ways.append(f"mail after {duration_text(deliver.email)}" if deliver.email else "mail")
+        ways.append(f"mail after {length_text(deliver.email)}" if deliver.email else "mail")
     return ", ".join(ways) or ("inbox" if is_told else "not told")
 
 

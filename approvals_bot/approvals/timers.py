@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from approvals_bot.approvals.business_time import after
 from approvals_bot.approvals.request import TimerView
+from approvals_bot.config.business import BusinessTime, Length
+from approvals_bot.config.calendars import Calendar
 from approvals_bot.config.workflow import Definition
 from approvals_bot.core.authoring import sleep
 
@@ -43,32 +46,47 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class _Time:
-    """A time of a stage, from its opening."""
+    """A time of a stage."""
 
-    after: timedelta
+    at: datetime
     kind: Kind
     what: str
     number: int = 0
 
 
-def times_of(definition: Definition) -> list[tuple[timedelta, str]]:
-    """What comes by itself while a stage is open, and how long after its opening; the earliest first."""
-    return [(time.after, time.what) for time in sorted(_times(definition), key=lambda time: time.after)]
+def times_of(definition: Definition, opened_at: datetime) -> list[tuple[datetime, str]]:
+    """What comes by itself while a stage that opened then is open, and when; the earliest first."""
+    return [(time.at, time.what) for time in sorted(_times(definition, opened_at), key=lambda time: time.at)]
 
 
-def _times(definition: Definition) -> Iterator[_Time]:
+def _times(definition: Definition, opened_at: datetime) -> Iterator[_Time]:
     """Escalations that come no earlier than the deadline wait for it: they are what it may escalate to."""
     clock = definition.clock
-    for after in clock.reminders():
-        yield _Time(after, "reminder", "a reminder to those who still owe a vote")
+    deadline = _after(definition, opened_at, clock.deadline) if clock.deadline is not None else None
+    for at in sorted({_after(definition, opened_at, length) for length in clock.reminders()}):
+        if deadline is None or at < deadline:
+            yield _Time(at, "reminder", "a reminder to those who still owe a vote")
     for number, escalation in enumerate(definition.escalate):
-        if clock.deadline is None or escalation.after < clock.deadline:
+        at = _after(definition, opened_at, escalation.after)
+        if deadline is None or at < deadline:
             what = f"escalation: {', '.join(escalation.to)} {_ASKED[escalation.mode]}"
-            yield _Time(escalation.after, "escalation", what, number)
+            yield _Time(at, "escalation", what, number)
     if definition.deliver.email:
-        yield _Time(definition.deliver.email, "mail", "mail, if nobody has voted by then")
-    if clock.deadline is not None:
-        yield _Time(clock.deadline, "deadline", f"deadline: {THEN[clock.on_deadline]}")
+        at = _after(definition, opened_at, definition.deliver.email)
+        yield _Time(at, "mail", "mail, if nobody has voted by then")
+    if deadline is not None:
+        yield _Time(deadline, "deadline", f"{_deadline(definition)}: {THEN[clock.on_deadline]}")
+
+
+def _after(definition: Definition, start: datetime, length: Length) -> datetime:
+    calendar = definition.clock.calendar
+    return after(start, length, calendar if isinstance(calendar, Calendar) else None)
+
+
+def _deadline(definition: Definition) -> str:
+    """Business time is named: one can't see from a date how it was counted."""
+    length = definition.clock.deadline
+    return f"deadline after {length}" if isinstance(length, BusinessTime) else "deadline"
 
 
 @dataclass
@@ -95,34 +113,34 @@ class StageTimers:
         self.round = 0
         self.deadline: datetime | None = None
         self.then = ""
+        self._late: list[int] = []
         self.is_extended = False  # the deadline has escalated once: the next one is the last
 
     def start(self, at: datetime) -> None:
         """The stage opened at this time."""
         self.stop()
-        definition, length = self._definition, self._definition.clock.deadline
         self.is_extended = False
-        for time in _times(definition):
-            self._add(at + time.after, time.kind, time.what, time.number)
-        if length is not None:
-            self.deadline, self.then = at + length, THEN[definition.clock.on_deadline]
+        times = list(_times(self._definition, at))
+        for time in times:
+            self._add(time.at, time.kind, time.what, time.number)
+            if time.kind == "deadline":
+                self.deadline, self.then = time.at, THEN[self._definition.clock.on_deadline]
+        earlier = [time.number for time in times if time.kind == "escalation"]
+        self._late = [number for number in range(len(self._definition.escalate)) if number not in earlier]
 
     def hand_back(self, at: datetime) -> None:
         """The requester is asked for changes: she has as long as the stage had, and then it expires."""
         self.stop()
-        if self._definition.clock.deadline is not None:
-            self._end(at + self._definition.clock.deadline, THEN["expire"])
+        self._start_again(at)
 
     def extend(self, at: datetime) -> None:
         """Other people are asked instead of an end: once more the same time, and then it expires."""
         self.is_extended = True
-        if self._definition.clock.deadline is not None:
-            self._end(at + self._definition.clock.deadline, THEN["expire"])
+        self._start_again(at)
 
     def escalations_at_deadline(self) -> list[int]:
         """Which escalations wait for the deadline: those that come no earlier."""
-        length = self._definition.clock.deadline
-        return [n for n, e in enumerate(self._definition.escalate) if length is not None and e.after >= length]
+        return self._late if self.deadline is not None else []
 
     def look_again(self, at: datetime, times: int) -> None:
         """Some source of people could not be read when the stage opened."""
@@ -143,9 +161,11 @@ class StageTimers:
         coming = (TimerView(at=timer.at, what=timer.what) for timer in self._timers if timer.at > now)
         return tuple(sorted(coming, key=lambda timer: timer.at))
 
-    def _end(self, at: datetime, then: str) -> None:
-        self.deadline, self.then = at, then
-        self._add(at, "deadline", f"deadline: {then}")
+    def _start_again(self, at: datetime) -> None:
+        length = self._definition.clock.deadline
+        if length is not None:
+            self.deadline, self.then = _after(self._definition, at, length), THEN["expire"]
+            self._add(self.deadline, "deadline", f"{_deadline(self._definition)}: {self.then}")
 
     def _add(self, at: datetime, kind: Kind, what: str, number: int = 0) -> None:
         task = self._spawn(self._wait(at, Due(kind, self.round, number)))

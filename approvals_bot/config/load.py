@@ -114,7 +114,7 @@ def _load_workflow(path: Path, service: Service | None, check: Check | None) -> 
         found += independent(rest, wrong)
     if definition is None or found:
         raise ConfigErrors(file.problems(found))
-    return definition
+    return definition if service is None else definition.with_calendar(service.calendars)
 
 
 def problems_of(path: Path, found: Iterable[Finding]) -> list[Problem]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from approvals_bot.config.base import Bool, Frozen, Slug, Text, refuse
+from approvals_bot.config.calendars import Calendar, TimeZone
 from approvals_bot.config.mail import Email, MailAddress
 from approvals_bot.config.secret import Secret
 
@@ -37,6 +37,7 @@ class Service(Frozen):
     people: dict[MailAddress, PersonEntry] = Field(default_factory=dict)
     groups: dict[Slug, Group] = Field(default_factory=dict)
     directory: Directory = Field(default_factory=lambda: DirectoryTable())
+    calendars: dict[Slug, Calendar] = Field(default_factory=dict)
     http: dict[Slug, HttpTarget] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -206,16 +207,6 @@ def _private_address(value: str) -> str:
     return value
 
 
-def _time_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError on some platforms
-        raise refuse(f'"{value[:60]}" is not a time zone; write it like "Europe/Berlin"') from None
-    except KeyError:
-        raise refuse(f'"{value[:60]}" is not a time zone; write it like "Europe/Berlin"') from None
-    return value
-
-
 def _people(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -255,7 +246,6 @@ People = Annotated[
 ]
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 SigningKey = Annotated[Secret, AfterValidator(_signing_key)]
-TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Group = Annotated[
     Annotated[tuple[MailAddress, ...], Tag("list")]
     | Annotated[SlackGroup, Tag("SlackGroup")]

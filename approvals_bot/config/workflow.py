@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import timedelta
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Discriminator,
     Field,
     JsonValue,
-    PlainSerializer,
     StringConstraints,
     Tag,
-    WithJsonSchema,
     model_validator,
 )
 
 from approvals_bot.config.base import Bool, Frozen, Int, Slug, Text, refuse
-from approvals_bot.config.durations import Duration, duration_text, parse_duration
+from approvals_bot.config.calendars import Calendar
+from approvals_bot.config.clock import Clock, Escalation, MailDelay, business_times, calendar_of
 from approvals_bot.config.fields import FieldName, FieldSpec
 
 Choice = Literal["approve", "reject", "changes", "edit", "answer"]
@@ -59,6 +57,16 @@ class Definition(Frozen):
     def outcomes_of(self, stage: Stage) -> tuple[Choice, ...]:
         """What this stage offers: its own outcomes, else the policy's."""
         return stage.outcomes if stage.outcomes is not None else self.policy.outcomes
+
+    def with_calendar(self, calendars: Mapping[str, Calendar]) -> Definition:
+        """The same, with the calendar that its business days are counted in: a run follows it as it was at the start.
+
+        Unchanged where nothing is counted so, or where there is no such calendar.
+        """
+        calendar = calendar_of(self.clock, calendars)
+        if calendar is None or not any(business_times(self.clock, self.escalate, self.deliver.email)):
+            return self
+        return self.model_copy(update={"clock": self.clock.model_copy(update={"calendar": calendar})})
 
 
 class About(Frozen):
@@ -136,55 +144,6 @@ class Deliver(Frozen):
     link_auth: Literal["link", "code"] = "link"
 
 
-class Clock(Frozen):
-    """Times of each stage, counted from the moment it opens."""
-
-    deadline: Duration | None = None
-    remind: Reminders = ()
-    on_deadline: Literal["expire", "reject", "escalate", "approve"] = "expire"
-    i_know: Bool = False
-
-    def reminders(self) -> tuple[timedelta, ...]:
-        """When to remind, after the stage opened, in order; those at or after the deadline are left out."""
-        times = self.remind.times() if isinstance(self.remind, Backoff) else tuple(sorted(set(self.remind)))
-        return tuple(at for at in times if self.deadline is None or at < self.deadline)
-
-    @model_validator(mode="after")
-    def _times_make_sense(self) -> Clock:
-        if self.deadline is None:
-            if self.on_deadline != "expire":
-                raise refuse("there is no deadline that this could follow", at="on_deadline")
-        elif isinstance(self.remind, tuple) and any(at >= self.deadline for at in self.remind):
-            raise refuse("a reminder at or after the deadline would never be sent", at="remind")
-        if self.on_deadline == "approve" and not self.i_know:
-            raise refuse("silence would approve; if that is meant, add i_know = true", at="on_deadline")
-        return self
-
-
-class Backoff(Frozen):
-    """Reminders that grow apart: at `first`, then after first × backoff more, and so on, `max` of them."""
-
-    first: Duration
-    backoff: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] = 2.0
-    max: Annotated[Int, Field(ge=1, le=50)]
-
-    def times(self) -> tuple[timedelta, ...]:
-        times, gap, at = [], self.first.total_seconds(), 0.0
-        for _ in range(self.max):
-            at += gap
-            gap *= self.backoff
-            times.append(timedelta(seconds=round(at)))
-        return tuple(times)
-
-
-class Escalation(Frozen):
-    """More people, or other people, for every seat still open."""
-
-    after: Duration
-    to: Annotated[tuple[Text, ...], Field(min_length=1)]
-    mode: Literal["add", "replace"] = "add"
-
-
 class Actions(Frozen):
     """What follows the decision. `ended` follows every one."""
 
@@ -248,10 +207,6 @@ def _outcomes(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _kind_of_reminders(value: object) -> str:
-    return "table" if isinstance(value, (dict, Backoff)) else "list"
-
-
 _KIND_OF_ACTION = {"http": "http", "slack": "slack", "dm": "dm", "email": "email", "resume": "resume"}
 
 
@@ -267,36 +222,7 @@ def _kind_of_action(value: object) -> str | None:
     return kinds[0] if len(kinds) == 1 else None
 
 
-def _mail_delay(value: object) -> object:
-    """False, True or "after 10m"."""
-    match value:
-        case bool():
-            return timedelta(0) if value else None
-        case str() if value.startswith("after "):
-            try:
-                return parse_duration(value.removeprefix("after "))
-            except ValueError as error:
-                raise refuse(str(error)) from None
-        case timedelta() | None:
-            return value
-        case _:
-            raise refuse('write true, false, or a delay like "after 10m"')
-
-
-def _mail_delay_text(value: timedelta | None) -> bool | str:
-    return f"after {duration_text(value)}" if value else value is not None
-
-
-MailDelay = Annotated[
-    timedelta | None,
-    BeforeValidator(_mail_delay),
-    PlainSerializer(_mail_delay_text, return_type=bool | str),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "^after .+"}]}),
-]
 Outcomes = Annotated[tuple[Choice, ...], Field(min_length=1), AfterValidator(_outcomes)]
-Reminders = Annotated[
-    Annotated[tuple[Duration, ...], Tag("list")] | Annotated[Backoff, Tag("table")], Discriminator(_kind_of_reminders)
-]
 Action = Annotated[
     Annotated[CallTarget, Tag("http")]
     | Annotated[SayInSlack, Tag("slack")]

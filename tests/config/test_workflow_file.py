@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from approvals_bot.config.clock import Backoff
 from approvals_bot.config.durations import LONGEST, duration_text, parse_duration
-from approvals_bot.config.workflow import Backoff, CallTarget, Definition, Resume, SendDm, digest, pinned
+from approvals_bot.config.workflow import CallTarget, Definition, Resume, SendDm, digest, pinned
 
 SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
 
@@ -96,9 +97,9 @@ def test_mail_goes_at_once_or_later_or_never(written: object, meant: timedelta |
 
 def test_reminders_grow_apart() -> None:
     backoff = Backoff.model_validate({"first": "15m", "backoff": 2, "max": 4})
-    assert [at.total_seconds() / 60 for at in backoff.times()] == [15, 45, 105, 225]
+    assert backoff.times() == tuple(timedelta(minutes=at) for at in (15, 45, 105, 225))
     clock = definition(clock={"deadline": "2h", "remind": {"first": "15m", "backoff": 2, "max": 4}}).clock
-    assert [at.total_seconds() / 60 for at in clock.reminders()] == [15, 45, 105]
+    assert clock.reminders() == tuple(timedelta(minutes=at) for at in (15, 45, 105))
 
 
 def test_a_stage_offers_its_own_outcomes_or_the_policys() -> None:
