@@ -271,7 +271,8 @@ class Copies:
                         return False
                 case TryAgain(error, after, lost):
                     lost_at = lost_at or (tried_at if lost else None)
-                    if not await self._wait(copy, _until_next(tries, after), error, until):
+                    paced = 1 if copy.kind == "slack" and after else tries  # Slack's line keeps a pace of its own
+                    if not await self._wait(copy, _until_next(paced, after), error, until):
                         return False
         self._failed(copy, copy.error or TOO_LATE)
         return False

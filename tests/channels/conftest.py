@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-import uvicorn
-from starlette.applications import Starlette
+from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, Ticks, stand_in
 
 from approvals_bot.channels import (
     Card,
@@ -27,8 +25,7 @@ from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.channels.slack.manifest import SCOPES
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.out import SlackOut
-from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
-from approvals_bot.playground.faults import Fault
+from approvals_bot.playground import Playground, SeedApp
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 ANN, BO, CY = (
@@ -36,15 +33,6 @@ ANN, BO, CY = (
     Name("bo@acme.eu", "Bo Lund", "U0BO"),
     Name("cy@acme.eu", "Cy Rus"),
 )
-
-PEOPLE = (
-    SeedPerson("Ann Ode", "ann@acme.eu", "U0ANN", "Europe/Berlin"),
-    SeedPerson("Bo Lund", "bo@acme.eu", "U0BO"),
-    SeedPerson("Cy Rus", "cy@acme.eu", "U0CY"),
-    SeedPerson("Fin Mail", "fin@acme.eu", in_slack=False),
-)
-CHANNELS = (SeedChannel("deploys"), SeedChannel("uninvited", has_bot=False), SeedChannel("old", archived=True))
-GROUPS = (SeedGroup("sre", ("bo@acme.eu", "cy@acme.eu"), "SRE"),)
 
 
 @pytest.fixture
@@ -95,29 +83,22 @@ def outcome() -> CardOutcome:
 class Stage:
     """Our Slack channel in front of a running stand-in."""
 
-    playground: Playground
+    slack: StandIn
     client: SlackClient
     people: SlackPeople
     out: SlackOut
     monotonic: Ticks = field(repr=False)
 
+    @property
+    def playground(self) -> Playground:
+        return self.slack.playground
+
     def fault(self, kind: str, method: str, **more: object) -> None:
-        self.playground.slack_faults.add(Fault(kind, method, **more))  # type: ignore[arg-type]
+        self.slack.fault(kind, method, **more)
 
     @property
     def messages(self) -> list[dict[str, object]]:
-        space = self.playground.workspace
-        return [message.as_json(space.app.team_id) for message in space.messages.values() if not message.ephemeral_to]
-
-
-class Ticks:
-    """A monotonic clock that only the test moves."""
-
-    def __init__(self) -> None:
-        self.at = 1_000.0
-
-    def __call__(self) -> float:
-        return self.at
+        return self.slack.posted()
 
 
 Start = Callable[..., Awaitable[Stage]]
@@ -127,28 +108,14 @@ Start = Callable[..., Awaitable[Stage]]
 async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def starter(**more: object) -> Stage:
-            listener = socket.socket()
-            listener.bind(("127.0.0.1", 0))
-            base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            playground = Playground(
-                app=SeedApp("xoxb-test", "the stand-in's signing secret", "", scopes=SCOPES),
-                people=PEOPLE,
-                channels=CHANNELS,
-                groups=GROUPS,
-                base_url=base_url,
-                events_url=f"{base_url}/slack/events",
-                **more,  # type: ignore[arg-type]
-            )
-            await stack.enter_async_context(playground)
-            await stack.enter_async_context(Serving(Starlette(routes=routes(playground)), listener))
-            ticks = Ticks()
-            client = await stack.enter_async_context(
-                slack_client(token="xoxb-test", api_url=playground.api_url, monotonic=ticks)
-            )
+        async def starter(**more: Any) -> Stage:
+            app = SeedApp(BOT_TOKEN, SIGNING_SECRET, "", scopes=SCOPES)
+            slack = await stack.enter_async_context(stand_in(app=app, **more))
+            ticks, api_url = Ticks(), slack.playground.api_url
+            client = await stack.enter_async_context(slack_client(token=BOT_TOKEN, api_url=api_url, monotonic=ticks))
             people = SlackPeople(client, monotonic=ticks)
             out = SlackOut(client, people, now=lambda: datetime.now(UTC))
-            return Stage(playground, client, people, out, ticks)
+            return Stage(slack, client, people, out, ticks)
 
         yield starter
 
@@ -156,21 +123,3 @@ async def start() -> AsyncIterator[Start]:
 @pytest.fixture
 async def stage(start: Start) -> Stage:
     return await start()
-
-
-class Serving:
-    """uvicorn in this loop, for as long as the context is open."""
-
-    def __init__(self, app: Starlette, listener: socket.socket) -> None:
-        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
-        self.listener = listener
-
-    async def __aenter__(self) -> None:
-        self.task = asyncio.create_task(self.server.serve(sockets=[self.listener]))
-        while not self.server.started:
-            await asyncio.sleep(0.005)
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        await self.task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from approvals_bot.channels import Card, Delivered, Dispatch, Receipt, SlackChannel, TryAgain
@@ -21,7 +21,7 @@ async def test_check_29_a_lost_post_to_a_name_is_found_by_the_process_that_comes
     stage.fault("drop_after", "chat.postMessage")
     to, tried = SlackChannel("#deploys"), datetime.now(UTC)
     assert await stage.out.send(Dispatch("d1", to, card)) == TryAgain(
-        "chat.postMessage: no answer: ServerDisconnectedError", lost=True
+        "chat.postMessage: no answer: ServerDisconnectedError", timedelta(seconds=3), lost=True
     )
     after = SlackOut(stage.client, stage.people, now=lambda: datetime.now(UTC))  # remembers nothing
     again = await after.send(Dispatch("d1", to, card, lost_at=tried))

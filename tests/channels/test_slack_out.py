@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from slack_stand_in import Ticks
 
 from approvals_bot.channels import (
     Card,
@@ -25,6 +25,7 @@ from approvals_bot.channels import (
 )
 from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.people import SourceUnavailable
+from approvals_bot.playground import SeedChannel
 
 if TYPE_CHECKING:
     from tests.channels.conftest import Stage
@@ -104,6 +105,7 @@ async def test_check_29_a_post_whose_answer_was_lost_is_found_and_not_posted_aga
 ) -> None:
     stage.fault(kind, "chat.postMessage")
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), TryAgain)
+    stage.monotonic.at += 5
     again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
     (message,) = stage.messages
     assert isinstance(again, Delivered)
@@ -125,7 +127,7 @@ async def test_what_a_process_lost_that_has_died_since_is_found_by_the_next_one(
 async def test_a_post_that_never_arrived_is_posted_once(stage: Stage, card: Card, kind: str) -> None:
     stage.fault(kind, "chat.postMessage")
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), TryAgain)
-    stage.monotonic.at += 2
+    stage.monotonic.at += 5
     again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
     assert isinstance(again, Delivered)
     assert not again.uncertain
@@ -136,23 +138,46 @@ async def test_a_lost_post_that_cannot_be_looked_for_is_posted_and_marked(stage:
     stage.fault("drop_after", "chat.postMessage")
     stage.fault("error", "conversations.history", error="missing_scope")
     await stage.out.send(Dispatch("d1", DEPLOYS, card))
-    stage.monotonic.at += 2
+    stage.monotonic.at += 5
     again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
     assert isinstance(again, Delivered)
     assert again.uncertain
     assert len(stage.messages) == 2
 
 
-async def test_check_28_posts_to_one_channel_keep_a_second_apart(stage: Stage, card: Card) -> None:
-    assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
-    stage.monotonic.at += 0.95
-    assert isinstance(await stage.out.send(Dispatch("d2", DEPLOYS, card)), Delivered)
-    crowd = await asyncio.gather(*posts(stage, card, 6))
-    assert any(isinstance(answer, TryAgain) and answer.after is not None for answer in crowd)
+async def test_check_28_a_hundred_to_one_channel_go_out_one_a_second_and_in_order(start: Any, card: Card) -> None:
+    ticks = Ticks()
+    began = datetime(2026, 11, 4, tzinfo=UTC)
+    stage = await start(now=lambda: began + timedelta(seconds=ticks()))
+    stage.playground.web_api.rates.on = True
+    stage.client.monotonic = ticks
+    out = SlackOut(stage.client, stage.people, now=lambda: datetime.now(UTC), patience=0.0)
+    first = ticks.at
+    due = {f"d{number}": first for number in range(100)}
+    when: dict[str, float] = {}
+    while due:
+        key, ticks.at = min(due.items(), key=lambda one: one[1])
+        match await out.send(Dispatch(key, DEPLOYS, card)):
+            case Delivered():
+                when[key] = ticks.at
+                del due[key]
+            case TryAgain(after=timedelta() as after, held=True):
+                due[key] = ticks.at + after.total_seconds()
+            case other:
+                raise AssertionError(other)
+    assert list(when) == [f"d{number}" for number in range(100)]
+    assert [at - first for at in when.values()] == pytest.approx(list(range(100)), abs=0.2)
+    assert "ratelimited" not in {seen.answer for seen in stage.playground.web_api.seen}
 
 
-def posts(stage: Stage, card: Card, count: int) -> list[Awaitable[Any]]:
-    return [stage.out.send(Dispatch(f"crowd{n}", DEPLOYS, card)) for n in range(count)]
+async def test_check_28_to_a_hundred_channels_they_go_out_together(start: Any, card: Card) -> None:
+    channels = tuple(SeedChannel(f"team-{number}") for number in range(100))
+    stage = await start(channels=channels)
+    stage.playground.web_api.rates.on = True
+    to = [SlackChannel(f"#team-{number}") for number in range(100)]
+    answers = await asyncio.gather(*(stage.out.send(Dispatch(f"d{n}", each, card)) for n, each in enumerate(to)))
+    assert all(isinstance(answer, Delivered) for answer in answers)  # at once: the clock has not moved
+    assert len(stage.messages) == 100
 
 
 async def test_check_32_a_message_that_is_gone_refuses_the_update(stage: Stage, card: Card) -> None:

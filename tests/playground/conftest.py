@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -14,38 +12,19 @@ from typing import Any
 
 import aiohttp
 import pytest
-import uvicorn
 from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_sdk.web.async_client import AsyncWebClient
-from starlette.applications import Starlette
+from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, stand_in
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
+from approvals_bot.playground import Playground, SeedApp
 from approvals_bot.playground.seed import BOT_SCOPES
 
-BOT_TOKEN = "xoxb-playground"
 APP_TOKEN = "xapp-playground"
-SIGNING_SECRET = "the stand-in's signing secret"
-
-PEOPLE = (
-    SeedPerson("Ann Ode", "ann@acme.eu", "U0ANN", "Europe/Berlin"),
-    SeedPerson("Bo Lund", "bo@acme.eu", "U0BO"),
-    SeedPerson("Cy Rus", "cy@acme.eu"),
-    SeedPerson("Fin Mail", "fin@acme.eu", in_slack=False),
-    SeedPerson("Robo", "robo@acme.eu", "U0ROBO", kind="bot"),
-)
-CHANNELS = (
-    SeedChannel("deploys"),
-    SeedChannel("uninvited", has_bot=False),
-    SeedChannel("secret", private=True, members=("ann@acme.eu",)),
-    SeedChannel("hidden", private=True, members=("ann@acme.eu",), has_bot=False),
-    SeedChannel("old", archived=True),
-)
-GROUPS = (SeedGroup("sre", ("bo@acme.eu", "cy@acme.eu"), "SRE"),)
 
 
 CARD: list[dict[str, Any]] = [
@@ -150,35 +129,28 @@ async def start() -> AsyncIterator[Start]:
         async def starter(
             *, events_url: str | None = None, app_token: str = "", scopes: tuple[str, ...] | None = None, **more: Any
         ) -> Stage:
-            listener = socket.socket()
-            listener.bind(("127.0.0.1", 0))
-            base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             clock = Clock()
             app = SeedApp(BOT_TOKEN, SIGNING_SECRET, app_token, scopes=BOT_SCOPES if scopes is None else scopes)
-            playground = Playground(
-                app=app,
-                people=PEOPLE,
-                channels=CHANNELS,
-                groups=GROUPS,
-                base_url=base_url,
-                events_url=events_url or f"{base_url}/slack/events",
-                now=clock.now,
-                signing_clock=time.time,  # Bolt's own check looks at the real clock
-                advance=clock.advance,
-                **({"settle": 0.2} | more),
+            slack = await stack.enter_async_context(
+                stand_in(
+                    app=app,
+                    events_url=events_url,
+                    now=clock.now,
+                    signing_clock=time.time,  # Bolt's own check looks at the real clock
+                    advance=clock.advance,
+                    **({"settle": 0.2} | more),
+                )
             )
-            client = AsyncWebClient(BOT_TOKEN, base_url=playground.api_url, retry_handlers=[])
+            client = AsyncWebClient(BOT_TOKEN, base_url=slack.playground.api_url, retry_handlers=[])
             bolt = bolt_app(client)
-            slack = AsyncSlackRequestHandler(bolt)
+            answering = AsyncSlackRequestHandler(bolt)
 
             async def events(request: Request) -> Response:
-                return await slack.handle(request)
+                return await answering.handle(request)
 
-            web = Starlette(routes=[Route("/slack/events", events, methods=["POST"]), *routes(playground)])
-            await stack.enter_async_context(playground)
-            await stack.enter_async_context(serving(web, listener))
+            slack.web.router.routes.append(Route("/slack/events", events, methods=["POST"]))
             http = await stack.enter_async_context(aiohttp.ClientSession())
-            return Stage(playground, bolt, client, http, base_url, clock)
+            return Stage(slack.playground, bolt, client, http, slack.url, clock)
 
         yield starter
 
@@ -195,21 +167,3 @@ def bolt_app(client: AsyncWebClient) -> AsyncApp:
         )
 
     return AsyncApp(client=client, signing_secret=SIGNING_SECRET, authorize=authorize, process_before_response=True)
-
-
-class serving:
-    """uvicorn in this loop, for as long as the context is open."""
-
-    def __init__(self, app: Starlette, listener: socket.socket) -> None:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
-        self.listener = listener
-
-    async def __aenter__(self) -> None:
-        self.task = asyncio.create_task(self.server.serve(sockets=[self.listener]))
-        while not self.server.started:
-            await asyncio.sleep(0.005)
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        await self.task

@@ -26,7 +26,9 @@ def a_port() -> Iterator[socket.socket]:
 
 @asynccontextmanager
 async def serving(app: Any, bound: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
+    config = uvicorn.Config(
+        app, log_level="error", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[bound]))
     while not server.started:

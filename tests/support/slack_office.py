@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-import uvicorn
-from starlette.applications import Starlette
+from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
 
 from approvals_bot.app import Listing
 from approvals_bot.approvals.request import Opening
@@ -27,22 +25,19 @@ from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.config.workflow import Definition, pinned
 from approvals_bot.engine import Engine
 from approvals_bot.people import People, Person
-from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
-from approvals_bot.playground.faults import Fault
+from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup
 from approvals_bot.testing import FakeClock
 from approvals_bot.web.listing import Listed
 from approvals_bot.web.slack import SlackIn, slack_in, slack_routes
 from approvals_bot.web.slack_socket import socket_mode
 
 KEY = "a-key-of-the-tests-that-has-32-bytes!"
-SECRET = "the stand-in's signing secret"
 PEOPLE = (
     Person("ann@acme.eu", "Ann Ode", "U0ANN", zone="Europe/Berlin"),
     Person("bo@acme.eu", "Bo Lund", "U0BO"),
     Person("cy@acme.eu", "Cy Rus"),
     Person("di@acme.eu", "Di Oz", "U0DI"),
 )
-SEED = tuple(SeedPerson(one.name, one.address, one.slack or "U0CY") for one in PEOPLE)
 DEPLOY: dict[str, Any] = {
     "workflow": {"id": "deploy", "title": "Deploy {{ service }} {{ version }}", "request": ["*"]},
     "fields": {"service": "string", "version": {"type": "string", "pinned": True}},
@@ -58,10 +53,17 @@ class Office:
 
     engine: Engine
     clock: FakeClock
-    playground: Playground
+    stand_in: StandIn
     slack: SlackIn
     http: aiohttp.ClientSession
-    url: str
+
+    @property
+    def playground(self) -> Playground:
+        return self.stand_in.playground
+
+    @property
+    def url(self) -> str:
+        return self.stand_in.url
 
     async def ask(self, requester: str = "bo@acme.eu", **more: Any) -> str:
         """Open a request; its run's id, once its card stands in #deploys."""
@@ -101,7 +103,7 @@ class Office:
 
     async def call(self, path: str, body: Any = None) -> Any:
         verb = "GET" if body is None else "POST"
-        async with self.http.request(verb, f"{self.url}/playground{path}", json=body) as response:
+        async with self.http.request(verb, f"{self.stand_in.url}/playground{path}", json=body) as response:
             answer = await response.json(content_type=None)
             assert response.status == 200, answer
             return answer
@@ -138,7 +140,7 @@ class Office:
         channel.members.update(users)
 
     def fault(self, kind: str, method: str, **more: Any) -> None:
-        self.playground.slack_faults.add(Fault(kind, method, **more))  # type: ignore[arg-type]
+        self.stand_in.fault(kind, method, **more)
 
 
 Open = Callable[..., Awaitable[Office]]
@@ -149,28 +151,24 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def opened(app_token: str = "", **more: Any) -> Office:
-            listener = socket.socket()
-            listener.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             clock = FakeClock()
-            playground = Playground(
-                app=SeedApp("xoxb-test", SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Ask for approval"),)),
-                people=SEED,
-                channels=(SeedChannel("deploys"),),
-                groups=(SeedGroup("sre", ("ann@acme.eu", "cy@acme.eu"), "SRE"),),
-                base_url=url,
-                events_url=f"{url}/slack/events",
-                now=clock.now,
-                signing_clock=lambda: clock.now().timestamp(),
-                settle=0.3,
+            stood_in = await stack.enter_async_context(
+                stand_in(
+                    app=SeedApp(
+                        BOT_TOKEN, SIGNING_SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Ask for approval"),)
+                    ),
+                    channels=(SeedChannel("deploys"),),
+                    groups=(SeedGroup("sre", ("ann@acme.eu", "cy@acme.eu"), "SRE"),),
+                    now=clock.now,
+                    signing_clock=lambda: clock.now().timestamp(),
+                    settle=0.3,
+                )
             )
-            await stack.enter_async_context(playground)
-            client = await stack.enter_async_context(slack_client(token="xoxb-test", api_url=playground.api_url))
+            playground, url = stood_in.playground, stood_in.url
+            client = await stack.enter_async_context(slack_client(token=BOT_TOKEN, api_url=playground.api_url))
             slack_people = SlackPeople(client, monotonic=lambda: clock.now().timestamp())
             people = People(PEOPLE, {}, slack_group=slack_people.members)
             channels = Channels(slack=SlackOut(client, slack_people, now=clock.now))
-            web = Starlette(routes=list(routes(playground)))
-            await stack.enter_async_context(Serving(web, listener))
             database = f"sqlite:///{tmp_path / 'runs.db'}"
             engine = await stack.enter_async_context(
                 Engine.open(database, signing_keys=[KEY], base_url=url, clock=clock, resources=[people, channels])
@@ -186,7 +184,9 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                 link=lambda hook_id, address: f"{url}/decisions/of-{address}",
             )
             stack.push_async_callback(slack.aclose)
-            web.router.routes += slack_routes(slack, signing_secret=SECRET, now=clock.now, engine=engine)
+            stood_in.web.router.routes += slack_routes(
+                slack, signing_secret=SIGNING_SECRET, now=clock.now, engine=engine
+            )
             if app_token:
                 connection = await stack.enter_async_context(
                     socket_mode(slack.bolt, app_token=app_token, client=client)
@@ -195,7 +195,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                     while not await connection.is_connected():
                         await asyncio.sleep(0.01)
             http = await stack.enter_async_context(aiohttp.ClientSession())
-            return Office(engine, clock, playground, slack, http, url)
+            return Office(engine, clock, stood_in, slack, http)
 
         yield opened
 
@@ -203,21 +203,3 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
 @pytest.fixture
 async def office(open_office: Open) -> Office:
     return await open_office()
-
-
-class Serving:
-    """uvicorn in this loop, for as long as the context is open."""
-
-    def __init__(self, app: Starlette, listener: socket.socket) -> None:
-        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
-        self.listener = listener
-
-    async def __aenter__(self) -> None:
-        self.task = asyncio.create_task(self.server.serve(sockets=[self.listener]))
-        while not self.server.started:
-            await asyncio.sleep(0.005)
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        await self.task

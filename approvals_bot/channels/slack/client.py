@@ -7,7 +7,6 @@ asked again for this conversation before Slack's `Retry-After` is over; the othe
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,8 +21,6 @@ from slack_sdk.web.async_client import AsyncWebClient
 from approvals_bot.errors import ApprovalsBotError
 
 CALL_LIMIT = aiohttp.ClientTimeout(total=20, connect=5)  # seconds; Slack answers within 1 or not soon
-POST_EVERY = 1.0  # seconds between two posts to one conversation, as Slack asks
-POST_WAIT = 3.0  # seconds that a post waits for its turn in place; longer, and it comes back later
 NOT_SAID = timedelta(seconds=30)  # for a rate limit without Retry-After
 
 INSTALL_ERRORS = frozenset(
@@ -79,9 +76,8 @@ class SlackClient:
 
     def __init__(self, web: AsyncWebClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.web = web
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation) → monotonic time
-        self._next_post: dict[str, float] = {}  # conversation → monotonic time
 
     async def ask(self, method: str, *, conversation: str = "", get: bool = False, **arguments: Any) -> dict[str, Any]:
         """Call a method. `conversation` is what a rate limit is counted for; "" for methods without one.
@@ -116,23 +112,11 @@ class SlackClient:
             if cursor is None:
                 return
 
-    async def await_turn(self, conversation: str) -> None:
-        """Keep one second between two posts to a conversation. Raises LaterError when the queue is too long to wait."""
-        now = self._monotonic()
-        turn = max(now, self._next_post.get(conversation, 0.0))
-        if turn - now > POST_WAIT:
-            raise LaterError("chat.postMessage", "one message a second", timedelta(seconds=turn - now))
-        self._next_post[conversation] = turn + POST_EVERY
-        if turn > now:
-            await asyncio.sleep(turn - now)
-        if len(self._next_post) > 10_000:
-            self._next_post = {key: at for key, at in self._next_post.items() if at > now}
-
     def _heed_rate_limit(self, method: str, conversation: str) -> None:
         until = self._blocked.get((method, conversation))
         if until is None:
             return
-        if (left := until - self._monotonic()) > 0:
+        if (left := until - self.monotonic()) > 0:
             raise LaterError(method, "ratelimited", timedelta(seconds=left))
         del self._blocked[(method, conversation)]
 
@@ -141,7 +125,7 @@ class SlackClient:
         code = str(data.get("error") or f"HTTP {status}")
         if status == 429 or code in ("ratelimited", "rate_limited"):
             after = _retry_after(headers)
-            self._blocked[(method, conversation)] = self._monotonic() + after.total_seconds()
+            self._blocked[(method, conversation)] = self.monotonic() + after.total_seconds()
             return LaterError(method, "ratelimited", after)
         if code in TRANSIENT_ERRORS:
             return LaterError(method, code)

@@ -25,6 +25,7 @@ from approvals_bot.channels import (
 )
 from approvals_bot.channels.slack import blocks
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient
+from approvals_bot.channels.slack.lines import POST_WAIT, InLineError, Lines
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.core.authoring import get_step_metadata
 from approvals_bot.errors import NotInStepError
@@ -41,8 +42,12 @@ log = logging.getLogger(__name__)
 class SlackOut:
     """Delivers cards as Slack messages: to a conversation, or to a person as a direct message."""
 
-    def __init__(self, client: SlackClient, people: SlackPeople, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, client: SlackClient, people: SlackPeople, *, now: Callable[[], datetime], patience: float = POST_WAIT
+    ) -> None:
+        """`patience`: seconds that a post waits for its turn in place; longer, and it comes back later."""
         self._client = client
+        self._lines = Lines(client.monotonic, patience=patience)
         self._people = people
         self._now = now
         self._born = now()
@@ -54,16 +59,12 @@ class SlackOut:
         try:
             conversation = await self._conversation(dispatch)
             tried = dispatch.lost_at or self._tried_before(dispatch.delivery_id)
-            uncertain = False
-            if tried is not None:
-                found = await self._find(dispatch, conversation, tried)
-                if isinstance(found, Receipt):
-                    self._lost.pop(dispatch.delivery_id, None)
-                    return Delivered(found)
-                uncertain = not found
-            return await self._post(dispatch, conversation, uncertain)
+            async with self._lines.turn(conversation, dispatch.delivery_id):
+                return await self._post_once(dispatch, conversation, tried)
+        except InLineError as soon:
+            return TryAgain(str(soon), soon.after, held=True)
         except AnswerLostError as lost:
-            return TryAgain(str(lost), lost=True)
+            return TryAgain(str(lost), lost.after, lost=True)
         except LaterError as later:
             return TryAgain(str(later), later.after)
         except NeverError as never:
@@ -90,9 +91,19 @@ class SlackOut:
 
     # ── posting ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def _post_once(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
+        """Post it, unless it is there already. `tried`: when it may have been posted before."""
+        uncertain = False
+        if tried is not None:
+            found = await self._find(dispatch, conversation, tried)
+            if isinstance(found, Receipt):
+                self._lost.pop(dispatch.delivery_id, None)
+                return Delivered(found)
+            uncertain = not found
+        return await self._post(dispatch, conversation, uncertain)
+
     async def _post(self, dispatch: Dispatch, conversation: str, uncertain: bool) -> Delivered:
         text, shown = blocks.message(dispatch)
-        await self._client.await_turn(conversation)
         try:
             answer = await self._client.ask(
                 "chat.postMessage",
@@ -109,6 +120,7 @@ class SlackOut:
             _keep(self._lost, dispatch.delivery_id, self._lost.get(dispatch.delivery_id) or self._now())
             raise
         self._lost.pop(dispatch.delivery_id, None)
+        self._lines.posted(conversation)
         place = str(answer["channel"])
         if conversation != place:
             _keep(self._named, conversation, place)

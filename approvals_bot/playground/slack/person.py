@@ -18,6 +18,7 @@ from approvals_bot.playground.slack.views import push
 from approvals_bot.playground.slack.workspace import Workspace
 
 SETTLE = 0.5  # seconds that we look on after the ack for a modal, an ephemeral or an update to appear
+HOME_SETTLE = 5.0  # … for the Home tab, which an app publishes whenever it is opened
 TROUBLE = "We had some trouble connecting. Try again?"
 
 Glance = Literal["ok", "warning", "errors"]
@@ -182,7 +183,7 @@ class Person:
         known = before.hash if before else None
         ack = await self.outbound.deliver("events_api", self.payloads.event(event))
         if ack.ok:
-            await self.until(lambda: (now := self.home_of(user)) is not None and now.hash != known)
+            await self.until(lambda: (now := self.home_of(user)) is not None and now.hash != known, HOME_SETTLE)
         return self.home_of(user)
 
     def home_of(self, user: User) -> View | None:
@@ -261,9 +262,9 @@ class Person:
         top = self.space.top_modal(user.id)
         return self.space.view_json(top) if top else None
 
-    async def until(self, happened: Callable[[], bool]) -> None:
+    async def until(self, happened: Callable[[], bool], seconds: float | None = None) -> None:
         """Look on for a moment; what the app does after its ack may take as long as it likes."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settle):
+            async with asyncio.timeout(self.settle if seconds is None else seconds):
                 while not happened():
                     await self.space.next_change()

@@ -1,0 +1,140 @@
+"""The line in front of a conversation: nobody overtakes, nobody storms, and who stays away holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from slack_stand_in import Ticks
+
+from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError
+from approvals_bot.channels.slack.lines import GRACE, LONGEST_PAUSE, InLineError, Lines
+
+
+@pytest.fixture
+def ticks() -> Ticks:
+    return Ticks()
+
+
+@pytest.fixture
+def lines(ticks: Ticks) -> Lines:
+    return Lines(ticks, patience=0.0)
+
+
+async def post(lines: Lines, key: str, place: str = "C1", failure: Exception | None = None) -> float:
+    """Seconds until it may come back; 0 once it is posted."""
+    try:
+        async with lines.turn(place, key):
+            if failure is not None:
+                raise failure
+            lines.posted(place)
+    except LaterError as later:
+        return later.after.total_seconds() if later.after is not None else -1.0
+    return 0.0
+
+
+async def test_each_is_told_its_turn_a_second_after_the_one_before(lines: Lines) -> None:
+    assert await post(lines, "first") == 0
+    assert [await post(lines, f"d{number}") for number in range(5)] == [1, 2, 3, 4, 5]
+    assert await post(lines, "elsewhere", "C2") == 0
+
+
+async def test_who_comes_at_its_turn_posts_and_who_comes_early_is_told_again(lines: Lines, ticks: Ticks) -> None:
+    await post(lines, "first")
+    await post(lines, "a")
+    await post(lines, "b")
+    assert await post(lines, "b") == 2
+    ticks.at += 1
+    assert await post(lines, "b") == 1  # it is a's turn
+    assert await post(lines, "a") == 0
+    ticks.at += 1
+    assert await post(lines, "b") == 0
+
+
+async def test_a_thousand_in_line_come_twice_each(lines: Lines, ticks: Ticks) -> None:
+    due = {f"d{number}": ticks.at for number in range(1_000)}
+    order, attempts = [], 0
+    while due:
+        key, ticks.at = min(due.items(), key=lambda one: one[1])
+        attempts += 1
+        if wait := await post(lines, key):
+            due[key] = ticks.at + wait
+        else:
+            order.append(key)
+            del due[key]
+    assert order == [f"d{number}" for number in range(1_000)]
+    assert attempts <= 2_000
+
+
+async def test_while_slack_does_not_answer_only_the_first_tries_ever_more_rarely(lines: Lines, ticks: Ticks) -> None:
+    down = AnswerLostError("chat.postMessage", "no answer")
+    pauses = []
+    for _ in range(8):
+        down.after = None
+        pauses.append(await post(lines, "first", failure=down))
+        assert await post(lines, "second") == pauses[-1] + 1  # it is not tried at all
+        ticks.at += pauses[-1]
+    assert pauses == [3, 6, 12, 24, 48, 96, LONGEST_PAUSE, LONGEST_PAUSE]
+    assert await post(lines, "first") == 0
+    assert await post(lines, "second") == 1
+    ticks.at += 1
+    assert await post(lines, "second") == 0
+
+
+async def test_slacks_own_wish_is_kept(lines: Lines, ticks: Ticks) -> None:
+    limited = LaterError("chat.postMessage", "ratelimited", timedelta(seconds=30))
+    assert await post(lines, "first", failure=limited) == 30
+    assert await post(lines, "second") == 31
+    ticks.at += 30
+    assert await post(lines, "first") == 0
+
+
+async def test_what_is_refused_for_good_leaves_the_line(lines: Lines) -> None:
+    with pytest.raises(NeverError):
+        await post(lines, "first", failure=NeverError("chat.postMessage", "is_archived"))
+    assert await post(lines, "second") == 0
+
+
+async def test_who_does_not_come_back_loses_its_place(lines: Lines, ticks: Ticks) -> None:
+    await post(lines, "first")
+    for key in ("gone", "also gone", "here"):
+        await post(lines, key)
+    ticks.at += 3
+    assert await post(lines, "here") == 2
+    ticks.at += GRACE
+    assert await post(lines, "here") == 0
+    assert await post(lines, "gone") == 1
+
+
+async def test_a_near_turn_is_waited_for_in_place_and_in_order() -> None:
+    lines, order = Lines(asyncio.get_running_loop().time, every=0.01), list[str]()
+
+    async def one(key: str) -> None:
+        async with lines.turn("C1", key):
+            lines.posted("C1")
+            order.append(key)
+
+    async with asyncio.TaskGroup() as group:
+        for key in ("a", "b", "c"):
+            group.create_task(one(key))
+    assert order == ["a", "b", "c"]
+
+
+async def test_one_that_takes_long_holds_the_next_ones_back_and_then_lets_them_go() -> None:
+    lines, began, done = Lines(asyncio.get_running_loop().time, patience=0.1), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        async with lines.turn("C1", "slow"):
+            began.set()
+            await done.wait()
+
+    posting = asyncio.create_task(slow())
+    await began.wait()
+    with pytest.raises(InLineError):
+        async with lines.turn("C1", "next"):
+            raise AssertionError("it overtook")
+    done.set()
+    await posting
+    async with lines.turn("C1", "next"):
+        pass
