@@ -35,6 +35,7 @@ from approvals_bot.engine import Clock, Engine, SystemClock
 from approvals_bot.lint import UNREADABLE, lint_paths
 from approvals_bot.outgoing import OutgoingTargets, Target, TargetSource, outgoing_targets
 from approvals_bot.people import People, SourceUnavailable
+from approvals_bot.people.absences import Absence
 from approvals_bot.programs import Program, find_program, fit, import_programs
 from approvals_bot.store import connect
 from approvals_bot.tokens import Tokens
@@ -151,9 +152,9 @@ def build_plain_people(service: configured.Service) -> People:
     lists = {name: group for name, group in service.groups.items() if isinstance(group, tuple)}
     match service.directory:
         case configured.DirectoryTable(oncall=oncall, owner_of=owners):
-            return People(_persons(service), lists, directory.Directory(oncall, owners))
+            return People(_persons(service), lists, directory.Directory(oncall, owners), away=_absences(service))
         case _:
-            return People(_persons(service), lists)
+            return People(_persons(service), lists, away=_absences(service))
 
 
 def known_people(service: configured.Service) -> Sequence[directory.Person]:
@@ -166,6 +167,14 @@ def _persons(service: configured.Service) -> list[directory.Person]:
         directory.Person(address, entry.name or address.partition("@")[0], entry.slack, entry.manager, entry.zone)
         for address, entry in service.people.items()
     ]
+
+
+def _absences(service: configured.Service) -> dict[str, list[Absence]]:
+    return {
+        address: [Absence(each.from_, each.until, each.delegate) for each in entry.away]
+        for address, entry in service.people.items()
+        if entry.away
+    }
 
 
 def build_people(
@@ -194,6 +203,7 @@ def build_people(
         {name: source(group) for name, group in service.groups.items()},
         source(service.directory),
         members or (_ask_nobody if service.slack is not None else None),
+        _absences(service),
     )
 
 

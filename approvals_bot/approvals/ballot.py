@@ -57,6 +57,12 @@ class Vote:
     digest: str | None = None
     seats: tuple[int, ...] = ()  # the seats she could fill at the click
     stands: bool = True  # False: changed, taken back or reset by an edit
+    in_place_of: str = ""  # whom she stood in for, at the click
+
+    @property
+    def place(self) -> str:
+        """Whose say this is: one place has one vote, whoever gives it."""
+        return self.in_place_of or self.by
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +110,9 @@ def cast(ballot: Ballot, vote: Vote, problem: str = "") -> tuple[Ballot, Verdict
     if vote.choice == "take_back":
         after = _without(ballot, vote.by)
         return after, _verdict(after, vote, "taken_back")
-    vote = replace(vote, seats=seats_for(ballot, vote.by), stands=True)
-    after = replace(_without(ballot, vote.by), votes=(*_without(ballot, vote.by).votes, vote))
+    vote = replace(vote, seats=seats_for(ballot, vote.by), stands=True, in_place_of=in_place_of(ballot, vote.by))
+    others = _without(ballot, vote.by, vote.place)
+    after = replace(others, votes=(*others.votes, vote))
     if standing(after) in DECISIVE:
         return after, _verdict(after, vote, "decided")
     return after, _verdict(after, vote, "changed" if before else "counted")
@@ -234,7 +241,7 @@ def open_seats(ballot: Ballot) -> tuple[int, ...]:
 
 def still_owed(ballot: Ballot) -> tuple[str, ...]:
     """Who has not voted and could still help: those whose yes would fill one seat more."""
-    voted = [vote.by for vote in standing_votes(ballot)]
+    voted = [who for vote in standing_votes(ballot) for who in (vote.by, vote.place)]
     now = have(ballot)
     owed = []
     for person in who_may_vote(ballot):
@@ -255,6 +262,11 @@ def seats_for(ballot: Ballot, person: str) -> tuple[int, ...]:
     return tuple(seat.id for seat in ballot.seats if person in seat.eligible and person not in seat.unsure)
 
 
+def in_place_of(ballot: Ballot, person: str) -> str:
+    """Whom she stands in for now; "" where she acts for herself."""
+    return next((seat.in_place_of[person] for seat in ballot.seats if person in seat.in_place_of), "")
+
+
 def vote_of(ballot: Ballot, person: str) -> Vote | None:
     return next((vote for vote in ballot.votes if vote.stands and vote.by == person), None)
 
@@ -273,8 +285,10 @@ def reset(ballot: Ballot, digest: str) -> Ballot:
     return replace(ballot, digest=digest, votes=tuple(replace(vote, stands=False) for vote in ballot.votes))
 
 
-def _without(ballot: Ballot, person: str) -> Ballot:
-    votes = (replace(vote, stands=False) if vote.by == person else vote for vote in ballot.votes)
+def _without(ballot: Ballot, person: str, place: str = "") -> Ballot:
+    """Without this person's vote, and without that of whoever had her place before."""
+    gone = (person, place)
+    votes = (replace(vote, stands=False) if vote.by == person or vote.place in gone else vote for vote in ballot.votes)
     return replace(ballot, votes=tuple(votes))
 
 

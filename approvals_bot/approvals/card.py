@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from approvals_bot.approvals import sentences
-from approvals_bot.approvals.ballot import Ballot, Vote, cast, comment_rule, have, need, refusal, vote_of
+from approvals_bot.approvals.ballot import Ballot, Vote, cast, comment_rule, have, in_place_of, need, refusal, vote_of
 from approvals_bot.approvals.request import RequestView, ShownField, StageView, ballot_of
 from approvals_bot.channels import (
     Card,
@@ -44,9 +44,11 @@ def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "")
         stages=tuple(_stage(view, stage) for stage in view.stages),
         have=have(ballot) if ballot else 0,
         need=need(ballot) if ballot else 0,
-        waiting_for=tuple(view.name(person) for person in view.waiting_for),
+        waiting_for=tuple(
+            view.acting(person, in_place_of(ballot, person) if ballot else "") for person in view.waiting_for
+        ),
         votes=tuple(
-            CardVote(view.name(vote.by), vote.choice, vote.at, vote.via, vote.comment, vote.stands)
+            CardVote(view.acting(vote.by, vote.in_place_of), vote.choice, vote.at, vote.via, vote.comment, vote.stands)
             for vote in view.votes
         ),
         deadline=view.deadline if view.is_open else None,
@@ -64,8 +66,10 @@ def _field(field: ShownField) -> CardField:
 
 
 def _stage(view: RequestView, stage: StageView) -> CardStage:
+    acting = {vote.by: vote.in_place_of for vote in view.votes if vote.stands and vote.stage == stage.id}
     seats = tuple(
-        CardSeat(seat.label, seat.room, tuple(view.name(person) for person in seat.filled_by)) for seat in stage.seats
+        CardSeat(seat.label, seat.room, tuple(view.acting(who, acting.get(who, "")) for who in seat.filled_by))
+        for seat in stage.seats
     )
     return CardStage(stage.id, stage.title, stage.state, seats, stage.because)
 
@@ -74,7 +78,8 @@ def _outcome(view: RequestView) -> CardOutcome | None:
     ended = view.outcome
     if ended is None:
         return None
-    return CardOutcome(ended.state, view.name(ended.by), ended.at, ended.via, ended.comment, ended.because)
+    by = view.acting(ended.by, ended.in_place_of)
+    return CardOutcome(ended.state, by, ended.at, ended.via, ended.comment, ended.because)
 
 
 def _choices(

@@ -25,6 +25,7 @@ from approvals_bot.approvals.ballot import (
     refusal,
     reset,
     standing,
+    standing_votes,
     still_owed,
     vote_of,
 )
@@ -33,6 +34,7 @@ from approvals_bot.approvals.electorate import About, Found, SeatAsk, Source
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import Heard, OutcomeView, RuleView
 from approvals_bot.approvals.seats import Seat
+from approvals_bot.approvals.standing_in import Standing, with_stand_ins
 from approvals_bot.channels import Person, State, Via
 from approvals_bot.config import workflow as config
 from approvals_bot.config.fields import FieldSpec
@@ -233,6 +235,8 @@ class Case:
         self.people |= found.people
         before = {seat.id: seat for seat in stage.ballot.seats}
         rules, seats, told = dict(self.seats(stage.rule)), [], dict[str, None]()
+        votes = [Standing(vote.by, vote.in_place_of) for vote in standing_votes(stage.ballot)]
+        found = with_stand_ins(found, {number: rule.need for number, rule in rules.items()}, votes)
         for place in found.seats:
             known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
             if not known and place.id in before:
@@ -240,7 +244,8 @@ class Case:
                 eligible |= {who: stage.why[place.id][who] for who in unsure}
             stage.why[place.id] = eligible
             label = label_of(rules[place.id].from_, self.about, self.people)
-            seats.append(Seat(place.id, label, rules[place.id].need, tuple(eligible), known, unsure))
+            need, acting = rules[place.id].need, place.in_place_of
+            seats.append(Seat(place.id, label, need, tuple(eligible), known, unsure, acting))
             told.update(dict.fromkeys(place.told))
         stage.told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
         stage.ballot = replace(stage.ballot, seats=tuple(seats))
@@ -335,7 +340,11 @@ class Case:
         """The end. There is one, and it stays."""
         assert self.outcome is None, "a request is decided once"
         self.state = state
-        self.outcome = OutcomeView(state=state, by=by, at=at, via=via, comment=comment, because=because)
+        acted = (vote for stage in self.stages for vote in (stage.ballot.votes if stage.ballot else ()))
+        place = next((vote.in_place_of for vote in acted if vote.stands and vote.by == by and vote.at == at), "")
+        self.outcome = OutcomeView(
+            state=state, by=by, at=at, via=via, comment=comment, because=because, in_place_of=place
+        )
         for stage in self.stages:
             if stage.state == "open":
                 stage.state = "done"

@@ -7,7 +7,8 @@ the requester is left out here, once, for every way in which a vote can come.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Literal
 
 from pydantic import JsonValue
@@ -16,6 +17,7 @@ from approvals_bot import people as directory
 from approvals_bot.approvals.seats import Seat, can_be_filled
 from approvals_bot.channels import Person
 from approvals_bot.people import People
+from approvals_bot.people.absences import Away
 
 SELF = "on-behalf-of"
 """The one address that lets the human an app acts for vote on it."""
@@ -64,25 +66,54 @@ class SeatFound:
     told: tuple[str, ...]
     errors: tuple[str, ...] = ()
     nobody: tuple[str, ...] = ()  # addresses that name nobody, and why
+    in_place_of: dict[str, str] = field(default_factory=dict)  # stand-in → who is away
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All seats of a stage, and everybody in them."""
+    """All seats of a stage, and everybody in them.
+
+    `away`: who of them is away; `changes_at`: when one of them next leaves or comes back.
+    """
 
     seats: tuple[SeatFound, ...]
     people: dict[str, Person]
+    away: dict[str, Away] = field(default_factory=dict)
+    changes_at: datetime | None = None
 
     @property
     def errors(self) -> tuple[str, ...]:
         return tuple(error for seat in self.seats for error in seat.errors)
 
 
-async def find(asks: Sequence[SeatAsk], about: About, people: People, also: Sequence[str] = ()) -> Found:
-    """Resolve every seat. `also`: people whose name and zone are wanted too."""
+async def find(
+    asks: Sequence[SeatAsk], about: About, people: People, also: Sequence[str] = (), at: datetime | None = None
+) -> Found:
+    """Resolve every seat. `also`: people whose name and zone are wanted too. `at`: when, to tell who is away then;
+    None: nobody is looked upon as away."""
     wanted = (about.requester, about.on_behalf_of, *also)
     known = {who: _person(people.person(who)) for who in wanted if who and not who.startswith("app:")}
-    return Found(tuple([await _seat(ask, about, people, known) for ask in asks]), known)
+    seats = tuple([await _seat(ask, about, people, known) for ask in asks])
+    if at is None:
+        return Found(seats, known)
+    entitled = dict.fromkeys(who for seat in seats for who in seat.eligible)
+    away = {who: absence for who in entitled if (absence := _away(who, at, about, people)) is not None}
+    for absence in away.values():
+        known |= {who: _person(people.person(who)) for who in absence.stand_ins}
+    changes = (
+        people.next_change(who, at) for who in (*entitled, *(one for each in away.values() for one in each.stand_ins))
+    )
+    return Found(seats, known, away, min((moment for moment in changes if moment is not None), default=None))
+
+
+def _away(who: str, at: datetime, about: About, people: People) -> Away | None:
+    """Whoever counts as the requester never stands in, whatever `self_approval` says."""
+    absence = people.away(who, at)
+    if absence is None:
+        return None
+    return replace(
+        absence, stand_ins=tuple(one for one in absence.stand_ins if one not in (about.requester, about.on_behalf_of))
+    )
 
 
 async def _seat(ask: SeatAsk, about: About, people: People, known: dict[str, Person]) -> SeatFound:

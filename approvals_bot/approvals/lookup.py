@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from approvals_bot.approvals import electorate
 from approvals_bot.approvals.electorate import About, Found, SeatAsk, SeatFound
@@ -10,21 +12,32 @@ from approvals_bot.core.authoring import resource, step
 from approvals_bot.errors import StepFailedError
 from approvals_bot.people import People
 
+logger = logging.getLogger("approvals_bot.approvals")
+
 LOOKUP_LIMIT = 2.0  # seconds; Slack drops a click at 3, so by then she must have been told
 
 
 @step(retries=0, timeout=LOOKUP_LIMIT)
 async def look_up(
-    asks: tuple[SeatAsk, ...], about: About, also: tuple[str, ...] = (), people: People = resource(People)
+    asks: tuple[SeatAsk, ...],
+    about: About,
+    also: tuple[str, ...] = (),
+    at: datetime | None = None,
+    people: People = resource(People),
 ) -> Found:
-    """Resolve every seat now."""
-    return await electorate.find(asks, about, people, also)
+    """Resolve every seat now. `at`: to tell who is away then."""
+    found = await electorate.find(asks, about, people, also, at)
+    if any(each.trouble for each in found.away.values()):
+        logger.warning("stand-ins of somebody who is away lead nowhere; `approvals-bot doctor` says whose")
+    return found
 
 
-async def find_people(asks: Sequence[SeatAsk], about: About, also: Sequence[str] = ()) -> Found:
+async def find_people(
+    asks: Sequence[SeatAsk], about: About, also: Sequence[str] = (), at: datetime | None = None
+) -> Found:
     """As `look_up`. A look-up that failed or took too long makes every seat unknown; it never fails the request."""
     try:
-        return await look_up(tuple(asks), about, tuple(also))
+        return await look_up(tuple(asks), about, tuple(also), at)
     except StepFailedError as failure:
         error = f"looking people up failed: {failure.cause_message}"
         return Found(tuple(SeatFound(ask.id, {}, (), (error,)) for ask in asks), {})

@@ -80,6 +80,7 @@ class SeatView(_View):
     filled_by: tuple[str, ...] = ()
     known: bool = True
     unsure: tuple[str, ...] = ()
+    in_place_of: dict[str, str] = {}  # stand-in → who is away
 
 
 class StageView(_View):
@@ -112,6 +113,7 @@ class VoteView(_View):
     digest: str = ""
     seats: tuple[int, ...] = ()
     stands: bool = True
+    in_place_of: str = ""  # whom the voter stood in for
 
 
 class OutcomeView(_View):
@@ -123,6 +125,7 @@ class OutcomeView(_View):
     via: Via
     comment: str = ""
     because: str = ""
+    in_place_of: str = ""  # whom the person stood in for
 
     @property
     def outcome(self) -> Outcome:
@@ -204,6 +207,11 @@ class RequestView(_View):
             return Name(key, self.people[key].name, self.people[key].slack)
         return Name(key, plain_name(key))
 
+    def acting(self, key: str, in_place_of: str) -> Name:
+        """`Bo Lund for Ann Ode`, where one stands in for the other."""
+        name = self.name(key)
+        return Name(key, f"{name.text} for {self.name(in_place_of).text}") if in_place_of else name
+
 
 def plain_name(key: str) -> str:
     """`app:ci` → "ci", `rule:1` → "Rule 1"; an address stays as it is."""
@@ -217,7 +225,8 @@ def ballot_of(view: RequestView, stage: StageView) -> Ballot:
     """The stage's ballot, as the run has it."""
     return Ballot(
         seats=tuple(
-            Seat(seat.id, seat.label, seat.need, tuple(seat.eligible), seat.known, seat.unsure) for seat in stage.seats
+            Seat(seat.id, seat.label, seat.need, tuple(seat.eligible), seat.known, seat.unsure, seat.in_place_of)
+            for seat in stage.seats
         ),
         outcomes=stage.outcomes,
         reject=stage.reject,
@@ -240,11 +249,14 @@ def _vote(vote: VoteView) -> Vote:
         digest=vote.digest,
         seats=vote.seats,
         stands=vote.stands,
+        in_place_of=vote.in_place_of,
     )
 
 
 def api_request(view: RequestView) -> dict[str, Any]:
-    """The `request` of a run, as the API shows it. Votes that were changed, taken back or reset are left out."""
+    """The `request` of a run, as the API shows it. Votes that were changed, taken back or reset are left out; one
+    that was given in an absent person's place says whose.
+    """
     stage = view.stage
     return {
         "title": view.title,
@@ -253,7 +265,14 @@ def api_request(view: RequestView) -> dict[str, Any]:
         "state": view.state,
         "stage": stage.id if stage else None,
         "votes": [
-            {"by": vote.by, "choice": vote.choice, "comment": vote.comment, "at": _iso(vote.at), "via": vote.via}
+            {
+                "by": vote.by,
+                "choice": vote.choice,
+                "comment": vote.comment,
+                "at": _iso(vote.at),
+                "via": vote.via,
+            }
+            | ({"in_place_of": vote.in_place_of} if vote.in_place_of else {})
             for vote in view.votes
             if vote.stands
         ],
@@ -286,7 +305,7 @@ def late_verdict(view: RequestView, by: str, choice: str, now: datetime | None =
     if ended is None:
         return "already_decided", f"This request takes no votes any more. {sentences.UNCHANGED}"
     zone = view.people[by].zone if by in view.people else "UTC"
-    who = view.name(ended.by).text if ended.via not in ("clock",) else ""
+    who = view.acting(ended.by, ended.in_place_of).text if ended.via not in ("clock",) else ""
     text = sentences.ended(ended.state, who, ended.at, now or ended.at, zone)
     if ended.state == "expired":
         return "expired", text

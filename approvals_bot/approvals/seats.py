@@ -8,7 +8,7 @@ the stage is complete. Nobody is put on a chair for good, so overlapping lists n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -18,7 +18,8 @@ class Seat:
 
     `eligible`: the addresses of those who may fill it, as last resolved, without those who count as the requester.
     `need`: how many different people; "all" is everyone who may. `known`: False when part of the list could not be
-    read now; then `unsure` are those who stood in it before, and may have left.
+    read now; then `unsure` are those who stood in it before, and may have left. `in_place_of`: who of them stands
+    in for whom.
     """
 
     id: int  # its place in the stage's definition: stays the same when another seat comes or goes
@@ -27,6 +28,7 @@ class Seat:
     eligible: tuple[str, ...]
     known: bool = True
     unsure: tuple[str, ...] = ()
+    in_place_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

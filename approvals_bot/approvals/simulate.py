@@ -10,6 +10,7 @@ from approvals_bot.approvals.case import Case, Stage
 from approvals_bot.approvals.electorate import About, Found, find, seats_that_fail
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.standing_in import with_stand_ins
 from approvals_bot.approvals.timers import times_of
 from approvals_bot.config.business import length_text
 from approvals_bot.config.workflow import Definition, Deliver
@@ -31,7 +32,8 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     who, problems = [], []
     stages = [stage for stage in case.stages if stage.state != "skipped"]
     for stage in stages:
-        found = await find(case.asks(stage), case.about, people)
+        needs = {number: seat.need for number, seat in case.seats(stage.rule)}
+        found = with_stand_ins(await find(case.asks(stage), case.about, people, at=now), needs)
         who += list(_asked(stage, found, definition.deliver))
         problems += _problems(case, stage, found)
     timers = [{"at": _iso(at), "what": what} for at, what in times_of(definition, now)] if stages else []

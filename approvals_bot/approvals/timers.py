@@ -20,7 +20,7 @@ from approvals_bot.config.calendars import Calendar
 from approvals_bot.config.workflow import Definition
 from approvals_bot.core.authoring import sleep
 
-Kind = Literal["deadline", "reminder", "escalation", "mail", "people"]
+Kind = Literal["deadline", "reminder", "escalation", "mail", "people", "absence"]
 
 THEN = {
     "expire": "then it expires",
@@ -147,6 +147,12 @@ class StageTimers:
         first, longest = LOOK_AGAIN
         wait = timedelta(seconds=min(first * 2**times, longest))
         self._add(at + wait, "people", "another look for the people who are asked", times + 1)
+
+    def look_when_somebody_leaves(self, at: datetime | None) -> None:
+        """Somebody who may be asked leaves, or comes back, at this time."""
+        is_in_time = at is not None and (self.deadline is None or at < self.deadline)
+        if at is not None and is_in_time and not any(timer.at == at for timer in self._timers):
+            self._add(at, "absence", "another look at who is away")
 
     def stop(self) -> None:
         """Withdraw every timer."""

@@ -188,6 +188,7 @@ def _stage(case: Case, stage: Stage) -> StageView:
                 filled_by=tuple(who for who, at in seated.items() if at == seat.id),
                 known=seat.known,
                 unsure=seat.unsure,
+                in_place_of=dict(seat.in_place_of),
             )
             for seat in ballot.seats
         ),
@@ -214,6 +215,7 @@ def _votes(case: Case) -> tuple[VoteView, ...]:
             digest=vote.digest or "",
             seats=vote.seats,
             stands=vote.stands,
+            in_place_of=vote.in_place_of,
         )
         for stage in case.stages
         for vote in (stage.ballot.votes if stage.ballot else ())

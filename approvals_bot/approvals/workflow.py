@@ -151,6 +151,7 @@ class _Approval:
         self.timers.start(opened_at)
         if found.errors:
             self.timers.look_again(now(), 0)
+        self.timers.look_when_somebody_leaves(found.changes_at)
         self.copies.begin()
         self.changed()
         self.telling.send_cards(stage, occasion)
@@ -175,7 +176,7 @@ class _Approval:
             raise NobodyCanDecideError(stage.rule.id, why)
 
     async def find(self, stage: Stage, *also: str) -> Found:
-        return await find_people(self.case.asks(stage), self.case.about, also)
+        return await find_people(self.case.asks(stage), self.case.about, also, now())
 
     # ── what comes in ──
 
@@ -255,6 +256,9 @@ class _Approval:
                 await self.escalate(stage, [due.number])
             case "people":
                 await self.look_again(stage, due.number)
+            case "absence":
+                self.case.version += 1  # whoever is asked now is another, or asked in another's place
+                await self.look_again(stage, 0)
 
     async def end_in_time(self, stage: Stage) -> None:
         """The deadline has come before a decision."""
@@ -289,6 +293,7 @@ class _Approval:
         self.case.seat(stage, found)
         if found.errors:
             self.timers.look_again(now(), times)
+        self.timers.look_when_somebody_leaves(found.changes_at)
         self.changed()
         self.telling.send_cards(stage, "request", but=told)
 

@@ -31,7 +31,7 @@ class Frozen(BaseModel):
     )
 
 
-def refuse(what: str, suggestion: str = "", *, at: str | tuple[str, ...] = ()) -> PydanticCustomError:
+def refuse(what: str, suggestion: str = "", *, at: str | tuple[str | int, ...] = ()) -> PydanticCustomError:
     """The error to raise in a validator. `what` is read by the operator; the loader adds file, line and key.
 
     `at` is the key that is wrong, or missing, when a table as a whole is checked; a tuple is a way into inner tables.

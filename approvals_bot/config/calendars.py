@@ -32,7 +32,7 @@ class Calendar(Frozen):
 
     zone: TimeZone
     hours: Hours
-    holidays: Annotated[tuple[Holiday, ...], Field(max_length=MOST_HOLIDAYS)] = ()
+    holidays: Annotated[tuple[Day, ...], Field(max_length=MOST_HOLIDAYS)] = ()
 
     def open_on(self, day: date) -> tuple[Minutes, ...]:
         """The minutes of this day in which it is open, in order; none on a holiday."""
@@ -103,7 +103,7 @@ def _span_text(minutes: Minutes) -> str:
     return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in minutes)
 
 
-def _holiday(value: Any) -> Any:
+def _day(value: Any) -> Any:
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     try:
@@ -122,4 +122,4 @@ Hours = Annotated[
     WithJsonSchema({"anyOf": [*_SOME_HOURS["anyOf"], {"type": "object", "additionalProperties": _SOME_HOURS}]}),
 ]
 """By day, in the week's order: spans like "09:00-17:30"."""
-Holiday = Annotated[date, BeforeValidator(_holiday)]
+Day = Annotated[date, BeforeValidator(_day)]

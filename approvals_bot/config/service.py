@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from approvals_bot.config.base import Bool, Frozen, Slug, Text, refuse
-from approvals_bot.config.calendars import Calendar, TimeZone
+from approvals_bot.config.calendars import Calendar, Day, TimeZone
 from approvals_bot.config.mail import Email, MailAddress
 from approvals_bot.config.secret import Secret
 
@@ -50,6 +50,14 @@ class Service(Frozen):
                 raise refuse(f'no [http.{source.http}] says where "{source.http}" is', at=(*at, "http"))
             if isinstance(source, SlackGroup) and self.slack is None:
                 raise refuse("Slack is not configured", at=at)
+        return self
+
+    @model_validator(mode="after")
+    def _nobody_stands_in_for_herself(self) -> Service:
+        for address, person in self.people.items():
+            for at, absence in enumerate(person.away):
+                if address in absence.delegate:
+                    raise refuse("nobody stands in for herself", at=("people", address, "away", at, "delegate"))
         return self
 
     @field_validator("api_keys")
@@ -109,6 +117,21 @@ class PersonEntry(Frozen):
     slack: Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{2,20}$")] | None = None
     manager: MailAddress | None = None
     zone: TimeZone = "UTC"
+    away: tuple[AbsenceEntry, ...] = ()
+
+
+class AbsenceEntry(Frozen):
+    """Days on which a person is away, the first and the last included; `delegate` stands in, the first who can."""
+
+    from_: Annotated[Day, Field(alias="from")]
+    until: Day
+    delegate: People = ()
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> AbsenceEntry:
+        if self.until < self.from_:
+            raise refuse("this is before the absence begins", at="until")
+        return self
 
 
 class SlackGroup(Frozen):

@@ -312,3 +312,14 @@ def test_check_37_the_doctor_tries_the_app_token_of_socket_mode(
     assert found == state
     assert refusal in what
     assert "xoxb-secret" not in what
+
+
+def test_delegates_that_lead_nowhere_are_found(house: House) -> None:
+    away = '\n[[people."{0}@acme.eu".away]]\nfrom = "2026-01-01"\nuntil = "2099-12-31"\ndelegate = "{1}@acme.eu"\n'
+    text = house.config.read_text()
+    house.write("config.toml", text + away.format("ann", "bo"))
+    assert of(findings(house), "absence of ann@acme.eu") == []
+    house.write("config.toml", text + away.format("ann", "bo") + away.format("bo", "ann"))
+    [(state, what)] = of(findings(house), "absence of ann@acme.eu")
+    assert state == "WARN"
+    assert "the stand-ins lead in a circle (ann@acme.eu → bo@acme.eu → ann@acme.eu)" in what

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from approvals_bot.app import open_people
@@ -19,6 +19,7 @@ async def examine(service: Service, workflows: Sequence[Definition]) -> list[Fin
     approvals = [definition for definition in workflows if definition.is_approval]
     async with open_people(service, lambda: datetime.now(UTC)) as people:
         found = [await _reach(service, definition, people) for definition in approvals]
+        found += _absences(people, datetime.now(UTC))
     return found or [Finding("OK", "people", "no approval is configured")]
 
 
@@ -46,6 +47,20 @@ async def _reach(service: Service, definition: Definition, people: People) -> Fi
         todo = "Configure [email], or see that Slack knows them by this address."
         return Finding("WARN", about, f"reached only if Slack knows their address: {names}", todo)
     return Finding("OK", about, f"{len(asked)} can be reached (direct message)")
+
+
+def _absences(people: People, now: datetime) -> Iterator[Finding]:
+    """Absences, now or to come, in which nobody could stand in though somebody is named."""
+    for address, planned in people.absences.items():
+        zone = people.person(address).zone
+        for absence in planned:
+            at = max(now, absence.begins(zone))
+            away = people.away(address, at) if absence.stand_ins and at < absence.ends(zone) else None
+            if away is None or (away.stand_ins and not away.trouble):
+                continue
+            what = away.trouble or "everyone who should stand in is away, too"
+            todo = "She stays asked herself meanwhile; name somebody who is there as her delegate."
+            yield Finding("WARN", f"absence of {address}", f"from {absence.first}: {what}", todo)
 
 
 def _addresses(definition: Definition) -> Iterable[str]:

@@ -17,10 +17,13 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.people import absences
+from approvals_bot.people.absences import Absence, Away
 
 LARGEST_FILE = 1_000_000  # bytes of a source's file
 MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
@@ -213,13 +216,17 @@ class People:
         groups: Mapping[str, Sequence[str] | LiveSource] | None = None,
         directory: Directory | LiveSource | None = None,
         slack_group: Callable[[str], Awaitable[Sequence[str]]] | None = None,
+        away: Mapping[str, Sequence[Absence]] | None = None,
     ) -> None:
-        """`slack_group` gives the addresses of a Slack user group's members, or raises SourceUnavailable."""
+        """`slack_group` gives the addresses of a Slack user group's members, or raises SourceUnavailable. `away`: by
+        address, when somebody is away.
+        """
         self._persons = {person.address.lower(): person for person in persons}
         self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
         self._groups = dict(groups or {})
         self._directory = directory if directory is not None else Directory()
         self._slack_group = slack_group
+        self._away = {address.lower(): tuple(each) for address, each in (away or {}).items()}
 
     def person(self, address: str) -> Person:
         """The person of this address. One whom nobody wrote down is called by its local part."""
@@ -230,12 +237,30 @@ class People:
         """The person whose Slack id the configuration names. Others are found by the mail address Slack has of them."""
         return self._by_slack.get(user_id)
 
+    def away(self, address: str, at: datetime) -> Away | None:
+        """Whether this person is away at this time, and who may stand in. None: she is there."""
+        return absences.away(address.lower(), at, self._absences) if self._away else None
+
+    def next_change(self, address: str, at: datetime) -> datetime | None:
+        """When this person next leaves or comes back, by what is written down now."""
+        return absences.next_change(address.lower(), at, self._absences) if self._away else None
+
+    @property
+    def absences(self) -> Mapping[str, Sequence[Absence]]:
+        """Everybody who is or will be away, or was."""
+        return self._away
+
+    def _absences(self, address: str) -> tuple[Sequence[Absence], str]:
+        return self._away.get(address, ()), self.person(address).zone
+
     def known(self) -> tuple[Person, ...]:
         """Everybody who is named: as a person, a manager, in a group's list or in the directory's tables."""
         addresses = dict.fromkeys(self._persons)
         for person in self._persons.values():
             if person.manager:
                 addresses[person.manager.lower()] = None
+        for planned in self._away.values():
+            addresses.update(dict.fromkeys(stand_in for absence in planned for stand_in in absence.stand_ins))
         for members in self._groups.values():
             if isinstance(members, Sequence):
                 addresses.update(dict.fromkeys(member.lower() for member in members))
