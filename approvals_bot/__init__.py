@@ -1,5 +1,17 @@
 """Approvals by Slack and email, on durable workflows. This is what workflow authors import."""
 
+from typing import TYPE_CHECKING, Any
+
+from approvals_bot.approvals.outcomes import (
+    Answered,
+    Approved,
+    ChangesAsked,
+    Edited,
+    Expired,
+    Outcome,
+    Rejected,
+    Withdrawn,
+)
 from approvals_bot.core.authoring import (
     FatalError,
     Hook,
@@ -33,6 +45,7 @@ from approvals_bot.engine import (
     start,
 )
 from approvals_bot.errors import (
+    ApprovalMismatchError,
     ApprovalsBotError,
     BlockedInWorkflowError,
     ConfigError,
@@ -61,13 +74,22 @@ from approvals_bot.errors import (
     WorkflowStuckError,
 )
 
+if TYPE_CHECKING:
+    from approvals_bot.approvals.asking import request_approval
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answered",
+    "ApprovalMismatchError",
     "ApprovalsBotError",
+    "Approved",
     "BlockedInWorkflowError",
+    "ChangesAsked",
     "ConfigError",
+    "Edited",
     "Engine",
+    "Expired",
     "FatalError",
     "Hook",
     "HookConflictError",
@@ -82,6 +104,8 @@ __all__ = [
     "NondeterminismError",
     "NotInStepError",
     "NotInWorkflowError",
+    "Outcome",
+    "Rejected",
     "RetryableError",
     "Run",
     "RunCancelledError",
@@ -95,6 +119,7 @@ __all__ = [
     "TokenExpiredError",
     "Webhook",
     "WebhookRequest",
+    "Withdrawn",
     "Workflow",
     "WorkflowNameTakenError",
     "WorkflowNotFoundError",
@@ -110,6 +135,7 @@ __all__ = [
     "now",
     "publish",
     "random",
+    "request_approval",
     "resource",
     "resume_hook",
     "resume_webhook",
@@ -119,3 +145,13 @@ __all__ = [
     "uuid4",
     "workflow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`request_approval` brings the rules, templates and conditions along, which take longer to import than all the
+    rest: who doesn't ask for it doesn't wait for it."""
+    if name == "request_approval":
+        from approvals_bot.approvals.asking import request_approval
+
+        return request_approval
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,6 +44,7 @@ from approvals_bot.web.keys import ApiKey
 from approvals_bot.web.links import DECISION
 from approvals_bot.web.listing import Listed
 from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.requests import request_of
 from approvals_bot.web.routes import build
 from approvals_bot.web.slack import SlackIn, slack_in, slack_routes
 from approvals_bot.web.slack_socket import socket_mode
@@ -372,10 +373,10 @@ def decision_links(engine: Engine, tokens: Tokens, base_url: str) -> Callable[[s
     async def link(hook_id: str, address: str) -> str:
         hook = await engine.find_hook(hook_id)
         record = await engine.record(hook.run_id) if hook is not None else None
-        if hook is None or record is None or record.view is None:
+        view = request_of(record, hook_id) if record is not None else None
+        if hook is None or view is None:
             return ""
-        recipients: Mapping[str, str] = record.view.get("recipients", {})
-        for recipient, known in recipients.items():
+        for recipient, known in view.recipients.items():
             if known == address:
                 token = tokens.sign(DECISION, {"h": hook_id, "r": recipient, "g": hook.generation})
                 return f"{base_url}/decisions/{token}"

@@ -224,3 +224,20 @@ class WorkflowStuckError(ApprovalsBotError):
 
 class WorkflowSpinsError(ApprovalsBotError):
     """The workflow computed for too long without waiting. Move the computation into a @step."""
+
+
+class ApprovalMismatchError(ApprovalsBotError):
+    """What is about to be done is not what was approved. The caller's to mend: ask again, with what is to be done now.
+
+    `expected` is the digest that was approved, `got` that of the fields at hand.
+    """
+
+    def __init__(self, request_id: str, expected: str, got: str) -> None:
+        self.request_id = request_id
+        self.expected = expected
+        self.got = got
+        super().__init__(
+            f"What was approved in {request_id} is not what is about to be done: the pinned fields have changed "
+            f"(digest {expected[:12]} was approved, and they have {got[:12]}). Nothing was done; ask "
+            "for a new approval."
+        )

@@ -30,7 +30,7 @@ def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "")
     stage = view.stage
     ballot = ballot_of(view, stage) if stage else None
     return Card(
-        run_id=view.run_id,
+        run_id=view.id,
         hook_id=view.hook_id,
         workflow=view.workflow,
         version=view.version,

@@ -20,6 +20,9 @@ from approvals_bot.channels import Ask, CardDelivery, ChoiceName, Name, Person, 
 Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
 """How a request can end."""
 
+REQUESTER, ON_BEHALF_OF = "requester", "on_behalf_of"
+"""Attributes of a run that somebody started: who asks in it, where the workflow names nobody else."""
+
 DEADLINE = "deadline"
 """Who decided, when nobody did in time."""
 
@@ -165,6 +168,7 @@ class RequestView(_View):
     """Everything about a request, for cards, the API and `explain`. Lossless as JSON."""
 
     run_id: str
+    number: int = 0  # among the requests of its run; 0: the run is this request
     hook_id: str  # opaque; grants nothing by itself
     workflow: str
     definition: str  # digest of the workflow file that this request follows
@@ -193,6 +197,11 @@ class RequestView(_View):
     rules: tuple[RuleView, ...] = ()
 
     @property
+    def id(self) -> str:
+        """What pages, API and command line call this request: its run's id, and its number where that has several."""
+        return request_id(self.run_id, self.number)
+
+    @property
     def stage(self) -> StageView | None:
         """The open stage."""
         return next((stage for stage in self.stages if stage.state == "open"), None)
@@ -211,6 +220,11 @@ class RequestView(_View):
         """`Bo Lund for Ann Ode`, where one stands in for the other."""
         name = self.name(key)
         return Name(key, f"{name.text} for {self.name(in_place_of).text}") if in_place_of else name
+
+
+def request_id(run_id: str, number: int) -> str:
+    """`run_0…` for a run that is a request, `run_0….2` for the second request of a workflow."""
+    return f"{run_id}.{number}" if number else run_id
 
 
 def plain_name(key: str) -> str:
@@ -320,9 +334,10 @@ def late_verdict(view: RequestView, by: str, choice: str, now: datetime | None =
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One message that reached a request: a vote, an edit or a withdrawal. Who sent it is established."""
+    """One message that reached a request: a vote, an edit, a withdrawal, or that its whole run is to stop. Who sent it
+    is established."""
 
-    kind: Literal["vote", "edit", "withdraw"]
+    kind: Literal["vote", "edit", "withdraw", "stop"]
     by: str
     via: Via = "api"
     choice: ChoiceName = "approve"

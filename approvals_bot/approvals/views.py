@@ -32,6 +32,7 @@ def view_of(
     case: Case,
     *,
     run_id: str,
+    number: int = 0,
     hook_id: str,
     title: str,
     asked_at: datetime,
@@ -46,6 +47,7 @@ def view_of(
     definition = case.definition
     return RequestView(
         run_id=run_id,
+        number=number,
         hook_id=hook_id,
         workflow=definition.id,
         definition=case.edition,

@@ -22,7 +22,15 @@ from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.electorate import About, Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.lookup import find_people
-from approvals_bot.approvals.request import DEADLINE, Decision, Heard, Opening, RequestView, late_verdict
+from approvals_bot.approvals.request import (
+    DEADLINE,
+    Decision,
+    Heard,
+    Opening,
+    RequestView,
+    late_verdict,
+    request_id,
+)
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
@@ -48,6 +56,10 @@ NO_STAGE = "rule:0"
 """Who decided, when no stage applies to a request."""
 
 
+class Left:
+    """In the queue: the workflow that asked waits no longer."""
+
+
 class NobodyCanDecideError(ApprovalsBotError):
     """Nobody could decide this request. The operator's to mend: the workflow's file, or the groups it names."""
 
@@ -59,11 +71,14 @@ class NobodyCanDecideError(ApprovalsBotError):
 @workflow(name="approval")
 async def approval(opening: Opening, settings: Definition) -> Decision:
     """Ask for a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
-    return await _Approval(opening, settings).run()
+    return await Asking(opening, settings).run()
 
 
-class _Approval:
+class Asking:
     """One request on its way through its stages."""
+
+    number = 0  # among the requests of its run; 0: the run is this request
+    ends_with_changes = False  # whether asking for changes ends it, so that the workflow asks anew
 
     def __init__(self, opening: Opening, definition: Definition) -> None:
         about = About(
@@ -74,17 +89,28 @@ class _Approval:
         self.definition = definition
         self.case = Case(definition, opening.fields, about)
         self.run_id = get_workflow_metadata().run_id
+        self.id = request_id(self.run_id, self.number)
+        self.left: str | None = None  # why the workflow waits for this no longer
         self.hook_id = ""
         self.asked_at = now()
-        self.queue: asyncio.Queue[WebhookRequest | Due] = asyncio.Queue()
+        self.queue: asyncio.Queue[WebhookRequest | Due | Left] = asyncio.Queue()
         self.follow_ups: FollowUps | None = None
         self.has_opened = False
         self.seen: RequestView | None = None  # what cards show; made once for all readers
-        self.copies = Copies(run_id=self.run_id, card=self.card, report=self.report, spawn=self.spawn)
+        self.copies = Copies(run_id=self.id, card=self.card, report=self.report, spawn=self.spawn)
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
         self.telling = Telling(self.case, self.copies, self.timers)
 
     async def run(self) -> Decision:
+        """To the end: decided, everyone told."""
+        await self.see_through()
+        ended = self.case.outcome
+        assert ended is not None, "it is decided"
+        if ended.state == "withdrawn":
+            raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
+        return decision_of(self.case)
+
+    async def see_through(self) -> None:
         if self.case.decide_by_rule(self.asked_at):
             self.show()
             self.case.people |= (await find_people([], self.case.about)).people
@@ -95,11 +121,6 @@ class _Approval:
                 self.follow()
         except ExceptionGroup as failures:  # one cause is what the run's error should name
             raise failures.exceptions[0] from None
-        ended = self.case.outcome
-        assert ended is not None, "it is decided"
-        if ended.state == "withdrawn":
-            raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
-        return decision_of(self.case)
 
     # ── asking ──
 
@@ -112,10 +133,12 @@ class _Approval:
         await self.advance()
         while self.case.outcome is None:
             message = await self.queue.get()
-            if isinstance(message, Due):
+            if self.left is not None:
+                self.give_up()
+            if isinstance(message, WebhookRequest):
+                await (self.hear(message) if self.left is None else self.refuse_late(message))
+            elif isinstance(message, Due) and self.left is None:
                 await self.come_due(message)
-            else:
-                await self.hear(message)
         self.timers.stop()
         webhook.dispose()
         await pump
@@ -130,11 +153,24 @@ class _Approval:
         while not self.queue.empty():
             message = self.queue.get_nowait()
             if isinstance(message, WebhookRequest):
-                heard = await _heard(message)
-                if isinstance(heard, Heard):
-                    word, text = late_verdict(self.view(), heard.by, _choice(heard), now())
-                    heard = Said(word, text, False)
-                await _answer(message, heard)
+                await self.refuse_late(message)
+
+    async def refuse_late(self, request: WebhookRequest) -> None:
+        heard = await _heard(request)
+        if isinstance(heard, Heard):
+            word, text = late_verdict(self.view(), heard.by, _choice(heard), now())
+            heard = Said(word, text, False)
+        await _answer(request, heard)
+
+    def leave(self, why: str) -> None:
+        """The workflow waits for this no longer: from now on nothing can decide it."""
+        if self.left is None:
+            self.left = why
+            self.queue.put_nowait(Left())
+
+    def give_up(self) -> None:
+        assert self.left is not None, "the workflow has left"
+        self.case.decide("withdrawn", self.case.about.requester, now(), "api", self.left)
 
     async def advance(self, occasion: Occasion = "request") -> None:
         """Open the stage that comes next; decide when there is none."""
@@ -186,9 +222,16 @@ class _Approval:
         if isinstance(heard, Said):
             await _answer(request, heard)
             return
+        if heard.kind == "stop":
+            await _answer(request, self.stop(heard))
+            return
         came_at, before, fields = now(), self.case.stage, self.case.fields
         assert before is not None, "a stage is open while nobody has decided"
         found = await self.find(before, heard.by)
+        if self.left is not None:
+            self.give_up()
+            await self.refuse_late(request)
+            return
         said = self.judge(heard, found, came_at)
         await _answer(request, said)
         if said.changed:
@@ -208,6 +251,10 @@ class _Approval:
             case _:
                 return self.case.vote(heard, found, came_at)
 
+    def stop(self, heard: Heard) -> Said:
+        """A run that is one request has nothing to stop but that request."""
+        return self.case.withdraw(heard, now())
+
     def not_now(self, heard: Heard, came_at: Any) -> Said:
         """A vote while the request is back with its requester."""
         asked = [vote for vote in self.case.ballot.votes if vote.stands and vote.choice == "changes"]
@@ -220,6 +267,10 @@ class _Approval:
         """After an act that changed something: hand back, open the next stage, or just show it."""
         case = self.case
         if case.outcome is not None or (is_edited and case.decide_by_rule(now())):
+            return
+        if case.state == "changes_requested" and not is_edited and self.ends_with_changes:
+            asked = [vote for vote in case.ballot.votes if vote.stands and vote.choice == "changes"][-1]
+            case.decide("changes_requested", asked.by, asked.at, asked.via, asked.comment)
             return
         if case.state == "changes_requested" and not is_edited:
             self.timers.hand_back(now())
@@ -307,9 +358,9 @@ class _Approval:
         self.changed()
         self.telling.tell_requester("outcome")
         self.follow_ups = FollowUps(
-            run_id=self.run_id,
+            run_id=self.id,
             about=case.about,
-            facts=facts_of(case, self.run_id, self.title),
+            facts=facts_of(case, self.id, self.title),
             copies=self.copies,
             report=self.show,
             spawn=self.spawn,
@@ -328,7 +379,7 @@ class _Approval:
     def title(self) -> str:
         template = self.definition.workflow.title or self.definition.id
         try:
-            return render_line(template, facts_of(self.case, self.run_id)) or self.definition.id
+            return render_line(template, facts_of(self.case, self.id)) or self.definition.id
         except TemplateError:  # a title that these values break must not stop the request
             return self.definition.id
 
@@ -354,6 +405,7 @@ class _Approval:
         return view_of(
             self.case,
             run_id=self.run_id,
+            number=self.number,
             hook_id=self.hook_id,
             title=self.title,
             asked_at=self.asked_at,
@@ -372,7 +424,7 @@ class _Approval:
 class _Live(Mapping[str, Any]):
     """The view, made when it is stored: a replay passes many changes, and only the last one is seen."""
 
-    def __init__(self, request: _Approval) -> None:
+    def __init__(self, request: Asking) -> None:
         self._request = request
 
     def __getitem__(self, name: str) -> Any:

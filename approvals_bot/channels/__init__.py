@@ -143,7 +143,7 @@ class CardDelivery:
 class Card:
     """All that a person sees of a request, in the order in which it is shown. One value, many renderings."""
 
-    run_id: str
+    run_id: str  # of the request: its run's, and its number where the run has several
     hook_id: str  # opaque; grants nothing by itself
     workflow: str
     version: int  # grows with every change; a copy that shows an older one is stale

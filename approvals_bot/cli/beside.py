@@ -57,7 +57,9 @@ def clock_of(config: Path) -> Clock:
 
 async def record_of(engine: Engine, run: str) -> RunRecord:
     """RunNotFoundError if there is no such run."""
-    record = await engine.record(run)
+    from approvals_bot.web.requests import find_record
+
+    record = await find_record(engine, run)
     if record is None:
         raise RunNotFoundError(run)
     return record

@@ -28,6 +28,7 @@ from approvals_bot.cli.options import (
 from approvals_bot.config.service import Service
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.web.problems import Problem
+from approvals_bot.web.requests import choices_of
 
 APPROVAL = "approval"
 """The code that every request runs, whatever its workflow is called."""
@@ -184,16 +185,17 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     """Withdraw a request, or end any other run."""
-    from approvals_bot.web.votes import withdraw
+    from approvals_bot.web.votes import stop, withdraw
 
     async def end(engine: Engine, _: Service) -> None:
         record = await _opened(engine, run)
         view = show.request_view(record)
-        if view is None or record.has_ended:
-            await engine.cancel(run, reason or None)
+        if view is None or record.has_ended or (view.number and not view.is_open):
+            await engine.cancel(record.id, reason or None)
             show.say({"run_id": run, "status": "cancelled"}, f"{run} was cancelled.", as_json)
         else:
-            verdict = await withdraw(engine, view.hook_id, by=CLI, reason=reason, via="cli")
+            act = stop if view.number and run == record.id else withdraw
+            verdict = await act(engine, view.hook_id, by=CLI, reason=reason, via="cli")
             show.say({"run_id": run, "verdict": verdict.verdict, "text": verdict.text}, verdict.text, as_json)
 
     with_engine(config, end)
@@ -210,7 +212,7 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
         record = await _opened(engine, run)
         view = show.request_view(record)
         if view is None:
-            found, text = explained_program(record, await engine.events(run), engine.now())
+            found, text = explained_program(record, await engine.events(record.id), engine.now())
         else:
             found = why(view)
             text = explained(record, view, found, engine.now())
@@ -222,10 +224,10 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
 async def _opened(engine: Engine, run: str) -> RunRecord:
     """The run, once the service has begun with it: a request that was opened this very moment shows nothing yet."""
     record = await record_of(engine, run)
-    found = await engine.store.read(run, after=1_000_000_000)
+    found = await engine.store.read(record.id, after=1_000_000_000)
     until = time.monotonic() + PATIENCE
     while found and found[0].code == APPROVAL and record.view is None and time.monotonic() < until:
-        record = await engine.wait(run, 0.1)
+        record = await engine.wait(record.id, 0.1)
         if record.has_ended:
             break
     return record
@@ -233,6 +235,8 @@ async def _opened(engine: Engine, run: str) -> RunRecord:
 
 def _request(record: RunRecord) -> RequestView:
     view = show.request_view(record)
+    if several := choices_of(record):
+        fail(f"{record.id} asks several things at once. Name one of them: {', '.join(several)}.")
     if view is None:
         fail(f"{record.id} is no request that people vote on, but a run of {record.workflow!r}.")
     return view

@@ -45,7 +45,7 @@ def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> 
     """Show a run: its card, and its log as a story."""
 
     async def look(engine: Engine, _: Service) -> None:
-        record, events = await record_of(engine, run), await engine.events(run)
+        record, events = await record_of(engine, run), await engine.events(run.partition(".")[0])
         show.say(show.run_json(record, events), show.story(record, events, engine.now()), as_json)
 
     with_engine(config, look)

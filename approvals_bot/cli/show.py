@@ -19,7 +19,7 @@ from approvals_bot.core.events import Event
 from approvals_bot.engine import Page, RunRecord
 from approvals_bot.store import Status
 from approvals_bot.web.redact import redact
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import request_of, requests_of
 from approvals_bot.web.story import tell
 
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -62,6 +62,7 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
 def record_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API has it."""
     view = request_view(record)
+    several = [one for one in requests_of(record) if one.number]
     return {
         "id": record.id,
         "workflow": record.workflow,
@@ -70,7 +71,7 @@ def record_json(record: RunRecord) -> dict[str, Any]:
         "error": record.error,
         "created_at": iso(record.created_at),
         "request": None if view is None else api_request(view),
-    }
+    } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
 
 
 def run_json(record: RunRecord, events: Sequence[Event]) -> dict[str, Any]:
@@ -109,7 +110,10 @@ def _row(record: RunRecord) -> tuple[str, ...]:
 def story(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
     """The card, if the run is a request, then what happened."""
     view = request_view(record)
-    lines = card_lines(card_of(view, None, now), now) if view is not None else _program(record)
+    lines = _program(record) if view is None or view.number else []
+    for one in requests_of(record):
+        lines += ["", bold(one.id)] if one.number else []
+        lines += card_lines(card_of(one, None, now), now)
     if record.stalled:
         lines += ["", f"⚠ Stalled: {clean(record.stalled)}"]
     if record.error and record.error["message"]:

@@ -262,6 +262,30 @@ def publish(view: Any) -> None:
         run.view = view
 
 
+F = TypeVar("F", bound=Callable[[Any], Any])
+
+
+def frame(make: Callable[[], F]) -> F:
+    """What this run shows around the value that its body publishes; made when it is first asked for."""
+    run = current_run("frame()")
+    if run.frame is None:
+        run.frame = make()
+    return cast(F, run.frame)
+
+
+def accompany(work: Coroutine[Any, Any, None], *, leave: Callable[[], None]) -> None:
+    """Do this beside the body. The run ends only after it; `leave` is called once the body has ended."""
+    run = current_run("accompany()")
+    run.companions.add(run.loop.create_task(work), leave)
+
+
+def cancel_run(reason: str) -> None:
+    """Cancel this run from within: its body is interrupted where it waits, its companions come to their end."""
+    run = current_run("cancel_run()")
+    if run.body is not None and not run.loop.closing:
+        run.body.cancel(reason)
+
+
 def _local_names(frame: Any) -> dict[str, Any]:
     """Names that annotations of a function defined inside a function may use."""
     return (
@@ -287,9 +311,12 @@ __all__ = [
     "WebhookRequest",
     "Workflow",
     "WorkflowMetadata",
+    "accompany",
+    "cancel_run",
     "create_hook",
     "create_webhook",
     "define_hook",
+    "frame",
     "get_step_metadata",
     "get_workflow_metadata",
     "now",

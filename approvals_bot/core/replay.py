@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import events as asyncio_events
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -63,7 +63,11 @@ def _replay(workflow: Workflow[Any, Any], log: Log, run: RunState) -> Outcome:
     run.now = log[0].at
     run.loop.now = log[0].at.timestamp()
     args, kwargs = _input(workflow, log[0])
-    body: asyncio.Task[Any] = run.loop.create_task(workflow.function(*args, **kwargs), name=workflow.name)
+    whole: Coroutine[Any, Any, Any] = run.companions.around(
+        workflow.function(*args, **kwargs), lambda: run.loop.closing
+    )
+    body: asyncio.Task[Any] = run.loop.create_task(whole, name=workflow.name)
+    run.body = body
     try:
         run.loop.run_until_idle()
         for event in log[1:]:
@@ -146,7 +150,8 @@ def _ended(run: RunState, end: End) -> Outcome:
 
 
 def _view(run: RunState) -> Any:
-    return None if run.view is None else encode(run.view, Any, "view")
+    shown = run.view if run.frame is None else run.frame(run.view)
+    return None if shown is None else encode(shown, Any, "view")
 
 
 class _Inside:

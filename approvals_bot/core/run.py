@@ -15,6 +15,7 @@ from uuid import UUID
 
 from approvals_bot.core import commands
 from approvals_bot.core.commands import CancelTimer, Command, CreateHook, CreateStep, Creation, DisposeHook, Respond
+from approvals_bot.core.companions import Companions
 from approvals_bot.core.events import CREATIONS, Event, Log, from_micros
 from approvals_bot.core.failures import step_error
 from approvals_bot.core.hooks import Hook, Webhook
@@ -78,6 +79,9 @@ class RunState:
         self.started_at = log[0].at
         self.now = log[0].at
         self.view: Any = None
+        self.frame: Callable[[Any], Any] | None = None  # what is shown around the view
+        self.companions = Companions()
+        self.body: asyncio.Task[Any] | None = None
         self.drift: NondeterminismError | None = None
         self._entropy = entropy
         self._count = 0

@@ -58,7 +58,7 @@ class Links:
         payload = self._read(DECISION, signed) or {}
         hook = await self._engine.find_hook(str(payload.get("h", "")))
         record = await self._engine.record(hook.run_id if hook else "")
-        view = request_of(record) if record is not None else None
+        view = request_of(record, hook.hook_id) if hook is not None and record is not None else None
         if hook is None or view is None or payload.get("g") != hook.generation:
             return None
         recipient = str(payload.get("r"))

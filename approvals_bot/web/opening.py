@@ -16,7 +16,7 @@ from approvals_bot.approvals import fields
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.electorate import About, find, seats_that_fail
 from approvals_bot.approvals.labels import label_of
-from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.config.workflow import Definition
 from approvals_bot.engine import Engine, Run
@@ -54,7 +54,8 @@ async def open_run(
     if definition is not None:
         await check_who_asks(definition, opener, asks, behalf, people)
     if definition is None or not definition.is_approval:
-        return await _start_program(engine, listed, input, _scoped_key(opener, idempotency_key))
+        who = {REQUESTER: asks} | ({ON_BEHALF_OF: behalf} if behalf else {})
+        return await _start_program(engine, listed, input, _scoped_key(opener, idempotency_key), who)
     typed = fields.values(definition, input)
     opening = Opening(fields.dump(definition, typed), asks, behalf)
     if idempotency_key is not None or definition.workflow.key is None:
@@ -186,17 +187,20 @@ async def _check_that_somebody_decides(definition: Definition, opening: Opening,
             raise Problem(422, "Nobody could decide", f"Nothing was opened: {reason}, in stage {stage.rule.id!r}.")
 
 
-async def _start_program(engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None) -> Run[Any]:
-    """Start a Python workflow: the input object is its first argument, as that argument's type reads it."""
+async def _start_program(
+    engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
+) -> Run[Any]:
+    """Start a Python workflow: the input object is its first argument, as that argument's type reads it. `who` asks is
+    kept with the run: in what it asks people, they count as the requester."""
     given: Any = dict(input)
     if listed.definition is not None and listed.definition.fields:
         given = fields.dump(listed.definition, fields.values(listed.definition, input))
     if listed.workflow.signature.first_parameter() is None:
         if given:
             raise _invalid("input", "this workflow takes no input")
-        return await engine.start(listed.workflow, idempotency_key=key)
+        return await engine.start(listed.workflow, idempotency_key=key, attributes=who)
     try:
-        return await engine.start(listed.workflow, given, idempotency_key=key)
+        return await engine.start(listed.workflow, given, idempotency_key=key, attributes=who)
     except InvalidPayloadError as error:
         raise InvalidPayloadError(
             [{"loc": ["input", *fault["loc"]], "msg": fault["msg"]} for fault in error.errors], "input"

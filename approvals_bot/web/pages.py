@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.request import RequestView
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.web.render import Pages
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import find_record, request_of, requests_of
 from approvals_bot.web.runs import Status
 from approvals_bot.web.story import tell
 from approvals_bot.web.timeline import draw
@@ -72,6 +73,7 @@ class PeoplePages:
             "/runs",
             row=self._row(record),
             record=record,
+            requests=[self._row_of(record, view) for view in requests_of(record) if view.number],
             story=story,
             drawing=draw(story.stretches, start=record.created_at, end=record.ended_at or self._now()),
         )
@@ -80,12 +82,12 @@ class PeoplePages:
         """The card of one request, for reading."""
         if not self._open:
             return self._closed()
-        record = await self._engine.record(request.path_params["id"])
+        record = await find_record(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
         if view is None:
             return self._pages.page("not_found.html", 404)
         card = card_of(view, None, self._now())
-        return self._page("request.html", "", card=card)
+        return self._page("request.html", "", card=card, run_id=view.run_id)
 
     async def inbox(self, request: Request) -> Response:
         """What waits for one person, oldest first: the one who has waited longest is served first."""
@@ -95,20 +97,35 @@ class PeoplePages:
         rows: list[dict[str, Any]] = []
         if address:
             page = await self._engine.records(waiting_for=address, limit=200)
-            rows = [self._row(record) for record in reversed(page.records)]
+            waiting = [(record, view) for record in reversed(page.records) for view in requests_of(record)]
+            rows = [self._row_of(record, view) for record, view in waiting if address in view.waiting_for]
         longest = max((row["age"] for row in rows), default=None)
         return self._page("inbox.html", "/inbox", rows=rows, address=address, longest=longest)
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
         """What a line of a list says of a run."""
         view = request_of(record)
-        card = card_of(view, None, self._now()) if view is not None else None
+        if view is not None and not view.number:
+            return self._row_of(record, view)
+        return {
+            "record": record,
+            "card": None,
+            "title": record.workflow,
+            "path": f"/runs/{record.id}",
+            "age": (record.ended_at or self._now()) - record.created_at,
+        }
+
+    def _row_of(self, record: RunRecord, view: RequestView) -> dict[str, Any]:
+        """A line that is about one request."""
+        card = card_of(view, None, self._now())
+        ended = view.outcome.at if view.outcome and view.number else record.ended_at
+        asked_at = view.asked_at if view.number else record.created_at
         return {
             "record": record,
             "card": card,
-            "title": card.title if card else record.workflow,
-            "path": f"/requests/{record.id}" if card else f"/runs/{record.id}",
-            "age": (record.ended_at or self._now()) - record.created_at,
+            "title": card.title,
+            "path": f"/requests/{view.id}",
+            "age": (ended or self._now()) - asked_at,
         }
 
     def _page(self, template: str, here: str, **values: Any) -> Response:

@@ -1,15 +1,70 @@
-"""Whether a run is a request, and what it shows of itself."""
+"""The requests of a run, and what they show of themselves.
+
+A run of a workflow file is one request. A Python workflow may make none, one or many; each is called by its run's id
+and its number, `run_0….2`, and by the run's id alone where only one can be meant.
+"""
 
 from __future__ import annotations
 
-from approvals_bot.approvals.request import RequestView
-from approvals_bot.engine import RunRecord
+from dataclasses import replace
+
+from approvals_bot.approvals.request import OutcomeView, RequestView
+from approvals_bot.engine import Engine, HookInfo, RunRecord
 
 _MARKS = {"hook_id", "recipients", "digest", "waiting_for"}
 
 
-def request_of(record: RunRecord) -> RequestView | None:
-    """The request that this run is; None for any other workflow, which may publish what it likes."""
-    if isinstance(record.view, dict) and record.view.keys() >= _MARKS:
-        return RequestView.model_validate(record.view)
-    return None
+def requests_of(record: RunRecord) -> tuple[RequestView, ...]:
+    """All requests that this run shows, in the order in which they were made."""
+    match record.view:
+        case {"requests": list(shown), "waiting_for": list(), "published": _}:
+            return tuple(_over(RequestView.model_validate(one), record) for one in shown)
+        case dict() as view if view.keys() >= _MARKS:
+            return (RequestView.model_validate(view),)
+    return ()
+
+
+def request_of(record: RunRecord, hook_id: str | None = None) -> RequestView | None:
+    """The request behind this hook; without one, the request that the run stands for now: the one that is open, if
+    several are the first of them, else the last. None for a run that asks nobody.
+    """
+    requests = requests_of(record)
+    if hook_id is not None:
+        return next((view for view in requests if view.hook_id == hook_id), None)
+    return next((view for view in requests if view.is_open), requests[-1] if requests else None)
+
+
+async def find_record(engine: Engine, id: str) -> RunRecord | None:
+    """The run of this id; for a request's, `run_0….2`, its run as if that request were all that it shows."""
+    run_id, _, number = id.partition(".")
+    record = await engine.record(run_id)
+    if record is None or not number:
+        return record if run_id == id else None
+    view = next((view for view in requests_of(record) if view.id == id), None)
+    return replace(record, view=view.model_dump(mode="json")) if view is not None else None
+
+
+def choices_of(record: RunRecord) -> tuple[str, ...]:
+    """The ids of the open requests of which one has to be named, where the run's id could mean several."""
+    open_ones = [view.id for view in requests_of(record) if view.is_open]
+    return tuple(open_ones) if len(open_ones) > 1 else ()
+
+
+async def find_request(engine: Engine, hook: HookInfo | None) -> RequestView | None:
+    """The request that this hook belongs to."""
+    record = await engine.record(hook.run_id) if hook is not None else None
+    return request_of(record, hook.hook_id) if hook is not None and record is not None else None
+
+
+def _over(view: RequestView, record: RunRecord) -> RequestView:
+    """A run that was ended from outside takes its open requests with it, without a word of its own."""
+    if not record.has_ended or not view.is_open:
+        return view
+    ended = OutcomeView(
+        state="withdrawn",
+        by=view.requester,
+        at=record.ended_at or view.asked_at,
+        via="api",
+        because="the workflow that asked was ended",
+    )
+    return view.model_copy(update={"outcome": ended, "state": "withdrawn", "waiting_for": (), "timers": ()})

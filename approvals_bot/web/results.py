@@ -41,6 +41,8 @@ def _decided(view: RequestView) -> str | None:
             return sentences.DECIDED["rejected"]
         case "answered":
             return sentences.DECIDED["answered"]
+        case "changes_requested":
+            return sentences.DECIDED["changes_requested"]
     return None
 
 

@@ -24,7 +24,7 @@ from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.opening import open_run
 from approvals_bot.web.problems import Problem
 from approvals_bot.web.redact import redact
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import choices_of, find_record, request_of, requests_of
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
 
@@ -161,10 +161,13 @@ class Runs:
         if record.has_ended:
             raise Problem(409, "Run has ended", f"The run has already ended ({record.status}); nothing was changed.")
         view = request_of(record)
-        if view is None:
+        if view is None or (not view.is_open and view.number):
             await self._engine.cancel(record.id, asked.reason or None)
             return JSONResponse({"run_id": record.id}, 202)
         by = _acting(key, asked.by)
+        if view.number and request.path_params["id"] == record.id:
+            await votes.stop(self._engine, view.hook_id, by=by, via="api", reason=asked.reason)
+            return JSONResponse({"run_id": record.id}, 202)
         if view.hook_id:
             verdict = await votes.withdraw(self._engine, view.hook_id, by=by, via="api", reason=asked.reason)
         else:
@@ -213,7 +216,7 @@ class Runs:
 
     async def _record(self, request: Request) -> RunRecord:
         """The run. An approval shows itself with its first activation: one that was just opened is waited for."""
-        record = await self._engine.record(request.path_params["id"])
+        record = await find_record(self._engine, request.path_params["id"])
         if record is None:
             raise Problem(404, "Run not found", "No run has this id.")
         listed = self._workflows.find(record.workflow)
@@ -223,7 +226,11 @@ class Runs:
         return record
 
     async def _request_view(self, request: Request) -> RequestView:
-        view = request_of(await self._record(request))
+        record = await self._record(request)
+        view = request_of(record)
+        if several := choices_of(record):
+            names = ", ".join(several)
+            raise Problem(409, "Several requests", f"This run asks several things at once. Name one of them: {names}.")
         if view is None:
             raise Problem(409, "Not a request", "This run is not an approval, so there is nothing to decide in it.")
         return view
@@ -232,6 +239,7 @@ class Runs:
 def run_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API shows it."""
     view = request_of(record)
+    several = [one for one in requests_of(record) if one.number]
     return {
         "id": record.id,
         "workflow": record.workflow,
@@ -242,7 +250,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "ended_at": record.ended_at.isoformat() if record.ended_at else None,
         "stalled": record.stalled,
         "request": api_request(view) if view is not None else None,
-    }
+    } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
 
 
 def _acting(key: ApiKey, by: str | None) -> str:

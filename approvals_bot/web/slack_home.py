@@ -13,7 +13,7 @@ from approvals_bot.channels.slack.blocks import Block
 from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.engine import Engine
 from approvals_bot.web import slack_views as views
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import requests_of
 from approvals_bot.web.slack_who import SlackIdentities, Unidentified
 
 LOOKED_THROUGH = 100  # newest runs, for what a person asked for and what she decided
@@ -58,12 +58,11 @@ class SlackHome:
             self._engine.records(status="running", waiting_for=address, limit=views.PENDING_SHOWN + 1),
             self._engine.records(limit=LOOKED_THROUGH),
         )
-        lately = [view for record in recent.records if (view := request_of(record)) is not None]
+        lately = [view for record in recent.records for view in requests_of(record)]
+        waiting = [view for record in pending.records for view in requests_of(record) if address in view.waiting_for]
         return views.home(
             views.Inbox(
-                pending=[
-                    self._card(view, address) for record in pending.records if (view := request_of(record)) is not None
-                ],
+                pending=[self._card(view, address) for view in waiting[: views.PENDING_SHOWN + 1]],
                 voted=[self._card(view, address) for view in lately if view.is_open and _has_voted(view, address)],
                 asked=[self._card(view, address) for view in lately if address in (view.requester, view.on_behalf_of)],
                 decided=[
@@ -76,7 +75,7 @@ class SlackHome:
         )
 
     def _card(self, view: RequestView, address: str) -> Card:
-        return card_of(view, address, self._engine.now(), url=f"{self._base_url}/requests/{view.run_id}")
+        return card_of(view, address, self._engine.now(), url=f"{self._base_url}/requests/{view.id}")
 
 
 def _has_voted(view: RequestView, address: str) -> bool:

@@ -13,7 +13,6 @@ from inspect import isawaitable
 from typing import Any, cast, get_args
 
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import Card, CardChoice, ChoiceName
 from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
 from approvals_bot.channels.slack.client import SlackClient, SlackError
@@ -21,7 +20,7 @@ from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.web import slack_views as views
 from approvals_bot.web import votes
 from approvals_bot.web.afterwards import Afterwards
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import find_request
 from approvals_bot.web.slack_teller import Place, SlackTeller
 from approvals_bot.web.slack_who import Identified, SlackIdentities, Unidentified, team_of
 from approvals_bot.web.slack_why import why
@@ -100,8 +99,7 @@ class SlackVotes:
             self._teller.tell(place, who.text)
             return
         hook = await self._engine.find_hook(str(payload["actions"][0].get("value") or ""))
-        record = await self._engine.record(hook.run_id) if hook is not None else None
-        view = request_of(record) if record is not None else None
+        view = await find_request(self._engine, hook)
         if view is None or not await self._is_about(payload, hook):
             self._teller.tell(place, GONE)
             return
@@ -151,10 +149,10 @@ class SlackVotes:
     async def _offered(self, hook_id: str, address: str, choice: str) -> tuple[Card | None, CardChoice | None]:
         """The request as this person sees it now, and the choice if she has it. Who may not is told so by the rules."""
         hook = await self._engine.find_hook(hook_id)
-        record = await self._engine.record(hook.run_id) if hook is not None and hook.is_live else None
-        if record is None or record.view is None:
+        view = await find_request(self._engine, hook) if hook is not None and hook.is_live else None
+        if view is None:
             return None, None
-        card = card_of(RequestView.model_validate(record.view), address, self._engine.now())
+        card = card_of(view, address, self._engine.now())
         return card, next((one for one in card.choices if one.choice == choice), None)
 
     async def _is_about(self, payload: Mapping[str, Any], hook: HookInfo | None) -> bool:
@@ -162,7 +160,10 @@ class SlackVotes:
         if not (await self._identities.workspace()).posted(payload):
             return False
         delivery = delivery_of(payload.get("message") or {})
-        return hook is None or delivery is None or delivery.startswith(f"{hook.run_id}-")
+        if hook is None or delivery is None:
+            return True
+        view = await find_request(self._engine, hook)
+        return delivery.startswith(f"{view.id if view is not None else hook.run_id}-")
 
     async def _refuse(self, who: Unidentified, hook_id: str, choice: str) -> None:
         hook = await self._engine.find_hook(hook_id)

@@ -111,6 +111,8 @@ def _act(payload: Any) -> str:
             return f"{by} edited the request, via {via}."
         case {"kind": "withdraw", "by": str(by), "via": str(via)}:
             return f"{by} took the request back, via {via}."
+        case {"kind": "stop", "by": str(by), "via": str(via)}:
+            return f"{by} ended the run, via {via}."
     return ""
 
 

@@ -18,7 +18,7 @@ from approvals_bot.channels import ChoiceName, Via
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.errors import HookNotFoundError
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import find_request
 
 ANSWER_LIMIT = 10.0  # seconds; a page waits this long for its verdict. Slack's room passes less: it drops clicks at 3
 
@@ -91,6 +91,13 @@ async def withdraw(
     return await _tell(engine, hook_id, {"kind": "withdraw", "by": by, "reason": reason, "via": via}, timeout)
 
 
+async def stop(
+    engine: Engine, hook_id: str, *, by: str, via: Via, reason: str = "", timeout: float = ANSWER_LIMIT
+) -> Verdict:
+    """End the whole run that asked this, and with it everything else that it asks."""
+    return await _tell(engine, hook_id, {"kind": "stop", "by": by, "reason": reason, "via": via}, timeout)
+
+
 async def edit(
     engine: Engine, hook_id: str, *, by: str, via: Via, fields: Mapping[str, Any], timeout: float = ANSWER_LIMIT
 ) -> Verdict:
@@ -113,8 +120,7 @@ async def _tell(engine: Engine, hook_id: str, message: dict[str, Any], timeout: 
 
 
 async def _too_late(engine: Engine, hook: HookInfo, message: dict[str, Any]) -> Verdict:
-    record = await engine.record(hook.run_id)
-    view = request_of(record) if record is not None else None
+    view = await find_request(engine, hook)
     if view is None:
         return Verdict("unknown", UNKNOWN, changed=False)
     return await refuse_late(

@@ -18,7 +18,7 @@ from approvals_bot.web.json_body import parse
 from approvals_bot.web.limits import LINK_BODY, whole
 from approvals_bot.web.problems import Problem
 from approvals_bot.web.render import Pages
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import find_request
 
 WEBHOOK = "webhook.v1"
 ANSWER_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by then gets 504, and the run goes on
@@ -69,8 +69,7 @@ class Webhooks:
 
     async def _is_a_request(self, hook: HookInfo) -> bool:
         """An approval takes votes from people whose identity a channel has established, and from nobody else."""
-        record = await self._engine.record(hook.run_id)
-        return record is not None and request_of(record) is not None
+        return await find_request(self._engine, hook) is not None
 
     def _read(self, signed: str) -> dict[str, Any]:
         try:

@@ -1,0 +1,262 @@
+"""`request_approval`: the approval of a TOML file, as a function inside any Python workflow.
+
+The same rules, cards, reminders and pages. What was asked is kept in the run's log, so code that changes while people
+think changes nothing for them. A workflow may ask as often as it likes, in a loop or several at once; each request has
+its number in the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from approvals_bot.approvals import fields as forms
+from approvals_bot.approvals import outcomes, sentences
+from approvals_bot.approvals.board import Board
+from approvals_bot.approvals.case import Said
+from approvals_bot.approvals.form import named, plain, specs
+from approvals_bot.approvals.outcomes import Outcome
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Heard, Opening
+from approvals_bot.approvals.templates import LONGEST_LINE
+from approvals_bot.approvals.views import answers_of
+from approvals_bot.approvals.workflow import Asking
+from approvals_bot.channels import State
+from approvals_bot.config.workflow import Definition
+from approvals_bot.core.authoring import accompany, cancel_run, frame, get_workflow_metadata, step
+
+LEFT = "the workflow stopped waiting for it"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a workflow asked, as its run keeps it."""
+
+    title: str
+    opening: Opening
+    definition: Definition
+
+
+@step(retries=0)
+async def ask(asked: Asked) -> Asked:
+    """Keep what is asked: from here on the log says it, and not the code."""
+    return asked
+
+
+async def request_approval(
+    title: str,
+    *,
+    approvers: str | Sequence[str] = (),
+    need: int | str = 1,
+    stages: Sequence[Mapping[str, Any]] = (),
+    fields: Any = None,
+    form: Mapping[str, Any] | None = None,
+    pinned: Collection[str] | None = None,
+    editable: Collection[str] = (),
+    untrusted: Collection[str] = (),
+    outcomes: Sequence[str] = ("approve", "reject"),
+    ask: Mapping[str, Any] | None = None,
+    comment: str = "on-reject",
+    deliver: Mapping[str, Any] | None = None,
+    clock: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    escalate: Sequence[Mapping[str, Any]] = (),
+    requester: str | None = None,
+    on_behalf_of: str | None = None,
+) -> Outcome:
+    """Ask people, wait for minutes or weeks, and return how it ended.
+
+    Who decides: `approvers` and `need`, or `stages` (tables as in `[[stage]]`). What is shown: `title`, as plain text,
+    and `fields` (a mapping, dataclass or model), each typed by its value or as `form` says (as in `[fields]`). All are
+    pinned unless `pinned` names some. `deliver`, `clock`, `policy` and `escalate` are the tables of a workflow's file;
+    without `deliver`, each approver gets a direct message, or mail. `requester` is by default who started the run, else
+    the workflow itself.
+
+    ValueError or TypeError: it can't be asked like this. NobodyCanDecideError: nobody could ever decide it. A workflow
+    that stops waiting, because of a time limit or its end, withdraws the request.
+    """
+    asked = await _ask(
+        _asked(
+            title,
+            approvers=approvers,
+            need=need,
+            stages=stages,
+            values=named(fields or {}),
+            form=form or {},
+            marks={"pinned": pinned, "editable": editable, "untrusted": untrusted},
+            offered={"outcomes": list(outcomes), "ask": dict(ask or {}), "comment": comment},
+            tables={
+                "deliver": dict(deliver if deliver is not None else {"dm": True}),
+                "clock": dict(clock or {}),
+                "policy": dict(policy or {}),
+                "escalate": [dict(each) for each in escalate],
+            },
+            requester=requester,
+            on_behalf_of=on_behalf_of,
+        )
+    )
+    request = _Request(asked)
+    accompany(request.accompany(), leave=request.end_with_run)
+    return await request.outcome()
+
+
+_ask = ask  # the function has an argument of this name
+
+
+class _Request(Asking):
+    """One request of a workflow that goes on once it is decided, while the copies are brought up to date."""
+
+    ends_with_changes = True
+
+    def __init__(self, asked: Asked) -> None:
+        board = frame(Board)
+        self.number = board.next_number
+        self.asked = asked
+        self.settled = asyncio.Event()
+        self.failure: BaseException | None = None
+        super().__init__(asked.opening, asked.definition)
+        board.add(self.view)
+
+    @property
+    def title(self) -> str:
+        return self.asked.title
+
+    def show(self) -> None:
+        """The board shows it, with the others of this run."""
+        self.seen = None
+
+    def follow(self) -> None:
+        super().follow()
+        self.settled.set()
+
+    async def accompany(self) -> None:
+        """To the end, beside the workflow: it must not wait until the last mail has left."""
+        try:
+            await self.see_through()
+        except Exception as failure:
+            if self.settled.is_set():
+                raise
+            self.failure = failure
+            self.settled.set()
+
+    async def outcome(self) -> Outcome:
+        try:
+            await self.settled.wait()
+        except asyncio.CancelledError as cancelled:
+            self.leave(str(cancelled) or LEFT)
+            raise
+        if self.failure is not None:
+            raise self.failure
+        return self._outcome()
+
+    def stop(self, heard: Heard) -> Said:
+        """Somebody ends the whole run: the workflow is interrupted, and with it everything that it asks."""
+        cancel_run(heard.reason or f"cancelled by {heard.by}")
+        return Said("taken_back", sentences.WITHDRAWN, True)
+
+    def end_with_run(self) -> None:
+        self.leave("the workflow has ended")
+
+    def _outcome(self) -> Outcome:
+        case = self.case
+        ended = case.outcome
+        assert ended is not None, "it is decided"
+        answers: dict[str, Any] = {}
+        asks = {stage.rule.id: stage.rule.ask for stage in case.stages}
+        for stage, given in answers_of(case).items():
+            answers |= forms.values(asks[stage], given)
+        kind = _KINDS[ended.state]
+        if kind is outcomes.Approved and case.fields != self.asked.opening.fields:
+            kind = outcomes.Edited
+        definition = self.definition
+        made: Outcome = kind(
+            self.id,
+            ended.by,
+            ended.at,
+            ended.via,
+            ended.comment,
+            case.typed,
+            answers,
+            case.digest,
+            lambda fields: _digest(definition, fields),
+        )
+        return made
+
+
+_KINDS: dict[State, Any] = {
+    "approved": outcomes.Approved,
+    "rejected": outcomes.Rejected,
+    "changes_requested": outcomes.ChangesAsked,
+    "answered": outcomes.Answered,
+    "expired": outcomes.Expired,
+    "withdrawn": outcomes.Withdrawn,
+}
+
+
+def _digest(definition: Definition, fields: Mapping[str, Any]) -> str:
+    given = {name: plain(value) for name, value in named(fields).items()}
+    return forms.digest(definition, forms.values(definition, given, "fields"))
+
+
+def _asked(
+    title: str,
+    *,
+    approvers: str | Sequence[str],
+    need: int | str,
+    stages: Sequence[Mapping[str, Any]],
+    values: Mapping[str, Any],
+    form: Mapping[str, Any],
+    marks: Mapping[str, Any],
+    offered: Mapping[str, Any],
+    tables: Mapping[str, Any],
+    requester: str | None,
+    on_behalf_of: str | None,
+) -> Asked:
+    """The same request, as a workflow's file would say it."""
+    run = get_workflow_metadata()
+    from_ = [approvers] if isinstance(approvers, str) else list(approvers)
+    if bool(from_) == bool(stages):
+        raise ValueError("say who decides, either as approvers=… or as stages=…")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.workflow_name).strip("-_.")[:64] or "workflow"
+    own = [{"id": "approval", "from": from_, "need": need}] if from_ else [dict(stage) for stage in stages]
+    table = {
+        "workflow": {"id": name, "request": [f"app:{name}"]},
+        "fields": specs(values, form, **marks),
+        "stage": [{"ask": offered["ask"], "comment": offered["comment"]} | stage for stage in own],
+        **tables,
+    }
+    table["policy"] = {"outcomes": offered["outcomes"]} | table["policy"]
+    try:
+        definition = _DEFINITION.validate_python(table)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+        )
+        raise ValueError(f"this can't be asked: {faults}") from None
+    if given_twice := [stage.id for stage in definition.stage if stage.id in _before(stage, definition)]:
+        raise ValueError(f"two stages are named {given_twice[0]!r}")
+    typed = forms.values(definition, {name: plain(value) for name, value in values.items()}, "fields")
+    opening = Opening(
+        forms.dump(definition, typed),
+        (requester or run.attributes.get(REQUESTER) or f"app:{name}").lower(),
+        (on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "").lower() or None,
+    )
+    return Asked(_line(title), opening, definition)
+
+
+def _before(stage: Any, definition: Definition) -> list[JsonValue]:
+    return [other.id for other in definition.stage[: definition.stage.index(stage)]]
+
+
+def _line(title: str) -> str:
+    line = " ".join(title.split())
+    if not line:
+        raise ValueError("a request needs a title")
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
+
+
+_DEFINITION = TypeAdapter(Definition)

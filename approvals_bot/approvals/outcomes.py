@@ -1,0 +1,84 @@
+"""How a request that a workflow made ended: one frozen value per way, made for `match`.
+
+Nothing but `Approved` and `Edited` is a yes, and they are two: who handles only `Approved` never acts on arguments that
+an approver has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.channels import Via
+from approvals_bot.errors import ApprovalMismatchError
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What every outcome knows.
+
+    `by`: an address, `deadline`, or `app:<workflow>`. `at`: an aware UTC datetime. `fields`: what was decided on, as
+    typed values. `answers`: what approvers filled in, by the question's name; of two people's, the later.
+    `digest`: of the pinned fields; "" when none is pinned. `request_id`: what pages and the API call the request.
+    """
+
+    request_id: str
+    by: str
+    at: datetime
+    via: Via
+    comment: str
+    fields: Mapping[str, Any]
+    answers: Mapping[str, Any]
+    digest: str
+    _digest_of: Callable[[Mapping[str, Any]], str] = field(repr=False, compare=False)
+
+    def require(self, fields: Mapping[str, Any]) -> None:
+        """Call it right before acting, with what you are about to act on.
+
+        Raises ApprovalMismatchError when the pinned fields are not those that were decided on: somebody has to be asked
+        again.
+        """
+        digest = self._digest_of(fields)
+        if digest != self.digest:
+            raise ApprovalMismatchError(self.request_id, self.digest, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Approved(Ended):
+    """Yes, to exactly the fields that were asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edited(Ended):
+    """Yes, to other fields than were asked about: `fields` has them as they were approved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected(Ended):
+    """No. `by` is `deadline` where silence means no."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesAsked(Ended):
+    """Not like this: `comment` says what to change. Ask anew when it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Ended):
+    """Neither yes nor no: `comment` is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired(Ended):
+    """Nobody decided in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn(Ended):
+    """Taken back by whoever asked, before there was a decision."""
+
+
+Outcome = Approved | Edited | Rejected | ChangesAsked | Answered | Expired | Withdrawn
+"""What `request_approval` returns."""

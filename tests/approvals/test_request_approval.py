@@ -1,0 +1,388 @@
+"""`request_approval` in Python workflows, on a real engine and store, with channels that record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from approvals_bot import (
+    Approved,
+    ChangesAsked,
+    Edited,
+    publish,
+    request_approval,
+    sleep,
+    workflow,
+)
+from approvals_bot.approvals.request import RequestView
+from approvals_bot.core.authoring import WebhookRequest
+from approvals_bot.engine import Run
+from approvals_bot.errors import HookNotFoundError, RunCancelledError, RunFailedError
+from approvals_bot.web.requests import find_record, request_of, requests_of
+
+ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
+
+
+async def views(office: Any, run: Run[Any]) -> list[RequestView]:
+    record = await office.engine.record(run.id)
+    return list(requests_of(record))
+
+
+async def vote(office: Any, view: RequestView, by: str, choice: str = "approve", **more: Any) -> str:
+    hook = await office.engine.find_hook(view.hook_id)
+    message = {"kind": "vote", "by": by, "choice": choice, "comment": "so" if choice != "approve" else ""} | more
+    answer = await office.engine.resume_webhook(hook.token, WebhookRequest.of_json(message), timeout=20)
+    await office.settle()
+    return str(json.loads(bytes(answer.body))["verdict"])
+
+
+async def test_a_yes_says_who_when_how_and_to_what(office: Any) -> None:
+    @workflow
+    async def buy(what: str) -> list[Any]:
+        outcome = await request_approval(
+            f"Buy {what}", fields={"what": what, "price": Decimal("12.50"), "by": date(2026, 3, 9)}, approvers=ANN
+        )
+        match outcome:
+            case Approved(by=by, comment=comment, via=via, fields=fields):
+                outcome.require({"what": what, "price": Decimal("12.5"), "by": date(2026, 3, 9)})
+                return [by, via, comment, fields["price"], fields["by"], outcome.at]
+            case _:
+                return []
+
+    async with office.open():
+        run = await office.engine.start(buy, "a {{ chair }}")
+        await office.settle()
+        (view,) = await views(office, run)
+        assert (view.id, view.title, view.state) == (f"{run.id}.1", "Buy a {{ chair }}", "waiting")
+        assert view.waiting_for == (ANN,)
+        assert view.digest, "everything is pinned unless it is said otherwise"
+        assert [sent.card.title for sent in office.slack.to(ANN)] == ["Buy a {{ chair }}"]
+        assert office.slack.sent[0].card.url == f"http://127.0.0.1/requests/{run.id}.1"
+        assert await vote(office, view, BO) == "not_an_approver"
+        assert await vote(office, view, ANN, comment="fine", via="slack") == "decided"
+        assert await run.return_value() == [ANN, "slack", "fine", Decimal("12.50"), date(2026, 3, 9), view.asked_at]
+        assert office.slack.newest(ANN).card.state == "approved"
+        (view,) = await views(office, run)
+        assert (view.state, view.waiting_for) == ("approved", ())
+
+
+async def test_several_at_once_are_told_apart(office: Any) -> None:
+    @workflow
+    async def three() -> list[str]:
+        asked = [request_approval(f"Number {n}", approvers=who) for n, who in ((1, ANN), (2, BO), (3, ANN))]
+        return [type(outcome).__name__ for outcome in await asyncio.gather(*asked)]
+
+    async with office.open():
+        run = await office.engine.start(three)
+        await office.settle()
+        first, second, third = await views(office, run)
+        assert [view.number for view in (first, second, third)] == [1, 2, 3]
+        found = await office.engine.records(waiting_for=BO)
+        assert [record.id for record in found.records] == [run.id]
+        assert await vote(office, third, ANN, "reject") == "decided"
+        assert await vote(office, second, BO) == "decided"
+        record = await find_record(office.engine, f"{run.id}.2")
+        assert record is not None
+        assert (shown := request_of(record))
+        assert (shown.title, shown.state) == ("Number 2", "approved")
+        assert (await office.engine.records(waiting_for=BO)).records == []
+        standing = request_of(await office.engine.record(run.id))
+        assert standing is not None
+        assert standing.number == 1, "the run stands for the one that is open"
+        assert await vote(office, first, ANN) == "decided"
+        assert await run.return_value() == ["Approved", "Approved", "Rejected"]
+        ids = [sent.delivery_id for sent in (*office.slack.sent, *office.email.sent)]
+        assert len(ids) == len(set(ids))
+
+
+async def test_in_a_loop_with_changes_asked_for_until_it_fits(office: Any) -> None:
+    @workflow
+    async def draft() -> str:
+        text, rounds = "first", 0
+        while True:
+            rounds += 1
+            match await request_approval(
+                "Publish?", fields={"text": text}, approvers=ANN, outcomes=["approve", "changes", "reject"]
+            ):
+                case ChangesAsked(comment=wish):
+                    text = wish
+                case Approved():
+                    return f"{text} after {rounds}"
+                case _:
+                    return "no"
+
+    async with office.open():
+        run = await office.engine.start(draft)
+        await office.settle()
+        assert await vote(office, (await views(office, run))[-1], ANN, "changes", comment="second") == "counted"
+        first, second = await views(office, run)
+        assert (first.state, second.state) == ("changes_requested", "waiting")
+        assert second.fields == {"text": "second"}
+        assert office.slack.newest(ANN).card.state in ("changes_requested", "waiting")
+        assert office.slack.to(ANN)[1].card.fields[0].value == "second"
+        assert await vote(office, second, ANN) == "decided"
+        assert await run.return_value() == "second after 2"
+
+
+async def test_a_workflow_that_waits_no_longer_withdraws_what_it_asked(office: Any) -> None:
+    @workflow
+    async def hasty() -> str:
+        try:
+            async with asyncio.timeout(3600):
+                await request_approval("Now?", approvers=ANN)
+        except TimeoutError:
+            await sleep("1h")
+            return "went on"
+        return "answered"
+
+    async with office.open():
+        run = await office.engine.start(hasty)
+        await office.settle()
+        (view,) = await views(office, run)
+        await office.clock.advance("1h")
+        (view,) = await views(office, run)
+        assert view.state == "withdrawn"
+        assert office.slack.newest(ANN).card.state == "withdrawn"
+        with pytest.raises(HookNotFoundError):
+            await vote(office, view, ANN)
+        await office.clock.advance("1h")
+        assert await run.return_value() == "went on"
+
+
+async def test_a_vote_that_is_being_counted_when_the_time_is_up_decides_nothing(office: Any) -> None:
+    """The workflow has heard `TimeoutError`: then nobody may read "approved" any more."""
+
+    @workflow
+    async def hasty() -> str:
+        try:
+            async with asyncio.timeout(60):
+                await request_approval("Now?", approvers="@live")
+        except TimeoutError:
+            return "too late"
+        return "answered"
+
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Any:
+        entered.set()
+        await go.wait()
+        return {"people": [BO]}
+
+    async with office.open():
+        run = await office.engine.start(hasty)
+        await office.settle()
+        (view,) = await views(office, run)
+        office.live.read = slow
+        casting = asyncio.create_task(vote(office, view, BO))
+        await entered.wait()
+        moving = asyncio.create_task(office.clock.advance(61))
+        while not any(event.type == "wait_completed" for event in await office.engine.events(run.id)):
+            await asyncio.sleep(0.01)
+        go.set()
+        assert await casting == "withdrawn"
+        await moving
+        assert await run.return_value() == "too late"
+        (view,) = await views(office, run)
+        assert view.state == "withdrawn"
+
+
+async def test_what_is_still_asked_when_the_workflow_ends_is_withdrawn_and_its_cards_say_so(office: Any) -> None:
+    @workflow
+    async def race() -> str:
+        both = [asyncio.ensure_future(request_approval(f"To {who}", approvers=who)) for who in (ANN, BO)]
+        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result().by
+
+    async with office.open():
+        run = await office.engine.start(race)
+        await office.settle()
+        first, _ = await views(office, run)
+        assert await vote(office, first, ANN) == "decided"
+        assert await run.return_value() == ANN
+        assert [view.state for view in await views(office, run)] == ["approved", "withdrawn"]
+        assert office.slack.newest(BO).card.state == "withdrawn"
+
+
+async def test_stopping_the_run_ends_all_that_it_asks(office: Any) -> None:
+    seen: list[str] = []
+
+    @workflow
+    async def two() -> None:
+        try:
+            await asyncio.gather(*(request_approval(f"To {who}", approvers=who) for who in (ANN, BO)))
+        finally:
+            seen.append("cleaned up")
+
+    async with office.open():
+        run = await office.engine.start(two)
+        await office.settle()
+        first, _ = await views(office, run)
+        assert await vote(office, first, "app:ci", kind="stop", reason="not needed") == "taken_back"
+        with pytest.raises(RunCancelledError):
+            await run.return_value()
+        assert seen
+        assert [view.state for view in await views(office, run)] == ["withdrawn", "withdrawn"]
+        assert {office.slack.newest(who).card.state for who in (ANN, BO)} == {"withdrawn"}
+
+
+async def test_a_run_that_is_ended_from_outside_shows_its_requests_as_withdrawn(office: Any) -> None:
+    @workflow
+    async def one() -> None:
+        await request_approval("Now?", approvers=ANN)
+
+    async with office.open():
+        run = await office.engine.start(one)
+        await office.settle()
+        await run.cancel(reason="enough")
+        (view,) = await views(office, run)
+        assert (view.state, view.waiting_for) == ("withdrawn", ())
+
+
+async def test_edited_arguments_are_not_a_plain_yes(office: Any) -> None:
+    @workflow
+    async def pay() -> str:
+        outcome = await request_approval(
+            "Pay?",
+            fields={"to": "Bo", "cents": 900},
+            editable=["cents"],
+            approvers=ANN,
+            outcomes=["approve", "edit", "reject"],
+        )
+        match outcome:
+            case Edited(fields=fields):
+                outcome.require(fields)
+                outcome.require({"to": "Bo", "cents": 900})
+            case Approved():
+                return "plain"
+        return "?"
+
+    async with office.open():
+        run = await office.engine.start(pay)
+        await office.settle()
+        (view,) = await views(office, run)
+        assert await vote(office, view, ANN, "edit", fields={"cents": 100}) == "decided"
+        with pytest.raises(RunFailedError, match="is not what is about to be done"):
+            await run.return_value()
+
+
+async def test_stages_forms_deadlines_and_answers_are_those_of_a_workflow_file(office: Any) -> None:
+    @dataclass
+    class Deploy:
+        service: str
+        canary: bool = False
+
+    @workflow
+    async def deploy() -> Any:
+        outcome = await request_approval(
+            "Deploy",
+            fields=Deploy("api"),
+            stages=[
+                {"id": "go", "from": ["@release-managers"], "ask": {"window": {"type": "enum", "values": ["a", "b"]}}},
+                {"id": "sre", "from": ["@sre"], "need": 2},
+            ],
+            deliver={"slack": "#deploys"},
+            clock={"deadline": "4h", "remind": ["1h"]},
+            requester=DI,
+        )
+        return [type(outcome).__name__, outcome.answers, outcome.by]
+
+    async with office.open():
+        run = await office.engine.start(deploy)
+        await office.settle()
+        (view,) = await views(office, run)
+        assert [timer.at - view.asked_at for timer in view.timers] == [timedelta(hours=1), timedelta(hours=4)]
+        assert await vote(office, view, DI) == "own_request"
+        assert await vote(office, view, ANN) == "invalid"
+        assert await vote(office, view, ANN, answers={"window": "b"}) == "counted"
+        assert await vote(office, view, BO) == "counted"
+        await office.clock.advance("4h")
+        assert await run.return_value() == ["Expired", {"window": "b"}, "deadline"]
+
+
+async def test_it_survives_restarts_and_changed_code(office: Any) -> None:
+    def define(title: str, who: str) -> Any:
+        @workflow(name="asking")
+        async def asking() -> str:
+            outcome = await request_approval(title, approvers=who)
+            return f"{type(outcome).__name__} by {outcome.by}"
+
+        return asking
+
+    before = define("Before?", ANN)
+    async with office.open():
+        run = await office.engine.start(before)
+        await office.settle()
+    after = define("After?", BO)
+    async with office.open():
+        (view,) = await views(office, run)
+        assert await vote(office, view, BO) == "not_an_approver"
+        assert await vote(office, view, ANN, "reject") == "decided"
+        (view,) = await views(office, run)
+        assert view.title == "Before?"
+        assert await office.engine.get_run(run.id).return_value() == f"Rejected by {ANN}"
+    assert before is not after
+
+
+async def test_a_workflow_still_publishes_a_value_of_its_own(office: Any) -> None:
+    @workflow
+    async def busy() -> None:
+        publish({"progress": 1})
+        await request_approval("Now?", approvers=ANN)
+        publish({"progress": 2})
+        await sleep("1h")
+
+    async with office.open():
+        run = await office.engine.start(busy)
+        await office.settle()
+        assert (await office.engine.record(run.id)).view["published"] == {"progress": 1}
+        await vote(office, (await views(office, run))[0], ANN)
+        assert (await office.engine.record(run.id)).view["published"] == {"progress": 2}
+
+
+async def test_many_in_a_row_keep_what_a_run_shows_small(office: Any) -> None:
+    @workflow
+    async def many() -> int:
+        for number in range(60):
+            await request_approval(f"Number {number}", approvers=ANN, deliver={})
+        return 60
+
+    async with office.open():
+        run = await office.engine.start(many)
+        await office.settle()
+        for _ in range(60):
+            (view,) = [view for view in await views(office, run) if view.is_open]
+            assert await vote(office, view, ANN) == "decided"
+        assert await run.return_value() == 60
+        shown = await views(office, run)
+        assert (len(shown), shown[-1].number) == (50, 60)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "say who decides"),
+        ({"approvers": ANN, "stages": [{"id": "a", "from": [BO]}]}, "say who decides"),
+        ({"approvers": ANN, "fields": {"it": [1, 2]}}, "a field can't show a list"),
+        ({"approvers": ANN, "pinned": ["it"]}, "no field named 'it'"),
+        ({"approvers": ANN, "clock": {"deadine": "4h"}}, "deadine"),
+        ({"approvers": "@nobody"}, "nobody may decide|Nobody could decide"),
+        ({"stages": [{"id": "a", "from": [ANN]}, {"id": "a", "from": [BO]}]}, "two stages are named 'a'"),
+    ],
+)
+async def test_what_cannot_be_asked_is_an_error_that_says_why(office: Any, given: Any, says: str) -> None:
+    @workflow
+    async def asking() -> None:
+        await request_approval("Now?", **given)
+
+    async with office.open():
+        run = await office.engine.start(asking)
+        await office.settle()
+        with pytest.raises(RunFailedError, match=says):
+            await run.return_value()
+        assert not office.slack.sent
