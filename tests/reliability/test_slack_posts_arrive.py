@@ -83,7 +83,7 @@ class World:
             }
         )
         opening = Opening({"version": str(number)}, "bo@acme.eu")
-        await self.engine.start(approval.under("deploy", pinned(definition)), opening)  # type: ignore[arg-type]
+        await self.engine.start(approval.under("deploy", pinned(definition)), opening)
 
     def arrived(self) -> dict[str, list[str]]:
         """The deliveries that stand in each conversation, from top to bottom."""
