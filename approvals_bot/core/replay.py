@@ -76,7 +76,7 @@ def _replay(workflow: Workflow[Any, Any], log: Log, run: RunState) -> Outcome:
             if event.type in ENDINGS:
                 break
             if body.done():
-                _check_that_it_could_end_here(event)
+                _after_the_end(run, event)
                 continue
             run.deliver(event)
             if run.drift is None:
@@ -88,9 +88,16 @@ def _replay(workflow: Workflow[Any, Any], log: Log, run: RunState) -> Outcome:
     return _outcome(workflow, log, run, body)
 
 
-def _check_that_it_could_end_here(event: Event) -> None:
-    """Facts may come in the same breath as the end. A decision after it means that the run didn't end here then."""
-    if event.type not in FACTS:
+_LAST_WORDS = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded"})
+"""Decisions that are kept when the body ends in the same breath."""
+
+
+def _after_the_end(run: RunState, event: Event) -> None:
+    """Facts may come in the same breath as the end, and so may last words about hooks. Any other decision means that
+    the run didn't end here then."""
+    if event.type in _LAST_WORDS and event.data["id"] in run.hooks:
+        run.deliver(event)
+    elif event.type not in FACTS:
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
 
 
@@ -146,7 +153,7 @@ def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
 
 def _ended(run: RunState, end: End) -> Outcome:
     commands = run.new_commands(ended=True)
-    return Outcome([*commands, end], ended=True, schemas=run.schemas, view=_view(run))
+    return Outcome([*commands, end], ended=True, view=_view(run))
 
 
 def _view(run: RunState) -> Any:

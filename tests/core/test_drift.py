@@ -144,3 +144,33 @@ def test_an_answer_that_is_no_longer_given_is_drift() -> None:
     answers.clear()
     with pytest.raises(NondeterminismError, match="an answer to event"):
         run.turn()
+
+
+def test_last_words_about_hooks_are_no_drift() -> None:
+    @workflow
+    async def opens_answers_and_closes() -> str:
+        async with create_webhook(respond_with="manual") as webhook:
+            request = await webhook
+            await request.respond_with(Answer("yes"))
+        create_hook(token="never awaited")
+        return "done"
+
+    from approvals_bot import WebhookRequest
+
+    run = History(opens_answers_and_closes)
+    run.turn()
+    run.receive(1, WebhookRequest())
+    run.turn()
+    assert run.types[-4:] == ["hook_responded", "hook_disposed", "hook_created", "run_completed"]
+    for length in range(1, len(run.log) + 1):
+        run.replay(run.log[:length])
+    opens_answers_and_closes.function = _says_nothing
+    with pytest.raises(NondeterminismError, match="an answer to event"):
+        run.replay(run.log)
+
+
+async def _says_nothing() -> str:
+    async with create_webhook(respond_with="manual") as webhook:
+        await webhook
+    create_hook(token="never awaited")
+    return "done"
