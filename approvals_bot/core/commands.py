@@ -135,6 +135,6 @@ def describe(event: Event) -> str:
             return event.type
 
 
-def resume_at(event: Event) -> datetime:
+def resume_at(event: Event | NewEvent) -> datetime:
     """When a recorded wait is due."""
     return from_micros(event.data["resume_at"])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from approvals_bot import NotInWorkflowError, RunFailedError, create_hook, now, sleep, step, workflow
+from approvals_bot.engine import Engine
+from approvals_bot.store import connect
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -274,3 +277,42 @@ async def test_now_never_goes_back_when_the_clock_does(open_engine: OpenEngine, 
         assert seen == sorted(seen)
         ats = [e.at for e in await run.events()]
         assert ats == sorted(ats)
+
+
+async def test_a_timer_that_was_asked_for_late_is_waited_for_without_spinning(
+    open_engine: OpenEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    """The payload came an hour before anybody worked on the run: the sleep begins now, not then."""
+    never = asyncio.Event()
+
+    @step
+    async def takes_long() -> None:
+        await never.wait()
+
+    @workflow
+    async def late() -> None:
+        await create_hook(token="late")
+        await asyncio.gather(takes_long(), sleep(60))
+
+    async with open_engine() as engine:
+        run = await engine.start(late)
+        await clock.advance(1)
+    looking = Engine(await connect(f"sqlite:///{tmp_path}/runs.db"), clock=clock)
+    async with looking.running(work=False):
+        await looking.resume_hook("late", None)
+        await clock.advance("1h")
+    async with open_engine() as engine:
+        run = engine.get_run(run.id)
+        rested = 0
+
+        def rests(activation: object) -> None:
+            nonlocal rested
+            rested += 1
+
+        engine.rests = rests  # type: ignore[method-assign]
+        while "step_started" not in [e.type for e in await run.events()]:
+            await asyncio.sleep(0.01)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert rested <= 3
+        await run.cancel()
