@@ -15,7 +15,7 @@ class News:
 
     def __init__(self, watch: Callable[[list[Event]], None] | None = None) -> None:
         self._watch = watch
-        self._listening: defaultdict[str, set[Listener]] = defaultdict(set)
+        self._listening: defaultdict[str, dict[Listener, None]] = defaultdict(dict)  # in the order in which they came
 
     def tell(self, run_id: str, events: list[Event]) -> None:
         if self._watch is not None:
@@ -36,11 +36,11 @@ class News:
     ) -> Iterator[Listener]:
         """Listen first, then look: so nothing falls in between. `patience`: look again after so long without news."""
         listener = Listener(seconds, patience, types)
-        self._listening[run_id].add(listener)
+        self._listening[run_id][listener] = None
         try:
             yield listener
         finally:
-            self._listening[run_id].discard(listener)
+            del self._listening[run_id][listener]
             if not self._listening[run_id]:
                 del self._listening[run_id]
 
