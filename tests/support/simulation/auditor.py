@@ -1,0 +1,185 @@
+"""Reads along: looks at every commit as it happens, and objects to what may never be written."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from approvals_bot.core.events import ENDINGS, FACTS
+
+
+class Violation(AssertionError):
+    """A rule was broken."""
+
+
+class Line(NamedTuple):
+    """One line of a log, as it became durable. `at` in microseconds; `wrote`: the process."""
+
+    seq: int
+    type: str
+    at: int
+    data: dict[str, Any]
+    wrote: str
+    batch: int  # lines of one piece of work have one number
+
+
+class Change(NamedTuple):
+    """What one piece of work did to one run."""
+
+    run_id: str
+    epoch: int
+    events: list[tuple[int, str, int, str]]
+
+
+@dataclass
+class RunStory:
+    """What the auditor knows of one run, from its log alone."""
+
+    lines: list[Line] = field(default_factory=list)
+    epoch: int = 0
+    holder: str = ""  # the process whose claim made the epoch
+    end: Line | None = None
+    hooks: dict[int, str] = field(default_factory=dict)  # open ones, and their tokens
+    waits: dict[int, dict[str, Any]] = field(default_factory=dict)  # open ones
+    steps: dict[int, int] = field(default_factory=dict)  # open ones, and how often each failed
+    once: set[tuple[Any, ...]] = field(default_factory=set)
+
+
+DECISIONS = frozenset({"step_created", "step_started", "hook_created", "hook_conflict", "hook_disposed"}) | {
+    "hook_responded", "wait_created", "wait_cancelled", "run_started", "run_completed", "run_failed",
+}  # fmt: skip
+
+
+class Auditor:
+    def __init__(self) -> None:
+        self.runs: defaultdict[str, RunStory] = defaultdict(RunStory)
+        self.tokens: dict[str, tuple[str, int]] = {}  # live ones, and whose they are
+        self.woken: set[tuple[str, int]] = set()  # sleeps that somebody asked to end
+        self.takeovers = 0
+        self._rows: dict[str, tuple[int, int]] = {}
+        self._writes: dict[int, int] = {}
+        self._batches = 0
+
+    def look(self, db: sqlite3.Connection) -> list[Change]:
+        """What has changed since the last look, in the same transaction."""
+        writes = db.total_changes
+        if self._writes.get(id(db)) == writes:
+            return []
+        self._writes[id(db)] = writes
+        changes = []
+        for run_id, seq, epoch in db.execute("SELECT id, seq, epoch FROM runs").fetchall():
+            was = self._rows.get(run_id, (0, 0))
+            if was == (seq, epoch):
+                continue
+            self._rows[run_id] = (seq, epoch)
+            events = db.execute(
+                "SELECT seq, type, at, data FROM events WHERE run_id = ? AND seq > ? ORDER BY seq", (run_id, was[0])
+            ).fetchall()
+            changes.append(Change(run_id, epoch, events))
+        return changes
+
+    def committed(self, changes: list[Change], process: str, clock: int) -> list[tuple[str, Line]]:
+        """These have become durable, written by this process, whose clock shows so many microseconds."""
+        self._batches += 1
+        lines = []
+        for run_id, epoch, events in changes:
+            story = self.runs[run_id]
+            if epoch != story.epoch:
+                if epoch < story.epoch:
+                    raise Violation(f"{run_id}: the epoch went back from {story.epoch} to {epoch}")
+                self.takeovers += story.holder not in ("", process)
+                story.epoch, story.holder = epoch, process
+            for seq, type, at, data in events:
+                line = Line(seq, type, at, json.loads(data), process, self._batches)
+                self._judge(run_id, story, line, clock)
+                story.lines.append(line)
+                lines.append((run_id, line))
+        return lines
+
+    def _judge(self, run_id: str, story: RunStory, line: Line, clock: int) -> None:
+        where = f"{run_id}: event {line.seq} ({line.type} {line.data})"
+        last = story.lines[-1] if story.lines else None
+        if line.seq != (last.seq if last else 0) + 1:
+            raise Violation(f"{where} leaves a gap")
+        if last is not None and line.at < last.at:
+            raise Violation(f"{where}: time went back")
+        if story.end is not None:
+            raise Violation(f"{where} came after the end")
+        if line.type in DECISIONS and story.holder != line.wrote:
+            raise Violation(
+                f"{where} was decided by {line.wrote}, but epoch {story.epoch} is {story.holder}'s: a zombie"
+            )
+        self._count_once(where, story, line)
+        self._follow(where, run_id, story, line, clock)
+
+    def _count_once(self, where: str, story: RunStory, line: Line) -> None:
+        data = line.data
+        match line.type:
+            case "run_created" | "run_started":
+                what: tuple[Any, ...] = (line.type,)
+            case "hook_received":
+                what = ("received", data["id"], data["resume_id"])
+            case "hook_responded":
+                what = ("responded", data["to"])
+            case "step_started" | "step_retrying":
+                what = (line.type, data["id"], data["attempt"])
+            case "step_created" | "hook_created" | "hook_conflict" | "wait_created":
+                what = ("created", data["id"])
+            case "step_completed" | "step_failed" | "wait_completed" | "wait_cancelled":
+                what = ("done", data["id"])
+            case "hook_disposed":
+                what = ("disposed", data["id"])
+            case _:
+                what = ("end",)
+        if what in story.once:
+            raise Violation(f"{where} is there twice")
+        story.once.add(what)
+
+    def _follow(self, where: str, run_id: str, story: RunStory, line: Line, clock: int) -> None:
+        data = line.data
+        number = data.get("id", 0)
+        match line.type:
+            case "hook_created":
+                if data["token"] in self.tokens:
+                    raise Violation(f"{where}: the token belongs to {self.tokens[data['token']]}")
+                self.tokens[data["token"]] = (run_id, number)
+                story.hooks[number] = data["token"]
+            case "hook_conflict":
+                owner = self.tokens.get(data["token"])
+                if owner is None or owner[0] != data["owner"]:
+                    raise Violation(f"{where}: the token's owner is {owner}")
+            case "hook_disposed":
+                self.tokens.pop(story.hooks.pop(number), None)
+            case "hook_received":
+                if number not in story.hooks:
+                    raise Violation(f"{where}: the hook was not open")
+            case "wait_created":
+                story.waits[number] = data
+            case "wait_completed":
+                wait = story.waits.pop(number)
+                if wait["resume_at"] > clock and (run_id, number) not in self.woken:
+                    raise Violation(f"{where} is {(wait['resume_at'] - clock) / 1e6:.3f} s early")
+            case "wait_cancelled":
+                story.waits.pop(number)
+            case "step_created":
+                story.steps[number] = 0
+            case "step_started":
+                if story.steps.get(number) != data["attempt"] - 1:
+                    raise Violation(f"{where}: it had failed {story.steps.get(number)} times")
+            case "step_retrying":
+                if story.steps.get(number) != data["attempt"] - 1:
+                    raise Violation(f"{where}: it had failed {story.steps.get(number)} times")
+                story.steps[number] += 1
+            case "step_completed" | "step_failed":
+                story.steps.pop(number)
+            case type if type in ENDINGS:
+                story.end = line
+                for token in story.hooks.values():
+                    self.tokens.pop(token, None)
+                story.hooks.clear()
+            case _:
+                pass
+        assert line.type in FACTS or line.type in DECISIONS or line.type in ("run_created", "run_cancelled")

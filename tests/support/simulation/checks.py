@@ -1,0 +1,151 @@
+"""What must hold when all is over: the tables say what the logs say, and the logs say what replays decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from approvals_bot.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
+from approvals_bot.core.registry import registry
+from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.store import sqlite_reading
+from simulation.auditor import Line, RunStory, Violation
+from simulation.world import World
+
+_ROWS = "SELECT id, code, version, status, seq, view, stalled, wake_at, owner, lease_until, epoch, ended_at FROM runs"
+
+
+def check(world: World, *, every_prefix: bool) -> None:
+    """Violation, if anything is not as it must be."""
+    db = world.database.connections[0]
+    rows = {row[0]: row[1:] for row in db.execute(_ROWS)}
+    if set(rows) != set(world.auditor.runs):
+        raise Violation(f"runs in the table: {sorted(rows)}, in the logs: {sorted(world.auditor.runs)}")
+    for run_id, row in rows.items():
+        story = world.auditor.runs[run_id]
+        log = _log(world, run_id)
+        _same_log(run_id, log, story)
+        _row(run_id, row, log, story)
+        _decided(run_id, row, log, story, every_prefix=every_prefix)
+    _hooks(world)
+    _acked(world)
+
+
+def _log(world: World, run_id: str) -> Log:
+    found = sqlite_reading.run_and_log(world.database.connections[0], run_id, 0)
+    assert found is not None
+    return found[1]
+
+
+def _same_log(run_id: str, log: Log, story: RunStory) -> None:
+    """Nothing was changed or taken out after it had been written."""
+    there = [(event.seq, event.type, to_micros(event.at), event.data) for event in log]
+    seen = [(line.seq, line.type, line.at, line.data) for line in story.lines]
+    if there != seen:
+        raise Violation(f"{run_id}: the log is {there}, but written was {seen}")
+
+
+def _row(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory) -> None:
+    _, _, status, seq, _, stalled, wake_at, owner, lease_until, epoch, ended_at = row
+    types = {event.type for event in log}
+    end = next(iter(types & ENDINGS), None)
+    expected = end.removeprefix("run_") if end else "running" if "run_started" in types else "pending"
+    if (status, seq, epoch) != (expected, len(log), story.epoch):
+        raise Violation(f"{run_id}: status, seq, epoch are {(status, seq, epoch)}; log: {expected}, {len(log)}")
+    if stalled is not None:
+        raise Violation(f"{run_id} stalled: {stalled}")
+    if owner is not None or lease_until is not None:
+        raise Violation(f"{run_id} is at rest, but {owner} holds it until {lease_until}")
+    if end and (wake_at is not None or ended_at != to_micros(log[-1].at)):
+        raise Violation(f"{run_id} ended at {log[-1].at}; its row: wake_at {wake_at}, ended_at {ended_at}")
+
+
+def _replay(row: tuple[Any, ...], log: Log) -> Outcome:
+    return replay(registry.get(row[0], row[1]), log, link=lambda hook_id: hook_id)
+
+
+def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, *, every_prefix: bool) -> None:
+    """Each decision in the log is what a replay of all before it decides; at the end nothing is left to decide."""
+    seen = 0
+    for _, lines in groupby(story.lines, key=lambda line: line.batch):
+        batch = list(lines)
+        facts = sum(1 for line in batch if line.type in FACTS and line.type != "run_started")
+        decided = [line for line in batch[facts:] if line.type not in ("run_started", "step_started")]
+        begins = seen + facts
+        seen += len(batch)
+        if batch[0].type == "run_created":
+            begins, decided = seen - len(batch) + 1, [line for line in decided if line.type != "run_created"]
+        if every_prefix or decided:
+            outcome = _replay_of_prefix(run_id, row, log[:begins])
+            if decided and not (decided[0].type == "run_cancelled" and len(batch) == 1):
+                _same_decisions(run_id, outcome, decided)
+    outcome = _replay_of_prefix(run_id, row, log)
+    view = None if row[4] is None else json.loads(row[4])
+    if story.end is not None:
+        if story.end.type != "run_cancelled" and view != outcome.view:
+            raise Violation(f"{run_id}: its view is {view}, its log means {outcome.view}")
+        return
+    if outcome.commands or outcome.steps:
+        raise Violation(f"{run_id} is at rest, but {outcome.commands or outcome.steps} is not done")
+    if view != outcome.view:
+        raise Violation(f"{run_id}: its view is {view}, its log means {outcome.view}")
+    wake_at = None if row[6] is None else from_micros(row[6])
+    if wake_at != outcome.next_timer:
+        raise Violation(f"{run_id} wakes at {wake_at}, its next timer is at {outcome.next_timer}")
+
+
+def _replay_of_prefix(run_id: str, row: tuple[Any, ...], prefix: Log) -> Outcome:
+    try:
+        return _replay(row, prefix)
+    except Exception as error:
+        raise Violation(f"{run_id}: replaying its first {len(prefix)} events: {error}") from error
+
+
+def _same_decisions(run_id: str, outcome: Outcome, decided: list[Line]) -> None:
+    now = from_micros(decided[0].at)
+    expected = [_essence(event.type, event.data) for event in (command.event(now) for command in outcome.commands)]
+    found = [_essence(line.type, line.data) for line in decided]
+    if expected != found:
+        raise Violation(f"{run_id}: from event {decided[0].seq} on the log has {found}, a replay decides {expected}")
+
+
+def _essence(type: str, data: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a decision follows from the log: not the new secrets, and not the clock of who wrote it."""
+    if type in ("hook_created", "hook_conflict"):
+        return ("hook", data["id"])
+    if type == "wait_created":
+        return (type, data["id"], data["kind"])
+    if type == "run_failed":
+        return (type, data["error"]["type"], data["error"]["message"])
+    return (type, json.dumps(data, sort_keys=True))
+
+
+def _hooks(world: World) -> None:
+    """The table of hooks is what the logs say."""
+    rows = world.database.connections[0].execute("SELECT run_id, number, token, is_live FROM hooks")
+    there = {(run_id, number, token, bool(is_live)) for run_id, number, token, is_live in rows}
+    said = {
+        (run_id, line.data["id"], line.data["token"], line.data["id"] in story.hooks)
+        for run_id, story in world.auditor.runs.items()
+        for line in story.lines
+        if line.type == "hook_created"
+    }
+    if there != said:
+        raise Violation(f"hooks in the table, but not in the logs: {there - said}; the other way: {said - there}")
+
+
+def _acked(world: World) -> None:
+    """What people were told is taken is in the log, once, as they gave it."""
+    for run_id, hook_id, resume_id, payload in world.acked:
+        found = _payloads(world.auditor.runs[run_id].lines, hook_id, resume_id)
+        if found != [payload]:
+            raise Violation(f"{run_id}: payload {payload} ({resume_id}) was acknowledged; the log has {found}")
+
+
+def _payloads(lines: Sequence[Line], hook_id: str, resume_id: str) -> list[Any]:
+    """Of one hook: a token may be used for one hook after another."""
+    (hook,) = [line.data["id"] for line in lines if line.data.get("hook_id") == hook_id]
+    received = (line.data for line in lines if line.type == "hook_received")
+    return [data["payload"] for data in received if (data["id"], data["resume_id"]) == (hook, resume_id)]

@@ -1,0 +1,127 @@
+"""Playing seeds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from approvals_bot.core.current import open_engines
+from approvals_bot.engine import engine as scheduling
+from simulation import checks, scenes
+from simulation.auditor import Violation
+from simulation.loop import StandstillError
+from simulation.store import Database
+from simulation.world import World
+
+LONGEST = 1000.0  # virtual seconds after which everybody must have what they wait for
+
+
+@dataclass
+class Played:
+    """What came of one seed."""
+
+    seed: int
+    found: BaseException | None
+    counts: Counter[str]
+    trace: list[tuple[float, str, str]] = field(repr=False)
+    options: str = ""
+
+    def told(self, last: int | None = None) -> str:
+        """The story, for a person."""
+        lines = self.trace if last is None else self.trace[-last:]
+        told = [f"{at:9.3f}  {who:<9} {what}" for at, who, what in lines]
+        return "\n".join([f"seed {self.seed}: {self.options}", *told, f"→ {self.found or 'all is well'}"])
+
+
+class Simulation:
+    """Plays one seed after another on one database."""
+
+    def __init__(self) -> None:
+        self._database = Database(3)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def play(self, seed: int) -> Played:
+        """Never raises for what it finds."""
+        self._database.clear()
+        world = World(seed, self._database)
+        world.resources_of = scenes.resources(world)
+        found: BaseException | None = None
+        with _undisturbed(world):
+            try:
+                world.play(_story)
+                checks.check(world, every_prefix=seed % 8 == 0)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is what was found
+                found = error
+        counts = Counter(world.counts)
+        counts["takeovers"] += world.auditor.takeovers
+        return Played(seed, found, counts, world.trace, str(world.options))
+
+
+async def _story(world: World) -> None:
+    chosen = [world.random.choice(scenes.SCENES) for _ in range(world.random.randrange(2, 5))]
+    cast = [scene(world, number) for number, scene in enumerate(chosen)]
+    try:
+        async with asyncio.timeout(LONGEST):
+            async with asyncio.TaskGroup() as playing:
+                for scene in cast:
+                    playing.create_task(scene.play())
+    except TimeoutError:
+        open_ones = [scene.name for scene in cast if not scene.has_ended]
+        raise Violation(f"after {LONGEST:.0f} s these have not come to an end: {open_ones}") from None
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    world.calm()
+    await asyncio.sleep(0.1)
+
+
+@contextmanager
+def _undisturbed(world: World) -> Iterator[None]:
+    """The engine's module-level things as this world wants them, and back again."""
+    log = logging.getLogger("approvals_bot.engine")
+    was, propagates = log.level, log.propagate
+    around = list(open_engines)
+    listener = _Listener(world)
+    log.addHandler(listener)
+    log.setLevel(logging.ERROR)
+    log.propagate = False
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scheduling, "POLL", world.options.poll)
+            yield
+    finally:
+        log.setLevel(was)
+        log.propagate = propagates
+        log.removeHandler(listener)
+        open_engines[:] = around
+
+
+class _Listener(logging.Handler):
+    """An error in the engine's own log is a finding."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = Violation(f"the engine logged an error: {record.getMessage()}")
+        error.__cause__ = record.exc_info[1] if record.exc_info else None
+        self._world.fail(error)
+
+
+def play(seeds: Iterable[int]) -> Iterator[Played]:
+    simulation = Simulation()
+    try:
+        for seed in seeds:
+            yield simulation.play(seed)
+    except StandstillError:
+        raise
+    finally:
+        simulation.close()

@@ -1,0 +1,193 @@
+"""Workflows of several shapes. What each must come to follows from its log, and `expected` in `scenes` says how."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from approvals_bot.core.authoring import (
+    Answer,
+    create_hook,
+    create_webhook,
+    get_step_metadata,
+    now,
+    publish,
+    resource,
+    sleep,
+    step,
+    workflow,
+)
+from approvals_bot.errors import StepFailedError
+
+
+class Hands(Protocol):
+    """What steps do to the world outside."""
+
+    async def work(self, step_id: str, attempt: int) -> None:
+        """May take long, and may fail."""
+
+    async def send(self, token: str) -> None:
+        """Give a hook's token to people."""
+
+
+async def _work(hands: Hands) -> None:
+    metadata = get_step_metadata()
+    await hands.work(metadata.step_id, metadata.attempt)
+
+
+@step(retries=20, retry_delay=0.5)
+async def toil(what: str, hands: Hands = resource(Hands)) -> str:
+    await _work(hands)
+    return what
+
+
+@step(retries=1, retry_delay=0.5)
+async def fragile(what: str, hands: Hands = resource(Hands)) -> str:
+    await _work(hands)
+    return what
+
+
+@step(retries=20, retry_delay=0.5)
+async def announce(token: str, hands: Hands = resource(Hands)) -> None:
+    await _work(hands)
+    await hands.send(token)
+
+
+@workflow(name="simulated: job")
+async def job(parts: int) -> list[str]:
+    """Steps one after another and side by side, with retries."""
+    done = [await toil("first")]
+    publish({"done": len(done)})
+    done += await asyncio.gather(*(toil(f"part {i}") for i in range(parts)))
+    publish({"done": len(done)})
+    await sleep(2)
+    try:
+        done.append(await fragile("last"))
+    except StepFailedError:
+        done.append("broken")
+    return done
+
+
+@workflow(name="simulated: decision")
+async def decision(token: str, seconds: float) -> dict[str, Any]:
+    """The first click decides, unless the clock does."""
+    hook = create_hook(token=token)
+    publish({"state": "asked"})
+    await announce(token)
+    vote: dict[str, Any] = {"by": "clock", "choice": "expired"}
+    try:
+        async with asyncio.timeout(seconds):
+            vote = await hook
+    except TimeoutError:
+        pass
+    hook.dispose()
+    publish({"state": vote["choice"]})
+    await toil(vote["choice"])
+    return vote
+
+
+@workflow(name="simulated: ballot")
+async def ballot(token: str, need: int) -> dict[str, str]:
+    """Each person's first vote counts, until there are enough; steps go on beside it."""
+    votes: dict[str, str] = {}
+    async with create_hook(token=token) as hook, asyncio.TaskGroup() as tasks:
+        async for vote in hook:
+            if vote["by"] not in votes:
+                votes[vote["by"]] = vote["choice"]
+                publish(dict(votes))
+                tasks.create_task(toil(f"thank {vote['by']}"))
+            if len(votes) == need:
+                break
+    return votes
+
+
+@workflow(name="simulated: impatient")
+async def impatient(token: str, seconds: float) -> list[int]:
+    """Waits for the next payload, gives up, waits anew; takes every payload once, in order, until a 0 comes."""
+    hook = create_hook(token=token)
+    taken: list[int] = []
+    while True:
+        try:
+            taken.append(await asyncio.wait_for(hook, seconds))
+        except TimeoutError:
+            await toil("look around")
+            continue
+        if taken[-1] == 0:
+            return taken
+
+
+@workflow(name="simulated: shared")
+async def shared(token: str, rounds: int) -> list[int]:
+    """Wants a token that others want too, and takes one payload each time that it has it."""
+    taken: list[int] = []
+    for turn in range(rounds):
+        while True:
+            hook = create_hook(token=token)
+            if await hook.conflict() is None:
+                break
+            await sleep(1.5)
+        taken.append(await hook)
+        hook.dispose()  # and takes it again in the same breath
+        if turn % 2:
+            await toil("rest")
+    return taken
+
+
+async def _nap(seconds: float) -> float:
+    before = now()
+    await sleep(seconds)
+    return (now() - before).total_seconds()
+
+
+@workflow(name="simulated: sleepy")
+async def sleepy(naps: list[float]) -> list[float]:
+    """Sleeps of several lengths side by side, then a timeout that must end a long one."""
+    slept = list(await asyncio.gather(*(_nap(seconds) for seconds in naps)))
+    try:
+        async with asyncio.timeout(3):
+            await toil("race")
+            await asyncio.Event().wait()
+    except TimeoutError:
+        pass
+    return slept
+
+
+@workflow(name="simulated: racing")
+async def racing(token: str) -> str:
+    """A hook, a step and a sleep race; the losers are cancelled, the hook stays open for one more."""
+    hook = create_hook(token=token)
+
+    async def from_hook() -> str:
+        return f"hook {await hook}"
+
+    async def from_step() -> str:
+        return await toil("step")
+
+    async def from_sleep() -> str:
+        await sleep(1)
+        return "sleep"
+
+    racers = [asyncio.create_task(race()) for race in (from_hook, from_step, from_sleep)]
+    done, losers = await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
+    for loser in losers:
+        loser.cancel()
+    first = next(racer for racer in racers if racer in done)
+    await sleep(0.5)
+    last = await hook
+    return f"{first.result()}, {last}"
+
+
+@workflow(name="simulated: desk")
+async def desk(calls: int) -> list[str]:
+    """Answers callers by hand."""
+    heard: list[str] = []
+    async with create_webhook(respond_with="manual") as webhook:
+        publish({"token": webhook.token})
+        async for request in webhook:
+            heard.append(await request.text())
+            if len(heard) % 2:
+                await toil("think")
+            await request.respond_with(Answer(heard[-1].upper()))
+            if len(set(heard)) >= calls:
+                break
+    return heard

@@ -1,0 +1,367 @@
+"""The world of one seed: nodes that start, stall and die, people who ask them, and one database."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, TypeVar
+
+from approvals_bot.core.authoring import Workflow
+from approvals_bot.core.events import Log, to_micros
+from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.engine import Engine
+from approvals_bot.engine.replaying import Replayer
+from approvals_bot.store import Append, Appended, Fenced, Stale
+from approvals_bot.tokens import Tokens
+from simulation.auditor import Auditor, Line, Violation
+from simulation.loop import Process, VirtualLoop
+from simulation.options import Options
+from simulation.store import Database, SharedLock, SimulatedStore, never
+
+T = TypeVar("T")
+
+BEGIN = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+KEYS = Tokens(["k" * 40])
+PATIENCE = 20.0  # virtual seconds that people wait for an answer, before they ask again
+
+
+class NoAnswerError(Exception):
+    """The node died, or took too long: who asked doesn't know what came of it."""
+
+
+class InlineReplayer(Replayer):
+    """Replays at once: in virtual time nothing takes long, and there are no threads."""
+
+    async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
+        return replay(workflow, log, entropy=entropy, link=self._link)
+
+
+class SimulatedEngine(Engine):
+    """The real engine, with chance from the seed."""
+
+    def __init__(self, node: Node, store: SimulatedStore, resources: Mapping[type, Any]) -> None:
+        super().__init__(store, tokens=KEYS, base_url="https://example.test", clock=node, resources=resources)
+        self.replayer = InlineReplayer(self.link)
+        self._owner = node.process.name
+        self._random_bytes = node.world.random.randbytes
+
+    def entropy(self) -> bytes:
+        return self._random_bytes(32)
+
+
+class Node:
+    """A machine on which one process follows another."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        self.births = 0
+        self.skew = timedelta(seconds=world.random.uniform(-1, 1) * world.options.skew / 2)
+        self.process = Process(f"node{number}.0")
+        self.process.is_dead = True
+        self.engine: SimulatedEngine | None = None
+        self.stop = asyncio.Event()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.asked: set[asyncio.Future[Any]] = set()
+
+    def now(self) -> datetime:
+        return self.world.now() + self.skew
+
+    async def live(self) -> None:
+        """Start a process, and another one when it has gone."""
+        world = self.world
+        while True:
+            self.births += 1
+            self.process = Process(f"node{self.number}.{self.births}")
+            self.stop, self.gone, self.asked = asyncio.Event(), world.loop.create_future(), set()
+            world.loop.join(self.process)
+            world.tell(self.process.name, "starts")
+            main = self._main(self.process)
+            self.process.context.copy().run(world.loop.create_task, main)
+            await self.gone
+            if world.is_calm:
+                await asyncio.sleep(0.1)
+            else:
+                await asyncio.sleep(world.random.uniform(0.1, 8))
+
+    async def _main(self, process: Process) -> None:
+        world = self.world
+        lock = SharedLock(world.holders, lambda other: isinstance(other, Process) and not other.is_dead, process)
+        fate = NodeFate(self, process)
+        store = SimulatedStore(world.database.connections[self.number], fate, world.auditor.look, lock, world.judge)
+        engine = SimulatedEngine(self, store, world.resources_of(process))
+        try:
+            async with engine.running():
+                self.engine = engine
+                await self.stop.wait()
+                self.engine = None
+        except Exception as error:  # noqa: BLE001  # a process that ends by itself is a finding
+            world.fail(error)
+        world.tell(process.name, "has stopped")
+        self._bury(process)
+
+    def crash(self, why: str) -> None:
+        if not self.process.is_dead:
+            self.world.count("crashes")
+            self.world.tell(self.process.name, f"CRASHES {why}")
+            self._bury(self.process)
+
+    def _bury(self, process: Process) -> None:
+        self.engine = None
+        self.world.loop.bury(process)
+        for reply in self.asked:
+            if not reply.done():
+                reply.set_exception(NoAnswerError("the connection was lost"))
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    async def ask(self, call: Callable[[SimulatedEngine], Awaitable[T]]) -> T:
+        """What a person does, over the network: NoAnswerError leaves open what came of it."""
+        engine = self.engine
+        if engine is None or self.process.is_dead:
+            raise NoAnswerError("nobody is there")
+        reply: asyncio.Future[T] = self.world.loop.create_future()
+        asked = self.asked
+        asked.add(reply)
+        self.process.context.copy().run(self.world.loop.create_task, _serve(engine, call, reply))
+        try:
+            return await asyncio.wait_for(reply, PATIENCE)
+        except TimeoutError:
+            raise NoAnswerError("no answer in time") from None
+        finally:
+            asked.discard(reply)
+
+
+async def _serve(
+    engine: SimulatedEngine, call: Callable[[SimulatedEngine], Awaitable[T]], reply: asyncio.Future[T]
+) -> None:
+    try:
+        result = await call(engine)
+    except Exception as error:  # noqa: BLE001  # the person hears of it
+        if not reply.done():
+            reply.set_exception(error)
+            with suppress(Exception):
+                reply.exception()
+    else:
+        if not reply.done():
+            reply.set_result(result)
+
+
+class NodeFate:
+    """What happens to a process at its database."""
+
+    def __init__(self, node: Node, process: Process) -> None:
+        self._node = node
+        self._process = process
+        self._world = node.world
+
+    async def before(self, *, writes: bool) -> None:
+        world, options = self._world, self._world.options
+        random = world.random.random
+        await asyncio.sleep(self._delay())
+        if world.is_calm:
+            return
+        if writes and random() < options.crash_at_write / 2:
+            self._node.crash("before a write")
+            await never()
+        if world.is_down or random() < (options.refused if writes else options.refused / 4):
+            world.count("refused")
+            raise sqlite3.OperationalError("disk I/O error (the seed's)")
+
+    async def after(self, *, writes: bool) -> None:
+        world, options = self._world, self._world.options
+        random = world.random.random
+        if not world.is_calm and writes:
+            if random() < options.crash_at_write / 2:
+                self._node.crash("after a write")
+                await never()
+            if random() < options.lost_reply:
+                world.count("lost replies")
+                world.tell(self._process.name, "never hears of it")
+                await asyncio.sleep(self._delay())
+                raise sqlite3.OperationalError("disk I/O error (the seed's, after the commit)")
+        if writes:
+            await asyncio.sleep(self._delay())
+
+    def committed(self, notes: list[Any]) -> None:
+        world = self._world
+        clock = to_micros(self._node.now())
+        for changes in notes:
+            if changes:
+                try:
+                    world.written(self._process, world.auditor.committed(changes, self._process.name, clock))
+                except Violation as violation:
+                    world.fail(violation)
+
+    def _delay(self) -> float:
+        world = self._world
+        random = world.random.random
+        if not world.is_calm and random() < world.options.slow_call:
+            return random() * 3
+        return random() * 0.02
+
+
+class World:
+    """One seed's."""
+
+    def __init__(self, seed: int, database: Database) -> None:
+        self.seed = seed
+        self.random = Random(seed)  # noqa: S311  # it shall be repeatable
+        self.options = Options.drawn(self.random)
+        self.loop = VirtualLoop(self.random, shuffled=self.options.shuffled)
+        self.database = database
+        self.auditor = Auditor()
+        self.counts: dict[str, int] = {}
+        self.trace: list[tuple[float, str, str]] = []
+        self.is_calm = False
+        self.is_down = False
+        self.holders: set[object] = set()
+        self.nodes: list[Node] = []
+        self._more: asyncio.Future[None] | None = None
+        self.fates: dict[str, int] = {}  # how often each step fails, by its id
+        self.acked: list[tuple[str, str, str, Any]] = []  # run, hook, resume id, payload: told to be taken
+        self.opened: set[str] = set()  # tokens of all hooks that are or were open
+        self.resources_of: Callable[[Process], Mapping[type, Any]] = lambda _: {}
+
+    def fail(self, error: BaseException) -> None:
+        """Something was found: the simulation ends here."""
+        if self.loop.failure is None:
+            self.loop.failure = error
+
+    # ── telling ──
+
+    def tell(self, who: str, what: str) -> None:
+        self.trace.append((self.loop.time(), who, what))
+
+    def count(self, what: str, times: int = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + times
+
+    def now(self) -> datetime:
+        return BEGIN + timedelta(seconds=self.loop.time())
+
+    def written(self, process: Process, lines: list[tuple[str, Line]]) -> None:
+        self.count("writes")
+        if self._more is not None:
+            self._more.set_result(None)
+            self._more = None
+        for run_id, line in lines:
+            if line.type == "hook_created":
+                self.opened.add(line.data["token"])
+            self.trace.append((self.loop.time(), process.name, f"{run_id[-6:]} {line.seq} {line.type} {line.data}"))
+
+    def judge(self, batch: Append, result: Appended | Stale | Fenced) -> None:
+        """Look at what came of an append."""
+        story = self.auditor.runs[batch.run_id]
+        match result:
+            case Stale():
+                self.count("stale appends")
+            case Fenced():
+                self.count("fenced writes")
+                self.tell("store", f"{batch.run_id[-6:]} fences epoch {batch.epoch} (it is {story.epoch})")
+            case Appended(events) if events:
+                line = story.lines[events[0].seq - 1]
+                if line.type != events[0].type:
+                    self.fail(Violation(f"{batch.run_id}: {events[0]} was answered, but {line} is in the log"))
+
+    async def more_is_written(self) -> None:
+        """Wait for the next write, whoever's."""
+        if self._more is None:
+            self._more = self.loop.create_future()
+        await asyncio.shield(self._more)
+
+    # ── asking ──
+
+    async def ask(self, call: Callable[[SimulatedEngine], Awaitable[T]], what: str = "") -> T:
+        """Ask any node once."""
+        node = self.random.choice(self.nodes)
+        if what:
+            self.tell("people", f"{what} at {node.process.name}")
+        return await node.ask(call)
+
+    async def insist(self, call: Callable[[SimulatedEngine], Awaitable[T]], what: str = "") -> T:
+        """Ask until there is an answer, as people do whom a page tells to try again. `what` must bear repetition."""
+        from approvals_bot.errors import StoreUnavailableError
+
+        while True:
+            try:
+                return await self.ask(call, what)
+            except (NoAnswerError, StoreUnavailableError):
+                self.count("asked again")
+                await self.pause(3)
+
+    async def twice(self, call: Callable[[SimulatedEngine], Awaitable[T]], what: str = "") -> list[T]:
+        """Insist; often two ask at the same time. All answers."""
+        if self.random.random() >= self.options.doubled:
+            return [await self.insist(call, what)]
+        self.count("doubled")
+        return list(await asyncio.gather(self.insist(call, what), self.insist(call, what)))
+
+    async def pause(self, most: float) -> None:
+        await asyncio.sleep(self.random.random() * most)
+
+    # ── playing ──
+
+    def play(self, story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        self.loop.play(self._play(story))
+
+    async def _play(self, story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        self.nodes = [Node(self, number) for number in range(self.options.nodes)]
+        living = [self.loop.create_task(node.live()) for node in self.nodes]
+        fate = self.loop.create_task(self._mishaps())
+        try:
+            await story(self)
+        finally:
+            for task in (*living, fate):
+                task.cancel()
+
+    def calm(self) -> None:
+        """Faults end; whoever is stalled or dead comes back."""
+        if self.is_calm:
+            return
+        self.is_calm, self.is_down = True, False
+        self.tell("fate", "is calm from now on")
+        for node in self.nodes:
+            node.process.is_stalled = False
+
+    async def _mishaps(self) -> None:
+        every, random = self.options.mishap_every, self.random
+        until = self.loop.time() + self.options.troubled
+        while every and self.loop.time() < until:
+            await asyncio.sleep(random.expovariate(1 / every))
+            node = random.choice(self.nodes)
+            if self.is_calm:
+                return
+            match random.randrange(5):
+                case 0:
+                    node.crash("(killed)")
+                case 1 | 2:
+                    self.loop.create_task(self._stall(node.process, random.choice((2.0, 20.0, 40.0))))
+                case 3:
+                    self.count("stops")
+                    self.tell(node.process.name, "is asked to stop")
+                    node.stop.set()
+                case _:
+                    self.loop.create_task(self._outage(random.uniform(0.1, 6)))
+        await asyncio.sleep(max(0.0, until - self.loop.time()))
+        self.calm()
+
+    async def _stall(self, process: Process, seconds: float) -> None:
+        if process.is_dead or process.is_stalled:
+            return
+        self.count("stalls")
+        self.tell(process.name, f"STALLS for {seconds:.0f} s")
+        process.is_stalled = True
+        await asyncio.sleep(seconds)
+        process.is_stalled = False
+        self.tell(process.name, "goes on")
+
+    async def _outage(self, seconds: float) -> None:
+        self.count("outages")
+        self.tell("store", f"is down for {seconds:.1f} s")
+        self.is_down = True
+        await asyncio.sleep(seconds)
+        self.is_down = False
