@@ -20,6 +20,7 @@ from approvals_bot.approvals.targets import HttpTargets
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
 from approvals_bot.channels.counted import CountedChannel
+from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.out import EmailChannel
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.channels.email.turns import Turns
@@ -43,6 +44,7 @@ from approvals_bot.web.health import Connection
 from approvals_bot.web.keys import ApiKey
 from approvals_bot.web.links import DECISION
 from approvals_bot.web.listing import Listed
+from approvals_bot.web.mail_in import mail_in
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.requests import request_of
 from approvals_bot.web.routes import build
@@ -290,7 +292,9 @@ async def open_service(
         slack = await _slack(stack, service.slack)
         slack_people = SlackPeople(slack) if slack is not None else None
         link = decision_links(engine, tokens, base_url)
-        email = _email(stack, service.email, link, clock)
+        returning = service.email.bounces if service.email else None
+        return_paths = ReturnPaths(returning.address, tokens) if returning else None
+        email = _email(stack, service.email, link, clock, return_paths)
         slack_out = SlackOut(slack, slack_people, now=clock.now) if slack and slack_people else None
         engine.resources |= {
             Channels: Channels(
@@ -302,6 +306,15 @@ async def open_service(
             People: build_people(service, slack_people, targets),
         }
         await stack.enter_async_context(engine.running())
+        if returning is not None and return_paths is not None:
+            listening = mail_in(
+                engine=engine,
+                return_paths=return_paths,
+                host=returning.host,
+                port=returning.port,
+                protocol=returning.protocol,
+            )
+            await stack.enter_async_context(listening)
 
         incoming: SlackIn | None = None
         slack_path: Sequence[BaseRoute] = ()
@@ -403,7 +416,11 @@ async def _slack(stack: AsyncExitStack, slack: configured.Slack | None) -> Slack
 
 
 def _email(
-    stack: AsyncExitStack, email: Email | None, link: Callable[[str, str], Any], clock: Clock
+    stack: AsyncExitStack,
+    email: Email | None,
+    link: Callable[[str, str], Any],
+    clock: Clock,
+    return_paths: ReturnPaths | None,
 ) -> EmailChannel | None:
     if email is None:
         return None
@@ -415,6 +432,8 @@ def _email(
         password=email.password.get_secret_value() if email.password else None,
     )
     turns = Turns(email.rate.count, email.rate.per) if email.rate else None
-    channel = EmailChannel(relay=relay, sender=email.sender, link=link, now=clock.now, turns=turns)
+    channel = EmailChannel(
+        relay=relay, sender=email.sender, link=link, now=clock.now, turns=turns, return_paths=return_paths
+    )
     stack.push_async_callback(channel.aclose)
     return channel

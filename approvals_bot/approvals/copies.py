@@ -91,6 +91,7 @@ class Copy:
     is_editable: bool = True  # False: an update was refused for good
     round: int = 0  # for which opening of a stage it was last asked for
     is_replaced: bool = False  # another way was taken
+    is_back: bool = False  # the mail was accepted and came back later
     due: list[Occasion] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -195,11 +196,23 @@ class Copies:
     def has_card(self, address: str) -> bool:
         return any(copy.reader == address and not copy.text and copy.state != "not_delivered" for copy in self._all)
 
+    def came_back(self, number: int, reason: str) -> bool:
+        """A mail was accepted by the relay and refused by the mailbox: this copy takes another way. False: there is no
+        such copy, or it has come back already."""
+        copy = next((copy for copy in self._all if copy.number == number and copy.kind == "email"), None)
+        if copy is None or copy.receipt is None:
+            return False
+        copy.receipt, copy.is_back = None, True
+        copy.due.clear()
+        self._becomes(copy, "not_delivered", f"the mail came back: {reason}")
+        self._fall_back(copy)
+        return True
+
     def close(self) -> None:
         """The request is decided: whoever got a card is told how it ended, and nothing else is sent any more."""
         self._closed.set()
         for copy in self._all:
-            copy.due = ["outcome"] if copy.kind == "email" and not copy.text else []
+            copy.due = ["outcome"] if copy.kind == "email" and not copy.text and not copy.is_back else []
             copy.news.set()
 
     # ── one copy ──

@@ -334,10 +334,11 @@ def late_verdict(view: RequestView, by: str, choice: str, now: datetime | None =
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One message that reached a request: a vote, an edit, a withdrawal, or that its whole run is to stop. Who sent it
-    is established."""
+    """One message that reached a request: a vote, an edit, a withdrawal; that its whole run is to stop; or that a mail
+    came back (`copy`, `reason`). Who sent it is established.
+    """
 
-    kind: Literal["vote", "edit", "withdraw", "stop"]
+    kind: Literal["vote", "edit", "withdraw", "stop", "bounced"]
     by: str
     via: Via = "api"
     choice: ChoiceName = "approve"
@@ -346,3 +347,4 @@ class Heard:
     fields: dict[str, JsonValue] = field(default_factory=dict)
     digest: str | None = None
     reason: str = ""
+    copy: int = 0

@@ -225,6 +225,10 @@ class Asking:
         if heard.kind == "stop":
             await _answer(request, self.stop(heard))
             return
+        if heard.kind == "bounced":
+            changed = self.copies.came_back(heard.copy, heard.reason)
+            await _answer(request, Said("bounced", "", changed))
+            return
         came_at, before, fields = now(), self.case.stage, self.case.fields
         assert before is not None, "a stage is open while nobody has decided"
         found = await self.find(before, heard.by)

@@ -37,6 +37,7 @@ class Email(Frozen):
     password: Secret | None = None
     sender: Sender
     rate: RateText | None = None  # no more than the relay takes; each replica counts for itself
+    bounces: Bounces | None = None
 
     @model_validator(mode="after")
     def _is_private(self) -> Email:
@@ -46,6 +47,31 @@ class Email(Frozen):
             )
         if (self.username is None) != (self.password is None):
             raise refuse("username and password go together", at="username" if self.password is None else "password")
+        return self
+
+
+class Bounces(Frozen):
+    """Where mails come back to, and where we take them: a server of ours that only your own relay should reach."""
+
+    address: MailAddress
+    listen: Listen
+    protocol: Literal["lmtp", "smtp"] = "lmtp"
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Bounces:
+        name = self.address.rpartition("@")[0]
+        if len(name) > 14 or "+" in name or not self.address.isascii():
+            raise refuse(
+                'an address that leaves room for an id: at most 14 letters before the "@", no "+"', at="address"
+            )
         return self
 
 
@@ -70,6 +96,17 @@ def _sender(value: str) -> str:
     return value
 
 
+def _listen(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+        raise refuse('write where to listen like "127.0.0.1:2525"')
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise refuse('listen at an address of this machine, like "127.0.0.1:2525"') from None
+    return value
+
+
 def _rate(value: object) -> object:
     if isinstance(value, Rate):
         return value
@@ -83,6 +120,7 @@ def _rate_text(rate: Rate) -> str:
     return f"{rate.count}/{next(unit for unit, span in _PER.items() if span == rate.per)}"
 
 
+Listen = Annotated[str, AfterValidator(_listen)]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Sender = Annotated[str, AfterValidator(_sender)]
 RateText = Annotated[

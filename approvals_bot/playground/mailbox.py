@@ -32,6 +32,7 @@ class Mail:
     html: str
     headers: dict[str, str]
     raw: str
+    envelope_sender: str = ""  # where it would come back to
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -124,7 +125,7 @@ class Mailbox:
         refusal = await self.refuse(fault, server)
         if refusal:
             return refusal
-        self.mails.append(self.read(cast(bytes, envelope.content), envelope.rcpt_tos))
+        self.mails.append(self.read(cast(bytes, envelope.content), envelope.rcpt_tos, envelope.mail_from or ""))
         self.remember()
         if fault and fault.kind == "drop_after":
             cut(server)
@@ -146,7 +147,7 @@ class Mailbox:
                 return "421 dropped"
         return ""
 
-    def read(self, raw: bytes, to: list[str]) -> Mail:
+    def read(self, raw: bytes, to: list[str], envelope_sender: str = "") -> Mail:
         parsed = message_from_bytes(raw, policy=default_policy)
         return Mail(
             id=f"m{next(self.numbers)}",
@@ -158,6 +159,7 @@ class Mailbox:
             html=part(parsed, "html"),
             headers={name: "\n".join(str(v) for v in parsed.get_all(name, [])) for name in parsed},
             raw=raw.decode("utf-8", "replace"),
+            envelope_sender=envelope_sender,
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
+from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.out import EmailChannel
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.channels.email.turns import Turns
@@ -32,10 +34,10 @@ def deploy() -> Definition:
 
 @asynccontextmanager
 async def a_posting_service(
-    open_service: Any, url: str, turns: Turns | None = None
+    open_service: Any, url: str, turns: Turns | None = None, return_paths: ReturnPaths | None = None
 ) -> AsyncIterator[tuple[Any, Mailbox]]:
     async with AsyncExitStack() as stack:
-        mailbox = await stack.enter_async_context(Mailbox())
+        mailbox = await stack.enter_async_context(Mailbox(port=stack.enter_context(a_kept_port())))
         opened: list[Any] = []
 
         async def link(hook_id: str, address: str) -> str:
@@ -53,12 +55,22 @@ async def a_posting_service(
             link=link,
             now=lambda: opened[0].clock.now(),
             turns=turns,
+            return_paths=return_paths,
         )
         stack.push_async_callback(channel.aclose)
         service = await stack.enter_async_context(open_service(channels=Channels(email=channel), base_url=url))
         opened.append(service)
         service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
         yield service, mailbox
+
+
+@contextmanager
+def a_kept_port() -> Iterator[int]:
+    """A port for a server that goes away and comes back: nobody else gets it in between."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
 
 
 async def until(happened: Callable[[], bool], seconds: float = 20.0) -> None:

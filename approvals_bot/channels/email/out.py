@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from inspect import isawaitable
 
 from approvals_bot.channels import Delivered, Dispatch, Mailbox, Receipt, Refused, Result, TryAgain
+from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.message import Address, InvalidAddressError, compose
 from approvals_bot.channels.email.smtp import Accepted, Lost, Relay
 from approvals_bot.channels.email.turns import Turns
@@ -24,14 +25,24 @@ class EmailChannel:
     """Sends cards by mail. A mail can't be changed, so `update` leaves it: its link shows the newest state."""
 
     def __init__(
-        self, *, relay: Relay, sender: str, link: Link, now: Callable[[], datetime], turns: Turns | None = None
+        self,
+        *,
+        relay: Relay,
+        sender: str,
+        link: Link,
+        now: Callable[[], datetime],
+        turns: Turns | None = None,
+        return_paths: ReturnPaths | None = None,
     ) -> None:
-        """`turns`: how much the relay may be given; None: as much as there is."""
+        """`turns`: how much the relay may be given; None: as much as there is. `return_paths`: where mails come back
+        to; None: to the sender.
+        """
         self._relay = relay
         self._sender = Address.parse_sender(sender)
         self._link = link
         self._now = now
         self._turns = turns
+        self._return_paths = return_paths
         self._under_way: OrderedDict[str, _Attempt] = OrderedDict()
 
     async def send(self, dispatch: Dispatch) -> Result:
@@ -43,6 +54,8 @@ class EmailChannel:
             mail = compose(dispatch, sender=self._sender, link=link, now=attempt.date)
         except InvalidAddressError as reason:
             return Refused(str(reason))
+        if self._return_paths and (return_path := self._return_paths.of(dispatch.delivery_id)):
+            mail = replace(mail, sender=return_path)
         if later := self._wait_turn(dispatch):
             return later
         match await self._relay.deliver(mail):

@@ -1,0 +1,209 @@
+"""Mails that come back, and all else that is mailed to us: a report of a failure is believed, and nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import smtplib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from posting import a_posting_service
+
+from approvals_bot.channels.email.bounces import ReturnPaths, why_it_failed
+from approvals_bot.playground.mailbox import Mail, Mailbox
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.mail_in import mail_in
+
+PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
+
+
+def report(action: str = "failed", *, kind: str = "multipart/report; report-type=delivery-status") -> bytes:
+    """A delivery report as Postfix writes it."""
+    return f"""From: MAILER-DAEMON@mx.acme.eu (Mail Delivery System)
+Subject: Undelivered Mail Returned to Sender
+Auto-Submitted: auto-replied
+MIME-Version: 1.0
+Content-Type: {kind}; boundary="b"
+
+--b
+Content-Type: text/plain; charset=us-ascii
+
+This is the mail system at host mx.acme.eu.
+
+--b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.acme.eu
+Arrival-Date: Wed, 4 Nov 2026 10:05:00 +0000
+
+Final-Recipient: rfc822; ann@acme.eu
+Action: {action}
+Status: 5.1.1
+Diagnostic-Code: smtp; 550 5.1.1 <ann@acme.eu>: Recipient address rejected:
+    User unknown
+
+--b
+Content-Type: text/rfc822-headers
+
+Subject: Please decide: Deploy api 2.1
+
+--b--
+""".replace("\n", "\r\n").encode()
+
+
+@dataclass
+class Desk:
+    """A service whose mails come back to `port`."""
+
+    service: Any
+    mailbox: Mailbox
+    port: int
+    protocol: str
+
+    async def send(self, to: str, content: bytes, sender: str = "") -> int:
+        """The last answer of the dialogue, as a relay sees it."""
+        answer = await asyncio.to_thread(self._send, to, content, sender)
+        await self.service.engine.settle()
+        return answer
+
+    def _send(self, to: str, content: bytes, sender: str) -> int:
+        client = smtplib.LMTP if self.protocol == "lmtp" else smtplib.SMTP
+        with client("127.0.0.1", self.port, timeout=20) as line:
+            line.ehlo_or_helo_if_needed()
+            for code, _ in (line.mail(sender), line.rcpt(to)):
+                if code != 250:
+                    return code
+            return line.data(content)[0]
+
+    async def first_mail(self, to: str) -> tuple[str, Mail, str]:
+        """A request; its mail to this person, and the sender in that mail's envelope."""
+        run = await self.service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+        mail = next(mail for mail in self.mailbox.mails if mail.to == to)
+        return run, mail, mail.envelope_sender
+
+    async def copies(self, run: str) -> dict[str, tuple[str, str]]:
+        view = await self.service.view(run)
+        return {f"{copy['channel']} {copy['to']}": (copy["state"], copy["error"]) for copy in view["deliveries"]}
+
+
+@asynccontextmanager
+async def a_desk(open_service: Any, protocol: Any) -> AsyncIterator[Desk]:
+    async with (
+        a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS) as (service, mailbox),
+        mail_in(engine=service.engine, return_paths=PATHS, host="127.0.0.1", port=0, protocol=protocol) as port,
+    ):
+        yield Desk(service, mailbox, port, protocol)
+
+
+@pytest.fixture
+async def desk(open_service: Any) -> AsyncIterator[Desk]:
+    async with a_desk(open_service, "lmtp") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("protocol", ["lmtp", "smtp"])
+async def test_check_58_a_bounce_marks_the_delivery_and_takes_the_other_way(open_service: Any, protocol: str) -> None:
+    async with a_desk(open_service, protocol) as desk:
+        run, mail, back = await desk.first_mail("ann@acme.eu")
+        assert back.startswith("bounces+")
+        assert len(back.partition("@")[0]) <= 64
+        assert mail.sender == "Approvals <approvals@acme.eu>"  # what people see stays the same
+        assert await desk.send(back.upper(), report()) == 250
+        copies = await desk.copies(run)
+        why = "the mail came back: 5.1.1: 550 5.1.1 <…>: Recipient address rejected: User unknown"
+        assert copies["email ann@acme.eu"] == ("not_delivered", why)
+        assert copies["email bo@acme.eu"][0] == "delivered"
+        log = [str(event.data) for event in await desk.service.engine.events(run) if event.type == "step_created"]
+        assert len([sent for sent in log if "slack_person" in sent and "ann@acme.eu" in sent]) == 1  # the other way
+        assert await desk.send(back, report()) == 250  # the same once more changes nothing
+        assert await desk.copies(run) == copies
+        lines = [line for line in await desk.service.engine.audit_lines() if line.what == "mail_came_back"]
+        assert [line.run_id for line in lines] == [run, run]
+        before = len(desk.mailbox.mails)
+        for person in ("bo@acme.eu", "cy@acme.eu"):
+            body = {"by": person, "choice": "approve"}
+            assert (await desk.service.api.post(f"/api/runs/{run}/votes", json=body)).status_code == 201
+        await desk.service.engine.settle()
+        told = [mail.to for mail in desk.mailbox.mails[before:]]
+        assert "ann@acme.eu" not in told  # nothing more goes to a mailbox that is none
+        assert await desk.send(back, report()) == 250  # after the end it is taken, and changes nothing
+
+
+async def test_check_58_a_forged_bounce_does_nothing(desk: Desk) -> None:
+    run, _, back = await desk.first_mail("ann@acme.eu")
+    before = desk.service.content()
+    local, _, domain = back.partition("@")
+    name, copy, number, seal = local.replace("+", "-").split("-")
+    other = ReturnPaths("bounces@acme.eu", Tokens(["another-key-that-has-32-bytes-too!!"])).of(f"{run}-1-1")
+    assert other is not None
+    for forged in (
+        f"{name}+{copy}-{number}@{domain}",
+        f"{name}+{copy}-{number}-{'a' * 16}@{domain}",
+        f"{name}+{copy}-{int(number) + 1}-{seal}@{domain}",
+        f"{name}+{copy[::-1]}-{number}-{seal}@{domain}",
+        f"{name}+{copy}-{number}-{seal[:-1]}@{domain}",
+        f"{local}@elsewhere.eu",
+        f"approvals+{copy}-{number}-{seal}@{domain}",
+        other,
+        f"bounces@{domain}",
+        "ann@acme.eu",
+    ):
+        assert await desk.send(forged, report()) == 550
+    assert await desk.send(back, report(), sender="mallory@evil.example") == 550
+    assert desk.service.content() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        report("delayed"),
+        report("delivered"),
+        report("relayed"),
+        report(kind="multipart/report; report-type=disposition-notification"),
+        report(kind="multipart/mixed"),
+        b"Subject: failed\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n",
+        b"",
+        b"\xff\x00\r\n\r\n\xfe",
+        b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\nno parts",
+        b"Content-Type: multipart/report; report-type*=\xff''x; boundary=b\r\n\r\n--b\r\n\r\n--b--\r\n",
+        b"".join(b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (n, n) for n in range(2_000)),
+    ],
+)
+async def test_check_58_what_is_no_report_of_a_failure_changes_nothing(desk: Desk, content: bytes) -> None:
+    _, _, back = await desk.first_mail("ann@acme.eu")
+    before = desk.service.content()
+    assert await desk.send(back, content) == 250
+    assert desk.service.content() == before
+
+
+async def test_check_59_holiday_answers_loops_forgeries_and_replies_never_decide(desk: Desk) -> None:
+    _, mail, back = await desk.first_mail("ann@acme.eu")
+    assert "bounces" not in mail.headers["Reply-To"]  # an answer goes to who asks
+    before = desk.service.content()
+    quoted = f"approve\r\n\r\n> {mail.text}".replace("\n", "\r\n")
+    for head in (
+        "Auto-Submitted: auto-replied\r\nSubject: Out of office",
+        "Precedence: bulk\r\nSubject: Vacation",
+        "From: Ann Ode <ann@acme.eu>\r\nSubject: Re: Please decide",
+        "Authentication-Results: mx.acme.eu; dmarc=pass\r\nFrom: ann@acme.eu\r\nSubject: approve",
+    ):
+        content = f"{head}\r\n\r\n{quoted}".encode()
+        assert await desk.send(back, content) == 250  # as vacation programs send: from nobody, to the envelope's sender
+        for sender in ("ann@acme.eu", "approvals@acme.eu"):
+            assert await desk.send(back, content, sender=sender) == 550
+            assert await desk.send("approvals@acme.eu", content, sender=sender) == 550
+    assert desk.service.content() == before
+
+
+def test_the_reason_is_one_short_line_without_addresses() -> None:
+    long = report().replace(b"User unknown", b"x" * 5_000 + b" bob@secret.example \x07")
+    reason = why_it_failed(long)
+    assert reason is not None
+    assert len(reason) <= 140
+    assert "@" not in reason
+    assert why_it_failed(report().replace(b"Diagnostic-Code", b"X").replace(b"Status: ", b"S: ")) == (
+        "no reason was given"
+    )
