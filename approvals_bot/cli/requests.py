@@ -226,11 +226,17 @@ async def _opened(engine: Engine, run: str) -> RunRecord:
     record = await record_of(engine, run)
     found = await engine.store.read(record.id, after=1_000_000_000)
     until = time.monotonic() + PATIENCE
-    while found and found[0].code == APPROVAL and record.view is None and time.monotonic() < until:
+    while found and found[0].code == APPROVAL and not _has_begun(record) and time.monotonic() < until:
         record = await engine.wait(record.id, 0.1)
         if record.has_ended:
             break
     return record
+
+
+def _has_begun(record: RunRecord) -> bool:
+    """Whether it can be seen whom it asks, and for what."""
+    view = show.request_view(record)
+    return view is not None and (view.stage is not None or not view.is_open)
 
 
 def _request(record: RunRecord) -> RequestView:

@@ -153,7 +153,7 @@ def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
 
 def _ended(run: RunState, end: End) -> Outcome:
     commands = run.new_commands(ended=True)
-    return Outcome([*commands, end], ended=True, view=_view(run))
+    return Outcome([*commands, end], ended=True, schemas=run.schemas, view=_view(run))
 
 
 def _view(run: RunState) -> Any:

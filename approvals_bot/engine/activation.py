@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from approvals_bot.core.commands import resume_at
 from approvals_bot.core.current import StepContext, StepMetadata, WorkflowMetadata
 from approvals_bot.core.events import Event, NewEvent
 from approvals_bot.core.failures import encode_error
@@ -25,6 +24,7 @@ from approvals_bot.engine.attempts import attempt
 from approvals_bot.engine.clock import Clock
 from approvals_bot.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
 from approvals_bot.engine.replaying import Replayer
+from approvals_bot.engine.turn import Turn, decide, draft, due_steps, due_timers, next_wake
 from approvals_bot.errors import (
     LimitExceededError,
     SerializationError,
@@ -77,7 +77,8 @@ class _Running:
 class Activation:
     """One process working on one run, by the right of one claim."""
 
-    def __init__(self, workshop: Workshop, claimed: Claimed) -> None:
+    def __init__(self, workshop: Workshop, claimed: Claimed, written: Turn | None = None) -> None:
+        """`written`: the turn that is the end of this log already, but for what it starts."""
         self.claim = claimed.claim
         self.due: datetime | None = None  # while it waits, and when it has been released: when it goes on by itself
         self._shop = workshop
@@ -85,12 +86,12 @@ class Activation:
         self._log = [*claimed.log]
         self._may_have_grown = False  # somebody else may have written to the log
         self._outcome: Outcome | None = None  # of the last replay
+        self._written = written
         self._to_start: list[OpenStep] = []
         self._running: dict[int, _Running] = {}
         self._finished: list[NewEvent] = []  # outcomes of steps that are not in the log yet
         self._signal = asyncio.Event()
         self._is_waiting = False
-        self._is_released = False
         self._is_over = False
         self._is_closing = False
 
@@ -110,6 +111,8 @@ class Activation:
         """Until the run has ended, waits for something outside, or was claimed by somebody else."""
         delay = RETRY_STORE
         try:
+            if self._written is not None and await self._go_on(self._written, self._written.tail(self._log)):
+                return
             while True:
                 try:
                     if await self._turn():
@@ -136,8 +139,15 @@ class Activation:
             return False
         self._outcome = None
         try:
-            outcome = await self._replay(facts, now)
-            result = await self._append(facts, outcome, now)
+            turn = decide(
+                self._log,
+                facts,
+                await self._replay(facts, now),
+                now,
+                self._in_hand(facts),
+                is_closing=self._is_closing,
+            )
+            result = await self._write(turn.append(self.claim.run_id, self.claim.epoch, len(self._log), now))
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a replay raises is this run's, and must not take others along
@@ -149,19 +159,25 @@ class Activation:
             case Stale():
                 return False
             case Appended(events):
-                lost_a_token = any(event.type == "hook_conflict" for event in events)
-                if outcome.ended or self._is_released:
-                    self.due = now if lost_a_token and not outcome.ended else self.due
-                    return True
-                if not (outcome.replay_again or lost_a_token):
-                    self._outcome = outcome
-                    await self._wait(outcome)
+                return await self._go_on(turn, events)
+
+    async def _go_on(self, turn: Turn, events: list[Event]) -> bool:
+        """A turn has been written: start what it starts, and wait. True: the run has ended, or was let go."""
+        lost_a_token = any(event.type == "hook_conflict" for event in events)
+        self.due = turn.wake_at
+        if turn.outcome.ended or turn.releases:
+            self.due = self._shop.clock.now() if lost_a_token and not turn.outcome.ended else self.due
+            return True
+        self._to_start = turn.starts
+        if not (turn.outcome.replay_again or lost_a_token):
+            self._outcome = turn.outcome
+            await self._wait(turn.outcome)
         return False
 
     async def _waited_on(self, facts: list[NewEvent], now: datetime) -> bool:
         """Wait on, if there is nothing to replay."""
         outcome = self._outcome
-        if outcome is None or facts or self._is_closing or self._due_steps(outcome, facts, now):
+        if outcome is None or facts or self._is_closing or due_steps(outcome, self._in_hand(facts), now):
             return False
         await self._wait(outcome)
         return True
@@ -189,19 +205,14 @@ class Activation:
             for fact in self._finished
             if fact.data["id"] not in known and (fact.data["id"], fact.data.get("attempt")) not in retries
         ]
-        over = {e.data["id"] for e in self._log if e.type in ("wait_completed", "wait_cancelled")}
-        waits = [e for e in self._log if e.type == "wait_created" and e.data["id"] not in over]
-        due = sorted((e for e in waits if resume_at(e) <= now), key=lambda e: (resume_at(e), e.data["id"]))
-        return [*self._finished, *(NewEvent("wait_completed", {"id": e.data["id"]}) for e in due)]
+        return [*self._finished, *due_timers(self._log, now)]
 
     async def _replay(self, facts: list[NewEvent], now: datetime) -> Outcome:
         workflow = self._shop.registry.get(self._row.code, self._row.version)
-        seq = len(self._log)
-        at = max(now, self._log[-1].at)
-        draft = [*self._log, *(Event(seq + i, f.type, at, f.data) for i, f in enumerate(facts, 1))]
-        if len(draft) > MAX_EVENTS:
-            raise LimitExceededError("events of one run", MAX_EVENTS, len(draft), "events")
-        return await self._shop.replayer.replay(workflow, draft, self._shop.entropy())
+        log = draft(self._log, facts, now)
+        if len(log) > MAX_EVENTS:
+            raise LimitExceededError("events of one run", MAX_EVENTS, len(log), "events")
+        return await self._shop.replayer.replay(workflow, log, self._shop.entropy())
 
     async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
         """A run that can't go on by its own fault fails; one whose code has drifted or is missing stalls, and keeps
@@ -215,41 +226,10 @@ class Activation:
 
     # ── what was decided ──
 
-    async def _append(self, facts: list[NewEvent], outcome: Outcome, now: datetime) -> Appended | Stale | Fenced:
-        decided = [command.event(now) for command in outcome.commands]
-        if not any(event.type == "run_started" for event in self._log):
-            decided.insert(0, NewEvent("run_started"))
-        self._to_start = [] if outcome.ended or self._is_closing else self._due_steps(outcome, facts, now)
-        decided += [
-            NewEvent("step_started", {"id": s.id, "attempt": s.failures + 1})
-            for s in self._to_start
-            if s.failures + 1 not in s.started
-        ]
-        # What is still running keeps the run here, and so does who waits to hear of a token.
-        self._is_released = not (self._to_start or self._in_hand(facts) or outcome.replay_again)
-        self.due = wake_at = None if outcome.ended else self._wake_at(outcome, facts, decided, now)
-        batch = self._batch([*facts, *decided], now, release=self._is_released, wake_at=wake_at, view=outcome.view)
-        return await self._write(batch)
-
-    def _due_steps(self, outcome: Outcome, facts: list[NewEvent], now: datetime) -> list[OpenStep]:
-        in_hand = self._in_hand(facts)
-        return [s for s in outcome.steps if s.id not in in_hand and (s.retry_at is None or s.retry_at <= now)]
-
     def _in_hand(self, facts: list[NewEvent]) -> set[int]:
         """Steps that are running, or ended while this turn was already under way: the replay took those for open."""
         taken = {id(fact) for fact in facts}
         return {*self._running, *(fact.data["id"] for fact in self._finished if id(fact) not in taken)}
-
-    def _wake_at(
-        self, outcome: Outcome, facts: list[NewEvent], events: Iterable[Event | NewEvent], now: datetime
-    ) -> datetime | None:
-        """When there is work again: the earliest timer, or the retry of a step that isn't running. A timer's time is
-        the one that these events say: the replay that asked for it reckoned from the last event."""
-        said = {e.data["id"]: resume_at(e) for e in events if e.type == "wait_created"}
-        times = [said.get(timer.id, timer.resume_at) for timer in outcome.timers]
-        cared_for = {*self._in_hand(facts), *(step.id for step in self._to_start)}
-        times += [s.retry_at or now for s in outcome.steps if s.id not in cared_for]
-        return min(times, default=None)
 
     def _batch(self, events: list[NewEvent], now: datetime, **options: Any) -> Append:
         return Append(self.claim.run_id, self.claim.epoch, len(self._log), events, now, **options)
@@ -278,7 +258,7 @@ class Activation:
             task = asyncio.create_task(self._run_step(state), name=f"step {state.step.name}")
             self._running[state.id] = _Running(task, time.monotonic())
         self._to_start = []
-        self.due = self._wake_at(outcome, [], self._log, self._shop.clock.now())
+        self.due = next_wake(outcome, self._in_hand([]), self._shop.clock.now(), self._log)
         seconds = None if self.due is None else max(0.0, (self.due - self._shop.clock.now()).total_seconds())
         self._is_waiting = True
         self._shop.rests(self)

@@ -131,12 +131,16 @@ class Watchdog:
             self._thread.start()
         self._wake.set()
 
+    def _is_idle(self) -> bool:
+        return time.monotonic() - self._last > 1.0 and not self._is_closed
+
     def _watch(self) -> None:
         while not self._is_closed:
-            if time.monotonic() - self._last > 1.0:
+            if self._is_idle():
                 self._wake.clear()
                 self._is_asleep = True
-                self._wake.wait()
+                if self._is_idle():  # still: whoever comes from now on sees that we sleep
+                    self._wake.wait()
             watched = self._watched
             if watched is not None and min(watched.elapsed, watched.computed) > self._limit:
                 watched.interrupt()

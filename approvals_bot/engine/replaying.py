@@ -40,6 +40,7 @@ class Replayer:
         self._link = link
         self._watchdog = Watchdog(INLINE_TIME)
         self._threads = _threads()
+        self._slow: set[str] = set()  # workflows that had to be interrupted once
 
     async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
         """WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME; else as `replay`."""
@@ -47,12 +48,17 @@ class Replayer:
         def call() -> Outcome:
             return replay(workflow, log, entropy=entropy, link=self._link)
 
-        if len(log) <= INLINE_EVENTS:
-            try:
-                return self._inline(call)
-            except ReplayInterrupted:
-                pass  # a replay has no effects, so it can begin again elsewhere
-        return await self._in_thread(call, workflow)
+        return self.at_once(workflow, log, entropy) or await self._in_thread(call, workflow)
+
+    def at_once(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome | None:
+        """On the event loop. None: it takes too long for that."""
+        if len(log) > INLINE_EVENTS or workflow.code in self._slow:
+            return None
+        try:
+            return self._inline(lambda: replay(workflow, log, entropy=entropy, link=self._link))
+        except ReplayInterrupted:
+            self._slow.add(workflow.code)
+            return None  # a replay has no effects, so it can begin again elsewhere
 
     def close(self) -> None:
         self._watchdog.close()

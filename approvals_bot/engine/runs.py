@@ -10,7 +10,7 @@ from approvals_bot.core.events import Event
 from approvals_bot.core.failures import decode_error
 from approvals_bot.core.values import decode
 from approvals_bot.errors import RunCancelledError, RunFailedError, RunNotFoundError
-from approvals_bot.store import ENDED, HookRow, RunRow, Status, Store
+from approvals_bot.store import ENDED, HookRow, RunRow, Status
 
 R = TypeVar("R")
 
@@ -96,11 +96,10 @@ class Page:
 class Runs(Protocol):
     """What a handle on a run needs of the engine."""
 
-    @property
-    def store(self) -> Store: ...
     def decode_result(self, row: RunRow, result: Any) -> Any: ...
     async def record(self, run_id: str) -> RunRecord | None: ...
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord: ...
+    async def until_ended(self, run_id: str, seconds: float | None) -> RunRow: ...
     async def events(self, run_id: str) -> list[Event]: ...
     async def cancel(self, run_id: str, reason: str | None = None) -> None: ...
     async def wake_up(self, run_id: str) -> int: ...
@@ -123,11 +122,7 @@ class Run(Generic[R]):
 
         RunFailedError (its cause is the workflow's error), RunCancelledError, RunNotFoundError.
         """
-        await self.wait(None)
-        found = await self._engine.store.read(self.id, after=NO_EVENTS)
-        if found is None:
-            raise RunNotFoundError(self.id)
-        row, _ = found
+        row = await self._engine.until_ended(self.id, None)
         ending = row.ending or {}
         match row.status:
             case "completed":

@@ -59,6 +59,13 @@ class RunRow:
     epoch: int
     ending: dict[str, Any] | None  # data of the event that ended it
 
+    @classmethod
+    def new(
+        cls, id: str, workflow: str, code: str, version: str | None, at: datetime, attributes: dict[str, str]
+    ) -> RunRow:
+        """A run as it is created."""
+        return cls(id, workflow, code, version, "pending", at, None, attributes, 1, None, None, at, 0, None)
+
 
 @dataclass(frozen=True, slots=True)
 class HookRow:

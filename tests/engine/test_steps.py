@@ -293,7 +293,7 @@ async def test_85_a_step_whose_process_went_away_runs_again_without_eating_its_r
     run_id = ""
     for _ in range(3):
         async with open_engine() as engine:
-            engine.closing = 0.0
+            engine.scheduler.closing = 0.0
             run_id = run_id or (await engine.start(survives)).id
             await began.wait()
             began.clear()
@@ -453,7 +453,7 @@ async def test_a_step_nobody_awaits_any_more_runs_to_its_end_and_after_a_restart
         return ""
 
     async with open_engine() as engine:
-        engine.closing = 0.0
+        engine.scheduler.closing = 0.0
         run = await engine.start(gives_up)
         await began.wait()
         await clock.advance("2 minutes")

@@ -61,7 +61,7 @@ async def test_86_a_step_whose_outcome_was_lost_with_its_process_runs_again_and_
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls.clear()
-    monkeypatch.setattr("approvals_bot.engine.engine.CLOSING", 0.05)
+    monkeypatch.setattr("approvals_bot.engine.scheduling.CLOSING", 0.05)
     async with open_engine() as engine:
         refused = refuse_outcomes(engine, monkeypatch)
         run = await engine.start(one_step)

@@ -28,8 +28,7 @@ from approvals_bot import (
 )
 from approvals_bot.core.authoring import Answer
 from approvals_bot.core.events import Event
-from approvals_bot.engine import Engine, activation
-from approvals_bot.engine import engine as scheduling
+from approvals_bot.engine import Engine, activation, scheduling
 from approvals_bot.store import OpenStore, connect
 from approvals_bot.testing import FakeClock
 from approvals_bot.tokens import Tokens
@@ -90,7 +89,7 @@ async def live(path: Path, clock: FakeClock, at: int | None, how: How) -> AsyncI
     engine = Engine(
         cast(OpenStore, store), tokens=Tokens(["k" * 40]), base_url="https://example.test", clock=clock
     )  # it has every method of the store it wraps
-    engine.closing = 0.0
+    engine.scheduler.closing = 0.0
     async with engine.running():
         yield engine, store
 

@@ -150,28 +150,30 @@ Open = Callable[..., Awaitable[Office]]
 async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
-        async def opened(app_token: str = "", **more: Any) -> Office:
+        async def opened(
+            app_token: str = "", *, channels: tuple[str, ...] = ("deploys",), settle: float = 0.3, **more: Any
+        ) -> Office:
             clock = FakeClock()
             stood_in = await stack.enter_async_context(
                 stand_in(
                     app=SeedApp(
                         BOT_TOKEN, SIGNING_SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Ask for approval"),)
                     ),
-                    channels=(SeedChannel("deploys"),),
+                    channels=tuple(SeedChannel(name) for name in channels),
                     groups=(SeedGroup("sre", ("ann@acme.eu", "cy@acme.eu"), "SRE"),),
                     now=clock.now,
                     signing_clock=lambda: clock.now().timestamp(),
-                    settle=0.3,
+                    settle=settle,
                 )
             )
             playground, url = stood_in.playground, stood_in.url
             client = await stack.enter_async_context(slack_client(token=BOT_TOKEN, api_url=playground.api_url))
             slack_people = SlackPeople(client, monotonic=lambda: clock.now().timestamp())
             people = People(PEOPLE, {}, slack_group=slack_people.members)
-            channels = Channels(slack=SlackOut(client, slack_people, now=clock.now))
+            ways = Channels(slack=SlackOut(client, slack_people, now=clock.now))
             database = f"sqlite:///{tmp_path / 'runs.db'}"
             engine = await stack.enter_async_context(
-                Engine.open(database, signing_keys=[KEY], base_url=url, clock=clock, resources=[people, channels])
+                Engine.open(database, signing_keys=[KEY], base_url=url, clock=clock, resources=[people, ways])
             )
             slack = slack_in(
                 engine=engine,

@@ -59,7 +59,7 @@ class SlackOut:
         try:
             conversation = await self._conversation(dispatch)
             tried = dispatch.lost_at or self._tried_before(dispatch.delivery_id)
-            async with self._lines.turn(conversation, dispatch.delivery_id):
+            async with self._lines.turn(_line_of(dispatch), dispatch.delivery_id):
                 return await self._post_once(dispatch, conversation, tried)
         except InLineError as soon:
             return TryAgain(str(soon), soon.after, held=True)
@@ -107,7 +107,7 @@ class SlackOut:
         try:
             answer = await self._client.ask(
                 "chat.postMessage",
-                conversation=conversation,
+                conversation=_line_of(dispatch),
                 channel=conversation,
                 text=text,
                 blocks=shown,
@@ -120,7 +120,7 @@ class SlackOut:
             _keep(self._lost, dispatch.delivery_id, self._lost.get(dispatch.delivery_id) or self._now())
             raise
         self._lost.pop(dispatch.delivery_id, None)
-        self._lines.posted(conversation)
+        self._lines.posted(_line_of(dispatch))
         place = str(answer["channel"])
         if conversation != place:
             _keep(self._named, conversation, place)
@@ -200,6 +200,11 @@ class SlackOut:
             except NeverError:
                 return None
         return self._named.get(conversation)
+
+
+def _line_of(dispatch: Dispatch) -> str:
+    """What order and rate limits are kept for. Not the conversation's id, which we learn only by posting there."""
+    return dispatch.to.channel if isinstance(dispatch.to, SlackChannel) else dispatch.to.person.address
 
 
 def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:

@@ -1,0 +1,288 @@
+"""The background work of one process: claims what is due, keeps its leases, and lets go of all at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.core.events import Event
+from approvals_bot.core.registry import Registry
+from approvals_bot.engine.activation import PATIENCE, Activation
+from approvals_bot.engine.chance import Random
+from approvals_bot.engine.clock import Clock
+from approvals_bot.engine.limits import CLOSING, LEASE, MAX_ACTIVE, POLL, RETRY_STORE
+from approvals_bot.engine.news import News
+from approvals_bot.engine.replaying import Replayer
+from approvals_bot.engine.turn import Turn
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.store import Claimed, Filter, Lease, OpenStore
+
+logger = logging.getLogger("approvals_bot.engine")
+
+
+class Scheduler:
+    """Works on runs from `start` to `close`. Each run that is claimed here has one activation, until it only waits."""
+
+    def __init__(
+        self,
+        store: OpenStore,
+        *,
+        clock: Clock,
+        replayer: Replayer,
+        registry: Registry,
+        resources: Mapping[type, Any],
+        news: News,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.replayer = replayer
+        self.registry = registry
+        self.resources = resources
+        self.closing = CLOSING
+        self._news = news
+        self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._random = Random()
+        self._nudge = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
+        self._leased_until: datetime | None = None
+        self._unanswered: list[datetime] = []  # when claims end whose answer has not come, or was lost
+        self._known_code = registry.additions
+        self._kept: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_closing = False
+        self._is_full = False  # there was no room for a run; when there is, somebody has to look
+
+    async def start(self) -> None:
+        """Begin to work. Before anything is claimed, the leases of the dead are freed."""
+        await self._until_it_works(self.store.begin_work)
+        self._tasks = [
+            asyncio.create_task(self._schedule(), name="engine: schedule"),
+            asyncio.create_task(self._renew(), name="engine: renew leases"),
+        ]
+
+    @property
+    def works(self) -> bool:
+        """Whether this process works on runs, and so hears of what others write."""
+        return bool(self._tasks)
+
+    # ── what the engine hands over ──
+
+    @contextmanager
+    def asking(self, run_id: str | None = None) -> Iterator[Lease | None]:
+        """The lease to ask for; None if this process takes no more work, or has that run already. If the answer is
+        lost, we may have a claim without knowing it: then there is something to do once it is over."""
+        self._is_full = len(self._active) >= MAX_ACTIVE
+        if self._is_full or self._is_closing or not self._tasks or run_id in self._active:
+            yield None
+            return
+        now = self.now()
+        lease = Lease(self._owner, now, now + LEASE)
+        self._unanswered = [until for until in self._unanswered if until > lease.at] + [lease.until]
+        yield lease
+        if lease.until in self._unanswered:
+            self._unanswered.remove(lease.until)
+
+    def begin(self, claimed: Claimed, written: Turn | None = None) -> None:
+        """Work on a run. `written`: a turn that is in its log already, and may be all there is to do."""
+        run_id = claimed.claim.run_id
+        if written is not None and (written.outcome.ended or written.releases):
+            lost_a_token = any(event.type == "hook_conflict" for event in written.tail(claimed.log))
+            if written.wake_at is not None or lost_a_token:
+                self._nudge.set()
+            return
+        self._leased_until = min(self._leased_until or self.now() + LEASE, self.now() + LEASE)
+        activation = Activation(self, claimed, written)
+        task = asyncio.create_task(self._work(activation), name=f"run {run_id}")
+        self._active[run_id] = (activation, task)
+
+    def nudge(self, run_id: str) -> None:
+        """Something was written to this run from outside: wake whoever works on it, or have it claimed."""
+        if run_id in self._active:
+            self._active[run_id][0].signal()
+        self._nudge.set()
+
+    # ── what activations use ──
+
+    def appended(self, run_id: str, events: list[Event]) -> None:
+        self._news.tell(run_id, events)
+
+    def entropy(self) -> bytes:
+        return self._random.draw()
+
+    def rests(self, activation: Activation) -> None:
+        self._progress.set()
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    # ── working ──
+
+    async def _schedule(self) -> None:
+        """Claim what is due. Sleeps until the next timer, a nudge, or a write by another process."""
+        await self._until_it_works(self._retry_stalled)
+        due: datetime | None = self.now()
+        while not self._is_closing:
+            seconds = POLL if due is None else min(POLL, max(0.0, (due - self.now()).total_seconds()))
+            nudged = await self._nudged(seconds)
+            try:
+                if elsewhere := not nudged and await self.store.changed():
+                    self._look_again()
+                if self._known_code != self.registry.additions:
+                    await self._retry_stalled()
+                if nudged or elsewhere or (due is not None and due <= self.now()):
+                    due = await self._claim_due()
+            except StoreUnavailableError as error:
+                logger.warning("the store is unavailable, trying again: %s", error)
+                await self._nudged(RETRY_STORE)
+                due = self.now()
+            except Exception:  # whatever it was: a process that claims nothing any more would look alive and be dead
+                logger.exception("looking for work failed, trying again")
+                await self._nudged(RETRY_STORE)
+                due = self.now()
+
+    async def _nudged(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._nudge.wait()
+        except TimeoutError:
+            return False
+        self._nudge.clear()
+        return True
+
+    def _look_again(self) -> None:
+        """Another process has written something, to whichever run."""
+        self._news.tell_all()
+        for activation, _ in list(self._active.values()):
+            activation.signal()
+
+    async def _claim_due(self) -> datetime | None:
+        """Claim all that is due, as far as there is room, and say when to look again."""
+        await self._keep_leases()
+        while True:
+            due = await self.next_wake()
+            room = MAX_ACTIVE - len(self._active)
+            if due is None or due > self.now() or self._is_closing or room <= 0:
+                return due
+            if not await self._claim(limit=room):
+                return await self.next_wake()
+
+    async def _claim(self, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
+        with self.asking() as lease:
+            claimed = [] if lease is None else await self.store.claim(lease, limit, run_id)
+        for each in claimed:
+            self.begin(each)
+        return claimed
+
+    async def _work(self, activation: Activation) -> None:
+        run_id = activation.claim.run_id
+        try:
+            await activation.work()
+        except Exception:
+            logger.exception("run %s: working on it failed; it will be tried again when its lease ends", run_id)
+            activation.due = self.now() + LEASE
+        finally:
+            if self._active.get(run_id, (None, None))[0] is activation:
+                del self._active[run_id]
+            if activation.due is not None or self._is_full:
+                self._nudge.set()
+            self._progress.set()
+
+    async def _renew(self) -> None:
+        """The heartbeat."""
+        while True:
+            await asyncio.sleep(LEASE.total_seconds() / 3)
+            try:
+                await self._keep_leases()
+            except StoreUnavailableError as error:
+                logger.warning("leases could not be renewed: %s", error)
+
+    async def _keep_leases(self) -> None:
+        """Renew what this process holds once a third of the lease is over; also when the clock has made a leap, before
+        anything is claimed, or the process would take its own runs away from itself."""
+        now = self.now()
+        if self._leased_until is None or now + LEASE * 2 / 3 < self._leased_until:
+            return
+        claims = [activation.claim for activation, _ in self._active.values()]
+        if claims:
+            await self.store.renew(claims, now + LEASE)
+        self._leased_until = now + LEASE if claims else None
+
+    async def _retry_stalled(self) -> None:
+        """The code of this process may be what stalled runs were waiting for."""
+        self._known_code = self.registry.additions
+        cursor: str | None = None
+        while not self._is_closing:
+            rows, cursor = await self.store.runs(Filter(status="stalled", cursor=cursor, limit=200))
+            for row in rows:
+                await self._room()
+                await self._claim(run_id=row.id)
+            if cursor is None:
+                return
+
+    async def _room(self) -> None:
+        while len(self._active) >= MAX_ACTIVE and not self._is_closing:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _until_it_works(self, call: Callable[[], Awaitable[None]]) -> None:
+        while not self._is_closing:
+            try:
+                await call()
+                return
+            except StoreUnavailableError as error:
+                logger.warning("the store is unavailable, trying again: %s", error)
+                await self._nudged(RETRY_STORE)
+
+    # ── for clocks that are moved ──
+
+    async def next_wake(self) -> datetime | None:
+        """When this engine has something to do by itself."""
+        claimable = await self.store.next_wake(self._owner, self.now())
+        held = (activation.due for activation, _ in self._active.values())
+        return min((due for due in (claimable, *held, *self._unanswered) if due is not None), default=None)
+
+    async def settle(self) -> None:
+        """Return when all that is due has been done; a step that takes long is not waited for."""
+        while self._tasks:
+            self._progress.clear()
+            due = await self._claim_due()
+            busy = [activation for activation, _ in self._active.values() if activation.is_busy(self.now())]
+            if not busy and (due is None or due > self.now() or len(self._active) >= MAX_ACTIVE):
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE if busy else 0):
+                    await self._progress.wait()
+
+    # ── closing ──
+
+    async def close(self) -> None:
+        """Take no new work, let running steps finish for a while, release every run."""
+        self._is_closing = True
+        self._nudge.set()
+        self._progress.set()
+        if self._tasks:
+            schedule, renew = self._tasks
+            await asyncio.wait([schedule], timeout=CLOSING)  # it may be claiming: nothing claimed may be forgotten
+            schedule.cancel()
+            renew.cancel()
+            await asyncio.gather(schedule, renew, return_exceptions=True)
+        active = list(self._active.values())
+        await asyncio.gather(*(activation.close(self.closing) for activation, _ in active))
+        if active:
+            await asyncio.wait([task for _, task in active], timeout=CLOSING)
+        while leftover := [*self._kept, *(task for _, task in self._active.values())]:
+            for task in leftover:
+                task.cancel()
+            await asyncio.gather(*leftover, return_exceptions=True)

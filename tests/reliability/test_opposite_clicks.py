@@ -1,0 +1,156 @@
+"""Two people press opposite buttons at the same instant, in Slack, on their pages, or one here and one there.
+
+Every press goes the whole way over HTTP: a signed payload through Bolt, a form with its token. `OPPOSITE_CLICKS=1000`
+runs it at its full size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from slack_office import DEPLOY, KEY, Office, Open, open_office  # noqa: F401  # the fixture
+from starlette.routing import Mount
+
+from approvals_bot.channels.slack.blocks import delivery_of
+from approvals_bot.people import People
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.links import DECISION
+from approvals_bot.web.routes import build
+
+RACES = int(os.environ.get("OPPOSITE_CLICKS", "30"))
+AT_ONCE = 5  # races
+CHANNELS = tuple(f"team-{number}" for number in range(50))  # each takes one card a second
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
+STAGE = [DEPLOY["stage"][0] | {"comment": "never"}]
+ANN, CY = ("ann@acme.eu", "U0ANN", "Ann Ode"), ("cy@acme.eu", "U0CY", "Cy Rus")
+
+PAST = {"Approve": "approved", "Reject": "rejected"}
+
+Way = Literal["slack", "page"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What somebody was told of her press."""
+
+    address: str
+    name: str
+    choice: str
+    way: Way
+    text: str
+
+    @property
+    def has_won(self) -> bool:
+        return "Your vote decided it" in self.text
+
+    def has_lost_to(self, winner: Told) -> bool:
+        return f"Already decided by {winner.name}" in self.text
+
+
+async def test_of_two_opposite_clicks_one_decides_and_both_are_told_the_same(open_office: Open) -> None:  # noqa: F811
+    office = await open_office(channels=CHANNELS, settle=0.0)
+    with_pages(office)
+    won = Counter[str]()
+    for first in range(0, RACES, AT_ONCE):
+        for winner in await asyncio.gather(*(race(office, n) for n in range(first, min(first + AT_ONCE, RACES)))):
+            won.update([winner.way, winner.choice])
+    sys.stdout.write(f"{RACES} races: {dict(won)}\n")
+    assert won["slack"] + won["page"] == won["Approve"] + won["Reject"] == RACES
+    assert min(won.values()) >= RACES // 20  # neither way nor choice wins by how it was released
+
+
+async def race(office: Office, number: int) -> Told:
+    """Returns the one who decided it."""
+    run_id = await office.ask(stage=STAGE, deliver={"slack": f"#{CHANNELS[number % len(CHANNELS)]}"})
+    await office.until(lambda: card_of(office, run_id) is not None)
+    ways: tuple[Way, Way] = (("slack", "slack"), ("slack", "page"), ("page", "slack"), ("page", "page"))[number % 4]
+    choices = ("Approve", "Reject") if number // 4 % 2 else ("Reject", "Approve")
+    ready, go = asyncio.Barrier(3), asyncio.Event()
+
+    async def act(who: tuple[str, str, str], way: Way, choice: str) -> Told:
+        address, user, name = who
+        card = card_of(office, run_id)
+        form = await form_of(office, run_id, address) if way == "page" else ("", {})
+        await ready.wait()
+        await go.wait()
+        if way == "page":
+            return Told(address, name, choice, way, await send(office, form, choice))
+        await office.press(user, choice, channel=card.channel, ts=card.ts)
+
+        def said() -> list[str]:
+            mine = [one for one in office.told(user) if one.channel == card.channel]
+            return [one.text for one in mine if float(one.ts) > float(card.ts)]
+
+        await office.until(lambda: bool(said()))
+        return Told(address, name, choice, way, said()[0])
+
+    async with asyncio.TaskGroup() as group:
+        acts = [
+            group.create_task(act(ANN, ways[0], choices[0])),
+            group.create_task(act(CY, ways[1], choices[1])),
+        ]
+        await ready.wait()
+        go.set()
+    told = [each.result() for each in acts]
+    winner = next((one for one in told if one.has_won), None)
+    assert winner is not None, told
+    loser = next(one for one in told if one is not winner)
+    assert loser.has_lost_to(winner), told
+    record = await office.engine.record(run_id)
+    assert record is not None
+    view = record.view
+    assert view is not None
+    assert view["state"] == PAST[winner.choice]
+    assert [vote["by"] for vote in view["votes"] if vote["stands"]] == [winner.address]
+    return winner
+
+
+# ── the pages, beside Slack ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_pages(office: Office) -> None:
+    engine, url = office.engine, office.stand_in.url
+    pages = build(
+        engine=engine,
+        tokens=Tokens([KEY]),
+        people=engine.resources[People],
+        workflows=office.slack.opening.workflows,  # type: ignore[arg-type]
+        api_keys=[],
+        base_url=url,
+        now=engine.now,
+    )
+    office.stand_in.web.router.routes.append(Mount("/", pages))
+
+
+def card_of(office: Office, run_id: str) -> Any:
+    app = office.playground.workspace.app
+    known = ((card, delivery_of(card.as_json(app.team_id, with_metadata=True))) for card in reversed(office.cards))
+    return next((card for card, delivery in known if delivery and delivery.startswith(run_id)), None)
+
+
+async def form_of(office: Office, run_id: str, address: str) -> tuple[str, dict[str, str]]:
+    """Her page's address and the hidden fields of its form."""
+    record = await office.engine.record(run_id)
+    assert record is not None
+    assert record.view is not None
+    hook = await office.engine.find_hook(record.view["hook_id"])
+    assert hook is not None
+    recipient = next(id for id, known in record.view["recipients"].items() if known == address)
+    token = Tokens([KEY]).sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation})
+    page = f"{office.stand_in.url}/decisions/{token}"
+    async with office.http.get(page) as answer:
+        assert answer.status == 200
+        return page, dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', await answer.text()))
+
+
+async def send(office: Office, form: tuple[str, dict[str, str]], choice: str) -> str:
+    page, hidden = form
+    given = hidden | {"choice": choice.lower()}
+    async with office.http.post(page, data=given, headers=OURS) as answer:
+        return await answer.text()
