@@ -18,6 +18,7 @@ from approvals_bot.people import People, Person, SourceUnavailable
 
 LOOK_UP_LIMIT = 1.0  # seconds for asking Slack who somebody is, within the 2.5 that a click has
 GLANCE_LIMIT = 0.3  # seconds for the same about somebody whose Slack id the configuration names
+SILENCE = 10.0  # seconds in which she is not asked about after Slack had no answer, so that clicks don't pay for it
 
 External = Literal["deny", "see-only"]
 
@@ -112,6 +113,7 @@ class SlackIdentities:
         self._app_id = app_id
         self._workspace: Workspace | None = None
         self._learning = asyncio.Lock()
+        self._silent_until = 0.0  # monotonic
 
     async def workspace(self) -> Workspace:
         """Our workspace, asked of Slack once. Raises SlackError or TimeoutError while Slack can't be asked."""
@@ -134,11 +136,14 @@ class SlackIdentities:
         ours = await self.workspace()
         if team and team not in (ours.team, ours.enterprise):
             return self._outsider(user_id)
+        if named is not None and self._client.monotonic() < self._silent_until:
+            return Identified(named.address.lower(), user_id)
         try:
             async with asyncio.timeout(GLANCE_LIMIT if named else LOOK_UP_LIMIT):
                 user = await self._slack_people.user(user_id)
         except (SourceUnavailable, TimeoutError):
             if named is not None:  # the operator's own word is enough when Slack can't be asked
+                self._silent_until = self._client.monotonic() + SILENCE
                 return Identified(named.address.lower(), user_id)
             return Unidentified(user_id, "group_unknown", UNSURE)
         return self._judge(user_id, user, named, ours)

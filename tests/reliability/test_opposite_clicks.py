@@ -60,6 +60,7 @@ async def test_of_two_opposite_clicks_one_decides_and_both_are_told_the_same(ope
     for first in range(0, RACES, AT_ONCE):
         for winner in await asyncio.gather(*(race(office, n) for n in range(first, min(first + AT_ONCE, RACES)))):
             won.update([winner.way, winner.choice])
+        office.playground.workspace.messages.clear()  # or looking for the next ones takes ever longer
     sys.stdout.write(f"{RACES} races: {dict(won)}\n")
     assert won["slack"] + won["page"] == won["Approve"] + won["Reject"] == RACES
     assert min(won.values()) >= RACES // 20  # neither way nor choice wins by how it was released
@@ -81,7 +82,9 @@ async def race(office: Office, number: int) -> Told:
         await go.wait()
         if way == "page":
             return Told(address, name, choice, way, await send(office, form, choice))
-        await office.press(user, choice, channel=card.channel, ts=card.ts)
+        seen = "warning"
+        while seen == "warning":  # a machine that is too busy to answer within 3 seconds: people press again
+            seen = (await office.press(user, choice, channel=card.channel, ts=card.ts))["seen"]
 
         def said() -> list[str]:
             mine = [one for one in office.told(user) if one.channel == card.channel]

@@ -1,0 +1,244 @@
+"""How soon a click in Slack is acknowledged while Slack's own API is down and a thousand cards wait to be posted.
+
+    python benchmarks/slack_ack.py [--waiting 1000] [--clicks 500] [--rate 20] [--down hang|refuse]
+
+The service as `open_service` builds it, behind uvicorn, with a stand-in for Slack's API that answers once (so that the
+service knows its workspace) and then hangs or breaks every connection. Clicks are signed and come on a schedule of
+their own, as people's do, whether or not earlier ones have been answered. Service and clients share this process, so
+the figures hold for both. Every click must have decided its request, else the run fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode
+
+import aiohttp
+import uvicorn
+from aiohttp import web
+
+from approvals_bot.app import open_service, read_configuration
+from approvals_bot.engine import Engine
+
+SECRET = "the signing secret of the benchmark"
+KEY = "a-key-of-the-benchmark-that-has-32-bytes!"
+TARGET = 500.0  # milliseconds at the 99th percentile
+PEOPLE = 50
+CONFIG = """
+[server]
+base_url = "{url}"
+database = "sqlite:///runs.db"
+signing_keys = ["env:KEY"]
+workflows = "workflows"
+[api_keys]
+ci = "env:KEY"
+[slack]
+bot_token = "env:TOKEN"
+signing_secret = "env:SECRET"
+api_url = "{api}"
+"""
+PERSON = '[people."person-{n}@acme.eu"]\nslack = "U{n:08}"\n'
+WORKFLOW = """
+[workflow]
+id = "deploy"
+title = "Deploy {{ version }}"
+request = ["*", "app:ci"]
+[fields]
+version = { type = "string", pinned = true }
+[[stage]]
+id = "go"
+from = [%s]
+comment = "never"
+[deliver]
+slack = "#deploys"
+[clock]
+deadline = "1 day"
+"""
+
+
+@dataclass
+class Slack:
+    """Slack's API: `up`, or every call hangs, or every connection breaks."""
+
+    state: str = "up"
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: int = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if self.state != "up":
+            self.calls += 1
+            if self.state == "hang":
+                await self.hanging.wait()
+            if request.transport is not None:
+                request.transport.close()
+        match request.match_info["method"]:
+            case "auth.test":
+                return web.json_response(
+                    {"ok": True, "team_id": "T1", "app_id": "A1", "user_id": "UBOT", "bot_id": "B1"}
+                )
+            case _:
+                return web.json_response({"ok": False, "error": "internal_error"})
+
+
+@asynccontextmanager
+async def serving_slack(slack: Slack) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/api/{method}", slack.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/api/"
+    finally:
+        slack.hanging.set()
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def service(folder: Path, api: str) -> AsyncIterator[tuple[str, Engine]]:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        people = [f"person-{number}@acme.eu" for number in range(PEOPLE)]
+        (folder / "workflows").mkdir()
+        (folder / "workflows" / "deploy.toml").write_text(WORKFLOW % ", ".join(f'"{one}"' for one in people))
+        (folder / "config.toml").write_text(
+            CONFIG.format(url=url, api=api) + "".join(PERSON.format(n=number) for number in range(PEOPLE))
+        )
+        environment = {"KEY": KEY, "TOKEN": "xoxb-benchmark", "SECRET": SECRET}
+        async with open_service(read_configuration(folder / "config.toml", environment)) as running:
+            config = uvicorn.Config(running.app, log_config=None, access_log=False, lifespan="off")
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve(sockets=[bound]))
+            while not server.started:  # noqa: ASYNC110  # uvicorn tells nobody
+                await asyncio.sleep(0.01)
+            try:
+                yield url, running.engine
+            finally:
+                server.should_exit = True
+                await serving
+
+
+async def open_requests(session: aiohttp.ClientSession, url: str, count: int) -> list[str]:
+    room = asyncio.Semaphore(20)
+
+    async def one(number: int) -> str:
+        body = {"workflow": "deploy", "input": {"version": str(number)}}
+        async with (
+            room,
+            session.post(f"{url}/api/runs", json=body, headers={"Authorization": f"Bearer {KEY}"}) as answer,
+        ):
+            assert answer.status == 202, await answer.text()
+            return str((await answer.json())["run_id"])
+
+    return list(await asyncio.gather(*(one(number) for number in range(count))))
+
+
+async def hooks_of(engine: Engine, runs: Sequence[str]) -> list[str]:
+    """The hook of each request, once it waits for votes."""
+    found = []
+    for run in runs:
+        while (record := await engine.record(run)) is None or not (record.view or {}).get("waiting_for"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        found.append(str((record.view or {})["hook_id"]))
+    return found
+
+
+async def waiting(engine: Engine, runs: Sequence[str]) -> int:
+    """How many of these requests have a card that is not delivered yet."""
+    records = [await engine.record(run) for run in runs]
+    views = [record.view or {} for record in records if record is not None]
+    return sum(any(copy["state"] in ("sending", "retrying") for copy in view.get("deliveries", ())) for view in views)
+
+
+async def click(session: aiohttp.ClientSession, url: str, hook: str, number: int) -> float:
+    """One signed click; milliseconds until it was acknowledged."""
+    payload = {
+        "type": "block_actions",
+        "team": {"id": "T1", "domain": "acme"},
+        "user": {"id": f"U{number % PEOPLE:08}", "team_id": "T1"},
+        "api_app_id": "A1",
+        "container": {"type": "message", "message_ts": f"{number}.1", "channel_id": "C1", "is_ephemeral": False},
+        "channel": {"id": "C1", "name": "deploys"},
+        "message": {"ts": f"{number}.1", "bot_id": "B1", "app_id": "A1"},
+        "trigger_id": f"{number}.2",
+        "actions": [{"type": "button", "action_id": "vote:approve", "block_id": "choices:1:", "value": hook}],
+    }
+    body = urlencode({"payload": json.dumps(payload)})
+    at = str(int(time.time()))
+    mac = hmac.new(SECRET.encode(), f"v0:{at}:{body}".encode(), hashlib.sha256).hexdigest()
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "X-Slack-Request-Timestamp": at,
+        "X-Slack-Signature": f"v0={mac}",
+    }
+    began = time.perf_counter()
+    async with session.post(f"{url}/slack/events", data=body, headers=headers) as answer:
+        await answer.read()
+        assert answer.status == 200, answer.status
+    return (time.perf_counter() - began) * 1000
+
+
+async def clicks(session: aiohttp.ClientSession, url: str, hooks: Sequence[str], rate: float) -> list[float]:
+    began, sent = time.perf_counter(), []
+    for number, hook in enumerate(hooks):
+        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        sent.append(asyncio.create_task(click(session, url, hook, number)))
+    return list(await asyncio.gather(*sent))
+
+
+async def measure(down: str, count: int, clicked: int, rate: float) -> bool:
+    slack = Slack()
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            serving_slack(slack) as api,
+            service(Path(folder), api) as (url, engine),
+            aiohttp.ClientSession() as session,
+        ):
+            first = await open_requests(session, url, 1)
+            await click(session, url, (await hooks_of(engine, first))[0], 0)  # it learns its workspace
+            slack.state = down
+            runs = await open_requests(session, url, count + clicked)
+            hooks = await hooks_of(engine, runs[:clicked])
+            await asyncio.sleep(2)  # the first attempts have been made
+            before, calls = await waiting(engine, runs), slack.calls
+            took = sorted(await clicks(session, url, hooks, rate))
+            after = await waiting(engine, runs[clicked:])
+            decided = [await engine.record(run) for run in runs[:clicked]]
+            votes = sum((one.view or {}).get("state") == "approved" for one in decided if one is not None)
+    p50, p99 = took[len(took) // 2], took[min(len(took) - 1, int(len(took) * 0.99))]
+    sys.stdout.write(
+        f"{down:>7}: {len(took)} clicks at {rate:g}/s, ack p50 {p50:.0f} ms, p99 {p99:.0f} ms, max {took[-1]:.0f} ms; "
+        f"{votes} decided; {before} cards waited before, {after} of {count} after; {calls}+ calls to Slack in vain\n"
+    )
+    return votes == clicked and before >= count and after == count and p99 < TARGET
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--waiting", type=int, default=1_000, help="cards that wait to be posted")
+    options.add_argument("--clicks", type=int, default=500)
+    options.add_argument("--rate", type=float, default=20.0, help="clicks a second")
+    options.add_argument("--down", choices=("hang", "refuse", "both"), default="both")
+    given = options.parse_args()
+    logging.disable(logging.ERROR)  # a warning for each call in vain would be measured, too
+    ways = ("hang", "refuse") if given.down == "both" else (given.down,)
+    good = [asyncio.run(measure(way, given.waiting, given.clicks, given.rate)) for way in ways]
+    sys.exit(0 if all(good) else f"missed: all clicks counted, all cards still waiting, and p99 < {TARGET:g} ms")
+
+
+if __name__ == "__main__":
+    main()
