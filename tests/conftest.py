@@ -1,3 +1,28 @@
-"""Fixtures that every room's tests may use: `clock` and `open_engine`."""
+"""Fixtures that every room's tests may use: `clock`, `open_engine`, and PostgreSQL's `postgres` and `postgres_url`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from postgres_server import PostgresServer, missing_server, postgres_server
 
 pytest_plugins = ["approvals_bot.testing.fixtures"]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for all tests."""
+    missing = missing_server()
+    if missing is not None:
+        pytest.skip(missing)
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A database of this test's own."""
+    url = postgres.new_database()
+    yield url
+    postgres.drop(url)

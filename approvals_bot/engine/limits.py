@@ -22,6 +22,9 @@ LEASE = timedelta(seconds=15)
 POLL = 0.25
 """Seconds between looks at whether another process has written. One cheap question for all runs, not one for each."""
 
+LOOK = 1.0
+"""Seconds between looks at what is due, whether or not anybody has said anything: another process may have died."""
+
 RETRY_STORE = 0.2
 """Seconds before a store that could not be reached is asked again; doubled up to RETRY_STORE_MOST."""
 

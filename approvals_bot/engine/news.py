@@ -24,10 +24,10 @@ class News:
             if any(event.type in listener.types for event in events):
                 listener.wake()
 
-    def tell_all(self) -> None:
-        """Somebody else has written, to whichever run."""
-        for listeners in self._listening.values():
-            for listener in listeners:
+    def tell_of(self, runs: Collection[str] | None) -> None:
+        """Somebody else has written, to these runs; None: to whichever."""
+        for run_id in list(self._listening) if runs is None else runs:
+            for listener in self._listening.get(run_id, ()):
                 listener.wake()
 
     @contextmanager

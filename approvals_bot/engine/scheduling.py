@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from approvals_bot.core.registry import Registry
 from approvals_bot.engine.activation import PATIENCE, Activation
 from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock
-from approvals_bot.engine.limits import CLOSING, LEASE, MAX_ACTIVE, POLL, RETRY_STORE
+from approvals_bot.engine.limits import CLOSING, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.turn import Turn
@@ -63,6 +63,7 @@ class Scheduler:
     async def start(self) -> None:
         """Begin to work. Before anything is claimed, the leases of the dead are freed."""
         await self._until_it_works(self.store.begin_work)
+        self.store.listen(self._look_again)
         self._tasks = [
             asyncio.create_task(self._schedule(), name="engine: schedule"),
             asyncio.create_task(self._renew(), name="engine: renew leases"),
@@ -133,6 +134,8 @@ class Scheduler:
         """Claim what is due. Sleeps until the next timer, a nudge, or a write by another process."""
         await self._until_it_works(self._retry_stalled)
         due: datetime | None = self.now()
+        time = asyncio.get_running_loop().time
+        looked = time()
         while not self._is_closing:
             seconds = POLL if due is None else min(POLL, max(0.0, (due - self.now()).total_seconds()))
             nudged = await self._nudged(seconds)
@@ -141,8 +144,8 @@ class Scheduler:
                     self._look_again()
                 if self._known_code != self.registry.additions:
                     await self._retry_stalled()
-                if nudged or elsewhere or (due is not None and due <= self.now()):
-                    due = await self._claim_due()
+                if nudged or elsewhere or looked + LOOK <= time() or (due is not None and due <= self.now()):
+                    due, looked = await self._claim_due(), time()
             except StoreUnavailableError as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
                 await self._nudged(RETRY_STORE)
@@ -161,11 +164,13 @@ class Scheduler:
         self._nudge.clear()
         return True
 
-    def _look_again(self) -> None:
-        """Another process has written something, to whichever run."""
-        self._news.tell_all()
-        for activation, _ in list(self._active.values()):
-            activation.signal()
+    def _look_again(self, runs: Collection[str] | None = None) -> None:
+        """Another process has written something, to these runs or to whichever."""
+        self._news.tell_of(runs)
+        for run_id in list(self._active) if runs is None else runs:
+            if run_id in self._active:
+                self._active[run_id][0].signal()
+        self._nudge.set()
 
     async def _claim_due(self) -> datetime | None:
         """Claim all that is due, as far as there is room, and say when to look again."""

@@ -17,11 +17,13 @@ StoreUnavailableError: the call may or may not have been carried out (a lost ans
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from approvals_bot.core.events import Event, Log, NewEvent
+from approvals_bot.errors import StoreUnavailableError
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
@@ -265,6 +267,10 @@ class OpenStore(Store, Protocol):
         """This process is going to work on runs, not only to look and write (as commands do). Where it can be known
         that no other does, the leases of dead ones end at once."""
 
+    def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
+        """Call `heard` with the runs that another process has written to, as soon as it is known; with None if it may
+        be any. A store that is told nothing never calls it: that is what `changed` is for."""
+
     async def changed(self) -> bool:
         """Whether another process may have written since the last call. Cheap: it is asked several times a second."""
 
@@ -281,4 +287,14 @@ async def connect(url: str) -> OpenStore:
         from approvals_bot.store.sqlite import SqliteStore
 
         return await SqliteStore.open(url.removeprefix("sqlite:///"))
-    raise ValueError(f"a database URL starts with sqlite:/// (not {url.split(':', 1)[0]}:)")
+    if url.startswith(("postgresql://", "postgres://")):
+        try:
+            from approvals_bot.store.postgres import PostgresStore
+        except ModuleNotFoundError as error:
+            if error.name != "asyncpg":
+                raise
+            raise StoreUnavailableError(
+                "PostgreSQL needs one more package: pip install 'approvals-bot[postgres]'"
+            ) from None
+        return await PostgresStore.open(url)
+    raise ValueError(f"a database URL starts with sqlite:/// or postgresql:// (not {url.split(':', 1)[0]}:)")

@@ -127,6 +127,9 @@ class SqliteStore:
             return await self._reader.run(reading.audit_lines)
         return await self._writer.run(lambda db: [reading.add_to_audit(db, entry, to_micros(at))])
 
+    def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
+        """SQLite tells nobody: `changed` has to be asked."""
+
     async def changed(self) -> bool:
         """SQLite counts other connections' commits in `data_version`. Asked on the connection that writes, so ours
         don't count."""

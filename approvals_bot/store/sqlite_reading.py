@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.core.events import Event, Log, from_micros, to_micros
+from approvals_bot.core.events import Event, Log, from_micros
 from approvals_bot.store import AuditEntry, AuditLine, Filter, HookRow, RunRow
+from approvals_bot.store.audit_chain import link
+from approvals_bot.store.cursors import cursor_after, read_cursor
 
 _SELECT_RUN = """
     SELECT id, workflow, code, version, status, created_at, ended_at, attributes, seq, view, stalled, wake_at, epoch,
@@ -69,20 +70,13 @@ def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRow], str | Non
         where.append(f"EXISTS (SELECT 1 FROM json_each(attributes) WHERE key = :n{i} AND value = :v{i})")  # noqa: S608
         given |= {f"n{i}": name, f"v{i}": value}
     if which.cursor is not None:
-        given["at"], given["after"] = _read_cursor(which.cursor)
+        given["at"], given["after"] = read_cursor(which.cursor)
         where.append("(created_at, id) < (:at, :after)")
     sql = f"{_SELECT_RUN} WHERE {' AND '.join(where)} ORDER BY created_at DESC, id DESC LIMIT :limit"
     rows = [_run_row(row) for row in db.execute(sql, given).fetchall()]
     page = rows[: which.limit]
     more = len(rows) > which.limit
-    return page, f"{to_micros(page[-1].created_at)}.{page[-1].id}" if more else None
-
-
-def _read_cursor(cursor: str) -> tuple[int, str]:
-    at, _, run_id = cursor.partition(".")
-    if not (at.isascii() and at.isdigit() and len(at) < 19) or not run_id:
-        raise ValueError("this cursor is not one that a list gave")
-    return int(at), run_id
+    return page, cursor_after(page[-1]) if more else None
 
 
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -91,9 +85,7 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
 def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, at: int) -> AuditLine:
     row = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     seq, before = (row[0] + 1, row[1]) if row else (1, "")
-    data = json.dumps(entry.data, sort_keys=True)
-    covered = json.dumps([before, seq, at, entry.what, entry.who, entry.run_id, data])
-    digest = hashlib.sha256(covered.encode()).hexdigest()
+    data, digest = link(before, seq, at, entry)
     db.execute(
         "INSERT INTO audit (seq, at, what, who, run_id, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (seq, at, entry.what, entry.who, entry.run_id, data, digest),

