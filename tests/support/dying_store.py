@@ -30,6 +30,9 @@ class DyingStore:
     def __getattr__(self, name: str) -> Any:
         return self._mortal(getattr(self._store, name))
 
+    def listen(self, heard: Any) -> None:
+        self._store.listen(heard)
+
     async def begin_work(self) -> None:
         """Not counted: a process that dies here has not begun to live."""
         await self._store.begin_work()
