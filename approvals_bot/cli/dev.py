@@ -25,6 +25,7 @@ from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.cli.sample_requests import sample_requests
 from approvals_bot.cli.serving import Source, listen, serve
 from approvals_bot.config.load import Configuration
+from approvals_bot.config.problems import ConfigErrors
 from approvals_bot.config.service import SlackGroup
 from approvals_bot.config.workflow import SayInSlack
 from approvals_bot.core.durations import parse_duration
@@ -130,8 +131,11 @@ class Origin:
                 self.write(text)
                 self.seen = text
             return read_configuration(self.config)
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError):
-            read_configuration(self.source, _every_variable(self.source))
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError) as error:
+            try:
+                read_configuration(self.source, _every_variable(self.source))
+            except ConfigErrors as told:
+                raise _also_there(told, error) from None
             raise
 
     def write(self, text: str) -> None:
@@ -144,6 +148,15 @@ class Origin:
             "# Made by `approvals-bot dev` at every start. Use it beside the running playground:\n"
             "#   approvals-bot runs --config .approvals/config.toml\n" + tomli_w.dumps(made),
         )
+
+
+def _also_there(told: ConfigErrors, error: Exception) -> ConfigErrors:
+    """Of what is wrong by the source alone, what is still wrong on this machine, where the key "dev" exists."""
+    if not isinstance(error, ConfigErrors):
+        return told
+    here = {(Path(problem.file).name, problem.line, problem.key) for problem in error.problems}
+    kept = [problem for problem in told.problems if (Path(problem.file).name, problem.line, problem.key) in here]
+    return ConfigErrors(kept) if kept else error
 
 
 def _every_variable(source: Path) -> dict[str, str]:

@@ -56,10 +56,13 @@ class Codes:
     def check(self, link: Link, token: str, digits: str) -> Checked:
         """Whether these digits are the code. `over`: too late or too often, a new code is needed."""
         bound = self._bound(link, token)
-        if bound is None or not self._allows(self._tried, bound["n"], MOST_TRIES, CODE_TIME):
+        if bound is None or len(self._lately(self._tried, bound["n"], CODE_TIME)) >= MOST_TRIES:
             return "over"
         given = "".join(digits.split())
-        return "right" if hmac.compare_digest(given.encode(), self._digits(bound).encode()) else "wrong"
+        if hmac.compare_digest(given.encode(), self._digits(bound).encode()):
+            return "right"  # and not counted: the page that it opens sends it along with every press
+        self._allows(self._tried, bound["n"], MOST_TRIES, CODE_TIME)
+        return "wrong"
 
     def _bound(self, link: Link, token: str) -> dict[str, Any] | None:
         try:
@@ -74,12 +77,15 @@ class Codes:
         secret = hashlib.sha256(self._tokens.sign(DIGITS, bound).encode()).digest()
         return f"{int.from_bytes(secret, 'big') % 1_000_000:06}"
 
+    def _lately(self, counted: dict[str, list[datetime]], key: str, within: timedelta) -> list[datetime]:
+        return [at for at in counted.get(key, []) if at >= self._now() - within]
+
     def _allows(self, counted: dict[str, list[datetime]], key: str, most: int, within: timedelta) -> bool:
         """Count one more, if there were not too many lately. What is long over is forgotten."""
         since = self._now() - within
         for other in [other for other, times in counted.items() if times[-1] < since]:
             del counted[other]
-        times = [at for at in counted.get(key, []) if at >= since]
+        times = self._lately(counted, key, within)
         if len(times) >= most:
             return False
         counted[key] = [*times, self._now()]

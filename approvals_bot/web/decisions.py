@@ -2,7 +2,8 @@
 
 GET and HEAD read and do nothing else, whoever asks and however often: mail scanners open every link. A POST counts only
 from the form that the page showed, bound to this request, this person and what she was shown. Where the workflow says
-`link_auth = "code"`, it also needs the digits that were mailed to her.
+`link_auth = "code"`, it also needs the digits that were mailed to her, and without them the page shows no more than the
+title: the link may have been forwarded.
 """
 
 from __future__ import annotations
@@ -99,9 +100,11 @@ class Decisions:
             return self._page(link, status, said=said, refused=True, values=form)
         if "send_code" in form and link.hook.is_live:
             return await self._send_code(link, form)
+        if "look" in form and link.hook.is_live:
+            return self._page(link, 200, values=form, proven=True)
         choice = form.get("choice")
         if choice not in get_args(ChoiceName):
-            return self._page(link, 422, said=NO_CHOICE, refused=True, values=form)
+            return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.hook.is_live)
         return await self._vote(link, cast(ChoiceName, choice), form)
 
     def _refuse(self, request: Request, link: Link, form: Mapping[str, str]) -> tuple[int, str] | None:
@@ -137,7 +140,10 @@ class Decisions:
         elif verdict.verdict in ("already_decided", "already_voted") and decides_the_same(choice, link.view.state):
             status = 200
         refused = status >= 400
-        return self._page(link, status, said=verdict.text, refused=refused, chosen=not refused, values=form)
+        proven = link.hook.is_live
+        return self._page(
+            link, status, said=verdict.text, refused=refused, chosen=not refused, values=form, proven=proven
+        )
 
     async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
         """Mail new digits to whom the link was made for, and lead to the page that takes them."""
@@ -170,11 +176,14 @@ class Decisions:
         refused: bool = False,
         chosen: bool = False,
         values: Mapping[str, str],
+        proven: bool = False,
     ) -> Response:
-        """`chosen`: the reader has just decided, so the card comes without the form, with a link to change her mind."""
+        """`chosen`: the reader has just decided, so the card comes without the form, with a link to change her mind.
+        `proven`: the code that came with the form was checked and is right."""
         card, person = self._card(link), self._person(link)
         code_token = values.get("code_token", "")
         with_code = link.view.link_auth == "code"
+        wished = (values.get("choice"), values.get("look"))
         return self._pages.page(
             "decision.html",
             status,
@@ -184,12 +193,14 @@ class Decisions:
             action=link.path,
             form_token="" if chosen else self._links.form_token(link),
             with_code=with_code,
+            is_closed=with_code and not proven,
+            code=values.get("code", "") if with_code and proven else "",
             code_token=code_token if with_code and self._codes.is_open(link, code_token) else "",
             said=said,
             refused=refused,
             again=chosen and bool(card.choices),
             values=values,
-            preselected=next((offer for offer in card.choices if offer.choice == values.get("choice")), None),
+            preselected=next((offer for offer in card.choices if offer.choice in wished), None),
             wrong=lacking(card, values) if status == 422 else (),
         )
 

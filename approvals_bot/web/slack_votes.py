@@ -132,7 +132,7 @@ class SlackVotes:
             errors = views.complaint(verdict.text, values, asks)
             return {"response_action": "errors", "errors": errors} if errors else _say(verdict.text)
         if not verdict.changed:
-            return _say(verdict.text)
+            return _say(f"{verdict.text}\n\nYou wrote:\n{comment}" if comment else verdict.text)
         if not opened.channel:
             return _say(verdict.text)
         self._tell_verdict(Place(place.user, opened.channel), opened.hook_id, who.address, verdict)

@@ -1,0 +1,109 @@
+"""Scenarios 19 to 27: people who come and go, second thoughts, and requests that change under way."""
+
+from __future__ import annotations
+
+from acme import ANN, BO, CY, DI, Acme
+from journey import buttons
+
+
+def test_scenario_19_who_has_left_is_refused_and_the_rest_of_the_group_may_decide(acme: Acme) -> None:
+    acme.live(ANN)
+    run_id = acme.asks("live", "Scenario 19")
+    assert acme.request(run_id)["waiting_for"] == [ANN]
+    acme.live(BO, CY)
+    refused = acme.click("U0ANN", acme.card("Scenario 19"), "Approve")["ephemeral"]
+    assert "You are not one of the people who are asked here" in refused
+    assert sorted(acme.request(run_id)["waiting_for"]) == [BO, CY]
+    assert "decided" in acme.click("U0BO", acme.card("Scenario 19"), "Approve")["ephemeral"]
+    assert acme.ended(run_id)["result"]["by"] == BO
+
+
+def test_scenario_20_while_the_group_cannot_be_read_nobody_is_let_in(acme: Acme) -> None:
+    run_id = acme.asks("live", "Scenario 20")
+    acme.live()
+    for told in (
+        acme.click("U0ANN", acme.card("Scenario 20"), "Approve")["ephemeral"],
+        acme.vote(run_id, BO, "approve").json()["detail"],
+    ):
+        assert "could not be checked" in told
+        assert "try again" in told.lower()
+    assert acme.request(run_id)["votes"] == []
+    acme.live(ANN)
+    assert "decided" in acme.click("U0ANN", acme.card("Scenario 20"), "Approve")["ephemeral"]
+    acme.ended(run_id)
+
+
+def test_scenario_21_the_vote_of_who_has_left_does_not_count_where_it_is_checked_again(acme: Acme) -> None:
+    run_id = acme.asks("live-at-quorum", "Scenario 21")
+    assert "1 of 2" in acme.click("U0ANN", acme.card("Scenario 21"), "Approve")["ephemeral"]
+    acme.live(BO, CY)
+    assert "1 of 2" in acme.click("U0BO", acme.card("Scenario 21"), "Approve")["ephemeral"]
+    assert acme.request(run_id)["state"] == "waiting"
+    assert acme.vote(run_id, CY, "approve").status_code == 201
+    assert acme.ended(run_id)["result"]["by"] == CY
+
+
+def test_scenario_22_a_vote_can_be_taken_back_and_every_card_shows_it(acme: Acme) -> None:
+    run_id = acme.asks("two", "Scenario 22")
+    acme.click("U0ANN", acme.card("Scenario 22"), "Approve")
+    acme.eventually(lambda: "1 of 2" in str(acme.card("Scenario 22")["blocks"]))
+    (offered,) = [
+        m
+        for m in acme.play("GET", "/slack/messages")
+        if m["ephemeral_to"] == "U0ANN" and buttons(m) and "1 of 2" in m["text"] + str(m["blocks"])
+    ][-1:]
+    acme.click("U0ANN", offered, buttons(offered)[0])
+    acme.eventually(lambda: "0 of 2" in str(acme.card("Scenario 22")["blocks"]))
+    assert acme.request(run_id)["votes"] == []
+    page = acme.page(acme.link_of(BO, "Scenario 22")).text
+    assert "0 of 2" in page
+
+
+def test_scenario_24_editing_a_pinned_field_resets_votes_shows_old_and_new_and_outdates_what_was_shown(
+    acme: Acme,
+) -> None:
+    run_id = acme.asks("two", "Scenario 24 before")
+    link = acme.link_of(BO, "Scenario 24 before")
+    before = acme.card("Scenario 24 before")
+    old = acme.request(run_id)["digest"]
+    acme.click("U0ANN", before, "Approve")
+    edit = {"by": DI, "fields": {"what": "Scenario 24 after"}}
+    assert acme.api("PATCH", f"/runs/{run_id}/fields", json=edit).status_code == 200
+    request = acme.request(run_id)
+    assert request["votes"] == []
+    assert request["digest"] != old
+    card = acme.card("Scenario 24 after")
+    assert card["ts"] == before["ts"]
+    assert "Scenario 24 before" in str(card["blocks"]), "the old value is shown beside the new one"
+    page = acme.page(link).text
+    assert request["digest"][:12] in page
+    assert old[:12] not in page
+    stale = acme.vote(run_id, BO, "approve", digest=old)
+    assert stale.status_code == 409
+    assert stale.json()["verdict"] == "request_changed"
+
+
+def test_scenario_25_editing_another_field_keeps_the_votes_and_is_told_in_the_thread(acme: Acme) -> None:
+    run_id = acme.asks("two", "Scenario 25")
+    acme.click("U0ANN", acme.card("Scenario 25"), "Approve")
+    edit = {"by": DI, "fields": {"note": "see the ticket"}}
+    assert acme.api("PATCH", f"/runs/{run_id}/fields", json=edit).status_code == 200
+    request = acme.request(run_id)
+    assert len(request["votes"]) == 1
+    card = acme.card("Scenario 25")
+    acme.eventually(lambda: [m for m in acme.messages() if m["thread_ts"] == card["ts"]], seconds=30)
+    acme.eventually(lambda: "see the ticket" in str(acme.card("Scenario 25")["blocks"]), seconds=30)
+
+
+def test_scenario_27_after_one_no_the_request_stays_rejected_and_who_comes_later_is_told(acme: Acme) -> None:
+    run_id = acme.asks("three", "Scenario 27")
+    card = acme.card("Scenario 27")
+    acme.click("U0ANN", card, "Approve")
+    acme.fault("slack", kind="server_error", method="chat.update", times=None)  # so that the buttons stay for a while
+    assert acme.vote(run_id, BO, "reject", comment="Not today.").status_code == 201
+    late = acme.click("U0CFO", card, "Approve")["ephemeral"]
+    assert "Already decided by Bo Lund" in late
+    acme.mended()
+    acme.advance("16m")
+    assert acme.ended(run_id)["result"]["decision"] == "rejected"
+    assert acme.run(run_id)["result"]["decision"] == "rejected"

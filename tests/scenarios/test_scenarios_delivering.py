@@ -1,0 +1,156 @@
+"""Scenarios 11 to 18: forwarded links, stale and deleted cards, outages of Slack, the service and what follows."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import pytest
+from acme import ANN, BO, CY, Acme
+from journey import buttons
+
+
+def test_scenario_11_a_forwarded_link_shows_the_title_alone_and_needs_the_code_mailed_to_its_owner(acme: Acme) -> None:
+    run_id = acme.asks("code", "Scenario 11", note="a salary of 90,000")
+    page = acme.page(acme.link_of(CY, "Scenario 11")).text
+    assert "Scenario 11" in page
+    assert "90,000" not in page
+    assert 'name="choice"' not in page
+    form = hidden(page)
+    guessed = acme.post(acme.link_of(CY, "Scenario 11"), form | {"choice": "approve", "code": "123456"})
+    assert guessed.status_code == 403
+    assert "90,000" not in guessed.text
+    assert acme.request(run_id)["votes"] == []
+
+    sent = acme.post(acme.link_of(CY, "Scenario 11"), form | {"send_code": "yes"})
+    assert "90,000" not in sent.text
+    mail = acme.eventually(lambda: [m for m in acme.mails(CY) if m["subject"].startswith("Your code:")])[-1]
+    digits = re.search(r"Your code is (\d{6})\.", mail["text"])
+    assert digits
+    opened = acme.post(acme.link_of(CY, "Scenario 11"), hidden(sent.text) | {"look": "yes", "code": digits[1]})
+    assert "90,000" in opened.text
+    acme.post(acme.link_of(CY, "Scenario 11"), hidden(opened.text) | {"choice": "approve"})
+    assert acme.ended(run_id)["result"]["by"] == CY
+
+
+def hidden(page: str) -> dict[str, str]:
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page))
+
+
+def test_scenario_12_a_click_on_a_stale_card_is_told_alone_who_decided_and_when_and_the_card_is_repaired(
+    acme: Acme,
+) -> None:
+    run_id = acme.asks("one", "Scenario 12")
+    old = acme.card("Scenario 12")
+    acme.fault("slack", kind="server_error", method="chat.update", times=None)
+    acme.press(acme.link_of(CY, "Scenario 12"), "approve")
+    told = acme.click("U0ANN", old, "Approve")
+    assert told["ephemeral"] is not None
+    assert re.search(r"Already decided by Cy Rus at \d\d:\d\d", told["ephemeral"])
+    acme.play("DELETE", "/slack/faults")
+    acme.advance("16m")
+    acme.eventually(lambda: buttons(acme.card("Scenario 12")) == [])
+    acme.ended(run_id)
+    assert len(acme.request(run_id)["votes"]) == 1
+
+
+def test_scenario_13_a_deleted_message_is_posted_once_more_and_the_log_says_so(acme: Acme) -> None:
+    run_id = acme.asks("one", "Scenario 13")
+    card = acme.card("Scenario 13")
+    acme.slack_says("chat.delete", channel=card["channel"], ts=card["ts"])
+    assert not [m for m in acme.messages() if "Scenario 13" in m["text"]]
+    acme.press(acme.link_of(CY, "Scenario 13"), "approve")
+    acme.ended(run_id)
+    again = acme.eventually(lambda: [m for m in acme.messages() if "Scenario 13" in m["text"] and not m["thread_ts"]])
+    assert len(again) == 1
+    assert "Approved by Cy Rus" in again[0]["text"]
+    assert buttons(again[0]) == []
+    updates = [event for event in acme.events(run_id) if event["type"] == "step_completed"]
+    assert any("message_not_found" in str(event["data"]) for event in updates)
+
+
+def test_scenario_14_where_the_bot_may_not_post_people_are_reached_one_by_one_and_the_card_says_so(acme: Acme) -> None:
+    acme.fault("slack", kind="error", method="chat.postMessage", channel="#deploys", error="not_in_channel", times=None)
+    run_id = acme.asks("timed", "Scenario 14")
+    acme.eventually(lambda: [m for m in acme.messages("D0ANN") if "Scenario 14" in m["text"]])
+    acme.link_of(CY, "Scenario 14")
+
+    def undelivered() -> bool:
+        copies = acme.request(run_id)["deliveries"]
+        return any(c["to"] == "#deploys" and c["state"] == "not_delivered" and c["error"] for c in copies)
+
+    acme.eventually(undelivered)
+    direct = next(m for m in acme.messages("D0ANN") if "Scenario 14" in m["text"])
+    acme.eventually(lambda: "Not delivered" in str(next(m for m in acme.messages("D0ANN") if m["ts"] == direct["ts"])))
+    assert "decided" in acme.click("U0ANN", direct, "Approve")["ephemeral"]
+
+
+def test_scenario_15_while_slack_is_down_mail_goes_out_and_slack_catches_up_in_order_nothing_twice(acme: Acme) -> None:
+    acme.fault("slack", kind="server_error", method="chat.postMessage", times=None)
+    runs = [acme.asks("late-mail", f"Scenario 15 {part}") for part in ("one", "two")]
+    assert not [m for m in acme.messages() if "Scenario 15" in m["text"]]
+    acme.advance("11m")
+    for part in ("one", "two"):
+        acme.link_of(ANN, f"Scenario 15 {part}")
+    acme.advance("2h")
+    acme.play("DELETE", "/slack/faults")
+    acme.advance("15m")
+    cards = acme.eventually(
+        lambda: (
+            len(found := [m["text"] for m in acme.messages() if "Scenario 15" in m["text"] and not m["thread_ts"]]) >= 2
+            and found
+        ),
+        seconds=30,
+    )
+    assert ["one" in card for card in cards] == [True, False]
+    for run_id in runs:
+        assert acme.run(run_id)["status"] == "running"
+        assert acme.vote(run_id, ANN, "approve").status_code == 201
+        acme.ended(run_id)
+    for part in ("one", "two"):
+        mails = [m for m in acme.mails(ANN) if m["subject"] == f"Approve? Scenario 15 {part}"]
+        assert len(mails) <= 1
+
+
+def test_scenario_16_a_click_while_the_service_is_down_fails_visibly_and_the_next_one_counts_once(own: Acme) -> None:
+    own.start("--config", "config.toml")
+    run_id = own.asks("one", "Scenario 16")
+    link = own.link_of(ANN, "Scenario 16")
+    form = hidden(own.page(link).text) | {"choice": "approve"}
+    own.kill()
+    with pytest.raises(httpx2.ConnectError):  # as Slack would find: its user sees a warning
+        own.post(link, form)
+    own.start("--config", "config.toml")
+    assert own.request(run_id)["votes"] == []
+    assert "decided" in own.click("U0ANN", own.card("Scenario 16"), "Approve")["ephemeral"]
+    ended = own.ended(run_id)
+    assert len(ended["request"]["votes"]) == 1
+    assert len(own.calls("Scenario 16")) == 1
+
+
+def test_scenario_17_a_process_that_dies_between_vote_and_resume_resumes_exactly_once(own: Acme) -> None:
+    own.start("--config", "config.toml")
+    own.fault("http", kind="slow", method="target", seconds=30.0, times=None)
+    run_id = own.asks("one", "Scenario 17")
+    assert own.vote(run_id, ANN, "approve").status_code == 201
+    own.kill()
+    own.start("--config", "config.toml")
+    assert own.ended(run_id)["result"]["by"] == ANN
+    assert len({call["headers"]["webhook-id"] for call in own.calls("Scenario 17")}) == 1
+    assert len(own.request(run_id)["votes"]) == 1
+
+
+def test_scenario_18_what_follows_is_delivered_with_the_same_event_id_when_its_target_recovers(acme: Acme) -> None:
+    acme.fault("http", kind="error", method="target", code=500, times=None)
+    run_id = acme.asks("one", "Scenario 18")
+    assert acme.vote(run_id, BO, "approve").status_code == 201
+    acme.eventually(lambda: "Approved by Bo Lund" in acme.card("Scenario 18")["text"])
+    assert acme.run(run_id)["status"] == "running", "approved, and still delivering"
+    acme.advance("1h")
+    assert not acme.reached("Scenario 18")
+    acme.play("DELETE", "/http/faults")
+    acme.advance("16m")
+    (call,) = acme.calls("Scenario 18")
+    assert call["signature_valid"]
+    assert call["headers"]["webhook-id"] == f"{run_id}-call-1"
+    assert acme.ended(run_id)["result"]["approved"] is True
