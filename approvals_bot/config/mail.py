@@ -68,9 +68,9 @@ class Bounces(Frozen):
     @model_validator(mode="after")
     def _has_room(self) -> Bounces:
         name = self.address.rpartition("@")[0]
-        if len(name) > 14 or "+" in name or not self.address.isascii():
+        if len(name) > 10 or "+" in name or not self.address.isascii():
             raise refuse(
-                'an address that leaves room for an id: at most 14 letters before the "@", no "+"', at="address"
+                'an address that leaves room for an id: at most 10 letters before the "@", no "+"', at="address"
             )
         return self
 

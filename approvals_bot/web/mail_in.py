@@ -20,7 +20,7 @@ from approvals_bot.channels.email.bounces import Returned, ReturnPaths, why_it_f
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.engine import Engine
 from approvals_bot.errors import ApprovalsBotError, HookNotFoundError
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import find_record, request_of
 
 LARGEST_REPORT = 1_000_000  # bytes; a report may bear the mail that came back, and ours have less than 250 kB
 SILENCE = 60.0  # seconds without a command, then the line is closed
@@ -98,13 +98,13 @@ class Desk:
 
     async def _tell(self, returned: Returned, reason: str) -> None:
         """Into the request's log. After the decision nothing is to be done any more but to remember it."""
-        record = await self._engine.record(returned.run_id)
+        record = await find_record(self._engine, returned.request_id)
         view = request_of(record) if record is not None else None
         hook = await self._engine.find_hook(view.hook_id) if view is not None else None
         if hook is None:
             return
         message = {"kind": "bounced", "by": "relay", "via": "email", "copy": returned.copy, "reason": reason}
-        await self._engine.audit("mail_came_back", run_id=returned.run_id, data={"copy": returned.copy, "why": reason})
+        await self._engine.audit("mail_came_back", run_id=hook.run_id, data={"copy": returned.copy, "why": reason})
         try:
             await self._engine.resume_webhook(hook.token, WebhookRequest.of_json(message))
         except HookNotFoundError:

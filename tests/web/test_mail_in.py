@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from posting import a_posting_service
 
-from approvals_bot.channels.email.bounces import ReturnPaths, why_it_failed
+from approvals_bot.channels.email.bounces import Returned, ReturnPaths, why_it_failed
 from approvals_bot.playground.mailbox import Mail, Mailbox
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.mail_in import mail_in
@@ -207,3 +207,14 @@ def test_the_reason_is_one_short_line_without_addresses() -> None:
     assert why_it_failed(report().replace(b"Diagnostic-Code", b"X").replace(b"Status: ", b"S: ")) == (
         "no reason was given"
     )
+
+
+def test_a_return_address_fits_whatever_it_names() -> None:
+    paths = ReturnPaths("a-ten-long@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
+    run = "run_" + "0f" * 13 + "0"
+    for request, copy in ((run, 1), (run, 9999), (f"{run}.1", 12), (f"{run}.99", 9999)):
+        address = paths.of(f"{request}-{copy}-7")
+        assert address is not None
+        assert len(address.partition("@")[0]) <= 64
+        assert paths.read(address) == Returned(request, copy)
+    assert paths.of("a code, which belongs to no copy") is None

@@ -1,6 +1,6 @@
 """Mails that come back: which copy a bounce is about, and what it says.
 
-The envelope's sender of each mail is an address of its own (VERP): it names the run and the copy, and a seal that only
+The envelope's sender of each mail is an address of its own (VERP): it names the request and the copy, and a seal that only
 a holder of the signing key can make. Whatever arrives at another address is nobody's bounce. The report's text is never
 believed in who it is about, only in why.
 """
@@ -17,22 +17,22 @@ from approvals_bot.channels.text import one_line
 from approvals_bot.tokens import Tokens
 
 SEAL = "bounce.v1"
-LONGEST_NAME = 14  # characters before the "+": with an id and its seal the local part stays below 64
+LONGEST_NAME = 10  # characters before the "+": with an id and its seal the local part has at most 63
 
-_DELIVERY = re.compile(r"run_([0-9a-f]{27})-(\d{1,4})-\d+")
-_LOCAL = re.compile(r"(?P<name>[^+@]+)\+(?P<copy>[0-9a-f]{27}-\d{1,4})-(?P<seal>[a-z2-7]{16})")
+_DELIVERY = re.compile(r"run_(?P<copy>[0-9a-f]{27}(\.\d{1,2})?-\d{1,4})-\d+")
+_LOCAL = re.compile(r"(?P<name>[^+@]+)\+(?P<copy>[0-9a-f]{27}(\.\d{1,2})?-\d{1,4})-(?P<seal>[a-z2-7]{16})")
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """One copy of a request, by its run and number."""
+    """One copy of a request, by the request's id and the copy's number."""
 
-    run_id: str
+    request_id: str
     copy: int
 
 
 class ReturnPaths:
-    """Makes and reads the addresses to which mails come back: `bounces+<run>-<copy>-<seal>@acme.eu`."""
+    """Makes and reads the addresses to which mails come back: `bounces+<request>-<copy>-<seal>@acme.eu`."""
 
     def __init__(self, address: str, tokens: Tokens) -> None:
         self._name, _, self._domain = address.lower().rpartition("@")
@@ -43,7 +43,7 @@ class ReturnPaths:
         found = _DELIVERY.fullmatch(delivery_id)
         if found is None:
             return None
-        copy = f"{found[1]}-{found[2]}"
+        copy = found["copy"]
         return f"{self._name}+{copy}-{self._tokens.seal(SEAL, copy)}@{self._domain}"
 
     def read(self, address: str) -> Returned | None:
@@ -54,8 +54,8 @@ class ReturnPaths:
             return None
         if not self._tokens.is_sealed(SEAL, found["copy"], found["seal"]):
             return None
-        run, _, number = found["copy"].partition("-")
-        return Returned(f"run_{run}", int(number))
+        request, _, number = found["copy"].partition("-")
+        return Returned(f"run_{request}", int(number))
 
 
 def why_it_failed(content: bytes) -> str | None:
