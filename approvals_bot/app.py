@@ -21,6 +21,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
 from approvals_bot.channels.counted import CountedChannel
 from approvals_bot.channels.email.bounces import ReturnPaths
+from approvals_bot.channels.email.digests import Digests
 from approvals_bot.channels.email.out import EmailChannel
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.channels.email.turns import Turns
@@ -421,7 +422,7 @@ def _email(
     link: Callable[[str, str], Any],
     clock: Clock,
     return_paths: ReturnPaths | None,
-) -> EmailChannel | None:
+) -> EmailChannel | Digests | None:
     if email is None:
         return None
     relay = Relay(
@@ -436,4 +437,4 @@ def _email(
         relay=relay, sender=email.sender, link=link, now=clock.now, turns=turns, return_paths=return_paths
     )
     stack.push_async_callback(channel.aclose)
-    return channel
+    return Digests(channel, span=email.digest, now=clock.now) if email.digest else channel

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from approvals_bot.config.base import Frozen, Int, Text, refuse
+from approvals_bot.config.durations import Duration
 from approvals_bot.config.secret import Secret
 
 _MAIL_ADDRESS = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
@@ -37,6 +38,7 @@ class Email(Frozen):
     password: Secret | None = None
     sender: Sender
     rate: RateText | None = None  # no more than the relay takes; each replica counts for itself
+    digest: Duration | None = None  # what somebody gets beyond a few requests in this time comes together, at its end
     bounces: Bounces | None = None
 
     @model_validator(mode="after")

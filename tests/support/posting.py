@@ -6,11 +6,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
 from typing import Any
 
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
 from approvals_bot.channels.email.bounces import ReturnPaths
+from approvals_bot.channels.email.digests import Digests
 from approvals_bot.channels.email.out import EmailChannel
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.channels.email.turns import Turns
@@ -34,7 +36,11 @@ def deploy() -> Definition:
 
 @asynccontextmanager
 async def a_posting_service(
-    open_service: Any, url: str, turns: Turns | None = None, return_paths: ReturnPaths | None = None
+    open_service: Any,
+    url: str,
+    turns: Turns | None = None,
+    return_paths: ReturnPaths | None = None,
+    digest: timedelta | None = None,
 ) -> AsyncIterator[tuple[Any, Mailbox]]:
     async with AsyncExitStack() as stack:
         mailbox = await stack.enter_async_context(Mailbox(port=stack.enter_context(a_kept_port())))
@@ -58,7 +64,8 @@ async def a_posting_service(
             return_paths=return_paths,
         )
         stack.push_async_callback(channel.aclose)
-        service = await stack.enter_async_context(open_service(channels=Channels(email=channel), base_url=url))
+        mail = Digests(channel, span=digest, now=lambda: opened[0].clock.now(), together=0.1) if digest else channel
+        service = await stack.enter_async_context(open_service(channels=Channels(email=mail), base_url=url))
         opened.append(service)
         service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
         yield service, mailbox

@@ -1,8 +1,8 @@
 """Mails that come back: which copy a bounce is about, and what it says.
 
-The envelope's sender of each mail is an address of its own (VERP): it names the request and the copy, and a seal that only
-a holder of the signing key can make. Whatever arrives at another address is nobody's bounce. The report's text is never
-believed in who it is about, only in why.
+The envelope's sender of each mail is an address of its own (VERP): it names the request and the copy, and bears a seal
+that only a holder of the signing key can make. Whatever arrives at another address is nobody's bounce. The report's
+text is never believed in who it is about, only in why.
 """
 
 from __future__ import annotations

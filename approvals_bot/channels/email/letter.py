@@ -6,6 +6,7 @@ HTML part stays under the size at which Gmail cuts a mail off; what does not fit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -52,6 +53,33 @@ def write(dispatch: Dispatch, link: str, now: datetime) -> Letter:
         if len(letter.html.encode()) <= HTML_LIMIT and len(letter.text.encode()) <= TEXT_LIMIT:
             break
     return letter
+
+
+def write_together(dispatches: Sequence[tuple[Dispatch, str]], now: datetime) -> Letter:
+    """One letter for several requests to one person, each with the link to her own page of it, and no choice."""
+    to = dispatches[0][0].to
+    assert isinstance(to, Mailbox), "a letter goes to a mailbox"
+    zone, count = to.person.zone, len(dispatches)
+    rows = [
+        {
+            "card": dispatch.card,
+            "title": one_line(dispatch.card.title, 200),
+            "link": link,
+            "deadline": _deadline(dispatch.card, zone, now),
+            "is_reminder": dispatch.occasion == "reminder",
+        }
+        for dispatch, link in dispatches
+    ]
+    titles = "; ".join(one_line(dispatch.card.title, 60) for dispatch, _ in dispatches[:4])
+    names: dict[str, Any] = {
+        "subject": f"{count} requests wait for you",
+        "preheader": one_line(titles, 140),
+        "rows": rows,
+        "moment": lambda at: phrases.moment(at, zone),
+        "phrases": phrases,
+    }
+    html = _INLINER.inline(_TEMPLATES.get_template("digest.html").render(names))
+    return Letter(names["subject"], _squeezed(_TEMPLATES.get_template("digest.txt").render(names)), html)
 
 
 def subject(dispatch: Dispatch) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import quopri
 import re
 from base64 import b32encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.header import Header
@@ -80,15 +81,37 @@ def compose(dispatch: Dispatch, *, sender: Address, link: str, now: datetime) ->
     to = Address.parse(dispatch.to.person.address, dispatch.to.person.name)
     message_id = message_id_of(dispatch.delivery_id, sender.domain)
     written = letter.write(dispatch, link, now)
+    return _mail(sender, to, message_id, written, now, reply_to=_reply_to(dispatch), thread=_thread(dispatch))
+
+
+def compose_together(dispatches: Sequence[tuple[Dispatch, str]], *, sender: Address, now: datetime) -> Mail:
+    """One mail for several dispatches to one person, each with its link. Raises InvalidAddressError."""
+    first = dispatches[0][0]
+    assert isinstance(first.to, Mailbox), "a mail goes to a mailbox"
+    to = Address.parse(first.to.person.address, first.to.person.name)
+    message_id = message_id_of(" ".join(dispatch.delivery_id for dispatch, _ in dispatches), sender.domain)
+    return _mail(sender, to, message_id, letter.write_together(dispatches, now), now, reply_to={}, thread={})
+
+
+def _mail(
+    sender: Address,
+    to: Address,
+    message_id: str,
+    written: letter.Letter,
+    now: datetime,
+    *,
+    reply_to: Mapping[str, str],
+    thread: Mapping[str, str],
+) -> Mail:
     boundary = f"=_{hashlib.sha256(message_id.encode()).hexdigest()[:32]}"  # "=_" never occurs in quoted-printable
     headers = {
         "From": _mailbox("From", sender),
         "To": _mailbox("To", to),
-        **_reply_to(dispatch),
+        **reply_to,
         "Subject": _unstructured("Subject", written.subject),
         "Date": format_datetime(now),
         "Message-ID": f"<{message_id}>",
-        **_thread(dispatch),
+        **thread,
         "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office answers, please
         "X-Auto-Response-Suppress": "All",  # the same for Exchange
         "MIME-Version": "1.0",
