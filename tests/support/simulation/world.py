@@ -39,18 +39,18 @@ class InlineReplayer(Replayer):
     async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
         return replay(workflow, log, entropy=entropy, link=self._link)
 
+    def at_once(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
+        return replay(workflow, log, entropy=entropy, link=self._link)
+
 
 class SimulatedEngine(Engine):
     """The real engine, with chance from the seed."""
 
     def __init__(self, node: Node, store: SimulatedStore, resources: Mapping[type, Any]) -> None:
         super().__init__(store, tokens=KEYS, base_url="https://example.test", clock=node, resources=resources)
-        self.replayer = InlineReplayer(self.link)
-        self._owner = node.process.name
-        self._random_bytes = node.world.random.randbytes
-
-    def entropy(self) -> bytes:
-        return self._random_bytes(32)
+        self.replayer = self.scheduler.replayer = InlineReplayer(self.link)
+        self.scheduler._owner = node.process.name
+        self.scheduler._random.draw = lambda: node.world.random.randbytes(32)  # type: ignore[method-assign]
 
 
 class Node:
