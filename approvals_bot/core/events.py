@@ -57,24 +57,29 @@ class NewEvent:
     @property
     def key(self) -> str:
         """Unique within a run: a second event with this key is the same fact or decision, told twice."""
-        number = self.data.get("id")
-        match self.type:
-            case "run_created" | "run_started":
-                return self.type
-            case "run_completed" | "run_failed" | "run_cancelled":
-                return "end"
-            case "step_created" | "hook_created" | "hook_conflict" | "wait_created":
-                return f"#{number}"
-            case "step_started" | "step_retrying":
-                return f"{number}.{self.type}.{self.data['attempt']}"
-            case "step_completed" | "step_failed" | "wait_completed" | "wait_cancelled":
-                return f"{number}.done"
-            case "hook_received":
-                return f"{number}.received.{self.data['resume_id']}"
-            case "hook_responded":
-                return f"{number}.responded.{self.data['to']}"
-            case "hook_disposed":
-                return f"{number}.disposed"
+        return _KEYS[self.type].format_map(self.data)
+
+
+_KEYS: dict[EventType, str] = {
+    "run_created": "run_created",
+    "run_started": "run_started",
+    "run_completed": "end",
+    "run_failed": "end",
+    "run_cancelled": "end",
+    "step_created": "#{id}",
+    "step_started": "{id}.step_started.{attempt}",
+    "step_retrying": "{id}.step_retrying.{attempt}",
+    "step_completed": "{id}.done",
+    "step_failed": "{id}.done",
+    "hook_created": "#{id}",
+    "hook_received": "{id}.received.{resume_id}",
+    "hook_responded": "{id}.responded.{to}",
+    "hook_disposed": "{id}.disposed",
+    "hook_conflict": "#{id}",
+    "wait_created": "#{id}",
+    "wait_completed": "{id}.done",
+    "wait_cancelled": "{id}.done",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled 
 """What `asyncio.sleep` asks a timer to call: how a sleep is told from a timeout."""
 
 
+_ENDS = frozenset({"hook_disposed", "wait_cancelled", "wait_completed"})
+
+
 class StepCode(Protocol):
     """What a replay, and an attempt, need of a step."""
 
@@ -85,10 +88,17 @@ class RunState:
         self.drift: NondeterminismError | None = None
         self._entropy = entropy
         self._count = 0
-        self._recorded = {e.data["id"]: e for e in log if e.type in CREATIONS}
-        self._keys = {(e.type, e.data["id"]) for e in log if e.type in ("hook_disposed", "wait_cancelled")}
-        self._finished = {e.data["id"] for e in log if e.type == "wait_completed"}
-        self._responded = {e.data["to"] for e in log if e.type == "hook_responded"}
+        self._recorded: dict[int, Event] = {}
+        self._keys: set[tuple[str, int]] = set()  # of hooks that were disposed and waits that ended
+        self._responded: set[int] = set()
+        for event in log:
+            kind = event.type
+            if kind in CREATIONS:
+                self._recorded[event.data["id"]] = event
+            elif kind in _ENDS:
+                self._keys.add((kind, event.data["id"]))
+            elif kind == "hook_responded":
+                self._responded.add(event.data["to"])
         self._asked: dict[int, Creation] = {}
         self._new: list[Command] = []
         self._answered: set[int] = set()
@@ -184,7 +194,7 @@ class RunState:
             return
         if number not in self._recorded:
             self._withdraw(number)
-        elif ("wait_cancelled", number) not in self._keys and number not in self._finished:
+        elif ("wait_cancelled", number) not in self._keys and ("wait_completed", number) not in self._keys:
             self._new.append(CancelTimer(number))
 
     def _reader(self, number: int, answer: dict[str, Any]) -> Callable[[int, Any], WebhookRequest]:

@@ -32,40 +32,75 @@ A log is replayed whole, so files belong elsewhere; keep a reference.
 _UNTYPED: tuple[Any, ...] = (Any, object, dict, list, dict[str, Any], list[Any], bytes, bytearray, Mapping[str, Any])
 
 
-def encode(value: Any, annotation: Any = Any, path: str = "value") -> Any:
-    """The JSON form of `value`. InvalidPayloadError if it doesn't fit its type, SerializationError if it can't be
-    kept.
-    """
-    adapter = _adapter(annotation)
-    if adapter is None:
-        return _tag(value, path, 0)
+class Codec:
+    """To JSON and back, for one annotation."""
+
+    __slots__ = ("_adapter", "_is_itself")
+
+    def __init__(self, annotation: Any) -> None:
+        self._adapter = _adapter(annotation)
+        self._is_itself = annotation if annotation in (int, bool) else None  # JSON has these as they are
+
+    def encode(self, value: Any, path: str = "value") -> Any:
+        """The JSON form of `value`. InvalidPayloadError if it doesn't fit its type, SerializationError if it can't be
+        kept.
+        """
+        adapter = self._adapter
+        if adapter is None:
+            return _tag(value, path, 0)
+        if type(value) is self._is_itself:
+            return value
+        try:
+            return adapter.dump_python(adapter.validate_python(value), mode="json")
+        except ValidationError as error:
+            raise InvalidPayloadError(problems(error), what=path) from error
+        except (PydanticSerializationError, UnicodeDecodeError) as error:
+            raise SerializationError(path, str(error)) from error
+
+    def decode(self, encoded: Any) -> Any:
+        """The value that `encode` took, as its type.
+
+        InvalidPayloadError if the type has changed so that it no longer fits.
+        """
+        adapter = self._adapter
+        if adapter is None:
+            return _untag(encoded)
+        if type(encoded) is self._is_itself:
+            return encoded
+        try:
+            return adapter.validate_python(encoded)
+        except ValidationError as error:
+            raise InvalidPayloadError(problems(error)) from error
+
+
+def codec(annotation: Any) -> Codec:
+    """The codec of an annotation; made once."""
     try:
-        dumped = adapter.dump_python(adapter.validate_python(value), mode="json")
-    except ValidationError as error:
-        raise InvalidPayloadError(problems(error), what=path) from error
-    except (PydanticSerializationError, UnicodeDecodeError) as error:
-        raise SerializationError(path, str(error)) from error
-    return dumped
+        return _known_codec(annotation)
+    except TypeError:  # an annotation that can't be hashed
+        return Codec(annotation)
+
+
+_known_codec = lru_cache(maxsize=4096)(Codec)
+
+
+def encode(value: Any, annotation: Any = Any, path: str = "value") -> Any:
+    """As `Codec.encode`."""
+    return codec(annotation).encode(value, path)
 
 
 def decode(encoded: Any, annotation: Any = Any) -> Any:
-    """The value that `encode` took, as its type.
+    """As `Codec.decode`."""
+    return codec(annotation).decode(encoded)
 
-    InvalidPayloadError if the type has changed so that it no longer fits.
-    """
-    adapter = _adapter(annotation)
-    if adapter is None:
-        return _untag(encoded)
-    try:
-        return adapter.validate_python(encoded)
-    except ValidationError as error:
-        raise InvalidPayloadError(problems(error)) from error
+
+_dump = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def to_json(value: Any, path: str = "value") -> str:
     """JSON text in ASCII (so NUL and lone surrogates pass through any store), within the size limit."""
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        text = _dump(value)
     except (ValueError, TypeError, RecursionError) as error:
         raise SerializationError(path, str(error)) from error
     if len(text) > MAX_VALUE_BYTES:
@@ -80,13 +115,6 @@ def problems(error: ValidationError) -> list[dict[str, Any]]:
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     """None: untyped. Types that pydantic can't carry are untyped too, so that their values are refused by path."""
-    try:
-        return _known_adapter(annotation)
-    except TypeError:  # an annotation that can't be hashed
-        return _make_adapter(annotation)
-
-
-def _make_adapter(annotation: Any) -> TypeAdapter[Any] | None:
     if isinstance(annotation, TypeVar) or any(annotation is u or annotation == u for u in _UNTYPED):
         return None
     try:
@@ -95,19 +123,18 @@ def _make_adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-_known_adapter = lru_cache(maxsize=4096)(_make_adapter)
-
-
 _MAX_DEPTH = 200  # nesting; far above any real value, far below Python's recursion limit
 
 
 def _tag(value: Any, path: str, depth: int) -> Any:
     if depth > _MAX_DEPTH:
         raise SerializationError(path, f"nested more than {_MAX_DEPTH} deep (or refers to itself)")
+    if value is None or type(value) in (str, bool, int):
+        return value
     match value:
         case Enum():
             return _tag(value.value, path, depth + 1)
-        case None | bool() | str():
+        case bool() | str():
             return value
         case int() | float():
             if value != value or value in (float("inf"), float("-inf")):
@@ -154,6 +181,8 @@ def _tagged(tag: str, value: Any) -> dict[str, Any]:
 
 
 def _untag(encoded: Any) -> Any:
+    if encoded is None or type(encoded) in (str, bool, int):
+        return encoded
     match encoded:
         case {"$": "dict", "v": dict(pairs)}:
             return {key: _untag(item) for key, item in pairs.items()}
