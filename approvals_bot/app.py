@@ -208,6 +208,7 @@ def build_people(
         source(service.directory),
         members or (_ask_nobody if service.slack is not None else None),
         _absences(service),
+        service.server.admins,
     )
 
 

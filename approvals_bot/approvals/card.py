@@ -9,7 +9,18 @@ from __future__ import annotations
 from datetime import datetime
 
 from approvals_bot.approvals import sentences
-from approvals_bot.approvals.ballot import Ballot, Vote, cast, comment_rule, have, in_place_of, need, refusal, vote_of
+from approvals_bot.approvals.ballot import (
+    Ballot,
+    Vote,
+    cast,
+    comment_rule,
+    have,
+    in_place_of,
+    need,
+    refusal,
+    seats_for,
+    vote_of,
+)
 from approvals_bot.approvals.request import RequestView, ShownField, StageView, ballot_of
 from approvals_bot.channels import (
     Card,
@@ -56,6 +67,8 @@ def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "")
         choices=_choices(view, stage, ballot, reader, now) if stage and ballot else (),
         outcome=_outcome(view),
         deliveries=view.deliveries,
+        notes=tuple(handover.text for handover in view.handovers),
+        may_hand_over=_may_hand_over(view, ballot, reader),
         why_me=_why_me(view, stage, reader),
         url=url,
     )
@@ -125,6 +138,14 @@ def _choice(view: RequestView, stage: StageView, ballot: Ballot, choice: ChoiceN
         comment=comment,
         asks=asks,
     )
+
+
+def _may_hand_over(view: RequestView, ballot: Ballot | None, reader: str | None) -> bool:
+    """Who is asked and has not voted may, where the workflow leaves it to approvers."""
+    if ballot is None or reader is None or view.state != "waiting" or view.reassign != "approvers":
+        return False
+    asks = view.requester, view.on_behalf_of
+    return bool(seats_for(ballot, reader)) and vote_of(ballot, reader) is None and reader not in asks
 
 
 def _why_me(view: RequestView, stage: StageView | None, reader: str | None) -> str:

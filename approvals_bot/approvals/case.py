@@ -31,6 +31,7 @@ from approvals_bot.approvals.ballot import (
 )
 from approvals_bot.approvals.conditions import Condition, Judgement
 from approvals_bot.approvals.electorate import About, Found, SeatAsk, Source
+from approvals_bot.approvals.handing_over import Handover, NotHandedOver, Rank, hand_over, with_handovers
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import Heard, OutcomeView, RuleView
 from approvals_bot.approvals.seats import Seat
@@ -63,6 +64,7 @@ class Stage:
     told: tuple[str, ...] = ()
     more: tuple[tuple[Source, Literal["add", "replace"], tuple[int, ...]], ...] = ()  # escalations, and for which seats
     opened_at: datetime | None = None
+    handovers: tuple[Handover, ...] = ()  # who was asked instead of whom, or besides
 
 
 class Case:
@@ -237,6 +239,7 @@ class Case:
         rules, seats, told = dict(self.seats(stage.rule)), [], dict[str, None]()
         votes = [Standing(vote.by, vote.in_place_of) for vote in standing_votes(stage.ballot)]
         found = with_stand_ins(found, {number: rule.need for number, rule in rules.items()}, votes)
+        found = with_handovers(found, stage.handovers, self.people)
         for place in found.seats:
             known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
             if not known and place.id in before:
@@ -311,6 +314,21 @@ class Case:
         if verdict.word in ("not_an_approver", "own_request") and any(vote_of(ballot, heard.by) for ballot in earlier):
             return Said("already_voted", sentences.STAGE_IS_OVER, False)
         return Said(verdict.word, sentences.say(verdict), False)
+
+    def hand_over(self, heard: Heard, found: Found, rank: Rank, now: datetime) -> Said:
+        """Somebody else is asked, instead of somebody or besides the others."""
+        stage = self.stage
+        assert stage is not None, "a stage is open"
+        self.seat(stage, found)
+        who_may = self.definition.policy.reassign or "approvers"
+        done = hand_over(self.ballot, heard, self.about, rank, self.people, now, who_may)
+        if isinstance(done, NotHandedOver):
+            return Said(done.verdict, done.text, False)
+        stage.handovers = (*stage.handovers, done)
+        self.seat(stage, found)
+        self.version += 1
+        text = sentences.handed_over(self.name(done.person), self.name(done.instead_of) if done.instead_of else "")
+        return Said("reassigned" if done.instead_of else "added", text, True)
 
     def edit(self, heard: Heard) -> Said:
         """The requester changes fields. Votes are reset as the policy says, and always when changes were asked for."""

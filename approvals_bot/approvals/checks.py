@@ -57,6 +57,7 @@ def _approval(definition: Definition, service: Service) -> Iterator[Finding]:
         yield Finding(("settings",), 'is for Python workflows (run = "module:function")')
     yield from _conditions(definition)
     yield from _templates(definition)
+    yield from _owners(definition, service)
     yield from _policy(definition)
     yield from _stages(definition, service)
     yield from _clock(definition, service)
@@ -211,6 +212,16 @@ def _requesters(definition: Definition, service: Service) -> Iterator[Finding]:
             yield from _address(path, text, definition, service)
         elif text != "*" and not is_mail(text):
             yield Finding(path, 'write "*" for every person, "@group", "app:name" or a mail address')
+
+
+def _owners(definition: Definition, service: Service) -> Iterator[Finding]:
+    for at, text in enumerate(definition.workflow.owners or ()):
+        path = ("workflow", "owners", at)
+        if text.startswith("app:"):
+            if text[4:] not in service.api_keys:
+                yield Finding(path, f"no key in [api_keys] is called {text[4:]}")
+        else:
+            yield from _address(path, text, definition, service)
 
 
 def _addresses(

@@ -170,6 +170,12 @@ class Copies:
             if not copy.text and (isinstance(copy.to, SlackChannel) or not only_channels):
                 self._follow_up(copy, occasion)
 
+    def tell_one(self, address: str, occasion: Occasion) -> None:
+        """Tell this person, where she got her card."""
+        copy = self._best(address)
+        if copy is not None:
+            self._follow_up(copy, occasion)
+
     def confirm_vote(self, address: str) -> None:
         """Tell this person by mail that a vote was counted in her name: a link decides for whoever holds it."""
         for copy in self._all:

@@ -116,6 +116,23 @@ def _away(who: str, at: datetime, about: About, people: People) -> Away | None:
     )
 
 
+async def is_among(who: str, addresses: Sequence[str], about: About, people: People) -> tuple[bool, tuple[str, ...]]:
+    """Whether these addresses name this person or app now, and the sources that could not be asked for it."""
+    errors: list[str] = []
+    for address in addresses:
+        if address == who:
+            return True, ()
+        if address.startswith("app:"):
+            continue
+        found = await people.resolve(
+            address, requester=about.requester, on_behalf_of=about.on_behalf_of, fields=about.fields
+        )
+        if any(person.address == who for person in found.persons):
+            return True, ()
+        errors.extend(found.errors)
+    return False, tuple(errors)
+
+
 async def _seat(ask: SeatAsk, about: About, people: People, known: dict[str, Person]) -> SeatFound:
     eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
     for source in ask.sources:

@@ -13,7 +13,7 @@ def explain(view: RequestView) -> dict[str, Any]:
     """`{"waiting_for": [{person, stage, why}], "rules": [{rule, values, applies, because}], "next": [{at, what}]}`."""
     return {
         "waiting_for": _waiting_for(view),
-        "rules": [*(rule.model_dump(mode="json") for rule in view.rules), *_votes_needed(view)],
+        "rules": [*(rule.model_dump(mode="json") for rule in view.rules), *_votes_needed(view), *_handovers(view)],
         "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
     }
 
@@ -47,6 +47,13 @@ def _votes_needed(view: RequestView) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _handovers(view: RequestView) -> list[dict[str, Any]]:
+    return [
+        {"rule": f"stage {each.stage}: {each.person} was asked", "values": {}, "applies": True, "because": each.text}
+        for each in view.handovers
+    ]
 
 
 def _seats(stage: StageView) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from approvals_bot.approvals import electorate
 from approvals_bot.approvals.electorate import About, Found, SeatAsk, SeatFound
+from approvals_bot.approvals.handing_over import Rank
 from approvals_bot.core.authoring import resource, step
 from approvals_bot.errors import StepFailedError
 from approvals_bot.people import People
@@ -30,6 +31,25 @@ async def look_up(
     if any(each.trouble for each in found.away.values()):
         logger.warning("stand-ins of somebody who is away lead nowhere; `approvals-bot doctor` says whose")
     return found
+
+
+@step(retries=0, timeout=LOOKUP_LIMIT)
+async def look_up_rank(
+    who: str, person: str, owners: tuple[str, ...], about: About, people: People = resource(People)
+) -> Rank:
+    """Whether this person is an owner of the workflow or an admin, and whether the service knows the other one."""
+    owns, unsure_owner = await electorate.is_among(who, owners, about, people)
+    rules, unsure_admin = await electorate.is_among(who, people.admins, about, people)
+    knows = person.lower() in [each.address for each in people.known()]
+    return Rank(owns, rules, knows, (*unsure_owner, *unsure_admin))
+
+
+async def find_rank(who: str, person: str, owners: Sequence[str], about: About) -> Rank:
+    """As `look_up_rank`; a look-up that failed leaves it open."""
+    try:
+        return await look_up_rank(who, person, tuple(owners), about)
+    except StepFailedError as failure:
+        return Rank(errors=(f"looking it up failed: {failure.cause_message}",))
 
 
 async def find_people(

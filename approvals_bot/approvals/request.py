@@ -23,6 +23,9 @@ Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
 REQUESTER, ON_BEHALF_OF = "requester", "on_behalf_of"
 """Attributes of a run that somebody started: who asks in it, where the workflow names nobody else."""
 
+HANDING = ("reassign", "add")
+"""Messages that change who is asked."""
+
 DEADLINE = "deadline"
 """Who decided, when nobody did in time."""
 
@@ -139,6 +142,19 @@ class OutcomeView(_View):
                 return "cancelled"
 
 
+class HandoverView(_View):
+    """Somebody was asked instead of another, or besides the others ("")."""
+
+    stage: str
+    by: str
+    person: str
+    instead_of: str = ""
+    reason: str = ""
+    at: datetime
+    via: Via
+    text: str  # one sentence, as cards show it
+
+
 class TimerView(_View):
     """Something that happens by itself if nobody decides before."""
 
@@ -184,6 +200,7 @@ class RequestView(_View):
     editable: tuple[Ask, ...] = ()  # the fields that an approver may change, as they are now
     stages: tuple[StageView, ...] = ()
     votes: tuple[VoteView, ...] = ()
+    handovers: tuple[HandoverView, ...] = ()
     people: dict[str, Person] = {}
     waiting_for: tuple[str, ...] = ()  # addresses of those whose yes would help and who have not voted
     deadline: datetime | None = None
@@ -193,6 +210,7 @@ class RequestView(_View):
     follow_ups: tuple[FollowUp, ...] = ()
     recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
     link_auth: Literal["link", "code"] = "link"
+    reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may change who is asked, besides admins
     timers: tuple[TimerView, ...] = ()
     rules: tuple[RuleView, ...] = ()
 
@@ -334,11 +352,11 @@ def late_verdict(view: RequestView, by: str, choice: str, now: datetime | None =
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One message that reached a request: a vote, an edit, a withdrawal; that its whole run is to stop; or that a mail
-    came back (`copy`, `reason`). Who sent it is established.
+    """One message that reached a request: a vote, an edit, a withdrawal, a handover (`person`, `instead_of`); that its
+    whole run is to stop; or that a mail came back (`copy`, `reason`). Who sent it is established.
     """
 
-    kind: Literal["vote", "edit", "withdraw", "stop", "bounced"]
+    kind: Literal["vote", "edit", "withdraw", "reassign", "add", "stop", "bounced"]
     by: str
     via: Via = "api"
     choice: ChoiceName = "approve"
@@ -348,3 +366,5 @@ class Heard:
     digest: str | None = None
     reason: str = ""
     copy: int = 0
+    person: str = ""
+    instead_of: str = ""

@@ -52,6 +52,11 @@ EDITED = "Saved. The votes so far stand."
 EDITED_AND_RESET = "Saved. The votes were reset, and everyone who was asked is told."
 CHANGES_ASKED = "Counted: you ask for changes. You are asked again once the request has been edited."
 WITHDRAWN = "Withdrawn. Everyone who was asked is told."
+OWN_HANDOVER = "You asked for this yourself, so somebody else says who decides."
+MAY_NOT_HAND_OVER = "Only people who are asked here, the workflow's owners and admins can say who else is asked."
+NOT_YOUR_PLACE = "You can hand over your own place. Somebody else's is changed by the workflow's owners and admins."
+NO_COLLEAGUE = "You can ask a colleague, with an address like yours. Owners and admins can ask anybody."
+RANK_UNKNOWN = "Whether you may do this could not be checked just now. Please try again."
 STAGE_IS_OVER = "You have already voted, and your stage is complete. "
 
 
@@ -114,6 +119,16 @@ def moment(at: datetime, now: datetime, zone: str) -> str:
     at, now = at.astimezone(tz), now.astimezone(tz)
     day = "" if at.date() == now.date() else f" on {at.day} {at:%B}" + ("" if at.year == now.year else f" {at.year}")
     return f"at {at:%H:%M}{' UTC' if tz.key == 'UTC' else ''}{day}"
+
+
+def asked_for_it(name: str) -> str:
+    """Said to who would make the requester an approver of her own request."""
+    return f"{name} asked for this, or it is asked for her, so somebody else decides."
+
+
+def handed_over(person: str, instead_of: str) -> str:
+    """Said to who asked somebody else. `instead_of`: a name, or "" for somebody who is asked besides the others."""
+    return f"{person} is asked {f'instead of {instead_of}' if instead_of else 'too'}, and told."
 
 
 def waiting(missing: Sequence[Missing]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from approvals_bot.approvals.case import Case, Stage
 from approvals_bot.approvals.copies import Copies
+from approvals_bot.approvals.handing_over import Handover
 from approvals_bot.approvals.timers import StageTimers
 from approvals_bot.channels import Destination, Mailbox, Occasion, Person, SlackChannel, SlackPerson
 
@@ -34,6 +35,16 @@ class Telling:
                 self._send(SlackPerson(person), occasion)
             if self._deliver.email is not None and not self._deliver.email:
                 self._send(Mailbox(person), occasion)
+
+    def hand_over(self, done: Handover) -> None:
+        """Ask this person at once, by a way of her own, and tell whose place she took."""
+        someone = self._case.people[done.person]
+        if self._deliver.dm or self._deliver.email is None:
+            self._send(SlackPerson(someone), "request")
+        if self._deliver.email is not None:
+            self._send(Mailbox(someone), "request")
+        if done.instead_of and done.instead_of != done.by:
+            self._copies.tell_one(done.instead_of, "handover")
 
     def send_late_mails(self, stage: Stage) -> None:
         """The mails that waited whether somebody votes without them."""

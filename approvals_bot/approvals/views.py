@@ -10,10 +10,12 @@ from pydantic import JsonValue
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.ballot import seating
 from approvals_bot.approvals.case import Case, Stage
+from approvals_bot.approvals.handing_over import told_of
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import (
     Decision,
     FollowUp,
+    HandoverView,
     RequestView,
     SeatView,
     ShownField,
@@ -65,6 +67,7 @@ def view_of(
         ),
         stages=tuple(_stage(case, stage) for stage in case.stages),
         votes=_votes(case),
+        handovers=_handovers(case),
         people=case.people,
         waiting_for=case.waiting_for,
         deadline=deadline,
@@ -74,6 +77,7 @@ def view_of(
         follow_ups=follow_ups,
         recipients=dict(recipients),
         link_auth=definition.deliver.link_auth,
+        reassign=definition.policy.reassign or "approvers",
         timers=timers,
         rules=tuple(case.rules),
     )
@@ -223,6 +227,23 @@ def _votes(case: Case) -> tuple[VoteView, ...]:
         for vote in (stage.ballot.votes if stage.ballot else ())
     ]
     return tuple(sorted(votes, key=lambda vote: vote.at))
+
+
+def _handovers(case: Case) -> tuple[HandoverView, ...]:
+    return tuple(
+        HandoverView(
+            stage=stage.rule.id,
+            by=each.by,
+            person=each.person,
+            instead_of=each.instead_of,
+            reason=each.reason,
+            at=each.at,
+            via=each.via,
+            text=told_of(each, case.people),
+        )
+        for stage in case.stages
+        for each in stage.handovers
+    )
 
 
 def _who(case: Case, key: str) -> Who:

@@ -21,7 +21,8 @@ from approvals_bot.approvals.case import Case, Said, Stage
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.electorate import About, Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
-from approvals_bot.approvals.lookup import find_people
+from approvals_bot.approvals.handing_over import Rank, is_handing
+from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.request import (
     DEADLINE,
     Decision,
@@ -51,6 +52,10 @@ from approvals_bot.core.authoring import (
     workflow,
 )
 from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.people import is_mail
+
+OPERATOR = ("app:cli",)
+"""Who acts at the service's own terminal, and may do there what owners may."""
 
 NO_STAGE = "rule:0"
 """Who decided, when no stage applies to a request."""
@@ -231,19 +236,22 @@ class Asking:
             return
         came_at, before, fields = now(), self.case.stage, self.case.fields
         assert before is not None, "a stage is open while nobody has decided"
-        found = await self.find(before, heard.by)
+        rank = await self.find_rank(heard) if is_handing(heard) else Rank()
+        found = await self.find(before, heard.by, *([heard.person] if is_mail(heard.person) else []))
         if self.left is not None:
             self.give_up()
             await self.refuse_late(request)
             return
-        said = self.judge(heard, found, came_at)
+        said = self.judge(heard, found, rank, came_at)
         await _answer(request, said)
         if said.changed:
             await self.go_on(before, is_edited=self.case.fields != fields)
+        if said.changed and is_handing(heard):
+            self.telling.hand_over(before.handovers[-1])
         if said.verdict in ("counted", "changed") and heard.via == "email" and self.case.outcome is None:
             self.copies.confirm_vote(heard.by)
 
-    def judge(self, heard: Heard, found: Found, came_at: Any) -> Said:
+    def judge(self, heard: Heard, found: Found, rank: Rank, came_at: Any) -> Said:
         self.case.people |= found.people
         match heard.kind:
             case "withdraw":
@@ -252,12 +260,19 @@ class Asking:
                 return self.case.edit(heard)
             case _ if self.case.state == "changes_requested":
                 return self.not_now(heard, came_at)
+            case "reassign" | "add":
+                return self.case.hand_over(heard, found, rank, came_at)
             case _:
                 return self.case.vote(heard, found, came_at)
 
     def stop(self, heard: Heard) -> Said:
         """A run that is one request has nothing to stop but that request."""
         return self.case.withdraw(heard, now())
+
+    async def find_rank(self, heard: Heard) -> Rank:
+        """What the sender may do beyond her own place, as of now."""
+        owners = (*(self.definition.workflow.owners or ()), *(OPERATOR if heard.via == "cli" else ()))
+        return await find_rank(heard.by, heard.person, owners, self.case.about)
 
     def not_now(self, heard: Heard, came_at: Any) -> Said:
         """A vote while the request is back with its requester."""

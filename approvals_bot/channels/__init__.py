@@ -164,6 +164,8 @@ class Card:
     choices: tuple[CardChoice, ...] = ()
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
+    notes: tuple[str, ...] = ()  # what else has happened to it: "Ann Ode handed over to Di Ops: on holiday"
+    may_hand_over: bool = False  # whether this reader may have somebody else asked in her place
     why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."
     url: str = ""  # the full page, for those who may see it
 
@@ -215,9 +217,9 @@ class Receipt:
     version: int = 0  # the card version it shows
 
 
-Occasion = Literal["request", "reminder", "escalation", "change", "vote", "code", "outcome"]
-"""Why something is sent now. `vote`: to who has voted, so that she hears of what was done in her name. `code`: the
-digits that she needs besides her link."""
+Occasion = Literal["request", "reminder", "escalation", "change", "handover", "vote", "code", "outcome"]
+"""Why something is sent now. `handover`: to whose place was given to somebody else. `vote`: to who has voted, so that
+she hears of what was done in her name. `code`: the digits that she needs besides her link."""
 
 
 @dataclass(frozen=True, slots=True)

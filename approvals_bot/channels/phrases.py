@@ -100,6 +100,11 @@ def outcome(ended: CardOutcome) -> str:
     return f"{icon} {word}{by} {VIA_WORDS[ended.via]}".rstrip()
 
 
+def notes(card: Card, most: int = 6) -> tuple[str, ...]:
+    """What else has happened, the latest: `⇄ Ann Ode handed over to Di Ops: on holiday`."""
+    return tuple(f"⇄ {note}" for note in card.notes[-most:])
+
+
 def own_comment(cast: CardVote, card: Card) -> str:
     """The vote's comment, unless it is said already as that of the outcome."""
     is_said = card.outcome is not None and cast.stands and cast.comment == card.outcome.comment

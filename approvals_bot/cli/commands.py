@@ -31,6 +31,7 @@ app.command("simulate")(requests.simulate)
 
 app.command("start")(requests.start)
 app.command("vote")(requests.vote)
+app.command("reassign")(requests.reassign)
 app.command("cancel")(requests.cancel)
 app.command("explain")(requests.explain)
 app.command("runs")(runs.runs)

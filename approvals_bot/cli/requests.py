@@ -178,6 +178,44 @@ def vote(
     with_engine(config, act)
 
 
+def reassign(
+    run: RunId,
+    person: Annotated[str, typer.Option("--to", help="Who is to be asked: her address.", metavar="ADDRESS")],
+    config: Config = CONFIG,
+    by: Annotated[
+        str | None, typer.Option(help="Who says so; you, at this terminal, when left out.", metavar="ADDRESS")
+    ] = None,
+    instead_of: Annotated[
+        str | None,
+        typer.Option("--from", help="Whose place she takes; without it, she is asked as well.", metavar="ADDRESS"),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Ask somebody else, instead of an approver or as well.
+
+    Exits 1 if it was refused.
+    """
+    from approvals_bot.web.votes import STATUS, hand_over, refuse_late
+
+    async def act(engine: Engine, _: Service) -> None:
+        view, who = _request(await _opened(engine, run)), by.lower() if by else CLI
+        if view.hook_id:
+            verdict = await hand_over(
+                engine, view.hook_id, by=who, via="cli", person=person, instead_of=instead_of, reason=reason
+            )
+        else:
+            verdict = await refuse_late(engine, view, by=who, what="add", via="cli")
+        said = {"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}
+        refused = STATUS[verdict.verdict] >= 400
+        if as_json or not refused:
+            show.say(said, verdict.text, as_json)
+        if refused:
+            fail(verdict.text)
+
+    with_engine(config, act)
+
+
 def cancel(
     run: RunId,
     config: Config = CONFIG,

@@ -85,7 +85,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _mail_address(value: str) -> str:
+def mail_address(value: str) -> str:
     if not _MAIL_ADDRESS.fullmatch(value) or not value.isprintable():
         raise refuse(f'"{value[:80]}" is not a mail address')
     return value.lower()
@@ -123,7 +123,7 @@ def _rate_text(rate: Rate) -> str:
 
 
 Listen = Annotated[str, AfterValidator(_listen)]
-MailAddress = Annotated[str, AfterValidator(_mail_address)]
+MailAddress = Annotated[str, AfterValidator(mail_address)]
 Sender = Annotated[str, AfterValidator(_sender)]
 RateText = Annotated[
     Rate,

@@ -21,7 +21,7 @@ from pydantic import (
 
 from approvals_bot.config.base import Bool, Frozen, Slug, Text, refuse
 from approvals_bot.config.calendars import Calendar, Day, TimeZone
-from approvals_bot.config.mail import Email, MailAddress
+from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret
 
 SHORTEST_SIGNING_KEY = 32  # bytes: no shorter than the digest that is made with it
@@ -53,6 +53,13 @@ class Service(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _admins_exist(self) -> Service:
+        for at, text in enumerate(self.server.admins):
+            if text.startswith("@") and text[1:] not in self.groups:
+                raise refuse(f"no group is called {text[1:]}", at=("server", "admins", at))
+        return self
+
+    @model_validator(mode="after")
     def _nobody_stands_in_for_herself(self) -> Service:
         for address, person in self.people.items():
             for at, absence in enumerate(person.away):
@@ -79,6 +86,7 @@ class Server(Frozen):
     signing_keys: Annotated[tuple[SigningKey, ...], Field(min_length=1)]  # first signs, all verify
     workflows: FolderPath = Path("workflows")
     allow_private: tuple[PrivateAddress, ...] = ()  # outgoing calls to private addresses are refused but for these
+    admins: tuple[Admin, ...] = ()  # "@group" or an address: who may change who is asked in every request
 
 
 class ApiKey(Frozen):
@@ -219,6 +227,10 @@ def _signing_key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _admin(value: str) -> str:
+    return value if value.startswith("@") else mail_address(value)
+
+
 def _private_address(value: str) -> str:
     try:
         url = urlsplit(f"//{value}")
@@ -258,6 +270,7 @@ def _kind_of_directory(value: Any) -> str:
     return kind if kind in ("FileSource", "HttpSource") else "DirectoryTable"
 
 
+Admin = Annotated[str, AfterValidator(_admin)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Database = Annotated[str, AfterValidator(_database)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]

@@ -75,6 +75,7 @@ class About(Frozen):
     id: Slug
     title: Text | None = None
     request: Annotated[tuple[Text, ...], Field(min_length=1)]  # "*" every person, "@group", "app:ci", an address
+    owners: tuple[Text, ...] | None = None  # "@group", "app:desk", an address: who may change who is asked
     on_behalf_of: Literal["required", "optional", "never"] = "optional"
     key: Text | None = None
     run: Annotated[str, StringConstraints(max_length=200)] | None = None  # "module:function"
@@ -88,6 +89,7 @@ class Policy(Frozen):
     outcomes: Outcomes = ("approve", "reject")
     on_change: Literal["reset", "keep"] | dict[FieldName, OnChange] = "reset"
     recheck: Literal["at-click", "at-quorum"] = "at-click"
+    reassign: Literal["approvers", "owners", "never"] | None = None  # None: "approvers"
 
     def on_change_of(self, field: str) -> OnChange:
         """What editing this field does to the votes. A field that the table doesn't name: reset."""

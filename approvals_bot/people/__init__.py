@@ -217,15 +217,17 @@ class People:
         directory: Directory | LiveSource | None = None,
         slack_group: Callable[[str], Awaitable[Sequence[str]]] | None = None,
         away: Mapping[str, Sequence[Absence]] | None = None,
+        admins: Sequence[str] = (),
     ) -> None:
         """`slack_group` gives the addresses of a Slack user group's members, or raises SourceUnavailable. `away`: by
-        address, when somebody is away.
+        address, when somebody is away. `admins`: addresses of those who may change who is asked in every request.
         """
         self._persons = {person.address.lower(): person for person in persons}
         self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
         self._groups = dict(groups or {})
         self._directory = directory if directory is not None else Directory()
         self._slack_group = slack_group
+        self.admins = tuple(admins)
         self._away = {address.lower(): tuple(each) for address, each in (away or {}).items()}
 
     def person(self, address: str) -> Person:

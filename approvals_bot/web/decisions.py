@@ -44,6 +44,9 @@ CODE_MAIL = (
     "If you did not ask for a code, somebody else has your link: tell {requester}."
 )
 
+LONGEST_ADDRESS = 320  # characters: 64 before the @, 255 after it
+LONGEST_REASON = 500
+
 GONE = ("expired", "withdrawn")
 
 
@@ -102,6 +105,8 @@ class Decisions:
             return await self._send_code(link, form)
         if "look" in form and link.hook.is_live:
             return self._page(link, 200, values=form, proven=True)
+        if "hand_over" in form:
+            return await self._hand_over(link, form)
         choice = form.get("choice")
         if choice not in get_args(ChoiceName):
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.hook.is_live)
@@ -144,6 +149,24 @@ class Decisions:
         return self._page(
             link, status, said=verdict.text, refused=refused, chosen=not refused, values=form, proven=proven
         )
+
+    async def _hand_over(self, link: Link, form: Mapping[str, str]) -> Response:
+        """Somebody else is asked: in the reader's place, or besides her."""
+        verdict = await votes.hand_over(
+            self._engine,
+            link.hook.hook_id,
+            by=link.address,
+            via="email",
+            person=form.get("person", "")[:LONGEST_ADDRESS],
+            instead_of="" if form["hand_over"] == "reassign" else None,
+            reason=form.get("reason", "").strip()[:LONGEST_REASON],
+        )
+        self._metrics.voted(verdict.verdict, "email")
+        if verdict.changed:
+            return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
+        link = await self._links.open(link.signed) or link
+        status = 410 if link.view.state in GONE else votes.STATUS[verdict.verdict]
+        return self._page(link, status, said=verdict.text, refused=True, values=form, proven=link.hook.is_live)
 
     async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
         """Mail new digits to whom the link was made for, and lead to the page that takes them."""

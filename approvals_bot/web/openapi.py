@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from approvals_bot.channels import State
-from approvals_bot.web.runs import Cancellation, Edit, NewRun, NewVote, Status
+from approvals_bot.web.bodies import Cancellation, Edit, NewApprover, NewRun, NewVote, Status
 
 PROBLEMS = {
     "400": "The body can't be read: no JSON, a key twice, nested too deep, or text that can't be stored.",
@@ -59,6 +59,7 @@ def document(base_url: str) -> dict[str, Any]:
             "/api/runs/{id}/cancellation": {"parameters": [RUN], "post": _cancel()},
             "/api/runs/{id}/fields": {"parameters": [RUN], "patch": _edit()},
             "/api/runs/{id}/votes": {"parameters": [RUN], "post": _vote()},
+            "/api/runs/{id}/approvers": {"parameters": [RUN], "post": _approvers()},
             "/api/hooks/{token}": {"parameters": [TOKEN], "get": _show_hook(), "post": _resume()},
             "/webhooks/{signed}": {"parameters": [SIGNED]} | _webhook(),
             "/openapi.json": {"get": _plain("openapi", "This document", {"type": "object"}, ())},
@@ -178,6 +179,20 @@ def _vote() -> dict[str, Any]:
     }
 
 
+def _approvers() -> dict[str, Any]:
+    return {
+        "operationId": "askSomebodyElse",
+        "tags": ["runs"],
+        "summary": "Ask somebody else, instead of an approver or as well",
+        "requestBody": _body("NewApprover"),
+        "responses": {
+            "201": _answer("The person is asked, and told", "Verdict"),
+            "202": _answer("Saved, and about to be done", "Verdict"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+        },
+    }
+
+
 def _show_hook() -> dict[str, Any]:
     return {
         "operationId": "getHook",
@@ -276,7 +291,7 @@ def _path(name: str, description: str) -> dict[str, Any]:
 def _bodies() -> dict[str, Any]:
     """What may be sent, as the models that check it say."""
     _, found = models_json_schema(
-        [(model, "validation") for model in (NewRun, Cancellation, Edit, NewVote)],
+        [(model, "validation") for model in (NewRun, Cancellation, Edit, NewVote, NewApprover)],
         ref_template="#/components/schemas/{model}",
     )
     schemas: dict[str, Any] = found["$defs"]

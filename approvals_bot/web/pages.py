@@ -16,9 +16,9 @@ from starlette.responses import Response
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.engine import Engine, RunRecord
+from approvals_bot.web.bodies import Status
 from approvals_bot.web.render import Pages
 from approvals_bot.web.requests import find_record, request_of, requests_of
-from approvals_bot.web.runs import Status
 from approvals_bot.web.story import tell
 from approvals_bot.web.timeline import draw
 

@@ -14,11 +14,16 @@ DONE = ("counted", "decided", "changed", "taken_back", "already_voted", "receive
 """Verdicts that lead to the result page."""
 
 
+HANDING_DONE = ("reassigned", "added")
+
+
 def result(view: RequestView, reader: str, done: str, received: str) -> str | None:
     """The sentence for this reader. None when she did nothing that fits, as when a link was opened by hand.
 
     `received`: what to say of a vote that is saved and not counted yet.
     """
+    if done in HANDING_DONE:
+        return _handed_over(view, reader)
     mine = next((vote for vote in reversed(view.votes) if vote.by == reader), None)
     if done == "received" and mine is None:
         return received
@@ -31,6 +36,14 @@ def result(view: RequestView, reader: str, done: str, received: str) -> str | No
     if view.outcome is not None and view.outcome.by == reader:
         return _decided(view)
     return _say("changed" if done == "changed" else "counted", view, mine)
+
+
+def _handed_over(view: RequestView, reader: str) -> str | None:
+    done = next((each for each in reversed(view.handovers) if each.by == reader), None)
+    if done is None:
+        return None
+    instead_of = view.name(done.instead_of).text if done.instead_of else ""
+    return sentences.handed_over(view.name(done.person).text, instead_of)
 
 
 def _decided(view: RequestView) -> str | None:

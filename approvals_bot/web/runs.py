@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
-from pydantic import Field, JsonValue
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from approvals_bot.approvals.request import RequestView, api_request
-from approvals_bot.channels import ChoiceName
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.web import votes
-from approvals_bot.web.fit import Strict, fit
+from approvals_bot.web.bodies import Cancellation, Edit, NewApprover, NewRun, NewVote, Status
+from approvals_bot.web.fit import fit
 from approvals_bot.web.json_body import json_object
 from approvals_bot.web.keys import ApiKey, caller
 from approvals_bot.web.limits import API_BODY
@@ -26,49 +25,10 @@ from approvals_bot.web.problems import Problem
 from approvals_bot.web.redact import redact
 from approvals_bot.web.requests import choices_of, find_record, request_of, requests_of
 
-Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
-
 LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle connections at 60
 FIRST_LOOK = 2.0  # seconds that a request gets to show itself after it was opened; it needs milliseconds
 PAGE = 50  # runs in one answer, unless the caller asks for another number
 MOST_PER_PAGE = 200
-
-Address = Annotated[str, Field(min_length=1, max_length=320)]
-Comment = Annotated[str, Field(max_length=5_000)]
-
-
-class NewRun(Strict):
-    """`POST /api/runs`."""
-
-    workflow: Annotated[str, Field(min_length=1, max_length=200)]
-    input: dict[str, JsonValue] = Field(default_factory=dict)
-    requester: Address | None = None
-    on_behalf_of: Address | None = None
-
-
-class Cancellation(Strict):
-    """`POST /api/runs/{id}/cancellation`. `by`: the person who takes it back, for keys that may vote."""
-
-    reason: Comment = ""
-    by: Address | None = None
-
-
-class Edit(Strict):
-    """`PATCH /api/runs/{id}/fields`."""
-
-    fields: Annotated[dict[str, JsonValue], Field(min_length=1)]
-    by: Address | None = None
-
-
-class NewVote(Strict):
-    """`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused."""
-
-    by: Address
-    choice: ChoiceName
-    comment: Comment = ""
-    answers: dict[str, JsonValue] = Field(default_factory=dict)
-    fields: dict[str, JsonValue] = Field(default_factory=dict)
-    digest: str | None = None
 
 
 class Runs:
@@ -211,6 +171,26 @@ class Runs:
             verdict = await votes.cast(self._engine, view.hook_id, vote)
         else:  # a rule decided before anybody was asked
             verdict = await votes.refuse_late(self._engine, view, by=vote.by, what=vote.choice, via="api")
+        self._metrics.voted(verdict.verdict, "api")
+        return _said(verdict, changed=201)
+
+    async def ask_somebody_else(self, request: Request) -> Response:
+        """201: this person is asked, too, or instead of another. By who is asked herself, an owner or an admin."""
+        key = caller(request, self._keys)
+        asked = fit(NewApprover, await json_object(request, API_BODY))
+        view, by = await self._request_view(request), _acting(key, asked.by)
+        if view.hook_id:
+            verdict = await votes.hand_over(
+                self._engine,
+                view.hook_id,
+                by=by,
+                via="api",
+                person=asked.person,
+                instead_of=asked.instead_of,
+                reason=asked.reason,
+            )
+        else:
+            verdict = await votes.refuse_late(self._engine, view, by=by, what="add", via="api")
         self._metrics.voted(verdict.verdict, "api")
         return _said(verdict, changed=201)
 

@@ -34,6 +34,7 @@ from approvals_bot.web import slack_views as views
 from approvals_bot.web.afterwards import Afterwards
 from approvals_bot.web.listing import Workflows
 from approvals_bot.web.slack_guard import FromSlack, SlackGuard
+from approvals_bot.web.slack_handing_over import HAND_OVER, HAND_OVER_VIEW, SlackHandovers
 from approvals_bot.web.slack_home import SlackHome
 from approvals_bot.web.slack_opening import SlackOpening
 from approvals_bot.web.slack_teller import SlackTeller
@@ -108,7 +109,8 @@ def slack_in(
         voted=home.voted,
         counted=counted,
     )
-    bolt = _bolt(client, identities, votes, opening, home, afterwards)
+    handovers = SlackHandovers(engine=engine, client=client, identities=identities, teller=teller, counted=counted)
+    bolt = _bolt(client, identities, votes, handovers, opening, home, afterwards)
     return SlackIn(bolt, votes, opening, home, identities, afterwards)
 
 
@@ -135,6 +137,7 @@ def _bolt(
     client: SlackClient,
     identities: SlackIdentities,
     votes: SlackVotes,
+    handovers: SlackHandovers,
     opening: SlackOpening,
     home: SlackHome,
     afterwards: Afterwards,
@@ -176,6 +179,8 @@ def _bolt(
     bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed))
     bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted))
     bolt.action(WHY)(_answered_by(votes.asked_why))
+    bolt.action(HAND_OVER)(_answered_by(handovers.pressed))
+    bolt.view(HAND_OVER_VIEW)(_answered_by(handovers.submitted))
     bolt.command(re.compile(r"^/"))(_answered_by(opening.typed))  # whatever name the app was installed with
     bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen))
     bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen))

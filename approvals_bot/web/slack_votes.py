@@ -21,6 +21,7 @@ from approvals_bot.web import slack_views as views
 from approvals_bot.web import votes
 from approvals_bot.web.afterwards import Afterwards
 from approvals_bot.web.requests import find_request
+from approvals_bot.web.slack_handing_over import may_try, with_button
 from approvals_bot.web.slack_teller import Place, SlackTeller
 from approvals_bot.web.slack_who import Identified, SlackIdentities, Unidentified, team_of
 from approvals_bot.web.slack_why import why
@@ -103,7 +104,11 @@ class SlackVotes:
         if view is None or not await self._is_about(payload, hook):
             self._teller.tell(place, GONE)
             return
-        self._teller.tell(place, why(view, who.address if isinstance(who, Identified) else None, self._engine.now()))
+        text = why(view, who.address if isinstance(who, Identified) else None, self._engine.now())
+        if isinstance(who, Identified) and may_try(view, who):
+            self._afterwards.do(self._teller.tell_now(place, text, with_button(text, view)))
+        else:
+            self._teller.tell(place, text)
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         """A submitted modal. Returns Slack's `response_action`, or None to close the modal."""

@@ -28,6 +28,8 @@ STATUS: dict[str, int] = {
     "changed": 201,
     "taken_back": 201,
     "edited": 201,
+    "reassigned": 201,
+    "added": 201,
     "received": 202,
     "already_voted": 200,
     "not_an_approver": 403,
@@ -103,6 +105,23 @@ async def edit(
 ) -> Verdict:
     """Change fields of an open request. Votes are reset as the workflow's policy says."""
     return await _tell(engine, hook_id, {"kind": "edit", "by": by, "fields": dict(fields), "via": via}, timeout)
+
+
+async def hand_over(
+    engine: Engine,
+    hook_id: str,
+    *,
+    by: str,
+    via: Via,
+    person: str,
+    instead_of: str | None,
+    reason: str = "",
+    timeout: float = ANSWER_LIMIT,
+) -> Verdict:
+    """Ask somebody else: instead of this person ("": of who says so), or, for None, besides all who are asked."""
+    kind = "add" if instead_of is None else "reassign"
+    message = {"kind": kind, "by": by, "via": via, "person": person, "instead_of": instead_of or "", "reason": reason}
+    return await _tell(engine, hook_id, message, timeout)
 
 
 async def _tell(engine: Engine, hook_id: str, message: dict[str, Any], timeout: float) -> Verdict:

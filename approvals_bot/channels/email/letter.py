@@ -105,6 +105,8 @@ def occasion(dispatch: Dispatch) -> str:
             return "Nobody has decided yet, so you are asked too."
         case "change":
             return "The request was changed. Look at it again, please."
+        case "handover":
+            return "Somebody else is asked in your place now. There is nothing more for you to do."
         case "vote":
             return "Your vote was counted. There is nothing more for you to do."
         case _:
@@ -169,6 +171,7 @@ def _fitting(card: Card, room: Room) -> Card:
         fields=tuple(_fitting_field(field, room) for field in fields),
         votes=tuple(replace(vote, comment=clip(clean(vote.comment), room.short)) for vote in card.votes[-room.rows :]),
         stages=tuple(replace(stage, seats=stage.seats[: room.rows]) for stage in card.stages[: room.rows]),
+        notes=tuple(one_line(note, 200) for note in card.notes),
         deliveries=phrases.undelivered(card)[: room.rows],
         outcome=card.outcome and replace(card.outcome, comment=clip(clean(card.outcome.comment), room.short)),
     )

@@ -177,6 +177,7 @@ def _people(card: Card, room: Room) -> list[Block]:
     if earlier := len(card.votes) - room.rows:
         lines += [[_text(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")]] if earlier > 0 else []
     lines += [_vote(cast, room) for cast in card.votes[-room.rows :]]
+    lines += [[_text(one_line(note, room.short))] for note in phrases.notes(card, min(room.rows, 6))]
     return (
         [_rich("people", card, [_section(*(part for line in _with_breaks(lines) for part in line))])] if lines else []
     )
@@ -303,6 +304,8 @@ def _news(dispatch: Dispatch) -> str:
             return "Nobody has decided yet, so more people are asked."
         case "change":
             return "The request was changed. Look at it again, please."
+        case "handover":
+            return "Somebody else is asked in your place now. There is nothing more for you to do."
         case _:
             return f"{phrases.state(dispatch.card)}."
 

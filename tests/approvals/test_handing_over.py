@@ -1,0 +1,202 @@
+"""Somebody else is asked while a request is open: instead of an approver, or as well."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.explain import explain
+from approvals_bot.channels import phrases
+from approvals_bot.people.absences import Absence
+
+ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
+EVE = "eve@elsewhere.example"
+
+TWO = f"""
+[workflow]
+id = "two"
+title = "Two of them"
+request = ["*", "app:ci"]
+owners = ["{CFO}", "app:desk"]
+[[stage]]
+id = "ok"
+need = 2
+from = ["{ANN}", "{CY}"]
+[deliver]
+email = true
+"""
+
+
+async def asked_of(asked: Any) -> list[str]:
+    return sorted((await asked.view()).waiting_for)
+
+
+async def test_an_approver_hands_over_her_place_and_everything_says_so(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        said = await asked.tell(kind="reassign", by=ANN, person=BO, reason="on holiday")
+        assert said == {
+            "verdict": "reassigned",
+            "text": "Bo Lund is asked instead of Ann Ode, and told.",
+            "changed": True,
+        }
+        assert await asked_of(asked) == [BO, CY]
+        [mail] = office.email.to(BO)
+        assert mail.card.choices
+        assert mail.card.why_me == "You are asked because you are asked in the place of Ann Ode, who handed it over."
+        assert len(office.email.to(ANN)) == 1  # she did it herself, so nobody has to tell her
+        view = await asked.view()
+        assert phrases.notes(card_of(view, None, office.clock.now())) == (
+            "⇄ Ann Ode handed over to Bo Lund: on holiday",
+        )
+        assert explain(view)["rules"][-1]["because"] == "Ann Ode handed over to Bo Lund: on holiday"
+        assert await asked.vote(ANN) == "not_an_approver"
+        assert [await asked.vote(who) for who in (BO, CY)] == ["counted", "decided"]
+        assert (await asked.view()).handovers[0].instead_of == ANN
+
+
+async def test_an_approver_asks_a_colleague_as_well(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        said = await asked.tell(kind="add", by=ANN, person=BO)
+        assert (said["verdict"], said["text"]) == ("added", "Bo Lund is asked too, and told.")
+        assert await asked_of(asked) == [ANN, BO, CY]
+        assert [await asked.vote(who) for who in (BO, ANN)] == ["counted", "decided"]
+
+
+async def test_it_lasts_over_a_restart_and_the_next_look_at_the_groups(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        await asked.tell(kind="reassign", by=ANN, person=BO)
+    async with office.open():
+        assert await asked.vote(CY) == "counted"
+        assert await asked_of(asked) == [BO]
+        assert await asked.vote(BO) == "decided"
+
+
+async def test_it_may_go_on_from_one_to_the_next_and_back(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        assert (await asked.tell(kind="reassign", by=ANN, person=BO))["changed"]
+        assert (await asked.tell(kind="reassign", by=BO, person="gil@acme.eu"))["changed"]
+        assert await asked_of(asked) == [CY, "gil@acme.eu"]
+        assert (await asked.tell(kind="reassign", by="gil@acme.eu", person=ANN))["changed"]
+        assert await asked_of(asked) == [ANN, CY]
+
+
+@pytest.mark.parametrize("owner", [CFO, "app:desk", "admin"])
+async def test_owners_and_admins_give_anybodys_place_to_anybody_and_she_is_told(office: Any, owner: str) -> None:
+    if owner == "admin":
+        owner, office.people.admins = "fin@acme.eu", ("@finance",)
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        said = await asked.tell(kind="reassign", by=owner, person=EVE, instead_of=ANN)
+        assert said["verdict"] == "reassigned"
+        assert await asked_of(asked) == [CY, EVE]
+        assert [mail.occasion for mail in office.email.to(ANN)] == ["request", "handover"]
+        assert office.email.to(ANN)[-1].card.choices == ()
+
+
+REFUSED = [
+    # who says it · what · the verdict and some of the sentence
+    (DI, {"kind": "add", "person": BO}, "own_request", "You asked for this yourself"),
+    (DI, {"kind": "reassign", "person": BO, "instead_of": ANN}, "own_request", "You asked for this yourself"),
+    (ANN, {"kind": "reassign", "person": DI}, "invalid", "Di Ops asked for this"),
+    (CFO, {"kind": "add", "person": DI}, "invalid", "Di Ops asked for this"),
+    (ANN, {"kind": "reassign", "person": CY}, "invalid", "Cy Rus is one of the people who are asked here already"),
+    (ANN, {"kind": "add", "person": ANN}, "invalid", "Ann Ode is one of the people who are asked here already"),
+    (ANN, {"kind": "reassign", "person": BO, "instead_of": CY}, "not_an_approver", "your own place"),
+    (BO, {"kind": "add", "person": "gil@acme.eu"}, "not_an_approver", "Only people who are asked here"),
+    (BO, {"kind": "reassign", "person": "gil@acme.eu", "instead_of": ANN}, "not_an_approver", "Only people who"),
+    ("app:ci", {"kind": "add", "person": BO}, "not_an_approver", "Only people who are asked here"),
+    ("app:cli", {"kind": "add", "person": BO}, "not_an_approver", "Only people who are asked here"),
+    (ANN, {"kind": "reassign", "person": EVE}, "invalid", "a colleague, with an address like yours"),
+    (ANN, {"kind": "reassign", "person": "bo"}, "invalid", "colleague"),
+    (CFO, {"kind": "add", "person": "@sre"}, "invalid", "Name one person"),
+    (CFO, {"kind": "reassign", "person": BO}, "invalid", "Nobody is not asked here"),
+    (CFO, {"kind": "reassign", "person": BO, "instead_of": EVE}, "invalid", "is not asked here"),
+]
+
+
+@pytest.mark.parametrize(("by", "what", "verdict", "says"), REFUSED)
+async def test_what_is_refused_changes_nothing(
+    office: Any, by: str, what: dict[str, str], verdict: str, says: str
+) -> None:
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        before = await asked.view()
+        said = await asked.tell(by=by, **what)
+        assert (said["verdict"], said["changed"]) == (verdict, False)
+        assert says in said["text"]
+        assert "Nothing was changed" in said["text"]
+        assert (await asked.view()).handovers == ()
+        assert (await asked.view()).waiting_for == before.waiting_for
+        assert len(office.email.sent) == 2
+
+
+async def test_who_has_voted_keeps_her_place(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        await asked.vote(ANN)
+        said = await asked.tell(kind="reassign", by=ANN, person=BO)
+        assert (said["verdict"], "has voted already" in said["text"]) == ("invalid", True)
+        await asked.vote(ANN, "take_back")
+        assert (await asked.tell(kind="reassign", by=ANN, person=BO))["changed"]
+
+
+async def test_nobody_on_whose_behalf_it_is_asked_gets_a_place(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(TWO, {}, by="app:ci", behalf=DI)
+        assert (await asked.tell(kind="add", by=ANN, person=DI))["verdict"] == "invalid"
+        assert (await asked.tell(kind="add", by=DI, person=BO))["verdict"] == "own_request"
+
+
+@pytest.mark.parametrize(
+    ("rule", "approver", "owner"), [("approvers", True, True), ("owners", False, True), ("never", False, False)]
+)
+async def test_a_workflow_says_who_may(office: Any, rule: str, approver: bool, owner: bool) -> None:
+    async with office.open():
+        asked = await office.ask(TWO + f'[policy]\nreassign = "{rule}"\n', {}, by=DI)
+        assert card_of(await asked.view(), ANN, office.clock.now()).may_hand_over == approver
+        assert (await asked.tell(kind="add", by=CFO, person="gil@acme.eu"))["changed"] == owner
+        assert (await asked.tell(kind="add", by=ANN, person=BO))["changed"] == approver
+        office.people.admins = (CFO,)
+        assert (await asked.tell(kind="add", by=CFO, person="hal@acme.eu"))["changed"]
+
+
+async def test_the_operator_at_the_terminal_may(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        said = await asked.tell(kind="reassign", by="app:cli", via="cli", person=BO, instead_of=CY)
+        assert said["verdict"] == "reassigned"
+
+
+async def test_a_place_that_was_stood_in_for_is_handed_over_for_good(office: Any) -> None:
+    office.people._away = {ANN: (Absence(date(2026, 3, 1), date(2026, 3, 2), (BO,)),)}
+    async with office.open():
+        asked = await office.ask(TWO, {}, by=DI)
+        assert await asked_of(asked) == [BO, CY]
+        assert (await asked.tell(kind="reassign", by=BO, person="gil@acme.eu"))["changed"]
+        await office.clock.advance("15h")  # Ann is back, and her place is taken
+        assert await asked_of(asked) == [CY, "gil@acme.eu"]
+        assert await asked.vote(ANN) == "not_an_approver"
+
+
+async def test_in_the_next_stage_nothing_is_left_of_it(office: Any) -> None:
+    text = TWO.replace("need = 2", "") + f'[[stage]]\nid = "then"\nfrom = ["{ANN}"]\n'
+    async with office.open():
+        asked = await office.ask(text, {}, by=DI)
+        assert (await asked.tell(kind="reassign", by=ANN, person=BO))["changed"]
+        assert await asked.vote(BO) == "counted"
+        assert await asked_of(asked) == [ANN]
+
+
+async def test_where_only_a_channel_is_told_the_newly_asked_gets_a_message_of_her_own(office: Any) -> None:
+    async with office.open():
+        asked = await office.ask(TWO.replace("email = true", 'slack = "#deploys"'), {}, by=DI)
+        await asked.tell(kind="add", by=ANN, person=BO)
+        assert [one.occasion for one in office.slack.to(BO)] == ["request"]
+        assert phrases.notes(office.slack.newest("#deploys").card) == ("⇄ Ann Ode asked Bo Lund, too",)

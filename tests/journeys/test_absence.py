@@ -1,0 +1,108 @@
+"""People who are away or hand over, and an office's hours, in the product as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from journey import Json, Service
+
+LEAVE = """
+[workflow]
+id      = "leave"
+title   = "{{ days }} days off for {{ requester.name }}"
+request = ["*"]
+[fields]
+days = { type = "integer", pinned = true }
+[[stage]]
+id   = "ok"
+need = 2
+from = ["ann@acme.eu", "cfo@acme.eu"]
+[deliver]
+slack = "#deploys"
+email = true
+[clock]
+deadline = "2 business days"
+remind   = ["4 business hours"]
+"""
+
+AWAY = """
+[[people."cfo@acme.eu".away]]
+from     = "2020-01-01"
+until    = "2099-12-31"
+delegate = ["bo@acme.eu", "cy@acme.eu"]
+"""
+
+
+def opened(installed: Service) -> str:
+    """A request of Bo's while the CFO is away, in a service of its own."""
+    (installed.folder / "workflows" / "leave.toml").write_text(LEAVE)
+    config = installed.folder / "config.example.toml"
+    config.write_text(config.read_text().replace("[groups] ", f"{AWAY}\n[groups] "))
+    installed.start("--config", "config.example.toml")
+    return installed.open("leave", days=3)
+
+
+def command(service: Service, *words: str) -> Json:
+    line = [sys.executable, "-m", "approvals_bot", *words, "--config", ".approvals/config.toml", "--json"]
+    done = subprocess.run(line, cwd=service.folder, env=os.environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: Json = json.loads(done.stdout)
+    return found
+
+
+def ask(service: Service, run_id: str, **body: Any) -> Any:
+    return service.api("POST", f"/runs/{run_id}/approvers", json=body)
+
+
+def test_a_delegate_and_a_colleague_decide_and_every_copy_says_for_whom(installed: Service) -> None:
+    run_id = opened(installed)
+    assert sorted(installed.settled(run_id)["request"]["waiting_for"]) == ["ann@acme.eu", "cy@acme.eu"]
+    assert "standing in for Fay Cash" in installed.page(installed.link("cy@acme.eu")).text
+    coming = command(installed, "explain", run_id)["next"]
+    assert [each["what"] for each in coming][-1] == "deadline after 2 business days: then it expires"
+
+    assert ask(installed, run_id, by="bo@acme.eu", person="di@acme.eu").status_code == 403  # Bo asked for it
+    assert ask(installed, run_id, by="ann@acme.eu", person="bo@acme.eu").status_code == 422
+    assert ask(installed, run_id, by="ann@acme.eu", person="di@acme.eu", instead_of="cy@acme.eu").status_code == 403
+
+    page = installed.page(installed.link("ann@acme.eu")).text
+    assert "Ask somebody else" in page
+    link = installed.link("ann@acme.eu")
+    refused = installed.press(link, "", hand_over="reassign", person="bo@acme.eu")
+    assert (refused.status_code, "asked for this" in refused.text) == (422, True)
+    done = installed.press(link, "", hand_over="reassign", person="di@acme.eu", reason="on the train")
+    assert "Di is asked instead of Ann Ode, and told." in done.text.replace("di is", "Di is")
+    assert 'name="choice"' not in done.text
+
+    assert installed.press(installed.link("di@acme.eu"), "approve").status_code == 200
+    assert installed.press(installed.link("cy@acme.eu"), "approve").status_code == 200
+    ended = installed.ended(run_id)
+    assert [vote.get("in_place_of") for vote in ended["request"]["votes"]] == [None, "cfo@acme.eu"]
+    note = "⇄ Ann Ode handed over to di: on the train"
+    card = installed.eventually(
+        lambda: [m for m in installed.messages() if "Approved by Cy Rus for Fay Cash" in m["text"]]
+    )
+    assert note in json.dumps(card[-1]["blocks"], ensure_ascii=False)
+    mail = installed.eventually(
+        lambda: [m for m in installed.mails("di@acme.eu") if "Cy Rus for Fay Cash" in m["text"]]
+    )
+    assert note in mail[-1]["text"]
+    assert note in mail[-1]["html"]
+
+
+def test_the_terminal_asks_somebody_as_well_and_in_anybodys_place(installed: Service) -> None:
+    run_id = opened(installed)
+    installed.settled(run_id)
+    said = command(installed, "reassign", run_id, "--to", "di@acme.eu", "--from", "cy@acme.eu", "--reason", "ill")
+    assert said["verdict"] == "reassigned"
+    said = command(installed, "reassign", run_id, "--to", "fin@acme.eu", "--by", "cfo@acme.eu")  # an admin
+    assert said["verdict"] == "added"
+    waiting = sorted(installed.run(run_id)["request"]["waiting_for"])
+    assert waiting == ["ann@acme.eu", "di@acme.eu", "fin@acme.eu"]
+    told = installed.eventually(lambda: [m for m in installed.mails("cy@acme.eu") if "in your place" in m["text"]])
+    assert len(told) == 1
+    assert installed.eventually(lambda: installed.mails("fin@acme.eu"))

@@ -1,0 +1,90 @@
+"""Asking somebody else from Slack: the button, the modal, and the request's own rules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from slack_office import Office
+
+from approvals_bot.approvals.request import RequestView
+from approvals_bot.channels import Card, Name
+from approvals_bot.playground.slack.blocks import check_view
+from approvals_bot.web.slack_handing_over import AS_WELL, hand_over_modal
+
+BO = "bo@acme.eu"
+
+
+async def opened(office: Office, user: str) -> dict[str, Any]:
+    """The modal, by the button beside the answer to "Why am I asked?"."""
+    await office.press(user, "Why am I asked?")
+    await office.until(lambda: bool(office.told(user)))
+    answer = await office.press(user, "Ask somebody else", ts=office.told(user)[-1].ts)
+    view: dict[str, Any] = answer["view"]
+    return view
+
+
+def values(person: str, place: str, reason: str = "") -> dict[str, Any]:
+    return {"person": {"value": person}, "instead_of": {"value": place}, "reason": {"value": reason}}
+
+
+async def view_of(office: Office, run_id: str) -> RequestView:
+    record = await office.engine.record(run_id)
+    assert record is not None
+    return RequestView.model_validate(record.view)
+
+
+async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(office: Office) -> None:
+    run_id = await office.ask()
+    view = await opened(office, "U0ANN")
+    places = next(block for block in view["blocks"] if block.get("block_id") == "instead_of")["element"]["options"]
+    assert [option["text"]["text"] for option in places] == ["In my place", "In nobody's place, as well"]
+    answer = await office.submit("U0ANN", view, values("U0DI", places[0]["value"], "on the train"))
+    assert not answer.get("errors")
+    assert (await view_of(office, run_id)).handovers[0].text == "Ann Ode handed over to Di Oz: on the train"
+    await office.until(lambda: "handed over to Di Oz: on the train" in str(office.card.blocks))
+    await office.press("U0DI", "Approve")
+    assert (await office.ended(run_id))["by"] == "di@acme.eu"
+
+
+@pytest.mark.parametrize(
+    ("user", "person", "place", "says"),
+    [
+        ("U0ANN", "U0BO", "ann@acme.eu", "Bo Lund asked for this"),
+        ("U0ANN", "U0CY", "ann@acme.eu", "is one of the people who are asked here already"),
+        ("U0ANN", "U0GUEST", "ann@acme.eu", "Nobody with this account can decide here"),
+    ],
+)
+async def test_who_can_not_be_asked_is_said_beside_the_name(
+    office: Office, user: str, person: str, place: str, says: str
+) -> None:
+    run_id = await office.ask()
+    view = await opened(office, user)
+    answer = await office.submit(user, view, values(person, place))
+    assert says in answer["errors"]["person"]
+    assert (await view_of(office, run_id)).handovers == ()
+
+
+async def test_who_is_not_asked_is_refused_by_the_rules(office: Office) -> None:
+    run_id = await office.ask()
+    view = await opened(office, "U0DI")
+    answer = await office.submit("U0DI", view, values("U0GUEST", AS_WELL))
+    assert answer["errors"]
+    answer = await office.submit("U0DI", await opened(office, "U0DI"), values("U0DI", AS_WELL))
+    assert "Only people who are asked here" in str(answer)
+    assert (await view_of(office, run_id)).handovers == ()
+
+
+async def test_the_requester_is_not_offered_it(office: Office) -> None:
+    await office.ask()
+    await office.press("U0BO", "Why am I asked?")
+    await office.until(lambda: bool(office.told("U0BO")))
+    assert "Ask somebody else" not in str(office.told("U0BO")[-1].blocks)
+
+
+def test_a_modal_with_many_places_fits_slacks_rules() -> None:
+    many = tuple(Name(f"{'x' * 60}{n}@acme.eu", "🙂" * 90) for n in range(200))
+    asked_at = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
+    card = Card("run_1", "hook_1", "x", 3, "waiting", "X" * 500, Name(BO, "Bo"), asked_at, "", waiting_for=many)
+    assert check_view(hand_over_modal(card, "ann@acme.eu", "C0DEPLOYS")) == []
