@@ -16,26 +16,26 @@ T = TypeVar("T")
 
 
 class Interruptible:
-    """A call that `interrupt` ends with ReplayInterrupted, whichever thread it runs on. The thread belongs to others
-    before and after, so nothing may arrive there late."""
+    """Makes calls, one after the other, that `interrupt` ends with ReplayInterrupted, whichever thread they run on. The
+    thread belongs to others before and after, so nothing may arrive there late."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: int | None = None
         self._is_interrupted = False
         self._began = math.inf
-        self._computed: Callable[[], float] = lambda: math.inf
+        self._computed_before = 0.0  # by this thread, before the call
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it began; 0 before."""
+        """Seconds since the last call began; 0 before the first."""
         return max(0.0, time.monotonic() - self._began)
 
     @property
     def computed(self) -> float:
         """Seconds of processor time that it has used; infinite where that can't be known."""
         with self._lock:
-            return math.inf if self._thread is None else self._computed()
+            return self._computed()
 
     def run(self, call: Callable[[], T]) -> T:
         try:
@@ -48,20 +48,25 @@ class Interruptible:
             self._end_undisturbed()  # it may have come in the midst of the first attempt to end
             raise
 
-    def interrupt(self) -> None:
-        """Only while it runs. One interruption may be lost (in a finalizer, Python ignores exceptions): repeat it."""
+    def interrupt(self, beyond: float = 0.0) -> None:
+        """Only while it runs, and has computed for more than so many seconds. One interruption may be lost (in a
+        finalizer, Python ignores exceptions): repeat it."""
         with self._lock:
-            if self._thread is not None:
+            if self._thread is not None and min(self.elapsed, self._computed()) >= beyond:
                 self._is_interrupted = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread), ctypes.py_object(ReplayInterrupted)
                 )
 
+    def _computed(self) -> float:
+        return math.inf if self._thread is None else _processor_time(self._thread) - self._computed_before
+
     def _begin(self) -> None:
         with self._lock:
-            self._thread = threading.get_ident()
-            self._computed = _processor_time(self._thread)
+            self._is_interrupted = False
+            self._computed_before = time.thread_time()
             self._began = time.monotonic()
+            self._thread = threading.get_ident()
 
     def _end(self) -> None:
         with self._lock:
@@ -81,13 +86,11 @@ class Interruptible:
                 continue
 
 
-def _processor_time(thread: int) -> Callable[[], float]:
-    """What this thread uses from now on, readable from others."""
+def _processor_time(thread: int) -> float:
+    """What this thread has used, on the clock that `time.thread_time` reads for the thread itself."""
     if not hasattr(time, "pthread_getcpuclockid"):
-        return lambda: math.inf
-    clock = time.pthread_getcpuclockid(thread)
-    began = time.clock_gettime(clock)
-    return lambda: time.clock_gettime(clock) - began
+        return math.inf
+    return time.clock_gettime(time.pthread_getcpuclockid(thread))
 
 
 class Watchdog:
@@ -100,7 +103,7 @@ class Watchdog:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._watched: Interruptible | None = None
+        self._watched = Interruptible()
         self._last = 0.0
         self._is_asleep = True
         self._is_closed = False
@@ -109,14 +112,10 @@ class Watchdog:
 
     def run(self, call: Callable[[], T]) -> T:
         """ReplayInterrupted if it takes too long. Calls don't nest."""
-        watched = Interruptible()
-        self._last, self._watched = time.monotonic(), watched
+        self._last = time.monotonic()
         if self._is_asleep:
             self._rouse()
-        try:
-            return watched.run(call)
-        finally:
-            self._watched = None
+        return self._watched.run(call)
 
     def close(self) -> None:
         self._is_closed = True
@@ -141,7 +140,6 @@ class Watchdog:
                 self._is_asleep = True
                 if self._is_idle():  # still: whoever comes from now on sees that we sleep
                     self._wake.wait()
-            watched = self._watched
-            if watched is not None and min(watched.elapsed, watched.computed) > self._limit:
-                watched.interrupt()
+            if self._watched.elapsed > self._limit:
+                self._watched.interrupt(beyond=self._limit)
             time.sleep(self._limit / 2)
