@@ -33,6 +33,7 @@ from approvals_bot.channels import (
     ChoiceName,
 )
 
+SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
 STYLES = {"approve": "primary", "reject": "danger"}
 
 
@@ -103,7 +104,10 @@ def _choices(
         return ()
     offered: list[ChoiceName] = [*stage.outcomes]
     if reader is None:
-        return tuple(_choice(view, stage, ballot, choice, decides=False) for choice in offered)
+        return tuple(
+            _choice(view, stage, ballot, choice, decides=_may_decide(view, stage, ballot, choice, now))
+            for choice in offered
+        )
     mine = vote_of(ballot, reader)
     if mine is not None:
         offered.append("take_back")
@@ -111,10 +115,19 @@ def _choices(
     for choice in offered:
         trial = Vote(reader, choice, now, comment="…")
         if refusal(ballot, trial) is None and not (mine is not None and mine.choice == choice == "edit"):
-            _, verdict = cast(ballot, trial)
-            decides = verdict.word == "decided" and (verdict.standing != "filled" or _is_last(view, stage))
-            found.append(_choice(view, stage, ballot, choice, decides=decides))
+            found.append(_choice(view, stage, ballot, choice, decides=_decides(view, stage, ballot, trial)))
     return tuple(found)
+
+
+def _decides(view: RequestView, stage: StageView, ballot: Ballot, trial: Vote) -> bool:
+    _, verdict = cast(ballot, trial)
+    return verdict.word == "decided" and (verdict.standing != "filled" or _is_last(view, stage))
+
+
+def _may_decide(view: RequestView, stage: StageView, ballot: Ballot, choice: ChoiceName, now: datetime) -> bool:
+    """Whether this choice would decide if one of those who are waited for made it, as far as a few of them show."""
+    trials = [Vote(who, choice, now, comment="…") for who in view.waiting_for[:SAMPLED]]
+    return any(refusal(ballot, trial) is None and _decides(view, stage, ballot, trial) for trial in trials)
 
 
 def _is_last(view: RequestView, stage: StageView) -> bool:

@@ -196,7 +196,8 @@ def _bolt(
     @bolt.event("app_home_opened")
     async def home_opened(ack: Any, body: dict[str, Any], event: dict[str, Any]) -> None:
         if event.get("tab", "home") == "home" and not seen.before(str(body.get("event_id"))):
-            afterwards.do(home.opened(str(event["user"]), body.get("team_id")))
+            shown = (event.get("view") or {}).get("hash")
+            afterwards.do(home.opened(str(event["user"]), body.get("team_id"), shown))
         await ack()
 
     @bolt.error

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from approvals_bot.channels import Ask, Card, CardChoice, phrases
-from approvals_bot.channels.slack.blocks import VOTE, Block, date_token, escape
+from approvals_bot.channels.slack.blocks import VOTE, Block, choices, date_token, escape
 from approvals_bot.channels.text import clean, clip, one_line
-from approvals_bot.web.slack_inputs import INPUT_LIMIT, OPTION_LIMIT, ask_input, given, labelled, plain
+from approvals_bot.web.slack_inputs import INPUT_LIMIT, ask_input, given, labelled, plain
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
 PENDING_SHOWN = 18  # cards that wait for somebody, on her Home tab; Slack allows 100 blocks
 LATELY_SHOWN = 5  # … of each other list
+PINNED_SHOWN = 3  # pinned fields of a request in a list
 
 VOTE_VIEW = "vote"  # callback ids
 COMMENT = "comment"  # block ids; `ask:<name>` for what an approver fills in
@@ -162,34 +163,28 @@ def _list(
         blocks.append({"type": "section", "text": plain(nothing)})
     shown = cards[:most]
     for index, card in enumerate(shown):
-        blocks.append({"type": "section", "text": plain(one_line(card.title, 300))})
-        status = [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]
-        who: list[Block] = [plain(one_line(phrases.asked_by(card), 200))]
-        blocks.append({"type": "context", "elements": [*status, *who]})
+        blocks += _item(card)
         if buttons and card.choices:
-            blocks.append(_choices(card, f"{buttons}{index}"))
+            blocks.append(choices(card, f"{buttons}{index}"))
     if len(cards) > len(shown):
         blocks.append({"type": "context", "elements": [plain(f"… and {len(cards) - len(shown)} more")]})
     return blocks
 
 
-def _choices(card: Card, begins: str) -> Block:
-    buttons: list[Block] = [
-        {
-            "type": "button",
-            "action_id": f"vote:{choice.choice}",
-            "text": plain(one_line(choice.short, OPTION_LIMIT) or choice.choice),
-            "value": card.hook_id,
-            "accessibility_label": one_line(choice.label, OPTION_LIMIT) or choice.choice,
-            **({"style": choice.style} if choice.style != "link" else {}),
-        }
-        for choice in card.choices
+def _item(card: Card) -> list[Block]:
+    """A request in a list: its title, where it stands, and what its digest is of."""
+    title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
+    status: list[Block] = [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]
+    status.append(plain(one_line(phrases.asked_by(card), 200)))
+    pinned = [f"{field.label}: {one_line(field.value, 60)}" for field in card.fields if field.pinned][:PINNED_SHOWN]
+    if pinned and card.outcome is None:
+        status.append(plain(one_line(" · ".join(pinned), 250)))
+    if card.url:
+        status.append({"type": "mrkdwn", "text": f"<{escape(card.url)}|Open>", "verbatim": True})
+    return [
+        {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [title]}]},
+        {"type": "context", "elements": status},
     ]
-    return {
-        "type": "actions",
-        "block_id": f"{begins}:{card.version}:{card.digest}"[:255],
-        "elements": buttons,
-    }
 
 
 def _status(card: Card) -> str:

@@ -20,6 +20,7 @@ Block = dict[str, Any]
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
 HEADER_LIMIT = 150
+BRIEF = 60  # characters of a long field that are shown as those of a short one
 TEXT_LIMIT = 400  # of the top-level text, which notifications and screen readers take; Slack wants ≤ 4,000
 ID_LIMIT = 255  # of a block_id
 BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
@@ -138,8 +139,8 @@ def _outcome(card: Card, room: Room) -> list[Block]:
 def _fields(card: Card, room: Room) -> tuple[list[Block], bool]:
     """Short fields first, pinned ones before the others; then the long ones, folded to the room there is."""
     ordered = sorted(card.fields, key=lambda field: not field.pinned)
-    short = [field for field in ordered if field.kind == "short"]
-    long = [field for field in ordered if field.kind != "short"]
+    short = [field for field in ordered if _is_brief(field)]
+    long = [field for field in ordered if not _is_brief(field)]
     cut = len(short) > room.rows or len(long) > room.longs
     elements: list[Block] = []
     if short:
@@ -155,10 +156,15 @@ def _fields(card: Card, room: Room) -> tuple[list[Block], bool]:
     return ([_rich("fields", card, elements)] if elements else []), cut
 
 
+def _is_brief(field: CardField) -> bool:
+    """A long field with little in it, or nothing, takes a line like any other."""
+    return field.kind == "short" or (len(field.value) <= BRIEF and "\n" not in field.value.strip())
+
+
 def _short_field(field: CardField, room: Room) -> list[Block]:
     line = [*_label(field), _text(": "), _text(_cut(field.value, room.short) or "–")]
     if field.was is not None:
-        line += [_text("  was "), _text(one_line(field.was, room.short) or "–", strike=True)]
+        line += [_text(", was "), _text(one_line(field.was, room.short) or "–", strike=True)]
     return line
 
 
@@ -176,16 +182,16 @@ def _people(card: Card, room: Room) -> list[Block]:
         lines += [[_text(one_line(seat, 200))] for seat in phrases.seats(stage)[: room.rows]]
     if earlier := len(card.votes) - room.rows:
         lines += [[_text(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")]] if earlier > 0 else []
-    lines += [_vote(cast, room) for cast in card.votes[-room.rows :]]
+    lines += [_vote(cast, card, room) for cast in card.votes[-room.rows :]]
     lines += [[_text(one_line(note, room.short))] for note in phrases.notes(card, min(room.rows, 6))]
     return (
         [_rich("people", card, [_section(*(part for line in _with_breaks(lines) for part in line))])] if lines else []
     )
 
 
-def _vote(cast: CardVote, room: Room) -> list[Block]:
+def _vote(cast: CardVote, card: Card, room: Room) -> list[Block]:
     line = [_text(one_line(phrases.vote(cast), 200)), _text(", "), _date(cast.at)]
-    comment = one_line(cast.comment, room.short)
+    comment = one_line(phrases.own_comment(cast, card), room.short)
     return [*line, _text(f": “{comment}”")] if comment else line
 
 
@@ -213,11 +219,14 @@ def _full_page(card: Card, cut: bool) -> list[Block]:
 
 
 def _actions(card: Card) -> list[Block]:
+    return [choices(card, "choices")] if card.choices else []
+
+
+def choices(card: Card, part: str) -> Block:
+    """The buttons of what can be chosen. `part`: what the block's id begins with."""
     buttons = list({choice.choice: _button(card, choice) for choice in card.choices}.values())
-    if not buttons:
-        return []
-    shown = f"{_id('choices', card)}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
-    return [{"type": "actions", "block_id": shown, "elements": buttons}]
+    shown = f"{_id(part, card)}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
+    return {"type": "actions", "block_id": shown, "elements": buttons}
 
 
 def _button(card: Card, choice: CardChoice) -> Block:
