@@ -1,0 +1,36 @@
+"""The engine's tests run on SQLite; those of the files in BOTH run on PostgreSQL, too. APPROVALS_TEST_STORE=postgres
+runs all of them there."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from approvals_bot.engine import Engine
+from approvals_bot.testing import FakeClock
+from approvals_bot.testing.fixtures import OpenEngine
+
+BOTH = {"test_hooks", "test_webhooks_of_runs"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "open_engine" in metafunc.fixturenames:
+        one = os.environ.get("APPROVALS_TEST_STORE", "sqlite")
+        both = metafunc.module.__name__.rpartition(".")[2] in BOTH
+        metafunc.parametrize("database", ["sqlite", "postgres"] if both else [one])
+
+
+@pytest.fixture
+def open_engine(tmp_path: Path, clock: FakeClock, database: str, request: pytest.FixtureRequest) -> OpenEngine:
+    """As the product's fixture of this name, on either store."""
+    url = f"sqlite:///{tmp_path}/runs.db" if database == "sqlite" else request.getfixturevalue("postgres_url")
+
+    def open(**options: Any) -> AbstractAsyncContextManager[Engine]:
+        given = {"signing_keys": ["a test's key, 32 bytes and longer"], "base_url": "https://example.test"}
+        return Engine.open(url, **{"clock": clock, **given, **options})
+
+    return open
