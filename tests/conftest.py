@@ -21,8 +21,6 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+def postgres_url(postgres: PostgresServer) -> str:
     """A database of this test's own."""
-    url = postgres.new_database()
-    yield url
-    postgres.drop(url)
+    return postgres.new_database()

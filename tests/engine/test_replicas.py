@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from postgres_server import PostgresServer
@@ -43,7 +44,7 @@ async def waits_for_a_payload(token: str) -> str:
 @pytest.fixture
 async def replicas(postgres_url: str) -> AsyncIterator[list[Engine]]:
     goes_on.clear()
-    keys = {"signing_keys": ["a test's key, 32 bytes and longer"], "base_url": "https://example.test"}
+    keys: dict[str, Any] = {"signing_keys": ["a test's key, 32 bytes and longer"], "base_url": "https://example.test"}
     async with Engine.open(postgres_url, **keys) as one, Engine.open(postgres_url, **keys) as two:
         yield [one, two]
 
@@ -87,7 +88,8 @@ async def test_who_has_lost_the_connection_that_listens_hears_again(
     run = await one.start(waits_for_a_payload, "t")
     waiting = asyncio.create_task(two.get_run(run.id).return_value())
     listening = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LISTEN%' AND pid <> pg_backend_pid()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
     )
     async with asyncio.timeout(SOON):
         assert len(await asyncio.to_thread(postgres.execute, listening, postgres_url)) == 2

@@ -26,6 +26,7 @@ class PostgresServer:
         self.url = url
         self._wheel = wheel
         self._template: str | None = None
+        self._made: list[str] = []
 
     def url_of(self, database: str) -> str:
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
@@ -41,8 +42,10 @@ class PostgresServer:
         """The URL of a database that nobody has migrated."""
         return self.url_of(self._create())
 
-    def drop(self, url: str) -> None:
-        self.execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
+    def drop_all(self) -> None:
+        """What was made here. Only on a server that goes on afterwards."""
+        for name in self._made:
+            self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def execute(self, sql: str, url: str | None = None) -> list[Any]:
         return blocking(_fetch(url or self.url, sql))
@@ -63,15 +66,20 @@ class PostgresServer:
     def _create(self, template: str = "template0") -> str:
         name = f"approvals_{secrets.token_hex(6)}"
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self._made.append(name)
         return name
 
 
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
-    """A server of our own, gone afterwards; or another one, whose databases of ours are left to it."""
+    """A server of our own, gone afterwards; or another one, without our databases afterwards."""
     other = os.environ.get(OTHER_SERVER)
     if other:
-        yield PostgresServer(other)
+        there = PostgresServer(other)
+        try:
+            yield there
+        finally:
+            there.drop_all()
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, the import says so
