@@ -11,14 +11,18 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
 from approvals_bot.approvals.derived import derive_fields
+from approvals_bot.config.durations import parse_duration
 from approvals_bot.config.fields import FieldSpec
 from approvals_bot.config.problems import Finding, Problem, nearest
 from approvals_bot.config.workflow import Definition
@@ -196,6 +200,8 @@ def _fields(fields: Mapping[str, FieldSpec], members: _Members) -> Iterator[Find
                 yield Finding(("fields", name), f"{members.type} has no such field", near)
             continue
         for example in _examples(spec):
+            if spec.type == "duration" and _wants_duration(member.kind):
+                continue
             if _is_refused(example, member.kind, is_text=spec.type in ("string", "text", "email", "url")):
                 yield Finding(("fields", name), _unfit(spec, example, member, members.type))
                 break
@@ -206,6 +212,30 @@ def _fields(fields: Mapping[str, FieldSpec], members: _Members) -> Iterator[Find
     for member in members.all:
         if member.is_needed and member.name not in fields:
             yield Finding(("fields", member.name), f"is missing; {members.type} needs it")
+
+
+def with_durations(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The input with its spans of time read as everywhere here ("1h30m"), where the type that takes it wants them.
+
+    What can't be read stays as it is, for the type itself to refuse.
+    """
+    members = _members(kind)
+    read = dict(given)
+    for member in members.all if members is not None else ():
+        value = given.get(member.name)
+        if isinstance(value, str) and _wants_duration(member.kind):
+            with suppress(ValueError):
+                read[member.name] = parse_duration(value)
+    return read
+
+
+def _wants_duration(kind: Any) -> bool:
+    """Whether it is a timedelta, perhaps optional or annotated, and no text would do as well."""
+    if get_origin(kind) is Annotated:
+        return _wants_duration(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return str not in get_args(kind) and any(_wants_duration(one) for one in get_args(kind))
+    return kind is timedelta
 
 
 _EXAMPLES: dict[str, Any] = {

@@ -19,6 +19,7 @@ from approvals_bot.approvals.ballot import (
     need,
     refusal,
     seats_for,
+    standing,
     vote_of,
 )
 from approvals_bot.approvals.request import RequestView, ShownField, StageView, ballot_of
@@ -34,6 +35,9 @@ from approvals_bot.channels import (
 )
 
 SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
+UNDECIDED = ("expired", "withdrawn")
+"""Ends that nobody's vote brought about."""
+
 STYLES = {"approve": "primary", "reject": "danger"}
 
 
@@ -85,7 +89,8 @@ def _stage(view: RequestView, stage: StageView) -> CardStage:
         CardSeat(seat.label, seat.room, tuple(view.acting(who, acting.get(who, "")) for who in seat.filled_by))
         for seat in stage.seats
     )
-    return CardStage(stage.id, stage.title, stage.state, seats, stage.because)
+    is_stopped = stage.state == "done" and view.state in UNDECIDED and standing(ballot_of(view, stage)) != "filled"
+    return CardStage(stage.id, stage.title, "stopped" if is_stopped else stage.state, seats, stage.because)
 
 
 def _outcome(view: RequestView) -> CardOutcome | None:

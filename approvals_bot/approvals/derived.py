@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from types import NoneType, UnionType
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
+from approvals_bot.config.durations import duration_text
 from approvals_bot.config.fields import FieldName, FieldSpec
 
 _TYPES: dict[type, str] = {
@@ -21,6 +22,7 @@ _TYPES: dict[type, str] = {
     Decimal: "decimal",
     datetime: "datetime",
     date: "date",
+    timedelta: "duration",
 }
 _LONGEST = 50_000  # characters of a str; what the type itself bounds it says itself
 
@@ -55,7 +57,12 @@ def _described(kind: Any, default: Any, is_needed: bool) -> dict[str, Any] | Non
         return {**spec, "required": False}
     if default is None or default is PydanticUndefined:
         return None  # made anew each time: no form can show it
-    return {**spec, "default": TypeAdapter(bare).dump_python(default, mode="json")}
+    shown = (
+        duration_text(default)
+        if isinstance(default, timedelta)
+        else TypeAdapter(bare).dump_python(default, mode="json")
+    )
+    return {**spec, "default": shown}
 
 
 def _bare(kind: Any) -> tuple[Any, bool]:

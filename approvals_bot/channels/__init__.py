@@ -73,7 +73,7 @@ class CardStage:
 
     id: str
     title: str
-    state: Literal["done", "open", "ahead", "skipped"]
+    state: Literal["done", "open", "ahead", "skipped", "stopped"]  # stopped: the request ended before it was decided
     seats: tuple[CardSeat, ...] = ()
     because: str = ""  # why it was skipped
 

@@ -37,7 +37,7 @@ CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
     "take_back": ("↩︎", "took the vote back"),
 }
 
-STAGE_ICONS = {"done": "✓", "open": "●", "ahead": "○", "skipped": "–"}
+STAGE_ICONS = {"done": "✓", "open": "●", "ahead": "○", "skipped": "–", "stopped": "✕"}
 
 
 def state(card: Card) -> str:

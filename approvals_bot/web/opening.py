@@ -22,6 +22,7 @@ from approvals_bot.config.workflow import Definition
 from approvals_bot.engine import Engine, Run
 from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import People, SourceUnavailable, is_mail
+from approvals_bot.programs import with_durations
 from approvals_bot.web.listing import Listed, Workflows
 from approvals_bot.web.problems import RETRY_SOON, Problem
 
@@ -199,6 +200,8 @@ async def _start_program(
         if given:
             raise _invalid("input", "this workflow takes no input")
         return await engine.start(listed.workflow, idempotency_key=key, attributes=who)
+    signature = listed.workflow.signature
+    given = with_durations(signature.annotation(signature.first_parameter() or ""), given)
     try:
         return await engine.start(listed.workflow, given, idempotency_key=key, attributes=who)
     except InvalidPayloadError as error:

@@ -133,9 +133,20 @@ async def _tell(engine: Engine, hook_id: str, message: dict[str, Any], timeout: 
     except HookNotFoundError:
         return await _too_late(engine, hook, message)
     if answer.status_code == 504:
+        view = await find_request(engine, hook)
+        if view is not None and not view.is_open and not _is_counted(view, message):
+            return await _too_late(engine, hook, message)  # it lies behind the end, and will be told so
         return Verdict("received", RECEIVED, changed=True)
     said = json.loads(bytes(answer.body))
     return Verdict(said["verdict"], said["text"], changed=said["changed"])
+
+
+def _is_counted(view: RequestView, message: Mapping[str, Any]) -> bool:
+    """Whether this act is one of those that led to the end."""
+    if message["kind"] != "vote":
+        return view.outcome is not None and view.outcome.by == message["by"]
+    mine = ((vote.by, vote.choice) for vote in view.votes if vote.stands)
+    return (message["by"], message["choice"]) in mine
 
 
 async def _too_late(engine: Engine, hook: HookInfo, message: dict[str, Any]) -> Verdict:

@@ -115,3 +115,16 @@ def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
     assert card.outcome is not None
     assert (card.outcome.by.text, card.outcome.via, card.outcome.comment) == ("Ann Ode", "slack", "well")
     assert len(card.fields) == 3
+
+
+@pytest.mark.parametrize("state", ["expired", "withdrawn"])
+def test_a_stage_that_nobody_decided_is_not_called_done(state: Any) -> None:
+    case = expense("80")
+    case.decide(state, "deadline", NINE, "clock")
+    assert [stage.state for stage in card_of(view(case), None, NINE).stages] == ["stopped", "skipped", "skipped"]
+
+
+def test_a_stage_that_was_decided_is_done_however_it_ended() -> None:
+    case = expense("80")
+    case.decide("rejected", ANN, NINE, "api")
+    assert card_of(view(case), None, NINE).stages[0].state == "done"

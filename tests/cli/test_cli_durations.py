@@ -1,0 +1,59 @@
+"""A Python workflow that takes a span of time is handed one, however its form writes it."""
+
+from __future__ import annotations
+
+from house import House
+
+NAP = """\
+from dataclasses import dataclass
+from datetime import timedelta
+from approvals_bot import workflow
+
+@dataclass
+class Nap:
+    length: timedelta
+    snooze: timedelta | None = None
+    note: str = "-"
+    least: timedelta = timedelta(minutes=90)
+
+@workflow
+async def siesta(asked: Nap) -> list[str]:
+    return [str(asked.length), str(asked.snooze), asked.note, str(asked.least)]
+"""
+
+BEHIND_A_FILE = '[workflow]\nid = "rest"\nrun = "naps:siesta"\nrequest = ["*"]\n'
+WITH_FIELDS = (
+    BEHIND_A_FILE + '[fields]\nlength = "duration"\nnote = { type = "string", required = false, default = "x" }\n'
+)
+
+
+def result(house: House, workflow: str, **input: str) -> list[str]:
+    run_id = house.start(workflow, "ann@acme.eu", **input)
+    house.work()
+    found: list[str] = house.json("show", run_id)["result"]
+    return found
+
+
+def test_its_type_reads_the_words_that_all_of_the_product_reads(house: House) -> None:
+    house.write("workflows/naps.py", NAP)
+    assert result(house, "siesta", length="1h30m", snooze="5 minutes", note="1h") == [
+        "1:30:00",
+        "0:05:00",
+        "1h",
+        "1:30:00",
+    ]
+    assert result(house, "siesta", length="PT2H") == ["2:00:00", "None", "-", "1:30:00"]  # and what pydantic reads
+
+
+def test_behind_a_file_its_form_is_derived_or_has_durations(house: House) -> None:
+    house.write("workflows/naps.py", NAP)
+    house.write("workflows/rest.toml", BEHIND_A_FILE)
+    assert result(house, "rest", length="45m") == ["0:45:00", "None", "-", "1:30:00"]
+    house.write("workflows/rest.toml", WITH_FIELDS)
+    assert result(house, "rest", length="2h") == ["2:00:00", "None", "x", "1:30:00"]
+
+
+def test_what_is_no_span_is_refused_by_name(house: House) -> None:
+    house.write("workflows/naps.py", NAP)
+    refused = house.type("start", "siesta", "--input", '{"length": "soon"}', "--requester", "ann@acme.eu", fails=True)
+    assert "length" in refused.output

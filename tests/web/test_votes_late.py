@@ -1,0 +1,83 @@
+"""Acts that come to a request whose answer takes too long: each is told what is true by then."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+
+from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.channels import Channels
+from approvals_bot.config.workflow import Definition
+from approvals_bot.engine import Engine
+from approvals_bot.people import People
+from approvals_bot.web import votes
+
+ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
+DEPLOY = Definition.model_validate(
+    {
+        "workflow": {"id": "deploy", "title": "Deploy", "request": ["*"]},
+        "stage": [{"id": "go", "from": [ANN, BO]}],
+    }
+)
+
+
+class Slow:
+    """The engine, but its answers to webhooks come too late: what was sent is durable, and decided meanwhile."""
+
+    def __init__(self, engine: Engine, meanwhile: votes.Vote | None = None) -> None:
+        self._engine = engine
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def resume_webhook(self, token: str, request: Any, *, timeout: float) -> Response:
+        if self._meanwhile is not None:
+            hook = await self._engine.get_hook_by_token(token)
+            await votes.cast(self._engine, hook.hook_id, self._meanwhile)
+        else:
+            await self._engine.resume_webhook(token, request, timeout=timeout)
+        await self._engine.settle()
+        return Response(status_code=504)
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    resources: dict[type, Any] = {Channels: Channels(), People: People()}
+    url = f"sqlite:///{tmp_path}/runs.db"
+    async with Engine.open(url, signing_keys=["k" * 40], base_url="http://127.0.0.1", resources=resources) as engine:
+        yield engine
+
+
+async def ask(engine: Engine) -> str:
+    workflow = approval.under("deploy", DEPLOY.model_dump(mode="json"))
+    run = await engine.start(workflow, Opening({}, CY))
+    await engine.settle()
+    record = await engine.record(run.id)
+    assert record is not None
+    return str(record.view["hook_id"])
+
+
+async def test_a_late_answer_after_somebody_elses_decision_says_how_it_ended(engine: Engine) -> None:
+    slow = Slow(engine, meanwhile=votes.Vote(ANN, "approve", "api"))
+    verdict = await votes.cast(slow, await ask(engine), votes.Vote(BO, "reject", "api", "no"))  # type: ignore[arg-type]
+    assert verdict.verdict == "already_decided"
+    assert "Already decided by ann" in verdict.text
+    assert not verdict.changed
+
+
+async def test_a_late_answer_to_the_vote_that_decided_is_that_it_is_saved(engine: Engine) -> None:
+    verdict = await votes.cast(Slow(engine), await ask(engine), votes.Vote(ANN, "approve", "api"))  # type: ignore[arg-type]
+    assert (verdict.verdict, verdict.changed) == ("received", True)
+
+
+async def test_a_late_answer_while_it_is_open_is_that_it_is_saved(engine: Engine) -> None:
+    hook_id = await ask(engine)
+    slow: Any = Slow(engine, meanwhile=votes.Vote(CY, "approve", "api"))  # refused: it is her own request
+    verdict = await votes.cast(slow, hook_id, votes.Vote(BO, "approve", "api"))
+    assert (verdict.verdict, verdict.text) == ("received", votes.RECEIVED)
