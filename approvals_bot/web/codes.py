@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from approvals_bot.errors import InvalidTokenError
 from approvals_bot.tokens import Tokens
-from approvals_bot.web.links import Link
 
 CODE = "code.v1"
 DIGITS = "code-digits.v1"
@@ -25,6 +24,9 @@ CODE_TIME = timedelta(minutes=10)
 MOST_TRIES = 5  # of one code: a guess is right once in 200,000 codes
 MOST_SENT = 5  # codes for one link in an hour: what a person may need, and little to annoy her with
 SENT_TIME = timedelta(hours=1)
+
+Binding = Mapping[str, Any]
+"""What a code is good for: one link, or one person's signing in. Never two things of different kinds."""
 
 Checked = Literal["right", "wrong", "over"]
 
@@ -41,21 +43,20 @@ class Codes:
         self._tried: dict[str, list[datetime]] = {}
         self._sent: dict[str, list[datetime]] = {}
 
-    def issue(self, link: Link) -> tuple[str, str] | None:
-        """A new code's token and digits; None when this link has had its share for now."""
-        who = f"{link.hook.hook_id} {link.recipient}"
-        if not self._allows(self._sent, who, MOST_SENT, SENT_TIME):
+    def issue(self, to: Binding) -> tuple[str, str] | None:
+        """A new code's token and digits; None when this link, or person, has had its share for now."""
+        if not self._allows(self._sent, repr(sorted(to.items())), MOST_SENT, SENT_TIME):
             return None
-        bound = link.binding | {"n": self._nonce()}
+        bound = {**to, "n": self._nonce()}
         return self._tokens.sign(CODE, bound | {"t": self._now().timestamp()}), self._digits(bound)
 
-    def is_open(self, link: Link, token: str) -> bool:
+    def is_open(self, to: Binding, token: str) -> bool:
         """Whether this is the token of a code for this link that may still be entered."""
-        return self._bound(link, token) is not None
+        return self._bound(to, token) is not None
 
-    def check(self, link: Link, token: str, digits: str) -> Checked:
+    def check(self, to: Binding, token: str, digits: str) -> Checked:
         """Whether these digits are the code. `over`: too late or too often, a new code is needed."""
-        bound = self._bound(link, token)
+        bound = self._bound(to, token)
         if bound is None or len(self._lately(self._tried, bound["n"], CODE_TIME)) >= MOST_TRIES:
             return "over"
         given = "".join(digits.split())
@@ -64,13 +65,13 @@ class Codes:
         self._allows(self._tried, bound["n"], MOST_TRIES, CODE_TIME)
         return "wrong"
 
-    def _bound(self, link: Link, token: str) -> dict[str, Any] | None:
+    def _bound(self, to: Binding, token: str) -> dict[str, Any] | None:
         try:
             payload = self._tokens.read(CODE, token)
         except InvalidTokenError:
             return None
         age = self._now().timestamp() - float(payload.pop("t"))
-        return payload if link.binding.items() <= payload.items() and age <= CODE_TIME.total_seconds() else None
+        return payload if to.items() <= payload.items() and age <= CODE_TIME.total_seconds() else None
 
     def _digits(self, bound: dict[str, Any]) -> str:
         """Six digits that only a holder of the signing key can tell. Signing the same twice gives the same."""

@@ -124,7 +124,7 @@ class Decisions:
         if not self._links.is_fresh(form_token):
             return 403, STALE
         if link.view.link_auth == "code" and "send_code" not in form:
-            match self._codes.check(link, form.get("code_token", ""), form.get("code", "")):
+            match self._codes.check(link.binding, form.get("code_token", ""), form.get("code", "")):
                 case "wrong":
                     return 403, WRONG_CODE
                 case "over":
@@ -135,7 +135,7 @@ class Decisions:
         shown = self._links.digest_of(form.get("form_token", ""))
         vote = vote_of(link, choice, form, self._card(link), shown)
         verdict = await votes.cast(self._engine, link.hook.hook_id, vote)
-        self._metrics.voted(verdict.verdict, "email")
+        self._metrics.voted(verdict.verdict, link.via)
         if verdict.changed:
             return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
         link = await self._links.open(link.signed) or link
@@ -170,7 +170,7 @@ class Decisions:
 
     async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
         """Mail new digits to whom the link was made for, and lead to the page that takes them."""
-        issued = self._codes.issue(link)
+        issued = self._codes.issue(link.binding)
         if issued is None:
             await self._audit("code_refused", link, {})
             return self._page(link, 429, said=NO_MORE_CODES, refused=True, values=form)
@@ -218,7 +218,7 @@ class Decisions:
             with_code=with_code,
             is_closed=with_code and not proven,
             code=values.get("code", "") if with_code and proven else "",
-            code_token=code_token if with_code and self._codes.is_open(link, code_token) else "",
+            code_token=code_token if with_code and self._codes.is_open(link.binding, code_token) else "",
             said=said,
             refused=refused,
             again=chosen and bool(card.choices),

@@ -31,7 +31,7 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card,
     return Vote(
         by=link.address,
         choice=choice,
-        via="email",
+        via=link.via,
         comment=form.get("comment", "").replace("\r\n", "\n").strip(),
         answers={name: value for name, value in given.items() if name not in editable},
         fields={name: value for name, value in given.items() if name in editable},

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from approvals_bot.approvals.request import RequestView
-from approvals_bot.channels import ChoiceName
+from approvals_bot.channels import ChoiceName, Via
 from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.errors import InvalidTokenError
 from approvals_bot.tokens import Tokens
@@ -34,6 +34,7 @@ class Link:
     recipient: str  # opaque; an index of the request's recipients
     address: str
     view: RequestView
+    via: Via = "email"  # where she found it
 
     @property
     def binding(self) -> dict[str, Any]:
@@ -65,7 +66,7 @@ class Links:
         address = view.recipients.get(recipient)
         if address is None:
             return None
-        return Link(signed, hook, recipient, address, view)
+        return Link(signed, hook, recipient, address, view, "inbox" if payload.get("v") == "inbox" else "email")
 
     def form_token(self, link: Link) -> str:
         """For the form on this link's page: proves that whoever posts it has seen the page, and what it showed."""

@@ -1,12 +1,13 @@
 """The pages for people beyond a mail's link: runs, one run's story, a request, the inbox.
 
-They show what others asked for, so without a session they show only how to get in. `open_pages` opens them to
-everybody, for a service that listens on this machine alone.
+They show what others asked for, so without a session they show only how to get in. Who has signed in sees her inbox,
+and the requests that she has to do with. `open_pages` opens all to everybody, for a service that listens on this
+machine alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
@@ -16,34 +17,45 @@ from starlette.responses import Response
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.engine import Engine, RunRecord
+from approvals_bot.people import People
+from approvals_bot.tokens import Tokens
 from approvals_bot.web.bodies import Status
+from approvals_bot.web.links import DECISION
 from approvals_bot.web.render import Pages
 from approvals_bot.web.requests import find_record, request_of, requests_of
+from approvals_bot.web.signing_in import Sessions
 from approvals_bot.web.story import tell
 from approvals_bot.web.timeline import draw
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 NAV = (("/runs", "Runs"), ("/inbox", "Inbox"))
+OWN_NAV = (("/inbox", "Inbox"),)
+LOOKED_THROUGH = 100  # newest runs, for what a person asked for and voted on
 
 
 class PeoplePages:
-    """`/runs`, `/runs/{id}`, `/requests/{id}`, `/inbox`, `/login`."""
+    """`/runs`, `/runs/{id}`, `/requests/{id}`, `/inbox`."""
 
     def __init__(
         self,
         *,
         engine: Engine,
+        tokens: Tokens,
+        people: People,
+        sessions: Sessions,
         pages: Pages,
         now: Callable[[], datetime],
+        by_mail: bool,
         open_pages: bool = False,
     ) -> None:
         self._engine = engine
+        self._tokens = tokens
+        self._people = people
+        self._sessions = sessions
+        self._by_mail = by_mail
         self._pages = pages
         self._now = now
         self._open = open_pages
-
-    async def login(self, request: Request) -> Response:
-        return self._pages.page("login.html")
 
     async def runs(self, request: Request) -> Response:
         """The runs, newest first, by status if asked."""
@@ -79,28 +91,68 @@ class PeoplePages:
         )
 
     async def request(self, request: Request) -> Response:
-        """The card of one request, for reading."""
-        if not self._open:
+        """The card of one request, for those who have to do with it. To all others there is no such request."""
+        reader = self._sessions.who(request)
+        if not self._open and reader is None:
             return self._closed()
         record = await find_record(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
-        if view is None:
+        if view is None or not (self._open or _concerns(view, reader)):
             return self._pages.page("not_found.html", 404)
         card = card_of(view, None, self._now())
-        return self._page("request.html", "", card=card, run_id=view.run_id)
+        decide = await self._own_page(view, reader) if reader else ""
+        return self._page("request.html", "", reader, card=card, run_id=view.run_id, decide=decide)
 
     async def inbox(self, request: Request) -> Response:
-        """What waits for one person, oldest first: the one who has waited longest is served first."""
-        if not self._open:
+        """What waits for one person, oldest first: the one who has waited longest is served first. Then, for who has
+        signed in, what she asked for, and what she voted on.
+        """
+        reader = self._sessions.who(request)
+        if not self._open and reader is None:
             return self._closed()
-        address = request.query_params.get("person")
+        address = reader or request.query_params.get("person")
         rows: list[dict[str, Any]] = []
         if address:
             page = await self._engine.records(waiting_for=address, limit=200)
-            waiting = [(record, view) for record in reversed(page.records) for view in requests_of(record)]
-            rows = [self._row_of(record, view) for record, view in waiting if address in view.waiting_for]
+            for record in reversed(page.records):
+                for view in requests_of(record):
+                    if address in view.waiting_for:
+                        own_page = await self._own_page(view, reader) if reader else ""
+                        rows.append(self._row_of(record, view) | ({"path": own_page} if own_page else {}))
         longest = max((row["age"] for row in rows), default=None)
-        return self._page("inbox.html", "/inbox", rows=rows, address=address, longest=longest)
+        return self._page(
+            "inbox.html",
+            "/inbox",
+            reader,
+            rows=rows,
+            address=address,
+            longest=longest,
+            others=await self._others(reader) if reader else (),
+            may_leave=reader is not None,
+        )
+
+    async def _others(self, reader: str) -> Sequence[tuple[str, list[dict[str, Any]]]]:
+        page = await self._engine.records(limit=LOOKED_THROUGH)
+        lately = [(record, view) for record in page.records for view in requests_of(record)]
+        asked = [pair for pair in lately if reader in (pair[1].requester, pair[1].on_behalf_of)]
+        voted = [
+            (record, view)
+            for record, view in lately
+            if reader not in view.waiting_for and any(vote.by == reader for vote in view.votes)
+        ]
+        return [
+            ("You asked for", [self._row_of(record, view) for record, view in asked]),
+            ("You voted on", [self._row_of(record, view) for record, view in voted]),
+        ]
+
+    async def _own_page(self, view: RequestView, reader: str) -> str:
+        """Where this person decides this request, as from the link of a mail; "" if it isn't hers to decide."""
+        recipient = next((id for id, known in view.recipients.items() if known == reader), None)
+        hook = await self._engine.find_hook(view.hook_id) if recipient is not None else None
+        if hook is None:
+            return ""
+        token = self._tokens.sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation, "v": "inbox"})
+        return f"/decisions/{token}"
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
         """What a line of a list says of a run."""
@@ -128,8 +180,20 @@ class PeoplePages:
             "age": (ended or self._now()) - asked_at,
         }
 
-    def _page(self, template: str, here: str, **values: Any) -> Response:
-        return self._pages.page(template, nav=NAV, here=here, **values)
+    def _page(self, template: str, here: str, reader: str | None = None, **values: Any) -> Response:
+        zone = self._people.person(reader).zone if reader else "UTC"
+        return self._pages.page(template, nav=NAV if self._open else OWN_NAV, here=here, zone=zone, **values)
 
     def _closed(self) -> Response:
-        return self._pages.page("login.html", 401)
+        values = {"said": "", "refused": False, "address": "", "code_token": "", "by_mail": self._by_mail}
+        return self._pages.page("login.html", 401, **values)
+
+
+def _concerns(view: RequestView, reader: str | None) -> bool:
+    """Whether this person asked, is or was asked, or voted."""
+    return reader is not None and (
+        reader in (view.requester, view.on_behalf_of)
+        or reader in view.recipients.values()
+        or reader in view.waiting_for
+        or any(vote.by == reader for vote in view.votes)
+    )

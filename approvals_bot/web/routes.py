@@ -31,6 +31,7 @@ from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.problems import Problem, problem_of
 from approvals_bot.web.render import Pages
 from approvals_bot.web.runs import Runs
+from approvals_bot.web.signing_in import Sessions, SigningIn
 from approvals_bot.web.webhooks import Webhooks
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -80,7 +81,27 @@ def build(
     decisions = Decisions(
         engine=engine, tokens=tokens, channels=channels, pages=pages, metrics=metrics, base_url=base_url, now=now
     )
-    people_pages = PeoplePages(engine=engine, pages=pages, now=now, open_pages=open_pages)
+    sessions = Sessions(tokens=tokens, base_url=base_url, now=now)
+    signing_in = SigningIn(
+        engine=engine,
+        people=people,
+        channels=channels,
+        tokens=tokens,
+        sessions=sessions,
+        pages=pages,
+        base_url=base_url,
+        now=now,
+    )
+    people_pages = PeoplePages(
+        engine=engine,
+        tokens=tokens,
+        people=people,
+        sessions=sessions,
+        pages=pages,
+        now=now,
+        by_mail=channels.email is not None,
+        open_pages=open_pages,
+    )
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
     openapi = OpenApi(base_url=base_url)
 
@@ -106,7 +127,9 @@ def build(
         ("GET", "/requests/{id}", people_pages.request),
         ("GET", "/runs", people_pages.runs),
         ("GET", "/runs/{id}", people_pages.run),
-        ("GET", "/login", people_pages.login),
+        ("GET", "/login", signing_in.show),
+        ("POST", "/login", signing_in.submit),
+        ("POST", "/logout", signing_in.leave),
         ("GET", "/openapi.json", openapi.show),
         ("GET", "/healthz", health.alive),
         ("GET", "/readyz", health.ready),

@@ -49,6 +49,8 @@ async def a_posting_service(
         async def link(hook_id: str, address: str) -> str:
             (service,) = opened
             hook = await service.engine.find_hook(hook_id)
+            if hook is None:
+                return ""
             recipients = (await service.view(hook.run_id))["recipients"]
             recipient = next(id for id, known in recipients.items() if known == address)
             return (

@@ -146,12 +146,15 @@ async def test_any_replica_can_check_a_code_and_another_key_can_not(guarded: Any
     link = await Links(engine=guarded.engine, tokens=guarded.tokens, now=now).open(path)
     assert link is not None
     here, there = Codes(tokens=guarded.tokens, now=now), Codes(tokens=guarded.tokens, now=now)
-    issued = here.issue(link)
+    issued = here.issue(link.binding)
     assert issued is not None
     token, digits = issued
     assert re.fullmatch(r"\d{6}", digits)
-    assert there.check(link, token, digits) == "right"
-    assert Codes(tokens=Tokens(["another-key-that-has-32-bytes-too!!"]), now=now).check(link, token, digits) == "over"
+    assert there.check(link.binding, token, digits) == "right"
+    assert (
+        Codes(tokens=Tokens(["another-key-that-has-32-bytes-too!!"]), now=now).check(link.binding, token, digits)
+        == "over"
+    )
 
 
 async def test_only_so_many_codes_are_sent_and_a_failing_mailbox_is_said(guarded: Any, post: Post) -> None:

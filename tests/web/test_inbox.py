@@ -1,0 +1,169 @@
+"""People without Slack see all that waits for them: they sign in by a code, and decide as by a mail's link."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+from posting import a_posting_service, until
+
+from approvals_bot.playground.mailbox import Mailbox
+
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
+
+
+@dataclass
+class Browser:
+    """Somebody's browser: it keeps its cookies."""
+
+    service: Any
+    mailbox: Mailbox
+    http: httpx2.AsyncClient
+
+    async def post(self, path: str, **form: str) -> httpx2.Response:
+        answer = await self.http.post(path, data=form, headers=OURS)
+        await self.service.engine.settle()
+        return answer
+
+    async def digits_for(self, address: str) -> tuple[dict[str, str], str]:
+        """What the page for the code has hidden, and the digits that were mailed."""
+        before = len(self.mailbox.mails)
+        asked = await self.post("/login", address=address)
+        assert asked.status_code == 200
+        await until(lambda: len(self.mailbox.mails) > before)
+        mail = self.mailbox.mails[-1]
+        assert mail.to == address
+        assert "http" not in mail.text  # nothing to open, so nothing for a scanner to open
+        found = re.search(r"\b\d{6}\b", mail.text)
+        assert found
+        return hidden(asked), found[0]
+
+    async def sign_in(self, address: str) -> httpx2.Response:
+        fields, digits = await self.digits_for(address)
+        return await self.post("/login", **fields, code=digits)
+
+
+def hidden(page: httpx2.Response) -> dict[str, str]:
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+
+
+@pytest.fixture
+async def browser(open_service: Any) -> AsyncIterator[Browser]:
+    async with a_posting_service(open_service, "https://approve.acme.eu") as (service, mailbox):
+        transport = httpx2.ASGITransport(service.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="https://approve.acme.eu") as http:
+            yield Browser(service, mailbox, http)
+
+
+async def test_a_person_signs_in_sees_what_waits_for_her_and_decides_it(browser: Browser) -> None:
+    runs = [await browser.service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(2)]
+    assert (await browser.http.get("/inbox")).status_code == 401
+    done = await browser.sign_in("ann@acme.eu")
+    assert (done.status_code, done.headers["location"]) == (303, "/inbox")
+    cookie = done.headers["set-cookie"]
+    assert cookie.startswith("__Host-approvals=")
+    for word in ("HttpOnly", "Secure", "SameSite=lax", "Path=/", "Max-Age=43200"):
+        assert word in cookie
+    inbox = await browser.http.get("/inbox?person=bo@acme.eu")  # whose inbox it is, the session says and nobody else
+    assert "2 requests wait for ann@acme.eu" in inbox.text
+    page, *_ = re.findall(r'<a href="(/decisions/[^"]+)">Deploy api 2\.0</a>', inbox.text)
+    shown = await browser.http.get(page)
+    answer = await browser.post(page, **hidden(shown), choice="approve")
+    assert answer.status_code == 303
+    (vote,) = (await browser.service.run(runs[0]))["request"]["votes"]
+    assert (vote["by"], vote["via"]) == ("ann@acme.eu", "inbox")
+    inbox = await browser.http.get("/inbox")
+    assert "1 request waits for ann@acme.eu" in inbox.text
+    assert "You voted on" in inbox.text
+    left = await browser.post("/logout")
+    assert left.headers["location"] == "/login"
+    assert (await browser.http.get("/inbox")).status_code == 401
+
+
+async def test_a_request_opens_for_those_whom_it_concerns_and_for_nobody_else(browser: Browser) -> None:
+    run = await browser.service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+    for person, status, decides in (
+        ("ann@acme.eu", 200, True),
+        ("di@acme.eu", 200, False),
+        ("cfo@acme.eu", 404, False),
+    ):
+        await browser.sign_in(person)
+        page = await browser.http.get(f"/requests/{run}")
+        assert page.status_code == status
+        assert ('href="/decisions/' in page.text) == decides
+        assert (await browser.http.get("/runs")).status_code == 401  # runs are for whoever runs the service
+        assert (await browser.http.get(f"/runs/{run}")).status_code == 401
+    await browser.sign_in("di@acme.eu")
+    inbox = await browser.http.get("/inbox")
+    assert "Nothing waits for di@acme.eu" in inbox.text
+    assert "You asked for" in inbox.text
+    assert f'href="/requests/{run}"' in inbox.text
+
+
+async def test_whether_an_address_is_known_is_not_told_and_strangers_get_no_mail(browser: Browser) -> None:
+    known = await browser.post("/login", address="ann@acme.eu")
+    await until(lambda: len(browser.mailbox.mails) == 1)
+    stranger = await browser.post("/login", address="eve@elsewhere.eu")
+
+    def blank(page: httpx2.Response) -> str:
+        text = page.text
+        for value in hidden(page).values():
+            text = text.replace(value, "…")
+        return text
+
+    assert (known.status_code, blank(known)) == (stranger.status_code, blank(stranger))
+    await browser.digits_for("bo@acme.eu")
+    assert [mail.to for mail in browser.mailbox.mails] == ["ann@acme.eu", "bo@acme.eu"]
+
+
+async def test_digits_open_one_persons_inbox_for_ten_minutes_and_five_tries(browser: Browser) -> None:
+    fields, digits = await browser.digits_for("ann@acme.eu")
+    stolen = await browser.post("/login", **(fields | {"address": "bo@acme.eu"}), code=digits)
+    assert stolen.status_code == 403
+    for _ in range(5):
+        assert (await browser.post("/login", **fields, code="000000")).status_code == 403
+    late = await browser.post("/login", **fields, code=digits)
+    assert "tried too often" in late.text
+    fields, digits = await browser.digits_for("ann@acme.eu")
+    await browser.service.clock.advance("11m")
+    assert "too old" in (await browser.post("/login", **fields, code=digits)).text
+    assert not browser.http.cookies
+    for _ in range(3):
+        await browser.digits_for("ann@acme.eu")
+    assert (await browser.post("/login", address="ann@acme.eu")).status_code == 429
+
+
+async def test_a_session_ends_with_its_day_and_is_made_by_nobody_else(browser: Browser) -> None:
+    await browser.sign_in("ann@acme.eu")
+    assert (await browser.http.get("/inbox")).status_code == 200
+    good = browser.http.cookies["__Host-approvals"]
+    run = await browser.service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+    link = (await browser.service.link(run, "ann@acme.eu")).removeprefix("/decisions/")
+    for bad in ("", "x", good[:-6], link, f".{good}", good * 9):
+        browser.http.cookies = httpx2.Cookies({"__Host-approvals": bad})
+        assert (await browser.http.get("/inbox")).status_code == 401
+    assert (await browser.http.get(f"/decisions/{good}")).status_code == 404
+    browser.http.cookies = httpx2.Cookies({"__Host-approvals": good})
+    await browser.service.clock.advance("13h")
+    assert (await browser.http.get("/inbox")).status_code == 401
+
+
+async def test_forms_from_elsewhere_sign_nobody_in_or_out(browser: Browser) -> None:
+    fields, digits = await browser.digits_for("ann@acme.eu")
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
+    for form in ({"address": "ann@acme.eu"}, fields | {"code": digits}):
+        assert (await browser.http.post("/login", data=form, headers=foreign)).status_code == 403
+    assert not browser.http.cookies
+    assert (await browser.post("/login", **fields, code=digits)).status_code == 303
+    assert (await browser.http.post("/logout", headers=foreign)).status_code == 403
+    assert (await browser.http.get("/inbox")).status_code == 200
+    assert (await browser.post("/login", address="no address")).status_code == 422
+
+
+async def test_without_mail_nobody_is_asked_for_an_address(service: Any) -> None:
+    page = await service.web.get("/login")
+    assert "<form" not in page.text
