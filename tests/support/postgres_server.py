@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 T = TypeVar("T")
 
@@ -49,6 +49,24 @@ class PostgresServer:
 
     def execute(self, sql: str, url: str | None = None) -> list[Any]:
         return blocking(_fetch(url or self.url, sql))
+
+    async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A raw connection to it."""
+        parts = urlsplit(self.url)
+        folder = dict(parse_qsl(parts.query)).get("host", "")
+        if folder.startswith("/"):
+            return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{parts.port or 5432}")
+        return await asyncio.open_connection(parts.hostname or "127.0.0.1", parts.port or 5432)
+
+    def url_by(self, port: int, url: str) -> str:
+        """The same database, reached by a port of this machine."""
+        parts = urlsplit(url)
+        who = parts.netloc.rpartition("@")[0]
+        return urlunsplit(parts._replace(netloc=f"{who}@127.0.0.1:{port}", query="sslmode=disable"))
+
+    @property
+    def can_restart(self) -> bool:
+        return self._wheel is not None
 
     def restart(self) -> None:
         """Stop it at once, as a crash would, and start it again. Only for the wheel's own server."""
