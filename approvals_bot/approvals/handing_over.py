@@ -141,10 +141,10 @@ def why_asked(handover: Handover, people: Mapping[str, Person]) -> str:
     """Completes "You are …"."""
     by, instead_of = _name(handover.by, people), handover.instead_of
     if not instead_of:
-        return f"asked by {by}"
+        return f"named by {by}"
     if instead_of == handover.by:
-        return f"asked in the place of {by}, who handed it over"
-    return f"asked by {by} instead of {_name(instead_of, people)}"
+        return f"taking the place of {by}, who handed it over"
+    return f"taking the place of {_name(instead_of, people)}, as {by} wishes"
 
 
 def told_of(handover: Handover, people: Mapping[str, Person]) -> str:

@@ -332,10 +332,10 @@ class Asking:
 
     async def end_in_time(self, stage: Stage) -> None:
         """The deadline has come before a decision."""
-        because = f"Nobody decided in time in stage {stage.title!r}"
+        because = f"Nobody decided in time in stage “{stage.title}”."
         on_deadline = self.definition.clock.on_deadline
         if self.case.state == "changes_requested":
-            on_deadline, because = "expire", "The changes that were asked for did not come in time"
+            on_deadline, because = "expire", "The changes that were asked for did not come in time."
         match on_deadline:
             case "escalate" if not self.timers.is_extended and self.timers.escalations_at_deadline():
                 self.timers.extend(now())

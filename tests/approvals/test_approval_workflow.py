@@ -275,7 +275,7 @@ async def test_a_deadline_rejects_and_no_timer_is_left(office: Any) -> None:
         assert (record.status, record.result["decision"], record.result["by"]) == ("completed", "rejected", "deadline")
         outcome = (await asked.view()).outcome
         assert outcome is not None
-        assert outcome.because == "Nobody decided in time in stage 'Go'"
+        assert outcome.because == "Nobody decided in time in stage “Go”."
         await office.clock.advance("30d")
         assert (await asked.record()).result == record.result
 

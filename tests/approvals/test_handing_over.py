@@ -46,7 +46,7 @@ async def test_an_approver_hands_over_her_place_and_everything_says_so(office: A
         assert await asked_of(asked) == [BO, CY]
         [mail] = office.email.to(BO)
         assert mail.card.choices
-        assert mail.card.why_me == "You are asked because you are asked in the place of Ann Ode, who handed it over."
+        assert mail.card.why_me == "You are asked because you are taking the place of Ann Ode, who handed it over."
         assert len(office.email.to(ANN)) == 1  # she did it herself, so nobody has to tell her
         view = await asked.view()
         assert phrases.notes(card_of(view, None, office.clock.now())) == (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -106,3 +107,12 @@ def test_the_terminal_asks_somebody_as_well_and_in_anybodys_place(installed: Ser
     told = installed.eventually(lambda: [m for m in installed.mails("cy@acme.eu") if "in your place" in m["text"]])
     assert len(told) == 1
     assert installed.eventually(lambda: installed.mails("fin@acme.eu"))
+
+
+def test_what_is_typed_to_ask_somebody_else_never_presses_a_choice(installed: Service) -> None:
+    """The Enter key sends the form it was pressed in by that form's first button."""
+    opened(installed)
+    forms = re.findall(r"<form.*?</form>", installed.page(installed.link("ann@acme.eu")).text, re.DOTALL)
+    with_person = [form for form in forms if 'name="person"' in form]
+    assert len(with_person) == 1
+    assert 'name="choice"' not in with_person[0]
