@@ -1,4 +1,7 @@
-"""Fixtures that every room's tests may use: `clock`, `open_engine`, and PostgreSQL's `postgres` and `postgres_url`."""
+"""Fixtures that every room's tests may use: `clock`, `open_engine`, and PostgreSQL's `postgres` and `postgres_url`.
+
+Always-replay mode and the recording of histories watch over all.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from postgres_server import PostgresServer, missing_server, postgres_server
 
-pytest_plugins = ["approvals_bot.testing.fixtures"]
+pytest_plugins = ["approvals_bot.testing.fixtures", "always_replay", "histories"]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,86 @@
+"""Always-replay mode: whatever an engine replays in a test is replayed once more from each new beginning of its log.
+
+Of beginnings of the same shape (workflow, length, kinds and numbers of the last events) one is replayed in each test,
+and of logs that grow by more than 64 events between two replays, 64 of the new beginnings. It is on for the rooms named
+below, and for all with `ALWAYS_REPLAY=1` (off with `ALWAYS_REPLAY=0`). A test that means to drift says so:
+`@pytest.mark.drifts`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefixes import divergences, same_commands
+
+from approvals_bot.core.authoring import Workflow
+from approvals_bot.core.events import Event, Log
+from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.engine.replaying import Replayer
+
+ROOMS = ("approvals", "core", "engine", "reliability", "web")
+
+ENOUGH = 1  # beginnings of one shape
+MANY = 64  # new beginnings of one log
+
+Shape = tuple[str, int, tuple[tuple[str, Any], ...]]
+
+_replay = Replayer.replay
+
+
+class AlwaysReplay:
+    """What was replayed in this test, and what differed."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.beginnings = 0  # that were replayed
+        self._seen: dict[str, list[Event]] = {}
+        self._shapes: Counter[Shape] = Counter()
+
+    def look(self, workflow: Workflow[Any, Any], log: Log, outcome: Outcome, entropy: bytes, link: Any) -> None:
+        run_id = log[0].data["run_id"]
+        seen = self._seen.get(run_id, [])
+        known = next((n for n, (a, b) in enumerate(zip(seen, log, strict=False)) if a != b), min(len(seen), len(log)))
+        self._seen[run_id] = log[:]
+        # What the last known beginning asked for may be in the log only now.
+        new = [length for length in range(max(known, 1), len(log) + 1) if self._is_new(workflow, log, length)]
+        if new:
+            self.beginnings += len(new)
+            self.found += divergences(workflow, log, link, new[:: -(-len(new) // MANY)])
+            if not same_commands(outcome, replay(workflow, log, entropy=entropy, link=link)):
+                self.found.append(f"{workflow.name}: the same {len(log)} events ask for something else the second time")
+
+    def _is_new(self, workflow: Workflow[Any, Any], log: Log, length: int) -> bool:
+        """Whether few runs had these last events at this place: a test may start the same run a hundred times."""
+        last = tuple((event.type, event.data.get("id")) for event in log[max(0, length - 4) : length + 1])
+        shape = (workflow.name, length, last)
+        self._shapes[shape] += 1
+        return self._shapes[shape] <= ENOUGH
+
+
+def _is_on(node: Any) -> bool:
+    wanted = os.environ.get("ALWAYS_REPLAY", "")
+    if wanted in ("0", "1"):
+        return wanted == "1"
+    return bool(set(ROOMS) & set(Path(str(node.path)).parts))
+
+
+@pytest.fixture(autouse=True)
+def always_replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[AlwaysReplay | None]:
+    if not _is_on(request.node) or request.node.get_closest_marker("drifts"):
+        yield None
+        return
+    watched = AlwaysReplay()
+
+    async def replay_and_look(self: Replayer, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
+        outcome = await _replay(self, workflow, log, entropy)
+        watched.look(workflow, log, outcome, entropy, self._link)
+        return outcome
+
+    monkeypatch.setattr(Replayer, "replay", replay_and_look)
+    yield watched
+    assert watched.found == [], "replays differ:\n" + "\n".join(watched.found[:5])

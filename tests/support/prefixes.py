@@ -1,0 +1,124 @@
+"""Every beginning of a log, replayed: it must ask for exactly what the log goes on with."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from approvals_bot.core.authoring import Workflow
+from approvals_bot.core.commands import Command
+from approvals_bot.core.events import ENDINGS, FACTS, Event, Log, NewEvent
+from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.core.run import RunState
+from approvals_bot.errors import LimitExceededError, NondeterminismError, SerializationError, WorkflowStuckError
+
+Link = Callable[[str], str]
+
+
+def divergences(
+    workflow: Workflow[Any, Any], log: Log, link: Link, lengths: Iterable[int] | None = None
+) -> Iterator[str]:
+    """What differs, one sentence each. `lengths`: of the beginnings to look at; all, if not given."""
+    wanted = list(range(1, len(log) + 1) if lengths is None else lengths)
+    with _secrets_as_in(log):
+        for length in wanted:
+            why = _divergence(workflow, log, length, link)
+            if why:
+                yield f"{workflow.name}, after {length} of {len(log)} events: {why}"
+
+
+def _divergence(workflow: Workflow[Any, Any], log: Log, length: int, link: Link) -> str:
+    following = log[length] if length < len(log) else None
+    if _is_within_the_last_breath(log, length):
+        return ""
+    try:
+        outcome = replay(workflow, log[:length], entropy=b"not in the log", link=link)
+    except NondeterminismError as error:
+        return str(error)
+    except (WorkflowStuckError, LimitExceededError, SerializationError) as error:  # such a run is failed by the engine
+        return "" if following is None or following.type in ("run_failed", *FACTS) else str(error)
+    if following is None or following.type in FACTS or following.type == "step_started":
+        return ""
+    return _compare(outcome, log[length:])
+
+
+def _is_within_the_last_breath(log: Log, length: int) -> bool:
+    """The end is appended together with what was decided before it, so no store ever has the one without the other."""
+    since = next((n for n in range(len(log), 0, -1) if log[n - 1].type in FACTS), 1)
+    return log[-1].type in ENDINGS and since < length < len(log)
+
+
+def _compare(outcome: Outcome, rest: Log) -> str:
+    if not outcome.commands:
+        return "" if _by_the_engine(rest[0]) else f"asks for nothing; the log has {_shown(rest[0])}"
+    for command, event in zip(outcome.commands, rest, strict=False):
+        if event.type in FACTS or event.type == "step_started" or _by_the_engine(event):
+            break
+        if not _equal(command, event):
+            return f"asks for {_shown(command.event(event.at))}; the log has {_shown(event)}"
+    return ""
+
+
+def _by_the_engine(event: Event) -> bool:
+    """Somebody's cancellation, and not the body's own end, may stand anywhere."""
+    return event.type == "run_cancelled"
+
+
+def _equal(command: Command, event: Event) -> bool:
+    asked = command.event(event.at)
+    if (asked.type, event.type) == ("hook_created", "hook_conflict"):
+        return all(asked.data[name] == event.data[name] for name in ("id", "hook_id", "token"))
+    return asked.type == event.type and _json(asked.data) == _json(event.data)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(without_tracebacks(value), sort_keys=True)
+
+
+def without_tracebacks(value: Any) -> Any:
+    """They name lines of code, which may move."""
+    match value:
+        case dict():
+            return {name: without_tracebacks(each) for name, each in value.items() if name != "traceback"}
+        case list():
+            return [without_tracebacks(each) for each in value]
+        case _:
+            return value
+
+
+def _shown(event: Event | NewEvent) -> str:
+    return f"{event.type} {_json(event.data)[:300]}"
+
+
+def same_commands(first: Outcome, second: Outcome) -> bool:
+    """Whether two replays of one log ask for the same."""
+    return [repr(command) for command in first.commands] == [repr(command) for command in second.commands]
+
+
+# ── tokens are random, and then in the log ────────────────────────────────────────────────────────────────────────
+
+_recorded = threading.local()
+_secret = RunState._secret
+
+
+def _secret_of_the_log(run: RunState, number: int, purpose: str) -> str:
+    known: dict[int, dict[str, Any]] = getattr(_recorded, "hooks", {})
+    if number not in known:
+        return _secret(run, number, purpose)
+    return str(known[number]["hook_id" if purpose == "id" else "token"])
+
+
+RunState._secret = _secret_of_the_log  # type: ignore[method-assign, assignment]  # its first parameter has a name
+
+
+@contextmanager
+def _secrets_as_in(log: Log) -> Iterator[None]:
+    """A beginning that has not recorded a hook yet draws the token that the log then recorded."""
+    _recorded.hooks = {e.data["id"]: e.data for e in log if e.type in ("hook_created", "hook_conflict")}
+    try:
+        yield
+    finally:
+        _recorded.hooks = {}
