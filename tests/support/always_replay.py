@@ -29,7 +29,7 @@ MANY = 64  # new beginnings of one log
 
 Shape = tuple[str, int, tuple[tuple[str, Any], ...]]
 
-_replay = Replayer.replay
+_replay, _at_once = Replayer.replay, Replayer.at_once
 
 
 class AlwaysReplay:
@@ -81,6 +81,13 @@ def always_replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         watched.look(workflow, log, outcome, entropy, self._link)
         return outcome
 
+    def at_once_and_look(self: Replayer, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome | None:
+        outcome = _at_once(self, workflow, log, entropy)
+        if outcome is not None:
+            watched.look(workflow, log, outcome, entropy, self._link)
+        return outcome
+
     monkeypatch.setattr(Replayer, "replay", replay_and_look)
+    monkeypatch.setattr(Replayer, "at_once", at_once_and_look)
     yield watched
     assert watched.found == [], "replays differ:\n" + "\n".join(watched.found[:5])
