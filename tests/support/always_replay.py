@@ -22,7 +22,7 @@ from approvals_bot.core.events import Event, Log
 from approvals_bot.core.replay import Outcome, replay
 from approvals_bot.engine.replaying import Replayer
 
-ROOMS = ("approvals", "core", "engine", "reliability", "web")
+ROOMS = ("approvals", "engine", "reliability")
 
 ENOUGH = 1  # beginnings of one shape
 MANY = 64  # new beginnings of one log
