@@ -25,6 +25,7 @@ from approvals_bot.engine.replaying import Replayer
 ROOMS = ("approvals", "engine", "reliability")
 
 ENOUGH = 1  # beginnings of one shape
+RUNS = 16  # logs that are remembered, the latest; a heap full of them would slow the test down
 MANY = 64  # new beginnings of one log
 
 Shape = tuple[str, int, tuple[tuple[str, Any], ...]]
@@ -43,9 +44,11 @@ class AlwaysReplay:
 
     def look(self, workflow: Workflow[Any, Any], log: Log, outcome: Outcome, entropy: bytes, link: Any) -> None:
         run_id = log[0].data["run_id"]
-        seen = self._seen.get(run_id, [])
+        seen = self._seen.pop(run_id, [])
         known = next((n for n, (a, b) in enumerate(zip(seen, log, strict=False)) if a != b), min(len(seen), len(log)))
         self._seen[run_id] = log[:]
+        if len(self._seen) > RUNS:
+            del self._seen[next(iter(self._seen))]
         # What the last known beginning asked for may be in the log only now.
         new = [length for length in range(max(known, 1), len(log) + 1) if self._is_new(workflow, log, length)]
         if new:

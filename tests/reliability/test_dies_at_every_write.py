@@ -1,0 +1,65 @@
+"""A real process, killed at each single write of its database. The store is whole, nothing acknowledged is lost, and
+whoever comes next finishes the run.
+
+CI dies at every write once, with every other one torn in half; `EVERY_WRITE=1` does both at each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "support" / "dying_process.py"
+HOW = ("whole", "torn") if os.environ.get("EVERY_WRITE") else ("alternately",)
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here: nobody was killed at a write")
+
+
+AT_A_TIME = 3  # most of a death is waiting
+
+
+def deaths(folder: Path, *how: str, first: int = 1) -> list[dict[str, Any]]:
+    """What each death left, in their order."""
+    processes = []
+    for number in range(AT_A_TIME):
+        own = folder / str(number)
+        own.mkdir()
+        command = [sys.executable, str(SCRIPT), str(own), str(first + number), str(AT_A_TIME), *how]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    found: list[dict[str, Any]] = []
+    for process in processes:
+        said, complaints = process.communicate(timeout=550)
+        assert process.returncode == 0, complaints
+        found += [json.loads(line) for line in said.splitlines()]
+    return sorted(found, key=lambda each: int(each["k"]))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", HOW)
+def test_whichever_write_it_dies_at_nothing_acknowledged_is_lost_and_the_run_ends_the_same(
+    tmp_path: Path, how: str
+) -> None:
+    found = deaths(tmp_path, how)
+    died, survived = ([each for each in found if (each["ended"] == 0) is lived] for lived in (False, True))
+    assert len(died) >= 80, "the job must really write"
+    assert [len(each["acknowledged"]) for each in survived] == [6] * AT_A_TIME
+    for each in found:
+        assert each["integrity"] == "ok", each
+        assert each["lost"] == [], each
+        assert each["finished"] == 0, each
+        assert (each["gaps"], each["ends"], each["clicks"], each["steps"]) == (False, 1, 1, 2), each
+    assert {each["ended"] for each in died} == {-signal.SIGKILL}
+    assert {what for each in died for what in each["acknowledged"]} >= {"open", "started", "resumed", "audited"}
+
+
+@pytest.mark.timeout(600)
+def test_an_acknowledgement_before_the_write_is_found_out(tmp_path: Path) -> None:
+    after_the_schema = 45  # writes, about; with fewer, nothing can be acknowledged yet
+    assert any(each["lost"] == ["resumed"] for each in deaths(tmp_path, "whole", "early", first=after_the_schema))
