@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 from approvals_bot.core.events import ENDINGS, FACTS
 
 
+MOST_EVENTS = 400
+"""No run here needs nearly so many."""
+
+
 class Violation(AssertionError):
     """A rule was broken."""
 
@@ -106,6 +110,8 @@ class Auditor:
             raise Violation(f"{where} leaves a gap")
         if last is not None and line.at < last.at:
             raise Violation(f"{where}: time went back")
+        if line.seq > MOST_EVENTS:
+            raise Violation(f"{where}: it goes round in circles")
         if story.end is not None:
             raise Violation(f"{where} came after the end")
         if line.type in DECISIONS and story.holder != line.wrote:

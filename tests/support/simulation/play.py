@@ -19,7 +19,7 @@ from simulation.loop import StandstillError
 from simulation.store import Database
 from simulation.world import World
 
-LONGEST = 1000.0  # virtual seconds after which everybody must have what they wait for
+LONGEST = 250.0  # virtual seconds after which everybody must have what they wait for
 
 
 @dataclass

@@ -205,7 +205,7 @@ class Decision(Scene):
     shape = shapes.decision
 
     def input(self) -> tuple[Any, ...]:
-        return self.token, self.world.random.choice((1.0, 3.0, 10.0, 60.0))
+        return self.token, self.world.random.choice((1.0, 3.0, 10.0, 30.0))
 
     async def act(self) -> None:
         async def click(person: int) -> None:

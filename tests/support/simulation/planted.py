@@ -1,0 +1,271 @@
+"""Bugs to plant: what an engine or a store could get wrong, each as small as a slip. The simulation must find them all,
+or it proves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pytest
+
+from approvals_bot.core.events import Event, NewEvent
+from approvals_bot.core.hooks import Hook
+from approvals_bot.core.run import RunState
+from approvals_bot.engine import activation
+from approvals_bot.engine.activation import Activation
+from approvals_bot.engine.engine import Engine
+from approvals_bot.store import Append, Appended, Claimed, Created, Fenced, Lease, NewRun, Received, Stale
+from approvals_bot.store import sqlite_log as log
+from approvals_bot.store.sqlite import SqliteStore
+
+Bug = Callable[[pytest.MonkeyPatch], None]
+
+
+def decides_on_a_log_that_has_grown(patch: pytest.MonkeyPatch) -> None:
+    """`append` doesn't compare the length of the log."""
+    real = log.append
+
+    def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
+        (seq,) = db.execute("SELECT seq FROM runs WHERE id = ?", (batch.run_id,)).fetchone()
+        return real(db, replace(batch, expected=seq))
+
+    patch.setattr(log, "append", append)
+
+
+def lets_zombies_write(patch: pytest.MonkeyPatch) -> None:
+    """`append` doesn't compare the epoch."""
+    real = log.append
+
+    def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
+        (epoch,) = db.execute("SELECT epoch FROM runs WHERE id = ?", (batch.run_id,)).fetchone()
+        return real(db, replace(batch, epoch=epoch))
+
+    patch.setattr(log, "append", append)
+
+
+def claims_in_the_same_epoch(patch: pytest.MonkeyPatch) -> None:
+    """Taking over doesn't fence off the owner before."""
+    for name in ("_CLAIM_DUE", "_CLAIM_ONE"):
+        patch.setattr(log, name, getattr(log, name).replace("epoch = epoch + 1", "epoch = max(epoch, 1)"))
+
+
+def appends_stale_decisions_again(patch: pytest.MonkeyPatch) -> None:
+    """The engine, told that the log has grown, appends what it had decided all the same."""
+    real = Activation._write
+
+    async def write(self: Activation, batch: Append) -> Appended | Stale | Fenced:
+        result = await real(self, batch)
+        if isinstance(result, Stale) and await self._read():
+            return await real(self, replace(batch, expected=len(self._log)))
+        return result
+
+    patch.setattr(Activation, "_write", write)
+
+
+def swallows_payloads(patch: pytest.MonkeyPatch) -> None:
+    """A waiter that was withdrawn stays in the queue, and gets the next payload."""
+    real_next, real_receive = Hook._next, Hook.receive
+    gone: WeakKeyDictionary[Hook[Any], int] = WeakKeyDictionary()
+
+    async def following(self: Hook[Any]) -> Any:
+        try:
+            return await real_next(self)
+        except asyncio.CancelledError:
+            gone[self] = gone.get(self, 0) + 1
+            raise
+
+    def receive(self: Hook[Any], seq: int, payload: Any) -> None:
+        if gone.get(self):
+            gone[self] -= 1
+        else:
+            real_receive(self, seq, payload)
+
+    patch.setattr(Hook, "_next", following)
+    patch.setattr(Hook, "receive", receive)
+
+
+def takes_a_click_twice(patch: pytest.MonkeyPatch) -> None:
+    """Nothing makes a resume id unique."""
+    _not_unique(patch, "hook_received")
+
+
+def takes_an_outcome_twice(patch: pytest.MonkeyPatch) -> None:
+    """Nothing makes the outcome of a step unique, and nobody looks whether it is there after an answer was lost."""
+    _not_unique(patch, "step_completed")
+    real = Activation._facts
+
+    def facts(self: Activation, now: datetime) -> list[NewEvent]:
+        finished = [fact for fact in self._finished if fact.type == "step_completed"]
+        others = [fact for fact in real(self, now) if fact.type != "step_completed"]
+        self._finished += [fact for fact in finished if fact not in self._finished]
+        return [*finished, *others]
+
+    patch.setattr(Activation, "_facts", facts)
+
+
+def _not_unique(patch: pytest.MonkeyPatch, type: str) -> None:
+    real, numbers = NewEvent.key.fget, count()  # type: ignore[attr-defined]
+
+    def key(self: NewEvent) -> str:
+        return f"{real(self)}.{next(numbers)}" if self.type == type else real(self)
+
+    patch.setattr(NewEvent, "key", property(key))
+
+
+def forgets_to_wake(patch: pytest.MonkeyPatch) -> None:
+    """A fact is recorded, and the run isn't due."""
+    patch.setattr(log, "_WAKE", "UPDATE runs SET seq = :seq WHERE id = :id AND :at")
+
+
+def forgets_when_to_wake(patch: pytest.MonkeyPatch) -> None:
+    """A run is let go without the time of its next timer."""
+    patch.setattr(log, "_LET_GO", log._LET_GO.replace("wake_at = :wake_at", "wake_at = nullif(:wake_at, :wake_at)"))
+
+
+def rings_early(patch: pytest.MonkeyPatch) -> None:
+    """A timer is due a second too soon."""
+    real = activation.resume_at
+
+    def resume_at(event: Event | NewEvent) -> datetime:
+        return real(event) - timedelta(seconds=1)
+
+    patch.setattr(activation, "resume_at", resume_at)
+
+
+def keeps_the_tokens_of_the_dead(patch: pytest.MonkeyPatch) -> None:
+    """The end of a run doesn't free its tokens."""
+    patch.setattr(log, "_CLOSE_HOOKS", f"{log._CLOSE_HOOKS} AND 0")
+
+
+def gives_a_token_to_two(patch: pytest.MonkeyPatch) -> None:
+    """Who comes second takes the token away from the first."""
+    real = log._open_hook
+
+    def open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:
+        db.execute("UPDATE hooks SET is_live = 0 WHERE token = ?", (event.data["token"],))
+        return real(db, run_id, event, at)
+
+    patch.setattr(log, "_open_hook", open_hook)
+
+
+def drops_disposals(patch: pytest.MonkeyPatch) -> None:
+    """`dispose()` never becomes an event."""
+    patch.setattr(RunState, "dispose_hook", lambda self, number: None)
+
+
+def takes_payloads_after_the_end(patch: pytest.MonkeyPatch) -> None:
+    """`receive` doesn't ask whether the hook is open."""
+    patch.setattr(log, "_HOOK_STANDS", log._HOOK_STANDS.replace("is_live", "1"))
+
+
+def never_frees_a_lease(patch: pytest.MonkeyPatch) -> None:
+    """A run is let go, and nobody else may have it."""
+    freed = log._LET_GO.replace("lease_until = NULL", "lease_until = 9000000000000000")
+    patch.setattr(log, "_LET_GO", freed)
+
+
+def loses_track_of_its_claims(patch: pytest.MonkeyPatch) -> None:
+    """A claim whose answer was lost is forgotten by the process that holds it."""
+
+    @contextmanager
+    def asking(self: Engine) -> Iterator[Lease | None]:
+        if self._is_closing or not self._tasks:
+            yield None
+        else:
+            yield Lease(self._owner, self.now(), self.now() + timedelta(seconds=15))
+
+    patch.setattr(Engine, "_asking", asking)
+
+
+def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    """A click is answered while its write is still under way."""
+    real, kept = SqliteStore.receive, []
+
+    async def receive(
+        self: SqliteStore,
+        hook_id: str,
+        resume_id: str,
+        payload: Any,
+        at: datetime,
+        lease: Lease | None = None,
+        then: Append | None = None,
+    ) -> Received | None:
+        task = asyncio.ensure_future(real(self, hook_id, resume_id, payload, at))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        kept.append(task)
+        return Received(Event(1, "hook_received", at, {"payload": payload}))
+
+    patch.setattr(SqliteStore, "receive", receive)
+
+
+def starts_twice(patch: pytest.MonkeyPatch) -> None:
+    """The idempotency key isn't kept."""
+    real = log.create
+
+    def create(db: sqlite3.Connection, run: NewRun, *rest: Any) -> Created:
+        return real(db, replace(run, idempotency_key=None), *rest)
+
+    patch.setattr(log, "create", create)
+
+
+def keeps_the_first_view(patch: pytest.MonkeyPatch) -> None:
+    """What a workflow publishes later isn't stored."""
+    for name in ("_KEEP", "_TAKE", "_LET_GO", "_END"):
+        patch.setattr(log, name, getattr(log, name).replace("coalesce(:view, view)", "coalesce(view, :view)"))
+
+
+def begins_steps_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
+    """Effects come before the log knows of them."""
+    real = Activation._append
+
+    async def append(self: Activation, facts: Any, outcome: Any, now: datetime) -> Any:
+        for state in self._due_steps(outcome, facts, now):
+            self._shop.keep(asyncio.create_task(self._run_step(state)))
+        return await real(self, facts, outcome, now)
+
+    patch.setattr(Activation, "_append", append)
+
+
+def claims_without_reading(patch: pytest.MonkeyPatch) -> None:
+    """Who takes over works with the log as it was an event ago."""
+    real = log.claim
+
+    def claim(db: sqlite3.Connection, lease: Lease, limit: int, run_id: str | None) -> list[Claimed]:
+        found = real(db, lease, limit, run_id)
+        return [replace(each, log=each.log[:-1] if len(each.log) > 1 else each.log) for each in found]
+
+    patch.setattr(log, "claim", claim)
+
+
+BUGS: dict[str, Bug] = {
+    bug.__name__: bug
+    for bug in (
+        decides_on_a_log_that_has_grown,
+        lets_zombies_write,
+        claims_in_the_same_epoch,
+        appends_stale_decisions_again,
+        swallows_payloads,
+        takes_a_click_twice,
+        takes_an_outcome_twice,
+        forgets_to_wake,
+        forgets_when_to_wake,
+        rings_early,
+        keeps_the_tokens_of_the_dead,
+        gives_a_token_to_two,
+        drops_disposals,
+        takes_payloads_after_the_end,
+        never_frees_a_lease,
+        loses_track_of_its_claims,
+        acknowledges_before_the_commit,
+        starts_twice,
+        keeps_the_first_view,
+        begins_steps_before_they_are_written,
+    )
+}
