@@ -4,7 +4,7 @@ PORT   ?= 8000
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check lock clean
+.PHONY: run test simulate check lock clean
 
 run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
@@ -12,6 +12,11 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@sh tests/support/install_browser.sh
 	$(BIN)/python -m pytest $(ARGS)
+
+# Play many seeds of the simulated engine on all processors, or tell the story of one: `make simulate SEED=17`.
+SEEDS ?= 10000
+simulate: $(VENV)/.installed-dev
+	PYTHONPATH=tests/support $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -55,7 +55,7 @@ class Scheduler:
         self._leased_until: datetime | None = None
         self._unanswered: list[datetime] = []  # when claims end whose answer has not come, or was lost
         self._known_code = registry.additions
-        self._kept: set[asyncio.Task[None]] = set()
+        self._kept: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
         self._is_full = False  # there was no room for a run; when there is, somebody has to look
@@ -122,8 +122,8 @@ class Scheduler:
         self._progress.set()
 
     def keep(self, task: asyncio.Task[None]) -> None:
-        self._kept.add(task)
-        task.add_done_callback(self._kept.discard)
+        self._kept[task] = None
+        task.add_done_callback(self._kept.pop)
 
     def now(self) -> datetime:
         return self.clock.now()

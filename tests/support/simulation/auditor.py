@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from approvals_bot.core.events import ENDINGS, FACTS
 
-
 MOST_EVENTS = 400
 """No run here needs nearly so many."""
 

@@ -14,6 +14,7 @@ class Options:
     nodes: int
     shuffled: bool  # more disorder than asyncio allows
     crash_at_write: float
+    stall_at_write: float  # it comes back as a zombie, and writes
     lost_reply: float
     refused: float  # the store says no before it has done anything
     slow_call: float
@@ -32,6 +33,7 @@ class Options:
             nodes=random.choice((1, 2, 2, 3, 3)),
             shuffled=random.random() < 0.4,
             crash_at_write=some(0.06, 0.7),
+            stall_at_write=some(0.03, 0.4),
             lost_reply=some(0.08, 0.6),
             refused=some(0.05),
             slow_call=some(0.05),

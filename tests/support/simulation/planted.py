@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -15,15 +14,17 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from approvals_bot.core.events import Event, NewEvent
+from approvals_bot.core.commands import resume_at
+from approvals_bot.core.events import Event, Log, NewEvent
 from approvals_bot.core.hooks import Hook
-from approvals_bot.core.run import RunState
-from approvals_bot.engine import activation
+from approvals_bot.core.run import OpenStep, RunState
+from approvals_bot.engine import activation, turn
 from approvals_bot.engine.activation import Activation
-from approvals_bot.engine.engine import Engine
-from approvals_bot.store import Append, Appended, Claimed, Created, Fenced, Lease, NewRun, Received, Stale
+from approvals_bot.engine.turn import Turn
+from approvals_bot.store import Append, Appended, Created, Fenced, Lease, NewRun, Received, Stale
 from approvals_bot.store import sqlite_log as log
 from approvals_bot.store.sqlite import SqliteStore
+from simulation.play import play
 
 Bug = Callable[[pytest.MonkeyPatch], None]
 
@@ -131,12 +132,11 @@ def forgets_when_to_wake(patch: pytest.MonkeyPatch) -> None:
 
 def rings_early(patch: pytest.MonkeyPatch) -> None:
     """A timer is due a second too soon."""
-    real = activation.resume_at
 
-    def resume_at(event: Event | NewEvent) -> datetime:
-        return real(event) - timedelta(seconds=1)
+    def early(event: Event | NewEvent) -> datetime:
+        return resume_at(event) - timedelta(seconds=1)
 
-    patch.setattr(activation, "resume_at", resume_at)
+    patch.setattr(turn, "resume_at", early)
 
 
 def keeps_the_tokens_of_the_dead(patch: pytest.MonkeyPatch) -> None:
@@ -169,19 +169,6 @@ def never_frees_a_lease(patch: pytest.MonkeyPatch) -> None:
     """A run is let go, and nobody else may have it."""
     freed = log._LET_GO.replace("lease_until = NULL", "lease_until = 9000000000000000")
     patch.setattr(log, "_LET_GO", freed)
-
-
-def loses_track_of_its_claims(patch: pytest.MonkeyPatch) -> None:
-    """A claim whose answer was lost is forgotten by the process that holds it."""
-
-    @contextmanager
-    def asking(self: Engine) -> Iterator[Lease | None]:
-        if self._is_closing or not self._tasks:
-            yield None
-        else:
-            yield Lease(self._owner, self.now(), self.now() + timedelta(seconds=15))
-
-    patch.setattr(Engine, "_asking", asking)
 
 
 def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
@@ -223,25 +210,21 @@ def keeps_the_first_view(patch: pytest.MonkeyPatch) -> None:
 
 def begins_steps_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
     """Effects come before the log knows of them."""
-    real = Activation._append
+    real_decide, real_write = turn.decide, Activation._write
+    starts: dict[int, list[OpenStep]] = {}
 
-    async def append(self: Activation, facts: Any, outcome: Any, now: datetime) -> Any:
-        for state in self._due_steps(outcome, facts, now):
+    def decide(log: Log, *rest: Any, **options: Any) -> Turn:
+        decided = real_decide(log, *rest, **options)
+        starts[id(log)] = decided.starts
+        return decided
+
+    async def write(self: Activation, batch: Append) -> Appended | Stale | Fenced:
+        for state in starts.pop(id(self._log), []):
             self._shop.keep(asyncio.create_task(self._run_step(state)))
-        return await real(self, facts, outcome, now)
+        return await real_write(self, batch)
 
-    patch.setattr(Activation, "_append", append)
-
-
-def claims_without_reading(patch: pytest.MonkeyPatch) -> None:
-    """Who takes over works with the log as it was an event ago."""
-    real = log.claim
-
-    def claim(db: sqlite3.Connection, lease: Lease, limit: int, run_id: str | None) -> list[Claimed]:
-        found = real(db, lease, limit, run_id)
-        return [replace(each, log=each.log[:-1] if len(each.log) > 1 else each.log) for each in found]
-
-    patch.setattr(log, "claim", claim)
+    patch.setattr(activation, "decide", decide)
+    patch.setattr(Activation, "_write", write)
 
 
 BUGS: dict[str, Bug] = {
@@ -262,10 +245,19 @@ BUGS: dict[str, Bug] = {
         drops_disposals,
         takes_payloads_after_the_end,
         never_frees_a_lease,
-        loses_track_of_its_claims,
         acknowledges_before_the_commit,
         starts_twice,
         keeps_the_first_view,
         begins_steps_before_they_are_written,
     )
 }
+
+
+def seeds_to_find(name: str, most: int) -> tuple[int, BaseException | None]:
+    """Plant it, and play until it is found: after how many seeds, and what showed it. None: `most` were not enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        BUGS[name](patch)
+        for played in play(range(most)):
+            if played.found is not None:
+                return played.seed + 1, played.found
+    return most, None

@@ -14,6 +14,8 @@ from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.events import Log, to_micros
 from approvals_bot.core.replay import Outcome, replay
 from approvals_bot.engine import Engine
+from approvals_bot.engine.chance import SIZE
+from approvals_bot.engine.chance import Random as Chance
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.store import Append, Appended, Fenced, Stale
 from approvals_bot.tokens import Tokens
@@ -34,23 +36,34 @@ class NoAnswerError(Exception):
 
 
 class InlineReplayer(Replayer):
-    """Replays at once: in virtual time nothing takes long, and there are no threads."""
+    """Replays at once, and in peace: in virtual time nothing takes long, and there are no threads."""
 
     async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
         return replay(workflow, log, entropy=entropy, link=self._link)
 
-    def at_once(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
+    def at_once(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome | None:
         return replay(workflow, log, entropy=entropy, link=self._link)
 
 
+class SeededChance(Chance):
+    """Random bytes from the seed."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+
+    def draw(self) -> bytes:
+        return self._random.randbytes(SIZE)
+
+
 class SimulatedEngine(Engine):
-    """The real engine, with chance from the seed."""
+    """The real engine, with chance from the seed, and without threads."""
 
     def __init__(self, node: Node, store: SimulatedStore, resources: Mapping[type, Any]) -> None:
         super().__init__(store, tokens=KEYS, base_url="https://example.test", clock=node, resources=resources)
         self.replayer = self.scheduler.replayer = InlineReplayer(self.link)
+        self.scheduler._random = SeededChance(node.world.random)
         self.scheduler._owner = node.process.name
-        self.scheduler._random.draw = lambda: node.world.random.randbytes(32)  # type: ignore[method-assign]
 
 
 class Node:
@@ -168,6 +181,9 @@ class NodeFate:
         if writes and random() < options.crash_at_write / 2:
             self._node.crash("before a write")
             await never()
+        if writes and random() < options.stall_at_write:
+            world.stall(self._process, 17 + 20 * random())
+            await asyncio.sleep(0)
         if world.is_down or random() < (options.refused if writes else options.refused / 4):
             world.count("refused")
             raise sqlite3.OperationalError("disk I/O error (the seed's)")
@@ -339,7 +355,7 @@ class World:
                 case 0:
                     node.crash("(killed)")
                 case 1 | 2:
-                    self.loop.create_task(self._stall(node.process, random.choice((2.0, 20.0, 40.0))))
+                    self.stall(node.process, random.choice((2.0, 20.0, 40.0)))
                 case 3:
                     self.count("stops")
                     self.tell(node.process.name, "is asked to stop")
@@ -349,15 +365,18 @@ class World:
         await asyncio.sleep(max(0.0, until - self.loop.time()))
         self.calm()
 
-    async def _stall(self, process: Process, seconds: float) -> None:
-        if process.is_dead or process.is_stalled:
-            return
-        self.count("stalls")
-        self.tell(process.name, f"STALLS for {seconds:.0f} s")
-        process.is_stalled = True
-        await asyncio.sleep(seconds)
-        process.is_stalled = False
-        self.tell(process.name, "goes on")
+    def stall(self, process: Process, seconds: float) -> None:
+        """Stop it, and let it go on later, as if nothing had been."""
+
+        def go_on() -> None:
+            process.is_stalled = False
+            self.tell(process.name, "goes on")
+
+        if not process.is_dead and not process.is_stalled:
+            self.count("stalls")
+            self.tell(process.name, f"STALLS for {seconds:.0f} s")
+            process.is_stalled = True
+            self.loop.call_later(seconds, go_on, context=self.loop.outside.context.copy())
 
     async def _outage(self, seconds: float) -> None:
         self.count("outages")
