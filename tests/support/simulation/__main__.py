@@ -58,7 +58,7 @@ def _everywhere(seeds: range, processes: int) -> Iterator[Played]:
 
 
 def _piece(seeds: range) -> list[Played]:
-    return [played if played.found else played.without_story() for played in play(seeds)]
+    return [played.to_be_sent() for played in play(seeds)]
 
 
 def _planted(most: int) -> int:

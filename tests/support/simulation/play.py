@@ -31,9 +31,11 @@ class Played:
     trace: list[tuple[float, str, str]] = field(repr=False)
     options: str = ""
 
-    def without_story(self) -> Played:
-        """To be sent from one process to another."""
-        return replace(self, trace=[])
+    def to_be_sent(self) -> Played:
+        """From one process to another: without a story if there is nothing to tell, without tracebacks if there is."""
+        if self.found is None:
+            return replace(self, trace=[])
+        return replace(self, found=Violation(f"{type(self.found).__name__}: {self.found}"))
 
     def told(self, last: int | None = None) -> str:
         """The story, for a person."""
