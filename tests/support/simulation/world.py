@@ -79,7 +79,7 @@ class Node:
         self.engine: SimulatedEngine | None = None
         self.stop = asyncio.Event()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.asked: set[asyncio.Future[Any]] = set()
+        self.asked: dict[asyncio.Future[Any], None] = {}  # a set has another order in another process
 
     def now(self) -> datetime:
         return self.world.now() + self.skew
@@ -90,7 +90,7 @@ class Node:
         while True:
             self.births += 1
             self.process = Process(f"node{self.number}.{self.births}")
-            self.stop, self.gone, self.asked = asyncio.Event(), world.loop.create_future(), set()
+            self.stop, self.gone, self.asked = asyncio.Event(), world.loop.create_future(), {}
             world.loop.join(self.process)
             world.tell(self.process.name, "starts")
             main = self._main(self.process)
@@ -139,14 +139,14 @@ class Node:
             raise NoAnswerError("nobody is there")
         reply: asyncio.Future[T] = self.world.loop.create_future()
         asked = self.asked
-        asked.add(reply)
+        asked[reply] = None
         self.process.context.copy().run(self.world.loop.create_task, _serve(engine, call, reply))
         try:
             return await asyncio.wait_for(reply, PATIENCE)
         except TimeoutError:
             raise NoAnswerError("no answer in time") from None
         finally:
-            asked.discard(reply)
+            del asked[reply]
 
 
 async def _serve(
