@@ -4,7 +4,7 @@ PORT   ?= 8000
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test simulate check lock clean
+.PHONY: run test simulate check lock pictures clean
 
 run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
@@ -46,6 +46,10 @@ lock: $(PY_STAMP)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --group dev pyproject.toml -o requirements-dev.lock
+
+# The pictures of docs/slack.md, taken anew; they need Chromium.
+pictures: $(VENV)/.installed-dev
+	PYTHONPATH=tests/support $(BIN)/python tests/support/slack_pictures.py
 
 clean:
 	rm -rf $(VENV) .approvals

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
@@ -16,15 +12,15 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from approvals_bot.playground.forms import Notice, detail_of, field, inputs_of, notice_of, values_of
 from approvals_bot.playground.guard import Endpoint
 from approvals_bot.playground.mailbox import Mail
 from approvals_bot.playground.playground import Playground
+from approvals_bot.playground.readers import Reader, Readers
 from approvals_bot.playground.rendering import Rendering
-from approvals_bot.playground.seed import Sample, SeedPerson
+from approvals_bot.playground.seed import Sample
 from approvals_bot.playground.slack.inputs import initial, options_of
-from approvals_bot.playground.slack.person import Outcome
 from approvals_bot.playground.slack.screen import CannotDoError, NoSuchThingError
-from approvals_bot.playground.slack.shapes import Conversation, Message, User, View
 
 # The mail page shows mails with their own inline styles, in a sandboxed frame that inherits this policy.
 HEADERS = {
@@ -39,39 +35,11 @@ HEADERS = {
 Row = tuple[str, Endpoint, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Who looks: a person of the configuration, with her Slack account if she has one."""
-
-    key: str  # as in `?as=`
-    person: SeedPerson
-    user: User | None
-
-
-@dataclass(frozen=True, slots=True)
-class Thread:
-    """A message with the replies under it."""
-
-    message: Message
-    author: User | None
-    said_at: datetime
-    replies: tuple[Thread, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What came of the reader's last act. `about`: the message's ts or the view's id."""
-
-    text: str
-    refused: bool = False
-    about: str = ""
-    whisper: str = ""  # what the app said to this reader alone
-
-
 class Pages:
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
         self.space = playground.workspace
+        self.readers = Readers(playground.people, playground.workspace)
         self.notices: dict[str, Notice] = {}  # reader → shown once
         self.templates = Environment(
             loader=PackageLoader("approvals_bot.playground"),
@@ -126,19 +94,19 @@ class Pages:
         return self.page("front.html", request, samples=self.playground.samples)
 
     async def channel(self, request: Request) -> Response:
-        reader = self.reader(request.query_params.get("as"))
+        reader = self.readers.reader(request.query_params.get("as"))
         place = self.space.channels.get(request.path_params["id"])
         if place is None or (place.private and (reader.user is None or reader.user.id not in place.members)):
             raise NoSuchThingError(f"{reader.person.name} sees no such channel.")
-        return self.page("channel.html", request, place=place, threads=self.threads(place, reader))
+        return self.page("channel.html", request, place=place, threads=self.readers.threads(place, reader))
 
     async def home(self, request: Request) -> Response:
-        reader = self.reader(request.query_params.get("as"))
+        reader = self.readers.reader(request.query_params.get("as"))
         view = await self.playground.person.open_home(reader.user) if reader.user else None
         return self.page("home.html", request, view=view)
 
     async def mailbox(self, request: Request) -> Response:
-        reader = self.reader(request.query_params.get("as"))
+        reader = self.readers.reader(request.query_params.get("as"))
         everybody = "all" in request.query_params
         mails = [m for m in reversed(self.playground.mailbox.mails) if everybody or is_for(m, reader)]
         return self.page("mailbox.html", request, mails=mails, everybody=everybody)
@@ -167,7 +135,7 @@ class Pages:
         if pressed := field(form, "pressed"):  # in a modal, whose inputs are a form already
             block_id, action_id = (unquote(part) for part in pressed.split("/"))
         outcome = await self.playground.person.click(
-            self.user_of(reader),
+            self.readers.user_of(reader),
             channel=field(form, "channel"),
             ts=ts,
             view_id=view_id,
@@ -182,7 +150,7 @@ class Pages:
 
     async def submit(self, request: Request) -> Response:
         form, reader = await self.form_of(request)
-        user, view_id = self.user_of(reader), field(form, "view_id")
+        user, view_id = self.readers.user_of(reader), field(form, "view_id")
         if field(form, "do") == "close":
             await self.playground.person.close(user, view_id)
             return self.back(form)
@@ -194,14 +162,14 @@ class Pages:
     async def command(self, request: Request) -> Response:
         form, reader = await self.form_of(request)
         outcome = await self.playground.person.command(
-            self.user_of(reader), field(form, "channel"), field(form, "command"), field(form, "text")
+            self.readers.user_of(reader), field(form, "channel"), field(form, "command"), field(form, "text")
         )
         self.notices[reader.key] = notice_of(outcome, "")
         return self.back(form)
 
     async def shortcut(self, request: Request) -> Response:
         form, reader = await self.form_of(request)
-        outcome = await self.playground.person.shortcut(self.user_of(reader), field(form, "callback_id"))
+        outcome = await self.playground.person.shortcut(self.readers.user_of(reader), field(form, "callback_id"))
         self.notices[reader.key] = notice_of(outcome, "")
         return self.back(form)
 
@@ -245,13 +213,13 @@ class Pages:
     # ── what every page shows ──
 
     def page(self, template: str, request: Request, **more: Any) -> Response:
-        reader = self.reader(request.query_params.get("as"))
+        reader = self.readers.reader(request.query_params.get("as"))
         user = reader.user
         places = [c for c in self.space.channels.values() if user and (not c.private or user.id in c.members)]
         query = request.url.query
         shown = self.templates.get_template(template).render(
             reader=reader,
-            people=[self.reader_of(person) for person in self.playground.people],
+            people=self.readers.everybody(),
             channels=[place for place in places if not place.with_user],
             dm=self.space.direct_message(user) if user else None,
             modal=self.space.top_modal(user.id) if user else None,
@@ -259,7 +227,7 @@ class Pages:
             waiting_mails=sum(is_for(mail, reader) for mail in self.playground.mailbox.mails),
             users=self.space.users,
             app=self.space.app,
-            draw=Rendering(self.name_of, reader.person.zone, self.playground.now()),
+            draw=Rendering(self.readers.name_of, reader.person.zone, self.playground.now()),
             now=self.playground.now(),
             can_tick=self.playground.advance is not None,
             here=request.url.path,
@@ -270,55 +238,9 @@ class Pages:
         )
         return HTMLResponse(shown, headers=HEADERS)
 
-    def threads(self, place: Conversation, reader: Reader) -> list[Thread]:
-        """The conversation as this reader sees it, replies under what they answer."""
-        me = reader.user.id if reader.user else ""
-        seen = [m for m in self.space.messages_in(place.id) if m.ephemeral_to in (None, me)]
-        replies: dict[str, list[Thread]] = {}
-        for message in seen:
-            if message.thread_ts not in (None, message.ts):
-                replies.setdefault(str(message.thread_ts), []).append(self.thread(message))
-        return [
-            self.thread(message, tuple(replies.get(message.ts, ())))
-            for message in seen
-            if message.thread_ts in (None, message.ts)
-        ]
-
-    def thread(self, message: Message, replies: tuple[Thread, ...] = ()) -> Thread:
-        said_at = datetime.fromtimestamp(float(message.ts), UTC)
-        return Thread(message, self.space.users.get(message.user), said_at, replies)
-
-    def reader(self, key: str | None) -> Reader:
-        """Who `?as=` names; the first person when nobody is named."""
-        everybody = [self.reader_of(person) for person in self.playground.people]
-        if not everybody:
-            raise NoSuchThingError("There is nobody in this playground; the configuration names no people.")
-        if key is None:
-            return everybody[0]
-        found = next((one for one in everybody if key.lower() in (one.key.lower(), one.person.address.lower())), None)
-        if found is None:
-            raise NoSuchThingError(f"Nobody here is {key!r}.")
-        return found
-
-    def reader_of(self, person: SeedPerson) -> Reader:
-        user = self.space.by_address.get(person.address.lower())
-        return Reader(user.id if user else person.address, person, user)
-
-    def user_of(self, reader: Reader) -> User:
-        if reader.user is None:
-            raise CannotDoError(f"{reader.person.name} isn't in Slack.")
-        return reader.user
-
-    def name_of(self, one: str) -> str:
-        if one in self.space.users:
-            return self.space.users[one].name
-        if one in self.space.groups:
-            return self.space.groups[one].handle
-        return self.space.channels[one].name if one in self.space.channels else one
-
     async def form_of(self, request: Request) -> tuple[FormData, Reader]:
         form = await request.form()
-        return form, self.reader(field(form, "as"))
+        return form, self.readers.reader(field(form, "as"))
 
     def back(self, form: FormData, anchor: str = "") -> Response:
         """To the page that the form stood on; only ever to one of the playground's own."""
@@ -327,52 +249,6 @@ class Pages:
             wanted if wanted == "/playground" or wanted.startswith(("/playground?", "/playground/")) else "/playground"
         )
         return RedirectResponse(path + (f"#{anchor}" if anchor else ""), 303)
-
-
-# ── forms and sentences ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def detail_of(problem: str) -> str:
-    """The sentence of a problem document, else the answer as it is."""
-    try:
-        said = json.loads(problem)
-    except ValueError:
-        return problem[:200]
-    return str(said.get("detail") or said.get("title") or said) if isinstance(said, dict) else problem[:200]
-
-
-def quoted(one: str) -> str:
-    return quote(one, safe="")
-
-
-def field(form: FormData, name: str) -> str:
-    value = form.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def values_of(form: FormData, name: str) -> Any:
-    """None, one value, or a list when a menu or a group of boxes sent several."""
-    given = [value for value in form.getlist(name) if isinstance(value, str) and value]
-    return given if len(given) > 1 else (given[0] if given else None)
-
-
-def inputs_of(form: FormData, view: View | None) -> Mapping[str, Mapping[str, Any]]:
-    """The inputs of a modal's form are named by their place among the blocks."""
-    found: dict[str, dict[str, Any]] = {}
-    for index, block in enumerate(view.blocks if view else []):
-        if block["type"] == "input":
-            value = values_of(form, f"input-{index}")
-            if block["element"]["type"] == "datetimepicker" and value:
-                value = int(datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp())
-            found[block["block_id"]] = {block["element"]["action_id"]: "" if value is None else value}
-    return found
-
-
-def notice_of(outcome: Outcome, about: str) -> Notice:
-    if outcome.seen == "warning":
-        answered = f"answered {outcome.status}" if outcome.status else "did not answer within 3 seconds"
-        return Notice(f"⚠ This didn't work: the app {answered}. In Slack you would see a warning sign.", True, about)
-    return Notice(f"Acknowledged in {outcome.ack_ms} ms.", about=about, whisper=outcome.ephemeral or "")
 
 
 def framed(letter: str) -> str:

@@ -176,9 +176,11 @@ def _item(card: Card) -> list[Block]:
     title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
     status: list[Block] = [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]
     status.append(plain(one_line(phrases.asked_by(card), 200)))
-    pinned = [f"{field.label}: {one_line(field.value, 60)}" for field in card.fields if field.pinned][:PINNED_SHOWN]
+    pinned = [
+        f"{field.label}: {one_line(field.value, 60)}" for field in card.fields if field.pinned and field.kind == "short"
+    ]
     if pinned and card.outcome is None:
-        status.append(plain(one_line(" · ".join(pinned), 250)))
+        status.append(plain(one_line(" · ".join(pinned[:PINNED_SHOWN]), 250)))
     if card.url:
         status.append({"type": "mrkdwn", "text": f"<{escape(card.url)}|Open>", "verbatim": True})
     return [

@@ -196,7 +196,8 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                 async with asyncio.timeout(5):
                     while not await connection.is_connected():
                         await asyncio.sleep(0.01)
-            http = await stack.enter_async_context(aiohttp.ClientSession())
+            closing = aiohttp.TCPConnector(force_close=True)  # a busy server may drop one that was idle
+            http = await stack.enter_async_context(aiohttp.ClientSession(connector=closing))
             return Office(engine, clock, stood_in, slack, http)
 
         yield opened

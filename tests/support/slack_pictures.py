@@ -70,7 +70,8 @@ class Studio:
         page: Page = await context.new_page()
         await page.goto(f"{str(self.service.http.base_url).rstrip('/')}/playground{path}?as={reader}")
         box = await page.locator(part).first.bounding_box() if part else None
-        taken = await page.screenshot(full_page=True, clip=around(box) if box else None)
+        clip = around(box, above=0.0 if part.startswith("#") else MARGIN) if box else None
+        taken = await page.screenshot(full_page=bool(part), clip=clip)
         await page.goto("about:blank")
         small = await page.evaluate(AS_WEBP, base64.b64encode(taken).decode())
         (IMAGES / f"slack-{name}.webp").write_bytes(base64.b64decode(small.partition(",")[2]))
@@ -127,14 +128,14 @@ class Studio:
         self.service.play("POST", "/slack/close", json={"user": user, "view_id": view["id"]})
 
 
-def around(box: FloatRect) -> FloatRect:
-    """With a margin, as far as the screen goes."""
-    left, top = max(0.0, box["x"] - MARGIN), max(0.0, box["y"] - MARGIN)
+def around(box: FloatRect, above: float) -> FloatRect:
+    """With a margin, as far as the screen goes. `above`: the same above and below, where other messages may stand."""
+    left, top = max(0.0, box["x"] - MARGIN), max(0.0, box["y"] - above)
     return {
         "x": left,
         "y": top,
         "width": box["x"] + box["width"] + MARGIN - left,
-        "height": box["y"] + box["height"] + MARGIN - top,
+        "height": box["y"] + box["height"] + above - top,
     }
 
 
@@ -148,6 +149,8 @@ async def cards(it: Studio) -> None:
 
     _, partly = it.ask("billing 7.0", service="billing", version="7.0", env="prod", risk="high")
     it.service.click("U0ANN", partly, "Approve")
+    await it.shoot("channel", "/channels/" + waiting["channel"], "U0ANN")
+    await it.shoot("channel-phone-dark", "/channels/" + waiting["channel"], "U0ANN", phone=True, dark=True)
     await it.card("partly", it.shown(partly, "1 of 3"), "U0BO")
 
     _, approved = it.ask("web 3.4", service="web", version="3.4", env="prod")
@@ -180,7 +183,6 @@ async def cards(it: Studio) -> None:
     await it.card("not-delivered", it.shown(it.find("Let Stratus"), "Not delivered"), "U0ANN")
 
     _, expired = it.ask("Let Cumulus", "vendor", vendor="Cumulus", until="2027-01-31")
-    await it.shoot("channel", "/channels/" + waiting["channel"], "U0ANN")
     it.service.play("POST", "/clock", json={"advance": "2h"})
     await it.card("expired", it.shown(expired, "Expired"), "U0ANN")
 
@@ -216,11 +218,9 @@ def asked_of_finance(it: Studio, manager: Json) -> Json | None:
 
 
 async def home(it: Studio) -> None:
+    it.service.eventually(lambda: it.service.play("GET", "/slack/home?user=U0ANN").get("view"))
     await it.shoot("home", "/home", "U0ANN", part="main")
     await it.shoot("home-phone-dark", "/home", "U0ANN", phone=True, dark=True, part="main")
-    card = it.find("Deploy api 2.2")
-    button = {"user": "U0ANN", "channel": card["channel"], "ts": card["ts"], "action_id": "why"}
-    it.service.play("POST", "/slack/click", json=button)
 
 
 SCENES = {"cards": cards, "modals": modals, "home": home}

@@ -128,7 +128,7 @@ def _outcome(card: Card, room: Room) -> list[Block]:
             _text(one_line(phrases.outcome(ended), 200), bold=True),
             _text(", "),
             _date(ended.at),
-            *([_text(f"\n{one_line(ended.because, room.short)}")] if ended.because.strip() else []),
+            *([_text(f"\n{_sentence(one_line(ended.because, room.short))}")] if ended.because.strip() else []),
         )
     ]
     if comment := _cut(ended.comment, room.short * 2):
@@ -342,6 +342,10 @@ def _plain(text: str) -> Block:
 def _text(text: str, **style: bool) -> Block:
     element: Block = {"type": "text", "text": clean(text) or "–"}
     return element | ({"style": style} if style else {})
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _cut(text: str, limit: int) -> str:
