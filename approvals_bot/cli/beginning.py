@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 CONFIG = """\
@@ -27,19 +30,19 @@ port     = 25
 security = "none"                                  # starttls or tls for a relay that isn't this machine
 sender   = "Approvals <approvals@example.com>"
 
-[people."you@example.com"]
+[people."@you@"]
 name = "You"
-[people."colleague@example.com"]
+[people."@colleague@"]
 name = "A Colleague"
 
 [groups]
-approvers = ["you@example.com", "colleague@example.com"]
+approvers = ["@you@", "@colleague@"]
 """
 
 WORKFLOW = """\
 # Who may decide, and how they hear of it. The file's name is the workflow's name.
 [workflow]
-id      = "first"
+id      = "@what@"
 title   = "{{ what }}"
 request = ["*", "app:ci"]            # who may ask: every person, and the app "ci"
 
@@ -62,15 +65,45 @@ on_deadline = "expire"
 """
 
 
-def write_beginning(folder: Path) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The three answers, and what is proposed for each."""
+
+    you: str = "you@example.com"
+    colleague: str = "colleague@example.com"
+    what: str = "first"
+
+    def check(self) -> None:
+        """ValueError says which can't be used."""
+        for address in (self.you, self.colleague):
+            if not re.fullmatch(r"[^\s@\"\\]+@[^\s@\"\\]+", address):
+                raise ValueError(f"{address!r} is not a mail address. Nothing was written.")
+        if self.you.lower() == self.colleague.lower():
+            raise ValueError("The two addresses are one person, and nobody decides alone. Nothing was written.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", self.what):
+            raise ValueError(
+                f"{self.what!r} is no name of a file: one word of letters and digits. Nothing was written."
+            )
+
+    def fill(self, text: str) -> str:
+        for mark, answer in (("@you@", self.you), ("@colleague@", self.colleague), ("@what@", self.what)):
+            text = text.replace(mark, answer)
+        return text
+
+
+PROPOSED = Answers()
+
+
+def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
     """Write the files and say what they are. FileExistsError if there is a config.toml; nothing is overwritten."""
+    answers.check()
     config = folder / "config.toml"
     if config.exists():
         raise FileExistsError(f"{config} exists. Nothing was changed; choose another folder, or edit that file.")
     kept = folder / "secrets"
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "workflows").mkdir(exist_ok=True)
-    config.write_text(CONFIG)
+    config.write_text(answers.fill(CONFIG))
     yield f"{config}: the service: people, groups, keys, mail, Slack"
     for name in ("signing.key", "ci.key"):
         file = kept / name
@@ -78,8 +111,13 @@ def write_beginning(folder: Path) -> Iterator[str]:
             file.touch(mode=0o600)
             file.write_text(secrets.token_urlsafe(48))
         yield f"{file}: secret; keep it out of version control"
-    first = folder / "workflows" / "first.toml"
+    first = folder / "workflows" / f"{answers.what}.toml"
     if not first.exists():
-        first.write_text(WORKFLOW)
+        first.write_text(answers.fill(WORKFLOW))
     yield f"{first}: a first approval"
     yield f"Next: approvals-bot dev --config {config}   (everything on this machine, with a mailbox to look into)"
+    body = {"workflow": answers.what, "requester": answers.you, "input": {"what": "A first try"}}
+    yield (
+        "Then ask for something: curl http://127.0.0.1:8000/api/runs -H 'Authorization: Bearer dev' "
+        f"-H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+    )

@@ -26,7 +26,7 @@ from approvals_bot.cli.sample_requests import sample_requests
 from approvals_bot.cli.serving import Source, listen, serve
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.problems import ConfigErrors
-from approvals_bot.config.service import SlackGroup
+from approvals_bot.config.service import Service, SlackGroup
 from approvals_bot.config.workflow import SayInSlack
 from approvals_bot.core.durations import parse_duration
 from approvals_bot.engine.clock import Settles
@@ -98,7 +98,13 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
         build_playground(configuration, base_url, clock) as playground,
         open_service(configuration, clock=clock, extra=routes(playground), open_pages=True) as service,
     ):
-        await serve(service, listening, Source(origin.read, origin.files), lambda: _say_where(base_url))
+
+        def read() -> Configuration:
+            fresh = origin.read()
+            playground.meet(_people(fresh.service), _places(fresh))
+            return fresh
+
+        await serve(service, listening, Source(read, origin.files), lambda: _say_where(base_url))
 
 
 def _say_where(base_url: str) -> None:
@@ -240,7 +246,6 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
     assert service.slack is not None
     assert service.slack.signing_secret is not None
     assert service.email is not None
-    people = known_people(service)
     return Playground(
         app=SeedApp(
             bot_token=service.slack.bot_token.get_secret_value(),
@@ -248,10 +253,10 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
             scopes=SCOPES,
             shortcuts=((SHORTCUT, "Ask for approval"),),
         ),
-        people=[SeedPerson(p.name, p.address, p.slack, p.zone, in_slack=p.slack is not None) for p in people],
-        channels=[SeedChannel("general"), *(SeedChannel(name) for name in _channels(configuration))],
+        people=_people(service),
+        channels=_places(configuration),
         groups=[
-            SeedGroup(group.slack.removeprefix("@"), tuple(p.address for p in people))
+            SeedGroup(group.slack.removeprefix("@"), tuple(p.address for p in known_people(service)))
             for group in service.groups.values()
             if isinstance(group, SlackGroup)
         ],
@@ -265,6 +270,15 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
         now=clock.now,
         signing_clock=lambda: clock.now().timestamp(),
     )
+
+
+def _people(service: Service) -> list[SeedPerson]:
+    people = known_people(service)
+    return [SeedPerson(p.name, p.address, p.slack, p.zone, in_slack=p.slack is not None) for p in people]
+
+
+def _places(configuration: Configuration) -> list[SeedChannel]:
+    return [SeedChannel("general"), *(SeedChannel(name) for name in _channels(configuration))]
 
 
 def _target_secrets(targets: Mapping[str, Any]) -> dict[str, str]:

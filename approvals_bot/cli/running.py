@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from approvals_bot.cli import show
-from approvals_bot.cli.beginning import write_beginning
+from approvals_bot.cli.beginning import PROPOSED, Answers, write_beginning
 from approvals_bot.cli.beside import with_engine
 from approvals_bot.cli.options import CONFIG, Config, fail
 from approvals_bot.config.service import Service
@@ -20,13 +21,37 @@ Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65_535, help="The p
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to.", metavar="FOLDER")] = Path(),
+    you: Annotated[
+        str | None, typer.Option("--you", help="Your mail address; asked for on a terminal.", metavar="ADDRESS")
+    ] = None,
+    colleague: Annotated[
+        str | None, typer.Option("--colleague", help="Who decides besides you.", metavar="ADDRESS")
+    ] = None,
+    what: Annotated[
+        str | None, typer.Option("--what", help="What is decided, as a name: purchase.", metavar="NAME")
+    ] = None,
 ) -> None:
-    """Write config.toml, a first workflow and signing keys."""
+    """Write config.toml, a first workflow and signing keys.
+
+    On a terminal it asks three questions; Enter takes what is proposed.
+    """
     try:
-        for line in write_beginning(folder):
+        answers = Answers(
+            you=_asked("Your mail address", you, PROPOSED.you),
+            colleague=_asked("Who decides besides you (a mail address)", colleague, PROPOSED.colleague),
+            what=_asked("What is decided (one word, the workflow's name)", what, PROPOSED.what),
+        )
+        for line in write_beginning(folder, answers):
             typer.echo(line)
-    except FileExistsError as error:
+    except (FileExistsError, ValueError) as error:
         fail(str(error))
+
+
+def _asked(question: str, given: str | None, proposed: str) -> str:
+    """The answer: given on the command line, else typed on a terminal, else what is proposed."""
+    if given is not None:
+        return given
+    return str(typer.prompt(question, default=proposed)) if sys.stdin.isatty() else proposed
 
 
 def dev(

@@ -181,7 +181,9 @@ def _text(path: Path, name: str) -> str:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise ConfigErrors([Problem(name, 1, "file", f"can't be read: {error.strerror or 'unknown'}")]) from None
+        todo = "; `approvals-bot init` writes one, --config names another" if name == "config.toml" else ""
+        what = f"can't be read: {error.strerror or 'unknown'}{todo}"
+        raise ConfigErrors([Problem(name, 1, "file", what)]) from None
     if len(content) > LARGEST_FILE:
         raise ConfigErrors([Problem(name, 1, "file", f"is larger than {LARGEST_FILE:,} bytes")])
     try:

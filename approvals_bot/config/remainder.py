@@ -64,8 +64,8 @@ def _take_out(rest: dict[str, Any], path: Path) -> bool:
             return False
     if isinstance(table, list):
         return _take_out(rest, tuple(around))  # a wrong element takes its whole list along
-    if not isinstance(table, dict):
-        return False
+    if not isinstance(table, dict):  # written in short, like `price = "money"`: it goes as a whole
+        return bool(around) and _take_out(rest, tuple(around))
     if last in table:
         del table[last]
     elif last in _STAND_INS:

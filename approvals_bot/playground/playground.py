@@ -96,6 +96,12 @@ class Playground:
     async def __aexit__(self, *_: object) -> None:
         await self.resources.aclose()
 
+    def meet(self, people: Sequence[SeedPerson], channels: Sequence[SeedChannel]) -> None:
+        """The configuration has changed: whom and what it names now is here, too."""
+        known = {person.address for person in self.people}
+        self.people = (*self.people, *(person for person in people if person.address not in known))
+        self.workspace.meet(people, channels)
+
     def remember(self) -> None:
         """Write down what has changed. Whoever changed it is answered after this."""
         if self.memory:

@@ -65,8 +65,16 @@ def _say(word: Word, view: RequestView, mine: VoteView) -> str | None:
     stage = next((stage for stage in view.stages if stage.id == mine.stage), None)
     if stage is None:
         return None
-    following = view.stage.title if view.stage and view.stage.id != stage.id else ""
+    following = _following(view, stage)
     return sentences.say(_verdict(word, view, stage, mine), following)
+
+
+def _following(view: RequestView, stage: StageView) -> str:
+    """The stage after this one, which may not have been opened yet."""
+    if view.stage is not None and view.stage.id != stage.id:
+        return view.stage.title
+    ahead = [later.title for later in view.stages if later.state == "ahead"]
+    return ahead[0] if stage.state == "done" and ahead and view.is_open else ""
 
 
 def _verdict(word: Word, view: RequestView, stage: StageView, mine: VoteView) -> Verdict:

@@ -260,8 +260,13 @@ def test_the_schemas_are_json_schemas(house: House, of: str) -> None:
 
 def test_an_empty_folder_becomes_a_service_that_checks(house: House) -> None:
     folder = house.folder / "new"
-    assert "config.toml" in house.type("init", str(folder)).stdout
-    assert house.type("check", "--config", str(folder / "config.toml")).stdout.endswith("Workflows: first.\n")
+    answers = ("--you", "me@here.eu", "--colleague", "you@here.eu", "--what", "purchase")
+    assert "'me@' is not a mail address" in house.type("init", str(folder), "--you", "me@", fails=True).stderr
+    assert not folder.exists()
+    assert "config.toml" in house.type("init", str(folder), *answers).stdout
+    assert "you@here.eu" in (folder / "config.toml").read_text()
+    assert 'id      = "purchase"' in (folder / "workflows" / "purchase.toml").read_text()
+    assert house.type("check", "--config", str(folder / "config.toml")).stdout.endswith("Workflows: purchase.\n")
     assert "Nothing was changed" in house.type("init", str(folder), fails=True).stderr
 
 

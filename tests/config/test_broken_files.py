@@ -385,6 +385,17 @@ def test_every_problem_of_every_file_is_told_at_once(office: Office) -> None:
     ]
 
 
+def test_a_field_in_short_hides_no_other_problem(office: Office) -> None:
+    broken = WORKFLOW.replace('{ type = "money", currency = "EUR", required = false }', '"money"')
+    office.write(workflow=broken.replace('from = ["@release-managers"]', 'from = ["@nobody"]'))
+    assert [each.key for each in office.problems()] == ["fields.amount.currency", "stage[0].from[0]"]
+
+
+def test_sixty_kinds_of_mistakes_are_tried() -> None:
+    kinds = {(key, message, meant) for _, _, _, key, message, meant in (*BROKEN_SERVICE, *BROKEN_WORKFLOW)}
+    assert len(kinds) >= 60
+
+
 def test_what_follows_from_another_mistake_is_not_told(office: Office) -> None:
     office.write(workflow=WORKFLOW.replace("env = {", "1env = {"))
     assert [each.key for each in office.problems()] == ["fields.1env"]

@@ -52,10 +52,7 @@ class Workspace:
             g.id: Group(g.id, g.handle, g.name or g.handle, tuple(self.ids_of(g.members))) for g in groups
         }
         self.channels: dict[str, Conversation] = {}
-        for channel in channels:
-            self.channels[channel.id] = Conversation(
-                channel.id, channel.name, self.members_of(channel), channel.private, channel.archived
-            )
+        self.meet((), channels)
         self.groups_set: set[str] = set()  # those whose members were changed by hand
         self.messages: dict[tuple[str, str], Message] = {}
         self.touched: set[tuple[str, str]] = set()  # messages posted, changed or deleted since they were last written
@@ -69,6 +66,20 @@ class Workspace:
         self.onlookers: list[asyncio.Future[None]] = []
 
     # people and places
+
+    def meet(self, people: Sequence[SeedPerson], channels: Sequence[SeedChannel]) -> None:
+        """Add who and what is not there yet. Who is new joins the channels that everybody is in."""
+        for user in users_of(people, self.app.team_id):
+            if user.id not in self.users:
+                self.users[user.id] = self.by_address[user.address.lower()] = user
+                for known in self.channels.values():
+                    if not known.private and not known.with_user:
+                        known.members.add(user.id)
+        for channel in channels:
+            if channel.id not in self.channels:
+                self.channels[channel.id] = Conversation(
+                    channel.id, channel.name, self.members_of(channel), channel.private, channel.archived
+                )
 
     def ids_of(self, addresses: Iterable[str]) -> list[str]:
         return [self.by_address[a.lower()].id for a in addresses if a.lower() in self.by_address]

@@ -1,0 +1,117 @@
+"""The ballot against brute force, with edits in between, six people, and every order; and that it never locks up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import permutations
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from approvals_bot.approvals.ballot import Ballot, Vote, cast, have, need, reset, seating, standing, still_owed
+from approvals_bot.approvals.seats import Seat, can_be_filled
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+PEOPLE = ["ann", "bo", "cy", "di", "eve", "fay"]
+
+lists = st.lists(st.sampled_from(PEOPLE), unique=True, min_size=1, max_size=6)
+seats = st.lists(st.tuples(lists, st.one_of(st.integers(1, 3), st.just("all"))), min_size=1, max_size=3).map(
+    lambda found: tuple(
+        Seat(number, f"seat {number}", need, tuple(people))  # type: ignore[arg-type]
+        for number, (people, need) in enumerate(found)
+    )
+)
+acts = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(PEOPLE),
+            st.sampled_from(["approve", "reject", "take_back"]),
+            st.sampled_from(["new", "old"]),
+        ),
+        st.just(("", "edit", "")),
+    ),
+    max_size=6,
+)
+
+
+def assignments(seats: tuple[Seat, ...], approving: frozenset[str]) -> int:
+    """The most votes that can count at once: every person in each seat that she fits, or in none, one by one."""
+    rooms = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
+
+    def best(rest: tuple[str, ...], taken: dict[int, int]) -> int:
+        if not rest:
+            return 0
+        who, *others = rest
+        found = best(tuple(others), taken)
+        for seat in seats:
+            if who in seat.eligible and taken.get(seat.id, 0) < rooms[seat.id]:
+                more = {**taken, seat.id: taken.get(seat.id, 0) + 1}
+                found = max(found, 1 + best(tuple(others), more))
+        return found
+
+    return best(tuple(sorted(approving)), {})
+
+
+def wanted(seats: tuple[Seat, ...]) -> int:
+    return sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
+
+
+@settings(max_examples=300, deadline=None)
+@given(seats, acts)
+def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[Seat, ...], acts: list[Any]) -> None:
+    edition, choices = 0, dict[str, str]()
+    ballot = Ballot(seats, reject="all", digest="0")
+    for who, choice, shown in acts:
+        if choice == "edit":
+            edition += 1
+            ballot, choices = reset(ballot, str(edition)), {}
+            assert have(ballot) == 0
+            continue
+        seen = str(edition if shown == "new" or edition == 0 else edition - 1)
+        before = ballot
+        ballot, verdict = cast(ballot, Vote(who, choice, NOON, comment="so", digest=seen))
+        if not any(who in seat.eligible for seat in seats):
+            assert (verdict.word, ballot) == ("not_an_approver", before)
+        elif seen != str(edition):
+            assert (verdict.word, ballot) == ("request_changed", before)
+        elif choice == "take_back":
+            choices.pop(who, None)
+        else:
+            choices[who] = choice
+        yes = frozenset(who for who, said in choices.items() if said == "approve")
+        assert have(ballot) == assignments(seats, yes)
+        assert (standing(ballot) == "filled") == (assignments(seats, yes) == wanted(seats))
+        if standing(ballot) != "open":
+            return
+
+
+@settings(max_examples=25, deadline=None)
+@given(seats, st.sets(st.sampled_from(PEOPLE)))
+def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(seats: tuple[Seat, ...], yes: set[str]) -> None:
+    best = assignments(seats, frozenset(yes))
+    for order in permutations(sorted(yes)):
+        ballot = Ballot(seats, reject="all")
+        for who in order:
+            ballot, _ = cast(ballot, Vote(who, "approve", NOON))
+        assert (have(ballot), standing(ballot) == "filled") == (best, best == wanted(seats))
+        seated = seating(ballot)
+        assert len(seated) == best, "a person counts once"
+        assert all(who in seats[seat].eligible for who, seat in seated.items())
+
+
+@settings(max_examples=200, deadline=None)
+@given(seats, st.permutations(PEOPLE))
+def test_where_an_assignment_exists_nobody_can_vote_the_stage_into_a_lock(
+    seats: tuple[Seat, ...], order: list[str]
+) -> None:
+    """Whoever votes first and wherever she is put: while it is open, somebody is owed, and the last yes fills it."""
+    possible = assignments(seats, frozenset(PEOPLE)) == wanted(seats)
+    assert can_be_filled(seats) == possible
+    ballot = Ballot(seats, reject="all")
+    for who in order:
+        if standing(ballot) == "open":
+            assert still_owed(ballot) or not possible
+            ballot, _ = cast(ballot, Vote(who, "approve", NOON))
+    assert (standing(ballot) == "filled") == possible
+    assert have(ballot) <= need(ballot)
