@@ -20,7 +20,8 @@ OK = 0  # SQLITE_OK
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What SQLite is about to do. `data` at `offset`, of a write; `offset` is the new size, of a truncation."""
+    """What SQLite is about to do. `data` at `offset`, of a write; `offset` is the new size, of a truncation; a deletion
+    with `offset` 1 is made durable at once."""
 
     kind: Literal["write", "truncate", "sync", "delete"]
     path: str
@@ -124,7 +125,7 @@ def _watched(real: _Methods, path: str, see: Callable[[Operation], None]) -> _Me
 
 def _deleter(real: _Vfs, see: Callable[[Operation], None]) -> Callable[..., int]:
     def delete(_: Any, name: bytes, sync_folder: int) -> int:
-        see(Operation("delete", name.decode()))
+        see(Operation("delete", name.decode(), sync_folder))
         return int(real.delete(ctypes.byref(real), name, sync_folder))
 
     return delete
