@@ -91,6 +91,7 @@ class Copy:
     is_editable: bool = True  # False: an update was refused for good
     round: int = 0  # for which opening of a stage it was last asked for
     is_replaced: bool = False  # another way was taken
+    is_uncertain: bool = False  # the card may have arrived twice
     is_back: bool = False  # the mail was accepted and came back later
     due: list[Occasion] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,7 +101,7 @@ class Copy:
         return _kind(self.to)
 
     def show(self) -> CardDelivery:
-        return CardDelivery(place(self.to), self.kind, self.state, self.attempts, self.error)
+        return CardDelivery(place(self.to), self.kind, self.state, self.attempts, self.error, self.is_uncertain)
 
 
 class Copies:
@@ -267,9 +268,9 @@ class Copies:
             copy.attempts += copy.receipt is None
             dispatch, tried_at = self._dispatch(copy, occasion, delivery_id), now()
             match await _tried(send_copy(replace(dispatch, lost_at=lost_at))):
-                case Delivered(receipt):
+                case Delivered(receipt, uncertain):
                     if copy.receipt is None:
-                        copy.receipt, copy.shown = receipt, receipt.version
+                        copy.receipt, copy.shown, copy.is_uncertain = receipt, receipt.version, uncertain
                     copy.is_replaced = False
                     self._becomes(copy, "delivered")
                     return True

@@ -318,6 +318,7 @@ def api_request(view: RequestView) -> dict[str, Any]:
                 "state": copy.state,
                 "attempts": copy.attempts,
                 "error": copy.error or None,
+                "uncertain": copy.uncertain,
             }
             for copy in view.deliveries
         ],

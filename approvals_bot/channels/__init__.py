@@ -130,13 +130,14 @@ class CardOutcome:
 
 @dataclass(frozen=True, slots=True)
 class CardDelivery:
-    """What became of one copy."""
+    """What became of one copy. `uncertain`: a confirmation was lost on the way, so it may have arrived twice."""
 
     to: str
     channel: Literal["slack", "email"]
     state: Literal["sending", "delivered", "retrying", "not_delivered"]
     attempts: int = 0
     error: str = ""
+    uncertain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,18 @@ def undelivered(card: Card) -> tuple[CardDelivery, ...]:
     return tuple(copy for copy in card.deliveries if copy.state == "not_delivered")
 
 
+def perhaps_twice(copy: CardDelivery) -> str:
+    """`⚠ May have arrived twice at #deploys in Slack: the confirmation was lost`."""
+    way = "in Slack" if copy.channel == "slack" else "by email"
+    return f"{NOT_DELIVERED[0]} May have arrived twice at {copy.to} {way}: the confirmation was lost"
+
+
+def troubles(card: Card) -> list[str]:
+    """A sentence for each copy that did not arrive, or may have arrived twice."""
+    doubtful = [copy for copy in card.deliveries if copy.uncertain and copy.state != "not_delivered"]
+    return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful)]
+
+
 def moment(at: datetime, zone: str) -> str:
     """`Tue 4 Nov 2025, 16:00 CET`, in the reader's zone; UTC when the zone is unknown."""
     local = at.astimezone(_zone(zone))

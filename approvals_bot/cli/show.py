@@ -147,7 +147,7 @@ def card_lines(card: Card, now: datetime) -> list[str]:
     if card.deadline is not None:
         then = f", {card.on_deadline}" if card.on_deadline else ""
         lines.append(f"Until {phrases.moment(card.deadline, ZONE)}: {phrases.until(card.deadline, now)}{then}")
-    lines += [phrases.not_delivered(copy) for copy in phrases.undelivered(card)]
+    lines += phrases.troubles(card)
     if card.digest:
         lines += ["", f"Digest {card.digest}"]
     return lines

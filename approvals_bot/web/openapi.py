@@ -353,7 +353,14 @@ SCHEMAS: dict[str, Any] = {
         outcome=OPTIONAL_TEXT,
         deliveries={
             "type": "array",
-            "items": _object(to=TEXT, channel=TEXT, state=TEXT, attempts={"type": "integer"}, error=OPTIONAL_TEXT),
+            "items": _object(
+                to=TEXT,
+                channel=TEXT,
+                state=TEXT,
+                attempts={"type": "integer"},
+                error=OPTIONAL_TEXT,
+                uncertain={"type": "boolean", "description": "A confirmation was lost: it may have arrived twice."},
+            ),
         },
     ),
     "Events": _object(

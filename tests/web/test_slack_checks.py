@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from slack_office import DEPLOY, Office, Open
 
+from approvals_bot.approvals.request import RequestView, api_request
 from approvals_bot.channels.slack.client import CALL_LIMIT
 from approvals_bot.web.slack_socket import socket_mode
 
@@ -90,6 +91,24 @@ async def test_check_21_closing_a_form_decides_nothing(office: Office) -> None:
     await office.call("/slack/close", {"user": "U0ANN", "view_id": view["id"]})
     assert await office.votes(run_id) == []
     assert "vote:approve" in json.dumps(office.card.blocks)
+
+
+async def test_check_29_what_may_have_arrived_twice_is_said_on_the_card_and_by_the_api(office: Office) -> None:
+    office.fault("drop_after", "chat.postMessage")
+    office.fault("error", "conversations.history", error="missing_scope", times=None)
+    asking = asyncio.create_task(office.ask())
+    await office.until(lambda: len(office.cards) == 1)
+    run_id = await asking
+    delivery: dict[str, Any] = {}
+    async with asyncio.timeout(30):
+        while delivery.get("state") != "delivered":
+            await office.clock.advance("5s")
+            record = await office.engine.record(run_id)
+            assert record is not None
+            (delivery,) = api_request(RequestView.model_validate(record.view))["deliveries"]
+    assert (len(office.cards), delivery["uncertain"]) == (2, True)
+    await office.press("U0ANN", "Approve", channel=office.cards[1].channel, ts=office.cards[1].ts)
+    await office.until(lambda: "May have arrived twice at #deploys in Slack" in json.dumps(office.cards[1].blocks))
 
 
 async def test_check_34_expiry_is_shown_on_the_card_and_a_late_click_is_told_so(office: Office) -> None:

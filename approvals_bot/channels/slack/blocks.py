@@ -205,7 +205,7 @@ def _waiting(card: Card) -> list[Block]:
 
 
 def _undelivered(card: Card, room: Room) -> list[Block]:
-    lines = [[_text(one_line(phrases.not_delivered(copy), 200))] for copy in phrases.undelivered(card)[: room.rows]]
+    lines = [[_text(one_line(trouble, 200))] for trouble in phrases.troubles(card)[: room.rows]]
     if not lines:
         return []
     return [_rich("undelivered", card, [_section(*(part for line in _with_breaks(lines) for part in line))])]
