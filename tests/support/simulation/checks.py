@@ -14,6 +14,8 @@ from approvals_bot.store import sqlite_reading
 from simulation.auditor import Line, RunStory, Violation
 from simulation.world import World
 
+LONG = 50  # events; of such a log only the prefixes are replayed that were followed by a decision
+
 _ROWS = "SELECT id, code, version, status, seq, view, stalled, wake_at, owner, lease_until, epoch, ended_at FROM runs"
 
 
@@ -77,7 +79,7 @@ def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, *, ev
         seen += len(batch)
         if batch[0].type == "run_created":
             begins, decided = seen - len(batch) + 1, [line for line in decided if line.type != "run_created"]
-        if every_prefix or decided:
+        if decided or (every_prefix and len(log) < LONG):
             outcome = _replay_of_prefix(run_id, row, log[:begins])
             if decided and not (decided[0].type == "run_cancelled" and len(batch) == 1):
                 _same_decisions(run_id, outcome, decided)

@@ -391,8 +391,5 @@ class Desk(Scene):
 SCENES: tuple[type[Scene], ...] = (Job, Decision, Decision, Ballot, Impatient, Shared, Sleepy, Racing, Desk)
 
 
-def resources(world: World) -> Any:
-    def of(process: Process) -> Mapping[type, Any]:
-        return {shapes.Hands: SimulatedHands(world, process)}
-
-    return of
+def resources(world: World, process: Process) -> Mapping[type, Any]:
+    return {shapes.Hands: SimulatedHands(world, process)}

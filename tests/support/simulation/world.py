@@ -240,6 +240,7 @@ class World:
         self._more: asyncio.Future[None] | None = None
         self.fates: dict[str, int] = {}  # how often each step fails, by its id
         self.acked: list[tuple[str, str, str, Any]] = []  # run, hook, resume id, payload: told to be taken
+        self.called: set[str] = set()  # ids of the calls that an API got
         self.opened: set[str] = set()  # tokens of all hooks that are or were open
         self.resources_of: Callable[[Process], Mapping[type, Any]] = lambda _: {}
 
