@@ -47,9 +47,10 @@ lock: $(PY_STAMP)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --group dev pyproject.toml -o requirements-dev.lock
 
-# The pictures of docs/slack.md, taken anew; they need Chromium.
+# The pictures of docs/slack.md and docs/email.md, taken anew; they need Chromium.
 pictures: $(VENV)/.installed-dev
 	PYTHONPATH=tests/support $(BIN)/python tests/support/slack_pictures.py
+	PYTHONPATH=tests/support $(BIN)/python tests/support/mail_pictures.py
 
 clean:
 	rm -rf $(VENV) .approvals

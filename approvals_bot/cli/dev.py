@@ -224,7 +224,8 @@ def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_po
     slack["app_id"] = SeedApp("", "").app_id
     slack.pop("app_token", None)  # the stand-in posts over HTTP, as Slack does to a public URL
     sender = given.get("email", {}).get("sender", "Approvals <approvals@example.com>")
-    given["email"] = {"host": HOST, "port": smtp_port, "security": "none", "sender": sender}
+    pace = {key: value for key, value in given.get("email", {}).items() if key in ("rate", "digest")}
+    given["email"] = {"host": HOST, "port": smtp_port, "security": "none", "sender": sender, **pace}
     for name, target in given.get("http", {}).items():
         target["url"] = f"{base_url}/playground/http/{name}"
     return given

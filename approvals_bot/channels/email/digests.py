@@ -108,6 +108,7 @@ class Digests:
             await asyncio.sleep(self._together)
             while reader.back:
                 together = [reader.back.popleft() for _ in range(min(MOST, len(reader.back)))]
+                together.sort(key=lambda held: (held[0].card.asked_at, held[0].card.title))
                 results = await self._channel.send_together([dispatch for dispatch, _ in together])
                 for (_, waiting), result in zip(together, results, strict=True):
                     if not waiting.done():
