@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -33,12 +34,13 @@ from approvals_bot.config.load import Configuration, load, load_service, problem
 from approvals_bot.config.mail import Email
 from approvals_bot.config.problems import ConfigErrors, Finding, Problem
 from approvals_bot.config.workflow import pinned
+from approvals_bot.core.registry import registry
 from approvals_bot.engine import Clock, Engine, SystemClock
 from approvals_bot.lint import UNREADABLE, lint_paths
 from approvals_bot.outgoing import OutgoingTargets, Target, TargetSource, outgoing_targets
 from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.people.absences import Absence
-from approvals_bot.programs import Program, find_program, fit, import_programs
+from approvals_bot.programs import PACKAGE, Program, find_program, fit, import_programs
 from approvals_bot.store import connect
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.health import Connection
@@ -110,11 +112,24 @@ class Listing:
 
 
 def list_workflows(configuration: Configuration) -> Listing:
-    """Import the folder's Python files, then list what they and the TOML files define.
+    """Import the folder's Python files, then list what they and the TOML files define: all of it, or, if something is
+    wrong with one of them, nothing, and whatever was in force stays so.
 
     A Python workflow that a TOML file offers (`run = "module:function"`) is listed under that file's name only, so that
     nobody gets round who may ask for it. ConfigErrors has everything that is wrong, with file and line.
     """
+    modules = {name: module for name, module in sys.modules.items() if name.startswith(f"{PACKAGE}.")}
+    try:
+        with registry.trial(f"{PACKAGE}."):
+            return _list_workflows(configuration)
+    except ConfigErrors:
+        for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
+            del sys.modules[name]
+        sys.modules |= modules
+        raise
+
+
+def _list_workflows(configuration: Configuration) -> Listing:
     folder = configuration.service.server.workflows
     programs, problems = import_programs(folder)
     broken = {Path(problem.file).stem for problem in problems}
@@ -260,7 +275,7 @@ class Service:
 
     app: Switch
     engine: Engine
-    reload: Callable[[Configuration], None]
+    reload: Callable[[Configuration], Sequence[str]]
     configuration: Configuration
 
 
@@ -361,8 +376,9 @@ async def open_service(
                 open_pages=open_pages,
             )
 
-        def reload(fresh: Configuration) -> None:
-            """New requests see the new files; open runs keep the ones that they were started with."""
+        def reload(fresh: Configuration) -> Sequence[str]:
+            """New requests see the new files; open runs keep the ones that they were started with. Gives the tables
+            whose changes take effect only at the next start."""
             listing = list_workflows(fresh)
             engine.resources[People] = build_people(fresh.service, slack_people, targets)
             if incoming is not None:
@@ -372,10 +388,28 @@ async def open_service(
                     incoming.identities.external_users = fresh.service.slack.external_users
             switch.app = assemble(fresh, listing)
             running.configuration = fresh
+            return needing_a_restart(configuration.service, fresh.service)
 
         switch.app = assemble(configuration, listing)
         running = Service(switch, engine, reload, configuration)
         yield running
+
+
+def needing_a_restart(started: configured.Service, fresh: configured.Service) -> Sequence[str]:
+    """What has changed since the start and is built only then: connections, keys, addresses."""
+    found = []
+    if fresh.server.model_copy(update={"workflows": started.server.workflows}) != started.server:
+        found.append("[server]")
+    if fresh.slack is None or started.slack is None:
+        if fresh.slack != started.slack:
+            found.append("[slack]")
+    elif fresh.slack.model_copy(update={"external_users": started.slack.external_users}) != started.slack:
+        found.append("[slack]")
+    if fresh.email != started.email:
+        found.append("[email]")
+    if fresh.http != started.http:
+        found.append("[http]")
+    return found
 
 
 def api_keys(service: configured.Service) -> list[ApiKey]:

@@ -152,8 +152,10 @@ def _state(service: Service, source: Source) -> State:
 
 def _reload(service: Service, source: Source) -> None:
     try:
-        service.reload(source.read())
+        later = service.reload(source.read())
     except (ApprovalsBotError, OSError) as error:
         logger.error("the configuration was not reloaded, the old one stays in force:\n%s", error)
     else:
         logger.warning("the configuration was reloaded; open requests keep the one that they were opened with")
+        if later:
+            logger.warning("what has changed in %s takes effect only after a restart", " and ".join(later))

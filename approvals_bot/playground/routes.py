@@ -66,6 +66,13 @@ def routes(playground: Playground) -> list[BaseRoute]:
 # ── what the JSON bodies look like ────────────────────────────────────────────────────────────────────────────────
 
 
+class Json(JSONResponse):
+    """In ASCII: what came may hold half a character, which is no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -144,7 +151,7 @@ class Surface:
                 for m in shown
                 if reader in self.space.channels[m.channel].members and m.ephemeral_to in (None, reader)
             ]
-        return JSONResponse(
+        return Json(
             [
                 {
                     "channel": m.channel,
@@ -175,29 +182,29 @@ class Surface:
             value=asked.value,
             values=asked.values,
         )
-        return JSONResponse(outcome.as_json())
+        return Json(outcome.as_json())
 
     async def submit(self, request: Request) -> Response:
         asked = await body_of(request, Submit)
         outcome = await self.person.submit(self.screen.user(asked.user), asked.view_id, asked.values)
-        return JSONResponse(outcome.as_json())
+        return Json(outcome.as_json())
 
     async def close(self, request: Request) -> Response:
         asked = await body_of(request, Close)
         outcome = await self.person.close(self.screen.user(asked.user), asked.view_id, clear=asked.clear)
-        return JSONResponse(outcome.as_json())
+        return Json(outcome.as_json())
 
     async def command(self, request: Request) -> Response:
         asked = await body_of(request, Command)
         user = self.screen.user(asked.user)
         outcome = await self.person.command(user, asked.channel, asked.command, asked.text)
-        return JSONResponse(outcome.as_json())
+        return Json(outcome.as_json())
 
     async def shortcut(self, request: Request) -> Response:
         asked = await body_of(request, Shortcut)
         user = self.screen.user(asked.user)
         outcome = await self.person.shortcut(user, asked.callback_id, asked.channel, asked.ts)
-        return JSONResponse(outcome.as_json())
+        return Json(outcome.as_json())
 
     async def home(self, request: Request) -> Response:
         """Opens the Home tab, as a person does, and shows what the app published for her."""
@@ -205,11 +212,11 @@ class Surface:
         view = await self.person.open_home(user)
         shown = self.space.view_json(view) if view else None
         blocks = view.blocks if view else []
-        return JSONResponse({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
+        return Json({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
 
     async def calls(self, request: Request) -> Response:
         """The Web API calls of the service, newest last."""
-        return JSONResponse(
+        return Json(
             [
                 {"at": c.at.isoformat(), "method": c.method, "arguments": c.arguments, "answer": c.answer}
                 for c in self.playground.web_api.seen
@@ -224,12 +231,12 @@ class Surface:
                 known = ", ".join(f"@{g.handle}" for g in self.space.groups.values()) or "none"
                 raise NoSuchThingError(f"There is no user group {asked.group!r}; there are: {known}.")
             self.space.set_group(asked.group, [self.screen.user(one).address for one in asked.members])
-        return JSONResponse([group.as_json(self.space.app.team_id, True) for group in self.space.groups.values()])
+        return Json([group.as_json(self.space.app.team_id, True) for group in self.space.groups.values()])
 
     async def limits(self, request: Request) -> Response:
         """Switch Slack's rate limits on or off."""
         self.playground.rates.on = (await body_of(request, Limits)).on
-        return JSONResponse({"on": self.playground.rates.on})
+        return Json({"on": self.playground.rates.on})
 
     def faults_of(self, faults: Faults) -> Endpoint:
         """Script faults (POST), see those still to come (GET), forget them (DELETE)."""
@@ -241,17 +248,17 @@ class Surface:
                 for fault in read_faults(await json_of(request)):
                     faults.add(fault)
             names = ("kind", "method", "channel", "nth", "times", "error", "retry_after", "seconds", "code")
-            return JSONResponse([{name: getattr(fault, name) for name in names} for fault in faults.pending()])
+            return Json([{name: getattr(fault, name) for name in names} for fault in faults.pending()])
 
         return endpoint
 
     # ── the rest ──
 
     async def mails(self, request: Request) -> Response:
-        return JSONResponse([mail.as_json() for mail in self.playground.mailbox.mails])
+        return Json([mail.as_json() for mail in self.playground.mailbox.mails])
 
     async def requests(self, request: Request) -> Response:
-        return JSONResponse([received.as_json() for received in self.playground.targets.received])
+        return Json([received.as_json() for received in self.playground.targets.received])
 
     async def clock(self, request: Request) -> Response:
         """Move the service's clock forward."""
@@ -262,7 +269,7 @@ class Surface:
             now = await self.playground.advance(asked.advance)
         except ValueError as wrong:
             return problem(422, f"{asked.advance!r} is not a time to move the clock by: {wrong}")
-        return JSONResponse({"now": now.isoformat()})
+        return Json({"now": now.isoformat()})
 
 
 # ── reading bodies, telling errors ────────────────────────────────────────────────────────────────────────────────

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic_core import to_jsonable_python
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.errors import HookNotFoundError
+from approvals_bot.web.answers import Json
 from approvals_bot.web.json_body import json_body
 from approvals_bot.web.keys import ApiKey, caller
 from approvals_bot.web.limits import API_BODY
@@ -25,7 +27,7 @@ class Hooks:
     async def show(self, request: Request) -> Response:
         """What is known of the live hook with this token."""
         caller(request, self._keys)
-        return JSONResponse(_hook_json(await self._engine.get_hook_by_token(request.path_params["token"])))
+        return Json(hook_json(await self._engine.get_hook_by_token(request.path_params["token"])))
 
     async def resume(self, request: Request) -> Response:
         """The body is the payload; durable before the answer. A repeated Idempotency-Key adds no second payload."""
@@ -36,15 +38,15 @@ class Hooks:
             # a webhook is called at its own URL, as a request that its workflow may answer
             raise HookNotFoundError(hook.token)
         resumed = await self._engine.resume_hook(hook.token, payload, resume_id=request.headers.get("idempotency-key"))
-        return JSONResponse(_hook_json(resumed))
+        return Json(hook_json(resumed))
 
 
-def _hook_json(hook: HookInfo) -> dict[str, Any]:
+def hook_json(hook: HookInfo) -> dict[str, Any]:
     return {
         "run_id": hook.run_id,
         "hook_id": hook.hook_id,
         "token": hook.token,
-        "metadata": hook.metadata,
+        "metadata": to_jsonable_python(hook.metadata, fallback=str),
         "created_at": hook.created_at.isoformat(),
         "is_webhook": hook.is_webhook,
     }

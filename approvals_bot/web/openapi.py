@@ -333,7 +333,8 @@ SCHEMAS: dict[str, Any] = {
         ended_at=OPTIONAL_TIME,
         stalled=OPTIONAL_TEXT,
         request={"oneOf": [{"type": "null"}, _ref("Request")]},
-    ),
+    )
+    | {"description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`."},
     "RunPage": _object(runs={"type": "array", "items": _ref("Run")}, cursor=OPTIONAL_TEXT),
     "StandingVote": {
         "type": "object",

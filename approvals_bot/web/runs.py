@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from approvals_bot.approvals.request import RequestView, api_request
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.web import votes
+from approvals_bot.web.answers import Json
 from approvals_bot.web.bodies import Cancellation, Edit, NewApprover, NewRun, NewVote, Status
 from approvals_bot.web.fit import fit
 from approvals_bot.web.json_body import json_object
@@ -68,7 +69,7 @@ class Runs:
         )
         if run.is_new:
             self._metrics.run_started(asked.workflow)
-        return JSONResponse(
+        return Json(
             {"run_id": run.id, "url": f"{self._base_url}/runs/{run.id}"},
             202 if run.is_new else 200,
             headers={"Location": f"/api/runs/{run.id}"},
@@ -89,7 +90,7 @@ class Runs:
             )
         except ValueError:
             raise _bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
-        return JSONResponse({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
+        return Json({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
 
     async def show(self, request: Request) -> Response:
         """The run as it stands; with `?wait=30` as it stands once it has ended, or after those seconds."""
@@ -98,13 +99,13 @@ class Runs:
         record = await self._record(request)
         if wait and not record.has_ended:
             record = await self._engine.wait(record.id, wait)
-        return JSONResponse(run_json(record))
+        return Json(run_json(record))
 
     async def events(self, request: Request) -> Response:
         """The run's log, without what would let the reader act in it."""
         caller(request, self._keys)
         record = await self._record(request)
-        return JSONResponse(
+        return Json(
             {
                 "events": [
                     {"seq": event.seq, "type": event.type, "at": event.at.isoformat(), "data": redact(event.data)}
@@ -123,11 +124,11 @@ class Runs:
         view = request_of(record)
         if view is None or (not view.is_open and view.number):
             await self._engine.cancel(record.id, asked.reason or None)
-            return JSONResponse({"run_id": record.id}, 202)
+            return Json({"run_id": record.id}, 202)
         by = _acting(key, asked.by)
         if view.number and request.path_params["id"] == record.id:
             await votes.stop(self._engine, view.hook_id, by=by, via="api", reason=asked.reason)
-            return JSONResponse({"run_id": record.id}, 202)
+            return Json({"run_id": record.id}, 202)
         if view.hook_id:
             verdict = await votes.withdraw(self._engine, view.hook_id, by=by, via="api", reason=asked.reason)
         else:
@@ -253,7 +254,7 @@ def _said(verdict: votes.Verdict, *, changed: int) -> Response:
             verdict=verdict.verdict,
             text=verdict.text,
         )
-    return JSONResponse({"verdict": verdict.verdict, "text": verdict.text}, changed if status == 201 else status)
+    return Json({"verdict": verdict.verdict, "text": verdict.text}, changed if status == 201 else status)
 
 
 def _query(request: Request, *names: str) -> dict[str, str]:

@@ -53,6 +53,16 @@ async def test_a_signed_request_is_kept_and_a_forged_one_is_told_apart(start: St
     assert kept[0]["headers"]["webhook-id"] == "msg_1"
 
 
+async def test_half_a_character_that_reached_a_target_is_shown_as_its_escape(start: Start) -> None:
+    stage = await start(target_secrets={"deploy-api": "s" * 32})
+    body = b'{"text": "\\ud800"}'
+    async with stage.http.post(f"{stage.base_url}/playground/http/deploy-api", data=body):
+        pass
+    async with stage.http.get(f"{stage.base_url}/playground/http/requests") as shown:
+        assert shown.status == 200
+        assert b"\\ud800" in await shown.read()
+
+
 async def test_a_target_may_fail_and_may_answer_a_get(start: Start) -> None:
     stage = await start(target_secrets={"erp": "s"}, target_answers={"hr": {"people": ["ann@acme.eu"]}})
     await stage.call("/http/faults", {"kind": "server_error", "method": "erp"})

@@ -313,7 +313,10 @@ async def test_cancelling_ends_runs_and_withdraws_requests(office: Any) -> None:
 
 
 async def test_runs_are_found_by_workflow_status_and_person_a_page_at_a_time(office: Any) -> None:
-    ids = [await office.start("deploy", PROD, requester=who) for who in ("bo@acme.eu", "ann@acme.eu", "di@acme.eu")]
+    ids = []
+    for who in ("bo@acme.eu", "ann@acme.eu", "di@acme.eu"):
+        ids.append(await office.start("deploy", PROD, requester=who))
+        await office.clock.advance("1s")  # the order of runs is that of their times
     ids.append(await office.start("tick"))
 
     async def found(query: str = "") -> list[str]:

@@ -1,0 +1,93 @@
+"""The workflows folder is taken up as a whole or not at all, and its workflows may move from file to file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from approvals_bot.app import list_workflows, needing_a_restart, read_configuration
+from approvals_bot.config.load import Configuration
+from approvals_bot.config.problems import ConfigErrors
+from approvals_bot.core.registry import registry
+from approvals_bot.programs import PACKAGE
+
+SERVICE = """
+[server]
+base_url = "https://approve.acme.eu"
+signing_keys = ["env:KEY"]
+[slack]
+bot_token = "env:KEY"
+signing_secret = "env:KEY"
+external_users = "deny"
+[groups]
+a = ["ann@acme.eu"]
+"""
+
+PROGRAM = """
+from approvals_bot import workflow
+
+@workflow
+async def greet_of_the_folder() -> str:
+    return "{said}"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.toml").write_text(SERVICE)
+    (tmp_path / "workflows").mkdir()
+    return tmp_path / "workflows"
+
+
+def read(folder: Path) -> Configuration:
+    return read_configuration(folder.parent / "config.toml", {"KEY": "k" * 40})
+
+
+async def said() -> str:
+    found = registry.newest("greet_of_the_folder").function
+    return str(await found())
+
+
+async def test_a_workflow_may_move_to_another_file(folder: Path) -> None:
+    (folder / "one.py").write_text(PROGRAM.format(said="one"))
+    list_workflows(read(folder))
+    assert await said() == "one"
+    (folder / "one.py").unlink()
+    (folder / "two.py").write_text(PROGRAM.format(said="two"))
+    assert list_workflows(read(folder)).names() == {"greet_of_the_folder"}
+    assert await said() == "two"
+    (folder / "one.py").write_text(PROGRAM.format(said="one again"))
+    with pytest.raises(ConfigErrors, match="greet_of_the_folder"):
+        list_workflows(read(folder))
+    assert await said() == "two"
+
+
+async def test_of_a_broken_folder_nothing_is_taken_up(folder: Path) -> None:
+    (folder / "one.py").write_text(PROGRAM.format(said="before"))
+    list_workflows(read(folder))
+    before, other = sys.modules[f"{PACKAGE}.one"], sys.modules.get(f"{PACKAGE}.two")
+    (folder / "one.py").write_text(PROGRAM.format(said="after"))
+    (folder / "two.py").write_text("import nothing_of_this_name")
+    with pytest.raises(ConfigErrors, match=r"two\.py:1: import"):
+        list_workflows(read(folder))
+    assert await said() == "before"
+    assert sys.modules[f"{PACKAGE}.one"] is before
+    assert sys.modules.get(f"{PACKAGE}.two") is other
+    (folder / "two.py").unlink()
+    list_workflows(read(folder))
+    assert await said() == "after"
+
+
+def test_what_is_built_at_the_start_only_is_named(folder: Path) -> None:
+    started = read(folder).service
+    file = folder.parent / "config.toml"
+    assert needing_a_restart(started, started) == []
+    file.write_text(SERVICE.replace('"deny"', '"see-only"').replace("ann@", "bo@"))
+    assert needing_a_restart(started, read(folder).service) == []
+    more = '[email]\nhost = "mail.acme.eu"\nsender = "a@acme.eu"\n[http.x]\nurl = "https://acme.eu/"\n'
+    file.write_text(SERVICE.replace("approve.acme", "other.acme") + more)
+    assert needing_a_restart(started, read(folder).service) == ["[server]", "[email]", "[http]"]
+    file.write_text(SERVICE.replace("external_users", 'app_id = "A0OTHER"\nexternal_users'))
+    assert needing_a_restart(started, read(folder).service) == ["[slack]"]
