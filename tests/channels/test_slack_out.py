@@ -180,6 +180,21 @@ async def test_check_28_to_a_hundred_channels_they_go_out_together(start: Any, c
     assert len(stage.messages) == 100
 
 
+async def test_check_27_a_rate_limit_of_updates_holds_all_updates_back_and_no_post(stage: Stage, card: Card) -> None:
+    sent = await stage.out.send(Dispatch("d1", DEPLOYS, card))
+    assert isinstance(sent, Delivered)
+    stage.fault("rate_limited", "chat.update", retry_after=30)
+    assert await stage.out.update(sent.receipt, Dispatch("d1", DEPLOYS, card)) == TryAgain(
+        "chat.update: ratelimited", timedelta(seconds=30)
+    )
+    calls = len(stage.playground.web_api.seen)
+    elsewhere = await stage.out.update(Receipt("C0SECRET", "1.0"), Dispatch("d2", DEPLOYS, card))
+    assert isinstance(elsewhere, TryAgain)
+    assert len(stage.playground.web_api.seen) == calls  # Slack counts updates by workspace, so it is not asked
+    stage.monotonic.at += 5
+    assert isinstance(await stage.out.send(Dispatch("d3", DEPLOYS, card)), Delivered)
+
+
 async def test_check_32_a_message_that_is_gone_refuses_the_update(stage: Stage, card: Card) -> None:
     answer = await stage.out.update(Receipt("C0DEPLOYS", "1700000000.000100"), Dispatch("d1", DEPLOYS, card))
     assert answer == Refused("chat.update: message_not_found")

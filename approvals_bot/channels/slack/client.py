@@ -2,7 +2,8 @@
 
 `ask` returns the answer or raises one of three errors that say what to do: `Later`, `Never`, or `AnswerLostError` (the
 connection broke after the request had left, so it may have been carried out). A method that was rate-limited is not
-asked again for this conversation before Slack's `Retry-After` is over; the others go on.
+asked again before Slack's `Retry-After` is over; the others go on. Slack counts posts by conversation, and all else by
+workspace.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from approvals_bot.errors import ApprovalsBotError
 
 CALL_LIMIT = aiohttp.ClientTimeout(total=20, connect=5)  # seconds; Slack answers within 1 or not soon
+BY_CONVERSATION = frozenset({"chat.postMessage"})  # methods whose rate limit holds for each conversation by itself
 NOT_SAID = timedelta(seconds=30)  # for a rate limit without Retry-After
 
 INSTALL_ERRORS = frozenset(
@@ -77,13 +79,14 @@ class SlackClient:
     def __init__(self, web: AsyncWebClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.web = web
         self.monotonic = monotonic
-        self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation) → monotonic time
+        self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation or "") → monotonic time
 
     async def ask(self, method: str, *, conversation: str = "", get: bool = False, **arguments: Any) -> dict[str, Any]:
-        """Call a method. `conversation` is what a rate limit is counted for; "" for methods without one.
+        """Call a method. `conversation` is what a post's rate limit is counted for.
 
         Raises LaterError, NeverError or AnswerLostError.
         """
+        conversation = conversation if method in BY_CONVERSATION else ""
         self._heed_rate_limit(method, conversation)
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
