@@ -72,7 +72,7 @@ def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "")
         choices=_choices(view, stage, ballot, reader, now) if stage and ballot else (),
         outcome=_outcome(view),
         deliveries=view.deliveries,
-        notes=tuple(handover.text for handover in view.handovers),
+        notes=_notes(view),
         may_hand_over=_may_hand_over(view, ballot, reader),
         why_me=_why_me(view, stage, reader),
         url=url,
@@ -105,7 +105,7 @@ def _choices(
     view: RequestView, stage: StageView, ballot: Ballot, reader: str | None, now: datetime
 ) -> tuple[CardChoice, ...]:
     """What the reader can choose now. In a channel, which has no reader, whatever the stage offers."""
-    if view.state != "waiting":
+    if view.state != "waiting" or (view.held is not None and (reader is None or vote_of(ballot, reader) is None)):
         return ()
     offered: list[ChoiceName] = [*stage.outcomes]
     if reader is None:
@@ -158,9 +158,20 @@ def _choice(view: RequestView, stage: StageView, ballot: Ballot, choice: ChoiceN
     )
 
 
+def _notes(view: RequestView) -> tuple[str, ...]:
+    """What has happened besides votes: who was asked by whom, and a decision that can still be taken back."""
+    notes = [f"⇄ {handover.text}" for handover in view.handovers]
+    if view.held is not None:
+        who = view.acting(view.held.by, view.held.in_place_of).text
+        notes.append(
+            f"⏳ {view.held.state.capitalize()} by {who}. It takes effect after {view.grace}, if it is not taken back."
+        )
+    return tuple(notes)
+
+
 def _may_hand_over(view: RequestView, ballot: Ballot | None, reader: str | None) -> bool:
     """Who is asked and has not voted may, where the workflow leaves it to approvers."""
-    if ballot is None or reader is None or view.state != "waiting" or view.reassign != "approvers":
+    if ballot is None or reader is None or view.state != "waiting" or view.held or view.reassign != "approvers":
         return False
     asks = view.requester, view.on_behalf_of
     return bool(seats_for(ballot, reader)) and vote_of(ballot, reader) is None and reader not in asks

@@ -35,6 +35,7 @@ from approvals_bot.approvals.handing_over import Handover, NotHandedOver, Rank, 
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import Heard, OutcomeView, RuleView
 from approvals_bot.approvals.seats import Seat
+from approvals_bot.approvals.shown import shown_duration
 from approvals_bot.approvals.standing_in import Standing, with_stand_ins
 from approvals_bot.channels import Person, State, Via
 from approvals_bot.config import workflow as config
@@ -84,6 +85,8 @@ class Case:
         self.outcome: OutcomeView | None = None
         self.rules: list[RuleView] = []
         self.version = 1
+        self.held: OutcomeView | None = None  # a decision that can still be taken back
+        self.times_held = 0
         self.is_reset = False  # votes were voided, and the stage has not been opened anew yet
         self._take(forms.values(definition, fields))
         self.plan()
@@ -288,14 +291,13 @@ class Case:
             ballot, votes=tuple(replace(v, digest=self.digest) if v.digest is None else v for v in ballot.votes)
         )
         self.version += 1
+        self.held = None
         return self._counted(stage, vote, verdict)
 
     def _counted(self, stage: Stage, vote: Vote, verdict: Verdict) -> Said:
         match verdict.standing:
-            case "rejected":
-                self.decide("rejected", vote.by, vote.at, vote.via, vote.comment)
-            case "answered":
-                self.decide("answered", vote.by, vote.at, vote.via, vote.comment)
+            case "rejected" | "answered" as state:
+                return self._end(stage, state, vote, verdict)
             case "changes_requested":
                 self.state = "changes_requested"
             case "filled":
@@ -303,10 +305,37 @@ class Case:
                 if following is not None:
                     verdict = replace(verdict, word="counted")
                     return Said("counted", sentences.say(verdict, following.title), True)
-                self.decide("approved", vote.by, vote.at, vote.via, vote.comment)
+                return self._end(stage, "approved", vote, verdict)
             case "open":
                 pass
         return Said(verdict.word, sentences.say(verdict), True)
+
+    def _end(
+        self, stage: Stage, state: Literal["approved", "rejected", "answered"], vote: Vote, verdict: Verdict
+    ) -> Said:
+        """This vote decides: now, or, with a grace period, unless it is taken back in time."""
+        grace = self.definition.policy.grace
+        if grace is None:
+            self.decide(state, vote.by, vote.at, vote.via, vote.comment)
+            return Said(verdict.word, sentences.say(verdict), True)
+        stage.state = "open"
+        self.times_held += 1
+        self.held = OutcomeView(state=state, by=vote.by, at=vote.at, via=vote.via, comment=vote.comment)
+        return Said("counted", sentences.held(state, shown_duration(grace)), True)
+
+    def take_effect(self) -> None:
+        """The grace period is over."""
+        ended, self.held = self.held, None
+        assert ended is not None, "a decision was held"
+        self.decide(ended.state, ended.by, ended.at, ended.via, ended.comment)
+
+    def refused_while_held(self, heard: Heard, now: datetime) -> Said | None:
+        """During the grace period only who has voted may think again, and the requester may withdraw."""
+        held = self.held
+        if held is None or heard.kind == "withdraw" or (heard.kind == "vote" and vote_of(self.ballot, heard.by)):
+            return None
+        zone = self.people[heard.by].zone if heard.by in self.people else "UTC"
+        return Said("already_decided", sentences.ended(held.state, self.name(held.by), held.at, now, zone), False)
 
     def _refused(self, heard: Heard, verdict: Verdict) -> Said:
         """A refusal. Who voted in a stage that is complete is told so, rather than that she may not vote."""

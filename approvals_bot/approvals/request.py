@@ -210,6 +210,8 @@ class RequestView(_View):
     follow_ups: tuple[FollowUp, ...] = ()
     recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
     link_auth: Literal["link", "code"] = "link"
+    held: OutcomeView | None = None  # a decision that takes effect after `grace`, unless its vote is taken back
+    grace: str = ""  # "30 s"
     reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may change who is asked, besides admins
     timers: tuple[TimerView, ...] = ()
     rules: tuple[RuleView, ...] = ()

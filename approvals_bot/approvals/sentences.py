@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from approvals_bot.approvals.ballot import Standing, Verdict
@@ -129,6 +130,11 @@ def asked_for_it(name: str) -> str:
 def handed_over(person: str, instead_of: str) -> str:
     """Said to who asked somebody else. `instead_of`: a name, or "" for somebody who is asked besides the others."""
     return f"{person} is asked {f'instead of {instead_of}' if instead_of else 'too'}, and told."
+
+
+def held(state: Literal["approved", "rejected", "answered"], grace: str) -> str:
+    """Said to whose vote decides, while it may still be taken back."""
+    return f"{state.capitalize()}: your vote decides it in {grace}. Until then you can take it back."
 
 
 def waiting(missing: Sequence[Missing]) -> str:

@@ -20,7 +20,7 @@ from approvals_bot.config.calendars import Calendar
 from approvals_bot.config.workflow import Definition
 from approvals_bot.core.authoring import sleep
 
-Kind = Literal["deadline", "reminder", "escalation", "mail", "people", "absence"]
+Kind = Literal["deadline", "reminder", "escalation", "mail", "people", "absence", "grace"]
 
 THEN = {
     "expire": "then it expires",
@@ -114,6 +114,7 @@ class StageTimers:
         self.deadline: datetime | None = None
         self.then = ""
         self._late: list[int] = []
+        self._held: Timer | None = None
         self.is_extended = False  # the deadline has escalated once: the next one is the last
 
     def start(self, at: datetime) -> None:
@@ -154,6 +155,19 @@ class StageTimers:
         if at is not None and is_in_time and not any(timer.at == at for timer in self._timers):
             self._add(at, "absence", "another look at who is away")
 
+    def hold(self, at: datetime, number: int) -> None:
+        """A decision takes effect then; `number`: which one."""
+        self.release()
+        self._add(at, "grace", "the decision takes effect", number)
+        self._held = self._timers[-1]
+
+    def release(self) -> None:
+        """The decision that was held was taken back."""
+        if self._held is not None:
+            self._held.task.cancel()
+            self._timers.remove(self._held)
+            self._held = None
+
     def stop(self) -> None:
         """Withdraw every timer."""
         self.round += 1
@@ -161,6 +175,7 @@ class StageTimers:
         for timer in self._timers:
             timer.task.cancel()
         self._timers.clear()
+        self._held = None
 
     def show(self, now: datetime) -> tuple[TimerView, ...]:
         """What comes, the earliest first."""

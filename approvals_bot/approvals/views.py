@@ -25,6 +25,7 @@ from approvals_bot.approvals.request import (
     plain_name,
 )
 from approvals_bot.approvals.seats import room
+from approvals_bot.approvals.shown import shown_duration
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
 from approvals_bot.channels import Ask, CardDelivery
 from approvals_bot.config.fields import FieldSpec
@@ -77,6 +78,8 @@ def view_of(
         follow_ups=follow_ups,
         recipients=dict(recipients),
         link_auth=definition.deliver.link_auth,
+        held=case.held,
+        grace=shown_duration(definition.policy.grace) if definition.policy.grace else "",
         reassign=definition.policy.reassign or "approvers",
         timers=timers,
         rules=tuple(case.rules),

@@ -104,6 +104,7 @@ class Asking:
         self.seen: RequestView | None = None  # what cards show; made once for all readers
         self.copies = Copies(run_id=self.id, card=self.card, report=self.report, spawn=self.spawn)
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
+        self.put_off: list[Due] = []  # what came due while a decision could still be taken back
         self.telling = Telling(self.case, self.copies, self.timers)
 
     async def run(self) -> Decision:
@@ -246,6 +247,7 @@ class Asking:
         await _answer(request, said)
         if said.changed:
             await self.go_on(before, is_edited=self.case.fields != fields)
+            await self.catch_up()
         if said.changed and is_handing(heard):
             self.telling.hand_over(before.handovers[-1])
         if said.verdict in ("counted", "changed") and heard.via == "email" and self.case.outcome is None:
@@ -253,6 +255,8 @@ class Asking:
 
     def judge(self, heard: Heard, found: Found, rank: Rank, came_at: Any) -> Said:
         self.case.people |= found.people
+        if (refused := self.case.refused_while_held(heard, came_at)) is not None:
+            return refused
         match heard.kind:
             case "withdraw":
                 return self.case.withdraw(heard, came_at)
@@ -285,6 +289,12 @@ class Asking:
     async def go_on(self, before: Stage, *, is_edited: bool) -> None:
         """After an act that changed something: hand back, open the next stage, or just show it."""
         case = self.case
+        grace = self.definition.policy.grace
+        if case.held is not None and grace is not None:
+            self.timers.hold(now() + grace, case.times_held)
+            self.changed()
+            return
+        self.timers.release()
         if case.outcome is not None or (is_edited and case.decide_by_rule(now())):
             return
         if case.state == "changes_requested" and not is_edited and self.ends_with_changes:
@@ -310,11 +320,22 @@ class Asking:
 
     # ── what comes due ──
 
+    async def catch_up(self) -> None:
+        """What came due while a decision was held, once it is taken back."""
+        while self.put_off and self.case.held is None and self.case.outcome is None:
+            await self.come_due(self.put_off.pop(0))
+
     async def come_due(self, due: Due) -> None:
         stage = self.case.stage
         if due.round != self.timers.round or stage is None:
             return
+        if self.case.held is not None and due.kind != "grace":
+            self.put_off.append(due)
+            return
         match due.kind:
+            case "grace":
+                if self.case.held is not None and due.number == self.case.times_held:
+                    self.case.take_effect()
             case "deadline":
                 await self.end_in_time(stage)
             case "reminder":

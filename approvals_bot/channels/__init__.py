@@ -165,7 +165,7 @@ class Card:
     choices: tuple[CardChoice, ...] = ()
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
-    notes: tuple[str, ...] = ()  # what else has happened to it: "Ann Ode handed over to Di Ops: on holiday"
+    notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode handed over to Di Ops: on holiday"
     may_hand_over: bool = False  # whether this reader may have somebody else asked in her place
     why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."
     url: str = ""  # the full page, for those who may see it

@@ -102,7 +102,7 @@ def outcome(ended: CardOutcome) -> str:
 
 def notes(card: Card, most: int = 6) -> tuple[str, ...]:
     """What else has happened, the latest: `⇄ Ann Ode handed over to Di Ops: on holiday`."""
-    return tuple(f"⇄ {note}" for note in card.notes[-most:])
+    return card.notes[-most:]
 
 
 def own_comment(cast: CardVote, card: Card) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
@@ -23,7 +24,10 @@ from pydantic import (
 from approvals_bot.config.base import Bool, Frozen, Int, Slug, Text, refuse
 from approvals_bot.config.calendars import Calendar
 from approvals_bot.config.clock import Clock, Escalation, MailDelay, business_times, calendar_of
+from approvals_bot.config.durations import Duration
 from approvals_bot.config.fields import FieldName, FieldSpec
+
+LONGEST_GRACE = timedelta(days=1)
 
 Choice = Literal["approve", "reject", "changes", "edit", "answer"]
 """What a stage may offer to the people it asks."""
@@ -90,6 +94,7 @@ class Policy(Frozen):
     on_change: Literal["reset", "keep"] | dict[FieldName, OnChange] = "reset"
     recheck: Literal["at-click", "at-quorum"] = "at-click"
     reassign: Literal["approvers", "owners", "never"] | None = None  # None: "approvers"
+    grace: Grace | None = None  # how long the vote that decides may still be taken back
 
     def on_change_of(self, field: str) -> OnChange:
         """What editing this field does to the votes. A field that the table doesn't name: reset."""
@@ -224,6 +229,13 @@ def _kind_of_action(value: object) -> str | None:
     return kinds[0] if len(kinds) == 1 else None
 
 
+def _grace(value: timedelta) -> timedelta:
+    if value > LONGEST_GRACE:
+        raise refuse("a decision waits a day at most before it takes effect")
+    return value
+
+
+Grace = Annotated[Duration, AfterValidator(_grace)]
 Outcomes = Annotated[tuple[Choice, ...], Field(min_length=1), AfterValidator(_outcomes)]
 Action = Annotated[
     Annotated[CallTarget, Tag("http")]

@@ -60,6 +60,8 @@ def _decided(view: RequestView) -> str | None:
 
 
 def _say(word: Word, view: RequestView, mine: VoteView) -> str | None:
+    if view.held is not None and view.held.by == mine.by:
+        return sentences.held(view.held.state, view.grace)  # type: ignore[arg-type]  # one of the states that votes bring
     if mine.choice == "changes":
         return sentences.DECIDED["changes_requested"]
     stage = next((stage for stage in view.stages if stage.id == mine.stage), None)

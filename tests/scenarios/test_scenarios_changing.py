@@ -59,6 +59,23 @@ def test_scenario_22_a_vote_can_be_taken_back_and_every_card_shows_it(acme: Acme
     assert "0 of 2" in page
 
 
+def test_scenario_23_an_undo_within_the_grace_period_resumes_nothing(acme: Acme) -> None:
+    run_id = acme.asks("careful", "Scenario 23")
+    acme.vote(run_id, ANN, "approve")
+    told = acme.click("U0BO", acme.card("Scenario 23"), "Approve")["ephemeral"]
+    assert told == "Approved: your vote decides it in 30 s. Until then you can take it back."
+    acme.eventually(lambda: "It takes effect after 30 s" in str(acme.card("Scenario 23")["blocks"]))
+    acme.advance("20s")
+    assert "Taken back" in acme.vote(run_id, BO, "take_back").json()["text"]
+    acme.advance("5m")
+    assert list(acme.reached("Scenario 23")) == []
+    assert [vote["by"] for vote in acme.request(run_id)["votes"]] == [ANN]
+    acme.vote(run_id, CY, "approve")
+    acme.advance("31s")
+    assert acme.ended(run_id)["result"]["by"] == CY
+    assert acme.calls("Scenario 23")
+
+
 def test_scenario_24_editing_a_pinned_field_resets_votes_shows_old_and_new_and_outdates_what_was_shown(
     acme: Acme,
 ) -> None:

@@ -146,6 +146,20 @@ from = ["@live"]
 [deliver]
 slack = "#deploys"
 """,
+    "careful": """
+[policy]
+grace = "30s"
+[[stage]]
+id = "go"
+from = ["@managers"]
+need = 2
+[deliver]
+slack = "#deploys"
+email = true
+[[on.approved]]
+http = "target"
+json = { what = "{{ what }}" }
+""",
     "live-at-quorum": """
 [policy]
 recheck = "at-quorum"
