@@ -295,7 +295,12 @@ def test_a_line_is_exempted_by_a_comment_with_a_reason(lines: str, expected: lis
     assert [finding.code for finding in lint_text(IMPORTS + lines)] == expected
 
 
-@pytest.mark.parametrize("source", ["def broken(:\n", "x = '\0'\n", b"\xff\xfe", b"# coding: nonsense\n", "  x = 1\n"])
+DEEP = f"from approvals_bot import workflow\n@workflow\nasync def w():\n    return {'1 + ' * 5000}1\n"
+
+
+@pytest.mark.parametrize(
+    "source", ["def broken(:\n", "x = '\0'\n", b"\xff\xfe", b"# coding: nonsense\n", "  x = 1\n", DEEP]
+)
 def test_what_is_no_python_is_one_finding(source: str | bytes) -> None:
     (finding,) = lint_text(source, "a.py")
     assert (finding.file, finding.code) == ("a.py", UNREADABLE)

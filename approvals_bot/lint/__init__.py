@@ -46,10 +46,17 @@ def lint_text(text: bytes | str, name: str = "<text>") -> list[Finding]:
     """What is found in this source, by line. A file that is no Python is one finding."""
     try:
         tree = ast.parse(text, name)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError) as error:
         line, column = (error.lineno or 1, error.offset or 1) if isinstance(error, SyntaxError) else (1, 1)
         return [Finding(name, line, column, UNREADABLE, f"is no Python: {getattr(error, 'msg', error)}")]
-    exemptions = Exemptions(text if isinstance(text, bytes) else text.encode())
+    try:
+        return _lint(tree, text if isinstance(text, bytes) else text.encode(), name)
+    except RecursionError:
+        return [Finding(name, 1, 1, UNREADABLE, "is nested too deeply to be read")]
+
+
+def _lint(tree: ast.Module, source: bytes, name: str) -> list[Finding]:
+    exemptions = Exemptions(source)
     found = [
         Finding(name, node.lineno, node.col_offset + 1, code, message)
         for node, code, message in Bodies(tree).findings()
