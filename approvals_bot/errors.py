@@ -126,6 +126,10 @@ class StoreUnavailableError(ApprovalsBotError):
     """The store can't be read or written right now. Nothing was acknowledged; try again."""
 
 
+class StoreCopyError(ApprovalsBotError):
+    """An installation can't be copied from one store to another: nothing was written. The operator's to mend."""
+
+
 class ConfigError(ApprovalsBotError):
     """The configuration can't be loaded. The operator's to mend; each problem has its file, line and key."""
 

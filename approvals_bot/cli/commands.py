@@ -22,6 +22,7 @@ app.command("init")(running.init)
 app.command("dev")(running.dev)
 app.command("serve")(running.serve_command)
 app.command("migrate")(running.migrate)
+app.command("copy")(running.copy_command)
 
 app.command("check")(checking.check)
 app.command("lint")(checking.lint)

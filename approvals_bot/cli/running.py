@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -72,8 +73,17 @@ def serve_command(
     config: Config = CONFIG,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Port = 8000,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Only 1: for more, start one `serve` each, on PostgreSQL, behind a balancer.")
+    ] = 1,
 ) -> None:
     """Run the service."""
+    if workers > 1:
+        fail(
+            f"--workers {workers}: one `serve` is one process. On SQLite more would only wait for each other, since a "
+            "file takes one writer at a time. On PostgreSQL start `serve` as often as you like, each on its own port "
+            "or machine, behind a load balancer."
+        )
     from approvals_bot.app import open_service, read_configuration
     from approvals_bot.cli.serving import Source, listen, serve
 
@@ -87,6 +97,27 @@ def serve_command(
 
     show.quiet_logs()
     asyncio.run(run())
+
+
+def copy_command(
+    source: Annotated[str, typer.Option("--from", help="The database to copy: a URL, or env:NAME.", metavar="URL")],
+    target: Annotated[str, typer.Option("--to", help="An empty one: a URL, or env:NAME.", metavar="URL")],
+) -> None:
+    """Copy a stopped installation to another database: all of it, or nothing."""
+    from approvals_bot.store.copying import copy
+
+    counts = asyncio.run(copy(_url(source, "--from"), _url(target, "--to"), lambda text: typer.echo(text, err=True)))
+    typer.echo(f"Copied {counts['runs']:,} runs, {counts['events']:,} events; verified, the audit's chain too.")
+
+
+def _url(given: str, option: str) -> str:
+    """`env:NAME` keeps a password out of the list of processes."""
+    if not given.startswith("env:"):
+        return given
+    name = given.removeprefix("env:")
+    if not os.environ.get(name):
+        fail(f"{option}: the environment variable {name} is not set")
+    return os.environ[name]
 
 
 def migrate(config: Config = CONFIG) -> None:

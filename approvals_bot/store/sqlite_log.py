@@ -25,6 +25,7 @@ from approvals_bot.store import (
     Stale,
 )
 from approvals_bot.store.sqlite_reading import event_of, run_and_log
+from approvals_bot.store.texts import storable
 
 FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
 RENEW = "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS NOT NULL"
@@ -42,9 +43,10 @@ _CREATED = """
 
 
 def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, then: Append | None) -> Created:
-    given = (run.id, run.workflow, run.code, run.version, at, run.idempotency_key, to_json(run.attributes), at)
+    key = None if run.idempotency_key is None else storable(run.idempotency_key)
+    given = (run.id, run.workflow, run.code, run.version, at, key, to_json(run.attributes), at)
     if not db.execute(_CREATE, given).rowcount:
-        run_id, data = db.execute(_CREATED, (run.id, run.idempotency_key)).fetchone()
+        run_id, data = db.execute(_CREATED, (run.id, key)).fetchone()
         return Created(run_id, run_id == run.id, json.loads(data))  # the same id again: an answer was lost
     _insert(db, run.id, 1, at, NewEvent("run_created", run.data))
     if lease is None:
@@ -99,7 +101,9 @@ def _decide(db: sqlite3.Connection, batch: Append, last: int, lease: Lease | Non
     elif batch.release:
         lost_a_token = any(event.type == "hook_conflict" for event in events)  # the workflow doesn't know it yet
         wake_at = at if lost_a_token else None if batch.wake_at is None else to_micros(batch.wake_at)
-        db.execute(_LET_GO, row | {"stalled": batch.stalled, "wake_at": wake_at})
+        db.execute(
+            _LET_GO, row | {"stalled": None if batch.stalled is None else storable(batch.stalled), "wake_at": wake_at}
+        )
     elif lease is not None:
         db.execute(_TAKE, row | {"owner": lease.owner, "until": to_micros(lease.until), "at": to_micros(lease.at)})
     else:
@@ -205,24 +209,27 @@ def _insert(db: sqlite3.Connection, run_id: str, seq: int, at: int, event: NewEv
     """False: `otherwise` said to leave it, and it was there already."""
     data = to_json(event.data, event.type)
     sql = f"INSERT INTO events (run_id, seq, type, at, key, data) VALUES (?, ?, ?, ?, ?, ?) {otherwise}"  # noqa: S608
-    return db.execute(sql, (run_id, seq, event.type, at, event.key, data)).rowcount == 1
+    return db.execute(sql, (run_id, seq, event.type, at, storable(event.key), data)).rowcount == 1
 
 
 def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:
     data = event.data
     answer = data.get("answer")
+    token = storable(data["token"])
     inserted = db.execute(
         """INSERT INTO hooks (id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
            ON CONFLICT (token) WHERE is_live = 1 DO NOTHING""",
         (
-            data["hook_id"], run_id, data["id"], data["token"], answer is not None, bool(data.get("has_schema")),
+            data["hook_id"], run_id, data["id"], token, answer is not None, bool(data.get("has_schema")),
             None if answer is None else to_json(answer), to_json(data.get("metadata"), "metadata"), at,
         ),
     )  # fmt: skip
     if inserted.rowcount:
         return event
-    owner = db.execute("SELECT run_id FROM hooks WHERE token = ? AND is_live = 1", (data["token"],)).fetchone()[0]
+    owner = db.execute(
+        "SELECT run_id FROM hooks WHERE token = ? AND is_live = 1", (storable(data["token"]),)
+    ).fetchone()[0]
     taken = {"id": data["id"], "hook_id": data["hook_id"], "token": data["token"], "owner": owner}
     return NewEvent("hook_conflict", taken)
 

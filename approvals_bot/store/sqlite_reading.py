@@ -8,9 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.core.events import Event, Log, from_micros
+from approvals_bot.core.values import to_json
 from approvals_bot.store import AuditEntry, AuditLine, Filter, HookRow, RunRow
 from approvals_bot.store.audit_chain import link
 from approvals_bot.store.cursors import cursor_after, read_cursor
+from approvals_bot.store.texts import as_given, storable
 
 _SELECT_RUN = """
     SELECT id, workflow, code, version, status, created_at, ended_at, attributes, seq, view, stalled, wake_at, epoch,
@@ -31,12 +33,14 @@ def run_and_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRow
 
 
 def event_of(db: sqlite3.Connection, run_id: str, key: str) -> Event | None:
-    row = db.execute("SELECT seq, type, at, data FROM events WHERE run_id = ? AND key = ?", (run_id, key)).fetchone()
+    row = db.execute(
+        "SELECT seq, type, at, data FROM events WHERE run_id = ? AND key = ?", (run_id, storable(key))
+    ).fetchone()
     return None if row is None else _event(*row)
 
 
 def hook(db: sqlite3.Connection, token: str | None, hook_id: str | None) -> HookRow | None:
-    sql, given = (_LIVE, token) if hook_id is None else (f"{_SELECT_HOOK} WHERE id = ?", hook_id)
+    sql, given = (_LIVE, storable(token or "")) if hook_id is None else (f"{_SELECT_HOOK} WHERE id = ?", hook_id)
     row = db.execute(sql, (given,)).fetchone()
     return None if row is None else _hook_row(row)
 
@@ -65,10 +69,11 @@ def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRow], str | Non
     if which.waiting_for is not None:
         where.append("ended_at IS NULL")
         where.append("EXISTS (SELECT 1 FROM json_each(view, '$.waiting_for') WHERE value = :waiting_for)")
-        given["waiting_for"] = which.waiting_for
+        given["waiting_for"] = storable(which.waiting_for)
     for i, (name, value) in enumerate(which.attributes.items()):
-        where.append(f"EXISTS (SELECT 1 FROM json_each(attributes) WHERE key = :n{i} AND value = :v{i})")  # noqa: S608
-        given |= {f"n{i}": name, f"v{i}": value}
+        # As JSON has it: json_each can't give back every text. A quote inside of one would stand behind a backslash.
+        where.append(f"(instr(attributes, '{{' || :pair{i}) > 0 OR instr(attributes, ',' || :pair{i}) > 0)")
+        given[f"pair{i}"] = to_json({name: value})[1:-1]
     if which.cursor is not None:
         given["at"], given["after"] = read_cursor(which.cursor)
         where.append("(created_at, id) < (:at, :after)")
@@ -88,14 +93,17 @@ def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, at: int) -> AuditLin
     data, digest = link(before, seq, at, entry)
     db.execute(
         "INSERT INTO audit (seq, at, what, who, run_id, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (seq, at, entry.what, entry.who, entry.run_id, data, digest),
+        (seq, at, storable(entry.what), _storable(entry.who), _storable(entry.run_id), data, digest),
     )
     return AuditLine(seq, from_micros(at), entry.what, entry.who, entry.run_id, entry.data, digest)
 
 
 def audit_lines(db: sqlite3.Connection) -> list[AuditLine]:
     rows = db.execute("SELECT seq, at, what, who, run_id, data, hash FROM audit ORDER BY seq").fetchall()
-    return [AuditLine(s, from_micros(at), what, who, run, json.loads(d), h) for s, at, what, who, run, d, h in rows]
+    return [
+        AuditLine(s, from_micros(at), as_given(what), _as_given(who), _as_given(run), json.loads(d), h)
+        for s, at, what, who, run, d, h in rows
+    ]
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -109,17 +117,25 @@ def _run_row(row: Any) -> RunRow:
     return RunRow(
         id=row[0], workflow=row[1], code=row[2], version=row[3], status=row[4], created_at=from_micros(row[5]),
         ended_at=_at(row[6]), attributes=json.loads(row[7]), seq=row[8],
-        view=None if row[9] is None else json.loads(row[9]), stalled=row[10], wake_at=_at(row[11]), epoch=row[12],
-        ending=None if row[13] is None else json.loads(row[13]),
+        view=None if row[9] is None else json.loads(row[9]), stalled=_as_given(row[10]), wake_at=_at(row[11]),
+        epoch=row[12], ending=None if row[13] is None else json.loads(row[13]),
     )  # fmt: skip
 
 
 def _hook_row(row: Any) -> HookRow:
     return HookRow(
-        id=row[0], run_id=row[1], number=row[2], token=row[3], is_webhook=bool(row[4]), has_schema=bool(row[5]),
-        answer=None if row[6] is None else json.loads(row[6]), metadata=json.loads(row[7]),
+        id=row[0], run_id=row[1], number=row[2], token=as_given(row[3]), is_webhook=bool(row[4]),
+        has_schema=bool(row[5]), answer=None if row[6] is None else json.loads(row[6]), metadata=json.loads(row[7]),
         created_at=from_micros(row[8]), generation=row[9], is_live=bool(row[10]),
     )  # fmt: skip
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else storable(text)
+
+
+def _as_given(stored: str | None) -> str | None:
+    return None if stored is None else as_given(stored)
 
 
 def _at(micros: int | None) -> datetime | None:

@@ -63,9 +63,29 @@ async def store(service: Service) -> Sequence[Finding]:
     finally:
         await opened.close()
     if not url.startswith("sqlite:///"):
-        return [Finding("OK", "store", "the database is writable, its schema is current")]
+        return await _postgres(url)
     found = [Finding("OK", "store", "SQLite is writable, in WAL with synchronous=FULL, its schema is current")]
     return [*found, *_space(Path(url.removeprefix("sqlite:///")))]
+
+
+async def _postgres(url: str) -> Sequence[Finding]:
+    """What a PostgreSQL server's own settings mean for what people were told is taken."""
+    from approvals_bot.store.examined import examine
+
+    found = await examine(url)
+    findings = [Finding("OK", "store", f"PostgreSQL {found.version} is writable, its schema is current")]
+    if not found.fsync:
+        todo = "Set fsync = on: without it, a power cut may take the whole database along."
+        findings.append(Finding("FAIL", "store", "the server has fsync=off", todo))
+    if found.asynchronous_standbys and not found.synchronous_standbys:
+        names = ", ".join(found.asynchronous_standbys)
+        todo = "Set synchronous_standby_names, or accept that a failover may forget the last decisions."
+        findings.append(Finding("WARN", "store", f"the standby {names} is asynchronous", todo))
+    if not found.hears:
+        todo = "Connect to the server itself or to a pool in session mode (PgBouncer: pool_mode = session)."
+        what = "NOTIFY does not arrive, as behind a pool in transaction mode: replicas hear of each other late"
+        findings.append(Finding("WARN", "store", what, todo))
+    return findings
 
 
 def _space(database: Path) -> Iterator[Finding]:

@@ -1,0 +1,114 @@
+"""Moving an installation from SQLite to PostgreSQL and back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from postgres_server import PostgresServer
+
+from approvals_bot.core.events import NewEvent
+from approvals_bot.errors import StoreCopyError
+from approvals_bot.store import Append, AuditEntry, Filter, Lease, NewRun, connect
+from approvals_bot.store.copying import copy
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+ODD = "a\x00b \ud800 \\u0000 💥"
+
+
+def quiet(text: str) -> None:
+    """Nobody watches."""
+
+
+async def an_installation(url: str) -> None:
+    """A finished run, one that waits for a person, one that is held, and an audit; with texts that are hard to keep."""
+    store = await connect(url)
+    lease = Lease("somebody", T0, T0 + timedelta(days=1))
+    for n in range(3):
+        new = NewRun(f"r{n}", "w", "w", None, {"text": ODD}, f"key {n} {ODD}", {"name": ODD})
+        created = await store.create(new, T0 + timedelta(seconds=n), lease)
+        assert created.claimed is not None
+        hook = NewEvent("hook_created", {"id": 1, "hook_id": f"h{n}", "token": f"{ODD} {n}", "answer": None})
+        view = {"waiting_for": ["ann@acme.eu"], "title": ODD}
+        batch = Append(f"r{n}", created.claimed.claim.epoch, 1, [hook], T0, view=view, release=n != 2, wake_at=T0)
+        await store.append(batch)
+        await store.receive(f"h{n}", ODD, {"text": ODD}, T0)
+    await store.record("r0", [NewEvent("run_cancelled", {"reason": ODD})], T0)
+    for n in range(3):
+        await store.audit(AuditEntry(f"refused {n}", ODD, None, {"text": ODD}), T0)
+    await store.close()
+
+
+async def seen(url: str) -> list[object]:
+    store = await connect(url)
+    rows, _ = await store.runs(Filter(waiting_for="ann@acme.eu", attributes={"name": ODD}))
+    found: list[object] = [row.id for row in rows]
+    found += [await store.read(f"r{n}") for n in range(3)]
+    found += [await store.hook(token=f"{ODD} {n}") for n in range(3)]
+    found += [await store.audit(None, T0)]
+    await store.close()
+    return found
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[[str], str]:
+    return lambda name: f"sqlite:///{tmp_path}/{name}.db"
+
+
+async def test_an_installation_goes_to_postgresql_and_back_and_is_the_same(
+    postgres_url: str, file: Callable[[str], str]
+) -> None:
+    await an_installation(file("old"))
+    before = await seen(file("old"))
+    counts = await copy(file("old"), postgres_url, quiet)
+    assert counts == {"runs": 3, "events": 10, "hooks": 3, "audit": 3}
+    assert await seen(postgres_url) == before
+    store = await connect(postgres_url)
+    again = await store.create(NewRun("new", "w", "w", None, {}, f"key 1 {ODD}"), T0)
+    assert again.run_id == "r1"
+    assert {c.claim.run_id for c in await store.claim(Lease("me", T0, T0 + timedelta(seconds=15)), 9)} == {"r1", "r2"}
+    await store.audit(AuditEntry("one more"), T0)
+    await store.close()
+    await copy(postgres_url, file("new"), quiet)
+    assert await seen(file("new")) == await seen(postgres_url)
+
+
+async def test_a_target_that_is_not_empty_is_refused(postgres_url: str, file: Callable[[str], str]) -> None:
+    await an_installation(file("old"))
+    await copy(file("old"), postgres_url, quiet)
+    before = await seen(postgres_url)
+    with pytest.raises(StoreCopyError, match="isn't empty"):
+        await copy(file("old"), postgres_url, quiet)
+    assert await seen(postgres_url) == before
+
+
+async def test_a_source_on_which_a_service_works_is_refused(postgres_url: str, file: Callable[[str], str]) -> None:
+    await an_installation(file("old"))
+    service = await connect(file("old"))
+    await service.begin_work()
+    with pytest.raises(StoreCopyError, match="Stop it first"):
+        await copy(file("old"), postgres_url, quiet)
+    await service.close()
+    await copy(file("old"), postgres_url, quiet)
+    replica = await connect(postgres_url)
+    with pytest.raises(StoreCopyError, match="Stop it first"):
+        await copy(postgres_url, file("new"), quiet)
+    await replica.close()
+
+
+async def test_a_broken_audit_is_not_carried_over(
+    postgres_url: str, file: Callable[[str], str], postgres: PostgresServer
+) -> None:
+    await an_installation(file("old"))
+    db = sqlite3.connect(file("old").removeprefix("sqlite:///"))
+    db.execute("UPDATE audit SET what = 'nothing happened' WHERE seq = 2")
+    db.commit()
+    db.close()
+    with pytest.raises(StoreCopyError, match="line 2"):
+        await copy(file("old"), postgres_url, quiet)
+    store = await connect(postgres_url)
+    assert await store.runs(Filter()) == ([], None), "nothing was kept"
+    await store.close()

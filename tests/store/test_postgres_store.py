@@ -1,0 +1,100 @@
+"""What only the PostgreSQL store promises."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+import pytest
+from postgres_server import PostgresServer
+from tcp_proxy import proxy
+
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.store import AuditEntry, Filter, NewRun, connect
+from approvals_bot.store.examined import examine
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+PASSWORD = "open sesame"
+
+
+async def test_commits_that_could_be_lost_are_refused_at_the_start(postgres: PostgresServer) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    name = url.rpartition("?")[0].rpartition("/")[2] or url.rpartition("/")[2]
+    await asyncio.to_thread(postgres.execute, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    with pytest.raises(StoreUnavailableError, match=r"synchronous_commit=off.*Set it to on"):
+        await connect(url)
+
+
+async def test_a_newer_schema_is_refused(postgres: PostgresServer, postgres_url: str) -> None:
+    await asyncio.to_thread(postgres.execute, "INSERT INTO schema_versions VALUES (999, 'later')", postgres_url)
+    with pytest.raises(StoreUnavailableError, match="newer program"):
+        await connect(postgres_url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://ann:{PASSWORD}@127.0.0.1:1/approvals",
+        f"postgresql://ann:{PASSWORD}@127.0.0.1:not-a-port/approvals",
+        f"postgresql://ann:{PASSWORD}@[::1/approvals",
+        f"postgresql://127.0.0.1:1/approvals?user=ann&password={PASSWORD}",
+    ],
+)
+async def test_no_error_and_no_log_has_the_password(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await connect(url)
+    error: BaseException | None = caught.value
+    assert PASSWORD not in str(error)
+    assert error is not None
+    assert error.__suppress_context__
+    assert PASSWORD not in caplog.text
+
+
+async def test_every_call_ends_in_time_when_the_server_goes_silent(postgres: PostgresServer, postgres_url: str) -> None:
+    with proxy(postgres.dial) as network:
+        store = await connect(postgres.url_by(network.port, postgres_url))
+        await store.create(NewRun("r", "w", "w", None, {}), T0)
+        await store.read("r")
+        await store.runs(Filter())
+        network.silent = True
+        began = time.monotonic()
+        calls = (
+            store.create(NewRun("r2", "w", "w", None, {}), T0),
+            store.read("r"),
+            store.hook(token="t"),
+            store.runs(Filter()),
+            store.check(),
+            store.audit(AuditEntry("refused"), T0),
+            store.next_wake("me", T0),
+        )
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(answer, StoreUnavailableError) for answer in answers), answers
+        assert time.monotonic() - began < 10, "two seconds, on an idle machine"
+        network.silent = False
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    assert await store.read("r") is not None
+                    break
+                except StoreUnavailableError:
+                    continue
+        await store.check()
+        await store.close()
+
+
+async def test_a_closed_store_says_that_it_is_unavailable(postgres_url: str) -> None:
+    store = await connect(postgres_url)
+    await store.close()
+    for call in (store.read("r"), store.create(NewRun("r", "w", "w", None, {}), T0), store.check()):
+        with pytest.raises(StoreUnavailableError):
+            await call
+
+
+async def test_doctor_learns_what_it_wants_to_know(postgres: PostgresServer, postgres_url: str) -> None:
+    found = await examine(postgres_url)
+    assert found.hears
+    assert found.version
+    assert found.asynchronous_standbys == ()
