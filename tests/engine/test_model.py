@@ -1,0 +1,209 @@
+"""The engine against a dict: whatever is started, resumed, cancelled, waited for and restarted, in whatever order, both
+give the same answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from approvals_bot import (
+    HookNotFoundError,
+    IdempotencyConflictError,
+    RunEndedError,
+    RunNotFoundError,
+    create_hook,
+    publish,
+    sleep,
+    step,
+    workflow,
+)
+from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.testing import FakeClock
+
+T = TypeVar("T")
+
+REST = 10  # seconds that a run sleeps when it has what it wants
+NAMES = st.sampled_from(["a", "b", "c"])
+PAYLOADS = st.sampled_from([0, 1, None, "", False, {"approved": True}])
+
+
+@step
+async def noted(value: Any) -> Any:
+    return value
+
+
+@workflow(name="modelled")
+async def modelled(token: str, need: int, seconds: int) -> list[Any]:
+    """Takes `need` payloads, or what has come within `seconds`, rests, and gives them back."""
+    taken: list[Any] = []
+    async with create_hook(token=token) as hook:
+        try:
+            async with asyncio.timeout(seconds):
+                while len(taken) < need:
+                    taken.append(await noted(await hook))
+                    publish(taken)
+        except TimeoutError:
+            taken.append("too late")
+    await sleep(REST)
+    return taken
+
+
+@dataclass
+class Expected:
+    """A run, as the dict has it. Times in seconds since the beginning."""
+
+    id: str
+    need: int
+    seconds: int
+    deadline: int
+    payloads: dict[str, Any] = field(default_factory=dict)  # by resume id, in the order in which they came
+    closed_at: int | None = None
+    is_late: bool = False
+    is_cancelled: bool = False
+
+    def at(self, now: int) -> None:
+        """Time has come to this."""
+        if self.closed_at is None and now >= self.deadline:
+            self.closed_at, self.is_late = self.deadline, True
+
+    def status(self, now: int) -> str:
+        if self.is_cancelled:
+            return "cancelled"
+        return "completed" if self.closed_at is not None and now >= self.closed_at + REST else "running"
+
+    @property
+    def result(self) -> list[Any]:
+        return [*self.payloads.values(), *(["too late"] if self.is_late else [])]
+
+
+class EngineAndDict(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.folder = TemporaryDirectory()
+        self.runner = asyncio.Runner()
+        self.clock = FakeClock()
+        self.now = 0
+        self.model: dict[str, Expected] = {}
+        self.open()
+
+    def open(self) -> None:
+        self.stack = AsyncExitStack()
+        opening = Engine.open(f"sqlite:///{self.folder.name}/runs.db", clock=self.clock)
+        self.engine = self.run(self.stack.enter_async_context(opening))
+        self.run(self.engine.settle())
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    @rule(name=NAMES, need=st.integers(1, 3), seconds=st.sampled_from([5, 60]))
+    def start(self, name: str, need: int, seconds: int) -> None:
+        known = self.model.get(name)
+        try:
+            run = self.run(self.engine.start(modelled, name, need, seconds, idempotency_key=name))
+        except IdempotencyConflictError as conflict:
+            owner = conflict.run_id
+            assert known is not None
+            assert owner == known.id
+            assert (need, seconds) != (known.need, known.seconds)
+            return
+        self.run(self.engine.settle())
+        assert run.is_new is (known is None)
+        if known is None:
+            self.model[name] = Expected(run.id, need, seconds, self.now + seconds)
+        else:
+            assert (run.id, need, seconds) == (known.id, known.need, known.seconds)
+
+    @rule(name=NAMES, payload=PAYLOADS, resume_id=st.sampled_from(["x", "y", "z"]))
+    def resume(self, name: str, payload: Any, resume_id: str) -> None:
+        known = self.model.get(name)
+        try:
+            hook: HookInfo | None = self.run(self.engine.resume_hook(name, payload, resume_id=resume_id))
+        except HookNotFoundError:
+            assert known is None or known.closed_at is not None or known.is_cancelled
+            return
+        except IdempotencyConflictError:
+            assert known is not None
+            assert known.payloads[resume_id] != payload
+            return
+        self.run(self.engine.settle())
+        assert known is not None
+        assert hook is not None
+        assert hook.run_id == known.id
+        assert known.closed_at is None
+        assert not known.is_cancelled
+        known.payloads.setdefault(resume_id, payload)
+        assert known.payloads[resume_id] == payload
+        if len(known.payloads) == known.need:
+            known.closed_at = self.now
+
+    @rule(name=NAMES)
+    def cancel(self, name: str) -> None:
+        known = self.model.get(name)
+        run = self.engine.get_run(known.id if known else "run_unknown")
+        try:
+            self.run(run.cancel(reason="enough"))
+        except RunNotFoundError:
+            assert known is None
+        except RunEndedError as ended:
+            status = ended.status
+            assert known is not None
+            assert known.status(self.now) == status != "running"
+        else:
+            assert known is not None
+            assert known.status(self.now) == "running"
+            known.is_cancelled = True
+
+    @rule(seconds=st.sampled_from([1, 4, 10, 60]))
+    def advance(self, seconds: int) -> None:
+        self.now += seconds
+        self.run(self.clock.advance(seconds))
+        for known in self.model.values():
+            if not known.is_cancelled:
+                known.at(self.now)
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self.stack.aclose())
+        self.open()
+
+    @invariant()
+    def they_agree(self) -> None:
+        for name, known in self.model.items():
+            record = self.run(self.engine.record(known.id))
+            assert record is not None
+            assert record.status == known.status(self.now), name
+            assert record.view == (list(known.payloads.values()) or None)
+            if record.status == "completed":
+                assert record.result == known.result
+            is_open = known.closed_at is None and not known.is_cancelled
+            try:
+                assert self.run(self.engine.get_hook_by_token(name)).run_id == known.id
+                assert is_open
+            except HookNotFoundError:
+                assert not is_open
+        listed = self.run(self.engine.records()).records if self.model else []
+        assert {record.id for record in listed} == {known.id for known in self.model.values()}
+
+    def teardown(self) -> None:
+        if hasattr(self, "stack"):
+            self.run(self.stack.aclose())
+            self.runner.close()
+            self.folder.cleanup()
+
+
+TestEngineAndDict = EngineAndDict.TestCase
+TestEngineAndDict.settings = settings(
+    max_examples=25,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
