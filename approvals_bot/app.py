@@ -30,6 +30,7 @@ from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.out import SlackOut
 from approvals_bot.config import service as configured
+from approvals_bot.config.calendars import Calendars
 from approvals_bot.config.load import Configuration, load, load_service, problems_of
 from approvals_bot.config.mail import Email
 from approvals_bot.config.problems import ConfigErrors, Finding, Problem
@@ -321,6 +322,7 @@ async def open_service(
             ),
             HttpTargets: targets,
             People: build_people(service, slack_people, targets),
+            Calendars: Calendars(service.calendars),
         }
         await stack.enter_async_context(engine.running())
         if returning is not None and return_paths is not None:
@@ -381,6 +383,7 @@ async def open_service(
             whose changes take effect only at the next start."""
             listing = list_workflows(fresh)
             engine.resources[People] = build_people(fresh.service, slack_people, targets)
+            engine.resources[Calendars] = Calendars(fresh.service.calendars)
             if incoming is not None:
                 incoming.identities.people = engine.resources[People]
                 incoming.opening.workflows = listing

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -26,8 +26,10 @@ from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.views import answers_of
 from approvals_bot.approvals.workflow import Asking
 from approvals_bot.channels import State
+from approvals_bot.config.calendars import Calendar, Calendars
+from approvals_bot.config.clock import business_times
 from approvals_bot.config.workflow import Definition
-from approvals_bot.core.authoring import accompany, cancel_run, frame, get_workflow_metadata, step
+from approvals_bot.core.authoring import accompany, cancel_run, frame, get_workflow_metadata, resource, step
 
 LEFT = "the workflow stopped waiting for it"
 
@@ -42,9 +44,9 @@ class Asked:
 
 
 @step(retries=0)
-async def ask(asked: Asked) -> Asked:
-    """Keep what is asked: from here on the log says it, and not the code."""
-    return asked
+async def ask(asked: Asked, calendars: Calendars = resource(Calendars)) -> Asked:
+    """Keep what is asked, with the calendar it is counted in: from here on the log says it, and not the code."""
+    return replace(asked, definition=asked.definition.with_calendar(calendars.named))
 
 
 async def request_approval(
@@ -99,6 +101,10 @@ async def request_approval(
             on_behalf_of=on_behalf_of,
         )
     )
+    definition = asked.definition
+    business = next(iter(business_times(definition.clock, definition.escalate, definition.deliver.email)), None)
+    if business is not None and not isinstance(definition.clock.calendar, Calendar):
+        raise ValueError(f"{business[1]} needs a calendar: name one of config.toml's as clock={{'calendar': …}}")
     request = _Request(asked)
     accompany(request.accompany(), leave=request.end_with_run)
     return await request.outcome()

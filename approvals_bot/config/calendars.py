@@ -6,6 +6,8 @@ What the counting means is told in `approvals.business_time`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import pairwise
 from typing import Annotated, Any
@@ -123,3 +125,10 @@ Hours = Annotated[
 ]
 """By day, in the week's order: spans like "09:00-17:30"."""
 Day = Annotated[date, BeforeValidator(_day)]
+
+
+@dataclass(frozen=True)
+class Calendars:
+    """The calendars that config.toml names, for workflows that count business days of their own."""
+
+    named: Mapping[str, Calendar] = field(default_factory=dict)

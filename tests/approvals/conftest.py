@@ -29,6 +29,7 @@ from approvals_bot.channels import (
     SlackChannel,
     SlackPerson,
 )
+from approvals_bot.config.calendars import Calendar, Calendars
 from approvals_bot.config.workflow import Definition
 from approvals_bot.core.authoring import WebhookRequest
 from approvals_bot.engine import Engine, Run, RunRecord
@@ -156,6 +157,7 @@ class Office:
     email: Outbox
     targets: Targets
     channels: Channels
+    calendars: dict[str, Calendar] = field(default_factory=dict)
     engine: Engine = field(init=False)
 
     @asynccontextmanager
@@ -166,7 +168,12 @@ class Office:
             signing_keys=["k" * 40],
             base_url="http://127.0.0.1",
             clock=self.clock,
-            resources={Channels: self.channels, People: self.people, HttpTargets: self.targets},
+            resources={
+                Channels: self.channels,
+                People: self.people,
+                HttpTargets: self.targets,
+                Calendars: Calendars(self.calendars),
+            },
         ) as engine:
             self.engine = engine
             yield self

@@ -21,6 +21,7 @@ from approvals_bot import (
     workflow,
 )
 from approvals_bot.approvals.request import RequestView
+from approvals_bot.config.calendars import Calendar
 from approvals_bot.core.authoring import WebhookRequest
 from approvals_bot.engine import Run
 from approvals_bot.errors import HookNotFoundError, RunCancelledError, RunFailedError
@@ -373,6 +374,7 @@ async def test_many_in_a_row_keep_what_a_run_shows_small(office: Any, monkeypatc
         ({"approvers": ANN, "fields": {"it": [1, 2]}}, "a field can't show a list"),
         ({"approvers": ANN, "pinned": ["it"]}, "no field named 'it'"),
         ({"approvers": ANN, "clock": {"deadine": "4h"}}, "deadine"),
+        ({"approvers": ANN, "clock": {"deadline": "2 business days"}}, "2 business days needs a calendar"),
         ({"approvers": "@nobody"}, "nobody may decide|Nobody could decide"),
         ({"stages": [{"id": "a", "from": [ANN]}, {"id": "a", "from": [BO]}]}, "two stages are named 'a'"),
     ],
@@ -388,3 +390,21 @@ async def test_what_cannot_be_asked_is_an_error_that_says_why(office: Any, given
         with pytest.raises(RunFailedError, match=says):
             await run.return_value()
         assert not office.slack.sent
+
+
+async def test_business_days_are_counted_in_a_calendar_of_the_service(office: Any) -> None:
+    @workflow
+    async def patient() -> str:
+        clock = {"deadline": "1 business day", "calendar": "office"}
+        return type(await request_approval("Now?", approvers=ANN, clock=clock)).__name__
+
+    office.calendars["office"] = Calendar.model_validate({"zone": "UTC", "hours": "09:00-17:00"})
+    async with office.open():
+        await office.clock.advance("4 days 7h")  # Friday afternoon
+        run = await office.engine.start(patient)
+        await office.settle()
+        (view,) = await views(office, run)
+        assert view.deadline is not None
+        assert (view.deadline - view.asked_at) == timedelta(days=3)
+        await office.clock.advance("3 days")
+        assert await run.return_value() == "Expired"
