@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from approvals_bot.channels import Channel, Delivered, Dispatch, Receipt, Refused, Result, TryAgain
@@ -20,21 +20,18 @@ class CountedChannel:
         self._count = count
 
     async def send(self, dispatch: Dispatch) -> Result:
-        try:
-            result = await self._channel.send(dispatch)
-        except Exception:
-            self._count(self._name, "send", "error")
-            raise
-        self._count(self._name, "send", _outcome(result))
-        return result
+        return await self._counted("send", self._channel.send(dispatch))
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        return await self._counted("update", self._channel.update(receipt, dispatch))
+
+    async def _counted(self, act: Literal["send", "update"], attempt: Awaitable[Result]) -> Result:
         try:
-            result = await self._channel.update(receipt, dispatch)
+            result = await attempt
         except Exception:
-            self._count(self._name, "update", "error")
+            self._count(self._name, act, "error")
             raise
-        self._count(self._name, "update", _outcome(result))
+        self._count(self._name, act, _outcome(result))
         return result
 
 

@@ -29,7 +29,7 @@ AS_WEBP = """async png => {
   const canvas = document.createElement("canvas")
   Object.assign(canvas, {width: image.width, height: image.height})
   canvas.getContext("2d").drawImage(image, 0, 0)
-  return canvas.toDataURL("image/webp", 0.9)
+  return canvas.toDataURL("image/webp", 0.75)
 }"""
 
 CARD_WORKFLOW = """
