@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from approvals_bot.approvals import sentences
 from approvals_bot.approvals.ballot import standing_votes
@@ -23,6 +20,7 @@ from approvals_bot.approvals.electorate import About, Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.handing_over import Rank, is_handing
 from approvals_bot.approvals.lookup import find_people, find_rank
+from approvals_bot.approvals.messages import act_of, answer, read_message
 from approvals_bot.approvals.request import (
     DEADLINE,
     Decision,
@@ -42,7 +40,6 @@ from approvals_bot.channels import (
 )
 from approvals_bot.config.workflow import Definition
 from approvals_bot.core.authoring import (
-    Answer,
     Webhook,
     WebhookRequest,
     create_webhook,
@@ -162,11 +159,11 @@ class Asking:
                 await self.refuse_late(message)
 
     async def refuse_late(self, request: WebhookRequest) -> None:
-        heard = await _heard(request)
+        heard = await read_message(request)
         if isinstance(heard, Heard):
-            word, text = late_verdict(self.view(), heard.by, _choice(heard), now())
+            word, text = late_verdict(self.view(), heard.by, act_of(heard), now())
             heard = Said(word, text, False)
-        await _answer(request, heard)
+        await answer(request, heard)
 
     def leave(self, why: str) -> None:
         """The workflow waits for this no longer: from now on nothing can decide it."""
@@ -224,16 +221,16 @@ class Asking:
 
     async def hear(self, request: WebhookRequest) -> None:
         """One message: decide, answer, and do what follows."""
-        heard = await _heard(request)
+        heard = await read_message(request)
         if isinstance(heard, Said):
-            await _answer(request, heard)
+            await answer(request, heard)
             return
         if heard.kind == "stop":
-            await _answer(request, self.stop(heard))
+            await answer(request, self.stop(heard))
             return
         if heard.kind == "bounced":
             changed = self.copies.came_back(heard.copy, heard.reason)
-            await _answer(request, Said("bounced", "", changed))
+            await answer(request, Said("bounced", "", changed))
             return
         came_at, before, fields = now(), self.case.stage, self.case.fields
         assert before is not None, "a stage is open while nobody has decided"
@@ -244,7 +241,7 @@ class Asking:
             await self.refuse_late(request)
             return
         said = self.judge(heard, found, rank, came_at)
-        await _answer(request, said)
+        await answer(request, said)
         if said.changed:
             await self.go_on(before, is_edited=self.case.fields != fields)
             await self.catch_up()
@@ -481,23 +478,3 @@ class _Live(Mapping[str, Any]):
 
     def _dump(self) -> dict[str, Any]:
         return self._request.view().model_dump(mode="json")
-
-
-async def _heard(request: WebhookRequest) -> Heard | Said:
-    """The message, or what its sender is told when it can't be read."""
-    try:
-        heard = _HEARD.validate_python(await request.json())
-    except (ValidationError, ValueError):
-        return Said("invalid", f"This message could not be read. {sentences.UNCHANGED}", False)
-    return replace(heard, by=heard.by.lower())
-
-
-def _choice(heard: Heard) -> str:
-    return heard.choice if heard.kind == "vote" else heard.kind
-
-
-async def _answer(request: WebhookRequest, said: Said) -> None:
-    await request.respond_with(Answer.json({"verdict": said.verdict, "text": said.text, "changed": said.changed}))
-
-
-_HEARD = TypeAdapter(Heard)

@@ -12,20 +12,37 @@ who is asked by it then learns that her group can't be checked, and nobody is le
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import absences
 from approvals_bot.people.absences import Absence, Away
+from approvals_bot.people.sources import FileSource, LiveSource, SlackGroupSource, SourceUnavailable
 
-LARGEST_FILE = 1_000_000  # bytes of a source's file
+__all__ = [
+    "Address",
+    "Directory",
+    "FileSource",
+    "Group",
+    "LiveSource",
+    "Mail",
+    "ManagerOf",
+    "OnBehalfOf",
+    "OnCall",
+    "OwnerOf",
+    "People",
+    "Person",
+    "Resolved",
+    "SlackGroup",
+    "SlackGroupSource",
+    "SourceUnavailable",
+    "is_mail",
+    "parse_address",
+]
+
 MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
 
 _MAIL = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
@@ -57,28 +74,6 @@ class Resolved:
     persons: tuple[Person, ...]
     why: str
     errors: tuple[str, ...] = ()
-
-
-class SourceUnavailable(ApprovalsBotError):
-    """A source of people can't be read now. Nothing was decided; the operator mends the source, people try again."""
-
-    def __init__(self, source: str, reason: str) -> None:
-        self.source = source
-        self.reason = reason
-        super().__init__(f'The source "{source}" can\'t be read: {reason}')
-
-
-class LiveSource(Protocol):
-    """People, read anew each time. `name` is how the configuration calls it."""
-
-    @property
-    def name(self) -> str: ...
-
-    async def read(self) -> Any:
-        """The source's JSON: {"people": [address, …]} of a group, or a directory's tables.
-
-        Raises SourceUnavailable when it can't be read or isn't JSON.
-        """
 
 
 # ── addresses ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,48 +147,7 @@ def is_mail(text: str) -> bool:
     return _MAIL.fullmatch(text) is not None and text.isprintable()
 
 
-# ── sources ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class FileSource:
-    """A JSON file, read again each time it is asked."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    async def read(self) -> Any:
-        return await asyncio.to_thread(self._read)
-
-    def _read(self) -> Any:
-        try:
-            with self.path.open("rb") as file:
-                content = file.read(LARGEST_FILE + 1)
-            if len(content) > LARGEST_FILE:
-                raise SourceUnavailable(self.name, f"it is larger than {LARGEST_FILE:,} bytes")
-            return json.loads(content)
-        except OSError as error:
-            raise SourceUnavailable(self.name, error.strerror or "it can't be opened") from None
-        except (ValueError, RecursionError):
-            raise SourceUnavailable(self.name, "it is not JSON") from None
-
-
-@dataclass(frozen=True, slots=True)
-class SlackGroupSource:
-    """The members of a Slack user group, by what asks Slack."""
-
-    handle: str
-    members: Callable[[str], Awaitable[Sequence[str]]]
-
-    @property
-    def name(self) -> str:
-        return f"slack:@{self.handle}"
-
-    async def read(self) -> Any:
-        return {"people": list(await self.members(self.handle))}
+# ── the directory ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
