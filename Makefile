@@ -4,7 +4,7 @@ PORT   ?= 8000
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test simulate check lock pictures clean
+.PHONY: run test simulate check lock pictures bench clean
 
 run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
@@ -40,6 +40,12 @@ $(VENV)/.installed: $(PY_STAMP) pyproject.toml requirements.lock
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	touch $@
+
+# Measure everything, side by side with other systems in a venv of their own, and write docs/performance.md.
+# PARTS=cycle,paused measures only these again. The machine should have nothing else to do; it takes about 12 minutes.
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks.others.install
+	$(BIN)/python -m benchmarks --parts "$(PARTS)" $(ARGS)
 
 # Lock what development and CI install, for every Python we support.
 lock: $(PY_STAMP)

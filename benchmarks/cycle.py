@@ -1,23 +1,28 @@
 """One cycle: start a run → a trivial step → wait on a hook → resume it from outside → a trivial step → completed.
 
-    python benchmarks/cycle.py [--cycles 2000] [--at-once 50]
+    python benchmarks/cycle.py [--cycles 2000] [--at-once 50] [--url sqlite:///…] [--loop asyncio|uvloop]
+                               [--commits] [--hold] [--json]
 
-Prints cycles per second, CPU milliseconds per cycle (of the whole process), the time from resume to completion, and
-commits per cycle, for cycles at once and for a lone one after the other.
+Client and service share this process, so its CPU is that of both. `--commits` counts SQLite's commits, which takes
+time, so that the other figures of such a run are not to be used. With `--hold` it says "ready" and begins when a line
+comes in, so that several processes begin together. Without any option: fifty at once, then a lone one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
+import json
+import secrets
+import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from approvals_bot import Engine, HookNotFoundError, create_hook, step, workflow
-from approvals_bot.store import group_commit
+from benchmarks.measures import SqliteCommits, own_cpu, percentile
 
 
 @step
@@ -34,8 +39,22 @@ async def cycle(token: str) -> dict[str, Any]:
 
 @dataclass
 class Measured:
-    commits: int = 0
+    """Seconds of each cycle: from its resumption, and from its start, to its completion as the client sees it."""
+
     to_completion: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Figures:
+    cycles: int
+    at_once: int
+    seconds: float
+    cpu: float  # seconds
+    resumed_p50: float  # seconds from resume to completed
+    resumed_p99: float
+    whole_p50: float  # seconds from start to completed
+    commits: int  # 0 if they were not counted
 
 
 async def hook_is_open(engine: Engine, run_id: str, token: str) -> None:
@@ -50,51 +69,91 @@ async def hook_is_open(engine: Engine, run_id: str, token: str) -> None:
 
 
 async def one(engine: Engine, name: str, measured: Measured) -> None:
+    began = time.perf_counter()
     run = await engine.start(cycle, name)
     await hook_is_open(engine, run.id, name)
     resumed = time.perf_counter()
     await engine.resume_hook(name, {"approved": True, "comment": "fine"})
     result = await run.return_value()
-    measured.to_completion.append(time.perf_counter() - resumed)
+    ended = time.perf_counter()
+    measured.to_completion.append(ended - resumed)
+    measured.whole.append(ended - began)
     assert result["sum"] == 3, result
 
 
-async def measure(cycles: int, at_once: int) -> None:
-    measured = Measured()
-    commit = group_commit.Writer._do
+async def measure(engine: Engine, cycles: int, at_once: int, commits: SqliteCommits | None = None) -> Figures:
+    """Run so many cycles, so many at a time."""
+    measured, room, prefix = Measured(), asyncio.Semaphore(at_once), secrets.token_hex(4)
 
-    async def counted(self: Any, shared: Any) -> Any:
-        measured.commits += 1
-        return await commit(self, shared)
+    async def limited(n: int) -> None:
+        async with room:
+            await one(engine, f"{prefix}-{n}", measured)
 
-    group_commit.Writer._do = counted  # type: ignore[method-assign]
-    with tempfile.TemporaryDirectory() as folder:
-        async with Engine.open(f"sqlite:///{folder}/runs.db") as engine:
-            await one(engine, "warm", Measured())
-            measured.commits = 0
-            room = asyncio.Semaphore(at_once)
-
-            async def limited(n: int) -> None:
-                async with room:
-                    await one(engine, f"c{n}", measured)
-
-            began, cpu = time.perf_counter(), time.process_time()
-            await asyncio.gather(*(limited(n) for n in range(cycles)))
-            took, used = time.perf_counter() - began, time.process_time() - cpu
-    group_commit.Writer._do = commit  # type: ignore[method-assign]
-    times = sorted(measured.to_completion)
-    print(
-        f"{at_once:3} at once: {cycles / took:7,.0f} cycles/s  {used / cycles * 1000:6.2f} CPU ms/cycle  "
-        f"resume → completed p50 {statistics.median(times) * 1000:6.2f} ms  "
-        f"p99 {times[int(len(times) * 0.99)] * 1000:6.2f} ms  "
-        f"{measured.commits / cycles:5.2f} commits/cycle"
+    counted = 0 if commits is None else commits.count
+    began, cpu = time.perf_counter(), own_cpu()
+    await asyncio.gather(*(limited(n) for n in range(cycles)))
+    took, used = time.perf_counter() - began, own_cpu() - cpu
+    return Figures(
+        cycles,
+        at_once,
+        took,
+        used,
+        percentile(measured.to_completion, 0.5),
+        percentile(measured.to_completion, 0.99),
+        percentile(measured.whole, 0.5),
+        0 if commits is None else commits.count - counted,
     )
 
 
-if __name__ == "__main__":
+async def measured(url: str, cycles: int, at_once: int, count_commits: bool, hold: bool) -> Figures:
+    commits = SqliteCommits() if count_commits else None
+    if commits is not None:
+        commits.watch()
+    async with Engine.open(url) as engine:
+        warm = Measured()
+        for n in range(min(20, cycles)):
+            await one(engine, f"warm-{secrets.token_hex(4)}-{n}", warm)
+        if hold:
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+            await asyncio.to_thread(sys.stdin.readline)
+        return await measure(engine, cycles, at_once, commits)
+
+
+def told(found: Figures) -> str:
+    commits = f"{found.commits / found.cycles:5.2f} commits/cycle" if found.commits else ""
+    return (
+        f"{found.at_once:3} at once: {found.cycles / found.seconds:7,.0f} cycles/s  "
+        f"{found.cpu / found.cycles * 1000:6.2f} CPU ms/cycle  "
+        f"resume → completed p50 {found.resumed_p50 * 1000:6.2f} ms  p99 {found.resumed_p99 * 1000:6.2f} ms  {commits}"
+    )
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description="measure cycles")
     parser.add_argument("--cycles", type=int, default=2000)
-    parser.add_argument("--at-once", type=int, default=50)
+    parser.add_argument("--at-once", type=int)
+    parser.add_argument("--url", help="the store; a new SQLite file if absent")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--commits", action="store_true")
+    parser.add_argument("--hold", action="store_true")
+    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    asyncio.run(measure(given.cycles, given.at_once))
-    asyncio.run(measure(max(100, given.cycles // 10), 1))
+    sizes = [(given.cycles, given.at_once)]
+    if given.at_once is None:
+        sizes = [(given.cycles, 50), (max(20, given.cycles // 10), 1)]
+    for cycles, at_once in sizes:
+        with ExitStack() as stack:
+            url = given.url or f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/runs.db"
+            running = measured(url, cycles, at_once, given.commits, given.hold)
+            if given.loop == "uvloop":
+                import uvloop
+
+                found = uvloop.run(running)
+            else:
+                found = asyncio.run(running)
+        print(json.dumps(asdict(found)) if given.json else told(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

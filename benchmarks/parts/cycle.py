@@ -1,0 +1,51 @@
+"""The common cycle on our own engine, on SQLite, with asyncio's loop and uvloop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.parts.part import Figures, Scale, main, run_json, say
+
+
+def measure(scale: Scale) -> Figures:
+    figures: Figures = {}
+    for loop in ("asyncio", "uvloop"):
+        name = f"cycle.sqlite.{loop}"
+        figures |= of_runs(
+            name,
+            best_of(loop, scale(4000, 20), 50, 3),
+            best_of(loop, scale(600, 20), 1, 1),
+        )
+        say(f"{loop}: {figures[f'{name}.per_second']:,.0f} cycles/s")
+    for key, at_once, cycles in (("commits", 50, scale(1000, 20)), ("commits_alone", 1, scale(100, 10))):
+        counted = once("asyncio", cycles, at_once, "--commits")  # the loop makes no difference to them
+        for loop in ("asyncio", "uvloop"):
+            figures[f"cycle.sqlite.{loop}.{key}"] = counted["commits"] / counted["cycles"]
+    return figures
+
+
+def once(loop: str, cycles: int, at_once: int, *more: str) -> dict[str, Any]:
+    line = ["-m", "benchmarks.cycle", "--json", "--loop", loop, "--cycles", str(cycles), "--at-once", str(at_once)]
+    return run_json([*line, *more])
+
+
+def best_of(loop: str, cycles: int, at_once: int, tries: int) -> dict[str, Any]:
+    """The fastest of so many tries, each in a process and a database of its own: what disturbs only ever slows."""
+    return min((once(loop, cycles, at_once) for _ in range(tries)), key=lambda found: found["seconds"])
+
+
+def of_runs(name: str, many: dict[str, Any], alone: dict[str, Any]) -> Figures:
+    """The figures of fifty at a time, and of lone ones."""
+    return {
+        f"{name}.per_second": many["cycles"] / many["seconds"],
+        f"{name}.cpu_ms": many["cpu"] / many["cycles"] * 1000,
+        f"{name}.busy_p50_ms": many["resumed_p50"] * 1000,
+        f"{name}.busy_p99_ms": many["resumed_p99"] * 1000,
+        f"{name}.alone_ms": alone["whole_p50"] * 1000,
+        f"{name}.p50_ms": alone["resumed_p50"] * 1000,
+        f"{name}.p99_ms": alone["resumed_p99"] * 1000,
+    }
+
+
+if __name__ == "__main__":
+    main(measure)

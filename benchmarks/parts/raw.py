@@ -1,0 +1,98 @@
+"""The raw limits of this machine: what SQLite, PostgreSQL and signing do with no engine at all."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+from benchmarks.floor import floor
+from benchmarks.measures import per_second
+from benchmarks.parts.part import Figures, Scale, main, say
+from benchmarks.postgres import server
+
+ROW = "x" * 200  # characters, about what an event has
+
+
+def measure(scale: Scale) -> Figures:
+    with tempfile.TemporaryDirectory() as folder:
+        figures = commits(Path(folder) / "rows.db", scale.seconds(4))
+        say(f"SQLite: {figures['raw.sqlite.commits']:,.0f} commits/s")
+        for key, at_once, cycles in (("floor", 50, scale(20_000, 100)), ("floor_alone", 1, scale(2_000, 20))):
+            found = floor(Path(folder) / f"{key}.db", cycles, at_once)
+            figures[f"raw.{key}.per_second"] = cycles / found.seconds
+            figures[f"raw.{key}.cpu_ms"] = found.cpu / cycles * 1000
+            figures[f"raw.{key}.commits"] = found.commits / cycles
+        say(f"floor: {figures['raw.floor.per_second']:,.0f} cycles/s")
+    figures |= signing(scale.seconds(1))
+    try:
+        figures |= postgres(scale.seconds(4))
+    except Exception as error:  # noqa: BLE001  # the other limits hold without it
+        say(f"PostgreSQL could not be measured: {error}")
+    return figures
+
+
+def commits(file: Path, seconds: float) -> Figures:
+    """One-row commits a second, and rows a second in commits of 50, in WAL at `synchronous=FULL`."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, data TEXT NOT NULL) STRICT")
+
+        def one() -> None:
+            db.execute("INSERT INTO rows (data) VALUES (?)", (ROW,))
+
+        def fifty() -> None:
+            db.execute("BEGIN IMMEDIATE")
+            for _ in range(50):
+                db.execute("INSERT INTO rows (data) VALUES (?)", (ROW,))
+            db.execute("COMMIT")
+
+        return {
+            "raw.sqlite.commits": per_second(one, seconds),
+            "raw.sqlite.rows_of_50": per_second(fifty, seconds) * 50,
+        }
+
+
+def signing(seconds: float) -> Figures:
+    """Microseconds to sign, and to check, one token of ours."""
+    from approvals_bot.tokens import Tokens
+
+    tokens = Tokens(["a-key-of-the-benchmark-that-has-32-bytes!"])
+    token = tokens.sign("webhook.v1", {"h": "hook_0123456789abcdef", "g": 1})
+    return {
+        "raw.token.sign_us": 1e6
+        / per_second(lambda: tokens.sign("webhook.v1", {"h": "hook_0123456789", "g": 1}), seconds),
+        "raw.token.read_us": 1e6 / per_second(lambda: tokens.read("webhook.v1", token), seconds),
+    }
+
+
+def postgres(seconds: float) -> Figures:
+    """One-row commits a second by asyncpg on one connection, with the server's fsync on."""
+    with server() as there:
+        return asyncio.run(_postgres(there.url, seconds))
+
+
+async def _postgres(url: str, seconds: float) -> Figures:
+    import asyncpg
+
+    db = await asyncpg.connect(url)
+    try:
+        await db.execute("CREATE TABLE rows (id bigint PRIMARY KEY, data text NOT NULL)")
+        ids, loop = count(), asyncio.get_running_loop()
+        done, began = 0, loop.time()
+        while done < 20 or loop.time() < began + seconds:
+            await db.execute("INSERT INTO rows VALUES ($1, $2)", next(ids), ROW)
+            done += 1
+        rate = done / (loop.time() - began)
+        say(f"PostgreSQL: {rate:,.0f} commits/s")
+        return {"raw.postgres.commits": rate}
+    finally:
+        await db.close()
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,55 @@
+"""What it takes to replay a log, by its length: it must grow no faster than the log does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from approvals_bot import step, workflow
+from approvals_bot.core.authoring import Workflow
+from approvals_bot.core.events import Event, NewEvent
+from approvals_bot.core.replay import replay
+from benchmarks.measures import per_second
+from benchmarks.parts.part import Figures, Scale, main, say
+
+LENGTHS = (10, 100, 1_000, 10_000)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@step
+async def add(a: int, b: int) -> int:
+    return a + b
+
+
+@workflow
+async def count_to(steps: int) -> int:
+    total = 0
+    for _ in range(steps):
+        total = await add(total, 1)
+    return total
+
+
+def measure(scale: Scale) -> Figures:
+    log = log_of(count_to, max(LENGTHS))
+    figures: Figures = {}
+    for length in LENGTHS:
+        some = log[:length]
+        rate = per_second(lambda some=some: replay(count_to, some, link=str), scale.seconds(2), at_least=3)  # type: ignore[misc]
+        figures[f"replay.{length}_us"] = 1e6 / rate
+        say(f"{length:6,} events: {1e6 / rate:,.0f} µs")
+    return figures
+
+
+def log_of(body: Workflow[Any, Any], length: int) -> list[Event]:
+    """At least so many events of a run that is still going on. If the engine wrote others, a replay would say so."""
+    data = {"run_id": "run_1", "workflow": body.name, "input": body.signature.encode_call((length,), {})}
+    told = [NewEvent("run_created", data), NewEvent("run_started")]
+    for number in range(1, length // 3 + 2):
+        told.append(NewEvent("step_created", {"id": number, "name": "add", "input": {"a": number - 1, "b": 1}}))
+        told.append(NewEvent("step_started", {"id": number, "attempt": 1}))
+        told.append(NewEvent("step_completed", {"id": number, "result": number}))
+    return [Event(seq, each.type, NOW, each.data) for seq, each in enumerate(told, 1)]
+
+
+if __name__ == "__main__":
+    main(measure)
