@@ -163,7 +163,8 @@ def _places(places: list[Name], reader: str) -> Block:
         for text, value in [*named[:MOST_PLACES], ("In nobody's place, as well", AS_WELL)]
         if len(value) <= VALUE_LIMIT
     ]
-    return {"type": "static_select", "options": options, "initial_option": options[0 if places else -1]}
+    first = options[0 if places and places[0].key == reader else -1]  # nobody's place but her own is suggested
+    return {"type": "static_select", "options": options, "initial_option": first}
 
 
 def _say(text: str) -> dict[str, Any]:
