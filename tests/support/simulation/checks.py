@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from approvals_bot.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
 from approvals_bot.core.registry import registry
@@ -19,7 +19,12 @@ LONG = 50  # events; of such a log only the prefixes are replayed that were foll
 _ROWS = "SELECT id, code, version, status, seq, view, stalled, wake_at, owner, lease_until, epoch, ended_at FROM runs"
 
 
-def check(world: World, *, every_prefix: bool) -> None:
+Replayed = Literal["whole", "decided", "all"]
+"""The whole log of each run; its beginnings, too, that were followed by a decision; or all of them. It costs more than
+anything else here."""
+
+
+def check(world: World, *, replayed: Replayed) -> None:
     """Violation, if anything is not as it must be."""
     db = world.database.connections[0]
     rows = {row[0]: row[1:] for row in db.execute(_ROWS)}
@@ -30,7 +35,7 @@ def check(world: World, *, every_prefix: bool) -> None:
         log = _log(world, run_id)
         _same_log(run_id, log, story)
         _row(run_id, row, log, story)
-        _decided(run_id, row, log, story, every_prefix=every_prefix)
+        _decided(run_id, row, log, story, replayed)
     _hooks(world)
     _acked(world)
 
@@ -68,7 +73,7 @@ def _replay(row: tuple[Any, ...], log: Log) -> Outcome:
     return replay(registry.get(row[0], row[1]), log, link=lambda hook_id: hook_id)
 
 
-def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, *, every_prefix: bool) -> None:
+def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, replayed: Replayed) -> None:
     """Each decision in the log is what a replay of all before it decides; at the end nothing is left to decide."""
     seen = 0
     for _, lines in groupby(story.lines, key=lambda line: line.batch):
@@ -79,7 +84,7 @@ def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, *, ev
         seen += len(batch)
         if batch[0].type == "run_created":
             begins, decided = seen - len(batch) + 1, [line for line in decided if line.type != "run_created"]
-        if decided or (every_prefix and len(log) < LONG):
+        if (decided and replayed != "whole") or (replayed == "all" and len(log) < LONG):
             outcome = _replay_of_prefix(run_id, row, log[:begins])
             if decided and not (decided[0].type == "run_cancelled" and len(batch) == 1):
                 _same_decisions(run_id, outcome, decided)

@@ -41,5 +41,5 @@ class Options:
             skew=some(3.0, 0.3),
             doubled=some(1.0, 0.7),
             troubled=random.uniform(8, 30),
-            poll=random.choice((1.0, 3.0)),
+            poll=random.choice((2.0, 4.0)),
         )
