@@ -106,6 +106,7 @@ async def test_the_api_shows_the_request_as_promised(office: Any) -> None:
             "state": "delivered",
             "attempts": 1,
             "error": None,
+            "uncertain": False,
         }
 
 

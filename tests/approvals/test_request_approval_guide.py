@@ -48,7 +48,7 @@ def agents() -> Iterator[Any]:
 
 @pytest.fixture
 def expenses() -> Iterator[Any]:
-    yield from guide("expense")
+    yield from guide("reimburse")
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ async def test_an_agent_whose_human_is_silent(office: Any, agents: Any) -> None:
 
 async def test_an_expense_with_stages_by_amount(office: Any, expenses: Any) -> None:
     async with office.open():
-        small = await office.engine.start(expenses.expense, 50, "pens", CY)
-        large = await office.engine.start(expenses.expense, 5_000, "chairs", CY)
+        small = await office.engine.start(expenses.reimburse, 50, "pens", CY)
+        large = await office.engine.start(expenses.reimburse, 5_000, "chairs", CY)
         await office.settle()
         assert await vote(office, small, ANN) == "decided"
         assert await small.return_value() == f"paid, said {ANN}"
