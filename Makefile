@@ -11,7 +11,7 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@sh tests/support/install_browser.sh
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Play many seeds of the simulated engine on all processors, or tell the story of one: `make simulate SEED=17`.
 SEEDS ?= 10000
