@@ -27,6 +27,10 @@ class Interruptible:
         self._computed_before = 0.0  # by this thread, before the call
 
     @property
+    def is_running(self) -> bool:
+        return self._thread is not None
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the last call began; 0 before the first."""
         return max(0.0, time.monotonic() - self._began)
@@ -106,8 +110,8 @@ class Watchdog:
         self._watched = Interruptible()
         self._last = 0.0
         self._is_asleep = True
-        self._is_closed = False
         self._wake = threading.Event()
+        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def run(self, call: Callable[[], T]) -> T:
@@ -118,7 +122,7 @@ class Watchdog:
         return self._watched.run(call)
 
     def close(self) -> None:
-        self._is_closed = True
+        self._closed.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
@@ -131,10 +135,10 @@ class Watchdog:
         self._wake.set()
 
     def _is_idle(self) -> bool:
-        return time.monotonic() - self._last > 1.0 and not self._is_closed
+        return not self._watched.is_running and time.monotonic() - self._last > 1.0 and not self._closed.is_set()
 
     def _watch(self) -> None:
-        while not self._is_closed:
+        while not self._closed.is_set():
             if self._is_idle():
                 self._wake.clear()
                 self._is_asleep = True
@@ -142,4 +146,4 @@ class Watchdog:
                     self._wake.wait()
             if self._watched.elapsed > self._limit:
                 self._watched.interrupt(beyond=self._limit)
-            time.sleep(self._limit / 2)
+            self._closed.wait(self._limit / 4)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from approvals_bot.core.authoring import Workflow
+from approvals_bot.core.commands import End
 from approvals_bot.core.events import Log
 from approvals_bot.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.core.replay import Outcome, replay
@@ -21,8 +22,9 @@ from approvals_bot.engine.interrupting import Interruptible, Watchdog
 from approvals_bot.engine.limits import ACTIVATION_TIME
 from approvals_bot.errors import WorkflowSpinsError
 
-INLINE_TIME = 0.2
-"""Seconds of computing that a replay may hold up the event loop: once for a body that spins, never for another."""
+INLINE_TIME = 1.0
+"""Seconds of computing that a replay may hold up the event loop: once for a body that spins. (The first replay of a
+workflow builds the validators of its types, and may take a tenth of that.)"""
 
 INLINE_EVENTS = 64
 """A longer log goes to a thread at once: a few milliseconds of an event loop are everybody's."""
@@ -55,10 +57,11 @@ class Replayer:
         if len(log) > INLINE_EVENTS or workflow.code in self._slow:
             return None
         try:
-            return self._inline(lambda: replay(workflow, log, entropy=entropy, link=self._link))
+            outcome = self._inline(lambda: replay(workflow, log, entropy=entropy, link=self._link))
         except ReplayInterrupted:
             self._slow.add(workflow.code)
             return None  # a replay has no effects, so it can begin again elsewhere
+        return None if _may_be_a_signal(outcome) else outcome
 
     def close(self) -> None:
         self._watchdog.close()
@@ -94,6 +97,13 @@ class Replayer:
             return future.result()
         except ReplayInterrupted:
             raise _spins(workflow) from None
+
+
+def _may_be_a_signal(outcome: Outcome) -> bool:
+    """Whether the body was ended by what Ctrl-C raises on this thread, at whatever it does just then. In another thread
+    it shows whether the body raised it itself."""
+    end = outcome.commands[-1] if outcome.ended else None
+    return isinstance(end, End) and end.data.get("error", {}).get("type") in ("KeyboardInterrupt", "SystemExit")
 
 
 def _used(watched: Interruptible) -> float:

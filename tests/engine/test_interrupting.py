@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from approvals_bot import workflow
 from approvals_bot.core.loop import ReplayInterrupted
 from approvals_bot.engine.interrupting import Interruptible, Watchdog
+from approvals_bot.testing.fixtures import OpenEngine
 
 
 def spin(seconds: float) -> str:
@@ -70,4 +72,30 @@ def test_the_watchdog_sleeps_while_nothing_is_watched_and_is_woken_again() -> No
     assert watchdog._is_asleep
     with pytest.raises(ReplayInterrupted):
         watchdog.run(lambda: spin(30))
+    watchdog.close()
+
+
+@pytest.mark.drifts
+async def test_what_ctrl_c_raises_in_the_midst_of_a_replay_does_not_end_the_run(open_engine: OpenEngine) -> None:
+    main = threading.get_ident()
+    pressed = []
+
+    @workflow
+    async def presses() -> str:
+        if threading.get_ident() == main:
+            pressed.append(1)
+            raise KeyboardInterrupt  # as the signal's handler would
+        return "went on"
+
+    async with open_engine() as engine:
+        assert await (await engine.start(presses)).return_value() == "went on"
+    assert pressed
+
+
+def test_the_watchdog_wakes_for_a_call_that_comes_when_it_was_about_to_sleep_and_closes_at_once() -> None:
+    watchdog = Watchdog(0.05)
+    for pause in (0.0, 0.98, 1.0, 1.02, 1.04):
+        time.sleep(pause)
+        with pytest.raises(ReplayInterrupted):
+            watchdog.run(lambda: spin(60))
     watchdog.close()
