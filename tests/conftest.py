@@ -5,7 +5,9 @@ Always-replay mode and the recording of histories watch over all.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer, missing_server, postgres_server
@@ -21,6 +23,14 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(missing)
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture
+def store_url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """This test's own store: SQLite, or what APPROVALS_TEST_STORE=postgres says."""
+    if os.environ.get("APPROVALS_TEST_STORE", "sqlite") == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/runs.db"
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,7 +227,7 @@ class Asked:
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> Office:
+def office(store_url: str) -> Office:
     live = LiveGroup(BO, CY)
     people = People(
         persons=[
@@ -248,7 +247,7 @@ def office(tmp_path: Path) -> Office:
     )
     slack, email = Outbox("slack"), Outbox("mail")
     return Office(
-        url=f"sqlite:///{tmp_path}/runs.db",
+        url=store_url,
         clock=FakeClock(START),
         people=people,
         live=live,

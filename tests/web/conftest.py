@@ -111,7 +111,7 @@ Opened = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @pytest.fixture
-def open_service(tmp_path: Path) -> Opened:
+def open_service(tmp_path: Path, store_url: str) -> Opened:
     """Opens a service, with other API keys or channels if asked."""
 
     @asynccontextmanager
@@ -121,7 +121,7 @@ def open_service(tmp_path: Path) -> Opened:
         clock, people, listing = FakeClock(), People(PERSONS, GROUPS), Listing()
         database = tmp_path / "runs.db"
         async with Engine.open(
-            f"sqlite:///{database}",
+            store_url,
             signing_keys=[KEY],
             base_url=base_url,
             clock=clock,
