@@ -4,7 +4,7 @@ PORT   ?= 8000
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test simulate check lock pictures bench clean
+.PHONY: run test simulate check lock pictures bench clean replicas
 
 run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
@@ -17,6 +17,11 @@ test: $(VENV)/.installed-dev
 SEEDS ?= 10000
 simulate: $(VENV)/.installed-dev
 	PYTHONPATH=tests/support $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+# Kill and stall replicas on PostgreSQL, many times over; CI does one round of ten runs.
+ROUNDS ?= 100
+replicas: $(VENV)/.installed-dev
+	APPROVALS_TEST_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/reliability/test_replicas_die_and_stall.py -k p8
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from replicas import Fleet, eventually, fleet, people_click, taken
 
 from approvals_bot.engine.limits import LEASE, LOOK
 
+ROUNDS = int(os.environ.get("APPROVALS_TEST_ROUNDS", "1"))
 RUNS = 5  # on each of the two that are lost
 BUSY = 10.0  # seconds that a very busy machine may add
 DRAIN = 10.0  # seconds that a replica has after SIGTERM
@@ -27,19 +29,22 @@ def replicas(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory)
         yield made
 
 
+@pytest.mark.timeout(300 + 120 * ROUNDS)
+@pytest.mark.parametrize("number", range(ROUNDS))
 def test_p8_what_a_killed_and_a_stalled_replica_held_goes_on_elsewhere_and_zombies_write_nothing(
-    replicas: Fleet,
+    replicas: Fleet, number: int
 ) -> None:
+    replicas.close()
     killed, stalled, survivor = replicas.start(3)  # at once, on an empty database: one of them makes the schema
     replicas.hold(killed)
     replicas.hold(stalled)
     held = {
         replica.start_run("toils", name=f"{name}-{n}"): f"{name}-{n}"
-        for n in range(RUNS)
+        for n in range(number * RUNS, (number + 1) * RUNS)
         for name, replica in (("killed", killed), ("stalled", stalled))
     }
     lost = {killed.pid, stalled.pid}
-    eventually(lambda: {name for pid, name in replicas.effects() if pid in lost} == set(held.values()))
+    eventually(lambda: {name for pid, name in replicas.effects() if pid in lost} >= set(held.values()))
     killed.send(signal.SIGKILL)
     stalled.send(signal.SIGSTOP)
     began = time.monotonic()
@@ -57,7 +62,7 @@ def test_p8_what_a_killed_and_a_stalled_replica_held_goes_on_elsewhere_and_zombi
         assert [e["type"] for e in events].count("step_completed") == 1
         assert survivor.run(run_id)["result"] == name
         assert [pid for pid, done in replicas.effects() if done == name][1:] == [survivor.pid]
-    assert {held[run_id] for run_id in held} == {name for _, name in replicas.effects()}
+    assert set(held.values()) <= {name for _, name in replicas.effects()}
 
 
 def test_p12_new_replicas_come_and_old_ones_go_while_people_click(replicas: Fleet) -> None:

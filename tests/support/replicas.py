@@ -154,8 +154,10 @@ class Fleet:
         (self.folder / "hold").unlink()
 
     def close(self) -> None:
+        """All that run are killed. More can be started."""
         for replica in self.replicas:
             replica.close()
+        self.replicas = []
 
 
 @contextmanager

@@ -1,0 +1,38 @@
+"""`copy`, and what `serve --workers` says."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from approvals_bot.cli.commands import app
+from approvals_bot.store import NewRun, connect
+
+
+def test_an_installation_is_copied_and_the_second_time_refused(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fill() -> None:
+        store = await connect(f"sqlite:///{tmp_path}/old.db")
+        await store.create(NewRun("r", "w", "w", None, {}), datetime(2026, 1, 1, tzinfo=UTC))
+        await store.close()
+
+    asyncio.run(fill())
+    monkeypatch.setenv("NEW_DATABASE", postgres_url)
+    line = ["copy", "--from", f"sqlite:///{tmp_path}/old.db", "--to", "env:NEW_DATABASE"]
+    done = CliRunner().invoke(app, line)
+    assert (done.exit_code, done.stdout) == (0, "Copied 1 runs, 1 events; verified, the audit's chain too.\n")
+    again = CliRunner().invoke(app, line)
+    assert again.exit_code == 1
+    unset = CliRunner().invoke(app, ["copy", "--from", "env:NOWHERE_SET", "--to", "env:NEW_DATABASE"])
+    assert "NOWHERE_SET is not set" in unset.stderr
+
+
+def test_several_workers_are_refused_with_the_reason() -> None:
+    refused = CliRunner().invoke(app, ["serve", "--workers", "2"])
+    assert refused.exit_code == 1
+    assert "one writer at a time" in refused.stderr
