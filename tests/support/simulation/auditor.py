@@ -60,7 +60,8 @@ class Auditor:
     def __init__(self) -> None:
         self.runs: defaultdict[str, RunStory] = defaultdict(RunStory)
         self.tokens: dict[str, tuple[str, int]] = {}  # live ones, and whose they are
-        self.woken: set[tuple[str, int]] = set()  # sleeps that somebody asked to end
+        self.waking: set[str] = set()  # runs whose sleeps somebody has asked to end
+        self.woken: set[tuple[str, int]] = set()  # sleeps that may have ended by that
         self.takeovers = 0
         self._rows: dict[str, tuple[int, int]] = {}
         self._writes: dict[int, int] = {}
@@ -165,7 +166,9 @@ class Auditor:
                 story.waits[number] = data
             case "wait_completed":
                 wait = story.waits.pop(number)
-                if wait["resume_at"] > clock and (run_id, number) not in self.woken:
+                if run_id in self.waking and wait["kind"] == "sleep":
+                    self.woken.add((run_id, number))
+                elif wait["resume_at"] > clock:
                     raise Violation(f"{where} is {(wait['resume_at'] - clock) / 1e6:.3f} s early")
             case "wait_cancelled":
                 story.waits.pop(number)

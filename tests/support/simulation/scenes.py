@@ -150,8 +150,7 @@ class Scene:
 
     async def wake_up(self) -> None:
         async def call(engine: SimulatedEngine) -> int:
-            waits = self.world.auditor.runs[self.run_id].waits
-            self.world.auditor.woken |= {(self.run_id, n) for n, wait in waits.items() if wait["kind"] == "sleep"}
+            self.world.auditor.waking.add(self.run_id)
             return await engine.wake_up(self.run_id)
 
         try:
