@@ -1,0 +1,64 @@
+"""Sends HTTP requests over many connections at once, and measures how long each takes to be answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and after how many seconds."""
+
+    status: int
+    body: bytes
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All answers in the order of their requests, and the seconds that all took together."""
+
+    answers: list[Answer]
+    seconds: float
+
+
+def request(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """One request, as it goes over the wire."""
+    parts = urlsplit(url)
+    lines = [f"{method} {parts.path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+async def load(port: int, requests: Sequence[bytes], at_once: int) -> Loaded:
+    """Send all of them, so many at once, each connection one after the other."""
+    answers: dict[int, Answer] = {}
+    waiting = iter(enumerate(requests))
+
+    async def connection() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            for number, raw in waiting:
+                began = time.perf_counter()
+                writer.write(raw)
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(_length(head))
+                answers[number] = Answer(int(head[9:12]), body, time.perf_counter() - began)
+        finally:
+            writer.close()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(connection() for _ in range(min(at_once, len(requests)))))
+    return Loaded([answers[number] for number in range(len(requests))], time.perf_counter() - began)
+
+
+def _length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0

@@ -1,0 +1,98 @@
+"""The common cycle on DBOS: steps, `recv` and `send`, all asynchronous, as its tutorial on communication has it.
+
+    python benchmarks/others/dbos_cycle.py URL --cycles 200 --at-once 50 [--fast] [--commits]
+
+`--fast`: what its configuration offers for speed: the notification listener polls every 10 ms, and results are polled
+for every 10 ms, not every second. On PostgreSQL it uses LISTEN/NOTIFY, its default, in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+import uuid
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from dbos import DBOS, DBOSConfig
+
+from benchmarks.measures import SqliteCommits, own_cpu, percentile
+
+
+@DBOS.step()
+async def add(a, b):
+    return a + b
+
+
+@DBOS.workflow()
+async def cycle():
+    first = await add(1, 1)
+    answer = await DBOS.recv_async("decision", timeout_seconds=300)
+    return {"sum": await add(first, 1), "approved": answer["approved"], "comment": answer["comment"]}
+
+
+async def one(polling, resumed, whole):
+    began = time.perf_counter()
+    handle = await DBOS.start_workflow_async(cycle)
+    sent = time.perf_counter()
+    await DBOS.send_async(handle.workflow_id, {"approved": True, "comment": "fine"}, "decision")
+    result = await handle.get_result(polling_interval_sec=polling)
+    ended = time.perf_counter()
+    assert result["sum"] == 3, result
+    resumed.append(ended - sent)
+    whole.append(ended - began)
+
+
+async def measure(given, commits):
+    polling = 0.01 if given.fast else 1.0
+    await one(polling, [], [])
+    resumed, whole, room = [], [], asyncio.Semaphore(given.at_once)
+
+    async def limited():
+        async with room:
+            await one(polling, resumed, whole)
+
+    counted, began, cpu = commits.count, time.perf_counter(), own_cpu()
+    await asyncio.gather(*(limited() for _ in range(given.cycles)))
+    return {
+        "cycles": given.cycles,
+        "seconds": time.perf_counter() - began,
+        "cpu": own_cpu() - cpu,
+        "resumed_p50": percentile(resumed, 0.5),
+        "resumed_p99": percentile(resumed, 0.99),
+        "whole_p50": percentile(whole, 0.5),
+        "commits": commits.count - counted,
+    }
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument("url")
+    options.add_argument("--cycles", type=int, default=200)
+    options.add_argument("--at-once", type=int, default=50)
+    options.add_argument("--fast", action="store_true")
+    options.add_argument("--commits", action="store_true")
+    given = options.parse_args()
+    commits = SqliteCommits()
+    if given.commits:
+        commits.watch()
+    config: DBOSConfig = {
+        "name": f"bench-{uuid.uuid4().hex[:8]}",
+        "system_database_url": given.url,
+        "log_level": "ERROR",
+    }
+    if given.fast:
+        config["notification_listener_polling_interval_sec"] = 0.01
+    DBOS(config=config)
+    DBOS.launch()
+    found = asyncio.run(measure(given, commits))
+    print(json.dumps(found), flush=True)
+    DBOS.destroy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What one approval costs: opened over the API, its card posted to a stand-in for Slack, decided, its card updated."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+
+from benchmarks.loader import request
+from benchmarks.measures import cpu_of, percentile
+from benchmarks.parts.part import Figures, Scale, main, say
+from benchmarks.parts.served import JSON, Served, served
+
+
+def measure(scale: Scale) -> Figures:
+    count = scale(300, 10)
+    with served() as service:
+        warm = one(service, 0)
+        before = cpu_of(service.process.pid)
+        times = [one(service, number)[1] for number in range(count)]
+        settled(service, one(service, 1)[0])
+        cpu = (cpu_of(service.process.pid) - before) / (count + 1)
+        events = len(json.loads(get(service, f"/api/runs/{warm[0]}/events"))["events"])
+        began = time.perf_counter()
+        runs = service.open(count, 10)
+        service.ask(f"hooks {' '.join(runs)}")
+        service.load([service.vote(run, number) for number, run in enumerate(runs)], 10, 201)
+        rate = count / (time.perf_counter() - began)
+        settled(service, runs[-1])
+        disk = on_disk(service)
+    say(f"{cpu * 1000:.1f} CPU ms, {events} events")
+    return {
+        "approval.cpu_ms": cpu * 1000,
+        "approval.per_second": rate,
+        "approval.decide_p50_ms": percentile(times, 0.5) * 1000,
+        "approval.events": events,
+        "approval.bytes": disk / (2 * count + 2),
+        "approval.commits": commits(scale(50, 5)),
+    }
+
+
+def commits(count: int) -> float:
+    """Per approval, one after the other, in a service of its own: counting takes time."""
+    with served("--commits") as service:
+        one(service, 0)
+        settled(service, one(service, 0)[0])
+        before = service.ask("commits")
+        for number in range(count):
+            settled(service, one(service, number)[0])
+        return float((service.ask("commits") - before) / count)
+
+
+def on_disk(service: Served) -> int:
+    """Bytes, once the write-ahead log is in the file."""
+    file = service.folder / "runs.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return file.stat().st_size
+
+
+def one(service: Served, number: int) -> tuple[str, float]:
+    """Its run, and the seconds from the vote to its answer."""
+    (run,) = service.open(1)
+    service.ask(f"hooks {run}")
+    found = service.load([service.vote(run, number)], 1, 201)
+    return run, found.answers[0].seconds
+
+
+def settled(service: Served, run: str) -> None:
+    """Return when the run has ended, its last card updated."""
+    while json.loads(get(service, f"/api/runs/{run}"))["status"] != "completed":
+        time.sleep(0.01)
+
+
+def get(service: Served, path: str) -> bytes:
+    return service.load([request("GET", f"{service.url}{path}", b"", JSON)], 1, 200).answers[0].body
+
+
+if __name__ == "__main__":
+    main(measure)

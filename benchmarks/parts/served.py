@@ -1,0 +1,114 @@
+"""A service and a stand-in for Slack, each in a process of its own, and ways to ask them for things."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import uvloop
+
+from benchmarks.loader import Loaded, load, request
+from benchmarks.measures import percentile
+from benchmarks.parts.part import ROOT, Figures
+from benchmarks.serving import KEY, PEOPLE, SECRET
+
+JSON = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@dataclass
+class Served:
+    """A running service."""
+
+    url: str
+    folder: Path
+    process: subprocess.Popen[str]
+
+    def ask(self, line: str) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def load(self, requests: Sequence[bytes], at_once: int, status: int) -> Loaded:
+        """RuntimeError if anything is answered otherwise."""
+        found = uvloop.run(load(urlsplit(self.url).port or 80, requests, at_once))
+        wrong = [answer for answer in found.answers if answer.status != status]
+        if wrong:
+            raise RuntimeError(
+                f"{len(wrong)} of {len(requests)} answered otherwise: {wrong[0].status} {wrong[0].body!r}"
+            )
+        return found
+
+    def open(self, count: int, at_once: int = 20) -> list[str]:
+        """Open requests; their runs' ids."""
+        bodies = [json.dumps({"workflow": "deploy", "input": {"version": str(n)}}).encode() for n in range(count)]
+        found = self.load([request("POST", f"{self.url}/api/runs", body, JSON) for body in bodies], at_once, 202)
+        return [str(json.loads(answer.body)["run_id"]) for answer in found.answers]
+
+    def vote(self, run: str, number: int) -> bytes:
+        body = json.dumps({"by": f"person-{number % PEOPLE}@acme.eu", "choice": "approve"}).encode()
+        return request("POST", f"{self.url}/api/runs/{run}/votes", body, JSON)
+
+    def click(self, hook: str, number: int) -> bytes:
+        """A click on Approve, signed as Slack signs it."""
+        payload = {
+            "type": "block_actions",
+            "team": {"id": "T1", "domain": "acme"},
+            "user": {"id": f"U{number % PEOPLE:08}", "team_id": "T1"},
+            "api_app_id": "A1",
+            "container": {"type": "message", "message_ts": f"{number}.1", "channel_id": "C1", "is_ephemeral": False},
+            "channel": {"id": "C1", "name": "deploys"},
+            "message": {"ts": f"{number}.1", "bot_id": "B1", "app_id": "A1"},
+            "trigger_id": f"{number}.2",
+            "actions": [{"type": "button", "action_id": "vote:approve", "block_id": "choices:1:", "value": hook}],
+        }
+        body, at = urlencode({"payload": json.dumps(payload)}).encode(), str(int(time.time()))
+        mac = hmac.new(SECRET.encode(), f"v0:{at}:".encode() + body, hashlib.sha256).hexdigest()
+        signed = {"X-Slack-Request-Timestamp": at, "X-Slack-Signature": f"v0={mac}"}
+        return request("POST", f"{self.url}/slack/events", body, FORM | signed)
+
+
+@contextmanager
+def served(*options: str) -> Iterator[Served]:
+    """A service in a new folder, ready."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        slack = stack.enter_context(_process("benchmarks.slack_stand_in"))
+        assert slack.stdout is not None
+        service = stack.enter_context(
+            _process("benchmarks.serving", str(folder), slack.stdout.readline().strip(), *options)
+        )
+        assert service.stdout is not None
+        yield Served(json.loads(service.stdout.readline())["url"], folder, service)
+
+
+@contextmanager
+def _process(module: str, *given: str) -> Iterator[subprocess.Popen[str]]:
+    line = [sys.executable, "-m", module, *given]
+    with subprocess.Popen(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def of_load(name: str, found: Loaded) -> Figures:
+    times = [answer.seconds for answer in found.answers]
+    return {
+        f"{name}.per_second": len(times) / found.seconds,
+        f"{name}.p50_ms": percentile(times, 0.5) * 1000,
+        f"{name}.p99_ms": percentile(times, 0.99) * 1000,
+    }

@@ -1,0 +1,44 @@
+"""A stand-in for Slack's API that agrees to everything, in a process of its own: prints its URL and serves."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+
+from aiohttp import web
+
+_numbers = count(1)
+
+
+async def answer(request: web.Request) -> web.Response:
+    await request.read()
+    said: dict[str, object]
+    match request.match_info["method"]:
+        case "auth.test":
+            said = {
+                "team_id": "T1",
+                "app_id": "A1",
+                "user_id": "UBOT",
+                "bot_id": "B1",
+                "team": "acme",
+                "url": "https://acme",
+            }
+        case "conversations.open":
+            said = {"channel": {"id": "D1"}}
+        case _:
+            said = {"channel": "C1", "ts": f"1700000000.{next(_numbers):06}"}
+    return web.json_response({"ok": True} | said)
+
+
+async def main() -> None:
+    app = web.Application()
+    app.router.add_route("*", "/api/{method}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print(f"http://127.0.0.1:{runner.addresses[0][1]}/api/", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
