@@ -11,7 +11,7 @@ _numbers = count(1)
 
 
 async def answer(request: web.Request) -> web.Response:
-    await request.read()
+    asked = {**request.query, **await request.post()}
     said: dict[str, object]
     match request.match_info["method"]:
         case "auth.test":
@@ -23,6 +23,10 @@ async def answer(request: web.Request) -> web.Response:
                 "team": "acme",
                 "url": "https://acme",
             }
+        case "users.info":
+            user = str(asked.get("user"))
+            email = f"person-{int(user[1:])}@acme.eu"
+            said = {"user": {"id": user, "team_id": "T1", "profile": {"email": email}}}
         case "conversations.open":
             said = {"channel": {"id": "D1"}}
         case _:
