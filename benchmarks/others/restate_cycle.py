@@ -123,7 +123,7 @@ async def main(given):
     with ExitStack() as stack:
         said = stack.enter_context(log.open("w"))
         server = stack.enter_context(
-            subprocess.Popen([given.server], env=environment, cwd=given.folder, stdout=said, stderr=said)
+            subprocess.Popen([given.server], env=environment, cwd=given.folder, stdout=said, stderr=said)  # noqa: ASYNC220
         )
         stack.callback(server.kill)
         config = hypercorn.config.Config()
