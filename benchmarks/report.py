@@ -236,8 +236,7 @@ def _parts(results: Results) -> str:
     def row(name: str, part: Results) -> list[str]:
         outcome = f"**failed**: {part['failed']}" if "failed" in part else ""
         outcome = f"skipped: {part['skipped']}" if "skipped" in part else outcome
-        more = ", ".join(f"{key} {value}" for key, value in part.get("versions", {}).items())
-        return [name, part["at"], f"{part['load']:g}", f"{part['seconds']:g} s", outcome or more or "measured"]
+        return [name, part["at"], f"{part['load']:g}", f"{part['seconds']:g} s", outcome or "measured"]
 
     rows = [row(name, part) for name, part in results["parts"].items()]
     return _table(("part", "began (UTC)", "load before", "took", ""), rows, 5) if rows else NOT_YET
