@@ -1,7 +1,8 @@
 """The service as `open_service` builds it, behind uvicorn with uvloop and httptools, in a process to be measured.
 
 Prints its URL as JSON; then answers lines on standard input: `webhooks N` starts N runs that wait for a call and gives
-their URLs, `hooks RUN …` gives the hook of each request, `commits` how many commits there were (with --commits).
+their URLs; `hooks RUN …` gives the hook of each request, `posted RUN …` once its card is posted; `commits` how many
+commits there were (with --commits).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from benchmarks.measures import SqliteCommits
 SECRET = "the signing secret of the benchmark"
 KEY = "a-key-of-the-benchmark-that-has-32-bytes!"
 PEOPLE = 50
+CHANNELS = 200  # a channel takes about a message a second, so each request of a row of them goes to another
 CONFIG = """
 [server]
 base_url = "{url}"
@@ -40,7 +42,7 @@ api_url = "{api}"
 PERSON = '[people."person-{n}@acme.eu"]\nslack = "U{n:08}"\n'
 APPROVAL = """
 [workflow]
-id = "deploy"
+id = "deploy-%s"
 title = "Deploy {{ version }}"
 request = ["*", "app:desk"]
 [fields]
@@ -50,7 +52,7 @@ id = "go"
 from = [%s]
 comment = "never"
 [deliver]
-slack = "#deploys"
+slack = "#deploys-%s"
 [clock]
 deadline = "1 day"
 """
@@ -67,7 +69,9 @@ async def called() -> str:
 def write(folder: Path, url: str, api: str) -> None:
     people = [f"person-{number}@acme.eu" for number in range(PEOPLE)]
     (folder / "workflows").mkdir()
-    (folder / "workflows" / "deploy.toml").write_text(APPROVAL % ", ".join(f'"{one}"' for one in people))
+    for n in range(CHANNELS):
+        text = APPROVAL % (n, ", ".join(f'"{one}"' for one in people), n)
+        (folder / "workflows" / f"deploy-{n}.toml").write_text(text)
     (folder / "workflows" / "called.py").write_text(CALLED)
     persons = "".join(PERSON.format(n=number) for number in range(PEOPLE))
     (folder / "config.toml").write_text(CONFIG.format(url=url, api=api) + persons)
@@ -100,8 +104,8 @@ async def answer(engine: Engine, commits: SqliteCommits, what: str, *given: str)
         case "webhooks":
             runs = [(await engine.start("called")).id for _ in range(int(given[0]))]
             return [await webhook(engine, run) for run in runs]
-        case "hooks":
-            return [await hook_of(engine, run) for run in given]
+        case "hooks" | "posted":
+            return [await hook_of(engine, run, what == "posted") for run in given]
         case _:
             return commits.count
 
@@ -114,14 +118,18 @@ async def webhook(engine: Engine, run: str) -> str:
         await asyncio.sleep(0.01)
 
 
-async def hook_of(engine: Engine, run: str) -> str:
-    """The hook of a request, once it waits for votes and its card is posted."""
-    while True:
-        record = await engine.record(run)
-        view = (record.view if record is not None else None) or {}
-        if view.get("waiting_for") and all(copy["state"] == "delivered" for copy in view.get("deliveries", ())):
-            return str(view["hook_id"])
-        await asyncio.sleep(0.01)
+async def hook_of(engine: Engine, run: str, posted: bool) -> str:
+    """The hook of a request, once it waits for votes (and its card is posted)."""
+    with engine._news.of(run, None, 1.0) as news:
+        while True:
+            record = await engine.record(run)
+            view = (record.view if record is not None else None) or {}
+            copies = view.get("deliveries", ())
+            if view.get("waiting_for") and (
+                not posted or (copies and all(copy["state"] == "delivered" for copy in copies))
+            ):
+                return str(view["hook_id"])
+            await news.next()
 
 
 def _say(what: Any) -> None:

@@ -61,16 +61,16 @@ def on_disk(service: Served) -> int:
 
 def one(service: Served, number: int) -> tuple[str, float]:
     """Its run, and the seconds from the vote to its answer."""
-    (run,) = service.open(1)
-    service.ask(f"hooks {run}")
+    (run,) = service.open(1, first=number)
+    service.ask(f"posted {run}")
     found = service.load([service.vote(run, number)], 1, 201)
     return run, found.answers[0].seconds
 
 
 def settled(service: Served, run: str) -> None:
     """Return when the run has ended, its last card updated."""
-    while json.loads(get(service, f"/api/runs/{run}"))["status"] != "completed":
-        time.sleep(0.01)
+    while json.loads(get(service, f"/api/runs/{run}?wait=10"))["status"] != "completed":
+        pass
 
 
 def get(service: Served, path: str) -> bytes:

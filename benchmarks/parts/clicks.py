@@ -35,7 +35,7 @@ def webhooks(service: Served, count: int, alone: int) -> Figures:
 
 def votes(service: Served, count: int) -> Figures:
     runs = service.open(count)
-    service.ask(f"hooks {' '.join(runs)}")  # once all wait, and their cards are posted
+    service.ask(f"hooks {' '.join(runs)}")  # once all wait
     found = service.load([service.vote(run, number) for number, run in enumerate(runs)], 20, 201)
     verdicts = {json.loads(answer.body).get("verdict") for answer in found.answers}
     if len(verdicts) != 1:

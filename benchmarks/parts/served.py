@@ -21,7 +21,7 @@ import uvloop
 from benchmarks.loader import Loaded, load, request
 from benchmarks.measures import percentile
 from benchmarks.parts.part import ROOT, Figures
-from benchmarks.serving import KEY, PEOPLE, SECRET
+from benchmarks.serving import CHANNELS, KEY, PEOPLE, SECRET
 
 JSON = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -52,9 +52,12 @@ class Served:
             )
         return found
 
-    def open(self, count: int, at_once: int = 20) -> list[str]:
-        """Open requests; their runs' ids."""
-        bodies = [json.dumps({"workflow": "deploy", "input": {"version": str(n)}}).encode() for n in range(count)]
+    def open(self, count: int, at_once: int = 20, first: int = 0) -> list[str]:
+        """Open requests, each in the next channel; their runs' ids."""
+        asked = [
+            {"workflow": f"deploy-{n % CHANNELS}", "input": {"version": str(n)}} for n in range(first, first + count)
+        ]
+        bodies = [json.dumps(each).encode() for each in asked]
         found = self.load([request("POST", f"{self.url}/api/runs", body, JSON) for body in bodies], at_once, 202)
         return [str(json.loads(answer.body)["run_id"]) for answer in found.answers]
 
