@@ -30,10 +30,10 @@ PARTS = {  # and the seconds after which a part is given up
     "dbos": 150,
     "langgraph": 120,
     "restate": 120,
-    "clicks": 180,
+    "clicks": 240,
     "approval": 150,
     "startup": 90,
-    "slack_ack": 240,
+    "slack_ack": 300,
     "paused": 600,
 }
 

@@ -16,9 +16,9 @@ def measure(scale: Scale) -> Figures:
     with served() as service:
         figures = webhooks(service, scale(6000, 50), scale(300, 10))
         say(f"webhooks: {figures['clicks.webhook.per_second']:,.0f}/s")
-        figures |= votes(service, scale(600, 10))
+        figures |= votes(service, scale(300, 10))
         say(f"votes: {figures['clicks.vote.per_second']:,.0f}/s")
-        figures |= slack(service, scale(600, 10))
+        figures |= slack(service, scale(300, 10))
         say(f"Slack clicks: {figures['clicks.slack.per_second']:,.0f}/s")
     return figures
 
