@@ -25,7 +25,7 @@ from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.cli.sample_requests import sample_requests
 from approvals_bot.cli.serving import Source, listen, serve
 from approvals_bot.config.load import Configuration
-from approvals_bot.config.problems import ConfigErrors
+from approvals_bot.config.problems import ConfigErrors, Problem
 from approvals_bot.config.service import Service, SlackGroup
 from approvals_bot.config.workflow import SayInSlack
 from approvals_bot.core.durations import parse_duration
@@ -34,6 +34,7 @@ from approvals_bot.errors import ConfigError
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
 
 STATE = Path(".approvals")
+CONFIG = "config.toml"  # in there
 API_KEY = "dev"
 HOST = "127.0.0.1"
 
@@ -125,7 +126,7 @@ class Origin:
         self.source = source
         self.base_url = base_url
         self.smtp_port = _free_port()
-        self.config = STATE / "config.toml"
+        self.config = STATE / CONFIG
         self.files = [source, self.config]
         self.seen = ""
 
@@ -141,7 +142,7 @@ class Origin:
             try:
                 read_configuration(self.source, _every_variable(self.source))
             except ConfigErrors as told:
-                raise _also_there(told, error) from None
+                raise _also_there(told, error, self.source) from None
             raise
 
     def write(self, text: str) -> None:
@@ -156,12 +157,18 @@ class Origin:
         )
 
 
-def _also_there(told: ConfigErrors, error: Exception) -> ConfigErrors:
+def _also_there(told: ConfigErrors, error: Exception, source: Path) -> ConfigErrors:
     """Of what is wrong by the source alone, what is still wrong on this machine, where the key "dev" exists."""
     if not isinstance(error, ConfigErrors):
         return told
-    here = {(Path(problem.file).name, problem.line, problem.key) for problem in error.problems}
-    kept = [problem for problem in told.problems if (Path(problem.file).name, problem.line, problem.key) in here]
+    ours = {source.name, CONFIG}  # the same thing has another place there
+
+    def place(problem: Problem) -> tuple[object, ...]:
+        name = Path(problem.file).name
+        return (problem.key,) if name in ours else (name, problem.line, problem.key)
+
+    here = {place(problem) for problem in error.problems}
+    kept = [problem for problem in told.problems if place(problem) in here]
     return ConfigErrors(kept) if kept else error
 
 

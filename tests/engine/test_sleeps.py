@@ -290,12 +290,12 @@ async def test_a_timer_that_was_asked_for_late_is_waited_for_without_spinning(
         await never.wait()
 
     @workflow
-    async def late() -> None:
+    async def asked_late() -> None:
         await create_hook(token="late")
         await asyncio.gather(takes_long(), sleep(60))
 
     async with open_engine() as engine:
-        run = await engine.start(late)
+        run = await engine.start(asked_late)
         await clock.advance(1)
     looking = Engine(await connect(f"sqlite:///{tmp_path}/runs.db"), clock=clock)
     async with looking.running(work=False):

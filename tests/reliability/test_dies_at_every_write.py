@@ -37,6 +37,7 @@ def deaths(folder: Path, *how: str, first: int = 1) -> list[dict[str, Any]]:
     for process in processes:
         said, complaints = process.communicate(timeout=550)
         assert process.returncode == 0, complaints
+        sys.stderr.write(complaints)  # of who was not killed and failed nevertheless
         found += [json.loads(line) for line in said.splitlines()]
     return sorted(found, key=lambda each: int(each["k"]))
 
@@ -48,6 +49,7 @@ def test_whichever_write_it_dies_at_nothing_acknowledged_is_lost_and_the_run_end
 ) -> None:
     found = deaths(tmp_path, how)
     died, survived = ([each for each in found if (each["ended"] == 0) is lived] for lived in (False, True))
+    assert {each["ended"] for each in died} == {-signal.SIGKILL}
     assert len(died) >= 80, "the job must really write"
     assert [len(each["acknowledged"]) for each in survived] == [6] * AT_A_TIME
     for each in found:
@@ -55,7 +57,6 @@ def test_whichever_write_it_dies_at_nothing_acknowledged_is_lost_and_the_run_end
         assert each["lost"] == [], each
         assert each["finished"] == 0, each
         assert (each["gaps"], each["ends"], each["clicks"], each["steps"]) == (False, 1, 1, 2), each
-    assert {each["ended"] for each in died} == {-signal.SIGKILL}
     assert {what for each in died for what in each["acknowledged"]} >= {"open", "started", "resumed", "audited"}
 
 
