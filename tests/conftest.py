@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from postgres_server import PostgresServer, missing_server, postgres_server
 
+from approvals_bot.core.registry import registry
+from approvals_bot.programs import PACKAGE
+
 pytest_plugins = ["approvals_bot.testing.fixtures", "always_replay", "histories"]
 
 
@@ -37,3 +40,14 @@ def store_url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
 def postgres_url(postgres: PostgresServer) -> str:
     """A database of this test's own."""
     return postgres.new_database()
+
+
+@pytest.fixture(autouse=True)
+def names_are_free_again() -> Iterator[None]:
+    """Workflows of files that a test loads are forgotten after it: names are for the whole process, and in which of
+    them a test runs is chance."""
+    before = dict(registry._kept)
+    yield
+    for key, workflow in list(registry._kept.items()):
+        if key not in before and workflow.origin.startswith(f"{PACKAGE}."):
+            del registry._kept[key]

@@ -31,7 +31,7 @@ async def wait_for_another() -> str:
 
 
 @workflow
-async def trip() -> None:
+async def stumble_and_fall() -> None:
     raise ValueError("a stone")
 
 
@@ -95,7 +95,7 @@ async def test_runs_that_end_are_counted_by_how(tmp_path: Path) -> None:
     metrics = Metrics()
     engine = Engine(await connect(f"sqlite:///{tmp_path / 'runs.db'}"), watch=metrics.appended)
     async with engine.running():
-        started = [await engine.start(each) for each in (wait_for_a_word, wait_for_another, trip)]
+        started = [await engine.start(each) for each in (wait_for_a_word, wait_for_another, stumble_and_fall)]
         await engine.settle()
         await engine.resume_hook("word", "go")
         await engine.cancel(started[1].id)
