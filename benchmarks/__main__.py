@@ -70,7 +70,7 @@ def _measure(part: str, scale: float) -> bool:
     results["machine"] = this_machine()
     results["parts"][part] = entry
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    report.write(results)
+    report.write(json.loads(RESULTS.read_text()))  # in the order in which they are kept
     outcome = entry.get("failed") or entry.get("skipped") or f"{len(entry['figures'])} figures"
     print(f"{part}: {outcome} ({entry['seconds']} s)", flush=True)
     return "failed" not in entry
