@@ -165,21 +165,11 @@ def in_a_fork(work: Callable[[], Any]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-TRIES = 8
-"""Now and then a forked process with the watched VFS can't open its new, empty database (SQLITE_IOERR_SHORT_READ, at
-the first look into the log); one that is not forked, or not watched, always could. Why is not known. Nothing has been
-acknowledged then, so another one is sent."""
-
-
 def die_at(k: int, torn: bool, early: bool, folder: Path) -> dict[str, Any]:
     """One death, and what came of it."""
     database, acks, report = folder / "runs.db", folder / "acknowledged", folder / "report.json"
-    for _ in range(TRIES):
-        ended = in_a_fork(lambda: live_until(k, torn, early, database, acks))
-        acknowledged = acks.read_text().splitlines() if acks.exists() else []
-        if ended == -signal.SIGKILL or acknowledged:
-            break
-        _clear(folder)
+    ended = in_a_fork(lambda: live_until(k, torn, early, database, acks))
+    acknowledged = acks.read_text().splitlines() if acks.exists() else []
     found: dict[str, Any] = {"k": k, "torn": torn, "ended": ended}
     # SQLite is never used in this process: what it remembers would be inherited by those that are forked from here.
     in_a_fork(lambda: report.write_text(json.dumps(examine(database, acknowledged))))

@@ -64,8 +64,10 @@ class _Vfs(Structure):
     """`sqlite3_vfs`, version 3."""
 
 
-_Open = CFUNCTYPE(c_int, POINTER(_Vfs), c_char_p, _FILE, c_int, POINTER(c_int))
-_Delete = CFUNCTYPE(c_int, POINTER(_Vfs), c_char_p, c_int)
+# A name is handed on as the pointer that it came as: SQLite's own VFS keeps it, and reads behind the name's end. As a
+# `c_char_p` it would come as a copy that is gone after the call, and `-shm` files would be named by what is there then.
+_Open = CFUNCTYPE(c_int, POINTER(_Vfs), c_void_p, _FILE, c_int, POINTER(c_int))
+_Delete = CFUNCTYPE(c_int, POINTER(_Vfs), c_void_p, c_int)
 
 _Vfs._fields_ = (
     *((name, c_int) for name in ("version", "size_of_file", "longest_path")),
@@ -94,10 +96,10 @@ def watch(see: Callable[[Operation], None]) -> None:
 
 
 def _opener(real: _Vfs, see: Callable[[Operation], None]) -> Callable[..., int]:
-    def open_file(_: Any, name: bytes | None, file: Any, flags: int, out: Any) -> int:
+    def open_file(_: Any, name: int | None, file: Any, flags: int, out: Any) -> int:
         code = int(real.open(ctypes.byref(real), name, file, flags, out))
         if code == OK and name is not None:  # a file without a name is a temporary one
-            file.contents.methods = ctypes.pointer(_watched(file.contents.methods.contents, name.decode(), see))
+            file.contents.methods = ctypes.pointer(_watched(file.contents.methods.contents, _text(name), see))
         return code
 
     return open_file
@@ -124,8 +126,12 @@ def _watched(real: _Methods, path: str, see: Callable[[Operation], None]) -> _Me
 
 
 def _deleter(real: _Vfs, see: Callable[[Operation], None]) -> Callable[..., int]:
-    def delete(_: Any, name: bytes, sync_folder: int) -> int:
-        see(Operation("delete", name.decode(), sync_folder))
+    def delete(_: Any, name: int, sync_folder: int) -> int:
+        see(Operation("delete", _text(name), sync_folder))
         return int(real.delete(ctypes.byref(real), name, sync_folder))
 
     return delete
+
+
+def _text(name: int) -> str:
+    return ctypes.string_at(name).decode()
