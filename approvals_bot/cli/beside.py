@@ -20,8 +20,9 @@ from approvals_bot.tokens import Tokens
 T = TypeVar("T")
 
 
-def with_engine(config: Path, use: Callable[[Engine, Service], Coroutine[Any, Any, T]]) -> T:
-    """Run `use` with an engine that starts, resumes and looks, but works on nothing.
+def with_engine(config: Path, use: Callable[[Engine, Service], Coroutine[Any, Any, T]], *, upgrade: bool = True) -> T:
+    """Run `use` with an engine that starts, resumes and looks, but works on nothing. Without `upgrade` the database's
+    schema is left as it is, and an older one refused.
 
     Only config.toml is read: a workflow's file that is wrong just now keeps nobody from looking at a run.
     """
@@ -29,17 +30,17 @@ def with_engine(config: Path, use: Callable[[Engine, Service], Coroutine[Any, An
     service = load_service(config, os.environ)
 
     async def run() -> T:
-        async with engine_of(service, clock_of(config)) as engine:
+        async with engine_of(service, clock_of(config), upgrade=upgrade) as engine:
             return await use(engine, service)
 
     return asyncio.run(run())
 
 
 @asynccontextmanager
-async def engine_of(service: Service, clock: Clock) -> AsyncIterator[Engine]:
+async def engine_of(service: Service, clock: Clock, *, upgrade: bool = True) -> AsyncIterator[Engine]:
     """The engine by itself, for who has read the configuration already."""
     tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
-    store = await connect(service.server.database)
+    store = await connect(service.server.database, upgrade=upgrade)
     engine = Engine(store, tokens=tokens, base_url=str(service.server.base_url), clock=clock)
     async with engine.running(work=False):
         yield engine

@@ -49,7 +49,7 @@ def _check_runs(config: Path, found: dict[str, object], text: str, as_json: bool
     from approvals_bot.cli.beside import with_engine
     from approvals_bot.cli.open_runs import replay_open_runs
 
-    checked, stalling = with_engine(config, replay_open_runs)
+    checked, stalling = with_engine(config, replay_open_runs, upgrade=False)
     found["runs"] = {"checked": checked, "would_stall": [asdict(each) for each in stalling]}
     lines = [text, f"{checked:,} open {'run goes' if checked == 1 else 'runs go'} on with this code."]
     if stalling:

@@ -260,6 +260,12 @@ class Store(Protocol):
         """Add a line and return it; without an entry, return them all."""
 
 
+OLDER = (
+    "it has schema {version}, but this program works with {current}, and was asked to leave it as it is. "
+    "`approvals-bot migrate` brings it up to date; a service that is running on it goes on"
+)
+
+
 class OpenStore(Store, Protocol):
     """A store with its connections."""
 
@@ -280,13 +286,14 @@ class OpenStore(Store, Protocol):
     async def close(self) -> None: ...
 
 
-async def connect(url: str) -> OpenStore:
+async def connect(url: str, *, upgrade: bool = True) -> OpenStore:
     """Open the store of a URL: `sqlite:///runs.db` (relative), `sqlite:////var/lib/runs.db` (absolute), or
-    `postgresql://…`. ValueError for anything else."""
+    `postgresql://…`. ValueError for anything else. An empty database gets our schema, an older schema what it lacks;
+    without `upgrade` an older one is refused (StoreUnavailableError) and left as it is."""
     if url.startswith("sqlite:///"):
         from approvals_bot.store.sqlite import SqliteStore
 
-        return await SqliteStore.open(url.removeprefix("sqlite:///"))
+        return await SqliteStore.open(url.removeprefix("sqlite:///"), upgrade=upgrade)
     if url.startswith(("postgresql://", "postgres://")):
         try:
             from approvals_bot.store.postgres import PostgresStore
@@ -296,5 +303,5 @@ async def connect(url: str) -> OpenStore:
             raise StoreUnavailableError(
                 "PostgreSQL needs one more package: pip install 'approvals-bot[postgres]'"
             ) from None
-        return await PostgresStore.open(url)
+        return await PostgresStore.open(url, upgrade=upgrade)
     raise ValueError(f"a database URL starts with sqlite:/// or postgresql:// (not {url.split(':', 1)[0]}:)")

@@ -56,11 +56,11 @@ class PostgresStore:
         self._looked = 0.0
 
     @classmethod
-    async def open(cls, url: str) -> Self:
+    async def open(cls, url: str, *, upgrade: bool = True) -> Self:
         """Connect, and bring the schema up to date. StoreUnavailableError, with the reason, if that can't be done."""
         connection = await connect_to(url, seconds=START, patient=True)
         try:
-            await migrate(connection, url)
+            await migrate(connection, url, upgrade=upgrade)
         finally:
             connection.terminate()
         return cls(url, await connect_to(url, seconds=START))

@@ -9,6 +9,7 @@ import asyncpg
 from asyncpg import Connection
 
 from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.store import OLDER
 from approvals_bot.store.postgres_line import place
 
 _TURN = 7_165_904_210_112_233  # an advisory lock of ours: any number that nobody else in this database uses
@@ -23,9 +24,10 @@ def migrations() -> list[tuple[str, str]]:
     return [(name, file.read_text(encoding="utf-8")) for name, file in files]
 
 
-async def migrate(connection: Connection, url: str) -> None:
+async def migrate(connection: Connection, url: str, *, upgrade: bool = True) -> None:
     """Apply what is missing, all in one transaction. Of replicas that start at once, one does it and the others wait.
-    StoreUnavailableError if the schema is newer than this program, or may not be changed."""
+    StoreUnavailableError if the schema is newer than this program, or may not be changed; without `upgrade` also if it
+    is older, unless there is none."""
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _TURN)
@@ -38,6 +40,9 @@ async def migrate(connection: Connection, url: str) -> None:
                     f"The database {place(url)} has schema {version}, but this program knows only {len(migrations())}; "
                     "run the newer program."
                 )
+            if 0 < version < len(migrations()) and not upgrade:
+                older = OLDER.format(version=version, current=len(migrations()))
+                raise StoreUnavailableError(f"The database {place(url)} can't be used: {older}.")
             for number, (name, script) in enumerate(migrations()[version:], version + 1):
                 await connection.execute(script)
                 await connection.execute("INSERT INTO schema_versions VALUES ($1, $2)", number, name)
@@ -49,8 +54,9 @@ VERSION_AND_WRITABLE = f"SELECT ({_VERSION}), NOT current_setting('transaction_r
 
 
 def judge(version: int, is_writable: bool) -> None:
-    """StoreUnavailableError unless clicks can be taken with this schema, on this server."""
-    if version != len(migrations()):
+    """StoreUnavailableError unless clicks can be taken with this schema, on this server. A schema that a newer replica
+    has brought is fine for those that were running already: each schema works for the program before it, too."""
+    if version < len(migrations()):
         raise StoreUnavailableError(f"The database has schema {version}, this program needs {len(migrations())}.")
     if not is_writable:
         raise StoreUnavailableError("The database takes no writes: it is a standby, or in recovery.")

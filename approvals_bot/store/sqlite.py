@@ -21,6 +21,7 @@ import aiosqlite
 from approvals_bot.core.events import Event, Log, NewEvent, from_micros, to_micros
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.store import (
+    OLDER,
     Append,
     Appended,
     AuditEntry,
@@ -56,11 +57,11 @@ class SqliteStore:
         self._sole_owner = SoleOwner(Path(path + ".lock"))
 
     @classmethod
-    async def open(cls, path: str) -> Self:
+    async def open(cls, path: str, *, upgrade: bool = True) -> Self:
         """Open (and create or migrate) the file. StoreUnavailableError, with the reason, if that can't be done."""
         try:
             Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
-            writer = await _connection(path, _migrate)
+            writer = await _connection(path, lambda db: _migrate(db, upgrade=upgrade))
             reader = await _connection(path)
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
@@ -191,7 +192,7 @@ def _migrations() -> list[tuple[str, str]]:
     return [(name, file.read_text()) for name, file in files]
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
     """Apply what is missing, all in one transaction, so that two processes that start at once don't meet half-way."""
     migrations = _migrations()
     db.execute("BEGIN IMMEDIATE")
@@ -201,6 +202,8 @@ def _migrate(db: sqlite3.Connection) -> None:
             raise sqlite3.OperationalError(
                 f"it has schema {version}, but this program knows only {len(migrations)}; run the newer program"
             )
+        if 0 < version < len(migrations) and not upgrade:
+            raise sqlite3.OperationalError(OLDER.format(version=version, current=len(migrations)))
         for _, script in migrations[version:]:
             for statement in _statements(script):
                 db.execute(statement)

@@ -21,6 +21,15 @@ def house(tmp_path: Path) -> House:
     return furnish(tmp_path)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def either_house(house: House, request: pytest.FixtureRequest) -> House:
+    """The house on a file, and on PostgreSQL."""
+    if request.param == "postgres":
+        settings = house.config.read_text().replace("sqlite:///approvals.db", request.getfixturevalue("postgres_url"))
+        house.write("config.toml", settings)
+    return house
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A house whose service runs in a process of its own."""

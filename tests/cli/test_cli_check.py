@@ -9,6 +9,8 @@ import jsonschema
 import pytest
 from house import LEAVE, House
 
+from approvals_bot.store import postgres_schema, sqlite
+
 TRIP = """\
 [workflow]
 id      = "trip"
@@ -221,7 +223,8 @@ async def wait() -> None:
 """
 
 
-def test_open_runs_are_replayed_on_this_code_and_those_that_would_stall_are_named(house: House) -> None:
+def test_open_runs_are_replayed_on_this_code_and_those_that_would_stall_are_named(either_house: House) -> None:
+    house = either_house
     house.write("workflows/waits.py", FIRST)
     waiting, asked = house.json("start", "wait")["run_id"], house.start(days=3)
     house.work()
@@ -236,6 +239,21 @@ def test_open_runs_are_replayed_on_this_code_and_those_that_would_stall_are_name
     assert "Of 2 open runs 1 would stall on this code:" in text
     assert asked not in text
     assert house.json("show", waiting)["status"] == "running"  # nothing was touched
+
+
+def test_looking_at_open_runs_leaves_an_older_schema_as_it_is(
+    either_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    either_house.start()
+    store = sqlite if "sqlite:" in either_house.config.read_text() else postgres_schema
+    name = "_migrations" if store is sqlite else "migrations"
+    known = getattr(store, name)()
+    with monkeypatch.context() as newer:
+        newer.setattr(store, name, lambda: [*known, ("9999_newer.sql", "SELECT 1;")])
+        refused = either_house.type("check", "--runs", fails=True)
+        assert f"it has schema {len(known)}, but this program works with {len(known) + 1}" in refused.output
+        assert "approvals-bot migrate" in refused.output
+    assert either_house.json("check", "--runs")["runs"]["checked"] == 1, "the program before it still serves"
 
 
 def test_a_run_whose_code_is_gone_would_stall(house: House) -> None:
