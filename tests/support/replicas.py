@@ -23,6 +23,8 @@ import httpx2
 READY = 90.0  # seconds from the start to the line that says it is ready, on a very busy machine
 SOON = 60.0  # seconds for what takes two or three on an idle machine
 
+PROGRAM = Path(__file__).with_name("replica_program.py")
+
 CONFIG = """
 [server]
 base_url     = "http://127.0.0.1:1"
@@ -33,7 +35,7 @@ desk = {{ key = "env:REPLICAS_DESK", may_vote = true }}
 """
 
 WORKFLOWS = """
-import asyncio, os, pathlib
+import asyncio, os, pathlib, time
 from approvals_bot import create_hook, step, workflow
 
 HERE = pathlib.Path(__file__).parent.parent
@@ -41,14 +43,15 @@ HERE = pathlib.Path(__file__).parent.parent
 @step(retries=0)
 async def toil(name: str) -> str:
     with (HERE / "effects").open("a") as file:
-        file.write(f"{os.getpid()} {name}\\n")
-    while (HERE / "hold").exists() and (HERE / f"hold-{os.getpid()}").exists():
+        file.write(f"{os.getpid()} {name} {time.time()}\\n")
+    while (HERE / f"hold-{os.getpid()}-{name}").exists():
         await asyncio.sleep(0.02)
     return name
 
 @workflow(name="toils")
 async def toils(given: dict[str, str]) -> str:
-    return await toil(given["name"])
+    done = await toil(given["name"])
+    return done + await create_hook(token=given["name"])
 
 @workflow(name="collects")
 async def collects(given: dict[str, str]) -> int:
@@ -61,16 +64,26 @@ async def collects(given: dict[str, str]) -> int:
 """
 
 
-class Replica:
-    """`approvals-bot serve`."""
+@dataclass(frozen=True)
+class Effect:
+    """That a process began a piece of work, and when (seconds since 1970)."""
 
-    def __init__(self, folder: Path) -> None:
+    pid: int
+    name: str
+    at: float
+
+
+class Replica:
+    """`approvals-bot serve`, of this release or another one: see replica_program.py."""
+
+    def __init__(self, folder: Path, release: str = "") -> None:
         self.folder = folder
         self._log = (folder / "log.txt").open("a")
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         env |= {"REPLICAS_SIGN_WITH": "k" * 40, "REPLICAS_DESK": "desk-key-of-the-tests"}
+        env["REPLICAS_RELEASE"] = release
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "approvals_bot", "serve", "--port", "0"],
+            [sys.executable, "-P", str(PROGRAM), "serve", "--port", "0"],
             cwd=folder, env=env, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         self.http = httpx2.Client(
@@ -133,25 +146,31 @@ class Fleet:
         (folder / "config.toml").write_text(CONFIG.format(url=url))
         self.replicas: list[Replica] = []
 
-    def start(self, number: int) -> list[Replica]:
+    def start(self, number: int, release: str = "") -> list[Replica]:
         """So many more replicas, all at once."""
-        new = [Replica(self.folder) for _ in range(number)]
+        new = [Replica(self.folder, release) for _ in range(number)]
         self.replicas += new
         return [replica.ready() for replica in new]
 
-    def effects(self) -> list[tuple[int, str]]:
-        """Who did which piece of work, in order."""
-        file = self.folder / "effects"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [(int(pid), name) for pid, name in (line.split() for line in lines)]
+    def effects(self, name: str) -> list[Effect]:
+        """Who began this piece of work, in order."""
+        found = [line.split() for line in self._lines("effects")]
+        return [Effect(int(pid), name, float(at)) for pid, done, at in found if done == name]
 
-    def hold(self, replica: Replica) -> None:
-        """From now on, work that this replica begins takes for ever."""
-        (self.folder / "hold").touch()
-        (self.folder / f"hold-{replica.pid}").touch()
+    def fenced(self) -> list[tuple[int, str]]:
+        """Which replica was refused a write to which run."""
+        return [(int(pid), run_id) for pid, run_id in (line.split() for line in self._lines("fenced"))]
 
-    def let_go(self) -> None:
-        (self.folder / "hold").unlink()
+    def hold(self, replica: Replica, name: str) -> None:
+        """From now on, this piece of work takes this replica for ever."""
+        (self.folder / f"hold-{replica.pid}-{name}").touch()
+
+    def let_go(self, replica: Replica, name: str) -> None:
+        (self.folder / f"hold-{replica.pid}-{name}").unlink()
+
+    def _lines(self, name: str) -> list[str]:
+        file = self.folder / name
+        return [line for line in file.read_text().split("\n")[:-1] if line] if file.exists() else []
 
     def close(self) -> None:
         """All that run are killed. More can be started."""
