@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -19,11 +19,13 @@ from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes, sentences
 from approvals_bot.approvals.board import Board
 from approvals_bot.approvals.case import Said
+from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.form import named, plain, specs
 from approvals_bot.approvals.outcomes import Outcome
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Heard, Opening
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.views import answers_of
+from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
 from approvals_bot.approvals.workflow import Asking
 from approvals_bot.channels import State
 from approvals_bot.config.calendars import Calendar, Calendars
@@ -40,11 +42,11 @@ class Asked:
 
     title: str
     opening: Opening
-    definition: Definition
+    definition: KeptDefinition
 
 
 @step(retries=0)
-async def ask(asked: Asked, calendars: Calendars = resource(Calendars)) -> Asked:
+async def ask(asked: Annotated[Asked, MADE_WHEN_NEEDED], calendars: Calendars = resource(Calendars)) -> Asked:
     """Keep what is asked, with the calendar it is counted in: from here on the log says it, and not the code."""
     return replace(asked, definition=asked.definition.with_calendar(calendars.named))
 
@@ -81,8 +83,9 @@ async def request_approval(
     ValueError or TypeError: it can't be asked like this. NobodyCanDecideError: nobody could ever decide it. A workflow
     that stops waiting, because of a time limit or its end, withdraws the request.
     """
-    asked = await _ask(
-        _asked(
+
+    def made() -> Asked:
+        return _asked(
             title,
             approvers=approvers,
             need=need,
@@ -100,7 +103,11 @@ async def request_approval(
             requester=requester,
             on_behalf_of=on_behalf_of,
         )
-    )
+
+    try:
+        asked = await _ask(when_needed(made))
+    except NotMadeError as failure:
+        raise failure.cause from None
     definition = asked.definition
     business = next(iter(business_times(definition.clock, definition.escalate, definition.deliver.email)), None)
     if business is not None and not isinstance(definition.clock.calendar, Calendar):

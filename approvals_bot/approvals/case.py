@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -29,17 +28,17 @@ from approvals_bot.approvals.ballot import (
     still_owed,
     vote_of,
 )
-from approvals_bot.approvals.conditions import Condition, Judgement
+from approvals_bot.approvals.conditions import Judgement
+from approvals_bot.approvals.editions import edition_of
 from approvals_bot.approvals.electorate import About, Found, SeatAsk, Source
 from approvals_bot.approvals.handing_over import Handover, NotHandedOver, Rank, hand_over, with_handovers
 from approvals_bot.approvals.labels import label_of
-from approvals_bot.approvals.request import Heard, OutcomeView, RuleView
+from approvals_bot.approvals.request import Heard, OutcomeView
 from approvals_bot.approvals.seats import Seat
 from approvals_bot.approvals.shown import shown_duration
 from approvals_bot.approvals.standing_in import Standing, with_stand_ins
 from approvals_bot.channels import Person, State, Via
 from approvals_bot.config import workflow as config
-from approvals_bot.config.fields import FieldSpec
 from approvals_bot.config.workflow import Definition
 
 
@@ -68,12 +67,23 @@ class Stage:
     handovers: tuple[Handover, ...] = ()  # who was asked instead of whom, or besides
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedRule:
+    """A condition of the file, the fields that it looked at, and what it said of them."""
+
+    rule: str
+    names: tuple[str, ...]
+    fields: Mapping[str, JsonValue]
+    applies: bool
+    because: str
+
+
 class Case:
     """The state of one request."""
 
     def __init__(self, definition: Definition, fields: Mapping[str, JsonValue], about: About) -> None:
         self.definition = definition
-        self.edition = config.digest(definition)  # of the file that this request follows
+        self.edition = edition_of(definition)  # of the file that this request follows
         self.about = about
         self.typed: dict[str, Any] = {}
         self.fields: dict[str, JsonValue] = {}
@@ -83,7 +93,8 @@ class Case:
         self.people: dict[str, Person] = {}
         self.state: State = "waiting"
         self.outcome: OutcomeView | None = None
-        self.rules: list[RuleView] = []
+        self.rules: list[JudgedRule] = []
+        self._judged: dict[str, Judgement] = {}  # of the fields as they are
         self.version = 1
         self.held: OutcomeView | None = None  # a decision that can still be taken back
         self.times_held = 0
@@ -115,6 +126,13 @@ class Case:
             return tuple(who for who in (self.about.requester,) if not who.startswith("app:"))
         return self.owed if self.outcome is None else ()
 
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """Another one whenever anything of this changes: what is made of it may be used again as long as it's equal."""
+        stages = ((s.state, s.because, s.ballot, s.why, s.handovers, s.opened_at) for s in self.stages)
+        now = (self.version, self.state, self.held, self.outcome, self.digest, self.fields, self.was, self.people)
+        return (*now, *stages)
+
     def name(self, who: str) -> str:
         return self.people[who].name if who in self.people else who.removeprefix("app:")
 
@@ -126,9 +144,7 @@ class Case:
         for number, rule in enumerate(self.definition.auto, 1):
             judged = self._judge(rule.when)
             applies = judged.holds is True
-            self.rules.append(
-                self._rule(f"auto {number}: {rule.decision} when {rule.when}", rule.when, judged, applies)
-            )
+            self.rules.append(self._rule(f"auto {number}: {rule.decision} when {rule.when}", rule.when, applies))
             if applies:
                 return number, rule, judged.because
         return None
@@ -158,9 +174,7 @@ class Case:
         because = ""
         if rule.when is not None:
             judged = self._judge(rule.when)
-            self.rules.append(
-                self._rule(f"stage {rule.id} when {rule.when}", rule.when, judged, judged.holds is not False)
-            )
+            self.rules.append(self._rule(f"stage {rule.id} when {rule.when}", rule.when, judged.holds is not False))
             if judged.holds is False:
                 return False, judged.because
             because = judged.because
@@ -177,12 +191,13 @@ class Case:
         ]
 
     def _judge(self, when: str) -> Judgement:
-        return _compiled(when, tuple(self.definition.fields.items())).judge(self.typed)
+        judged = self._judged.get(when)
+        if judged is None:
+            judged = self._judged[when] = self.edition.condition(when).judge(self.typed)
+        return judged
 
-    def _rule(self, text: str, when: str, judged: Judgement, applies: bool) -> RuleView:
-        looked_at = _compiled(when, tuple(self.definition.fields.items())).values(self.typed)
-        values = {name: forms.dump({name: self.definition.fields[name]}, looked_at)[name] for name in looked_at}
-        return RuleView(rule=text, values=values, applies=applies, because=judged.because)
+    def _rule(self, text: str, when: str, applies: bool) -> JudgedRule:
+        return JudgedRule(text, self.edition.condition(when).names, self.fields, applies, self._judge(when).because)
 
     # ── stages ──
 
@@ -237,24 +252,29 @@ class Case:
     def seat(self, stage: Stage, found: Found) -> None:
         """The stage's lists, as just resolved. One that could not be read stays as it was."""
         assert stage.ballot is not None, "the stage was opened"
-        self.people |= found.people
+        self.meet(found.people)
         before = {seat.id: seat for seat in stage.ballot.seats}
         rules, seats, told = dict(self.seats(stage.rule)), [], dict[str, None]()
         votes = [Standing(vote.by, vote.in_place_of) for vote in standing_votes(stage.ballot)]
         found = with_stand_ins(found, {number: rule.need for number, rule in rules.items()}, votes)
         found = with_handovers(found, stage.handovers, self.people)
+        why = dict(stage.why)
         for place in found.seats:
             known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
             if not known and place.id in before:
                 unsure = tuple(who for who in before[place.id].eligible if who not in eligible)
-                eligible |= {who: stage.why[place.id][who] for who in unsure}
-            stage.why[place.id] = eligible
+                eligible |= {who: why[place.id][who] for who in unsure}
+            why[place.id] = eligible
             label = label_of(rules[place.id].from_, self.about, self.people)
             need, acting = rules[place.id].need, place.in_place_of
             seats.append(Seat(place.id, label, need, tuple(eligible), known, unsure, acting))
             told.update(dict.fromkeys(place.told))
         stage.told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
-        stage.ballot = replace(stage.ballot, seats=tuple(seats))
+        stage.why, stage.ballot = why, replace(stage.ballot, seats=tuple(seats))
+
+    def meet(self, people: Mapping[str, Person]) -> None:
+        """Their names, and how they are reached, as just looked up."""
+        self.people = {**self.people, **people}
 
     def escalate(self, stage: Stage, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
         """More people, or other people, for every seat that is still open."""
@@ -403,11 +423,12 @@ class Case:
         """Take the new values. Whether the votes so far are void."""
         before, old = self.typed, self.fields
         self._take(typed)
-        self.was |= {name: old.get(name) for name in typed if self.fields.get(name) != old.get(name)}
+        self.was = self.was | {name: old.get(name) for name in typed if self.fields.get(name) != old.get(name)}
         return filled_in.voids_votes(self.definition.policy, before, typed)
 
     def _take(self, typed: dict[str, Any]) -> None:
         self.typed = typed
+        self._judged = {}
         self.fields = forms.dump(self.definition, typed)
         self.digest = forms.digest(self.definition, typed)
         self.about = replace(self.about, fields=self.fields)
@@ -420,12 +441,6 @@ class Case:
         for stage in self.stages:
             if stage.ballot is not None:
                 stage.ballot = reset(stage.ballot, self.digest)
-
-
-@lru_cache(maxsize=512)
-def _compiled(when: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
-    """A run is replayed often, and compiling takes longer than all the rest of a replay."""
-    return Condition(when, dict(fields))
 
 
 def _title(id: str) -> str:

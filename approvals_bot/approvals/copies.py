@@ -16,9 +16,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from approvals_bot.approvals.pace import LONGEST_TRY, wait_before
+from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, when_needed
 from approvals_bot.channels import (
     Card,
     CardDelivery,
@@ -51,11 +53,13 @@ ALL_DOWN = timedelta(minutes=1)
 TOO_LATE = "it was decided before this could be delivered"
 
 
+MadeDispatch = Annotated[Dispatch, MADE_WHEN_NEEDED]
+
 Progress = Literal["sending", "delivered", "retrying", "not_delivered"]
 
 
 @step(retries=0, timeout=120.0)  # seconds; a channel answers within 45, so this ends only what hangs
-async def send_copy(dispatch: Dispatch, channels: Channels = resource(Channels)) -> Result:
+async def send_copy(dispatch: MadeDispatch, channels: Channels = resource(Channels)) -> Result:
     """Deliver a new copy, or a follow-up in its thread."""
     channel = channels.of(dispatch.to)
     if channel is None:
@@ -64,7 +68,7 @@ async def send_copy(dispatch: Dispatch, channels: Channels = resource(Channels))
 
 
 @step(retries=0, timeout=120.0)
-async def update_copy(receipt: Receipt, dispatch: Dispatch, channels: Channels = resource(Channels)) -> Result:
+async def update_copy(receipt: Receipt, dispatch: MadeDispatch, channels: Channels = resource(Channels)) -> Result:
     """Show the newest card in a copy that was delivered."""
     channel = channels.of(dispatch.to)
     if channel is None:
@@ -112,13 +116,15 @@ class Copies:
         *,
         run_id: str,
         card: Callable[[str | None], Card],
+        newest: Callable[[], int],
         report: Callable[[bool], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        """`card(reader)`: the card as it is now. `report(visible)`: a copy changed its state; `visible`: in a way that
-        every reader should see. `spawn` starts a task that ends before the run does."""
+        """`card(reader)`: the card as it is now, and `newest()`: its version. `report(visible)`: a copy changed its
+        state; `visible`: in a way that every reader should see. `spawn` starts a task that ends before the run does."""
         self._run_id = run_id
         self._card = card
+        self._newest = newest
         self._report = report
         self._spawn = spawn
         self._all: list[Copy] = []
@@ -266,8 +272,8 @@ class Copies:
         while not self._is_pointless(copy, occasion):
             tries += 1
             copy.attempts += copy.receipt is None
-            dispatch, tried_at = self._dispatch(copy, occasion, delivery_id), now()
-            match await _tried(send_copy(replace(dispatch, lost_at=lost_at))):
+            dispatch, tried_at = partial(self._dispatch, copy, occasion, delivery_id, copy.receipt, lost_at), now()
+            match await _tried(send_copy(when_needed(dispatch))):
                 case Delivered(receipt, uncertain):
                     if copy.receipt is None:
                         copy.receipt, copy.shown, copy.is_uncertain = receipt, receipt.version, uncertain
@@ -308,10 +314,11 @@ class Copies:
         assert copy.receipt is not None, "only what was delivered can be edited"
         until, tries = now() + LONGEST_TRY, 0
         while copy.is_editable and copy.shown < self.version:
-            dispatch = self._dispatch(copy, copy.occasion, f"{self._run_id}-{copy.number}-1")
-            match await _tried(update_copy(copy.receipt, replace(dispatch, thread=None))):
+            dispatch = partial(self._dispatch, copy, copy.occasion, f"{self._run_id}-{copy.number}-1")
+            newest = self._newest()
+            match await _tried(update_copy(copy.receipt, when_needed(dispatch))):
                 case Delivered():
-                    copy.shown, tries = dispatch.card.version, 0
+                    copy.shown, tries = newest, 0
                     self._becomes(copy, "delivered")
                 case Refused():
                     copy.is_editable = False
@@ -353,9 +360,16 @@ class Copies:
         copy.state, copy.error = state, error
         self._report(is_news)
 
-    def _dispatch(self, copy: Copy, occasion: Occasion, delivery_id: str) -> Dispatch:
+    def _dispatch(
+        self,
+        copy: Copy,
+        occasion: Occasion,
+        delivery_id: str,
+        thread: Receipt | None = None,
+        lost_at: datetime | None = None,
+    ) -> Dispatch:
         card = _shortened(self._card(copy.reader), LONGEST_VALUE[copy.kind])
-        return Dispatch(delivery_id, copy.to, card, occasion, copy.text, copy.receipt)
+        return Dispatch(delivery_id, copy.to, card, occasion, copy.text, thread, lost_at)
 
     # ── other ways ──
 

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.ballot import seating
-from approvals_bot.approvals.case import Case, Stage
+from approvals_bot.approvals.case import Case, JudgedRule, Stage
 from approvals_bot.approvals.handing_over import told_of
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import (
@@ -17,6 +17,7 @@ from approvals_bot.approvals.request import (
     FollowUp,
     HandoverView,
     RequestView,
+    RuleView,
     SeatView,
     ShownField,
     StageView,
@@ -53,7 +54,7 @@ def view_of(
         number=number,
         hook_id=hook_id,
         workflow=definition.id,
-        definition=case.edition,
+        definition=case.edition.digest,
         version=case.version,
         state=case.state,
         title=title,
@@ -82,7 +83,7 @@ def view_of(
         grace=shown_duration(definition.policy.grace) if definition.policy.grace else "",
         reassign=definition.policy.reassign or "approvers",
         timers=timers,
-        rules=tuple(case.rules),
+        rules=tuple(_rule(rule) for rule in case.rules),
     )
 
 
@@ -142,7 +143,7 @@ def decision_of(case: Case) -> Decision:
         outcome=ended.outcome,
         at=ended.at,
         via=ended.via,
-        version=case.edition,
+        version=case.edition.digest,
     )
 
 
@@ -247,6 +248,11 @@ def _handovers(case: Case) -> tuple[HandoverView, ...]:
         for stage in case.stages
         for each in stage.handovers
     )
+
+
+def _rule(rule: JudgedRule) -> RuleView:
+    values = {name: rule.fields[name] for name in rule.names}
+    return RuleView(rule=rule.rule, values=values, applies=rule.applies, because=rule.because)
 
 
 def _who(case: Case, key: str) -> Who:

@@ -16,6 +16,7 @@ from approvals_bot.approvals.ballot import standing_votes
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.case import Case, Said, Stage
 from approvals_bot.approvals.copies import Copies
+from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.electorate import About, Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.handing_over import Rank, is_handing
@@ -71,7 +72,7 @@ class NobodyCanDecideError(ApprovalsBotError):
 
 
 @workflow(name="approval")
-async def approval(opening: Opening, settings: Definition) -> Decision:
+async def approval(opening: Opening, settings: KeptDefinition) -> Decision:
     """Ask for a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
     return await Asking(opening, settings).run()
 
@@ -98,8 +99,10 @@ class Asking:
         self.queue: asyncio.Queue[WebhookRequest | Due | Left] = asyncio.Queue()
         self.follow_ups: FollowUps | None = None
         self.has_opened = False
-        self.seen: RequestView | None = None  # what cards show; made once for all readers
-        self.copies = Copies(run_id=self.id, card=self.card, report=self.report, spawn=self.spawn)
+        self.seen: tuple[object, RequestView] | None = None  # what cards show; made once for all readers
+        self.copies = Copies(
+            run_id=self.id, card=self.card, newest=lambda: self.case.version, report=self.report, spawn=self.spawn
+        )
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
         self.put_off: list[Due] = []  # what came due while a decision could still be taken back
         self.telling = Telling(self.case, self.copies, self.timers)
@@ -116,7 +119,7 @@ class Asking:
     async def see_through(self) -> None:
         if self.case.decide_by_rule(self.asked_at):
             self.show()
-            self.case.people |= (await find_people([], self.case.about)).people
+            self.case.meet((await find_people([], self.case.about)).people)
         try:
             async with asyncio.TaskGroup() as self.tasks:
                 if self.case.outcome is None:
@@ -251,7 +254,7 @@ class Asking:
             self.copies.confirm_vote(heard.by)
 
     def judge(self, heard: Heard, found: Found, rank: Rank, came_at: Any) -> Said:
-        self.case.people |= found.people
+        self.case.meet(found.people)
         if (refused := self.case.refused_while_held(heard, came_at)) is not None:
             return refused
         match heard.kind:
@@ -408,9 +411,13 @@ class Asking:
     # ── showing ──
 
     def card(self, reader: str | None) -> Card:
-        if self.seen is None:
-            self.seen = self.view()
-        return card_of(self.seen, reader, now())
+        """What leaves shows which copies are in trouble, and nothing that changes while all goes well."""
+        stamp = self.case.stamp
+        if self.seen is None or self.seen[0] != stamp:
+            view = self.view()
+            troubles = tuple(copy for copy in view.deliveries if copy.state == "not_delivered" or copy.uncertain)
+            self.seen = stamp, view.model_copy(update={"deliveries": troubles})
+        return card_of(self.seen[1], reader, now())
 
     @property
     def title(self) -> str:

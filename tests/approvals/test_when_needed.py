@@ -1,0 +1,72 @@
+"""Arguments of steps that are made only when their step is new."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+
+from approvals_bot import RunFailedError, create_hook, step, workflow
+from approvals_bot.approvals.editions import edition_of
+from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
+from approvals_bot.config.workflow import Definition
+from approvals_bot.testing.fixtures import OpenEngine
+
+FILE = {
+    "workflow": {"id": "pay", "request": ["*"]},
+    "fields": {"sum": "integer"},
+    "stage": [{"id": "a", "from": ["@a"]}],
+}
+
+
+@step
+async def echo(text: Annotated[str, MADE_WHEN_NEEDED]) -> str:
+    return text
+
+
+@pytest.mark.drifts  # it counts what a replay does
+async def test_an_argument_is_made_once_for_a_step_and_not_on_the_replays_after_it(
+    open_engine: OpenEngine,
+) -> None:
+    made: list[str] = []
+
+    @workflow
+    async def asks_three_times() -> list[str]:
+        def make(text: str) -> str:
+            made.append(text)
+            return text
+
+        said = [await echo(when_needed(lambda text=text: make(text))) for text in ("a", "b")]  # type: ignore[misc]
+        said.append(await create_hook("the hook"))
+        return [*said, await echo("plain")]
+
+    async with open_engine() as engine:
+        run = await engine.start(asks_three_times)
+        await engine.settle()
+        await engine.resume_hook("the hook", "c")
+        assert await run.return_value() == ["a", "b", "c", "plain"]
+    assert made == ["a", "b"]
+
+
+async def test_what_cannot_be_made_says_why(open_engine: OpenEngine) -> None:
+    @workflow
+    async def fails() -> str:
+        def make() -> str:
+            raise ValueError("no such thing")
+
+        try:
+            return await echo(when_needed(make))
+        except NotMadeError as failure:
+            raise failure.cause from None
+
+    async with open_engine() as engine:
+        run = await engine.start(fails)
+        with pytest.raises(RunFailedError, match="no such thing"):
+            await run.return_value()
+
+
+def test_an_edition_is_one_for_one_definition_and_its_conditions_are_compiled_once() -> None:
+    first, second = Definition.model_validate(FILE), Definition.model_validate(FILE)
+    assert edition_of(first) is edition_of(first)
+    assert edition_of(first).digest == edition_of(second).digest
+    assert edition_of(first).condition("sum > 3") is edition_of(first).condition("sum > 3")
