@@ -25,6 +25,10 @@ POLL = 0.25
 LOOK = 1.0
 """Seconds between looks at what is due, whether or not anybody has said anything: another process may have died."""
 
+STALLED = 2.0
+"""Seconds between looks at runs that are stalled: while two releases serve side by side, one may go on with what the
+other has no code for, and people are waiting."""
+
 RETRY_STORE = 0.2
 """Seconds before a store that could not be reached is asked again; doubled up to RETRY_STORE_MOST."""
 

@@ -17,7 +17,7 @@ from approvals_bot.core.registry import Registry
 from approvals_bot.engine.activation import PATIENCE, Activation
 from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock
-from approvals_bot.engine.limits import CLOSING, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE
+from approvals_bot.engine.limits import CLOSING, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.turn import Turn
@@ -55,6 +55,8 @@ class Scheduler:
         self._leased_until: datetime | None = None
         self._unanswered: list[datetime] = []  # when claims end whose answer has not come, or was lost
         self._known_code = registry.additions
+        self._tried: dict[str, tuple[int, int]] = {}  # stalled runs: the log's length and the code it was tried with
+        self._try_again_at = 0.0
         self._kept: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -142,7 +144,7 @@ class Scheduler:
             try:
                 if elsewhere := not nudged and await self.store.changed():
                     self._look_again()
-                if self._known_code != self.registry.additions:
+                if self._known_code != self.registry.additions or self._try_again_at <= time():
                     await self._retry_stalled()
                 if nudged or elsewhere or looked + LOOK <= time() or (due is not None and due <= self.now()):
                     due, looked = await self._claim_due(), time()
@@ -225,16 +227,27 @@ class Scheduler:
         self._leased_until = now + LEASE if claims else None
 
     async def _retry_stalled(self) -> None:
-        """The code of this process may be what stalled runs were waiting for."""
+        """The code of this process may be what stalled runs were waiting for: also those that a process with other code
+        has just come upon. Each is tried once, until its log or our code is another."""
+        began = asyncio.get_running_loop().time()
         self._known_code = self.registry.additions
+        before, self._tried = self._tried, {}
         cursor: str | None = None
         while not self._is_closing:
             rows, cursor = await self.store.runs(Filter(status="stalled", cursor=cursor, limit=200))
             for row in rows:
-                await self._room()
-                await self._claim(run_id=row.id)
+                tried = (row.seq, self._known_code)
+                if before.get(row.id) != tried:
+                    await self._room()
+                    if not await self._claim(run_id=row.id):
+                        continue  # another process has it just now
+                self._tried[row.id] = tried
             if cursor is None:
-                return
+                break
+        ended = asyncio.get_running_loop().time()
+        self._try_again_at = ended + max(
+            STALLED, 20 * (ended - began)
+        )  # ten thousand are not looked through all the time
 
     async def _room(self) -> None:
         while len(self._active) >= MAX_ACTIVE and not self._is_closing:

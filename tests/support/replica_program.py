@@ -1,5 +1,5 @@
 """`approvals-bot`, as a replica of the tests: it notes which of its writes were refused because it had been fenced, and
-may pretend to be of another release (`REPLICAS_RELEASE`)."""
+may pretend to be the next release, with one migration more (`REPLICAS_NEXT_SCHEMA`: its file)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,14 @@ async def _noted(self: PostgresStore, batch: Append) -> Appended | Stale | Fence
     return result
 
 
-def _of_release(release: str) -> None:
-    """`older`: without the last migration. `newer`: with the one of the file of that name, too."""
-    match release:
-        case "":
-            return
-        case "older":
-            migrations = _known[:-1]
-        case newer:
-            migrations = [*_known, (newer, Path(newer).read_text(encoding="utf-8"))]
+def _with(migration: str) -> None:
+    """The next release: its schema is this file's, too."""
+    migrations = [*_known, (migration, Path(migration).read_text(encoding="utf-8"))]
     postgres_schema.migrations = lambda: migrations  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
     PostgresStore.append = _noted  # type: ignore[method-assign]
-    _of_release(os.environ.get("REPLICAS_RELEASE", ""))
+    if os.environ.get("REPLICAS_NEXT_SCHEMA"):
+        _with(os.environ["REPLICAS_NEXT_SCHEMA"])
     main()

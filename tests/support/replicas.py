@@ -53,6 +53,16 @@ async def toils(given: dict[str, str]) -> str:
     done = await toil(given["name"])
     return done + await create_hook(token=given["name"])
 
+@workflow(name="stories", version="1")
+async def stories(given: dict[str, str]) -> str:
+    return "one " + await create_hook(token=given["name"])
+
+if os.environ["REPLICAS_NEXT_SCHEMA"]:  # the next release
+    @workflow(name="stories", version="2")
+    async def longer_stories(given: dict[str, str]) -> str:
+        await toil(given["name"])
+        return "two " + await create_hook(token=given["name"])
+
 @workflow(name="collects")
 async def collects(given: dict[str, str]) -> int:
     number = 0
@@ -74,14 +84,14 @@ class Effect:
 
 
 class Replica:
-    """`approvals-bot serve`, of this release or another one: see replica_program.py."""
+    """`approvals-bot serve`, of this release, or of one that brings this schema."""
 
-    def __init__(self, folder: Path, release: str = "") -> None:
+    def __init__(self, folder: Path, schema: str = "") -> None:
         self.folder = folder
         self._log = (folder / "log.txt").open("a")
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         env |= {"REPLICAS_SIGN_WITH": "k" * 40, "REPLICAS_DESK": "desk-key-of-the-tests"}
-        env["REPLICAS_RELEASE"] = release
+        env["REPLICAS_NEXT_SCHEMA"] = schema
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(PROGRAM), "serve", "--port", "0"],
             cwd=folder, env=env, stdout=subprocess.PIPE, stderr=self._log, text=True,
@@ -146,9 +156,9 @@ class Fleet:
         (folder / "config.toml").write_text(CONFIG.format(url=url))
         self.replicas: list[Replica] = []
 
-    def start(self, number: int, release: str = "") -> list[Replica]:
+    def start(self, number: int, schema: str = "") -> list[Replica]:
         """So many more replicas, all at once."""
-        new = [Replica(self.folder, release) for _ in range(number)]
+        new = [Replica(self.folder, schema) for _ in range(number)]
         self.replicas += new
         return [replica.ready() for replica in new]
 

@@ -1,0 +1,106 @@
+"""P12: a newer release brings its schema and its workflows while replicas of the older one serve; then these go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from postgres_server import PostgresServer
+from replicas import Fleet, Replica, eventually, fleet, people_click, taken
+
+from approvals_bot.store.postgres_schema import migrations
+
+DRAIN = 10.0  # seconds that a replica has after SIGTERM
+BUSY = 10.0  # seconds that a very busy machine may add
+
+NEXT = "9999_next.postgres.sql"
+NEXT_SCHEMA = """
+ALTER TABLE runs ADD COLUMN note TEXT;
+ALTER TABLE events ADD COLUMN note TEXT;
+ALTER TABLE hooks ADD COLUMN note TEXT NOT NULL DEFAULT '';
+CREATE INDEX runs_noted ON runs (note) WHERE note IS NOT NULL;
+"""
+"""What a release may do: add. What stands in docs/postgresql.md is what it may not."""
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def replicas(database: str, tmp_path: Path) -> Iterator[Fleet]:
+    (tmp_path / NEXT).write_text(NEXT_SCHEMA)
+    with fleet(tmp_path, database) as made:
+        yield made
+
+
+def version(postgres: PostgresServer, database: str) -> int:
+    return int(postgres.execute("SELECT max(version) FROM schema_versions", database)[0][0])
+
+
+def tells(replica: Replica, name: str) -> str:
+    """Starts a run; its id, once it waits."""
+    run_id = replica.start_run("stories", name=name)
+    eventually(lambda: replica.http.get(f"/api/hooks/{name}").status_code == 200)
+    return run_id
+
+
+def test_p12_two_releases_serve_side_by_side_and_the_older_one_goes(
+    replicas: Fleet, postgres: PostgresServer, database: str
+) -> None:
+    older = replicas.start(2)
+    there = list(older)
+    run_id = older[0].start_run("collects", token="p12")
+    with people_click(there, "p12") as clicks:
+        eventually(lambda: len(clicks.acknowledged) > 20)
+        newer = replicas.start(2, NEXT)  # at once: one of them changes the schema under those that work with it
+        there += newer
+        assert version(postgres, database) == len(migrations()) + 1
+        count = len(clicks.acknowledged)
+        eventually(lambda: len(clicks.acknowledged) > count + 20)
+        assert {replica.http.get("/readyz").status_code for replica in there} == {200}
+
+        one, two = tells(older[0], "one"), tells(newer[0], "two")
+        newer[0].http.post("/api/hooks/one", json="day").raise_for_status()
+        older[0].http.post("/api/hooks/two", json="day").raise_for_status()  # who has no version 2 of this workflow
+        eventually(lambda: newer[1].run(one)["status"] == "completed")
+        eventually(lambda: newer[1].run(two)["status"] == "completed")
+        assert [newer[1].run(each)["result"] for each in (one, two)] == ["one day", "two day"]
+
+        for replica in older:
+            there.remove(replica)
+            status, seconds = replica.stop()
+            assert status == 0, (replicas.folder / "log.txt").read_text()
+            assert seconds < DRAIN + BUSY
+            count = len(clicks.acknowledged)
+            eventually(lambda count=count: len(clicks.acknowledged) > count + 20)
+    assert set(clicks.statuses) <= {"200", "503", "no connection"}, clicks.statuses
+    found = taken(newer[0], run_id)
+    assert len(found) == len(set(found)), "each click counts once"
+    assert set(clicks.acknowledged) <= set(found), "what was acknowledged is there"
+
+    late = Replica(replicas.folder)
+    replicas.replicas.append(late)
+    assert late.process.wait(60) == 1, "who comes too late with the older program is told so"
+    said = (replicas.folder / "log.txt").read_text()
+    assert f"has schema {len(migrations()) + 1}, but this program knows only {len(migrations())}" in said
+    assert "run the newer program" in said
+
+
+def test_p12_a_schema_that_can_not_be_brought_up_to_date_stays_as_it_was(
+    replicas: Fleet, postgres: PostgresServer, database: str
+) -> None:
+    (older,) = replicas.start(1)
+    (replicas.folder / NEXT).write_text(NEXT_SCHEMA + "SELECT 1 / 0;")
+    failing = Replica(replicas.folder, NEXT)
+    replicas.replicas.append(failing)
+    assert failing.process.wait(60) == 1
+    assert "can't be brought up to date: division by zero" in (replicas.folder / "log.txt").read_text()
+    assert version(postgres, database) == len(migrations())
+    run_id = tells(older, "still")
+    older.http.post("/api/hooks/still", json="there").raise_for_status()
+    assert older.run(run_id, wait=20)["result"] == "one there"
