@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import aiosqlite
@@ -18,17 +20,22 @@ from approvals_bot.errors import StoreUnavailableError
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
+_Piece = tuple[Work, asyncio.Future[Any]]
 
 MAX_SHARED = 200  # pieces of work in one commit: keeps the wait of the first one short
 
+PATIENCE = 5.0
+"""Seconds that a commit may take before those who wait are told that there is no answer. A person waits for six."""
 
-class Shared:
+
+class Shared(ABC):
     """A connection whose thread does in one go what has come in while it was busy."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
-        self._queue: deque[tuple[Work, asyncio.Future[Any]]] = deque()
+        self._queue: deque[_Piece] = deque()
         self._flushing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do the work in its turn."""
@@ -45,20 +52,52 @@ class Shared:
 
     async def _flush(self) -> None:
         try:
-            while self._queue:
-                shared = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_SHARED))]
-                for (_, future), result in zip(shared, await self._do([w for w, _ in shared]), strict=True):
-                    if future.done():
-                        continue  # its caller has gone
-                    if isinstance(result, BaseException):
-                        future.set_exception(result)
-                    else:
-                        future.set_result(result)
+            while shared := self._next():
+                with self._in_time(shared):
+                    results = await self._do([work for work, _ in shared])
+                for (_, future), result in zip(shared, results, strict=True):
+                    _settle(future, result)
         finally:
             self._flushing = None
 
+    def _next(self) -> list[_Piece]:
+        """What is done together. What nobody waits for any more is not done."""
+        taken: list[_Piece] = []
+        while self._queue and len(taken) < MAX_SHARED:
+            piece = self._queue.popleft()
+            if not piece[1].done():
+                taken.append(piece)
+        return taken
+
+    @contextmanager
+    def _in_time(self, shared: list[_Piece]) -> Iterator[None]:
+        """A disk that hangs hangs nobody else: whoever has waited for too long hears so, and so does the queue."""
+        self._losing_patience(shared)
+        try:
+            yield
+        finally:
+            self._timer.cancel()
+
+    def _losing_patience(self, shared: list[_Piece]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._give_up, shared)
+
+    def _give_up(self, shared: list[_Piece]) -> None:
+        for _, future in (*shared, *self._queue):
+            _settle(future, StoreUnavailableError("The database's disk has not answered in time. Try again."))
+        self._losing_patience(shared)
+
+    @abstractmethod
     async def _do(self, shared: list[Work]) -> list[Any]:
-        raise NotImplementedError
+        """Do all of it in one go. Gives each one's result, or the error that its caller gets."""
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return  # its caller has gone
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 class Writer(Shared):

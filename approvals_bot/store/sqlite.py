@@ -139,9 +139,10 @@ class SqliteStore:
         return bool(was != version)
 
     async def check(self) -> None:
-        current = await self._writer.run(lambda db: db.execute("PRAGMA user_version").fetchone()[0])
-        if current != len(_migrations()):
-            raise StoreUnavailableError(f"The database has schema {current}, this program needs {len(_migrations())}.")
+        """Writes a page: a disk that is full takes a transaction that changes nothing."""
+        current, needed = await self._writer.run(_rewrite_version), len(_migrations())
+        if current != needed:
+            raise StoreUnavailableError(f"The database has schema {current}, this program needs {needed}.")
 
     async def close(self) -> None:
         await self._writer.close()
@@ -212,6 +213,12 @@ def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def _rewrite_version(db: sqlite3.Connection) -> int:
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    db.execute(f"PRAGMA user_version = {version}")
+    return version
 
 
 def _statements(script: str) -> list[str]:

@@ -21,7 +21,7 @@ PROBLEMS = {
     "413": "The body is too large.",
     "415": "The body is compressed.",
     "422": "The body can be read, and some values don't fit.",
-    "503": "The store, or a source of groups, can't be reached. Nothing was saved.",
+    "503": "The store, or a source of groups, can't be reached. Nothing was acknowledged; send it again.",
 }
 
 

@@ -87,5 +87,6 @@ def problem_of(error: Exception) -> Problem | None:
         case LimitExceededError():
             return Problem(413, "Too large", str(error))
         case StoreUnavailableError():
-            return Problem(503, "Store unavailable", "Nothing was saved. Try again in a moment.", headers=RETRY_SOON)
+            detail = "It can't be told whether this was saved. Try again in a moment."
+            return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)
     return None

@@ -1,4 +1,4 @@
-"""Replicas of the real service on one PostgreSQL, as processes of their own, and people who click all the time."""
+"""Replicas of the real service on one database, as processes of their own, and people who click all the time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +20,13 @@ from typing import Any
 
 import httpx2
 
+ANSWERED = 6.0  # seconds within which everybody has an answer, whatever it says
+HEALED = 10.0  # seconds after which clicks are taken again
+BUSY = 5.0  # seconds that a very busy machine may add
 READY = 90.0  # seconds from the start to the line that says it is ready, on a very busy machine
 SOON = 60.0  # seconds for what takes two or three on an idle machine
 
-PROGRAM = Path(__file__).with_name("replica_program.py")
+PROGRAM = ("-P", str(Path(__file__).with_name("replica_program.py")))
 
 CONFIG = """
 [server]
@@ -86,14 +89,14 @@ class Effect:
 class Replica:
     """`approvals-bot serve`, of this release, or of one that brings this schema."""
 
-    def __init__(self, folder: Path, schema: str = "") -> None:
+    def __init__(self, folder: Path, schema: str = "", program: Sequence[str] = PROGRAM) -> None:
         self.folder = folder
         self._log = (folder / "log.txt").open("a")
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         env |= {"REPLICAS_SIGN_WITH": "k" * 40, "REPLICAS_DESK": "desk-key-of-the-tests"}
         env["REPLICAS_NEXT_SCHEMA"] = schema
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM), "serve", "--port", "0"],
+            [sys.executable, *program, "serve", "--port", "0"],
             cwd=folder, env=env, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         self.http = httpx2.Client(
@@ -149,8 +152,9 @@ class Replica:
 class Fleet:
     """Replicas with one configuration."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, program: Sequence[str] = PROGRAM) -> None:
         self.folder = folder
+        self._program = program
         (folder / "workflows").mkdir()
         (folder / "workflows" / "jobs.py").write_text(WORKFLOWS)
         (folder / "config.toml").write_text(CONFIG.format(url=url))
@@ -158,7 +162,7 @@ class Fleet:
 
     def start(self, number: int, schema: str = "") -> list[Replica]:
         """So many more replicas, all at once."""
-        new = [Replica(self.folder, schema) for _ in range(number)]
+        new = [Replica(self.folder, schema, self._program) for _ in range(number)]
         self.replicas += new
         return [replica.ready() for replica in new]
 
@@ -190,8 +194,8 @@ class Fleet:
 
 
 @contextmanager
-def fleet(folder: Path, url: str) -> Iterator[Fleet]:
-    made = Fleet(folder, url)
+def fleet(folder: Path, url: str, program: Sequence[str] = PROGRAM) -> Iterator[Fleet]:
+    made = Fleet(folder, url, program)
     try:
         yield made
     finally:
@@ -271,3 +275,19 @@ def _clicked(http: httpx2.Client, replicas: list[Replica], turn: int, token: str
 def taken(replica: Replica, run_id: str) -> list[str]:
     """The payloads in the run's log, in order."""
     return [e["data"]["payload"] for e in replica.events(run_id) if e["type"] == "hook_received"]
+
+
+def heals(clicks: Clicks) -> None:
+    """Clicks are taken again soon after the trouble is over, which is now."""
+    began, count = time.monotonic(), len(clicks.acknowledged)
+    eventually(lambda: len(clicks.acknowledged) > count + 10)
+    assert time.monotonic() - began < HEALED + BUSY
+
+
+def nothing_is_lost(replica: Replica, run_id: str, clicks: Clicks) -> None:
+    """What was acknowledged is there, once; and everybody had an answer in time."""
+    assert set(clicks.statuses) <= {"200", "503", "no connection"}, clicks.statuses
+    assert clicks.slowest < ANSWERED + BUSY
+    found = taken(replica, run_id)
+    assert len(found) == len(set(found)), "each click counts once"
+    assert set(clicks.acknowledged) <= set(found), "what was acknowledged is there"

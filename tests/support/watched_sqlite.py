@@ -1,4 +1,5 @@
-"""Stands between SQLite and its files: sees each write, truncation, sync and deletion before it is carried out.
+"""Stands between SQLite and its files: sees each write, truncation, sync and deletion before it is carried out, and may
+refuse it.
 
 It is a VFS (https://www.sqlite.org/vfs.html) made with ctypes: SQLite's own for this system, with four methods
 replaced. So the real driver runs, on real files, as it does without; no debugger and no root are needed. Changes of the
@@ -82,7 +83,11 @@ _Vfs._fields_ = (
 _kept: list[Any] = []  # what SQLite holds pointers to
 
 
-def watch(see: Callable[[Operation], None]) -> None:
+See = Callable[[Operation], int | None]
+"""Is told of an operation before it is carried out. It gives the code of an error if it is not to be."""
+
+
+def watch(see: See) -> None:
     """From now on every connection of this process tells `see` what it is about to do, on the thread that does it."""
     sqlite = ctypes.CDLL(_sqlite3.__file__)
     sqlite.sqlite3_vfs_find.restype = POINTER(_Vfs)
@@ -95,7 +100,7 @@ def watch(see: Callable[[Operation], None]) -> None:
     assert sqlite.sqlite3_vfs_register(ctypes.byref(ours), 1) == OK
 
 
-def _opener(real: _Vfs, see: Callable[[Operation], None]) -> Callable[..., int]:
+def _opener(real: _Vfs, see: See) -> Callable[..., int]:
     def open_file(_: Any, name: int | None, file: Any, flags: int, out: Any) -> int:
         code = int(real.open(ctypes.byref(real), name, file, flags, out))
         if code == OK and name is not None:  # a file without a name is a temporary one
@@ -105,18 +110,18 @@ def _opener(real: _Vfs, see: Callable[[Operation], None]) -> Callable[..., int]:
     return open_file
 
 
-def _watched(real: _Methods, path: str, see: Callable[[Operation], None]) -> _Methods:
+def _watched(real: _Methods, path: str, see: See) -> _Methods:
     def write(file: Any, data: int, size: int, offset: int) -> int:
-        see(Operation("write", path, offset, ctypes.string_at(data, size)))
-        return int(real.write(file, data, size, offset))
+        refused = see(Operation("write", path, offset, ctypes.string_at(data, size)))
+        return refused or int(real.write(file, data, size, offset))
 
     def truncate(file: Any, size: int) -> int:
-        see(Operation("truncate", path, size))
-        return int(real.truncate(file, size))
+        refused = see(Operation("truncate", path, size))
+        return refused or int(real.truncate(file, size))
 
     def sync(file: Any, flags: int) -> int:
-        see(Operation("sync", path))
-        return int(real.sync(file, flags))
+        refused = see(Operation("sync", path))
+        return refused or int(real.sync(file, flags))
 
     methods = _Methods()
     ctypes.memmove(ctypes.byref(methods), ctypes.byref(real), ctypes.sizeof(_Methods))
@@ -125,10 +130,10 @@ def _watched(real: _Methods, path: str, see: Callable[[Operation], None]) -> _Me
     return methods
 
 
-def _deleter(real: _Vfs, see: Callable[[Operation], None]) -> Callable[..., int]:
+def _deleter(real: _Vfs, see: See) -> Callable[..., int]:
     def delete(_: Any, name: int, sync_folder: int) -> int:
-        see(Operation("delete", _text(name), sync_folder))
-        return int(real.delete(ctypes.byref(real), name, sync_folder))
+        refused = see(Operation("delete", _text(name), sync_folder))
+        return refused or int(real.delete(ctypes.byref(real), name, sync_folder))
 
     return delete
 

@@ -1,0 +1,161 @@
+"""P10: the disk is full, fails, hangs or is slow, while people click at the real service. While it lasts they are told
+so, and nothing else; afterwards all goes on by itself.
+
+CI has each trouble once; `DISK_FAILURES=25` so many times.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from replicas import Clicks, Fleet, Replica, eventually, fleet, heals, nothing_is_lost, people_click
+
+PROGRAM = (str(Path(__file__).parents[1] / "support" / "failing_disk.py"),)
+FAILURES = int(os.environ.get("DISK_FAILURES", "1"))
+TROUBLES = {"full": 12, "write-error": 12, "sync-error": 12, "hung": 4}
+"""And how many clicks are refused at least while it lasts. One that hangs keeps everybody waiting for five seconds."""
+
+pytestmark = pytest.mark.timeout(240 + 60 * FAILURES)
+
+
+class Disk:
+    """What is wrong with it, from now on."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def fail(self, how: str) -> None:
+        self._file.write_text(how)
+
+    def mend(self) -> None:
+        self._file.unlink()
+
+
+@contextmanager
+def served(folder: Path, **environment: str) -> Iterator[tuple[Fleet, Disk]]:
+    """The service on a disk that can be made to fail."""
+    file = folder / "trouble"
+    with pytest.MonkeyPatch.context() as patch, fleet(folder, "sqlite:///runs.db", PROGRAM) as made:
+        patch.setenv("FAILING_DISK", str(file))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        made.start(1)
+        yield made, Disk(file)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Disk]]:
+    with served(tmp_path_factory.mktemp("disk")) as made:
+        yield made
+
+
+def refused(replica: Replica, clicks: Clicks, run_id: str, number: int) -> None:
+    """For as long as it lasts: clicks get 503, and so does who asks whether we are ready. What is there can be read."""
+    count = clicks.statuses.get("503", 0)
+    eventually(lambda: clicks.statuses.get("503", 0) >= count + number)
+    assert replica.http.get("/readyz").status_code == 503
+    assert replica.http.get("/healthz").status_code == 200
+    assert replica.run(run_id)["status"] == "running"
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_p10_clicks_are_refused_while_it_lasts_and_all_goes_on_afterwards(
+    service: tuple[Fleet, Disk], trouble: str
+) -> None:
+    replicas, disk = service
+    (one,) = replicas.replicas
+    run_id = one.start_run("collects", token=trouble)
+    toil = f"toil-{trouble}"
+    replicas.hold(one, toil)
+    toiling = one.start_run("toils", name=toil)
+    eventually(lambda: replicas.effects(toil))
+    with people_click([one], trouble) as clicks:
+        eventually(lambda: len(clicks.acknowledged) > 20)
+        for number in range(FAILURES):
+            before = clicks.statuses.get("503", 0)
+            disk.fail(trouble)
+            eventually(lambda: clicks.statuses.get("503", 0) > before)  # noqa: B023  # it is asked at once
+            if number == 0:
+                replicas.let_go(one, toil)  # a step ends, and its outcome can't be written
+            answered = len(clicks.acknowledged)
+            refused(one, clicks, run_id, TROUBLES[trouble])
+            assert len(clicks.acknowledged) == answered, "nothing is acknowledged meanwhile"
+            disk.mend()
+            heals(clicks)
+    nothing_is_lost(one, run_id, clicks)
+    assert eventually(lambda: one.http.get("/readyz").status_code == 200)
+    assert one.http.post(f"/api/hooks/{toil}", json="!").status_code == 200
+    assert one.run(toiling, wait=30)["result"] == f"{toil}!"
+    assert len(replicas.effects(toil)) == 1, "what the step had done is kept until it can be written"
+    sys.stdout.write(f"{trouble}: {len(clicks.acknowledged)} acknowledged, {clicks.statuses['503']} refused, 0 lost\n")
+
+
+def test_p10_a_slow_disk_is_slow_and_no_more(service: tuple[Fleet, Disk]) -> None:
+    replicas, disk = service
+    (one,) = replicas.replicas
+    run_id = one.start_run("collects", token="slow")
+    disk.fail("slow")
+    with people_click([one], "slow") as clicks:
+        eventually(lambda: len(clicks.acknowledged) > 10)
+    assert one.http.get("/readyz").status_code == 200
+    disk.mend()
+    assert set(clicks.statuses) == {"200"}, clicks.statuses
+    nothing_is_lost(one, run_id, clicks)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Four megabytes, in memory."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]).returncode:
+        pytest.skip("NOT TESTED: nothing can be mounted here, so a full disk was only played")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_p10_a_real_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
+    ballast = small_disk / "ballast"
+    with fleet(tmp_path, f"sqlite:///{small_disk}/runs.db") as replicas:
+        (one,) = replicas.start(1)
+        run_id = one.start_run("collects", token="small")
+        with people_click([one], "small") as clicks:
+            eventually(lambda: len(clicks.acknowledged) > 20)
+            fill(ballast)
+            refused(one, clicks, run_id, TROUBLES["full"])
+            ballast.unlink()
+            heals(clicks)
+        nothing_is_lost(one, run_id, clicks)
+        eventually(lambda: one.http.get("/readyz").status_code == 200)
+
+
+def fill(ballast: Path) -> None:
+    with ballast.open("ab", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+
+
+def test_p10_an_acknowledgement_before_the_write_is_found_out(tmp_path: Path) -> None:
+    with served(tmp_path, FAILING_DISK_EARLY="1") as (replicas, disk):
+        (one,) = replicas.replicas
+        run_id = one.start_run("collects", token="early")
+        with people_click([one], "early") as clicks:
+            eventually(lambda: len(clicks.acknowledged) > 20)
+            disk.fail("write-error")
+            count = len(clicks.acknowledged)
+            eventually(lambda: len(clicks.acknowledged) > count + 12)
+            disk.mend()
+        with pytest.raises(AssertionError, match="what was acknowledged is there"):
+            nothing_is_lost(one, run_id, clicks)
