@@ -245,9 +245,7 @@ class Scheduler:
             if cursor is None:
                 break
         ended = asyncio.get_running_loop().time()
-        self._try_again_at = ended + max(
-            STALLED, 20 * (ended - began)
-        )  # ten thousand are not looked through all the time
+        self._try_again_at = ended + max(STALLED, 20 * (ended - began))  # the more there are, the more seldom
 
     async def _room(self) -> None:
         while len(self._active) >= MAX_ACTIVE and not self._is_closing:
