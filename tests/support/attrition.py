@@ -20,6 +20,7 @@ from replicas import Fleet, Replica, eventually
 RUNS = 5  # that a replica is at work on when it is lost
 PAUSE = 0.2  # seconds for which a person does nothing, between two requests
 PATIENCE = 5.0  # seconds after which a person tries another replica
+PEOPLE = "people"  # names of their threads
 HELD_UP = 120.0  # seconds for what a very busy machine may hold up
 
 SETTLED = ["run_created", "run_started", "step_created", "step_started", "step_completed", "hook_created"]
@@ -149,7 +150,7 @@ class Attrition:
     def _people(self, number: int = 2) -> Iterator[None]:
         """They ask for something, answer it, and look at what has come of it, again and again."""
         over = threading.Event()
-        with ThreadPoolExecutor(number) as threads:
+        with ThreadPoolExecutor(number, PEOPLE) as threads:
             people = [threads.submit(self._person, person, over) for person in range(number)]
             try:
                 yield
@@ -188,10 +189,12 @@ class Attrition:
         return list(answer.json()["events"])
 
     def _ask(self, method: str, path: str, **given: Any) -> httpx2.Response | None:
-        """Ask one of all that are there, lost ones, too. None: no answer, or none that counts."""
+        """People ask any of all that are there, stalled ones, too: their load balancer doesn't know yet. The lanes know
+        who stands. None: no answer, or none that counts."""
         with self.tally.lock:
-            alive = [replica for replica in self._fleet.replicas if replica.process.poll() is None]
-        replica = random.choice(alive)  # noqa: S311  # as a load balancer that doesn't know yet
+            is_person = threading.current_thread().name.startswith(PEOPLE)
+            alive = [r for r in self._fleet.replicas if r.process.poll() is None] if is_person else list(self._standing)
+        replica = random.choice(alive)  # noqa: S311
         headers = {**given.pop("headers", {}), "authorization": replica.http.headers["authorization"]}
         url = str(replica.http.base_url).rstrip("/") + path
         if not url.startswith("http"):
