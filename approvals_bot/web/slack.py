@@ -41,7 +41,7 @@ from approvals_bot.web.slack_teller import SlackTeller
 from approvals_bot.web.slack_votes import Link, SlackVotes
 from approvals_bot.web.slack_who import External, SlackIdentities
 
-ACK_LIMIT = 2.5  # seconds; Slack drops the click at 3
+ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack drops the click at 3
 EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
 
 log = logging.getLogger(__name__)
@@ -183,15 +183,15 @@ def _bolt(
         await next()
         return None
 
-    bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed))
-    bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted))
-    bolt.action(WHY)(_answered_by(votes.asked_why))
-    bolt.action(HAND_OVER)(_answered_by(handovers.pressed))
-    bolt.view(HAND_OVER_VIEW)(_answered_by(handovers.submitted))
-    bolt.command(re.compile(r"^/"))(_answered_by(opening.typed))  # whatever name the app was installed with
-    bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen))
-    bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen))
-    bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted))
+    bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, afterwards))
+    bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, afterwards))
+    bolt.action(WHY)(_answered_by(votes.asked_why, afterwards))
+    bolt.action(HAND_OVER)(_answered_by(handovers.pressed, afterwards))
+    bolt.view(HAND_OVER_VIEW)(_answered_by(handovers.submitted, afterwards))
+    bolt.command(re.compile(r"^/"))(_answered_by(opening.typed, afterwards))  # whatever name the app was installed with
+    bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, afterwards))
+    bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, afterwards))
+    bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted, afterwards))
 
     @bolt.event("app_home_opened")
     async def home_opened(ack: Any, body: dict[str, Any], event: dict[str, Any]) -> None:
@@ -211,16 +211,28 @@ def _bolt(
 
 
 def _answered_by(
-    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]],
+    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], afterwards: Afterwards
 ) -> Callable[..., Awaitable[None]]:
-    """A listener that does the act, and then acknowledges with its answer, if it has one."""
+    """A listener that does the act, and then acknowledges with its answer, if it has one. An act that takes too long is
+    not acknowledged, but done to its end: cut off in mid-write, it could keep its run from going on for a while."""
 
     async def listener(ack: Any, body: dict[str, Any]) -> None:
-        async with asyncio.timeout(ACK_LIMIT):
-            answer = await act(body)
-        await ack(**(answer or {}))
+        acting = asyncio.ensure_future(act(body))
+        try:
+            await asyncio.wait([acting], timeout=ACK_LIMIT)
+        except asyncio.CancelledError:
+            acting.cancel()
+            raise
+        if not acting.done():
+            afterwards.do(_to_its_end(acting))
+            raise TimeoutError
+        await ack(**(acting.result() or {}))
 
     return listener
+
+
+async def _to_its_end(acting: Awaitable[object]) -> None:
+    await acting
 
 
 def _without_token(web: AsyncWebClient) -> AsyncWebClient:

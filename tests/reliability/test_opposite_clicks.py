@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slack_office import DEPLOY, KEY, Office, Open, open_office  # noqa: F401  # the fixture
-from starlette.routing import Mount
+from slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the fixture
+from slack_office_pages import card_of, form_of, send, with_pages
 
-from approvals_bot.channels.slack.blocks import delivery_of
-from approvals_bot.people import People
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.links import DECISION
-from approvals_bot.web.routes import build
 from approvals_bot.web.votes import RECEIVED
 
 RACES = int(os.environ.get("OPPOSITE_CLICKS", "30"))
 AT_ONCE = 5  # races
 CHANNELS = tuple(f"team-{number}" for number in range(50))  # each takes one card a second
-OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 STAGE = [DEPLOY["stage"][0] | {"comment": "never"}]
 ANN, CY = ("ann@acme.eu", "U0ANN", "Ann Ode"), ("cy@acme.eu", "U0CY", "Cy Rus")
 
@@ -93,7 +86,8 @@ async def race(office: Office, number: int) -> tuple[Told | None, int]:
         await ready.wait()
         await go.wait()
         if way == "page":
-            return Told(address, name, choice, way, await send(office, form, choice))
+            _, text = await send(office, form, choice)
+            return Told(address, name, choice, way, text)
         answer = await office.press(user, choice, channel=card.channel, ts=card.ts)
         if answer["seen"] == "warning":
             return Told(address, name, choice, way, NOT_ANSWERED)
@@ -134,48 +128,3 @@ async def decided(office: Office, run_id: str, told: Sequence[Told]) -> Mapping[
         await asyncio.sleep(0.01)
     assert all(one.text == NOT_ANSWERED for one in told), told
     return None
-
-
-# ── the pages, beside Slack ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def with_pages(office: Office) -> None:
-    engine, url = office.engine, office.stand_in.url
-    pages = build(
-        engine=engine,
-        tokens=Tokens([KEY]),
-        people=engine.resources[People],
-        workflows=office.slack.opening.workflows,  # type: ignore[arg-type]
-        api_keys=[],
-        base_url=url,
-        now=engine.now,
-    )
-    office.stand_in.web.router.routes.append(Mount("/", pages))
-
-
-def card_of(office: Office, run_id: str) -> Any:
-    app = office.playground.workspace.app
-    known = ((card, delivery_of(card.as_json(app.team_id, with_metadata=True))) for card in reversed(office.cards))
-    return next((card for card, delivery in known if delivery and delivery.startswith(run_id)), None)
-
-
-async def form_of(office: Office, run_id: str, address: str) -> tuple[str, dict[str, str]]:
-    """Her page's address and the hidden fields of its form."""
-    record = await office.engine.record(run_id)
-    assert record is not None
-    assert record.view is not None
-    hook = await office.engine.find_hook(record.view["hook_id"])
-    assert hook is not None
-    recipient = next(id for id, known in record.view["recipients"].items() if known == address)
-    token = Tokens([KEY]).sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation})
-    page = f"{office.stand_in.url}/decisions/{token}"
-    async with office.http.get(page) as answer:
-        assert answer.status == 200
-        return page, dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', await answer.text()))
-
-
-async def send(office: Office, form: tuple[str, dict[str, str]], choice: str) -> str:
-    page, hidden = form
-    given = hidden | {"choice": choice.lower()}
-    async with office.http.post(page, data=given, headers=OURS) as answer:
-        return await answer.text()

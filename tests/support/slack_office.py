@@ -151,9 +151,15 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def opened(
-            app_token: str = "", *, channels: tuple[str, ...] = ("deploys",), settle: float = 0.3, **more: Any
+            app_token: str = "",
+            *,
+            channels: tuple[str, ...] = ("deploys",),
+            settle: float = 0.3,
+            database: str = f"sqlite:///{tmp_path / 'runs.db'}",
+            clock: FakeClock | None = None,
+            **more: Any,
         ) -> Office:
-            clock = FakeClock()
+            clock = clock or FakeClock()
             stood_in = await stack.enter_async_context(
                 stand_in(
                     app=SeedApp(
@@ -171,7 +177,6 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
             slack_people = SlackPeople(client, monotonic=lambda: clock.now().timestamp())
             people = People(PEOPLE, {}, slack_group=slack_people.members)
             ways = Channels(slack=SlackOut(client, slack_people, now=clock.now))
-            database = f"sqlite:///{tmp_path / 'runs.db'}"
             engine = await stack.enter_async_context(
                 Engine.open(database, signing_keys=[KEY], base_url=url, clock=clock, resources=[people, ways])
             )

@@ -57,7 +57,9 @@ class Proxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
-        with suppress(OSError):
+        with suppress(
+            OSError, asyncio.CancelledError
+        ):  # cancelled at the end; Python 3.11's streams would say so aloud
             there, back = await self._dial()
             self._writers.append(back)
             await asyncio.gather(self._pass(reader, back), self._pass(there, writer))

@@ -1,0 +1,61 @@
+"""The pages of the office, beside Slack: opened and pressed as a browser does."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from slack_office import KEY, Office
+from starlette.routing import Mount
+
+from approvals_bot.channels.slack.blocks import delivery_of
+from approvals_bot.people import People
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.links import DECISION
+from approvals_bot.web.routes import build
+
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
+
+Form = tuple[str, dict[str, str]]
+
+
+def with_pages(office: Office) -> None:
+    engine, url = office.engine, office.stand_in.url
+    pages = build(
+        engine=engine,
+        tokens=Tokens([KEY]),
+        people=engine.resources[People],
+        workflows=office.slack.opening.workflows,  # type: ignore[arg-type]
+        api_keys=[],
+        base_url=url,
+        now=engine.now,
+    )
+    office.stand_in.web.router.routes.append(Mount("/", pages))
+
+
+def card_of(office: Office, run_id: str) -> Any:
+    app = office.playground.workspace.app
+    known = ((card, delivery_of(card.as_json(app.team_id, with_metadata=True))) for card in reversed(office.cards))
+    return next((card for card, delivery in known if delivery and delivery.startswith(run_id)), None)
+
+
+async def form_of(office: Office, run_id: str, address: str) -> Form:
+    """Her page's address and the hidden fields of its form."""
+    record = await office.engine.record(run_id)
+    assert record is not None
+    assert record.view is not None
+    hook = await office.engine.find_hook(record.view["hook_id"])
+    assert hook is not None
+    recipient = next(id for id, known in record.view["recipients"].items() if known == address)
+    token = Tokens([KEY]).sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation})
+    page = f"{office.stand_in.url}/decisions/{token}"
+    async with office.http.get(page) as answer:
+        assert answer.status == 200
+        return page, dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', await answer.text()))
+
+
+async def send(office: Office, form: Form, choice: str) -> tuple[int, str]:
+    page, hidden = form
+    given = hidden | {"choice": choice.lower()}
+    async with office.http.post(page, data=given, headers=OURS) as answer:
+        return answer.status, await answer.text()
