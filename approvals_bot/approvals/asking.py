@@ -140,7 +140,6 @@ class _Request(Asking):
 
     def show(self) -> None:
         """The board shows it, with the others of this run."""
-        self.seen = None
 
     def follow(self) -> None:
         super().follow()

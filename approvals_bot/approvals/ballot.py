@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from approvals_bot.approvals.seats import Missing, Seat, room, seat_people
+from approvals_bot.approvals.seats import Missing, Seat, room, seat_people, who_helps
 from approvals_bot.channels import ChoiceName, Via
 
 Word = Literal[
@@ -242,15 +242,8 @@ def open_seats(ballot: Ballot) -> tuple[int, ...]:
 def still_owed(ballot: Ballot) -> tuple[str, ...]:
     """Who has not voted and could still help: those whose yes would fill one seat more."""
     voted = [who for vote in standing_votes(ballot) for who in (vote.by, vote.place)]
-    now = have(ballot)
-    owed = []
-    for person in who_may_vote(ballot):
-        if person in voted:
-            continue
-        with_her = {**_approvals(ballot), person: list(seats_for(ballot, person))}
-        if len(seat_people(with_her, _rooms(ballot))) > now:
-            owed.append(person)
-    return tuple(owed)
+    others = {who: seats_for(ballot, who) for who in who_may_vote(ballot) if who not in voted}
+    return tuple(who_helps(_approvals(ballot), _rooms(ballot), others))
 
 
 def who_may_vote(ballot: Ballot) -> tuple[str, ...]:

@@ -95,6 +95,7 @@ class Case:
         self.outcome: OutcomeView | None = None
         self.rules: list[JudgedRule] = []
         self._judged: dict[str, Judgement] = {}  # of the fields as they are
+        self._labels: dict[tuple[str, ...], str] = {}  # of the people and fields as they are
         self.version = 1
         self.held: OutcomeView | None = None  # a decision that can still be taken back
         self.times_held = 0
@@ -265,7 +266,7 @@ class Case:
                 unsure = tuple(who for who in before[place.id].eligible if who not in eligible)
                 eligible |= {who: why[place.id][who] for who in unsure}
             why[place.id] = eligible
-            label = label_of(rules[place.id].from_, self.about, self.people)
+            label = self.label(rules[place.id].from_)
             need, acting = rules[place.id].need, place.in_place_of
             seats.append(Seat(place.id, label, need, tuple(eligible), known, unsure, acting))
             told.update(dict.fromkeys(place.told))
@@ -274,7 +275,16 @@ class Case:
 
     def meet(self, people: Mapping[str, Person]) -> None:
         """Their names, and how they are reached, as just looked up."""
-        self.people = {**self.people, **people}
+        if any(self.people.get(who) != person for who, person in people.items()):
+            self.people = {**self.people, **people}
+            self._labels = {}
+
+    def label(self, addresses: tuple[str, ...]) -> str:
+        """How the people of these addresses are called."""
+        known = self._labels.get(addresses)
+        if known is None:
+            known = self._labels[addresses] = label_of(addresses, self.about, self.people)
+        return known
 
     def escalate(self, stage: Stage, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
         """More people, or other people, for every seat that is still open."""
@@ -428,7 +438,7 @@ class Case:
 
     def _take(self, typed: dict[str, Any]) -> None:
         self.typed = typed
-        self._judged = {}
+        self._judged, self._labels = {}, {}
         self.fields = forms.dump(self.definition, typed)
         self.digest = forms.digest(self.definition, typed)
         self.about = replace(self.about, fields=self.fields)

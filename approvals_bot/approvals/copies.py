@@ -131,6 +131,7 @@ class Copies:
         self._told: list[Person] = []
         self._closed = asyncio.Event()
         self._round = 0
+        self._troubles: tuple[CardDelivery, ...] | None = ()
         self.version = 0
 
     def show(self) -> tuple[CardDelivery, ...]:
@@ -140,6 +141,12 @@ class Copies:
             for copy in self._all
             if not copy.text and not (copy.is_replaced and any(word in copy.error for word in NOT_THERE))
         )
+
+    def troubles(self) -> tuple[CardDelivery, ...]:
+        """Those of them that cards tell of: what did not arrive, and what may have arrived twice."""
+        if self._troubles is None:
+            self._troubles = tuple(copy for copy in self.show() if copy.state == "not_delivered" or copy.uncertain)
+        return self._troubles
 
     # ── what the request asks for ──
 
@@ -357,7 +364,7 @@ class Copies:
 
     def _becomes(self, copy: Copy, state: Progress, error: str = "") -> None:
         is_news = state == "not_delivered" != copy.state and not copy.text and not self._closed.is_set()
-        copy.state, copy.error = state, error
+        copy.state, copy.error, self._troubles = state, error, None
         self._report(is_news)
 
     def _dispatch(
@@ -389,7 +396,7 @@ class Copies:
 
     def _instead(self, failed: Copy, to: Destination) -> None:
         """Send it there, unless that was done already, by itself or because of another copy."""
-        failed.is_replaced = True
+        failed.is_replaced, self._troubles = True, None
         copy = self._at(to, failed.text)
         if copy is None:
             until = max(failed.until, now() + timedelta(minutes=5))

@@ -17,6 +17,8 @@ def label_of(addresses: Sequence[str], about: About, people: Mapping[str, Person
 
 
 def _label(address: str, about: About, people: Mapping[str, Person]) -> str:
+    if ":" not in address and address in people:
+        return people[address].name
     scheme, _, rest = address.partition(":")
     human = about.on_behalf_of if about.requester.startswith("app:") else about.requester
     match scheme, rest:

@@ -242,6 +242,16 @@ class RequestView(_View):
         return Name(key, f"{name.text} for {self.name(in_place_of).text}") if in_place_of else name
 
 
+_ALWAYS: dict[str, Any] = {"digest": "", "waiting_for": [], "recipients": {}, "deliveries": []}
+"""What a stored view has even where there is nothing to say: by these it is known for a request's."""
+
+
+def dumped(view: RequestView) -> dict[str, Any]:
+    """The view as runs store it, without what is as usual: most of it is, and a run stores it with every change."""
+    said = view.model_dump(mode="json", exclude_defaults=True)
+    return _ALWAYS | said
+
+
 def request_id(run_id: str, number: int) -> str:
     """`run_0…` for a run that is a request, `run_0….2` for the second request of a workflow."""
     return f"{run_id}.{number}" if number else run_id

@@ -48,10 +48,14 @@ def room(seat: Seat, also: Sequence[str] = ()) -> int:
 
 def seat_people(may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int]) -> dict[str, int]:
     """A maximum matching: person → seat id. Earlier people are never unseated for later ones, only moved."""
+    return {person: seat for seat, people in _seated(may_fill, rooms).items() for person in people}
+
+
+def _seated(may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int]) -> dict[int, list[str]]:
     seated: dict[int, list[str]] = {seat: [] for seat in rooms}
     for person in may_fill:
         _find_place(person, may_fill, rooms, seated, tried=set())
-    return {person: seat for seat, people in seated.items() for person in people}
+    return seated
 
 
 def _find_place(
@@ -78,9 +82,35 @@ def _find_place(
 
 def can_be_filled(seats: Sequence[Seat]) -> bool:
     """Whether all seats could be filled if everyone who may said yes."""
+    if len(seats) == 1:
+        return 0 < room(seats[0]) <= len(seats[0].eligible)
     may_fill: dict[str, list[int]] = {}
     for seat in seats:
         for person in seat.eligible:
             may_fill.setdefault(person, []).append(seat.id)
     rooms = {seat.id: room(seat) for seat in seats}
     return all(rooms.values()) and len(seat_people(may_fill, rooms)) == sum(rooms.values())
+
+
+def who_helps(
+    may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int], others: Mapping[str, Sequence[int]]
+) -> list[str]:
+    """Which of the others would fill one seat more, each by herself, beside those who fill seats already."""
+    seated = _seated(may_fill, rooms)
+    open_ones = {seat for seat in rooms if len(seated[seat]) < rooms[seat]}
+    return [
+        person
+        for person, seats in others.items()
+        if any(seat in open_ones for seat in seats)
+        or (open_ones and _has_place(person, {**may_fill, person: seats}, rooms, seated))
+    ]
+
+
+def _has_place(
+    person: str,
+    may_fill: Mapping[str, Sequence[int]],
+    rooms: Mapping[int, int],
+    seated: Mapping[int, list[str]],
+) -> bool:
+    trial = {seat: list(people) for seat, people in seated.items()}
+    return _find_place(person, may_fill, rooms, trial, tried=set())

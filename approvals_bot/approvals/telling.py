@@ -21,6 +21,7 @@ class Telling:
         self._copies = copies
         self._timers = timers
         self.recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
+        self._remembered: set[str] = set()  # the addresses among them
 
     def send_cards(self, stage: Stage, occasion: Occasion, but: tuple[str, ...] = ()) -> None:
         """Send the stage's cards. A change was told in the copies there are, so only those without one get it."""
@@ -68,7 +69,8 @@ class Telling:
 
     def remember(self, address: str) -> None:
         """Give this person an opaque id, which links carry instead of her address."""
-        if address not in self.recipients.values():
+        if address not in self._remembered:
+            self._remembered.add(address)
             self.recipients[str(len(self.recipients) + 1)] = address
 
     def _send(self, to: Destination, occasion: Occasion) -> None:

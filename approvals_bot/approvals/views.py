@@ -11,24 +11,21 @@ from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.ballot import seating
 from approvals_bot.approvals.case import Case, JudgedRule, Stage
 from approvals_bot.approvals.handing_over import told_of
-from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import (
     Decision,
-    FollowUp,
     HandoverView,
     RequestView,
     RuleView,
     SeatView,
     ShownField,
     StageView,
-    TimerView,
     VoteView,
     plain_name,
 )
 from approvals_bot.approvals.seats import room
 from approvals_bot.approvals.shown import shown_duration
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
-from approvals_bot.channels import Ask, CardDelivery
+from approvals_bot.channels import Ask
 from approvals_bot.config.fields import FieldSpec
 
 
@@ -42,12 +39,9 @@ def view_of(
     asked_at: datetime,
     deadline: datetime | None,
     on_deadline: str,
-    timers: tuple[TimerView, ...],
-    deliveries: tuple[CardDelivery, ...],
-    follow_ups: tuple[FollowUp, ...],
     recipients: Mapping[str, str],
 ) -> RequestView:
-    """Everything that people, pages and the API see of this request now."""
+    """What people, pages and the API see of this case. What is on its way to them comes on top."""
     definition = case.definition
     return RequestView(
         run_id=run_id,
@@ -75,14 +69,11 @@ def view_of(
         deadline=deadline,
         on_deadline=on_deadline,
         outcome=case.outcome,
-        deliveries=deliveries,
-        follow_ups=follow_ups,
         recipients=dict(recipients),
         link_auth=definition.deliver.link_auth,
         held=case.held,
         grace=shown_duration(definition.policy.grace) if definition.policy.grace else "",
         reassign=definition.policy.reassign or "approvers",
-        timers=timers,
         rules=tuple(_rule(rule) for rule in case.rules),
     )
 
@@ -168,7 +159,7 @@ def _stage(case: Case, stage: Stage) -> StageView:
         seats = tuple(
             SeatView(
                 id=number,
-                label=label_of(seat.from_, case.about, case.people),
+                label=case.label(seat.from_),
                 need=seat.need,
                 room=seat.need if isinstance(seat.need, int) else 0,
             )

@@ -8,7 +8,7 @@ and both end in one queue that is read by one reader: the log's order decides wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine
 from typing import Any
 
 from approvals_bot.approvals import sentences
@@ -22,12 +22,14 @@ from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.handing_over import Rank, is_handing
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.messages import act_of, answer, read_message
+from approvals_bot.approvals.published import Published
 from approvals_bot.approvals.request import (
     DEADLINE,
     Decision,
     Heard,
     Opening,
     RequestView,
+    dumped,
     late_verdict,
     request_id,
 )
@@ -99,7 +101,7 @@ class Asking:
         self.queue: asyncio.Queue[WebhookRequest | Due | Left] = asyncio.Queue()
         self.follow_ups: FollowUps | None = None
         self.has_opened = False
-        self.seen: tuple[object, RequestView] | None = None  # what cards show; made once for all readers
+        self.seen: tuple[object, RequestView] | None = None
         self.copies = Copies(
             run_id=self.id, card=self.card, newest=lambda: self.case.version, report=self.report, spawn=self.spawn
         )
@@ -400,7 +402,7 @@ class Asking:
         self.follow_ups = FollowUps(
             run_id=self.id,
             about=case.about,
-            facts=facts_of(case, self.id, self.title),
+            facts=facts_of(case, self.id, self.known().title),
             copies=self.copies,
             report=self.show,
             spawn=self.spawn,
@@ -412,12 +414,7 @@ class Asking:
 
     def card(self, reader: str | None) -> Card:
         """What leaves shows which copies are in trouble, and nothing that changes while all goes well."""
-        stamp = self.case.stamp
-        if self.seen is None or self.seen[0] != stamp:
-            view = self.view()
-            troubles = tuple(copy for copy in view.deliveries if copy.state == "not_delivered" or copy.uncertain)
-            self.seen = stamp, view.model_copy(update={"deliveries": troubles})
-        return card_of(self.seen[1], reader, now())
+        return card_of(self.known().model_copy(update={"deliveries": self.copies.troubles()}), reader, now())
 
     @property
     def title(self) -> str:
@@ -442,46 +439,36 @@ class Asking:
         self.show()
 
     def show(self) -> None:
-        self.seen = None
-        publish(_Live(self))
+        publish(Published(lambda: dumped(self.view())))
 
     def view(self) -> RequestView:
-        return view_of(
-            self.case,
-            run_id=self.run_id,
-            number=self.number,
-            hook_id=self.hook_id,
-            title=self.title,
-            asked_at=self.asked_at,
-            deadline=self.timers.deadline,
-            on_deadline=self.timers.then,
-            timers=self.timers.show(now()) if self.case.outcome is None else (),
-            deliveries=self.copies.show(),
-            follow_ups=self.follow_ups.show() if self.follow_ups else (),
-            recipients=self.telling.recipients,
+        """Everything that is seen of this request now."""
+        return self.known().model_copy(
+            update={
+                "timers": self.timers.show(now()) if self.case.outcome is None else (),
+                "deliveries": self.copies.show(),
+                "follow_ups": self.follow_ups.show() if self.follow_ups else (),
+            }
         )
+
+    def known(self) -> RequestView:
+        """What is seen of the case, made once for all readers as long as it stays as it is."""
+        recipients = self.telling.recipients
+        stamp = (self.case.stamp, self.hook_id, self.timers.deadline, self.timers.then, len(recipients))
+        if self.seen is None or self.seen[0] != stamp:
+            view = view_of(
+                self.case,
+                run_id=self.run_id,
+                number=self.number,
+                hook_id=self.hook_id,
+                title=self.title,
+                asked_at=self.asked_at,
+                deadline=self.timers.deadline,
+                on_deadline=self.timers.then,
+                recipients=recipients,
+            )
+            self.seen = stamp, view
+        return self.seen[1]
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.tasks.create_task(task)
-
-
-class _Live(Mapping[str, Any]):
-    """The view, made when it is stored: a replay passes many changes, and only the last one is seen."""
-
-    def __init__(self, request: Asking) -> None:
-        self._request = request
-
-    def __getitem__(self, name: str) -> Any:
-        return self._dump()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._dump())
-
-    def __len__(self) -> int:
-        return len(RequestView.model_fields)
-
-    def items(self) -> Any:
-        return self._dump().items()
-
-    def _dump(self) -> dict[str, Any]:
-        return self._request.view().model_dump(mode="json")

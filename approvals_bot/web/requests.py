@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from approvals_bot.approvals.request import OutcomeView, RequestView
+from approvals_bot.approvals.request import OutcomeView, RequestView, dumped
 from approvals_bot.engine import Engine, HookInfo, RunRecord
 
 _MARKS = {"hook_id", "recipients", "digest", "waiting_for"}
@@ -41,7 +41,7 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
     if record is None or not number:
         return record if run_id == id else None
     view = next((view for view in requests_of(record) if view.id == id), None)
-    return replace(record, view=view.model_dump(mode="json")) if view is not None else None
+    return replace(record, view=dumped(view)) if view is not None else None
 
 
 def choices_of(record: RunRecord) -> tuple[str, ...]:

@@ -44,9 +44,6 @@ def view(case: Case) -> RequestView:
         asked_at=NINE,
         deadline=None,
         on_deadline="",
-        timers=(),
-        deliveries=(),
-        follow_ups=(),
         recipients={"1": ANN},
     )
     assert RequestView.model_validate(made.model_dump(mode="json")) == made, "a view is lossless as JSON"
