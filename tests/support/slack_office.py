@@ -127,7 +127,7 @@ class Office:
     async def votes(self, run_id: str) -> list[Any]:
         record = await self.engine.record(run_id)
         assert record is not None
-        return list(record.view["votes"])
+        return list(record.view.get("votes", ()))
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):

@@ -14,6 +14,7 @@ import pytest
 from slack_office import office, open_office  # noqa: F401  # the fixtures of Slack's tests
 from starlette.types import ASGIApp
 
+from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import Channels
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.engine import Engine
@@ -88,8 +89,7 @@ class Service:
     async def view(self, run_id: str) -> dict[str, Any]:
         record = await self.engine.record(run_id)
         assert record is not None
-        view: dict[str, Any] = record.view
-        return view
+        return RequestView.model_validate(record.view).model_dump(mode="json")
 
     async def link(self, run_id: str, address: str) -> str:
         """The path of this person's decision page, as a mail would carry it."""
