@@ -18,7 +18,8 @@ from approvals_bot.approvals.request import TimerView
 from approvals_bot.config.business import BusinessTime, Length
 from approvals_bot.config.calendars import Calendar
 from approvals_bot.config.workflow import Definition
-from approvals_bot.core.authoring import sleep
+from approvals_bot.core.authoring import now
+from approvals_bot.core.loop import WorkflowLoop
 
 Kind = Literal["deadline", "reminder", "escalation", "mail", "people", "absence", "grace"]
 
@@ -193,5 +194,25 @@ class StageTimers:
         self._timers.append(Timer(at, what, task))
 
     async def _wait(self, at: datetime, due: Due) -> None:
-        await sleep(at)
+        await _until(at)
         self._put(due)
+
+
+async def _until(at: datetime) -> None:
+    """As `sleep`, but no sleep: those can be ended by `wake_up`, and a deadline must not come before its time."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, WorkflowLoop), "it is durable, so it is a workflow's"
+    if at <= now():
+        await asyncio.sleep(0)
+        return
+    come = loop.create_future()
+    timer = loop.call_at_instant(at.timestamp(), _arrive, come)
+    try:
+        await come
+    finally:
+        timer.cancel()
+
+
+def _arrive(come: asyncio.Future[None]) -> None:
+    if not come.done():
+        come.set_result(None)
