@@ -195,6 +195,7 @@ class _Request(Asking):
             answers,
             case.digest,
             lambda fields: _digest(definition, fields),
+            ended.in_place_of,
         )
         return made
 

@@ -19,7 +19,8 @@ from approvals_bot.errors import ApprovalMismatchError
 class Ended:
     """What every outcome knows.
 
-    `by`: an address, `deadline`, or `app:<workflow>`. `at`: an aware UTC datetime. `fields`: what was decided on, as
+    `by`: an address, `deadline`, or `app:<workflow>`. `in_place_of`: the absent person for whom `by` stood in; "" for
+    nobody. `at`: an aware UTC datetime. `fields`: what was decided on, as
     typed values. `answers`: what approvers filled in, by the question's name; of two people's, the later.
     `digest`: of the pinned fields; "" when none is pinned. `request_id`: what pages and the API call the request.
     """
@@ -33,6 +34,7 @@ class Ended:
     answers: Mapping[str, Any]
     digest: str
     _digest_of: Callable[[Mapping[str, Any]], str] = field(repr=False, compare=False)
+    in_place_of: str = ""
 
     def require(self, fields: Mapping[str, Any]) -> None:
         """Call it right before acting, with what you are about to act on.

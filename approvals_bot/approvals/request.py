@@ -43,8 +43,8 @@ class Opening:
 class Decision:
     """The result of the run: what the waiting caller is handed.
 
-    `by`: an address, `rule:<n>`, or `deadline`. `answers`: by stage, then by name. `digest`: of the pinned fields as
-    they were decided on; "" when nothing is pinned.
+    `by`: an address, `rule:<n>`, or `deadline`. `in_place_of`: the absent person for whom `by` stood in; "" for nobody.
+    `answers`: by stage, then by name. `digest`: of the pinned fields as they were decided on; "" when none is pinned.
     """
 
     approved: bool
@@ -58,6 +58,7 @@ class Decision:
     at: datetime
     via: Via
     version: str  # digest of the workflow file that was in force
+    in_place_of: str = ""
 
 
 class _View(BaseModel):
@@ -321,6 +322,18 @@ def api_request(view: RequestView) -> dict[str, Any]:
             if vote.stands
         ],
         "waiting_for": list(view.waiting_for),
+        "handovers": [
+            {
+                "by": done.by,
+                "person": done.person,
+                "instead_of": done.instead_of or None,
+                "reason": done.reason,
+                "at": _iso(done.at),
+                "via": done.via,
+                "stage": done.stage,
+            }
+            for done in view.handovers
+        ],
         "deadline": _iso(view.deadline),
         "outcome": view.outcome.outcome if view.outcome else None,
         "deliveries": [

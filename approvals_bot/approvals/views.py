@@ -135,6 +135,7 @@ def decision_of(case: Case) -> Decision:
         at=ended.at,
         via=ended.via,
         version=case.edition.digest,
+        in_place_of=ended.in_place_of,
     )
 
 

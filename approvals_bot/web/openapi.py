@@ -342,6 +342,8 @@ SCHEMAS: dict[str, Any] = {
         "required": ["by", "choice", "comment", "at", "via"],
         "description": "`in_place_of`: the absent person for whom `by` stood in, where somebody did.",
     },
+    "Handover": _object(by=TEXT, person=TEXT, instead_of=OPTIONAL_TEXT, reason=TEXT, at=TIME, via=TEXT, stage=TEXT)
+    | {"description": "`by` had `person` asked in the place of `instead_of`; null: besides all who are asked."},
     "Request": _object(
         title=TEXT,
         fields={"type": "object"},
@@ -350,6 +352,7 @@ SCHEMAS: dict[str, Any] = {
         stage=OPTIONAL_TEXT,
         votes={"type": "array", "items": _ref("StandingVote")},
         waiting_for={"type": "array", "items": TEXT},
+        handovers={"type": "array", "items": _ref("Handover")},
         deadline=OPTIONAL_TIME,
         outcome=OPTIONAL_TEXT,
         deliveries={

@@ -9,6 +9,7 @@ import pytest
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
+from approvals_bot.approvals.request import api_request
 from approvals_bot.channels import phrases
 from approvals_bot.people.absences import Absence
 
@@ -55,7 +56,17 @@ async def test_an_approver_hands_over_her_place_and_everything_says_so(office: A
         assert explain(view)["rules"][-1]["because"] == "Ann Ode handed over to Bo Lund: on holiday"
         assert await asked.vote(ANN) == "not_an_approver"
         assert [await asked.vote(who) for who in (BO, CY)] == ["counted", "decided"]
-        assert (await asked.view()).handovers[0].instead_of == ANN
+        assert api_request(await asked.view())["handovers"] == [
+            {
+                "by": ANN,
+                "person": BO,
+                "instead_of": ANN,
+                "reason": "on holiday",
+                "at": "2026-03-02T09:00:00Z",
+                "via": "api",
+                "stage": "ok",
+            }
+        ]
 
 
 async def test_an_approver_asks_a_colleague_as_well(office: Any) -> None:
@@ -64,6 +75,8 @@ async def test_an_approver_asks_a_colleague_as_well(office: Any) -> None:
         said = await asked.tell(kind="add", by=ANN, person=BO)
         assert (said["verdict"], said["text"]) == ("added", "Bo Lund is asked too, and told.")
         assert await asked_of(asked) == [ANN, BO, CY]
+        (done,) = api_request(await asked.view())["handovers"]
+        assert (done["person"], done["instead_of"]) == (BO, None)
         assert [await asked.vote(who) for who in (BO, ANN)] == ["counted", "decided"]
 
 

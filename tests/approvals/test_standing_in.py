@@ -180,6 +180,8 @@ async def test_a_delegate_decides_and_everything_says_for_whom(office: Any) -> N
         assert "✅ Bo Lund for Ann Ode approved via the API" in [phrases.vote(vote) for vote in card.votes]
         assert "Bo Lund for Ann Ode" in phrases.seats(card.stages[0])[0]
         assert [vote.get("in_place_of") for vote in api_request(view)["votes"]] == [None, ANN]
+        result = (await asked.record()).result
+        assert (result["by"], result["in_place_of"]) == (BO, ANN)
         assert "Already decided by Bo Lund for Ann Ode" in late_verdict(view, CFO, "approve", NOW)[1]
 
 

@@ -15,7 +15,7 @@ import pytest
 from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
 
 from approvals_bot.app import Listing
-from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.request import Opening, RequestView
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Channels
 from approvals_bot.channels.slack.client import slack_client
@@ -127,7 +127,7 @@ class Office:
     async def votes(self, run_id: str) -> list[Any]:
         record = await self.engine.record(run_id)
         assert record is not None
-        return list(record.view.get("votes", ()))
+        return list(RequestView.model_validate(record.view).model_dump(mode="json")["votes"])
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):

@@ -89,7 +89,8 @@ class Service:
     async def view(self, run_id: str) -> dict[str, Any]:
         record = await self.engine.record(run_id)
         assert record is not None
-        return RequestView.model_validate(record.view).model_dump(mode="json")
+        view: dict[str, Any] = record.view
+        return RequestView.model_validate(view).model_dump(mode="json") if "hook_id" in view else view
 
     async def link(self, run_id: str, address: str) -> str:
         """The path of this person's decision page, as a mail would carry it."""
