@@ -29,6 +29,10 @@ STALLED = 2.0
 """Seconds between looks at runs that are stalled: while two releases serve side by side, one may go on with what the
 other has no code for, and people are waiting."""
 
+LEAP = 0.1
+"""Seconds by which the clock may gain on the loop's own between two looks. By more, and it was set, or the machine was
+suspended: what waits in hand is looked at again."""
+
 RETRY_STORE = 0.2
 """Seconds before a store that could not be reached is asked again; doubled up to RETRY_STORE_MOST."""
 

@@ -17,7 +17,7 @@ from approvals_bot.core.registry import Registry
 from approvals_bot.engine.activation import PATIENCE, Activation
 from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock
-from approvals_bot.engine.limits import CLOSING, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
+from approvals_bot.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.turn import Turn
@@ -138,9 +138,13 @@ class Scheduler:
         due: datetime | None = self.now()
         time = asyncio.get_running_loop().time
         looked = time()
+        ahead = self.now().timestamp() - looked
         while not self._is_closing:
             seconds = POLL if due is None else min(POLL, max(0.0, (due - self.now()).total_seconds()))
             nudged = await self._nudged(seconds)
+            was, ahead = ahead, self.now().timestamp() - time()
+            if ahead - was > LEAP:
+                self._wake_overdue()
             try:
                 if elsewhere := not nudged and await self.store.changed():
                     self._look_again()
@@ -173,6 +177,12 @@ class Scheduler:
             if run_id in self._active:
                 self._active[run_id][0].signal()
         self._nudge.set()
+
+    def _wake_overdue(self) -> None:
+        """The clock was set, or the machine was suspended: who waits in hand has reckoned without that."""
+        for activation, _ in self._active.values():
+            if activation.due is not None and activation.due <= self.now():
+                activation.signal()
 
     async def _claim_due(self) -> datetime | None:
         """Claim all that is due, as far as there is room, and say when to look again."""
