@@ -220,16 +220,22 @@ class Engine:
         return HookInfo.of(target.hook)
 
     async def resume_webhook(
-        self, token: str, request: WebhookRequest | Request, *, timeout: float = MANUAL_ANSWER
+        self,
+        token: str,
+        request: WebhookRequest | Request,
+        *,
+        timeout: float = MANUAL_ANSWER,
+        resume_id: str | None = None,
     ) -> Response:
-        """Give a request to a webhook, and answer as it was created to.
+        """Give a request to a webhook, and answer as it was created to. The same `resume_id` twice: one payload, and
+        the same answer; IdempotencyConflictError if the requests differ.
 
         A manual answer that doesn't come within `timeout` seconds is a 504; the request was taken all the same.
         HookNotFoundError for the token of a plain hook, too.
         """
         _outside("resume_webhook()")
         target = await self._target(token, is_webhook=True)
-        received = await self._receive(target, (await as_webhook_request(request)).encode(), None)
+        received = await self._receive(target, (await as_webhook_request(request)).encode(), resume_id)
         match target.hook.answer:
             case {"mode": "manual"}:
                 return await self._answer(target.hook.run_id, received, timeout)

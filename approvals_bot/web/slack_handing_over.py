@@ -18,6 +18,7 @@ from approvals_bot.engine import Engine
 from approvals_bot.web import votes
 from approvals_bot.web.requests import find_request
 from approvals_bot.web.slack_inputs import INPUT_LIMIT, OPTION_LIMIT, VALUE_LIMIT, given, labelled, plain
+from approvals_bot.web.slack_press import press_of
 from approvals_bot.web.slack_teller import Place, SlackTeller
 from approvals_bot.web.slack_views import said_modal
 from approvals_bot.web.slack_who import Identified, SlackIdentities, Unidentified, team_of
@@ -100,6 +101,7 @@ class SlackHandovers:
             instead_of=None if chosen == AS_WELL else chosen,
             reason=given(values, REASON)[:LONGEST_REASON],
             timeout=VERDICT_LIMIT,
+            said_once=press_of(payload),
         )
         if self._counted is not None:
             self._counted(verdict.verdict, "slack")

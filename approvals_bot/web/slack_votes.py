@@ -22,6 +22,7 @@ from approvals_bot.web import votes
 from approvals_bot.web.afterwards import Afterwards
 from approvals_bot.web.requests import find_request
 from approvals_bot.web.slack_handing_over import may_try, with_button
+from approvals_bot.web.slack_press import press_of
 from approvals_bot.web.slack_teller import Place, SlackTeller
 from approvals_bot.web.slack_who import Identified, SlackIdentities, Unidentified, team_of
 from approvals_bot.web.slack_why import why
@@ -88,7 +89,8 @@ class SlackVotes:
             opened = views.Opened(hook_id, choice, digest, place.channel)
             await self._open(payload, place, who, views.vote_modal(card, offered, opened), card)
             return
-        verdict = await self._cast(hook_id, Vote(who.address, cast(ChoiceName, choice), "slack", digest=digest))
+        vote = Vote(who.address, cast(ChoiceName, choice), "slack", digest=digest)
+        verdict = await self._cast(hook_id, vote, press_of(payload))
         self._tell_verdict(place, hook_id, who.address, verdict)
         self._news(who.user)
 
@@ -131,7 +133,7 @@ class SlackVotes:
         comment, answers = views.filled_in(values, asks)
         edited, answers = (answers, {}) if choice == "edit" else ({}, answers)
         vote = Vote(who.address, choice, "slack", comment, answers, edited, opened.digest)
-        verdict = await self._cast(opened.hook_id, vote)
+        verdict = await self._cast(opened.hook_id, vote, press_of(payload))
         self._news(who.user)
         if verdict.verdict == "invalid":
             errors = views.complaint(verdict.text, values, asks)
@@ -145,8 +147,8 @@ class SlackVotes:
 
     # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _cast(self, hook_id: str, vote: Vote) -> Verdict:
-        verdict = await votes.cast(self._engine, hook_id, vote, timeout=VERDICT_LIMIT)
+    async def _cast(self, hook_id: str, vote: Vote, press: str | None) -> Verdict:
+        verdict = await votes.cast(self._engine, hook_id, vote, timeout=VERDICT_LIMIT, said_once=press)
         if self._counted is not None:
             self._counted(verdict.verdict, "slack")
         return verdict

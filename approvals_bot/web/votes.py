@@ -17,7 +17,7 @@ from approvals_bot.approvals.request import RequestView, late_verdict
 from approvals_bot.channels import ChoiceName, Via
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.engine import Engine, HookInfo
-from approvals_bot.errors import HookNotFoundError
+from approvals_bot.errors import HookNotFoundError, IdempotencyConflictError
 from approvals_bot.web.requests import find_request
 
 ANSWER_LIMIT = 4.0  # seconds; a page waits this long for its verdict, and all of its answer takes at most 6. Slack's
@@ -71,8 +71,13 @@ class Verdict:
     changed: bool
 
 
-async def cast(engine: Engine, hook_id: str, vote: Vote, *, timeout: float = ANSWER_LIMIT) -> Verdict:
-    """Count this vote and say what became of it. The vote is durable before this returns, even as `received`."""
+async def cast(
+    engine: Engine, hook_id: str, vote: Vote, *, timeout: float = ANSWER_LIMIT, said_once: str | None = None
+) -> Verdict:
+    """Count this vote and say what became of it. The vote is durable before this returns, even as `received`.
+
+    `said_once`: a name of the very press that this is, where its channel may bring it twice, to whichever replica.
+    """
     message = {
         "kind": "vote",
         "by": vote.by,
@@ -84,7 +89,7 @@ async def cast(engine: Engine, hook_id: str, vote: Vote, *, timeout: float = ANS
     }
     if vote.fields:
         message["fields"] = dict(vote.fields)
-    return await _tell(engine, hook_id, message, timeout)
+    return await _tell(engine, hook_id, message, timeout, said_once)
 
 
 async def withdraw(
@@ -118,19 +123,25 @@ async def hand_over(
     instead_of: str | None,
     reason: str = "",
     timeout: float = ANSWER_LIMIT,
+    said_once: str | None = None,
 ) -> Verdict:
     """Ask somebody else: instead of this person ("": of who says so), or, for None, besides all who are asked."""
     kind = "add" if instead_of is None else "reassign"
     message = {"kind": kind, "by": by, "via": via, "person": person, "instead_of": instead_of or "", "reason": reason}
-    return await _tell(engine, hook_id, message, timeout)
+    return await _tell(engine, hook_id, message, timeout, said_once)
 
 
-async def _tell(engine: Engine, hook_id: str, message: dict[str, Any], timeout: float) -> Verdict:
+async def _tell(
+    engine: Engine, hook_id: str, message: dict[str, Any], timeout: float, said_once: str | None = None
+) -> Verdict:
     hook = await engine.find_hook(hook_id)
     if hook is None:
         return Verdict("unknown", UNKNOWN, changed=False)
     try:
-        answer = await engine.resume_webhook(hook.token, WebhookRequest.of_json(message), timeout=timeout)
+        request = WebhookRequest.of_json(message)
+        answer = await engine.resume_webhook(hook.token, request, timeout=timeout, resume_id=said_once)
+    except IdempotencyConflictError:  # the same press, read otherwise since: what it said first is what it said
+        return Verdict("received", RECEIVED, changed=False)
     except HookNotFoundError:
         return await _too_late(engine, hook, message)
     if answer.status_code == 504:

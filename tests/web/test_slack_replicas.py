@@ -1,0 +1,95 @@
+"""A request of Slack's that comes again at another replica, which has not seen its signature: no second vote."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from slack_office import DEPLOY, Office, Open
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from approvals_bot.web.slack_press import press_of
+
+TWO = [DEPLOY["stage"][0] | {"need": 2, "comment": "never"}]
+ASKING = [DEPLOY["stage"][0] | {"need": 2, "ask": {"code": "string"}}]
+
+
+class Tape:
+    """Between Slack and the service: keeps what went in, as it was signed."""
+
+    def __init__(self, service: ASGIApp) -> None:
+        self._service = service
+        self.sent: list[tuple[bytes, dict[str, str]]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        body = await request.body()
+        self.sent.append((body, dict(request.headers)))
+
+        async def again() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._service(scope, again, send)
+
+
+def tape(office: Office) -> Tape:
+    (route,) = [each for each in office.stand_in.web.router.routes if isinstance(each, Route) and each.name == "slack"]
+    route.app = kept = Tape(route.app)
+    return kept
+
+
+async def replayed(office: Office, request: tuple[bytes, dict[str, str]]) -> int:
+    body, headers = request
+    kept = {name: value for name, value in headers.items() if name.startswith("x-slack") or name == "content-type"}
+    async with office.http.post(f"{office.url}/slack/events", data=body, headers=kept) as answer:
+        return answer.status
+
+
+async def two_offices(open_office: Open, tmp_path: Path) -> tuple[Office, Office, Tape]:
+    """Two replicas on one store."""
+    database = f"sqlite:///{tmp_path / 'both.db'}"
+    first = await open_office(database=database)
+    second = await open_office(database=database, clock=first.clock)
+    return first, second, tape(first)
+
+
+async def payloads(office: Office, run_id: str) -> int:
+    return sum(event.type == "hook_received" for event in await office.engine.events(run_id))
+
+
+async def test_a_press_that_comes_again_at_another_replica_is_the_same_press(open_office: Open, tmp_path: Path) -> None:
+    first, second, kept = await two_offices(open_office, tmp_path)
+    run_id = await first.ask(stage=TWO)
+    assert (await first.press("U0ANN", "Approve"))["status"] == 200
+    assert await payloads(first, run_id) == 1
+    (press,) = kept.sent
+    assert await asyncio.gather(*(replayed(second, press) for _ in range(3))) == [200, 401, 401]
+    assert await payloads(second, run_id) == 1
+    assert [vote["by"] for vote in await second.votes(run_id)] == ["ann@acme.eu"]
+    assert "already" in (await first.press("U0ANN", "Approve"))["ephemeral"]  # another press is another payload
+    assert await payloads(first, run_id) == 2
+
+
+async def test_a_modal_that_is_submitted_again_at_another_replica_is_the_same_vote(
+    open_office: Open, tmp_path: Path
+) -> None:
+    first, second, kept = await two_offices(open_office, tmp_path)
+    run_id = await first.ask(stage=ASKING)
+    view = (await first.press("U0ANN", "Approve"))["view"]
+    await first.submit("U0ANN", view, {"ask:code": {"value": "A-1"}, "comment": {"value": "As agreed"}})
+    assert await payloads(first, run_id) == 1
+    assert await replayed(second, kept.sent[-1]) == 200
+    assert await payloads(second, run_id) == 1
+    (vote,) = await second.votes(run_id)
+    assert (vote["by"], vote["answers"], vote["comment"]) == ("ann@acme.eu", {"code": "A-1"}, "As agreed")
+
+
+def test_presses_are_told_apart_by_all_that_they_say() -> None:
+    press = {"trigger_id": "1.2", "user": {"id": "U0ANN"}, "actions": [{"action_ts": "3.4"}]}
+    assert press_of(press) == press_of(dict(reversed(press.items())))
+    assert press_of(press) != press_of(press | {"trigger_id": "1.3"})
+    assert press_of(press) != press_of(press | {"user": {"id": "U0BO"}})
+    assert press_of({"user": {"id": "U0ANN"}}) is None
