@@ -91,5 +91,10 @@ class Event:
     at: datetime
     data: dict[str, Any]
 
+    @property
+    def key(self) -> str:
+        """As of a new event."""
+        return _KEYS[self.type].format_map(self.data)
+
 
 Log = list[Event]

@@ -24,7 +24,9 @@ class Interruptible:
         self._thread: int | None = None
         self._is_interrupted = False
         self._began = math.inf
-        self._computed_before = 0.0  # by this thread, before the call
+        self._calls = 0
+        self._looked_at = 0  # the call for which the next was read
+        self._computed_before = 0.0  # by this thread, when somebody first looked at the call
 
     @property
     def is_running(self) -> bool:
@@ -37,7 +39,8 @@ class Interruptible:
 
     @property
     def computed(self) -> float:
-        """Seconds of processor time that it has used; infinite where that can't be known."""
+        """Seconds of processor time that the call has used since this was first asked during it; infinite where that
+        can't be known. (Asked, not kept for every call: reading that clock can take longer than a replay.)"""
         with self._lock:
             return self._computed()
 
@@ -63,12 +66,17 @@ class Interruptible:
                 )
 
     def _computed(self) -> float:
-        return math.inf if self._thread is None else _processor_time(self._thread) - self._computed_before
+        if self._thread is None:
+            return math.inf
+        used = _processor_time(self._thread)
+        if self._looked_at != self._calls:
+            self._looked_at, self._computed_before = self._calls, 0.0 if math.isinf(used) else used
+        return used - self._computed_before
 
     def _begin(self) -> None:
         with self._lock:
             self._is_interrupted = False
-            self._computed_before = time.thread_time()
+            self._calls += 1
             self._began = time.monotonic()
             self._thread = threading.get_ident()
 
@@ -91,7 +99,7 @@ class Interruptible:
 
 
 def _processor_time(thread: int) -> float:
-    """What this thread has used, on the clock that `time.thread_time` reads for the thread itself."""
+    """Seconds of processor time that this thread has used since it began."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return math.inf
     return time.clock_gettime(time.pthread_getcpuclockid(thread))
@@ -144,6 +152,7 @@ class Watchdog:
                 self._is_asleep = True
                 if self._is_idle():  # still: whoever comes from now on sees that we sleep
                     self._wake.wait()
-            if self._watched.elapsed > self._limit:
+            # Looking at it begins the count; so a body has a quarter more than its limit at the most.
+            if self._watched.is_running and self._watched.computed > self._limit:
                 self._watched.interrupt(beyond=self._limit)
             self._closed.wait(self._limit / 4)

@@ -80,7 +80,12 @@ class Replayer:
 
     async def _in_thread(self, call: Callable[[], Outcome], workflow: Workflow[Any, Any]) -> Outcome:
         watched = Interruptible()
-        future = asyncio.get_running_loop().run_in_executor(self._threads, watched.run, call)
+
+        def watched_call() -> Outcome:
+            _ = watched.computed  # its processor time is counted from here on
+            return call()
+
+        future = asyncio.get_running_loop().run_in_executor(self._threads, watched.run, watched_call)
         if not (await asyncio.wait([future], timeout=ACTIVATION_TIME))[0]:
             while not future.done() and (left := ACTIVATION_TIME - _used(watched)) > 0:
                 await asyncio.wait([future], timeout=left)

@@ -48,7 +48,7 @@ def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, th
     if not db.execute(_CREATE, given).rowcount:
         run_id, data = db.execute(_CREATED, (run.id, key)).fetchone()
         return Created(run_id, run_id == run.id, json.loads(data))  # the same id again: an answer was lost
-    _insert(db, run.id, 1, at, NewEvent("run_created", run.data))
+    db.execute(_INSERT, _row(run.id, Event(1, "run_created", from_micros(at), run.data), at))
     if lease is None:
         return Created(run.id, True, run.data)
     if then is not None and (then.expected, then.epoch) == (1, 1):
@@ -172,9 +172,8 @@ def receive(
         first = event_of(db, run_id, fact.key)  # a repeat may come after the end
         return None if first is None else Received(first)
     at_least = max(at, last)
-    is_new = _insert(db, run_id, seq + 1, at_least, fact, "ON CONFLICT (run_id, key) DO NOTHING")
-    if is_new:
-        event = Event(seq + 1, fact.type, from_micros(at_least), fact.data)
+    event = Event(seq + 1, fact.type, from_micros(at_least), fact.data)
+    if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", _row(run_id, event, at_least)).rowcount:
         if lease is not None and is_free and then is not None and (then.expected, then.epoch) == (seq + 1, epoch + 1):
             return Received(event, then=_decide(db, then, at_least, lease))
         db.execute(_WAKE, {"id": run_id, "seq": seq + 1, "at": at})
@@ -193,23 +192,23 @@ def _add(db: sqlite3.Connection, run_id: str, seq: int, events: list[NewEvent], 
     """Append events after `seq`, and index the hooks among them."""
     when = from_micros(at)
     added: list[Event] = []
-    for event in events:
-        seq += 1
+    for number, event in enumerate(events, seq + 1):
         stands = event
         if event.type == "hook_created":
             stands = _open_hook(db, run_id, event, at)
         elif event.type == "hook_disposed":
             db.execute("UPDATE hooks SET is_live = 0 WHERE run_id = ? AND number = ?", (run_id, event.data["id"]))
-        _insert(db, run_id, seq, at, stands)
-        added.append(Event(seq, stands.type, when, stands.data))
+        added.append(Event(number, stands.type, when, stands.data))
+    db.executemany(_INSERT, [_row(run_id, event, at) for event in added])
     return added
 
 
-def _insert(db: sqlite3.Connection, run_id: str, seq: int, at: int, event: NewEvent, otherwise: str = "") -> bool:
-    """False: `otherwise` said to leave it, and it was there already."""
-    data = to_json(event.data, event.type)
-    sql = f"INSERT INTO events (run_id, seq, type, at, key, data) VALUES (?, ?, ?, ?, ?, ?) {otherwise}"  # noqa: S608
-    return db.execute(sql, (run_id, seq, event.type, at, storable(event.key), data)).rowcount == 1
+_INSERT = "INSERT INTO events (run_id, seq, type, at, key, data) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+def _row(run_id: str, event: Event, at: int) -> tuple[Any, ...]:
+    key, data = event.key, to_json(event.data, event.type)
+    return run_id, event.seq, event.type, at, storable(key), data
 
 
 def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:
