@@ -115,6 +115,24 @@ class End:
 Creation = CreateStep | CreateHook | StartTimer
 Command = Creation | CancelTimer | DisposeHook | Respond | End
 
+Decision = tuple[str, int]
+"""What tells a decision from all others of its run: that something is created, or what is done about it."""
+
+
+def decision(event: Event) -> Decision | None:
+    """Which decision a recorded event is, or makes needless. None: a fact, or an end."""
+    match event.type:
+        case "step_created" | "hook_created" | "hook_conflict" | "wait_created":
+            return "created", event.data["id"]
+        case "wait_cancelled" | "wait_completed":
+            return "wait_over", event.data["id"]
+        case "hook_disposed":
+            return "hook_disposed", event.data["id"]
+        case "hook_responded":
+            return "responded", event.data["to"]
+        case _:
+            return None
+
 
 def describe(event: Event) -> str:
     """A recorded creation in the words of `str(command)`, for a person who compares the two."""

@@ -48,44 +48,79 @@ def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link
 
     NondeterminismError if the code has drifted from the log.
     """
-    created = log[0].data
-    run = RunState(created["run_id"], log, entropy, link)
-    run.name = created["workflow"]
-    run.attributes = created.get("attributes", {})
-    with _Inside(run):
-        try:
-            return _replay(workflow, log, run)
-        finally:
-            run.loop.throw_away()
+    whole = Replay(workflow, log[0], entropy=entropy, link=link)
+    try:
+        return whole.deliver(log)
+    finally:
+        whole.close()
 
 
-def _replay(workflow: Workflow[Any, Any], log: Log, run: RunState) -> Outcome:
-    run.now = log[0].at
-    run.loop.now = log[0].at.timestamp()
-    args, kwargs = _input(workflow, log[0])
+class Replay:
+    """A replay that can go on: what the log has grown by is delivered to the body as it stands. Since each event is
+    delivered by itself, the outcome is that of a new replay of the whole log."""
+
+    def __init__(
+        self, workflow: Workflow[Any, Any], created: Event, *, entropy: bytes, link: Callable[[str], str]
+    ) -> None:
+        self.is_closed = False
+        self._workflow = workflow
+        self._run = RunState(created, entropy, link)
+
+    def deliver(self, events: Log) -> Outcome:
+        """The next events of the log, from `run_created` on. What it raises ends the replay."""
+        with _Inside(self._run):
+            try:
+                return _deliver(self._workflow, events, self._run)
+            except ReplayInterrupted:
+                self._close()
+                raise
+            except (SystemExit, KeyboardInterrupt) as error:  # the body means itself, not the process it runs in
+                ended = _ended(self._run, End("run_failed", {"error": encode_error(error)}))
+                self._close()
+                return ended
+            except BaseException:
+                self._close()
+                raise
+
+    def close(self) -> None:
+        """Throw the body away, wherever it waits."""
+        if not self.is_closed:
+            with _Inside(self._run):
+                self._close()
+
+    def _close(self) -> None:
+        self.is_closed = True
+        self._run.loop.throw_away()
+
+
+def _deliver(workflow: Workflow[Any, Any], events: Log, run: RunState) -> Outcome:
+    run.expect(events)
+    for event in events:
+        if run.drift is not None:
+            raise run.drift
+        if run.body is None:
+            run.body = _begin(workflow, event, run)
+        elif event.type in ENDINGS:
+            break
+        elif run.body.done():
+            _after_the_end(run, event)
+            continue
+        else:
+            run.deliver(event)
+        if run.drift is None:
+            run.loop.run_until_idle()
+    assert run.body is not None  # a log has at least its first event
+    return _outcome(workflow, run, run.body)
+
+
+def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> asyncio.Task[Any]:
+    run.loop.now = created.at.timestamp()
+    args, kwargs = _input(workflow, created)
     whole: Coroutine[Any, Any, Any] = run.companions.around(
         workflow.function(*args, **kwargs), lambda: run.loop.closing
     )
     body: asyncio.Task[Any] = run.loop.create_task(whole, name=workflow.name)
-    run.body = body
-    try:
-        run.loop.run_until_idle()
-        for event in log[1:]:
-            if run.drift is not None:
-                raise run.drift
-            if event.type in ENDINGS:
-                break
-            if body.done():
-                _after_the_end(run, event)
-                continue
-            run.deliver(event)
-            if run.drift is None:
-                run.loop.run_until_idle()
-    except ReplayInterrupted:
-        raise
-    except (SystemExit, KeyboardInterrupt) as error:  # the body means itself, not the process it happens to run in
-        return _ended(run, End("run_failed", {"error": encode_error(error)}))
-    return _outcome(workflow, log, run, body)
+    return body
 
 
 _LAST_WORDS = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded"})
@@ -108,7 +143,7 @@ def _input(workflow: Workflow[Any, Any], first: Event) -> tuple[list[Any], dict[
     return args, kwargs
 
 
-def _outcome(workflow: Workflow[Any, Any], log: Log, run: RunState, body: asyncio.Task[Any]) -> Outcome:
+def _outcome(workflow: Workflow[Any, Any], run: RunState, body: asyncio.Task[Any]) -> Outcome:
     if run.drift is not None:
         raise run.drift
     if run.loop.unhandled and not body.done():

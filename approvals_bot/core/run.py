@@ -14,7 +14,17 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from approvals_bot.core import commands
-from approvals_bot.core.commands import CancelTimer, Command, CreateHook, CreateStep, Creation, DisposeHook, Respond
+from approvals_bot.core.commands import (
+    CancelTimer,
+    Command,
+    CreateHook,
+    CreateStep,
+    Creation,
+    Decision,
+    DisposeHook,
+    Respond,
+    decision,
+)
 from approvals_bot.core.companions import Companions
 from approvals_bot.core.events import CREATIONS, Event, Log, from_micros
 from approvals_bot.core.failures import step_error
@@ -27,9 +37,6 @@ from approvals_bot.errors import InvalidPayloadError, NondeterminismError
 
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """What `asyncio.sleep` asks a timer to call: how a sleep is told from a timeout."""
-
-
-_ENDS = frozenset({"hook_disposed", "wait_cancelled", "wait_completed"})
 
 
 class StepCode(Protocol):
@@ -73,14 +80,14 @@ class OpenTimer:
 class RunState:
     """The state of one replay. Everything in it is derived from the log and thrown away afterwards."""
 
-    def __init__(self, run_id: str, log: Log, entropy: bytes, link: Callable[[str], str]) -> None:
-        self.run_id = run_id
+    def __init__(self, created: Event, entropy: bytes, link: Callable[[str], str]) -> None:
+        self.run_id: str = created.data["run_id"]
         self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # what it lacks raises "do that in a @step"
         self.link = link
-        self.name = ""
-        self.attributes: dict[str, str] = {}
-        self.started_at = log[0].at
-        self.now = log[0].at
+        self.name: str = created.data["workflow"]
+        self.attributes: dict[str, str] = created.data.get("attributes", {})
+        self.started_at = created.at
+        self.now = created.at
         self.view: Any = None
         self.frame: Callable[[Any], Any] | None = None  # what is shown around the view
         self.companions = Companions()
@@ -89,23 +96,33 @@ class RunState:
         self._entropy = entropy
         self._count = 0
         self._recorded: dict[int, Event] = {}
-        self._keys: set[tuple[str, int]] = set()  # of hooks that were disposed and waits that ended
-        self._responded: set[int] = set()
-        for event in log:
-            kind = event.type
-            if kind in CREATIONS:
-                self._recorded[event.data["id"]] = event
-            elif kind in _ENDS:
-                self._keys.add((kind, event.data["id"]))
-            elif kind == "hook_responded":
-                self._responded.add(event.data["to"])
+        self._newest = 0  # number of the newest creation that is recorded
+        self._decided: set[Decision] = set()  # what the log says already
         self._asked: dict[int, Creation] = {}
-        self._new: list[Command] = []
+        self._new: dict[Decision, Command] = {}  # in the order asked
         self._answered: set[int] = set()
         self.steps: dict[int, OpenStep] = {}
         self.timers: dict[int, OpenTimer] = {}
         self.hooks: dict[int, Hook[Any]] = {}
         self.schemas: dict[int, Any] = {}
+
+    def expect(self, events: Log) -> None:
+        """The log says more than it did: what the code has asked for meanwhile, or will ask for."""
+        for event in events:
+            decided = decision(event)
+            if decided is None:
+                continue
+            self._decided.add(decided)
+            self._new.pop(decided, None)
+            if event.type not in CREATIONS:
+                continue
+            number = event.data["id"]
+            self._recorded[number] = event
+            self._newest = max(self._newest, number)
+            if number in self._asked:
+                self._compare(self._asked[number], event)
+            if number in self.timers:
+                self.timers[number].resume_at = commands.resume_at(event)
 
     # ── what the code asks for ──
 
@@ -135,7 +152,7 @@ class RunState:
         except asyncio.CancelledError:
             if number not in self._recorded:  # never became durable, so it never starts
                 self.steps.pop(number, None)
-                self._withdraw(number)
+                self._new.pop(("created", number), None)
             raise
         try:
             return step.signature.decode_result(result)
@@ -166,8 +183,8 @@ class RunState:
         return hook
 
     def dispose_hook(self, number: int) -> None:
-        if ("hook_disposed", number) not in self._keys:
-            self._new.append(DisposeHook(number))
+        if (key := ("hook_disposed", number)) not in self._decided:
+            self._new[key] = DisposeHook(number)
 
     def start_timer(
         self, when: float, delay: float | None, callback: Callable[..., object], fire: Callable[[], None]
@@ -193,9 +210,9 @@ class RunState:
         if self.timers.pop(number, None) is None:
             return
         if number not in self._recorded:
-            self._withdraw(number)
-        elif ("wait_cancelled", number) not in self._keys and ("wait_completed", number) not in self._keys:
-            self._new.append(CancelTimer(number))
+            self._new.pop(("created", number), None)
+        elif (key := ("wait_over", number)) not in self._decided:
+            self._new[key] = CancelTimer(number)
 
     def _reader(self, number: int, answer: dict[str, Any]) -> Callable[[int, Any], WebhookRequest]:
         """Rebuild the request from the log, and let a manual webhook answer it."""
@@ -206,8 +223,8 @@ class RunState:
             if seq in self._answered:
                 raise RuntimeError("this caller has already been answered")
             self._answered.add(seq)
-            if seq not in self._responded:
-                self._new.append(Respond(number, seq, response))
+            if (key := ("responded", seq)) not in self._decided:
+                self._new[key] = Respond(number, seq, response)
 
         def read(seq: int, payload: Any) -> WebhookRequest:
             can_answer = answer["mode"] == "manual"
@@ -224,16 +241,15 @@ class RunState:
         body, where an author's `except` could swallow it."""
         self._asked[command.id] = command
         recorded = self._recorded.get(command.id)
-        if recorded is None:
-            if not self.loop.closing:
-                self._new.append(command)
-            return None
-        if commands.describe(recorded) != str(command):
-            self._drifted(command.id, commands.describe(recorded), str(command))
+        if recorded is not None:
+            self._compare(command, recorded)
+        elif not self.loop.closing:
+            self._new["created", command.id] = command
         return recorded
 
-    def _withdraw(self, number: int) -> None:
-        self._new = [c for c in self._new if getattr(c, "id", None) != number]
+    def _compare(self, command: Creation, recorded: Event) -> None:
+        if (expected := commands.describe(recorded)) != (got := str(command)):
+            self._drifted(command.id, expected, got)
 
     def _secret(self, number: int, purpose: str) -> str:
         mac = hashlib.blake2b(f"{purpose}:{number}".encode(), key=self._entropy, digest_size=32).digest()
@@ -303,13 +319,13 @@ class RunState:
 
         After the end nothing starts, but hooks were still open once.
         """
+        new = list(self._new.values())
         if ended:
-            return [c for c in self._new if not isinstance(c, CreateStep | commands.StartTimer | CancelTimer)]
-        newest = max(self._recorded, default=0)
-        for command in self._new:
-            if isinstance(command, CreateStep | CreateHook | commands.StartTimer) and command.id < newest:
+            return [c for c in new if not isinstance(c, CreateStep | commands.StartTimer | CancelTimer)]
+        for command in new:
+            if isinstance(command, CreateStep | CreateHook | commands.StartTimer) and command.id < self._newest:
                 self._drifted(command.id, f"nothing at #{command.id}", str(command))
-        return list(self._new)
+        return new
 
 
 def _read(payload: Any, schema: Any) -> Any:

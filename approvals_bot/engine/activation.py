@@ -23,8 +23,8 @@ from approvals_bot.core.run import OpenStep
 from approvals_bot.engine.attempts import attempt
 from approvals_bot.engine.clock import Clock
 from approvals_bot.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
-from approvals_bot.engine.replaying import Replayer
-from approvals_bot.engine.turn import Turn, decide, draft, due_steps, due_timers, next_wake
+from approvals_bot.engine.replaying import Replayed, Replayer
+from approvals_bot.engine.turn import Standing, Turn, decide, draft, due_steps, next_wake
 from approvals_bot.errors import (
     LimitExceededError,
     SerializationError,
@@ -77,13 +77,18 @@ class _Running:
 class Activation:
     """One process working on one run, by the right of one claim."""
 
-    def __init__(self, workshop: Workshop, claimed: Claimed, written: Turn | None = None) -> None:
-        """`written`: the turn that is the end of this log already, but for what it starts."""
+    def __init__(
+        self, workshop: Workshop, claimed: Claimed, written: Turn | None = None, replayed: Replayed | None = None
+    ) -> None:
+        """`written`: the turn that is the end of this log already, but for what it starts. `replayed`: a replay of the
+        log's beginning."""
         self.claim = claimed.claim
         self.due: datetime | None = None  # while it waits, and when it has been released: when it goes on by itself
         self._shop = workshop
         self._row = claimed.row
         self._log = [*claimed.log]
+        self._standing = Standing(self._log)
+        self._replayed = replayed
         self._may_have_grown = False  # somebody else may have written to the log
         self._outcome: Outcome | None = None  # of the last replay
         self._written = written
@@ -125,6 +130,8 @@ class Activation:
                     self._may_have_grown = True  # whether that write went through is unknown: read what is there
         finally:
             self._is_over = True
+            if self._replayed is not None:
+                self._replayed.close()
             for running in self._running.values():
                 self._shop.keep(running.task)
 
@@ -140,7 +147,7 @@ class Activation:
         self._outcome = None
         try:
             turn = decide(
-                self._log,
+                self._standing,
                 facts,
                 await self._replay(facts, now),
                 now,
@@ -192,27 +199,29 @@ class Activation:
             return False
         self._row, news = found
         if news:
-            self._log += news
+            self._grow(news)
             self._outcome = None
         return True
 
     def _facts(self, now: datetime) -> list[NewEvent]:
         """Outcomes of steps, and timers that are due (the earliest first), that the log doesn't have yet."""
-        known = {event.data["id"] for event in self._log if event.type in ("step_completed", "step_failed")}
-        retries = {(e.data["id"], e.data["attempt"]) for e in self._log if e.type == "step_retrying"}
-        self._finished = [
-            fact
-            for fact in self._finished
-            if fact.data["id"] not in known and (fact.data["id"], fact.data.get("attempt")) not in retries
-        ]
-        return [*self._finished, *due_timers(self._log, now)]
+        self._finished = [fact for fact in self._finished if not self._standing.has(fact)]
+        return [*self._finished, *self._standing.due(now)]
+
+    def _grow(self, events: list[Event]) -> None:
+        self._log += events
+        self._standing.add(events)
 
     async def _replay(self, facts: list[NewEvent], now: datetime) -> Outcome:
         workflow = self._shop.registry.get(self._row.code, self._row.version)
         log = draft(self._log, facts, now)
         if len(log) > MAX_EVENTS:
             raise LimitExceededError("events of one run", MAX_EVENTS, len(log), "events")
-        return await self._shop.replayer.replay(workflow, log, self._shop.entropy())
+        if self._replayed is None or self._replayed.workflow is not workflow:
+            if self._replayed is not None:
+                self._replayed.close()
+            self._replayed = self._shop.replayer.begin(workflow, self._shop.entropy())
+        return await self._replayed.outcome(log)
 
     async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
         """A run that can't go on by its own fault fails; one whose code has drifted or is missing stalls, and keeps
@@ -238,7 +247,7 @@ class Activation:
         result = await self._shop.store.append(batch)
         match result:
             case Appended(events):
-                self._log += events
+                self._grow(events)
                 written = {id(event) for event in batch.events}  # others may have finished while this was being written
                 self._finished = [fact for fact in self._finished if id(fact) not in written]
                 self._shop.appended(self.claim.run_id, events)
@@ -258,7 +267,7 @@ class Activation:
             task = asyncio.create_task(self._run_step(state), name=f"step {state.step.name}")
             self._running[state.id] = _Running(task, time.monotonic())
         self._to_start = []
-        self.due = next_wake(outcome, self._in_hand([]), self._shop.clock.now(), self._log)
+        self.due = next_wake(outcome, self._in_hand([]), self._shop.clock.now(), self._standing.waits)
         seconds = None if self.due is None else max(0.0, (self.due - self._shop.clock.now()).total_seconds())
         self._is_waiting = True
         self._shop.rests(self)
@@ -283,9 +292,7 @@ class Activation:
 
     def _context(self, state: OpenStep) -> StepContext:
         created = self._log[0]
-        started = next(
-            (e.at for e in self._log if e.type == "step_started" and e.data["id"] == state.id), self._shop.clock.now()
-        )
+        started = self._standing.first_starts.get(state.id) or self._shop.clock.now()
         run_id = self.claim.run_id
         return StepContext(
             StepMetadata(state.step.name, f"{run_id}.{state.id}", state.failures + 1, started),

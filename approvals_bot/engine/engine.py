@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -28,10 +28,10 @@ from approvals_bot.engine.limits import (
     check_attributes,
 )
 from approvals_bot.engine.news import News
-from approvals_bot.engine.replaying import INLINE_EVENTS, Replayer
+from approvals_bot.engine.replaying import INLINE_EVENTS, Replayed, Replayer
 from approvals_bot.engine.runs import NO_EVENTS, HookInfo, Page, Run, RunRecord
 from approvals_bot.engine.scheduling import Scheduler
-from approvals_bot.engine.turn import Turn, decide, draft
+from approvals_bot.engine.turn import Standing, Turn, decide, draft
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
@@ -74,6 +74,17 @@ class _Target:
     hook: HookRow
     row: RunRow
     log: Log | None
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """A turn that was decided before the write that it follows from, and the replay that it was decided from."""
+
+    turn: Turn | None = None
+    replayed: Replayed | None = None
+
+    def append(self, run_id: str, epoch: int, expected: int, at: datetime) -> Append | None:
+        return None if self.turn is None else self.turn.append(run_id, epoch, expected, at)
 
 
 class Engine:
@@ -187,18 +198,17 @@ class Engine:
         to_json(data, "the input")
         new = NewRun(run_id, found.name, found.code, found.version, data, idempotency_key, given)
         now = self.now()
-        with self.scheduler.asking() as lease:
-            first = [Event(1, "run_created", now, data)]
-            turn = None if lease is None else self._ahead(found, first, now)
-            then = None if turn is None else turn.append(run_id, 1, 1, now)
+        first = [Event(1, "run_created", now, data)]
+        with self.scheduler.asking() as lease, self._ahead(found if lease is not None else None, first, now) as ahead:
+            then = ahead.append(run_id, 1, 1, now)
             created = await _together(partial(self.store.create, new, now, lease), then)
-        if turn is not None and created.then is not None:
-            row = RunRow.new(run_id, found.name, found.code, found.version, now, given)
-            self._go_on(Claimed(Claim(run_id, 1), row, [*first, *created.then]), turn, created.then)
-        elif created.claimed is not None:
-            self.scheduler.begin(created.claimed)
-        else:
-            self.scheduler.nudge(created.run_id)
+            if created.then is not None:
+                row = RunRow.new(run_id, found.name, found.code, found.version, now, given)
+                self._go_on(Claimed(Claim(run_id, 1), row, [*first, *created.then]), ahead, created.then)
+            elif created.claimed is not None:
+                self.scheduler.begin(created.claimed)
+            else:
+                self.scheduler.nudge(created.run_id)
         if not created.is_new:
             differs = difference(created.data, data)
             if differs is not None:
@@ -373,19 +383,20 @@ class Engine:
         to_json(payload, "payload")
         resume_id = resume_id or self.scheduler.entropy()[:12].hex()
         hook, row, now = target.hook, target.row, self.now()
+        fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
         with self.scheduler.asking(row.id) as lease:
-            fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
-            turn = None if lease is None else self._follows(target, fact, now)
-            then = None if turn is None else turn.append(row.id, row.epoch + 1, row.seq + 1, now)
-            received = await _together(partial(self.store.receive, hook.id, resume_id, payload, now, lease), then)
+            log = [] if lease is None or target.log is None else draft(target.log, [fact], now)
+            with self._ahead(self._workflow(row) if log else None, log, now) as ahead:
+                then = ahead.append(row.id, row.epoch + 1, row.seq + 1, now)
+                received = await _together(partial(self.store.receive, hook.id, resume_id, payload, now, lease), then)
+                events = [] if received is None else [received.event, *(received.then or [])]
+                if received is not None and target.log is not None and received.then is not None:
+                    self._go_on(Claimed(Claim(row.id, row.epoch + 1), row, [*target.log, *events]), ahead, events)
         if received is None:
             raise HookNotFoundError(hook.token)
-        events = [received.event, *(received.then or [])]
-        if turn is not None and target.log is not None and received.then is not None:
-            self._go_on(Claimed(Claim(row.id, row.epoch + 1), row, [*target.log, *events]), turn, events)
-        elif received.claimed is not None:
+        if received.claimed is not None:
             self.scheduler.begin(received.claimed)
-        else:
+        elif received.then is None:
             self._tell(row.id, events)
         if received.event.data["payload"] != payload:
             raise IdempotencyConflictError(resume_id, hook.run_id, "the payload differs from the first one")
@@ -423,27 +434,32 @@ class Engine:
 
     # ── what follows from a write, decided before it, so that both share a commit ──
 
-    def _follows(self, target: _Target, fact: NewEvent, now: datetime) -> Turn | None:
-        if target.log is None:
-            return None
+    def _workflow(self, row: RunRow) -> Workflow[Any, Any] | None:
         try:
-            workflow = self.registry.get(target.row.code, target.row.version)
+            return self.registry.get(row.code, row.version)
         except WorkflowNotFoundError:
             return None
-        return self._ahead(workflow, draft(target.log, [fact], now), now)
 
-    def _ahead(self, workflow: Workflow[Any, Any], log: Log, now: datetime) -> Turn | None:
+    @contextmanager
+    def _ahead(self, workflow: Workflow[Any, Any] | None, log: Log, now: datetime) -> Iterator[_Ahead]:
         """The turn that follows from a log of which the last event is not written yet. None if that is not plain and
         quick: then it is decided, and told what is wrong, once the event is safe."""
+        ahead = _Ahead()
+        if workflow is not None:
+            ahead.replayed = self.replayer.begin(workflow, self.scheduler.entropy())
+            with suppress(Exception):  # whatever it is, the run hears of it when it is worked on
+                outcome = ahead.replayed.at_once(log)
+                ahead.turn = None if outcome is None else decide(Standing(log), [], outcome, now)
         try:
-            outcome = self.replayer.at_once(workflow, log, self.scheduler.entropy())
-            return None if outcome is None else decide(log, [], outcome, now)
-        except Exception:  # noqa: BLE001  # whatever it is, the run hears of it when it is worked on
-            return None
+            yield ahead
+        finally:
+            if ahead.replayed is not None:
+                ahead.replayed.close()
 
-    def _go_on(self, claimed: Claimed, turn: Turn, written: list[Event]) -> None:
+    def _go_on(self, claimed: Claimed, ahead: _Ahead, written: list[Event]) -> None:
         self._news.tell(claimed.claim.run_id, written)
-        self.scheduler.begin(claimed, turn)
+        replayed, ahead.replayed = ahead.replayed, None
+        self.scheduler.begin(claimed, ahead.turn, replayed)
 
     def _tell(self, run_id: str, events: list[Event]) -> None:
         self._news.tell(run_id, events)

@@ -11,16 +11,19 @@ import sys
 from asyncio import events as asyncio_events
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.commands import End
 from approvals_bot.core.events import Log
 from approvals_bot.core.loop import ReplayInterrupted, context_of_run
-from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.core.replay import Outcome, Replay
 from approvals_bot.engine.interrupting import Interruptible, Watchdog
 from approvals_bot.engine.limits import ACTIVATION_TIME
 from approvals_bot.errors import WorkflowSpinsError
+
+T = TypeVar("T")
 
 INLINE_TIME = 1.0
 """Seconds of computing that a replay may hold up the event loop: once for a body that spins. (The first replay of a
@@ -36,7 +39,7 @@ PATIENCE = 5
 
 
 class Replayer:
-    """Runs `replay`, on the event loop or off it."""
+    """Runs replays, on the event loop or off it."""
 
     def __init__(self, link: Callable[[str], str]) -> None:
         self._link = link
@@ -45,29 +48,42 @@ class Replayer:
         self._slow: set[str] = set()  # workflows that had to be interrupted once
 
     async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
-        """WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME; else as `replay`."""
+        """A whole replay. WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME; else as `replay`."""
+        replayed = self.begin(workflow, entropy)
+        try:
+            return await replayed.outcome(log)
+        finally:
+            replayed.close()
 
-        def call() -> Outcome:
-            return replay(workflow, log, entropy=entropy, link=self._link)
+    def begin(self, workflow: Workflow[Any, Any], entropy: bytes) -> Replayed:
+        """A replay that goes on as its log grows."""
+        return Replayed(self, workflow, entropy)
 
-        return self.at_once(workflow, log, entropy) or await self._in_thread(call, workflow)
+    def new(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Replay:
+        """One that has nothing delivered yet."""
+        return Replay(workflow, log[0], entropy=entropy, link=self._link)
 
-    def at_once(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome | None:
-        """On the event loop. None: it takes too long for that."""
-        if len(log) > INLINE_EVENTS or workflow.code in self._slow:
+    def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> Outcome | None:
+        """Deliver events on the event loop. None: it takes too long for that, and begins anew elsewhere."""
+        if len(events) > INLINE_EVENTS or workflow.code in self._slow:
             return None
         try:
-            outcome = self._inline(lambda: replay(workflow, log, entropy=entropy, link=self._link))
+            outcome = self._watched(lambda: replay.deliver(events))
         except ReplayInterrupted:
             self._slow.add(workflow.code)
-            return None  # a replay has no effects, so it can begin again elsewhere
+            return None  # a replay has no effects
         return None if _may_be_a_signal(outcome) else outcome
+
+    def throw_away(self, replay: Replay) -> None:
+        """Close a body; `finally` of an author's may take its time too."""
+        with suppress(ReplayInterrupted):
+            self._watched(replay.close)
 
     def close(self) -> None:
         self._watchdog.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _inline(self, call: Callable[[], Outcome]) -> Outcome:
+    def _watched(self, call: Callable[[], T]) -> T:
         around, hooks = asyncio.get_running_loop(), sys.get_asyncgen_hooks()
         try:
             return self._watchdog.run(call)
@@ -78,14 +94,27 @@ class Replayer:
             context_of_run.set(None)
             raise
 
-    async def _in_thread(self, call: Callable[[], Outcome], workflow: Workflow[Any, Any]) -> Outcome:
+    async def in_thread(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> Outcome:
+        """Deliver events in a thread. If the body can't be stopped, or nobody waits any more, the replay is closed
+        there when it can be."""
         watched = Interruptible()
 
-        def watched_call() -> Outcome:
+        def deliver() -> Outcome:
             _ = watched.computed  # its processor time is counted from here on
-            return call()
+            return replay.deliver(events)
 
-        future = asyncio.get_running_loop().run_in_executor(self._threads, watched.run, watched_call)
+        job = self._threads.submit(watched.run, deliver)
+        try:
+            return await self._watch(watched, asyncio.wrap_future(job), workflow)
+        except ReplayInterrupted:
+            raise _spins(workflow) from None
+        except (asyncio.CancelledError, WorkflowSpinsError):
+            job.add_done_callback(lambda _: replay.close())
+            raise
+
+    async def _watch(
+        self, watched: Interruptible, future: asyncio.Future[Outcome], workflow: Workflow[Any, Any]
+    ) -> Outcome:
         if not (await asyncio.wait([future], timeout=ACTIVATION_TIME))[0]:
             while not future.done() and (left := ACTIVATION_TIME - _used(watched)) > 0:
                 await asyncio.wait([future], timeout=left)
@@ -98,10 +127,53 @@ class Replayer:
                 self._threads.shutdown(wait=False)
                 self._threads = _threads()
                 raise _spins(workflow)
-        try:
-            return future.result()
-        except ReplayInterrupted:
-            raise _spins(workflow) from None
+        return future.result()
+
+
+class Replayed:
+    """A run's log, replayed as far as it goes, while somebody works on the run. A log that begins with the one before
+    is continued from there; any other is replayed anew."""
+
+    def __init__(self, replayer: Replayer, workflow: Workflow[Any, Any], entropy: bytes) -> None:
+        self.workflow = workflow
+        self._replayer = replayer
+        self._entropy = entropy
+        self._replay: Replay | None = None
+        self._log: Log = []  # what it has been delivered
+
+    async def outcome(self, log: Log) -> Outcome:
+        """As `replay`. WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME."""
+        outcome = self.at_once(log)
+        if outcome is not None:
+            return outcome
+        replay, events = self._continued(log)
+        self._replay = None  # while it is in another thread, it is not ours
+        outcome = await self._replayer.in_thread(self.workflow, replay, events)
+        self._replay, self._log = replay, log[:]
+        return outcome
+
+    def at_once(self, log: Log) -> Outcome | None:
+        """On the event loop. None: it takes too long for that."""
+        replay, events = self._continued(log)
+        outcome = self._replayer.inline(self.workflow, replay, events)
+        if outcome is not None:
+            self._log = log[:]
+        return outcome
+
+    def close(self) -> None:
+        """Throw the body away, wherever it waits."""
+        if self._replay is not None and not self._replay.is_closed:
+            self._replayer.throw_away(self._replay)
+        self._replay = None
+
+    def _continued(self, log: Log) -> tuple[Replay, Log]:
+        """A replay that has been delivered a beginning of this log, and the rest."""
+        replay, known = self._replay, len(self._log)
+        if replay is None or replay.is_closed or log[:known] != self._log:
+            self.close()
+            replay = self._replay = self._replayer.new(self.workflow, log, self._entropy)
+            self._log, known = [], 0
+        return replay, log[known:]
 
 
 def _may_be_a_signal(outcome: Outcome) -> bool:

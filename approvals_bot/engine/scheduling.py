@@ -19,7 +19,7 @@ from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock
 from approvals_bot.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
 from approvals_bot.engine.news import News
-from approvals_bot.engine.replaying import Replayer
+from approvals_bot.engine.replaying import Replayed, Replayer
 from approvals_bot.engine.turn import Turn
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.store import Claimed, Filter, Lease, OpenStore
@@ -93,16 +93,19 @@ class Scheduler:
         if lease.until in self._unanswered:
             self._unanswered.remove(lease.until)
 
-    def begin(self, claimed: Claimed, written: Turn | None = None) -> None:
-        """Work on a run. `written`: a turn that is in its log already, and may be all there is to do."""
+    def begin(self, claimed: Claimed, written: Turn | None = None, replayed: Replayed | None = None) -> None:
+        """Work on a run. `written`: a turn that is in its log already, and may be all there is to do. `replayed`: the
+        replay that it was decided from, which is closed here in the end."""
         run_id = claimed.claim.run_id
         if written is not None and (written.outcome.ended or written.releases):
             lost_a_token = any(event.type == "hook_conflict" for event in written.tail(claimed.log))
             if written.wake_at is not None or lost_a_token:
                 self._nudge.set()
+            if replayed is not None:
+                replayed.close()
             return
         self._leased_until = min(self._leased_until or self.now() + LEASE, self.now() + LEASE)
-        activation = Activation(self, claimed, written)
+        activation = Activation(self, claimed, written, replayed)
         task = asyncio.create_task(self._work(activation), name=f"run {run_id}")
         self._active[run_id] = (activation, task)
 

@@ -4,7 +4,7 @@ since, and from the time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,12 +43,40 @@ class Turn:
         return log[len(log) - len(self.events) :]
 
 
-def due_timers(log: Log, now: datetime) -> list[NewEvent]:
-    """That timers are over which the log has as running, the earliest first."""
-    over = {e.data["id"] for e in log if e.type in ("wait_completed", "wait_cancelled")}
-    waits = [e for e in log if e.type == "wait_created" and e.data["id"] not in over]
-    due = sorted((e for e in waits if resume_at(e) <= now), key=lambda e: (resume_at(e), e.data["id"]))
-    return [NewEvent("wait_completed", {"id": e.data["id"]}) for e in due]
+class Standing:
+    """What a log says of its run's steps and timers, kept up to date as the log grows."""
+
+    def __init__(self, log: Iterable[Event]) -> None:
+        self.has_started = False
+        self.waits: dict[int, datetime] = {}  # timers that run, and when they are due
+        self.first_starts: dict[int, datetime] = {}  # of steps
+        self._outcomes: set[str] = set()  # keys of what attempts at steps came to
+        self.add(log)
+
+    def add(self, events: Iterable[Event]) -> None:
+        for event in events:
+            match event.type:
+                case "run_started":
+                    self.has_started = True
+                case "step_started":
+                    self.first_starts.setdefault(event.data["id"], event.at)
+                case "step_completed" | "step_failed" | "step_retrying":
+                    self._outcomes.add(event.key)
+                case "wait_created":
+                    self.waits[event.data["id"]] = resume_at(event)
+                case "wait_completed" | "wait_cancelled":
+                    self.waits.pop(event.data["id"], None)
+                case _:
+                    pass
+
+    def has(self, outcome: NewEvent) -> bool:
+        """Whether this outcome of an attempt, or the end of its step, is in the log."""
+        return outcome.key in self._outcomes or f"{outcome.data['id']}.done" in self._outcomes
+
+    def due(self, now: datetime) -> list[NewEvent]:
+        """That timers are over which the log has as running, the earliest first."""
+        due = sorted((at, number) for number, at in self.waits.items() if at <= now) if self.waits else []
+        return [NewEvent("wait_completed", {"id": number}) for _, number in due]
 
 
 def draft(log: Log, facts: list[NewEvent], now: datetime) -> Log:
@@ -58,7 +86,7 @@ def draft(log: Log, facts: list[NewEvent], now: datetime) -> Log:
 
 
 def decide(
-    log: Log,
+    standing: Standing,
     facts: list[NewEvent],
     outcome: Outcome,
     now: datetime,
@@ -69,7 +97,7 @@ def decide(
     """The turn that follows from the replay of a draft. `in_hand`: steps that run, or whose outcome comes later; they
     keep the run here, and so does who waits to hear of a token. A process that is closing starts nothing."""
     decided = [command.event(now) for command in outcome.commands]
-    if not any(event.type == "run_started" for event in log):
+    if not standing.has_started:
         decided.insert(0, NewEvent("run_started"))
     starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
     decided += [
@@ -79,7 +107,11 @@ def decide(
     ]
     releases = not (starts or in_hand or outcome.replay_again)
     cared_for = {*in_hand, *(step.id for step in starts)}
-    wake_at = None if outcome.ended else next_wake(outcome, cared_for, now, decided)
+    wake_at = None
+    if not outcome.ended:
+        wake_at = next_wake(
+            outcome, cared_for, now, {e.data["id"]: resume_at(e) for e in decided if e.type == "wait_created"}
+        )
     return Turn(outcome, [*facts, *decided], starts, releases, wake_at)
 
 
@@ -88,11 +120,10 @@ def due_steps(outcome: Outcome, in_hand: Collection[int], now: datetime) -> list
 
 
 def next_wake(
-    outcome: Outcome, cared_for: Collection[int], now: datetime, events: Iterable[Event | NewEvent]
+    outcome: Outcome, cared_for: Collection[int], now: datetime, waits: Mapping[int, datetime]
 ) -> datetime | None:
-    """When there is work again: the earliest timer, or the retry of a step that nobody cares for. A timer's time is
-    the one that these events say: the replay that asked for it reckoned from the last event."""
-    said = {e.data["id"]: resume_at(e) for e in events if e.type == "wait_created"}
-    times = [said.get(timer.id, timer.resume_at) for timer in outcome.timers]
+    """When there is work again: the earliest timer, or the retry of a step that nobody cares for. `waits`: when timers
+    are due by the log, if it says so; the replay that asked for one reckoned from the last event."""
+    times = [waits.get(timer.id, timer.resume_at) for timer in outcome.timers]
     times += [step.retry_at or now for step in outcome.steps if step.id not in cared_for]
     return min(times, default=None)

@@ -1,4 +1,5 @@
-"""Always-replay mode: whatever an engine replays in a test is replayed once more from each new beginning of its log.
+"""Always-replay mode: whatever an engine replays in a test is replayed once more from each new beginning of its log,
+and a replay that has only been continued must have come to the same as a new one.
 
 Of beginnings of the same shape (workflow, length, kinds and numbers of the last events) one is replayed in each test,
 and of logs that grow by more than 64 events between two replays, 64 of the new beginnings. It is on for the rooms named
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefixes import divergences, same_commands
+from prefixes import divergences, same_outcome
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.events import Event, Log
 from approvals_bot.core.replay import Outcome, replay
-from approvals_bot.engine.replaying import Replayer
+from approvals_bot.engine.replaying import Replayed
 
 ROOMS = ("approvals", "engine", "reliability")
 
@@ -30,7 +31,7 @@ MANY = 64  # new beginnings of one log
 
 Shape = tuple[str, int, tuple[tuple[str, Any], ...]]
 
-_replay, _at_once = Replayer.replay, Replayer.at_once
+_outcome, _at_once = Replayed.outcome, Replayed.at_once
 
 
 class AlwaysReplay:
@@ -54,8 +55,8 @@ class AlwaysReplay:
         if new:
             self.beginnings += len(new)
             self.found += divergences(workflow, log, link, new[:: -(-len(new) // MANY)])
-            if not same_commands(outcome, replay(workflow, log, entropy=entropy, link=link)):
-                self.found.append(f"{workflow.name}: the same {len(log)} events ask for something else the second time")
+            if not same_outcome(outcome, replay(workflow, log, entropy=entropy, link=link)):
+                self.found.append(f"{workflow.name}: the same {len(log)} events come to something else the second time")
 
     def _is_new(self, workflow: Workflow[Any, Any], log: Log, length: int) -> bool:
         """Whether few runs had these last events at this place: a test may start the same run a hundred times."""
@@ -79,18 +80,18 @@ def always_replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         return
     watched = AlwaysReplay()
 
-    async def replay_and_look(self: Replayer, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
-        outcome = await _replay(self, workflow, log, entropy)
-        watched.look(workflow, log, outcome, entropy, self._link)
+    async def outcome_and_look(self: Replayed, log: Log) -> Outcome:
+        outcome = await _outcome(self, log)  # which tries at_once, on the event loop, before it goes to a thread
+        watched.look(self.workflow, log, outcome, self._entropy, self._replayer._link)
         return outcome
 
-    def at_once_and_look(self: Replayer, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome | None:
-        outcome = _at_once(self, workflow, log, entropy)
+    def at_once_and_look(self: Replayed, log: Log) -> Outcome | None:
+        outcome = _at_once(self, log)
         if outcome is not None:
-            watched.look(workflow, log, outcome, entropy, self._link)
+            watched.look(self.workflow, log, outcome, self._entropy, self._replayer._link)
         return outcome
 
-    monkeypatch.setattr(Replayer, "replay", replay_and_look)
-    monkeypatch.setattr(Replayer, "at_once", at_once_and_look)
+    monkeypatch.setattr(Replayed, "outcome", outcome_and_look)
+    monkeypatch.setattr(Replayed, "at_once", at_once_and_look)
     yield watched
     assert watched.found == [], "replays differ:\n" + "\n".join(watched.found[:5])

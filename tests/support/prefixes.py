@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot.core.authoring import Workflow
@@ -110,9 +111,21 @@ def _shown(event: Event | NewEvent) -> str:
     return f"{event.type} {_json(event.data)[:300]}"
 
 
-def same_commands(first: Outcome, second: Outcome) -> bool:
-    """Whether two replays of one log ask for the same."""
-    return [repr(command) for command in first.commands] == [repr(command) for command in second.commands]
+def same_outcome(first: Outcome, second: Outcome) -> bool:
+    """Whether two replays of one log ask for the same, and wait for the same."""
+    return _told(first) == _told(second)
+
+
+def _told(outcome: Outcome) -> list[Any]:
+    commands = [command.event(_ANY_TIME) for command in outcome.commands]
+    steps = [(s.id, s.step.name, s.failures, sorted(s.started), s.first_started_at, s.retry_at) for s in outcome.steps]
+    timers = [(timer.id, timer.resume_at, timer.kind) for timer in outcome.timers]
+    flags = (outcome.ended, outcome.replay_again, outcome.waits_on_hooks)
+    told = [(event.type, without_tracebacks(event.data)) for event in commands]
+    return [told, steps, timers, flags, outcome.view, [*outcome.schemas]]
+
+
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 # ── tokens are random, and then in the log ────────────────────────────────────────────────────────────────────────

@@ -130,7 +130,7 @@ class Office:
         return list(RequestView.model_validate(record.view).model_dump(mode="json")["votes"])
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not true():
                 await asyncio.sleep(0.01)
 

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from approvals_bot.core.commands import resume_at
-from approvals_bot.core.events import Event, Log, NewEvent
+from approvals_bot.core.events import Event, NewEvent
 from approvals_bot.core.hooks import Hook
 from approvals_bot.core.run import OpenStep, RunState
 from approvals_bot.engine import activation, turn
@@ -114,10 +114,11 @@ def takes_an_outcome_twice(patch: pytest.MonkeyPatch) -> None:
 def _not_unique(patch: pytest.MonkeyPatch, type: str) -> None:
     real, numbers = NewEvent.key.fget, count()  # type: ignore[attr-defined]
 
-    def key(self: NewEvent) -> str:
+    def key(self: NewEvent | Event) -> str:
         return f"{real(self)}.{next(numbers)}" if self.type == type else real(self)
 
     patch.setattr(NewEvent, "key", property(key))
+    patch.setattr(Event, "key", property(key))
 
 
 def forgets_to_wake(patch: pytest.MonkeyPatch) -> None:
@@ -213,13 +214,13 @@ def begins_steps_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
     real_decide, real_write = turn.decide, Activation._write
     starts: dict[int, list[OpenStep]] = {}
 
-    def decide(log: Log, *rest: Any, **options: Any) -> Turn:
-        decided = real_decide(log, *rest, **options)
-        starts[id(log)] = decided.starts
+    def decide(standing: turn.Standing, *rest: Any, **options: Any) -> Turn:
+        decided = real_decide(standing, *rest, **options)
+        starts[id(standing)] = decided.starts
         return decided
 
     async def write(self: Activation, batch: Append) -> Appended | Stale | Fenced:
-        for state in starts.pop(id(self._log), []):
+        for state in starts.pop(id(self._standing), []):
             self._shop.keep(asyncio.create_task(self._run_step(state)))
         return await real_write(self, batch)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.events import Log, to_micros
-from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.core.replay import Outcome, Replay
 from approvals_bot.engine import Engine
 from approvals_bot.engine.chance import SIZE
 from approvals_bot.engine.chance import Random as Chance
@@ -38,11 +38,11 @@ class NoAnswerError(Exception):
 class InlineReplayer(Replayer):
     """Replays at once, and in peace: in virtual time nothing takes long, and there are no threads."""
 
-    async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome:
-        return replay(workflow, log, entropy=entropy, link=self._link)
+    def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> Outcome | None:
+        return replay.deliver(events)
 
-    def at_once(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Outcome | None:
-        return replay(workflow, log, entropy=entropy, link=self._link)
+    def throw_away(self, replay: Replay) -> None:
+        replay.close()
 
 
 class SeededChance(Chance):
