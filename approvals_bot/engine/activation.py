@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -268,16 +269,21 @@ class Activation:
             self._running[state.id] = _Running(task, time.monotonic())
         self._to_start = []
         self.due = next_wake(outcome, self._in_hand([]), self._shop.clock.now(), self._standing.waits)
-        seconds = None if self.due is None else max(0.0, (self.due - self._shop.clock.now()).total_seconds())
         self._is_waiting = True
         self._shop.rests(self)
         try:
-            async with asyncio.timeout(seconds):
-                await self._signal.wait()
-        except TimeoutError:
-            pass
+            await self._signalled()
         finally:
             self._is_waiting = False
+
+    async def _signalled(self) -> None:
+        if self.due is None:
+            await self._signal.wait()
+            return
+        seconds = max(0.0, (self.due - self._shop.clock.now()).total_seconds())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._signal.wait()
 
     async def _run_step(self, state: OpenStep) -> None:
         try:

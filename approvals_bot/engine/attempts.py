@@ -34,8 +34,11 @@ async def attempt(
     try:
         args, kwargs = step.signature.decode_call(state.input)
         kwargs |= {name: _resource(resources, kind, step.name) for name, kind in step.signature.needs.items()}
-        async with asyncio.timeout(step.timeout):
+        if step.timeout is None:
             result = await step.run(args, kwargs)
+        else:
+            async with asyncio.timeout(step.timeout):
+                result = await step.run(args, kwargs)
         encoded = step.signature.encode_result(result)
         to_json(encoded, f"the result of {step.name}()")
     except asyncio.CancelledError as error:

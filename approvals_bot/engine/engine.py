@@ -29,7 +29,7 @@ from approvals_bot.engine.limits import (
 )
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import INLINE_EVENTS, Replayed, Replayer
-from approvals_bot.engine.runs import NO_EVENTS, HookInfo, Page, Run, RunRecord
+from approvals_bot.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run, RunRecord
 from approvals_bot.engine.scheduling import Scheduler
 from approvals_bot.engine.turn import Standing, Turn, decide, draft
 from approvals_bot.errors import (
@@ -309,17 +309,25 @@ class Engine:
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
         """The record once the run has ended or the time is up. RunNotFoundError if there is no such run."""
-        return RunRecord.of(await self.until_ended(run_id, seconds))
-
-    async def until_ended(self, run_id: str, seconds: float | None) -> RunRow:
-        """As `wait`, the row."""
         with self._news.of(run_id, seconds, self._patience(), ENDINGS) as news:
-            while True:
-                found = await self.store.read(run_id, after=NO_EVENTS)
-                if found is None:
-                    raise RunNotFoundError(run_id)
-                if found[0].status in ENDED or not await news.next():
-                    return found[0]
+            while (row := await self._row(run_id)).status not in ENDED and await news.next():
+                pass
+            return RunRecord.of(row)
+
+    async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
+        """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
+        with self._news.of(run_id, None, self._patience(), ENDINGS) as news:
+            while (row := await self._row(run_id)).ending is None:
+                await news.next()
+                if news.heard is not None:
+                    return row, Ending(news.heard.type, news.heard.data)
+            return row, Ending(f"run_{row.status}", row.ending)
+
+    async def _row(self, run_id: str) -> RunRow:
+        found = await self.store.read(run_id, after=NO_EVENTS)
+        if found is None:
+            raise RunNotFoundError(run_id)
+        return found[0]
 
     def decode_result(self, row: RunRow, result: Any) -> Any:
         """A result as its workflow's type; as plain data if that workflow isn't registered here."""

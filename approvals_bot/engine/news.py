@@ -21,8 +21,7 @@ class News:
         if self._watch is not None:
             self._watch(events)
         for listener in self._listening.get(run_id, ()):
-            if any(event.type in listener.types for event in events):
-                listener.wake()
+            listener.hear(events)
 
     def tell_of(self, runs: Collection[str] | None) -> None:
         """Somebody else has written, to these runs; None: to whichever."""
@@ -50,6 +49,7 @@ class Listener:
 
     def __init__(self, seconds: float | None, patience: float | None, types: Collection[str]) -> None:
         self.types = types
+        self.heard: Event | None = None  # the last one of these types that was written in this process
         self._loop = asyncio.get_running_loop()
         self._until = None if seconds is None else self._loop.time() + seconds
         self._patience = patience
@@ -57,6 +57,13 @@ class Listener:
 
     def wake(self) -> None:
         self._event.set()
+
+    def hear(self, events: list[Event]) -> None:
+        """Of what was written in this process."""
+        heard = next((event for event in events if event.type in self.types), None)
+        if heard is not None:
+            self.heard = heard
+            self._event.set()
 
     async def next(self) -> bool:
         """Wait until it is worth looking again. False: the time is up."""

@@ -93,13 +93,21 @@ class Page:
     cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ended a run: the type and data of its last event."""
+
+    type: str
+    data: dict[str, Any]
+
+
 class Runs(Protocol):
     """What a handle on a run needs of the engine."""
 
     def decode_result(self, row: RunRow, result: Any) -> Any: ...
     async def record(self, run_id: str) -> RunRecord | None: ...
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord: ...
-    async def until_ended(self, run_id: str, seconds: float | None) -> RunRow: ...
+    async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]: ...
     async def events(self, run_id: str) -> list[Event]: ...
     async def cancel(self, run_id: str, reason: str | None = None) -> None: ...
     async def wake_up(self, run_id: str) -> int: ...
@@ -122,16 +130,15 @@ class Run(Generic[R]):
 
         RunFailedError (its cause is the workflow's error), RunCancelledError, RunNotFoundError.
         """
-        row = await self._engine.until_ended(self.id, None)
-        ending = row.ending or {}
-        match row.status:
-            case "completed":
-                result: R = self._engine.decode_result(row, ending["result"])
+        row, ending = await self._engine.until_ended(self.id)
+        match ending.type:
+            case "run_completed":
+                result: R = self._engine.decode_result(row, ending.data["result"])
                 return result
-            case "cancelled":
-                raise RunCancelledError(self.id, ending.get("reason"))
+            case "run_cancelled":
+                raise RunCancelledError(self.id, ending.data.get("reason"))
             case _:
-                error = ending["error"]
+                error = ending.data["error"]
                 raise RunFailedError(
                     self.id, error["type"], error["message"], error.get("traceback", "")
                 ) from decode_error(error)
