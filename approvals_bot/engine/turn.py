@@ -48,6 +48,7 @@ class Standing:
 
     def __init__(self, log: Iterable[Event]) -> None:
         self.has_started = False
+        self.last_at: datetime | None = None
         self.waits: dict[int, datetime] = {}  # timers that run, and when they are due
         self.first_starts: dict[int, datetime] = {}  # of steps
         self._outcomes: set[str] = set()  # keys of what attempts at steps came to
@@ -55,6 +56,7 @@ class Standing:
 
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
+            self.last_at = event.at
             match event.type:
                 case "run_started":
                     self.has_started = True
@@ -96,7 +98,8 @@ def decide(
 ) -> Turn:
     """The turn that follows from the replay of a draft. `in_hand`: steps that run, or whose outcome comes later; they
     keep the run here, and so does who waits to hear of a token. A process that is closing starts nothing."""
-    decided = [command.event(now) for command in outcome.commands]
+    at = now if standing.last_at is None else max(now, standing.last_at)  # a log's time never goes back
+    decided = [command.event(at) for command in outcome.commands]
     if not standing.has_started:
         decided.insert(0, NewEvent("run_started"))
     starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
