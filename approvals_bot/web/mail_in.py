@@ -84,13 +84,15 @@ class Desk:
         assert returned is not None, "it was read when it was named"
         try:
             reason = why_it_failed(cast(bytes, envelope.content))
+            together = self._return_paths.read_together(cast(bytes, envelope.content)) if reason else ()
         except Exception as error:  # noqa: BLE001  # the parser's, whatever was sent: it is no report then
             log.warning("A mail to a return address can't be read (%s).", type(error).__name__)
-            reason = None
+            reason, together = None, ()
         if reason is None:
             return "250 OK: not a report of a failure"
         try:
-            await self._tell(returned, reason)
+            for each in together if returned in together else (returned,):
+                await self._tell(each, reason)
         except (ApprovalsBotError, OSError) as error:
             log.warning("A report can't be kept now (%s); the relay will try again.", type(error).__name__)
             return "451 4.3.0 Not now"

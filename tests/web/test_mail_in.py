@@ -6,13 +6,14 @@ import asyncio
 import smtplib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from posting import a_posting_service
 
-from approvals_bot.channels.email.bounces import Returned, ReturnPaths, why_it_failed
+from approvals_bot.channels.email.bounces import TOGETHER, Returned, ReturnPaths, why_it_failed
 from approvals_bot.playground.mailbox import Mail, Mailbox
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.mail_in import mail_in
@@ -196,6 +197,52 @@ async def test_check_59_holiday_answers_loops_forgeries_and_replies_never_decide
             assert await desk.send(back, content, sender=sender) == 550
             assert await desk.send("approvals@acme.eu", content, sender=sender) == 550
     assert desk.service.content() == before
+
+
+SEVERAL = timedelta(minutes=15)
+
+
+@asynccontextmanager
+async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], Mail]]:
+    """A desk, the requests of which Ann was told in one mail, and that mail."""
+    async with (
+        a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS, digest=SEVERAL) as (
+            service,
+            box,
+        ),
+        mail_in(engine=service.engine, return_paths=PATHS, host="127.0.0.1", port=0) as port,
+    ):
+        runs = [await service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(8)]
+        await service.clock.advance(SEVERAL)
+        (mail,) = [mail for mail in box.mails if mail.to == "ann@acme.eu" and "requests wait" in mail.subject]
+        yield Desk(service, box, port, "lmtp"), runs, mail
+
+
+def came_back(mail: Mail, *, whole: bool) -> bytes:
+    """As relays report: with the mail, or with its headers alone."""
+    raw = mail.raw.replace("\r\n", "\n").replace("\n", "\r\n").encode()
+    head = b"message/rfc822\r\n\r\n" + raw if whole else b"text/rfc822-headers\r\n\r\n" + raw.partition(b"\r\n\r\n")[0]
+    own, _, _ = report().partition(b"text/rfc822-headers")
+    return own + head + b"\r\n\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_digest_that_comes_back_is_told_on_all_of_its_requests(open_service: Any, whole: bool) -> None:
+    async with a_digest(open_service) as (desk, runs, mail):
+        assert await desk.send(mail.envelope_sender, came_back(mail, whole=whole)) == 250
+        states = [(await desk.copies(run))["email ann@acme.eu"][0] for run in runs]
+        assert states == ["delivered"] * 5 + ["not_delivered"] * 3
+
+
+async def test_a_report_names_no_requests_but_those_that_we_sealed(open_service: Any) -> None:
+    async with a_digest(open_service) as (desk, runs, mail):
+        lines = mail.raw.replace("\r\n", "\n").split("\n")
+        last = next(n for n, line in enumerate(lines) if line.startswith(TOGETHER)) + 3  # three copies, then the seal
+        lines[last] = " aaaaaaaaaaaaaaaa"
+        forged = replace(mail, raw="\n".join(lines))
+        assert await desk.send(mail.envelope_sender, came_back(forged, whole=False)) == 250
+        states = [(await desk.copies(run))["email ann@acme.eu"][0] for run in runs]
+        assert states == ["delivered"] * 5 + ["not_delivered"] + ["delivered"] * 2
 
 
 def test_the_reason_is_one_short_line_without_addresses() -> None:

@@ -2,14 +2,16 @@
 
 The envelope's sender of each mail is an address of its own (VERP): it names the request and the copy, and bears a seal
 that only a holder of the signing key can make. Whatever arrives at another address is nobody's bounce. The report's
-text is never believed in who it is about, only in why.
+text is never believed in who it is about, only in why. A mail about several requests names the others in a header with
+a seal of its own, since an address has no room for them; a report bears the headers of the mail that came back.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from email import message_from_bytes
+from email import message_from_bytes, message_from_string
 from email.message import Message
 from typing import Any
 
@@ -17,9 +19,12 @@ from approvals_bot.channels.text import one_line
 from approvals_bot.tokens import Tokens
 
 SEAL = "bounce.v1"
+TOGETHER = "X-Approvals-Copies"  # the header, and
+TOGETHER_SEAL = "bounces.v1"  # what it is sealed for
 LONGEST_NAME = 10  # characters before the "+": with an id and its seal the local part has at most 63
 
 _DELIVERY = re.compile(r"run_(?P<copy>[0-9a-f]{27}(\.\d{1,2})?-\d{1,4})-\d+")
+_COPY = re.compile(r"[0-9a-f]{27}(\.\d{1,2})?-\d{1,4}")
 _LOCAL = re.compile(r"(?P<name>[^+@]+)\+(?P<copy>[0-9a-f]{27}(\.\d{1,2})?-\d{1,4})-(?P<seal>[a-z2-7]{16})")
 
 
@@ -40,10 +45,9 @@ class ReturnPaths:
 
     def of(self, delivery_id: str) -> str | None:
         """Where this delivery comes back to; None for a mail that belongs to no copy (a code)."""
-        found = _DELIVERY.fullmatch(delivery_id)
-        if found is None:
+        copy = _copy(delivery_id)
+        if copy is None:
             return None
-        copy = found["copy"]
         return f"{self._name}+{copy}-{self._tokens.seal(SEAL, copy)}@{self._domain}"
 
     def read(self, address: str) -> Returned | None:
@@ -54,8 +58,46 @@ class ReturnPaths:
             return None
         if not self._tokens.is_sealed(SEAL, found["copy"], found["seal"]):
             return None
-        request, _, number = found["copy"].partition("-")
-        return Returned(f"run_{request}", int(number))
+        return _returned(found["copy"])
+
+    def of_together(self, delivery_ids: Sequence[str]) -> str:
+        """The header of one mail for several deliveries: all their copies, and the seal."""
+        copies = " ".join(copy for each in delivery_ids if (copy := _copy(each)) is not None)
+        return f"{copies} {self._tokens.seal(TOGETHER_SEAL, copies)}"
+
+    def read_together(self, report: bytes) -> tuple[Returned, ...]:
+        """The copies that were in the mail which this report is about, as its header says. None, where it has no such
+        header or we did not make it."""
+        copies, _, seal = " ".join(_header_of_returned(report).split()).rpartition(" ")
+        named = copies.split(" ")
+        if not all(map(_COPY.fullmatch, named)) or not self._tokens.is_sealed(TOGETHER_SEAL, copies, seal):
+            return ()
+        return tuple(map(_returned, named))
+
+
+def _copy(delivery_id: str) -> str | None:
+    found = _DELIVERY.fullmatch(delivery_id)
+    return None if found is None else found["copy"]
+
+
+def _returned(copy: str) -> Returned:
+    request, _, number = copy.partition("-")
+    return Returned(f"run_{request}", int(number))
+
+
+def _header_of_returned(report: bytes) -> str:
+    """That header of the mail that came back, which follows a report whole or by its headers alone."""
+    for part in _parts(message_from_bytes(report)):
+        match part.get_content_type():
+            case "message/rfc822" | "message/global":
+                returned = _parts(part)[:1]
+            case "text/rfc822-headers" | "message/global-headers":
+                returned = [message_from_string(str(part.get_payload()))]
+            case _:
+                continue
+        for mail in returned:
+            return str(mail.get(TOGETHER, ""))
+    return ""
 
 
 def why_it_failed(content: bytes) -> str | None:

@@ -84,13 +84,17 @@ def compose(dispatch: Dispatch, *, sender: Address, link: str, now: datetime) ->
     return _mail(sender, to, message_id, written, now, reply_to=_reply_to(dispatch), thread=_thread(dispatch))
 
 
-def compose_together(dispatches: Sequence[tuple[Dispatch, str]], *, sender: Address, now: datetime) -> Mail:
-    """One mail for several dispatches to one person, each with its link. Raises InvalidAddressError."""
+def compose_together(
+    dispatches: Sequence[tuple[Dispatch, str]], *, sender: Address, now: datetime, more: Mapping[str, str] | None = None
+) -> Mail:
+    """One mail for several dispatches to one person, each with its link. `more`: further headers, of words that may
+    stand on lines of their own. Raises InvalidAddressError."""
     first = dispatches[0][0]
     assert isinstance(first.to, Mailbox), "a mail goes to a mailbox"
     to = Address.parse(first.to.person.address, first.to.person.name)
     message_id = message_id_of(" ".join(dispatch.delivery_id for dispatch, _ in dispatches), sender.domain)
-    return _mail(sender, to, message_id, letter.write_together(dispatches, now), now, reply_to={}, thread={})
+    folded = {name: value.replace(" ", "\r\n ") for name, value in (more or {}).items()}
+    return _mail(sender, to, message_id, letter.write_together(dispatches, now), now, reply_to={}, thread=folded)
 
 
 def _mail(

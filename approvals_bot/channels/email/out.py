@@ -9,7 +9,7 @@ from datetime import datetime
 from inspect import isawaitable
 
 from approvals_bot.channels import Delivered, Dispatch, Mailbox, Receipt, Refused, Result, TryAgain
-from approvals_bot.channels.email.bounces import ReturnPaths
+from approvals_bot.channels.email.bounces import TOGETHER, ReturnPaths
 from approvals_bot.channels.email.message import (
     Address,
     InvalidAddressError,
@@ -86,9 +86,15 @@ class EmailChannel:
         if len(links) == 1:
             mail = compose(dispatches[0], sender=self._sender, link=links[0][1], now=date)
         else:
-            mail = compose_together(links, sender=self._sender, now=date)
+            mail = compose_together(links, sender=self._sender, now=date, more=self._named(dispatches))
         back = self._return_paths.of(dispatches[0].delivery_id) if self._return_paths else None
         return replace(mail, sender=back) if back else mail
+
+    def _named(self, dispatches: Sequence[Dispatch]) -> dict[str, str]:
+        """Which copies this mail is, so that all are told when it comes back."""
+        if self._return_paths is None:
+            return {}
+        return {TOGETHER: self._return_paths.of_together([dispatch.delivery_id for dispatch in dispatches])}
 
     async def _page(self, dispatch: Dispatch) -> str:
         assert isinstance(dispatch.to, Mailbox), "mail goes to a mailbox"
