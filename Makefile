@@ -14,9 +14,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Play many seeds of the simulated engine on all processors, or tell the story of one: `make simulate SEED=17`.
+# STORE=postgres plays them on PostgreSQL, which takes ten times as long.
 SEEDS ?= 10000
+STORE ?= sqlite
 simulate: $(VENV)/.installed-dev
-	PYTHONPATH=tests/support $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	PYTHONPATH=tests/support $(BIN)/python -m simulation --store $(STORE) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 # Kill and stall replicas on PostgreSQL while people ask and click, so many in all; CI does one of each.
 LOSSES ?= 200

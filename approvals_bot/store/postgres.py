@@ -6,8 +6,8 @@ one statement: so they share a commit, and no lock is ever held while a replica 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-import time
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -34,7 +34,7 @@ from approvals_bot.store import (
 )
 from approvals_bot.store import postgres_lists as lists
 from approvals_bot.store import postgres_pieces as pieces
-from approvals_bot.store.postgres_line import Line, SharedLine, connect_to
+from approvals_bot.store.postgres_line import Connect, Line, SharedLine, connect_to
 from approvals_bot.store.postgres_listening import Heard, Listening
 from approvals_bot.store.postgres_schema import VERSION_AND_WRITABLE, judge, migrate
 from approvals_bot.store.texts import storable
@@ -46,13 +46,12 @@ LOOK = 1.0  # seconds between two looks while nobody tells us what others have w
 class PostgresStore:
     """Implements `OpenStore`. Four connections: for writing, reading, lists, and to hear what others write."""
 
-    def __init__(self, url: str, first: Connection) -> None:
-        self._myself = secrets.token_hex(8)
-        connect = partial(connect_to, url)
-        self._writing = SharedLine(Line(connect, first), "SELECT answer FROM together($1::jsonb, $2)", self._myself)
+    def __init__(self, connect: Connect, myself: str, first: Connection | None = None) -> None:
+        """`myself` is nobody else's: by it replicas know what they have said themselves."""
+        self._writing = SharedLine(Line(connect, first), "SELECT answer FROM together($1::jsonb, $2)", myself)
         self._reading = SharedLine(Line(connect), "SELECT answer FROM answers($1::jsonb)")
         self._lists = Line(connect)
-        self._listening = Listening(connect, self._myself)
+        self._listening = Listening(connect, myself)
         self._looked = 0.0
 
     @classmethod
@@ -63,7 +62,8 @@ class PostgresStore:
             await migrate(connection, url, upgrade=upgrade)
         finally:
             connection.terminate()
-        return cls(url, await connect_to(url, seconds=START))
+        first = await connect_to(url, seconds=START)
+        return cls(partial(connect_to, url), secrets.token_hex(8), first)
 
     # ── writing ──
 
@@ -140,9 +140,10 @@ class PostgresStore:
         self._listening.start(heard)
 
     async def changed(self) -> bool:
-        if not self._listening.is_deaf or time.monotonic() < self._looked + LOOK:
+        now = asyncio.get_running_loop().time()
+        if not self._listening.is_deaf or now < self._looked + LOOK:
             return False
-        self._looked = time.monotonic()
+        self._looked = now
         return True
 
     async def check(self) -> None:

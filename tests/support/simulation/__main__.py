@@ -1,5 +1,5 @@
 """`python -m simulation --seed 17`: one seed, told. `--seeds 10000`: many, on all processors. `--planted`: how many
-seeds it takes to find each planted bug."""
+seeds it takes to find each planted bug. `--store postgres`: on a PostgreSQL server instead of SQLite."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, closing, contextmanager
 
-from simulation.planted import BUGS, seeds_to_find
+from postgres_server import PostgresServer, postgres_server
+
+from simulation import planted, planted_postgres
 from simulation.play import Played, play
+from simulation.postgres_store import PostgresDatabase
+from simulation.store import Database
 
 PIECE = 50  # seeds that one process plays before it tells
 
@@ -24,25 +29,44 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--planted", action="store_true", help="plant one bug after another, and find it")
+    parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite")
     given = parser.parse_args()
-    if given.seed is not None:
-        (played,) = play([given.seed])
+    with ExitStack() as stack:
+        url = stack.enter_context(postgres_server()).url if given.store == "postgres" else None
+        if given.planted:
+            return _planted(given.seeds, url)
+        if given.seed is None:
+            return _many(range(given.first, given.first + given.seeds), given.processes, url)
+        with _database(url) as database:
+            (played,) = play([given.seed], database)
         print(played.told())
         return 1 if played.found else 0
-    if given.planted:
-        return _planted(given.seeds)
-    return _many(range(given.first, given.first + given.seeds), given.processes)
 
 
-def _many(seeds: range, processes: int) -> int:
+@contextmanager
+def _database(url: str | None) -> Iterator[Database | None]:
+    """One of our own on the server of this URL, gone afterwards; None: on SQLite."""
+    if url is None:
+        yield None
+        return
+    server = PostgresServer(url)
+    try:
+        with closing(PostgresDatabase(server.empty_database())) as database:
+            yield database
+    finally:
+        server.drop_all()
+
+
+def _many(seeds: range, processes: int, url: str | None) -> int:
     counts: Counter[str] = Counter()
     began, findings = time.monotonic(), 0
-    for played in _everywhere(seeds, processes):
+    again = "" if url is None else " STORE=postgres"
+    for played in _everywhere(seeds, processes, url):
         counts.update(played.counts)
         counts["seeds"] += 1
         if played.found:
             findings += 1
-            print(f"{played.told(last=30)}\nAgain: make simulate SEED={played.seed}\n")
+            print(f"{played.told(last=30)}\nAgain: make simulate SEED={played.seed}{again}\n")
         if counts["seeds"] % 1000 == 0:
             print(f"{counts['seeds']} seeds, {findings} findings, {time.monotonic() - began:.0f} s", flush=True)
     happened = ", ".join(f"{what} {times:,}" for what, times in sorted(counts.items()))
@@ -50,21 +74,26 @@ def _many(seeds: range, processes: int) -> int:
     return 1 if findings else 0
 
 
-def _everywhere(seeds: range, processes: int) -> Iterator[Played]:
+def _everywhere(seeds: range, processes: int, url: str | None) -> Iterator[Played]:
     pieces = [seeds[i : i + PIECE] for i in range(0, len(seeds), PIECE)]
     with ProcessPoolExecutor(processes) as pool:
-        for done in as_completed([pool.submit(_piece, piece) for piece in pieces]):
+        for done in as_completed([pool.submit(_piece, piece, url) for piece in pieces]):
             yield from done.result()
 
 
-def _piece(seeds: range) -> list[Played]:
-    return [played.to_be_sent() for played in play(seeds)]
+def _piece(seeds: range, url: str | None) -> list[Played]:
+    with _database(url) as database:
+        return [played.to_be_sent() for played in play(seeds, database)]
 
 
-def _planted(most: int) -> int:
+def _planted(most: int, url: str | None) -> int:
     missed = 0
-    for name in BUGS:
-        seeds, found = seeds_to_find(name, most)
+    for name in planted.BUGS if url is None else planted_postgres.SLIPS:
+        with _database(url) as database:
+            if isinstance(database, PostgresDatabase):
+                seeds, found = planted_postgres.seeds_to_find(name, most, database)
+            else:
+                seeds, found = planted.seeds_to_find(name, most)
         missed += found is None
         print(f"{name}: {'NOT FOUND' if found is None else f'after {seeds} seeds: {str(found)[:150]}'}", flush=True)
     return 1 if missed else 0

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from approvals_bot.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
 from approvals_bot.core.registry import registry
 from approvals_bot.core.replay import Outcome, replay
-from approvals_bot.store import sqlite_reading
 from simulation.auditor import Line, RunStory, Violation
 from simulation.world import World
 
@@ -26,24 +25,17 @@ anything else here."""
 
 def check(world: World, *, replayed: Replayed) -> None:
     """Violation, if anything is not as it must be."""
-    db = world.database.connections[0]
-    rows = {row[0]: row[1:] for row in db.execute(_ROWS)}
+    rows = {row[0]: row[1:] for row in world.database.rows(_ROWS)}
     if set(rows) != set(world.auditor.runs):
         raise Violation(f"runs in the table: {sorted(rows)}, in the logs: {sorted(world.auditor.runs)}")
     for run_id, row in rows.items():
         story = world.auditor.runs[run_id]
-        log = _log(world, run_id)
+        log = world.database.log(run_id)
         _same_log(run_id, log, story)
         _row(run_id, row, log, story)
         _decided(run_id, row, log, story, replayed)
     _hooks(world)
     _acked(world)
-
-
-def _log(world: World, run_id: str) -> Log:
-    found = sqlite_reading.run_and_log(world.database.connections[0], run_id, 0)
-    assert found is not None
-    return found[1]
 
 
 def _same_log(run_id: str, log: Log, story: RunStory) -> None:
@@ -131,7 +123,7 @@ def _essence(type: str, data: dict[str, Any]) -> tuple[Any, ...]:
 
 def _hooks(world: World) -> None:
     """The table of hooks is what the logs say."""
-    rows = world.database.connections[0].execute("SELECT run_id, number, token, is_live FROM hooks")
+    rows = world.database.rows("SELECT run_id, number, token, is_live FROM hooks")
     there = {(run_id, number, token, bool(is_live)) for run_id, number, token, is_live in rows}
     said = {
         (run_id, line.data["id"], line.data["token"], line.data["id"] in story.hooks)

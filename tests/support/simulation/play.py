@@ -15,10 +15,11 @@ from approvals_bot.core.current import open_engines
 from approvals_bot.engine import scheduling
 from simulation import approving, checks, scenes
 from simulation.auditor import Violation
-from simulation.store import Database
+from simulation.store import Database, SqliteDatabase
 from simulation.world import World
 
 APPROVALS = 20  # of so many seeds one plays the real approval
+MOST_NODES = 3
 LONGEST = 250.0  # virtual seconds after which everybody must have what they wait for
 
 
@@ -48,8 +49,8 @@ class Played:
 class Simulation:
     """Plays one seed after another on one database."""
 
-    def __init__(self) -> None:
-        self._database = Database(3)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def close(self) -> None:
         self._database.close()
@@ -128,11 +129,13 @@ class _Listener(logging.Handler):
         self._world.fail(error)
 
 
-def play(seeds: Iterable[int]) -> Iterator[Played]:
-    """Play these seeds. One that finds something tells it; it does not raise."""
-    simulation = Simulation()
+def play(seeds: Iterable[int], database: Database | None = None) -> Iterator[Played]:
+    """Play these seeds, on SQLite unless another database is given. One that finds something tells it; it does not
+    raise."""
+    simulation = Simulation(database or SqliteDatabase(MOST_NODES))
     try:
         for seed in seeds:
             yield simulation.play(seed)
     finally:
-        simulation.close()
+        if database is None:
+            simulation.close()

@@ -13,49 +13,90 @@ from typing import Any, Protocol, TypeVar, cast
 
 import aiosqlite
 
-from approvals_bot.store import Append, Appended, Fenced, Stale, sqlite
+from approvals_bot.core.events import Log
+from approvals_bot.store import Append, Appended, Fenced, OpenStore, Stale, sqlite, sqlite_reading
 from approvals_bot.store.group_commit import Writer
 from approvals_bot.store.sole_owner import SoleOwner
 from approvals_bot.store.sqlite import SqliteStore
+from simulation.auditor import Auditor
+from simulation.loop import Process
 
 T = TypeVar("T")
 
 TABLES = ("events", "hooks", "runs", "audit")
 
 
-class Database:
-    """One database in memory, and a connection for each node. It is emptied between seeds, not made anew: statements
-    stay prepared."""
-
-    _numbers = count()
-
-    def __init__(self, nodes: int) -> None:
-        path = f"file:simulation-{next(self._numbers)}?mode=memory&cache=shared"
-        self.connections = [
-            sqlite3.connect(path, uri=True, isolation_level=None, cached_statements=256) for _ in range(nodes)
-        ]
-        sqlite._migrate(self.connections[0])
-
-    def clear(self) -> None:
-        for table in TABLES:
-            self.connections[0].execute(f"DELETE FROM {table}")  # noqa: S608  # our own names
-
-    def close(self) -> None:
-        for connection in self.connections:
-            connection.close()
+class Mishap(Exception):
+    """The seed's: the database has not carried it out, or its answer is lost."""
 
 
 class Fate(Protocol):
     """What may happen to a process at its database."""
 
+    process: Process
+
     async def before(self, *, writes: bool) -> None:
-        """Takes its time. May raise sqlite3.OperationalError, or never return."""
+        """Takes its time. May raise Mishap, or never return."""
 
     async def after(self, *, writes: bool) -> None:
         """As `before`, when the work is done and its result is on the way."""
 
     def committed(self, notes: list[Any]) -> None:
         """This has become durable just now."""
+
+    def arrives(self, tell: Callable[[str], None], message: str) -> None:
+        """What another process has said arrives, after a while; or, once in a while, it doesn't."""
+
+    def judge(self, batch: Append, result: Appended | Stale | Fenced) -> None:
+        """Look at what came of an append."""
+
+
+class Database(Protocol):
+    """What all nodes of a world share. It is emptied between seeds, not made anew."""
+
+    def clear(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]: ...
+
+    def log(self, run_id: str) -> Log: ...
+
+    def store(self, node: int, fate: Fate, auditor: Auditor, holders: set[object]) -> OpenStore:
+        """The store of one simulated process."""
+
+
+class SqliteDatabase:
+    """One database in memory, and a connection for each node. Statements stay prepared from seed to seed."""
+
+    _numbers = count()
+
+    def __init__(self, nodes: int) -> None:
+        path = f"file:simulation-{next(self._numbers)}?mode=memory&cache=shared"
+        self._connections = [
+            sqlite3.connect(path, uri=True, isolation_level=None, cached_statements=256) for _ in range(nodes)
+        ]
+        sqlite._migrate(self._connections[0])
+
+    def clear(self) -> None:
+        for table in TABLES:
+            self._connections[0].execute(f"DELETE FROM {table}")  # noqa: S608  # our own names
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._connections[0].execute(sql).fetchall()
+
+    def log(self, run_id: str) -> Log:
+        found = sqlite_reading.run_and_log(self._connections[0], run_id, 0)
+        assert found is not None
+        return found[1]
+
+    def store(self, node: int, fate: Fate, auditor: Auditor, holders: set[object]) -> OpenStore:
+        lock = SharedLock(holders, lambda other: isinstance(other, Process) and not other.is_dead, fate.process)
+        return SimulatedStore(self._connections[node], fate, auditor.look, lock)
 
 
 class InlineConnection:
@@ -69,12 +110,15 @@ class InlineConnection:
         self.notes: list[Any] = []
 
     async def _execute(self, work: Callable[[], T]) -> T:
-        await self._fate.before(writes=self._writes)
-        self.notes.clear()
-        result = work()
-        if self.notes:
-            self._fate.committed(self.notes)
-        await self._fate.after(writes=self._writes)
+        try:
+            await self._fate.before(writes=self._writes)
+            self.notes.clear()
+            result = work()
+            if self.notes:
+                self._fate.committed(self.notes)
+            await self._fate.after(writes=self._writes)
+        except Mishap as mishap:
+            raise sqlite3.OperationalError(f"disk I/O error ({mishap})") from None
         return result
 
     async def close(self) -> None:
@@ -128,17 +172,16 @@ class SimulatedStore(SqliteStore):
         fate: Fate,
         look: Callable[[sqlite3.Connection], Any],
         lock: SharedLock,
-        tell: Callable[[Append, Appended | Stale | Fenced], None],
     ) -> None:
         writing, reading = InlineConnection(raw, fate, writes=True), InlineConnection(raw, fate, writes=False)
         super().__init__("simulated", cast(aiosqlite.Connection, writing), cast(aiosqlite.Connection, reading))
         self._writer = WatchedWriter(writing, look)
         self._sole_owner = lock
-        self._tell = tell
+        self._fate = fate
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
         result = await super().append(batch)
-        self._tell(batch, result)
+        self._fate.judge(batch, result)
         return result
 
 

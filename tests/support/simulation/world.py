@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -17,12 +16,12 @@ from approvals_bot.engine import Engine
 from approvals_bot.engine.chance import SIZE
 from approvals_bot.engine.chance import Random as Chance
 from approvals_bot.engine.replaying import Replayer
-from approvals_bot.store import Append, Appended, Fenced, Stale
+from approvals_bot.store import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.tokens import Tokens
 from simulation.auditor import Auditor, Line, Violation
 from simulation.loop import Process, VirtualLoop
 from simulation.options import Options
-from simulation.store import Database, SharedLock, SimulatedStore, never
+from simulation.store import Database, Mishap, never
 
 T = TypeVar("T")
 
@@ -59,7 +58,7 @@ class SeededChance(Chance):
 class SimulatedEngine(Engine):
     """The real engine, with chance from the seed, and without threads."""
 
-    def __init__(self, node: Node, store: SimulatedStore, resources: Mapping[type, Any]) -> None:
+    def __init__(self, node: Node, store: OpenStore, resources: Mapping[type, Any]) -> None:
         super().__init__(store, tokens=KEYS, base_url="https://example.test", clock=node, resources=resources)
         self.replayer = self.scheduler.replayer = InlineReplayer(self.link)
         self.scheduler._random = SeededChance(node.world.random)
@@ -103,9 +102,7 @@ class Node:
 
     async def _main(self, process: Process) -> None:
         world = self.world
-        lock = SharedLock(world.holders, lambda other: isinstance(other, Process) and not other.is_dead, process)
-        fate = NodeFate(self, process)
-        store = SimulatedStore(world.database.connections[self.number], fate, world.auditor.look, lock, world.judge)
+        store = world.database.store(self.number, NodeFate(self, process), world.auditor, world.holders)
         engine = SimulatedEngine(self, store, world.resources_of(process))
         try:
             async with engine.running():
@@ -169,7 +166,7 @@ class NodeFate:
 
     def __init__(self, node: Node, process: Process) -> None:
         self._node = node
-        self._process = process
+        self.process = process
         self._world = node.world
 
     async def before(self, *, writes: bool) -> None:
@@ -182,11 +179,11 @@ class NodeFate:
             self._node.crash("before a write")
             await never()
         if writes and random() < options.stall_at_write:
-            world.stall(self._process, 17 + 20 * random())
+            world.stall(self.process, 17 + 20 * random())
             await asyncio.sleep(0)
         if world.is_down or random() < (options.refused if writes else options.refused / 4):
             world.count("refused")
-            raise sqlite3.OperationalError("disk I/O error (the seed's)")
+            raise Mishap("the seed's")
 
     async def after(self, *, writes: bool) -> None:
         world, options = self._world, self._world.options
@@ -197,9 +194,9 @@ class NodeFate:
                 await never()
             if random() < options.lost_reply:
                 world.count("lost replies")
-                world.tell(self._process.name, "never hears of it")
+                world.tell(self.process.name, "never hears of it")
                 await asyncio.sleep(self._delay())
-                raise sqlite3.OperationalError("disk I/O error (the seed's, after the commit)")
+                raise Mishap("the seed's, after the commit")
         if writes:
             await asyncio.sleep(self._delay())
 
@@ -209,9 +206,17 @@ class NodeFate:
         for changes in notes:
             if changes:
                 try:
-                    world.written(self._process, world.auditor.committed(changes, self._process.name, clock))
+                    world.written(self.process, world.auditor.committed(changes, self.process.name, clock))
                 except Violation as violation:
                     world.fail(violation)
+
+    def arrives(self, tell: Callable[[str], None], message: str) -> None:
+        world, lost = self._world, self._world.options.lost_reply
+        if world.is_calm or world.random.random() >= lost:
+            world.loop.call_later(self._delay(), tell, message, context=self.process.context.copy())
+
+    def judge(self, batch: Append, result: Appended | Stale | Fenced) -> None:
+        self._world.judge(batch, result)
 
     def _delay(self) -> float:
         world = self._world

@@ -1,0 +1,77 @@
+"""No interleaving, no crash and no lost answer breaks the rules on PostgreSQL either. `POSTGRES_SEEDS=1000` or
+`make simulate STORE=postgres` plays more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from postgres_server import PostgresServer
+from simulation.planted_postgres import SLIPS, seeds_to_find
+from simulation.play import play
+from simulation.postgres_store import PostgresDatabase
+
+SEEDS = int(os.environ.get("POSTGRES_SEEDS", "50"))
+
+FLOORS = {
+    "writes": 800,
+    "acked": 250,
+    "crashes": 15,
+    "lost replies": 15,
+    "refused": 100,
+    "stalls": 10,
+    "takeovers": 80,
+    "doubled": 60,
+}
+"""For 50 seeds: a simulation in which nothing happens proves nothing."""
+
+SLOW = {"forgets_to_wake", "forgets_when_to_wake"}
+"""Slips that take too many seeds for every day; `python -m simulation --planted --store postgres` finds them all."""
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[PostgresDatabase]:
+    made = PostgresDatabase(postgres.empty_database())
+    yield made
+    made.close()
+
+
+@pytest.mark.timeout(120 + 5 * SEEDS)
+def test_no_seed_breaks_a_rule_on_postgres(database: PostgresDatabase) -> None:
+    happened: Counter[str] = Counter()
+    for played in play(range(SEEDS), database):
+        happened.update(played.counts)
+        if played.found is not None:
+            pytest.fail(
+                f"{played.told(last=60)}\nAgain: make simulate SEED={played.seed} STORE=postgres", pytrace=False
+            )
+    missing = {what: happened[what] for what, floor in FLOORS.items() if happened[what] < floor * SEEDS // 50}
+    assert not missing
+
+
+@pytest.mark.parametrize("name", sorted(set(SLIPS) - SLOW))
+def test_a_bug_planted_into_postgres_is_found(database: PostgresDatabase, name: str) -> None:
+    seeds, found = seeds_to_find(name, 100, database)
+    assert found is not None, f"{seeds} seeds did not show it"
+
+
+def test_a_seed_tells_the_same_story_on_another_database_in_another_process(
+    postgres: PostgresServer, database: PostgresDatabase
+) -> None:
+    here = [played.told() for played in play(range(6, 10), database)]
+    environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = (
+        "import sys; from simulation.play import play; from simulation.postgres_store import PostgresDatabase; "
+        "there = PostgresDatabase(sys.argv[1]); "
+        "print('\\x1e'.join(p.told() for p in play(range(7, 10), there)), end=''); there.close()"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", code, postgres.empty_database()],
+        env=environment, capture_output=True, text=True, check=True, cwd=Path.cwd(),
+    )  # fmt: skip
+    assert there.stdout.split("\x1e") == here[1:]
