@@ -4,15 +4,23 @@ give the same answers."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from approvals_bot import (
     HookNotFoundError,
@@ -25,7 +33,8 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.engine import Engine, HookInfo, engine
+from approvals_bot.store import sqlite_log
 from approvals_bot.testing import FakeClock
 
 T = TypeVar("T")
@@ -49,7 +58,7 @@ async def modelled(token: str, need: int, seconds: int) -> list[Any]:
             async with asyncio.timeout(seconds):
                 while len(taken) < need:
                     taken.append(await noted(await hook))
-                    publish(taken)
+                    publish([*taken])
         except TimeoutError:
             taken.append("too late")
     await sleep(REST)
@@ -92,6 +101,7 @@ class EngineAndDict(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.now = 0
         self.model: dict[str, Expected] = {}
+        self.sent: list[tuple[str, Any, str]] = []
         self.open()
 
     def open(self) -> None:
@@ -123,6 +133,16 @@ class EngineAndDict(RuleBasedStateMachine):
 
     @rule(name=NAMES, payload=PAYLOADS, resume_id=st.sampled_from(["x", "y", "z"]))
     def resume(self, name: str, payload: Any, resume_id: str) -> None:
+        self.sent.append((name, payload, resume_id))
+        self.receive(name, payload, resume_id)
+
+    @precondition(lambda self: self.sent)
+    @rule(back=st.integers(0, 2))
+    def resume_again(self, back: int) -> None:
+        """What was sent of late is sent once more."""
+        self.receive(*self.sent[-1 - min(back, len(self.sent) - 1)])
+
+    def receive(self, name: str, payload: Any, resume_id: str) -> None:
         known = self.model.get(name)
         try:
             hook: HookInfo | None = self.run(self.engine.resume_hook(name, payload, resume_id=resume_id))
@@ -207,3 +227,38 @@ TestEngineAndDict.settings = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+# ── a machine that can't fail says nothing ────────────────────────────────────────────────────────────────────────
+
+
+def counts_what_comes_twice(patch: pytest.MonkeyPatch) -> None:
+    real = Engine.resume_hook
+
+    async def resume_hook(self: Engine, token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
+        return await real(self, token, payload)
+
+    patch.setattr(Engine, "resume_hook", resume_hook)
+
+
+def overlooks_that_a_key_was_used_for_something_else(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine, "difference", lambda first, second: None)
+
+
+def keeps_the_hooks_of_who_was_cancelled(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sqlite_log, "_CLOSE_HOOKS", "UPDATE hooks SET is_live = is_live WHERE run_id = ?")
+
+
+BUGS = (
+    counts_what_comes_twice,
+    overlooks_that_a_key_was_used_for_something_else,
+    keeps_the_hooks_of_who_was_cancelled,
+)
+
+
+@pytest.mark.drifts
+@pytest.mark.parametrize("plant", BUGS)
+def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(EngineAndDict, settings=settings(TestEngineAndDict.settings, phases=[Phase.generate]))
