@@ -4,13 +4,17 @@ other systems' scripts use it in venvs of their own. Linux: what processes use i
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+Cycle = Callable[[list[float], list[float]], Awaitable[None]]
+"""One cycle. It adds how long it took from the resumption to the end, and in all, in seconds."""
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -51,6 +55,27 @@ def per_second(work: Callable[[], Any], seconds: float, at_least: int = 20) -> f
         work()
         done += 1
     return done / (time.perf_counter() - began)
+
+
+async def many(one: Cycle, cycles: int, at_once: int, commits: SqliteCommits) -> dict[str, float]:
+    """Do the common cycle so many times, so many at once, and say what it took."""
+    resumed, whole, room = list[float](), list[float](), asyncio.Semaphore(at_once)
+
+    async def limited() -> None:
+        async with room:
+            await one(resumed, whole)
+
+    counted, began, cpu = commits.count, time.perf_counter(), own_cpu()
+    await asyncio.gather(*(limited() for _ in range(cycles)))
+    return {
+        "cycles": cycles,
+        "seconds": time.perf_counter() - began,
+        "cpu": own_cpu() - cpu,
+        "resumed_p50": percentile(resumed, 0.5),
+        "resumed_p99": percentile(resumed, 0.99),
+        "whole_p50": percentile(whole, 0.5),
+        "commits": commits.count - counted,
+    }
 
 
 def _family(pid: int) -> list[int]:

@@ -11,51 +11,14 @@ import argparse
 import asyncio
 import json
 import logging
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
-from approvals_bot.app import open_service, read_configuration
 from approvals_bot.engine import Engine
+from benchmarks.acme import serving
 from benchmarks.measures import SqliteCommits
 
-SECRET = "the signing secret of the benchmark"
-KEY = "a-key-of-the-benchmark-that-has-32-bytes!"
-PEOPLE = 50
-CHANNELS = 200  # a channel takes about a message a second, so each request of a row of them goes to another
-CONFIG = """
-[server]
-base_url = "{url}"
-database = "sqlite:///runs.db"
-signing_keys = ["env:KEY"]
-workflows = "workflows"
-[api_keys]
-desk = {{ key = "env:KEY", may_vote = true }}
-[slack]
-bot_token = "env:TOKEN"
-signing_secret = "env:SECRET"
-api_url = "{api}"
-"""
-PERSON = '[people."person-{n}@acme.eu"]\nslack = "U{n:08}"\n'
-APPROVAL = """
-[workflow]
-id = "deploy-%s"
-title = "Deploy {{ version }}"
-request = ["*", "app:desk"]
-[fields]
-version = { type = "string", pinned = true }
-[[stage]]
-id = "go"
-from = [%s]
-comment = "never"
-[deliver]
-slack = "#deploys-%s"
-[clock]
-deadline = "1 day"
-"""
 CALLED = """
 from approvals_bot import create_webhook, workflow
 
@@ -66,37 +29,13 @@ async def called() -> str:
 """
 
 
-def write(folder: Path, url: str, api: str) -> None:
-    people = [f"person-{number}@acme.eu" for number in range(PEOPLE)]
-    (folder / "workflows").mkdir()
-    for n in range(CHANNELS):
-        text = APPROVAL % (n, ", ".join(f'"{one}"' for one in people), n)
-        (folder / "workflows" / f"deploy-{n}.toml").write_text(text)
-    (folder / "workflows" / "called.py").write_text(CALLED)
-    persons = "".join(PERSON.format(n=number) for number in range(PEOPLE))
-    (folder / "config.toml").write_text(CONFIG.format(url=url, api=api) + persons)
-
-
 async def serve(folder: Path, api: str, commits: SqliteCommits) -> None:
-    with socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(("127.0.0.1", 0))
-        bound.listen(2048)
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        write(folder, url, api)
-        environment = {"KEY": KEY, "TOKEN": "xoxb-benchmark", "SECRET": SECRET}
-        async with open_service(read_configuration(folder / "config.toml", environment)) as running:
-            server = uvicorn.Server(uvicorn.Config(running.app, log_config=None, access_log=False, lifespan="off"))
-            serving = asyncio.create_task(server.serve(sockets=[bound]))
-            while not server.started:  # noqa: ASYNC110  # uvicorn tells nobody
-                await asyncio.sleep(0.01)
-            _say({"url": url})
-            try:
-                while line := await asyncio.to_thread(sys.stdin.readline):
-                    _say(await answer(running.engine, commits, *line.split()))
-            finally:
-                server.should_exit = True
-                await serving
+    (folder / "workflows").mkdir()
+    (folder / "workflows" / "called.py").write_text(CALLED)
+    async with serving(folder, api) as (url, engine):
+        _say({"url": url})
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            _say(await answer(engine, commits, *line.split()))
 
 
 async def answer(engine: Engine, commits: SqliteCommits, what: str, *given: str) -> Any:

@@ -1,6 +1,6 @@
 """How soon a click in Slack is acknowledged while Slack's own API is down and a thousand cards wait to be posted.
 
-    python benchmarks/slack_ack.py [--waiting 1000] [--clicks 500] [--rate 20] [--down hang|refuse]
+    python -m benchmarks.slack_ack [--waiting 1000] [--clicks 500] [--rate 20] [--down hang|refuse]
 
 The service as `open_service` builds it, behind uvicorn, with a stand-in for Slack's API that answers once (so that the
 service knows its workspace) and then hangs or breaks every connection. Clicks are signed and come on a schedule of
@@ -12,11 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
-import hmac
-import json
 import logging
-import socket
 import sys
 import tempfile
 import time
@@ -24,49 +20,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlencode
 
 import aiohttp
-import uvicorn
 from aiohttp import web
 
-from approvals_bot.app import open_service, read_configuration
 from approvals_bot.engine import Engine
+from benchmarks.acme import KEY, click, serving
 
-SECRET = "the signing secret of the benchmark"
-KEY = "a-key-of-the-benchmark-that-has-32-bytes!"
 TARGET = 500.0  # milliseconds at the 99th percentile
-PEOPLE = 50
-CONFIG = """
-[server]
-base_url = "{url}"
-database = "sqlite:///runs.db"
-signing_keys = ["env:KEY"]
-workflows = "workflows"
-[api_keys]
-ci = "env:KEY"
-[slack]
-bot_token = "env:TOKEN"
-signing_secret = "env:SECRET"
-api_url = "{api}"
-"""
-PERSON = '[people."person-{n}@acme.eu"]\nslack = "U{n:08}"\n'
-WORKFLOW = """
-[workflow]
-id = "deploy"
-title = "Deploy {{ version }}"
-request = ["*", "app:ci"]
-[fields]
-version = { type = "string", pinned = true }
-[[stage]]
-id = "go"
-from = [%s]
-comment = "never"
-[deliver]
-slack = "#deploys"
-[clock]
-deadline = "1 day"
-"""
 
 
 @dataclass
@@ -107,36 +68,11 @@ async def serving_slack(slack: Slack) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-@asynccontextmanager
-async def service(folder: Path, api: str) -> AsyncIterator[tuple[str, Engine]]:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        people = [f"person-{number}@acme.eu" for number in range(PEOPLE)]
-        (folder / "workflows").mkdir()
-        (folder / "workflows" / "deploy.toml").write_text(WORKFLOW % ", ".join(f'"{one}"' for one in people))
-        (folder / "config.toml").write_text(
-            CONFIG.format(url=url, api=api) + "".join(PERSON.format(n=number) for number in range(PEOPLE))
-        )
-        environment = {"KEY": KEY, "TOKEN": "xoxb-benchmark", "SECRET": SECRET}
-        async with open_service(read_configuration(folder / "config.toml", environment)) as running:
-            config = uvicorn.Config(running.app, log_config=None, access_log=False, lifespan="off")
-            server = uvicorn.Server(config)
-            serving = asyncio.create_task(server.serve(sockets=[bound]))
-            while not server.started:  # noqa: ASYNC110  # uvicorn tells nobody
-                await asyncio.sleep(0.01)
-            try:
-                yield url, running.engine
-            finally:
-                server.should_exit = True
-                await serving
-
-
 async def open_requests(session: aiohttp.ClientSession, url: str, count: int) -> list[str]:
     room = asyncio.Semaphore(20)
 
     async def one(number: int) -> str:
-        body = {"workflow": "deploy", "input": {"version": str(number)}}
+        body = {"workflow": "deploy-0", "input": {"version": str(number)}}
         async with (
             room,
             session.post(f"{url}/api/runs", json=body, headers={"Authorization": f"Bearer {KEY}"}) as answer,
@@ -164,27 +100,9 @@ async def waiting(engine: Engine, runs: Sequence[str]) -> int:
     return sum(any(copy["state"] in ("sending", "retrying") for copy in view.get("deliveries", ())) for view in views)
 
 
-async def click(session: aiohttp.ClientSession, url: str, hook: str, number: int) -> float:
+async def press(session: aiohttp.ClientSession, url: str, hook: str, number: int) -> float:
     """One signed click; milliseconds until it was acknowledged."""
-    payload = {
-        "type": "block_actions",
-        "team": {"id": "T1", "domain": "acme"},
-        "user": {"id": f"U{number % PEOPLE:08}", "team_id": "T1"},
-        "api_app_id": "A1",
-        "container": {"type": "message", "message_ts": f"{number}.1", "channel_id": "C1", "is_ephemeral": False},
-        "channel": {"id": "C1", "name": "deploys"},
-        "message": {"ts": f"{number}.1", "bot_id": "B1", "app_id": "A1"},
-        "trigger_id": f"{number}.2",
-        "actions": [{"type": "button", "action_id": "vote:approve", "block_id": "choices:1:", "value": hook}],
-    }
-    body = urlencode({"payload": json.dumps(payload)})
-    at = str(int(time.time()))
-    mac = hmac.new(SECRET.encode(), f"v0:{at}:{body}".encode(), hashlib.sha256).hexdigest()
-    headers = {
-        "Content-Type": "application/x-www-form-urlencoded",
-        "X-Slack-Request-Timestamp": at,
-        "X-Slack-Signature": f"v0={mac}",
-    }
+    body, headers = click(hook, number)
     began = time.perf_counter()
     async with session.post(f"{url}/slack/events", data=body, headers=headers) as answer:
         await answer.read()
@@ -196,7 +114,7 @@ async def clicks(session: aiohttp.ClientSession, url: str, hooks: Sequence[str],
     began, sent = time.perf_counter(), []
     for number, hook in enumerate(hooks):
         await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-        sent.append(asyncio.create_task(click(session, url, hook, number)))
+        sent.append(asyncio.create_task(press(session, url, hook, number)))
     return list(await asyncio.gather(*sent))
 
 
@@ -205,11 +123,11 @@ async def measure(down: str, count: int, clicked: int, rate: float) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         async with (
             serving_slack(slack) as api,
-            service(Path(folder), api) as (url, engine),
+            serving(Path(folder), api, channels=1) as (url, engine),
             aiohttp.ClientSession() as session,
         ):
             first = await open_requests(session, url, 1)
-            await click(session, url, (await hooks_of(engine, first))[0], 0)  # it learns its workspace
+            await press(session, url, (await hooks_of(engine, first))[0], 0)  # it learns its workspace
             slack.state = down
             runs = await open_requests(session, url, count + clicked)
             hooks = await hooks_of(engine, runs[:clicked])

@@ -68,14 +68,7 @@ def build(
     channels = channels or engine.resources.get(Channels) or Channels()
     metrics = metrics or Metrics()
     pages = Pages(now=now)
-    runs = Runs(
-        engine=engine,
-        workflows=workflows,
-        people=people,
-        keys=api_keys,
-        metrics=metrics,
-        base_url=base_url,
-    )
+    runs = Runs(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics, base_url=base_url)
     hooks = Hooks(engine=engine, keys=api_keys)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)
     decisions = Decisions(

@@ -14,13 +14,14 @@ import json
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from dbos import DBOS, DBOSConfig
 
-from benchmarks.measures import SqliteCommits, own_cpu, percentile
+from benchmarks.measures import SqliteCommits, many
 
 
 @DBOS.step()
@@ -48,25 +49,9 @@ async def one(polling, resumed, whole):
 
 
 async def measure(given, commits):
-    polling = 0.01 if given.fast else 1.0
-    await one(polling, [], [])
-    resumed, whole, room = [], [], asyncio.Semaphore(given.at_once)
-
-    async def limited():
-        async with room:
-            await one(polling, resumed, whole)
-
-    counted, began, cpu = commits.count, time.perf_counter(), own_cpu()
-    await asyncio.gather(*(limited() for _ in range(given.cycles)))
-    return {
-        "cycles": given.cycles,
-        "seconds": time.perf_counter() - began,
-        "cpu": own_cpu() - cpu,
-        "resumed_p50": percentile(resumed, 0.5),
-        "resumed_p99": percentile(resumed, 0.99),
-        "whole_p50": percentile(whole, 0.5),
-        "commits": commits.count - counted,
-    }
+    cycle = partial(one, 0.01 if given.fast else 1.0)
+    await cycle([], [])
+    return await many(cycle, given.cycles, given.at_once, commits)
 
 
 def main():

@@ -15,6 +15,7 @@ import json
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,7 +25,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from benchmarks.measures import SqliteCommits, own_cpu, percentile
+from benchmarks.measures import SqliteCommits, many
 
 
 class State(TypedDict, total=False):
@@ -69,25 +70,9 @@ async def one(graph, durability, resumed, whole):
 
 async def measure(given, commits):
     async with AsyncSqliteSaver.from_conn_string(given.file) as saver:
-        graph = build(saver)
-        await one(graph, given.durability, [], [])
-        resumed, whole, room = [], [], asyncio.Semaphore(given.at_once)
-
-        async def limited():
-            async with room:
-                await one(graph, given.durability, resumed, whole)
-
-        counted, began, cpu = commits.count, time.perf_counter(), own_cpu()
-        await asyncio.gather(*(limited() for _ in range(given.cycles)))
-        return {
-            "cycles": given.cycles,
-            "seconds": time.perf_counter() - began,
-            "cpu": own_cpu() - cpu,
-            "resumed_p50": percentile(resumed, 0.5),
-            "resumed_p99": percentile(resumed, 0.99),
-            "whole_p50": percentile(whole, 0.5),
-            "commits": commits.count - counted,
-        }
+        cycle = partial(one, build(saver), given.durability)
+        await cycle([], [])
+        return await many(cycle, given.cycles, given.at_once, commits)
 
 
 def main():

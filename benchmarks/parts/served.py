@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import uvloop
 
+from benchmarks.acme import CHANNELS, KEY, PEOPLE, click
 from benchmarks.loader import Loaded, load, request
 from benchmarks.measures import percentile
 from benchmarks.parts.part import ROOT, Figures
-from benchmarks.serving import CHANNELS, KEY, PEOPLE, SECRET
 
 JSON = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -67,21 +64,8 @@ class Served:
 
     def click(self, hook: str, number: int) -> bytes:
         """A click on Approve, signed as Slack signs it."""
-        payload = {
-            "type": "block_actions",
-            "team": {"id": "T1", "domain": "acme"},
-            "user": {"id": f"U{number % PEOPLE:08}", "team_id": "T1"},
-            "api_app_id": "A1",
-            "container": {"type": "message", "message_ts": f"{number}.1", "channel_id": "C1", "is_ephemeral": False},
-            "channel": {"id": "C1", "name": "deploys"},
-            "message": {"ts": f"{number}.1", "bot_id": "B1", "app_id": "A1"},
-            "trigger_id": f"{number}.2",
-            "actions": [{"type": "button", "action_id": "vote:approve", "block_id": "choices:1:", "value": hook}],
-        }
-        body, at = urlencode({"payload": json.dumps(payload)}).encode(), str(int(time.time()))
-        mac = hmac.new(SECRET.encode(), f"v0:{at}:".encode() + body, hashlib.sha256).hexdigest()
-        signed = {"X-Slack-Request-Timestamp": at, "X-Slack-Signature": f"v0={mac}"}
-        return request("POST", f"{self.url}/slack/events", body, FORM | signed)
+        body, headers = click(hook, number)
+        return request("POST", f"{self.url}/slack/events", body, headers)
 
 
 @contextmanager

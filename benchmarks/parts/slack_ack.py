@@ -1,4 +1,4 @@
-"""How soon Slack's clicks are acknowledged while Slack's API is down and a thousand cards wait: `slack_ack.py`'s."""
+"""How soon Slack's clicks are acknowledged while its API is down and a thousand cards wait: `benchmarks.slack_ack`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESULT = re.compile(r"ack p50 ([\d.]+) ms, p99 ([\d.]+) ms")
 
 def measure(scale: Scale) -> Figures:
     sizes = ["--waiting", str(scale(1000, 10)), "--clicks", str(scale(400, 10))]
-    line = [sys.executable, str(ROOT / "benchmarks" / "slack_ack.py"), *sizes]
+    line = [sys.executable, "-m", "benchmarks.slack_ack", *sizes]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     found = [(float(p50), float(p99)) for p50, p99 in RESULT.findall(done.stdout)]
     say(done.stdout.strip())

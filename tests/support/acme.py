@@ -69,6 +69,14 @@ note = { type = "string", required = false }
 plan = { type = "text", required = false, view = "diff" }
 """
 
+BOTH_WAYS = """[deliver]
+slack = "#deploys"
+email = true
+"""
+CALLS_THE_TARGET = """[[on.approved]]
+http = "target"
+json = { what = "{{ what }}" }
+"""
 WORKFLOWS = {
     "one": """
 [policy]
@@ -76,13 +84,9 @@ outcomes = ["approve", "reject", "changes"]
 [[stage]]
 id = "go"
 from = ["@managers"]
-[deliver]
-slack = "#deploys"
-email = true
-[[on.approved]]
-http = "target"
-json = { what = "{{ what }}" }
-""",
+"""
+    + BOTH_WAYS
+    + CALLS_THE_TARGET,
     "two": """
 [policy]
 on_change = { note = "keep" }
@@ -90,13 +94,9 @@ on_change = { note = "keep" }
 id = "go"
 from = ["@managers"]
 need = 2
-[deliver]
-slack = "#deploys"
-email = true
-[[on.approved]]
-http = "target"
-json = { what = "{{ what }}" }
-""",
+"""
+    + BOTH_WAYS
+    + CALLS_THE_TARGET,
     "seats": """
 [[stage]]
 id = "go"
@@ -153,13 +153,9 @@ grace = "30s"
 id = "go"
 from = ["@managers"]
 need = 2
-[deliver]
-slack = "#deploys"
-email = true
-[[on.approved]]
-http = "target"
-json = { what = "{{ what }}" }
-""",
+"""
+    + BOTH_WAYS
+    + CALLS_THE_TARGET,
     "live-at-quorum": """
 [policy]
 recheck = "at-quorum"
