@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from approvals_bot.channels import State
-from approvals_bot.web.bodies import Cancellation, Edit, NewApprover, NewRun, NewVote, Status
+from approvals_bot.web.openapi_schemas import ref, schemas
 
 PROBLEMS = {
     "400": "The body can't be read: no JSON, a key twice, nested too deep, or text that can't be stored.",
@@ -73,7 +71,7 @@ def document(base_url: str) -> dict[str, Any]:
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A key of [api_keys]."}},
-            "schemas": _bodies() | SCHEMAS,
+            "schemas": schemas(),
         },
     }
 
@@ -104,7 +102,7 @@ def _list_runs() -> dict[str, Any]:
         "summary": "Find runs, newest first",
         "parameters": [
             _query("workflow", {"type": "string"}, "Of this workflow."),
-            _query("status", _ref("Status"), "With this status."),
+            _query("status", ref("Status"), "With this status."),
             _query(
                 "waiting_for", {"type": "string", "format": "email"}, "Requests that wait for this person's address."
             ),
@@ -258,25 +256,21 @@ def _plain(name: str, summary: str, schema: dict[str, Any], problems: tuple[str,
 # ── parts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
 def _body(name: str) -> dict[str, Any]:
-    return {"required": True, "content": _json(_ref(name))}
+    return {"required": True, "content": _json(ref(name))}
 
 
 def _answer(description: str, name: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
     fields = {key: {"description": text, "schema": {"type": "string"}} for key, text in (headers or {}).items()}
-    return {"description": description, "content": _json(_ref(name)), **({"headers": fields} if fields else {})}
+    return {"description": description, "content": _json(ref(name)), **({"headers": fields} if fields else {})}
 
 
 def _problems(*statuses: str) -> dict[str, Any]:
-    content = {"application/problem+json": {"schema": _ref("Problem")}}
+    content = {"application/problem+json": {"schema": ref("Problem")}}
     return {status: {"description": PROBLEMS[status], "content": content} for status in statuses}
 
 
@@ -288,24 +282,6 @@ def _path(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": description}
 
 
-def _bodies() -> dict[str, Any]:
-    """What may be sent, as the models that check it say."""
-    _, found = models_json_schema(
-        [(model, "validation") for model in (NewRun, Cancellation, Edit, NewVote, NewApprover)],
-        ref_template="#/components/schemas/{model}",
-    )
-    schemas: dict[str, Any] = found["$defs"]
-    return schemas
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _words(literal: Any) -> dict[str, Any]:
-    return {"type": "string", "enum": list(literal.__args__)}
-
-
 RUN = _path("id", "The run's id.")
 TOKEN = _path("token", "The hook's token.")
 SIGNED = _path("signed", "The last part of the URL that `create_webhook` gave.")
@@ -314,87 +290,4 @@ KEY = {
     "in": "header",
     "schema": {"type": "string", "maxLength": 200},
     "description": "The same key again does nothing twice.",
-}
-TEXT = {"type": "string"}
-OPTIONAL_TEXT = {"type": ["string", "null"]}
-TIME = {"type": "string", "format": "date-time"}
-OPTIONAL_TIME = {"type": ["string", "null"], "format": "date-time"}
-
-SCHEMAS: dict[str, Any] = {
-    "Status": _words(Status),
-    "StartedRun": _object(run_id=TEXT, url=TEXT),
-    "Run": _object(
-        id=TEXT,
-        workflow=TEXT,
-        status=_ref("Status"),
-        result={"description": "What the workflow returned."},
-        error={"oneOf": [{"type": "null"}, _object(type=TEXT, message=TEXT)]},
-        created_at=TIME,
-        ended_at=OPTIONAL_TIME,
-        stalled=OPTIONAL_TEXT,
-        request={"oneOf": [{"type": "null"}, _ref("Request")]},
-    )
-    | {"description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`."},
-    "RunPage": _object(runs={"type": "array", "items": _ref("Run")}, cursor=OPTIONAL_TEXT),
-    "StandingVote": {
-        "type": "object",
-        "properties": {"by": TEXT, "in_place_of": TEXT, "choice": TEXT, "comment": TEXT, "at": TIME, "via": TEXT},
-        "required": ["by", "choice", "comment", "at", "via"],
-        "description": "`in_place_of`: the absent person for whom `by` stood in, where somebody did.",
-    },
-    "Handover": _object(by=TEXT, person=TEXT, instead_of=OPTIONAL_TEXT, reason=TEXT, at=TIME, via=TEXT, stage=TEXT)
-    | {"description": "`by` had `person` asked in the place of `instead_of`; null: besides all who are asked."},
-    "Request": _object(
-        title=TEXT,
-        fields={"type": "object"},
-        digest=TEXT,
-        state=_words(State),
-        stage=OPTIONAL_TEXT,
-        votes={"type": "array", "items": _ref("StandingVote")},
-        waiting_for={"type": "array", "items": TEXT},
-        handovers={"type": "array", "items": _ref("Handover")},
-        deadline=OPTIONAL_TIME,
-        outcome=OPTIONAL_TEXT,
-        deliveries={
-            "type": "array",
-            "items": _object(
-                to=TEXT,
-                channel=TEXT,
-                state=TEXT,
-                attempts={"type": "integer"},
-                error=OPTIONAL_TEXT,
-                uncertain={"type": "boolean", "description": "A confirmation was lost: it may have arrived twice."},
-            ),
-        },
-    ),
-    "Events": _object(
-        events={
-            "type": "array",
-            "items": _object(seq={"type": "integer"}, type=TEXT, at=TIME, data={"type": "object"}),
-        }
-    ),
-    "Verdict": _object(verdict=TEXT, text=TEXT),
-    "Hook": _object(
-        run_id=TEXT,
-        hook_id=TEXT,
-        token=TEXT,
-        metadata={"description": "What the workflow said of it."},
-        created_at=TIME,
-        is_webhook={"type": "boolean"},
-    ),
-    "Problem": {
-        "type": "object",
-        "description": "RFC 9457.",
-        "properties": {
-            "type": TEXT,
-            "title": TEXT,
-            "status": {"type": "integer"},
-            "detail": TEXT,
-            "errors": {
-                "type": "array",
-                "items": _object(loc={"type": "array", "items": {"type": ["string", "integer"]}}, msg=TEXT),
-            },
-        },
-        "required": ["type", "title", "status", "detail"],
-    },
 }

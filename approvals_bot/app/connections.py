@@ -1,0 +1,62 @@
+"""What the service holds open to others while it runs: HTTP targets, Slack, the mail relay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.channels.email.bounces import ReturnPaths
+from approvals_bot.channels.email.digests import Digests
+from approvals_bot.channels.email.out import EmailChannel
+from approvals_bot.channels.email.smtp import Relay
+from approvals_bot.channels.email.turns import Turns
+from approvals_bot.channels.slack.client import SlackClient, slack_client
+from approvals_bot.config import service as configured
+from approvals_bot.config.mail import Email
+from approvals_bot.engine import Clock
+from approvals_bot.outgoing import OutgoingTargets, Target, outgoing_targets
+
+
+async def open_targets(
+    stack: AsyncExitStack, service: configured.Service, now: Callable[[], datetime]
+) -> OutgoingTargets:
+    targets = {
+        name: Target(str(target.url), target.secret.get_secret_value() if target.secret else None)
+        for name, target in service.http.items()
+    }
+    return await stack.enter_async_context(
+        outgoing_targets(targets=targets, allow_private=service.server.allow_private, now=now)
+    )
+
+
+async def open_slack(stack: AsyncExitStack, slack: configured.Slack | None) -> SlackClient | None:
+    if slack is None:
+        return None
+    token = slack.bot_token.get_secret_value()
+    return await stack.enter_async_context(slack_client(token=token, api_url=str(slack.api_url)))
+
+
+def email_channel(
+    stack: AsyncExitStack,
+    email: Email | None,
+    link: Callable[[str, str], Any],
+    clock: Clock,
+    return_paths: ReturnPaths | None,
+) -> EmailChannel | Digests | None:
+    if email is None:
+        return None
+    relay = Relay(
+        host=email.host,
+        port=email.port,
+        security=email.security,
+        username=email.username,
+        password=email.password.get_secret_value() if email.password else None,
+    )
+    turns = Turns(email.rate.count, email.rate.per) if email.rate else None
+    channel = EmailChannel(
+        relay=relay, sender=email.sender, link=link, now=clock.now, turns=turns, return_paths=return_paths
+    )
+    stack.push_async_callback(channel.aclose)
+    return Digests(channel, span=email.digest, now=clock.now) if email.digest else channel

@@ -1,0 +1,106 @@
+"""Who there is, and who knows: the people of the configuration, with their live sources."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from approvals_bot import people as directory
+from approvals_bot.app.connections import open_slack, open_targets
+from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.config import service as configured
+from approvals_bot.outgoing import OutgoingTargets, TargetSource
+from approvals_bot.people import People, SourceUnavailable
+from approvals_bot.people.absences import Absence
+
+
+def build_plain_people(service: configured.Service) -> People:
+    """The people without live sources, for commands that run beside the service."""
+    lists = {name: group for name, group in service.groups.items() if isinstance(group, tuple)}
+    match service.directory:
+        case configured.DirectoryTable(oncall=oncall, owner_of=owners):
+            return People(_persons(service), lists, directory.Directory(oncall, owners), away=_absences(service))
+        case _:
+            return People(_persons(service), lists, away=_absences(service))
+
+
+def known_people(service: configured.Service) -> Sequence[directory.Person]:
+    """Everybody whom the configuration names, as far as no live source has to be asked."""
+    return build_plain_people(service).known()
+
+
+def _persons(service: configured.Service) -> list[directory.Person]:
+    return [
+        directory.Person(address, entry.name or address.partition("@")[0], entry.slack, entry.manager, entry.zone)
+        for address, entry in service.people.items()
+    ]
+
+
+def _absences(service: configured.Service) -> dict[str, list[Absence]]:
+    return {
+        address: [Absence(each.from_, each.until, each.delegate) for each in entry.away]
+        for address, entry in service.people.items()
+        if entry.away
+    }
+
+
+def build_people(
+    service: configured.Service, slack_people: SlackPeople | None, targets: OutgoingTargets | None
+) -> People:
+    """The people of the configuration, with their live sources. One whose way is None is not asked: who belongs to it
+    is then unknown.
+    """
+
+    def source(given: object) -> Any:
+        match given:
+            case configured.FileSource(file=path):
+                return directory.FileSource(path)
+            case configured.HttpSource(http=name):
+                return TargetSource(name, targets) if targets is not None else _NotAsked(name)
+            case configured.SlackGroup(slack=handle):
+                return directory.SlackGroupSource(handle.removeprefix("@"), members or _ask_nobody)
+            case configured.DirectoryTable(oncall=oncall, owner_of=owners):
+                return directory.Directory(oncall, owners)
+            case _:
+                return given
+
+    members = slack_people.members if slack_people is not None else None
+    return People(
+        _persons(service),
+        {name: source(group) for name, group in service.groups.items()},
+        source(service.directory),
+        members or (_ask_nobody if service.slack is not None else None),
+        _absences(service),
+        service.server.admins,
+    )
+
+
+@asynccontextmanager
+async def open_people(
+    service: configured.Service, now: Callable[[], datetime], *, live: bool = True
+) -> AsyncIterator[People]:
+    """The people by themselves, for commands. Without `live`, nothing outside of this machine is asked."""
+    if not live:
+        yield build_people(service, None, None)
+        return
+    async with AsyncExitStack() as stack:
+        targets = await open_targets(stack, service, now)
+        slack = await open_slack(stack, service.slack)
+        yield build_people(service, SlackPeople(slack) if slack is not None else None, targets)
+
+
+@dataclass(frozen=True, slots=True)
+class _NotAsked:
+    """A live source that is left alone."""
+
+    name: str
+
+    async def read(self) -> Any:
+        raise SourceUnavailable(self.name, "it was not asked")
+
+
+async def _ask_nobody(handle: str) -> Sequence[str]:
+    raise SourceUnavailable(f"slack:@{handle}", "Slack was not asked")

@@ -1,0 +1,125 @@
+"""What can be started: the configuration, read and checked together, and the workflows that it offers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from approvals_bot.approvals.checks import check
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.config.load import Configuration, load, load_service, problems_of
+from approvals_bot.config.problems import ConfigErrors, Finding, Problem
+from approvals_bot.config.workflow import pinned
+from approvals_bot.core.registry import registry
+from approvals_bot.lint import UNREADABLE, lint_paths
+from approvals_bot.programs import PACKAGE, Program, find_program, fit, import_programs
+from approvals_bot.web.listing import Listed
+
+
+def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Configuration:
+    """config.toml and everything it names, checked together.
+
+    ConfigErrors has every problem; then nothing was changed.
+    """
+    return load(path, os.environ if env is None else env, check)
+
+
+def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[Problem]:
+    """Everything that is wrong with the configuration, in TOML and in Python; nothing is started."""
+    try:
+        configuration = read_configuration(path, env)
+    except ConfigErrors as errors:
+        folder = workflows_folder(path, env)
+        _, broken = import_programs(folder)
+        return ConfigErrors([*errors.problems, *broken, *_not_replayable(folder)]).problems
+    found: Sequence[Problem] = ()
+    try:
+        list_workflows(configuration)
+    except ConfigErrors as errors:
+        found = errors.problems
+    return ConfigErrors([*found, *_not_replayable(configuration.service.server.workflows)]).problems
+
+
+def _not_replayable(folder: Path) -> list[Problem]:
+    """What the lint rules find in the folder's Python files. (Files that are no Python can't be imported either.)"""
+    found = lint_paths(sorted(folder.glob("*.py")))
+    return [Problem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
+
+
+def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:
+    """Where the workflows are; where they usually are, if config.toml itself can't be loaded."""
+    try:
+        return load_service(path, os.environ if env is None else env).server.workflows
+    except ConfigErrors:
+        return path.parent / "workflows"
+
+
+# ── what can be started ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The workflows that this configuration offers: each TOML file, and each Python workflow of the folder."""
+
+    listed: Mapping[str, Listed]
+
+    def find(self, name: str) -> Listed | None:
+        return self.listed.get(name)
+
+    def names(self) -> Collection[str]:
+        return self.listed.keys()
+
+
+def list_workflows(configuration: Configuration) -> Listing:
+    """Import the folder's Python files, then list what they and the TOML files define: all of it, or, if something is
+    wrong with one of them, nothing, and whatever was in force stays so.
+
+    A Python workflow that a TOML file offers (`run = "module:function"`) is listed under that file's name only, so that
+    nobody gets round who may ask for it. ConfigErrors has everything that is wrong, with file and line.
+    """
+    modules = {name: module for name, module in sys.modules.items() if name.startswith(f"{PACKAGE}.")}
+    try:
+        with registry.trial(f"{PACKAGE}."):
+            return _list_workflows(configuration)
+    except ConfigErrors:
+        for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
+            del sys.modules[name]
+        sys.modules |= modules
+        raise
+
+
+def _list_workflows(configuration: Configuration) -> Listing:
+    folder = configuration.service.server.workflows
+    programs, problems = import_programs(folder)
+    broken = {Path(problem.file).stem for problem in problems}
+    listed = {program.workflow.name: Listed(program.workflow) for program in programs}
+    where = {program.workflow.name: f"{program.file.name}:{program.line}" for program in programs}
+    for definition in configuration.workflows:
+        if definition.workflow.run is not None:
+            offered = find_program(definition.workflow.run, programs)
+            if isinstance(offered, Program):
+                listed.pop(offered.workflow.name, None)
+    for definition in configuration.workflows:
+        file, found = folder / f"{definition.id}.toml", list[Finding]()
+        run = definition.workflow.run
+        match find_program(run, programs) if run is not None else None:
+            case Finding() as missing:
+                if run is not None and run.partition(":")[0] not in broken:
+                    found.append(missing)
+            case _ if definition.id in where and definition.id in listed:
+                other = where[definition.id]
+                found.append(Finding(("workflow", "id"), f"a Python workflow has this name, too ({other}); rename one"))
+            case None:
+                listed[definition.id] = Listed(approval.under(definition.id, pinned(definition)), definition)
+            case Program() as program:
+                fitted, unfit = fit(definition, program)
+                found += unfit
+                settings = pinned(definition).get("settings")
+                listed[definition.id] = Listed(program.workflow.under(definition.id, settings), fitted)
+        problems += problems_of(file, found)
+    if problems:
+        raise ConfigErrors(problems)
+    return Listing(listed)
