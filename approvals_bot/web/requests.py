@@ -20,7 +20,7 @@ def requests_of(record: RunRecord) -> tuple[RequestView, ...]:
         case {"requests": list(shown), "waiting_for": list(), "published": _}:
             return tuple(_over(RequestView.model_validate(one), record) for one in shown)
         case dict() as view if view.keys() >= _MARKS:
-            return (RequestView.model_validate(view),)
+            return (_over(RequestView.model_validate(view), record),)
     return ()
 
 

@@ -360,6 +360,25 @@ async def test_a_wait_that_is_no_time_is_refused(office: Any, wait: str) -> None
     assert places(await office.api.get(f"/api/runs/run_x?wait={wait}")) == [["query", "wait"]]
 
 
+async def test_a_request_whose_run_was_cancelled_from_outside_never_says_that_it_waits(office: Any) -> None:
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+    link = await office.link(run_id, "ann@acme.eu")
+    assert "Approve" in (await office.web.get(link)).text
+    await office.engine.get_run(run_id).cancel("by mistake")
+    shown = await office.run(run_id)
+    assert (shown["status"], shown["request"]["state"], shown["request"]["waiting_for"]) == (
+        "cancelled",
+        "withdrawn",
+        [],
+    )
+    page = await office.web.get(link)
+    assert page.status_code == 410
+    assert "<button" not in page.text
+    late = await office.api.post(f"/api/runs/{run_id}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
+    assert (late.status_code, late.json()["verdict"]) == (409, "withdrawn")
+    assert (await office.api.get("/api/runs?waiting_for=ann@acme.eu")).json()["runs"] == []
+
+
 async def test_unknown_runs_are_404(office: Any) -> None:
     for path in ("/api/runs/run_no", "/api/runs/run_no/events", "/api/runs/a%00b"):
         assert problem(await office.api.get(path), 404)
