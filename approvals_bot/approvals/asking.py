@@ -21,8 +21,9 @@ from approvals_bot.approvals.board import Board
 from approvals_bot.approvals.case import Said
 from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.form import named, plain, specs
+from approvals_bot.approvals.heard import Heard
 from approvals_bot.approvals.outcomes import Outcome
-from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Heard, Opening
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.views import answers_of
 from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed

@@ -32,8 +32,9 @@ from approvals_bot.approvals.conditions import Judgement
 from approvals_bot.approvals.editions import edition_of
 from approvals_bot.approvals.electorate import About, Found, SeatAsk, Source
 from approvals_bot.approvals.handing_over import Handover, NotHandedOver, Rank, hand_over, with_handovers
+from approvals_bot.approvals.heard import Heard
 from approvals_bot.approvals.labels import label_of
-from approvals_bot.approvals.request import Heard, OutcomeView
+from approvals_bot.approvals.request import OutcomeView
 from approvals_bot.approvals.seats import Seat
 from approvals_bot.approvals.shown import shown_duration
 from approvals_bot.approvals.standing_in import Standing, with_stand_ins

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields as forms
-from approvals_bot.approvals.request import Heard
+from approvals_bot.approvals.heard import Heard
 from approvals_bot.channels import Via
 from approvals_bot.config.workflow import Definition, Policy, Stage
 from approvals_bot.errors import InvalidPayloadError

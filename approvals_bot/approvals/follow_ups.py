@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals.copies import Copies, Copy
+from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.electorate import About, SeatAsk, Source
 from approvals_bot.approvals.lookup import find_people
+from approvals_bot.approvals.one_copy import Copy
 from approvals_bot.approvals.pace import LONGEST_TRY, wait_before
 from approvals_bot.approvals.request import FollowUp, Outcome
 from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, CallResult, call_target

@@ -15,7 +15,7 @@ from typing import Literal
 from approvals_bot.approvals import sentences
 from approvals_bot.approvals.ballot import Ballot, in_place_of, open_seats, seats_for, vote_of, who_may_vote
 from approvals_bot.approvals.electorate import About, Found, SeatFound
-from approvals_bot.approvals.request import HANDING, Heard
+from approvals_bot.approvals.heard import HANDING, Heard
 from approvals_bot.channels import Person, Via
 from approvals_bot.people import is_mail
 

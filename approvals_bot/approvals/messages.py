@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from approvals_bot.approvals import sentences
 from approvals_bot.approvals.case import Said
-from approvals_bot.approvals.request import Heard
+from approvals_bot.approvals.heard import Heard
 from approvals_bot.core.authoring import Answer, WebhookRequest
 
 

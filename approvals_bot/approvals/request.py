@@ -6,14 +6,13 @@ and command line read that value and nothing else, so no one ever needs to repla
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from approvals_bot.approvals import sentences
-from approvals_bot.approvals.ballot import Ballot, Vote, Word
+from approvals_bot.approvals.ballot import Ballot, Vote
 from approvals_bot.approvals.seats import Seat
 from approvals_bot.channels import Ask, CardDelivery, ChoiceName, Name, Person, State, Via
 
@@ -22,9 +21,6 @@ Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
 
 REQUESTER, ON_BEHALF_OF = "requester", "on_behalf_of"
 """Attributes of a run that somebody started: who asks in it, where the workflow names nobody else."""
-
-HANDING = ("reassign", "add")
-"""Messages that change who is asked."""
 
 DEADLINE = "deadline"
 """Who decided, when nobody did in time."""
@@ -296,101 +292,3 @@ def _vote(vote: VoteView) -> Vote:
         stands=vote.stands,
         in_place_of=vote.in_place_of,
     )
-
-
-def api_request(view: RequestView) -> dict[str, Any]:
-    """The `request` of a run, as the API shows it. Votes that were changed, taken back or reset are left out; one
-    that was given in an absent person's place says whose.
-    """
-    stage = view.stage
-    return {
-        "title": view.title,
-        "fields": view.fields,
-        "digest": view.digest,
-        "state": view.state,
-        "stage": stage.id if stage else None,
-        "votes": [
-            {
-                "by": vote.by,
-                "choice": vote.choice,
-                "comment": vote.comment,
-                "at": _iso(vote.at),
-                "via": vote.via,
-            }
-            | ({"in_place_of": vote.in_place_of} if vote.in_place_of else {})
-            for vote in view.votes
-            if vote.stands
-        ],
-        "waiting_for": list(view.waiting_for),
-        "handovers": [
-            {
-                "by": done.by,
-                "person": done.person,
-                "instead_of": done.instead_of or None,
-                "reason": done.reason,
-                "at": _iso(done.at),
-                "via": done.via,
-                "stage": done.stage,
-            }
-            for done in view.handovers
-        ],
-        "deadline": _iso(view.deadline),
-        "outcome": view.outcome.outcome if view.outcome else None,
-        "deliveries": [
-            {
-                "to": copy.to,
-                "channel": copy.channel,
-                "state": copy.state,
-                "attempts": copy.attempts,
-                "error": copy.error or None,
-                "uncertain": copy.uncertain,
-            }
-            for copy in view.deliveries
-        ],
-    }
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat().replace("+00:00", "Z")
-
-
-def late_verdict(view: RequestView, by: str, choice: str, now: datetime | None = None) -> tuple[Word, str]:
-    """What somebody is told who acts after the end: the verdict's word and the sentence.
-
-    `choice` may also be `edit` or `withdraw`. `now`: to say the day where it is not today's; without it, none is said.
-    """
-    ended = view.outcome
-    if ended is None:
-        return "already_decided", f"This request takes no votes any more. {sentences.UNCHANGED}"
-    zone = view.people[by].zone if by in view.people else "UTC"
-    who = view.acting(ended.by, ended.in_place_of).text if ended.via not in ("clock",) else ""
-    text = sentences.ended(ended.state, who, ended.at, now or ended.at, zone)
-    if ended.state == "expired":
-        return "expired", text
-    if ended.state == "withdrawn":
-        return "withdrawn", text
-    for vote in view.votes:
-        if vote.stands and vote.by == by and vote.choice == choice:
-            decided = f"decided{f' by {who}' if who else ''} {sentences.moment(ended.at, now or ended.at, zone)}"
-            return "already_voted", sentences.already_voted(vote.choice, decided)
-    return "already_decided", text
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One message that reached a request: a vote, an edit, a withdrawal, a handover (`person`, `instead_of`); that its
-    whole run is to stop; or that a mail came back (`copy`, `reason`). Who sent it is established.
-    """
-
-    kind: Literal["vote", "edit", "withdraw", "reassign", "add", "stop", "bounced"]
-    by: str
-    via: Via = "api"
-    choice: ChoiceName = "approve"
-    comment: str = ""
-    answers: dict[str, JsonValue] = field(default_factory=dict)
-    fields: dict[str, JsonValue] = field(default_factory=dict)
-    digest: str | None = None
-    reason: str = ""
-    copy: int = 0
-    person: str = ""
-    instead_of: str = ""

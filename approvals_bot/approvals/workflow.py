@@ -20,19 +20,12 @@ from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.electorate import About, Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.handing_over import Rank, is_handing
+from approvals_bot.approvals.heard import Heard
+from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.messages import act_of, answer, read_message
 from approvals_bot.approvals.published import Published
-from approvals_bot.approvals.request import (
-    DEADLINE,
-    Decision,
-    Heard,
-    Opening,
-    RequestView,
-    dumped,
-    late_verdict,
-    request_id,
-)
+from approvals_bot.approvals.request import DEADLINE, Decision, Opening, RequestView, dumped, request_id
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers

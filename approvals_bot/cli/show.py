@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import typer
 
+from approvals_bot.approvals.api_view import api_request
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.request import api_request
 from approvals_bot.channels import STATE_WORDS, Card, CardField, phrases
 from approvals_bot.channels.text import clean, one_line
 from approvals_bot.core.events import Event

@@ -12,14 +12,25 @@ who is asked by it then learns that her group can't be checked, and nobody is le
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from approvals_bot.people import absences
 from approvals_bot.people.absences import Absence, Away
+from approvals_bot.people.addresses import (
+    Address,
+    Group,
+    Mail,
+    ManagerOf,
+    OnBehalfOf,
+    OnCall,
+    OwnerOf,
+    SlackGroup,
+    is_mail,
+    parse_address,
+)
 from approvals_bot.people.sources import FileSource, LiveSource, SlackGroupSource, SourceUnavailable
 
 __all__ = [
@@ -44,9 +55,6 @@ __all__ = [
 ]
 
 MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
-
-_MAIL = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
 
 
 # ── values ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -74,77 +82,6 @@ class Resolved:
     persons: tuple[Person, ...]
     why: str
     errors: tuple[str, ...] = ()
-
-
-# ── addresses ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlackGroup:
-    handle: str  # without the @
-
-
-@dataclass(frozen=True, slots=True)
-class ManagerOf:
-    whom: Literal["requester", "approver", "on-behalf-of"]
-
-
-@dataclass(frozen=True, slots=True)
-class OnBehalfOf:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerOf:
-    field: str
-
-
-@dataclass(frozen=True, slots=True)
-class OnCall:
-    name: str
-
-
-Address = Mail | Group | SlackGroup | ManagerOf | OnBehalfOf | OwnerOf | OnCall
-
-
-def parse_address(text: str) -> Address:
-    """Read an address as a workflow's file writes it; ValueError says how to write it."""
-    scheme, colon, rest = text.partition(":")
-    match scheme, rest:
-        case "on-behalf-of", "" if not colon:
-            return OnBehalfOf()
-        case "manager-of", ("requester" | "approver" | "on-behalf-of") as whom:
-            return ManagerOf(whom)
-        case "manager-of", _:
-            raise ValueError("write manager-of:requester, manager-of:approver or manager-of:on-behalf-of")
-        case "owner-of", _ if _NAME.fullmatch(rest):
-            return OwnerOf(rest)
-        case "oncall", _ if _NAME.fullmatch(rest):
-            return OnCall(rest)
-        case "slack", _ if rest.startswith("@") and _NAME.fullmatch(rest[1:]):
-            return SlackGroup(rest[1:])
-    if not colon and text.startswith("@") and _NAME.fullmatch(text[1:]):
-        return Group(text[1:])
-    if is_mail(text):
-        return Mail(text.lower())
-    raise ValueError(
-        f'"{text[:60]}" is no address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …'
-    )
-
-
-def is_mail(text: str) -> bool:
-    """Whether this is a mail address, and so may name a person."""
-    return _MAIL.fullmatch(text) is not None and text.isprintable()
 
 
 # ── the directory ─────────────────────────────────────────────────────────────────────────────────────────────────

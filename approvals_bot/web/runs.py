@@ -9,7 +9,8 @@ from typing import Any, cast, get_args
 from starlette.requests import Request
 from starlette.responses import Response
 
-from approvals_bot.approvals.request import RequestView, api_request
+from approvals_bot.approvals.api_view import api_request
+from approvals_bot.approvals.request import RequestView
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.web import votes

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.views import ask_of, label
-from approvals_bot.channels.slack.blocks import Block
+from approvals_bot.channels.slack.elements import Block
 from approvals_bot.channels.text import clean, clip, one_line
 from approvals_bot.config.fields import FieldSpec
 from approvals_bot.config.workflow import Definition

@@ -11,8 +11,8 @@ from typing import Any
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import Card, Name
-from approvals_bot.channels.slack.blocks import Block
 from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.elements import Block
 from approvals_bot.channels.text import clean, clip, one_line
 from approvals_bot.engine import Engine
 from approvals_bot.web import votes

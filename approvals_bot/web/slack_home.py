@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import Card
-from approvals_bot.channels.slack.blocks import Block
 from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
+from approvals_bot.channels.slack.elements import Block
 from approvals_bot.engine import Engine
 from approvals_bot.web import slack_views as views
 from approvals_bot.web.requests import requests_of

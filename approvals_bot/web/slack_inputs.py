@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot.channels import Ask
-from approvals_bot.channels.slack.blocks import Block
+from approvals_bot.channels.slack.elements import Block
 from approvals_bot.channels.text import clean, length, one_line
 
 OPTION_LIMIT = 75  # characters of an option's text

@@ -14,8 +14,8 @@ from typing import Any
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import phrases
-from approvals_bot.channels.slack.blocks import escape
 from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.elements import escape
 from approvals_bot.channels.text import one_line
 from approvals_bot.config.workflow import Definition
 from approvals_bot.engine import Engine, Run

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import LaterError, NeverError, SlackClient, SlackError
+from approvals_bot.channels.slack.elements import Block, escape
 from approvals_bot.web.afterwards import Afterwards
 
 log = logging.getLogger(__name__)

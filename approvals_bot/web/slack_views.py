@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from approvals_bot.channels import Ask, Card, CardChoice, phrases
-from approvals_bot.channels.slack.blocks import VOTE, Block, choices, date_token, escape
+from approvals_bot.channels.slack.blocks import VOTE, choices
+from approvals_bot.channels.slack.elements import Block, date_token, escape
 from approvals_bot.channels.text import clean, clip, one_line
 from approvals_bot.web.slack_inputs import INPUT_LIMIT, ask_input, given, labelled, plain
 

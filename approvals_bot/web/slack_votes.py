@@ -14,8 +14,9 @@ from typing import Any, cast, get_args
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.channels import Card, CardChoice, ChoiceName
-from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
+from approvals_bot.channels.slack.blocks import delivery_of, digest_seen
 from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.elements import Block
 from approvals_bot.engine import Engine, HookInfo
 from approvals_bot.web import slack_views as views
 from approvals_bot.web import votes

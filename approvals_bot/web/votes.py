@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from approvals_bot.approvals.request import RequestView, late_verdict
+from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import ChoiceName, Via
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.engine import Engine, HookInfo

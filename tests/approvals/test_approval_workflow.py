@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.api_view import api_request
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.request import Opening, api_request, late_verdict
+from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.targets import CallAgain
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels import Dispatch, Refused, Result, TryAgain

@@ -12,7 +12,8 @@ import pytest
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.electorate import About, Found, SeatFound
-from approvals_bot.approvals.request import Heard, RequestView
+from approvals_bot.approvals.heard import Heard
+from approvals_bot.approvals.request import RequestView
 from approvals_bot.approvals.views import view_of
 from approvals_bot.channels import Person
 from approvals_bot.config.workflow import Definition

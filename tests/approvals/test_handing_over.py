@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.api_view import api_request
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.request import api_request
 from approvals_bot.channels import phrases
 from approvals_bot.people.absences import Absence
 

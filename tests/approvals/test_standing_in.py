@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.api_view import api_request
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.electorate import Found, SeatFound
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.request import Opening, api_request, late_verdict
+from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
 from approvals_bot.approvals.standing_in import Standing, with_stand_ins
 from approvals_bot.channels import Person, phrases

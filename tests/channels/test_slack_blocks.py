@@ -26,6 +26,7 @@ from approvals_bot.channels import (
     SlackChannel,
 )
 from approvals_bot.channels.slack import blocks
+from approvals_bot.channels.slack.elements import escape
 from approvals_bot.channels.text import clip, length
 from approvals_bot.playground.slack.blocks import check_blocks
 
@@ -130,7 +131,7 @@ def test_check_25_what_people_type_arrives_letter_by_letter_and_never_as_markup(
     assert "<!" not in mrkdwn
     assert "<@" not in mrkdwn
     assert "<http" not in mrkdwn
-    assert blocks.escape(live) in text
+    assert escape(live) in text
 
 
 def test_a_note_in_the_thread_has_no_buttons_that_could_go_stale(card: Card) -> None:

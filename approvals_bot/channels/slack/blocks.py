@@ -6,22 +6,34 @@ characters. The one `mrkdwn` line is ours, for Slack's date token that shows the
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot.channels import Card, CardChoice, CardField, CardVote, Dispatch, phrases
-from approvals_bot.channels.text import clean, clip, length, one_line
-
-Block = dict[str, Any]
+from approvals_bot.channels.slack.elements import (
+    HEADER_LIMIT,
+    TEXT_LIMIT,
+    Block,
+    block_id_of,
+    cut_to,
+    date_token,
+    dated,
+    escape,
+    plain,
+    rich,
+    said,
+    section,
+    sentence,
+    size,
+    with_breaks,
+)
+from approvals_bot.channels.slack.notes import note, told
+from approvals_bot.channels.text import clean, clip, one_line
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
-HEADER_LIMIT = 150
 BRIEF = 60  # characters of a long field that are shown as those of a short one
-TEXT_LIMIT = 400  # of the top-level text, which notifications and screen readers take; Slack wants ≤ 4,000
 ID_LIMIT = 255  # of a block_id
 BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
 CONFIRM_LIMITS = {"title": 100, "text": 300, "button": 30}
@@ -29,8 +41,6 @@ VOTE = "vote:"  # action ids are `vote:approve`, `vote:reject`, …
 WHY = "why"  # the action id of "Why am I asked?"
 SHORT_DIGEST = 12  # characters of a digest that people see, as on the pages; votes are bound to all of it
 METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata, which names the delivery
-
-MOMENT = "{date_short_pretty} at {time}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +59,9 @@ ROOMS = (Room(2_400, 300, 20), Room(1_200, 200, 12), Room(500, 120, 8, 4), Room(
 def message(dispatch: Dispatch) -> tuple[str, list[Block]]:
     """What is posted for this dispatch: the card, a note in its thread, or the operator's own text."""
     if dispatch.text:
-        return _told(dispatch)
+        return told(dispatch)
     if dispatch.thread is not None:
-        return _note(dispatch)
+        return note(dispatch)
     return card_message(dispatch.card)
 
 
@@ -59,7 +69,7 @@ def card_message(card: Card) -> tuple[str, list[Block]]:
     """The whole card, as it stands. Decided cards keep everything but the buttons."""
     for room in ROOMS:
         blocks = _blocks(card, room)
-        if len(blocks) <= BLOCK_LIMIT and _size(blocks) <= CARD_LIMIT:
+        if len(blocks) <= BLOCK_LIMIT and size(blocks) <= CARD_LIMIT:
             break
     return summary(card), blocks
 
@@ -72,11 +82,6 @@ def summary(card: Card) -> str:
     return escape(one_line(f"{phrases.state(card)}: {title}. {phrases.asked_by(card)}.", TEXT_LIMIT))
 
 
-def escape(text: str) -> str:
-    """For text that Slack reads as mrkdwn: the three characters that have a meaning there."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 # ── the card, from top to bottom ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -85,7 +90,7 @@ def _blocks(card: Card, room: Room) -> list[Block]:
     return [
         _header(card),
         _status(card),
-        _rich("who", card, [_section(*_who(card))]),
+        rich("who", card, [section(*_who(card))]),
         *_outcome(card, room),
         *fields,
         *_people(card, room),
@@ -99,7 +104,7 @@ def _blocks(card: Card, room: Room) -> list[Block]:
 
 def _header(card: Card) -> Block:
     title = one_line(card.title, HEADER_LIMIT) or "A request"
-    return {"type": "header", "block_id": _id("title", card), "text": _plain(title)}
+    return {"type": "header", "block_id": block_id_of("title", card), "text": plain(title)}
 
 
 def _status(card: Card) -> Block:
@@ -112,11 +117,11 @@ def _status(card: Card) -> Block:
         then = f", {escape(one_line(card.on_deadline, 100))}" if card.on_deadline else ""
         parts.append(f"until {date_token(card.deadline)}{then}")
     text = {"type": "mrkdwn", "text": " · ".join(parts), "verbatim": True}
-    return {"type": "context", "block_id": _id("state", card), "elements": [text]}
+    return {"type": "context", "block_id": block_id_of("state", card), "elements": [text]}
 
 
 def _who(card: Card) -> list[Block]:
-    return [_text(one_line(phrases.asked_by(card), 200) + ", "), _date(card.asked_at)]
+    return [said(one_line(phrases.asked_by(card), 200) + ", "), dated(card.asked_at)]
 
 
 def _outcome(card: Card, room: Room) -> list[Block]:
@@ -124,16 +129,16 @@ def _outcome(card: Card, room: Room) -> list[Block]:
     if ended is None:
         return []
     elements = [
-        _section(
-            _text(one_line(phrases.outcome(ended), 200), bold=True),
-            _text(", "),
-            _date(ended.at),
-            *([_text(f"\n{_sentence(one_line(ended.because, room.short))}")] if ended.because.strip() else []),
+        section(
+            said(one_line(phrases.outcome(ended), 200), bold=True),
+            said(", "),
+            dated(ended.at),
+            *([said(f"\n{sentence(one_line(ended.because, room.short))}")] if ended.because.strip() else []),
         )
     ]
-    if comment := _cut(ended.comment, room.short * 2):
-        elements.append({"type": "rich_text_quote", "elements": [_text(comment)]})
-    return [_rich("outcome", card, elements)]
+    if comment := cut_to(ended.comment, room.short * 2):
+        elements.append({"type": "rich_text_quote", "elements": [said(comment)]})
+    return [rich("outcome", card, elements)]
 
 
 def _fields(card: Card, room: Room) -> tuple[list[Block], bool]:
@@ -145,15 +150,15 @@ def _fields(card: Card, room: Room) -> tuple[list[Block], bool]:
     elements: list[Block] = []
     if short:
         lines = [_short_field(field, room) for field in short[: room.rows]]
-        elements.append(_section(*(part for line in _with_breaks(lines) for part in line)))
+        elements.append(section(*(part for line in with_breaks(lines) for part in line)))
     for field in long[: room.longs]:
         value = clip(clean(field.value[: room.long * 8]).strip("\n"), room.long) or "–"
         cut = cut or len(value) < len(field.value.strip("\n"))
-        elements.append(_section(*_label(field)))
-        elements.append({"type": "rich_text_preformatted", "elements": [_text(value)]})
+        elements.append(section(*_label(field)))
+        elements.append({"type": "rich_text_preformatted", "elements": [said(value)]})
     if left := len(short) + len(long) - min(len(short), room.rows) - min(len(long), room.longs):
-        elements.append(_section(_text(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)))
-    return ([_rich("fields", card, elements)] if elements else []), cut
+        elements.append(section(said(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)))
+    return ([rich("fields", card, elements)] if elements else []), cut
 
 
 def _is_brief(field: CardField) -> bool:
@@ -162,60 +167,58 @@ def _is_brief(field: CardField) -> bool:
 
 
 def _short_field(field: CardField, room: Room) -> list[Block]:
-    line = [*_label(field), _text(": "), _text(_cut(field.value, room.short) or "–")]
+    line = [*_label(field), said(": "), said(cut_to(field.value, room.short) or "–")]
     if field.was is not None:
-        line += [_text(", was "), _text(one_line(field.was, room.short) or "–", strike=True)]
+        line += [said(", was "), said(one_line(field.was, room.short) or "–", strike=True)]
     return line
 
 
 def _label(field: CardField) -> list[Block]:
-    label = [_text(one_line(field.label, 80) or "–", bold=True)]
-    return [*label, _text(" (pinned)", italic=True)] if field.pinned else label
+    label = [said(one_line(field.label, 80) or "–", bold=True)]
+    return [*label, said(" (pinned)", italic=True)] if field.pinned else label
 
 
 def _people(card: Card, room: Room) -> list[Block]:
     """The row of steps, the seats of the open stage, and who voted what."""
     lines: list[list[Block]] = []
     if steps := phrases.steps(card, most=min(room.rows, 12)):
-        lines.append([_text(one_line(steps, 600))])
+        lines.append([said(one_line(steps, 600))])
     for stage in [stage for stage in card.stages if stage.state == "open"][:3]:
-        lines += [[_text(one_line(seat, 200))] for seat in phrases.seats(stage)[: room.rows]]
+        lines += [[said(one_line(seat, 200))] for seat in phrases.seats(stage)[: room.rows]]
     if earlier := len(card.votes) - room.rows:
-        lines += [[_text(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")]] if earlier > 0 else []
+        lines += [[said(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")]] if earlier > 0 else []
     lines += [_vote(cast, card, room) for cast in card.votes[-room.rows :]]
-    lines += [[_text(one_line(note, room.short))] for note in phrases.notes(card, min(room.rows, 6))]
-    return (
-        [_rich("people", card, [_section(*(part for line in _with_breaks(lines) for part in line))])] if lines else []
-    )
+    lines += [[said(one_line(note, room.short))] for note in phrases.notes(card, min(room.rows, 6))]
+    return [rich("people", card, [section(*(part for line in with_breaks(lines) for part in line))])] if lines else []
 
 
 def _vote(cast: CardVote, card: Card, room: Room) -> list[Block]:
-    line = [_text(one_line(phrases.vote(cast), 200)), _text(", "), _date(cast.at)]
+    line = [said(one_line(phrases.vote(cast), 200)), said(", "), dated(cast.at)]
     comment = one_line(phrases.own_comment(cast, card), room.short)
-    return [*line, _text(f": “{comment}”")] if comment else line
+    return [*line, said(f": “{comment}”")] if comment else line
 
 
 def _waiting(card: Card) -> list[Block]:
     """Who is waited for; whoever reads it may ask why it is she, or who it is."""
     if card.outcome is not None:
         return []
-    why = {"type": "button", "action_id": WHY, "text": _plain("Why am I asked?"), "value": card.hook_id[:2_000]}
-    text = _plain(one_line(phrases.waiting_for(card), 300) or phrases.state(card))
-    return [{"type": "section", "block_id": _id("waiting", card), "text": text, "accessory": why}]
+    why = {"type": "button", "action_id": WHY, "text": plain("Why am I asked?"), "value": card.hook_id[:2_000]}
+    text = plain(one_line(phrases.waiting_for(card), 300) or phrases.state(card))
+    return [{"type": "section", "block_id": block_id_of("waiting", card), "text": text, "accessory": why}]
 
 
 def _undelivered(card: Card, room: Room) -> list[Block]:
-    lines = [[_text(one_line(trouble, 200))] for trouble in phrases.troubles(card)[: room.rows]]
+    lines = [[said(one_line(trouble, 200))] for trouble in phrases.troubles(card)[: room.rows]]
     if not lines:
         return []
-    return [_rich("undelivered", card, [_section(*(part for line in _with_breaks(lines) for part in line))])]
+    return [rich("undelivered", card, [section(*(part for line in with_breaks(lines) for part in line))])]
 
 
 def _full_page(card: Card, cut: bool) -> list[Block]:
     if not cut or not card.url:
         return []
     link = {"type": "link", "url": card.url[:3_000], "text": "Open the full request"}
-    return [_rich("full", card, [_section(link)])]
+    return [rich("full", card, [section(link)])]
 
 
 def _actions(card: Card) -> list[Block]:
@@ -225,7 +228,7 @@ def _actions(card: Card) -> list[Block]:
 def choices(card: Card, part: str) -> Block:
     """The buttons of what can be chosen. `part`: what the block's id begins with."""
     buttons = list({choice.choice: _button(card, choice) for choice in card.choices}.values())
-    shown = f"{_id(part, card)}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
+    shown = f"{block_id_of(part, card)}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
     return {"type": "actions", "block_id": shown, "elements": buttons}
 
 
@@ -234,7 +237,7 @@ def _button(card: Card, choice: CardChoice) -> Block:
     button: Block = {
         "type": "button",
         "action_id": VOTE + choice.choice,
-        "text": _plain(one_line(choice.short, BUTTON_LIMIT) or choice.choice),
+        "text": plain(one_line(choice.short, BUTTON_LIMIT) or choice.choice),
         "value": card.hook_id[:2_000],
         "accessibility_label": one_line(choice.label, BUTTON_LIMIT) or choice.choice,
     }
@@ -243,10 +246,10 @@ def _button(card: Card, choice: CardChoice) -> Block:
     if choice.confirm:
         yes = one_line(choice.short, CONFIRM_LIMITS["button"]) or "Yes"
         button["confirm"] = {
-            "title": _plain(one_line(choice.label, CONFIRM_LIMITS["title"]) or yes),
-            "text": _plain(_cut(choice.confirm, CONFIRM_LIMITS["text"]) or yes),
-            "confirm": _plain(yes),
-            "deny": _plain("Not now"),
+            "title": plain(one_line(choice.label, CONFIRM_LIMITS["title"]) or yes),
+            "text": plain(cut_to(choice.confirm, CONFIRM_LIMITS["text"]) or yes),
+            "confirm": plain(yes),
+            "deny": plain("Not now"),
             **({"style": choice.style} if choice.style != "link" else {}),
         }
     return button
@@ -256,8 +259,8 @@ def _small_print(card: Card) -> list[Block]:
     parts = [one_line(card.why_me, 200)] if card.why_me else []
     if card.digest:
         parts.append(f"digest {card.digest[:SHORT_DIGEST]}")
-    elements = [_plain(part) for part in parts if part]
-    return [{"type": "context", "block_id": _id("small", card), "elements": elements}] if elements else []
+    elements = [plain(part) for part in parts if part]
+    return [{"type": "context", "block_id": block_id_of("small", card), "elements": elements}] if elements else []
 
 
 def digest_seen(block_id: str) -> str | None:
@@ -275,101 +278,3 @@ def delivery_of(message: Mapping[str, Any]) -> str | None:
         return None
     delivery = (metadata.get("event_payload") or {}).get("delivery_id")
     return str(delivery) if delivery else None
-
-
-# ── smaller messages ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _told(dispatch: Dispatch) -> tuple[str, list[Block]]:
-    """The operator's own text, as it is."""
-    text = _cut(dispatch.text, 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
-    elements = [_section(_text(text))]
-    if dispatch.card.url:
-        elements.append(_section({"type": "link", "url": dispatch.card.url[:3_000], "text": "Open the request"}))
-    return escape(one_line(text, TEXT_LIMIT)) or "–", [_rich("text", dispatch.card, elements)]
-
-
-def _note(dispatch: Dispatch) -> tuple[str, list[Block]]:
-    """A reply in the thread of a card that stands above it: why it comes now, without buttons that could go stale."""
-    card = dispatch.card
-    parts = [_text(one_line(_news(dispatch), 300), bold=True), _text("\n" + one_line(card.title, 250))]
-    if waiting := phrases.waiting_for(card):
-        parts.append(_text(f"\n{one_line(waiting, 300)}"))
-    if card.deadline is not None and card.outcome is None:
-        parts += [_text("\nDeadline: "), _date(card.deadline)]
-    elements = [_section(*parts)]
-    if card.outcome is not None and (comment := _cut(card.outcome.comment, 1_000)):
-        elements.append({"type": "rich_text_quote", "elements": [_text(comment)]})
-    return escape(one_line(f"{_news(dispatch)} {card.title}", TEXT_LIMIT)), [_rich("note", card, elements)]
-
-
-def _news(dispatch: Dispatch) -> str:
-    if dispatch.card.outcome is not None:
-        return f"{phrases.outcome(dispatch.card.outcome)}."
-    match dispatch.occasion:
-        case "reminder":
-            return "A reminder: this still waits for a decision."
-        case "escalation":
-            return "Nobody has decided yet, so more people are asked."
-        case "change":
-            return "The request was changed. Look at it again, please."
-        case "handover":
-            return "Somebody else is asked in your place now. There is nothing more for you to do."
-        case _:
-            return f"{phrases.state(dispatch.card)}."
-
-
-# ── elements ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def date_token(at: datetime) -> str:
-    """Slack's own date syntax, which shows the moment in the reader's zone."""
-    return f"<!date^{int(at.timestamp())}^{MOMENT}|{_fallback(at)}>"
-
-
-def _date(at: datetime) -> Block:
-    return {"type": "date", "timestamp": int(at.timestamp()), "format": MOMENT, "fallback": _fallback(at)}
-
-
-def _fallback(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _plain(text: str) -> Block:
-    return {"type": "plain_text", "text": text or "–", "emoji": False}
-
-
-def _text(text: str, **style: bool) -> Block:
-    element: Block = {"type": "text", "text": clean(text) or "–"}
-    return element | ({"style": style} if style else {})
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _cut(text: str, limit: int) -> str:
-    """The text's beginning, cleaned; of a very long one, no more is looked at than may be shown."""
-    return clip(clean(text.lstrip()[: limit * 8]).strip(), limit)
-
-
-def _section(*elements: Block) -> Block:
-    return {"type": "rich_text_section", "elements": list(elements)}
-
-
-def _rich(part: str, card: Card, elements: list[Block]) -> Block:
-    return {"type": "rich_text", "block_id": _id(part, card), "elements": elements}
-
-
-def _with_breaks(lines: list[list[Block]]) -> Iterable[list[Block]]:
-    for index, line in enumerate(lines):
-        yield line if index == len(lines) - 1 else [*line, _text("\n")]
-
-
-def _id(part: str, card: Card) -> str:
-    """Unique in the message and new on every update, as Slack asks; clicks name the version that was seen."""
-    return f"{part}:{card.version}"
-
-
-def _size(blocks: list[Block]) -> int:
-    return length(json.dumps(blocks, ensure_ascii=False, separators=(",", ":")))

@@ -1,0 +1,80 @@
+"""Addresses, as a workflow's file writes them: whom they name is looked up elsewhere, each time anew."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+_MAIL = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlackGroup:
+    handle: str  # without the @
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerOf:
+    whom: Literal["requester", "approver", "on-behalf-of"]
+
+
+@dataclass(frozen=True, slots=True)
+class OnBehalfOf:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerOf:
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnCall:
+    name: str
+
+
+Address = Mail | Group | SlackGroup | ManagerOf | OnBehalfOf | OwnerOf | OnCall
+
+
+@lru_cache(maxsize=4096)
+def parse_address(text: str) -> Address:
+    """Read an address as a workflow's file writes it; ValueError says how to write it."""
+    scheme, colon, rest = text.partition(":")
+    match scheme, rest:
+        case "on-behalf-of", "" if not colon:
+            return OnBehalfOf()
+        case "manager-of", ("requester" | "approver" | "on-behalf-of") as whom:
+            return ManagerOf(whom)
+        case "manager-of", _:
+            raise ValueError("write manager-of:requester, manager-of:approver or manager-of:on-behalf-of")
+        case "owner-of", _ if _NAME.fullmatch(rest):
+            return OwnerOf(rest)
+        case "oncall", _ if _NAME.fullmatch(rest):
+            return OnCall(rest)
+        case "slack", _ if rest.startswith("@") and _NAME.fullmatch(rest[1:]):
+            return SlackGroup(rest[1:])
+    if not colon and text.startswith("@") and _NAME.fullmatch(text[1:]):
+        return Group(text[1:])
+    if is_mail(text):
+        return Mail(text.lower())
+    raise ValueError(
+        f'"{text[:60]}" is no address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …'
+    )
+
+
+def is_mail(text: str) -> bool:
+    """Whether this is a mail address, and so may name a person."""
+    return _MAIL.fullmatch(text) is not None and text.isprintable()
