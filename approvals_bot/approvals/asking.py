@@ -18,10 +18,9 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes, sentences
 from approvals_bot.approvals.board import Board
-from approvals_bot.approvals.case import Said
 from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.form import named, plain, specs
-from approvals_bot.approvals.heard import Heard
+from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.outcomes import Outcome
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.templates import LONGEST_LINE
@@ -183,7 +182,7 @@ class _Request(Asking):
         for stage, given in answers_of(case).items():
             answers |= forms.values(asks[stage], given)
         kind = _KINDS[ended.state]
-        if kind is outcomes.Approved and case.fields != self.asked.opening.fields:
+        if kind is outcomes.Approved and case.content.fields != self.asked.opening.fields:
             kind = outcomes.Edited
         definition = self.definition
         made: Outcome = kind(
@@ -192,9 +191,9 @@ class _Request(Asking):
             ended.at,
             ended.via,
             ended.comment,
-            case.typed,
+            case.content.typed,
             answers,
-            case.digest,
+            case.content.digest,
             lambda fields: _digest(definition, fields),
             ended.in_place_of,
         )

@@ -7,76 +7,33 @@ resolved people and the messages, and does what follows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import filled_in, sentences
 from approvals_bot.approvals.ballot import (
     Ballot,
     Verdict,
     Vote,
     cast,
-    open_seats,
     refusal,
     reset,
-    standing,
-    standing_votes,
     still_owed,
     vote_of,
 )
-from approvals_bot.approvals.conditions import Judgement
-from approvals_bot.approvals.editions import edition_of
-from approvals_bot.approvals.electorate import About, Found, SeatAsk, Source
-from approvals_bot.approvals.handing_over import Handover, NotHandedOver, Rank, hand_over, with_handovers
-from approvals_bot.approvals.heard import Heard
+from approvals_bot.approvals.content import Content
+from approvals_bot.approvals.electorate import About, Found, SeatAsk
+from approvals_bot.approvals.handing_over import NotHandedOver, Rank, hand_over
+from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import OutcomeView
-from approvals_bot.approvals.seats import Seat
 from approvals_bot.approvals.shown import shown_duration
-from approvals_bot.approvals.standing_in import Standing, with_stand_ins
+from approvals_bot.approvals.stage import Stage
 from approvals_bot.channels import Person, State, Via
-from approvals_bot.config import workflow as config
 from approvals_bot.config.workflow import Definition
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What the actor is told, and whether anything changed."""
-
-    verdict: str
-    text: str
-    changed: bool
-
-
-@dataclass
-class Stage:
-    """A stage of this request."""
-
-    rule: config.Stage
-    title: str
-    state: Literal["ahead", "open", "done", "skipped"] = "ahead"
-    because: str = ""
-    ballot: Ballot | None = None
-    why: dict[int, dict[str, str]] = field(default_factory=dict)  # seat → address → why she may fill it
-    told: tuple[str, ...] = ()
-    more: tuple[tuple[Source, Literal["add", "replace"], tuple[int, ...]], ...] = ()  # escalations, and for which seats
-    opened_at: datetime | None = None
-    handovers: tuple[Handover, ...] = ()  # who was asked instead of whom, or besides
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedRule:
-    """A condition of the file, the fields that it looked at, and what it said of them."""
-
-    rule: str
-    names: tuple[str, ...]
-    fields: Mapping[str, JsonValue]
-    applies: bool
-    because: str
 
 
 class Case:
@@ -84,24 +41,17 @@ class Case:
 
     def __init__(self, definition: Definition, fields: Mapping[str, JsonValue], about: About) -> None:
         self.definition = definition
-        self.edition = edition_of(definition)  # of the file that this request follows
-        self.about = about
-        self.typed: dict[str, Any] = {}
-        self.fields: dict[str, JsonValue] = {}
-        self.digest = ""
-        self.was: dict[str, JsonValue] = {}
+        self.content = Content(definition, fields)
+        self.about = replace(about, fields=self.content.fields)
         self.stages = [Stage(rule, _title(rule.id)) for rule in definition.stage]
         self.people: dict[str, Person] = {}
         self.state: State = "waiting"
         self.outcome: OutcomeView | None = None
-        self.rules: list[JudgedRule] = []
-        self._judged: dict[str, Judgement] = {}  # of the fields as they are
         self._labels: dict[tuple[str, ...], str] = {}  # of the people and fields as they are
         self.version = 1
         self.held: OutcomeView | None = None  # a decision that can still be taken back
         self.times_held = 0
         self.is_reset = False  # votes were voided, and the stage has not been opened anew yet
-        self._take(forms.values(definition, fields))
         self.plan()
 
     # ── where it stands ──
@@ -132,28 +82,17 @@ class Case:
     def stamp(self) -> tuple[object, ...]:
         """Another one whenever anything of this changes: what is made of it may be used again as long as it's equal."""
         stages = ((s.state, s.because, s.ballot, s.why, s.handovers, s.opened_at) for s in self.stages)
-        now = (self.version, self.state, self.held, self.outcome, self.digest, self.fields, self.was, self.people)
-        return (*now, *stages)
+        said = (self.content.digest, self.content.fields, self.content.was, self.content.rules)
+        return (self.version, self.state, self.held, self.outcome, self.people, said, *stages)
 
     def name(self, who: str) -> str:
         return self.people[who].name if who in self.people else who.removeprefix("app:")
 
     # ── rules of the file ──
 
-    def automatic(self) -> tuple[int, config.Auto, str] | None:
-        """The first rule that decides without people: its number from 1, the rule, and its text with its values."""
-        self.rules = [rule for rule in self.rules if not rule.rule.startswith("auto ")]
-        for number, rule in enumerate(self.definition.auto, 1):
-            judged = self._judge(rule.when)
-            applies = judged.holds is True
-            self.rules.append(self._rule(f"auto {number}: {rule.decision} when {rule.when}", rule.when, applies))
-            if applies:
-                return number, rule, judged.because
-        return None
-
     def decide_by_rule(self, now: datetime) -> bool:
         """Whether a rule decides this request without people."""
-        matched = self.automatic()
+        matched = self.content.automatic()
         if matched is not None:
             number, rule, because = matched
             state: State = "approved" if rule.decision == "approve" else "rejected"
@@ -162,44 +101,12 @@ class Case:
 
     def plan(self) -> None:
         """Say of every stage that is not open or done whether it will be asked."""
-        self.rules = [rule for rule in self.rules if not rule.rule.startswith("stage ")]
-        for stage in self.stages:
-            applies, because = self._applies(stage.rule)
+        for stage, (applies, because) in zip(self.stages, self.content.plan(), strict=True):
             if not applies:
                 stage.state = "skipped"
             elif stage.state == "skipped":
                 stage.state = "ahead"
             stage.because = because
-
-    def _applies(self, rule: config.Stage) -> tuple[bool, str]:
-        """Whether this stage is asked. What can't be known is asked."""
-        because = ""
-        if rule.when is not None:
-            judged = self._judge(rule.when)
-            self.rules.append(self._rule(f"stage {rule.id} when {rule.when}", rule.when, judged.holds is not False))
-            if judged.holds is False:
-                return False, judged.because
-            because = judged.because
-        if not self.seats(rule):
-            return False, "none of its seats applies"
-        return True, because
-
-    def seats(self, rule: config.Stage) -> list[tuple[int, config.Seat]]:
-        """The stage's seats that apply to this request."""
-        return [
-            (number, seat)
-            for number, seat in enumerate(rule.seat)
-            if seat.when is None or self._judge(seat.when).holds is not False
-        ]
-
-    def _judge(self, when: str) -> Judgement:
-        judged = self._judged.get(when)
-        if judged is None:
-            judged = self._judged[when] = self.edition.condition(when).judge(self.typed)
-        return judged
-
-    def _rule(self, text: str, when: str, applies: bool) -> JudgedRule:
-        return JudgedRule(text, self.edition.condition(when).names, self.fields, applies, self._judge(when).because)
 
     # ── stages ──
 
@@ -209,27 +116,10 @@ class Case:
         for stage in self.stages:
             if stage.state == "skipped":
                 continue
-            if not self._is_complete(stage):
+            if not stage.is_complete([number for number, _ in self.content.seats(stage.rule)]):
                 return stage
             stage.state = "done"
         return None
-
-    def _is_complete(self, stage: Stage) -> bool:
-        if stage.ballot is None or standing(stage.ballot) != "filled":
-            return False
-        return [seat.id for seat in stage.ballot.seats] == [number for number, _ in self.seats(stage.rule)]
-
-    def asks(self, stage: Stage) -> list[SeatAsk]:
-        """Whose people are to be found for this stage, escalations included."""
-        asks = []
-        for number, seat in self.seats(stage.rule):
-            sources, notify = [Source(seat.from_)], seat.notify
-            for source, mode, seats in stage.more:
-                if number in seats:
-                    sources = [source] if mode == "replace" else [*sources, source]
-                    notify = None if mode == "replace" or notify is None else (*notify, *source.addresses)
-            asks.append(SeatAsk(number, tuple(sources), notify))
-        return asks
 
     def open(self, stage: Stage, found: Found, now: datetime) -> None:
         """Ask the people of this stage."""
@@ -245,34 +135,25 @@ class Case:
             comment=stage.rule.comment,
             recheck=policy.recheck,
             requesters=self.about.barred,
-            digest=self.digest,
+            digest=self.content.digest,
             votes=votes,
         )
         self.seat(stage, found)
         self.version += 1
 
+    def asks(self, stage: Stage) -> list[SeatAsk]:
+        """Whose people are to be found for this stage, escalations included."""
+        return stage.asks(self.content.seats(stage.rule))
+
     def seat(self, stage: Stage, found: Found) -> None:
         """The stage's lists, as just resolved. One that could not be read stays as it was."""
-        assert stage.ballot is not None, "the stage was opened"
         self.meet(found.people)
-        before = {seat.id: seat for seat in stage.ballot.seats}
-        rules, seats, told = dict(self.seats(stage.rule)), [], dict[str, None]()
-        votes = [Standing(vote.by, vote.in_place_of) for vote in standing_votes(stage.ballot)]
-        found = with_stand_ins(found, {number: rule.need for number, rule in rules.items()}, votes)
-        found = with_handovers(found, stage.handovers, self.people)
-        why = dict(stage.why)
-        for place in found.seats:
-            known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
-            if not known and place.id in before:
-                unsure = tuple(who for who in before[place.id].eligible if who not in eligible)
-                eligible |= {who: why[place.id][who] for who in unsure}
-            why[place.id] = eligible
-            label = self.label(rules[place.id].from_)
-            need, acting = rules[place.id].need, place.in_place_of
-            seats.append(Seat(place.id, label, need, tuple(eligible), known, unsure, acting))
-            told.update(dict.fromkeys(place.told))
-        stage.told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
-        stage.why, stage.ballot = why, replace(stage.ballot, seats=tuple(seats))
+        stage.seat(found, dict(self.content.seats(stage.rule)), self.people, self.label)
+
+    def escalate(self, stage: Stage, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
+        """More people, or other people, for every seat that is still open."""
+        stage.escalate(to, mode)
+        self.version += 1
 
     def meet(self, people: Mapping[str, Person]) -> None:
         """Their names, and how they are reached, as just looked up."""
@@ -287,13 +168,6 @@ class Case:
             known = self._labels[addresses] = label_of(addresses, self.about, self.people)
         return known
 
-    def escalate(self, stage: Stage, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
-        """More people, or other people, for every seat that is still open."""
-        assert stage.ballot is not None, "the stage was opened"
-        source = Source(to, still_owed(stage.ballot))
-        stage.more = (*stage.more, (source, mode, open_seats(stage.ballot)))
-        self.version += 1
-
     # ── acts ──
 
     def vote(self, heard: Heard, found: Found, now: datetime) -> Said:
@@ -306,7 +180,7 @@ class Case:
         answers, problem = filled_in.answers(stage.rule, heard)
         edited: Any = {}
         if heard.choice == "edit":
-            edited = filled_in.approver_changes(self.definition, stage.rule, self.fields, heard)
+            edited = filled_in.approver_changes(self.definition, stage.rule, self.content.fields, heard)
         if isinstance(edited, str):
             problem, edited = edited, {}
         refused = refusal(stage.ballot, vote, problem)
@@ -319,7 +193,7 @@ class Case:
         vote = replace(vote, answers=answers, digest=None)
         ballot, verdict = cast(stage.ballot, vote)
         stage.ballot = replace(
-            ballot, votes=tuple(replace(v, digest=self.digest) if v.digest is None else v for v in ballot.votes)
+            ballot, votes=tuple(replace(v, digest=self.content.digest) if v.digest is None else v for v in ballot.votes)
         )
         self.version += 1
         self.held = None
@@ -394,7 +268,7 @@ class Case:
         """The requester changes fields. Votes are reset as the policy says, and always when changes were asked for."""
         if heard.by not in (self.about.requester, self.about.on_behalf_of):
             return Said("not_an_approver", sentences.NOT_YOURS, False)
-        changed = filled_in.requester_changes(self.definition, self.fields, heard)
+        changed = filled_in.requester_changes(self.definition, self.content.fields, heard)
         if isinstance(changed, str):
             return Said("invalid", f"{changed} {sentences.UNCHANGED}", False)
         resets = self._change(changed)
@@ -402,7 +276,7 @@ class Case:
             self._reset()
         stage = self.stage
         if self.state == "changes_requested" and stage is not None and stage.ballot is not None:
-            stage.ballot, resets = reset(stage.ballot, self.digest), True
+            stage.ballot, resets = reset(stage.ballot, self.content.digest), True
         self.is_reset = self.is_reset or resets
         self.version += 1
         return Said("edited", sentences.EDITED_AND_RESET if resets else sentences.EDITED, True)
@@ -432,26 +306,18 @@ class Case:
 
     def _change(self, typed: dict[str, Any]) -> bool:
         """Take the new values. Whether the votes so far are void."""
-        before, old = self.typed, self.fields
-        self._take(typed)
-        self.was = self.was | {name: old.get(name) for name in typed if self.fields.get(name) != old.get(name)}
-        return filled_in.voids_votes(self.definition.policy, before, typed)
-
-    def _take(self, typed: dict[str, Any]) -> None:
-        self.typed = typed
-        self._judged, self._labels = {}, {}
-        self.fields = forms.dump(self.definition, typed)
-        self.digest = forms.digest(self.definition, typed)
-        self.about = replace(self.about, fields=self.fields)
+        voids = self.content.change(typed)
+        self.about, self._labels = replace(self.about, fields=self.content.fields), {}
         for stage in self.stages:
             if stage.ballot is not None:
-                stage.ballot = replace(stage.ballot, digest=self.digest)
+                stage.ballot = replace(stage.ballot, digest=self.content.digest)
+        return voids
 
     def _reset(self) -> None:
         self.is_reset = True
         for stage in self.stages:
             if stage.ballot is not None:
-                stage.ballot = reset(stage.ballot, self.digest)
+                stage.ballot = reset(stage.ballot, self.content.digest)
 
 
 def _title(id: str) -> str:

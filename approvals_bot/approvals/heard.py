@@ -31,3 +31,12 @@ class Heard:
     copy: int = 0
     person: str = ""
     instead_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the actor is told, and whether anything changed."""
+
+    verdict: str
+    text: str
+    changed: bool

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pydantic import TypeAdapter, ValidationError
 
 from approvals_bot.approvals import sentences
-from approvals_bot.approvals.case import Said
-from approvals_bot.approvals.heard import Heard
+from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.core.authoring import Answer, WebhookRequest
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.case import Case, Stage
+from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.electorate import About, Found, find, seats_that_fail
 from approvals_bot.approvals.labels import label_of
 from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.stage import Stage
 from approvals_bot.approvals.standing_in import with_stand_ins
 from approvals_bot.approvals.timers import times_of
 from approvals_bot.config.business import length_text
@@ -24,7 +25,7 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     later stage's count from when it opens. Raises InvalidPayloadError for fields that don't fit.
     """
     case = case_of(definition, opening)
-    matched = case.automatic()
+    matched = case.content.automatic()
     if matched is not None:
         number, rule, because = matched
         auto = {"rule": number, "decision": rule.decision, "because": because}
@@ -32,7 +33,7 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     who, problems = [], []
     stages = [stage for stage in case.stages if stage.state != "skipped"]
     for stage in stages:
-        needs = {number: seat.need for number, seat in case.seats(stage.rule)}
+        needs = {number: seat.need for number, seat in case.content.seats(stage.rule)}
         found = with_stand_ins(await find(case.asks(stage), case.about, people, at=now), needs)
         who += list(_asked(stage, found, definition.deliver))
         problems += _problems(case, stage, found)
@@ -46,7 +47,7 @@ async def who_could_not_decide(definition: Definition, opening: Opening, people:
     A source of people that can't be read now leaves it open: it is read again when the stage opens.
     """
     case = case_of(definition, opening)
-    if case.automatic() is not None:
+    if case.content.automatic() is not None:
         return ()
     problems: list[str] = []
     for stage in case.stages:
@@ -84,7 +85,7 @@ def _ways(deliver: Deliver, *, is_told: bool) -> str:
 
 
 def _problems(case: Case, stage: Stage, found: Found) -> list[str]:
-    rules, people = dict(case.seats(stage.rule)), case.people | found.people
+    rules, people = dict(case.content.seats(stage.rule)), case.people | found.people
     asks = case.asks(stage)
     seats = [(ask, label_of(rules[ask.id].from_, case.about, people), rules[ask.id].need) for ask in asks]
     why = seats_that_fail(seats, found)

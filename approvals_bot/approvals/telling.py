@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from approvals_bot.approvals.case import Case, Stage
+from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.handing_over import Handover
+from approvals_bot.approvals.stage import Stage
 from approvals_bot.approvals.timers import StageTimers
 from approvals_bot.channels import Destination, Mailbox, Occasion, Person, SlackChannel, SlackPerson
 

@@ -9,7 +9,8 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.ballot import seating
-from approvals_bot.approvals.case import Case, JudgedRule, Stage
+from approvals_bot.approvals.case import Case
+from approvals_bot.approvals.content import JudgedRule
 from approvals_bot.approvals.handing_over import told_of
 from approvals_bot.approvals.request import (
     Decision,
@@ -24,6 +25,7 @@ from approvals_bot.approvals.request import (
 )
 from approvals_bot.approvals.seats import room
 from approvals_bot.approvals.shown import shown_duration
+from approvals_bot.approvals.stage import Stage
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
 from approvals_bot.channels import Ask
 from approvals_bot.config.fields import FieldSpec
@@ -48,18 +50,20 @@ def view_of(
         number=number,
         hook_id=hook_id,
         workflow=definition.id,
-        definition=case.edition.digest,
+        definition=case.content.edition.digest,
         version=case.version,
         state=case.state,
         title=title,
         requester=case.about.requester,
         on_behalf_of=case.about.on_behalf_of,
         asked_at=asked_at,
-        digest=case.digest,
-        fields=case.fields,
+        digest=case.content.digest,
+        fields=case.content.fields,
         shown=tuple(_shown(case, name, spec) for name, spec in definition.fields.items()),
         editable=tuple(
-            ask_of(name, spec, case.fields.get(name)) for name, spec in definition.fields.items() if spec.editable
+            ask_of(name, spec, case.content.fields.get(name))
+            for name, spec in definition.fields.items()
+            if spec.editable
         ),
         stages=tuple(_stage(case, stage) for stage in case.stages),
         votes=_votes(case),
@@ -74,7 +78,7 @@ def view_of(
         held=case.held,
         grace=shown_duration(definition.policy.grace) if definition.policy.grace else "",
         reassign=definition.policy.reassign or "approvers",
-        rules=tuple(_rule(rule) for rule in case.rules),
+        rules=tuple(_rule(rule) for rule in case.content.rules),
     )
 
 
@@ -100,10 +104,10 @@ def facts_of(case: Case, run_id: str, title: str = "") -> Facts:
     answers = {stage: forms.values(asked[stage], given) for stage, given in answers_of(case).items()}
     return Facts(
         workflow=case.definition.id,
-        fields=case.typed,
+        fields=case.content.typed,
         requester=_who(case, case.about.requester),
         on_behalf_of=_who(case, case.about.on_behalf_of) if case.about.on_behalf_of else Who(),
-        request=AboutRequest(run_id, title, case.digest),
+        request=AboutRequest(run_id, title, case.content.digest),
         decision=decision,
         answers={stage: answers.get(stage, {}) for stage in asked},
     )
@@ -128,13 +132,13 @@ def decision_of(case: Case) -> Decision:
         decision=ended.outcome,
         by=ended.by,
         comment=ended.comment,
-        fields=case.fields,
+        fields=case.content.fields,
         answers=answers_of(case),
-        digest=case.digest,
+        digest=case.content.digest,
         outcome=ended.outcome,
         at=ended.at,
         via=ended.via,
-        version=case.edition.digest,
+        version=case.content.edition.digest,
         in_place_of=ended.in_place_of,
     )
 
@@ -142,12 +146,12 @@ def decision_of(case: Case) -> Decision:
 def _shown(case: Case, name: str, spec: FieldSpec) -> ShownField:
     fields = case.definition.fields
     was: str | None = None
-    if name in case.was:
-        was = forms.shown(fields, name, forms.values({name: spec}, {name: case.was[name]}).get(name))
+    if name in case.content.was:
+        was = forms.shown(fields, name, forms.values({name: spec}, {name: case.content.was[name]}).get(name))
     return ShownField(
         name=name,
         label=label(name),
-        value=forms.shown(fields, name, case.typed.get(name)),
+        value=forms.shown(fields, name, case.content.typed.get(name)),
         kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
         pinned=spec.pinned,
         was=was,
@@ -164,7 +168,7 @@ def _stage(case: Case, stage: Stage) -> StageView:
                 need=seat.need,
                 room=seat.need if isinstance(seat.need, int) else 0,
             )
-            for number, seat in (case.seats(rule) if stage.state != "skipped" else [])
+            for number, seat in (case.content.seats(rule) if stage.state != "skipped" else [])
         )
         return StageView(
             id=rule.id,

@@ -14,18 +14,19 @@ from typing import Any
 from approvals_bot.approvals import sentences
 from approvals_bot.approvals.ballot import standing_votes
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.case import Case, Said, Stage
+from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.electorate import About, Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.handing_over import Rank, is_handing
-from approvals_bot.approvals.heard import Heard
+from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.messages import act_of, answer, read_message
 from approvals_bot.approvals.published import Published
 from approvals_bot.approvals.request import DEADLINE, Decision, Opening, RequestView, dumped, request_id
+from approvals_bot.approvals.stage import Stage
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
@@ -205,7 +206,7 @@ class Asking:
             self.case.decide("approved", NO_STAGE, now(), "rule", because="no stage applies to this request")
 
     def refuse_if_nobody_can(self, stage: Stage, found: Found) -> None:
-        rules = dict(self.case.seats(stage.rule))
+        rules = dict(self.case.content.seats(stage.rule))
         assert stage.ballot is not None, "it was just opened"
         seats = zip(self.case.asks(stage), stage.ballot.seats, strict=True)
         why = seats_that_fail([(ask, seat.label, rules[ask.id].need) for ask, seat in seats], found)
@@ -230,7 +231,7 @@ class Asking:
             changed = self.copies.came_back(heard.copy, heard.reason)
             await answer(request, Said("bounced", "", changed))
             return
-        came_at, before, fields = now(), self.case.stage, self.case.fields
+        came_at, before, fields = now(), self.case.stage, self.case.content.fields
         assert before is not None, "a stage is open while nobody has decided"
         rank = await self.find_rank(heard) if is_handing(heard) else Rank()
         found = await self.find(before, heard.by, *([heard.person] if is_mail(heard.person) else []))
@@ -241,7 +242,7 @@ class Asking:
         said = self.judge(heard, found, rank, came_at)
         await answer(request, said)
         if said.changed:
-            await self.go_on(before, is_edited=self.case.fields != fields)
+            await self.go_on(before, is_edited=self.case.content.fields != fields)
             await self.catch_up()
         if said.changed and is_handing(heard):
             self.telling.hand_over(before.handovers[-1])

@@ -174,7 +174,7 @@ async def _check_that_somebody_decides(definition: Definition, opening: Opening,
     """
     about = About(opening.requester, opening.on_behalf_of, opening.fields, definition.policy.self_approval)
     case = Case(definition, opening.fields, about)
-    if case.automatic() is not None:
+    if case.content.automatic() is not None:
         return
     for stage in case.stages:
         if stage.state == "skipped":
@@ -182,7 +182,7 @@ async def _check_that_somebody_decides(definition: Definition, opening: Opening,
         asks = case.asks(stage)
         found = await find(asks, about, people)
         known = case.people | found.people
-        needs = dict(case.seats(stage.rule))
+        needs = dict(case.content.seats(stage.rule))
         seats = [(ask, label_of(needs[ask.id].from_, about, known), needs[ask.id].need) for ask in asks]
         if reason := seats_that_fail(seats, found):
             raise Problem(422, "Nobody could decide", f"Nothing was opened: {reason}, in stage {stage.rule.id!r}.")

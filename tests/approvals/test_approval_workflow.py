@@ -92,6 +92,7 @@ async def test_the_api_shows_the_request_as_promised(office: Any) -> None:
             "stage",
             "votes",
             "waiting_for",
+            "handovers",
             "deadline",
             "outcome",
             "deliveries",
