@@ -23,7 +23,7 @@ SAVED = 0.2  # seconds without a change before a file is read; editors and check
 BACKLOG = 2048  # connections that wait to be taken; as uvicorn has it
 DRAIN = 5  # seconds for requests under way when the service ends; the engine's steps get as long again
 
-logger = logging.getLogger("approvals_bot")
+logger = logging.getLogger("approvals_bot.cli")
 
 
 class AddressTakenError(ApprovalsBotError):
@@ -156,6 +156,6 @@ def _reload(service: Service, source: Source) -> None:
     except (ApprovalsBotError, OSError) as error:
         logger.error("the configuration was not reloaded, the old one stays in force:\n%s", error)
     else:
-        logger.warning("the configuration was reloaded; open requests keep the one that they were opened with")
+        logger.info("the configuration was reloaded; open requests keep the one that they were opened with")
         if later:
             logger.warning("what has changed in %s takes effect only after a restart", " and ".join(later))

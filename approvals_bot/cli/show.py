@@ -30,10 +30,11 @@ request_view = request_of
 
 
 def quiet_logs() -> None:
-    """Warnings and errors of ours, on standard error, without the libraries' chatter (which may name paths and
-    people).
+    """Warnings and errors of ours, and what a command has to tell, on standard error, without the libraries' chatter
+    (which may name paths and people).
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("approvals_bot.cli").setLevel(logging.INFO)
     for noisy in ("slack_bolt", "slack_sdk", "aiohttp", "uvicorn.error", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
