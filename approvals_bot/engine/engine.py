@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, ParamSpec, Self, TypeVar
@@ -15,43 +14,39 @@ from starlette.responses import Response
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.current import in_workflow, open_engines
-from approvals_bot.core.events import ENDINGS, Event, Log, NewEvent, to_micros
+from approvals_bot.core.events import ENDINGS, Event, NewEvent, to_micros
 from approvals_bot.core.registry import registry
 from approvals_bot.core.requests import WebhookRequest
-from approvals_bot.core.values import decode, encode, to_json
+from approvals_bot.core.values import decode, to_json
+from approvals_bot.engine.ahead import decided_ahead, together
 from approvals_bot.engine.clock import Clock, MovableClock, SystemClock
 from approvals_bot.engine.differences import difference
 from approvals_bot.engine.http import as_webhook_request, response_of
 from approvals_bot.engine.limits import (
     MANUAL_ANSWER,
-    POLL,
     check_attributes,
 )
 from approvals_bot.engine.news import News
-from approvals_bot.engine.replaying import INLINE_EVENTS, Replayed, Replayer
+from approvals_bot.engine.receiving import Receiver
+from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run, RunRecord
 from approvals_bot.engine.scheduling import Scheduler
-from approvals_bot.engine.turn import Standing, Turn, decide, draft
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
     IdempotencyConflictError,
-    LimitExceededError,
     NotInWorkflowError,
     RunEndedError,
     RunNotFoundError,
-    SerializationError,
     WorkflowNotFoundError,
 )
 from approvals_bot.store import (
     ENDED,
-    Append,
     AuditEntry,
     AuditLine,
     Claim,
     Claimed,
     Filter,
-    HookRow,
     NewRun,
     OpenStore,
     RunRow,
@@ -65,26 +60,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 WEBHOOK_PURPOSE = "webhook.v1"
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """What a payload is for: a live hook, its run, and its log if that is short."""
-
-    hook: HookRow
-    row: RunRow
-    log: Log | None
-
-
-@dataclass(slots=True)
-class _Ahead:
-    """A turn that was decided before the write that it follows from, and the replay that it was decided from."""
-
-    turn: Turn | None = None
-    replayed: Replayed | None = None
-
-    def append(self, run_id: str, epoch: int, expected: int, at: datetime) -> Append | None:
-        return None if self.turn is None else self.turn.append(run_id, epoch, expected, at)
 
 
 class Engine:
@@ -119,6 +94,7 @@ class Engine:
             resources=self.resources,
             news=self._news,
         )
+        self._receiver = Receiver(self.scheduler, self._news)
 
     @classmethod
     @asynccontextmanager
@@ -199,12 +175,15 @@ class Engine:
         new = NewRun(run_id, found.name, found.code, found.version, data, idempotency_key, given)
         now = self.now()
         first = [Event(1, "run_created", now, data)]
-        with self.scheduler.asking() as lease, self._ahead(found if lease is not None else None, first, now) as ahead:
+        with (
+            self.scheduler.asking() as lease,
+            decided_ahead(self.replayer, found if lease else None, first, now, self.scheduler.entropy()) as ahead,
+        ):
             then = ahead.append(run_id, 1, 1, now)
-            created = await _together(partial(self.store.create, new, now, lease), then)
+            created = await together(partial(self.store.create, new, now, lease), then)
             if created.then is not None:
                 row = RunRow.new(run_id, found.name, found.code, found.version, now, given)
-                self._go_on(Claimed(Claim(run_id, 1), row, [*first, *created.then]), ahead, created.then)
+                self.scheduler.go_on(Claimed(Claim(run_id, 1), row, [*first, *created.then]), ahead, created.then)
             elif created.claimed is not None:
                 self.scheduler.begin(created.claimed)
             else:
@@ -224,9 +203,8 @@ class Engine:
         The same `resume_id` twice is one payload.
         """
         _outside("resume_hook()")
-        target = await self._target(token, is_webhook=False)
-        schema = await self._schema(target) if target.hook.has_schema else None
-        await self._receive(target, encode(payload, Any if schema is None else schema, "payload"), resume_id)
+        target = await self._receiver.target(token, is_webhook=False)
+        await self._receiver.receive(target, await self._receiver.encoded(target, payload), resume_id)
         return HookInfo.of(target.hook)
 
     async def resume_webhook(
@@ -244,11 +222,11 @@ class Engine:
         HookNotFoundError for the token of a plain hook, too.
         """
         _outside("resume_webhook()")
-        target = await self._target(token, is_webhook=True)
-        received = await self._receive(target, (await as_webhook_request(request)).encode(), resume_id)
+        target = await self._receiver.target(token, is_webhook=True)
+        received = await self._receiver.receive(target, (await as_webhook_request(request)).encode(), resume_id)
         match target.hook.answer:
             case {"mode": "manual"}:
-                return await self._answer(target.hook.run_id, received, timeout)
+                return await self._receiver.answer(target.hook.run_id, received, timeout)
             case {"mode": "static", "response": response}:
                 return response_of(response)
             case _:
@@ -309,14 +287,14 @@ class Engine:
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
         """The record once the run has ended or the time is up. RunNotFoundError if there is no such run."""
-        with self._news.of(run_id, seconds, self._patience(), ENDINGS) as news:
+        with self._news.of(run_id, seconds, self.scheduler.patience, ENDINGS) as news:
             while (row := await self._row(run_id)).status not in ENDED and await news.next():
                 pass
             return RunRecord.of(row)
 
     async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
         """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
-        with self._news.of(run_id, None, self._patience(), ENDINGS) as news:
+        with self._news.of(run_id, None, self.scheduler.patience, ENDINGS) as news:
             while (row := await self._row(run_id)).ending is None:
                 await news.next()
                 if news.heard is not None:
@@ -355,7 +333,7 @@ class Engine:
         if not any(e.type == "run_cancelled" and e.data == fact.data for e in recorded):
             after = await self.record(run_id)
             raise RunEndedError(run_id, after.status if after else "unknown")
-        self._tell(run_id, recorded)
+        self.scheduler.tell(run_id, recorded)
 
     async def wake_up(self, run_id: str) -> int:
         """End every sleep that the run is in, and give their number. RunNotFoundError."""
@@ -366,7 +344,7 @@ class Engine:
         if not facts:
             return 0
         recorded = await self.store.record(run_id, facts, self.now())
-        self._tell(run_id, recorded)
+        self.scheduler.tell(run_id, recorded)
         return sum(e.type == "wait_completed" for e in recorded)
 
     async def audit(
@@ -378,105 +356,6 @@ class Engine:
     async def audit_lines(self) -> list[AuditLine]:
         return await self.store.audit(None, self.now())
 
-    # ── receiving ──
-
-    async def _target(self, token: str, *, is_webhook: bool) -> _Target:
-        found = await self.store.look(token, INLINE_EVENTS)
-        if found is None or found[0].is_webhook != is_webhook:
-            raise HookNotFoundError(token)
-        return _Target(*found)
-
-    async def _receive(self, target: _Target, payload: Any, resume_id: str | None) -> list[Event]:
-        """Write the payload. Gives it as it stands in the log, and what followed from it in the same breath."""
-        to_json(payload, "payload")
-        resume_id = resume_id or self.scheduler.entropy()[:12].hex()
-        hook, row, now = target.hook, target.row, self.now()
-        fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
-        with self.scheduler.asking(row.id) as lease:
-            log = [] if lease is None or target.log is None else draft(target.log, [fact], now)
-            with self._ahead(self._workflow(row) if log else None, log, now) as ahead:
-                then = ahead.append(row.id, row.epoch + 1, row.seq + 1, now)
-                received = await _together(partial(self.store.receive, hook.id, resume_id, payload, now, lease), then)
-                events = [] if received is None else [received.event, *(received.then or [])]
-                if received is not None and target.log is not None and received.then is not None:
-                    self._go_on(Claimed(Claim(row.id, row.epoch + 1), row, [*target.log, *events]), ahead, events)
-        if received is None:
-            raise HookNotFoundError(hook.token)
-        if received.claimed is not None:
-            self.scheduler.begin(received.claimed)
-        elif received.then is None:
-            self._tell(row.id, events)
-        if received.event.data["payload"] != payload:
-            raise IdempotencyConflictError(resume_id, hook.run_id, "the payload differs from the first one")
-        return events
-
-    async def _answer(self, run_id: str, received: list[Event], seconds: float) -> Response:
-        """Wait for the workflow's answer to this request; never longer than that."""
-        seq = received[0].seq
-        with self._news.of(run_id, seconds, self._patience(), ENDINGS | {"hook_responded"}) as news:
-            later = received[1:]
-            while True:
-                for event in later:
-                    if event.type == "hook_responded" and event.data["to"] == seq:
-                        return response_of(event.data["answer"])
-                found = await self.store.read(run_id, after=seq)
-                row, later = found if found is not None else (None, [])
-                if any(event.type == "hook_responded" and event.data["to"] == seq for event in later):
-                    continue
-                if row is None or row.status in ENDED or not await news.next():
-                    return Response("The request was received, but not answered.\n", 504, media_type="text/plain")
-
-    async def _schema(self, target: _Target) -> Any:
-        """The hook's schema, as the workflow's code has it now. None if that code is not here, or has drifted: then the
-        payload is checked when it is delivered."""
-        log = target.log
-        if log is None:
-            found = await self.store.read(target.row.id)
-            log = [] if found is None else found[1]
-        try:
-            workflow = self.registry.get(target.row.code, target.row.version)
-            outcome = await self.replayer.replay(workflow, log, b"")
-        except ApprovalsBotError:
-            return None
-        return outcome.schemas.get(target.hook.number)
-
-    # ── what follows from a write, decided before it, so that both share a commit ──
-
-    def _workflow(self, row: RunRow) -> Workflow[Any, Any] | None:
-        try:
-            return self.registry.get(row.code, row.version)
-        except WorkflowNotFoundError:
-            return None
-
-    @contextmanager
-    def _ahead(self, workflow: Workflow[Any, Any] | None, log: Log, now: datetime) -> Iterator[_Ahead]:
-        """The turn that follows from a log of which the last event is not written yet. None if that is not plain and
-        quick: then it is decided, and told what is wrong, once the event is safe."""
-        ahead = _Ahead()
-        if workflow is not None:
-            ahead.replayed = self.replayer.begin(workflow, self.scheduler.entropy())
-            with suppress(Exception):  # whatever it is, the run hears of it when it is worked on
-                outcome = ahead.replayed.at_once(log)
-                ahead.turn = None if outcome is None else decide(Standing(log), [], outcome, now)
-        try:
-            yield ahead
-        finally:
-            if ahead.replayed is not None:
-                ahead.replayed.close()
-
-    def _go_on(self, claimed: Claimed, ahead: _Ahead, written: list[Event]) -> None:
-        self._news.tell(claimed.claim.run_id, written)
-        replayed, ahead.replayed = ahead.replayed, None
-        self.scheduler.begin(claimed, ahead.turn, replayed)
-
-    def _tell(self, run_id: str, events: list[Event]) -> None:
-        self._news.tell(run_id, events)
-        self.scheduler.nudge(run_id)
-
-    def _patience(self) -> float | None:
-        """How long to wait for news. An engine that doesn't work isn't told what other processes write."""
-        return None if self.scheduler.works else POLL
-
     # ── for clocks that are moved ──
 
     async def next_wake(self) -> datetime | None:
@@ -486,16 +365,6 @@ class Engine:
     async def settle(self) -> None:
         """Return when all that is due has been done; a step that takes long is not waited for."""
         await self.scheduler.settle()
-
-
-async def _together(write: Callable[[Append | None], Awaitable[T]], then: Append | None) -> T:
-    """Write, with what follows if that can be kept; if not, the run hears of it when it is worked on."""
-    try:
-        return await write(then)
-    except (LimitExceededError, SerializationError):
-        if then is None:
-            raise
-        return await write(None)
 
 
 def _outside(what: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from approvals_bot.core.events import Event
 from approvals_bot.core.registry import Registry
 from approvals_bot.engine.activation import PATIENCE, Activation
+from approvals_bot.engine.ahead import Ahead
 from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock
 from approvals_bot.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
@@ -76,6 +77,11 @@ class Scheduler:
         """Whether this process works on runs, and so hears of what others write."""
         return bool(self._tasks)
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds to wait for news before one looks again. A process that doesn't work isn't told what others write."""
+        return None if self.works else POLL
+
     # ── what the engine hands over ──
 
     @contextmanager
@@ -108,6 +114,16 @@ class Scheduler:
         activation = Activation(self, claimed, written, replayed)
         task = asyncio.create_task(self._work(activation), name=f"run {run_id}")
         self._active[run_id] = (activation, task)
+
+    def go_on(self, claimed: Claimed, ahead: Ahead, written: list[Event]) -> None:
+        """Work on a run whose next turn was decided before the write that it follows from, and written with it."""
+        self._news.tell(claimed.claim.run_id, written)
+        self.begin(claimed, ahead.turn, ahead.handed_on())
+
+    def tell(self, run_id: str, events: list[Event]) -> None:
+        """These were written to a run from outside."""
+        self._news.tell(run_id, events)
+        self.nudge(run_id)
 
     def nudge(self, run_id: str) -> None:
         """Something was written to this run from outside: wake whoever works on it, or have it claimed."""
