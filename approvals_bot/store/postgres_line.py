@@ -48,6 +48,8 @@ _LOST = ("08", "25006", "57P")
 
 _POOLED = "This looks like PgBouncer. Approvals Bot needs the server itself, or a pool in session mode."
 
+_json = json.JSONEncoder(separators=(",", ":")).encode
+
 Connect = Callable[[], Awaitable[Connection]]
 
 
@@ -123,7 +125,11 @@ class Line:
             async with asyncio.timeout(CALL):
                 yield
         except TimeoutError:
-            raise StoreUnavailableError(f"The database has not answered in time ({self.trouble}). Try again.") from None
+            raise self.late() from None
+
+    def late(self) -> StoreUnavailableError:
+        """For what has taken longer than a call may."""
+        return StoreUnavailableError(f"The database has not answered in time ({self.trouble}). Try again.")
 
     async def close(self) -> None:
         self.is_closed = True
@@ -174,12 +180,19 @@ class SharedLine:
 
     async def ask(self, piece: dict[str, Any]) -> Any:
         """Do this piece in its turn, and give its answer; StoreUnavailableError within two seconds if there is none."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((json.dumps(piece, separators=(",", ":")), future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append((_json(piece), future))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="store: shared statement")
-        async with self._line.in_time():
+        limit = loop.call_later(CALL, self._is_late, future)
+        try:
             return await future
+        finally:
+            limit.cancel()
+
+    def _is_late(self, future: asyncio.Future[Any]) -> None:
+        _settle(future, self._line.late())
 
     async def close(self) -> None:
         if self._flushing is not None:

@@ -1,5 +1,5 @@
 """`approvals-bot`, as a replica of the tests: it notes which of its writes were refused because it had been fenced, and
-may pretend to be the next release, with one migration more (`REPLICAS_NEXT_SCHEMA`: its file)."""
+may pretend to be the release before or the next one, with a migration less or more (`REPLICAS_SCHEMA`)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ async def _noted(self: PostgresStore, batch: Append) -> Appended | Stale | Fence
     return result
 
 
-def _with(migration: str) -> None:
-    """The next release: its schema is this file's, too."""
-    migrations = [*_known, (migration, Path(migration).read_text(encoding="utf-8"))]
+def _have(schema: str) -> None:
+    """`older`: all but the last migration, as the release before. Else all, and this file's, as the next one."""
+    own = Path(schema)
+    migrations = _known[:-1] if schema == "older" else [*_known, (schema, own.read_text(encoding="utf-8"))]
     postgres_schema.migrations = lambda: migrations  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
     PostgresStore.append = _noted  # type: ignore[method-assign]
-    if os.environ.get("REPLICAS_NEXT_SCHEMA"):
-        _with(os.environ["REPLICAS_NEXT_SCHEMA"])
+    if os.environ.get("REPLICAS_SCHEMA"):
+        _have(os.environ["REPLICAS_SCHEMA"])
     main()

@@ -60,7 +60,7 @@ async def toils(given: dict[str, str]) -> str:
 async def stories(given: dict[str, str]) -> str:
     return "one " + await create_hook(token=given["name"])
 
-if os.environ["REPLICAS_NEXT_SCHEMA"]:  # the next release
+if (HERE / "old").exists() and os.environ["REPLICAS_SCHEMA"] != (HERE / "old").read_text():
     @workflow(name="stories", version="2")
     async def longer_stories(given: dict[str, str]) -> str:
         await toil(given["name"])
@@ -87,14 +87,14 @@ class Effect:
 
 
 class Replica:
-    """`approvals-bot serve`, of this release, or of one that brings this schema."""
+    """`approvals-bot serve`, of this release, or of one with another schema: see replica_program.py."""
 
     def __init__(self, folder: Path, schema: str = "", program: Sequence[str] = PROGRAM) -> None:
         self.folder = folder
         self._log = (folder / "log.txt").open("a")
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         env |= {"REPLICAS_SIGN_WITH": "k" * 40, "REPLICAS_DESK": "desk-key-of-the-tests"}
-        env["REPLICAS_NEXT_SCHEMA"] = schema
+        env["REPLICAS_SCHEMA"] = schema
         self.process = subprocess.Popen(
             [sys.executable, *program, "serve", "--port", "0"],
             cwd=folder, env=env, stdout=subprocess.PIPE, stderr=self._log, text=True,
