@@ -99,6 +99,7 @@ def page(results: Results, values: Values) -> str:
         _list(values, "paused."),
         "## Replays, by the length of the log",
         _replays(values),
+        _list(values, "steps."),
         "## Clicks over HTTP, approvals, starting",
         _list(values, "clicks."),
         _list(values, "approval."),

@@ -1,18 +1,21 @@
-"""What it takes to replay a log, by its length: it must grow no faster than the log does."""
+"""What replaying a log takes, and a run of many steps, by length: neither may grow faster than the log does."""
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from datetime import UTC, datetime
 from typing import Any
 
-from approvals_bot import step, workflow
+from approvals_bot import Engine, step, workflow
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.events import Event, NewEvent
 from approvals_bot.core.replay import replay
-from benchmarks.measures import per_second
+from benchmarks.measures import own_cpu, per_second
 from benchmarks.parts.part import Figures, Scale, main, say
 
 LENGTHS = (10, 100, 1_000, 10_000)
+STEPS = (10, 100, 1_000)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -37,6 +40,22 @@ def measure(scale: Scale) -> Figures:
         rate = per_second(lambda some=some: replay(count_to, some, link=str), scale.seconds(2), at_least=3)  # type: ignore[misc]
         figures[f"replay.{length}_us"] = 1e6 / rate
         say(f"{length:6,} events: {1e6 / rate:,.0f} µs")
+    return figures | asyncio.run(runs_of_steps(scale))
+
+
+async def runs_of_steps(scale: Scale) -> Figures:
+    """CPU of a step of a run whose steps follow each other: its log grows by three events at each."""
+    figures: Figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        async with Engine.open(f"sqlite:///{folder}/runs.db") as engine:
+            await (await engine.start(count_to, 3)).return_value()
+            for steps in STEPS:
+                runs = scale(max(1, 1_000 // steps))
+                began = own_cpu()
+                for _ in range(runs):
+                    await (await engine.start(count_to, steps)).return_value()
+                figures[f"steps.{steps}.cpu_ms"] = took = (own_cpu() - began) * 1e3 / (runs * steps)
+                say(f"{steps:6,} steps, one after the other: {took:.2f} ms of CPU each")
     return figures
 
 
