@@ -14,9 +14,10 @@ from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.channels.email.turns import Turns
 from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.config import service as configured
-from approvals_bot.config.mail import Email
+from approvals_bot.config.mail import Email, Imap
 from approvals_bot.engine import Clock
 from approvals_bot.outgoing import OutgoingTargets, Target, outgoing_targets
+from approvals_bot.web.mailbox_in import Mailbox
 
 
 async def open_targets(
@@ -60,3 +61,15 @@ def email_channel(
     )
     stack.push_async_callback(channel.aclose)
     return Digests(channel, span=email.digest, now=clock.now) if email.digest else channel
+
+
+def bounces_mailbox(imap: Imap) -> Mailbox:
+    return Mailbox(
+        host=imap.host,
+        port=imap.port,
+        security=imap.security,
+        username=imap.username,
+        password=imap.password.get_secret_value(),
+        folder=imap.folder,
+        every=imap.every,
+    )

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from approvals_bot.app.connections import email_channel, open_slack, open_targets
+from approvals_bot.app.connections import bounces_mailbox, email_channel, open_slack, open_targets
 from approvals_bot.app.directory import build_people
 from approvals_bot.app.listing import Listing, list_workflows
 from approvals_bot.approvals.targets import HttpTargets
@@ -30,6 +30,7 @@ from approvals_bot.web.health import Connection
 from approvals_bot.web.keys import ApiKey
 from approvals_bot.web.links import DECISION
 from approvals_bot.web.mail_in import mail_in
+from approvals_bot.web.mailbox_in import mailbox_in
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.requests import request_of
 from approvals_bot.web.routes import build
@@ -103,19 +104,20 @@ async def open_service(
             Calendars: Calendars(service.calendars),
         }
         await stack.enter_async_context(engine.running())
+        connections: dict[str, Connection] = {}
         if returning is not None and return_paths is not None:
-            listening = mail_in(
-                engine=engine,
-                return_paths=return_paths,
-                host=returning.host,
-                port=returning.port,
-                protocol=returning.protocol,
-            )
-            await stack.enter_async_context(listening)
+            if returning.imap is not None:
+                watching = mailbox_in(engine=engine, return_paths=return_paths, mailbox=bounces_mailbox(returning.imap))
+                connections["bounces_mailbox"] = (await stack.enter_async_context(watching)).state
+            if returning.place is not None:
+                host, port = returning.place
+                listening = mail_in(
+                    engine=engine, return_paths=return_paths, host=host, port=port, protocol=returning.protocol
+                )
+                await stack.enter_async_context(listening)
 
         incoming: SlackIn | None = None
         slack_path: Sequence[BaseRoute] = ()
-        connections: dict[str, Connection] = {}
         if slack is not None and slack_people is not None and service.slack is not None:
             incoming = slack_in(
                 engine=engine,

@@ -52,20 +52,46 @@ class Email(Frozen):
         return self
 
 
+class Imap(Frozen):
+    """A mailbox for bounces alone, into which we look."""
+
+    host: Text
+    port: Annotated[Int, Field(ge=1, le=65_535)] = 993
+    security: Literal["starttls", "tls", "none"] = "tls"
+    username: Text
+    password: Secret
+    folder: Folder = "INBOX"
+    every: Duration = timedelta(minutes=1)
+
+    @model_validator(mode="after")
+    def _is_private(self) -> Imap:
+        if self.security == "none" and not is_loopback(self.host):
+            raise refuse(f'security = "none" is for a server on this machine; {self.host} is not', "tls", at="security")
+        if self.every < timedelta(seconds=10):
+            raise refuse("at least 10 seconds", at="every")
+        return self
+
+
 class Bounces(Frozen):
-    """Where mails come back to, and where we take them: a server of ours that only your own relay should reach."""
+    """Where mails come back to, and how they reach us: by a server of ours that only your own relay should reach, in a
+    mailbox, or both."""
 
     address: MailAddress
-    listen: Listen
+    listen: Listen | None = None
     protocol: Literal["lmtp", "smtp"] = "lmtp"
+    imap: Imap | None = None
 
     @property
-    def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
+    def place(self) -> tuple[str, int] | None:
+        """Host and port at which to listen."""
+        host, _, port = (self.listen or "").rpartition(":")
+        return (host.strip("[]"), int(port)) if port else None
 
-    @property
-    def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
+    @model_validator(mode="after")
+    def _has_a_way(self) -> Bounces:
+        if self.listen is None and self.imap is None:
+            raise refuse("listen, for your relay to hand bounces over, or [email.bounces.imap]", at="listen")
+        return self
 
     @model_validator(mode="after")
     def _has_room(self) -> Bounces:
@@ -98,6 +124,12 @@ def _sender(value: str) -> str:
     return value
 
 
+def _folder(value: str) -> str:
+    if not re.fullmatch(r"[\x20-\x7e]{1,200}", value) or any(sign in value for sign in '"\\*%'):
+        raise refuse("a folder's name in ASCII, as the server lists it")
+    return value
+
+
 def _listen(value: str) -> str:
     host, separator, port = value.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65_535:
@@ -122,6 +154,7 @@ def _rate_text(rate: Rate) -> str:
     return f"{rate.count}/{next(unit for unit, span in _PER.items() if span == rate.per)}"
 
 
+Folder = Annotated[str, AfterValidator(_folder)]
 Listen = Annotated[str, AfterValidator(_listen)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
 Sender = Annotated[str, AfterValidator(_sender)]

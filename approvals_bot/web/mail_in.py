@@ -16,11 +16,10 @@ from typing import Literal, cast
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from approvals_bot.channels.email.bounces import Returned, ReturnPaths, why_it_failed
-from approvals_bot.core.requests import WebhookRequest
+from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.engine import Engine
-from approvals_bot.errors import ApprovalsBotError, HookNotFoundError
-from approvals_bot.web.requests import find_record, request_of
+from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.web.mail_reports import Reports
 
 LARGEST_REPORT = 1_000_000  # bytes; a report may bear the mail that came back, and ours have less than 250 kB
 SILENCE = 60.0  # seconds without a command, then the line is closed
@@ -35,7 +34,7 @@ async def mail_in(
 ) -> AsyncIterator[int]:
     """Listens while the block runs; gives the port. OSError: the address can't be listened at."""
     lines: set[SMTP] = set()
-    desk = Desk(engine, return_paths)
+    desk = Desk(Reports(engine, return_paths), return_paths)
     loop = asyncio.get_running_loop()
 
     def new_line() -> asyncio.Protocol:
@@ -61,8 +60,8 @@ async def mail_in(
 class Desk:
     """Answers one mail's dialogue. What aiosmtpd asks its owner bears aiosmtpd's names."""
 
-    def __init__(self, engine: Engine, return_paths: ReturnPaths) -> None:
-        self._engine = engine
+    def __init__(self, reports: Reports, return_paths: ReturnPaths) -> None:
+        self._reports = reports
         self._return_paths = return_paths
 
     async def handle_MAIL(self, _: SMTP, __: Session, envelope: Envelope, address: str, options: list[str]) -> str:
@@ -83,34 +82,11 @@ class Desk:
         returned = self._return_paths.read(envelope.rcpt_tos[0])
         assert returned is not None, "it was read when it was named"
         try:
-            reason = why_it_failed(cast(bytes, envelope.content))
-            together = self._return_paths.read_together(cast(bytes, envelope.content)) if reason else ()
-        except Exception as error:  # noqa: BLE001  # the parser's, whatever was sent: it is no report then
-            log.warning("A mail to a return address can't be read (%s).", type(error).__name__)
-            reason, together = None, ()
-        if reason is None:
-            return "250 OK: not a report of a failure"
-        try:
-            for each in together if returned in together else (returned,):
-                await self._tell(each, reason)
+            is_report = await self._reports.take(returned, cast(bytes, envelope.content))
         except (ApprovalsBotError, OSError) as error:
             log.warning("A report can't be kept now (%s); the relay will try again.", type(error).__name__)
             return "451 4.3.0 Not now"
-        return "250 OK"
-
-    async def _tell(self, returned: Returned, reason: str) -> None:
-        """Into the request's log. After the decision nothing is to be done any more but to remember it."""
-        record = await find_record(self._engine, returned.request_id)
-        view = request_of(record) if record is not None else None
-        hook = await self._engine.find_hook(view.hook_id) if view is not None else None
-        if hook is None:
-            return
-        message = {"kind": "bounced", "by": "relay", "via": "email", "copy": returned.copy, "reason": reason}
-        await self._engine.audit("mail_came_back", run_id=hook.run_id, data={"copy": returned.copy, "why": reason})
-        try:
-            await self._engine.resume_webhook(hook.token, WebhookRequest.of_json(message))
-        except HookNotFoundError:
-            log.info("A mail came back after its request was decided.")
+        return "250 OK" if is_report else "250 OK: not a report of a failure"
 
 
 class _Busy(asyncio.Protocol):

@@ -1,0 +1,126 @@
+"""Mails that come back, found in a mailbox by IMAP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from imap_server import ImapServer, imap_server
+from posting import a_posting_service
+
+from approvals_bot.channels.email.bounces import ReturnPaths
+from approvals_bot.tokens import Tokens
+from approvals_bot.web.mail_in import LARGEST_REPORT
+from approvals_bot.web.mail_reports import Reports
+from approvals_bot.web.mailbox_in import Mailbox, Watch, mailbox_in
+
+PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
+REPORT = b"""Content-Type: multipart/report; report-type=delivery-status; boundary=b\r
+\r
+--b\r
+Content-Type: message/delivery-status\r
+\r
+Reporting-MTA: dns; mx.acme.eu\r
+\r
+Final-Recipient: rfc822; ann@acme.eu\r
+Action: failed\r
+Status: 5.1.1\r
+Diagnostic-Code: smtp; 550 no such user\r
+\r
+--b--\r
+"""
+
+
+@pytest.fixture
+def box() -> Iterator[ImapServer]:
+    with imap_server("bounces", "of-a-test") as server:
+        yield server
+
+
+def settings(box: ImapServer, every: float = 300) -> Mailbox:
+    return Mailbox("127.0.0.1", box.port, "none", "bounces", "of-a-test", "INBOX", timedelta(seconds=every))
+
+
+@asynccontextmanager
+async def watched(open_service: Any, box: ImapServer) -> AsyncIterator[tuple[Any, Watch, str, str]]:
+    """A service, who looks for it, a request, and where Ann's mail about it comes back to."""
+    async with a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS) as (service, mails):
+        run = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
+        back = next(mail.envelope_sender for mail in mails.mails if mail.to == "ann@acme.eu")
+        yield service, Watch(Reports(service.engine, PATHS), PATHS, settings(box)), run, back
+
+
+async def anns(service: Any, run: str) -> tuple[str, str]:
+    view = await service.view(run)
+    return next((each["state"], each["error"]) for each in view["deliveries"] if each["to"] == "ann@acme.eu")
+
+
+@pytest.mark.parametrize("header", ["Delivered-To", "X-Original-To", "To"])
+async def test_check_58_a_bounce_in_the_mailbox_is_told_on_its_request_once(
+    open_service: Any, box: ImapServer, header: str
+) -> None:
+    async with watched(open_service, box) as (service, watch, run, back):
+        mail = box.put(f"{header}: <{back}>\r\n".encode() + REPORT)
+        assert await watch.look() == 1
+        await service.engine.settle()
+        assert await anns(service, run) == ("not_delivered", "the mail came back: 5.1.1: 550 no such user")
+        assert mail.is_read
+        assert await watch.look() == 0
+
+
+async def test_what_is_no_report_about_one_of_our_mails_changes_nothing(open_service: Any, box: ImapServer) -> None:
+    async with watched(open_service, box) as (service, watch, _, back):
+        before = service.content()
+        forged = back.replace("@", "x@")
+        for content in (
+            f"To: <{forged}>\r\n".encode() + REPORT,
+            b"To: <bounces@acme.eu>\r\n" + REPORT,
+            REPORT,
+            f"To: {back}\r\nSubject: approve\r\n\r\napprove\r\n".encode(),
+            f"To: {back}\r\n".encode() + REPORT + b"x" * LARGEST_REPORT,
+            b"\xff\x00",
+            b"",
+        ):
+            box.put(content)
+        assert await watch.look() == 0
+        assert service.content() == before
+        assert all(mail.is_read for mail in box.mails.values())
+
+
+async def test_a_report_that_can_not_be_kept_stays_unread_for_the_next_look(
+    open_service: Any, box: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watched(open_service, box) as (service, watch, run, back):
+        mail = box.put(f"To: {back}\r\n".encode() + REPORT)
+
+        async def full(*_: Any, **__: Any) -> None:
+            raise OSError("no space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(service.engine, "audit", full)
+            with pytest.raises(OSError, match="no space"):
+                await watch.look()
+        assert not mail.is_read
+        assert await watch.look() == 1
+        await service.engine.settle()
+        assert (await anns(service, run))[0] == "not_delivered"
+
+
+async def test_a_server_that_refuses_is_told_of_without_names_and_asked_again(
+    open_service: Any, box: ImapServer
+) -> None:
+    async with watched(open_service, box) as (service, _, run, back):
+        box.put(f"To: {back}\r\n".encode() + REPORT)
+        box.closed = True
+        async with mailbox_in(engine=service.engine, return_paths=PATHS, mailbox=settings(box, every=0.01)) as watch:
+            assert await watch.state() == "not read: not looked yet"
+            while box.logins < 3:
+                await service.engine.wait(run, 0.02)
+            assert await watch.state() == "not read: it refuses the login or the folder"
+            box.closed = False
+            while await watch.state() != "read":
+                await service.engine.wait(run, 0.02)
+        assert (await anns(service, run))[0] == "not_delivered"
