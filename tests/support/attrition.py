@@ -65,8 +65,11 @@ class Attrition:
         self._standing = self._fleet.start(self._lanes + 1)
         with self._people(), ThreadPoolExecutor(self._lanes) as lanes:
             turns = [lanes.submit(self._lose, number, is_kill=number % 2 == 0) for number in range(losses)]
-            for turn in turns:
-                turn.result()
+            try:
+                for turn in turns:
+                    turn.result()
+            finally:  # after a failure, or Ctrl-C, no more of them begin
+                lanes.shutdown(wait=False, cancel_futures=True)
         return self.tally
 
     # ── losing replicas ──
