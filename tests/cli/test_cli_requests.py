@@ -7,6 +7,8 @@ from typing import Any
 
 from house import House
 
+from approvals_bot.web import votes
+
 Eventually = Callable[[Callable[[], Any]], Any]
 
 
@@ -93,7 +95,7 @@ def test_a_vote_that_is_refused_says_why_and_exits_1(served: House) -> None:
 
 def test_a_vote_without_a_service_is_kept_and_counted_once_one_runs(house: House, monkeypatch: Any) -> None:
     monkeypatch.setattr("approvals_bot.web.votes.ANSWER_LIMIT", 0.2)
-    monkeypatch.setattr("approvals_bot.web.votes.cast.__kwdefaults__", {"timeout": 0.2})
+    monkeypatch.setitem(votes.cast.__kwdefaults__, "timeout", 0.2)
     run = house.start()
     house.work()
     said = house.json("vote", run, "--by", "ann@acme.eu", "--choice", "approve", "--answer", "count=1")
