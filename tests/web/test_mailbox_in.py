@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from imap_server import ImapServer, imap_server
+from judges import judge
 from posting import a_posting_service
 
 from approvals_bot.channels.email.bounces import ReturnPaths
@@ -123,4 +127,23 @@ async def test_a_server_that_refuses_is_told_of_without_names_and_asked_again(
             box.closed = False
             while await watch.state() != "read":
                 await service.engine.wait(run, 0.02)
+        assert (await anns(service, run))[0] == "not_delivered"
+
+
+async def test_a_server_that_we_did_not_write_understands_us(open_service: Any, tmp_path: Path) -> None:
+    judge("hoodiecrow-imap")
+    async with watched(open_service, ImapServer()) as (service, _, run, back):
+        files = [tmp_path / "report.eml", tmp_path / "other.eml"]
+        files[0].write_bytes(f"Delivered-To: {back}\r\n".encode() + REPORT)
+        files[1].write_bytes(b"Subject: hello\r\n\r\nhello\r\n")
+        command = ["node", str(Path(__file__).parents[1] / "support" / "imap_judge.js"), *map(str, files)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            try:
+                port = int(await asyncio.to_thread(server.stdout.readline))
+                watch = Watch(Reports(service.engine, PATHS), PATHS, settings(ImapServer(port)))
+                assert [await watch.look(), await watch.look()] == [1, 0]
+            finally:
+                server.kill()
+        await service.engine.settle()
         assert (await anns(service, run))[0] == "not_delivered"
