@@ -132,7 +132,7 @@ class _Request(Asking):
         self.settled = asyncio.Event()
         self.failure: BaseException | None = None
         super().__init__(asked.opening, asked.definition)
-        board.add(self.view)
+        board.add(self.showing.view)
 
     @property
     def title(self) -> str:

@@ -12,12 +12,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from approvals_bot.approvals import sentences
-from approvals_bot.approvals.ballot import standing_votes
-from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.case import Case
+from approvals_bot.approvals.coming_due import ComingDue
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.editions import KeptDefinition
-from approvals_bot.approvals.electorate import About, Found, seats_that_fail
+from approvals_bot.approvals.electorate import About, Found
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.handing_over import Rank, is_handing
 from approvals_bot.approvals.heard import Heard, Said
@@ -25,16 +24,14 @@ from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.messages import act_of, answer, read_message
 from approvals_bot.approvals.published import Published
-from approvals_bot.approvals.request import DEADLINE, Decision, Opening, RequestView, dumped, request_id
+from approvals_bot.approvals.request import Decision, Opening, dumped, request_id
+from approvals_bot.approvals.showing import Showing
 from approvals_bot.approvals.stage import Stage
+from approvals_bot.approvals.stages import Stages
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
-from approvals_bot.approvals.views import decision_of, facts_of, view_of
-from approvals_bot.channels import (
-    Card,
-    Occasion,
-)
+from approvals_bot.approvals.views import decision_of, facts_of
 from approvals_bot.config.workflow import Definition
 from approvals_bot.core.authoring import (
     Webhook,
@@ -45,26 +42,14 @@ from approvals_bot.core.authoring import (
     publish,
     workflow,
 )
-from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import is_mail
 
 OPERATOR = ("app:cli",)
 """Who acts at the service's own terminal, and may do there what owners may."""
 
-NO_STAGE = "rule:0"
-"""Who decided, when no stage applies to a request."""
-
 
 class Left:
     """In the queue: the workflow that asked waits no longer."""
-
-
-class NobodyCanDecideError(ApprovalsBotError):
-    """Nobody could decide this request. The operator's to mend: the workflow's file, or the groups it names."""
-
-    def __init__(self, stage: str, why: str) -> None:
-        self.stage = stage
-        super().__init__(f"Nobody could decide this request: in stage {stage!r}, {why}.")
 
 
 @workflow(name="approval")
@@ -90,18 +75,29 @@ class Asking:
         self.run_id = get_workflow_metadata().run_id
         self.id = request_id(self.run_id, self.number)
         self.left: str | None = None  # why the workflow waits for this no longer
-        self.hook_id = ""
-        self.asked_at = now()
         self.queue: asyncio.Queue[WebhookRequest | Due | Left] = asyncio.Queue()
-        self.follow_ups: FollowUps | None = None
-        self.has_opened = False
-        self.seen: tuple[object, RequestView] | None = None
         self.copies = Copies(
-            run_id=self.id, card=self.card, newest=lambda: self.case.version, report=self.report, spawn=self.spawn
+            run_id=self.id,
+            card=lambda reader: self.showing.card(reader),
+            newest=lambda: self.case.version,
+            report=self.report,
+            spawn=self.spawn,
         )
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
-        self.put_off: list[Due] = []  # what came due while a decision could still be taken back
         self.telling = Telling(self.case, self.copies, self.timers)
+        self.showing = Showing(
+            self.case,
+            run_id=self.run_id,
+            number=self.number,
+            title=lambda: self.title,
+            copies=self.copies,
+            timers=self.timers,
+            telling=self.telling,
+        )
+        self.stages = Stages(
+            self.case, copies=self.copies, timers=self.timers, telling=self.telling, changed=self.changed
+        )
+        self.due = ComingDue(self.case, timers=self.timers, telling=self.telling, stages=self.stages)
 
     async def run(self) -> Decision:
         """To the end: decided, everyone told."""
@@ -113,7 +109,7 @@ class Asking:
         return decision_of(self.case)
 
     async def see_through(self) -> None:
-        if self.case.decide_by_rule(self.asked_at):
+        if self.case.decide_by_rule(now()):
             self.show()
             self.case.meet((await find_people([], self.case.about)).people)
         try:
@@ -129,10 +125,10 @@ class Asking:
     async def ask(self) -> None:
         """Until there is a decision."""
         webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id})
-        self.hook_id = webhook.hook_id
+        self.showing.hook_id = webhook.hook_id
         pump = self.spawn(self.take_messages(webhook))
         self.show()
-        await self.advance()
+        await self.stages.advance()
         while self.case.outcome is None:
             message = await self.queue.get()
             if self.left is not None:
@@ -140,7 +136,7 @@ class Asking:
             if isinstance(message, WebhookRequest):
                 await (self.hear(message) if self.left is None else self.refuse_late(message))
             elif isinstance(message, Due) and self.left is None:
-                await self.come_due(message)
+                await self.due.come(message)
         self.timers.stop()
         webhook.dispose()
         await pump
@@ -160,7 +156,7 @@ class Asking:
     async def refuse_late(self, request: WebhookRequest) -> None:
         heard = await read_message(request)
         if isinstance(heard, Heard):
-            word, text = late_verdict(self.view(), heard.by, act_of(heard), now())
+            word, text = late_verdict(self.showing.view(), heard.by, act_of(heard), now())
             heard = Said(word, text, False)
         await answer(request, heard)
 
@@ -173,48 +169,6 @@ class Asking:
     def give_up(self) -> None:
         assert self.left is not None, "the workflow has left"
         self.case.decide("withdrawn", self.case.about.requester, now(), "api", self.left)
-
-    async def advance(self, occasion: Occasion = "request") -> None:
-        """Open the stage that comes next; decide when there is none."""
-        stage = self.case.next_stage()
-        if stage is None:
-            self.approve()
-            return
-        opened_at = now()
-        found = await self.find(stage)
-        self.case.open(stage, found, opened_at)
-        if not self.has_opened:
-            self.refuse_if_nobody_can(stage, found)
-        self.has_opened = True
-        self.timers.start(opened_at)
-        if found.errors:
-            self.timers.look_again(now(), 0)
-        self.timers.look_when_somebody_leaves(found.changes_at)
-        self.copies.begin()
-        self.changed()
-        self.telling.send_cards(stage, occasion)
-
-    def approve(self) -> None:
-        """Every stage is complete: the last vote decided. Without a vote, no stage applied."""
-        votes = sorted(
-            (vote for stage in self.case.stages if stage.ballot for vote in standing_votes(stage.ballot)),
-            key=lambda vote: vote.at,
-        )
-        if votes:
-            self.case.decide("approved", votes[-1].by, votes[-1].at, votes[-1].via, votes[-1].comment)
-        else:
-            self.case.decide("approved", NO_STAGE, now(), "rule", because="no stage applies to this request")
-
-    def refuse_if_nobody_can(self, stage: Stage, found: Found) -> None:
-        rules = dict(self.case.content.seats(stage.rule))
-        assert stage.ballot is not None, "it was just opened"
-        seats = zip(self.case.asks(stage), stage.ballot.seats, strict=True)
-        why = seats_that_fail([(ask, seat.label, rules[ask.id].need) for ask, seat in seats], found)
-        if why:
-            raise NobodyCanDecideError(stage.rule.id, why)
-
-    async def find(self, stage: Stage, *also: str) -> Found:
-        return await find_people(self.case.asks(stage), self.case.about, also, now())
 
     # ── what comes in ──
 
@@ -234,7 +188,7 @@ class Asking:
         came_at, before, fields = now(), self.case.stage, self.case.content.fields
         assert before is not None, "a stage is open while nobody has decided"
         rank = await self.find_rank(heard) if is_handing(heard) else Rank()
-        found = await self.find(before, heard.by, *([heard.person] if is_mail(heard.person) else []))
+        found = await self.stages.find(before, heard.by, *([heard.person] if is_mail(heard.person) else []))
         if self.left is not None:
             self.give_up()
             await self.refuse_late(request)
@@ -243,7 +197,7 @@ class Asking:
         await answer(request, said)
         if said.changed:
             await self.go_on(before, is_edited=self.case.content.fields != fields)
-            await self.catch_up()
+            await self.due.catch_up()
         if said.changed and is_handing(heard):
             self.telling.hand_over(before.handovers[-1])
         if said.verdict in ("counted", "changed") and heard.via == "email" and self.case.outcome is None:
@@ -307,82 +261,12 @@ class Asking:
             case.is_reset = False
             if is_edited:
                 self.copies.tell("change")
-            await self.advance("change" if is_edited else "request")
+            await self.stages.advance("change" if is_edited else "request")
             return
         if is_edited:
-            case.seat(before, await self.find(before))
+            case.seat(before, await self.stages.find(before))
             self.copies.tell("change")
         self.changed()
-
-    # ── what comes due ──
-
-    async def catch_up(self) -> None:
-        """What came due while a decision was held, once it is taken back."""
-        while self.put_off and self.case.held is None and self.case.outcome is None:
-            await self.come_due(self.put_off.pop(0))
-
-    async def come_due(self, due: Due) -> None:
-        stage = self.case.stage
-        if due.round != self.timers.round or stage is None:
-            return
-        if self.case.held is not None and due.kind != "grace":
-            self.put_off.append(due)
-            return
-        match due.kind:
-            case "grace":
-                if self.case.held is not None and due.number == self.case.times_held:
-                    self.case.take_effect()
-            case "deadline":
-                await self.end_in_time(stage)
-            case "reminder":
-                self.telling.remind(stage)
-            case "mail":
-                if not standing_votes(self.case.ballot):
-                    self.telling.send_late_mails(stage)
-            case "escalation":
-                await self.escalate(stage, [due.number])
-            case "people":
-                await self.look_again(stage, due.number)
-            case "absence":
-                self.case.version += 1  # whoever is asked now is another, or asked in another's place
-                await self.look_again(stage, 0)
-
-    async def end_in_time(self, stage: Stage) -> None:
-        """The deadline has come before a decision."""
-        because = f"Nobody decided in time in stage “{stage.title}”."
-        on_deadline = self.definition.clock.on_deadline
-        if self.case.state == "changes_requested":
-            on_deadline, because = "expire", "The changes that were asked for did not come in time."
-        match on_deadline:
-            case "escalate" if not self.timers.is_extended and self.timers.escalations_at_deadline():
-                self.timers.extend(now())
-                await self.escalate(stage, self.timers.escalations_at_deadline())
-            case "reject":
-                self.case.decide("rejected", DEADLINE, now(), "clock", because=because)
-            case "approve":
-                self.case.decide("approved", DEADLINE, now(), "clock", because=because)
-            case _:
-                self.case.decide("expired", DEADLINE, now(), "clock", because=because)
-
-    async def escalate(self, stage: Stage, numbers: list[int]) -> None:
-        for number in numbers:
-            rule = self.definition.escalate[number]
-            self.case.escalate(stage, rule.to, rule.mode)
-        told = stage.told
-        self.case.seat(stage, await self.find(stage))
-        self.changed()
-        self.copies.tell("escalation", only_channels=True)
-        self.telling.send_cards(stage, "escalation", but=told)
-
-    async def look_again(self, stage: Stage, times: int) -> None:
-        """Ask once more for people whose source was down when the stage opened, and tell those who are found."""
-        told, found = stage.told, await self.find(stage)
-        self.case.seat(stage, found)
-        if found.errors:
-            self.timers.look_again(now(), times)
-        self.timers.look_when_somebody_leaves(found.changes_at)
-        self.changed()
-        self.telling.send_cards(stage, "request", but=told)
 
     # ── the end ──
 
@@ -393,22 +277,18 @@ class Asking:
         self.copies.close()
         self.changed()
         self.telling.tell_requester("outcome")
-        self.follow_ups = FollowUps(
+        follow_ups = self.showing.follow_ups = FollowUps(
             run_id=self.id,
             about=case.about,
-            facts=facts_of(case, self.id, self.known().title),
+            facts=facts_of(case, self.id, self.showing.known().title),
             copies=self.copies,
             report=self.show,
             spawn=self.spawn,
         )
-        self.follow_ups.start(actions_of(self.definition.on, case.outcome.outcome))
+        follow_ups.start(actions_of(self.definition.on, case.outcome.outcome))
         self.show()
 
     # ── showing ──
-
-    def card(self, reader: str | None) -> Card:
-        """What leaves shows which copies are in trouble, and nothing that changes while all goes well."""
-        return card_of(self.known().model_copy(update={"deliveries": self.copies.troubles()}), reader, now())
 
     @property
     def title(self) -> str:
@@ -433,36 +313,7 @@ class Asking:
         self.show()
 
     def show(self) -> None:
-        publish(Published(lambda: dumped(self.view())))
-
-    def view(self) -> RequestView:
-        """Everything that is seen of this request now."""
-        return self.known().model_copy(
-            update={
-                "timers": self.timers.show(now()) if self.case.outcome is None else (),
-                "deliveries": self.copies.show(),
-                "follow_ups": self.follow_ups.show() if self.follow_ups else (),
-            }
-        )
-
-    def known(self) -> RequestView:
-        """What is seen of the case, made once for all readers as long as it stays as it is."""
-        recipients = self.telling.recipients
-        stamp = (self.case.stamp, self.hook_id, self.timers.deadline, self.timers.then, len(recipients))
-        if self.seen is None or self.seen[0] != stamp:
-            view = view_of(
-                self.case,
-                run_id=self.run_id,
-                number=self.number,
-                hook_id=self.hook_id,
-                title=self.title,
-                asked_at=self.asked_at,
-                deadline=self.timers.deadline,
-                on_deadline=self.timers.then,
-                recipients=recipients,
-            )
-            self.seen = stamp, view
-        return self.seen[1]
+        publish(Published(lambda: dumped(self.showing.view())))
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.tasks.create_task(task)
