@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from journey import Service, with_samples
 from replicas import Clicks, Fleet, Replica, eventually, fleet, heals, nothing_is_lost, people_click
 
 PROGRAM = (str(Path(__file__).parents[1] / "support" / "failing_disk.py"),)
@@ -107,6 +108,34 @@ def test_p10_a_slow_disk_is_slow_and_no_more(service: tuple[Fleet, Disk]) -> Non
     disk.mend()
     assert set(clicks.statuses) == {"200"}, clicks.statuses
     nothing_is_lost(one, run_id, clicks)
+
+
+def test_p10_who_presses_in_slack_or_on_a_page_meanwhile_is_told_so_and_presses_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path / "trouble")
+    monkeypatch.setenv("FAILING_DISK", str(tmp_path / "trouble"))
+    monkeypatch.setenv("FAILING_DISK_OF", "/approvals.db")  # and not what the playground keeps
+    service = Service(with_samples(tmp_path), PROGRAM).start()
+    try:
+        run_id = service.open()
+        card, link = service.card(), service.link("ann@acme.eu")
+        service.settled(run_id)
+        disk.fail("full")
+        assert service.click("U0ANN", card, "Approve")["status"] == 503
+        refused = service.press(link, "approve")
+        assert refused.status_code == 503
+        assert "Try again" in refused.text
+        assert service.vote(run_id, "ann@acme.eu", "approve").status_code == 503
+        assert service.run(run_id)["request"]["votes"] == []
+        disk.mend()
+        assert service.press(link, "approve").status_code == 200
+        assert service.eventually(lambda: [vote["by"] for vote in service.run(run_id)["request"]["votes"]]) == [
+            "ann@acme.eu"
+        ]
+    finally:
+        service.kill()
+        service.http.close()
 
 
 @pytest.fixture

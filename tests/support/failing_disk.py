@@ -1,7 +1,7 @@
 """The real service on a disk that fails as a file says. `python failing_disk.py …` does what `approvals-bot …` does.
 
 What is wrong now stands in the file that FAILING_DISK names, as long as that is there: `full`, `write-error`,
-`sync-error`, `slow`, or `hung`.
+`sync-error`, `slow`, or `hung`. FAILING_DISK_OF: only where the path has this in it.
 
 FAILING_DISK_EARLY plants a bug, as a control: payloads are acknowledged before they are written.
 """
@@ -24,6 +24,8 @@ SLOW = 0.3  # seconds for a sync: a disk on a network, on a bad day
 
 
 def trouble(operation: Operation) -> int | None:
+    if os.environ.get("FAILING_DISK_OF", "") not in operation.path:
+        return None
     match (said := _said()), operation.kind:
         case "full", "write":
             if operation.path.endswith("-wal"):  # (who closes the database's own file gives up SQLite's locks on it)

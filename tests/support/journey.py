@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ Json = dict[str, Any]
 class Service:
     """`approvals-bot dev`, driven from outside: over HTTP, and by signals."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = ("-m", "approvals_bot")) -> None:
         self.folder = folder
+        self._program = program
         self.port = 0
         self.said = ""  # the line that told that it is ready
         self.process: subprocess.Popen[str] | None = None
@@ -47,7 +48,7 @@ class Service:
 
     def launch(self, *options: str, command: str = "dev", by_environment: bool = False) -> None:
         port = () if by_environment else ("--port", str(self.port))
-        line = [sys.executable, "-m", "approvals_bot", command, *port, *options]
+        line = [sys.executable, *self._program, command, *port, *options]
         environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         if by_environment:
             environment["PORT"] = str(self.port)
