@@ -35,6 +35,7 @@ TIMERS = int(os.environ.get("TIMERS", "1000"))
 A_SECOND = 150  # timers that are due each second
 KILLS = max(2, TIMERS // 1000)
 LATE = 1.0  # second, of 99 in 100, as promised
+CATCHES_UP = 2.0  # seconds after a start, in which is done what was due while nobody was there
 BUSY = 10.0  # seconds that a very busy machine may add
 SERVICE = Path(__file__).parents[1] / "support" / "timers_service.py"
 
@@ -106,7 +107,7 @@ async def test_p13_each_timer_fires_once_and_none_early_though_the_process_is_ki
     with served(database, spread) as ready:
         lives.append(ready)
         until(lambda: not waiting(database), spread + 60)
-    late = list[float]()
+    caught_up, on_time = list[float](), list[float]()
     async with Engine.open(f"sqlite:///{database}") as engine:
         found = await every_run(engine)
         assert len(found) == runs
@@ -116,12 +117,20 @@ async def test_p13_each_timer_fires_once_and_none_early_though_the_process_is_ki
             for timer, went_on in zip(timers, sorted(result), strict=True):
                 assert went_on >= timer.due.timestamp()
                 alive = max((ready for ready in lives if ready <= went_on), default=0.0)
-                late.append(went_on - max(timer.due.timestamp(), alive))
-    late.sort()
-    at = {percent: late[len(late) * percent // 100 - 1] * 1000 for percent in (50, 99, 100)}
-    told = ", ".join(f"p{percent} {ms:.0f} ms" for percent, ms in at.items())
-    sys.stdout.write(f"{len(late)} timers, {KILLS} kills: {told} late\n")
-    assert at[99] < (LATE + BUSY) * 1000
+                at_work = timer.due.timestamp() > alive + CATCHES_UP
+                (on_time if at_work else caught_up).append(went_on - max(timer.due.timestamp(), alive))
+    told = [
+        f"{len(late)} {what}: {seconds(late, 50):.2f}, {seconds(late, 99):.2f} s"
+        for what, late in (("while it was up", on_time), ("after a start", caught_up))
+    ]
+    sys.stdout.write(f"{TIMERS} timers, {KILLS} kills; p50 and p99 of lateness, {', '.join(told)}\n")
+    assert len(on_time) > TIMERS // 20
+    assert seconds(on_time, 99) < LATE + BUSY
+    assert seconds(caught_up, 99) < LATE + BUSY
+
+
+def seconds(late: list[float], percent: int) -> float:
+    return sorted(late)[max(0, len(late) * percent // 100 - 1)]
 
 
 # ── leaps of the clock ────────────────────────────────────────────────────────────────────────────────────────────
