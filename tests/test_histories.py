@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def other_token(event: Event) -> Event | None:
 
 
 def other_end(event: Event) -> Event | None:
-    return replace(event, type="run_failed") if event.type == "run_completed" else None
+    return event._replace(type="run_failed") if event.type == "run_completed" else None
 
 
 def no_answer(event: Event) -> Event | None:
@@ -68,7 +67,7 @@ def no_answer(event: Event) -> Event | None:
 
 
 def _with(event: Event, **data: Any) -> Event:
-    return replace(event, data=event.data | data)
+    return event._replace(data=event.data | data)
 
 
 @pytest.mark.parametrize("change", [renamed_step, other_token, other_end, no_answer])

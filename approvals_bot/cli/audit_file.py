@@ -107,7 +107,7 @@ async def write_export(engine: Engine, key: bytes, file: BinaryIO) -> Manifest:
                     {
                         "kind": "event",
                         "run_id": record.id,
-                        **asdict(event),
+                        **event._asdict(),
                         "at": iso(event.at),
                         "data": redact(event.data),
                     }

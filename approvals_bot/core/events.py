@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 EventType = Literal[
     "run_created",
@@ -82,9 +82,9 @@ _KEYS: dict[EventType, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of a run's log. `seq` counts from 1 without gaps; `at` never goes back within a run."""
+class Event(NamedTuple):
+    """One line of a run's log. `seq` counts from 1 without gaps; `at` never goes back within a run. (A named tuple:
+    events are what is made and compared most.)"""
 
     seq: int
     type: EventType
