@@ -1,5 +1,5 @@
 """`approvals-bot`, as a replica of the tests: it notes which of its writes were refused because it had been fenced, and
-may pretend to be the release before or the next one, with a migration less or more (`REPLICAS_SCHEMA`)."""
+may pretend to be the next release, with one migration more (`REPLICAS_SCHEMA`: its file)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ async def _noted(self: PostgresStore, batch: Append) -> Appended | Stale | Fence
 
 
 def _have(schema: str) -> None:
-    """`older`: all but the last migration, as the release before. Else all, and this file's, as the next one."""
-    own = Path(schema)
-    migrations = _known[:-1] if schema == "older" else [*_known, (schema, own.read_text(encoding="utf-8"))]
+    """As the next release: this file's migration, too."""
+    migrations = [*_known, (schema, Path(schema).read_text(encoding="utf-8"))]
     postgres_schema.migrations = lambda: migrations  # type: ignore[assignment]
 
 

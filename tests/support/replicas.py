@@ -60,7 +60,7 @@ async def toils(given: dict[str, str]) -> str:
 async def stories(given: dict[str, str]) -> str:
     return "one " + await create_hook(token=given["name"])
 
-if (HERE / "old").exists() and os.environ["REPLICAS_SCHEMA"] != (HERE / "old").read_text():
+if os.environ["REPLICAS_SCHEMA"]:  # the next release
     @workflow(name="stories", version="2")
     async def longer_stories(given: dict[str, str]) -> str:
         await toil(given["name"])
