@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.store.waiting import settle
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
@@ -56,7 +57,7 @@ class Shared(ABC):
                 with self._in_time(shared):
                     results = await self._do([work for work, _ in shared])
                 for (_, future), result in zip(shared, results, strict=True):
-                    _settle(future, result)
+                    settle(future, result)
         finally:
             self._flushing = None
 
@@ -83,21 +84,12 @@ class Shared(ABC):
 
     def _give_up(self, shared: list[_Piece]) -> None:
         for _, future in (*shared, *self._queue):
-            _settle(future, StoreUnavailableError("The database's disk has not answered in time. Try again."))
+            settle(future, StoreUnavailableError("The database's disk has not answered in time. Try again."))
         self._losing_patience(shared)
 
     @abstractmethod
     async def _do(self, shared: list[Work]) -> list[Any]:
         """Do all of it in one go. Gives each one's result, or the error that its caller gets."""
-
-
-def _settle(future: asyncio.Future[Any], result: Any) -> None:
-    if future.done():
-        return  # its caller has gone
-    if isinstance(result, BaseException):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
 
 
 class Writer(Shared):

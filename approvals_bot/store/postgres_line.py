@@ -18,6 +18,7 @@ import asyncpg
 from asyncpg import Connection
 
 from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.store.waiting import settle
 
 CALL = 2.0
 """Seconds that a call may take in all. Slack drops a click after 3."""
@@ -192,7 +193,7 @@ class SharedLine:
             limit.cancel()
 
     def _is_late(self, future: asyncio.Future[Any]) -> None:
-        _settle(future, self._line.late())
+        settle(future, self._line.late())
 
     async def close(self) -> None:
         if self._flushing is not None:
@@ -225,30 +226,21 @@ class SharedLine:
             await asyncio.sleep(AGAIN)
         except StoreUnavailableError as error:
             for _, future in pieces:
-                _settle(future, StoreUnavailableError(str(error)))
+                settle(future, StoreUnavailableError(str(error)))
         except Exception as error:  # noqa: BLE001  # its own caller hears of it; the others go on
             if len(pieces) == 1:
-                _settle(pieces[0][1], error)
+                settle(pieces[0][1], error)
                 return
             for piece in pieces:
                 await self._do([piece])
         else:
             for (_, future), row in zip(pieces, rows, strict=True):
-                _settle(future, None if row[0] is None else json.loads(row[0]))
+                settle(future, None if row[0] is None else json.loads(row[0]))
 
 
 def _forget(asking: asyncio.Future[Any]) -> None:
     if not asking.cancelled():
         asking.exception()
-
-
-def _settle(future: asyncio.Future[Any], result: Any) -> None:
-    if future.done():
-        return  # its caller has gone
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
 
 
 def _reason(error: Exception) -> str:
