@@ -10,9 +10,9 @@ import asyncpg
 from asyncpg import Connection
 
 from approvals_bot.errors import StoreCopyError, StoreUnavailableError
-from approvals_bot.store.copying import ROWS_AT_ONCE, Row, Table
 from approvals_bot.store.postgres_line import connect_to, place
 from approvals_bot.store.postgres_pieces import labels, waiting_for
+from approvals_bot.store.tables import ROWS_AT_ONCE, Row, Table
 
 _BOOLEANS = {"is_webhook", "has_schema", "is_live"}  # numbers in SQLite
 _SERVICES = """

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from approvals_bot.errors import StoreCopyError
-from approvals_bot.store.copying import ROWS_AT_ONCE, Row, Table
 from approvals_bot.store.sole_owner import SoleOwner
+from approvals_bot.store.tables import ROWS_AT_ONCE, Row, Table
 
 
 @asynccontextmanager
