@@ -80,7 +80,7 @@ async def open_service(
     switch = Switch()
     listing = list_workflows(configuration)
     async with AsyncExitStack() as stack:
-        store = await connect(service.server.database)
+        store = await connect(service.server.database.get_secret_value())
         resources: dict[type, Any] = {}
         engine = Engine(
             store, tokens=tokens, base_url=base_url, clock=clock, resources=resources, watch=metrics.appended

@@ -40,7 +40,7 @@ def with_engine(config: Path, use: Callable[[Engine, Service], Coroutine[Any, An
 async def engine_of(service: Service, clock: Clock, *, upgrade: bool = True) -> AsyncIterator[Engine]:
     """The engine by itself, for who has read the configuration already."""
     tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
-    store = await connect(service.server.database, upgrade=upgrade)
+    store = await connect(service.server.database.get_secret_value(), upgrade=upgrade)
     engine = Engine(store, tokens=tokens, base_url=str(service.server.base_url), clock=clock)
     async with engine.running(work=False):
         yield engine

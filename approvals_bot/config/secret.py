@@ -13,7 +13,8 @@ from approvals_bot.config.base import refuse
 _LONGEST = 16_384  # characters of a secret file: a key or token, not a mistaken path to a log
 
 
-def _look_up(value: object, info: ValidationInfo) -> SecretStr:
+def look_up(value: object, info: ValidationInfo) -> SecretStr:
+    """What `env:NAME` or `file:path` names. Complains of whatever is not there, and of secrets in the file itself."""
     if isinstance(value, SecretStr):
         return value
     if not isinstance(value, str):
@@ -46,7 +47,7 @@ def _read(path: Path, name: str) -> str:
 
 Secret = Annotated[
     SecretStr,
-    BeforeValidator(_look_up),
+    BeforeValidator(look_up),
     PlainSerializer(lambda secret: str(secret), return_type=str),
     WithJsonSchema({"type": "string", "pattern": "^(env|file):.+", "examples": ["env:NAME", "file:path"]}),
 ]

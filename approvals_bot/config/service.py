@@ -22,7 +22,7 @@ from pydantic import (
 from approvals_bot.config.base import Bool, Frozen, Slug, Text, refuse
 from approvals_bot.config.calendars import Calendar, Day, TimeZone
 from approvals_bot.config.mail import Email, MailAddress, mail_address
-from approvals_bot.config.secret import Secret
+from approvals_bot.config.secret import Secret, look_up
 
 SHORTEST_SIGNING_KEY = 32  # bytes: no shorter than the digest that is made with it
 
@@ -82,7 +82,7 @@ class Server(Frozen):
     """Where the service lives and what it signs with."""
 
     base_url: BaseUrl
-    database: Database = "sqlite:///approvals.db"
+    database: Database = SecretStr("sqlite:///approvals.db")
     signing_keys: Annotated[tuple[SigningKey, ...], Field(min_length=1)]  # first signs, all verify
     workflows: FolderPath = Path("workflows")
     allow_private: tuple[PrivateAddress, ...] = ()  # outgoing calls to private addresses are refused but for these
@@ -201,13 +201,15 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _database(value: str, info: ValidationInfo) -> str:
-    scheme, separator, rest = value.partition("://")
+def _database(value: object, info: ValidationInfo) -> SecretStr:
+    is_named = isinstance(value, str) and value.startswith(("env:", "file:"))
+    url = look_up(value, info).get_secret_value() if is_named or isinstance(value, SecretStr) else value
+    scheme, separator, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
     if separator and scheme in ("postgresql", "postgres") and rest:
-        return value
+        return SecretStr(f"{scheme}://{rest}")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return "sqlite:///" + str(_in_folder(Path(rest[1:]), info))
-    raise refuse('write the database like "sqlite:///approvals.db" or "postgresql://user@host/name"')
+        return SecretStr("sqlite:///" + str(_in_folder(Path(rest[1:]), info)))
+    raise refuse('write the database like "sqlite:///approvals.db" or "postgresql://user@host/name", or "env:NAME"')
 
 
 def _in_folder(path: Path, info: ValidationInfo) -> Path:
@@ -272,7 +274,8 @@ def _kind_of_directory(value: Any) -> str:
 
 Admin = Annotated[str, AfterValidator(_admin)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-Database = Annotated[str, AfterValidator(_database)]
+Database = Annotated[SecretStr, BeforeValidator(_database), WithJsonSchema({"type": "string"})]
+"""Its URL may have a password."""
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 People = Annotated[

@@ -25,6 +25,7 @@ from approvals_bot.config.service import (
     Slack,
     SlackGroup,
 )
+from approvals_bot.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.toml"
@@ -86,11 +87,30 @@ def test_what_is_commented_out_in_the_example_is_right_too(tmp_path: Path) -> No
 def test_paths_are_relative_to_the_file_that_names_them() -> None:
     loaded = service(server={"workflows": "flows"}, groups={"a": {"file": "people/a.json"}})
     assert loaded.server.workflows == Path("/etc/approvals/flows")
-    assert loaded.server.database == "sqlite:////etc/approvals/approvals.db"
+    assert loaded.server.database.get_secret_value() == "sqlite:////etc/approvals/approvals.db"
     assert loaded.groups["a"] == FileSource(file=Path("/etc/approvals/people/a.json"))
     elsewhere = service(server={"database": "sqlite:////var/x.db", "workflows": "/srv/flows"}).server
-    assert (elsewhere.database, elsewhere.workflows) == ("sqlite:////var/x.db", Path("/srv/flows"))
-    assert service(server={"database": "postgresql://me@db/x"}).server.database == "postgresql://me@db/x"
+    assert elsewhere.database.get_secret_value() == "sqlite:////var/x.db"
+    assert elsewhere.workflows == Path("/srv/flows")
+
+
+def test_a_database_may_be_named_by_the_environment_and_its_password_is_never_shown(tmp_path: Path) -> None:
+    plain = service(server={"database": "postgresql://me@db/x"}).server.database
+    assert plain.get_secret_value() == "postgresql://me@db/x"
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[server]\nbase_url = "http://x"\nsigning_keys = ["env:A"]\ndatabase = "env:DATABASE_URL"\n[api_keys]\n'
+    )
+    environment = {"A": "a" * 32, "DATABASE_URL": "postgresql://me:hunter2@db/x"}
+    loaded = load_service(config, environment)
+    assert loaded.server.database.get_secret_value() == "postgresql://me:hunter2@db/x"
+    assert "hunter2" not in repr(loaded)
+    assert "hunter2" not in loaded.model_dump_json()
+    with pytest.raises(ConfigError, match="DATABASE_URL is not set"):
+        load_service(config, {"A": "a" * 32})
+    with pytest.raises(ConfigError, match="write the database like") as complaint:
+        load_service(config, environment | {"DATABASE_URL": "mysql://me:hunter2@db/x"})
+    assert "hunter2" not in str(complaint.value)
 
 
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def signing_keys(service: Service) -> Iterator[Finding]:
 
 async def store(service: Service) -> Sequence[Finding]:
     """Opening it applies what its schema lacks, and fails where SQLite can't be made to keep WAL and FULL."""
-    url = service.server.database
+    url = service.server.database.get_secret_value()
     try:
         opened = await connect(url)
     except (StoreUnavailableError, ValueError, ModuleNotFoundError) as error:
