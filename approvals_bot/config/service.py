@@ -78,11 +78,14 @@ class Service(Frozen):
         return keys
 
 
+_DATABASE: Any = "sqlite:///approvals.db"  # as a file would say it, and validated like that
+
+
 class Server(Frozen):
     """Where the service lives and what it signs with."""
 
     base_url: BaseUrl
-    database: Database = SecretStr("sqlite:///approvals.db")
+    database: Database = _DATABASE
     signing_keys: Annotated[tuple[SigningKey, ...], Field(min_length=1)]  # first signs, all verify
     workflows: FolderPath = Path("workflows")
     allow_private: tuple[PrivateAddress, ...] = ()  # outgoing calls to private addresses are refused but for these

@@ -18,6 +18,7 @@ from slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the 
 from slack_office_pages import Form, card_of, form_of, send, with_pages
 from tcp_proxy import Proxy, proxy
 
+from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.testing import FakeClock
 
 ACKNOWLEDGED = 2.5  # seconds within which Slack has an answer, whatever it says
@@ -88,6 +89,14 @@ async def press_in_slack(office: Office, run_id: str, seen: Seen) -> None:
         seen.refused += 1
 
 
+async def is_decided(office: Office, run_id: str) -> bool:
+    try:
+        record = await office.engine.record(run_id)
+    except StoreUnavailableError:
+        return False
+    return record is not None and record.view is not None and record.view["state"] != "waiting"
+
+
 async def press_on_the_page(office: Office, run_id: str, form: Form, seen: Seen) -> None:
     began = time.monotonic()
     status, text = await send(office, form, "approve")
@@ -113,7 +122,10 @@ async def heals(office: Office, requests: list[tuple[str, Form]], seen: Seen) ->
     began = time.monotonic()
     while True:
         again = Seen()
-        await everybody_presses(office, requests, again)
+        # A press that could not be answered may have been saved, and then the cards have no buttons any more.
+        await everybody_presses(
+            office, [(run, form) for run, form in requests if not await is_decided(office, run)], again
+        )
         seen.told += again.told
         if not again.refused:
             break

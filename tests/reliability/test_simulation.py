@@ -63,6 +63,7 @@ def test_enough_went_wrong_to_mean_something() -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.drifts
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name: str) -> None:
     seeds, found = seeds_to_find(name, 1000)
