@@ -63,7 +63,9 @@ def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRow], str | Non
     if which.workflow is not None:
         where.append("workflow = :workflow")
         given["workflow"] = which.workflow
-    if which.status is not None:
+    if which.status == "stalled":
+        where.append("stalled IS NOT NULL")  # in the words of their index
+    elif which.status is not None:
         where.append("status = :status")
         given["status"] = which.status
     if which.waiting_for is not None:

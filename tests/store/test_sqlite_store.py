@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import Lease, NewRun, OpenStore, connect
+from approvals_bot.store import Filter, Lease, NewRun, OpenStore, connect
+from approvals_bot.store import sqlite_reading as reading
 from approvals_bot.store.group_commit import in_thread
 from approvals_bot.store.sqlite import SqliteStore
 
@@ -82,3 +84,14 @@ async def test_a_closed_store_says_that_it_is_unavailable(tmp_path: Path) -> Non
 async def test_other_urls_are_refused() -> None:
     with pytest.raises(ValueError, match="sqlite:///"):
         await connect("mysql://root:secret@localhost/db")
+
+
+async def test_asking_for_stalled_runs_looks_at_no_other_runs(tmp_path: Path) -> None:
+    """It is asked every few seconds, of a store that may hold a million."""
+    await (await SqliteStore.open(f"{tmp_path}/runs.db")).close()
+    with closing(sqlite3.connect(f"{tmp_path}/runs.db")) as db:
+        asked: list[str] = []
+        db.set_trace_callback(asked.append)
+        reading.runs(db, Filter(status="stalled"))
+        (plan, *_) = db.execute(f"EXPLAIN QUERY PLAN {asked[-1]}").fetchall()
+    assert "runs_stalled" in plan[3]
