@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,14 +160,14 @@ async def note_it() -> Any:
     return await note("it")
 
 
-async def test_136_a_run_cancelled_before_it_began_never_runs(open_engine: OpenEngine, tmp_path: Path) -> None:
+async def test_136_a_run_cancelled_before_it_began_never_runs(open_engine: OpenEngine, store_url: str) -> None:
     began: list[int] = []
 
     @workflow
     async def never() -> None:
         began.append(1)
 
-    looking = Engine(await connect(f"sqlite:///{tmp_path}/runs.db"))
+    looking = Engine(await connect(store_url))
     async with looking.running(work=False):
         run = await looking.start(never)
         assert await run.status() == "pending"

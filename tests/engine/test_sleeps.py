@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,7 +279,7 @@ async def test_now_never_goes_back_when_the_clock_does(open_engine: OpenEngine, 
 
 
 async def test_a_timer_that_was_asked_for_late_is_waited_for_without_spinning(
-    open_engine: OpenEngine, clock: FakeClock, tmp_path: Path
+    open_engine: OpenEngine, clock: FakeClock, store_url: str
 ) -> None:
     """The payload came an hour before anybody worked on the run: the sleep begins now, not then."""
     never = asyncio.Event()
@@ -297,7 +296,7 @@ async def test_a_timer_that_was_asked_for_late_is_waited_for_without_spinning(
     async with open_engine() as engine:
         run = await engine.start(asked_late)
         await clock.advance(1)
-    looking = Engine(await connect(f"sqlite:///{tmp_path}/runs.db"), clock=clock)
+    looking = Engine(await connect(store_url), clock=clock)
     async with looking.running(work=False):
         await looking.resume_hook("late", None)
         await clock.advance("1h")
