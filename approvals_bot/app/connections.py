@@ -39,6 +39,16 @@ async def open_slack(stack: AsyncExitStack, slack: configured.Slack | None) -> S
     return await stack.enter_async_context(slack_client(token=token, api_url=str(slack.api_url)))
 
 
+def relay_of(email: Email) -> Relay:
+    return Relay(
+        host=email.host,
+        port=email.port,
+        security=email.security,
+        username=email.username,
+        password=email.password.get_secret_value() if email.password else None,
+    )
+
+
 def email_channel(
     stack: AsyncExitStack,
     email: Email | None,
@@ -48,13 +58,7 @@ def email_channel(
 ) -> EmailChannel | Digests | None:
     if email is None:
         return None
-    relay = Relay(
-        host=email.host,
-        port=email.port,
-        security=email.security,
-        username=email.username,
-        password=email.password.get_secret_value() if email.password else None,
-    )
+    relay = relay_of(email)
     turns = Turns(email.rate.count, email.rate.per) if email.rate else None
     channel = EmailChannel(
         relay=relay, sender=email.sender, link=link, now=clock.now, turns=turns, return_paths=return_paths

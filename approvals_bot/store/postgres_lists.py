@@ -27,7 +27,9 @@ async def runs(line: Line, which: Filter) -> tuple[list[RunRow], str | None]:
 
     if which.workflow is not None:
         add("workflow = {}", storable(which.workflow))
-    if which.status is not None:
+    if which.status == "stalled":
+        where.append("status = 'stalled'")  # in the words of their index
+    elif which.status is not None:
         add("status = {}", which.status)
     if which.waiting_for is not None:
         add("ended_at IS NULL AND waiting_for <> '{{}}' AND waiting_for @> {}", [storable(which.waiting_for)])

@@ -81,6 +81,9 @@ class Watch:
             except (imaplib.IMAP4.error, ApprovalsBotError, OSError) as error:
                 self._trouble = _trouble(error)
                 log.warning("The mailbox of bounces can't be read now (%s).", self._trouble)
+            except Exception as error:  # noqa: BLE001  # who looks no more would seem to look, and find nothing
+                self._trouble = "looking failed"
+                log.error("Looking into the mailbox of bounces failed (%s).", type(error).__name__)
             await asyncio.sleep(self._mailbox.every.total_seconds())
 
     async def look(self) -> int:
@@ -105,9 +108,14 @@ class Watch:
                 self._line.shutdown()
 
     def _about(self, content: bytes) -> Returned | None:
-        mail = message_from_bytes(content)
-        named = [str(value) for header in DELIVERED for value in mail.get_all(header, ())]
-        found = (self._return_paths.read(address) for _, address in getaddresses(named))
+        try:
+            mail = message_from_bytes(content)
+            named = [str(value) for header in DELIVERED for value in mail.get_all(header, ())]
+            addresses = getaddresses(named)
+        except Exception as error:  # noqa: BLE001  # the parser's, whatever was sent: it is no report then
+            log.warning("A mail in the mailbox of bounces can't be read (%s).", type(error).__name__)
+            return None
+        found = (self._return_paths.read(address) for _, address in addresses)
         return next((each for each in found if each is not None), None)
 
     # ── in a thread ──
@@ -119,7 +127,8 @@ class Watch:
             return {uid: self._fetch(line, uid) for uid in bytes(uids).split()[:AT_A_TIME]}
 
     def _fetch(self, line: imaplib.IMAP4, uid: bytes) -> bytes:
-        size = re.search(rb"RFC822\.SIZE (\d+)", bytes(_answer(line.uid("FETCH", uid.decode(), "(RFC822.SIZE)"))[0]))
+        said = _answer(line.uid("FETCH", uid.decode(), "(RFC822.SIZE)"))[0] or b""  # nothing, if it has gone meanwhile
+        size = re.search(rb"RFC822\.SIZE (\d+)", bytes(said))
         if size is None or int(size[1]) > LARGEST_REPORT:
             return b""
         parts = _answer(line.uid("FETCH", uid.decode(), "(BODY.PEEK[])"))

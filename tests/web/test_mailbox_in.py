@@ -86,6 +86,7 @@ async def test_what_is_no_report_about_one_of_our_mails_changes_nothing(open_ser
             f"To: {back}\r\nSubject: approve\r\n\r\napprove\r\n".encode(),
             f"To: {back}\r\n".encode() + REPORT + b"x" * LARGEST_REPORT,
             b"\xff\x00",
+            b"To: " + b"(" * 5_000 + b"\r\n" + REPORT,  # Python's parser gives up with a RecursionError
             b"",
         ):
             box.put(content)
@@ -110,6 +111,27 @@ async def test_a_report_that_can_not_be_kept_stays_unread_for_the_next_look(
         assert not mail.is_read
         assert await watch.look() == 1
         await service.engine.settle()
+        assert (await anns(service, run))[0] == "not_delivered"
+
+
+async def test_whatever_goes_wrong_in_one_look_the_next_one_comes(
+    open_service: Any, box: ImapServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looks = Watch.look, 0
+
+    async def fails_once(self: Watch) -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise KeyError("nobody thought of it")
+        return await real(self)
+
+    monkeypatch.setattr(Watch, "look", fails_once)
+    async with watched(open_service, box) as (service, _, run, back):
+        box.put(f"To: {back}\r\n".encode() + REPORT)
+        async with mailbox_in(engine=service.engine, return_paths=PATHS, mailbox=settings(box, every=0.01)) as watch:
+            while await watch.state() != "read":
+                await service.engine.wait(run, 0.02)
         assert (await anns(service, run))[0] == "not_delivered"
 
 

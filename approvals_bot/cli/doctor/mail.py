@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 
+from approvals_bot.app.connections import relay_of
 from approvals_bot.channels import Refused, TryAgain
 from approvals_bot.channels.email.message import Address, InvalidAddressError, Mail
 from approvals_bot.channels.email.smtp import Accepted, Relay
@@ -20,13 +21,7 @@ async def examine(service: Service, send: str | None) -> list[Finding]:
     if email is None:
         unsent = [Finding("FAIL", "test mail", "no [email] is configured", "Add it.")] if send else []
         return [Finding("OK", "mail", "not configured"), *unsent]
-    relay = Relay(
-        host=email.host,
-        port=email.port,
-        security=email.security,
-        username=email.username,
-        password=email.password.get_secret_value() if email.password else None,
-    )
+    relay = relay_of(email)
     try:
         where = f"{email.host}:{email.port}"
         match await relay.check():
