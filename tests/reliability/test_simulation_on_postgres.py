@@ -31,7 +31,7 @@ FLOORS = {
 """For 50 seeds, about half of what happened when this was written: a simulation in which nothing happens proves
 nothing."""
 
-SLOW = {"forgets_to_wake", "forgets_when_to_wake"}
+SLOW = {"forgets_to_wake"}
 """Slips that take too many seeds for every day; `python -m simulation --planted --store postgres` finds them all."""
 
 
