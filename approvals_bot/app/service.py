@@ -32,7 +32,7 @@ from approvals_bot.web.links import DECISION
 from approvals_bot.web.mail_in import mail_in
 from approvals_bot.web.mailbox_in import mailbox_in
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import request_behind
 from approvals_bot.web.routes import build
 from approvals_bot.web.slack import SlackIn, slack_in, slack_routes
 from approvals_bot.web.slack_socket import socket_mode
@@ -203,14 +203,13 @@ def decision_links(engine: Engine, tokens: Tokens, base_url: str) -> Callable[[s
     """`link(hook_id, address)`: this person's own page of a request, made when it is sent and never kept."""
 
     async def link(hook_id: str, address: str) -> str:
-        hook = await engine.find_hook(hook_id)
-        record = await engine.record(hook.run_id) if hook is not None else None
-        view = request_of(record, hook_id) if record is not None else None
-        if hook is None or view is None:
+        target = await engine.find(hook_id)
+        view = request_behind(target)
+        if target is None or view is None:
             return ""
         for recipient, known in view.recipients.items():
             if known == address:
-                token = tokens.sign(DECISION, {"h": hook_id, "r": recipient, "g": hook.generation})
+                token = tokens.sign(DECISION, {"h": hook_id, "r": recipient, "g": target.hook.generation})
                 return f"{base_url}/decisions/{token}"
         return ""
 

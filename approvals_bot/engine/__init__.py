@@ -14,6 +14,7 @@ from approvals_bot.core.authoring import WebhookRequest, Workflow
 from approvals_bot.core.current import open_engine
 from approvals_bot.engine.clock import Clock, SystemClock
 from approvals_bot.engine.engine import Engine
+from approvals_bot.engine.receiving import Target
 from approvals_bot.engine.runs import HookInfo, Page, Run, RunRecord
 
 P = ParamSpec("P")
@@ -58,6 +59,7 @@ __all__ = [
     "Run",
     "RunRecord",
     "SystemClock",
+    "Target",
     "get_hook_by_token",
     "get_run",
     "resume_hook",

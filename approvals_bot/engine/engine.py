@@ -27,7 +27,7 @@ from approvals_bot.engine.limits import (
     check_attributes,
 )
 from approvals_bot.engine.news import News
-from approvals_bot.engine.receiving import Receiver
+from approvals_bot.engine.receiving import Receiver, Target
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run, RunRecord
 from approvals_bot.engine.scheduling import Scheduler
@@ -209,20 +209,22 @@ class Engine:
 
     async def resume_webhook(
         self,
-        token: str,
+        hook: str | Target,
         request: WebhookRequest | Request,
         *,
         timeout: float = MANUAL_ANSWER,
         resume_id: str | None = None,
     ) -> Response:
-        """Give a request to a webhook, and answer as it was created to. The same `resume_id` twice: one payload, and
-        the same answer; IdempotencyConflictError if the requests differ.
+        """Give a request to a webhook, by its token or as `find` has found it, and answer as it was created to. The
+        same `resume_id` twice: one payload, and the same answer; IdempotencyConflictError if the requests differ.
 
         A manual answer that doesn't come within `timeout` seconds is a 504; the request was taken all the same.
-        HookNotFoundError for the token of a plain hook, too.
+        HookNotFoundError for a plain hook, and for one that is no longer live.
         """
         _outside("resume_webhook()")
-        target = await self._receiver.target(token, is_webhook=True)
+        target = await self._receiver.target(hook, is_webhook=True) if isinstance(hook, str) else hook
+        if not (target.hook.is_webhook and target.hook.is_live):
+            raise HookNotFoundError(target.hook.token)
         received = await self._receiver.receive(target, (await as_webhook_request(request)).encode(), resume_id)
         match target.hook.answer:
             case {"mode": "manual"}:
@@ -243,6 +245,10 @@ class Engine:
         """A hook by its id, live or not."""
         hook = await self.store.hook(hook_id=hook_id)
         return None if hook is None else HookInfo.of(hook)
+
+    async def find(self, hook_id: str) -> Target | None:
+        """A hook by its id, live or not, and its run, in one look. Who resumes it by this spares a second one."""
+        return await self._receiver.find(hook_id)
 
     def link(self, hook_id: str) -> str:
         """The signed URL of a webhook."""

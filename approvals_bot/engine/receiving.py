@@ -15,6 +15,7 @@ from approvals_bot.engine.ahead import decided_ahead, together
 from approvals_bot.engine.http import response_of
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import INLINE_EVENTS
+from approvals_bot.engine.runs import RunRecord
 from approvals_bot.engine.scheduling import Scheduler
 from approvals_bot.engine.turn import draft
 from approvals_bot.errors import (
@@ -28,11 +29,16 @@ from approvals_bot.store import ENDED, Claim, Claimed, HookRow, RunRow
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a payload is for: a live hook, its run, and its log if that is short."""
+    """What a payload is for: a hook, its run, and its log if that is short, all as they were in one look."""
 
     hook: HookRow
     row: RunRow
     log: Log | None
+
+    @property
+    def record(self) -> RunRecord:
+        """The run as it was then."""
+        return RunRecord.of(self.row)
 
 
 class Receiver:
@@ -42,9 +48,14 @@ class Receiver:
         self._scheduler = scheduler
         self._news = news
 
+    async def find(self, hook_id: str) -> Target | None:
+        """The hook of this id, live or not."""
+        found = await self._scheduler.store.look(INLINE_EVENTS, hook_id=hook_id)
+        return None if found is None else Target(*found)
+
     async def target(self, token: str, *, is_webhook: bool) -> Target:
         """HookNotFoundError unless a hook of this kind is open."""
-        found = await self._scheduler.store.look(token, INLINE_EVENTS)
+        found = await self._scheduler.store.look(INLINE_EVENTS, token=token)
         if found is None or found[0].is_webhook != is_webhook:
             raise HookNotFoundError(token)
         return Target(*found)

@@ -245,8 +245,10 @@ class Store(Protocol):
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
         """The live hook of this token, or the hook of this id, live or not."""
 
-    async def look(self, token: str, most: int) -> tuple[HookRow, RunRow, Log | None] | None:
-        """The live hook of this token and its run, in one consistent look; its events too, if there are no more than
+    async def look(
+        self, most: int, *, token: str | None = None, hook_id: str | None = None
+    ) -> tuple[HookRow, RunRow, Log | None] | None:
+        """The hook as `hook` finds it and its run, in one consistent look; its events too, if there are no more than
         `most`. None: no such hook."""
 
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:

@@ -110,8 +110,11 @@ class PostgresStore:
             answer = await self._reading.ask({"ask": "token", "token": storable(token or "")})
         return None if answer is None else pieces.hook_row(answer)
 
-    async def look(self, token: str, most: int) -> tuple[HookRow, RunRow, Log | None] | None:
-        answer = await self._reading.ask({"ask": "look", "token": storable(token), "most": most})
+    async def look(
+        self, most: int, *, token: str | None = None, hook_id: str | None = None
+    ) -> tuple[HookRow, RunRow, Log | None] | None:
+        which = {"token": storable(token or "")} if hook_id is None else {"hook": storable(hook_id)}
+        answer = await self._reading.ask({"ask": "look", "most": most} | which)
         if answer is None:
             return None
         hook, row, log = answer

@@ -112,8 +112,10 @@ class SqliteStore:
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
         return await self._reader.run(lambda db: reading.hook(db, token, hook_id))
 
-    async def look(self, token: str, most: int) -> tuple[HookRow, RunRow, Log | None] | None:
-        return await self._reader.run(lambda db: reading.look(db, token, most))
+    async def look(
+        self, most: int, *, token: str | None = None, hook_id: str | None = None
+    ) -> tuple[HookRow, RunRow, Log | None] | None:
+        return await self._reader.run(lambda db: reading.look(db, most, token, hook_id))
 
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
         return await self._reader.run(lambda db: reading.runs(db, which))

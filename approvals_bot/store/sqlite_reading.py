@@ -45,8 +45,10 @@ def hook(db: sqlite3.Connection, token: str | None, hook_id: str | None) -> Hook
     return None if row is None else _hook_row(row)
 
 
-def look(db: sqlite3.Connection, token: str, most: int) -> tuple[HookRow, RunRow, Log | None] | None:
-    found = hook(db, token, None)
+def look(
+    db: sqlite3.Connection, most: int, token: str | None, hook_id: str | None
+) -> tuple[HookRow, RunRow, Log | None] | None:
+    found = hook(db, token, hook_id)
     if found is None:
         return None
     row = _run_row(db.execute(f"{_SELECT_RUN} WHERE id = ?", (found.run_id,)).fetchone())

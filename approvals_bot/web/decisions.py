@@ -134,7 +134,7 @@ class Decisions:
     async def _vote(self, link: Link, choice: ChoiceName, form: Mapping[str, str]) -> Response:
         shown = self._links.digest_of(form.get("form_token", ""))
         vote = vote_of(link, choice, form, self._card(link), shown)
-        verdict = await votes.cast(self._engine, link.hook.hook_id, vote)
+        verdict = await votes.cast(self._engine, link.target, vote)
         self._metrics.voted(verdict.verdict, link.via)
         if verdict.changed:
             return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
@@ -154,7 +154,7 @@ class Decisions:
         """Somebody else is asked: in the reader's place, or besides her."""
         verdict = await votes.hand_over(
             self._engine,
-            link.hook.hook_id,
+            link.target,
             by=link.address,
             via="email",
             person=form.get("person", "")[:LONGEST_ADDRESS],

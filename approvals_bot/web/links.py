@@ -14,10 +14,11 @@ from typing import Any
 
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import ChoiceName, Via
-from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.engine import Engine, Target
 from approvals_bot.errors import InvalidTokenError
+from approvals_bot.store import HookRow
 from approvals_bot.tokens import Tokens
-from approvals_bot.web.requests import request_of
+from approvals_bot.web.requests import request_behind
 
 DECISION = "decision.v1"
 FORM = "form.v1"
@@ -30,16 +31,20 @@ class Link:
     """A good link: the request it leads to as it stands now, and the person it was made for."""
 
     signed: str
-    hook: HookInfo
+    target: Target
     recipient: str  # opaque; an index of the request's recipients
     address: str
     view: RequestView
     via: Via = "email"  # where she found it
 
     @property
+    def hook(self) -> HookRow:
+        return self.target.hook
+
+    @property
     def binding(self) -> dict[str, Any]:
         """What makes this link this one. Never the token's text: several texts verify as one token."""
-        return {"h": self.hook.hook_id, "r": self.recipient, "g": self.hook.generation}
+        return {"h": self.hook.id, "r": self.recipient, "g": self.hook.generation}
 
     @property
     def path(self) -> str:
@@ -57,16 +62,15 @@ class Links:
     async def open(self, signed: str) -> Link | None:
         """The link that this token is; None for every kind of bad one."""
         payload = self._read(DECISION, signed) or {}
-        hook = await self._engine.find_hook(str(payload.get("h", "")))
-        record = await self._engine.record(hook.run_id if hook else "")
-        view = request_of(record, hook.hook_id) if hook is not None and record is not None else None
-        if hook is None or view is None or payload.get("g") != hook.generation:
+        target = await self._engine.find(str(payload.get("h", "")))
+        view = request_behind(target)
+        if target is None or view is None or payload.get("g") != target.hook.generation:
             return None
         recipient = str(payload.get("r"))
         address = view.recipients.get(recipient)
         if address is None:
             return None
-        return Link(signed, hook, recipient, address, view, "inbox" if payload.get("v") == "inbox" else "email")
+        return Link(signed, target, recipient, address, view, "inbox" if payload.get("v") == "inbox" else "email")
 
     def form_token(self, link: Link) -> str:
         """For the form on this link's page: proves that whoever posts it has seen the page, and what it showed."""

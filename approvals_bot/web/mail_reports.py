@@ -38,12 +38,12 @@ class Reports:
         """Into the request's log. After the decision nothing is to be done any more but to remember it."""
         record = await find_record(self._engine, returned.request_id)
         view = request_of(record) if record is not None else None
-        hook = await self._engine.find_hook(view.hook_id) if view is not None else None
-        if hook is None:
+        target = await self._engine.find(view.hook_id) if view is not None else None
+        if target is None:
             return
         message = {"kind": "bounced", "by": "relay", "via": "email", "copy": returned.copy, "reason": reason}
-        await self._engine.audit("mail_came_back", run_id=hook.run_id, data={"copy": returned.copy, "why": reason})
+        await self._engine.audit("mail_came_back", run_id=target.row.id, data={"copy": returned.copy, "why": reason})
         try:
-            await self._engine.resume_webhook(hook.token, WebhookRequest.of_json(message))
+            await self._engine.resume_webhook(target, WebhookRequest.of_json(message))
         except HookNotFoundError:
             log.info("A mail came back after its request was decided.")

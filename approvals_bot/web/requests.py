@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from approvals_bot.approvals.request import OutcomeView, RequestView, dumped
-from approvals_bot.engine import Engine, HookInfo, RunRecord
+from approvals_bot.engine import Engine, RunRecord, Target
 
 _MARKS = {"hook_id", "recipients", "digest", "waiting_for"}
 
@@ -50,10 +50,9 @@ def choices_of(record: RunRecord) -> tuple[str, ...]:
     return tuple(open_ones) if len(open_ones) > 1 else ()
 
 
-async def find_request(engine: Engine, hook: HookInfo | None) -> RequestView | None:
+def request_behind(target: Target | None) -> RequestView | None:
     """The request that this hook belongs to."""
-    record = await engine.record(hook.run_id) if hook is not None else None
-    return request_of(record, hook.hook_id) if hook is not None and record is not None else None
+    return request_of(target.record, target.hook.id) if target is not None else None
 
 
 def _over(view: RequestView, record: RunRecord) -> RequestView:

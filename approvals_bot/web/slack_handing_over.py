@@ -16,7 +16,7 @@ from approvals_bot.channels.slack.elements import Block
 from approvals_bot.channels.text import clean, clip, one_line
 from approvals_bot.engine import Engine
 from approvals_bot.web import votes
-from approvals_bot.web.requests import find_request
+from approvals_bot.web.requests import request_behind
 from approvals_bot.web.slack_inputs import INPUT_LIMIT, OPTION_LIMIT, VALUE_LIMIT, given, labelled, plain
 from approvals_bot.web.slack_press import press_of
 from approvals_bot.web.slack_teller import Place, SlackTeller
@@ -113,8 +113,8 @@ class SlackHandovers:
         return None
 
     async def _open_request(self, hook_id: str) -> RequestView | None:
-        hook = await self._engine.find_hook(hook_id)
-        view = await find_request(self._engine, hook) if hook is not None and hook.is_live else None
+        target = await self._engine.find(hook_id)
+        view = request_behind(target) if target is not None and target.hook.is_live else None
         return view if view is not None and view.is_open else None
 
 

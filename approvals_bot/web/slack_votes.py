@@ -17,11 +17,11 @@ from approvals_bot.channels import Card, CardChoice, ChoiceName
 from approvals_bot.channels.slack.blocks import delivery_of, digest_seen
 from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.channels.slack.elements import Block
-from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.engine import Engine, Target
 from approvals_bot.web import slack_views as views
 from approvals_bot.web import votes
 from approvals_bot.web.afterwards import Afterwards
-from approvals_bot.web.requests import find_request
+from approvals_bot.web.requests import request_behind
 from approvals_bot.web.slack_handing_over import may_try, with_button
 from approvals_bot.web.slack_press import press_of
 from approvals_bot.web.slack_teller import Place, SlackTeller
@@ -79,19 +79,19 @@ class SlackVotes:
             await self._refuse(who, hook_id, choice)
             self._teller.tell(place, who.text)
             return
-        hook = await self._engine.find_hook(hook_id)
-        if choice not in get_args(ChoiceName) or not await self._is_about(payload, hook):
+        target = await self._engine.find(hook_id)
+        if choice not in get_args(ChoiceName) or not await self._is_about(payload, target):
             await self._refuse(Unidentified(who.user, "unknown", GONE), hook_id, choice)
             self._teller.tell(place, GONE)
             return
         digest = digest_seen(str(action.get("block_id") or ""))
-        card, offered = await self._offered(hook_id, who.address, choice)
+        card, offered = self._offered(target, who.address, choice)
         if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
             opened = views.Opened(hook_id, choice, digest, place.channel)
             await self._open(payload, place, who, views.vote_modal(card, offered, opened), card)
             return
         vote = Vote(who.address, cast(ChoiceName, choice), "slack", digest=digest)
-        verdict = await self._cast(hook_id, vote, press_of(payload))
+        verdict = await self._cast(target or hook_id, vote, press_of(payload))
         self._tell_verdict(place, hook_id, who.address, verdict)
         self._news(who.user)
 
@@ -102,9 +102,9 @@ class SlackVotes:
         if isinstance(who, Unidentified) and not who.may_see:
             self._teller.tell(place, who.text)
             return
-        hook = await self._engine.find_hook(str(payload["actions"][0].get("value") or ""))
-        view = await find_request(self._engine, hook)
-        if view is None or not await self._is_about(payload, hook):
+        target = await self._engine.find(str(payload["actions"][0].get("value") or ""))
+        view = request_behind(target)
+        if view is None or not await self._is_about(payload, target):
             self._teller.tell(place, GONE)
             return
         text = why(view, who.address if isinstance(who, Identified) else None, self._engine.now())
@@ -129,12 +129,13 @@ class SlackVotes:
             return _say(GONE)
         choice = cast(ChoiceName, opened.choice)
         values = (view.get("state") or {}).get("values") or {}
-        _, offered = await self._offered(opened.hook_id, who.address, choice)
+        target = await self._engine.find(opened.hook_id)
+        _, offered = self._offered(target, who.address, choice)
         asks = offered.asks if offered is not None else ()
         comment, answers = views.filled_in(values, asks)
         edited, answers = (answers, {}) if choice == "edit" else ({}, answers)
         vote = Vote(who.address, choice, "slack", comment, answers, edited, opened.digest)
-        verdict = await self._cast(opened.hook_id, vote, press_of(payload))
+        verdict = await self._cast(target or opened.hook_id, vote, press_of(payload))
         self._news(who.user)
         if verdict.verdict == "invalid":
             errors = views.complaint(verdict.text, values, asks)
@@ -148,30 +149,29 @@ class SlackVotes:
 
     # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _cast(self, hook_id: str, vote: Vote, press: str | None) -> Verdict:
-        verdict = await votes.cast(self._engine, hook_id, vote, timeout=VERDICT_LIMIT, said_once=press)
+    async def _cast(self, hook: str | Target, vote: Vote, press: str | None) -> Verdict:
+        verdict = await votes.cast(self._engine, hook, vote, timeout=VERDICT_LIMIT, said_once=press)
         if self._counted is not None:
             self._counted(verdict.verdict, "slack")
         return verdict
 
-    async def _offered(self, hook_id: str, address: str, choice: str) -> tuple[Card | None, CardChoice | None]:
-        """The request as this person sees it now, and the choice if she has it. Who may not is told so by the rules."""
-        hook = await self._engine.find_hook(hook_id)
-        view = await find_request(self._engine, hook) if hook is not None and hook.is_live else None
+    def _offered(self, target: Target | None, address: str, choice: str) -> tuple[Card | None, CardChoice | None]:
+        """The request as this person sees it, and the choice if she has it. Who may not is told so by the rules."""
+        view = request_behind(target) if target is not None and target.hook.is_live else None
         if view is None:
             return None, None
         card = card_of(view, address, self._engine.now())
         return card, next((one for one in card.choices if one.choice == choice), None)
 
-    async def _is_about(self, payload: Mapping[str, Any], hook: HookInfo | None) -> bool:
+    async def _is_about(self, payload: Mapping[str, Any], target: Target | None) -> bool:
         """Whether the click was on a message (or view) of ours, and the message was about this very request."""
         if not (await self._identities.workspace()).posted(payload):
             return False
         delivery = delivery_of(payload.get("message") or {})
-        if hook is None or delivery is None:
+        if target is None or delivery is None:
             return True
-        view = await find_request(self._engine, hook)
-        return delivery.startswith(f"{view.id if view is not None else hook.run_id}-")
+        view = request_behind(target)
+        return delivery.startswith(f"{view.id if view is not None else target.row.id}-")
 
     async def _refuse(self, who: Unidentified, hook_id: str, choice: str) -> None:
         hook = await self._engine.find_hook(hook_id)
@@ -209,7 +209,7 @@ class SlackVotes:
 
     async def _tell_counted(self, place: Place, hook_id: str, address: str, text: str) -> None:
         """A vote that may still be taken back comes with the button for it."""
-        card, take_back = await self._offered(hook_id, address, "take_back")
+        card, take_back = self._offered(await self._engine.find(hook_id), address, "take_back")
         blocks: list[Block] = views.changed_your_mind(text, card) if card is not None and take_back is not None else []
         await self._teller.tell_now(place, text, blocks)
 

@@ -17,9 +17,9 @@ from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import ChoiceName, Via
 from approvals_bot.core.requests import WebhookRequest
-from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.engine import Engine, Target
 from approvals_bot.errors import HookNotFoundError, IdempotencyConflictError
-from approvals_bot.web.requests import find_request
+from approvals_bot.web.requests import request_behind
 
 ANSWER_LIMIT = 4.0  # seconds; a page waits this long for its verdict, and all of its answer takes at most 6. Slack's
 # room passes less: it drops clicks at 3
@@ -73,9 +73,11 @@ class Verdict:
 
 
 async def cast(
-    engine: Engine, hook_id: str, vote: Vote, *, timeout: float = ANSWER_LIMIT, said_once: str | None = None
+    engine: Engine, hook: str | Target, vote: Vote, *, timeout: float = ANSWER_LIMIT, said_once: str | None = None
 ) -> Verdict:
     """Count this vote and say what became of it. The vote is durable before this returns, even as `received`.
+
+    `hook`: of the request; its id, or as the engine has just found it.
 
     `said_once`: a name of the very press that this is, where its channel may bring it twice, to whichever replica.
     """
@@ -90,7 +92,7 @@ async def cast(
     }
     if vote.fields:
         message["fields"] = dict(vote.fields)
-    return await _tell(engine, hook_id, message, timeout, said_once)
+    return await _tell(engine, hook, message, timeout, said_once)
 
 
 async def withdraw(
@@ -116,7 +118,7 @@ async def edit(
 
 async def hand_over(
     engine: Engine,
-    hook_id: str,
+    hook: str | Target,
     *,
     by: str,
     via: Via,
@@ -129,26 +131,26 @@ async def hand_over(
     """Ask somebody else: instead of this person ("": of who says so), or, for None, besides all who are asked."""
     kind = "add" if instead_of is None else "reassign"
     message = {"kind": kind, "by": by, "via": via, "person": person, "instead_of": instead_of or "", "reason": reason}
-    return await _tell(engine, hook_id, message, timeout, said_once)
+    return await _tell(engine, hook, message, timeout, said_once)
 
 
 async def _tell(
-    engine: Engine, hook_id: str, message: dict[str, Any], timeout: float, said_once: str | None = None
+    engine: Engine, hook: str | Target, message: dict[str, Any], timeout: float, said_once: str | None = None
 ) -> Verdict:
-    hook = await engine.find_hook(hook_id)
-    if hook is None:
+    target = await engine.find(hook) if isinstance(hook, str) else hook
+    if target is None:
         return Verdict("unknown", UNKNOWN, changed=False)
     try:
         request = WebhookRequest.of_json(message)
-        answer = await engine.resume_webhook(hook.token, request, timeout=timeout, resume_id=said_once)
+        answer = await engine.resume_webhook(target, request, timeout=timeout, resume_id=said_once)
     except IdempotencyConflictError:  # the same press, read otherwise since: what it said first is what it said
         return Verdict("received", RECEIVED, changed=False)
     except HookNotFoundError:
-        return await _too_late(engine, hook, message)
+        return await _too_late(engine, target.hook.id, message)
     if answer.status_code == 504:
-        view = await find_request(engine, hook)
+        view = request_behind(await engine.find(target.hook.id))
         if view is not None and not view.is_open and not _is_counted(view, message):
-            return await _too_late(engine, hook, message)  # it lies behind the end, and will be told so
+            return await _too_late(engine, target.hook.id, message)  # it lies behind the end, and will be told so
         return Verdict("received", RECEIVED, changed=True)
     said = json.loads(bytes(answer.body))
     return Verdict(said["verdict"], said["text"], changed=said["changed"])
@@ -162,8 +164,8 @@ def _is_counted(view: RequestView, message: Mapping[str, Any]) -> bool:
     return (message["by"], message["choice"]) in mine
 
 
-async def _too_late(engine: Engine, hook: HookInfo, message: dict[str, Any]) -> Verdict:
-    view = await find_request(engine, hook)
+async def _too_late(engine: Engine, hook_id: str, message: dict[str, Any]) -> Verdict:
+    view = request_behind(await engine.find(hook_id))
     if view is None:
         return Verdict("unknown", UNKNOWN, changed=False)
     return await refuse_late(

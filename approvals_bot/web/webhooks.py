@@ -11,14 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from approvals_bot.core.requests import WebhookRequest
-from approvals_bot.engine import Engine, HookInfo
+from approvals_bot.engine import Engine, Target
 from approvals_bot.errors import HookNotFoundError, InvalidTokenError
+from approvals_bot.store import HookRow
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.json_body import parse
 from approvals_bot.web.limits import LINK_BODY, whole
 from approvals_bot.web.problems import Problem
 from approvals_bot.web.render import Pages
-from approvals_bot.web.requests import find_request
+from approvals_bot.web.requests import request_behind
 
 WEBHOOK = "webhook.v1"
 ANSWER_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by then gets 504, and the run goes on
@@ -34,48 +35,50 @@ class Webhooks:
         self._base_url = base_url
 
     async def show(self, request: Request) -> Response:
-        await self._hook(request)
+        await self._target(request)
         return self._pages.page("webhook.html")
 
     async def resume(self, request: Request) -> Response:
         """Hands the request to the run and answers as the workflow says."""
-        hook = await self._hook(request)
+        target = await self._target(request)
         read = await whole(request, LINK_BODY)
         if "json" in request.headers.get("content-type", ""):
             parse(await read.body())
+        call = await self._as_call(target.hook.id, read)
         try:
-            return await self._engine.resume_webhook(hook.token, await self._as_call(hook, read), timeout=ANSWER_LIMIT)
+            return await self._engine.resume_webhook(target, call, timeout=ANSWER_LIMIT)
         except HookNotFoundError:
             raise _not_found() from None
 
-    async def _as_call(self, hook: HookInfo, request: Request) -> WebhookRequest:
+    async def _as_call(self, hook_id: str, request: Request) -> WebhookRequest:
         """The call as the run's log keeps it. Its URL names the hook: the real one is a key and stays out."""
         query = f"?{request.url.query}" if request.url.query else ""
         return WebhookRequest(
             request.method,
-            f"{self._base_url}/webhooks/{hook.hook_id}{query}",
+            f"{self._base_url}/webhooks/{hook_id}{query}",
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
             await request.body(),
         )
 
-    async def _hook(self, request: Request) -> HookInfo:
+    async def _target(self, request: Request) -> Target:
         payload = self._read(request.path_params["signed"])
-        hook = await self._engine.find_hook(str(payload.get("h", "")))
-        if hook is None or not hook.is_live or not hook.is_webhook or payload.get("g") != hook.generation:
+        target = await self._engine.find(str(payload.get("h", "")))
+        if target is None or not _takes_calls(target.hook, payload):
             raise _not_found()
-        if await self._is_a_request(hook):
+        if request_behind(target) is not None:
+            # an approval takes votes from people whose identity a channel has established, and from nobody else
             raise _not_found()
-        return hook
-
-    async def _is_a_request(self, hook: HookInfo) -> bool:
-        """An approval takes votes from people whose identity a channel has established, and from nobody else."""
-        return await find_request(self._engine, hook) is not None
+        return target
 
     def _read(self, signed: str) -> dict[str, Any]:
         try:
             return self._tokens.read(WEBHOOK, signed)
         except InvalidTokenError:
             return {}
+
+
+def _takes_calls(hook: HookRow, payload: dict[str, Any]) -> bool:
+    return hook.is_live and hook.is_webhook and payload.get("g") == hook.generation
 
 
 def _not_found() -> Problem:

@@ -300,11 +300,23 @@ async def test_a_token_that_is_lost_in_what_follows_wakes_the_run(store: OpenSto
 
 
 async def test_a_hook_is_looked_at_with_its_run_and_its_events_if_they_are_few(store: OpenStore) -> None:
-    assert await store.look("t", 9) is None
+    assert await store.look(9, token="t") is None
+    assert await store.look(9, hook_id="h") is None
     await a_waiting_run(store)
-    hook, row, log = await store.look("t", 3) or pytest.fail("no such hook")
+    hook, row, log = await store.look(3, token="t") or pytest.fail("no such hook")
     assert (hook, (row, log)) == (await store.hook(token="t"), await store.read("r"))
-    assert (await store.look("t", 2) or pytest.fail("no such hook"))[2] is None
+    assert (await store.look(2, token="t") or pytest.fail("no such hook"))[2] is None
+    assert await store.look(3, hook_id=hook.id) == (hook, row, log)
+
+
+async def test_a_hook_is_looked_at_by_its_id_also_when_it_is_no_longer_live(store: OpenStore) -> None:
+    await a_waiting_run(store)
+    live = await store.hook(token="t") or pytest.fail("no such hook")
+    await store.record("r", [event("run_cancelled", reason=None)], T0)
+    assert await store.look(9, token="t") is None
+    hook, row, log = await store.look(9, hook_id=live.id) or pytest.fail("no such hook")
+    assert (hook, (row, log)) == (await store.hook(hook_id=live.id), await store.read("r"))
+    assert (hook.is_live, row.status) == (False, "cancelled")
 
 
 # ── facts ──

@@ -37,13 +37,12 @@ class Slow:
         return getattr(self._engine, name)
 
     async def resume_webhook(
-        self, token: str, request: Any, *, timeout: float, resume_id: str | None = None
+        self, hook: Any, request: Any, *, timeout: float, resume_id: str | None = None
     ) -> Response:
         if self._meanwhile is not None:
-            hook = await self._engine.get_hook_by_token(token)
-            await votes.cast(self._engine, hook.hook_id, self._meanwhile)
+            await votes.cast(self._engine, hook.hook.id, self._meanwhile)
         else:
-            await self._engine.resume_webhook(token, request, timeout=timeout, resume_id=resume_id)
+            await self._engine.resume_webhook(hook, request, timeout=timeout, resume_id=resume_id)
         await self._engine.settle()
         return Response(status_code=504)
 
