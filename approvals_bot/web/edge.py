@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -67,10 +66,13 @@ class Edge:
             access_log.info("%s %s %d %.1f ms", scope["method"], template, status or 500, seconds * 1000)
 
 
+_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+
+
 def _add_missing_headers(start: Message) -> None:
-    headers = MutableHeaders(scope=start)
-    for name, value in SECURITY_HEADERS.items():
-        headers.setdefault(name, value)
+    headers = list(start.get("headers", ()))
+    given = {name.lower() for name, _ in headers}
+    start["headers"] = headers + [header for header in _SECURITY_HEADERS if header[0] not in given]
 
 
 def _log_error(error: Exception, template: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
+from starlette.types import Message
 
 from approvals_bot.channels import Ask, Card, ChoiceName
 from approvals_bot.web.limits import LINK_BODY, whole
@@ -17,8 +18,12 @@ MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approv
 
 async def read_form(request: Request) -> dict[str, str]:
     """The form's fields; of a repeated one the last, files dropped. Raises Problem 400, 408, 413 or 415."""
-    read = await whole(request, LINK_BODY)
-    async with read.form(max_files=0, max_fields=MOST_FIELDS) as form:
+    body = await whole(request, LINK_BODY)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async with Request(request.scope, receive).form(max_files=0, max_fields=MOST_FIELDS) as form:
         return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
 
 

@@ -19,7 +19,7 @@ from approvals_bot.web.problems import Problem
 
 async def json_body(request: Request, limit: int) -> Any:
     """The body as JSON. Raises Problem 400, 408, 413 or 415."""
-    return parse(await (await whole(request, limit)).body())
+    return parse(await whole(request, limit))
 
 
 async def json_object(request: Request, limit: int) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def parse(body: bytes) -> Any:
     """The value of this JSON text. Raises Problem 400 with the reason."""
     try:
         text = body.decode("utf-8")
-        value = json.loads(
-            text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant, parse_float=_finite_float
-        )
+        if text.startswith("\ufeff"):
+            raise _refused("it begins with a byte order mark (BOM)")
+        value = _decoder.decode(text)
     except UnicodeDecodeError:
         raise _refused("it is not UTF-8") from None
     except RecursionError:
@@ -92,6 +92,9 @@ def _finite_float(digits: str) -> float:
     if math.isinf(number):
         raise _refused("a number is too large")
     return number
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_no_constant, parse_float=_finite_float)
 
 
 def _too_deep() -> Problem:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message
 
 from approvals_bot.web.problems import Problem
 
@@ -15,8 +14,9 @@ JSON_DEPTH = 20  # levels; no payload of ours goes past 6, and deep ones are onl
 BODY_TIME = 10.0  # seconds for a whole body: a caller that drips bytes must not hold a connection for long
 
 
-async def whole(request: Request, limit: int) -> Request:
-    """The same request with its body read, within `limit` bytes and `BODY_TIME`. Compressed bodies are refused."""
+async def whole(request: Request, limit: int) -> bytes:
+    """The request's body, within `limit` bytes and `BODY_TIME`. Compressed bodies are refused. Raises Problem 400, 408,
+    413 or 415."""
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise Problem(415, detail="Send the body uncompressed: a small compressed body can unpack to a huge one.")
@@ -27,28 +27,25 @@ async def whole(request: Request, limit: int) -> Request:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(BODY_TIME):
-            body = await _read(request, limit)
+            return await _read(request, limit)
     except TimeoutError:
         raise Problem(408, detail=f"The body did not arrive within {BODY_TIME:g} seconds.") from None
     except ClientDisconnect:
         raise Problem(400, detail="The connection closed before the body was complete.") from None
-    return _with_body(request, body)
 
 
 async def _read(request: Request, limit: int) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > limit:
             raise _too_large(limit)
+        more = message.get("more_body", False)
     return bytes(body)
-
-
-def _with_body(request: Request, body: bytes) -> Request:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return Request(request.scope, receive)
 
 
 def _too_large(limit: int) -> Problem:

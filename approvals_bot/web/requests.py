@@ -52,7 +52,9 @@ def choices_of(record: RunRecord) -> tuple[str, ...]:
 
 def request_behind(target: Target | None) -> RequestView | None:
     """The request that this hook belongs to."""
-    return request_of(target.record, target.hook.id) if target is not None else None
+    if target is None or target.row.view is None:
+        return None
+    return request_of(target.record, target.hook.id)
 
 
 def _over(view: RequestView, record: RunRecord) -> RequestView:

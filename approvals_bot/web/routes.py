@@ -98,7 +98,12 @@ def build(
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
     openapi = OpenApi(base_url=base_url)
 
-    table: list[Line] = [
+    table: list[Line] = [  # tried in turn: what is called most comes first
+        ("GET", "/webhooks/{signed}", webhooks.show),
+        ("POST", "/webhooks/{signed}", webhooks.resume),
+        ("PUT", "/webhooks/{signed}", webhooks.resume),
+        ("PATCH", "/webhooks/{signed}", webhooks.resume),
+        ("DELETE", "/webhooks/{signed}", webhooks.resume),
         ("POST", "/api/runs", runs.create),
         ("GET", "/api/runs", runs.search),
         ("GET", "/api/runs/{id}", runs.show),
@@ -109,11 +114,6 @@ def build(
         ("POST", "/api/runs/{id}/approvers", runs.ask_somebody_else),
         ("GET", "/api/hooks/{token:path}", hooks.show),
         ("POST", "/api/hooks/{token:path}", hooks.resume),
-        ("GET", "/webhooks/{signed}", webhooks.show),
-        ("POST", "/webhooks/{signed}", webhooks.resume),
-        ("PUT", "/webhooks/{signed}", webhooks.resume),
-        ("PATCH", "/webhooks/{signed}", webhooks.resume),
-        ("DELETE", "/webhooks/{signed}", webhooks.resume),
         ("GET", "/decisions/{signed}", decisions.show),
         ("POST", "/decisions/{signed}", decisions.decide),
         ("GET", "/inbox", people_pages.inbox),

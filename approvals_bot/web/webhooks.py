@@ -41,23 +41,23 @@ class Webhooks:
     async def resume(self, request: Request) -> Response:
         """Hands the request to the run and answers as the workflow says."""
         target = await self._target(request)
-        read = await whole(request, LINK_BODY)
+        body = await whole(request, LINK_BODY)
         if "json" in request.headers.get("content-type", ""):
-            parse(await read.body())
-        call = await self._as_call(target.hook.id, read)
+            parse(body)
+        call = self._as_call(target.hook.id, request, body)
         try:
             return await self._engine.resume_webhook(target, call, timeout=ANSWER_LIMIT)
         except HookNotFoundError:
             raise _not_found() from None
 
-    async def _as_call(self, hook_id: str, request: Request) -> WebhookRequest:
+    def _as_call(self, hook_id: str, request: Request, body: bytes) -> WebhookRequest:
         """The call as the run's log keeps it. Its URL names the hook: the real one is a key and stays out."""
-        query = f"?{request.url.query}" if request.url.query else ""
+        query = request.scope["query_string"].decode("latin-1")
         return WebhookRequest(
             request.method,
-            f"{self._base_url}/webhooks/{hook_id}{query}",
+            f"{self._base_url}/webhooks/{hook_id}{'?' if query else ''}{query}",
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-            await request.body(),
+            body,
         )
 
     async def _target(self, request: Request) -> Target:
