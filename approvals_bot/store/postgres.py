@@ -70,7 +70,7 @@ class PostgresStore:
     async def create(
         self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
     ) -> Created:
-        return pieces.created(run, then, await self._writing.ask(pieces.create(run, at, lease, then)))
+        return pieces.created(run, at, then, await self._writing.ask(pieces.create(run, at, lease, then)))
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
         return pieces.appended(batch, await self._writing.ask(pieces.append(batch)))
@@ -118,7 +118,7 @@ class PostgresStore:
         if answer is None:
             return None
         hook, row, log = answer
-        return pieces.hook_row(hook), pieces.run_row(row), None if log is None else [pieces.event(e) for e in log]
+        return pieces.hook_row(hook), pieces.run_row(row), None if log is None else pieces.log(log)
 
     async def next_wake(self, owner: str, at: datetime) -> datetime | None:
         answer = await self._reading.ask({"ask": "next_wake", "owner": storable(owner), "at": to_micros(at)})

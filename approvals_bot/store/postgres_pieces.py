@@ -6,6 +6,7 @@ Data of events, views and the like is JSON in JSON, as text: so it reaches the t
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -71,13 +72,14 @@ def append(batch: Append) -> Piece:
 
 
 def record(run_id: str, facts: list[NewEvent], at: datetime) -> Piece:
-    new = {fact.key: fact for fact in facts}.values()
-    return {
+    new = list({fact.key: fact for fact in facts}.values())
+    piece = {
         "do": "record",
         "run": storable(run_id),
         "events": [_event_piece(fact) for fact in new],
         "at": to_micros(at),
     }
+    return piece | _ending(new)
 
 
 def claim(lease: Lease, limit: int, run_id: str | None) -> Piece:
@@ -123,15 +125,20 @@ def _batch(batch: Append) -> Piece:
         "at": at,
         "release": batch.release,
         "wake_at": wake_at,
-        "tell": any(event.type in _HEARD for event in batch.events)
-        or (batch.release and wake_at is not None and wake_at <= at),
     }
+    if any(event.type in _HEARD for event in batch.events) or (batch.release and wake_at is not None and wake_at <= at):
+        piece["tell"] = piece["run"]
     if batch.view is not None:
         piece |= {"view": to_json(batch.view, "view"), "waiting_for": waiting_for(batch.view)}
     if batch.stalled is not None:
         piece["stalled"] = storable(batch.stalled)
-    ending = next((event.type.removeprefix("run_") for event in batch.events if event.type in ENDINGS), None)
-    return piece if ending is None else piece | {"ending": ending}
+    return piece | _ending(batch.events)
+
+
+def _ending(events: list[NewEvent]) -> Piece:
+    """The status that a run has after these, if they end it."""
+    ending = next((event.type.removeprefix("run_") for event in events if event.type in ENDINGS), None)
+    return {} if ending is None else {"ending": ending}
 
 
 def _event_piece(event: NewEvent) -> list[Any]:
@@ -163,12 +170,18 @@ def _hook_piece(data: dict[str, Any]) -> Piece:
 # ── answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def created(run: NewRun, then: Append | None, answer: Any) -> Created:
+def created(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Created:
     if "run" in answer:
         run_id = as_given(answer["run"])
         return Created(run_id, run_id == run.id, json.loads(answer["data"]))  # the same id again: an answer was lost
-    followed = None if answer.get("then") is None or then is None else decided(then, answer["then"])
-    return Created(run.id, True, run.data, _claimed(answer.get("claimed")), followed)
+    if then is not None and "then" in answer:
+        return Created(run.id, True, run.data, then=decided(then, answer["then"]))
+    return Created(run.id, True, run.data, _claimed_at_once(run, at) if answer["claimed"] else None)
+
+
+def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
+    row = RunRow.new(run.id, run.workflow, run.code, run.version, at, run.attributes)
+    return Claimed(Claim(run.id, 1), replace(row, epoch=1), [Event(1, "run_created", at, run.data)])
 
 
 def received(then: Append | None, answer: Any) -> Received | None:
@@ -193,10 +206,10 @@ def decided(batch: Append, answer: Any) -> list[Event]:
     at, lost = answer
     when = from_micros(at)
     return [
-        Event(batch.expected + place, new.type, when, new.data)
-        if str(place) not in lost
-        else Event(batch.expected + place, "hook_conflict", when, _conflict(new.data, lost[str(place)]))
-        for place, new in enumerate(batch.events, 1)
+        Event(seq, new.type, when, new.data)
+        if str(seq) not in lost
+        else Event(seq, "hook_conflict", when, _conflict(new.data, lost[str(seq)]))
+        for seq, new in enumerate(batch.events, batch.expected + 1)
     ]
 
 
@@ -218,7 +231,14 @@ def _claimed(answer: Any) -> Claimed | None:
 
 def run_and_log(answer: Any) -> tuple[RunRow, Log]:
     row, events = answer
-    return run_row(row), [event(each) for each in events]
+    return run_row(row), log(events)
+
+
+def log(answers: Any) -> Log:
+    """As `event` each, but their data are read in one go, and each time once: what is decided together has one."""
+    found = json.loads(f"[{','.join([data for *_, data in answers])}]")
+    times = {at: from_micros(at) for _, _, at, _ in answers}
+    return [Event(seq, type, times[at], data) for (seq, type, at, _), data in zip(answers, found, strict=True)]
 
 
 def event(answer: Any) -> Event:

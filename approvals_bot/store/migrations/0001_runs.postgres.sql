@@ -14,7 +14,7 @@ CREATE TABLE runs (
   status          TEXT NOT NULL,
   created_at      BIGINT NOT NULL,
   ended_at        BIGINT,
-  idempotency_key TEXT UNIQUE,
+  idempotency_key TEXT,
   attributes      TEXT NOT NULL DEFAULT '{}',
   labels          TEXT[] NOT NULL DEFAULT '{}',  -- each attribute as JSON: ["name","value"]
   seq             BIGINT NOT NULL,
@@ -29,6 +29,7 @@ CREATE TABLE runs (
 -- Every run's row is written a few times and the tables of the due and the held are small and busy: vacuumed early, they
 -- stay small.
 
+CREATE UNIQUE INDEX runs_idempotent ON runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_held ON runs (lease_until) WHERE owner IS NOT NULL;
 CREATE INDEX runs_listed ON runs (created_at DESC, id DESC);

@@ -1,17 +1,28 @@
 -- Reading. One statement answers any number of questions, in one consistent look: a round trip costs more than most of
 -- the answers. Each answer is JSON, its rows are arrays in the order of RunRow, Event and HookRow.
+--
+-- Here and below: a function in LANGUAGE sql is either one expression, which becomes part of the statement that calls
+-- it, or it is parsed and planned anew in each call, which costs more than most of our statements. PL/pgSQL keeps plans.
+
+CREATE FUNCTION log_json(wanted text, after bigint) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN (
+    SELECT coalesce(json_agg(json_build_array(seq, type, at, data) ORDER BY seq), '[]'::json)
+    FROM events WHERE run_id = wanted AND seq > after);
+END $$;
+
+CREATE FUNCTION ending(wanted text, last bigint, ended_at bigint) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF ended_at IS NULL THEN
+    RETURN NULL;
+  END IF;
+  RETURN (SELECT data FROM events WHERE run_id = wanted AND seq = last);
+END $$;
 
 CREATE FUNCTION run_json(run runs) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_array(
     run.id, run.workflow, run.code, run.version, run.status, run.created_at, run.ended_at, run.attributes, run.seq,
-    run.view, run.stalled, run.wake_at, run.epoch,
-    CASE WHEN run.ended_at IS NOT NULL
-      THEN (SELECT data FROM events WHERE run_id = run.id AND events.seq = run.seq) END)
-$$;
-
-CREATE FUNCTION log_json(wanted text, after bigint) RETURNS json LANGUAGE sql STABLE AS $$
-  SELECT coalesce(json_agg(json_build_array(seq, type, at, data) ORDER BY seq), '[]'::json)
-  FROM events WHERE run_id = wanted AND seq > after
+    run.view, run.stalled, run.wake_at, run.epoch, ending(run.id, run.seq, run.ended_at))
 $$;
 
 CREATE FUNCTION hook_json(hook hooks) RETURNS json LANGUAGE sql STABLE AS $$
@@ -21,40 +32,34 @@ CREATE FUNCTION hook_json(hook hooks) RETURNS json LANGUAGE sql STABLE AS $$
 $$;
 
 -- When there is something to claim: see next_wake in the store's protocol.
-CREATE FUNCTION next_wake(for_owner text, now bigint) RETURNS bigint LANGUAGE sql STABLE AS $$
-  SELECT min(at) FROM (
-    (SELECT wake_at AS at FROM runs
-      WHERE wake_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= now) ORDER BY wake_at LIMIT 1)
-    UNION ALL
+CREATE FUNCTION next_wake(for_owner text, now bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN least(
+    (SELECT wake_at FROM runs
+      WHERE wake_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= now) ORDER BY wake_at LIMIT 1),
     (SELECT lease_until FROM runs
-      WHERE owner IS NOT NULL AND owner <> for_owner AND lease_until > now ORDER BY lease_until LIMIT 1)
-  ) AS times
-$$;
+      WHERE owner IS NOT NULL AND owner <> for_owner AND lease_until > now ORDER BY lease_until LIMIT 1));
+END $$;
 
 CREATE FUNCTION answer(question jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
-DECLARE
-  run runs;
-  hook hooks;
 BEGIN
   CASE question ->> 'ask'
     WHEN 'read' THEN
-      SELECT * INTO run FROM runs WHERE id = question ->> 'run';
-      RETURN CASE WHEN FOUND THEN json_build_array(run_json(run), log_json(run.id, (question ->> 'after')::bigint)) END;
+      RETURN (
+        SELECT json_build_array(run_json(runs),
+          CASE WHEN seq > (question ->> 'after')::bigint THEN log_json(id, (question ->> 'after')::bigint) ELSE '[]' END)
+        FROM runs WHERE id = question ->> 'run');
     WHEN 'hook' THEN
-      SELECT * INTO hook FROM hooks WHERE id = question ->> 'hook';
-      RETURN CASE WHEN FOUND THEN hook_json(hook) END;
+      RETURN (SELECT hook_json(hooks) FROM hooks WHERE id = question ->> 'hook');
     WHEN 'token' THEN
-      SELECT * INTO hook FROM hooks WHERE token = question ->> 'token' AND is_live;
-      RETURN CASE WHEN FOUND THEN hook_json(hook) END;
+      RETURN (SELECT hook_json(hooks) FROM hooks WHERE token = question ->> 'token' AND is_live);
     WHEN 'look' THEN
-      SELECT * INTO hook FROM hooks WHERE token = question ->> 'token' AND is_live;
-      IF NOT FOUND THEN
-        RETURN NULL;
-      END IF;
-      SELECT * INTO run FROM runs WHERE id = hook.run_id;
-      RETURN json_build_array(
-        hook_json(hook), run_json(run),
-        CASE WHEN run.seq <= (question ->> 'most')::bigint THEN log_json(run.id, 0) END);
+      RETURN (
+        SELECT json_build_array(
+          hook_json(hooks), run_json(runs), CASE WHEN seq <= (question ->> 'most')::bigint THEN log_json(run_id, 0) END)
+        FROM hooks JOIN runs ON runs.id = run_id
+        WHERE hooks.id = coalesce(
+          question ->> 'hook', (SELECT id FROM hooks WHERE token = question ->> 'token' AND is_live)));
     WHEN 'next_wake' THEN
       RETURN to_json(next_wake(question ->> 'owner', (question ->> 'at')::bigint));
   END CASE;

@@ -1,4 +1,5 @@
--- Adding to a log. An event comes as [type, key, data], a `hook_created` also with its hook; data is JSON as text.
+-- Adding to a log. An event comes as [type, key, data], where data is JSON as text. What opens or closes a hook has a
+-- fourth item: the hook.
 
 -- Opens a hook. Gives the run that has its token already; NULL: the token is ours.
 CREATE FUNCTION open_hook(run text, at bigint, hook jsonb) RETURNS text LANGUAGE plpgsql AS $$
@@ -20,40 +21,32 @@ BEGIN
   END LOOP;
 END $$;
 
--- Appends events after `after`. Gives who has the token of each hook that could not be opened, by the event's place.
+-- Appends events after `after`. Gives who has the token of each hook that could not be opened, by the event's number.
 CREATE FUNCTION add_events(run text, after bigint, now bigint, given jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
   event jsonb;
-  place bigint;
+  place integer;
   owner text;
   lost jsonb := '{}';
 BEGIN
-  FOR event, place IN
-    SELECT e, n FROM jsonb_array_elements(given) WITH ORDINALITY AS each (e, n)
-    WHERE e ->> 0 IN ('hook_created', 'hook_disposed') ORDER BY n
-  LOOP
-    IF event ->> 0 = 'hook_disposed' THEN
-      UPDATE hooks SET is_live = false WHERE run_id = run AND number = (event -> 3 ->> 'number')::bigint;
-    ELSE
+  IF given @? '$[*][3]' THEN
+    FOR place, event IN
+      SELECT n - 1, e FROM jsonb_array_elements(given) WITH ORDINALITY AS each (e, n)
+      WHERE e -> 3 IS NOT NULL ORDER BY n
+    LOOP
+      IF event ->> 0 = 'hook_disposed' THEN
+        UPDATE hooks SET is_live = false WHERE run_id = run AND number = (event -> 3 ->> 'number')::bigint;
+        CONTINUE;
+      END IF;
       owner := open_hook(run, now, event -> 3);
       IF owner IS NOT NULL THEN
-        lost := lost || jsonb_build_object(place::text, owner);
+        lost := lost || jsonb_build_object((after + place + 1)::text, owner);
+        given := jsonb_set(given, ARRAY[place::text], jsonb_build_array('hook_conflict', event -> 1,
+          left(event -> 3 ->> 'lost', -1) || ',"owner":' || to_json(owner) || '}'));
       END IF;
-    END IF;
-  END LOOP;
+    END LOOP;
+  END IF;
   INSERT INTO events (run_id, seq, type, at, key, data)
-  SELECT run, after + n, CASE WHEN lost ? n::text THEN 'hook_conflict' ELSE e ->> 0 END, now, e ->> 1,
-    CASE WHEN lost ? n::text
-      THEN left(e -> 3 ->> 'lost', -1) || ',"owner":' || to_json(lost ->> n::text) || '}' ELSE e ->> 2 END
-  FROM jsonb_array_elements(given) WITH ORDINALITY AS each (e, n);
+  SELECT run, after + n, e ->> 0, now, e ->> 1, e ->> 2 FROM jsonb_array_elements(given) WITH ORDINALITY AS each (e, n);
   RETURN lost;
 END $$;
-
--- Ends a run: its status, and its tokens are free.
-CREATE FUNCTION end_run(run text, to_status text, to_seq bigint, now bigint, new_epoch bigint) RETURNS void
-LANGUAGE sql AS $$
-  UPDATE runs SET seq = to_seq, status = to_status, ended_at = now, stalled = NULL, epoch = coalesce(new_epoch, epoch),
-    wake_at = NULL, owner = NULL, lease_until = NULL
-  WHERE id = run;
-  UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
-$$;

@@ -17,10 +17,13 @@ SLIPS: dict[str, tuple[Slip, ...]] = {
     ),
     "forgets_to_wake": (("receive_payload", "wake_at = least(wake_at, given_at)", "wake_at = wake_at"),),
     "forgets_when_to_wake": (("decide", "(batch ->> 'wake_at')::bigint END", "NULL END"),),
-    "takes_payloads_after_the_end": (("receive_payload", "IF NOT hook.is_live OR EXISTS", "IF EXISTS"),),
-    "keeps_the_tokens_of_the_dead": (("end_run", "WHERE run_id = run AND is_live", "WHERE false"),),
+    "takes_payloads_after_the_end": (("receive_payload", "IF NOT stands.is_live OR stands.known", "IF stands.known"),),
+    "keeps_the_tokens_of_the_dead": (
+        ("decide", "WHERE run_id = run AND is_live", "WHERE false"),
+        ("record_facts", "WHERE run_id = run AND is_live", "WHERE false"),
+    ),
     "never_frees_a_lease": (("decide", "owner = NULL, lease_until = NULL", "lease_until = 9000000000000000"),),
-    "keeps_the_first_view": (("decide", "SET view = batch ->> 'view'", "SET view = coalesce(view, batch ->> 'view')"),),
+    "keeps_the_first_view": (("decide", "view = coalesce(new_view, view)", "view = coalesce(view, new_view)"),),
 }
 
 

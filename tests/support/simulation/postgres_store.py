@@ -31,9 +31,9 @@ WATCH = """
 ALTER FUNCTION do_piece(jsonb) RENAME TO unwatched_piece;
 CREATE TABLE known_runs (run_id text PRIMARY KEY, seq bigint, epoch bigint);
 CREATE TABLE notes (n bigserial, changes json);
-CREATE FUNCTION do_piece(piece jsonb) RETURNS json LANGUAGE plpgsql AS $$
+CREATE FUNCTION do_piece(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 DECLARE
-  done json := unwatched_piece(piece);
+  done outcome := unwatched_piece(piece);
 BEGIN
   INSERT INTO notes (changes) SELECT coalesce(json_agg(json_build_array(runs.id, runs.epoch, (
       SELECT coalesce(json_agg(json_build_array(seq, type, at, data) ORDER BY seq), '[]'::json) FROM events
