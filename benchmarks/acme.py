@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import uvicorn
 
 from approvals_bot.app import open_service, read_configuration
+from approvals_bot.cli.serving import settle_in
 from approvals_bot.engine import Engine
 
 SECRET = "the signing secret of the benchmark"
@@ -69,6 +70,7 @@ async def serving(folder: Path, api: str, channels: int = CHANNELS) -> AsyncIter
             serving = asyncio.create_task(server.serve(sockets=[bound]))
             while not server.started:  # noqa: ASYNC110  # uvicorn tells nobody
                 await asyncio.sleep(0.01)
+            settle_in()  # as `approvals-bot serve` does
             try:
                 yield url, running.engine
             finally:

@@ -28,7 +28,7 @@ from approvals_bot.cli.options import (
 from approvals_bot.config.service import Service
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.web.problems import Problem
-from approvals_bot.web.requests import choices_of
+from approvals_bot.web.requests import choices_of, requests_of
 
 APPROVAL = "approval"
 """The code that every request runs, whatever its workflow is called."""
@@ -279,7 +279,7 @@ def _has_begun(record: RunRecord) -> bool:
 
 def _request(record: RunRecord) -> RequestView:
     view = show.request_view(record)
-    if several := choices_of(record):
+    if several := choices_of(requests_of(record)):
         fail(f"{record.id} asks several things at once. Name one of them: {', '.join(several)}.")
     if view is None:
         fail(f"{record.id} is no request that people vote on, but a run of {record.workflow!r}.")

@@ -64,9 +64,10 @@ def dev(
 ) -> None:
     """Try everything here, with stand-ins for Slack and mail."""
     from approvals_bot.cli.dev import dev as run_dev
+    from approvals_bot.cli.serving import run
 
     show.quiet_logs()
-    asyncio.run(run_dev(port, config, fresh))
+    run(run_dev(port, config, fresh))
 
 
 def serve_command(
@@ -85,9 +86,9 @@ def serve_command(
             "or machine, behind a load balancer."
         )
     from approvals_bot.app import open_service, read_configuration
-    from approvals_bot.cli.serving import Source, listen, serve
+    from approvals_bot.cli.serving import Source, listen, run, serve
 
-    async def run() -> None:
+    async def main() -> None:
         configuration = read_configuration(config)
         listening = listen(host, port)
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
@@ -96,7 +97,7 @@ def serve_command(
             await serve(service, listening, source, lambda: typer.echo(f"Approvals Bot is ready on {where}"))
 
     show.quiet_logs()
-    asyncio.run(run())
+    run(main())
 
 
 def copy_command(

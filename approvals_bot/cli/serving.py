@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import uvicorn
 
@@ -22,6 +24,12 @@ LOOK = 1.0  # seconds between two looks at the files: a person who saves and the
 SAVED = 0.2  # seconds without a change before a file is read; editors and checkouts write in several steps
 BACKLOG = 2048  # connections that wait to be taken; as uvicorn has it
 DRAIN = 5  # seconds for requests under way when the service ends; the engine's steps get as long again
+
+T = TypeVar("T")
+
+YOUNG = 5_000
+"""Objects that are made until Python's collector looks for garbage among them; it starts at 700. A vote makes thousands
+that are gone as soon as it is answered, by themselves."""
 
 logger = logging.getLogger("approvals_bot.cli")
 
@@ -76,6 +84,29 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`, on uvloop's event loop where that is installed (`approvals-bot[fast]`)."""
+    with asyncio.Runner(loop_factory=_event_loop) as runner:
+        return runner.run(main)
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def settle_in() -> None:
+    """What the process has made until now it keeps, so Python's collector need not look at it ever again. It did every
+    thousand calls, for a tenth of a second each time: with what it does more rarely now, a tenth of all processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+
+
 async def serve(service: Service, listening: socket.socket, source: Source, ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM; reload on SIGHUP and when a file of the configuration changes."""
     options = uvicorn.Config(
@@ -94,6 +125,7 @@ async def serve(service: Service, listening: socket.socket, source: Source, read
         while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag, and no event
             await asyncio.sleep(0.01)
         if server.started:
+            settle_in()
             ready()
         try:
             await serving

@@ -6,6 +6,7 @@ and its number, `run_0….2`, and by the run's id alone where only one can be me
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from approvals_bot.approvals.request import OutcomeView, RequestView, dumped
@@ -31,6 +32,11 @@ def request_of(record: RunRecord, hook_id: str | None = None) -> RequestView | N
     requests = requests_of(record)
     if hook_id is not None:
         return next((view for view in requests if view.hook_id == hook_id), None)
+    return stands_for(requests)
+
+
+def stands_for(requests: Sequence[RequestView]) -> RequestView | None:
+    """Of all requests of a run, the one that it stands for now."""
     return next((view for view in requests if view.is_open), requests[-1] if requests else None)
 
 
@@ -44,9 +50,9 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
     return replace(record, view=dumped(view)) if view is not None else None
 
 
-def choices_of(record: RunRecord) -> tuple[str, ...]:
-    """The ids of the open requests of which one has to be named, where the run's id could mean several."""
-    open_ones = [view.id for view in requests_of(record) if view.is_open]
+def choices_of(requests: Sequence[RequestView]) -> tuple[str, ...]:
+    """The ids of the open ones of a run's requests, of which one has to be named, where its id could mean several."""
+    open_ones = [view.id for view in requests if view.is_open]
     return tuple(open_ones) if len(open_ones) > 1 else ()
 
 

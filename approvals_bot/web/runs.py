@@ -25,7 +25,7 @@ from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.opening import open_run
 from approvals_bot.web.problems import Problem
 from approvals_bot.web.redact import redact
-from approvals_bot.web.requests import choices_of, find_record, request_of, requests_of
+from approvals_bot.web.requests import choices_of, find_record, request_of, requests_of, stands_for
 
 LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle connections at 60
 FIRST_LOOK = 2.0  # seconds that a request gets to show itself after it was opened; it needs milliseconds
@@ -209,8 +209,9 @@ class Runs:
 
     async def _request_view(self, request: Request) -> RequestView:
         record = await self._record(request)
-        view = request_of(record)
-        if several := choices_of(record):
+        requests = requests_of(record)
+        view = stands_for(requests)
+        if several := choices_of(requests):
             names = ", ".join(several)
             raise Problem(409, "Several requests", f"This run asks several things at once. Name one of them: {names}.")
         if view is None:
@@ -220,8 +221,9 @@ class Runs:
 
 def run_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API shows it."""
-    view = request_of(record)
-    several = [one for one in requests_of(record) if one.number]
+    requests = requests_of(record)
+    view = stands_for(requests)
+    several = [one for one in requests if one.number]
     return {
         "id": record.id,
         "workflow": record.workflow,
