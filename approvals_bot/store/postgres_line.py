@@ -36,6 +36,10 @@ AGAIN = 0.1
 MAX_SHARED, MAX_SHARED_CHARACTERS = 200, 4_000_000
 """Pieces in one statement, and their size together: keeps the wait of the first one short."""
 
+TOGETHER = 25
+"""So many pieces go in one statement in any case, and of more, half. If all went at once, the server would be idle
+while this process goes on with all the answers, and this process while the server works on all."""
+
 _SETTINGS = {
     "application_name": "approvals-bot",
     "statement_timeout": "1900ms",
@@ -210,8 +214,8 @@ class SharedLine:
     def _next(self) -> list[tuple[str, asyncio.Future[Any]]]:
         """What goes together. Those whose callers have gone are left out."""
         taken: list[tuple[str, asyncio.Future[Any]]] = []
-        size = 0
-        while self._queue and len(taken) < MAX_SHARED and size < MAX_SHARED_CHARACTERS:
+        most, size = min(max(TOGETHER, len(self._queue) // 2), MAX_SHARED), 0
+        while self._queue and len(taken) < most and size < MAX_SHARED_CHARACTERS:
             piece, future = self._queue.popleft()
             if not future.done():
                 taken.append((piece, future))

@@ -26,8 +26,9 @@ CREATE TABLE runs (
   lease_until     BIGINT,
   epoch           BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
--- Every run's row is written a few times and the tables of the due and the held are small and busy: vacuumed early, they
--- stay small.
+-- Every run's row is written a few times and the indexes of the due and the held are small and busy: vacuumed early,
+-- they stay small. A change of wake_at, owner or lease_until makes new entries in all indexes of runs (35 µs against 13).
+-- In a narrow table of their own they cost as much: two more statements for each time that a run begins or ends to wait.
 
 CREATE UNIQUE INDEX runs_idempotent ON runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
