@@ -7,12 +7,14 @@ import logging
 import time
 from datetime import UTC, datetime
 
+import asyncpg
 import pytest
 from postgres_server import PostgresServer
 from tcp_proxy import proxy
 
+from approvals_bot.core.events import NewEvent
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import AuditEntry, Filter, NewRun, connect
+from approvals_bot.store import AuditEntry, Claim, Filter, NewRun, connect
 from approvals_bot.store.examined import examine
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,6 +85,33 @@ async def test_every_call_ends_in_time_when_the_server_goes_silent(postgres: Pos
                     continue
         await store.check()
         await store.close()
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+async def test_two_replicas_that_write_to_the_same_runs_never_wait_for_each_other(postgres_url: str) -> None:
+    stores = [await connect(postgres_url), await connect(postgres_url)]
+    runs = [f"r{n:02}" for n in range(12)]
+    for run in runs:
+        await stores[0].create(NewRun(run, "w", "w", None, {}), T0)
+    third = await asyncpg.connect(postgres_url)
+    for attempt in range(4):
+        holding = third.transaction()  # somebody has a run in the middle, so both have some when they begin to wait
+        await holding.start()
+        await third.execute("SELECT FROM runs WHERE id = 'r06' FOR UPDATE")
+        writes: list[asyncio.Future[object]] = []
+        for store, order in zip(stores, (runs, runs[::-1]), strict=True):
+            fact = NewEvent("step_retrying", {"id": id(store), "attempt": attempt})
+            writes += [asyncio.ensure_future(store.record(run, [fact], T0)) for run in order]
+            writes.append(asyncio.ensure_future(store.renew([Claim(run, 1) for run in order], T0)))
+        async with asyncio.timeout(10):
+            while await third.fetchval(WAITING) < 2:
+                await asyncio.sleep(0)
+        await holding.commit()
+        await asyncio.gather(*writes)  # of two that wait for each other PostgreSQL gives up one: StoreUnavailableError
+    for closing in (*stores, third):
+        await closing.close()
 
 
 async def test_a_closed_store_says_that_it_is_unavailable(postgres_url: str) -> None:
