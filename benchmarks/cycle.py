@@ -58,14 +58,13 @@ class Figures:
 
 
 async def hook_is_open(engine: Engine, run_id: str, token: str) -> None:
+    """Look once; if it isn't there yet, it is heard of in this process."""
     with engine._news.of(run_id, None, None, {"hook_created"}) as news:
-        while True:
-            try:
-                await engine.get_hook_by_token(token)
-            except HookNotFoundError:
+        try:
+            await engine.get_hook_by_token(token)
+        except HookNotFoundError:
+            while news.heard is None:
                 await news.next()
-            else:
-                return
 
 
 async def one(engine: Engine, name: str, measured: Measured) -> None:

@@ -24,8 +24,10 @@ from approvals_bot.core.current import (
 from approvals_bot.core.definition import Workflow
 from approvals_bot.core.durations import Duration, as_seconds
 from approvals_bot.core.hooks import Hook, Webhook
+from approvals_bot.core.loop import context_of_run
 from approvals_bot.core.registry import registry
 from approvals_bot.core.requests import Answer, WebhookRequest, encode_response
+from approvals_bot.core.run import RunState
 from approvals_bot.core.signature import Needed, Signature
 from approvals_bot.core.values import encode
 from approvals_bot.errors import FatalError, RetryableError
@@ -92,22 +94,19 @@ class Step(Generic[P, R]):
         self.timeout = timeout
         self.retry_delay = retry_delay
         self.name = function.__name__
+        self._is_async = inspect.iscoroutinefunction(function)
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        if in_workflow():
-            return self._durably(args, kwargs)
-        return self.run(args, kwargs)
+        run: RunState | None = context_of_run.get(None)
+        return self.run(args, kwargs) if run is None else run.call_step(self, args, kwargs)
 
-    async def _durably(self, args: Any, kwargs: Any) -> R:
-        run = current_run(f"The step {self.name}()")
-        return cast(R, await run.call_step(self, args, kwargs))
-
-    async def run(self, args: Any, kwargs: Any) -> R:
+    def run(self, args: Any, kwargs: Any) -> Coroutine[Any, Any, R]:
         """Just the function; a plain `def` runs in a thread."""
-        if inspect.iscoroutinefunction(self.function):
-            return cast(R, await self.function(*args, **kwargs))
-        return cast(R, await asyncio.to_thread(self.function, *args, **kwargs))
+        if self._is_async:
+            called: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+            return called
+        return asyncio.to_thread(self.function, *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"

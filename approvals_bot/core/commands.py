@@ -20,6 +20,10 @@ class CreateStep:
     def event(self, at: datetime) -> NewEvent:
         return NewEvent("step_created", {"id": self.id, "name": self.name, "input": self.input})
 
+    def is_as(self, recorded: Event) -> bool:
+        """Whether this is what the log has under this number."""
+        return recorded.type == "step_created" and recorded.data["name"] == self.name
+
     def __str__(self) -> str:
         return f"step #{self.id} {self.name!r}"
 
@@ -45,6 +49,10 @@ class CreateHook:
             data["has_schema"] = True
         return NewEvent("hook_created", data)
 
+    def is_as(self, recorded: Event) -> bool:
+        """Whether this is what the log has under this number. (Tokens are compared where they are known.)"""
+        return recorded.type in ("hook_created", "hook_conflict")
+
     def __str__(self) -> str:
         return f"hook #{self.id}"
 
@@ -64,6 +72,10 @@ class StartTimer:
     def event(self, at: datetime) -> NewEvent:
         due = self.resume_at if self.delay is None else max(self.resume_at, at + timedelta(seconds=self.delay))
         return NewEvent("wait_created", {"id": self.id, "resume_at": to_micros(due), "kind": self.kind})
+
+    def is_as(self, recorded: Event) -> bool:
+        """Whether this is what the log has under this number."""
+        return recorded.type == "wait_created"
 
     def __str__(self) -> str:
         return f"wait #{self.id}"
@@ -135,7 +147,7 @@ def decision(event: Event) -> Decision | None:
 
 
 def describe(event: Event) -> str:
-    """A recorded creation in the words of `str(command)`, for a person who compares the two."""
+    """A recorded creation or decision in the words of `str(command)`, for a person who compares the two."""
     match event.type:
         case "step_created":
             return f"step #{event.data['id']} {event.data['name']!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -35,24 +35,24 @@ FACTS: frozenset[str] = frozenset(
 CREATIONS: frozenset[str] = frozenset({"step_created", "hook_created", "hook_conflict", "wait_created"})
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(at: datetime) -> int:
     """Microseconds since 1970: how the stores keep time, exact and indexable."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    return (at - _EPOCH) // _MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
     """An aware UTC datetime of microseconds since 1970."""
-    return _EPOCH + timedelta(microseconds=micros)
+    return _EPOCH + _MICROSECOND * micros
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event that is not in a log yet. `data["id"]` is the number of the command that it belongs to, if any."""
 
     type: EventType
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any]
 
     @property
     def key(self) -> str:
@@ -98,3 +98,11 @@ class Event(NamedTuple):
 
 
 Log = list[Event]
+
+
+def lost_a_token(events: Iterable[Event]) -> bool:
+    """Whether a hook among these didn't get its token. Its workflow doesn't know yet when they are written."""
+    for event in events:  # noqa: SIM110  # asked at every write; a generator would cost more than the loop
+        if event.type == "hook_conflict":
+            return True
+    return False

@@ -170,6 +170,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 _close(task.get_coro())
+        self._tasks.clear()
+        self._ready.clear()
+        del self._timers  # the run points at us, and nobody asks for a timer any more
 
     def first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was started; nothing to remember, its finaliser is the next method."""

@@ -62,7 +62,8 @@ class Registry:
 
     def get(self, name: str, version: str | None) -> Workflow[Any, Any]:
         """The workflow that a run was started with. WorkflowNotFoundError if it isn't here."""
-        found = self._find((name, version))
+        key = (name, version)
+        found = self._kept.get(key) or self._local.get(key)
         if found is None:
             raise WorkflowNotFoundError(name, version)
         return found

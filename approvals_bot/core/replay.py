@@ -10,6 +10,7 @@ import asyncio
 import sys
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,8 @@ from approvals_bot.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.core.run import OpenStep, OpenTimer, RunState
 from approvals_bot.core.values import decode, encode
 from approvals_bot.errors import NondeterminismError, WorkflowStuckError
+
+_Around = tuple[asyncio.AbstractEventLoop | None, Any]
 
 
 @dataclass(slots=True)
@@ -65,35 +68,67 @@ class Replay:
         self.is_closed = False
         self._workflow = workflow
         self._run = RunState(created, entropy, link)
+        self._context = Context()  # an empty one: what is set around the replay must not show in it
+        self._context.run(context_of_run.set, self._run)
+        self._around: _Around | None = None
 
     def deliver(self, events: Log) -> Outcome:
-        """The next events of the log, from `run_created` on. What it raises ends the replay."""
-        with _Inside(self._run):
-            try:
-                return _deliver(self._workflow, events, self._run)
-            except ReplayInterrupted:
-                self._close()
-                raise
-            except (SystemExit, KeyboardInterrupt) as error:  # the body means itself, not the process it runs in
-                ended = _ended(self._run, End("run_failed", {"error": encode_error(error)}))
-                self._close()
-                return ended
-            except BaseException:
-                self._close()
-                raise
+        """The next events of the log, from `run_created` on. What it raises ends the replay, and so does its end."""
+        self._enter()
+        try:
+            outcome: Outcome = self._context.run(self._deliver, events)
+            return outcome
+        finally:
+            self.leave()
 
     def close(self) -> None:
         """Throw the body away, wherever it waits."""
         if not self.is_closed:
-            with _Inside(self._run):
-                self._close()
+            self._enter()
+            try:
+                self._context.run(self._close)
+            finally:
+                self.leave()
+
+    def _enter(self) -> None:
+        """Make the run's loop the running one, and hand it the async generators that are begun."""
+        loop = self._run.loop
+        self._around = (asyncio_events._get_running_loop(), sys.get_asyncgen_hooks())
+        asyncio_events._set_running_loop(loop)
+        sys.set_asyncgen_hooks(loop.first_iteration, loop.finalize_generator)
+
+    def leave(self) -> None:
+        """Put back what was around it, unless that has been done. For who interrupts replays, at whatever they do."""
+        if self._around is not None:
+            running, hooks = self._around
+            asyncio_events._set_running_loop(running)
+            sys.set_asyncgen_hooks(*hooks)
+            self._around = None
+
+    def _deliver(self, events: Log) -> Outcome:
+        run = self._run
+        try:
+            _advance(self._workflow, events, run)
+            outcome = _outcome(self._workflow, run)
+        except ReplayInterrupted:
+            self._close()
+            raise
+        except (SystemExit, KeyboardInterrupt) as error:  # the body means itself, not the process it runs in
+            outcome = _ended(run, End("run_failed", {"error": encode_error(error)}))
+        except BaseException:
+            self._close()
+            raise
+        if outcome.ended:
+            self._close()
+        return outcome
 
     def _close(self) -> None:
         self.is_closed = True
-        self._run.loop.throw_away()
+        self._run.throw_away()
 
 
-def _deliver(workflow: Workflow[Any, Any], events: Log, run: RunState) -> Outcome:
+def _advance(workflow: Workflow[Any, Any], events: Log, run: RunState) -> None:
+    """Deliver one event, let everybody react until nothing is ready, then the next."""
     run.expect(events)
     for event in events:
         if run.drift is not None:
@@ -109,8 +144,6 @@ def _deliver(workflow: Workflow[Any, Any], events: Log, run: RunState) -> Outcom
             run.deliver(event)
         if run.drift is None:
             run.loop.run_until_idle()
-    assert run.body is not None  # a log has at least its first event
-    return _outcome(workflow, run, run.body)
 
 
 def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> asyncio.Task[Any]:
@@ -143,7 +176,9 @@ def _input(workflow: Workflow[Any, Any], first: Event) -> tuple[list[Any], dict[
     return args, kwargs
 
 
-def _outcome(workflow: Workflow[Any, Any], run: RunState, body: asyncio.Task[Any]) -> Outcome:
+def _outcome(workflow: Workflow[Any, Any], run: RunState) -> Outcome:
+    body = run.body
+    assert body is not None  # a log has at least its first event
     if run.drift is not None:
         raise run.drift
     if run.loop.unhandled and not body.done():
@@ -153,8 +188,10 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState, body: asyncio.Task[Any
     commands = run.new_commands(ended=False)
     if run.drift is not None:
         raise run.drift
-    open_hooks = any(hook.is_open for hook in run.hooks.values())
-    waits_for_token = any(hook.waits_for_token for hook in run.hooks.values())
+    open_hooks = waits_for_token = False
+    for hook in run.hooks.values():
+        open_hooks = open_hooks or hook.is_open
+        waits_for_token = waits_for_token or hook.waits_for_token
     can_go_on = bool(run.steps or run.timers or open_hooks or waits_for_token)
     if not (can_go_on or commands):
         raise WorkflowStuckError(
@@ -194,22 +231,3 @@ def _ended(run: RunState, end: End) -> Outcome:
 def _view(run: RunState) -> Any:
     shown = run.view if run.frame is None else run.frame(run.view)
     return None if shown is None else encode(shown, Any, "view")
-
-
-class _Inside:
-    """Make this run's loop the running one, and hand its async generators to it."""
-
-    def __init__(self, run: RunState) -> None:
-        self._run = run
-
-    def __enter__(self) -> None:
-        self._around = asyncio_events._get_running_loop()
-        self._hooks = sys.get_asyncgen_hooks()
-        self._token = context_of_run.set(self._run)
-        asyncio_events._set_running_loop(self._run.loop)
-        sys.set_asyncgen_hooks(self._run.loop.first_iteration, self._run.loop.finalize_generator)
-
-    def __exit__(self, *_: object) -> None:
-        asyncio_events._set_running_loop(self._around)
-        sys.set_asyncgen_hooks(*self._hooks)
-        context_of_run.reset(self._token)

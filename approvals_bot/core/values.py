@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -86,15 +86,26 @@ _known_codec = lru_cache(maxsize=4096)(Codec)
 
 def encode(value: Any, annotation: Any = Any, path: str = "value") -> Any:
     """As `Codec.encode`."""
-    return codec(annotation).encode(value, path)
+    return _tag(value, path, 0) if annotation is Any else codec(annotation).encode(value, path)
 
 
 def decode(encoded: Any, annotation: Any = Any) -> Any:
     """As `Codec.decode`."""
-    return codec(annotation).decode(encoded)
+    return _untag(encoded) if annotation is Any else codec(annotation).decode(encoded)
 
 
-_dump = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+def _made_once() -> Callable[[Any], str]:
+    """json.dumps without its preparations, which take longer than writing down an event. `c_make_encoder` is what
+    json.JSONEncoder calls for each value with the same arguments; where there is none, so does this."""
+    plain = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    write = make(None, plain.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
+    return lambda value: "".join(write(value, 0))
+
+
+_dump = _made_once()
 
 
 def to_json(value: Any, path: str = "value") -> str:

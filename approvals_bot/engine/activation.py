@@ -9,30 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from approvals_bot.core.current import StepContext, StepMetadata, WorkflowMetadata
-from approvals_bot.core.events import Event, NewEvent
+from approvals_bot.core.events import Event, NewEvent, lost_a_token
 from approvals_bot.core.failures import encode_error
 from approvals_bot.core.registry import Registry
 from approvals_bot.core.replay import Outcome
 from approvals_bot.core.run import OpenStep
 from approvals_bot.engine.attempts import attempt
 from approvals_bot.engine.clock import Clock
+from approvals_bot.engine.known import Known
 from approvals_bot.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
-from approvals_bot.engine.replaying import Replayed, Replayer
-from approvals_bot.engine.turn import Standing, Turn, decide, draft, due_steps, next_wake
+from approvals_bot.engine.replaying import Replayer
+from approvals_bot.engine.signal import Signal
+from approvals_bot.engine.turn import Turn, decide, draft, due_steps, next_wake
 from approvals_bot.errors import (
     LimitExceededError,
     SerializationError,
     StoreUnavailableError,
     WorkflowStuckError,
 )
-from approvals_bot.store import Append, Appended, Claimed, Fenced, Stale, Store
+from approvals_bot.store import Append, Appended, Fenced, Stale, Store
 
 logger = logging.getLogger("approvals_bot.engine")
 
@@ -66,9 +66,11 @@ class Workshop(Protocol):
     def keep(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
 
+    def remember(self, run: Known) -> None:
+        """It has been let go, with nothing left to do."""
 
-@dataclass(frozen=True, slots=True)
-class _Running:
+
+class _Running(NamedTuple):
     """A step that runs now, and since when, in seconds of the monotonic clock."""
 
     task: asyncio.Task[None]
@@ -78,27 +80,22 @@ class _Running:
 class Activation:
     """One process working on one run, by the right of one claim."""
 
-    def __init__(
-        self, workshop: Workshop, claimed: Claimed, written: Turn | None = None, replayed: Replayed | None = None
-    ) -> None:
-        """`written`: the turn that is the end of this log already, but for what it starts. `replayed`: a replay of the
-        log's beginning."""
-        self.claim = claimed.claim
+    def __init__(self, workshop: Workshop, run: Known, written: Turn | None = None) -> None:
+        """`written`: the turn that is the end of the log already, but for what it starts."""
+        self.run = run
         self.due: datetime | None = None  # while it waits, and when it has been released: when it goes on by itself
         self._shop = workshop
-        self._row = claimed.row
-        self._log = [*claimed.log]
-        self._standing = Standing(self._log)
-        self._replayed = replayed
         self._may_have_grown = False  # somebody else may have written to the log
         self._outcome: Outcome | None = None  # of the last replay
         self._written = written
         self._to_start: list[OpenStep] = []
         self._running: dict[int, _Running] = {}
         self._finished: list[NewEvent] = []  # outcomes of steps that are not in the log yet
-        self._signal = asyncio.Event()
+        self._taken = 0  # how many of these the turn that is under way has taken up
+        self._signal = Signal()
         self._is_waiting = False
         self._is_over = False
+        self._is_let_go = False
         self._is_closing = False
 
     def signal(self) -> None:
@@ -111,28 +108,32 @@ class Activation:
         if self._is_waiting and self.due is not None and self.due <= now:
             self._signal.set()
         latest = max((running.since for running in self._running.values()), default=float("-inf"))
-        return not self._is_waiting or self._signal.is_set() or time.monotonic() - latest < PATIENCE
+        return not self._is_waiting or self._signal.is_set or time.monotonic() - latest < PATIENCE
 
     async def work(self) -> None:
         """Until the run has ended, waits for something outside, or was claimed by somebody else."""
         delay = RETRY_STORE
         try:
-            if self._written is not None and await self._go_on(self._written, self._written.tail(self._log)):
-                return
-            while True:
+            is_done = self._written is not None and self._go_on(self._written, self._written.tail(self.run.log))
+            while not is_done:
+                if self._outcome is not None and not self._is_closing:
+                    timer = self._begin_to_wait(self._outcome)
+                    await self._signal.wait()
+                    self._is_waiting = False
+                    if timer is not None:
+                        timer.cancel()
                 try:
-                    if await self._turn():
-                        return
+                    is_done = await self._turn()
                     delay = RETRY_STORE
                 except StoreUnavailableError as error:
-                    logger.warning("run %s: the store is unavailable, trying again: %s", self.claim.run_id, error)
+                    logger.warning("run %s: the store is unavailable, trying again: %s", self.run.row.id, error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, RETRY_STORE_MOST)
                     self._may_have_grown = True  # whether that write went through is unknown: read what is there
         finally:
             self._is_over = True
-            if self._replayed is not None:
-                self._replayed.close()
+            if not self._is_let_go:
+                self.run.close()
             for running in self._running.values():
                 self._shop.keep(running.task)
 
@@ -143,19 +144,14 @@ class Activation:
             return True
         now = self._shop.clock.now()
         facts = self._facts(now)
-        if await self._waited_on(facts, now):
+        self._taken = len(self._finished)
+        if not facts and self._may_wait_on(now):
             return False
         self._outcome = None
         try:
-            turn = decide(
-                self._standing,
-                facts,
-                await self._replay(facts, now),
-                now,
-                self._in_hand(facts),
-                is_closing=self._is_closing,
-            )
-            result = await self._write(turn.append(self.claim.run_id, self.claim.epoch, len(self._log), now))
+            outcome = await self._replay(facts, now)
+            turn = decide(self.run.standing, facts, outcome, now, self._in_hand(), is_closing=self._is_closing)
+            result = await self._write(turn.append(self.run.row.id, self.run.epoch, len(self.run.log), now))
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a replay raises is this run's, and must not take others along
@@ -167,62 +163,56 @@ class Activation:
             case Stale():
                 return False
             case Appended(events):
-                return await self._go_on(turn, events)
+                return self._go_on(turn, events)
 
-    async def _go_on(self, turn: Turn, events: list[Event]) -> bool:
-        """A turn has been written: start what it starts, and wait. True: the run has ended, or was let go."""
-        lost_a_token = any(event.type == "hook_conflict" for event in events)
+    def _go_on(self, turn: Turn, events: list[Event]) -> bool:
+        """A turn has been written: start what it starts, once there is nothing but to wait. True: the run has ended, or
+        was let go."""
         self.due = turn.wake_at
-        if turn.outcome.ended or turn.releases:
-            self.due = self._shop.clock.now() if lost_a_token and not turn.outcome.ended else self.due
+        if turn.outcome.ended:
+            return True
+        must_go_on = lost_a_token(events)
+        if turn.releases:
+            self.due = self._shop.clock.now() if must_go_on else self.due
+            self._is_let_go = True
+            self._shop.remember(self.run)
             return True
         self._to_start = turn.starts
-        if not (turn.outcome.replay_again or lost_a_token):
+        if not (turn.outcome.replay_again or must_go_on):
             self._outcome = turn.outcome
-            await self._wait(turn.outcome)
         return False
 
-    async def _waited_on(self, facts: list[NewEvent], now: datetime) -> bool:
-        """Wait on, if there is nothing to replay."""
+    def _may_wait_on(self, now: datetime) -> bool:
+        """Whether there is nothing to replay."""
         outcome = self._outcome
-        if outcome is None or facts or self._is_closing or due_steps(outcome, self._in_hand(facts), now):
-            return False
-        await self._wait(outcome)
-        return True
+        return outcome is not None and not self._is_closing and not due_steps(outcome, self._in_hand(), now)
 
     # ── what has happened ──
 
     async def _read(self) -> bool:
         """Bring our copy of the log up to date. False: the run has ended, or is gone."""
         self._may_have_grown = False
-        found = await self._shop.store.read(self.claim.run_id, len(self._log))
+        found = await self._shop.store.read(self.run.row.id, len(self.run.log))
         if found is None or found[0].ended_at is not None:
             return False
-        self._row, news = found
-        if news:
-            self._grow(news)
+        if found[1]:
+            self.run.grow(found[1])
             self._outcome = None
         return True
 
     def _facts(self, now: datetime) -> list[NewEvent]:
         """Outcomes of steps, and timers that are due (the earliest first), that the log doesn't have yet."""
-        self._finished = [fact for fact in self._finished if not self._standing.has(fact)]
-        return [*self._finished, *self._standing.due(now)]
-
-    def _grow(self, events: list[Event]) -> None:
-        self._log += events
-        self._standing.add(events)
+        standing = self.run.standing
+        if self._finished:
+            self._finished = [fact for fact in self._finished if not standing.has(fact)]
+        return [*self._finished, *standing.due(now)]
 
     async def _replay(self, facts: list[NewEvent], now: datetime) -> Outcome:
-        workflow = self._shop.registry.get(self._row.code, self._row.version)
-        log = draft(self._log, facts, now)
+        workflow = self._shop.registry.get(self.run.row.code, self.run.row.version)
+        log = draft(self.run.log, facts, now)
         if len(log) > MAX_EVENTS:
             raise LimitExceededError("events of one run", MAX_EVENTS, len(log), "events")
-        if self._replayed is None or self._replayed.workflow is not workflow:
-            if self._replayed is not None:
-                self._replayed.close()
-            self._replayed = self._shop.replayer.begin(workflow, self._shop.entropy())
-        return await self._replayed.outcome(log)
+        return await self.run.replay(log, workflow, self._shop.replayer, self._shop.entropy)
 
     async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
         """A run that can't go on by its own fault fails; one whose code has drifted or is missing stalls, and keeps
@@ -231,27 +221,27 @@ class Activation:
             batch = self._batch([*facts, NewEvent("run_failed", {"error": encode_error(error)})], now)
         else:
             batch = self._batch(facts, now, release=True, stalled=f"{type(error).__name__}: {error}")
-            logger.warning("run %s stalled: %s", self.claim.run_id, error)
+            logger.warning("run %s stalled: %s", self.run.row.id, error)
         return not isinstance(await self._write(batch), Stale)
 
     # ── what was decided ──
 
-    def _in_hand(self, facts: list[NewEvent]) -> set[int]:
+    def _in_hand(self) -> Collection[int]:
         """Steps that are running, or ended while this turn was already under way: the replay took those for open."""
-        taken = {id(fact) for fact in facts}
-        return {*self._running, *(fact.data["id"] for fact in self._finished if id(fact) not in taken)}
+        later = self._finished[self._taken :]
+        return {*self._running, *(fact.data["id"] for fact in later)} if later else self._running.keys()
 
     def _batch(self, events: list[NewEvent], now: datetime, **options: Any) -> Append:
-        return Append(self.claim.run_id, self.claim.epoch, len(self._log), events, now, **options)
+        return Append(self.run.row.id, self.run.epoch, len(self.run.log), events, now, **options)
 
     async def _write(self, batch: Append) -> Appended | Stale | Fenced:
         result = await self._shop.store.append(batch)
         match result:
             case Appended(events):
-                self._grow(events)
-                written = {id(event) for event in batch.events}  # others may have finished while this was being written
-                self._finished = [fact for fact in self._finished if id(fact) not in written]
-                self._shop.appended(self.claim.run_id, events)
+                self.run.grow(events)
+                del self._finished[: self._taken]  # others may have finished while this was being written
+                self._taken = 0
+                self._shop.appended(batch.run_id, events)
             case Stale():
                 self._may_have_grown = True
             case Fenced():
@@ -260,30 +250,19 @@ class Activation:
 
     # ── steps ──
 
-    async def _wait(self, outcome: Outcome) -> None:
-        """Start what is due, then wait until a step ends, a payload comes or a timer is due."""
-        if self._is_closing:
-            return
+    def _begin_to_wait(self, outcome: Outcome) -> asyncio.TimerHandle | None:
+        """Start what is due, and wait until a step ends, a payload comes or a timer is due."""
+        loop = asyncio.get_running_loop()
         for state in self._to_start:
-            task = asyncio.create_task(self._run_step(state), name=f"step {state.step.name}")
+            task = loop.create_task(self._run_step(state), name=f"step {state.step.name}")
             self._running[state.id] = _Running(task, time.monotonic())
         self._to_start = []
-        self.due = next_wake(outcome, self._in_hand([]), self._shop.clock.now(), self._standing.waits)
+        self.due = next_wake(outcome, self._in_hand(), self.run.log[-1].at, self.run.standing.waits)
         self._is_waiting = True
         self._shop.rests(self)
-        try:
-            await self._signalled()
-        finally:
-            self._is_waiting = False
-
-    async def _signalled(self) -> None:
         if self.due is None:
-            await self._signal.wait()
-            return
-        seconds = max(0.0, (self.due - self._shop.clock.now()).total_seconds())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._signal.wait()
+            return None
+        return loop.call_later(max(0.0, (self.due - self._shop.clock.now()).total_seconds()), self._signal.set)
 
     async def _run_step(self, state: OpenStep) -> None:
         try:
@@ -292,14 +271,14 @@ class Activation:
             self._running.pop(state.id, None)
             self._signal.set()
         if self._is_over:
-            await self._shop.store.record(self.claim.run_id, [fact], self._shop.clock.now())
+            await self._shop.store.record(self.run.row.id, [fact], self._shop.clock.now())
         else:
             self._finished.append(fact)
 
     def _context(self, state: OpenStep) -> StepContext:
-        created = self._log[0]
-        started = self._standing.first_starts.get(state.id) or self._shop.clock.now()
-        run_id = self.claim.run_id
+        created = self.run.log[0]
+        started = self.run.standing.first_starts.get(state.id) or self._shop.clock.now()
+        run_id = self.run.row.id
         return StepContext(
             StepMetadata(state.step.name, f"{run_id}.{state.id}", state.failures + 1, started),
             WorkflowMetadata(created.data["workflow"], run_id, created.at, created.data.get("attributes", {})),

@@ -18,16 +18,13 @@ from approvals_bot.core.events import ENDINGS, Event, NewEvent, to_micros
 from approvals_bot.core.registry import registry
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.core.values import decode, to_json
-from approvals_bot.engine.ahead import decided_ahead, together
 from approvals_bot.engine.clock import Clock, MovableClock, SystemClock
 from approvals_bot.engine.differences import difference
 from approvals_bot.engine.http import as_webhook_request, response_of
-from approvals_bot.engine.limits import (
-    MANUAL_ANSWER,
-    check_attributes,
-)
+from approvals_bot.engine.known import Known
+from approvals_bot.engine.limits import MANUAL_ANSWER, check_attributes
 from approvals_bot.engine.news import News
-from approvals_bot.engine.receiving import Receiver, Target
+from approvals_bot.engine.receiving import Receiver, Target, together
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run, RunRecord
 from approvals_bot.engine.scheduling import Scheduler
@@ -44,8 +41,6 @@ from approvals_bot.store import (
     ENDED,
     AuditEntry,
     AuditLine,
-    Claim,
-    Claimed,
     Filter,
     NewRun,
     OpenStore,
@@ -60,6 +55,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 WEBHOOK_PURPOSE = "webhook.v1"
+PYTHON = platform.python_version()
 
 
 class Engine:
@@ -157,13 +153,14 @@ class Engine:
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
-        run_id = f"run_{to_micros(self.now()) // 1000:011x}{self.scheduler.entropy()[:8].hex()}"
+        now, scheduler = self.now(), self.scheduler
+        run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
         given = check_attributes(attributes or {})
         data: dict[str, Any] = {
             "run_id": run_id,
             "workflow": found.name,
             "input": found.signature.encode_call(args, kwargs),
-            "python": platform.python_version(),
+            "python": PYTHON,
         }
         if given:
             data["attributes"] = given
@@ -173,21 +170,25 @@ class Engine:
             data["settings"] = found.settings
         to_json(data, "the input")
         new = NewRun(run_id, found.name, found.code, found.version, data, idempotency_key, given)
-        now = self.now()
-        first = [Event(1, "run_created", now, data)]
-        with (
-            self.scheduler.asking() as lease,
-            decided_ahead(self.replayer, found if lease else None, first, now, self.scheduler.entropy()) as ahead,
-        ):
-            then = ahead.append(run_id, 1, 1, now)
+        row = RunRow.new(run_id, found.name, found.code, found.version, now, given)
+        run = Known(row, [Event(1, "run_created", now, data)], 0)
+        lease = scheduler.ask()
+        try:
+            turn = None if lease is None else run.ahead(None, found, self.replayer, now, scheduler.entropy)
+            then = None if turn is None else turn.append(run_id, 1, 1, now)
             created = await together(partial(self.store.create, new, now, lease), then)
-            if created.then is not None:
-                row = RunRow.new(run_id, found.name, found.code, found.version, now, given)
-                self.scheduler.go_on(Claimed(Claim(run_id, 1), row, [*first, *created.then]), ahead, created.then)
-            elif created.claimed is not None:
-                self.scheduler.begin(created.claimed)
+        except BaseException:
+            run.close()
+            raise
+        scheduler.answered(lease)
+        if turn is not None and created.then is not None:
+            scheduler.go_on(run, turn, created.then)
+        else:
+            run.close()
+            if created.claimed is not None:
+                scheduler.begin(created.claimed)
             else:
-                self.scheduler.nudge(created.run_id)
+                scheduler.nudge(created.run_id)
         if not created.is_new:
             differs = difference(created.data, data)
             if differs is not None:

@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from approvals_bot.core.loop import ReplayInterrupted
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -44,11 +45,15 @@ class Interruptible:
         with self._lock:
             return self._computed()
 
-    def run(self, call: Callable[[], T]) -> T:
+    def run(self, call: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
         try:
-            self._begin()
+            with self._lock:
+                self._is_interrupted = False
+                self._calls += 1
+                self._began = time.monotonic()
+                self._thread = threading.get_ident()
             try:
-                return call()
+                return call(*given, **named)
             finally:
                 self._end()
         except ReplayInterrupted:
@@ -72,13 +77,6 @@ class Interruptible:
         if self._looked_at != self._calls:
             self._looked_at, self._computed_before = self._calls, 0.0 if math.isinf(used) else used
         return used - self._computed_before
-
-    def _begin(self) -> None:
-        with self._lock:
-            self._is_interrupted = False
-            self._calls += 1
-            self._began = time.monotonic()
-            self._thread = threading.get_ident()
 
     def _end(self) -> None:
         with self._lock:
@@ -122,12 +120,12 @@ class Watchdog:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def run(self, call: Callable[[], T]) -> T:
+    def run(self, call: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
         """ReplayInterrupted if it takes too long. Calls don't nest."""
         self._last = time.monotonic()
         if self._is_asleep:
             self._rouse()
-        return self._watched.run(call)
+        return self._watched.run(call, *given, **named)
 
     def close(self) -> None:
         self._closed.set()

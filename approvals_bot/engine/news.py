@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from typing import Self
 
 from approvals_bot.core.events import EVENT_TYPES, Event
+from approvals_bot.engine.signal import Signal
 
 
 class News:
@@ -29,52 +30,65 @@ class News:
             for listener in self._listening.get(run_id, ()):
                 listener.wake()
 
-    @contextmanager
     def of(
         self, run_id: str, seconds: float | None, patience: float | None, types: Collection[str] = EVENT_TYPES
-    ) -> Iterator[Listener]:
+    ) -> Listener:
         """Listen first, then look: so nothing falls in between. `patience`: look again after so long without news."""
-        listener = Listener(seconds, patience, types)
-        self._listening[run_id][listener] = None
-        try:
-            yield listener
-        finally:
-            del self._listening[run_id][listener]
-            if not self._listening[run_id]:
-                del self._listening[run_id]
+        return Listener(self._listening, run_id, seconds, patience, types)
 
 
 class Listener:
-    """One who waits for news, until her time is up."""
+    """One who waits for a run's news, while the block runs and until her time is up."""
 
-    def __init__(self, seconds: float | None, patience: float | None, types: Collection[str]) -> None:
-        self.types = types
+    def __init__(
+        self,
+        among: defaultdict[str, dict[Listener, None]],
+        run_id: str,
+        seconds: float | None,
+        patience: float | None,
+        types: Collection[str],
+    ) -> None:
         self.heard: Event | None = None  # the last one of these types that was written in this process
+        self._among = among
+        self._run_id = run_id
+        self._types = types
         self._loop = asyncio.get_running_loop()
         self._until = None if seconds is None else self._loop.time() + seconds
         self._patience = patience
-        self._event = asyncio.Event()
+        self._signal = Signal()
+
+    def __enter__(self) -> Self:
+        self._among[self._run_id][self] = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        others = self._among[self._run_id]
+        del others[self]
+        if not others:
+            del self._among[self._run_id]
 
     def wake(self) -> None:
-        self._event.set()
+        self._signal.set()
 
     def hear(self, events: list[Event]) -> None:
         """Of what was written in this process."""
-        heard = next((event for event in events if event.type in self.types), None)
-        if heard is not None:
-            self.heard = heard
-            self._event.set()
+        for event in events:
+            if event.type in self._types:
+                self.heard = event
+                self._signal.set()
+                return
 
     async def next(self) -> bool:
         """Wait until it is worth looking again. False: the time is up."""
-        left = None if self._until is None else self._until - self._loop.time()
-        if left is not None and left <= 0:
-            return False
-        limits = [limit for limit in (left, self._patience) if limit is not None]
-        try:
-            async with asyncio.timeout(min(limits, default=None)):
-                await self._event.wait()
-        except TimeoutError:
-            pass  # look once more
-        self._event.clear()
+        limit = self._patience
+        if self._until is not None:
+            left = self._until - self._loop.time()
+            if left <= 0:
+                return False
+            limit = left if limit is None else min(limit, left)
+        timer = None if limit is None else self._loop.call_later(limit, self._signal.set)
+        await self._signal.wait()
+        if timer is not None:
+            timer.cancel()
+        self._signal.clear()
         return True

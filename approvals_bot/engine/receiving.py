@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.responses import Response
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.events import ENDINGS, Event, Log, NewEvent
 from approvals_bot.core.values import encode, to_json
-from approvals_bot.engine.ahead import decided_ahead, together
 from approvals_bot.engine.http import response_of
+from approvals_bot.engine.known import Known
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import INLINE_EVENTS
 from approvals_bot.engine.runs import RunRecord
 from approvals_bot.engine.scheduling import Scheduler
-from approvals_bot.engine.turn import draft
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
     IdempotencyConflictError,
+    LimitExceededError,
+    SerializationError,
     WorkflowNotFoundError,
 )
-from approvals_bot.store import ENDED, Claim, Claimed, HookRow, RunRow
+from approvals_bot.store import ENDED, Append, HookRow, RunRow
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a payload is for: a hook, its run, and its log if that is short, all as they were in one look."""
+class Target(NamedTuple):
+    """What a payload is for: a hook, its run, and its log if that is short, all as they were in one look; or as this
+    process remembers the run, which may be out of date."""
 
     hook: HookRow
     row: RunRow
     log: Log | None
+    remembered: Known | None = None
 
     @property
     def record(self) -> RunRecord:
@@ -50,11 +54,19 @@ class Receiver:
 
     async def find(self, hook_id: str) -> Target | None:
         """The hook of this id, live or not."""
-        found = await self._scheduler.store.look(INLINE_EVENTS, hook_id=hook_id)
-        return None if found is None else Target(*found)
+        remembered = self._scheduler.remembered.of_hook(hook_id)
+        found = await self._scheduler.store.look(0 if remembered else INLINE_EVENTS, hook_id=hook_id)
+        return None if found is None else Target(*found, remembered)
 
     async def target(self, token: str, *, is_webhook: bool) -> Target:
         """HookNotFoundError unless a hook of this kind is open."""
+        known = self._scheduler.remembered.by_token(token)
+        if known is not None and known[1].is_webhook == is_webhook:
+            run, hook = known
+            return Target(hook, run.row, None, run)
+        return await self._look(token, is_webhook=is_webhook)
+
+    async def _look(self, token: str, *, is_webhook: bool) -> Target:
         found = await self._scheduler.store.look(INLINE_EVENTS, token=token)
         if found is None or found[0].is_webhook != is_webhook:
             raise HookNotFoundError(token)
@@ -70,30 +82,55 @@ class Receiver:
 
         HookNotFoundError if the hook has been closed meanwhile; IdempotencyConflictError.
         """
-        scheduler, hook, row = self._scheduler, target.hook, target.row
         to_json(payload, "payload")
-        resume_id = resume_id or scheduler.entropy()[:12].hex()
-        fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
-        now = scheduler.now()
-        with scheduler.asking(row.id) as lease:
-            log = [] if lease is None or target.log is None else draft(target.log, [fact], now)
-            with decided_ahead(scheduler.replayer, self._workflow(row), log, now, scheduler.entropy()) as ahead:
-                then = ahead.append(row.id, row.epoch + 1, row.seq + 1, now)
-                write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease)
-                received = await together(write, then)
-                events = [] if received is None else [received.event, *(received.then or [])]
-                if received is not None and target.log is not None and received.then is not None:
-                    claimed = Claimed(Claim(row.id, row.epoch + 1), row, [*target.log, *events])
-                    scheduler.go_on(claimed, ahead, events)
-        if received is None:
-            raise HookNotFoundError(hook.token)
-        if received.claimed is not None:
-            scheduler.begin(received.claimed)
-        elif received.then is None:
-            scheduler.tell(row.id, events)
-        if received.event.data["payload"] != payload:
-            raise IdempotencyConflictError(resume_id, hook.run_id, "the payload differs from the first one")
+        resume_id = resume_id or self._scheduler.entropy()[:12].hex()
+        events = await self._write(target, payload, resume_id)
+        if events is None and target.remembered is not None:  # whoever has the token now, it isn't the one that we knew
+            target = await self._look(target.hook.token, is_webhook=target.hook.is_webhook)
+            events = await self._write(target, payload, resume_id)
+        if events is None:
+            raise HookNotFoundError(target.hook.token)
+        if events[0].data["payload"] != payload:
+            raise IdempotencyConflictError(resume_id, target.row.id, "the payload differs from the first one")
         return events
+
+    async def _write(self, target: Target, payload: Any, resume_id: str) -> list[Event] | None:
+        scheduler, hook = self._scheduler, target.hook
+        run_id = target.row.id
+        now = scheduler.now()
+        lease = scheduler.ask(run_id)
+        run = self._ours(target) if lease is not None else None
+        turn = then = None
+        try:
+            if run is not None:
+                fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
+                workflow = self._workflow(run.row)
+                turn = run.ahead(fact, workflow, scheduler.replayer, now, scheduler.entropy)
+                then = None if turn is None else turn.append(run_id, run.epoch + 1, len(run.log) + 1, now)
+            write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease)
+            received = await together(write, then)
+        except BaseException:
+            if run is not None:
+                run.close()
+            raise
+        scheduler.answered(lease)
+        events = None if received is None else [received.event, *(received.then or ())]
+        if run is not None and turn is not None and events is not None and len(events) > 1:
+            scheduler.go_on(run, turn, events)
+            return events
+        if run is not None:
+            run.close()
+        if received is not None and received.claimed is not None:
+            scheduler.begin(received.claimed)
+        elif events is not None:
+            scheduler.tell(run_id, events)
+        return events
+
+    def _ours(self, target: Target) -> Known | None:
+        """The run, for us alone: what is remembered may have been taken by somebody else in between."""
+        if target.remembered is not None:
+            return self._scheduler.remembered.take(target.row.id)
+        return None if target.log is None else Known(target.row, [*target.log], target.row.epoch)
 
     async def answer(self, run_id: str, received: list[Event], seconds: float) -> Response:
         """The workflow's answer to this request, or 504 when the time is up."""
@@ -114,9 +151,11 @@ class Receiver:
     async def _schema(self, target: Target) -> Any:
         """The hook's schema, as the workflow's code has it now. None if that code is not here, or has drifted: then the
         payload is checked when it is delivered."""
-        log, workflow = target.log, self._workflow(target.row)
+        workflow, log, run = self._workflow(target.row), target.log, target.remembered
         if workflow is None:
             return None
+        if run is not None and run.schemas is not None and run.is_of(workflow):
+            return run.schemas.get(target.hook.number)
         if log is None:
             found = await self._scheduler.store.read(target.row.id)
             log = [] if found is None else found[1]
@@ -131,3 +170,13 @@ class Receiver:
             return self._scheduler.registry.get(row.code, row.version)
         except WorkflowNotFoundError:
             return None
+
+
+async def together(write: Callable[[Append | None], Awaitable[T]], then: Append | None) -> T:
+    """Write, with what follows if that can be kept; if not, the run hears of it when it is worked on."""
+    try:
+        return await write(then)
+    except (LimitExceededError, SerializationError):
+        if then is None:
+            raise
+        return await write(None)

@@ -7,17 +7,14 @@ only one that takes longer goes to a thread.
 from __future__ import annotations
 
 import asyncio
-import sys
-from asyncio import events as asyncio_events
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.commands import End
 from approvals_bot.core.events import Log
-from approvals_bot.core.loop import ReplayInterrupted, context_of_run
+from approvals_bot.core.loop import ReplayInterrupted
 from approvals_bot.core.replay import Outcome, Replay
 from approvals_bot.engine.interrupting import Interruptible, Watchdog
 from approvals_bot.engine.limits import ACTIVATION_TIME
@@ -68,31 +65,23 @@ class Replayer:
         if len(events) > INLINE_EVENTS or workflow.code in self._slow:
             return None
         try:
-            outcome = self._watched(lambda: replay.deliver(events))
+            outcome = self._watchdog.run(replay.deliver, events)
         except ReplayInterrupted:
+            replay.leave()  # it may have come while the replay was doing that
             self._slow.add(workflow.code)
             return None  # a replay has no effects
-        return None if _may_be_a_signal(outcome) else outcome
+        return None if outcome.ended and _may_be_a_signal(outcome) else outcome
 
     def throw_away(self, replay: Replay) -> None:
         """Close a body; `finally` of an author's may take its time too."""
-        with suppress(ReplayInterrupted):
-            self._watched(replay.close)
+        try:
+            self._watchdog.run(replay.close)
+        except ReplayInterrupted:
+            replay.leave()
 
     def close(self) -> None:
         self._watchdog.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _watched(self, call: Callable[[], T]) -> T:
-        around, hooks = asyncio.get_running_loop(), sys.get_asyncgen_hooks()
-        try:
-            return self._watchdog.run(call)
-        except ReplayInterrupted:
-            # It may have come while the replay was tidying up after itself.
-            asyncio_events._set_running_loop(around)
-            sys.set_asyncgen_hooks(*hooks)
-            context_of_run.set(None)
-            raise
 
     async def in_thread(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> Outcome:
         """Deliver events in a thread. If the body can't be stopped, or nobody waits any more, the replay is closed
@@ -103,7 +92,13 @@ class Replayer:
             _ = watched.computed  # its processor time is counted from here on
             return replay.deliver(events)
 
-        job = self._threads.submit(watched.run, deliver)
+        def run() -> Outcome:
+            try:
+                return watched.run(deliver)
+            finally:
+                replay.leave()  # an interruption may have come while the replay was doing that
+
+        job = self._threads.submit(run)
         try:
             return await self._watch(watched, asyncio.wrap_future(job), workflow)
         except ReplayInterrupted:
@@ -179,7 +174,7 @@ class Replayed:
 def _may_be_a_signal(outcome: Outcome) -> bool:
     """Whether the body was ended by what Ctrl-C raises on this thread, at whatever it does just then. In another thread
     it shows whether the body raised it itself."""
-    end = outcome.commands[-1] if outcome.ended else None
+    end = outcome.commands[-1]
     return isinstance(end, End) and end.data.get("error", {}).get("type") in ("KeyboardInterrupt", "SystemExit")
 
 

@@ -7,23 +7,23 @@ import logging
 import os
 import platform
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.core.events import Event
+from approvals_bot.core.events import Event, lost_a_token
 from approvals_bot.core.registry import Registry
 from approvals_bot.engine.activation import PATIENCE, Activation
-from approvals_bot.engine.ahead import Ahead
 from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock
+from approvals_bot.engine.known import Known, Remembered
 from approvals_bot.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
 from approvals_bot.engine.news import News
-from approvals_bot.engine.replaying import Replayed, Replayer
+from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.turn import Turn
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import Claimed, Filter, Lease, OpenStore
+from approvals_bot.store import Claim, Claimed, Filter, Lease, OpenStore
 
 logger = logging.getLogger("approvals_bot.engine")
 
@@ -47,6 +47,7 @@ class Scheduler:
         self.registry = registry
         self.resources = resources
         self.closing = CLOSING
+        self.remembered = Remembered()
         self._news = news
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._random = Random()
@@ -84,41 +85,54 @@ class Scheduler:
 
     # ── what the engine hands over ──
 
-    @contextmanager
-    def asking(self, run_id: str | None = None) -> Iterator[Lease | None]:
-        """The lease to ask for; None if this process takes no more work, or has that run already. If the answer is
-        lost, we may have a claim without knowing it: then there is something to do once it is over."""
+    def ask(self, run_id: str | None = None) -> Lease | None:
+        """The lease to ask for; None if this process takes no more work, or has that run already. Say when it is
+        `answered`: if the answer is lost, we may have a claim without knowing it, and then there is something to do
+        once it is over."""
         self._is_full = len(self._active) >= MAX_ACTIVE
         if self._is_full or self._is_closing or not self._tasks or run_id in self._active:
-            yield None
-            return
+            return None
         now = self.now()
         lease = Lease(self._owner, now, now + LEASE)
-        self._unanswered = [until for until in self._unanswered if until > lease.at] + [lease.until]
-        yield lease
-        if lease.until in self._unanswered:
+        if self._unanswered and self._unanswered[0] <= now:
+            self._unanswered = [until for until in self._unanswered if until > now]
+        self._unanswered.append(lease.until)
+        return lease
+
+    def answered(self, lease: Lease | None) -> None:
+        """Whether there is a claim is known."""
+        if lease is not None and lease.until in self._unanswered:
             self._unanswered.remove(lease.until)
 
-    def begin(self, claimed: Claimed, written: Turn | None = None, replayed: Replayed | None = None) -> None:
-        """Work on a run. `written`: a turn that is in its log already, and may be all there is to do. `replayed`: the
-        replay that it was decided from, which is closed here in the end."""
-        run_id = claimed.claim.run_id
-        if written is not None and (written.outcome.ended or written.releases):
-            lost_a_token = any(event.type == "hook_conflict" for event in written.tail(claimed.log))
-            if written.wake_at is not None or lost_a_token:
-                self._nudge.set()
-            if replayed is not None:
-                replayed.close()
-            return
-        self._leased_until = min(self._leased_until or self.now() + LEASE, self.now() + LEASE)
-        activation = Activation(self, claimed, written, replayed)
-        task = asyncio.create_task(self._work(activation), name=f"run {run_id}")
-        self._active[run_id] = (activation, task)
+    def begin(self, claimed: Claimed) -> None:
+        """Work on a run that has been claimed."""
+        run = Known(claimed.row, claimed.log, claimed.claim.epoch)
+        before = self.remembered.take(claimed.claim.run_id)
+        if before is not None:
+            run.replayed = before.replayed  # it goes on, as far as it has come with this log
+        self._begin(run)
 
-    def go_on(self, claimed: Claimed, ahead: Ahead, written: list[Event]) -> None:
+    def go_on(self, run: Known, written: Turn, events: list[Event]) -> None:
         """Work on a run whose next turn was decided before the write that it follows from, and written with it."""
-        self._news.tell(claimed.claim.run_id, written)
-        self.begin(claimed, ahead.turn, ahead.handed_on())
+        run_id = run.row.id
+        run.epoch += 1
+        run.grow(events)
+        self._news.tell(run_id, events)
+        if written.outcome.ended:
+            run.close()
+        elif written.releases:
+            if written.wake_at is not None or lost_a_token(events):
+                self._nudge.set()
+            self.remember(run)
+        else:
+            self._begin(run, written)
+
+    def _begin(self, run: Known, written: Turn | None = None) -> None:
+        until = self.now() + LEASE
+        self._leased_until = until if self._leased_until is None else min(self._leased_until, until)
+        activation = Activation(self, run, written)
+        task = asyncio.get_running_loop().create_task(self._work(activation), name=f"run {run.row.id}")
+        self._active[run.row.id] = (activation, task)
 
     def tell(self, run_id: str, events: list[Event]) -> None:
         """These were written to a run from outside."""
@@ -141,6 +155,9 @@ class Scheduler:
 
     def rests(self, activation: Activation) -> None:
         self._progress.set()
+
+    def remember(self, run: Known) -> None:
+        self.remembered.add(run)
 
     def keep(self, task: asyncio.Task[None]) -> None:
         self._kept[task] = None
@@ -215,14 +232,15 @@ class Scheduler:
                 return await self.next_wake()
 
     async def _claim(self, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
-        with self.asking() as lease:
-            claimed = [] if lease is None else await self.store.claim(lease, limit, run_id)
+        lease = self.ask()
+        claimed = [] if lease is None else await self.store.claim(lease, limit, run_id)
+        self.answered(lease)
         for each in claimed:
             self.begin(each)
         return claimed
 
     async def _work(self, activation: Activation) -> None:
-        run_id = activation.claim.run_id
+        run_id = activation.run.row.id
         try:
             await activation.work()
         except Exception:
@@ -250,7 +268,7 @@ class Scheduler:
         now = self.now()
         if self._leased_until is None or now + LEASE * 2 / 3 < self._leased_until:
             return
-        claims = [activation.claim for activation, _ in self._active.values()]
+        claims = [Claim(run_id, activation.run.epoch) for run_id, (activation, _) in self._active.items()]
         if claims:
             await self.store.renew(claims, now + LEASE)
         self._leased_until = now + LEASE if claims else None
@@ -331,3 +349,4 @@ class Scheduler:
             for task in leftover:
                 task.cancel()
             await asyncio.gather(*leftover, return_exceptions=True)
+        self.remembered.close()

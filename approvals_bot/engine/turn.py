@@ -5,8 +5,8 @@ since, and from the time.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from approvals_bot.core.commands import resume_at
 from approvals_bot.core.events import Event, Log, NewEvent
@@ -15,8 +15,7 @@ from approvals_bot.core.run import OpenStep
 from approvals_bot.store import Append
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """One turn, before it is written."""
 
     outcome: Outcome
@@ -44,13 +43,14 @@ class Turn:
 
 
 class Standing:
-    """What a log says of its run's steps and timers, kept up to date as the log grows."""
+    """What a log says of its run's steps, timers and hooks, kept up to date as the log grows."""
 
     def __init__(self, log: Iterable[Event]) -> None:
         self.has_started = False
         self.last_at: datetime | None = None
         self.waits: dict[int, datetime] = {}  # timers that run, and when they are due
         self.first_starts: dict[int, datetime] = {}  # of steps
+        self.hooks: dict[int, Event] = {}  # that are open, by number: how they were created
         self._outcomes: set[str] = set()  # keys of what attempts at steps came to
         self.add(log)
 
@@ -68,6 +68,10 @@ class Standing:
                     self.waits[event.data["id"]] = resume_at(event)
                 case "wait_completed" | "wait_cancelled":
                     self.waits.pop(event.data["id"], None)
+                case "hook_created":
+                    self.hooks[event.data["id"]] = event
+                case "hook_disposed":
+                    self.hooks.pop(event.data["id"], None)
                 case _:
                     pass
 
@@ -77,7 +81,9 @@ class Standing:
 
     def due(self, now: datetime) -> list[NewEvent]:
         """That timers are over which the log has as running, the earliest first."""
-        due = sorted((at, number) for number, at in self.waits.items() if at <= now) if self.waits else []
+        if not self.waits:
+            return []
+        due = sorted((at, number) for number, at in self.waits.items() if at <= now)
         return [NewEvent("wait_completed", {"id": number}) for _, number in due]
 
 
@@ -99,26 +105,23 @@ def decide(
     """The turn that follows from the replay of a draft. `in_hand`: steps that run, or whose outcome comes later; they
     keep the run here, and so does who waits to hear of a token. A process that is closing starts nothing."""
     at = now if standing.last_at is None else max(now, standing.last_at)  # a log's time never goes back
-    decided = [command.event(at) for command in outcome.commands]
-    if not standing.has_started:
-        decided.insert(0, NewEvent("run_started"))
+    decided = [] if standing.has_started else [NewEvent("run_started", {})]
+    decided += [command.event(at) for command in outcome.commands]
     starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
-    decided += [
-        NewEvent("step_started", {"id": step.id, "attempt": step.failures + 1})
-        for step in starts
-        if step.failures + 1 not in step.started
-    ]
-    releases = not (starts or in_hand or outcome.replay_again)
-    cared_for = {*in_hand, *(step.id for step in starts)}
+    for step in starts:
+        if step.failures + 1 not in step.started:
+            decided.append(NewEvent("step_started", {"id": step.id, "attempt": step.failures + 1}))
     wake_at = None
-    if not outcome.ended:
-        wake_at = next_wake(
-            outcome, cared_for, now, {e.data["id"]: resume_at(e) for e in decided if e.type == "wait_created"}
-        )
+    if not outcome.ended and (outcome.timers or outcome.steps):
+        waits = {event.data["id"]: resume_at(event) for event in decided if event.type == "wait_created"}
+        wake_at = next_wake(outcome, {*in_hand, *(step.id for step in starts)}, now, waits)
+    releases = not (starts or in_hand or outcome.replay_again)
     return Turn(outcome, [*facts, *decided], starts, releases, wake_at)
 
 
 def due_steps(outcome: Outcome, in_hand: Collection[int], now: datetime) -> list[OpenStep]:
+    if not outcome.steps:
+        return []
     return [s for s in outcome.steps if s.id not in in_hand and (s.retry_at is None or s.retry_at <= now)]
 
 
@@ -127,6 +130,12 @@ def next_wake(
 ) -> datetime | None:
     """When there is work again: the earliest timer, or the retry of a step that nobody cares for. `waits`: when timers
     are due by the log, if it says so; the replay that asked for one reckoned from the last event."""
-    times = [waits.get(timer.id, timer.resume_at) for timer in outcome.timers]
-    times += [step.retry_at or now for step in outcome.steps if step.id not in cared_for]
-    return min(times, default=None)
+    wake: datetime | None = None
+    for timer in outcome.timers:
+        at = waits.get(timer.id, timer.resume_at)
+        wake = at if wake is None else min(wake, at)
+    for step in outcome.steps:
+        if step.id not in cared_for:
+            at = step.retry_at or now
+            wake = at if wake is None else min(wake, at)
+    return wake

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from approvals_bot.core.events import Event, Log, NewEvent
 from approvals_bot.errors import StoreUnavailableError
@@ -29,8 +29,7 @@ Status = Literal["pending", "running", "completed", "failed", "cancelled", "stal
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(NamedTuple):
     """A run to be created. `data` becomes its `run_created` event."""
 
     id: str
@@ -39,11 +38,10 @@ class NewRun:
     version: str | None
     data: dict[str, Any]
     idempotency_key: str | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(NamedTuple):
     """A run as its index row has it."""
 
     id: str
@@ -69,8 +67,7 @@ class RunRow:
         return cls(id, workflow, code, version, "pending", at, None, attributes, 1, None, None, at, 0, None)
 
 
-@dataclass(frozen=True, slots=True)
-class HookRow:
+class HookRow(NamedTuple):
     """A hook as its index row has it."""
 
     id: str
@@ -85,9 +82,18 @@ class HookRow:
     generation: int
     is_live: bool
 
+    @classmethod
+    def of(cls, run_id: str, created: Event) -> HookRow:
+        """A hook as its `hook_created` opens it."""
+        data = created.data
+        answer, schema = data.get("answer"), bool(data.get("has_schema"))
+        return cls(
+            data["hook_id"], run_id, data["id"], data["token"], answer is not None, schema, answer,
+            data.get("metadata"), created.at, 1, True,
+        )  # fmt: skip
 
-@dataclass(frozen=True, slots=True)
-class Created:
+
+class Created(NamedTuple):
     """`is_new` is False if the idempotency key had been used: then nothing was written, and this is that run."""
 
     run_id: str
@@ -97,8 +103,7 @@ class Created:
     then: list[Event] | None = None  # what followed from it, if that could be written; instead of `claimed`
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """The payload as it stands in the log."""
 
     event: Event
@@ -106,8 +111,7 @@ class Received:
     then: list[Event] | None = None  # what followed from it, if that could be written; instead of `claimed`
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """What an activation decided. `expected` is the length of the log it had read.
 
     As `then` of another write: what follows from that write, decided before it. `epoch` is the one that claiming the
@@ -126,8 +130,7 @@ class Append:
     stalled: str | None = None  # with `release`: why this code can't go on
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The events as they now stand in the log (a lost token race shows as `hook_conflict`)."""
 
     events: list[Event]
@@ -143,16 +146,14 @@ class Fenced:
     """Another owner has claimed the run, or it has ended: stop working on it. Nothing was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """The right to work on a run, until the lease ends."""
 
     run_id: str
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A claim, and the run as it stands: who claims reads it anyway."""
 
     claim: Claim
@@ -160,8 +161,7 @@ class Claimed:
     log: Log
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """Who asks for a claim at `at`, and until when it shall hold."""
 
     owner: str

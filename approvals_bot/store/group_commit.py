@@ -38,13 +38,13 @@ class Shared(ABC):
         self._flushing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Do the work in its turn."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append((work, future))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="store: shared work")
-        return await future
+        return future
 
     async def close(self) -> None:
         if self._flushing is not None:

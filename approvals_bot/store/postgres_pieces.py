@@ -6,7 +6,6 @@ Data of events, views and the like is JSON in JSON, as text: so it reaches the t
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -181,7 +180,7 @@ def created(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Crea
 
 def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
     row = RunRow.new(run.id, run.workflow, run.code, run.version, at, run.attributes)
-    return Claimed(Claim(run.id, 1), replace(row, epoch=1), [Event(1, "run_created", at, run.data)])
+    return Claimed(Claim(run.id, 1), row._replace(epoch=1), [Event(1, "run_created", at, run.data)])
 
 
 def received(then: Append | None, answer: Any) -> Received | None:

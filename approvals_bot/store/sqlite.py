@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -78,13 +79,13 @@ class SqliteStore:
     async def create(
         self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
     ) -> Created:
-        return await self._writer.run(lambda db: log.create(db, run, to_micros(at), lease, then))
+        return await self._writer.run(partial(log.create, run=run, at=to_micros(at), lease=lease, then=then))
 
     async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
-        return await self._reader.run(lambda db: reading.run_and_log(db, run_id, after))
+        return await self._reader.run(partial(reading.run_and_log, run_id=run_id, after=after))
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
-        return await self._writer.run(lambda db: log.append(db, batch))
+        return await self._writer.run(partial(log.append, batch=batch))
 
     async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
         return await self._writer.run(lambda db: log.record(db, run_id, facts, to_micros(at)))
@@ -99,7 +100,15 @@ class SqliteStore:
         then: Append | None = None,
     ) -> Received | None:
         return await self._writer.run(
-            lambda db: log.receive(db, hook_id, resume_id, payload, to_micros(at), lease, then)
+            partial(
+                log.receive,
+                hook_id=hook_id,
+                resume_id=resume_id,
+                payload=payload,
+                at=to_micros(at),
+                lease=lease,
+                then=then,
+            )
         )
 
     async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
@@ -110,7 +119,7 @@ class SqliteStore:
         await self._writer.run(lambda db: db.executemany(log.RENEW, given))
 
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
-        return await self._reader.run(lambda db: reading.hook(db, token, hook_id))
+        return await self._reader.run(partial(reading.hook, token=token, hook_id=hook_id))
 
     async def look(
         self, most: int, *, token: str | None = None, hook_id: str | None = None
@@ -174,7 +183,9 @@ def _set_up(db: sqlite3.Connection) -> None:
     synchronous = db.execute("PRAGMA synchronous").fetchone()[0]
     if mode != "wal" or synchronous != 2:
         raise sqlite3.OperationalError(f"needs journal_mode=wal and synchronous=FULL, got {mode} and {synchronous}")
-    db.execute("PRAGMA foreign_keys = ON")
+    # Whoever adds an event or a hook has read its run's row, or writes it, in the same transaction. Looking it up once
+    # more for each would cost as much as adding an event to an index.
+    db.execute("PRAGMA foreign_keys = OFF")
 
 
 def _switch_to_wal(db: sqlite3.Connection) -> str:

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from typing import Any
 
-from approvals_bot.core.events import ENDINGS, Event, NewEvent, from_micros, to_micros
+from approvals_bot.core.events import ENDINGS, Event, NewEvent, from_micros, lost_a_token, to_micros
 from approvals_bot.core.values import to_json
 from approvals_bot.store import (
     Append,
@@ -33,26 +33,38 @@ RENEW = "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS
 
 # ── creating ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_CREATE = """
-    INSERT INTO runs (id, workflow, code, version, status, created_at, idempotency_key, attributes, seq, wake_at)
-    VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, 1, ?)
-    ON CONFLICT DO NOTHING"""
+_TAKEN = "SELECT 1 FROM runs WHERE id = ? OR idempotency_key = ?"
 _CREATED = """
     SELECT runs.id, events.data FROM runs JOIN events ON run_id = runs.id AND events.seq = 1
     WHERE runs.id = ? OR idempotency_key = ?"""
+_CREATE = """
+    INSERT INTO runs (id, workflow, code, version, created_at, idempotency_key, attributes, seq, status, ended_at,
+      stalled, view, epoch, wake_at, owner, lease_until)
+    VALUES (:id, :workflow, :code, :version, :created_at, :key, :attributes, :seq, :status, :ended_at,
+      :stalled, :view, :epoch, :wake_at, :owner, :until)"""
 
 
 def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, then: Append | None) -> Created:
     key = None if run.idempotency_key is None else storable(run.idempotency_key)
-    given = (run.id, run.workflow, run.code, run.version, at, key, to_json(run.attributes), at)
-    if not db.execute(_CREATE, given).rowcount:
+    if db.execute(_TAKEN, (run.id, key)).fetchone() is not None:
         run_id, data = db.execute(_CREATED, (run.id, key)).fetchone()
         return Created(run_id, run_id == run.id, json.loads(data))  # the same id again: an answer was lost
-    db.execute(_INSERT, _row(run.id, Event(1, "run_created", from_micros(at), run.data), at))
-    if lease is None:
-        return Created(run.id, True, run.data)
-    if then is not None and (then.expected, then.epoch) == (1, 1):
-        return Created(run.id, True, run.data, then=_decide(db, then, at, lease))
+    fits = lease is not None and then is not None and (then.expected, then.epoch) == (1, 1)
+    events = _add(db, run.id, 0, [NewEvent("run_created", run.data)], at)
+    if fits:
+        assert then is not None
+        later = max(to_micros(then.at), at)
+        events += _add(db, run.id, 1, then.events, later)
+        row = _after(then, events, later, lease)
+    else:
+        row = _PENDING | {"id": run.id, "wake_at": at}
+    key_and_more = {"key": key, "created_at": at, "attributes": to_json(run.attributes) if run.attributes else "{}"}
+    named = {"workflow": run.workflow, "code": run.code, "version": run.version}
+    db.execute(_CREATE, row | key_and_more | named)
+    if row["ended_at"] is not None:
+        db.execute(_CLOSE_HOOKS, (run.id,))
+    if lease is None or fits:
+        return Created(run.id, True, run.data, then=events[1:] if fits else None)
     return Created(run.id, True, run.data, claim(db, lease, 1, run.id)[0])
 
 
@@ -65,15 +77,14 @@ _KEEP = """
     WHERE id = :id"""
 _TAKE = """
     UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, view = coalesce(:view, view), epoch = :epoch,
-      owner = :owner, lease_until = :until, wake_at = min(coalesce(wake_at, :at), :at)
+      owner = :owner, lease_until = :until, wake_at = min(coalesce(wake_at, :wake_at), :wake_at)
     WHERE id = :id"""
 _LET_GO = """
-    UPDATE runs SET seq = :seq, status = CASE WHEN :stalled IS NULL THEN 'running' ELSE 'stalled' END,
-      stalled = :stalled, view = coalesce(:view, view), epoch = :epoch, wake_at = :wake_at, owner = NULL,
-      lease_until = NULL
+    UPDATE runs SET seq = :seq, status = :status, stalled = :stalled, view = coalesce(:view, view), epoch = :epoch,
+      wake_at = :wake_at, owner = NULL, lease_until = NULL
     WHERE id = :id"""
 _END = """
-    UPDATE runs SET seq = :seq, status = :status, ended_at = :at, stalled = NULL, view = coalesce(:view, view),
+    UPDATE runs SET seq = :seq, status = :status, ended_at = :ended_at, stalled = NULL, view = coalesce(:view, view),
       epoch = coalesce(:epoch, epoch), wake_at = NULL, owner = NULL, lease_until = NULL
     WHERE id = :id"""
 _CLOSE_HOOKS = "UPDATE hooks SET is_live = 0 WHERE run_id = ? AND is_live = 1"
@@ -93,31 +104,54 @@ def _decide(db: sqlite3.Connection, batch: Append, last: int, lease: Lease | Non
     claimed by this."""
     at = max(to_micros(batch.at), last)
     events = _add(db, batch.run_id, batch.expected, batch.events, at)
-    view = None if batch.view is None else to_json(batch.view, "view")
-    row: dict[str, Any] = {"id": batch.run_id, "seq": batch.expected + len(events), "view": view, "epoch": batch.epoch}
-    ending = _ending(events)
-    if ending is not None:
-        _end(db, row, ending, at)
+    row = _after(batch, events, at, lease)
+    if row["ended_at"] is not None:
+        db.execute(_END, row)
+        db.execute(_CLOSE_HOOKS, (batch.run_id,))
     elif batch.release:
-        lost_a_token = any(event.type == "hook_conflict" for event in events)  # the workflow doesn't know it yet
-        wake_at = at if lost_a_token else None if batch.wake_at is None else to_micros(batch.wake_at)
-        db.execute(
-            _LET_GO, row | {"stalled": None if batch.stalled is None else storable(batch.stalled), "wake_at": wake_at}
-        )
-    elif lease is not None:
-        db.execute(_TAKE, row | {"owner": lease.owner, "until": to_micros(lease.until), "at": to_micros(lease.at)})
+        db.execute(_LET_GO, row)
     else:
-        db.execute(_KEEP, row)
+        db.execute(_KEEP if lease is None else _TAKE, row)
     return events
 
 
+_PENDING = {
+    "seq": 1, "status": "pending", "ended_at": None, "stalled": None, "view": None, "epoch": 0, "wake_at": None,
+    "owner": None, "until": None,
+}  # fmt: skip
+"""A run's row when it has only been created."""
+
+
+def _after(batch: Append, events: list[Event], at: int, lease: Lease | None) -> dict[str, Any]:
+    """A run's row when these events have been added."""
+    row: dict[str, Any] = {
+        **_PENDING,
+        "id": batch.run_id,
+        "seq": events[-1].seq if events else batch.expected,
+        "status": "running",
+        "view": None if batch.view is None else to_json(batch.view, "view"),
+        "epoch": batch.epoch,
+    }
+    ending = _ending(events)
+    if ending is not None:
+        row |= {"status": ending, "ended_at": at}
+    elif batch.release:
+        if lost_a_token(events):
+            row["wake_at"] = at  # the workflow doesn't know yet that it lost a token
+        elif batch.wake_at is not None:
+            row["wake_at"] = to_micros(batch.wake_at)
+        if batch.stalled is not None:
+            row |= {"status": "stalled", "stalled": storable(batch.stalled)}
+    elif lease is not None:
+        row |= {"owner": lease.owner, "until": to_micros(lease.until), "wake_at": to_micros(lease.at)}
+    return row
+
+
 def _ending(events: list[Event]) -> str | None:
-    return next((event.type.removeprefix("run_") for event in events if event.type in ENDINGS), None)
-
-
-def _end(db: sqlite3.Connection, row: dict[str, Any], status: str, at: int) -> None:
-    db.execute(_END, row | {"status": status, "at": at})
-    db.execute(_CLOSE_HOOKS, (row["id"],))
+    for event in events:
+        if event.type in ENDINGS:
+            return event.type.removeprefix("run_")
+    return None
 
 
 # ── facts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -148,7 +182,8 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) 
     changed = {"id": run_id, "seq": seq + len(added)}
     ending = _ending(added)
     if ending is not None:
-        _end(db, changed | {"view": None, "epoch": None}, ending, at_least)
+        db.execute(_END, changed | {"view": None, "epoch": None, "status": ending, "ended_at": at_least})
+        db.execute(_CLOSE_HOOKS, (run_id,))
     else:
         db.execute(_WAKE, changed | {"at": at})
     return known + added

@@ -62,7 +62,7 @@ async def runs_of_steps(scale: Scale) -> Figures:
 def log_of(body: Workflow[Any, Any], length: int) -> list[Event]:
     """At least so many events of a run that is still going on. If the engine wrote others, a replay would say so."""
     data = {"run_id": "run_1", "workflow": body.name, "input": body.signature.encode_call((length,), {})}
-    told = [NewEvent("run_created", data), NewEvent("run_started")]
+    told = [NewEvent("run_created", data), NewEvent("run_started", {})]
     for number in range(1, length // 3 + 2):
         told.append(NewEvent("step_created", {"id": number, "name": "add", "input": {"a": number - 1, "b": 1}}))
         told.append(NewEvent("step_started", {"id": number, "attempt": 1}))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
@@ -35,7 +34,7 @@ def decides_on_a_log_that_has_grown(patch: pytest.MonkeyPatch) -> None:
 
     def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
         (seq,) = db.execute("SELECT seq FROM runs WHERE id = ?", (batch.run_id,)).fetchone()
-        return real(db, replace(batch, expected=seq))
+        return real(db, batch._replace(expected=seq))
 
     patch.setattr(log, "append", append)
 
@@ -46,7 +45,7 @@ def lets_zombies_write(patch: pytest.MonkeyPatch) -> None:
 
     def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
         (epoch,) = db.execute("SELECT epoch FROM runs WHERE id = ?", (batch.run_id,)).fetchone()
-        return real(db, replace(batch, epoch=epoch))
+        return real(db, batch._replace(epoch=epoch))
 
     patch.setattr(log, "append", append)
 
@@ -64,7 +63,7 @@ def appends_stale_decisions_again(patch: pytest.MonkeyPatch) -> None:
     async def write(self: Activation, batch: Append) -> Appended | Stale | Fenced:
         result = await real(self, batch)
         if isinstance(result, Stale) and await self._read():
-            return await real(self, replace(batch, expected=len(self._log)))
+            return await real(self, batch._replace(expected=len(self.run.log)))
         return result
 
     patch.setattr(Activation, "_write", write)
@@ -197,8 +196,8 @@ def starts_twice(patch: pytest.MonkeyPatch) -> None:
     """The idempotency key isn't kept."""
     real = log.create
 
-    def create(db: sqlite3.Connection, run: NewRun, *rest: Any) -> Created:
-        return real(db, replace(run, idempotency_key=None), *rest)
+    def create(db: sqlite3.Connection, run: NewRun, **rest: Any) -> Created:
+        return real(db, run._replace(idempotency_key=None), **rest)
 
     patch.setattr(log, "create", create)
 
@@ -220,7 +219,7 @@ def begins_steps_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
         return decided
 
     async def write(self: Activation, batch: Append) -> Appended | Stale | Fenced:
-        for state in starts.pop(id(self._standing), []):
+        for state in starts.pop(id(self.run.standing), []):
             self._shop.keep(asyncio.create_task(self._run_step(state)))
         return await real_write(self, batch)
 

@@ -133,13 +133,13 @@ class WatchedWriter(Writer):
         self._notes = connection.notes
         self._look = look
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         def watched(db: sqlite3.Connection) -> T:
             result = work(db)
             self._notes.append(self._look(db))
             return result
 
-        return await super().run(watched)
+        return super().run(watched)
 
 
 class SharedLock(SoleOwner):

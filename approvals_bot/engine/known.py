@@ -1,0 +1,138 @@
+"""Runs as this process knows them, and those it has let go of and still remembers.
+
+A paused run costs nothing but its rows. But most are resumed by the process that paused them, and soon; so the last few
+are remembered with their replays, and who resumes one of them needs neither its log nor a new replay. What is
+remembered may be out of date: a log only grows, so the store can tell by its length, and by the epoch, as it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.core.authoring import Workflow
+from approvals_bot.core.events import Log, NewEvent
+from approvals_bot.core.replay import Outcome
+from approvals_bot.engine.limits import REMEMBERED_EVENTS, REMEMBERED_RUNS
+from approvals_bot.engine.replaying import Replayed, Replayer
+from approvals_bot.engine.turn import Standing, Turn, decide, draft
+from approvals_bot.store import HookRow, RunRow
+
+Entropy = Callable[[], bytes]
+
+
+class Known:
+    """A run: its row as it was read once, its log, what that says, and the replay that has come as far. `epoch` is that
+    of its last claim."""
+
+    __slots__ = ("epoch", "log", "replayed", "row", "schemas", "standing")
+
+    def __init__(self, row: RunRow, log: Log, epoch: int) -> None:
+        self.row = row
+        self.log = log
+        self.epoch = epoch
+        self.standing = Standing(log)
+        self.replayed: Replayed | None = None
+        self.schemas: dict[int, Any] | None = None  # of its hooks, by number; None: not replayed yet
+
+    def grow(self, events: Log) -> None:
+        """The log says more."""
+        self.log += events
+        self.standing.add(events)
+
+    def is_of(self, workflow: Workflow[Any, Any]) -> bool:
+        """Whether it has been replayed with this code."""
+        return self.replayed is not None and self.replayed.workflow is workflow
+
+    async def replay(self, log: Log, workflow: Workflow[Any, Any], replayer: Replayer, entropy: Entropy) -> Outcome:
+        """Go on to this log, which begins with ours. As `Replayed.outcome`."""
+        outcome = await self._replay_of(workflow, replayer, entropy).outcome(log)
+        self.schemas = outcome.schemas
+        return outcome
+
+    def _replay_of(self, workflow: Workflow[Any, Any], replayer: Replayer, entropy: Entropy) -> Replayed:
+        """The replay that goes on; a new one, if there is none yet or the code is another."""
+        if self.replayed is None or not self.is_of(workflow):
+            self.close()
+            self.replayed = replayer.begin(workflow, entropy())
+        return self.replayed
+
+    def ahead(
+        self,
+        fact: NewEvent | None,
+        workflow: Workflow[Any, Any] | None,
+        replayer: Replayer,
+        now: datetime,
+        entropy: Entropy,
+    ) -> Turn | None:
+        """The turn that follows from this fact (None: from the log alone), before that is written. No turn, if it isn't
+        plain and quick, or the code isn't here: then it is decided, and told what is wrong, once the write is safe."""
+        if workflow is None:
+            return None
+        try:
+            log = self.log if fact is None else draft(self.log, [fact], now)
+            outcome = self._replay_of(workflow, replayer, entropy).at_once(log)
+            if outcome is None:
+                return None
+            self.schemas = outcome.schemas
+            return decide(self.standing, [], outcome, now)
+        except Exception:  # noqa: BLE001  # whatever it is, the run hears of it when it is worked on
+            return None
+
+    def close(self) -> None:
+        """Throw the body away, wherever it waits."""
+        if self.replayed is not None:
+            self.replayed.close()
+            self.replayed = None
+
+
+class Remembered:
+    """The runs that this process has let go of last."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Known] = {}  # the oldest first
+        self._by_token: dict[str, Known] = {}
+        self._by_hook: dict[str, Known] = {}
+
+    def add(self, run: Known) -> None:
+        if run.replayed is None or len(run.log) > REMEMBERED_EVENTS:
+            run.close()
+            return
+        self.forget(run.row.id)
+        self._runs[run.row.id] = run
+        for created in run.standing.hooks.values():
+            self._by_token[created.data["token"]] = self._by_hook[created.data["hook_id"]] = run
+        if len(self._runs) > REMEMBERED_RUNS:
+            self.forget(next(iter(self._runs)))
+
+    def take(self, run_id: str) -> Known | None:
+        """This run, for somebody who works on it from now on, and closes it."""
+        run = self._runs.pop(run_id, None)
+        if run is not None:
+            for created in run.standing.hooks.values():
+                self._by_hook.pop(created.data["hook_id"], None)
+                if self._by_token.get(created.data["token"]) is run:  # it may have been freed, and be another run's
+                    del self._by_token[created.data["token"]]
+        return run
+
+    def forget(self, run_id: str) -> None:
+        run = self.take(run_id)
+        if run is not None:
+            run.close()
+
+    def of_hook(self, hook_id: str) -> Known | None:
+        """The run that has this hook, as far as is known here."""
+        return self._by_hook.get(hook_id)
+
+    def by_token(self, token: str) -> tuple[Known, HookRow] | None:
+        """The run that waits on this token, as far as is known here, and its hook."""
+        run = self._by_token.get(token)
+        if run is None:
+            return None
+        created = next(event for event in run.standing.hooks.values() if event.data["token"] == token)
+        return run, HookRow.of(run.row.id, created)
+
+    def close(self) -> None:
+        for run_id in list(self._runs):
+            self.forget(run_id)
