@@ -205,8 +205,8 @@ class Engine:
         """
         _outside("resume_hook()")
         target = await self._receiver.target(token, is_webhook=False)
-        await self._receiver.receive(target, await self._receiver.encoded(target, payload), resume_id)
-        return HookInfo.of(target.hook)
+        taken = await self._receiver.receive(target, await self._receiver.encoded(target, payload), resume_id)
+        return HookInfo.of(taken.hook)
 
     async def resume_webhook(
         self,
@@ -226,10 +226,10 @@ class Engine:
         target = await self._receiver.target(hook, is_webhook=True) if isinstance(hook, str) else hook
         if not (target.hook.is_webhook and target.hook.is_live):
             raise HookNotFoundError(target.hook.token)
-        received = await self._receiver.receive(target, (await as_webhook_request(request)).encode(), resume_id)
-        match target.hook.answer:
+        taken = await self._receiver.receive(target, (await as_webhook_request(request)).encode(), resume_id)
+        match taken.hook.answer:
             case {"mode": "manual"}:
-                return await self._receiver.answer(target.hook.run_id, received, timeout)
+                return await self._receiver.answer(taken, timeout)
             case {"mode": "static", "response": response}:
                 return response_of(response)
             case _:

@@ -45,6 +45,14 @@ class Target(NamedTuple):
         return RunRecord.of(self.row)
 
 
+class Taken(NamedTuple):
+    """Which hook has taken a payload; the payload as it stands in the log, and what followed from it in the same
+    breath."""
+
+    hook: HookRow
+    events: list[Event]
+
+
 class Receiver:
     """Takes payloads, for the process that the scheduler works in."""
 
@@ -77,22 +85,22 @@ class Receiver:
         schema = await self._schema(target) if target.hook.has_schema else None
         return encode(payload, Any if schema is None else schema, "payload")
 
-    async def receive(self, target: Target, payload: Any, resume_id: str | None) -> list[Event]:
-        """Write the payload. Gives it as it stands in the log, and what followed from it in the same breath.
+    async def receive(self, target: Target, payload: Any, resume_id: str | None) -> Taken:
+        """Write the payload.
 
         HookNotFoundError if the hook has been closed meanwhile; IdempotencyConflictError.
         """
         to_json(payload, "payload")
         resume_id = resume_id or self._scheduler.entropy()[:12].hex()
         events = await self._write(target, payload, resume_id)
-        if events is None and target.remembered is not None:  # whoever has the token now, it isn't the one that we knew
+        if events is None and target.remembered is not None:  # another hook may have this token by now
             target = await self._look(target.hook.token, is_webhook=target.hook.is_webhook)
             events = await self._write(target, payload, resume_id)
         if events is None:
             raise HookNotFoundError(target.hook.token)
         if events[0].data["payload"] != payload:
             raise IdempotencyConflictError(resume_id, target.row.id, "the payload differs from the first one")
-        return events
+        return Taken(target.hook, events)
 
     async def _write(self, target: Target, payload: Any, resume_id: str) -> list[Event] | None:
         scheduler, hook = self._scheduler, target.hook
@@ -132,11 +140,11 @@ class Receiver:
             return self._scheduler.remembered.take(target.row.id)
         return None if target.log is None else Known(target.row, [*target.log], target.row.epoch)
 
-    async def answer(self, run_id: str, received: list[Event], seconds: float) -> Response:
+    async def answer(self, taken: Taken, seconds: float) -> Response:
         """The workflow's answer to this request, or 504 when the time is up."""
-        seq = received[0].seq
+        run_id, seq = taken.hook.run_id, taken.events[0].seq
         with self._news.of(run_id, seconds, self._scheduler.patience, ENDINGS | {"hook_responded"}) as news:
-            later = received[1:]
+            later = taken.events[1:]
             while True:
                 for event in later:
                     if event.type == "hook_responded" and event.data["to"] == seq:

@@ -15,6 +15,7 @@ from approvals_bot.core.replay import Outcome, Replay
 from approvals_bot.engine import Engine
 from approvals_bot.engine.chance import SIZE
 from approvals_bot.engine.chance import Random as Chance
+from approvals_bot.engine.known import Remembered
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.store import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.tokens import Tokens
@@ -76,6 +77,7 @@ class Node:
         self.process = Process(f"node{number}.0")
         self.process.is_dead = True
         self.engine: SimulatedEngine | None = None
+        self._remembered = Remembered()
         self.stop = asyncio.Event()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked: dict[asyncio.Future[Any], None] = {}  # a set has another order in another process
@@ -104,6 +106,7 @@ class Node:
         world = self.world
         store = world.database.store(self.number, NodeFate(self, process), world.auditor, world.holders)
         engine = SimulatedEngine(self, store, world.resources_of(process))
+        self._remembered = engine.scheduler.remembered
         try:
             async with engine.running():
                 self.engine = engine
@@ -122,6 +125,7 @@ class Node:
 
     def _bury(self, process: Process) -> None:
         self.engine = None
+        self._remembered.close()  # a body that nobody holds any more would be closed on no loop at all
         self.world.loop.bury(process)
         for reply in self.asked:
             if not reply.done():
