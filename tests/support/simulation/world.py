@@ -123,9 +123,13 @@ class Node:
             self.world.tell(self.process.name, f"CRASHES {why}")
             self._bury(self.process)
 
+    def forget(self) -> None:
+        """A body that nobody holds any more would be closed on no loop at all."""
+        self._remembered.close()
+
     def _bury(self, process: Process) -> None:
         self.engine = None
-        self._remembered.close()  # a body that nobody holds any more would be closed on no loop at all
+        self.forget()
         self.world.loop.bury(process)
         for reply in self.asked:
             if not reply.done():
@@ -343,6 +347,8 @@ class World:
         finally:
             for task in (*living, fate):
                 task.cancel()
+            for node in self.nodes:
+                node.forget()
 
     def calm(self) -> None:
         """Faults end; whoever is stalled or dead comes back."""
