@@ -94,8 +94,17 @@ class Step(Generic[P, R]):
         self.timeout = timeout
         self.retry_delay = retry_delay
         self.name = function.__name__
-        self._is_async = inspect.iscoroutinefunction(function)
         functools.update_wrapper(self, function)
+
+    @property
+    def function(self) -> Callable[P, Any]:
+        """What it does; a test may put something else in its place."""
+        return self._function
+
+    @function.setter
+    def function(self, function: Callable[P, Any]) -> None:
+        self._function = function
+        self._is_async = inspect.iscoroutinefunction(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         run: RunState | None = context_of_run.get(None)
@@ -104,9 +113,9 @@ class Step(Generic[P, R]):
     def run(self, args: Any, kwargs: Any) -> Coroutine[Any, Any, R]:
         """Just the function; a plain `def` runs in a thread."""
         if self._is_async:
-            called: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+            called: Coroutine[Any, Any, R] = self._function(*args, **kwargs)
             return called
-        return asyncio.to_thread(self.function, *args, **kwargs)
+        return asyncio.to_thread(self._function, *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
