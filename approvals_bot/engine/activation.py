@@ -94,6 +94,7 @@ class Activation:
         self._taken = 0  # how many of these the turn that is under way has taken up
         self._signal = Signal()
         self._is_waiting = False
+        self.is_lost = False  # another process has this run, or has ended it
         self._is_over = False
         self._is_let_go = False
         self._is_closing = False
@@ -141,6 +142,7 @@ class Activation:
         """One turn. True: there is nothing more to do here."""
         self._signal.clear()
         if self._may_have_grown and not await self._read():
+            self.is_lost = True
             return True
         now = self._shop.clock.now()
         facts = self._facts(now)
@@ -245,7 +247,7 @@ class Activation:
             case Stale():
                 self._may_have_grown = True
             case Fenced():
-                pass
+                self.is_lost = True
         return result
 
     # ── steps ──

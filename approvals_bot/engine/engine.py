@@ -302,11 +302,14 @@ class Engine:
     async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
         """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
         with self._news.of(run_id, None, self.scheduler.patience, ENDINGS) as news:
-            while (row := await self._row(run_id)).ending is None:
+            while True:
+                # Who works on a run hears of its end, or else that it has lost it; so there is nothing to ask for.
+                row = self.scheduler.row_at_work(run_id) or await self._row(run_id)
+                if row.ending is not None:
+                    return row, Ending(f"run_{row.status}", row.ending)
                 await news.next()
                 if news.heard is not None:
                     return row, Ending(news.heard.type, news.heard.data)
-            return row, Ending(f"run_{row.status}", row.ending)
 
     async def _row(self, run_id: str) -> RunRow:
         found = await self.store.read(run_id, after=NO_EVENTS)

@@ -23,7 +23,7 @@ from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.turn import Turn
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import Claim, Claimed, Filter, Lease, OpenStore
+from approvals_bot.store import Claim, Claimed, Filter, Lease, OpenStore, RunRow
 
 logger = logging.getLogger("approvals_bot.engine")
 
@@ -82,6 +82,11 @@ class Scheduler:
     def patience(self) -> float | None:
         """Seconds to wait for news before one looks again. A process that doesn't work isn't told what others write."""
         return None if self.works else POLL
+
+    def row_at_work(self, run_id: str) -> RunRow | None:
+        """The row of a run that this process works on, as it was when that began."""
+        active = self._active.get(run_id)
+        return None if active is None else active[0].run.row
 
     # ── what the engine hands over ──
 
@@ -245,10 +250,12 @@ class Scheduler:
             await activation.work()
         except Exception:
             logger.exception("run %s: working on it failed; it will be tried again when its lease ends", run_id)
-            activation.due = self.now() + LEASE
+            activation.due, activation.is_lost = self.now() + LEASE, True
         finally:
             if self._active.get(run_id, (None, None))[0] is activation:
                 del self._active[run_id]
+            if activation.is_lost:
+                self._news.tell_of((run_id,))
             if activation.due is not None or self._is_full:
                 self._nudge.set()
             self._progress.set()
