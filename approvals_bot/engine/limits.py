@@ -16,8 +16,8 @@ ACTIVATION_TIME = 2.0
 MAX_ACTIVE = 500
 """Runs that one process works on at the same time. The others wait in the store, where they cost nothing."""
 
-REMEMBERED_RUNS = 256
-"""Paused runs of which one process remembers the replay, the latest. A few dozen kB each, more for an approval."""
+REMEMBERED_RUNS = 500
+"""Paused runs of which one process remembers the replay, the latest. A small one takes 12 kB, an approval some 50."""
 
 REMEMBERED_EVENTS = 1_000
 """A longer log is not remembered: it is read, and replayed, when its run is resumed."""

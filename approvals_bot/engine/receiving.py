@@ -122,17 +122,19 @@ class Receiver:
                 run.close()
             raise
         scheduler.answered(lease)
-        events = None if received is None else [received.event, *(received.then or ())]
-        if run is not None and turn is not None and events is not None and len(events) > 1:
+        if run is not None and turn is not None and received is not None and received.then is not None:
+            events = [received.event, *received.then]
             scheduler.go_on(run, turn, events)
             return events
         if run is not None:
             run.close()
-        if received is not None and received.claimed is not None:
+        if received is None:
+            return None
+        if received.claimed is not None:
             scheduler.begin(received.claimed)
-        elif events is not None:
-            scheduler.tell(run_id, events)
-        return events
+        else:
+            scheduler.tell(run_id, [received.event])
+        return [received.event]
 
     def _ours(self, target: Target) -> Known | None:
         """The run, for us alone: what is remembered may have been taken by somebody else in between."""

@@ -1,0 +1,211 @@
+"""Paused runs that a process still remembers: resumed without being read, and never believed against the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from approvals_bot import HookNotFoundError, InvalidPayloadError, create_hook, define_hook, step, workflow
+from approvals_bot.core.events import Event
+from approvals_bot.engine import Engine, known
+from approvals_bot.errors import RunCancelledError, StoreUnavailableError
+from approvals_bot.store import Received
+from approvals_bot.testing.fixtures import OpenEngine
+
+SOON = 30  # seconds; far more than anything here takes
+
+
+async def opened(engine: Engine, token: str) -> None:
+    async with asyncio.timeout(SOON):
+        while True:
+            try:
+                await engine.get_hook_by_token(token)
+                return
+            except HookNotFoundError:
+                await asyncio.sleep(0.01)
+
+
+def told(log: list[Event]) -> list[Any]:
+    return [event.data["payload"] for event in log if event.type == "hook_received"]
+
+
+@workflow
+async def takes_three(token: str) -> list[Any]:
+    hook = create_hook(token)
+    return [await hook, await hook, await hook]
+
+
+@step
+async def shout(text: str) -> str:
+    return text.upper()
+
+
+async def test_who_resumes_a_run_that_was_just_paused_reads_neither_hook_nor_log(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_engine() as engine:
+        looks, look = [], engine.store.look
+
+        async def noted(*given: Any, **named: Any) -> Any:
+            looks.append(named)
+            return await look(*given, **named)
+
+        monkeypatch.setattr(engine.store, "look", noted)
+        run = await engine.start(takes_three, "t")
+        for payload in (1, 2, 3):
+            await opened(engine, "t")
+            await engine.resume_hook("t", payload)
+        assert await run.return_value() == [1, 2, 3]
+        assert looks == []
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_hook("t", 4)
+
+
+async def test_what_another_process_wrote_meanwhile_is_not_overlooked(open_engine: OpenEngine) -> None:
+    async with open_engine() as one, open_engine() as two:
+        run = await one.start(takes_three, "t")
+        await opened(two, "t")
+        await two.resume_hook("t", "first, at the other")
+        await one.resume_hook("t", "second, where it is remembered")
+        await two.resume_hook("t", "third, at the other")
+        assert await run.return_value() == (
+            ["first, at the other", "second, where it is remembered", "third, at the other"]
+        )
+        assert len(told(await one.events(run.id))) == 3
+
+
+async def test_a_token_that_has_gone_to_another_run_resumes_that_one(open_engine: OpenEngine) -> None:
+    @workflow
+    async def takes_one(token: str) -> Any:
+        async with create_hook(token) as hook:
+            return await hook
+
+    async with open_engine() as one, open_engine() as two:
+        first = await one.start(takes_one, "shared")
+        await opened(two, "shared")
+        await two.resume_hook("shared", "for the first")
+        assert await two.get_run(first.id).return_value() == "for the first"
+        second = await two.start(takes_one, "shared")
+        await opened(two, "shared")
+        info = await one.resume_hook("shared", "for the second")  # where the first is remembered
+        assert info.run_id == second.id
+        assert await second.return_value() == "for the second"
+
+
+async def test_a_payload_that_does_not_fit_changes_nothing_and_is_forgotten(open_engine: OpenEngine) -> None:
+    class Amount(BaseModel):
+        euros: int
+
+    amounts = define_hook(Amount)
+
+    @workflow
+    async def takes_an_amount() -> int:
+        amount: Amount = await amounts.create("amount")
+        return amount.euros
+
+    async with open_engine() as engine:
+        run = await engine.start(takes_an_amount)
+        await opened(engine, "amount")
+        with pytest.raises(InvalidPayloadError):
+            await engine.resume_hook("amount", {"euros": "many"})
+        assert told(await run.events()) == []
+        await engine.resume_hook("amount", {"euros": 5})
+        assert await run.return_value() == 5
+
+
+async def test_an_answer_that_is_lost_leaves_nothing_behind_that_is_believed(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(takes_three, "t")
+        await opened(engine, "t")
+        receive: Callable[..., Awaitable[Received | None]] = engine.store.receive
+
+        async def never_reaches_it(*given: Any) -> Received | None:
+            raise StoreUnavailableError("the connection was lost on the way there")
+
+        monkeypatch.setattr(engine.store, "receive", never_reaches_it)
+        with pytest.raises(StoreUnavailableError):
+            await engine.resume_hook("t", "said in vain")
+        monkeypatch.setattr(engine.store, "receive", receive)
+        for payload in (1, 2, 3):
+            await engine.resume_hook("t", payload)
+        assert await run.return_value() == [1, 2, 3]
+
+
+async def test_only_the_latest_are_remembered_and_the_bodies_of_the_others_are_closed(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    @workflow
+    async def waits(token: str) -> Any:
+        try:
+            return await create_hook(token)
+        finally:
+            closed.append(token)
+
+    monkeypatch.setattr(known, "REMEMBERED_RUNS", 2)
+    async with open_engine() as engine:
+        runs = []
+        for token in ("a", "b", "c"):
+            runs.append(await engine.start(waits, token))
+            await opened(engine, token)
+        assert "a" in closed
+        assert [engine.scheduler.remembered.by_token(token) is not None for token in ("a", "b", "c")] == [
+            False,
+            True,
+            True,
+        ]
+        for token in ("a", "b", "c"):
+            await engine.resume_hook(token, token)
+        assert [await run.return_value() for run in runs] == ["a", "b", "c"]
+    assert set(closed) == {"a", "b", "c"}
+
+
+async def test_a_remembered_run_goes_on_with_the_code_that_is_registered_now(open_engine: OpenEngine) -> None:
+    def release(says: str) -> Any:
+        @workflow(name="says_how_it_went")
+        async def says_how_it_went() -> str:
+            return await shout(f"{says}: {await create_hook('how')}")
+
+        return says_how_it_went
+
+    first = release("old")
+    async with open_engine() as engine:
+        run = await engine.start(first)
+        await opened(engine, "how")
+        second = release("new")
+        await engine.resume_hook("how", "well")
+        assert await run.return_value() == "NEW: WELL"
+        assert second is not first
+
+
+async def test_who_waits_where_a_run_is_worked_on_hears_that_another_process_has_ended_it(
+    open_engine: OpenEngine,
+) -> None:
+    busy, go_on = asyncio.Event(), asyncio.Event()
+
+    @step(retries=0)
+    async def takes_its_time() -> None:
+        busy.set()
+        await go_on.wait()
+
+    @workflow
+    async def is_at_work() -> None:
+        await takes_its_time()
+
+    async with open_engine() as one, open_engine() as two:
+        run = await one.start(is_at_work)
+        await busy.wait()
+        waiting = asyncio.create_task(run.return_value())
+        await asyncio.sleep(0)
+        await two.cancel(run.id, "no longer wanted")
+        async with asyncio.timeout(SOON):
+            with pytest.raises(RunCancelledError):
+                await waiting
+        go_on.set()
