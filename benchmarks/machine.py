@@ -7,6 +7,7 @@ import os
 import platform
 import sqlite3
 import subprocess
+import sysconfig
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,7 @@ def this_machine() -> dict[str, str]:
             "CPU": f"{os.cpu_count()} × {model}",
             "memory": f"{memory:.0f} GB",
             "kernel": f"{platform.system()} {platform.release()}",
-            "Python": platform.python_version(),
+            "Python": f"{platform.python_version()}, built {_how_built()}",
             "SQLite": sqlite3.sqlite_version,
             "PostgreSQL": _postgres(),
         }
@@ -38,6 +39,12 @@ def this_machine() -> dict[str, str]:
 def load() -> float:
     """Processes that wanted a CPU in the last minute: how idle the machine was before a part began."""
     return round(os.getloadavg()[0], 2)
+
+
+def _how_built() -> str:
+    """Profile-guided optimization makes the interpreter a fifth faster or so; what distributions ship has it."""
+    given = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return f"{'with' if '--enable-optimizations' in given else 'without'} profile-guided optimization"
 
 
 def _postgres() -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks import chart
-from benchmarks.figures import GROWTH, OF_A_CYCLE, OTHERS, PROMISES, SYSTEMS, Promise, System
+from benchmarks.figures import FLOOR_OF_THE_PROMISE, GROWTH, OF_A_CYCLE, OTHERS, PROMISES, SYSTEMS, Promise, System
 from benchmarks.parts.part import ROOT as ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -84,6 +84,7 @@ def page(results: Results, values: Values) -> str:
         *_warnings(results),
         "## What was promised",
         _promises(values),
+        _by_the_floor(values),
         "## The common work, side by side",
         "One cycle: start a run → a trivial step → wait on a hook → resume it from outside with "
         "`{approved, comment}` → a trivial step → completed. "
@@ -141,6 +142,23 @@ def _promises(values: Values) -> str:
         ("", "promised", "measured", ""),
         ((each.says, _target(each), _measured(each, values), _kept(each, values)) for each in PROMISES),
     )
+
+
+def _by_the_floor(values: Values) -> str:
+    """What tells a slow engine from a slow machine."""
+    told = []
+    for key, says in (("per_second", "of the floor's cycles a second"), ("cpu_ms", "× the floor's ms of CPU")):
+        ours, here = values.get(f"cycle.sqlite.uvloop.{key}"), values.get(f"raw.floor.{key}")
+        promise = next(each for each in PROMISES if each.key == f"cycle.sqlite.uvloop.{key}")
+        there = FLOOR_OF_THE_PROMISE[f"raw.floor.{key}"]
+        if ours is None or here is None:
+            return ""
+        told.append(
+            f"- {number(promise.target / there)} {says} was promised, where the floor did {number(there)}; "
+            f"here it does {number(here)}, and ours {number(ours / here)} of that: {number(ours / here * there)} "
+            "there, if all scales alike."
+        )
+    return "\n".join(["The same promises against the floor below, which no engine goes under:", "", *told])
 
 
 def _target(promise: Promise) -> str:
