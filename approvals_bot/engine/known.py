@@ -14,7 +14,7 @@ from typing import Any
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.events import Log, NewEvent
 from approvals_bot.core.replay import Outcome
-from approvals_bot.engine.limits import REMEMBERED_EVENTS, REMEMBERED_RUNS
+from approvals_bot.engine.limits import REMEMBERED_RUNS, REMEMBERED_SIZE
 from approvals_bot.engine.replaying import Replayed, Replayer
 from approvals_bot.engine.turn import Standing, Turn, decide, draft
 from approvals_bot.store import HookRow, RunRow
@@ -26,7 +26,7 @@ class Known:
     """A run: its row as it was read once, its log, what that says, and the replay that has come as far. `epoch` is that
     of its last claim."""
 
-    __slots__ = ("epoch", "log", "replayed", "row", "schemas", "standing")
+    __slots__ = ("_size", "_sized", "epoch", "log", "replayed", "row", "schemas", "standing")
 
     def __init__(self, row: RunRow, log: Log, epoch: int) -> None:
         self.row = row
@@ -35,11 +35,19 @@ class Known:
         self.standing = Standing(log)
         self.replayed: Replayed | None = None
         self.schemas: dict[int, Any] | None = None  # of its hooks, by number; None: not replayed yet
+        self._size = self._sized = 0  # characters of so many events
 
     def grow(self, events: Log) -> None:
         """The log says more."""
         self.log += events
         self.standing.add(events)
+
+    def size(self) -> int:
+        """Characters of text in the log, and 8 for each of the other values; about."""
+        for event in self.log[self._sized :]:
+            self._size += _size(event.data)
+        self._sized = len(self.log)
+        return self._size
 
     def is_of(self, workflow: Workflow[Any, Any]) -> bool:
         """Whether it has been replayed with this code."""
@@ -96,7 +104,7 @@ class Remembered:
         self._by_hook: dict[str, Known] = {}
 
     def add(self, run: Known) -> None:
-        if run.replayed is None or len(run.log) > REMEMBERED_EVENTS:
+        if run.replayed is None or run.size() > REMEMBERED_SIZE:
             run.close()
             return
         self.forget(run.row.id)
@@ -136,3 +144,16 @@ class Remembered:
     def close(self) -> None:
         for run_id in list(self._runs):
             self.forget(run_id)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    size = 8
+    if isinstance(value, dict):
+        for name, item in value.items():
+            size += len(name) + _size(item)
+    elif isinstance(value, list):
+        for item in value:
+            size += _size(item)
+    return size

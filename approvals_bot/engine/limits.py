@@ -19,8 +19,9 @@ MAX_ACTIVE = 500
 REMEMBERED_RUNS = 500
 """Paused runs of which one process remembers the replay, the latest. A small one takes 12 kB, an approval some 50."""
 
-REMEMBERED_EVENTS = 1_000
-"""A longer log is not remembered: it is read, and replayed, when its run is resumed."""
+REMEMBERED_SIZE = 100_000
+"""Characters of text in a log. A larger one is not remembered, whatever it is that people have sent: it is read, and
+replayed, when its run is resumed."""
 
 LEASE = timedelta(seconds=15)
 """How long a run stays with a process that has stopped renewing: so long it takes until another one takes it over."""

@@ -167,6 +167,18 @@ async def test_only_the_latest_are_remembered_and_the_bodies_of_the_others_are_c
     assert set(closed) == {"a", "b", "c"}
 
 
+async def test_a_run_that_was_sent_much_is_not_remembered_and_goes_on_all_the_same(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(takes_three, "t")
+        await opened(engine, "t")
+        much = {"pages": ["x" * 1_000] * 150}
+        await engine.resume_hook("t", much)
+        assert engine.scheduler.remembered.by_token("t") is None
+        await engine.resume_hook("t", "little")
+        await engine.resume_hook("t", "little again")
+        assert await run.return_value() == [much, "little", "little again"]
+
+
 async def test_a_remembered_run_goes_on_with_the_code_that_is_registered_now(open_engine: OpenEngine) -> None:
     def release(says: str) -> Any:
         @workflow(name="says_how_it_went")
