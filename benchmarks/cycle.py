@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from approvals_bot import Engine, HookNotFoundError, create_hook, step, workflow
-from approvals_bot.cli.serving import settle_in
 from benchmarks.measures import SqliteCommits, own_cpu, percentile
 
 
@@ -113,7 +112,11 @@ async def measured(url: str, cycles: int, at_once: int, count_commits: bool, hol
         warm = Measured()
         for n in range(min(20, cycles)):
             await one(engine, f"warm-{secrets.token_hex(4)}-{n}", warm)
-        settle_in()  # as `approvals-bot serve` does once it is ready
+        # As `approvals-bot serve` does once it is ready. Imported here: who measures how fast an engine opens needs no
+        # web server.
+        from approvals_bot.cli.serving import settle_in
+
+        settle_in()
         if hold:
             sys.stdout.write("ready\n")
             sys.stdout.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OF_A_CYCLE = {
-    "per_second": "cycles a second, 50 at a time, from the first's start to the last's end; the best of three runs for ours on SQLite",
+    "per_second": "cycles a second, 50 at a time, from the first's start to the last's end; the best of three runs for ours",
     "cpu_ms": "milliseconds of CPU, user and system, per cycle at 50 at a time: client and engine, which share a process",
     "server_cpu_ms": "milliseconds of CPU per cycle that the database's (or the engine's own) server uses besides",
     "busy_p50_ms": "milliseconds from resume to completed, median, at 50 at a time",
@@ -109,7 +109,7 @@ OTHERS = {
     "steps.10.cpu_ms": "milliseconds of CPU a step, in a run of 10 trivial steps one after the other, the run included",
     "steps.100.cpu_ms": "the same in a run of 100 steps",
     "steps.1000.cpu_ms": "the same in a run of 1,000 steps: a run that is worked on goes on with its replay, so a step costs the same whatever came before it",
-    "replicas.1.per_second": "cycles a second of one replica on PostgreSQL, 50 at a time (uvloop)",
+    "replicas.1.per_second": "cycles a second of one replica on PostgreSQL, 50 at a time (uvloop), the best of three runs",
     "replicas.2.per_second": "cycles a second of two replicas, 25 at a time each, on one database, begun together",
     "replicas.gain": "the second by the first",
     "clicks.webhook.per_second": "webhook calls a second from 50 connections of another process, each 202 after its commit; what follows in the runs goes on meanwhile",

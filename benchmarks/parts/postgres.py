@@ -20,7 +20,8 @@ def measure(scale: Scale) -> Figures:
     with server() as there:
         for loop in ("asyncio", "uvloop"):
             name = f"cycle.postgres.{loop}"
-            many, served = with_server(there, loop, scale(2000, 20), 50)
+            tries = [with_server(there, loop, scale(2000, 20), 50) for _ in range(3)]
+            many, served = min(tries, key=lambda found: found[0]["seconds"])
             alone, _ = with_server(there, loop, scale(300, 20), 1)
             figures |= of_runs(name, many, alone)
             figures[f"{name}.server_cpu_ms"] = served
@@ -29,9 +30,13 @@ def measure(scale: Scale) -> Figures:
             counted = commits(there, cycles, at_once)  # the loop makes no difference to them
             for loop in ("asyncio", "uvloop"):
                 figures[f"cycle.postgres.{loop}.{key}"] = counted
-        for count in (1, 2):
-            figures[f"replicas.{count}.per_second"] = replicas(there, count, scale(2000, 20))
-            say(f"{count} replica(s): {figures[f'replicas.{count}.per_second']:,.0f} cycles/s")
+        found = {1: 0.0, 2: 0.0}
+        for _ in range(3):  # in turn: what else the machine does meets both
+            for count, best in found.items():
+                found[count] = max(best, replicas(there, count, scale(2000, 20)))
+        for count, best in found.items():
+            figures[f"replicas.{count}.per_second"] = best
+            say(f"{count} replica(s): {best:,.0f} cycles/s")
     figures["replicas.gain"] = figures["replicas.2.per_second"] / figures["replicas.1.per_second"]
     return figures
 

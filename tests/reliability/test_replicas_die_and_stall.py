@@ -38,7 +38,7 @@ def test_p8_what_killed_and_stalled_replicas_held_goes_on_elsewhere_and_zombies_
     with capsys.disabled():
         sys.stdout.write(f"\n{tally.told(within)}\n")
     assert (tally.killed, tally.stalled) == ((LOSSES + 1) // 2, LOSSES // 2)
-    assert tally.asked >= LOSSES
+    assert tally.asked >= LOSSES // 2  # each of them may wait for a lease to end, as every loss does
     assert tally.fenced >= tally.stalled * RUNS, "the zombies tried"
     late = [seconds for seconds in tally.takeovers if seconds > within + BUSY]
     # Once in a while whoever takes over is lost, too, before it has begun: then it takes another lease.

@@ -150,7 +150,7 @@ class Attrition:
     # ── people ──
 
     @contextmanager
-    def _people(self, number: int = 2) -> Iterator[None]:
+    def _people(self, number: int = 4) -> Iterator[None]:
         """They ask for something, answer it, and look at what has come of it, again and again."""
         over = threading.Event()
         with ThreadPoolExecutor(number, PEOPLE) as threads:
