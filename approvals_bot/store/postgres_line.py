@@ -75,15 +75,17 @@ async def connect_to(url: str, *, seconds: float = CONNECT, patient: bool = Fals
     try:
         async with asyncio.timeout(seconds):
             commit = await connection.fetchval("SELECT current_setting('synchronous_commit')")
+        if commit == "off":
+            raise NotConnectedError(
+                f"The database {place(url)} has synchronous_commit=off: it would lose decisions that people were told "
+                "are taken. Set it to on, for the server, the database or the role."
+            )
     except (asyncpg.PostgresError, OSError, TimeoutError, asyncpg.InterfaceError) as error:
         connection.terminate()
         raise NotConnectedError(f"The database {place(url)} can't be reached: {_reason(error)}") from None
-    if commit == "off":
+    except BaseException:  # whoever is cancelled here would leave it open: nobody else knows of it yet
         connection.terminate()
-        raise NotConnectedError(
-            f"The database {place(url)} has synchronous_commit=off: it would lose decisions that people were told are "
-            "taken. Set it to on, for the server, the database or the role."
-        )
+        raise
     return connection
 
 
@@ -144,15 +146,24 @@ class Line:
                 await connection.close(timeout=1.0)
 
     async def _connected(self) -> Connection:
-        if self.is_closed:
-            raise StoreUnavailableError("The database has been closed.")
+        self._refuse_when_closed()
         if self._connection is None or self._connection.is_closed():
             try:
-                self._connection = await self._connect()
+                connection = await self._connect()
             except NotConnectedError as error:
                 self.trouble = str(error)
                 raise
+            try:
+                self._refuse_when_closed()  # meanwhile
+            except StoreUnavailableError:
+                connection.terminate()
+                raise
+            self._connection = connection
         return self._connection
+
+    def _refuse_when_closed(self) -> None:
+        if self.is_closed:
+            raise StoreUnavailableError("The database has been closed.")
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
+from asyncpg import Connection
 from postgres_server import PostgresServer
 from tcp_proxy import proxy
 
@@ -16,6 +18,7 @@ from approvals_bot.core.events import NewEvent
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.store import AuditEntry, Claim, Filter, NewRun, connect
 from approvals_bot.store.examined import examine
+from approvals_bot.store.postgres_line import Line, connect_to
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 PASSWORD = "open sesame"
@@ -112,6 +115,41 @@ async def test_two_replicas_that_write_to_the_same_runs_never_wait_for_each_othe
         await asyncio.gather(*writes)  # of two that wait for each other PostgreSQL gives up one: StoreUnavailableError
     for closing in (*stores, third):
         await closing.close()
+
+
+async def test_whoever_stops_in_the_midst_of_connecting_leaves_no_connection_open(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    """An open connection that nobody knows of is told by Python when it is collected, and then this test fails."""
+    with proxy(postgres.dial) as network:
+        network.delay = 0.02  # for each of the pieces that go to and fro
+        url = postgres.url_by(network.port, postgres_url)
+        is_connected = False
+        moments = (0.01 * moment for moment in range(1, 100))
+        while not is_connected:
+            connecting = asyncio.create_task(connect_to(url))
+            await asyncio.wait([connecting], timeout=next(moments))
+            if is_connected := connecting.done():
+                connecting.result().terminate()
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            del connecting
+            gc.collect()
+
+
+async def test_a_connection_made_while_its_line_is_closed_is_closed_too(postgres: PostgresServer) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    made: list[Connection] = []
+
+    async def connect_late() -> Connection:
+        made.append(await connect_to(url))
+        await line.close()
+        return made[0]
+
+    line = Line(connect_late)
+    with pytest.raises(StoreUnavailableError, match="has been closed"):
+        await line.fetch("SELECT 1")
+    assert made[0].is_closed()
 
 
 async def test_a_closed_store_says_that_it_is_unavailable(postgres_url: str) -> None:
