@@ -18,12 +18,13 @@ from approvals_bot.engine.activation import PATIENCE, Activation
 from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock
 from approvals_bot.engine.known import Known, Remembered
-from approvals_bot.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
+from approvals_bot.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import Replayer
+from approvals_bot.engine.stalled import Stalled
 from approvals_bot.engine.turn import Turn
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import Claim, Claimed, Filter, Lease, OpenStore, RunRow
+from approvals_bot.store import Claim, Claimed, Lease, OpenStore, RunRow
 
 logger = logging.getLogger("approvals_bot.engine")
 
@@ -56,9 +57,7 @@ class Scheduler:
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
         self._leased_until: datetime | None = None
         self._unanswered: list[datetime] = []  # when claims end whose answer has not come, or was lost
-        self._known_code = registry.additions
-        self._tried: dict[str, tuple[int, int]] = {}  # stalled runs: the log's length and the code it was tried with
-        self._try_again_at = 0.0
+        self._stalled = Stalled(store, registry, self._work_on)
         self._kept: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -175,7 +174,7 @@ class Scheduler:
 
     async def _schedule(self) -> None:
         """Claim what is due. Sleeps until the next timer, a nudge, or a write by another process."""
-        await self._until_it_works(self._retry_stalled)
+        await self._until_it_works(self._stalled.retry)
         due: datetime | None = self.now()
         time = asyncio.get_running_loop().time
         looked = time()
@@ -189,8 +188,8 @@ class Scheduler:
             try:
                 if elsewhere := not nudged and await self.store.changed():
                     self._look_again()
-                if self._known_code != self.registry.additions or self._try_again_at <= time():
-                    await self._retry_stalled()
+                if self._stalled.is_due:
+                    await self._stalled.retry()
                 if nudged or elsewhere or looked + LOOK <= time() or (due is not None and due <= self.now()):
                     due, looked = await self._claim_due(), time()
             except StoreUnavailableError as error:
@@ -280,26 +279,10 @@ class Scheduler:
             await self.store.renew(claims, now + LEASE)
         self._leased_until = now + LEASE if claims else None
 
-    async def _retry_stalled(self) -> None:
-        """The code of this process may be what stalled runs were waiting for: also those that a process with other code
-        has just come upon. Each is tried once, until its log or our code is another."""
-        began = asyncio.get_running_loop().time()
-        self._known_code = self.registry.additions
-        before, self._tried = self._tried, {}
-        cursor: str | None = None
-        while not self._is_closing:
-            rows, cursor = await self.store.runs(Filter(status="stalled", cursor=cursor, limit=200))
-            for row in rows:
-                tried = (row.seq, self._known_code)
-                if before.get(row.id) != tried:
-                    await self._room()
-                    if not await self._claim(run_id=row.id):
-                        continue  # another process has it just now
-                self._tried[row.id] = tried
-            if cursor is None:
-                break
-        ended = asyncio.get_running_loop().time()
-        self._try_again_at = ended + max(STALLED, 20 * (ended - began))  # the more there are, the more seldom
+    async def _work_on(self, run_id: str) -> bool:
+        """Claim this run when there is room."""
+        await self._room()
+        return bool(await self._claim(run_id=run_id))
 
     async def _room(self) -> None:
         while len(self._active) >= MAX_ACTIVE and not self._is_closing:
@@ -340,6 +323,7 @@ class Scheduler:
     async def close(self) -> None:
         """Take no new work, let running steps finish for a while, release every run."""
         self._is_closing = True
+        self._stalled.close()
         self._nudge.set()
         self._progress.set()
         if self._tasks:
