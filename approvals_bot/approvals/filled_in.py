@@ -63,7 +63,8 @@ def voids_votes(policy: Policy, before: Mapping[str, Any], after: Mapping[str, A
 def _changed(definition: Definition, now: Mapping[str, JsonValue], given: dict[str, JsonValue], via: Via) -> Any:
     if via in FORMS:
         mine = {name: spec for name, spec in definition.fields.items() if name in given}
-        given = {**given, **forms.from_texts(mine, _texts(given))}
+        left = dict.fromkeys(mine)  # what was emptied is not given any more
+        given = {**given, **left, **forms.from_texts(mine, _texts(given))}
     try:
         typed = forms.values(definition, {**now, **given}, "fields")
     except InvalidPayloadError as error:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from approvals_bot.channels import Ask, Card, ChoiceName
+from approvals_bot.channels.text import clean
 from approvals_bot.web.limits import LINK_BODY, whole
 from approvals_bot.web.links import Link
 from approvals_bot.web.votes import Vote
@@ -28,18 +29,19 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> Vote:
-    """The form as a vote. What an `edit` changes of the request are its fields; all else are answers to the stage."""
+    """The form as a vote. What an `edit` changes of the request are its fields, and a blank takes a value away; all
+    else are answers to the stage."""
     asks: Sequence[Ask] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
     filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
-    given = {name: value for name, value in filled.items() if value}
     editable = {ask.name for ask in link.view.editable} if choice == "edit" else set()
+    shown = [ask for ask in asks if ask.name in editable and (ask.type == "boolean" or f"{choice}.{ask.name}" in form)]
     return Vote(
         by=link.address,
         choice=choice,
         via=link.via,
         comment=form.get("comment", "").replace("\r\n", "\n").strip(),
-        answers={name: value for name, value in given.items() if name not in editable},
-        fields={name: value for name, value in given.items() if name in editable},
+        answers={name: value for name, value in filled.items() if value and name not in editable},
+        fields={ask.name: filled[ask.name] for ask in shown if filled[ask.name] != _untouched(ask)},
         digest=digest,
     )
 
@@ -48,6 +50,12 @@ def _value(ask: Ask, text: str) -> str:
     """What a person typed, "" for a blank; an unticked box sends nothing. The request reads it by its field's type."""
     text = text.replace("\r\n", "\n").strip()
     return (text or "false") if ask.type == "boolean" else text
+
+
+def _untouched(ask: Ask) -> str:
+    """What comes back for an input that nobody touched. Browsers take line breaks out of what is no text area."""
+    text = clean(ask.value)
+    return _value(ask, text if ask.type == "text" else text.replace("\n", ""))
 
 
 def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:

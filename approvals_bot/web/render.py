@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from approvals_bot.approvals.fields import short_digest
 from approvals_bot.channels import STATE_WORDS, phrases
+from approvals_bot.channels.text import clean
 
 
 class Pages:
@@ -25,6 +26,7 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            finalize=_harmless,
         )
         self._templates.globals.update(phrases=phrases, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="")
         self._templates.filters.update(
@@ -47,6 +49,11 @@ class Pages:
 
     def _ago(self, moment: datetime) -> str:
         return f"{phrases.span(self._now() - moment)} ago"
+
+
+def _harmless(value: Any) -> Any:
+    """People's text as Slack and mails show it, too: nothing in it turns round how the rest of the page reads."""
+    return clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def clock_words(moment: datetime) -> str:

@@ -69,6 +69,19 @@ def given(values: Mapping[str, Any], block_id: str) -> str:
             return ""
 
 
+def untouched(ask: Ask) -> str:
+    """What `given` says of this field's input while nobody has touched it."""
+    element = ask_input("", ask)["element"]
+    first = {"value": element.get("initial_value")}
+    first |= {f"selected_{name}": element.get(f"initial_{name}") for name in ("option", "date", "date_time")}
+    return given({"": {VALUE: {key: value for key, value in first.items() if value is not None}}}, "")
+
+
+def holds(ask: Ask) -> bool:
+    """Whether the field's input holds all of what it says now, so that sending it back untouched cuts nothing off."""
+    return length(clean(ask.value)) <= INPUT_LIMIT
+
+
 def _element(ask: Ask, bounds: Mapping[str, Any]) -> Block:
     if ask.type == "boolean":
         return _menu([("Yes", "true"), ("No", "false")], ask.value)

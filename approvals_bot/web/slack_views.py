@@ -11,7 +11,7 @@ from approvals_bot.channels import Ask, Card, CardChoice, phrases
 from approvals_bot.channels.slack.blocks import VOTE, choices
 from approvals_bot.channels.slack.elements import Block, date_token, escape
 from approvals_bot.channels.text import clean, clip, one_line
-from approvals_bot.web.slack_inputs import INPUT_LIMIT, ask_input, given, labelled, plain
+from approvals_bot.web.slack_inputs import INPUT_LIMIT, ask_input, given, holds, labelled, plain, untouched
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
 PENDING_SHOWN = 18  # cards that wait for somebody, on her Home tab; Slack allows 100 blocks
@@ -50,7 +50,7 @@ def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
     blocks: list[Block] = [
         {"type": "section", "text": plain(one_line(card.title, 300))},
         {"type": "context", "elements": [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]},
-        *(ask_input(ASK + ask.name, ask) for ask in choice.asks[:50]),
+        *(ask_input(ASK + ask.name, ask) if holds(ask) else _too_long(ask) for ask in choice.asks[:50]),
     ]
     if choice.comment != "none":
         blocks.append(_comment(choice))
@@ -63,6 +63,11 @@ def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
         "close": plain("Not now"),
         "blocks": blocks,
     }
+
+
+def _too_long(ask: Ask) -> Block:
+    text = f"{one_line(ask.label, 100)} is too long for a form in Slack. It stays as it is; the page can change it."
+    return {"type": "context", "elements": [plain(text)]}
 
 
 def said_modal(text: str) -> Block:
@@ -103,6 +108,17 @@ def filled_in(values: Mapping[str, Any], asks: Sequence[Ask]) -> tuple[str, dict
     """The comment and the answers of a submitted modal, as texts: the rules read them. Empty inputs are left out."""
     answers = {ask.name: given(values, ASK + ask.name) for ask in asks}
     return given(values, COMMENT), {name: text for name, text in answers.items() if text}
+
+
+def edits(values: Mapping[str, Any], asks: Sequence[Ask]) -> dict[str, str]:
+    """What a submitted modal changes of the fields that it showed, as texts; "" takes a value away."""
+    found = {ask: given(values, ASK + ask.name) for ask in asks if ASK + ask.name in values}
+    return {ask.name: text for ask, text in found.items() if _plainly(ask, text) != _plainly(ask, untouched(ask))}
+
+
+def _plainly(ask: Ask, text: str) -> str:
+    """An input of one line holds no line breaks, wherever its first value had some."""
+    return text if ask.type == "text" else " ".join(text.split())
 
 
 def complaint(text: str, values: Mapping[str, Any], asks: Sequence[Ask]) -> dict[str, str] | None:

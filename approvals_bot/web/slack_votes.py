@@ -13,7 +13,7 @@ from inspect import isawaitable
 from typing import Any, cast, get_args
 
 from approvals_bot.approvals.card import card_of
-from approvals_bot.channels import Card, CardChoice, ChoiceName
+from approvals_bot.channels import Ask, Card, CardChoice, ChoiceName
 from approvals_bot.channels.slack.blocks import delivery_of, digest_seen
 from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.channels.slack.elements import Block
@@ -132,8 +132,9 @@ class SlackVotes:
         target = await self._engine.find(opened.hook_id)
         _, offered = self._offered(target, who.address, choice)
         asks = offered.asks if offered is not None else ()
-        comment, answers = views.filled_in(values, asks)
-        edited, answers = (answers, {}) if choice == "edit" else ({}, answers)
+        editable = self._editable(target) if choice == "edit" else ()
+        comment, answers = views.filled_in(values, [ask for ask in asks if ask not in editable])
+        edited = views.edits(values, editable)
         vote = Vote(who.address, choice, "slack", comment, answers, edited, opened.digest)
         verdict = await self._cast(target or opened.hook_id, vote, press_of(payload))
         self._news(who.user)
@@ -162,6 +163,10 @@ class SlackVotes:
             return None, None
         card = card_of(view, address, self._engine.now())
         return card, next((one for one in card.choices if one.choice == choice), None)
+
+    def _editable(self, target: Target | None) -> tuple[Ask, ...]:
+        view = request_behind(target)
+        return view.editable if view is not None else ()
 
     async def _is_about(self, payload: Mapping[str, Any], target: Target | None) -> bool:
         """Whether the click was on a message (or view) of ours, and the message was about this very request."""

@@ -65,12 +65,12 @@ class Office:
     def url(self) -> str:
         return self.stand_in.url
 
-    async def ask(self, requester: str = "bo@acme.eu", **more: Any) -> str:
-        """Open a request; its run's id, once its card stands in #deploys."""
+    async def ask(self, requester: str = "bo@acme.eu", given: Mapping[str, Any] | None = None, **more: Any) -> str:
+        """Open a request; its run's id, once its card stands in #deploys. `given`: fields that `more` adds."""
         definition = Definition.model_validate(DEPLOY | more)
         workflow = approval.under("deploy", pinned(definition))
-        fields = {"service": "api", "version": "2.1"}
-        run = await self.engine.start(workflow, Opening(fields, requester))  # type: ignore[arg-type]
+        fields = {"service": "api", "version": "2.1", **(given or {})}
+        run = await self.engine.start(workflow, Opening(fields, requester))
         await self.until(lambda: bool(self.cards))
         return run.id
 

@@ -167,6 +167,7 @@ async def test_what_people_typed_is_text_on_every_page(open_office: Any) -> None
         text = sound(await open_office.web.get(path))
         assert "<script>" not in text
         assert "49" not in text or "7*7" in text
+        assert "\u202e" not in text, "nobody turns round how the page reads"
 
 
 async def test_an_approvers_form_has_a_field_for_all_that_is_asked(open_office: Any) -> None:
