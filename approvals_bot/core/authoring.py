@@ -115,10 +115,19 @@ class Step(Generic[P, R]):
         if self._is_async:
             called: Coroutine[Any, Any, R] = self._function(*args, **kwargs)
             return called
-        return asyncio.to_thread(self._function, *args, **kwargs)
+        return asyncio.to_thread(_in_thread, self._function, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
+
+
+def _in_thread(function: Callable[..., R], args: Any, kwargs: Any) -> R:
+    """Call it. A future can't hold a StopIteration, so who awaits it would wait for ever; a coroutine turns it into a
+    RuntimeError (PEP 479), and so do we."""
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError(f"{function.__name__}() raised StopIteration") from error
 
 
 @overload

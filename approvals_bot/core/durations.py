@@ -28,6 +28,10 @@ _WORDS = {
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*,?", re.IGNORECASE)
 
 
+LONGEST = 1000 * 365 * 86_400.0
+"""Seconds of a thousand years. From today on so long, and there is still a date for when it is over."""
+
+
 def parse_duration(text: str) -> timedelta:
     """Read `"1h30m"` or `"7 days"`. ValueError for anything else, a sign or a missing unit included."""
     seconds, at = 0.0, 0
@@ -40,7 +44,7 @@ def parse_duration(text: str) -> timedelta:
         at = part.end()
     if at == 0:
         raise ValueError("an empty text is not a duration: write it like '30s', '15m', '4h' or '7 days'")
-    return timedelta(seconds=seconds)
+    return timedelta(seconds=_plausible(seconds, text))
 
 
 def as_seconds(duration: Duration, now: datetime) -> float:
@@ -57,9 +61,15 @@ def as_seconds(duration: Duration, now: datetime) -> float:
         case bool():
             raise ValueError(f"{duration!r} is not a duration")
         case int() | float():
-            seconds = float(duration)
+            seconds = float(min(duration, LONGEST + 1))  # an int may be more than a float can be
         case _:
             raise ValueError(f"{duration!r} is not a duration")
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"a duration must be finite and not negative, not {duration!r}")
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f"a duration must be a number that is not negative, not {duration!r}")
+    return _plausible(seconds, duration)
+
+
+def _plausible(seconds: float, duration: object) -> float:
+    if seconds > LONGEST:
+        raise ValueError(f"a duration can't be longer than a thousand years, and this is: {duration!r}")
     return seconds

@@ -68,9 +68,19 @@ class Codec:
         if type(encoded) is self._is_itself:
             return encoded
         try:
-            return adapter.validate_python(encoded)
+            return adapter.validate_python(_copied(encoded))
         except ValidationError as error:
             raise InvalidPayloadError(problems(error)) from error
+
+
+def _copied(encoded: Any) -> Any:
+    """JSON once more. Where a type says Any, pydantic hands on the very object, and whoever gets it may change it: then
+    what is in the log would be changed with it, even before it is written."""
+    if type(encoded) is dict:
+        return {name: _copied(item) for name, item in encoded.items()}
+    if type(encoded) is list:
+        return [_copied(item) for item in encoded]
+    return encoded
 
 
 def codec(annotation: Any) -> Codec:
@@ -145,12 +155,14 @@ def _tag(value: Any, path: str, depth: int) -> Any:
     match value:
         case Enum():
             return _tag(value.value, path, depth + 1)
-        case bool() | str():
-            return value
-        case int() | float():
+        case str():
+            return str.__str__(value)  # a subclass of it is not what comes back
+        case int():
+            return int(value)
+        case float():
             if value != value or value in (float("inf"), float("-inf")):
                 raise SerializationError(path, f"{value} is not a JSON number")
-            return value
+            return float(value)
         case dict() | Mapping():
             return _tag_mapping(value, path, depth)
         case list():

@@ -268,7 +268,9 @@ class Activation:
 
     async def _run_step(self, state: OpenStep) -> None:
         try:
-            fact = await attempt(state, self._context(state), self._shop.resources, self._shop.clock.now)
+            fact = await attempt(
+                state, self._context(state), self._shop.resources, self._shop.clock.now, self._calls_off
+            )
         finally:
             self._running.pop(state.id, None)
             self._signal.set()
@@ -283,8 +285,12 @@ class Activation:
         run_id = self.run.row.id
         return StepContext(
             StepMetadata(state.step.name, f"{run_id}.{state.id}", state.failures + 1, started),
-            WorkflowMetadata(created.data["workflow"], run_id, created.at, created.data.get("attributes", {})),
+            WorkflowMetadata(created.data["workflow"], run_id, created.at, dict(created.data.get("attributes", {}))),
         )
+
+    def _calls_off(self) -> bool:
+        """Whether a step that is cancelled now is so by us, or by who keeps it after us."""
+        return self._is_closing or self.is_lost or self._is_over
 
     def _cancel_steps(self) -> None:
         for running in self._running.values():

@@ -23,11 +23,16 @@ from approvals_bot.errors import (
 
 
 async def attempt(
-    state: OpenStep, context: StepContext, resources: Mapping[type, Any], now: Callable[[], datetime]
+    state: OpenStep,
+    context: StepContext,
+    resources: Mapping[type, Any],
+    now: Callable[[], datetime],
+    is_called_off: Callable[[], bool],
 ) -> NewEvent:
     """Run the step once. The event says that it is completed, failed for good, or to be retried, and when.
 
-    Cancellation passes through: then there is no outcome, and the attempt will be made again.
+    An attempt that is called off by its engine has no outcome, and will be made again. Every other has one, whatever
+    the step raises: without, it would be made again at once, and again.
     """
     step, number = state.step, state.failures + 1
     step_context.set(context)
@@ -42,7 +47,7 @@ async def attempt(
         encoded = step.signature.encode_result(result)
         to_json(encoded, f"the result of {step.name}()")
     except asyncio.CancelledError as error:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
+        if is_called_off():
             raise
         return _again(state, number, error, None, now())
     except (FatalError, SerializationError, InvalidPayloadError, LimitExceededError) as error:
@@ -53,7 +58,9 @@ async def attempt(
         if step.timeout is not None and not str(error):
             error = TimeoutError(f"{step.name}() took longer than its timeout of {step.timeout:g} s")
         return _again(state, number, error, None, now())
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # the edge of a step: whatever it raises is its outcome
+    except (KeyboardInterrupt, GeneratorExit):
+        raise  # the process, or the event loop, is being stopped
+    except BaseException as error:  # noqa: BLE001  # the edge of a step: whatever it raises is its outcome
         return _again(state, number, error, None, now())
     return NewEvent("step_completed", {"id": state.id, "result": encoded})
 

@@ -205,7 +205,7 @@ class Engine:
         """
         _outside("resume_hook()")
         target = await self._receiver.target(token, is_webhook=False)
-        taken = await self._receiver.receive(target, await self._receiver.encoded(target, payload), resume_id)
+        taken = await self._receiver.receive(target, payload, resume_id)
         return HookInfo.of(taken.hook)
 
     async def resume_webhook(

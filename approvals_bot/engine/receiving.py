@@ -80,27 +80,31 @@ class Receiver:
             raise HookNotFoundError(token)
         return Target(*found)
 
-    async def encoded(self, target: Target, payload: Any) -> Any:
-        """The payload as the log keeps it. InvalidPayloadError if it doesn't fit the hook's schema."""
-        schema = await self._schema(target) if target.hook.has_schema else None
-        return encode(payload, Any if schema is None else schema, "payload")
-
     async def receive(self, target: Target, payload: Any, resume_id: str | None) -> Taken:
         """Write the payload.
 
-        HookNotFoundError if the hook has been closed meanwhile; IdempotencyConflictError.
+        InvalidPayloadError if it doesn't fit the hook's schema; HookNotFoundError if the hook has been closed
+        meanwhile; IdempotencyConflictError.
         """
-        to_json(payload, "payload")
         resume_id = resume_id or self._scheduler.entropy()[:12].hex()
-        events = await self._write(target, payload, resume_id)
-        if events is None and target.remembered is not None:  # another hook may have this token by now
+        encoded = await self._encoded(target, payload)
+        events = await self._write(target, encoded, resume_id)
+        if events is None and target.remembered is not None:  # another hook may have this token by now, and its schema
             target = await self._look(target.hook.token, is_webhook=target.hook.is_webhook)
-            events = await self._write(target, payload, resume_id)
+            encoded = await self._encoded(target, payload)
+            events = await self._write(target, encoded, resume_id)
         if events is None:
             raise HookNotFoundError(target.hook.token)
-        if events[0].data["payload"] != payload:
+        if events[0].data["payload"] != encoded:
             raise IdempotencyConflictError(resume_id, target.row.id, "the payload differs from the first one")
         return Taken(target.hook, events)
+
+    async def _encoded(self, target: Target, payload: Any) -> Any:
+        """The payload as the log keeps it."""
+        schema = await self._schema(target) if target.hook.has_schema else None
+        encoded = encode(payload, Any if schema is None else schema, "payload")
+        to_json(encoded, "payload")
+        return encoded
 
     async def _write(self, target: Target, payload: Any, resume_id: str) -> list[Event] | None:
         scheduler, hook = self._scheduler, target.hook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -134,7 +135,7 @@ class _Player:
         )
         history.happened("step_started", {"id": state.id, "attempt": number})
         state.step = self._replaced(state.step)
-        fact = await attempt(state, context, self._resources, lambda: history.now)
+        fact = await attempt(state, context, self._resources, lambda: history.now, _is_cancelled)
         history.happened(fact.type, fact.data)
 
     def _replaced(self, step: StepCode) -> StepCode:
@@ -191,6 +192,12 @@ class _Player:
             responses=[_answer_of(e.data["answer"]) for e in history.log if e.type == "hook_responded"],
             waits_for=[] if status != "running" else [f"hook {hook.data['token']}" for hook in self._open_hooks()],
         )
+
+
+def _is_cancelled() -> bool:
+    """Whether the test that plays this is being stopped."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _queue(answers: Any) -> deque[Any]:

@@ -221,3 +221,32 @@ async def test_who_waits_where_a_run_is_worked_on_hears_that_another_process_has
             with pytest.raises(RunCancelledError):
                 await waiting
         go_on.set()
+
+
+async def test_a_token_that_has_gone_to_another_run_asks_for_what_that_one_wants(open_engine: OpenEngine) -> None:
+    class Amount(BaseModel):
+        euros: int
+
+    @workflow
+    async def takes_anything(token: str) -> Any:
+        async with create_hook(token) as hook:
+            return await hook
+
+    @workflow
+    async def takes_euros(token: str) -> int:
+        async with create_hook(token, schema=Amount) as hook:
+            amount: Amount = await hook
+            return amount.euros
+
+    async with open_engine() as one, open_engine() as two:
+        first = await one.start(takes_anything, "shared")
+        await opened(two, "shared")
+        await two.resume_hook("shared", "for the first")
+        await two.get_run(first.id).return_value()
+        second = await two.start(takes_euros, "shared")
+        await opened(two, "shared")
+        with pytest.raises(InvalidPayloadError):  # where the first is remembered, which took anything
+            await one.resume_hook("shared", {"euros": "many"})
+        assert told(await second.events()) == []
+        await one.resume_hook("shared", {"euros": 5})
+        assert await second.return_value() == 5

@@ -84,7 +84,13 @@ async def test_97_a_date_that_has_passed_waits_not_at_all(open_engine: OpenEngin
         assert await (await engine.start(past)).return_value() == "on"
 
 
-@pytest.mark.parametrize("wrong", ["-1s", "abc", "", "10", math.nan, math.inf, -1, True, None, datetime(2026, 1, 1)])  # noqa: DTZ001
+BEYOND_ALL_DATES = ["999999999999 days", 1e18, 10**400, timedelta.max]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["-1s", "abc", "", "10", math.nan, math.inf, -1, True, None, datetime(2026, 1, 1), *BEYOND_ALL_DATES],  # noqa: DTZ001
+)
 async def test_98_what_is_no_duration_is_refused_at_the_call(open_engine: OpenEngine, wrong: Any) -> None:
     @workflow
     async def wrongly() -> str:

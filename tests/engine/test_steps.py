@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from approvals_bot import (
     FatalError,
@@ -21,6 +22,7 @@ from approvals_bot import (
     get_step_metadata,
     get_workflow_metadata,
     resource,
+    sleep,
     start,
     step,
     workflow,
@@ -193,6 +195,78 @@ async def test_77_errors_that_cannot_even_be_printed_and_exits_are_failures(open
         assert await (await engine.start(both)).return_value() == ["Unprintable", "SystemExit"]
 
 
+class Abort(BaseException):
+    """As test runners and cancellation libraries have them: nothing that `except Exception` sees."""
+
+
+async def cancels_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def aborts() -> None:
+    raise Abort("enough")
+
+
+async def aborts_in_a_group() -> None:
+    raise BaseExceptionGroup("several", [Abort("enough"), ValueError("and this")])
+
+
+def aborts_in_a_thread() -> None:
+    raise Abort("enough")
+
+
+def takes_what_is_not_there() -> None:
+    next(iter([]))
+
+
+async def asks_for_the_end_of_time() -> None:
+    raise RetryableError("much later", retry_after=1e18)
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        (aborts, "enough"),
+        (aborts_in_a_group, "several"),
+        (aborts_in_a_thread, "enough"),
+        (takes_what_is_not_there, "StopIteration"),
+        (cancels_itself, ""),
+        (asks_for_the_end_of_time, "thousand years"),
+    ],
+)
+async def test_whatever_a_step_raises_is_an_outcome_and_it_is_not_run_more_often_than_it_may_be(
+    open_engine: OpenEngine, does: Any, said: str
+) -> None:
+    ran = []
+
+    @step(retries=1, retry_delay=0)
+    async def fails() -> None:
+        ran.append(1)
+        if len(ran) > 10:
+            raise FatalError("it runs on and on")
+        await does()
+
+    attempted = fails if asyncio.iscoroutinefunction(does) else step(retries=1, retry_delay=0)(does)
+
+    @workflow
+    async def catches() -> str:
+        try:
+            await attempted()
+        except StepFailedError as error:
+            return str(error.cause_message)
+        return "nothing"
+
+    async with open_engine() as engine:
+        run = await engine.start(catches)
+        async with asyncio.timeout(30):
+            assert said in await run.return_value()
+        assert len(await log(engine, run.id, "step_started")) == (1 if does is asks_for_the_end_of_time else 2)
+        assert len(ran) <= 2
+
+
 async def test_78_a_steps_id_is_the_same_on_every_attempt_and_another_for_every_call(
     open_engine: OpenEngine, clock: FakeClock
 ) -> None:
@@ -250,6 +324,60 @@ async def test_80_arguments_are_by_value(open_engine: OpenEngine) -> None:
 
     async with open_engine() as engine:
         assert await (await engine.start(keeps)).return_value() == [[1], [1, 99, 7], [1, 99]]
+
+
+async def test_what_an_attempt_does_to_its_arguments_the_next_one_does_not_see(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    @step
+    async def takes_one_off(orders: list[dict[str, Any]], more: dict[str, list[Any]]) -> list[Any]:
+        orders[0]["lines"].pop()
+        more["lines"][0].clear()
+        if get_step_metadata().attempt == 1:
+            raise ValueError("not yet")
+        return [orders, more]
+
+    @workflow
+    async def orders() -> list[Any]:
+        return await takes_one_off([{"lines": [1, 2, 3]}], {"lines": [[1, 2]]})
+
+    async with open_engine() as engine:
+        run = await engine.start(orders)
+        await clock.advance("1 minute")
+        assert await run.return_value() == [[{"lines": [1, 2]}], {"lines": [[]]}]
+
+
+async def test_what_a_body_does_to_results_and_payloads_is_not_done_to_the_log(
+    open_engine: OpenEngine, clock: FakeClock
+) -> None:
+    class Order(BaseModel):
+        lines: Any
+
+    @step
+    async def fetch() -> list[dict[str, Any]]:
+        return [{"lines": [1, 2, 3]}]
+
+    @workflow
+    async def takes_the_first_of_each() -> list[dict[str, Any]]:
+        hook = create_hook("orders", schema=Order)
+        orders = await fetch()
+        mine = orders[0]["lines"].pop(0)
+        order: Order = await hook
+        theirs = order.lines.pop(0)
+        await sleep("1h")
+        return [{"first": [mine, theirs]}]
+
+    async with open_engine() as engine:
+        run = await engine.start(takes_the_first_of_each)
+        await clock.advance(0)
+        await engine.resume_hook("orders", {"lines": [7, 8, 9]})
+        await clock.advance(0)
+        assert (await log(engine, run.id, "step_completed"))[0]["result"] == [{"lines": [1, 2, 3]}]
+        assert (await log(engine, run.id, "hook_received"))[0]["payload"] == {"lines": [7, 8, 9]}
+    async with open_engine() as engine:  # where nothing is remembered
+        await clock.advance("1h")
+        value = await engine.get_run(run.id).return_value()
+        assert value == [{"first": [1, 7]}]
 
 
 async def test_81_none_is_a_result(open_engine: OpenEngine) -> None:
