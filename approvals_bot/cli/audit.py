@@ -96,7 +96,7 @@ def _given_keys(config: Path | None, key: str | None) -> Sequence[bytes]:
             case "env" if name in os.environ:
                 return [derive_key(os.environ[name])]
             case "file":
-                return [derive_key(Path(name).read_text().strip())]
+                return [derive_key(Path(name).read_text("utf-8").strip())]
             case "env":
                 fail(f"The environment has no {name}.")
             case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,21 +104,22 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
     kept = folder / "secrets"
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "workflows").mkdir(exist_ok=True)
-    config.write_text(answers.fill(CONFIG))
+    config.write_text(answers.fill(CONFIG), "utf-8")
     yield f"{config}: the service: people, groups, keys, mail, Slack"
     for name in ("signing.key", "ci.key"):
         file = kept / name
         if not file.exists():
             file.touch(mode=0o600)
-            file.write_text(secrets.token_urlsafe(48))
+            file.write_text(secrets.token_urlsafe(48), "ascii")
         yield f"{file}: secret; keep it out of version control"
     first = folder / "workflows" / f"{answers.what}.toml"
     if not first.exists():
-        first.write_text(answers.fill(WORKFLOW))
+        first.write_text(answers.fill(WORKFLOW), "utf-8")
     yield f"{first}: a first approval"
-    yield f"Next: approvals-bot dev --config {config}   (everything on this machine, with a mailbox to look into)"
+    named = shlex.quote(str(config))
+    yield f"Next: approvals-bot dev --config {named}   (everything on this machine, with a mailbox to look into)"
     body = {"workflow": answers.what, "requester": answers.you, "input": {"what": "A first try"}}
     yield (
         "Then ask for something: curl http://127.0.0.1:8000/api/runs -H 'Authorization: Bearer dev' "
-        f"-H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+        f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
     )

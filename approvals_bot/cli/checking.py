@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -91,7 +90,7 @@ def schema(
     from approvals_bot.config.schema import service_schema, workflow_schema
 
     found = service_schema() if of == "service" else workflow_schema()
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    show.say(found, "", as_json=True)
 
 
 def doctor(

@@ -44,7 +44,7 @@ class PlaygroundClock:
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
-        self._offset = timedelta(seconds=json.loads(memory.read_text())) if memory.exists() else timedelta()
+        self._offset = timedelta(seconds=json.loads(memory.read_text("utf-8"))) if memory.exists() else timedelta()
         self._engines: list[Settles] = []
 
     def now(self) -> datetime:
@@ -209,7 +209,7 @@ def _write(file: Path, text: str) -> None:
     beside = file.with_name(f".{file.name}.new")
     beside.unlink(missing_ok=True)
     beside.touch(mode=0o600)
-    beside.write_text(text)
+    beside.write_text(text, "utf-8")
     beside.replace(file)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +24,7 @@ class Commands(TyperGroup):
     """The commands, with this edge around them."""
 
     def invoke(self, ctx: Any) -> Any:
+        _bear_with_the_terminal()
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -31,6 +34,12 @@ class Commands(TyperGroup):
                 traceback.print_exc()
             typer.echo(sentence(error), err=True)
             raise typer.Exit(1) from None
+
+
+def _bear_with_the_terminal() -> None:
+    """Where the locale knows no icons, they become question marks, and no error. (JSON is then written in ASCII.)"""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def sentence(error: Exception) -> str:
@@ -43,6 +52,8 @@ def sentence(error: Exception) -> str:
             return str(error)
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror}"
+        case OSError() if error.strerror:
+            return f"The system refuses what this needs: {error.strerror}."
         case _:
             what = f"{type(error).__name__}: {error}"
             return f"Something went wrong that should not have: {what}\n({TRACEBACK}=1 shows where. Please report it.)"

@@ -146,7 +146,7 @@ def vote(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.web.votes import STATUS, Vote, refuse_late
+    from approvals_bot.web.votes import Vote, refuse_late
     from approvals_bot.web.votes import cast as cast_vote
 
     if choice not in get_args(ChoiceName):
@@ -168,12 +168,7 @@ def vote(
             verdict = await cast_vote(engine, view.hook_id, given)
         else:
             verdict = await refuse_late(engine, view, by=given.by, what=choice, via="cli")  # a rule had decided it
-        said = {"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}
-        refused = STATUS[verdict.verdict] >= 400
-        if as_json or not refused:
-            show.say(said, verdict.text, as_json)
-        if refused:
-            fail(verdict.text)
+        _said({"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}, as_json)
 
     with_engine(config, act)
 
@@ -196,7 +191,7 @@ def reassign(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.web.votes import STATUS, hand_over, refuse_late
+    from approvals_bot.web.votes import hand_over, refuse_late
 
     async def act(engine: Engine, _: Service) -> None:
         view, who = _request(await _opened(engine, run)), by.lower() if by else CLI
@@ -206,12 +201,7 @@ def reassign(
             )
         else:
             verdict = await refuse_late(engine, view, by=who, what="add", via="cli")
-        said = {"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}
-        refused = STATUS[verdict.verdict] >= 400
-        if as_json or not refused:
-            show.say(said, verdict.text, as_json)
-        if refused:
-            fail(verdict.text)
+        _said({"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}, as_json)
 
     with_engine(config, act)
 
@@ -222,8 +212,11 @@ def cancel(
     reason: Annotated[str, typer.Option(help="Why.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Withdraw a request, or end any other run."""
-    from approvals_bot.web.votes import stop, withdraw
+    """Withdraw a request, or end any other run.
+
+    Exits 1 if it was refused.
+    """
+    from approvals_bot.web.votes import refuse_late, stop, withdraw
 
     async def end(engine: Engine, _: Service) -> None:
         record = await _opened(engine, run)
@@ -233,8 +226,11 @@ def cancel(
             show.say({"run_id": run, "status": "cancelled"}, f"{run} was cancelled.", as_json)
         else:
             act = stop if view.number and run == record.id else withdraw
-            verdict = await act(engine, view.hook_id, by=CLI, reason=reason, via="cli")
-            show.say({"run_id": run, "verdict": verdict.verdict, "text": verdict.text}, verdict.text, as_json)
+            if view.hook_id:
+                verdict = await act(engine, view.hook_id, by=CLI, reason=reason, via="cli")
+            else:  # a rule had decided it
+                verdict = await refuse_late(engine, view, by=CLI, what="withdraw", via="cli")
+            _said({"run_id": run, "verdict": verdict.verdict, "text": verdict.text}, as_json)
 
     with_engine(config, end)
 
@@ -257,6 +253,17 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
         show.say(found, text, as_json)
 
     with_engine(config, look)
+
+
+def _said(verdict: dict[str, Any], as_json: bool) -> None:
+    """The verdict in its sentence, which is an error's where it is a refusal: on standard error, with exit 1."""
+    from approvals_bot.web.votes import STATUS
+
+    refused = STATUS[verdict["verdict"]] >= 400
+    if as_json or not refused:
+        show.say(verdict, verdict["text"], as_json)
+    if refused:
+        fail(verdict["text"])
 
 
 async def _opened(engine: Engine, run: str) -> RunRecord:

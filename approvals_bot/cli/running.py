@@ -107,18 +107,21 @@ def copy_command(
     """Copy a stopped installation to another database: all of it, or nothing."""
     from approvals_bot.store.copying import copy
 
-    counts = asyncio.run(copy(_url(source, "--from"), _url(target, "--to"), lambda text: typer.echo(text, err=True)))
+    urls = _url(source, "--from"), _url(target, "--to")
+    counts = asyncio.run(copy(*urls, lambda text: typer.echo(text, err=True)))
     typer.echo(f"Copied {counts['runs']:,} runs, {counts['events']:,} events; verified, the audit's chain too.")
 
 
 def _url(given: str, option: str) -> str:
     """`env:NAME` keeps a password out of the list of processes."""
-    if not given.startswith("env:"):
-        return given
     name = given.removeprefix("env:")
-    if not os.environ.get(name):
-        fail(f"{option}: the environment variable {name} is not set")
-    return os.environ[name]
+    if name != given:
+        given = os.environ.get(name, "")
+        if not given:
+            fail(f"{option}: the environment variable {name} is not set")
+    if not given.startswith(("sqlite:///", "postgresql://", "postgres://")):
+        fail(f"{option}: a database's URL starts with sqlite:/// or postgresql://")
+    return given
 
 
 def migrate(config: Config = CONFIG) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, get_args
@@ -40,7 +41,8 @@ def quiet_logs() -> None:
 
 
 def say(value: Any, text: str, as_json: bool) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else text)
+    in_ascii = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") != "utf8"
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=in_ascii, default=str) if as_json else text)
 
 
 def bold(text: str) -> str:

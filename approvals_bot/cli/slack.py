@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from approvals_bot.channels.slack.manifest import manifest as manifest_of
+from approvals_bot.cli import show
 from approvals_bot.cli.options import CONFIG, Config, Json, fail
 
 app = typer.Typer(help="Show what the Slack app needs.", no_args_is_help=True)
@@ -48,7 +48,7 @@ def manifest(
         typer.echo(HOW.format(tokens=TOKENS[by_socket]), err=True)
         if not by_socket and not url.startswith("https://"):
             typer.echo(f"Slack posts to https URLs only, and {url} is none; --socket needs no public URL.", err=True)
-    typer.echo(json.dumps(manifest_of(url, socket=by_socket), indent=2, ensure_ascii=False))
+    show.say(manifest_of(url, socket=by_socket), "", as_json=True)
 
 
 def _table(config: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 from approvals_bot.errors import StoreCopyError
@@ -31,6 +32,7 @@ class Copyable(Protocol):
 
 async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> dict[str, int]:
     """Copy everything, and give how many rows of each table. StoreCopyError: nothing was written, and why not."""
+    _find(source_url)
     await (await connect(source_url)).close()  # brings it up to date; an old schema has other columns
     await (await connect(target_url)).close()
     async with _open(source_url) as source, _open(target_url) as target:
@@ -39,6 +41,8 @@ async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> 
                 "The target isn't empty. Copy into a new database: a copy never mixes with other runs."
             )
         counts, digest = await _copy_rows(source, target, say)
+        if not any(counts.values()):
+            raise StoreCopyError("The source is empty, so nothing was copied. Is it the right database?")
         say("Reading it back …")
         there, same = await _read_back(target)
         if (there, same) != (counts, digest):
@@ -46,6 +50,13 @@ async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> 
                 "What was written does not read back the same. Nothing was kept; the source is as it was."
             )
     return counts
+
+
+def _find(source_url: str) -> None:
+    """A file that isn't there would be made, and its emptiness copied."""
+    file = source_url.removeprefix("sqlite:///")
+    if file != source_url and not Path(file).exists():
+        raise StoreCopyError(f"There is no file {file} to copy from. A relative path starts in the working directory.")
 
 
 def _open(url: str) -> AbstractAsyncContextManager[Copyable]:

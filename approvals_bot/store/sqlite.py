@@ -61,7 +61,10 @@ class SqliteStore:
     async def open(cls, path: str, *, upgrade: bool = True) -> Self:
         """Open (and create or migrate) the file. StoreUnavailableError, with the reason, if that can't be done."""
         try:
-            Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
+            if upgrade:
+                Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
+            elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
+                raise StoreUnavailableError(f"There is no database {path} yet: serve and migrate make it.")
             writer = await _connection(path, lambda db: _migrate(db, upgrade=upgrade))
             reader = await _connection(path)
         except (sqlite3.Error, OSError) as error:
@@ -203,7 +206,7 @@ def _switch_to_wal(db: sqlite3.Connection) -> str:
 def _migrations() -> list[tuple[str, str]]:
     folder = resources.files("approvals_bot.store") / "migrations"
     files = sorted((f.name, f) for f in folder.iterdir() if f.name.endswith(".sqlite.sql"))
-    return [(name, file.read_text()) for name, file in files]
+    return [(name, file.read_text("utf-8")) for name, file in files]
 
 
 def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from approvals_bot.errors import (
@@ -59,10 +60,12 @@ class Problem(ApprovalsBotError):
 
 
 def problem_of(error: Exception) -> Problem | None:
-    """The problem that one of our own errors is to a caller; None for an error that is our fault."""
+    """The problem that an error of ours, or a refusal of Starlette's, is to a caller; None for what is our fault."""
     match error:
         case Problem():
             return error
+        case HTTPException():
+            return Problem(error.status_code, headers=error.headers)
         case RunNotFoundError():
             return Problem(404, "Run not found", "No run has this id.")
         case HookNotFoundError():

@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
@@ -200,8 +199,6 @@ class _Errors:
 
     async def __call__(self, request: Request, error: Exception) -> Response:
         problem = problem_of(error)
-        if isinstance(error, HTTPException):
-            problem = Problem(error.status_code, headers=error.headers)
         if problem is None:
             problem = Problem(500, detail="The fault is ours, and it is in our log. Please try again.")
         if (request.url.path + "/").startswith(FOR_PROGRAMS):

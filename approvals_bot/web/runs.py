@@ -87,7 +87,7 @@ class Runs:
                 status=cast(Status | None, status),
                 waiting_for=_address("waiting_for", asked.get("waiting_for")),
                 cursor=asked.get("cursor"),
-                limit=int(_number("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE)),
+                limit=_whole("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE),
             )
         except ValueError:
             raise _bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
@@ -280,9 +280,17 @@ def _one_of(name: str, value: str | None, known: Sequence[str] | Any) -> str | N
 
 
 def _address(name: str, value: str | None) -> str | None:
+    """As people are kept, in small letters: otherwise `Ann@…` would find nothing."""
     if value is not None and (not 3 <= len(value) <= 320 or "@" not in value.strip("@") or not value.isprintable()):
         raise _bad_query([{"loc": ["query", name], "msg": "not a person's address"}])
-    return value
+    return value.lower() if value is not None else None
+
+
+def _whole(name: str, value: str, least: int, most: int) -> int:
+    """In plain digits: what else Python would read as a number (`1_0`, `2.9`) a caller meant otherwise."""
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and least <= int(value) <= most):
+        raise _bad_query([{"loc": ["query", name], "msg": f"not a whole number from {least} to {most}"}])
+    return int(value)
 
 
 def _number(name: str, value: str, least: float, most: float) -> float:

@@ -166,6 +166,7 @@ def _bolt(
         process_before_response=True,  # the answer is the handler's, so nothing is acknowledged that was not done
         request_verification_enabled=False,  # the guard has verified; this one would ask the machine's clock, not ours
         raise_error_for_unhandled_request=True,
+        logger=logging.getLogger("slack_bolt"),  # its own take the root's level, whatever was said of theirs
     )
     seen = _Seen()
 

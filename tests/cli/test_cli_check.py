@@ -256,6 +256,13 @@ def test_looking_at_open_runs_leaves_an_older_schema_as_it_is(
     assert either_house.json("check", "--runs")["runs"]["checked"] == 1, "the program before it still serves"
 
 
+def test_looking_at_open_runs_makes_no_database(house: House) -> None:
+    settings = house.config.read_text().replace("sqlite:///approvals.db", "sqlite:///mistyped/approvals.db")
+    house.write("config.toml", settings)
+    assert "There is no database" in house.type("check", "--runs", fails=True).stderr
+    assert not (house.folder / "mistyped").exists()
+
+
 def test_a_run_whose_code_is_gone_would_stall(house: House) -> None:
     house.write("workflows/waits.py", FIRST.replace("wait()", "gone()"))
     house.json("start", "gone")

@@ -32,6 +32,26 @@ def test_an_installation_is_copied_and_the_second_time_refused(
     assert "NOWHERE_SET is not set" in unset.stderr
 
 
+def test_a_source_that_is_not_there_or_empty_is_no_success(tmp_path: Path) -> None:
+    def refused(source: str, target: str) -> str:
+        done = CliRunner().invoke(app, ["copy", "--from", source, "--to", target])
+        assert done.exit_code == 1
+        assert "Please report" not in done.stderr
+        return done.stderr
+
+    old, new = f"sqlite:///{tmp_path}/old.db", f"sqlite:///{tmp_path}/new.db"
+    assert "There is no file" in refused(old, new)
+    assert list(tmp_path.iterdir()) == [], "neither of the two was made"
+    asyncio.run(_made(old))
+    assert "The source is empty" in refused(old, new)
+    assert "--from: a database's URL starts with" in refused("old.db", new)
+    assert "--to: a database's URL starts with" in refused(old, "mysql://somebody:secret@host/x")
+
+
+async def _made(url: str) -> None:
+    await (await connect(url)).close()
+
+
 def test_several_workers_are_refused_with_the_reason() -> None:
     refused = CliRunner().invoke(app, ["serve", "--workers", "2"])
     assert refused.exit_code == 1

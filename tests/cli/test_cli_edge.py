@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from approvals_bot.cli import show
 from approvals_bot.cli.edge import TRACEBACK, Commands
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.web.problems import Problem
+
+NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 NOT_FOR_LOOKING = ("rule_engine", "aiohttp", "slack_bolt", "uvicorn", "jinja2", "aiosmtplib")
 
@@ -58,6 +61,7 @@ def _failing(error: Exception) -> typer.Typer:
             "Invalid input. Nothing was started.\n  input.a: is odd\n",
         ),
         (FileNotFoundError(2, "No such file or directory", "a.toml"), "a.toml: No such file or directory\n"),
+        (OSError(28, "No space left on device"), "The system refuses what this needs: No space left on device.\n"),
         (KeyError("x"), "Something went wrong that should not have: KeyError: 'x'\n"),
     ],
 )
@@ -77,6 +81,22 @@ def test_who_stops_reading_ends_the_command_quietly(house: House) -> None:
     command = f"{sys.executable} -m approvals_bot schema service | head -c 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii:strict"}, {"PYTHONIOENCODING": "latin-1"}, NO_UTF8])
+def test_a_terminal_that_knows_no_icons_is_no_error(house: House, settings: dict[str, str]) -> None:
+    house.start(days=3, why="\N{SNOWMAN} caf\xe9 \N{PILE OF POO}")
+    house.work()
+
+    def typed(*words: str) -> bytes:
+        command = [sys.executable, "-m", "approvals_bot", *words, "--config", str(house.config)]
+        environment = {**os.environ, **settings}
+        return subprocess.run(command, capture_output=True, timeout=60, check=True, env=environment).stdout
+
+    assert b"Waiting: 3 days off" in typed("runs")
+    fields = json.loads(typed("runs", "--json"))["runs"][0]["request"]["fields"]
+    assert fields["why"] == "\N{SNOWMAN} caf\xe9 \N{PILE OF POO}"
+    typed("check")
 
 
 def test_a_command_that_does_not_exist_is_typers_to_explain(house: House) -> None:

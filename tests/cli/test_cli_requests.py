@@ -169,5 +169,31 @@ def test_a_request_is_withdrawn(served: House, eventually: Eventually) -> None:
     assert served.json("show", run)["request"]["state"] == "withdrawn"
 
 
+TARGET = """
+[http.away]
+url    = "http://127.0.0.1:9/"
+secret = "file:signing.key"
+"""
+
+ACTS = """
+[[on.approved]]
+http = "away"
+json = {}
+"""
+
+
+def test_a_withdrawal_that_comes_too_late_says_so_and_exits_1(house: House) -> None:
+    settings = house.config.read_text().replace("[server]", '[server]\nallow_private = ["127.0.0.1:9"]')
+    house.write("config.toml", settings + TARGET)
+    leave = house.folder / "workflows" / "leave.toml"
+    house.write("workflows/leave.toml", leave.read_text() + ACTS)
+    run = house.start(days=1)
+    house.work()
+    assert house.json("show", run)["status"] == "running", "what follows the decision is still to be done"
+    late = house.json("cancel", run, fails=True)
+    assert late["verdict"] == "already_decided"
+    assert "Nothing was changed" in house.type("cancel", run, fails=True).stderr
+
+
 def _hello(house: House, name: str) -> str:
     return str(house.json("start", "hello", "--input", f'{{"name": "{name}"}}')["run_id"])

@@ -282,6 +282,13 @@ async def test_check_48_the_log_names_routes_and_never_paths(service: Any, caplo
     ]
 
 
+async def test_what_a_stranger_asks_for_is_no_error_in_our_log(service: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for path in PATHS:
+        for method in METHODS:
+            await service.web.request(method, path)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_an_unexpected_error_is_a_plain_500_and_its_message_stays_inside(
     service: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -328,6 +328,7 @@ async def test_runs_are_found_by_workflow_status_and_person_a_page_at_a_time(off
     assert await found("?workflow=tick") == ids[3:]
     assert await found("?status=completed") == ids[3:]
     assert await found("?waiting_for=ann@acme.eu") == [ids[2], ids[0]]
+    assert await found("?waiting_for=Ann@ACME.eu") == [ids[2], ids[0]]
     assert await found("?waiting_for=nobody@acme.eu") == []
     first = (await office.api.get("/api/runs?limit=3")).json()
     rest = (await office.api.get("/api/runs", params={"limit": 3, "cursor": first["cursor"]})).json()
@@ -345,6 +346,9 @@ async def test_runs_are_found_by_workflow_status_and_person_a_page_at_a_time(off
         "limit=0",
         "limit=nan",
         "limit=1000",
+        "limit=2.9",
+        "limit=1_0",
+        "limit=%D9%A3",
         "state=x",
         "status=running&status=failed",
         "workflow=",
