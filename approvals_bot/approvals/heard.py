@@ -13,6 +13,11 @@ HANDING = ("reassign", "add")
 """Messages that change who is asked."""
 
 
+EDITION = 2
+"""Of what follows a message. A log that has one of an earlier edition replays as it went then: before 2, whoever has a
+card was told of a change before the next stage was open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """One message that reached a request: a vote, an edit, a withdrawal, a handover (`person`, `instead_of`); that its
@@ -31,6 +36,7 @@ class Heard:
     copy: int = 0
     person: str = ""
     instead_of: str = ""
+    edition: int = 1
 
 
 @dataclass(frozen=True, slots=True)

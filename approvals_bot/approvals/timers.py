@@ -67,8 +67,8 @@ def _times(definition: Definition, opened_at: datetime) -> Iterator[_Time]:
     for at in sorted({_after(definition, opened_at, length) for length in clock.reminders()}):
         if deadline is None or at < deadline:
             yield _Time(at, "reminder", "a reminder to those who still owe a vote")
-    for number, escalation in enumerate(definition.escalate):
-        at = _after(definition, opened_at, escalation.after)
+    escalations = [_after(definition, opened_at, escalation.after) for escalation in definition.escalate]
+    for number, (escalation, at) in enumerate(zip(definition.escalate, escalations, strict=True)):
         if deadline is None or at < deadline:
             what = f"escalation: {', '.join(escalation.to)} {_ASKED[escalation.mode]}"
             yield _Time(at, "escalation", what, number)
@@ -76,7 +76,17 @@ def _times(definition: Definition, opened_at: datetime) -> Iterator[_Time]:
         at = _after(definition, opened_at, definition.deliver.email)
         yield _Time(at, "mail", "mail, if nobody has voted by then")
     if deadline is not None:
-        yield _Time(deadline, "deadline", f"{_deadline(definition)}: {THEN[clock.on_deadline]}")
+        yield _Time(
+            deadline,
+            "deadline",
+            f"{_deadline(definition)}: {_then(definition, any(at >= deadline for at in escalations))}",
+        )
+
+
+def _then(definition: Definition, has_more: bool) -> str:
+    """What the deadline brings. `has_more`: whether an escalation has waited for it; else there is nobody to ask."""
+    on_deadline = definition.clock.on_deadline
+    return THEN["expire" if on_deadline == "escalate" and not has_more else on_deadline]
 
 
 def _after(definition: Definition, start: datetime, length: Length) -> datetime:
@@ -125,10 +135,11 @@ class StageTimers:
         times = list(_times(self._definition, at))
         for time in times:
             self._add(time.at, time.kind, time.what, time.number)
-            if time.kind == "deadline":
-                self.deadline, self.then = time.at, THEN[self._definition.clock.on_deadline]
         earlier = [time.number for time in times if time.kind == "escalation"]
         self._late = [number for number in range(len(self._definition.escalate)) if number not in earlier]
+        for time in times:
+            if time.kind == "deadline":
+                self.deadline, self.then = time.at, _then(self._definition, bool(self._late))
 
     def hand_back(self, at: datetime) -> None:
         """The requester is asked for changes: she has as long as the stage had, and then it expires."""

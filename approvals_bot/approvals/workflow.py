@@ -196,7 +196,7 @@ class Asking:
         said = self.judge(heard, found, rank, came_at)
         await answer(request, said)
         if said.changed:
-            await self.go_on(before, is_edited=self.case.content.fields != fields)
+            await self.go_on(before, is_edited=self.case.content.fields != fields, edition=heard.edition)
             await self.due.catch_up()
         if said.changed and is_handing(heard):
             self.telling.hand_over(before.handovers[-1])
@@ -236,7 +236,7 @@ class Asking:
         text = sentences.changes_asked(who, asked[-1].at, came_at, zone, requester)
         return Said("already_decided", text, False)
 
-    async def go_on(self, before: Stage, *, is_edited: bool) -> None:
+    async def go_on(self, before: Stage, *, is_edited: bool, edition: int) -> None:
         """After an act that changed something: hand back, open the next stage, or just show it."""
         case = self.case
         grace = self.definition.policy.grace
@@ -259,9 +259,11 @@ class Asking:
         following = case.next_stage()
         if following is not before or case.is_reset:
             case.is_reset = False
-            if is_edited:
+            if is_edited and edition < 2:
                 self.copies.tell("change")
             await self.stages.advance("change" if is_edited else "request")
+            if is_edited and edition >= 2 and case.outcome is None:
+                self.copies.tell("change")
             return
         if is_edited:
             case.seat(before, await self.stages.find(before))

@@ -100,6 +100,13 @@ def outcome(ended: CardOutcome) -> str:
     return f"{icon} {word}{by} {VIA_WORDS[ended.via]}".rstrip()
 
 
+def changed(card: Card) -> str:
+    """What is said with the word that something has changed: the request, or that somebody wishes it were."""
+    if card.state == "changes_requested":
+        return f"Changes are asked for. Once {card.requester.text} has made them, it is asked anew."
+    return "The request was changed. Look at it again, please."
+
+
 def notes(card: Card, most: int = 6) -> tuple[str, ...]:
     """What else has happened, the latest: `⇄ Ann Ode handed over to Di Ops: on holiday`."""
     return card.notes[-most:]

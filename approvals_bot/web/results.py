@@ -55,7 +55,7 @@ def _decided(view: RequestView) -> str | None:
         case "answered":
             return sentences.DECIDED["answered"]
         case "changes_requested":
-            return sentences.DECIDED["changes_requested"]
+            return sentences.CHANGES_ASKED
     return None
 
 
@@ -63,7 +63,7 @@ def _say(word: Word, view: RequestView, mine: VoteView) -> str | None:
     if view.held is not None and view.held.by == mine.by:
         return sentences.held(view.held.state, view.grace)  # type: ignore[arg-type]  # one of the states that votes bring
     if mine.choice == "changes":
-        return sentences.DECIDED["changes_requested"]
+        return sentences.CHANGES_ASKED
     stage = next((stage for stage in view.stages if stage.id == mine.stage), None)
     if stage is None:
         return None

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from approvals_bot.approvals.heard import EDITION
 from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import ChoiceName, Via
@@ -141,7 +142,7 @@ async def _tell(
     if target is None:
         return Verdict("unknown", UNKNOWN, changed=False)
     try:
-        request = WebhookRequest.of_json(message)
+        request = WebhookRequest.of_json({**message, "edition": EDITION})
         answer = await engine.resume_webhook(target, request, timeout=timeout, resume_id=said_once)
     except IdempotencyConflictError:  # the same press, read otherwise since: what it said first is what it said
         return Verdict("received", RECEIVED, changed=False)

@@ -15,6 +15,7 @@ import pytest
 from pydantic import JsonValue
 
 from approvals_bot.approvals.conditions import Condition
+from approvals_bot.approvals.heard import EDITION
 from approvals_bot.approvals.request import Opening, RequestView
 from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
 from approvals_bot.approvals.workflow import approval
@@ -209,7 +210,8 @@ class Asked:
         """Send a message to the request, and give its answer."""
         hook = await self.office.engine.find_hook((await self.view()).hook_id)
         assert hook is not None
-        answer = await self.office.engine.resume_webhook(hook.token, WebhookRequest.of_json(message), timeout=20)
+        request = WebhookRequest.of_json({"edition": EDITION, **message})
+        answer = await self.office.engine.resume_webhook(hook.token, request, timeout=20)
         assert answer.status_code == 200, answer.body
         await self.office.settle()
         said: dict[str, Any] = json.loads(bytes(answer.body))

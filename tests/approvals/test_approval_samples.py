@@ -73,6 +73,31 @@ async def test_changes_hand_the_request_back_until_it_is_edited(office: Any) -> 
         assert await asked.vote(ANN) == "decided"
 
 
+async def test_who_is_told_of_a_change_reads_whose_turn_it_is_then(office: Any) -> None:
+    """A mail can't be edited, so what it says of the state, of who is waited for and of the time has to be right."""
+    async with office.open():
+        asked = await office.ask(sample("expense"), claim("2000"), by=BO)
+        await office.clock.advance("11m")  # the mails of this sample wait whether somebody votes without them
+        await asked.vote(ANN)
+        await office.clock.advance("11m")
+        assert await asked.vote(FIN, "changes", comment="cheaper?") == "counted"
+        await office.clock.advance("1h")
+        await asked.tell(kind="edit", by=BO, fields={"amount": "1900"})
+        view = await asked.view()
+        assert (view.state, view.stage.id) == ("waiting", "finance")
+        for news, who in ((office.email, FIN), (office.slack, CFO)):
+            (change,) = [told for told in news.to(who) if told.occasion == "change"]
+            card = change.card
+            assert (card.state, card.deadline, card.on_deadline) == ("waiting", view.deadline, view.on_deadline)
+            assert [person.key for person in card.waiting_for] == [CFO, FIN]
+            assert "approve" in [choice.choice for choice in card.choices]
+        await asked.tell(kind="edit", by=BO, fields={"amount": "20000"})
+        assert (await asked.view()).stage.id == "manager"
+        told = [told for told in office.slack.to(ANN) if told.occasion == "change"][-1]
+        assert [person.key for person in told.card.waiting_for] == [ANN]
+        assert "approve" in [choice.choice for choice in told.card.choices]
+
+
 async def test_a_lower_amount_keeps_votes_and_a_raised_one_resets_them(office: Any) -> None:
     async with office.open():
         asked = await office.ask(sample("expense"), claim("2000"), by=BO)

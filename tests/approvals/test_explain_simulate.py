@@ -43,6 +43,19 @@ async def test_a_simulation_says_who_is_asked_why_and_how_and_what_comes_when(of
     ]
 
 
+async def test_a_deadline_that_finds_nobody_more_to_ask_says_that_it_expires(office: Any) -> None:
+    """Every escalation of this file comes before its deadline, so nobody is left who could be asked then."""
+    text = sample("deploy").replace('on_deadline = "reject"', 'on_deadline = "escalate"')
+    escalating = Definition.model_validate(tomllib.loads(text))
+    said = await simulate(escalating, Opening(RISKY, ANN), office.people, office.clock.now())
+    assert said["timers"][-1]["what"] == "deadline: then it expires"
+    async with office.open():
+        asked = await office.ask(text, RISKY, by=ANN)
+        assert (await asked.view()).on_deadline == "then it expires"
+        await office.clock.advance("4h")
+        assert (await asked.view()).state == "expired"
+
+
 async def test_a_simulation_names_the_rule_that_would_decide(office: Any) -> None:
     fields: dict[str, Any] = {**RISKY, "env": "staging", "risk": "low"}
     said = await simulate(definition("deploy"), Opening(fields, ANN), office.people, office.clock.now())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals_bot.channels import phrases
+from approvals_bot.channels import Card, Name, phrases
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 
@@ -44,3 +45,19 @@ def test_what_is_said_is_never_far_from_the_truth(seconds: int) -> None:
     size = {"minute": 60, "hour": 3_600, "day": 86_400}[unit.rstrip("s")]
     told = (float(said.replace("½", ".5"))) * size
     assert abs(told - seconds) <= max(45, min(seconds / 3, 43_200))
+
+
+def test_a_request_that_is_handed_back_is_not_said_to_have_changed() -> None:
+    card = Card(
+        run_id="run_1",
+        hook_id="hook_1",
+        workflow="deploy",
+        version=1,
+        state="changes_requested",
+        title="Deploy",
+        requester=Name("bo@acme.eu", "Bo Lund"),
+        asked_at=datetime(2026, 3, 2, tzinfo=UTC),
+        digest="",
+    )
+    assert phrases.changed(card) == "Changes are asked for. Once Bo Lund has made them, it is asked anew."
+    assert phrases.changed(replace(card, state="waiting")) == "The request was changed. Look at it again, please."

@@ -196,6 +196,17 @@ async def test_the_requester_is_refused_with_the_sentence_and_the_audit_has_it_i
     assert answer.json()["text"] == "You asked for this yourself, so somebody else decides."
 
 
+async def test_who_asks_for_changes_reads_what_follows(service: Any) -> None:
+    definition = deploy(policy={"outcomes": ["approve", "reject", "changes"]})
+    service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
+    path = await service.link(await open_request(service, requester="di@acme.eu"), "ann@acme.eu")
+    answer = await press(service, path, "changes", comment="Which tests ran?")
+    assert answer.status_code == 303, answer.text
+    page = await service.web.get(answer.headers["location"])
+    assert page.status_code == 200
+    assert "Counted: you ask for changes. You are asked again once the request has been edited." in page.text
+
+
 async def test_an_edit_between_look_and_press_is_told_and_counts_nothing(asked: Any) -> None:
     run_id = await open_request(asked, requester="di@acme.eu")
     path = await asked.link(run_id, "ann@acme.eu")

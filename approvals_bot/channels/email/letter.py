@@ -104,7 +104,7 @@ def occasion(dispatch: Dispatch) -> str:
         case "escalation":
             return "Nobody has decided yet, so you are asked too."
         case "change":
-            return "The request was changed. Look at it again, please."
+            return phrases.changed(dispatch.card)
         case "handover":
             return "Somebody else is asked in your place now. There is nothing more for you to do."
         case "vote":

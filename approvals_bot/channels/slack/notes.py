@@ -49,7 +49,7 @@ def _news(dispatch: Dispatch) -> str:
         case "escalation":
             return "Nobody has decided yet, so more people are asked."
         case "change":
-            return "The request was changed. Look at it again, please."
+            return phrases.changed(dispatch.card)
         case "handover":
             return "Somebody else is asked in your place now. There is nothing more for you to do."
         case _:
