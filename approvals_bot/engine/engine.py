@@ -131,6 +131,7 @@ class Engine:
             await self.scheduler.close()
             self.replayer.close()
             await self.store.close()
+            self._news.tell_of(None)  # who still waits looks once more, and hears that it is closed
 
     def now(self) -> datetime:
         return self.clock.now()
@@ -294,17 +295,19 @@ class Engine:
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
         """The record once the run has ended or the time is up. RunNotFoundError if there is no such run."""
-        with self._news.of(run_id, seconds, self.scheduler.patience, ENDINGS) as news:
+        scheduler = self.scheduler
+        with scheduler.room.made(), self._news.of(run_id, seconds, scheduler.patience, ENDINGS) as news:
             while (row := await self._row(run_id)).status not in ENDED and await news.next():
                 pass
             return RunRecord.of(row)
 
     async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
         """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
-        with self._news.of(run_id, None, self.scheduler.patience, ENDINGS) as news:
+        scheduler = self.scheduler
+        with scheduler.room.made(), self._news.of(run_id, None, scheduler.patience, ENDINGS) as news:
             while True:
                 # Who works on a run hears of its end, or else that it has lost it; so there is nothing to ask for.
-                row = self.scheduler.row_at_work(run_id) or await self._row(run_id)
+                row = scheduler.row_at_work(run_id) or await self._row(run_id)
                 if row.ending is not None:
                     return row, Ending(f"run_{row.status}", row.ending)
                 await news.next()

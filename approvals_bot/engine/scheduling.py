@@ -18,9 +18,10 @@ from approvals_bot.engine.activation import PATIENCE, Activation
 from approvals_bot.engine.chance import Random
 from approvals_bot.engine.clock import Clock
 from approvals_bot.engine.known import Known, Remembered
-from approvals_bot.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE
+from approvals_bot.engine.limits import CLOSING, LEAP, LEASE, LOOK, POLL, RETRY_STORE
 from approvals_bot.engine.news import News
 from approvals_bot.engine.replaying import Replayer
+from approvals_bot.engine.room import Room
 from approvals_bot.engine.stalled import Stalled
 from approvals_bot.engine.turn import Turn
 from approvals_bot.errors import StoreUnavailableError
@@ -55,6 +56,7 @@ class Scheduler:
         self._nudge = asyncio.Event()
         self._progress = asyncio.Event()
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
+        self.room = Room(self._active, self._more_room)
         self._leased_until: datetime | None = None
         self._unanswered: list[datetime] = []  # when claims end whose answer has not come, or was lost
         self._stalled = Stalled(store, registry, self._work_on)
@@ -93,7 +95,7 @@ class Scheduler:
         """The lease to ask for; None if this process takes no more work, or has that run already. Say when it is
         `answered`: if the answer is lost, we may have a claim without knowing it, and then there is something to do
         once it is over."""
-        self._is_full = len(self._active) >= MAX_ACTIVE
+        self._is_full = self.room.left <= 0
         if self._is_full or self._is_closing or not self._tasks or run_id in self._active:
             return None
         now = self.now()
@@ -229,7 +231,7 @@ class Scheduler:
         await self._keep_leases()
         while True:
             due = await self.next_wake()
-            room = MAX_ACTIVE - len(self._active)
+            room = self.room.left
             if due is None or due > self.now() or self._is_closing or room <= 0:
                 return due
             if not await self._claim(limit=room):
@@ -285,9 +287,14 @@ class Scheduler:
         return bool(await self._claim(run_id=run_id))
 
     async def _room(self) -> None:
-        while len(self._active) >= MAX_ACTIVE and not self._is_closing:
+        while self.room.left <= 0 and not self._is_closing:
             self._progress.clear()
             await self._progress.wait()
+
+    def _more_room(self) -> None:
+        if self._is_full:
+            self._nudge.set()
+        self._progress.set()
 
     async def _until_it_works(self, call: Callable[[], Awaitable[None]]) -> None:
         while not self._is_closing:
@@ -312,7 +319,7 @@ class Scheduler:
             self._progress.clear()
             due = await self._claim_due()
             busy = [activation for activation, _ in self._active.values() if activation.is_busy(self.now())]
-            if not busy and (due is None or due > self.now() or len(self._active) >= MAX_ACTIVE):
+            if not busy and (due is None or due > self.now() or self.room.left <= 0):
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE if busy else 0):

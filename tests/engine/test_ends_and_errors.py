@@ -32,6 +32,7 @@ from approvals_bot import (
 )
 from approvals_bot.core.registry import registry
 from approvals_bot.engine import Engine, activation, replaying
+from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.store import connect
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
@@ -440,6 +441,21 @@ async def test_160_closing_waits_for_a_running_step_and_lets_the_run_go_at_once(
         assert found is not None
         assert await other.get_run(run.id).return_value() == "both"
     assert calls == ["ended", "ended"]
+
+
+async def test_who_still_waits_for_a_run_when_its_engine_closes_hears_so(open_engine: OpenEngine) -> None:
+    @workflow
+    async def rests() -> None:
+        await sleep("1h")
+
+    async with open_engine() as engine:
+        run = await engine.start(rests)
+        waiting = [asyncio.ensure_future(run.return_value()), asyncio.ensure_future(run.wait(None))]
+        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        for each in waiting:
+            with pytest.raises(StoreUnavailableError, match="closed"):
+                await each
 
 
 async def test_161_parked_runs_are_not_woken_over_and_over(open_engine: OpenEngine, clock: FakeClock) -> None:

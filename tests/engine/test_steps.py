@@ -28,6 +28,7 @@ from approvals_bot import (
     workflow,
 )
 from approvals_bot.engine import Engine
+from approvals_bot.engine import room as rooms
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -481,6 +482,34 @@ async def test_91_a_step_can_start_a_child_run_and_wait_for_it(open_engine: Open
 
 def ask_from_elsewhere() -> str:
     return get_workflow_metadata().run_id
+
+
+async def test_runs_that_wait_for_others_in_their_steps_leave_room_for_these(
+    open_engine: OpenEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "MAX_ACTIVE", 3)
+
+    @workflow
+    async def rests(number: int) -> int:
+        await sleep("1h")
+        return await add(number, 1)
+
+    @step
+    async def asks_another(number: int) -> int:
+        return int(await (await start(rests, number)).return_value())
+
+    @workflow
+    async def asks_two(number: int) -> list[int]:
+        return list(await asyncio.gather(asks_another(number), asks_another(number + 1)))
+
+    async with open_engine() as engine:
+        runs = [await engine.start(asks_two, number) for number in range(10)]
+        async with asyncio.timeout(60):
+            while len((await engine.records(workflow="rests", status="running")).records) < 20:
+                await asyncio.sleep(0.01)
+            await clock.advance("1h")
+            assert [await run.return_value() for run in runs] == [[n + 1, n + 2] for n in range(10)]
+        assert engine.scheduler.room.left == 3
 
 
 async def test_92_metadata_is_known_in_both_and_only_there(open_engine: OpenEngine) -> None:
