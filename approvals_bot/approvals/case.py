@@ -76,7 +76,7 @@ class Case:
         """Whose turn it is: people who owe a vote, or the requester who was asked for changes."""
         if self.state == "changes_requested":
             return tuple(who for who in (self.about.requester,) if not who.startswith("app:"))
-        return self.owed if self.outcome is None else ()
+        return self.owed if self.outcome is None and self.held is None else ()
 
     @property
     def stamp(self) -> tuple[object, ...]:

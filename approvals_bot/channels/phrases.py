@@ -70,11 +70,17 @@ def names(people: tuple[Name, ...], most: int = 6) -> str:
 
 
 def steps(card: Card, most: int = 12) -> str:
-    """`✓ Manager → ● Finance → ○ Board`: the stages in a row, or nothing when there is only one."""
+    """`✓ Manager → ● Finance → ○ Board`: the stages in a row, or nothing when there is only one. Of many, those around
+    the one that is open.
+    """
     if len(card.stages) < 2:
         return ""
-    row = [f"{STAGE_ICONS[stage.state]} {stage.title}" for stage in card.stages[:most]]
-    return " → ".join(row + (["…"] if len(card.stages) > most else []))
+    passed = sum(stage.state in ("done", "skipped") for stage in card.stages)
+    here = next((at for at, stage in enumerate(card.stages) if stage.state == "open"), passed)
+    first = max(0, min(here - most // 2, len(card.stages) - most))
+    row = [f"{STAGE_ICONS[stage.state]} {stage.title}" for stage in card.stages[first : first + most]]
+    before, after = ["…"] if first else [], ["…"] if len(card.stages) > first + most else []
+    return " → ".join(before + row + after)
 
 
 def seats(stage: CardStage) -> list[str]:

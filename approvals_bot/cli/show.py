@@ -179,6 +179,7 @@ def _progress(card: Card) -> Iterator[str]:
         yield f"{phrases.vote(vote)}, {phrases.moment(vote.at, ZONE)}"
         if vote.comment:
             yield f"  “{one_line(vote.comment)}”"
+    yield from map(one_line, phrases.notes(card))
     if card.outcome is not None:
         yield f"{phrases.outcome(card.outcome)}, {phrases.moment(card.outcome.at, ZONE)}"
         if card.outcome.because:

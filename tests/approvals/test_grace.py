@@ -44,6 +44,19 @@ async def decided(office: Any) -> Any:
     return asked
 
 
+async def test_while_a_rejection_may_be_taken_back_nobody_else_is_waited_for(office: Any) -> None:
+    """Cy has not voted, but can't do so now, so no inbox and no card may say that it is her turn."""
+    async with office.open():
+        asked = await office.ask(TEXT, {}, by=DI)
+        assert await asked.vote(ANN) == "counted"
+        assert await asked.vote(BO, "reject") == "counted"
+        view = await asked.view()
+        assert (view.held.state, view.waiting_for) == ("rejected", ())
+        assert await asked.vote(CY) == "already_decided"
+        assert await asked.vote(BO, "take_back") == "taken_back"
+        assert (await asked.view()).waiting_for == (BO, CY)
+
+
 async def test_it_takes_effect_when_the_time_is_over(office: Any) -> None:
     async with office.open():
         asked = await decided(office)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals_bot.channels import Card, Name, phrases
+from approvals_bot.channels import Card, CardStage, Name, phrases
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 
@@ -47,17 +48,28 @@ def test_what_is_said_is_never_far_from_the_truth(seconds: int) -> None:
     assert abs(told - seconds) <= max(45, min(seconds / 3, 43_200))
 
 
+CARD = Card(
+    run_id="run_1",
+    hook_id="hook_1",
+    workflow="deploy",
+    version=1,
+    state="changes_requested",
+    title="Deploy",
+    requester=Name("bo@acme.eu", "Bo Lund"),
+    asked_at=datetime(2026, 3, 2, tzinfo=UTC),
+    digest="",
+)
+
+
+@pytest.mark.parametrize(("open_at", "row"), [(1, "✓ 0 → ● 1 → ○ 2 → …"), (15, "… → ✓ 14 → ● 15 → ○ 16 → …")])
+def test_of_many_stages_one_sees_those_around_the_open_one(open_at: int, row: str) -> None:
+    def state(at: int) -> Any:
+        return "done" if at < open_at else "open" if at == open_at else "ahead"
+
+    stages = tuple(CardStage(str(at), str(at), state(at), ()) for at in range(30))
+    assert phrases.steps(replace(CARD, stages=stages), most=3) == row
+
+
 def test_a_request_that_is_handed_back_is_not_said_to_have_changed() -> None:
-    card = Card(
-        run_id="run_1",
-        hook_id="hook_1",
-        workflow="deploy",
-        version=1,
-        state="changes_requested",
-        title="Deploy",
-        requester=Name("bo@acme.eu", "Bo Lund"),
-        asked_at=datetime(2026, 3, 2, tzinfo=UTC),
-        digest="",
-    )
-    assert phrases.changed(card) == "Changes are asked for. Once Bo Lund has made them, it is asked anew."
-    assert phrases.changed(replace(card, state="waiting")) == "The request was changed. Look at it again, please."
+    assert phrases.changed(CARD) == "Changes are asked for. Once Bo Lund has made them, it is asked anew."
+    assert phrases.changed(replace(CARD, state="waiting")) == "The request was changed. Look at it again, please."

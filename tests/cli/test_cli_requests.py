@@ -77,6 +77,15 @@ def test_a_vote_counts_beside_the_running_service(served: House) -> None:
     ]
 
 
+def test_what_happened_besides_votes_is_told_as_on_every_card(served: House) -> None:
+    run = served.start(days=7)
+    served.type(
+        "reassign", run, "--to", "di@acme.eu", "--from", "ann@acme.eu", "--by", "ann@acme.eu", "--reason", "ill"
+    )
+    assert "⇄ " in served.type("show", run).stdout
+    assert "handed over to" in served.type("show", run).stdout
+
+
 def test_a_vote_that_is_refused_says_why_and_exits_1(served: House) -> None:
     run = served.start(days=6)
     own = served.type("vote", run, "--by", "bo@acme.eu", "--choice", "approve", "--answer", "count=1", fails=True)
