@@ -44,6 +44,9 @@ from approvals_bot.core.authoring import (
 )
 from approvals_bot.people import is_mail
 
+ON_CANCEL = {"kind": "stop", "by": "app:service", "via": "api"}
+"""What code that cancels the run says by it: a request is withdrawn by its own workflow, which tells everybody."""
+
 OPERATOR = ("app:cli",)
 """Who acts at the service's own terminal, and may do there what owners may."""
 
@@ -124,7 +127,7 @@ class Asking:
 
     async def ask(self) -> None:
         """Until there is a decision."""
-        webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id})
+        webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id}, on_cancel=ON_CANCEL)
         self.showing.hook_id = webhook.hook_id
         pump = self.spawn(self.take_messages(webhook))
         self.show()

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from random import Random
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
@@ -237,9 +237,15 @@ def define_hook(schema: type[T] | Any = None) -> DefinedHook[Any]:
     return DefinedHook(schema)
 
 
-def create_webhook(*, respond_with: Any = None, metadata: Any = None) -> Webhook:
+def create_webhook(
+    *, respond_with: Any = None, metadata: Any = None, on_cancel: Mapping[str, Any] | None = None
+) -> Webhook:
     """Open a hook with a public signed URL. Callers are answered 202; or with a Response given here; or, with
-    `"manual"`, by the workflow through `request.respond_with(…)`."""
+    `"manual"`, by the workflow through `request.respond_with(…)`.
+
+    `on_cancel`: whoever cancels the run from outside sends this JSON object to the webhook instead, with the `reason`
+    in it, so that the workflow can tidy up and end by itself. Who cancels once more ends it there and then.
+    """
     run = current_run("create_webhook()")
     if respond_with is None:
         answer: dict[str, Any] = {"mode": "default"}
@@ -249,7 +255,7 @@ def create_webhook(*, respond_with: Any = None, metadata: Any = None) -> Webhook
         raise ValueError(f'respond_with is a Response or "manual", not {respond_with!r}')
     else:
         answer = {"mode": "static", "response": encode_response(respond_with)}
-    return cast(Webhook, run.create_hook(None, metadata, None, answer))
+    return cast(Webhook, run.create_hook(None, metadata, None, answer, on_cancel))
 
 
 # ── determinism ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -30,7 +30,8 @@ class CreateStep:
 
 @dataclass(frozen=True, slots=True)
 class CreateHook:
-    """Open a hook. `answer`: how a webhook's callers are answered; None for a plain hook."""
+    """Open a hook. `answer`: how a webhook's callers are answered; None for a plain hook. `on_cancel`: what a webhook
+    is told when the run is cancelled from outside; None if that just ends the run."""
 
     id: int
     hook_id: str
@@ -38,6 +39,7 @@ class CreateHook:
     metadata: Any
     answer: dict[str, Any] | None
     has_schema: bool
+    on_cancel: Any = None
 
     def event(self, at: datetime) -> NewEvent:
         data: dict[str, Any] = {"id": self.id, "hook_id": self.hook_id, "token": self.token}
@@ -47,6 +49,8 @@ class CreateHook:
             data["answer"] = self.answer
         if self.has_schema:
             data["has_schema"] = True
+        if self.on_cancel is not None:
+            data["on_cancel"] = self.on_cancel
         return NewEvent("hook_created", data)
 
     def is_as(self, recorded: Event) -> bool:

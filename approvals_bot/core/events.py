@@ -100,6 +100,23 @@ class Event(NamedTuple):
 Log = list[Event]
 
 
+CANCELLATION = "cancellation of the run"
+"""The `resume_id` of what a webhook is told when its run is cancelled: it is told once."""
+
+
+def told_on_cancel(log: Log) -> tuple[str, dict[str, Any]] | None:
+    """The token of an open webhook that is to hear of the run's cancellation, and what. None: there is none, or it has
+    heard of it already."""
+    closed = {event.data["id"] for event in log if event.type == "hook_disposed"}
+    if any(event.type == "hook_received" and event.data["resume_id"] == CANCELLATION for event in log):
+        return None
+    for event in log:
+        wants = event.type == "hook_created" and event.data.get("on_cancel") is not None
+        if wants and event.data["id"] not in closed:
+            return event.data["token"], event.data["on_cancel"]
+    return None
+
+
 def lost_a_token(events: Iterable[Event]) -> bool:
     """Whether a hook among these didn't get its token. Its workflow doesn't know yet when they are written."""
     for event in events:  # noqa: SIM110  # asked at every write; a generator would cost more than the loop

@@ -161,14 +161,20 @@ class RunState:
             raise
 
     def create_hook(
-        self, token: str | None, metadata: Any, schema: Any, answer: dict[str, Any] | None = None
+        self,
+        token: str | None,
+        metadata: Any,
+        schema: Any,
+        answer: dict[str, Any] | None = None,
+        on_cancel: Any = None,
     ) -> Hook[Any]:
         number = self._next()
         recorded = self._recorded.get(number)
         known = recorded.data if recorded is not None else {}
         hook_id = known.get("hook_id") or self._secret(number, "id")[:26]
         given = token if token is not None else known.get("token") or self._secret(number, "token")
-        command = CreateHook(number, hook_id, given, encode(metadata, Any, "metadata"), answer, schema is not None)
+        stated, told = encode(metadata, Any, "metadata"), encode(on_cancel, Any, "on_cancel")
+        command = CreateHook(number, hook_id, given, stated, answer, schema is not None, told)
         self._ask(command)
         if token is not None and known.get("token", token) != token:
             self._drifted(number, f"hook #{number} with token {known['token']!r}", f"the token {token!r}")

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.current import in_workflow, open_engines
-from approvals_bot.core.events import ENDINGS, Event, NewEvent, to_micros
+from approvals_bot.core.events import CANCELLATION, ENDINGS, Event, NewEvent, to_micros, told_on_cancel
 from approvals_bot.core.registry import registry
 from approvals_bot.core.requests import WebhookRequest
 from approvals_bot.core.values import decode, to_json
@@ -22,7 +22,7 @@ from approvals_bot.engine.clock import Clock, MovableClock, SystemClock
 from approvals_bot.engine.differences import difference
 from approvals_bot.engine.http import as_webhook_request, response_of
 from approvals_bot.engine.known import Known
-from approvals_bot.engine.limits import MANUAL_ANSWER, check_attributes
+from approvals_bot.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
 from approvals_bot.engine.news import News
 from approvals_bot.engine.receiving import Receiver, Target, together
 from approvals_bot.engine.replaying import Replayer
@@ -334,19 +334,39 @@ class Engine:
     # ── changing ──
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
-        """End a run as cancelled. RunEndedError keeps the status of one that had ended; RunNotFoundError."""
+        """End a run as cancelled. RunEndedError keeps the status of one that had ended; RunNotFoundError.
+
+        A run with a webhook that is to hear of it (`create_webhook(on_cancel=…)`) is asked to end by itself, once, and
+        has some seconds for it here; what it still has to do then, it does on its own.
+        """
         _outside("cancel()")
         before = await self.record(run_id)
         if before is None:
             raise RunNotFoundError(run_id)
         if before.has_ended:
             raise RunEndedError(run_id, before.status)
+        if before.status != "stalled" and await self._is_asked_to_end(run_id, reason):
+            return
         fact = NewEvent("run_cancelled", {"reason": reason})
         recorded = await self.store.record(run_id, [fact], self.now())
         if not any(e.type == "run_cancelled" and e.data == fact.data for e in recorded):
             after = await self.record(run_id)
             raise RunEndedError(run_id, after.status if after else "unknown")
         self.scheduler.tell(run_id, recorded)
+
+    async def _is_asked_to_end(self, run_id: str, reason: str | None) -> bool:
+        asked = told_on_cancel(await self.events(run_id))
+        if asked is None:
+            return False
+        token, message = asked
+        request = WebhookRequest.of_json({**message, "reason": reason or ""})
+        try:
+            answer = await self.resume_webhook(token, request, timeout=OWN_END, resume_id=CANCELLATION)
+        except (HookNotFoundError, IdempotencyConflictError):  # closed, or asked by somebody else, just now
+            return False
+        if answer.status_code != 504:
+            await self.wait(run_id, OWN_END)
+        return True
 
     async def wake_up(self, run_id: str) -> int:
         """End every sleep that the run is in, and give their number. RunNotFoundError."""

@@ -23,8 +23,9 @@ from approvals_bot import (
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.config.calendars import Calendar
 from approvals_bot.core.authoring import WebhookRequest
-from approvals_bot.engine import Run
+from approvals_bot.engine import Engine, Run
 from approvals_bot.errors import HookNotFoundError, RunCancelledError, RunFailedError
+from approvals_bot.store import connect
 from approvals_bot.web.requests import find_record, request_of, requests_of
 
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
@@ -232,22 +233,53 @@ async def test_stopping_the_run_ends_all_that_it_asks(office: Any) -> None:
         assert {office.slack.newest(who).card.state for who in (ANN, BO)} == {"withdrawn"}
 
 
-async def test_a_run_that_is_ended_from_outside_shows_its_requests_as_withdrawn(office: Any) -> None:
+async def test_a_run_that_is_cancelled_from_outside_withdraws_its_requests_and_their_cards_say_so(office: Any) -> None:
+    seen: list[str] = []
+
     @workflow
     async def one() -> None:
-        await request_approval("Now?", approvers=ANN)
+        try:
+            await request_approval("Now?", approvers=ANN)
+        finally:
+            seen.append("cleaned up")
 
     async with office.open():
         run = await office.engine.start(one)
         await office.settle()
         await run.cancel(reason="enough")
+        with pytest.raises(RunCancelledError, match="enough"):
+            await run.return_value()
+        assert await run.status() == "cancelled"
+        assert seen
+        (view,) = await views(office, run)
+        assert (view.state, view.waiting_for) == ("withdrawn", ())
+        assert office.slack.newest(ANN).card.state == "withdrawn"
+
+
+async def test_a_run_that_is_cancelled_while_nobody_works_shows_its_requests_as_withdrawn_at_the_second_time(
+    office: Any,
+) -> None:
+    @workflow
+    async def one() -> None:
+        await request_approval("Now?", approvers=ANN)
+
+    async with office.open():
+        run_id = (await office.engine.start(one)).id
+        await office.settle()
+    looking = Engine(await connect(office.url), clock=office.clock)
+    async with looking.running(work=False):
+        office.engine, run = looking, looking.get_run(run_id)
+        await run.cancel()
+        assert await run.status() == "running"  # whoever works next ends it
+        await run.cancel(reason="enough")
+        assert await run.status() == "cancelled"
         (view,) = await views(office, run)
         assert (view.state, view.waiting_for) == ("withdrawn", ())
 
 
 async def test_edited_arguments_are_not_a_plain_yes(office: Any) -> None:
     @workflow
-    async def pay() -> str:
+    async def pays_what_was_edited() -> str:
         outcome = await request_approval(
             "Pay?",
             fields={"to": "Bo", "cents": 900},
@@ -264,7 +296,7 @@ async def test_edited_arguments_are_not_a_plain_yes(office: Any) -> None:
         return "?"
 
     async with office.open():
-        run = await office.engine.start(pay)
+        run = await office.engine.start(pays_what_was_edited)
         await office.settle()
         (view,) = await views(office, run)
         assert await vote(office, view, ANN, "edit", fields={"cents": 100}) == "decided"

@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from approvals_bot import (
     HookNotFoundError,
+    RunCancelledError,
+    RunEndedError,
     RunFailedError,
     WebhookRequest,
     create_hook,
@@ -267,3 +269,74 @@ async def test_68_any_body_and_repeated_headers_arrive_intact(open_engine: OpenE
             await token_of(engine, run.id), WebhookRequest("POST", "", [("X", "1"), ("x", "2")], body)
         )
         assert await run.return_value() == [len(body), ["1", "2"], body[:8]]
+
+
+async def test_a_webhook_may_hear_of_the_cancellation_so_that_its_workflow_tidies_up(open_engine: OpenEngine) -> None:
+    tidied: list[str] = []
+
+    @step
+    async def tidy_up(why: str) -> None:
+        tidied.append(why)
+
+    @workflow
+    async def tidy() -> str:
+        create_webhook(on_cancel={"what": "not this one"}).dispose()
+        request = await create_webhook(on_cancel={"what": "stop"})
+        heard = await request.json()
+        await tidy_up(heard["reason"])
+        raise asyncio.CancelledError(f"{heard['what']}: {heard['reason']}")
+
+    async with open_engine() as engine:
+        run = await engine.start(tidy)
+        await engine.settle()
+        await run.cancel(reason="enough")
+        assert await run.status() == "cancelled"
+        with pytest.raises(RunCancelledError, match="stop: enough"):
+            await run.return_value()
+        assert tidied == ["enough"]
+        with pytest.raises(RunEndedError):
+            await run.cancel()
+
+
+async def test_a_workflow_that_goes_on_when_it_is_asked_to_end_is_ended_at_the_second_time(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("approvals_bot.engine.engine.OWN_END", 0.1)
+
+    @workflow
+    async def stubborn() -> None:
+        async for _ in create_webhook(on_cancel={}, respond_with="manual"):
+            pass
+
+    async with open_engine() as engine:
+        run = await engine.start(stubborn)
+        await engine.settle()
+        await run.cancel(reason="please")
+        await engine.settle()
+        assert await run.status() == "running"
+        await run.cancel(reason="enough")
+        assert await run.status() == "cancelled"
+        assert [e.type for e in await run.events()].count("hook_received") == 1
+
+
+async def test_a_stalled_run_is_not_asked_but_ended(open_engine: OpenEngine) -> None:
+    @workflow
+    async def drifts() -> None:
+        webhook = create_webhook(on_cancel={"what": "stop"})
+        await webhook
+        await (asyncio.sleep(1) if is_drifting else create_webhook())
+
+    is_drifting = False
+    async with open_engine() as engine:
+        run = await engine.start(drifts)
+        await engine.settle()
+        await engine.resume_webhook(await token_of(engine, run.id), WebhookRequest("POST"))
+        await engine.settle()
+    is_drifting = True
+    async with open_engine() as engine:
+        await engine.resume_webhook(await token_of(engine, run.id, 2), WebhookRequest("POST"))
+        await engine.settle()
+        run = engine.get_run(run.id)
+        assert await run.status() == "stalled"
+        await run.cancel(reason="enough")
+        assert await run.status() == "cancelled"
