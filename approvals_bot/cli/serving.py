@@ -119,7 +119,12 @@ async def serve(service: Service, listening: socket.socket, source: Source, read
         h11_max_incomplete_event_size=64_000,
     )
     server = _Server(options)
-    async with _signals(server, lambda: _reload(service, source)):
+
+    def stop() -> None:
+        server.should_exit = True
+        service.engine.end_waiting()  # a long poll would outlast what requests get to end
+
+    async with _signals(stop, lambda: _reload(service, source)):
         serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
         watching = asyncio.create_task(_watch(service, source, _state(service, source)), name="watch the configuration")
         while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag, and no event
@@ -135,12 +140,8 @@ async def serve(service: Service, listening: socket.socket, source: Source, read
 
 
 @asynccontextmanager
-async def _signals(server: uvicorn.Server, reload: Callable[[], None]) -> AsyncIterator[None]:
+async def _signals(stop: Callable[[], None], reload: Callable[[], None]) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.should_exit = True
-
     handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
     if hasattr(signal, "SIGHUP"):
         handlers[signal.SIGHUP] = reload

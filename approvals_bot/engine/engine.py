@@ -91,6 +91,7 @@ class Engine:
             news=self._news,
         )
         self._receiver = Receiver(self.scheduler, self._news)
+        self.is_ending = False
 
     @classmethod
     @asynccontextmanager
@@ -294,12 +295,18 @@ class Engine:
         return found[1]
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
-        """The record once the run has ended or the time is up. RunNotFoundError if there is no such run."""
+        """The record once the run has ended, the time is up or this process is about to end. RunNotFoundError if there
+        is no such run."""
         scheduler = self.scheduler
         with scheduler.room.made(), self._news.of(run_id, seconds, scheduler.patience, ENDINGS) as news:
-            while (row := await self._row(run_id)).status not in ENDED and await news.next():
+            while (row := await self._row(run_id)).status not in ENDED and not self.is_ending and await news.next():
                 pass
             return RunRecord.of(row)
+
+    def end_waiting(self) -> None:
+        """The process is about to end: whoever is in `wait` hears at once how the run stands."""
+        self.is_ending = True
+        self._news.tell_of(None)
 
     async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
         """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""

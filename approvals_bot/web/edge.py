@@ -7,6 +7,7 @@ sent.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import traceback
@@ -18,10 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from approvals_bot.web.headers import SECURITY_HEADERS
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.problems import problem_of
+from approvals_bot.web.problems import RETRY_SOON, Problem, problem_of
 
 access_log = logging.getLogger("approvals_bot.access")
 error_log = logging.getLogger("approvals_bot.web")
+
+STOPPING = Problem(
+    503, "Service stopping", "It can't be told whether this was done. Try again in a moment.", headers=RETRY_SOON
+)
 
 UNMATCHED = "(no route)"
 
@@ -53,6 +58,11 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_safely)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            # the time that requests get when the service ends is over: the server gives up on this one
+            await (await self._answer(Request(scope), STOPPING))(scope, receive, send_safely)
         except Exception as error:  # noqa: BLE001  # the edge of a request: nothing gets past it unsaid
             if problem_of(error) is None:
                 _log_error(error, self._template_of(scope))

@@ -203,9 +203,13 @@ class Runs:
             raise Problem(404, "Run not found", "No run has this id.")
         listed = self._workflows.find(record.workflow)
         until = asyncio.get_running_loop().time() + (FIRST_LOOK if listed is not None and listed.is_approval else 0.0)
-        while record.view is None and not record.has_ended and asyncio.get_running_loop().time() < until:
+        while not self._is_shown(record) and asyncio.get_running_loop().time() < until:
             record = await self._engine.wait(record.id, 0.02)
         return record
+
+    def _is_shown(self, record: RunRecord) -> bool:
+        """Whether there is nothing to wait for."""
+        return record.view is not None or record.has_ended or self._engine.is_ending
 
     async def _request_view(self, request: Request) -> RequestView:
         record = await self._record(request)

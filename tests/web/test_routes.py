@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sqlite3
@@ -287,6 +288,35 @@ async def test_what_a_stranger_asks_for_is_no_error_in_our_log(service: Any, cap
         for method in METHODS:
             await service.web.request(method, path)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_what_a_stopping_service_gives_up_on_is_told_so(service: Any, caplog: pytest.LogCaptureFixture) -> None:
+    begun = asyncio.Event()
+
+    async def last(request: Request) -> Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = build(
+        engine=service.engine,
+        tokens=service.tokens,
+        people=service.engine.resources.popitem()[1],
+        workflows=service.workflows,
+        api_keys=[],
+        base_url="https://approve.acme.eu",
+        now=service.clock.now,
+        extra=[Route("/api/lasts", Resource({"GET": last}))],
+    )
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://x") as client:
+        asking = asyncio.create_task(client.get("/api/lasts"))
+        await begun.wait()
+        asking.cancel()
+        answer = await asking
+    assert (answer.status_code, answer.json()["title"]) == (503, "Service stopping")
+    assert "retry-after" in answer.headers
+    assert "content-security-policy" in answer.headers
+    assert caplog.text == ""
 
 
 async def test_an_unexpected_error_is_a_plain_500_and_its_message_stays_inside(
