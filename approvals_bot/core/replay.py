@@ -161,11 +161,12 @@ _LAST_WORDS = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook
 
 
 def _after_the_end(run: RunState, event: Event) -> None:
-    """Facts may come in the same breath as the end, and so may last words about hooks. Any other decision means that
-    the run didn't end here then."""
+    """Facts may come in the same breath as the end, and so may last words about hooks. If the body ended because it
+    heard of a token, there is also what it had asked for together with the hook. Any other decision means that the run
+    didn't end here then."""
     if event.type in _LAST_WORDS and event.data["id"] in run.hooks:
         run.deliver(event)
-    elif event.type not in FACTS:
+    elif event.type not in FACTS and not (run.has_heard_of_a_token and run.has_decided(event)):
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
 
 

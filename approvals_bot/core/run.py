@@ -26,7 +26,7 @@ from approvals_bot.core.commands import (
     decision,
 )
 from approvals_bot.core.companions import Companions
-from approvals_bot.core.events import CREATIONS, Event, Log, from_micros
+from approvals_bot.core.events import CREATIONS, FACTS, Event, Log, from_micros
 from approvals_bot.core.failures import step_error
 from approvals_bot.core.hooks import Hook, Webhook
 from approvals_bot.core.loop import WorkflowLoop
@@ -93,6 +93,7 @@ class RunState:
         self.companions = Companions()
         self.body: asyncio.Task[Any] | None = None
         self.drift: NondeterminismError | None = None
+        self.has_heard_of_a_token = False  # since the last fact; what was asked for with that hook comes after it
         self._entropy = entropy
         self._count = 0
         self._recorded: dict[int, Event] = {}
@@ -272,6 +273,8 @@ class RunState:
         """Hand over one event. At most one waiter can go on because of it."""
         self.now = event.at
         self.loop.now = event.at.timestamp()
+        if event.type in FACTS:
+            self.has_heard_of_a_token = False
         number = event.data.get("id")
         if event.type in CREATIONS and number not in self._asked:
             self._drifted_from(event, f"nothing (it has asked for {self._count} so far)")
@@ -288,8 +291,10 @@ class RunState:
             case "step_completed" | "step_failed":
                 self._finish_step(event)
             case "hook_created":
+                self.has_heard_of_a_token = True
                 self.hooks[event.data["id"]].registered(None)
             case "hook_conflict":
+                self.has_heard_of_a_token = True
                 self.hooks[event.data["id"]].registered(event.data["owner"])
             case "hook_received":
                 self.hooks[event.data["id"]].receive(event.seq, event.data["payload"])
@@ -305,6 +310,13 @@ class RunState:
                 self._drifted_from(event, f"no answer to event {event.data['to']}")
             case _:
                 pass  # decisions that the code has made by itself by now
+
+    def has_decided(self, event: Event) -> bool:
+        """Whether the code has made this decision by now."""
+        number = event.data.get("id")
+        if event.type in CREATIONS or event.type == "step_started":
+            return number in self._asked
+        return event.type == "wait_cancelled" and number in self._asked and number not in self.timers
 
     def _drifted_from(self, event: Event, got: str) -> None:
         self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)

@@ -24,6 +24,7 @@ from approvals_bot import (
     step,
     workflow,
 )
+from approvals_bot.core.replay import replay
 from approvals_bot.engine import Engine
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
@@ -677,3 +678,46 @@ async def test_52_metadata_comes_back_as_it_was_and_what_cannot_be_kept_is_refus
         found = await engine.get_hook_by_token("t")
         assert found.metadata == {"at": datetime(2026, 1, 1, tzinfo=UTC), "deep": {"list": [1, "two"]}}
         assert await (await engine.start(cannot)).return_value() == "metadata.handlers[0]"
+
+
+async def opened(engine: Engine, token: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await engine.get_hook_by_token(token)
+                return
+            except HookNotFoundError:
+                await asyncio.sleep(0.01)
+
+
+@workflow
+async def waits_an_hour_for(token: str) -> Any:
+    async with asyncio.timeout(3600):
+        return await create_hook(token)
+
+
+@workflow
+async def asks_for_its_token_within_an_hour(token: str) -> Any:
+    hook = create_hook(token)
+    other = asyncio.create_task(note("beside it"))
+    async with asyncio.timeout(3600):
+        owner = await hook.conflict()
+    other.cancel()
+    return owner
+
+
+async def test_a_body_that_ends_as_it_hears_of_its_token_ends_whatever_it_had_asked_for_beside_it(
+    open_engine: OpenEngine,
+) -> None:
+    async with open_engine() as engine:
+        owner = await engine.start(waits_an_hour_for, "taken")
+        await opened(engine, "taken")
+        async with asyncio.timeout(30):
+            with pytest.raises(RunFailedError, match="already in use"):
+                await (await engine.start(waits_an_hour_for, "taken")).return_value()
+            loser = await engine.start(asks_for_its_token_within_an_hour, "taken")
+            assert await loser.return_value() == owner.id
+            winner = await engine.start(asks_for_its_token_within_an_hour, "free")
+            assert await winner.return_value() is None
+        for run in (loser, winner):
+            assert replay(asks_for_its_token_within_an_hour, (await run.events())[:-1], link=str).ended

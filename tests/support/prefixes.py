@@ -48,7 +48,15 @@ def _divergence(workflow: Workflow[Any, Any], log: Log, length: int, link: Link,
         return "" if following is None or following.type in ("run_failed", *FACTS) else str(error)
     if following is None or following.type in FACTS or following.type == "step_started":
         return ""
-    return _compare(outcome, log[length:], equal)
+    why = _compare(outcome, log[length:], equal)
+    return "" if why and _is_within_the_breath_of_a_token(log, length) else why
+
+
+def _is_within_the_breath_of_a_token(log: Log, length: int) -> bool:
+    """What was asked for together with a hook is appended together with it, so no store ever has a log that ends at the
+    hook, where somebody may hear of its token and ask for something else."""
+    since = next((n for n in range(length, 0, -1) if log[n - 1].type in FACTS), 0)
+    return any(event.type in ("hook_created", "hook_conflict") for event in log[since:length])
 
 
 def _is_within_the_last_breath(log: Log, length: int) -> bool:
