@@ -24,6 +24,7 @@ from pydantic_core import PydanticUndefined
 from approvals_bot.approvals.derived import derive_fields
 from approvals_bot.config.durations import parse_duration
 from approvals_bot.config.fields import FieldSpec
+from approvals_bot.config.load import visible
 from approvals_bot.config.problems import Finding, Problem, nearest
 from approvals_bot.config.workflow import Definition
 from approvals_bot.core.authoring import Workflow
@@ -52,11 +53,19 @@ class Program:
 # ── importing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def python_files(folder: Path) -> list[Path]:
+    """The folder's *.py files. None where it can't be read: who loads its *.toml files says so."""
+    try:
+        return visible(folder, ".py")
+    except OSError:
+        return []
+
+
 def import_programs(folder: Path) -> tuple[list[Program], list[Problem]]:
     """Every workflow of the folder's *.py files, and what kept a file from being imported."""
     programs: list[Program] = []
     problems: list[Problem] = []
-    for file in sorted(folder.glob("*.py")):
+    for file in python_files(folder):
         name = f"{PACKAGE}.{file.stem}"
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None

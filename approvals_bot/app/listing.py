@@ -15,7 +15,7 @@ from approvals_bot.config.problems import ConfigErrors, Finding, Problem
 from approvals_bot.config.workflow import pinned
 from approvals_bot.core.registry import registry
 from approvals_bot.lint import UNREADABLE, lint_paths
-from approvals_bot.programs import PACKAGE, Program, find_program, fit, import_programs
+from approvals_bot.programs import PACKAGE, Program, find_program, fit, import_programs, python_files
 from approvals_bot.web.listing import Listed
 
 
@@ -45,7 +45,7 @@ def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[
 
 def _not_replayable(folder: Path) -> list[Problem]:
     """What the lint rules find in the folder's Python files. (Files that are no Python can't be imported either.)"""
-    found = lint_paths(sorted(folder.glob("*.py")))
+    found = lint_paths(python_files(folder))
     return [Problem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
 
 

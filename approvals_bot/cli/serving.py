@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from approvals_bot.app import Service
-from approvals_bot.config.load import Configuration
+from approvals_bot.config.load import Configuration, visible
 from approvals_bot.errors import ApprovalsBotError
 
 LOOK = 1.0  # seconds between two looks at the files: a person who saves and then tries finds it done
@@ -176,7 +176,10 @@ def _state(service: Service, source: Source) -> State:
     """What tells one content of a file from the next, without reading it. Files that aren't there are left out."""
     folder = service.configuration.service.server.workflows
     found = {}
-    for file in (*source.files, *folder.glob("*.toml"), *folder.glob("*.py")):
+    files = list(source.files)
+    with contextlib.suppress(OSError):
+        files += [*visible(folder, ".toml"), *visible(folder, ".py")]
+    for file in files:
         with contextlib.suppress(OSError):
             status = file.stat()
             found[file] = (status.st_mtime_ns, status.st_size, status.st_ino)

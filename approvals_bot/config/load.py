@@ -87,9 +87,7 @@ def load_workflows(folder: Path, service: Service | None = None, check: Check | 
     """All *.toml of the folder, by name. Raises ConfigErrors; without a service only the files' shapes are checked."""
     definitions: list[Definition] = []
     problems: list[Problem] = []
-    if service is not None and not folder.is_dir():
-        raise ConfigErrors([Problem(str(folder), 1, "file", "there is no such folder of workflows")])
-    for path in sorted(folder.glob("*.toml")):
+    for path in _files(folder) if service is not None or folder.is_dir() else ():
         try:
             definitions.append(_load_workflow(path, service, check))
         except ConfigErrors as error:
@@ -97,6 +95,22 @@ def load_workflows(folder: Path, service: Service | None = None, check: Check | 
     if problems:
         raise ConfigErrors(problems)
     return definitions
+
+
+def _files(folder: Path) -> list[Path]:
+    """The folder's *.toml. ConfigErrors if it can't be read: that would look as if it were empty."""
+    try:
+        return visible(folder, ".toml")
+    except FileNotFoundError:
+        what = "there is no such folder of workflows"
+    except OSError as error:
+        what = f"can't be read: {error.strerror or 'unknown'}"
+    raise ConfigErrors([Problem(str(folder), 1, "file", what)])
+
+
+def visible(folder: Path, suffix: str) -> list[Path]:
+    """The folder's files of this kind, by name. What begins with a dot is an editor's, or the file system's. OSError."""
+    return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
 
 
 def _load_workflow(path: Path, service: Service | None, check: Check | None) -> Definition:

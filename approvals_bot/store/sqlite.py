@@ -65,8 +65,13 @@ class SqliteStore:
                 Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
             elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
                 raise StoreUnavailableError(f"There is no database {path} yet: serve and migrate make it.")
+            await asyncio.to_thread(_try, path)
             writer = await _connection(path, lambda db: _migrate(db, upgrade=upgrade))
-            reader = await _connection(path)
+            try:
+                reader = await _connection(path)
+            except BaseException:
+                await asyncio.shield(writer.close())
+                raise
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
         return cls(path, writer, reader)
@@ -165,6 +170,11 @@ class SqliteStore:
 
 
 # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _try(path: str) -> None:
+    """aiosqlite leaves its thread behind where a file can't be opened, and that complains when the loop is gone."""
+    sqlite3.connect(path).close()
 
 
 async def _connection(path: str, *works: Callable[[sqlite3.Connection], None]) -> aiosqlite.Connection:

@@ -83,6 +83,15 @@ def test_who_stops_reading_ends_the_command_quietly(house: House) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_database_that_can_not_be_opened_is_one_sentence(house: House) -> None:
+    house.write("config.toml", house.config.read_text().replace("approvals.db", "workflows"))
+    command = [sys.executable, "-m", "approvals_bot", "runs", "--config", str(house.config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("workflows can't be opened: unable to open database file\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii:strict"}, {"PYTHONIOENCODING": "latin-1"}, NO_UTF8])
 def test_a_terminal_that_knows_no_icons_is_no_error(house: House, settings: dict[str, str]) -> None:
     house.start(days=3, why="\N{SNOWMAN} caf\xe9 \N{PILE OF POO}")

@@ -10,6 +10,7 @@ import pytest
 from approvals_bot.approvals.checks import check
 from approvals_bot.config.load import LARGEST_FILE, Configuration, load
 from approvals_bot.config.problems import ConfigErrors, Problem
+from approvals_bot.programs import import_programs
 
 SERVICE = """\
 [server]
@@ -453,3 +454,17 @@ def test_a_missing_file_and_a_missing_folder_are_problems_too(office: Office, tm
     office.write(service=SERVICE.replace("[server]", '[server]\nworkflows = "elsewhere"'))
     with pytest.raises(ConfigErrors, match=r"elsewhere:1: file: there is no such folder"):
         office.load()
+    (office.config.parent / "elsewhere").write_text("no folder")
+    with pytest.raises(ConfigErrors, match=r"elsewhere:1: file: can't be read: Not a directory"):
+        office.load()
+
+
+def test_what_an_editor_leaves_beside_a_file_is_none_of_ours(office: Office) -> None:
+    office.write(service=SERVICE)
+    names = [definition.id for definition in office.load().workflows]
+    folder = office.config.parent / "workflows"
+    (folder / ".#deploy.toml").symlink_to("di@laptop.4711:1795340000")
+    (folder / "._deploy.toml").write_bytes(b"\x00\x05\x16\x07")
+    (folder / ".notes.py").write_text("this is no Python")
+    assert [definition.id for definition in office.load().workflows] == names
+    assert import_programs(folder) == ([], [])
