@@ -109,7 +109,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def visible(folder: Path, suffix: str) -> list[Path]:
-    """The folder's files of this kind, by name. What begins with a dot is an editor's, or the file system's. OSError."""
+    """The folder's files of this kind, by name; OSError. What begins with a dot is an editor's or the file system's."""
     return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
 
 
