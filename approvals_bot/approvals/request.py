@@ -195,6 +195,7 @@ class RequestView(_View):
     fields: dict[str, JsonValue] = {}
     shown: tuple[ShownField, ...] = ()
     editable: tuple[Ask, ...] = ()  # the fields that an approver may change, as they are now
+    to_change: tuple[Ask, ...] = ()  # all fields as they are, while the requester is asked to change them
     stages: tuple[StageView, ...] = ()
     votes: tuple[VoteView, ...] = ()
     handovers: tuple[HandoverView, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from pydantic import JsonValue
@@ -60,11 +60,8 @@ def view_of(
         digest=case.content.digest,
         fields=case.content.fields,
         shown=tuple(_shown(case, name, spec) for name, spec in definition.fields.items()),
-        editable=tuple(
-            ask_of(name, spec, case.content.fields.get(name))
-            for name, spec in definition.fields.items()
-            if spec.editable
-        ),
+        editable=_asks(case, [name for name, spec in definition.fields.items() if spec.editable]),
+        to_change=_asks(case, definition.fields) if case.state == "changes_requested" else (),
         stages=tuple(_stage(case, stage) for stage in case.stages),
         votes=_votes(case),
         handovers=_handovers(case),
@@ -86,6 +83,11 @@ def ask_of(name: str, spec: FieldSpec, value: JsonValue = None) -> Ask:
     """A field as a form asks for it."""
     shown = "" if value is None else ("true" if value else "false") if isinstance(value, bool) else str(value)
     return Ask(name, label(name), spec.type, spec.required, spec.values or (), spec.pattern, shown)
+
+
+def _asks(case: Case, names: Iterable[str]) -> tuple[Ask, ...]:
+    """These fields of the request, with what they say now."""
+    return tuple(ask_of(name, case.definition.fields[name], case.content.fields.get(name)) for name in names)
 
 
 def label(name: str) -> str:

@@ -109,7 +109,9 @@ def outcome(ended: CardOutcome) -> str:
 def changed(card: Card) -> str:
     """What is said with the word that something has changed: the request, or that somebody wishes it were."""
     if card.state == "changes_requested":
-        return f"Changes are asked for. Once {card.requester.text} has made them, it is asked anew."
+        return (
+            f"Changes are asked for. Once {card.requester.text} has made them, on the request's page, it is asked anew."
+        )
     return "The request was changed. Look at it again, please."
 
 

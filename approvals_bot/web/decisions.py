@@ -20,7 +20,7 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.channels import Card, Channels, ChoiceName, Delivered, Dispatch, Mailbox, Person
 from approvals_bot.engine import Engine
 from approvals_bot.tokens import Tokens
-from approvals_bot.web import votes
+from approvals_bot.web import asking, votes
 from approvals_bot.web.codes import Codes
 from approvals_bot.web.forms import lacking, read_form, vote_of
 from approvals_bot.web.links import Link, Links, decides_the_same, is_same_site
@@ -107,6 +107,8 @@ class Decisions:
             return self._page(link, 200, values=form, proven=True)
         if "hand_over" in form:
             return await self._hand_over(link, form)
+        if "own" in form:
+            return await self._own(link, form)
         choice = form.get("choice")
         if choice not in get_args(ChoiceName):
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.hook.is_live)
@@ -168,6 +170,16 @@ class Decisions:
         status = 410 if link.view.state in GONE else votes.STATUS[verdict.verdict]
         return self._page(link, status, said=verdict.text, refused=True, values=form, proven=link.hook.is_live)
 
+    async def _own(self, link: Link, form: Mapping[str, str]) -> Response:
+        """The request is changed or withdrawn by whoever asked for it."""
+        verdict = await asking.act(self._engine, link, form)
+        self._metrics.voted(verdict.verdict, link.via)
+        if verdict.changed:
+            return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
+        link = await self._links.open(link.signed) or link
+        status = 410 if link.view.state in GONE else votes.STATUS[verdict.verdict]
+        return self._page(link, status, said=verdict.text, refused=True, values=form, proven=link.hook.is_live)
+
     async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
         """Mail new digits to whom the link was made for, and lead to the page that takes them."""
         issued = self._codes.issue(link.binding)
@@ -222,6 +234,8 @@ class Decisions:
             said=said,
             refused=refused,
             again=chosen and bool(card.choices),
+            change=asking.change_of(link.view, link.address),
+            may_withdraw=asking.asks_herself(link.view, link.address) and link.hook.is_live,
             values=values,
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
             wrong=lacking(card, values) if status == 422 else (),

@@ -33,17 +33,24 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card,
     else are answers to the stage."""
     asks: Sequence[Ask] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
     filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
-    editable = {ask.name for ask in link.view.editable} if choice == "edit" else set()
-    shown = [ask for ask in asks if ask.name in editable and (ask.type == "boolean" or f"{choice}.{ask.name}" in form)]
+    editable = link.view.editable if choice == "edit" else ()
+    names = {ask.name for ask in editable}
     return Vote(
         by=link.address,
         choice=choice,
         via=link.via,
         comment=form.get("comment", "").replace("\r\n", "\n").strip(),
-        answers={name: value for name, value in filled.items() if value and name not in editable},
-        fields={ask.name: filled[ask.name] for ask in shown if filled[ask.name] != _untouched(ask)},
+        answers={name: value for name, value in filled.items() if value and name not in names},
+        fields=changes(editable, form, choice),
         digest=digest,
     )
+
+
+def changes(asks: Sequence[Ask], form: Mapping[str, str], part: str) -> dict[str, str]:
+    """What a form changes of the fields that it showed, as texts; "" takes a value away. `part`: before their names."""
+    shown = [ask for ask in asks if ask.type == "boolean" or f"{part}.{ask.name}" in form]
+    texts = {ask.name: _value(ask, form.get(f"{part}.{ask.name}", "")) for ask in shown}
+    return {ask.name: texts[ask.name] for ask in shown if texts[ask.name] != _untouched(ask)}
 
 
 def _value(ask: Ask, text: str) -> str:

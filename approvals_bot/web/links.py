@@ -16,6 +16,7 @@ from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels import ChoiceName, Via
 from approvals_bot.engine import Engine, Target
 from approvals_bot.errors import InvalidTokenError
+from approvals_bot.people import is_mail
 from approvals_bot.store import HookRow
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.requests import request_behind
@@ -67,7 +68,7 @@ class Links:
         if target is None or view is None or payload.get("g") != target.hook.generation:
             return None
         recipient = str(payload.get("r"))
-        address = view.recipients.get(recipient)
+        address = view.recipients.get(recipient) or asker_of(view, recipient)
         if address is None:
             return None
         return Link(signed, target, recipient, address, view, "inbox" if payload.get("v") == "inbox" else "email")
@@ -96,6 +97,16 @@ class Links:
             return self._tokens.read(purpose, token)
         except InvalidTokenError:
             return None
+
+
+ASKERS = ("requester", "on_behalf_of")
+"""Recipients besides those who were sent something: whoever asked, from her inbox."""
+
+
+def asker_of(view: RequestView, recipient: str) -> str | None:
+    """The person whom this word stands for in a link."""
+    who = {"requester": view.requester, "on_behalf_of": view.on_behalf_of}.get(recipient)
+    return who if who and is_mail(who) else None
 
 
 def is_same_site(headers: Any, base_url: str) -> bool:

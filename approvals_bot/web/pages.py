@@ -19,8 +19,9 @@ from approvals_bot.approvals.request import RequestView
 from approvals_bot.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.tokens import Tokens
+from approvals_bot.web.asking import asks_herself
 from approvals_bot.web.bodies import Status
-from approvals_bot.web.links import DECISION
+from approvals_bot.web.links import ASKERS, DECISION, asker_of
 from approvals_bot.web.render import Pages
 from approvals_bot.web.requests import find_record, request_of, requests_of
 from approvals_bot.web.signing_in import Sessions
@@ -101,7 +102,8 @@ class PeoplePages:
             return self._pages.page("not_found.html", 404)
         card = card_of(view, None, self._now())
         decide = await self._own_page(view, reader) if reader else ""
-        return self._page("request.html", "", reader, card=card, run_id=view.run_id, decide=decide)
+        is_hers = reader is not None and asks_herself(view, reader) and not card_of(view, reader, self._now()).choices
+        return self._page("request.html", "", reader, card=card, run_id=view.run_id, decide=decide, is_hers=is_hers)
 
     async def inbox(self, request: Request) -> Response:
         """What waits for one person, oldest first: the one who has waited longest is served first. Then, for who has
@@ -147,7 +149,9 @@ class PeoplePages:
 
     async def _own_page(self, view: RequestView, reader: str) -> str:
         """Where this person decides this request, as from the link of a mail; "" if it isn't hers to decide."""
-        recipient = next((id for id, known in view.recipients.items() if known == reader), None)
+        recipient = next((id for id, known in view.recipients.items() if known == reader), None) or next(
+            (word for word in ASKERS if asker_of(view, word) == reader), None
+        )
         hook = await self._engine.find_hook(view.hook_id) if recipient is not None else None
         if hook is None:
             return ""

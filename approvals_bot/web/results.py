@@ -22,6 +22,9 @@ def result(view: RequestView, reader: str, done: str, received: str) -> str | No
 
     `received`: what to say of a vote that is saved and not counted yet.
     """
+    if done == "edited":
+        reset = view.is_open and not any(vote.stands for vote in view.votes)
+        return sentences.EDITED_AND_RESET if reset else sentences.EDITED
     if done in HANDING_DONE:
         return _handed_over(view, reader)
     mine = next((vote for vote in reversed(view.votes) if vote.by == reader), None)

@@ -86,15 +86,16 @@ async def test_a_person_signs_in_sees_what_waits_for_her_and_decides_it(browser:
 
 async def test_a_request_opens_for_those_whom_it_concerns_and_for_nobody_else(browser: Browser) -> None:
     run = await browser.service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
-    for person, status, decides in (
-        ("ann@acme.eu", 200, True),
-        ("di@acme.eu", 200, False),
-        ("cfo@acme.eu", 404, False),
+    for person, status, offered in (
+        ("ann@acme.eu", 200, ">Decide</a>"),
+        ("di@acme.eu", 200, ">Change it or withdraw it</a>"),
+        ("cfo@acme.eu", 404, ""),
     ):
         await browser.sign_in(person)
         page = await browser.http.get(f"/requests/{run}")
         assert page.status_code == status
-        assert ('href="/decisions/' in page.text) == decides
+        assert ('href="/decisions/' in page.text) == bool(offered)
+        assert offered in page.text
         assert (await browser.http.get("/runs")).status_code == 401  # runs are for whoever runs the service
         assert (await browser.http.get(f"/runs/{run}")).status_code == 401
     await browser.sign_in("di@acme.eu")

@@ -150,6 +150,7 @@ def _write(dispatch: Dispatch, link: str, now: datetime, room: Room) -> Letter:
         "take_back": _to_choose(link, "take_back") if _can_take_back(card) else "",
         "moment": lambda at: phrases.moment(at, zone),
         "link": link,
+        "is_asker": card.outcome is None and dispatch.to.person.address in _askers(card),
         "to_choose": lambda choice: _to_choose(link, choice.choice),
         "rank": lambda choice: _rank(card, choice),
         "more_fields": max(0, len(dispatch.card.fields) - room.rows),
@@ -160,6 +161,11 @@ def _write(dispatch: Dispatch, link: str, now: datetime, room: Room) -> Letter:
     }
     html = _INLINER.inline(_TEMPLATES.get_template("letter.html").render(names))
     return Letter(names["subject"], _squeezed(_TEMPLATES.get_template("letter.txt").render(names)), html)
+
+
+def _askers(card: Card) -> tuple[str, ...]:
+    """Who may change and withdraw it on the page behind the link."""
+    return tuple(who.key for who in (card.requester, card.on_behalf_of) if who)
 
 
 def _fitting(card: Card, room: Room) -> Card:

@@ -96,7 +96,7 @@ def _blocks(card: Card, room: Room) -> list[Block]:
         *_people(card, room),
         *_undelivered(card, room),
         *_waiting(card),
-        *_full_page(card, cut or len(card.title) > HEADER_LIMIT),
+        *_full_page(card, cut or len(card.title) > HEADER_LIMIT or card.state == "changes_requested"),
         *_actions(card),
         *_small_print(card),
     ]
