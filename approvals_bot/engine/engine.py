@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial
 from typing import Any, ParamSpec, Self, TypeVar
 
 from starlette.requests import Request
@@ -14,20 +12,19 @@ from starlette.responses import Response
 
 from approvals_bot.core.authoring import Workflow
 from approvals_bot.core.current import in_workflow, open_engines
-from approvals_bot.core.events import CANCELLATION, ENDINGS, Event, NewEvent, to_micros, told_on_cancel
+from approvals_bot.core.events import CANCELLATION, ENDINGS, Event, NewEvent, told_on_cancel
 from approvals_bot.core.registry import registry
 from approvals_bot.core.requests import WebhookRequest
-from approvals_bot.core.values import decode, to_json
+from approvals_bot.core.values import decode
 from approvals_bot.engine.clock import Clock, MovableClock, SystemClock
-from approvals_bot.engine.differences import difference
 from approvals_bot.engine.http import as_webhook_request, response_of
-from approvals_bot.engine.known import Known
 from approvals_bot.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
 from approvals_bot.engine.news import News
-from approvals_bot.engine.receiving import Receiver, Target, together
+from approvals_bot.engine.receiving import Receiver, Target
 from approvals_bot.engine.replaying import Replayer
 from approvals_bot.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run, RunRecord
 from approvals_bot.engine.scheduling import Scheduler
+from approvals_bot.engine.starting import Starter
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
@@ -42,7 +39,6 @@ from approvals_bot.store import (
     AuditEntry,
     AuditLine,
     Filter,
-    NewRun,
     OpenStore,
     RunRow,
     Status,
@@ -55,7 +51,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 WEBHOOK_PURPOSE = "webhook.v1"
-PYTHON = platform.python_version()
 
 
 class Engine:
@@ -90,6 +85,7 @@ class Engine:
             resources=self.resources,
             news=self._news,
         )
+        self._starter = Starter(self.scheduler)
         self._receiver = Receiver(self.scheduler, self._news)
         self.is_ending = False
 
@@ -155,46 +151,8 @@ class Engine:
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
-        now, scheduler = self.now(), self.scheduler
-        run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
-        given = check_attributes(attributes or {})
-        data: dict[str, Any] = {
-            "run_id": run_id,
-            "workflow": found.name,
-            "input": found.signature.encode_call(args, kwargs),
-            "python": PYTHON,
-        }
-        if given:
-            data["attributes"] = given
-        if found.version is not None:
-            data["version"] = found.version
-        if found.signature.takes_bound:
-            data["settings"] = found.settings
-        to_json(data, "the input")
-        new = NewRun(run_id, found.name, found.code, found.version, data, idempotency_key, given)
-        row = RunRow.new(run_id, found.name, found.code, found.version, now, given)
-        run = Known(row, [Event(1, "run_created", now, data)], 0)
-        lease = scheduler.ask()
-        try:
-            turn = None if lease is None else run.ahead(None, found, self.replayer, now, scheduler.entropy)
-            then = None if turn is None else turn.append(run_id, 1, 1, now)
-            created = await together(partial(self.store.create, new, now, lease), then)
-        except BaseException:
-            run.close()
-            raise
-        scheduler.answered(lease)
-        if turn is not None and created.then is not None:
-            scheduler.go_on(run, turn, created.then)
-        else:
-            run.close()
-            if created.claimed is not None:
-                scheduler.begin(created.claimed)
-            else:
-                scheduler.nudge(created.run_id)
-        if not created.is_new:
-            differs = difference(created.data, data)
-            if differs is not None:
-                raise IdempotencyConflictError(idempotency_key or "", created.run_id, differs)
+        given = found.signature.encode_call(args, kwargs)
+        created = await self._starter.start(found, given, idempotency_key, check_attributes(attributes or {}))
         return Run(self, created.run_id, is_new=created.is_new)
 
     # ── resuming ──
