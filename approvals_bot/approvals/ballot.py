@@ -286,12 +286,15 @@ def _without(ballot: Ballot, person: str, place: str = "") -> Ballot:
 
 
 def _approvals(ballot: Ballot) -> dict[str, list[int]]:
-    """Who said yes, and the seats that each may fill: as of the click, or as of now, as `recheck` says."""
+    """Who said yes, and the seats that each may fill: as of now, and, unless `recheck` says otherwise, also as of the
+    click. Seats that came later are for them, too: else who has voted could not move where she is needed.
+    """
     found = {}
     for vote in standing_votes(ballot):
         if vote.choice in YES:
             now = [seat.id for seat in ballot.seats if vote.by in seat.eligible]
-            found[vote.by] = list(vote.seats) if ballot.recheck == "at-click" else now
+            kept = [*vote.seats, *seats_for(ballot, vote.by)] if ballot.recheck == "at-click" else now
+            found[vote.by] = list(dict.fromkeys(kept))
     return found
 
 

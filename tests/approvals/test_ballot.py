@@ -150,6 +150,16 @@ def test_who_has_left_keeps_her_vote_at_click_and_loses_it_at_quorum() -> None:
         assert standing(ballot) == expected
 
 
+def test_who_voted_before_a_seat_was_needed_moves_there_when_another_takes_her_own() -> None:
+    """An edit makes a seat apply, or an escalation names who has voted: overlapping lists never block each other."""
+    ballot, _ = play(Ballot((RELEASE,)), ("bo", "approve"))
+    ballot = reseated(ballot, [RELEASE, SRE])
+    ballot, verdict = play(ballot, ("cy", "approve"))
+    assert (verdict.word, still_owed(ballot)) == ("counted", ("ann", "di"))
+    ballot, verdict = play(ballot, ("ann", "approve"))
+    assert (verdict.word, seating(ballot)) == ("decided", {"bo": 1, "cy": 1, "ann": 0})
+
+
 def test_at_quorum_nothing_counts_while_a_list_is_unknown() -> None:
     ballot = Ballot((RELEASE, replace(SRE, known=False)), recheck="at-quorum")
     assert play(ballot, ("ann", "approve"))[1].word == "group_unknown"
