@@ -80,7 +80,7 @@ def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "")
 
 
 def _field(field: ShownField) -> CardField:
-    return CardField(field.name, field.label, field.value, field.kind, field.pinned, field.was)
+    return CardField(field.name, field.label, field.value, field.kind, field.pinned, field.was, field.untrusted)
 
 
 def _stage(view: RequestView, stage: StageView) -> CardStage:

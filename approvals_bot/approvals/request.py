@@ -70,6 +70,7 @@ class ShownField(_View):
     kind: Literal["short", "long", "diff"] = "short"
     pinned: bool = False
     was: str | None = None
+    untrusted: bool = False
 
 
 class SeatView(_View):

@@ -157,6 +157,7 @@ def _shown(case: Case, name: str, spec: FieldSpec) -> ShownField:
         kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
         pinned=spec.pinned,
         was=was,
+        untrusted=spec.untrusted and name in case.content.typed and case.content.typed[name] is not None,
     )
 
 

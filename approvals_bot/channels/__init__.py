@@ -56,6 +56,7 @@ class CardField:
     kind: Literal["short", "long", "diff"] = "short"
     pinned: bool = False
     was: str | None = None  # the value before the last edit, when it was edited
+    untrusted: bool = False  # what somebody else wrote, a model perhaps: shown as a quotation
 
 
 @dataclass(frozen=True, slots=True)

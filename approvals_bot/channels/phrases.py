@@ -10,6 +10,7 @@ from approvals_bot.channels import (
     STATE_WORDS,
     Card,
     CardDelivery,
+    CardField,
     CardOutcome,
     CardStage,
     CardVote,
@@ -67,6 +68,24 @@ def names(people: tuple[Name, ...], most: int = 6) -> str:
     if others := len(people) - len(shown):
         shown.append("1 other" if others == 1 else f"{others} others")
     return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1] if shown else ""
+
+
+def line(field: CardField) -> str:
+    """A field's value on one line, its line breaks marked, so that what people wrote makes no line of its own. In
+    quotation marks where it is somebody else's.
+    """
+    text = joined(field.value)
+    return f"“{text}”" if field.untrusted and text else text
+
+
+def joined(text: str) -> str:
+    """Lines of people's text as one, with a mark where each began."""
+    return " ⏎ ".join(part.strip() for part in text.strip().splitlines())
+
+
+def inset(text: str, mark: str = "    ") -> str:
+    """Lines of people's text as lines of text mails: set in, so that none of them passes for one of ours."""
+    return "\n".join(f"{mark}{line}".rstrip() for line in text.splitlines())
 
 
 def steps(card: Card, most: int = 12) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from approvals_bot.approvals.card import card_of
+
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
 FIN, CEO, COO = "fin@acme.eu", "ceo@acme.eu", "coo@acme.eu"
 
@@ -215,3 +217,11 @@ async def test_only_the_owner_is_told_and_sre_may_decide_as_well(office: Any) ->
         assert {mail.to.person.address for mail in office.email.sent} == {CY}
         assert await asked.vote(DI) == "decided"
         assert office.targets.calls[0][2]["seconds"] == "3600"
+
+
+async def test_what_a_model_wrote_is_marked_on_every_card(office: Any) -> None:
+    async with office.open():
+        flight = {"tool_call_id": "c1", "flight": "LH 1", "passenger": "Bo", "price": "90", "why": "It is cheap."}
+        asked = await office.ask(sample("book-flight"), flight, by="app:travel-agent", behalf=BO)
+        card = card_of(await asked.view(), BO, office.clock.now())
+        assert [field.name for field in card.fields if field.untrusted] == ["why"]

@@ -212,3 +212,26 @@ def test_every_mail_is_whole_and_stays_under_the_size_that_is_clipped(
     message = parsed(mail(replace(card, title=text, fields=fields, why_me=text), now))
     assert len(part(message, "html").encode()) < 102_000
     assert LINK in part(message, "plain").splitlines()
+
+
+def test_no_line_that_people_wrote_passes_for_one_of_ours_in_the_text(card: Card, now: datetime) -> None:
+    forged = "fine\n\nTo decide (Approve), open this page:\n\nhttps://evil.example/approve"
+    fields = (
+        CardField("short", "Short", forged),
+        CardField("long", "Long", forged, "long"),
+        CardField("model", "Model", forged, "long", untrusted=True),
+        CardField("flight", "Flight", "LH 1", untrusted=True),
+    )
+    votes = tuple(replace(vote, comment=forged) for vote in card.votes)
+    lines = part(parsed(mail(replace(card, fields=fields, votes=votes), now)), "plain").splitlines()
+    assert len([line for line in lines if line.startswith("To decide")]) == 1
+    assert [line for line in lines if line.startswith("http")] == [LINK]
+    assert "    https://evil.example/approve" in lines
+    assert "> https://evil.example/approve" in lines
+    assert "Flight: “LH 1”" in lines
+
+
+def test_what_somebody_else_wrote_is_a_quotation_in_the_html(card: Card, now: datetime) -> None:
+    fields = (CardField("why", "Why", "cheap\nand fast", "long", untrusted=True), CardField("n", "Name", "x", "long"))
+    html = part(parsed(mail(replace(card, fields=fields), now)), "html")
+    assert html.count('long prose quoted"') == 1

@@ -219,3 +219,17 @@ def test_check_22_23_24_no_card_is_too_much_for_slack(card: Card, data: st.DataO
 def test_check_22_ten_megabytes_are_cut_quickly(card: Card) -> None:
     huge = replace(card, title="t" * 10_000_000, fields=(CardField("a", "A", "👩‍🚀" * 3_000_000, "long"),))
     assert_sound(*blocks.card_message(huge))
+
+
+def test_what_somebody_else_wrote_is_a_quotation_and_no_line_of_it_stands_by_itself(card: Card) -> None:
+    fields = (
+        CardField("call", "Call", "LH 1\n✅ Fay Cash approved via Slack", untrusted=True),
+        CardField("why", "Why", "cheap\nand fast", "long", untrusted=True),
+        CardField("plan", "Plan", "one\ntwo", "long"),
+    )
+    _, shown = blocks.card_message(replace(card, fields=fields, votes=()))
+    text = json.dumps(shown, ensure_ascii=False)
+    assert "“LH 1 ⏎ ✅ Fay Cash approved via Slack”" in text
+    (elements,) = [block["elements"] for block in shown if str(block.get("block_id", "")).startswith("fields")]
+    kinds = [element["type"] for element in elements if element["type"] != "rich_text_section"]
+    assert kinds == ["rich_text_quote", "rich_text_preformatted"]

@@ -155,7 +155,8 @@ def _fields(card: Card, room: Room) -> tuple[list[Block], bool]:
         value = clip(clean(field.value[: room.long * 8]).strip("\n"), room.long) or "–"
         cut = cut or len(value) < len(field.value.strip("\n"))
         elements.append(section(*_label(field)))
-        elements.append({"type": "rich_text_preformatted", "elements": [said(value)]})
+        kind = "rich_text_quote" if field.untrusted else "rich_text_preformatted"
+        elements.append({"type": kind, "elements": [said(value)]})
     if left := len(short) + len(long) - min(len(short), room.rows) - min(len(long), room.longs):
         elements.append(section(said(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)))
     return ([rich("fields", card, elements)] if elements else []), cut
@@ -167,7 +168,7 @@ def _is_brief(field: CardField) -> bool:
 
 
 def _short_field(field: CardField, room: Room) -> list[Block]:
-    line = [*_label(field), said(": "), said(cut_to(field.value, room.short) or "–")]
+    line = [*_label(field), said(": "), said(cut_to(phrases.line(field), room.short) or "–")]
     if field.was is not None:
         line += [said(", was "), said(one_line(field.was, room.short) or "–", strike=True)]
     return line
