@@ -25,7 +25,7 @@ from approvals_bot.web.codes import Codes
 from approvals_bot.web.forms import lacking, read_form, vote_of
 from approvals_bot.web.links import Link, Links, decides_the_same, is_same_site
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.render import Pages
+from approvals_bot.web.render import Pages, root_of
 from approvals_bot.web.results import result
 
 STALE = "This page was open for a long time, so nothing was changed. Have another look, then press again."
@@ -69,6 +69,7 @@ class Decisions:
         self._pages = pages
         self._metrics = metrics
         self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
+        self._root = root_of(base_url)
         self._now = now
         self._links = Links(engine=engine, tokens=tokens, now=now)
         self._codes = Codes(tokens=tokens, now=now)
@@ -139,7 +140,7 @@ class Decisions:
         verdict = await votes.cast(self._engine, link.target, vote)
         self._metrics.voted(verdict.verdict, link.via)
         if verdict.changed:
-            return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
+            return RedirectResponse(f"{self._root}{link.path}?done={verdict.verdict}", 303)
         link = await self._links.open(link.signed) or link
         status = votes.STATUS[verdict.verdict]
         if link.view.state in GONE:
@@ -165,7 +166,7 @@ class Decisions:
         )
         self._metrics.voted(verdict.verdict, "email")
         if verdict.changed:
-            return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
+            return RedirectResponse(f"{self._root}{link.path}?done={verdict.verdict}", 303)
         link = await self._links.open(link.signed) or link
         status = 410 if link.view.state in GONE else votes.STATUS[verdict.verdict]
         return self._page(link, status, said=verdict.text, refused=True, values=form, proven=link.hook.is_live)
@@ -175,7 +176,7 @@ class Decisions:
         verdict = await asking.act(self._engine, link, form)
         self._metrics.voted(verdict.verdict, link.via)
         if verdict.changed:
-            return RedirectResponse(f"{link.path}?done={verdict.verdict}", 303)
+            return RedirectResponse(f"{self._root}{link.path}?done={verdict.verdict}", 303)
         link = await self._links.open(link.signed) or link
         status = 410 if link.view.state in GONE else votes.STATUS[verdict.verdict]
         return self._page(link, status, said=verdict.text, refused=True, values=form, proven=link.hook.is_live)
@@ -200,7 +201,7 @@ class Decisions:
             return self._page(link, 503, said=CODE_NOT_SENT, refused=True, values=form)
         chosen = form.get("preselected", "")
         also = f"&choice={chosen}" if chosen in get_args(ChoiceName) else ""
-        return RedirectResponse(f"{link.path}?code={code_token}{also}", 303)
+        return RedirectResponse(f"{self._root}{link.path}?code={code_token}{also}", 303)
 
     def _page(
         self,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
@@ -16,9 +17,11 @@ from approvals_bot.channels.text import clean
 
 
 class Pages:
-    """Renders the templates. `now` is the service's clock; times are shown in the reader's zone."""
+    """Renders the templates. `now` is the service's clock; times are shown in the reader's zone. `root`: what people's
+    paths begin with where the service is a part of a site.
+    """
 
-    def __init__(self, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, *, now: Callable[[], datetime], root: str = "") -> None:
         self._now = now
         self._templates = Environment(
             loader=PackageLoader("approvals_bot.web", "templates"),
@@ -28,7 +31,7 @@ class Pages:
             lstrip_blocks=True,
             finalize=_harmless,
         )
-        self._templates.globals.update(phrases=phrases, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="")
+        self._templates.globals.update(phrases=phrases, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="", root=root)
         self._templates.filters.update(
             moment=phrases.moment,
             iso=datetime.isoformat,
@@ -65,3 +68,8 @@ def clock_words(moment: datetime) -> str:
 def pretty(value: Any) -> str:
     """JSON for people."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def root_of(base_url: str) -> str:
+    """The path that people's addresses begin with, before ours: `/approve` of `https://apps.acme.eu/approve`."""
+    return urlsplit(base_url).path.rstrip("/")

@@ -28,7 +28,7 @@ from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.problems import Problem, problem_of
-from approvals_bot.web.render import Pages
+from approvals_bot.web.render import Pages, root_of
 from approvals_bot.web.runs import Runs
 from approvals_bot.web.signing_in import Sessions, SigningIn
 from approvals_bot.web.webhooks import Webhooks
@@ -66,7 +66,7 @@ def build(
     base_url = base_url.rstrip("/")
     channels = channels or engine.resources.get(Channels) or Channels()
     metrics = metrics or Metrics()
-    pages = Pages(now=now)
+    pages = Pages(now=now, root=root_of(base_url))
     runs = Runs(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics, base_url=base_url)
     hooks = Hooks(engine=engine, keys=api_keys)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)

@@ -25,6 +25,7 @@ from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.opening import open_run
 from approvals_bot.web.problems import Problem
 from approvals_bot.web.redact import redact
+from approvals_bot.web.render import root_of
 from approvals_bot.web.requests import choices_of, find_record, request_of, requests_of, stands_for
 
 LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle connections at 60
@@ -73,7 +74,7 @@ class Runs:
         return Json(
             {"run_id": run.id, "url": f"{self._base_url}/runs/{run.id}"},
             202 if run.is_new else 200,
-            headers={"Location": f"/api/runs/{run.id}"},
+            headers={"Location": f"{root_of(self._base_url)}/api/runs/{run.id}"},
         )
 
     async def search(self, request: Request) -> Response:

@@ -23,7 +23,7 @@ from approvals_bot.web.afterwards import Afterwards
 from approvals_bot.web.codes import Codes
 from approvals_bot.web.forms import read_form
 from approvals_bot.web.links import is_same_site
-from approvals_bot.web.render import Pages
+from approvals_bot.web.render import Pages, root_of
 
 SESSION = "session.v1"
 SESSION_TIME = timedelta(hours=12)  # a working day: signing in again costs one mail
@@ -93,6 +93,7 @@ class SigningIn:
         self._sessions = sessions
         self._pages = pages
         self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
+        self._root = root_of(base_url)
         self._codes = Codes(tokens=tokens, now=now)
         self._afterwards = Afterwards()
 
@@ -112,7 +113,7 @@ class SigningIn:
         code_token = form.get("code_token", "")
         match self._codes.check(_binding(address), code_token, form["code"]):
             case "right":
-                answer = RedirectResponse("/inbox", 303)
+                answer = RedirectResponse(f"{self._root}/inbox", 303)
                 self._sessions.begin(answer, address)
                 await self._engine.audit("signed_in", who=address)
                 return answer
@@ -125,7 +126,7 @@ class SigningIn:
     async def leave(self, request: Request) -> Response:
         if not is_same_site(request.headers, self._origin):
             return self._page(403, ELSEWHERE)
-        answer = RedirectResponse("/login", 303)
+        answer = RedirectResponse(f"{self._root}/login", 303)
         self._sessions.end(answer)
         return answer
 
