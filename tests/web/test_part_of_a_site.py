@@ -22,7 +22,7 @@ def behind_a_proxy(app: ASGIApp) -> ASGIApp:
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         assert path.startswith(f"{ROOT}/"), f"{path} is another part of the site"
-        await app(scope | {"path": path.removeprefix(ROOT)}, receive, send)
+        await app({**scope, "path": path.removeprefix(ROOT)}, receive, send)
 
     return proxy
 
