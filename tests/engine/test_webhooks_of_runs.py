@@ -321,14 +321,14 @@ async def test_a_workflow_that_goes_on_when_it_is_asked_to_end_is_ended_at_the_s
 
 async def test_a_stalled_run_is_not_asked_but_ended(open_engine: OpenEngine) -> None:
     @workflow
-    async def drifts() -> None:
+    async def drifts_before_its_cancellation() -> None:
         webhook = create_webhook(on_cancel={"what": "stop"})
         await webhook
         await (asyncio.sleep(1) if is_drifting else create_webhook())
 
     is_drifting = False
     async with open_engine() as engine:
-        run = await engine.start(drifts)
+        run = await engine.start(drifts_before_its_cancellation)
         await engine.settle()
         await engine.resume_webhook(await token_of(engine, run.id), WebhookRequest("POST"))
         await engine.settle()
