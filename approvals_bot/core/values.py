@@ -1,12 +1,14 @@
 """Values in the log: what goes in must come out the same.
 
-Where the author gave a type, pydantic validates and dumps it. Where there is none, JSON's own values go in as they
-are, a few common others under a tag (`{"$": "datetime", "v": …}`), and the rest is refused with its path. Everything is
-by value: a step can't change its caller's objects.
+Where the author gave a type, pydantic validates and dumps it. Where there is none, or one that says nothing of what is
+inside (`dict`, `list[dict]`), JSON's own values go in as they are, a few common others under a tag (`{"$": "datetime",
+"v": …}`), and the rest is refused with its path. Everything is by value: a step can't change its caller's objects.
 """
 
 from __future__ import annotations
 
+import builtins
+import collections.abc
 import dataclasses
 import json
 from base64 import b64decode, b64encode
@@ -15,7 +17,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
@@ -29,17 +31,20 @@ MAX_VALUE_BYTES = 1_000_000
 A log is replayed whole, so files belong elsewhere; keep a reference.
 """
 
-_UNTYPED: tuple[Any, ...] = (Any, object, dict, list, dict[str, Any], list[Any], bytes, bytearray, Mapping[str, Any])
+_UNTYPED: tuple[Any, ...] = (Any, object)
+_OPEN: tuple[Any, ...] = (dict, list, Mapping, bytes, bytearray)
+"""Types that say nothing of what is inside. (Bytes are here because JSON has none.)"""
 
 
 class Codec:
     """To JSON and back, for one annotation."""
 
-    __slots__ = ("_adapter", "_is_itself")
+    __slots__ = ("_adapter", "_is_itself", "_is_open")
 
     def __init__(self, annotation: Any) -> None:
         self._adapter = _adapter(annotation)
         self._is_itself = annotation if annotation in (int, bool) else None  # JSON has these as they are
+        self._is_open = _is_open(annotation)
 
     def encode(self, value: Any, path: str = "value") -> Any:
         """The JSON form of `value`. InvalidPayloadError if it doesn't fit its type, SerializationError if it can't be
@@ -51,7 +56,8 @@ class Codec:
         if type(value) is self._is_itself:
             return value
         try:
-            return adapter.dump_python(adapter.validate_python(value), mode="json")
+            valid = _validated(adapter, value)
+            return _tag(valid, path, 0) if self._is_open else adapter.dump_python(valid, mode="json")
         except ValidationError as error:
             raise InvalidPayloadError(problems(error), what=path) from error
         except (PydanticSerializationError, UnicodeDecodeError) as error:
@@ -68,9 +74,21 @@ class Codec:
         if type(encoded) is self._is_itself:
             return encoded
         try:
-            return adapter.validate_python(_copied(encoded))
+            return _validated(adapter, _untag(encoded) if self._is_open else _copied(encoded))
         except ValidationError as error:
             raise InvalidPayloadError(problems(error)) from error
+
+
+def _validated(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """The value as its type. What a strict type refuses is tried as JSON, which has no dates and no sets of its own."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        try:
+            return adapter.validate_json(json.dumps(value, allow_nan=False))
+        except (ValidationError, TypeError, ValueError, RecursionError):
+            pass  # what was wrong with it as it is says more
+        raise
 
 
 def _copied(encoded: Any) -> Any:
@@ -136,12 +154,25 @@ def problems(error: ValidationError) -> list[dict[str, Any]]:
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     """None: untyped. Types that pydantic can't carry are untyped too, so that their values are refused by path."""
-    if isinstance(annotation, TypeVar) or any(annotation is u or annotation == u for u in _UNTYPED):
+    if isinstance(annotation, TypeVar) or any(annotation is untyped for untyped in _UNTYPED):
         return None
     try:
         return TypeAdapter(annotation)
     except PydanticUserError:
         return None
+
+
+def _is_open(annotation: Any) -> bool:
+    """Whether this is nothing but lists, and dicts by text, of what may be anything."""
+    if any(annotation is each for each in (*_UNTYPED, *_OPEN)):
+        return True
+    match get_origin(annotation), get_args(annotation):
+        case builtins.list, (items,):
+            return _is_open(items)
+        case ((builtins.dict | collections.abc.Mapping), (names, items)):
+            return names is str and _is_open(items)
+        case _:
+            return False
 
 
 _MAX_DEPTH = 200  # nesting; far above any real value, far below Python's recursion limit

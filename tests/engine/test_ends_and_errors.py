@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from approvals_bot import (
     HookNotFoundError,
@@ -22,6 +23,7 @@ from approvals_bot import (
     SerializationError,
     WorkflowNotFoundError,
     create_hook,
+    define_hook,
     now,
     publish,
     random,
@@ -523,3 +525,72 @@ async def test_147_values_come_back_as_they_were(open_engine: OpenEngine) -> Non
         back = await (await engine.start(echoes, values)).return_value()
     assert back == values
     assert [type(value) for value in back] == [type(value) for value in values]
+
+
+async def test_what_a_type_leaves_open_keeps_its_own_types(open_engine: OpenEngine) -> None:
+    from datetime import UTC, datetime
+    from decimal import Decimal
+
+    row = {"id": 1, "at": datetime(2026, 1, 1, tzinfo=UTC), "amount": Decimal("1.10"), "of": (1, 2), "raw": b"\xff"}
+
+    @step
+    async def rows() -> list[dict[str, Any]]:
+        return [row]
+
+    @step
+    async def by_name(found: dict[str, list]) -> dict[str, dict]:  # type: ignore[type-arg]
+        return {name: items[0] for name, items in found.items()}
+
+    @workflow
+    async def reads() -> dict[str, object]:
+        return dict(await by_name({"first": list(await rows())}))
+
+    async with open_engine() as engine:
+        assert await (await engine.start(reads)).return_value() == {"first": row}
+
+
+async def test_strict_types_come_back_as_they_were_and_take_what_came_as_json(open_engine: OpenEngine) -> None:
+    from datetime import UTC, datetime
+    from uuid import UUID
+
+    class Booking(BaseModel, strict=True):
+        at: datetime
+        ids: set[UUID]
+        seats: tuple[int, ...]
+
+    booking = Booking(at=datetime(2026, 1, 1, tzinfo=UTC), ids={UUID(int=7)}, seats=(1, 2))
+    bookings = define_hook(Booking)
+
+    @step
+    async def change(booking: Booking) -> Booking:
+        return booking
+
+    @workflow
+    async def books(first: Booking) -> list[Booking]:
+        hook = bookings.create("bookings")
+        return [await change(first), await hook, await hook]
+
+    async with open_engine() as engine:
+        run = await engine.start(books, booking)
+        await engine.settle()
+        await bookings.resume("bookings", booking)
+        with pytest.raises(InvalidPayloadError, match="seats"):
+            await engine.resume_hook("bookings", booking.model_dump(mode="json") | {"seats": ["1"]})
+        await engine.resume_hook("bookings", booking.model_dump(mode="json"))
+        assert await run.return_value() == [booking] * 3
+
+
+@pytest.mark.parametrize(("schema", "payload"), [(dict, [1]), (list, {"a": 1}), (dict[str, Any], None), (bytes, 5)])
+async def test_a_schema_that_says_little_is_checked_too(open_engine: OpenEngine, schema: Any, payload: Any) -> None:
+    @workflow
+    async def takes() -> Any:
+        return await create_hook("t", schema=schema)
+
+    async with open_engine() as engine:
+        run = await engine.start(takes)
+        await engine.settle()
+        with pytest.raises(InvalidPayloadError):
+            await engine.resume_hook("t", payload)
+        with pytest.raises(InvalidPayloadError):
+            await engine.resume_hook("t", None)
+        assert "hook_received" not in [event.type for event in await run.events()]
