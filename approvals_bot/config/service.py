@@ -67,6 +67,26 @@ class Service(Frozen):
                     raise refuse("nobody stands in for herself", at=("people", address, "away", at, "delegate"))
         return self
 
+    @model_validator(mode="after")
+    def _nobody_has_two_entries(self) -> Service:
+        seen: dict[str, str] = {}
+        for address, person in self.people.items():
+            if person.slack is not None and (other := seen.setdefault(person.slack, address)) != address:
+                what = f"{other} has this Slack id, too, so nobody could tell whose press it is"
+                raise refuse(what, at=("people", address, "slack"))
+        return self
+
+    @field_validator("people", mode="before")
+    @classmethod
+    def _addresses_differ(cls, people: object) -> object:
+        """Capital letters make no other address, so one entry would silently replace the other."""
+        seen: dict[str, str] = {}
+        for address in people if isinstance(people, dict) else ():
+            other = seen.setdefault(str(address).lower(), address)
+            if other != address:
+                raise refuse(f'"{other}" and "{address}" are one address, so one entry says all of her', at=address)
+        return people
+
     @field_validator("api_keys")
     @classmethod
     def _keys_differ(cls, keys: dict[str, ApiKey]) -> dict[str, ApiKey]:

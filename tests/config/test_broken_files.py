@@ -150,6 +150,22 @@ BROKEN_SERVICE = [
     ('people."ann@acme.eu"', 'people."ann"', "[people", "people.ann", "not a mail address", ""),
     ('name = "Ann Ode"', 'nmae = "Ann"', "nmae", 'people."ann@acme.eu".nmae', "unknown key", "name"),
     ('name = "Ann Ode"', 'zone = "Mars/Base"', "zone", 'people."ann@acme.eu".zone', "not a time zone", ""),
+    (
+        'name = "Ann Ode"',
+        'slack = "U0ANN"\n[people."bo@acme.eu"]\nslack = "U0ANN"  # too',
+        "# too",
+        'people."bo@acme.eu".slack',
+        "ann@acme.eu has this Slack id, too",
+        "",
+    ),
+    (
+        'name = "Ann Ode"',
+        '[people."ANN@acme.eu"]  # again',
+        "# again",
+        'people."ANN@acme.eu"',
+        "are one address",
+        "",
+    ),
     ('name = "Ann Ode"', 'slack = "@ann"', "slack =", 'people."ann@acme.eu".slack', "Slack user id", ""),
     (
         'name = "Ann Ode"',
