@@ -57,6 +57,10 @@ def api_request(view: RequestView) -> dict[str, Any]:
             }
             for copy in view.deliveries
         ],
+        "follow_ups": [
+            {"what": one.what, "state": one.state, "attempts": one.attempts, "error": one.error or None}
+            for one in view.follow_ups
+        ],
     }
 
 

@@ -22,7 +22,7 @@ from approvals_bot.approvals.ballot import (
     standing,
     vote_of,
 )
-from approvals_bot.approvals.request import RequestView, ShownField, StageView, ballot_of
+from approvals_bot.approvals.request import FollowUp, RequestView, ShownField, StageView, ballot_of
 from approvals_bot.channels import (
     Card,
     CardChoice,
@@ -72,6 +72,7 @@ def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "")
         choices=_choices(view, stage, ballot, reader, now) if stage and ballot else (),
         outcome=_outcome(view),
         deliveries=view.deliveries,
+        undone=tuple(_undone(action) for action in view.follow_ups if action.state in ("failed", "retrying")),
         notes=_notes(view),
         may_hand_over=_may_hand_over(view, ballot, reader),
         why_me=_why_me(view, stage, reader),
@@ -167,6 +168,11 @@ def _notes(view: RequestView) -> tuple[str, ...]:
             f"⏳ {view.held.state.capitalize()} by {who}. It takes effect after {view.grace}, if it is not taken back."
         )
     return tuple(notes)
+
+
+def _undone(action: FollowUp) -> str:
+    how = "failed" if action.state == "failed" else "is tried again"
+    return f"{action.what} {how}" + (f": {action.error}" if action.error else "")
 
 
 def _may_hand_over(view: RequestView, ballot: Ballot | None, reader: str | None) -> bool:

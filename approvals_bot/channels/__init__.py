@@ -166,6 +166,7 @@ class Card:
     choices: tuple[CardChoice, ...] = ()
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
+    undone: tuple[str, ...] = ()  # what follows the decision and is not done: "call erp failed: it answered 404"
     notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode handed over to Di Ops: on holiday"
     may_hand_over: bool = False  # whether this reader may have somebody else asked in her place
     why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."

@@ -163,9 +163,10 @@ def perhaps_twice(copy: CardDelivery) -> str:
 
 
 def troubles(card: Card) -> list[str]:
-    """A sentence for each copy that did not arrive, or may have arrived twice."""
+    """A sentence for each copy that did not arrive, or may have arrived twice, and for what follows and is not done."""
     doubtful = [copy for copy in card.deliveries if copy.uncertain and copy.state != "not_delivered"]
-    return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful)]
+    undone = [f"{NOT_DELIVERED[0]} What follows is not done: {what}" for what in card.undone]
+    return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful), *undone]
 
 
 def moment(at: datetime, zone: str) -> str:

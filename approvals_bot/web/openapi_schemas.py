@@ -84,6 +84,16 @@ ANSWERS: dict[str, Any] = {
                 uncertain={"type": "boolean", "description": "A confirmation was lost: it may have arrived twice."},
             ),
         },
+        follow_ups={
+            "type": "array",
+            "description": "The calls and messages that follow the decision, and how far they are.",
+            "items": _object(
+                what=TEXT,
+                state={"enum": ["sending", "done", "retrying", "failed"]},
+                attempts={"type": "integer"},
+                error=OPTIONAL_TEXT,
+            ),
+        },
     ),
     "Events": _object(
         events={

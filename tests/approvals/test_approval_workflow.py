@@ -14,9 +14,9 @@ from approvals_bot.approvals.api_view import api_request
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.targets import CallAgain
+from approvals_bot.approvals.targets import CallAgain, CallRefused
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Dispatch, Refused, Result, TryAgain
+from approvals_bot.channels import Dispatch, Refused, Result, TryAgain, phrases
 from approvals_bot.core.authoring import WebhookRequest
 from approvals_bot.core.registry import registry
 from approvals_bot.core.replay import replay
@@ -96,6 +96,7 @@ async def test_the_api_shows_the_request_as_promised(office: Any) -> None:
             "deadline",
             "outcome",
             "deliveries",
+            "follow_ups",
         ]
         assert shown["votes"] == [
             {"by": BO, "choice": "approve", "comment": "fine", "at": "2026-03-02T09:00:00Z", "via": "email"}
@@ -503,6 +504,25 @@ async def test_targets_are_called_again_until_they_take_it_with_one_event_id(off
         assert (record.status, view.follow_ups[0].state, view.follow_ups[0].attempts) == ("completed", "done", 3)
         assert len({event for _, event, _ in office.targets.calls}) == 1
         assert office.targets.calls[0][2] == {"what": "a chair", "digest": view.digest, "by": ANN}
+
+
+async def test_what_follows_and_can_not_be_done_is_told_on_the_request(office: Any) -> None:
+    office.targets.answers = [CallAgain("it answered 503"), CallRefused("it answered 404")]
+    async with office.open():
+        asked = await office.ask(one_stage(f'from = ["{ANN}"]', FOLLOWING), BUY)
+        await asked.vote(ANN)
+        wait = phrases.troubles(card_of(await asked.view(), None, office.clock.now()))
+        assert wait == ["⚠ What follows is not done: call shop is tried again: it answered 503"]
+        await office.clock.advance("30s")
+        view = await asked.view()
+        told = phrases.troubles(card_of(view, None, office.clock.now()))
+        assert told == ["⚠ What follows is not done: call shop failed: it answered 404"]
+        assert api_request(view)["follow_ups"][0] == {
+            "what": "call shop",
+            "state": "failed",
+            "attempts": 2,
+            "error": "it answered 404",
+        }
 
 
 async def test_messages_follow_with_names_for_people(office: Any) -> None:
