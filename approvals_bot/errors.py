@@ -122,6 +122,21 @@ class NoEngineError(ApprovalsBotError):
     """No engine is open in this process. Open one with `async with Engine.open(...)` first, or call its method."""
 
 
+class OtherLoopError(ApprovalsBotError):
+    """The engine was called from another event loop than the one it is open on: do that on its own loop.
+
+    From a thread, a step that is a plain `def` for example: `asyncio.run_coroutine_threadsafe(call, loop).result()`, or
+    make the step an `async def`. Nothing was done.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what} was called on another event loop than the one the engine is open on. Make the step an `async "
+            "def`, or use asyncio.run_coroutine_threadsafe(…) with the engine's loop."
+        )
+
+
 class StoreUnavailableError(ApprovalsBotError):
     """The store can't be read or written right now. Nothing was acknowledged; try again."""
 

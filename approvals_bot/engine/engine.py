@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -30,6 +31,7 @@ from approvals_bot.errors import (
     HookNotFoundError,
     IdempotencyConflictError,
     NotInWorkflowError,
+    OtherLoopError,
     RunEndedError,
     RunNotFoundError,
     WorkflowNotFoundError,
@@ -74,6 +76,7 @@ class Engine:
             dict(resources) if isinstance(resources, Mapping) else {type(item): item for item in resources}
         )
         self.replayer = Replayer(self.link)
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it is open on
         self._tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
         self._news = News(watch)
@@ -114,6 +117,7 @@ class Engine:
     @asynccontextmanager
     async def running(self, *, work: bool = True) -> AsyncIterator[Self]:
         """Be the process's open engine, and do the background work (`work=False`: only start, resume and look)."""
+        self._loop = asyncio.get_running_loop()
         open_engines.append(self)
         if isinstance(self.clock, MovableClock):
             self.clock.attach(self)
@@ -147,7 +151,7 @@ class Engine:
 
         The same idempotency key with the same input gives the same run, with other input IdempotencyConflictError.
         """
-        _outside("engine.start()")
+        self._here("engine.start()")
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
@@ -163,7 +167,7 @@ class Engine:
 
         The same `resume_id` twice is one payload.
         """
-        _outside("resume_hook()")
+        self._here("resume_hook()")
         target = await self._receiver.target(token, is_webhook=False)
         taken = await self._receiver.receive(target, payload, resume_id)
         return HookInfo.of(taken.hook)
@@ -182,7 +186,7 @@ class Engine:
         A manual answer that doesn't come within `timeout` seconds is a 504; the request was taken all the same.
         HookNotFoundError for a plain hook, and for one that is no longer live.
         """
-        _outside("resume_webhook()")
+        self._here("resume_webhook()")
         target = await self._receiver.target(hook, is_webhook=True) if isinstance(hook, str) else hook
         if not (target.hook.is_webhook and target.hook.is_live):
             raise HookNotFoundError(target.hook.token)
@@ -197,6 +201,7 @@ class Engine:
 
     async def get_hook_by_token(self, token: str) -> HookInfo:
         """The live hook of this token. HookNotFoundError if there is none."""
+        self._here("get_hook_by_token()")
         hook = await self.store.hook(token=token)
         if hook is None:
             raise HookNotFoundError(token)
@@ -204,11 +209,13 @@ class Engine:
 
     async def find_hook(self, hook_id: str) -> HookInfo | None:
         """A hook by its id, live or not."""
+        self._here("find_hook()")
         hook = await self.store.hook(hook_id=hook_id)
         return None if hook is None else HookInfo.of(hook)
 
     async def find(self, hook_id: str) -> Target | None:
         """A hook by its id, live or not, and its run, in one look. Who resumes it by this spares a second one."""
+        self._here("find()")
         return await self._receiver.find(hook_id)
 
     def link(self, hook_id: str) -> str:
@@ -228,6 +235,7 @@ class Engine:
 
     async def record(self, run_id: str) -> RunRecord | None:
         """A run as it stands. None: no such run."""
+        self._here("status()")
         found = await self.store.read(run_id, after=NO_EVENTS)
         return None if found is None else RunRecord.of(found[0])
 
@@ -241,12 +249,14 @@ class Engine:
         limit: int = 50,
     ) -> Page:
         """Runs, newest first. ValueError for a cursor that no page gave."""
+        self._here("records()")
         which = Filter(workflow, status, waiting_for, dict(attributes or {}), cursor, limit)
         rows, following = await self.store.runs(which)
         return Page([RunRecord.of(row) for row in rows], following)
 
     async def events(self, run_id: str) -> list[Event]:
         """A run's log. RunNotFoundError if there is no such run."""
+        self._here("events()")
         found = await self.store.read(run_id)
         if found is None:
             raise RunNotFoundError(run_id)
@@ -255,6 +265,7 @@ class Engine:
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
         """The record once the run has ended, the time is up or this process is about to end. RunNotFoundError if there
         is no such run."""
+        self._here("wait()")
         scheduler = self.scheduler
         with scheduler.room.made(), self._news.of(run_id, seconds, scheduler.patience, ENDINGS) as news:
             while (row := await self._row(run_id)).status not in ENDED and not self.is_ending and await news.next():
@@ -268,6 +279,7 @@ class Engine:
 
     async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
         """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
+        self._here("return_value()")
         scheduler = self.scheduler
         with scheduler.room.made(), self._news.of(run_id, None, scheduler.patience, ENDINGS) as news:
             while True:
@@ -304,7 +316,7 @@ class Engine:
         A run with a webhook that is to hear of it (`create_webhook(on_cancel=…)`) is asked to end by itself, once, and
         has some seconds for it here; what it still has to do then, it does on its own.
         """
-        _outside("cancel()")
+        self._here("cancel()")
         before = await self.record(run_id)
         if before is None:
             raise RunNotFoundError(run_id)
@@ -349,6 +361,7 @@ class Engine:
         self, what: str, *, who: str | None = None, run_id: str | None = None, data: dict[str, Any] | None = None
     ) -> None:
         """Put a line into the audit, for what no run's log shows."""
+        self._here("audit()")
         await self.store.audit(AuditEntry(what, who, run_id, data or {}), self.now())
 
     async def audit_lines(self) -> list[AuditLine]:
@@ -364,7 +377,10 @@ class Engine:
         """Return when all that is due has been done; a step that takes long is not waited for."""
         await self.scheduler.settle()
 
-
-def _outside(what: str) -> None:
-    if in_workflow():
-        raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
+    def _here(self, what: str) -> None:
+        """Refuse calls from where the store's answers couldn't come back to: the body of a workflow, and other loops.
+        One such call would cut off everybody else's, too."""
+        if in_workflow():
+            raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise OtherLoopError(what)

@@ -163,7 +163,7 @@ _HOOK_STANDS = f"""
 
 
 def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) -> list[Event]:
-    row = db.execute(_STANDS, (run_id,)).fetchone()
+    row = db.execute(_STANDS, (storable(run_id),)).fetchone()
     if row is None:
         return []
     seq, _, ended_at, last = row

@@ -26,7 +26,7 @@ _SELECT_EVENTS = "SELECT seq, type, at, data FROM events WHERE run_id = ? AND se
 
 
 def run_and_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRow, Log] | None:
-    row = db.execute(f"{_SELECT_RUN} WHERE id = ?", (run_id,)).fetchone()
+    row = db.execute(f"{_SELECT_RUN} WHERE id = ?", (storable(run_id),)).fetchone()
     if row is None:
         return None
     return _run_row(row), [_event(*event) for event in db.execute(_SELECT_EVENTS, (run_id, after)).fetchall()]
@@ -40,7 +40,9 @@ def event_of(db: sqlite3.Connection, run_id: str, key: str) -> Event | None:
 
 
 def hook(db: sqlite3.Connection, token: str | None, hook_id: str | None) -> HookRow | None:
-    sql, given = (_LIVE, storable(token or "")) if hook_id is None else (f"{_SELECT_HOOK} WHERE id = ?", hook_id)
+    sql, given = (
+        (_LIVE, storable(token or "")) if hook_id is None else (f"{_SELECT_HOOK} WHERE id = ?", storable(hook_id))
+    )
     row = db.execute(sql, (given,)).fetchone()
     return None if row is None else _hook_row(row)
 

@@ -24,10 +24,12 @@ from approvals_bot import (
     WorkflowNotFoundError,
     create_hook,
     define_hook,
+    get_run,
     now,
     publish,
     random,
     sleep,
+    start,
     step,
     uuid4,
     workflow,
@@ -181,14 +183,16 @@ async def test_136_a_run_cancelled_before_it_began_never_runs(open_engine: OpenE
     assert began == []
 
 
-async def test_137_an_unknown_run_is_found_out_when_it_is_asked(open_engine: OpenEngine) -> None:
+@pytest.mark.parametrize("unknown", ["run_unknown", "", "a\x00b", "\ud800"])  # as a terminal may give them
+async def test_137_an_unknown_run_is_found_out_when_it_is_asked(open_engine: OpenEngine, unknown: str) -> None:
     async with open_engine() as engine:
-        run = engine.get_run("run_unknown")
+        run = engine.get_run(unknown)
         for ask in (run.status, run.return_value, run.cancel, run.wake_up, run.events):
             call: Callable[[], Any] = ask
             with pytest.raises(RunNotFoundError):
                 await call()
-        assert await engine.record("run_unknown") is None
+        assert await engine.record(unknown) is None
+        assert await engine.find_hook(unknown) is None
 
 
 async def test_138_a_failed_run_says_why_with_its_cause(open_engine: OpenEngine) -> None:
@@ -594,3 +598,47 @@ async def test_a_schema_that_says_little_is_checked_too(open_engine: OpenEngine,
         with pytest.raises(InvalidPayloadError):
             await engine.resume_hook("t", None)
         assert "hook_received" not in [event.type for event in await run.events()]
+
+
+@pytest.mark.parametrize("asks", ["status", "return_value", "events", "wake_up", "wait"])
+async def test_a_body_that_asks_the_engine_hears_where_to_do_that_and_harms_nobody(
+    open_engine: OpenEngine, asks: str
+) -> None:
+    @workflow
+    async def asks_about_another(run_id: str) -> Any:
+        handle = get_run(run_id)
+        return await (handle.wait(1) if asks == "wait" else getattr(handle, asks)())
+
+    async with open_engine() as engine:
+        other = await engine.start(waits)
+        run = await engine.start(asks_about_another, other.id)
+        async with asyncio.timeout(30):
+            with pytest.raises(RunFailedError, match="do that in a @step"):
+                await run.return_value()
+            assert await other.status() == "running"
+
+
+async def test_the_engine_is_called_on_its_own_loop_and_a_thread_that_has_another_hears_so(
+    open_engine: OpenEngine,
+) -> None:
+    @step(retries=0)
+    def asks_on_a_loop_of_its_own(run_id: str) -> str:
+        return asyncio.run(get_run(run_id).status())
+
+    @step(retries=0)
+    def starts_on_a_loop_of_its_own() -> str:
+        return str(asyncio.run(start(waits)).id)
+
+    @workflow
+    async def asks(run_id: str) -> list[str]:
+        said = await asyncio.gather(
+            asks_on_a_loop_of_its_own(run_id), starts_on_a_loop_of_its_own(), return_exceptions=True
+        )
+        return [str(each) for each in said]
+
+    async with open_engine() as engine:
+        other = await engine.start(waits)
+        async with asyncio.timeout(30):
+            said = await (await engine.start(asks, other.id)).return_value()
+            assert all("another event loop" in each for each in said)
+            assert await other.status() == "running"
