@@ -64,6 +64,7 @@ class OpenStep:
     started: set[int] = field(default_factory=set)  # attempts that were begun
     first_started_at: datetime | None = None
     retry_at: datetime | None = None
+    seq: int = 0  # of its creation in the log; 0 before that is delivered
     future: asyncio.Future[Any] | None = None
 
 
@@ -280,6 +281,8 @@ class RunState:
             self._drifted_from(event, f"nothing (it has asked for {self._count} so far)")
             return
         match event.type:
+            case "step_created" if event.data["id"] in self.steps:
+                self.steps[event.data["id"]].seq = event.seq
             case "step_started":
                 state = self.steps[event.data["id"]]
                 state.started.add(event.data["attempt"])

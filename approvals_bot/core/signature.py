@@ -106,6 +106,18 @@ class Signature:
                     kwargs[name] = codecs[name].decode(encoded[name])
         return args, kwargs
 
+    def missing(self, encoded: dict[str, Any]) -> list[str]:
+        """Parameters that this call has no value for, and the function no default."""
+        if self._names is not None and len(encoded) == len(self._names) and all(n in encoded for n in self._names):
+            return []
+        return [
+            name
+            for name, parameter in self._called.parameters.items()
+            if name not in encoded
+            and parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+
     def encode_result(self, value: Any) -> Any:
         return self._result.encode(value, "result")
 

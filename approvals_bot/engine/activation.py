@@ -28,6 +28,7 @@ from approvals_bot.engine.signal import Signal
 from approvals_bot.engine.turn import Turn, decide, draft, due_steps, next_wake
 from approvals_bot.errors import (
     LimitExceededError,
+    NondeterminismError,
     SerializationError,
     StoreUnavailableError,
     WorkflowStuckError,
@@ -91,6 +92,7 @@ class Activation:
         self._to_start: list[OpenStep] = []
         self._running: dict[int, _Running] = {}
         self._finished: list[NewEvent] = []  # outcomes of steps that are not in the log yet
+        self._misfit: NondeterminismError | None = None  # a step whose code takes other arguments by now
         self._taken = 0  # how many of these the turn that is under way has taken up
         self._signal = Signal()
         self._is_waiting = False
@@ -151,6 +153,8 @@ class Activation:
             return False
         self._outcome = None
         try:
+            if self._misfit is not None:
+                raise self._misfit
             outcome = await self._replay(facts, now)
             turn = decide(self.run.standing, facts, outcome, now, self._in_hand(), is_closing=self._is_closing)
             result = await self._write(turn.append(self.run.row.id, self.run.epoch, len(self.run.log), now))
@@ -271,6 +275,9 @@ class Activation:
             fact = await attempt(
                 state, self._context(state), self._shop.resources, self._shop.clock.now, self._calls_off
             )
+        except NondeterminismError as error:
+            self._misfit = error
+            return
         finally:
             self._running.pop(state.id, None)
             self._signal.set()

@@ -17,6 +17,7 @@ from approvals_bot.errors import (
     FatalError,
     InvalidPayloadError,
     LimitExceededError,
+    NondeterminismError,
     RetryableError,
     SerializationError,
 )
@@ -32,12 +33,13 @@ async def attempt(
     """Run the step once. The event says that it is completed, failed for good, or to be retried, and when.
 
     An attempt that is called off by its engine has no outcome, and will be made again. Every other has one, whatever
-    the step raises: without, it would be made again at once, and again.
+    the step raises: without, it would be made again at once, and again. NondeterminismError if nothing was attempted,
+    since the step's code takes other arguments than the log has.
     """
     step, number = state.step, state.failures + 1
+    args, kwargs = _call(state)
     step_context.set(context)
     try:
-        args, kwargs = step.signature.decode_call(state.input)
         kwargs |= {name: _resource(resources, kind, step.name) for name, kind in step.signature.needs.items()}
         if step.timeout is None:
             result = await step.run(args, kwargs)
@@ -63,6 +65,20 @@ async def attempt(
     except BaseException as error:  # noqa: BLE001  # the edge of a step: whatever it raises is its outcome
         return _again(state, number, error, None, now())
     return NewEvent("step_completed", {"id": state.id, "result": encoded})
+
+
+def _call(state: OpenStep) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments, as their types are now."""
+    step, signature = state.step, state.step.signature
+    missing = signature.missing(state.input)
+    if missing:
+        got = f"{', '.join(missing)}, too"
+    else:
+        try:
+            return signature.decode_call(state.input)
+        except Exception as error:  # noqa: BLE001  # an author's validator may raise anything
+            got = f"other types ({error})"
+    raise NondeterminismError(state.seq, f"step #{state.id} {step.name!r} with ({', '.join(state.input)})", got)
 
 
 def _again(state: OpenStep, number: int, error: BaseException, after: Any, now: datetime) -> NewEvent:

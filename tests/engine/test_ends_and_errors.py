@@ -345,6 +345,58 @@ async def test_123_drifted_code_stalls_its_run_which_takes_payloads_and_goes_on_
     del kept
 
 
+def charging(version: str) -> Any:
+    """A workflow, and the step that it waits for, in several versions."""
+    attempts: list[tuple[Any, ...]] = []
+
+    async def first(amount: int) -> str:
+        raise ValueError("not today")
+
+    async def with_currency(amount: int, currency: str) -> str:
+        attempts.append((amount, currency))
+        return f"{amount} {currency}"
+
+    async def of_another_type(amount: list[int]) -> str:
+        attempts.append((amount,))
+        return str(amount)
+
+    async def with_a_default(amount: int, currency: str = "EUR") -> str:
+        return f"{amount} {currency}"
+
+    function: Any = {f.__name__: f for f in (first, with_currency, of_another_type, with_a_default)}[version]
+    function.__name__ = "charge"
+    charge = step(retries=5, retry_delay="1h")(function)
+
+    async def charges(amount: int) -> str:
+        return str(await charge(amount))
+
+    charges.__qualname__ = "charges"
+    return workflow(name="charges")(charges), attempts
+
+
+@pytest.mark.parametrize(("changed", "said"), [("with_currency", "currency, too"), ("of_another_type", "other types")])
+async def test_a_step_that_takes_other_arguments_by_now_stalls_its_run_until_it_takes_those_of_the_log(
+    open_engine: OpenEngine, clock: FakeClock, changed: str, said: str
+) -> None:
+    kept, _ = charging("first")
+    async with open_engine() as engine:
+        run = await engine.start(kept, 5)
+        await clock.advance("1 minute")
+    kept, attempts = charging(changed)
+    async with open_engine() as engine:
+        await clock.advance("1h")
+        record = await engine.record(run.id)
+        assert record is not None
+        assert record.status == "stalled"
+        assert "step #1 'charge' with (amount)" in (record.stalled or "")
+        assert said in (record.stalled or "")
+        assert attempts == []
+    kept, _ = charging("with_a_default")
+    async with open_engine() as engine:
+        assert await engine.get_run(run.id).return_value() == "5 EUR"
+    del kept
+
+
 async def test_84_a_run_without_its_code_stalls_until_the_code_is_there(open_engine: OpenEngine) -> None:
     kept = version_of("missing", "first")
     async with open_engine() as engine:
