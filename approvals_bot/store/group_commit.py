@@ -7,11 +7,13 @@ speed; twenty that share one don't notice each other. Each piece of work still i
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import aiosqlite
@@ -95,11 +97,24 @@ class Shared(ABC):
 class Writer(Shared):
     """Commits what it does together: StoreUnavailableError says that it may or may not be on disk."""
 
+    def __init__(self, connection: aiosqlite.Connection, path: str) -> None:
+        super().__init__(connection)
+        self._path = path
+        self._file = _file_at(path)
+
     async def _do(self, shared: list[Work]) -> list[Any]:
         try:
-            return await in_thread(self._connection, lambda raw: _transact(raw, shared))
+            return await in_thread(self._connection, partial(self._commit, shared))
         except sqlite3.Error as error:
             return [_unavailable(error) for _ in shared]
+
+    def _commit(self, shared: list[Work], raw: sqlite3.Connection) -> list[Any]:
+        """A file that was deleted, or replaced by a backup, takes commits as before; but who starts next never sees
+        them, so they are no commits to anybody.
+        """
+        if _file_at(self._path) != self._file:
+            raise sqlite3.OperationalError(f"{self._path} was moved, deleted or replaced while it was in use")
+        return _transact(raw, shared)
 
     async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Read something on this connection, between two commits."""
@@ -117,6 +132,15 @@ class Reader(Shared):
             return await in_thread(self._connection, lambda raw: _look(raw, shared))
         except sqlite3.Error as error:
             return [_unreadable(error) for _ in shared]
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """Which file it is that has this name now."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -52,7 +52,7 @@ class SqliteStore:
 
     def __init__(self, path: str, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
         self._path = path
-        self._writer = Writer(writer)
+        self._writer = Writer(writer, path)
         self._reader = Reader(reader)
         self._version = -1
         self._sole_owner = SoleOwner(Path(path + ".lock"))

@@ -72,6 +72,25 @@ async def test_who_works_alone_frees_the_leases_of_the_dead_and_whoever_else_com
     await looking.close()
 
 
+@pytest.mark.parametrize("by", ["nothing", "a backup"])
+async def test_what_is_written_to_a_file_that_was_replaced_is_not_acknowledged(tmp_path: Path, by: str) -> None:
+    file = tmp_path / "runs.db"
+    store = await SqliteStore.open(str(file))
+    await store.create(NewRun("r", "w", "w", None, {}), T0)
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("VACUUM INTO ?", (f"{tmp_path}/backup.db",))
+    file.rename(tmp_path / "away.db")
+    if by == "a backup":
+        (tmp_path / "backup.db").rename(file)
+    with pytest.raises(StoreUnavailableError, match="moved, deleted or replaced"):
+        await store.create(NewRun("s", "w", "w", None, {}), T0)
+    with pytest.raises(StoreUnavailableError, match="moved, deleted or replaced"):
+        await store.check()
+    (tmp_path / "away.db").replace(file)
+    await store.create(NewRun("s", "w", "w", None, {}), T0)
+    await store.close()
+
+
 async def test_a_closed_store_says_that_it_is_unavailable(tmp_path: Path) -> None:
     store = await connect(f"sqlite:///{tmp_path}/runs.db")
     await store.close()

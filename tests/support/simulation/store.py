@@ -129,7 +129,7 @@ class WatchedWriter(Writer):
     """Notes what each piece of work has changed; the notes count once the commit is done."""
 
     def __init__(self, connection: InlineConnection, look: Callable[[sqlite3.Connection], Any]) -> None:
-        super().__init__(cast(aiosqlite.Connection, connection))  # it has all that is used of one
+        super().__init__(cast(aiosqlite.Connection, connection), "simulated")  # it has all that is used of one
         self._notes = connection.notes
         self._look = look
 
