@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import sys
 import traceback
 from typing import Any
@@ -36,16 +37,26 @@ class RemoteError(Exception):
 
 
 def decode_error(error: dict[str, Any]) -> Exception:
-    """The error again, as its own class where that class is loaded and takes one message, else a RemoteError."""
+    """The error again, as its own class where that class can be had and takes one message, else a RemoteError."""
     message, name = error.get("message", ""), error.get("type", "Exception")
-    module = sys.modules.get(error.get("module", "builtins"), builtins)
-    kind = getattr(module, name, None)
+    kind = getattr(_module(error.get("module", "builtins")), name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(message)
         except Exception:  # noqa: BLE001  # it wants other arguments; its name and message are what we have
             return RemoteError(name, message)
     return RemoteError(name, message)
+
+
+def _module(name: str) -> Any:
+    """The module, also if only the step that raised has imported it so far: a body that looks at the class of an error
+    must see the same in each process."""
+    if name in sys.modules:
+        return sys.modules[name]
+    try:
+        return importlib.import_module(name)
+    except Exception:  # noqa: BLE001  # it isn't here, or can't be imported
+        return builtins
 
 
 def step_error(step: str, data: dict[str, Any]) -> StepFailedError:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random as chance
+import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,6 +197,36 @@ async def test_77_errors_that_cannot_even_be_printed_and_exits_are_failures(open
 
     async with open_engine() as engine:
         assert await (await engine.start(both)).return_value() == ["Unprintable", "SystemExit"]
+
+
+async def test_the_class_of_an_error_does_not_depend_on_what_the_process_has_imported(
+    open_engine: OpenEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_late.py").write_text("class Declined(ValueError): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @step(retries=0)
+    async def charge() -> None:
+        raise importlib.import_module("imported_late").Declined("no money")
+
+    @workflow
+    async def apologises() -> Any:
+        try:
+            await charge()
+        except StepFailedError as error:
+            if isinstance(error.__cause__, ValueError):
+                await add(1, 1)
+        return await create_hook("t")
+
+    async with open_engine() as engine:
+        run = await engine.start(apologises)
+        await engine.settle()
+    monkeypatch.delitem(sys.modules, "imported_late")
+    async with open_engine() as engine:
+        await engine.resume_hook("t", "then")
+        async with asyncio.timeout(30):
+            assert await engine.get_run(run.id).return_value() == "then"
+    sys.modules.pop("imported_late")
 
 
 class Abort(BaseException):
