@@ -28,7 +28,7 @@ from approvals_bot.store import connect
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.health import Connection
 from approvals_bot.web.keys import ApiKey
-from approvals_bot.web.links import DECISION
+from approvals_bot.web.links import DECISION, recipient_of
 from approvals_bot.web.mail_in import mail_in
 from approvals_bot.web.mailbox_in import mailbox_in
 from approvals_bot.web.metrics import Metrics
@@ -207,10 +207,10 @@ def decision_links(engine: Engine, tokens: Tokens, base_url: str) -> Callable[[s
         view = request_behind(target)
         if target is None or view is None:
             return ""
-        for recipient, known in view.recipients.items():
-            if known == address:
-                token = tokens.sign(DECISION, {"h": hook_id, "r": recipient, "g": target.hook.generation})
-                return f"{base_url}/decisions/{token}"
-        return ""
+        recipient = recipient_of(view, address)
+        if recipient is None:
+            return ""
+        token = tokens.sign(DECISION, {"h": hook_id, "r": recipient, "g": target.hook.generation})
+        return f"{base_url}/decisions/{token}"
 
     return link

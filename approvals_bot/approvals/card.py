@@ -186,6 +186,8 @@ def _may_hand_over(view: RequestView, ballot: Ballot | None, reader: str | None)
 def _why_me(view: RequestView, stage: StageView | None, reader: str | None) -> str:
     if stage is None or reader is None or not view.is_open:
         return ""
+    if view.state == "changes_requested" and reader in (view.requester, view.on_behalf_of):
+        return sentences.TO_CHANGE
     for seat in stage.seats:
         if reader in seat.eligible:
             return f"You are asked because you are {seat.eligible[reader]}."

@@ -174,6 +174,9 @@ def _clock(definition: Definition, service: Service) -> Iterator[Finding]:
     clock = definition.clock
     if clock.on_deadline == "escalate" and not definition.escalate:
         yield Finding(("clock", "on_deadline"), "there is no [[escalate]] that says to whom")
+    mail = definition.deliver.email
+    if mail and clock.deadline is not None and is_at_least(mail, clock.deadline):
+        yield Finding(("deliver", "email"), "the deadline comes before, so this mail would never be sent")
     for at, escalation in enumerate(definition.escalate):
         length, until = escalation.after, clock.deadline
         if until is not None and is_at_least(length, until) and not is_at_least(until, length):

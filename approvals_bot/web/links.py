@@ -109,6 +109,12 @@ def asker_of(view: RequestView, recipient: str) -> str | None:
     return who if who and is_mail(who) else None
 
 
+def recipient_of(view: RequestView, address: str) -> str | None:
+    """What stands for this person in her link to this request; None: she has none."""
+    sent = (id for id, known in view.recipients.items() if known == address)
+    return next(sent, None) or next((word for word in ASKERS if asker_of(view, word) == address), None)
+
+
 def is_same_site(headers: Any, base_url: str) -> bool:
     """Whether a form was posted from our own page, as far as the browser says.
 

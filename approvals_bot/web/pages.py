@@ -21,7 +21,7 @@ from approvals_bot.people import People
 from approvals_bot.tokens import Tokens
 from approvals_bot.web.asking import asks_herself
 from approvals_bot.web.bodies import Status
-from approvals_bot.web.links import ASKERS, DECISION, asker_of
+from approvals_bot.web.links import DECISION, recipient_of
 from approvals_bot.web.render import Pages
 from approvals_bot.web.requests import find_record, request_of, requests_of
 from approvals_bot.web.signing_in import Sessions
@@ -149,9 +149,7 @@ class PeoplePages:
 
     async def _own_page(self, view: RequestView, reader: str) -> str:
         """Where this person decides this request, as from the link of a mail; "" if it isn't hers to decide."""
-        recipient = next((id for id, known in view.recipients.items() if known == reader), None) or next(
-            (word for word in ASKERS if asker_of(view, word) == reader), None
-        )
+        recipient = recipient_of(view, reader)
         hook = await self._engine.find_hook(view.hook_id) if recipient is not None else None
         if hook is None:
             return ""

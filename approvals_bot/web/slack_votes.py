@@ -21,6 +21,7 @@ from approvals_bot.engine import Engine, Target
 from approvals_bot.web import slack_views as views
 from approvals_bot.web import votes
 from approvals_bot.web.afterwards import Afterwards
+from approvals_bot.web.asking import asks_herself
 from approvals_bot.web.requests import request_behind
 from approvals_bot.web.slack_handing_over import may_try, with_button
 from approvals_bot.web.slack_press import press_of
@@ -35,6 +36,7 @@ OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from 
 NOT_OPENED = (
     "Slack could not open the form just now. Nothing was changed. Press again, or use the request's page: {page}"
 )
+OWN_PAGE = "Your own page, to withdraw it or to make changes that are asked for: {page}"
 GONE = "This button is not one of ours any more. Nothing was changed."
 
 log = logging.getLogger(__name__)
@@ -108,6 +110,9 @@ class SlackVotes:
             self._teller.tell(place, GONE)
             return
         text = why(view, who.address if isinstance(who, Identified) else None, self._engine.now())
+        if isinstance(who, Identified) and view.is_open and asks_herself(view, who.address):
+            page = await self._page(card_of(view, who.address, self._engine.now()), who.address)
+            text += f" {OWN_PAGE.format(page=page)}" if page else ""
         if isinstance(who, Identified) and may_try(view, who):
             self._afterwards.do(self._teller.tell_now(place, text, with_button(text, view)))
         else:

@@ -326,6 +326,7 @@ BROKEN_WORKFLOW = [
     ('= "reject"\n[[esc', '= "approve"\n[[esc', "on_deadline", "clock.on_deadline", "i_know = true", ""),
     ('= "reject"\n[[esc', '= "rejct"\n[[esc', "on_deadline", "clock.on_deadline", "must be", "reject"),
     ('after = "1h"', 'after = "5h"', "after", "escalate[0].after", "deadline comes before", ""),
+    ("email = true", 'email = "after 5h"', "email", "deliver.email", "this mail would never be sent", ""),
     ('"oncall:sre"', '"@nobody-here"', "to =", "escalate[0].to[0]", "no group", ""),
     ("[[on.approved]]", "[[on.aproved]]", "[[on.aproved]]", "on.aproved", "unknown key", "approved"),
     ('http = "deploy-api"', 'http = "deploy-ap"', "http =", "on.approved[0].http", "no [http.deploy-ap]", "deploy-api"),

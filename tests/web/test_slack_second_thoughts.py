@@ -198,3 +198,14 @@ async def test_check_18_a_tampered_button_changes_nothing(office: Office, change
     payload["actions"][0] |= change
     assert await post(office, payload) == 200
     assert await office.votes(run_id) == []
+
+
+async def test_who_asked_is_led_to_her_own_page_where_changes_are_made(office: Office) -> None:
+    await office.ask(policy={"outcomes": ["approve", "reject", "changes"]})
+    view = (await office.press("U0ANN", "Ask for changes"))["view"]
+    await office.submit("U0ANN", view, {"comment": {"value": "Which tests ran?"}})
+    await office.until(lambda: "Changes asked" in office.card.text)
+    said = (await office.press("U0BO", "Why am I asked?"))["ephemeral"]
+    assert "You asked for this, and changes are asked for. Make them, or withdraw it, on your own page." in said
+    assert f"{office.url}/decisions/of-bo@acme.eu" in said
+    assert "/decisions/" not in (await office.press("U0ANN", "Why am I asked?"))["ephemeral"]
