@@ -244,7 +244,8 @@ def create_webhook(
     `"manual"`, by the workflow through `request.respond_with(…)`.
 
     `on_cancel`: whoever cancels the run from outside sends this JSON object to the webhook instead, with the `reason`
-    in it, so that the workflow can tidy up and end by itself. Who cancels once more ends it there and then.
+    in it, so that the workflow can tidy up and end by itself. One that hasn't within ten seconds is ended where it
+    stands, and so is one that is cancelled once more.
     """
     run = current_run("create_webhook()")
     if respond_with is None:

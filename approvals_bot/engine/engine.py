@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -314,7 +314,7 @@ class Engine:
         """End a run as cancelled. RunEndedError keeps the status of one that had ended; RunNotFoundError.
 
         A run with a webhook that is to hear of it (`create_webhook(on_cancel=…)`) is asked to end by itself, once, and
-        has some seconds for it here; what it still has to do then, it does on its own.
+        has OWN_END for it.
         """
         self._here("cancel()")
         before = await self.record(run_id)
@@ -322,27 +322,27 @@ class Engine:
             raise RunNotFoundError(run_id)
         if before.has_ended:
             raise RunEndedError(run_id, before.status)
-        if before.status != "stalled" and await self._is_asked_to_end(run_id, reason):
-            return
+        asked = before.status != "stalled" and await self._ask_to_end(run_id, reason)
         fact = NewEvent("run_cancelled", {"reason": reason})
         recorded = await self.store.record(run_id, [fact], self.now())
-        if not any(e.type == "run_cancelled" and e.data == fact.data for e in recorded):
-            after = await self.record(run_id)
+        if any(e.type == "run_cancelled" and e.data == fact.data for e in recorded):
+            self.scheduler.tell(run_id, recorded)
+            return
+        after = await self.record(run_id)
+        if not (asked and after is not None and after.status == "cancelled"):
             raise RunEndedError(run_id, after.status if after else "unknown")
-        self.scheduler.tell(run_id, recorded)
 
-    async def _is_asked_to_end(self, run_id: str, reason: str | None) -> bool:
-        asked = told_on_cancel(await self.events(run_id))
-        if asked is None:
+    async def _ask_to_end(self, run_id: str, reason: str | None) -> bool:
+        """Whether it was asked to end by itself, and has had its time."""
+        told = told_on_cancel(await self.events(run_id))
+        if told is None:
             return False
-        token, message = asked
+        token, message = told
         request = WebhookRequest.of_json({**message, "reason": reason or ""})
-        try:
-            answer = await self.resume_webhook(token, request, timeout=OWN_END, resume_id=CANCELLATION)
-        except (HookNotFoundError, IdempotencyConflictError):  # closed, or asked by somebody else, just now
-            return False
-        if answer.status_code != 504:
-            await self.wait(run_id, OWN_END)
+        with suppress(HookNotFoundError, IdempotencyConflictError, TimeoutError):  # closed or asked just now; too slow
+            async with asyncio.timeout(OWN_END):
+                await self.resume_webhook(token, request, timeout=OWN_END, resume_id=CANCELLATION)
+                await self.wait(run_id)
         return True
 
     async def wake_up(self, run_id: str) -> int:

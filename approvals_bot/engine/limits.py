@@ -49,8 +49,8 @@ RETRY_STORE_MOST = 5.0
 MANUAL_ANSWER = 10.0
 """Seconds that a webhook's caller waits for the workflow's own answer, then 504."""
 
-OWN_END = 3.0
-"""Seconds that whoever cancels a run waits for it to answer that, and as long again for its end."""
+OWN_END = 10.0
+"""Seconds that a run which wants to hear of its cancellation has to end by itself. Then it is ended where it stands."""
 
 CLOSING = 5.0
 """Seconds that running steps get to finish when the engine closes. Then they are cancelled, and run again elsewhere."""

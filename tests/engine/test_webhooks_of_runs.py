@@ -298,7 +298,7 @@ async def test_a_webhook_may_hear_of_the_cancellation_so_that_its_workflow_tidie
             await run.cancel()
 
 
-async def test_a_workflow_that_goes_on_when_it_is_asked_to_end_is_ended_at_the_second_time(
+async def test_a_workflow_that_goes_on_when_it_is_asked_to_end_is_ended_where_it_stands(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("approvals_bot.engine.engine.OWN_END", 0.1)
@@ -311,12 +311,42 @@ async def test_a_workflow_that_goes_on_when_it_is_asked_to_end_is_ended_at_the_s
     async with open_engine() as engine:
         run = await engine.start(stubborn)
         await engine.settle()
-        await run.cancel(reason="please")
-        await engine.settle()
-        assert await run.status() == "running"
         await run.cancel(reason="enough")
         assert await run.status() == "cancelled"
         assert [e.type for e in await run.events()].count("hook_received") == 1
+
+
+async def test_a_workflow_that_ends_otherwise_when_it_is_asked_to_end_was_not_cancelled(
+    open_engine: OpenEngine,
+) -> None:
+    @workflow
+    async def nearly_done() -> str:
+        await create_webhook(on_cancel={})
+        return "done"
+
+    async with open_engine() as engine:
+        run = await engine.start(nearly_done)
+        await engine.settle()
+        with pytest.raises(RunEndedError, match="completed"):
+            await run.cancel(reason="enough")
+        assert await run.return_value() == "done"
+
+
+async def test_who_cancels_again_does_not_wait_for_the_workflow(open_engine: OpenEngine) -> None:
+    @workflow
+    async def busy() -> None:
+        async for _ in create_webhook(on_cancel={}):
+            pass
+
+    async with open_engine() as engine:
+        run = await engine.start(busy)
+        await engine.settle()
+        first = asyncio.create_task(run.cancel(reason="please"))
+        while "hook_received" not in [e.type for e in await run.events()]:
+            await asyncio.sleep(0.01)
+        await run.cancel(reason="enough")
+        await first
+        assert await run.status() == "cancelled"
 
 
 async def test_a_stalled_run_is_not_asked_but_ended(open_engine: OpenEngine) -> None:
