@@ -104,6 +104,7 @@ class InvalidPayloadError(ApprovalsBotError, ValueError):
 
     def __init__(self, errors: list[dict[str, Any]], what: str = "payload") -> None:
         self.errors = errors
+        self.what = what
         lines = "; ".join(f"{'.'.join(str(p) for p in e['loc']) or what}: {e['msg']}" for e in errors)
         super().__init__(f"The {what} does not fit its schema: {lines}")
 

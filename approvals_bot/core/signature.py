@@ -49,7 +49,7 @@ class Signature:
         return codec(self.annotation("return"))
 
     @cached_property
-    def _called(self) -> inspect.Signature:
+    def called(self) -> inspect.Signature:
         """Without what is bound or filled otherwise."""
         parameters = [p for n, p in self._signature.parameters.items() if n not in self._skip and n not in self.needs]
         return self._signature.replace(parameters=parameters)
@@ -58,7 +58,7 @@ class Signature:
     def _names(self) -> list[str] | None:
         """The names in order, if each parameter is a plain one without a default. Nearly all steps are like that, and
         `inspect` takes longer than the rest of a replay."""
-        parameters = self._called.parameters.values()
+        parameters = self.called.parameters.values()
         plain = all(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in parameters)
         return [p.name for p in parameters] if plain else None
 
@@ -71,7 +71,7 @@ class Signature:
         codecs = self._codecs
         if self._names is not None and not kwargs and len(args) == len(self._names):
             return {name: codecs[name].encode(value, name) for name, value in zip(self._names, args, strict=True)}
-        bound = self._called.bind(*args, **kwargs)
+        bound = self.called.bind(*args, **kwargs)
         bound.apply_defaults()
         encoded: dict[str, Any] = {}
         for name, value in bound.arguments.items():
@@ -112,7 +112,7 @@ class Signature:
             return []
         return [
             name
-            for name, parameter in self._called.parameters.items()
+            for name, parameter in self.called.parameters.items()
             if name not in encoded
             and parameter.default is parameter.empty
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)

@@ -142,6 +142,7 @@ class Engine:
     async def start(
         self,
         workflow: Workflow[P, R] | str,
+        /,
         *args: Any,
         idempotency_key: str | None = None,
         attributes: Mapping[str, str] | None = None,

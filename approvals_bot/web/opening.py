@@ -23,6 +23,7 @@ from approvals_bot.engine import Engine, Run
 from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import People, SourceUnavailable, is_mail
 from approvals_bot.programs import with_durations
+from approvals_bot.web.arguments import by_name, takes_it_whole
 from approvals_bot.web.listing import Listed, Workflows
 from approvals_bot.web.problems import RETRY_SOON, Problem
 
@@ -191,8 +192,8 @@ async def _check_that_somebody_decides(definition: Definition, opening: Opening,
 async def _start_program(
     engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
 ) -> Run[Any]:
-    """Start a Python workflow: the input object is its first argument, as that argument's type reads it. `who` asks is
-    kept with the run: in what it asks people, they count as the requester."""
+    """Start a Python workflow: the input object is its one argument, as that argument's type reads it, or else has its
+    arguments by name. `who` asks is kept with the run: in what it asks people, they count as the requester."""
     given: Any = dict(input)
     if listed.definition is not None and listed.definition.fields:
         given = fields.dump(listed.definition, fields.values(listed.definition, input))
@@ -201,6 +202,8 @@ async def _start_program(
             raise _invalid("input", "this workflow takes no input")
         return await engine.start(listed.workflow, idempotency_key=key, attributes=who)
     signature = listed.workflow.signature
+    if listed.definition is None and not takes_it_whole(signature):
+        return await _start_by_name(engine, listed, given, key, who)
     given = with_durations(signature.annotation(signature.first_parameter() or ""), given)
     try:
         return await engine.start(listed.workflow, given, idempotency_key=key, attributes=who)
@@ -208,6 +211,19 @@ async def _start_program(
         raise InvalidPayloadError(
             [{"loc": ["input", *fault["loc"]], "msg": fault["msg"]} for fault in error.errors], "input"
         ) from None
+    except SerializationError as error:
+        raise _invalid("input", str(error)) from None
+
+
+async def _start_by_name(
+    engine: Engine, listed: Listed, given: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
+) -> Run[Any]:
+    positional, named = by_name(listed.workflow.signature, given)
+    try:
+        return await engine.start(listed.workflow, *positional, idempotency_key=key, attributes=who, **named)
+    except InvalidPayloadError as error:
+        faults = [{"loc": ["input", error.what, *fault["loc"]], "msg": fault["msg"]} for fault in error.errors]
+        raise InvalidPayloadError(faults, "input") from None
     except SerializationError as error:
         raise _invalid("input", str(error)) from None
 
