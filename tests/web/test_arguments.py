@@ -84,6 +84,7 @@ async def programs(service: Any) -> Any:
         ("with_one", {"number": 21}, 42),
         ("with_two", {"cents": 7, "order": "a"}, "a 7"),
         ("with_two", {"order": "a"}, "a 5"),
+        ("with_names", {"order": {"id": "a"}, "workflow": "b"}, "a b None"),
         ("with_nothing", {}, "done"),
     ],
 )
