@@ -15,6 +15,7 @@ from approvals_bot.web.answers import Json
 from approvals_bot.web.json_body import json_body
 from approvals_bot.web.keys import ApiKey, caller
 from approvals_bot.web.limits import API_BODY
+from approvals_bot.web.opening import usable_key
 
 
 class Hooks:
@@ -32,12 +33,14 @@ class Hooks:
     async def resume(self, request: Request) -> Response:
         """The body is the payload; durable before the answer. A repeated Idempotency-Key adds no second payload."""
         caller(request, self._keys)
+        key = request.headers.get("idempotency-key")
+        resume_id = None if key is None else usable_key(key)
         payload = await json_body(request, API_BODY)
         hook = await self._engine.get_hook_by_token(request.path_params["token"])
         if hook.is_webhook:
             # a webhook is called at its own URL, as a request that its workflow may answer
             raise HookNotFoundError(hook.token)
-        resumed = await self._engine.resume_hook(hook.token, payload, resume_id=request.headers.get("idempotency-key"))
+        resumed = await self._engine.resume_hook(hook.token, payload, resume_id=resume_id)
         return Json(hook_json(resumed))
 
 

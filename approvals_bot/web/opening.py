@@ -136,8 +136,11 @@ def _check_behalf(definition: Definition, requester: str, behalf: str | None) ->
 
 def _scoped_key(opener: str, key: str | None) -> str | None:
     """The caller's key, kept apart from everybody else's: what one app asked is none of another's business."""
-    if key is None:
-        return None
+    return None if key is None else f"{opener} {usable_key(key)}"
+
+
+def usable_key(key: str) -> str:
+    """The caller's idempotency key as it is. Raises Problem 422 for one that is empty, too long or no text."""
     if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
         raise Problem(
             422,
@@ -145,7 +148,7 @@ def _scoped_key(opener: str, key: str | None) -> str | None:
             "The idempotency key can't be used.",
             errors=[{"loc": ["header", "Idempotency-Key"], "msg": f"1 to {LONGEST_KEY} printable characters"}],
         )
-    return f"{opener} {key}"
+    return key
 
 
 def _own_key(

@@ -424,6 +424,14 @@ async def test_hooks_are_looked_at_and_resumed_by_their_token(office: Any) -> No
     assert problem(await office.api.get("/api/hooks/"), 404)
 
 
+@pytest.mark.parametrize("key", ["", " ", "k" * 201, "a\tb"])
+async def test_a_key_that_could_tell_no_payload_from_another_is_refused(office: Any, key: str) -> None:
+    run_id = await office.start("greet", {"name": "Ann"})
+    refused = await office.api.post("/api/hooks/reply/Ann", json={"a": 1}, headers={"Idempotency-Key": key})
+    assert places(refused) == [["header", "Idempotency-Key"]]
+    assert (await office.run(run_id))["status"] == "running"
+
+
 async def test_a_webhooks_token_is_not_resumed_by_the_api(office: Any) -> None:
     run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
     hook = await office.engine.find_hook((await office.view(run_id))["hook_id"])
