@@ -277,6 +277,7 @@ class Case:
         stage = self.stage
         if self.state == "changes_requested" and stage is not None and stage.ballot is not None:
             stage.ballot, resets = reset(stage.ballot, self.content.digest), True
+            self.state = "waiting"  # at once: whoever looks before the stage is open anew is not told to change it
         self.is_reset = self.is_reset or resets
         self.version += 1
         return Said("edited", sentences.EDITED_AND_RESET if resets else sentences.EDITED, True)

@@ -264,6 +264,8 @@ class Asking:
             case.is_reset = False
             if is_edited and edition < 2:
                 self.copies.tell("change")
+            if is_edited:  # who has saved it looks at it at once
+                self.show()
             await self.stages.advance("change" if is_edited else "request")
             if is_edited and edition >= 2 and case.outcome is None:
                 self.copies.tell("change")

@@ -28,28 +28,28 @@ def test_scenario_01_a_new_install_decides_a_sample_in_the_browser_without_slack
 
 
 def test_scenario_02_approve_in_slack_resumes_once_and_the_card_shows_name_time_and_no_buttons(acme: Acme) -> None:
-    run_id = acme.asks("one", "Scenario 2")
-    pressed = acme.click("U0ANN", acme.card("Scenario 2"), "Approve")
+    run_id = acme.asks("one", "Scenario 02")
+    pressed = acme.click("U0ANN", acme.card("Scenario 02"), "Approve")
     assert "decided" in pressed["ephemeral"]
     assert acme.ended(run_id)["result"]["by"] == ANN
-    card = acme.eventually(lambda: buttons(acme.card("Scenario 2")) == [] and acme.card("Scenario 2"))
+    card = acme.eventually(lambda: buttons(acme.card("Scenario 02")) == [] and acme.card("Scenario 02"))
     assert "Approved by Ann Ode" in card["text"]
     assert "{date_short_pretty} at {time}" in str(card["blocks"]), "in the reader's own zone"
-    assert [call["json"]["what"] for call in acme.calls("Scenario 2")] == ["Scenario 2"]
+    assert [call["json"]["what"] for call in acme.calls("Scenario 02")] == ["Scenario 02"]
 
 
 def test_scenario_03_approve_by_mail_changes_the_slack_card_too(acme: Acme) -> None:
-    run_id = acme.asks("one", "Scenario 3")
-    acme.card("Scenario 3")
-    assert "Approved" in acme.press(acme.link_of(CY, "Scenario 3"), "approve").text
+    run_id = acme.asks("one", "Scenario 03")
+    acme.card("Scenario 03")
+    assert "Approved" in acme.press(acme.link_of(CY, "Scenario 03"), "approve").text
     acme.ended(run_id)
-    acme.eventually(lambda: "Approved by Cy Rus" in acme.card("Scenario 3")["text"])
-    assert buttons(acme.card("Scenario 3")) == []
+    acme.eventually(lambda: "Approved by Cy Rus" in acme.card("Scenario 03")["text"])
+    assert buttons(acme.card("Scenario 03")) == []
 
 
 def test_scenario_04_a_scanner_that_opens_every_link_twenty_times_leaves_it_working(acme: Acme) -> None:
-    run_id = acme.asks("one", "Scenario 4")
-    link = acme.link_of(ANN, "Scenario 4")
+    run_id = acme.asks("one", "Scenario 04")
+    link = acme.link_of(ANN, "Scenario 04")
     for number in range(20):
         seen = {"x-forwarded-for": f"203.0.113.{number}", "user-agent": f"Scanner/{number}"}
         assert acme.http.get(link, headers=seen).status_code == 200
@@ -61,8 +61,8 @@ def test_scenario_04_a_scanner_that_opens_every_link_twenty_times_leaves_it_work
 
 
 def test_scenario_05_a_scanner_that_follows_forms_by_get_changes_nothing(acme: Acme) -> None:
-    run_id = acme.asks("one", "Scenario 5")
-    link = acme.link_of(ANN, "Scenario 5")
+    run_id = acme.asks("one", "Scenario 05")
+    link = acme.link_of(ANN, "Scenario 05")
     page = acme.page(link).text
     form = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page))
     for choice in ("approve", "reject"):
@@ -78,39 +78,39 @@ def test_scenario_05_a_scanner_that_follows_forms_by_get_changes_nothing(acme: A
 
 
 def test_scenario_06_of_two_clicks_in_the_same_second_one_decides_and_the_other_reads_who_did(acme: Acme) -> None:
-    run_id = acme.asks("one", "Scenario 6")
-    card = acme.card("Scenario 6")
+    run_id = acme.asks("one", "Scenario 06")
+    card = acme.card("Scenario 06")
     with ThreadPoolExecutor(2) as pool:
         told = list(pool.map(lambda who: acme.click(who, card, "Approve")["ephemeral"], ("U0ANN", "U0BO")))
     ended = acme.ended(run_id)
     winner = "Ann Ode" if ended["result"]["by"] == ANN else "Bo Lund"
     assert len([text for text in told if "decided by" in text and winner in text]) == 1, told
     assert len(ended["request"]["votes"]) == 1
-    assert len(acme.calls("Scenario 6")) == 1
+    assert len(acme.calls("Scenario 06")) == 1
 
 
 def test_scenario_07_two_clicks_of_one_person_are_one_of_two(acme: Acme) -> None:
-    run_id = acme.asks("two", "Scenario 7")
-    assert "1 of 2" in acme.click("U0ANN", acme.card("Scenario 7"), "Approve")["ephemeral"]
-    again = acme.press(acme.link_of(ANN, "Scenario 7"), "approve")
+    run_id = acme.asks("two", "Scenario 07")
+    assert "1 of 2" in acme.click("U0ANN", acme.card("Scenario 07"), "Approve")["ephemeral"]
+    again = acme.press(acme.link_of(ANN, "Scenario 07"), "approve")
     assert "1 of 2" in again.text
     request = acme.request(run_id)
     assert (request["state"], len(request["votes"])) == ("waiting", 1)
 
 
 def test_scenario_08_who_fits_two_seats_moves_so_that_both_fill(acme: Acme) -> None:
-    run_id = acme.asks("seats", "Scenario 8")
-    card = acme.card("Scenario 8")
+    run_id = acme.asks("seats", "Scenario 08")
+    card = acme.card("Scenario 08")
     assert "1 of 2" in acme.click("U0ANN", card, "Approve")["ephemeral"]
-    assert "decided" in acme.click("U0BO", acme.card("Scenario 8"), "Approve")["ephemeral"]
+    assert "decided" in acme.click("U0BO", acme.card("Scenario 08"), "Approve")["ephemeral"]
     assert acme.ended(run_id)["result"]["approved"] is True
 
 
 def test_scenario_09_the_requester_is_refused_on_every_way_with_one_reason_and_it_is_audited(acme: Acme) -> None:
-    run_id = acme.asks("one", "Scenario 9", by=BO)
+    run_id = acme.asks("one", "Scenario 09", by=BO)
     reason = "You asked for this yourself, so somebody else decides."
     before = acme.run(run_id)["request"]["votes"]
-    in_slack = acme.click("U0BO", acme.card("Scenario 9"), "Approve")["ephemeral"]
+    in_slack = acme.click("U0BO", acme.card("Scenario 09"), "Approve")["ephemeral"]
     by_api = acme.vote(run_id, BO, "approve")
     line = [sys.executable, "-m", "approvals_bot", "vote", run_id, "--by", BO, "--choice", "approve"]
     typed = subprocess.run(
@@ -125,7 +125,7 @@ def test_scenario_09_the_requester_is_refused_on_every_way_with_one_reason_and_i
     assert typed.returncode == 1
     for said in (in_slack, by_api.json()["detail"], typed.stderr):
         assert reason in said
-    assert not [mail for mail in acme.mails(BO) if "Scenario 9" in mail["subject"]], "who may not decide gets no link"
+    assert not [mail for mail in acme.mails(BO) if "Scenario 09" in mail["subject"]], "who may not decide gets no link"
     assert acme.request(run_id)["votes"] == before == []
     refused = [event for event in acme.events(run_id) if event["type"] == "hook_responded"]
     assert len(refused) == 3, "each try is in the log, with its answer"

@@ -71,6 +71,18 @@ async def test_who_asked_changes_it_on_the_page_of_her_mail_and_it_is_asked_anew
     assert request["waiting_for"] == ["ann@acme.eu", "bo@acme.eu", "cy@acme.eu"]
 
 
+async def test_who_has_just_saved_is_not_told_once_more_to_change_it(trip: Any) -> None:
+    """She is led back to her page before the people of the stage have been looked up anew."""
+    service, run_id = trip
+    path = await service.link(run_id, "di@acme.eu")
+    form = hidden(await service.web.get(path)) | {"own": "change", "edit.price": "700"}
+    done = await service.web.post(path, data=form, headers=OURS)
+    page = await service.web.get(done.headers["location"])
+    assert "Waiting" in page.text
+    assert "Changes asked" not in page.text
+    assert "Save and ask again" not in page.text
+
+
 async def test_who_asked_withdraws_it_there_and_then_nobody_can_decide_it(trip: Any) -> None:
     service, run_id = trip
     path = await service.link(run_id, "di@acme.eu")
