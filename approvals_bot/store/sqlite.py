@@ -222,6 +222,8 @@ def _migrations() -> list[tuple[str, str]]:
 def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
     """Apply what is missing, all in one transaction, so that two processes that start at once don't meet half-way."""
     migrations = _migrations()
+    if db.execute("PRAGMA user_version").fetchone()[0] == len(migrations):
+        return  # who only looks waits for nobody, and needs no room on a full disk
     db.execute("BEGIN IMMEDIATE")
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -237,7 +239,8 @@ def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
         db.execute(f"PRAGMA user_version = {len(migrations)}")
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # a full disk has ended it already
+            db.execute("ROLLBACK")
         raise
 
 

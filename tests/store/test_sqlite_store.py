@@ -43,6 +43,21 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         await connect(f"sqlite:///{tmp_path}/runs.db")
 
 
+async def test_who_only_looks_waits_for_no_writer_and_writes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "runs.db"
+    store = await SqliteStore.open(str(file))
+    await store.create(NewRun("r", "w", "w", None, {}), T0)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        before = other.execute("PRAGMA data_version").fetchone()
+        beside = await SqliteStore.open(str(file), upgrade=False)
+        assert await beside.read("r") is not None
+        await beside.close()
+        other.execute("ROLLBACK")
+        assert other.execute("PRAGMA data_version").fetchone() == before
+    await store.close()
+
+
 async def test_a_broken_file_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "runs.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(StoreUnavailableError, match=r"runs\.db"):
