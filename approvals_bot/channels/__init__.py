@@ -28,7 +28,7 @@ STATE_WORDS: dict[State, tuple[str, str]] = {
     "changes_requested": ("↩︎", "Changes asked"),
     "approved": ("✅", "Approved"),
     "rejected": ("⛔", "Rejected"),
-    "answered": ("✅", "Answered"),
+    "answered": ("💬", "Answered"),
     "expired": ("⌛", "Expired"),
     "withdrawn": ("✖", "Withdrawn"),
 }

@@ -34,7 +34,7 @@ CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
     "reject": ("⛔", "rejected"),
     "changes": ("↩︎", "asked for changes"),
     "edit": ("✎", "approved with edits"),
-    "answer": ("✅", "answered"),
+    "answer": ("💬", "answered"),
     "take_back": ("↩︎", "took the vote back"),
 }
 
