@@ -157,7 +157,9 @@ class Engine:
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
         given = found.signature.encode_call(args, kwargs)
-        created = await self._starter.start(found, given, idempotency_key, check_attributes(attributes or {}))
+        created = await self.scheduler.to_its_end(
+            self._starter.start(found, given, idempotency_key, check_attributes(attributes or {}))
+        )
         return Run(self, created.run_id, is_new=created.is_new)
 
     # ── resuming ──

@@ -88,11 +88,11 @@ class Receiver:
         """
         resume_id = resume_id or self._scheduler.entropy()[:12].hex()
         encoded = await self._encoded(target, payload)
-        events = await self._write(target, encoded, resume_id)
+        events = await self._scheduler.to_its_end(self._write(target, encoded, resume_id))
         if events is None and target.remembered is not None:  # another hook may have this token by now, and its schema
             target = await self._look(target.hook.token, is_webhook=target.hook.is_webhook)
             encoded = await self._encoded(target, payload)
-            events = await self._write(target, encoded, resume_id)
+            events = await self._scheduler.to_its_end(self._write(target, encoded, resume_id))
         if events is None:
             raise HookNotFoundError(target.hook.token)
         if events[0].data["payload"] != encoded:

@@ -7,10 +7,10 @@ import logging
 import os
 import platform
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from approvals_bot.core.events import Event, lost_a_token
 from approvals_bot.core.registry import Registry
@@ -28,6 +28,9 @@ from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.store import Claim, Claimed, Lease, OpenStore, RunRow
 
 logger = logging.getLogger("approvals_bot.engine")
+
+
+T = TypeVar("T")
 
 
 class Scheduler:
@@ -60,7 +63,7 @@ class Scheduler:
         self._leased_until: datetime | None = None
         self._unanswered: list[datetime] = []  # when claims end whose answer has not come, or was lost
         self._stalled = Stalled(store, registry, self._work_on)
-        self._kept: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._kept: dict[asyncio.Task[Any], None] = {}  # in the order in which they began
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
         self._is_full = False  # there was no room for a run; when there is, somebody has to look
@@ -165,9 +168,20 @@ class Scheduler:
     def remember(self, run: Known) -> None:
         self.remembered.add(run)
 
-    def keep(self, task: asyncio.Task[None]) -> None:
+    def keep(self, task: asyncio.Task[Any]) -> None:
         self._kept[task] = None
         task.add_done_callback(self._kept.pop)
+
+    async def to_its_end(self, writing: Coroutine[Any, Any, T]) -> T:
+        """Do this, also if its caller goes away meanwhile: the write may have claimed a run, and if nobody were left to
+        begin with that, it would rest until the lease ends."""
+        task = asyncio.get_running_loop().create_task(writing)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.keep(task)
+            task.add_done_callback(_forget)
+            raise
 
     def now(self) -> datetime:
         return self.clock.now()
@@ -348,3 +362,9 @@ class Scheduler:
                 task.cancel()
             await asyncio.gather(*leftover, return_exceptions=True)
         self.remembered.close()
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Nobody is left to hear how it ended."""
+    if not task.cancelled():
+        task.exception()

@@ -151,3 +151,47 @@ async def test_125_a_log_has_no_gaps_whatever_is_written_at_once(open_engine: Op
         assert await run.return_value() == 30
         events = await engine.events(run.id)
         assert [e.seq for e in events] == list(range(1, len(events) + 1))
+
+
+@pytest.mark.parametrize("write", ["create", "receive"])
+async def test_a_caller_who_goes_away_in_mid_write_does_not_leave_the_run_to_its_lease(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    @step
+    async def note(text: str) -> str:
+        return text
+
+    @workflow
+    async def notes_what_it_is_told() -> Any:
+        return await note(await create_hook("t"))
+
+    async with open_engine() as engine:
+        written, answer, original = asyncio.Event(), asyncio.Event(), getattr(engine.store, write)
+
+        async def slowly_answered(*given: Any, **named: Any) -> Any:
+            result = await original(*given, **named)
+            written.set()
+            await answer.wait()
+            return result
+
+        async def impatiently(call: Any) -> None:
+            monkeypatch.setattr(engine.store, write, slowly_answered)
+            caller = asyncio.ensure_future(call)
+            await written.wait()
+            caller.cancel()
+            monkeypatch.setattr(engine.store, write, original)
+            answer.set()
+            with pytest.raises(asyncio.CancelledError):
+                await caller
+
+        async with asyncio.timeout(30):  # on a clock that stands still: no lease ever ends
+            if write == "create":
+                await impatiently(engine.start(notes_what_it_is_told, idempotency_key="one"))
+                run = await engine.start(notes_what_it_is_told, idempotency_key="one")
+                await engine.settle()
+                await engine.resume_hook("t", "said")
+            else:
+                run = await engine.start(notes_what_it_is_told)
+                await engine.settle()
+                await impatiently(engine.resume_hook("t", "said"))
+            assert await run.return_value() == "said"
