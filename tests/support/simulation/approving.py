@@ -112,6 +112,11 @@ class Approval(Scene):
         end = self.world.auditor.runs[self.run_id].end
         if end is not None and end.type == "run_cancelled":
             return
+        first = self.first(self.lines)
+        if first is not None and first["kind"] == "stop":  # the run is being cancelled, and its end comes later
+            if verdict.verdict != "withdrawn":
+                raise Violation(f"{self.name}: {by} was told {verdict}; the request was withdrawn before")
+            return
         winner = self.winner(self.lines)
         if verdict.verdict not in WORDS or winner is None:
             raise Violation(f"{self.name}: {by} was told {verdict}; the first vote is {winner}")
@@ -127,10 +132,15 @@ class Approval(Scene):
 
     def winner(self, lines: list[Line]) -> tuple[str, str] | None:
         """One seat, so the first vote in the log decides."""
+        vote = self.first(lines)
+        return None if vote is None or vote["kind"] == "stop" else (vote["by"], vote["choice"])
+
+    def first(self, lines: list[Line]) -> dict[str, Any] | None:
+        """What the request was told first."""
         for line in lines:
             if line.type == "hook_received":
-                vote = json.loads(line.data["payload"]["text"])
-                return vote["by"], vote["choice"]
+                told: dict[str, Any] = json.loads(line.data["payload"]["text"])
+                return told
         return None
 
     def expected(self, lines: list[Line]) -> Any:
