@@ -186,17 +186,18 @@ class Engine:
         """Give a request to a webhook, by its token or as `find` has found it, and answer as it was created to. The
         same `resume_id` twice: one payload, and the same answer; IdempotencyConflictError if the requests differ.
 
-        A manual answer that doesn't come within `timeout` seconds is a 504; the request was taken all the same.
+        A manual answer that hasn't come `timeout` seconds from now is a 504; the request was taken all the same.
         HookNotFoundError for a plain hook, and for one that is no longer live.
         """
         self._here("resume_webhook()")
         target = await self._receiver.target(hook, is_webhook=True) if isinstance(hook, str) else hook
         if not (target.hook.is_webhook and target.hook.is_live):
             raise HookNotFoundError(target.hook.token)
+        until = asyncio.get_running_loop().time() + timeout
         taken = await self._receiver.receive(target, (await as_webhook_request(request)).encode(), resume_id)
         match taken.hook.answer:
             case {"mode": "manual"}:
-                return await self._receiver.answer(taken, timeout)
+                return await self._receiver.answer(taken, until - asyncio.get_running_loop().time())
             case {"mode": "static", "response": response}:
                 return response_of(response)
             case _:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +25,7 @@ from approvals_bot.errors import (
     IdempotencyConflictError,
     LimitExceededError,
     SerializationError,
+    StoreUnavailableError,
     WorkflowNotFoundError,
 )
 from approvals_bot.store import ENDED, Append, HookRow, RunRow
@@ -147,20 +150,27 @@ class Receiver:
         return None if target.log is None else Known(target.row, [*target.log], target.row.epoch)
 
     async def answer(self, taken: Taken, seconds: float) -> Response:
-        """The workflow's answer to this request, or 504 when the time is up."""
+        """The workflow's answer to this request; 504 when the time is up, or the store can't tell: it was taken."""
+        with suppress(TimeoutError, StoreUnavailableError):
+            async with asyncio.timeout(seconds):
+                answer = await self._answer_to(taken)
+            if answer is not None:
+                return response_of(answer)
+        return Response("The request was received, but not answered.\n", 504, media_type="text/plain")
+
+    async def _answer_to(self, taken: Taken) -> dict[str, Any] | None:
+        """None: the run has ended without one."""
         run_id, seq = taken.hook.run_id, taken.events[0].seq
-        with self._news.of(run_id, seconds, self._scheduler.patience, ENDINGS | {"hook_responded"}) as news:
-            later = taken.events[1:]
-            while True:
-                for event in later:
-                    if event.type == "hook_responded" and event.data["to"] == seq:
-                        return response_of(event.data["answer"])
+        with self._news.of(run_id, None, self._scheduler.patience, ENDINGS | {"hook_responded"}) as news:
+            answer = _answer_in(taken.events, seq)
+            while answer is None:
                 found = await self._scheduler.store.read(run_id, after=seq)
-                row, later = found if found is not None else (None, [])
-                if any(event.type == "hook_responded" and event.data["to"] == seq for event in later):
-                    continue
-                if row is None or row.status in ENDED or not await news.next():
-                    return Response("The request was received, but not answered.\n", 504, media_type="text/plain")
+                answer = None if found is None else _answer_in(found[1], seq)
+                if answer is None and (found is None or found[0].status in ENDED):
+                    return None
+                if answer is None:
+                    await news.next()
+            return answer
 
     async def _schema(self, target: Target) -> Any:
         """The hook's schema, as the workflow's code has it now. None if that code is not here, or has drifted: then the
@@ -184,6 +194,15 @@ class Receiver:
             return self._scheduler.registry.get(row.code, row.version)
         except WorkflowNotFoundError:
             return None
+
+
+def _answer_in(log: Log, seq: int) -> dict[str, Any] | None:
+    """The answer to the request that is this event."""
+    for event in log:
+        if event.type == "hook_responded" and event.data["to"] == seq:
+            answer: dict[str, Any] = event.data["answer"]
+            return answer
+    return None
 
 
 async def together(write: Callable[[Append | None], Awaitable[T]], then: Append | None) -> T:

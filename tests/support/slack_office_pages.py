@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
+from urllib.parse import urljoin
 
 from slack_office import KEY, Office
 from starlette.routing import Mount
@@ -54,8 +56,16 @@ async def form_of(office: Office, run_id: str, address: str) -> Form:
         return page, dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', await answer.text()))
 
 
-async def send(office: Office, form: Form, choice: str) -> tuple[int, str]:
+async def send(office: Office, form: Form, choice: str, seconds: list[float] | None = None) -> tuple[int, str]:
+    """What the page says in the end. `seconds` gets how long each answer took: the form's, and the page's after it."""
     page, hidden = form
-    given = hidden | {"choice": choice.lower()}
-    async with office.http.post(page, data=given, headers=OURS) as answer:
-        return answer.status, await answer.text()
+    given, seconds, began = hidden | {"choice": choice.lower()}, [] if seconds is None else seconds, time.monotonic()
+    async with office.http.post(page, data=given, headers=OURS, allow_redirects=False) as answer:
+        status, text, following = answer.status, await answer.text(), answer.headers.get("Location")
+        seconds.append(time.monotonic() - began)
+    if following is None:
+        return status, text
+    async with office.http.get(urljoin(page, following)) as shown:
+        text = await shown.text()
+        seconds.append(time.monotonic() - began - sum(seconds))
+        return shown.status, text
