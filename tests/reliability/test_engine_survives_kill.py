@@ -17,6 +17,7 @@ CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from approvals_bot import Engine, create_hook, get_step_metadata, sleep, step, workflow
+from approvals_bot.store import connect
 
 folder = Path(sys.argv[1])
 
@@ -37,12 +38,14 @@ async def job() -> list[str]:
     return [first, answer, await slow("last")]
 
 async def main() -> None:
+    if os.environ.get("START") == "pending":
+        async with Engine(await connect(f"sqlite:///{folder}/runs.db")).running(work=False) as engine:
+            await engine.start(job, idempotency_key="the one")
+            print("started", flush=True)
+            os.kill(os.getpid(), 9)
     async with Engine.open(f"sqlite:///{folder}/runs.db") as engine:
         if os.environ.get("START"):
-            run = await engine.start(job, idempotency_key="the one")
-            print("started", flush=True)
-            if os.environ["START"] == "pending":
-                os.kill(os.getpid(), 9)
+            await engine.start(job, idempotency_key="the one")
         print("ready", flush=True)
         await asyncio.Event().wait()
 
@@ -55,6 +58,7 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
+        self._said: set[str] = set()
 
     @classmethod
     async def begin(cls, folder: Path, **environment: str) -> Child:
@@ -67,11 +71,12 @@ class Child:
         )  # fmt: skip
 
     async def says(self, words: str) -> None:
+        """Return once it has said this, before or after anything else."""
         assert self.process.stdout is not None
-        while line := await asyncio.wait_for(self.process.stdout.readline(), 30):
-            if line.decode().strip() == words:
-                return
-        raise AssertionError(f"the process ended before it said {words!r}")
+        while words not in self._said:
+            line = await asyncio.wait_for(self.process.stdout.readline(), 30)
+            assert line, f"the process ended before it said {words!r}"
+            self._said.add(line.decode().strip())
 
     async def kill(self) -> None:
         if self.process.returncode is None:
