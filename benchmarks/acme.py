@@ -56,14 +56,17 @@ deadline = "1 day"
 
 
 @asynccontextmanager
-async def serving(folder: Path, api: str, channels: int = CHANNELS) -> AsyncIterator[tuple[str, Engine]]:
-    """Its URL, behind uvicorn, and its engine. `api`: where it finds Slack. Workflows are read from the folder."""
+async def serving(
+    folder: Path, api: str, channels: int = CHANNELS, asked: int = PEOPLE
+) -> AsyncIterator[tuple[str, Engine]]:
+    """Its URL, behind uvicorn, and its engine. `api`: where it finds Slack; `asked`: how many may decide a request.
+    Workflows are read from the folder."""
     with socket.socket() as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", 0))
         bound.listen(2048)
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        _write(folder, url, api, channels)
+        _write(folder, url, api, channels, asked)
         environment = {"KEY": KEY, "TOKEN": "xoxb-benchmark", "SECRET": SECRET}
         async with open_service(read_configuration(folder / "config.toml", environment)) as running:
             server = uvicorn.Server(uvicorn.Config(running.app, log_config=None, access_log=False, lifespan="off"))
@@ -78,8 +81,8 @@ async def serving(folder: Path, api: str, channels: int = CHANNELS) -> AsyncIter
                 await serving
 
 
-def _write(folder: Path, url: str, api: str, channels: int) -> None:
-    people = ", ".join(f'"person-{number}@acme.eu"' for number in range(PEOPLE))
+def _write(folder: Path, url: str, api: str, channels: int, asked: int) -> None:
+    people = ", ".join(f'"person-{number}@acme.eu"' for number in range(asked))
     (folder / "workflows").mkdir(exist_ok=True)
     for n in range(channels):
         (folder / "workflows" / f"deploy-{n}.toml").write_text(APPROVAL % (n, people, n))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from approvals_bot.engine import Engine
-from benchmarks.acme import serving
+from benchmarks.acme import CHANNELS, PEOPLE, serving
 from benchmarks.measures import SqliteCommits
 
 CALLED = """
@@ -29,10 +29,10 @@ async def called() -> str:
 """
 
 
-async def serve(folder: Path, api: str, commits: SqliteCommits) -> None:
+async def serve(folder: Path, api: str, asked: int, commits: SqliteCommits) -> None:
     (folder / "workflows").mkdir()
     (folder / "workflows" / "called.py").write_text(CALLED)
-    async with serving(folder, api) as (url, engine):
+    async with serving(folder, api, CHANNELS, asked) as (url, engine):
         _say({"url": url})
         while line := await asyncio.to_thread(sys.stdin.readline):
             _say(await answer(engine, commits, *line.split()))
@@ -80,6 +80,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("folder", type=Path)
     options.add_argument("api", help="the URL of what stands in for Slack's API")
+    options.add_argument("--asked", type=int, default=PEOPLE, help="how many people may decide a request")
     options.add_argument("--commits", action="store_true")
     given = options.parse_args()
     logging.disable(logging.WARNING)
@@ -88,7 +89,7 @@ def main() -> None:
         commits.watch()
     import uvloop
 
-    uvloop.run(serve(given.folder, given.api, commits))
+    uvloop.run(serve(given.folder, given.api, given.asked, commits))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,26 @@ import sqlite3
 import time
 from contextlib import closing
 
+from benchmarks.acme import PEOPLE
 from benchmarks.loader import request
 from benchmarks.measures import cpu_of, percentile
 from benchmarks.parts.part import Figures, Scale, main, say
 from benchmarks.parts.served import JSON, Served, served
 
+FEW = 3  # as most requests ask
+MANY = PEOPLE
+
 
 def measure(scale: Scale) -> Figures:
-    count = scale(300, 10)
-    with served() as service:
+    figures = {f"approval.{name}": value for name, value in asking(FEW, scale(300, 10)).items()}
+    many = asking(MANY, scale(200, 5))
+    figures |= {f"approval.many_{name}": many[name] for name in ("cpu_ms", "per_second", "bytes")}
+    return figures | {"approval.commits": commits(scale(50, 5))}
+
+
+def asking(people: int, count: int) -> Figures:
+    """Requests that any one of so many people may decide."""
+    with served(asked=people) as service:
         warm = one(service, 0)
         before = cpu_of(service.process.pid)
         times = [one(service, number)[1] for number in range(count)]
@@ -29,20 +40,19 @@ def measure(scale: Scale) -> Figures:
         rate = count / (time.perf_counter() - began)
         settled(service, runs[-1])
         disk = on_disk(service)
-    say(f"{cpu * 1000:.1f} CPU ms, {events} events")
+    say(f"{people} people: {cpu * 1000:.1f} CPU ms, {events} events")
     return {
-        "approval.cpu_ms": cpu * 1000,
-        "approval.per_second": rate,
-        "approval.decide_p50_ms": percentile(times, 0.5) * 1000,
-        "approval.events": events,
-        "approval.bytes": disk / (2 * count + 2),
-        "approval.commits": commits(scale(50, 5)),
+        "cpu_ms": cpu * 1000,
+        "per_second": rate,
+        "decide_p50_ms": percentile(times, 0.5) * 1000,
+        "events": events,
+        "bytes": disk / (2 * count + 2),
     }
 
 
 def commits(count: int) -> float:
     """Per approval, one after the other, in a service of its own: counting takes time."""
-    with served("--commits") as service:
+    with served("--commits", asked=FEW) as service:
         one(service, 0)
         settled(service, one(service, 0)[0])
         before = service.ask("commits")

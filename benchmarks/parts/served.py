@@ -31,6 +31,7 @@ class Served:
     url: str
     folder: Path
     process: subprocess.Popen[str]
+    asked: int = PEOPLE  # how many may decide a request
 
     def ask(self, line: str) -> Any:
         assert self.process.stdin is not None
@@ -59,7 +60,7 @@ class Served:
         return [str(json.loads(answer.body)["run_id"]) for answer in found.answers]
 
     def vote(self, run: str, number: int) -> bytes:
-        body = json.dumps({"by": f"person-{number % PEOPLE}@acme.eu", "choice": "approve"}).encode()
+        body = json.dumps({"by": f"person-{number % self.asked}@acme.eu", "choice": "approve"}).encode()
         return request("POST", f"{self.url}/api/runs/{run}/votes", body, JSON)
 
     def click(self, hook: str, number: int) -> bytes:
@@ -69,17 +70,16 @@ class Served:
 
 
 @contextmanager
-def served(*options: str) -> Iterator[Served]:
-    """A service in a new folder, ready."""
+def served(*options: str, asked: int = PEOPLE) -> Iterator[Served]:
+    """A service in a new folder, ready; so many people may decide a request."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         slack = stack.enter_context(_process("benchmarks.slack_stand_in"))
         assert slack.stdout is not None
-        service = stack.enter_context(
-            _process("benchmarks.serving", str(folder), slack.stdout.readline().strip(), *options)
-        )
+        given = (str(folder), slack.stdout.readline().strip(), f"--asked={asked}", *options)
+        service = stack.enter_context(_process("benchmarks.serving", *given))
         assert service.stdout is not None
-        yield Served(json.loads(service.stdout.readline())["url"], folder, service)
+        yield Served(json.loads(service.stdout.readline())["url"], folder, service, asked)
 
 
 @contextmanager
