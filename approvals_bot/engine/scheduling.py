@@ -66,6 +66,7 @@ class Scheduler:
         self._kept: dict[asyncio.Task[Any], None] = {}  # in the order in which they began
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
+        self._is_closed = False
         self._is_full = False  # there was no room for a run; when there is, somebody has to look
 
     async def start(self) -> None:
@@ -137,6 +138,9 @@ class Scheduler:
             self._begin(run, written)
 
     def _begin(self, run: Known, written: Turn | None = None) -> None:
+        if self._is_closed:  # the answer has come too late: the run rests until the lease ends
+            run.close()
+            return
         until = self.now() + LEASE
         self._leased_until = until if self._leased_until is None else min(self._leased_until, until)
         activation = Activation(self, run, written)
@@ -361,6 +365,11 @@ class Scheduler:
             for task in leftover:
                 task.cancel()
             await asyncio.gather(*leftover, return_exceptions=True)
+            for run_id, (activation, task) in list(self._active.items()):
+                if task.done():  # cancelled before it began, so it has tidied up nothing
+                    activation.run.close()
+                    del self._active[run_id]
+        self._is_closed = True
         self.remembered.close()
 
 

@@ -250,3 +250,36 @@ async def test_a_token_that_has_gone_to_another_run_asks_for_what_that_one_wants
         assert told(await second.events()) == []
         await one.resume_hook("shared", {"euros": 5})
         assert await second.return_value() == 5
+
+
+async def test_an_answer_that_comes_after_the_engine_has_closed_begins_nothing(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_written, is_closed = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def after_it() -> None: ...
+
+    @workflow
+    async def resumed_at_the_end() -> None:
+        await create_hook(token="at the end")
+        await after_it()
+
+    async with open_engine() as engine:
+        await engine.start(resumed_at_the_end)
+        await engine.settle()
+        receive = engine.store.receive
+
+        async def slow(*args: Any, **named: Any) -> Any:
+            answer = await receive(*args, **named)
+            is_written.set()
+            await is_closed.wait()
+            return answer
+
+        monkeypatch.setattr(engine.store, "receive", slow)
+        resuming = asyncio.create_task(engine.resume_hook("at the end", "now"))
+        await is_written.wait()
+    is_closed.set()
+    await resuming
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("run ")]
