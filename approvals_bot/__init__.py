@@ -12,7 +12,7 @@ from approvals_bot.approvals.outcomes import (
     Rejected,
     Withdrawn,
 )
-from approvals_bot.core.authoring import (
+from approvals_bot.durable.core.api import (
     FatalError,
     Hook,
     RetryableError,
@@ -34,7 +34,7 @@ from approvals_bot.core.authoring import (
     uuid4,
     workflow,
 )
-from approvals_bot.engine import (
+from approvals_bot.durable.engine import (
     Engine,
     HookInfo,
     Run,
@@ -76,7 +76,7 @@ from approvals_bot.errors import (
 )
 
 if TYPE_CHECKING:
-    from approvals_bot.approvals.asking import request_approval
+    from approvals_bot.approvals.request_approval import request_approval
 
 __version__ = "0.1.0"
 
@@ -153,7 +153,7 @@ def __getattr__(name: str) -> Any:
     """`request_approval` brings the rules, templates and conditions along, which take longer to import than all the
     rest: who doesn't ask for it doesn't wait for it."""
     if name == "request_approval":
-        from approvals_bot.approvals.asking import request_approval
+        from approvals_bot.approvals.request_approval import request_approval
 
         return request_approval
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

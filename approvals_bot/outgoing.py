@@ -90,7 +90,7 @@ def check_address(address: str, port: int, allowed: Collection[str], *, named: s
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class OutgoingTarget:
     """A service that may be called."""
 
     url: str
@@ -103,7 +103,7 @@ class OutgoingTargets:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        targets: Mapping[str, Target],
+        targets: Mapping[str, OutgoingTarget],
         allowed: Collection[str],
         now: Callable[[], datetime],
     ) -> None:
@@ -174,7 +174,7 @@ class TargetSource:
 
 @asynccontextmanager
 async def outgoing_targets(
-    *, targets: Mapping[str, Target], allow_private: Collection[str], now: Callable[[], datetime]
+    *, targets: Mapping[str, OutgoingTarget], allow_private: Collection[str], now: Callable[[], datetime]
 ) -> AsyncIterator[OutgoingTargets]:
     """The targets on one session, which is closed at the end."""
     connector = aiohttp.TCPConnector(resolver=CheckedResolver(allow_private), use_dns_cache=False)

@@ -17,7 +17,7 @@ import uvicorn
 
 from approvals_bot.app import open_service, read_configuration
 from approvals_bot.cli.serving import settle_in
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
 
 SECRET = "the signing secret of the benchmark"
 KEY = "a-key-of-the-benchmark-that-has-32-bytes!"

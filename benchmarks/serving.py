@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
 from benchmarks.acme import CHANNELS, PEOPLE, serving
 from benchmarks.measures import SqliteCommits
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
 from benchmarks.acme import KEY, click, serving
 
 TARGET = 500.0  # milliseconds at the 99th percentile

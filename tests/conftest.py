@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from postgres_server import PostgresServer, missing_server, postgres_server
 
-from approvals_bot.core.registry import registry
-from approvals_bot.programs import PACKAGE
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.service.python_workflows import PACKAGE
 
 pytest_plugins = ["approvals_bot.testing.fixtures", "always_replay", "histories"]
 

@@ -14,7 +14,7 @@ import pytest
 from histories import FOLDER, known_workflows, read
 from prefixes import divergences
 
-from approvals_bot.core.events import Event
+from approvals_bot.durable.core.events import Event
 
 FILES = sorted(FOLDER.glob("*.json"))
 

@@ -12,7 +12,7 @@ from textwrap import dedent, indent
 import pytest
 from house import House, furnish
 
-from approvals_bot.lint import EXEMPTION, RULES, UNREADABLE, lint_paths, lint_text
+from approvals_bot.durable.lint import EXEMPTION, RULES, UNREADABLE, lint_paths, lint_text
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, signature_headers
-from approvals_bot.outgoing import AddressRefused, Target, check_address, is_public, outgoing_targets
+from approvals_bot.outgoing import AddressRefused, OutgoingTarget, check_address, is_public, outgoing_targets
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -71,7 +71,7 @@ async def test_a_target_gets_signed_json_and_its_answer_is_understood() -> None:
     app = web.Application()
     app.router.add_post("/deploys", take)
     async with TestServer(app) as server:
-        targets = {"deploy": Target(str(server.make_url("/deploys")), "s" * 32)}
+        targets = {"deploy": OutgoingTarget(str(server.make_url("/deploys")), "s" * 32)}
         async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{server.port}"], now=now) as outgoing:
             first = await outgoing.post("deploy", "evt_1", {"version": "2.1"})
             second = await outgoing.post("deploy", "evt_1", {"version": "2.1"})
@@ -102,7 +102,7 @@ async def test_a_private_target_that_is_not_listed_is_never_called() -> None:
             f"http://localhost:{server.port}/",
             f"http://2130706433:{server.port}/",
         ]
-        targets = {str(i): Target(url, "s" * 32) for i, url in enumerate(urls)}
+        targets = {str(i): OutgoingTarget(url, "s" * 32) for i, url in enumerate(urls)}
         async with outgoing_targets(targets=targets, allow_private=[], now=now) as outgoing:
             results = [await outgoing.post(name, "evt_1", {}) for name in targets]
     assert not called
@@ -117,7 +117,7 @@ async def test_redirects_are_not_followed() -> None:
     app = web.Application()
     app.router.add_post("/", away)
     async with TestServer(app) as server:
-        targets = {"away": Target(str(server.make_url("/")), "s" * 32)}
+        targets = {"away": OutgoingTarget(str(server.make_url("/")), "s" * 32)}
         async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{server.port}"], now=now) as outgoing:
             assert isinstance(await outgoing.post("away", "evt_1", {}), CallRefused)
 
@@ -126,6 +126,6 @@ async def test_a_dead_target_is_called_again_later() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    targets = {"dead": Target(f"http://127.0.0.1:{port}/", "s" * 32)}
+    targets = {"dead": OutgoingTarget(f"http://127.0.0.1:{port}/", "s" * 32)}
     async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{port}"], now=now) as outgoing:
         assert isinstance(await outgoing.post("dead", "evt_1", {}), CallAgain)

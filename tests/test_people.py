@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from approvals_bot.people import (
     Directory,
     FileSource,
-    Group,
-    Mail,
+    GroupAddress,
     ManagerOf,
     OnBehalfOf,
     OnCall,
     OwnerOf,
     People,
     Person,
+    PersonAddress,
     Resolved,
-    SlackGroup,
+    SlackGroupAddress,
     SlackGroupSource,
     SourceUnavailable,
     parse_address,
@@ -180,9 +180,9 @@ async def test_a_live_directory_has_the_shape_of_the_table() -> None:
 
 
 def test_addresses_are_read() -> None:
-    assert parse_address("Ann@Acme.eu") == Mail("ann@acme.eu")
-    assert parse_address("@release-managers") == Group("release-managers")
-    assert parse_address("slack:@sre") == SlackGroup("sre")
+    assert parse_address("Ann@Acme.eu") == PersonAddress("ann@acme.eu")
+    assert parse_address("@release-managers") == GroupAddress("release-managers")
+    assert parse_address("slack:@sre") == SlackGroupAddress("sre")
     assert parse_address("manager-of:requester") == ManagerOf("requester")
     assert parse_address("on-behalf-of") == OnBehalfOf()
     assert parse_address("owner-of:account") == OwnerOf("account")

@@ -9,9 +9,9 @@ import pytest
 
 from approvals_bot.app import list_workflows, needing_a_restart, read_configuration
 from approvals_bot.config.load import Configuration
-from approvals_bot.config.problems import ConfigErrors
-from approvals_bot.core.registry import registry
-from approvals_bot.programs import PACKAGE
+from approvals_bot.config.messages import ConfigErrors
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.service.python_workflows import PACKAGE
 
 SERVICE = """
 [server]

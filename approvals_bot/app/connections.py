@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
+from approvals_bot.approvals.port import Channel, Delivered, Dispatch, Receipt, Refused, Result, TryAgain
 from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.digests import Digests
-from approvals_bot.channels.email.out import EmailChannel
-from approvals_bot.channels.email.smtp import Relay
-from approvals_bot.channels.email.turns import Turns
+from approvals_bot.channels.email.imap import BounceMailbox
+from approvals_bot.channels.email.post import EmailChannel
+from approvals_bot.channels.email.smtp import Relay, Turns
 from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.config import service as configured
 from approvals_bot.config.mail import Email, Imap
-from approvals_bot.engine import Clock
-from approvals_bot.outgoing import OutgoingTargets, Target, outgoing_targets
-from approvals_bot.web.mailbox_in import Mailbox
+from approvals_bot.durable.engine import TimeSource
+from approvals_bot.outgoing import OutgoingTarget, OutgoingTargets, outgoing_targets
 
 
 async def open_targets(
-    stack: AsyncExitStack, service: configured.Service, now: Callable[[], datetime]
+    stack: AsyncExitStack, service: configured.ServiceSettings, now: Callable[[], datetime]
 ) -> OutgoingTargets:
     targets = {
-        name: Target(str(target.url), target.secret.get_secret_value() if target.secret else None)
+        name: OutgoingTarget(str(target.url), target.secret.get_secret_value() if target.secret else None)
         for name, target in service.http.items()
     }
     return await stack.enter_async_context(
@@ -53,7 +53,7 @@ def email_channel(
     stack: AsyncExitStack,
     email: Email | None,
     link: Callable[[str, str], Any],
-    clock: Clock,
+    clock: TimeSource,
     return_paths: ReturnPaths | None,
 ) -> EmailChannel | Digests | None:
     if email is None:
@@ -67,8 +67,8 @@ def email_channel(
     return Digests(channel, span=email.digest, now=clock.now) if email.digest else channel
 
 
-def bounces_mailbox(imap: Imap) -> Mailbox:
-    return Mailbox(
+def bounces_mailbox(imap: Imap) -> BounceMailbox:
+    return BounceMailbox(
         host=imap.host,
         port=imap.port,
         security=imap.security,
@@ -77,3 +77,45 @@ def bounces_mailbox(imap: Imap) -> Mailbox:
         folder=imap.folder,
         every=imap.every,
     )
+
+
+# ── A channel whose results are counted, for the metrics. Never to whom: only which channel, and what became of it. ──
+
+Count = Callable[[str, Literal["send", "update"], str], None]
+"""`count(channel, act, outcome)`, the outcome being `delivered`, `uncertain`, `try_again`, `refused` or `error`."""
+
+
+class CountedChannel:
+    """Hands everything to `channel`, and tells `count` of each attempt."""
+
+    def __init__(self, channel: Channel, name: str, count: Count) -> None:
+        self._channel = channel
+        self._name = name
+        self._count = count
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        return await self._counted("send", self._channel.send(dispatch))
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        return await self._counted("update", self._channel.update(receipt, dispatch))
+
+    async def _counted(self, act: Literal["send", "update"], attempt: Awaitable[Result]) -> Result:
+        try:
+            result = await attempt
+        except Exception:
+            self._count(self._name, act, "error")
+            raise
+        self._count(self._name, act, _outcome(result))
+        return result
+
+
+def _outcome(result: Result) -> str:
+    match result:
+        case Delivered(uncertain=True):
+            return "uncertain"
+        case Delivered():
+            return "delivered"
+        case TryAgain():
+            return "try_again"
+        case Refused():
+            return "refused"

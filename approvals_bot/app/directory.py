@@ -17,7 +17,7 @@ from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.people.absences import Absence
 
 
-def build_plain_people(service: configured.Service) -> People:
+def build_plain_people(service: configured.ServiceSettings) -> People:
     """The people without live sources, for commands that run beside the service."""
     lists = {name: group for name, group in service.groups.items() if isinstance(group, tuple)}
     match service.directory:
@@ -27,19 +27,19 @@ def build_plain_people(service: configured.Service) -> People:
             return People(_persons(service), lists, away=_absences(service))
 
 
-def known_people(service: configured.Service) -> Sequence[directory.Person]:
+def known_people(service: configured.ServiceSettings) -> Sequence[directory.Person]:
     """Everybody whom the configuration names, as far as no live source has to be asked."""
     return build_plain_people(service).known()
 
 
-def _persons(service: configured.Service) -> list[directory.Person]:
+def _persons(service: configured.ServiceSettings) -> list[directory.Person]:
     return [
         directory.Person(address, entry.name or address.partition("@")[0], entry.slack, entry.manager, entry.zone)
         for address, entry in service.people.items()
     ]
 
 
-def _absences(service: configured.Service) -> dict[str, list[Absence]]:
+def _absences(service: configured.ServiceSettings) -> dict[str, list[Absence]]:
     return {
         address: [Absence(each.from_, each.until, each.delegate) for each in entry.away]
         for address, entry in service.people.items()
@@ -48,7 +48,7 @@ def _absences(service: configured.Service) -> dict[str, list[Absence]]:
 
 
 def build_people(
-    service: configured.Service, slack_people: SlackPeople | None, targets: OutgoingTargets | None
+    service: configured.ServiceSettings, slack_people: SlackPeople | None, targets: OutgoingTargets | None
 ) -> People:
     """The people of the configuration, with their live sources. One whose way is None is not asked: who belongs to it
     is then unknown.
@@ -56,11 +56,11 @@ def build_people(
 
     def source(given: object) -> Any:
         match given:
-            case configured.FileSource(file=path):
+            case configured.FileSourceEntry(file=path):
                 return directory.FileSource(path)
-            case configured.HttpSource(http=name):
+            case configured.HttpSourceEntry(http=name):
                 return TargetSource(name, targets) if targets is not None else _NotAsked(name)
-            case configured.SlackGroup(slack=handle):
+            case configured.SlackGroupEntry(slack=handle):
                 return directory.SlackGroupSource(handle.removeprefix("@"), members or _ask_nobody)
             case configured.DirectoryTable(oncall=oncall, owner_of=owners):
                 return directory.Directory(oncall, owners)
@@ -80,7 +80,7 @@ def build_people(
 
 @asynccontextmanager
 async def open_people(
-    service: configured.Service, now: Callable[[], datetime], *, live: bool = True
+    service: configured.ServiceSettings, now: Callable[[], datetime], *, live: bool = True
 ) -> AsyncIterator[People]:
     """The people by themselves, for commands. Without `live`, nothing outside of this machine is asked."""
     if not live:

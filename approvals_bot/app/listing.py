@@ -8,15 +8,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from approvals_bot.approvals.checks import check
+from approvals_bot.approvals.policy import pinned
 from approvals_bot.approvals.workflow import approval
+from approvals_bot.config.checks import check
 from approvals_bot.config.load import Configuration, load, load_service, problems_of
-from approvals_bot.config.problems import ConfigErrors, Finding, Problem
-from approvals_bot.config.workflow import pinned
-from approvals_bot.core.registry import registry
-from approvals_bot.lint import UNREADABLE, lint_paths
-from approvals_bot.programs import PACKAGE, Program, find_program, fit, import_programs, python_files
-from approvals_bot.web.listing import Listed
+from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.durable.lint import UNREADABLE, lint_paths
+from approvals_bot.service.catalog import Listed
+from approvals_bot.service.python_workflows import PACKAGE, Program, find_program, fit, import_programs, python_files
 
 
 def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Configuration:
@@ -27,7 +27,7 @@ def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Conf
     return load(path, os.environ if env is None else env, check)
 
 
-def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[Problem]:
+def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[ConfigProblem]:
     """Everything that is wrong with the configuration, in TOML and in Python; nothing is started."""
     try:
         configuration = read_configuration(path, env)
@@ -35,7 +35,7 @@ def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[
         folder = workflows_folder(path, env)
         _, broken = import_programs(folder)
         return ConfigErrors([*errors.problems, *broken, *_not_replayable(folder)]).problems
-    found: Sequence[Problem] = ()
+    found: Sequence[ConfigProblem] = ()
     try:
         list_workflows(configuration)
     except ConfigErrors as errors:
@@ -43,10 +43,10 @@ def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[
     return ConfigErrors([*found, *_not_replayable(configuration.service.server.workflows)]).problems
 
 
-def _not_replayable(folder: Path) -> list[Problem]:
+def _not_replayable(folder: Path) -> list[ConfigProblem]:
     """What the lint rules find in the folder's Python files. (Files that are no Python can't be imported either.)"""
     found = lint_paths(python_files(folder))
-    return [Problem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
+    return [ConfigProblem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
 
 
 def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:

@@ -10,32 +10,30 @@ from typing import Any
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from approvals_bot.app.connections import bounces_mailbox, email_channel, open_slack, open_targets
+from approvals_bot.app.connections import CountedChannel, bounces_mailbox, email_channel, open_slack, open_targets
 from approvals_bot.app.directory import build_people
 from approvals_bot.app.listing import Listing, list_workflows
+from approvals_bot.approvals.business_time import Calendars
+from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.targets import HttpTargets
-from approvals_bot.channels import Channels
-from approvals_bot.channels.counted import CountedChannel
 from approvals_bot.channels.email.bounces import ReturnPaths
+from approvals_bot.channels.email.imap import mailbox_in
+from approvals_bot.channels.email.lmtp import mail_in
+from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
 from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.channels.slack.out import SlackOut
+from approvals_bot.channels.slack.post import SlackOut
+from approvals_bot.channels.slack.socket_mode import socket_mode
 from approvals_bot.config import service as configured
-from approvals_bot.config.calendars import Calendars
 from approvals_bot.config.load import Configuration
-from approvals_bot.engine import Clock, Engine, SystemClock
+from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
-from approvals_bot.store import connect
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.health import Connection
-from approvals_bot.web.keys import ApiKey
-from approvals_bot.web.links import DECISION, recipient_of
-from approvals_bot.web.mail_in import mail_in
-from approvals_bot.web.mailbox_in import mailbox_in
-from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.requests import request_behind
+from approvals_bot.service.links import DECISION, recipient_of
+from approvals_bot.service.read import request_behind
+from approvals_bot.web.api_keys import ApiKey
+from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
-from approvals_bot.web.slack import SlackIn, slack_in, slack_routes
-from approvals_bot.web.slack_socket import socket_mode
 
 
 class Switch:
@@ -63,7 +61,7 @@ class Service:
 async def open_service(
     configuration: Configuration,
     *,
-    clock: Clock | None = None,
+    clock: TimeSource | None = None,
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
 ) -> AsyncIterator[Service]:
@@ -178,7 +176,7 @@ async def open_service(
         yield running
 
 
-def needing_a_restart(started: configured.Service, fresh: configured.Service) -> Sequence[str]:
+def needing_a_restart(started: configured.ServiceSettings, fresh: configured.ServiceSettings) -> Sequence[str]:
     """What has changed since the start and is built only then: connections, keys, addresses."""
     found = []
     if fresh.server.model_copy(update={"workflows": started.server.workflows}) != started.server:
@@ -195,7 +193,7 @@ def needing_a_restart(started: configured.Service, fresh: configured.Service) ->
     return found
 
 
-def api_keys(service: configured.Service) -> list[ApiKey]:
+def api_keys(service: configured.ServiceSettings) -> list[ApiKey]:
     return [ApiKey(name, key.key.get_secret_value(), key.may_vote) for name, key in service.api_keys.items()]
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from approvals_bot.approvals.seats import Missing, Seat, room, seat_people, who_helps
-from approvals_bot.channels import ChoiceName, Via
+from approvals_bot.approvals.port import ChoiceName, Via
 
 Word = Literal[
     "counted",
@@ -69,7 +68,7 @@ class Vote:
 class Ballot:
     """The open stage: its seats, its rules, and every vote it has seen."""
 
-    seats: tuple[Seat, ...]
+    seats: tuple[SeatState, ...]
     outcomes: tuple[ChoiceName, ...] = ("approve", "reject")
     reject: int | Literal["any", "all"] = "any"
     comment: Literal["never", "on-reject", "always"] = "on-reject"
@@ -268,7 +267,7 @@ def standing_votes(ballot: Ballot) -> tuple[Vote, ...]:
     return tuple(vote for vote in ballot.votes if vote.stands)
 
 
-def reseated(ballot: Ballot, seats: Sequence[Seat]) -> Ballot:
+def reseated(ballot: Ballot, seats: Sequence[SeatState]) -> Ballot:
     """The ballot with its lists resolved again."""
     return replace(ballot, seats=tuple(seats))
 
@@ -319,3 +318,110 @@ def _verdict(ballot: Ballot, vote: Vote, word: Word) -> Verdict:
     if vote.choice == "reject" and word in ("counted", "changed"):
         return Verdict(word, vote.choice, "open", len(_rejecting(ballot)), rejections_needed(ballot))
     return Verdict(word, vote.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
+
+
+# ── Seats: whose votes a stage needs, and who fills which. ──
+
+
+@dataclass(frozen=True, slots=True)
+class SeatState:
+    """Votes needed from one list of people.
+
+    `eligible`: the addresses of those who may fill it, as last resolved, without those who count as the requester.
+    `need`: how many different people; "all" is everyone who may. `known`: False when part of the list could not be
+    read now; then `unsure` are those who stood in it before, and may have left. `in_place_of`: who of them stands
+    in for whom.
+    """
+
+    id: int  # its place in the stage's definition: stays the same when another seat comes or goes
+    label: str
+    need: int | Literal["all"]
+    eligible: tuple[str, ...]
+    known: bool = True
+    unsure: tuple[str, ...] = ()
+    in_place_of: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What a seat still lacks."""
+
+    label: str
+    count: int
+
+
+def room(seat: SeatState, also: Sequence[str] = ()) -> int:
+    """How many people this seat takes. `also`: people who filled it while they were eligible and since left."""
+    if seat.need == "all":
+        return max(1, len(dict.fromkeys([*seat.eligible, *also])))  # all of nobody is not a yes
+    return seat.need
+
+
+def seat_people(may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int]) -> dict[str, int]:
+    """A maximum matching: person → seat id. Earlier people are never unseated for later ones, only moved."""
+    return {person: seat for seat, people in _seated(may_fill, rooms).items() for person in people}
+
+
+def _seated(may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int]) -> dict[int, list[str]]:
+    seated: dict[int, list[str]] = {seat: [] for seat in rooms}
+    for person in may_fill:
+        _find_place(person, may_fill, rooms, seated, tried=set())
+    return seated
+
+
+def _find_place(
+    person: str,
+    may_fill: Mapping[str, Sequence[int]],
+    rooms: Mapping[int, int],
+    seated: dict[int, list[str]],
+    tried: set[int],
+) -> bool:
+    """Seat this person, if need be by moving somebody to another seat that he may fill too."""
+    for seat in may_fill[person]:
+        if seat in tried or seat not in rooms:
+            continue
+        tried.add(seat)
+        if len(seated[seat]) < rooms[seat]:
+            seated[seat].append(person)
+            return True
+        for place, other in enumerate(seated[seat]):
+            if _find_place(other, may_fill, rooms, seated, tried):
+                seated[seat][place] = person
+                return True
+    return False
+
+
+def can_be_filled(seats: Sequence[SeatState]) -> bool:
+    """Whether all seats could be filled if everyone who may said yes."""
+    if len(seats) == 1:
+        return 0 < room(seats[0]) <= len(seats[0].eligible)
+    may_fill: dict[str, list[int]] = {}
+    for seat in seats:
+        for person in seat.eligible:
+            may_fill.setdefault(person, []).append(seat.id)
+    rooms = {seat.id: room(seat) for seat in seats}
+    return all(rooms.values()) and len(seat_people(may_fill, rooms)) == sum(rooms.values())
+
+
+def who_helps(
+    may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int], others: Mapping[str, Sequence[int]]
+) -> list[str]:
+    """Which of the others would fill one seat more, each by herself, beside those who fill seats already."""
+    seated = _seated(may_fill, rooms)
+    open_ones = {seat for seat in rooms if len(seated[seat]) < rooms[seat]}
+    return [
+        person
+        for person, seats in others.items()
+        if any(seat in open_ones for seat in seats)
+        or (open_ones and _has_place(person, {**may_fill, person: seats}, rooms, seated))
+    ]
+
+
+def _has_place(
+    person: str,
+    may_fill: Mapping[str, Sequence[int]],
+    rooms: Mapping[int, int],
+    seated: Mapping[int, list[str]],
+) -> bool:
+    trial = {seat: list(people) for seat, people in seated.items()}
+    return _find_place(person, may_fill, rooms, trial, tried=set())

@@ -22,8 +22,7 @@ from approvals_bot.approvals.ballot import (
     standing,
     vote_of,
 )
-from approvals_bot.approvals.request import FollowUp, RequestView, ShownField, StageView, ballot_of
-from approvals_bot.channels import (
+from approvals_bot.approvals.port import (
     Card,
     CardChoice,
     CardField,
@@ -33,6 +32,7 @@ from approvals_bot.channels import (
     CardVote,
     ChoiceName,
 )
+from approvals_bot.approvals.request import FollowUp, RequestView, ShownField, StageView, ballot_of
 
 SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
 UNDECIDED = ("expired", "withdrawn")

@@ -14,36 +14,27 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals import filled_in, sentences
-from approvals_bot.approvals.ballot import (
-    Ballot,
-    Verdict,
-    Vote,
-    cast,
-    refusal,
-    reset,
-    still_owed,
-    vote_of,
-)
+from approvals_bot.approvals.ballot import Ballot, Verdict, Vote, cast, refusal, reset, still_owed, vote_of
 from approvals_bot.approvals.content import Content
-from approvals_bot.approvals.electorate import About, Found, SeatAsk
-from approvals_bot.approvals.handing_over import NotHandedOver, Rank, hand_over
+from approvals_bot.approvals.eligibility import Found, RequestContext, SeatAsk, label_of
 from approvals_bot.approvals.heard import Heard, Said
-from approvals_bot.approvals.labels import label_of
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import State, Via
+from approvals_bot.approvals.reassignment import NotHandedOver, Rank, hand_over
 from approvals_bot.approvals.request import OutcomeView
-from approvals_bot.approvals.shown import shown_duration
-from approvals_bot.approvals.stage import Stage
-from approvals_bot.channels import Person, State, Via
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.stage import StageState
+from approvals_bot.approvals.values import shown_duration
+from approvals_bot.people import Person
 
 
 class Case:
     """The state of one request."""
 
-    def __init__(self, definition: Definition, fields: Mapping[str, JsonValue], about: About) -> None:
+    def __init__(self, definition: Definition, fields: Mapping[str, JsonValue], about: RequestContext) -> None:
         self.definition = definition
         self.content = Content(definition, fields)
         self.about = replace(about, fields=self.content.fields)
-        self.stages = [Stage(rule, _title(rule.id)) for rule in definition.stage]
+        self.stages = [StageState(rule, _title(rule.id)) for rule in definition.stage]
         self.people: dict[str, Person] = {}
         self.state: State = "waiting"
         self.outcome: OutcomeView | None = None
@@ -57,7 +48,7 @@ class Case:
     # ── where it stands ──
 
     @property
-    def stage(self) -> Stage | None:
+    def stage(self) -> StageState | None:
         return next((stage for stage in self.stages if stage.state == "open"), None)
 
     @property
@@ -110,7 +101,7 @@ class Case:
 
     # ── stages ──
 
-    def next_stage(self) -> Stage | None:
+    def next_stage(self) -> StageState | None:
         """The first stage that applies and is not complete; stages before it are done. None: all are."""
         self.plan()
         for stage in self.stages:
@@ -121,7 +112,7 @@ class Case:
             stage.state = "done"
         return None
 
-    def open(self, stage: Stage, found: Found, now: datetime) -> None:
+    def open(self, stage: StageState, found: Found, now: datetime) -> None:
         """Ask the people of this stage."""
         for other in self.stages:
             if other.state == "open":
@@ -141,16 +132,16 @@ class Case:
         self.seat(stage, found)
         self.version += 1
 
-    def asks(self, stage: Stage) -> list[SeatAsk]:
+    def asks(self, stage: StageState) -> list[SeatAsk]:
         """Whose people are to be found for this stage, escalations included."""
         return stage.asks(self.content.seats(stage.rule))
 
-    def seat(self, stage: Stage, found: Found) -> None:
+    def seat(self, stage: StageState, found: Found) -> None:
         """The stage's lists, as just resolved. One that could not be read stays as it was."""
         self.meet(found.people)
         stage.seat(found, dict(self.content.seats(stage.rule)), self.people, self.label)
 
-    def escalate(self, stage: Stage, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
+    def escalate(self, stage: StageState, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
         """More people, or other people, for every seat that is still open."""
         stage.escalate(to, mode)
         self.version += 1
@@ -199,7 +190,7 @@ class Case:
         self.held = None
         return self._counted(stage, vote, verdict)
 
-    def _counted(self, stage: Stage, vote: Vote, verdict: Verdict) -> Said:
+    def _counted(self, stage: StageState, vote: Vote, verdict: Verdict) -> Said:
         match verdict.standing:
             case "rejected" | "answered" as state:
                 return self._end(stage, state, vote, verdict)
@@ -216,7 +207,7 @@ class Case:
         return Said(verdict.word, sentences.say(verdict), True)
 
     def _end(
-        self, stage: Stage, state: Literal["approved", "rejected", "answered"], vote: Vote, verdict: Verdict
+        self, stage: StageState, state: Literal["approved", "rejected", "answered"], vote: Vote, verdict: Verdict
     ) -> Said:
         """This vote decides: now, or, with a grace period, unless it is taken back in time."""
         grace = self.definition.policy.grace

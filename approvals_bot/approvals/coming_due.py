@@ -5,11 +5,11 @@ from __future__ import annotations
 from approvals_bot.approvals.ballot import standing_votes
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.request import DEADLINE
-from approvals_bot.approvals.stage import Stage
+from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.stages import Stages
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.timers import Due, StageTimers
-from approvals_bot.core.authoring import now
+from approvals_bot.durable.core.api import now
 
 
 class ComingDue:
@@ -54,7 +54,7 @@ class ComingDue:
                 self._case.version += 1  # whoever is asked now is another, or asked in another's place
                 await self._stages.look_again(stage, 0)
 
-    async def _end_in_time(self, stage: Stage) -> None:
+    async def _end_in_time(self, stage: StageState) -> None:
         """The deadline has come before a decision."""
         because = f"Nobody decided in time in stage “{stage.title}”."
         on_deadline = self._case.definition.clock.on_deadline

@@ -11,18 +11,21 @@ not decide, so the unknown always ends with people.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Context as DecimalContext
+from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from approvals_bot.approvals.condition_words import ConditionError as ConditionError
-from approvals_bot.approvals.condition_words import names_in, read_words, refuse_mixing
+from rule_engine import Context, DataType, EngineError, EvaluationError, Rule, RuleSyntaxError, ast, builtins
+
+from approvals_bot.approvals.base import nearest
+from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import shown
-from approvals_bot.config.fields import FieldSpec
-
-if TYPE_CHECKING:
-    from approvals_bot.approvals.condition_rules import CompiledRule
 
 _LONGEST_SHOWN = 60  # characters of a value in a reason
 
@@ -78,7 +81,6 @@ def _cached(text: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
 
 
 def _compiled(text: str, fields: Mapping[str, FieldSpec]) -> CompiledRule:
-    from approvals_bot.approvals.condition_rules import CompiledRule  # half a second, spent by who has conditions
 
     return CompiledRule(text, fields)
 
@@ -89,3 +91,292 @@ def _short(value: str) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+# ── Conditions in rule-engine's hands: compiled, checked for what it would quietly take for false, and worked out. ──
+
+_TYPES = {
+    "integer": DataType.FLOAT,
+    "decimal": DataType.FLOAT,
+    "money": DataType.FLOAT,
+    "boolean": DataType.BOOLEAN,
+    "date": DataType.DATETIME,
+    "datetime": DataType.DATETIME,
+    "duration": DataType.TIMEDELTA,
+}
+
+
+class Unworkable(ArithmeticError):
+    """These values can't be worked out: they divide by zero, say. The message is the reason."""
+
+
+class CompiledRule:
+    """A condition that was found sound for these fields."""
+
+    def __init__(self, text: str, fields: Mapping[str, FieldSpec]) -> None:
+        """Raises ConditionError."""
+        self._rule = _compile(text, fields)
+        _Checker(fields).check(self._rule.statement.expression)
+        self.compared_with_null = frozenset(_null_compared(self._rule.statement.expression))
+
+    def holds(self, typed: Mapping[str, Any]) -> bool:
+        """Whether it is true of these typed values. Raises Unworkable."""
+        try:
+            return bool(self._rule.evaluate({name: _plain(value) for name, value in typed.items()}))
+        except (EngineError, ArithmeticError) as error:
+            raise Unworkable(_reason(error)) from None
+
+
+def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
+    types = {name: _TYPES.get(spec.type, DataType.STRING) for name, spec in fields.items()}
+    context = Context(type_resolver=types, default_timezone="utc", decimal_context=DecimalContext(prec=40))
+    context.builtins = builtins.Builtins(
+        {name: _span(seconds) for name, seconds in FUNCTIONS.items()},
+        timezone=UTC,
+        value_types={
+            name: DataType.FUNCTION(name, return_type=DataType.TIMEDELTA, argument_types=(DataType.FLOAT,))
+            for name in FUNCTIONS
+        },
+    )
+    try:
+        with warnings.catch_warnings():
+            # It decodes texts as Python does, which warns of escapes that it doesn't know and keeps them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            rule = Rule(text, context)
+    except RuleSyntaxError as error:
+        raise ConditionError(f"this can't be read {_where(error)}") from None
+    except (EngineError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
+        raise ConditionError(_reason(error)) from None
+    if rule.statement.expression.result_type != DataType.BOOLEAN:
+        raise ConditionError("a condition must be true or false; compare it with something")
+    return rule
+
+
+def _span(seconds: int) -> Callable[[Decimal], timedelta]:
+    def span(count: Decimal) -> timedelta:
+        return timedelta(seconds=float(count * seconds))
+
+    return span
+
+
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    """Finds what rule-engine would quietly take for false: an unlike comparison, a value that an enum doesn't have."""
+
+    fields: Mapping[str, FieldSpec]
+
+    def check(self, node: Any) -> None:
+        match node:
+            case ast.LogicExpression(left=left, right=right):
+                self._must_be_boolean(left, node.type)
+                self._must_be_boolean(right, node.type)
+            case ast.UnaryExpression(type="not", right=right):
+                self._must_be_boolean(right, "not")
+            case ast.ArithmeticComparisonExpression():
+                pass  # rule-engine compares their types itself
+            case ast.ComparisonExpression(left=left, right=right):
+                self._must_be_alike(left, right)
+                self._must_be_values_of(left, [right])
+                self._must_be_values_of(right, [left])
+            case ast.ContainsExpression(container=ast.ArrayExpression(value=members), member=member):
+                for each in members:
+                    self._must_be_alike(member, each)
+                self._must_be_values_of(member, members)
+        for child in _children(node):
+            self.check(child)
+
+    def _must_be_boolean(self, node: Any, operator: str) -> None:
+        if node.result_type != DataType.BOOLEAN:
+            raise ConditionError(f"{_called(node)} is no yes or no, so `{operator}` can't take it; compare it first")
+
+    def _must_be_alike(self, left: Any, right: Any) -> None:
+        one, other = left.result_type, right.result_type
+        if DataType.NULL not in (one, other) and one != other:
+            kinds = f"{_kind(one)} with {_kind(other)}"
+            raise ConditionError(f"{_called(left)} and {_called(right)} can't be equal: it compares {kinds}")
+
+    def _must_be_values_of(self, node: Any, literals: Iterable[Any]) -> None:
+        if not isinstance(node, ast.SymbolExpression) or node.scope is not None:
+            return
+        values = self.fields[node.name].values
+        for literal in literals:
+            if values is not None and isinstance(literal, ast.StringExpression) and literal.value not in values:
+                what = f'"{literal.value}" is no value of {node.name}'
+                raise ConditionError(what, nearest(literal.value, values) or ", ".join(values[:8]))
+
+
+def _null_compared(node: Any) -> Iterator[str]:
+    """Fields that the author compares with null, and so has thought of."""
+    if isinstance(node, ast.ComparisonExpression):
+        for one, other in ((node.left, node.right), (node.right, node.left)):
+            if isinstance(one, ast.SymbolExpression) and isinstance(other, ast.NullExpression):
+                yield one.name
+    for child in _children(node):
+        yield from _null_compared(child)
+
+
+def _children(node: Any) -> Iterator[Any]:
+    for name in ("left", "right", "container", "member", "item", "object", "function"):
+        child = getattr(node, name, None)
+        if isinstance(child, ast.ExpressionBase):
+            yield child
+    yield from getattr(node, "arguments", ())
+    if isinstance(node, ast.ArrayExpression):
+        yield from node.value
+
+
+def _plain(value: Any) -> Any:
+    """A typed value as rule-engine knows it. It compares classes exactly, so money must become a bare number."""
+    match value:
+        case bool() | None | str() | timedelta() | datetime():
+            return value
+        case int() | Decimal():
+            return Decimal(value)
+        case date():
+            return datetime.combine(value, time(), UTC)
+        case _:
+            raise TypeError(f"a field holds no {type(value).__name__}")
+
+
+_KINDS = {"FLOAT": "a number", "STRING": "a text", "BOOLEAN": "a yes or no", "TIMEDELTA": "a span of time"}
+
+
+def _kind(of: Any) -> str:
+    return _KINDS.get(of.name, "a moment" if of == DataType.DATETIME else "something else")
+
+
+def _called(node: Any) -> str:
+    match node:
+        case ast.SymbolExpression(name=name):
+            return str(name)
+        case ast.StringExpression(value=value):
+            return f'"{value}"'
+        case ast.FloatExpression(value=value) | ast.BooleanExpression(value=value):
+            return str(value).lower()
+        case _:
+            return "a part of it"
+
+
+def _where(error: RuleSyntaxError) -> str:
+    return f'at "{error.token.value}"' if error.token is not None else "to its end; something is missing there"
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case EvaluationError() if "mismatch" in error.message:
+            return "it compares or counts things of different kinds (a span of time is written like $hours(2))"
+        case RecursionError():
+            return "it is nested too deeply"
+        case ArithmeticError():
+            return "it divides by zero or counts too far"
+        case EngineError():
+            return str(error.message)
+        case _:
+            return str(error)
+
+
+# ── The words of a condition, and which of them are let in, before anything else reads it. ──
+
+LONGEST = 1_000  # characters
+MOST_WORDS = 200  # names, literals and operators; bounds the depth of the tree
+FUNCTIONS = {"minutes": 60, "hours": 3_600, "days": 86_400}  # seconds
+ATTRIBUTES = frozenset(
+    {"length", "is_empty", "as_lower", "as_upper", "starts_with", "ends_with"}
+    | {"year", "month", "day", "weekday", "hour", "days", "total_seconds"}
+)
+
+_LONGEST_NUMBER = 20  # digits
+_WORD = re.compile(
+    r"""\s*(?:
+        (?P<text>[dt]?(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
+      | (?P<number>[0-9]+(?:\.[0-9]+)?(?![\w.]))
+      | (?P<function>\$[A-Za-z_]\w*)
+      | (?P<attribute>\.[A-Za-z_]\w*)
+      | (?P<name>[A-Za-z_]\w*)
+      | (?P<operator>==|!=|<=|>=|=~~?|!~~?|\*\*|//|<<|>>|\?\?|&\.|.)
+    )""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+_OPERATORS = frozenset("== != < <= > >= + - * / ( ) [ ] ,".split())  # noqa: SIM905 - reads better than 15 quoted signs
+_KEYWORDS = frozenset({"and", "or", "not", "in", "true", "false", "null"})
+_WHY_NOT = {
+    **dict.fromkeys(("=~", "=~~", "!~", "!~~"), "regular expressions are not allowed in conditions; use == or in"),
+    "**": "powers are not allowed in conditions",
+    "=": "compare with == (one = means nothing here)",
+    "!": "write `not`",
+    "&": "write `and`",
+    "|": "write `or`",
+    "{": "templates don't work in conditions; name the field itself",
+    "for": "comprehensions are not allowed in conditions",
+    "if": "a condition has no `if`; write it with `and` and `or`",
+}
+
+
+class ConditionError(ValueError):
+    """A condition that can't be used. The message says why; `suggestion` what was probably meant."""
+
+    def __init__(self, message: str, suggestion: str = "") -> None:
+        self.suggestion = suggestion
+        super().__init__(message)
+
+
+Word = tuple[str, str]
+"""Its kind (text, number, function, attribute, name, operator) and how it is written."""
+
+
+def read_words(text: str) -> Iterator[Word]:
+    if len(text) > LONGEST:
+        raise ConditionError(f"a condition has at most {LONGEST:,} characters")
+    at, count, text = 0, 0, text.rstrip()
+    while at < len(text):
+        match = _WORD.match(text, at)
+        assert match is not None, "the last alternative takes any character"
+        kind, word = str(match.lastgroup), match[str(match.lastgroup)]
+        at, count = match.end(), count + 1
+        if count > MOST_WORDS:
+            raise ConditionError(f"a condition has at most {MOST_WORDS} words")
+        match kind:
+            case "operator" if word not in _OPERATORS:
+                raise ConditionError(_WHY_NOT.get(word, f'"{word}" is not allowed in conditions'))
+            case "name" if word in _WHY_NOT:
+                raise ConditionError(_WHY_NOT[word])
+            case "number" if len(word) > _LONGEST_NUMBER:
+                raise ConditionError("this number is too long")
+            case "function" if word[1:] not in FUNCTIONS:
+                raise ConditionError(f"no function is called {word}", nearest(word, [f"${name}" for name in FUNCTIONS]))
+            case "attribute" if word[1:] not in ATTRIBUTES:
+                raise ConditionError(
+                    f"no attribute is called {word}", nearest(word, [f".{name}" for name in ATTRIBUTES])
+                )
+        yield kind, word
+    if count == 0:
+        raise ConditionError("the condition is empty")
+
+
+def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec]) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for kind, word in words:
+        if kind != "name" or word in _KEYWORDS:
+            continue
+        if word not in fields:
+            lower = {"True": "true", "False": "false", "None": "null", "AND": "and", "OR": "or", "NOT": "not"}
+            raise ConditionError(f"no field is called {word}", lower.get(word) or nearest(word, fields))
+        names[word] = None
+    return tuple(names)
+
+
+def refuse_mixing(words: Iterable[Word]) -> None:
+    """`a and b or c` is read differently by different people, so brackets must say which is meant."""
+    seen: list[set[str]] = [set()]
+    for _, word in words:
+        match word:
+            case "(" | "[":
+                seen.append(set())
+            case ")" | "]" if len(seen) > 1:
+                seen.pop()
+            case ",":
+                seen[-1] = set()
+            case "and" | "or":
+                seen[-1].add(word)
+                if len(seen[-1]) > 1:
+                    raise ConditionError("and beside or needs brackets, to say which belongs together")

@@ -10,10 +10,10 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import filled_in
+from approvals_bot.approvals import policy as config
 from approvals_bot.approvals.conditions import Judgement
 from approvals_bot.approvals.editions import edition_of
-from approvals_bot.config import workflow as config
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.policy import Definition
 
 
 @dataclass(frozen=True, slots=True)

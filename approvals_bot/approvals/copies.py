@@ -18,17 +18,9 @@ from typing import Any
 from approvals_bot.approvals.deliveries import Deliveries
 from approvals_bot.approvals.one_copy import Copy, Progress, kind_of, place, reader_of
 from approvals_bot.approvals.pace import LONGEST_TRY
-from approvals_bot.channels import (
-    Card,
-    CardDelivery,
-    Destination,
-    Mailbox,
-    Occasion,
-    Person,
-    SlackChannel,
-    SlackPerson,
-)
-from approvals_bot.core.authoring import now
+from approvals_bot.approvals.port import Card, CardDelivery, Destination, Mailbox, Occasion, SlackChannel, SlackPerson
+from approvals_bot.durable.core.api import now
+from approvals_bot.people import Person
 
 NOT_THERE = ("users_not_found", "is not configured here")
 """In a refusal: this person has no such mailbox or account, so another way is the usual way."""

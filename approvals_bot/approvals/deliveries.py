@@ -22,9 +22,9 @@ from approvals_bot.approvals.handing_to_channels import (
 )
 from approvals_bot.approvals.one_copy import Copy, Progress
 from approvals_bot.approvals.pace import LONGEST_TRY
+from approvals_bot.approvals.port import Card, Delivered, Dispatch, Occasion, Receipt, Refused, TryAgain
 from approvals_bot.approvals.when_needed import when_needed
-from approvals_bot.channels import Card, Delivered, Dispatch, Occasion, Receipt, Refused, TryAgain
-from approvals_bot.core.authoring import now
+from approvals_bot.durable.core.api import now
 
 ALL_DOWN = timedelta(minutes=1)
 """How long to leave a channel alone that refuses everything."""

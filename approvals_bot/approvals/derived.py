@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
-from approvals_bot.config.durations import duration_text
-from approvals_bot.config.fields import FieldName, FieldSpec
+from approvals_bot.approvals.durations import duration_text
+from approvals_bot.approvals.field_specs import FieldName, FieldSpec
 
 _TYPES: dict[type, str] = {
     bool: "boolean",

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import WrapValidator
 
+from approvals_bot.approvals import policy as config
 from approvals_bot.approvals.conditions import Condition
-from approvals_bot.config import workflow as config
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.policy import Definition
 
 KEPT = 256  # editions; those of the requests that were replayed last
 

@@ -17,10 +17,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
-from approvals_bot.approvals.shown import shown_value
-from approvals_bot.approvals.values import UnfitError, read, read_text, value_schema, write
-from approvals_bot.config.fields import FieldSpec
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.values import UnfitError, read, read_text, shown_value, value_schema, write
 from approvals_bot.errors import InvalidPayloadError
 
 Fields = Mapping[str, FieldSpec]

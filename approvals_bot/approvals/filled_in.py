@@ -13,8 +13,8 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.heard import Heard
-from approvals_bot.channels import Via
-from approvals_bot.config.workflow import Definition, Policy, Stage
+from approvals_bot.approvals.policy import Definition, Policy, Stage
+from approvals_bot.approvals.port import Via
 from approvals_bot.errors import InvalidPayloadError
 
 FORMS: tuple[Via, ...] = ("slack", "email", "inbox")

@@ -13,17 +13,18 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals.copies import Copies
-from approvals_bot.approvals.electorate import About, SeatAsk, Source
+from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatAsk
 from approvals_bot.approvals.lookup import find_people
 from approvals_bot.approvals.one_copy import Copy
 from approvals_bot.approvals.pace import LONGEST_TRY, wait_before
+from approvals_bot.approvals.policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
+from approvals_bot.approvals.port import Destination, Mailbox, SlackChannel, SlackPerson
 from approvals_bot.approvals.request import FollowUp, Outcome
 from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, CallResult, call_target
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json
-from approvals_bot.channels import Destination, Mailbox, Person, SlackChannel, SlackPerson
-from approvals_bot.config.workflow import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
-from approvals_bot.core.authoring import now, random
+from approvals_bot.durable.core.api import now, random
 from approvals_bot.errors import StepFailedError
+from approvals_bot.people import Person
 
 NOBODY = "there is no person to tell"
 
@@ -56,7 +57,7 @@ class FollowUps:
         self,
         *,
         run_id: str,
-        about: About,
+        about: RequestContext,
         facts: Facts,
         copies: Copies,
         report: Callable[[], None],
@@ -131,8 +132,8 @@ class FollowUps:
                 whom = self._about.on_behalf_of or ""
         if not whom:
             return []
-        anyone = About(self._about.requester, self._about.on_behalf_of, self._about.fields, "allow")
-        found = await find_people([SeatAsk(0, (Source((whom,)),))], anyone)
+        anyone = RequestContext(self._about.requester, self._about.on_behalf_of, self._about.fields, "allow")
+        found = await find_people([SeatAsk(0, (PeopleSource((whom,)),))], anyone)
         return [found.people[address] for address in found.seats[0].eligible]
 
     def _say(self, to: Destination, text: str) -> None:

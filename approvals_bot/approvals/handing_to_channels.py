@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from approvals_bot.approvals.one_copy import kind_of
 from approvals_bot.approvals.pace import wait_before
+from approvals_bot.approvals.port import Card, Channels, Dispatch, Receipt, Refused, Result, TryAgain
 from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED
-from approvals_bot.channels import Card, Channels, Dispatch, Receipt, Refused, Result, TryAgain
-from approvals_bot.core.authoring import random, resource, step
+from approvals_bot.durable.core.api import random, resource, step
 from approvals_bot.errors import StepFailedError
 
 LONGEST_VALUE = {"slack": 9_000, "email": 24_000}

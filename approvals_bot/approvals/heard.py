@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from approvals_bot.channels import ChoiceName, Via
+from approvals_bot.approvals.port import ChoiceName, Via
 
 HANDING = ("reassign", "add")
 """Messages that change who is asked."""

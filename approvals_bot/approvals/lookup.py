@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
-from approvals_bot.approvals import electorate
-from approvals_bot.approvals.electorate import About, Found, SeatAsk, SeatFound
-from approvals_bot.approvals.handing_over import Rank
-from approvals_bot.core.authoring import resource, step
+from approvals_bot.approvals import eligibility as electorate
+from approvals_bot.approvals.eligibility import Found, RequestContext, SeatAsk, SeatFound
+from approvals_bot.approvals.reassignment import Rank
+from approvals_bot.durable.core.api import resource, step
 from approvals_bot.errors import StepFailedError
 from approvals_bot.people import People
 
@@ -21,7 +21,7 @@ LOOKUP_LIMIT = 2.0  # seconds; Slack drops a click at 3, so by then she must hav
 @step(retries=0, timeout=LOOKUP_LIMIT)
 async def look_up(
     asks: tuple[SeatAsk, ...],
-    about: About,
+    about: RequestContext,
     also: tuple[str, ...] = (),
     at: datetime | None = None,
     people: People = resource(People),
@@ -35,7 +35,7 @@ async def look_up(
 
 @step(retries=0, timeout=LOOKUP_LIMIT)
 async def look_up_rank(
-    who: str, person: str, owners: tuple[str, ...], about: About, people: People = resource(People)
+    who: str, person: str, owners: tuple[str, ...], about: RequestContext, people: People = resource(People)
 ) -> Rank:
     """Whether this person is an owner of the workflow or an admin, and whether the service knows the other one."""
     owns, unsure_owner = await electorate.is_among(who, owners, about, people)
@@ -44,7 +44,7 @@ async def look_up_rank(
     return Rank(owns, rules, knows, (*unsure_owner, *unsure_admin))
 
 
-async def find_rank(who: str, person: str, owners: Sequence[str], about: About) -> Rank:
+async def find_rank(who: str, person: str, owners: Sequence[str], about: RequestContext) -> Rank:
     """As `look_up_rank`; a look-up that failed leaves it open."""
     try:
         return await look_up_rank(who, person, tuple(owners), about)
@@ -53,7 +53,7 @@ async def find_rank(who: str, person: str, owners: Sequence[str], about: About) 
 
 
 async def find_people(
-    asks: Sequence[SeatAsk], about: About, also: Sequence[str] = (), at: datetime | None = None
+    asks: Sequence[SeatAsk], about: RequestContext, also: Sequence[str] = (), at: datetime | None = None
 ) -> Found:
     """As `look_up`. A look-up that failed or took too long makes every seat unknown; it never fails the request."""
     try:

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from approvals_bot.approvals import sentences
 from approvals_bot.approvals.heard import Heard, Said
-from approvals_bot.core.authoring import Answer, WebhookRequest
+from approvals_bot.durable.core.api import Answer, WebhookRequest
 
 
 async def read_message(request: WebhookRequest) -> Heard | Said:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from approvals_bot.channels import CardDelivery, Destination, Mailbox, Occasion, Receipt, SlackChannel
+from approvals_bot.approvals.port import CardDelivery, Destination, Mailbox, Occasion, Receipt, SlackChannel
 
 Progress = Literal["sending", "delivered", "retrying", "not_delivered"]
 

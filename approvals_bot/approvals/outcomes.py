@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.channels import Via
+from approvals_bot.approvals.port import Via
 from approvals_bot.errors import ApprovalMismatchError
 
 

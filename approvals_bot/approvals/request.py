@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from approvals_bot.approvals.ballot import Ballot, Vote
-from approvals_bot.approvals.seats import Seat
-from approvals_bot.channels import Ask, CardDelivery, ChoiceName, Name, Person, State, Via
+from approvals_bot.approvals.ballot import Ballot, SeatState, Vote
+from approvals_bot.approvals.port import Ask, CardDelivery, ChoiceName, Name, State, Via
+from approvals_bot.people import Person
 
 Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
 """How a request can end."""
@@ -268,7 +268,7 @@ def ballot_of(view: RequestView, stage: StageView) -> Ballot:
     """The stage's ballot, as the run has it."""
     return Ballot(
         seats=tuple(
-            Seat(seat.id, seat.label, seat.need, tuple(seat.eligible), seat.known, seat.unsure, seat.in_place_of)
+            SeatState(seat.id, seat.label, seat.need, tuple(seat.eligible), seat.known, seat.unsure, seat.in_place_of)
             for seat in stage.seats
         ),
         outcomes=stage.outcomes,

@@ -11,10 +11,9 @@ from datetime import datetime
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from approvals_bot.approvals.ballot import Standing, Verdict
+from approvals_bot.approvals.ballot import Missing, Standing, Verdict
 from approvals_bot.approvals.fields import short_digest
-from approvals_bot.approvals.seats import Missing
-from approvals_bot.channels import ChoiceName, State
+from approvals_bot.approvals.port import ChoiceName, State
 
 UNCHANGED = "Nothing was changed."
 

@@ -8,12 +8,12 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.follow_ups import FollowUps
+from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.timers import StageTimers
 from approvals_bot.approvals.views import view_of
-from approvals_bot.channels import Card
-from approvals_bot.core.authoring import now
+from approvals_bot.durable.core.api import now
 
 
 class Showing:

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from approvals_bot.approvals.business_time import length_text
 from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.electorate import About, Found, find, seats_that_fail
-from approvals_bot.approvals.labels import label_of
+from approvals_bot.approvals.eligibility import Found, RequestContext, find, label_of, seats_that_fail, with_stand_ins
+from approvals_bot.approvals.policy import Definition, Deliver
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.stage import Stage
-from approvals_bot.approvals.standing_in import with_stand_ins
+from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.timers import times_of
-from approvals_bot.config.business import length_text
-from approvals_bot.config.workflow import Definition, Deliver
 from approvals_bot.people import People
 
 
@@ -59,11 +57,11 @@ async def who_could_not_decide(definition: Definition, opening: Opening, people:
 def case_of(definition: Definition, opening: Opening) -> Case:
     """The request as it would be opened."""
     behalf = opening.on_behalf_of.lower() if opening.on_behalf_of else None
-    about = About(opening.requester.lower(), behalf, opening.fields, definition.policy.self_approval)
+    about = RequestContext(opening.requester.lower(), behalf, opening.fields, definition.policy.self_approval)
     return Case(definition, opening.fields, about)
 
 
-def _asked(stage: Stage, found: Found, deliver: Deliver) -> Iterator[dict[str, Any]]:
+def _asked(stage: StageState, found: Found, deliver: Deliver) -> Iterator[dict[str, Any]]:
     why: dict[str, list[str]] = {}
     told = [who for seat in found.seats for who in seat.told]
     for seat in found.seats:
@@ -84,7 +82,7 @@ def _ways(deliver: Deliver, *, is_told: bool) -> str:
     return ", ".join(ways) or ("inbox" if is_told else "not told")
 
 
-def _problems(case: Case, stage: Stage, found: Found) -> list[str]:
+def _problems(case: Case, stage: StageState, found: Found) -> list[str]:
     rules, people = dict(case.content.seats(stage.rule)), case.people | found.people
     asks = case.asks(stage)
     seats = [(ask, label_of(rules[ask.id].from_, case.about, people), rules[ask.id].need) for ask in asks]

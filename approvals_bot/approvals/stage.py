@@ -7,17 +7,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
-from approvals_bot.approvals.ballot import Ballot, open_seats, standing, standing_votes, still_owed
-from approvals_bot.approvals.electorate import Found, SeatAsk, Source
-from approvals_bot.approvals.handing_over import Handover, with_handovers
-from approvals_bot.approvals.seats import Seat
-from approvals_bot.approvals.standing_in import Standing, with_stand_ins
-from approvals_bot.channels import Person
-from approvals_bot.config import workflow as config
+from approvals_bot.approvals import policy as config
+from approvals_bot.approvals.ballot import Ballot, SeatState, open_seats, standing, standing_votes, still_owed
+from approvals_bot.approvals.eligibility import Delegations, Found, PeopleSource, SeatAsk, with_stand_ins
+from approvals_bot.approvals.reassignment import Handover, with_handovers
+from approvals_bot.people import Person
 
 
 @dataclass
-class Stage:
+class StageState:
     """A stage of this request."""
 
     rule: config.Stage
@@ -27,7 +25,9 @@ class Stage:
     ballot: Ballot | None = None
     why: dict[int, dict[str, str]] = field(default_factory=dict)  # seat → address → why she may fill it
     told: tuple[str, ...] = ()
-    more: tuple[tuple[Source, Literal["add", "replace"], tuple[int, ...]], ...] = ()  # escalations, and for which seats
+    more: tuple[
+        tuple[PeopleSource, Literal["add", "replace"], tuple[int, ...]], ...
+    ] = ()  # escalations, and for which seats
     opened_at: datetime | None = None
     handovers: tuple[Handover, ...] = ()  # who was asked instead of whom, or besides
 
@@ -41,7 +41,7 @@ class Stage:
         """Whose people are to be found for these seats, escalations included."""
         asks = []
         for number, seat in seats:
-            sources, notify = [Source(seat.from_)], seat.notify
+            sources, notify = [PeopleSource(seat.from_)], seat.notify
             for source, mode, escalated in self.more:
                 if number in escalated:
                     sources = [source] if mode == "replace" else [*sources, source]
@@ -60,8 +60,8 @@ class Stage:
         apply; `label`: how the people of some addresses are called."""
         assert self.ballot is not None, "the stage was opened"
         before = {seat.id: seat for seat in self.ballot.seats}
-        seats, told = list[Seat](), dict[str, None]()
-        votes = [Standing(vote.by, vote.in_place_of) for vote in standing_votes(self.ballot)]
+        seats, told = list[SeatState](), dict[str, None]()
+        votes = [Delegations(vote.by, vote.in_place_of) for vote in standing_votes(self.ballot)]
         found = with_stand_ins(found, {number: rule.need for number, rule in rules.items()}, votes)
         found = with_handovers(found, self.handovers, people)
         why = dict(self.why)
@@ -73,7 +73,7 @@ class Stage:
             why[place.id] = eligible
             rule = rules[place.id]
             seats.append(
-                Seat(place.id, label(rule.from_), rule.need, tuple(eligible), known, unsure, place.in_place_of)
+                SeatState(place.id, label(rule.from_), rule.need, tuple(eligible), known, unsure, place.in_place_of)
             )
             told.update(dict.fromkeys(place.told))
         self.told = tuple(dict.fromkeys([*self.told, *told])) if found.errors else tuple(told)
@@ -82,4 +82,4 @@ class Stage:
     def escalate(self, to: tuple[str, ...], mode: Literal["add", "replace"]) -> None:
         """More people, or other people, for every seat that is still open."""
         assert self.ballot is not None, "the stage was opened"
-        self.more = (*self.more, (Source(to, still_owed(self.ballot)), mode, open_seats(self.ballot)))
+        self.more = (*self.more, (PeopleSource(to, still_owed(self.ballot)), mode, open_seats(self.ballot)))

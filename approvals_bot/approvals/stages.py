@@ -7,13 +7,13 @@ from collections.abc import Callable
 from approvals_bot.approvals.ballot import standing_votes
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.copies import Copies
-from approvals_bot.approvals.electorate import Found, seats_that_fail
+from approvals_bot.approvals.eligibility import Found, seats_that_fail
 from approvals_bot.approvals.lookup import find_people
-from approvals_bot.approvals.stage import Stage
+from approvals_bot.approvals.port import Occasion
+from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.timers import StageTimers
-from approvals_bot.channels import Occasion
-from approvals_bot.core.authoring import now
+from approvals_bot.durable.core.api import now
 from approvals_bot.errors import ApprovalsBotError
 
 NO_STAGE = "rule:0"
@@ -73,7 +73,7 @@ class Stages:
         else:
             self._case.decide("approved", NO_STAGE, now(), "rule", because="no stage applies to this request")
 
-    def _refuse_if_nobody_can(self, stage: Stage, found: Found) -> None:
+    def _refuse_if_nobody_can(self, stage: StageState, found: Found) -> None:
         rules = dict(self._case.content.seats(stage.rule))
         assert stage.ballot is not None, "it was just opened"
         seats = zip(self._case.asks(stage), stage.ballot.seats, strict=True)
@@ -81,10 +81,10 @@ class Stages:
         if why:
             raise NobodyCanDecideError(stage.rule.id, why)
 
-    async def find(self, stage: Stage, *also: str) -> Found:
+    async def find(self, stage: StageState, *also: str) -> Found:
         return await find_people(self._case.asks(stage), self._case.about, also, now())
 
-    async def escalate(self, stage: Stage, numbers: list[int]) -> None:
+    async def escalate(self, stage: StageState, numbers: list[int]) -> None:
         for number in numbers:
             rule = self._case.definition.escalate[number]
             self._case.escalate(stage, rule.to, rule.mode)
@@ -94,7 +94,7 @@ class Stages:
         self._copies.tell("escalation", only_channels=True)
         self._telling.send_cards(stage, "escalation", but=told)
 
-    async def look_again(self, stage: Stage, times: int) -> None:
+    async def look_again(self, stage: StageState, times: int) -> None:
         """Ask once more for people whose source was down when the stage opened, and tell those who are found."""
         told, found = stage.told, await self.find(stage)
         self._case.seat(stage, found)

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from pydantic import JsonValue
 
-from approvals_bot.core.authoring import resource, step
+from approvals_bot.durable.core.api import resource, step
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.copies import Copies
-from approvals_bot.approvals.handing_over import Handover
-from approvals_bot.approvals.stage import Stage
+from approvals_bot.approvals.port import Destination, Mailbox, Occasion, SlackChannel, SlackPerson
+from approvals_bot.approvals.reassignment import Handover
+from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.timers import StageTimers
-from approvals_bot.channels import Destination, Mailbox, Occasion, Person, SlackChannel, SlackPerson
+from approvals_bot.people import Person
 
 
 class Telling:
@@ -24,7 +25,7 @@ class Telling:
         self.recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
         self._remembered: set[str] = set()  # the addresses among them
 
-    def send_cards(self, stage: Stage, occasion: Occasion, but: tuple[str, ...] = ()) -> None:
+    def send_cards(self, stage: StageState, occasion: Occasion, but: tuple[str, ...] = ()) -> None:
         """Send the stage's cards. A change was told in the copies there are, so only those without one get it."""
         people = [self._case.people[who] for who in stage.told]
         self._copies.told(people)
@@ -48,13 +49,13 @@ class Telling:
         if done.instead_of and done.instead_of != done.by:
             self._copies.tell_one(done.instead_of, "handover")
 
-    def send_late_mails(self, stage: Stage) -> None:
+    def send_late_mails(self, stage: StageState) -> None:
         """The mails that waited whether somebody votes without them."""
         for who in stage.told:
             if not self._copies.has_mail(who):
                 self._send(Mailbox(self._case.people[who]), "request")
 
-    def remind(self, stage: Stage) -> None:
+    def remind(self, stage: StageState) -> None:
         """Remind those who were told and still owe a vote."""
         self._copies.remind([self._case.people[who] for who in self._case.owed if who in stage.told])
 

@@ -11,25 +11,25 @@ A result is plain text. Whoever shows it escapes it. The same value is written a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2 import Template as Compiled
 from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import JsonValue
 
-from approvals_bot.approvals.shown import shown_date, shown_duration, shown_moment, shown_money
-from approvals_bot.approvals.template_names import FILTERS, TESTS, read
-from approvals_bot.approvals.template_names import TemplateError as TemplateError
-from approvals_bot.approvals.values import Money, decimal_text
-from approvals_bot.config.durations import duration_text
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.base import nearest
+from approvals_bot.approvals.durations import duration_text
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.values import Money, decimal_text, shown_date, shown_duration, shown_moment, shown_money
+from approvals_bot.errors import ApprovalsBotError
 
 LONGEST_RESULT = 100_000  # characters; a text field has 50,000
 LONGEST_LINE = 300  # characters of a title
@@ -218,3 +218,188 @@ def _environment(for_people: bool) -> ImmutableSandboxedEnvironment:
     environment.filters = {name: environment.filters[name] for name in FILTERS}
     environment.tests = {name: environment.tests[name] for name in TESTS}
     return environment
+
+
+# ── What a template may hold, checked when the file is loaded. ──
+
+MOST_NODES = 500  # of a template's tree
+DEEPEST = 30  # of that tree; Python compiles it
+MOST_JOINS = 20  # `~` and `+` in one template: each copies what it joins
+
+FILTERS = (
+    {"default", "d", "lower", "upper", "title", "capitalize", "trim", "truncate", "string", "int", "float", "round"}
+    | {"abs", "length", "count", "first", "last", "urlencode"}
+)  # fmt: skip
+TESTS = frozenset(
+    {"defined", "undefined", "none", "true", "false", "in", "eq", "equalto", "ne", "lt", "le", "gt", "ge"}
+)
+_METHODS = {
+    "duration": {"total_seconds": True, "days": False, "seconds": False},
+    "date": {"isoformat": True, "year": False, "month": False, "day": False},
+    "datetime": {"isoformat": True, "year": False, "month": False, "day": False, "hour": False, "minute": False},
+    "money": {"currency": False},
+}  # attribute → is called
+_CALLED = frozenset(name for names in _METHODS.values() for name, called in names.items() if called)
+_KNOWN = {
+    "workflow": ("id",),
+    "requester": ("name", "email", "address"),
+    "on_behalf_of": ("name", "email", "address"),
+    "request": ("id", "title", "digest", "url"),
+    "decision": ("outcome", "by", "comment", "via"),
+}
+_WHO = ("name", "email", "address")
+_WHAT_IT_IS: tuple[tuple[type[nodes.Node] | tuple[type[nodes.Node], ...], str], ...] = (
+    (nodes.For, "loops are not allowed in templates"),
+    ((nodes.Mul, nodes.Pow), "multiplication is not allowed in templates"),
+    (nodes.Mod, "% is not allowed in templates"),
+    ((nodes.Assign, nodes.AssignBlock, nodes.With), "a template can't set names"),
+    ((nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport), "a template stands by itself"),
+)
+_ALLOWED = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.If, nodes.CondExpr),
+    *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Concat),
+    *(nodes.Add, nodes.Sub, nodes.Div, nodes.List, nodes.Tuple, nodes.Getattr, nodes.Getitem),
+    *(nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword),
+)
+_PARSER = ImmutableSandboxedEnvironment()
+
+
+class TemplateError(ApprovalsBotError, ValueError):
+    """A template can't be used, or not for this request. The operator's to mend; `suggestion`: what was meant."""
+
+    def __init__(self, message: str, suggestion: str = "") -> None:
+        self.suggestion = suggestion
+        super().__init__(message)
+
+
+def check(text: str, definition: Definition, of_decision: bool) -> None:
+    """Raise TemplateError for a name that won't be there. `of_decision`: it is written out after the decision."""
+    tree = read(text)
+    _Names(definition, of_decision).check(tree)
+
+
+@lru_cache(maxsize=512)
+def read(text: str) -> nodes.Template:
+    """The template's tree, if nothing in it is refused."""
+    try:
+        tree = _PARSER.parse(text)
+    except TemplateSyntaxError as error:
+        raise TemplateError(f"the template can't be read: {error.message}") from None
+    except RecursionError:
+        raise TemplateError("the template is nested too deeply") from None
+    joins = 0
+    for count, node in enumerate(_all(tree), 1):
+        match node:
+            case nodes.Concat(nodes=joined):
+                joins += len(joined) - 1
+            case nodes.Add():
+                joins += 1
+        if count > MOST_NODES or joins > MOST_JOINS:
+            raise TemplateError("the template is too long")
+        _refuse(node)
+    return tree
+
+
+def _refuse(node: nodes.Node) -> None:
+    for kinds, why in _WHAT_IT_IS:
+        if isinstance(node, kinds):
+            raise TemplateError(why)
+    match node:
+        case nodes.Filter(name=name) if name not in FILTERS:
+            raise TemplateError(f"no filter is called {name}", nearest(name, FILTERS))
+        case nodes.Test(name=name) if name not in TESTS:
+            raise TemplateError(f"no test is called {name}", nearest(name, TESTS))
+        case nodes.Call(node=nodes.Getattr(attr=attr), args=[], kwargs=[], dyn_args=None, dyn_kwargs=None) if (
+            attr in _CALLED
+        ):
+            return
+        case nodes.Call():
+            raise TemplateError("functions are not allowed in templates")
+        case nodes.Getitem(arg=nodes.Const(value=str())):
+            return
+        case nodes.Getitem():
+            raise TemplateError('only a name in quotes may stand in brackets, like answers["cost-centre"]')
+        case _ if not isinstance(node, _ALLOWED):
+            raise TemplateError(f"{type(node).__name__.lower()} is not allowed in templates")
+
+
+def _all(node: nodes.Node, depth: int = 0) -> Iterator[nodes.Node]:
+    if depth > DEEPEST:
+        raise TemplateError("the template is nested too deeply")
+    yield node
+    for child in node.iter_child_nodes():
+        yield from _all(child, depth + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    definition: Definition
+    of_decision: bool
+
+    def check(self, node: nodes.Node) -> None:
+        called = isinstance(node, nodes.Call)
+        parts = _chain(node.node if isinstance(node, nodes.Call) else node)
+        if parts is None:
+            for child in node.iter_child_nodes():
+                self.check(child)
+            return
+        name, *rest = parts
+        match name:
+            case "answers" if self.of_decision:
+                self._check_answers(rest, called)
+            case "request" | "decision" | "answers" if not self.of_decision:
+                raise TemplateError(f"{name} is not known before the decision; it is in the texts of [[on.…]]")
+            case _ if name in _KNOWN:
+                self._check_known(name, rest)
+            case _ if name in self.definition.fields:
+                _check_attributes(name, self.definition.fields[name], rest, called)
+            case _:
+                names = [*self.definition.fields, *_KNOWN, "answers"]
+                raise TemplateError(f"nothing is called {name}", nearest(name, names))
+
+    def _check_known(self, name: str, rest: list[str]) -> None:
+        if not rest:
+            if name not in ("requester", "on_behalf_of"):
+                raise TemplateError(f"say which part of {name}: {', '.join(_KNOWN[name])}")
+            return
+        if rest[0] not in _KNOWN[name]:
+            raise TemplateError(f"{name} has no {rest[0]}", nearest(rest[0], _KNOWN[name]))
+        if rest[1:] and not (name == "decision" and rest[0] == "by" and rest[1] in _WHO and not rest[2:]):
+            raise TemplateError(f"{name}.{rest[0]} has no {rest[1]}")
+
+    def _check_answers(self, rest: list[str], called: bool) -> None:
+        asked: Mapping[str, Mapping[str, FieldSpec]] = {stage.id: stage.ask for stage in self.definition.stage}
+        if len(rest) < 2:
+            raise TemplateError("say which answer: answers.<stage>.<name>")
+        stage, name, *attributes = rest
+        if stage not in asked:
+            raise TemplateError(f"no stage is called {stage}", nearest(stage, asked))
+        if name not in asked[stage]:
+            raise TemplateError(f"the stage {stage} doesn't ask for {name}", nearest(name, asked[stage]))
+        _check_attributes(name, asked[stage][name], attributes, called)
+
+
+def _check_attributes(name: str, spec: FieldSpec, rest: list[str], called: bool) -> None:
+    known = _METHODS.get(spec.type, {})
+    if rest and (rest[1:] or rest[0] not in known):
+        raise TemplateError(f"{name} has no {rest[0]}", nearest(rest[0], known))
+    if rest and known[rest[0]] != called:
+        right = f"{name}.{rest[0]}" + ("()" if known[rest[0]] else "")
+        raise TemplateError(f"write {right}", right)
+
+
+def _chain(node: nodes.Node) -> list[str] | None:
+    """`answers.finance["code"]` as its parts; None for what is no chain of names."""
+    match node:
+        case nodes.Name(name=name):
+            return [name]
+        case nodes.Getattr(node=inner, attr=attr):
+            last: Any = attr
+        case nodes.Getitem(node=inner, arg=nodes.Const(value=last)):
+            pass
+        case _:
+            return None
+    before = _chain(inner)
+    if before is None:
+        raise TemplateError(f"{last} can only be taken from a name")
+    return [*before, str(last)]

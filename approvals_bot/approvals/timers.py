@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from approvals_bot.approvals.business_time import after
+from approvals_bot.approvals.business_time import BusinessTime, Calendar, Length, after
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import TimerView
-from approvals_bot.config.business import BusinessTime, Length
-from approvals_bot.config.calendars import Calendar
-from approvals_bot.config.workflow import Definition
-from approvals_bot.core.authoring import now
-from approvals_bot.core.loop import WorkflowLoop
+from approvals_bot.durable.core.api import now
+from approvals_bot.durable.core.loop import WorkflowLoop
 
 Kind = Literal["deadline", "reminder", "escalation", "mail", "people", "absence", "grace"]
 

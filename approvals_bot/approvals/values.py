@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 from pydantic import JsonValue, StringConstraints, TypeAdapter, ValidationError
 
-from approvals_bot.config.durations import duration_text, parse_duration
-from approvals_bot.config.fields import FieldSpec, whole
+from approvals_bot.approvals.durations import duration_text, parse_duration
+from approvals_bot.approvals.field_specs import FieldSpec, whole
 
 LARGEST_INTEGER = 2**53 - 1  # what every JSON reader holds exactly
 
@@ -301,3 +301,55 @@ _SCHEMA: dict[str, dict[str, Any]] = {
     "datetime": {"type": "string", "format": "date-time"},
     "duration": {"type": ["string", "integer"], "examples": ["1h30m", 5400]},
 }
+
+
+# ── How people read values: "1,250.00 EUR", "1 h 30 min", "5 Nov 2026". Plain text, to be escaped ──
+
+NOT_GIVEN = "not given"
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def shown_value(value: Any) -> str:
+    """How people read a typed value."""
+    match value:
+        case None:
+            return NOT_GIVEN
+        case bool():
+            return "yes" if value else "no"
+        case Money():
+            return shown_money(value)
+        case Decimal():
+            return decimal_text(value)
+        case datetime():
+            return shown_moment(value)
+        case date():
+            return shown_date(value)
+        case timedelta():
+            return shown_duration(value)
+        case _:
+            return str(value)
+
+
+def shown_money(money: Money) -> str:
+    """ "1,250.00 EUR": never rounded, at least the decimals that the currency has."""
+    return f"{Decimal(str(money)):,f} {money.currency}".strip()
+
+
+def shown_date(day: date) -> str:
+    """ "5 Nov 2026": the same in every place, never mistaken for month and day the other way round."""
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def shown_duration(span: timedelta) -> str:
+    """ "1 h 30 min"."""
+    seconds, parts = int(span.total_seconds()), []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts) or "0 s"
+
+
+def shown_moment(moment: datetime) -> str:
+    """ "5 Nov 2026, 14:00 UTC"."""
+    return f"{shown_date(moment.date())}, {moment:%H:%M} UTC"

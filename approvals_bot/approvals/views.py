@@ -8,10 +8,12 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields as forms
-from approvals_bot.approvals.ballot import seating
+from approvals_bot.approvals.ballot import room, seating
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.content import JudgedRule
-from approvals_bot.approvals.handing_over import told_of
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.port import Ask
+from approvals_bot.approvals.reassignment import told_of
 from approvals_bot.approvals.request import (
     Decision,
     HandoverView,
@@ -23,12 +25,9 @@ from approvals_bot.approvals.request import (
     VoteView,
     plain_name,
 )
-from approvals_bot.approvals.seats import room
-from approvals_bot.approvals.shown import shown_duration
-from approvals_bot.approvals.stage import Stage
+from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
-from approvals_bot.channels import Ask
-from approvals_bot.config.fields import FieldSpec
+from approvals_bot.approvals.values import shown_duration
 
 
 def view_of(
@@ -161,7 +160,7 @@ def _shown(case: Case, name: str, spec: FieldSpec) -> ShownField:
     )
 
 
-def _stage(case: Case, stage: Stage) -> StageView:
+def _stage(case: Case, stage: StageState) -> StageView:
     rule, ballot = stage.rule, stage.ballot
     if ballot is None:
         seats = tuple(

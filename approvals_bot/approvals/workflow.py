@@ -16,24 +16,24 @@ from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.coming_due import ComingDue
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.editions import KeptDefinition
-from approvals_bot.approvals.electorate import About, Found
+from approvals_bot.approvals.eligibility import Found, RequestContext
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
-from approvals_bot.approvals.handing_over import Rank, is_handing
 from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.messages import act_of, answer, read_message
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.published import Published
+from approvals_bot.approvals.reassignment import Rank, is_handing
 from approvals_bot.approvals.request import Decision, Opening, dumped, request_id
 from approvals_bot.approvals.showing import Showing
-from approvals_bot.approvals.stage import Stage
+from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.stages import Stages
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
 from approvals_bot.approvals.views import decision_of, facts_of
-from approvals_bot.config.workflow import Definition
-from approvals_bot.core.authoring import (
+from approvals_bot.durable.core.api import (
     Webhook,
     WebhookRequest,
     create_webhook,
@@ -68,7 +68,7 @@ class Asking:
     ends_with_changes = False  # whether asking for changes ends it, so that the workflow asks anew
 
     def __init__(self, opening: Opening, definition: Definition) -> None:
-        about = About(
+        about = RequestContext(
             requester=opening.requester.lower(),
             on_behalf_of=opening.on_behalf_of.lower() if opening.on_behalf_of else None,
             self_approval=definition.policy.self_approval,
@@ -239,7 +239,7 @@ class Asking:
         text = sentences.changes_asked(who, asked[-1].at, came_at, zone, requester)
         return Said("already_decided", text, False)
 
-    async def go_on(self, before: Stage, *, is_edited: bool, edition: int) -> None:
+    async def go_on(self, before: StageState, *, is_edited: bool, edition: int) -> None:
         """After an act that changed something: hand back, open the next stage, or just show it."""
         case = self.case
         grace = self.definition.policy.grace

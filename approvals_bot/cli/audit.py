@@ -13,11 +13,11 @@ from typing import Annotated, BinaryIO
 import typer
 
 from approvals_bot.cli import show
-from approvals_bot.cli.audit_file import Checked, derive_key, verify_lines
-from approvals_bot.cli.beside import with_engine
+from approvals_bot.cli.offline import with_engine
 from approvals_bot.cli.options import CONFIG, Config, Json, fail
-from approvals_bot.config.service import Service
-from approvals_bot.engine import Engine
+from approvals_bot.config.service import ServiceSettings
+from approvals_bot.durable.engine import Engine
+from approvals_bot.service.audit import Checked, derive_key, verify_lines
 
 BROKEN = "⚠ The database's own audit was changed before it was exported, from its line {} on."
 
@@ -41,9 +41,9 @@ def export(
 
     As JSON lines: each has the hash of all before it, and the last a signature.
     """
-    from approvals_bot.cli.audit_file import Manifest, write_export
+    from approvals_bot.service.audit import Manifest, write_export
 
-    async def write(engine: Engine, service: Service) -> Manifest:
+    async def write(engine: Engine, service: ServiceSettings) -> Manifest:
         with ExitStack() as stack:
             file: BinaryIO = sys.stdout.buffer if output is None else stack.enter_context(output.open("xb"))
             return await write_export(engine, _keys(service)[0], file)
@@ -84,7 +84,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _keys(service: Service) -> Sequence[bytes]:
+def _keys(service: ServiceSettings) -> Sequence[bytes]:
     return [derive_key(key.get_secret_value()) for key in service.server.signing_keys]
 
 

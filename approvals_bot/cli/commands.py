@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from approvals_bot.cli import audit, checking, requests, running, runs, slack
-from approvals_bot.cli.edge import Commands
+from approvals_bot.cli import audit, requests, runs, slack
+from approvals_bot.cli import check as checking
+from approvals_bot.cli import serve as running
+from approvals_bot.cli.errors import Commands
 
 app = typer.Typer(
     name="approvals-bot",

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,16 @@ from typing import Any
 import tomli_w
 
 from approvals_bot.app import known_people, open_service, read_configuration
+from approvals_bot.approvals.policy import SayInSlack
 from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
-from approvals_bot.cli.sample_requests import sample_requests
-from approvals_bot.cli.serving import Source, listen, serve
+from approvals_bot.cli.serving import ConfigSource, listen, serve
 from approvals_bot.config.load import Configuration
-from approvals_bot.config.problems import ConfigErrors, Problem
-from approvals_bot.config.service import Service, SlackGroup
-from approvals_bot.config.workflow import SayInSlack
-from approvals_bot.core.durations import parse_duration
-from approvals_bot.engine.clock import Settles
+from approvals_bot.config.messages import ConfigErrors, ConfigProblem
+from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
+from approvals_bot.durable.core.durations import parse_duration
+from approvals_bot.durable.engine.clock import Settles
 from approvals_bot.errors import ConfigError
-from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
+from approvals_bot.playground import Playground, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
 
 STATE = Path(".approvals")
 CONFIG = "config.toml"  # in there
@@ -105,7 +104,7 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
             playground.meet(_people(fresh.service), _places(fresh))
             return fresh
 
-        await serve(service, listening, Source(read, origin.files), lambda: _say_where(base_url))
+        await serve(service, listening, ConfigSource(read, origin.files), lambda: _say_where(base_url))
 
 
 def _say_where(base_url: str) -> None:
@@ -163,7 +162,7 @@ def _also_there(told: ConfigErrors, error: Exception, source: Path) -> ConfigErr
         return told
     ours = {source.name, CONFIG}  # the same thing has another place there
 
-    def place(problem: Problem) -> tuple[object, ...]:
+    def place(problem: ConfigProblem) -> tuple[object, ...]:
         name = Path(problem.file).name
         return (problem.key,) if name in ours else (name, problem.line, problem.key)
 
@@ -266,7 +265,7 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
         groups=[
             SeedGroup(group.slack.removeprefix("@"), tuple(p.address for p in known_people(service)))
             for group in service.groups.values()
-            if isinstance(group, SlackGroup)
+            if isinstance(group, SlackGroupEntry)
         ],
         base_url=base_url,
         events_url=f"{base_url}/slack/events",
@@ -280,7 +279,7 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
     )
 
 
-def _people(service: Service) -> list[SeedPerson]:
+def _people(service: ServiceSettings) -> list[SeedPerson]:
     people = known_people(service)
     return [SeedPerson(p.name, p.address, p.slack, p.zone, in_slack=p.slack is not None) for p in people]
 
@@ -304,3 +303,84 @@ def _channels(configuration: Configuration) -> list[str]:
         if isinstance(action, SayInSlack)
     ]
     return list(dict.fromkeys(name.removeprefix("#") for name in [*named, *actions] if name.startswith("#")))
+
+
+# ── The requests that the playground's first page offers to open with one click, for the sample workflows. ──
+
+# title · key (None: that of whoever tries the playground) · body
+SAMPLES: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
+    (
+        "Bo deploys api 2.1 to production",
+        None,
+        {
+            "workflow": "deploy",
+            "requester": "bo@acme.eu",
+            "input": {"service": "api", "version": "2.1", "env": "prod", "plan": "- replicas: 2\n+ replicas: 4"},
+        },
+    ),
+    (
+        "Bo deploys something risky: SRE decides as well",
+        None,
+        {
+            "workflow": "deploy",
+            "requester": "bo@acme.eu",
+            "input": {"service": "billing", "version": "7.0", "env": "prod", "risk": "high"},
+        },
+    ),
+    (
+        "Cy spends 640 € on a conference",
+        None,
+        {
+            "workflow": "expense",
+            "requester": "cy@acme.eu",
+            "input": {"amount": "640.00", "purpose": "Two tickets for PyCon", "team": "sales"},
+        },
+    ),
+    (
+        "Bo needs to get into the production account",
+        None,
+        {
+            "workflow": "prod-access",
+            "requester": "bo@acme.eu",
+            "input": {
+                "account": "aws-prod",
+                "role": "admin",
+                "duration": "1h",
+                "reason": "The nightly backup is stuck and has to be started by hand.",
+            },
+        },
+    ),
+    (
+        "An agent books Cy's flight (pressed again, the same tool call makes no second card)",
+        "travel-agent",
+        {
+            "workflow": "book-flight",
+            "on_behalf_of": "cy@acme.eu",
+            "input": {
+                "tool_call_id": "call_7QmZ",
+                "flight": "LH 2031, Munich to Berlin",
+                "passenger": "Cy Rus",
+                "price": "240.00",
+                "why": "You asked for the last flight on Friday.",
+            },
+        },
+    ),
+)
+
+
+def sample_requests(configuration: Configuration, own_key: str) -> list[Sample]:
+    """Those that this configuration has the workflow, the people and the key for. `own_key` is the playground's."""
+    return list(_fitting(configuration, own_key))
+
+
+def _fitting(configuration: Configuration, own_key: str) -> Iterator[Sample]:
+    service = configuration.service
+    workflows = {definition.id for definition in configuration.workflows}
+    for title, key, body in SAMPLES:
+        people = {body[role] for role in ("requester", "on_behalf_of") if role in body}
+        if body["workflow"] not in workflows or not people <= service.people.keys():
+            continue
+        if key is None:
+            yield Sample(title, body, own_key)
+        elif key in service.api_keys:
+            yield Sample(title, body, service.api_keys[key].key.get_secret_value())

@@ -8,27 +8,17 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from approvals_bot.approvals.port import Ask, ChoiceName
 from approvals_bot.approvals.request import RequestView
-from approvals_bot.channels import Ask, ChoiceName
 from approvals_bot.cli import show
-from approvals_bot.cli.beside import clock_of, record_of, with_engine
-from approvals_bot.cli.edge import sentence
-from approvals_bot.cli.explained import explained, explained_program, simulated
-from approvals_bot.cli.options import (
-    CONFIG,
-    Config,
-    Input,
-    Json,
-    OnBehalfOf,
-    RunId,
-    fail,
-    read_object,
-    read_pairs,
-)
-from approvals_bot.config.service import Service
-from approvals_bot.engine import Engine, RunRecord
+from approvals_bot.cli.errors import sentence
+from approvals_bot.cli.offline import clock_of, record_of, with_engine
+from approvals_bot.cli.options import CONFIG, Config, Input, Json, OnBehalfOf, RunId, fail, read_object, read_pairs
+from approvals_bot.cli.show import explained, explained_program, simulated
+from approvals_bot.config.service import ServiceSettings
+from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.service.read import choices_of, requests_of
 from approvals_bot.web.problems import Problem
-from approvals_bot.web.requests import choices_of, requests_of
 
 APPROVAL = "approval"
 """The code that every request runs, whatever its workflow is called."""
@@ -52,11 +42,11 @@ def start(
 ) -> None:
     """Open a request, or start any other workflow."""
     from approvals_bot.app import list_workflows, open_people, read_configuration
-    from approvals_bot.web.opening import open_run
+    from approvals_bot.service.open import open_run
 
     given = read_object(input, "--input")
 
-    async def run(engine: Engine, service: Service) -> None:
+    async def run(engine: Engine, service: ServiceSettings) -> None:
         listing = list_workflows(read_configuration(config))
         async with open_people(service, engine.now) as people:
             started = await open_run(
@@ -96,7 +86,7 @@ def simulate(
     from approvals_bot.approvals import fields
     from approvals_bot.approvals.request import Opening
     from approvals_bot.approvals.simulate import simulate as play
-    from approvals_bot.web.opening import check_who_asks
+    from approvals_bot.service.open import check_who_asks
 
     given, asks = read_object(input, "--input"), requester.lower()
     behalf = on_behalf_of.lower() if on_behalf_of else None
@@ -146,16 +136,16 @@ def vote(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.web.votes import Vote, refuse_late
-    from approvals_bot.web.votes import cast as cast_vote
+    from approvals_bot.service.act import VoteAct, refuse_late
+    from approvals_bot.service.act import cast as cast_vote
 
     if choice not in get_args(ChoiceName):
         fail(f"There is no choice {choice!r}. Choices: {', '.join(get_args(ChoiceName))}.")
     answers, changes = read_pairs(answer or (), "--answer"), read_pairs(field or (), "--field")
 
-    async def act(engine: Engine, _: Service) -> None:
+    async def act(engine: Engine, _: ServiceSettings) -> None:
         view = _request(await _opened(engine, run))
-        given = Vote(
+        given = VoteAct(
             by=by.lower(),
             choice=cast("ChoiceName", choice),
             via="cli",
@@ -191,9 +181,9 @@ def reassign(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.web.votes import hand_over, refuse_late
+    from approvals_bot.service.act import hand_over, refuse_late
 
-    async def act(engine: Engine, _: Service) -> None:
+    async def act(engine: Engine, _: ServiceSettings) -> None:
         view, who = _request(await _opened(engine, run)), by.lower() if by else CLI
         if view.hook_id:
             verdict = await hand_over(
@@ -216,9 +206,9 @@ def cancel(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.web.votes import refuse_late, stop, withdraw
+    from approvals_bot.service.act import refuse_late, stop, withdraw
 
-    async def end(engine: Engine, _: Service) -> None:
+    async def end(engine: Engine, _: ServiceSettings) -> None:
         record = await _opened(engine, run)
         view = show.request_view(record)
         if view is None or record.has_ended or (view.number and not view.is_open):
@@ -242,7 +232,7 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
     """
     from approvals_bot.approvals.explain import explain as why
 
-    async def look(engine: Engine, _: Service) -> None:
+    async def look(engine: Engine, _: ServiceSettings) -> None:
         record = await _opened(engine, run)
         view = show.request_view(record)
         if view is None:
@@ -257,7 +247,7 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
 
 def _said(verdict: dict[str, Any], as_json: bool) -> None:
     """The verdict in its sentence, which is an error's where it is a refusal: on standard error, with exit 1."""
-    from approvals_bot.web.votes import STATUS
+    from approvals_bot.service.act import STATUS
 
     refused = STATUS[verdict["verdict"]] >= 400
     if as_json or not refused:

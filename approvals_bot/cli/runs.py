@@ -7,11 +7,11 @@ from typing import Annotated, cast
 import typer
 
 from approvals_bot.cli import show
-from approvals_bot.cli.beside import record_of, with_engine
+from approvals_bot.cli.offline import record_of, with_engine
 from approvals_bot.cli.options import CONFIG, Config, Json, RunId, fail, read_json
-from approvals_bot.config.service import Service
-from approvals_bot.engine import Engine, Page
-from approvals_bot.store import Status
+from approvals_bot.config.service import ServiceSettings
+from approvals_bot.durable.engine import Engine, Page
+from approvals_bot.durable.store.protocol import Status
 
 
 def runs(
@@ -30,7 +30,7 @@ def runs(
         fail(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
     whom = waiting_for.lower() if waiting_for else None
 
-    async def look(engine: Engine, _: Service) -> Page:
+    async def look(engine: Engine, _: ServiceSettings) -> Page:
         try:
             return await engine.records(workflow, cast("Status | None", status), whom, limit=limit, cursor=cursor)
         except ValueError as error:
@@ -44,7 +44,7 @@ def runs(
 def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
     """Show a run: its card, and its log as a story."""
 
-    async def look(engine: Engine, _: Service) -> None:
+    async def look(engine: Engine, _: ServiceSettings) -> None:
         record, events = await record_of(engine, run), await engine.events(run.partition(".")[0])
         show.say(show.run_json(record, events), show.story(record, events, engine.now()), as_json)
 
@@ -61,8 +61,8 @@ def resume(
     """Give a payload to a hook."""
     value = read_json(payload, "--payload")
 
-    async def give(engine: Engine, service: Service) -> None:
-        from approvals_bot.programs import import_programs
+    async def give(engine: Engine, service: ServiceSettings) -> None:
+        from approvals_bot.service.python_workflows import import_programs
 
         import_programs(service.server.workflows)  # a hook's schema stands in its workflow's code
         info = await engine.resume_hook(token, value, resume_id=resume_id)

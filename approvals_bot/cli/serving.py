@@ -51,7 +51,7 @@ State = dict[Path, tuple[int, int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ConfigSource:
     """Where the configuration comes from: how it is read anew, and the files that say when.
 
     The workflows' files are watched as well, so `files` need not name them.
@@ -107,7 +107,7 @@ def settle_in() -> None:
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
-async def serve(service: Service, listening: socket.socket, source: Source, ready: Callable[[], None]) -> None:
+async def serve(service: Service, listening: socket.socket, source: ConfigSource, ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM; reload on SIGHUP and when a file of the configuration changes."""
     options = uvicorn.Config(
         service.app,
@@ -154,7 +154,7 @@ async def _signals(stop: Callable[[], None], reload: Callable[[], None]) -> Asyn
             loop.remove_signal_handler(number)
 
 
-async def _watch(service: Service, source: Source, known: State) -> None:
+async def _watch(service: Service, source: ConfigSource, known: State) -> None:
     """Reload when a file of the configuration is no longer as it was `known`.
 
     By looking, since what the system tells of a file gets lost where it is replaced (editors, checkouts, mounted
@@ -172,7 +172,7 @@ async def _watch(service: Service, source: Source, known: State) -> None:
         _reload(service, source)
 
 
-def _state(service: Service, source: Source) -> State:
+def _state(service: Service, source: ConfigSource) -> State:
     """What tells one content of a file from the next, without reading it. Files that aren't there are left out."""
     folder = service.configuration.service.server.workflows
     found = {}
@@ -186,7 +186,7 @@ def _state(service: Service, source: Source) -> State:
     return found
 
 
-def _reload(service: Service, source: Source) -> None:
+def _reload(service: Service, source: ConfigSource) -> None:
     try:
         later = service.reload(source.read())
     except (ApprovalsBotError, OSError) as error:

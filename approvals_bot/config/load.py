@@ -16,16 +16,23 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from approvals_bot.config.complaints import findings, in_file
-from approvals_bot.config.places import Places, UnreadableError, find_places
-from approvals_bot.config.problems import ConfigErrors, Finding, Problem, written
-from approvals_bot.config.remainder import independent, remainder
-from approvals_bot.config.service import Service
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.config.messages import (
+    ConfigErrors,
+    ConfigProblem,
+    Finding,
+    findings,
+    in_file,
+    independent,
+    remainder,
+    written,
+)
+from approvals_bot.config.positions import Places, UnreadableError, find_places
+from approvals_bot.config.service import ServiceSettings
 
 LARGEST_FILE = 262_144  # bytes
 
-Check = Callable[[Definition, Service], Iterable[Finding]]
+Check = Callable[[Definition, ServiceSettings], Iterable[Finding]]
 """What knows more than shapes: whether names exist, conditions compile, stages can be filled."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,14 +42,14 @@ Model = TypeVar("Model", bound=BaseModel)
 class Configuration:
     """Everything that is configured, checked together."""
 
-    service: Service
+    service: ServiceSettings
     workflows: tuple[Definition, ...]
 
 
 def load(path: Path, env: Mapping[str, str], check: Check | None = None) -> Configuration:
     """config.toml and all its workflows. Raises ConfigErrors with every problem of every file."""
-    problems: list[Problem] = []
-    service: Service | None = None
+    problems: list[ConfigProblem] = []
+    service: ServiceSettings | None = None
     workflows: list[Definition] = []
     try:
         service = load_service(path, env)
@@ -59,16 +66,16 @@ def load(path: Path, env: Mapping[str, str], check: Check | None = None) -> Conf
     return Configuration(service, tuple(workflows))
 
 
-def load_service(path: Path, env: Mapping[str, str]) -> Service:
+def load_service(path: Path, env: Mapping[str, str]) -> ServiceSettings:
     """config.toml by itself; `env` is where `env:NAME` looks. Raises ConfigErrors."""
     file = _File.read(path)
-    service, wrong = file.fit(Service, {"env": env, "folder": path.parent})
+    service, wrong = file.fit(ServiceSettings, {"env": env, "folder": path.parent})
     if service is None:
         raise ConfigErrors(file.problems(wrong))
     return service
 
 
-def _but_for_its_secrets(path: Path) -> Service | None:
+def _but_for_its_secrets(path: Path) -> ServiceSettings | None:
     """The service as it would be with every secret there, so that its workflows can be checked all the same."""
     try:
         return load_service(path, _AnySecret())
@@ -83,10 +90,12 @@ class _AnySecret(dict[str, str]):
         return f"{name} " * 32
 
 
-def load_workflows(folder: Path, service: Service | None = None, check: Check | None = None) -> list[Definition]:
+def load_workflows(
+    folder: Path, service: ServiceSettings | None = None, check: Check | None = None
+) -> list[Definition]:
     """All *.toml of the folder, by name. Raises ConfigErrors; without a service only the files' shapes are checked."""
     definitions: list[Definition] = []
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     for path in _files(folder) if service is not None or folder.is_dir() else ():
         try:
             definitions.append(_load_workflow(path, service, check))
@@ -105,7 +114,7 @@ def _files(folder: Path) -> list[Path]:
         what = "there is no such folder of workflows"
     except OSError as error:
         what = f"can't be read: {error.strerror or 'unknown'}"
-    raise ConfigErrors([Problem(str(folder), 1, "file", what)])
+    raise ConfigErrors([ConfigProblem(str(folder), 1, "file", what)])
 
 
 def visible(folder: Path, suffix: str) -> list[Path]:
@@ -113,7 +122,7 @@ def visible(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
 
 
-def _load_workflow(path: Path, service: Service | None, check: Check | None) -> Definition:
+def _load_workflow(path: Path, service: ServiceSettings | None, check: Check | None) -> Definition:
     file = _File.read(path)
     definition, wrong = file.fit(Definition, {})
     found = list(wrong)
@@ -131,7 +140,7 @@ def _load_workflow(path: Path, service: Service | None, check: Check | None) -> 
     return definition if service is None else definition.with_calendar(service.calendars)
 
 
-def problems_of(path: Path, found: Iterable[Finding]) -> list[Problem]:
+def problems_of(path: Path, found: Iterable[Finding]) -> list[ConfigProblem]:
     """These findings, which were made later, at the lines of the file."""
     found = list(found)
     if not found:
@@ -157,7 +166,7 @@ class _File:
             places = find_places(text)
         except UnreadableError as error:
             if error.message:
-                raise ConfigErrors([Problem(name, error.line, "syntax", error.message)]) from None
+                raise ConfigErrors([ConfigProblem(name, error.line, "syntax", error.message)]) from None
             # tomllib sees no more than what was scanned, so nothing that is slow for it gets there unseen
             stopped_at = error.line
             readable = "\n".join(text.split("\n")[:stopped_at])
@@ -166,15 +175,15 @@ class _File:
         except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
             raise ConfigErrors([_syntax_problem(name, readable, error, stopped_at)]) from None
         if stopped_at:
-            raise ConfigErrors([Problem(name, stopped_at, "syntax", "this can't be read")])
+            raise ConfigErrors([ConfigProblem(name, stopped_at, "syntax", "this can't be read")])
         return cls(name, content, places)
 
     def fit(self, model: type[Model], context: Mapping[str, Any]) -> tuple[Model | None, list[Finding]]:
         return _fit(model, context, self.content)
 
-    def problems(self, found: Iterable[Finding]) -> Iterator[Problem]:
+    def problems(self, found: Iterable[Finding]) -> Iterator[ConfigProblem]:
         for each in found:
-            yield Problem(
+            yield ConfigProblem(
                 self.name,
                 self.places.line_of(each.path),
                 written(each.path) or "file",
@@ -197,21 +206,21 @@ def _text(path: Path, name: str) -> str:
     except OSError as error:
         todo = "; `approvals-bot init` writes one, --config names another" if name == "config.toml" else ""
         what = f"can't be read: {error.strerror or 'unknown'}{todo}"
-        raise ConfigErrors([Problem(name, 1, "file", what)]) from None
+        raise ConfigErrors([ConfigProblem(name, 1, "file", what)]) from None
     if len(content) > LARGEST_FILE:
-        raise ConfigErrors([Problem(name, 1, "file", f"is larger than {LARGEST_FILE:,} bytes")])
+        raise ConfigErrors([ConfigProblem(name, 1, "file", f"is larger than {LARGEST_FILE:,} bytes")])
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigErrors([Problem(name, line, "syntax", "holds bytes that are not UTF-8")]) from None
+        raise ConfigErrors([ConfigProblem(name, line, "syntax", "holds bytes that are not UTF-8")]) from None
 
 
 _LONG_NUMBER = re.compile(r"[0-9_]{4000,}")  # Python reads integers of up to 4,300 digits
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
-def _syntax_problem(name: str, text: str, error: Exception, stopped_at: int) -> Problem:
+def _syntax_problem(name: str, text: str, error: Exception, stopped_at: int) -> ConfigProblem:
     message = str(error)
     place = _PLACE.search(message)
     line = int(place[1]) if place and place[1] else stopped_at
@@ -223,4 +232,4 @@ def _syntax_problem(name: str, text: str, error: Exception, stopped_at: int) -> 
         message = "holds a number that is too long"
         number = _LONG_NUMBER.search(text)
         line = text.count("\n", 0, number.start()) + 1 if number else line
-    return Problem(name, line or 1, "syntax", message[:1].lower() + message[1:])
+    return ConfigProblem(name, line or 1, "syntax", message[:1].lower() + message[1:])

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from approvals_bot.config.base import Frozen, Int, Text, refuse
-from approvals_bot.config.durations import Duration
+from approvals_bot.approvals.base import Frozen, Int, Text, refuse
+from approvals_bot.approvals.durations import Duration
 from approvals_bot.config.secret import Secret
 
 _MAIL_ADDRESS = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")

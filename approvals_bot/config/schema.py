@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from approvals_bot.config.fields import FieldType
-from approvals_bot.config.service import Service
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.field_specs import FieldType
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.config.service import ServiceSettings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET = {"type": "string", "pattern": "^(env|file):.+"}
@@ -18,10 +18,10 @@ _SECRET = {"type": "string", "pattern": "^(env|file):.+"}
 
 def service_schema() -> dict[str, Any]:
     """JSON Schema 2020-12 of config.toml."""
-    schema = Service.model_json_schema(by_alias=True)
+    schema = ServiceSettings.model_json_schema(by_alias=True)
     tables = schema["$defs"]
-    _or(tables, "ApiKey", {**_SECRET, "description": "The key itself; short for { key = … }."})
-    _or(tables, "SlackGroup", {"type": "string", "pattern": r"^slack:@\S+$"})
+    _or(tables, "ApiKeyEntry", {**_SECRET, "description": "The key itself; short for { key = … }."})
+    _or(tables, "SlackGroupEntry", {"type": "string", "pattern": r"^slack:@\S+$"})
     return {"$schema": DIALECT, **schema, "title": "Approvals Bot: config.toml"}
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, ValidationInfo, WithJsonSchema
 
-from approvals_bot.config.base import refuse
+from approvals_bot.approvals.base import refuse
 
 _LONGEST = 16_384  # characters of a secret file: a key or token, not a mistaken path to a log
 

@@ -19,19 +19,19 @@ from pydantic import (
     model_validator,
 )
 
-from approvals_bot.config.base import Bool, Frozen, Slug, Text, refuse
-from approvals_bot.config.calendars import Calendar, Day, TimeZone
+from approvals_bot.approvals.base import Bool, Frozen, Slug, Text, refuse
+from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
 
 SHORTEST_SIGNING_KEY = 32  # bytes: no shorter than the digest that is made with it
 
 
-class Service(Frozen):
+class ServiceSettings(Frozen):
     """All that config.toml says. A channel that is absent is None; every other absent table is empty."""
 
     server: Server
-    api_keys: dict[Slug, ApiKey] = Field(default_factory=dict)
+    api_keys: dict[Slug, ApiKeyEntry] = Field(default_factory=dict)
     slack: Slack | None = None
     email: Email | None = None
     people: dict[MailAddress, PersonEntry] = Field(default_factory=dict)
@@ -41,26 +41,26 @@ class Service(Frozen):
     http: dict[Slug, HttpTarget] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _sources_exist(self) -> Service:
+    def _sources_exist(self) -> ServiceSettings:
         for at, source in (
             (("directory",), self.directory),
             *((("groups", name), of) for name, of in self.groups.items()),
         ):
-            if isinstance(source, HttpSource) and source.http not in self.http:
+            if isinstance(source, HttpSourceEntry) and source.http not in self.http:
                 raise refuse(f'no [http.{source.http}] says where "{source.http}" is', at=(*at, "http"))
-            if isinstance(source, SlackGroup) and self.slack is None:
+            if isinstance(source, SlackGroupEntry) and self.slack is None:
                 raise refuse("Slack is not configured", at=at)
         return self
 
     @model_validator(mode="after")
-    def _admins_exist(self) -> Service:
+    def _admins_exist(self) -> ServiceSettings:
         for at, text in enumerate(self.server.admins):
             if text.startswith("@") and text[1:] not in self.groups:
                 raise refuse(f"no group is called {text[1:]}", at=("server", "admins", at))
         return self
 
     @model_validator(mode="after")
-    def _nobody_stands_in_for_herself(self) -> Service:
+    def _nobody_stands_in_for_herself(self) -> ServiceSettings:
         for address, person in self.people.items():
             for at, absence in enumerate(person.away):
                 if address in absence.delegate:
@@ -68,7 +68,7 @@ class Service(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _nobody_has_two_entries(self) -> Service:
+    def _nobody_has_two_entries(self) -> ServiceSettings:
         seen: dict[str, str] = {}
         for address, person in self.people.items():
             if person.slack is not None and (other := seen.setdefault(person.slack, address)) != address:
@@ -89,7 +89,7 @@ class Service(Frozen):
 
     @field_validator("api_keys")
     @classmethod
-    def _keys_differ(cls, keys: dict[str, ApiKey]) -> dict[str, ApiKey]:
+    def _keys_differ(cls, keys: dict[str, ApiKeyEntry]) -> dict[str, ApiKeyEntry]:
         seen: dict[str, str] = {}
         for name, entry in keys.items():
             other = seen.setdefault(entry.key.get_secret_value(), name)
@@ -112,7 +112,7 @@ class Server(Frozen):
     admins: tuple[Admin, ...] = ()  # "@group" or an address: who may change who is asked in every request
 
 
-class ApiKey(Frozen):
+class ApiKeyEntry(Frozen):
     """Who may call the API; the table's key is the caller's name. `may_vote`: may pass on a named person's vote."""
 
     key: Secret
@@ -165,7 +165,7 @@ class AbsenceEntry(Frozen):
         return self
 
 
-class SlackGroup(Frozen):
+class SlackGroupEntry(Frozen):
     """The members of a Slack user group. In the file: "slack:@sre"."""
 
     slack: Annotated[str, Field(pattern=r"^@\S{1,80}$")]
@@ -176,13 +176,13 @@ class SlackGroup(Frozen):
         return {"slack": value.removeprefix("slack:")} if isinstance(value, str) else value
 
 
-class FileSource(Frozen):
+class FileSourceEntry(Frozen):
     """A JSON file, read again each time it is asked."""
 
     file: FolderPath
 
 
-class HttpSource(Frozen):
+class HttpSourceEntry(Frozen):
     """A GET of a target of [http.*], made again each time it is asked."""
 
     http: Slug
@@ -273,7 +273,7 @@ def _people(value: object) -> object:
 
 def _kind_of_source(value: Any) -> str:
     """Which of the written forms this is; a wrong one is then explained by the nearest."""
-    if isinstance(value, (SlackGroup, FileSource, HttpSource, DirectoryTable)):
+    if isinstance(value, (SlackGroupEntry, FileSourceEntry, HttpSourceEntry, DirectoryTable)):
         return type(value).__name__
     if isinstance(value, str):
         return "SlackGroup"
@@ -310,14 +310,14 @@ PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 SigningKey = Annotated[Secret, AfterValidator(_signing_key)]
 Group = Annotated[
     Annotated[tuple[MailAddress, ...], Tag("list")]
-    | Annotated[SlackGroup, Tag("SlackGroup")]
-    | Annotated[FileSource, Tag("FileSource")]
-    | Annotated[HttpSource, Tag("HttpSource")],
+    | Annotated[SlackGroupEntry, Tag("SlackGroup")]
+    | Annotated[FileSourceEntry, Tag("FileSource")]
+    | Annotated[HttpSourceEntry, Tag("HttpSource")],
     Discriminator(_kind_of_group),
 ]
 Directory = Annotated[
     Annotated[DirectoryTable, Tag("DirectoryTable")]
-    | Annotated[FileSource, Tag("FileSource")]
-    | Annotated[HttpSource, Tag("HttpSource")],
+    | Annotated[FileSourceEntry, Tag("FileSource")]
+    | Annotated[HttpSourceEntry, Tag("HttpSource")],
     Discriminator(_kind_of_directory),
 ]

@@ -21,13 +21,13 @@ from approvals_bot.people import absences
 from approvals_bot.people.absences import Absence, Away
 from approvals_bot.people.addresses import (
     Address,
-    Group,
-    Mail,
+    GroupAddress,
     ManagerOf,
     OnBehalfOf,
     OnCall,
     OwnerOf,
-    SlackGroup,
+    PersonAddress,
+    SlackGroupAddress,
     is_mail,
     parse_address,
 )
@@ -37,17 +37,17 @@ __all__ = [
     "Address",
     "Directory",
     "FileSource",
-    "Group",
+    "GroupAddress",
     "LiveSource",
-    "Mail",
     "ManagerOf",
     "OnBehalfOf",
     "OnCall",
     "OwnerOf",
     "People",
     "Person",
+    "PersonAddress",
     "Resolved",
-    "SlackGroup",
+    "SlackGroupAddress",
     "SlackGroupSource",
     "SourceUnavailable",
     "is_mail",
@@ -194,11 +194,11 @@ class People:
         """
         try:
             match parse_address(address):
-                case Mail(mail):
+                case PersonAddress(mail):
                     return Resolved((self.person(mail),), "named in the workflow")
-                case Group(name):
+                case GroupAddress(name):
                     return await self._group(name)
-                case SlackGroup(handle):
+                case SlackGroupAddress(handle):
                     return self._members(f"slack:@{handle}", await self._slack(handle).read())
                 case OnBehalfOf():
                     if on_behalf_of is None:

@@ -12,17 +12,17 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
+class PersonAddress:
     address: str
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupAddress:
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class SlackGroup:
+class SlackGroupAddress:
     handle: str  # without the @
 
 
@@ -46,7 +46,7 @@ class OnCall:
     name: str
 
 
-Address = Mail | Group | SlackGroup | ManagerOf | OnBehalfOf | OwnerOf | OnCall
+Address = PersonAddress | GroupAddress | SlackGroupAddress | ManagerOf | OnBehalfOf | OwnerOf | OnCall
 
 
 @lru_cache(maxsize=4096)
@@ -65,11 +65,11 @@ def parse_address(text: str) -> Address:
         case "oncall", _ if _NAME.fullmatch(rest):
             return OnCall(rest)
         case "slack", _ if rest.startswith("@") and _NAME.fullmatch(rest[1:]):
-            return SlackGroup(rest[1:])
+            return SlackGroupAddress(rest[1:])
     if not colon and text.startswith("@") and _NAME.fullmatch(text[1:]):
-        return Group(text[1:])
+        return GroupAddress(text[1:])
     if is_mail(text):
-        return Mail(text.lower())
+        return PersonAddress(text.lower())
     raise ValueError(
         f'"{text[:60]}" is no address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …'
     )

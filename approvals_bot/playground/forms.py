@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.datastructures import FormData
 
-from approvals_bot.playground.slack.person import Outcome
+from approvals_bot.playground.slack.person import ActOutcome
 from approvals_bot.playground.slack.shapes import View
 
 
@@ -56,7 +56,7 @@ def inputs_of(form: FormData, view: View | None) -> Mapping[str, Mapping[str, An
     return found
 
 
-def notice_of(outcome: Outcome, about: str) -> Notice:
+def notice_of(outcome: ActOutcome, about: str) -> Notice:
     if outcome.seen == "warning":
         answered = f"answered {outcome.status}" if outcome.status else "did not answer within 3 seconds"
         return Notice(f"⚠ This didn't work: the app {answered}. In Slack you would see a warning sign.", True, about)

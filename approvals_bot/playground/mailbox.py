@@ -20,7 +20,7 @@ LARGEST_MAIL = 25_000_000  # bytes; what large providers take
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
+class ReceivedMail:
     """One mail as it arrived. `to` are the addresses of the envelope, not of the header."""
 
     id: str
@@ -48,7 +48,7 @@ class Mail:
         }
 
 
-class Mailbox:
+class MailServer:
     """Open as a context: it listens from then on. `port` 0 lets the system choose; `self.port` says which it was.
 
     `remember` is called before a mail's receipt is confirmed.
@@ -68,12 +68,12 @@ class Mailbox:
         self.now = now
         self.faults = faults or Faults()
         self.remember = remember
-        self.mails: list[Mail] = []
+        self.mails: list[ReceivedMail] = []
         self.numbers = Numbers()
         self.server: asyncio.Server | None = None
         self.lines: list[SMTP] = []
 
-    async def __aenter__(self) -> Mailbox:
+    async def __aenter__(self) -> MailServer:
         loop = asyncio.get_running_loop()
 
         def new_line() -> SMTP:
@@ -95,7 +95,7 @@ class Mailbox:
         await self.server.wait_closed()
         await asyncio.sleep(0)  # lets the lines notice that they are cut
 
-    def find(self, mail_id: str) -> Mail | None:
+    def find(self, mail_id: str) -> ReceivedMail | None:
         return next((mail for mail in self.mails if mail.id == mail_id), None)
 
     # what aiosmtpd asks its owner; the names are its own
@@ -147,9 +147,9 @@ class Mailbox:
                 return "421 dropped"
         return ""
 
-    def read(self, raw: bytes, to: list[str], envelope_sender: str = "") -> Mail:
+    def read(self, raw: bytes, to: list[str], envelope_sender: str = "") -> ReceivedMail:
         parsed = message_from_bytes(raw, policy=default_policy)
-        return Mail(
+        return ReceivedMail(
             id=f"m{next(self.numbers)}",
             at=self.now(),
             to=", ".join(to),

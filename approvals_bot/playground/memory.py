@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from approvals_bot.errors import ApprovalsBotError
-from approvals_bot.playground.mailbox import Mail, Mailbox
+from approvals_bot.playground.mailbox import MailServer, ReceivedMail
 from approvals_bot.playground.slack.shapes import Json, Message, Numbers, View
 from approvals_bot.playground.slack.workspace import Workspace
-from approvals_bot.playground.targets import Received, Targets
+from approvals_bot.playground.targets import ReceivedCall, Targets
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS kept (
 LEAP = 1000  # numbers may have left the house after the last write, so a restart goes on far behind them
 
 Row = tuple[str, str, str]  # kind, place, JSON
-K = TypeVar("K", Mail, Received)
+K = TypeVar("K", ReceivedMail, ReceivedCall)
 
 
 class MemoryUnreadableError(ApprovalsBotError):
@@ -44,7 +44,7 @@ class MemoryUnreadableError(ApprovalsBotError):
 class Memory:
     """Remembers one playground. Raises MemoryUnreadableError for a file that it can't make sense of."""
 
-    def __init__(self, file: Path, space: Workspace, mailbox: Mailbox, targets: Targets) -> None:
+    def __init__(self, file: Path, space: Workspace, mailbox: MailServer, targets: Targets) -> None:
         self.file = file
         self.space = space
         self.mailbox = mailbox
@@ -109,8 +109,8 @@ class Memory:
             message = Message(**said | {"blocks": tuple(said["blocks"])})
             if message.channel in self.space.channels:
                 self.space.messages[message.channel, message.ts] = message
-        self.mailbox.mails += [arrived(Mail, text) for text in rows_of(db, "mail")]
-        self.targets.received += [arrived(Received, text) for text in rows_of(db, "call")]
+        self.mailbox.mails += [arrived(ReceivedMail, text) for text in rows_of(db, "mail")]
+        self.targets.received += [arrived(ReceivedCall, text) for text in rows_of(db, "call")]
         self.mailbox.numbers = Numbers(len(self.mailbox.mails) + 1)
         self.mails_kept, self.calls_kept = len(self.mailbox.mails), len(self.targets.received)
 

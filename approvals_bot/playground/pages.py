@@ -14,13 +14,13 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from approvals_bot.playground.forms import Notice, detail_of, field, inputs_of, notice_of, values_of
 from approvals_bot.playground.guard import Endpoint
-from approvals_bot.playground.mailbox import Mail
+from approvals_bot.playground.mailbox import ReceivedMail
 from approvals_bot.playground.playground import Playground
 from approvals_bot.playground.readers import Reader, Readers
 from approvals_bot.playground.rendering import Rendering
 from approvals_bot.playground.seed import Sample
 from approvals_bot.playground.slack.inputs import initial, options_of
-from approvals_bot.playground.slack.screen import CannotDoError, NoSuchThingError
+from approvals_bot.playground.slack.person import CannotDoError, NoSuchThingError
 
 # The mail page shows mails with their own inline styles, in a sandboxed frame that inherits this policy.
 HEADERS = {
@@ -35,7 +35,7 @@ HEADERS = {
 Row = tuple[str, Endpoint, tuple[str, ...]]
 
 
-class Pages:
+class PlaygroundPages:
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
         self.space = playground.workspace
@@ -257,5 +257,5 @@ def framed(letter: str) -> str:
     return with_base if changed else f'<base target="_top">{letter}'
 
 
-def is_for(mail: Mail, reader: Reader) -> bool:
+def is_for(mail: ReceivedMail, reader: Reader) -> bool:
     return reader.person.address.lower() in mail.to.lower().split(", ")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from approvals_bot.playground.faults import Faults
-from approvals_bot.playground.mailbox import Mailbox
+from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.playground.memory import Memory
 from approvals_bot.playground.seed import OUTSIDERS, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson
 from approvals_bot.playground.slack.api import WebApi
+from approvals_bot.playground.slack.calls import Rates
 from approvals_bot.playground.slack.outbound import ACK_LIMIT, Outbound
-from approvals_bot.playground.slack.person import SETTLE, Person
-from approvals_bot.playground.slack.rates import Rates
+from approvals_bot.playground.slack.person import SETTLE, SlackActor
 from approvals_bot.playground.slack.socket import SocketMode
 from approvals_bot.playground.slack.workspace import Workspace
 from approvals_bot.playground.targets import Targets
@@ -74,9 +74,9 @@ class Playground:
             clock=signing_clock or (lambda: now().timestamp()),
             ack_limit=ack_limit,
         )
-        self.person = Person(self.workspace, self.outbound, self.base_url, settle=settle)
+        self.person = SlackActor(self.workspace, self.outbound, self.base_url, settle=settle)
         self.socket_mode = SocketMode(self.workspace)
-        self.mailbox = Mailbox(port=smtp_port, now=now, faults=self.mail_faults, remember=self.remember)
+        self.mailbox = MailServer(port=smtp_port, now=now, faults=self.mail_faults, remember=self.remember)
         self.targets = Targets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
         self.memory = Memory(memory, self.workspace, self.mailbox, self.targets) if memory else None
         self.resources = AsyncExitStack()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from approvals_bot.playground.seed import SeedPerson
-from approvals_bot.playground.slack.screen import CannotDoError, NoSuchThingError
+from approvals_bot.playground.slack.person import CannotDoError, NoSuchThingError
 from approvals_bot.playground.slack.shapes import Conversation, Message, User
 from approvals_bot.playground.slack.workspace import Workspace
 

@@ -14,10 +14,10 @@ from starlette.staticfiles import StaticFiles
 
 from approvals_bot.playground.faults import Faults, read_faults
 from approvals_bot.playground.guard import Endpoint, guarded, problem
-from approvals_bot.playground.pages import Pages
+from approvals_bot.playground.pages import PlaygroundPages
 from approvals_bot.playground.playground import Playground
+from approvals_bot.playground.slack.person import CannotDoError, NoSuchThingError, words_in
 from approvals_bot.playground.slack.response_urls import respond
-from approvals_bot.playground.slack.screen import CannotDoError, NoSuchThingError, words_in
 
 LARGEST_BODY = 1_000_000  # bytes
 M = TypeVar("M", bound=BaseModel)
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 def routes(playground: Playground) -> list[BaseRoute]:
     """All routes of the playground, to be listed beside the service's own."""
     surface = Surface(playground)
-    pages = Pages(playground)
+    pages = PlaygroundPages(playground)
 
     def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
         closed = guarded(explained(remembered(endpoint, playground)), allow_remote=playground.allow_remote)
@@ -66,7 +66,7 @@ def routes(playground: Playground) -> list[BaseRoute]:
 # ── what the JSON bodies look like ────────────────────────────────────────────────────────────────────────────────
 
 
-class Json(JSONResponse):
+class JsonEndpoints(JSONResponse):
     """In ASCII: what came may hold half a character, which is no UTF-8."""
 
     def render(self, content: Any) -> bytes:
@@ -124,7 +124,7 @@ class Limits(Body):
     on: bool
 
 
-class Clock(Body):
+class ClockAdvance(Body):
     advance: str
 
 
@@ -151,7 +151,7 @@ class Surface:
                 for m in shown
                 if reader in self.space.channels[m.channel].members and m.ephemeral_to in (None, reader)
             ]
-        return Json(
+        return JsonEndpoints(
             [
                 {
                     "channel": m.channel,
@@ -182,29 +182,29 @@ class Surface:
             value=asked.value,
             values=asked.values,
         )
-        return Json(outcome.as_json())
+        return JsonEndpoints(outcome.as_json())
 
     async def submit(self, request: Request) -> Response:
         asked = await body_of(request, Submit)
         outcome = await self.person.submit(self.screen.user(asked.user), asked.view_id, asked.values)
-        return Json(outcome.as_json())
+        return JsonEndpoints(outcome.as_json())
 
     async def close(self, request: Request) -> Response:
         asked = await body_of(request, Close)
         outcome = await self.person.close(self.screen.user(asked.user), asked.view_id, clear=asked.clear)
-        return Json(outcome.as_json())
+        return JsonEndpoints(outcome.as_json())
 
     async def command(self, request: Request) -> Response:
         asked = await body_of(request, Command)
         user = self.screen.user(asked.user)
         outcome = await self.person.command(user, asked.channel, asked.command, asked.text)
-        return Json(outcome.as_json())
+        return JsonEndpoints(outcome.as_json())
 
     async def shortcut(self, request: Request) -> Response:
         asked = await body_of(request, Shortcut)
         user = self.screen.user(asked.user)
         outcome = await self.person.shortcut(user, asked.callback_id, asked.channel, asked.ts)
-        return Json(outcome.as_json())
+        return JsonEndpoints(outcome.as_json())
 
     async def home(self, request: Request) -> Response:
         """Opens the Home tab, as a person does, and shows what the app published for her."""
@@ -212,11 +212,11 @@ class Surface:
         view = await self.person.open_home(user)
         shown = self.space.view_json(view) if view else None
         blocks = view.blocks if view else []
-        return Json({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
+        return JsonEndpoints({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
 
     async def calls(self, request: Request) -> Response:
         """The Web API calls of the service, newest last."""
-        return Json(
+        return JsonEndpoints(
             [
                 {"at": c.at.isoformat(), "method": c.method, "arguments": c.arguments, "answer": c.answer}
                 for c in self.playground.web_api.seen
@@ -231,12 +231,12 @@ class Surface:
                 known = ", ".join(f"@{g.handle}" for g in self.space.groups.values()) or "none"
                 raise NoSuchThingError(f"There is no user group {asked.group!r}; there are: {known}.")
             self.space.set_group(asked.group, [self.screen.user(one).address for one in asked.members])
-        return Json([group.as_json(self.space.app.team_id, True) for group in self.space.groups.values()])
+        return JsonEndpoints([group.as_json(self.space.app.team_id, True) for group in self.space.groups.values()])
 
     async def limits(self, request: Request) -> Response:
         """Switch Slack's rate limits on or off."""
         self.playground.rates.on = (await body_of(request, Limits)).on
-        return Json({"on": self.playground.rates.on})
+        return JsonEndpoints({"on": self.playground.rates.on})
 
     def faults_of(self, faults: Faults) -> Endpoint:
         """Script faults (POST), see those still to come (GET), forget them (DELETE)."""
@@ -248,28 +248,28 @@ class Surface:
                 for fault in read_faults(await json_of(request)):
                     faults.add(fault)
             names = ("kind", "method", "channel", "nth", "times", "error", "retry_after", "seconds", "code")
-            return Json([{name: getattr(fault, name) for name in names} for fault in faults.pending()])
+            return JsonEndpoints([{name: getattr(fault, name) for name in names} for fault in faults.pending()])
 
         return endpoint
 
     # ── the rest ──
 
     async def mails(self, request: Request) -> Response:
-        return Json([mail.as_json() for mail in self.playground.mailbox.mails])
+        return JsonEndpoints([mail.as_json() for mail in self.playground.mailbox.mails])
 
     async def requests(self, request: Request) -> Response:
-        return Json([received.as_json() for received in self.playground.targets.received])
+        return JsonEndpoints([received.as_json() for received in self.playground.targets.received])
 
     async def clock(self, request: Request) -> Response:
         """Move the service's clock forward."""
-        asked = await body_of(request, Clock)
+        asked = await body_of(request, ClockAdvance)
         if self.playground.advance is None:
             raise CannotDoError("This service's clock can't be moved.")
         try:
             now = await self.playground.advance(asked.advance)
         except ValueError as wrong:
             return problem(422, f"{asked.advance!r} is not a time to move the clock by: {wrong}")
-        return Json({"now": now.isoformat()})
+        return JsonEndpoints({"now": now.isoformat()})
 
 
 # ── reading bodies, telling errors ────────────────────────────────────────────────────────────────────────────────

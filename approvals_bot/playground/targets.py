@@ -16,14 +16,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from approvals_bot.playground.dropping import Dropped
-from approvals_bot.playground.faults import Fault, Faults
+from approvals_bot.playground.faults import Dropped, Fault, Faults
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the standard's own prefix, not a secret
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedCall:
     """One request to a target. `json` is None when the body isn't JSON."""
 
     name: str
@@ -59,7 +58,7 @@ class Targets:
         self.answers = dict(answers or {})
         self.now = now
         self.faults = faults or Faults()
-        self.received: list[Received] = []
+        self.received: list[ReceivedCall] = []
 
     async def answer(self, request: Request) -> Response:
         """202 and the request is kept; 401 when the signature is wrong; 404 for a target that isn't configured."""
@@ -73,7 +72,7 @@ class Targets:
         if fault and fault.kind == "slow":
             await asyncio.sleep(fault.seconds)
         body = await request.body()
-        received = Received(
+        received = ReceivedCall(
             name,
             self.now(),
             request.method,

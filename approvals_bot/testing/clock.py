@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from approvals_bot.core.durations import Duration, as_seconds
-from approvals_bot.engine.clock import Settles
+from approvals_bot.durable.core.durations import Duration, as_seconds
+from approvals_bot.durable.engine.clock import Settles
 
 
 class FakeClock:

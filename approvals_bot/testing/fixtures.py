@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
 from approvals_bot.testing.clock import FakeClock
 
 OpenEngine = Callable[..., AbstractAsyncContextManager[Engine]]

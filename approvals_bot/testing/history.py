@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.commands import Command, CreateHook, CreateStep, StartTimer, describe, resume_at
-from approvals_bot.core.durations import Duration, as_seconds
-from approvals_bot.core.events import CREATIONS, Event, EventType, Log, NewEvent
-from approvals_bot.core.failures import encode_error
-from approvals_bot.core.replay import Outcome, replay
-from approvals_bot.core.requests import WebhookRequest
-from approvals_bot.core.values import encode
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.commands import Command, CreateHook, CreateStep, StartTimer, describe, resume_at
+from approvals_bot.durable.core.durations import Duration, as_seconds
+from approvals_bot.durable.core.events import CREATIONS, Event, EventType, Log, NewEvent
+from approvals_bot.durable.core.replay import ReplayResult, replay
+from approvals_bot.durable.core.serialization import encode, encode_error
+from approvals_bot.durable.core.webhook_requests import WebhookRequest
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 
@@ -38,7 +37,7 @@ class History:
         self.workflow = workflow
         self.now = start
         self.log: Log = []
-        self.outcome: Outcome | None = None
+        self.outcome: ReplayResult | None = None
         self.view: Any = None
         self._taken = dict(taken or {})
         data = {"run_id": run_id, "workflow": workflow.name, "input": workflow.signature.encode_call(args, kwargs)}
@@ -63,7 +62,7 @@ class History:
         self._append(event)
         return describe(self.log[-1]), event
 
-    def replay(self, log: Log) -> Outcome:
+    def replay(self, log: Log) -> ReplayResult:
         """What the workflow would ask for, given this log."""
         return replay(self.workflow, log, entropy=b"history", link=lambda hook_id: f"https://example.test/{hook_id}")
 

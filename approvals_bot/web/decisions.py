@@ -16,17 +16,20 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from approvals_bot.approvals import sentences
+from approvals_bot.approvals.ballot import Verdict, Word, have, missing, need, rejections_needed, standing
 from approvals_bot.approvals.card import card_of
-from approvals_bot.channels import Card, Channels, ChoiceName, Delivered, Dispatch, Mailbox, Person
-from approvals_bot.engine import Engine
-from approvals_bot.tokens import Tokens
-from approvals_bot.web import asking, votes
-from approvals_bot.web.codes import Codes
-from approvals_bot.web.forms import lacking, read_form, vote_of
-from approvals_bot.web.links import Link, Links, decides_the_same, is_same_site
+from approvals_bot.approvals.port import Card, Channels, ChoiceName, Delivered, Dispatch, Mailbox
+from approvals_bot.approvals.request import RequestView, StageView, VoteView, ballot_of
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.people import Person
+from approvals_bot.service import act as votes
+from approvals_bot.service.codes import Codes
+from approvals_bot.service.links import Link, Links, decides_the_same, is_same_site
+from approvals_bot.web.forms import act_on_own, change_of, lacking, read_form, vote_of
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.render import Pages, root_of
-from approvals_bot.web.results import result
+from approvals_bot.web.render import Renderer, root_of
 
 STALE = "This page was open for a long time, so nothing was changed. Have another look, then press again."
 NOT_OURS = (
@@ -59,7 +62,7 @@ class Decisions:
         engine: Engine,
         tokens: Tokens,
         channels: Channels,
-        pages: Pages,
+        pages: Renderer,
         metrics: Metrics,
         base_url: str,
         now: Callable[[], datetime],
@@ -173,7 +176,7 @@ class Decisions:
 
     async def _own(self, link: Link, form: Mapping[str, str]) -> Response:
         """The request is changed or withdrawn by whoever asked for it."""
-        verdict = await asking.act(self._engine, link, form)
+        verdict = await act_on_own(self._engine, link, form)
         self._metrics.voted(verdict.verdict, link.via)
         if verdict.changed:
             return RedirectResponse(f"{self._root}{link.path}?done={verdict.verdict}", 303)
@@ -235,8 +238,8 @@ class Decisions:
             said=said,
             refused=refused,
             again=chosen and bool(card.choices),
-            change=asking.change_of(link.view, link.address),
-            may_withdraw=asking.asks_herself(link.view, link.address) and link.hook.is_live,
+            change=change_of(link.view, link.address),
+            may_withdraw=votes.asks_herself(link.view, link.address) and link.hook.is_live,
             values=values,
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
             wrong=lacking(card, values) if status == 422 else (),
@@ -253,3 +256,85 @@ class Decisions:
 
     def _not_found(self) -> Response:
         return self._pages.page("not_found.html", 404)
+
+
+# ── What a person reads on the page that her vote led to: her verdict, from the request as it stands now. Pure. ──
+
+DONE = ("counted", "decided", "changed", "taken_back", "already_voted", "received")
+"""Verdicts that lead to the result page."""
+
+
+HANDING_DONE = ("reassigned", "added")
+
+
+def result(view: RequestView, reader: str, done: str, received: str) -> str | None:
+    """The sentence for this reader. None when she did nothing that fits, as when a link was opened by hand.
+
+    `received`: what to say of a vote that is saved and not counted yet.
+    """
+    if done == "edited":
+        reset = view.is_open and not any(vote.stands for vote in view.votes)
+        return sentences.EDITED_AND_RESET if reset else sentences.EDITED
+    if done in HANDING_DONE:
+        return _handed_over(view, reader)
+    mine = next((vote for vote in reversed(view.votes) if vote.by == reader), None)
+    if done == "received" and mine is None:
+        return received
+    if mine is None or done not in DONE:
+        return None
+    if done == "taken_back":
+        return None if mine.stands else _say("taken_back", view, mine)
+    if not mine.stands:
+        return None
+    if view.outcome is not None and view.outcome.by == reader:
+        return _decided(view)
+    return _say("changed" if done == "changed" else "counted", view, mine)
+
+
+def _handed_over(view: RequestView, reader: str) -> str | None:
+    done = next((each for each in reversed(view.handovers) if each.by == reader), None)
+    if done is None:
+        return None
+    instead_of = view.name(done.instead_of).text if done.instead_of else ""
+    return sentences.handed_over(view.name(done.person).text, instead_of)
+
+
+def _decided(view: RequestView) -> str | None:
+    match view.state:
+        case "approved":
+            return sentences.DECIDED["filled"]
+        case "rejected":
+            return sentences.DECIDED["rejected"]
+        case "answered":
+            return sentences.DECIDED["answered"]
+        case "changes_requested":
+            return sentences.CHANGES_ASKED
+    return None
+
+
+def _say(word: Word, view: RequestView, mine: VoteView) -> str | None:
+    if view.held is not None and view.held.by == mine.by:
+        return sentences.held(view.held.state, view.grace)  # type: ignore[arg-type]  # one of the states that votes bring
+    if mine.choice == "changes":
+        return sentences.CHANGES_ASKED
+    stage = next((stage for stage in view.stages if stage.id == mine.stage), None)
+    if stage is None:
+        return None
+    following = _following(view, stage)
+    return sentences.say(_verdict(word, view, stage, mine), following)
+
+
+def _following(view: RequestView, stage: StageView) -> str:
+    """The stage after this one, which may not have been opened yet."""
+    if view.stage is not None and view.stage.id != stage.id:
+        return view.stage.title
+    ahead = [later.title for later in view.stages if later.state == "ahead"]
+    return ahead[0] if stage.state == "done" and ahead and view.is_open else ""
+
+
+def _verdict(word: Word, view: RequestView, stage: StageView, mine: VoteView) -> Verdict:
+    ballot = ballot_of(view, stage)
+    if mine.choice == "reject":
+        rejections = sum(vote.stands and vote.choice == "reject" for vote in ballot.votes)
+        return Verdict(word, "reject", "open", rejections, rejections_needed(ballot))
+    return Verdict(word, mine.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))

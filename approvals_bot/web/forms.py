@@ -8,11 +8,14 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.types import Message
 
-from approvals_bot.channels import Ask, Card, ChoiceName
-from approvals_bot.channels.text import clean
-from approvals_bot.web.limits import LINK_BODY, whole
-from approvals_bot.web.links import Link
-from approvals_bot.web.votes import Vote
+from approvals_bot.approvals.plain_text import clean
+from approvals_bot.approvals.port import Ask, Card, CardChoice, ChoiceName
+from approvals_bot.approvals.request import RequestView
+from approvals_bot.durable.engine import Engine
+from approvals_bot.service import act as votes
+from approvals_bot.service.act import VoteAct, asks_herself
+from approvals_bot.service.links import Link
+from approvals_bot.web.validation import LINK_BODY, whole
 
 MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approver
 
@@ -28,14 +31,14 @@ async def read_form(request: Request) -> dict[str, str]:
         return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
 
 
-def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> Vote:
+def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> VoteAct:
     """The form as a vote. What an `edit` changes of the request are its fields, and a blank takes a value away; all
     else are answers to the stage."""
     asks: Sequence[Ask] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
     filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
     editable = link.view.editable if choice == "edit" else ()
     names = {ask.name for ask in editable}
-    return Vote(
+    return VoteAct(
         by=link.address,
         choice=choice,
         via=link.via,
@@ -74,3 +77,24 @@ def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
                 found.append("comment")
             found += [ask.name for ask in offer.asks if not form.get(f"{offer.choice}.{ask.name}")]
     return tuple(found)
+
+
+# ── What requesters may do on the page of their own request ──
+
+LONGEST_REASON = 500
+
+
+def change_of(view: RequestView, address: str) -> CardChoice | None:
+    """What she may change, as a form; None while there is nothing to change, or for others."""
+    if not asks_herself(view, address) or view.state != "changes_requested":
+        return None
+    return CardChoice("edit", "Change the request", "Change the request", "link", asks=view.to_change)
+
+
+async def act_on_own(engine: Engine, link: Link, form: Mapping[str, str]) -> votes.ActVerdict:
+    """Do what her form says: `own` is `change` or `withdraw`."""
+    if form["own"] == "withdraw":
+        reason = form.get("reason", "").strip()[:LONGEST_REASON]
+        return await votes.withdraw(engine, link.hook.id, by=link.address, via=link.via, reason=reason)
+    fields = changes(link.view.to_change, form, "edit")
+    return await votes.edit(engine, link.hook.id, by=link.address, via=link.via, fields=fields)

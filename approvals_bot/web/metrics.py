@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from approvals_bot.core.events import ENDINGS, Event
+from approvals_bot.durable.core.events import ENDINGS, Event
+from approvals_bot.durable.engine import Engine
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0, 30.0)
@@ -73,3 +75,33 @@ class Metrics:
 
     def response(self) -> Response:
         return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+# ── For load balancers and monitors: is the process up, may it get requests, what has it done. ──
+
+Connection = Callable[[], Awaitable[str]]
+"""Says in a few words how a connection is that we keep open: `connected`, `not connected: invalid_auth`."""
+
+
+class Health:
+    """`/healthz`, `/readyz`, `/metrics`."""
+
+    def __init__(self, *, engine: Engine, metrics: Metrics, connections: Mapping[str, Connection]) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self._connections = connections
+
+    async def alive(self, request: Request) -> Response:
+        """The process answers. It says nothing about the store: restarting us would not mend that."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """The store takes writes and has the schema that this version needs; 503 otherwise.
+
+        How the connections are is said beside it. It doesn't make us unready: links, pages and the API work without.
+        """
+        await self._engine.ready()
+        return JSONResponse({"status": "ready"} | {name: await state() for name, state in self._connections.items()})
+
+    async def metrics(self, request: Request) -> Response:
+        return self._metrics.response()

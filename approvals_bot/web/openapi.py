@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from approvals_bot.web.openapi_schemas import ref, schemas
+from approvals_bot.web.schemas import ref, schemas
 
 PROBLEMS = {
     "400": "The body can't be read: no JSON, a key twice, nested too deep, or text that can't be stored.",
@@ -86,7 +86,7 @@ def _start_run() -> dict[str, Any]:
         "tags": ["runs"],
         "summary": "Start a run, or open a request",
         "parameters": [KEY],
-        "requestBody": _body("NewRun"),
+        "requestBody": _body("RunBody"),
         "responses": {
             "202": started,
             "200": started | {"description": "The run that the same key started before"},

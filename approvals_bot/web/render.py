@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
+from approvals_bot.approvals import phrases
 from approvals_bot.approvals.fields import short_digest
-from approvals_bot.channels import STATE_WORDS, phrases
-from approvals_bot.channels.text import clean
+from approvals_bot.approvals.plain_text import clean
+from approvals_bot.approvals.port import STATE_WORDS
 
 
-class Pages:
+class Renderer:
     """Renders the templates. `now` is the service's clock; times are shown in the reader's zone. `root`: what people's
     paths begin with where the service is a part of a site.
     """

@@ -14,23 +14,21 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from approvals_bot.channels import Channels
-from approvals_bot.engine import Engine
+from approvals_bot.approvals.port import Channels
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
-from approvals_bot.tokens import Tokens
+from approvals_bot.service.catalog import Workflows
+from approvals_bot.web.api import HooksApi, RunsApi
+from approvals_bot.web.api_keys import ApiKey
 from approvals_bot.web.decisions import Decisions
-from approvals_bot.web.edge import UNMATCHED, Edge
-from approvals_bot.web.health import Connection, Health
-from approvals_bot.web.hooks import Hooks
-from approvals_bot.web.keys import ApiKey
-from approvals_bot.web.listing import Workflows
-from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.login import Sessions, SigningIn
+from approvals_bot.web.metrics import Connection, Health, Metrics
+from approvals_bot.web.middleware import UNMATCHED, Edge
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.problems import Problem, problem_of
-from approvals_bot.web.render import Pages, root_of
-from approvals_bot.web.runs import Runs
-from approvals_bot.web.signing_in import Sessions, SigningIn
+from approvals_bot.web.render import Renderer, root_of
 from approvals_bot.web.webhooks import Webhooks
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -66,9 +64,9 @@ def build(
     base_url = base_url.rstrip("/")
     channels = channels or engine.resources.get(Channels) or Channels()
     metrics = metrics or Metrics()
-    pages = Pages(now=now, root=root_of(base_url))
-    runs = Runs(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics, base_url=base_url)
-    hooks = Hooks(engine=engine, keys=api_keys)
+    pages = Renderer(now=now, root=root_of(base_url))
+    runs = RunsApi(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics, base_url=base_url)
+    hooks = HooksApi(engine=engine, keys=api_keys)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)
     decisions = Decisions(
         engine=engine, tokens=tokens, channels=channels, pages=pages, metrics=metrics, base_url=base_url, now=now
@@ -194,7 +192,7 @@ def _endpoints(routes: Iterable[BaseRoute], prefix: str) -> Iterable[tuple[int, 
 class _Errors:
     """What a caller reads when something went wrong: programs a problem, people a page."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Renderer) -> None:
         self._pages = pages
 
     async def __call__(self, request: Request, error: Exception) -> Response:

@@ -10,16 +10,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from approvals_bot.core.requests import WebhookRequest
-from approvals_bot.engine import Engine, Target
+from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.engine import Engine, HookTarget
+from approvals_bot.durable.store.protocol import HookRow
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import HookNotFoundError, InvalidTokenError
-from approvals_bot.store import HookRow
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.json_body import parse
-from approvals_bot.web.limits import LINK_BODY, whole
+from approvals_bot.service.read import request_behind
 from approvals_bot.web.problems import Problem
-from approvals_bot.web.render import Pages
-from approvals_bot.web.requests import request_behind
+from approvals_bot.web.render import Renderer
+from approvals_bot.web.validation import LINK_BODY, parse, whole
 
 WEBHOOK = "webhook.v1"
 ANSWER_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by then gets 504, and the run goes on
@@ -28,7 +27,7 @@ ANSWER_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by the
 class Webhooks:
     """`/webhooks/{signed}`. Every bad URL is one and the same 404: forged, unknown, over, or no webhook at all."""
 
-    def __init__(self, *, engine: Engine, tokens: Tokens, pages: Pages, base_url: str) -> None:
+    def __init__(self, *, engine: Engine, tokens: Tokens, pages: Renderer, base_url: str) -> None:
         self._engine = engine
         self._tokens = tokens
         self._pages = pages
@@ -60,7 +59,7 @@ class Webhooks:
             body,
         )
 
-    async def _target(self, request: Request) -> Target:
+    async def _target(self, request: Request) -> HookTarget:
         payload = self._read(request.path_params["signed"])
         target = await self._engine.find(str(payload.get("h", "")))
         if target is None or not _takes_calls(target.hook, payload):

@@ -59,7 +59,7 @@ def commits(file: Path, seconds: float) -> Figures:
 
 def signing(seconds: float) -> Figures:
     """Microseconds to sign, and to check, one token of ours."""
-    from approvals_bot.tokens import Tokens
+    from approvals_bot.durable.tokens import Tokens
 
     tokens = Tokens(["a-key-of-the-benchmark-that-has-32-bytes!"])
     token = tokens.sign("webhook.v1", {"h": "hook_0123456789abcdef", "g": 1})

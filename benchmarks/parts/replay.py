@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot import Engine, step, workflow
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.events import Event, NewEvent
-from approvals_bot.core.replay import replay
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.events import Event, NewEvent
+from approvals_bot.durable.core.replay import replay
 from benchmarks.measures import own_cpu, per_second
 from benchmarks.parts.part import Figures, Scale, main, say
 

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
+from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.conditions import Condition
 from approvals_bot.approvals.heard import EDITION
 from approvals_bot.approvals.late import late_verdict
-from approvals_bot.approvals.request import Opening, RequestView
-from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
-from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import (
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import (
     Channels,
     Delivered,
     Dispatch,
@@ -30,10 +29,11 @@ from approvals_bot.channels import (
     SlackChannel,
     SlackPerson,
 )
-from approvals_bot.config.calendars import Calendar, Calendars
-from approvals_bot.config.workflow import Definition
-from approvals_bot.core.authoring import WebhookRequest
-from approvals_bot.engine import Engine, Run, RunRecord
+from approvals_bot.approvals.request import Opening, RequestView
+from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.durable.core.api import WebhookRequest
+from approvals_bot.durable.engine import Engine, Run, RunRecord
 from approvals_bot.errors import HookNotFoundError
 from approvals_bot.people import Directory, People, Person, SourceUnavailable
 from approvals_bot.testing import FakeClock

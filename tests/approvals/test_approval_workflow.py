@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.api_view import api_request
+from approvals_bot.approvals import phrases
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.port import Dispatch, Refused, Result, TryAgain
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.targets import CallAgain, CallRefused
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Dispatch, Refused, Result, TryAgain, phrases
-from approvals_bot.core.authoring import WebhookRequest
-from approvals_bot.core.registry import registry
-from approvals_bot.core.replay import replay
+from approvals_bot.durable.core.api import WebhookRequest
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.durable.core.replay import replay
+from approvals_bot.service.read import api_request
 
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
 

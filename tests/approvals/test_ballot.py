@@ -10,6 +10,8 @@ import pytest
 
 from approvals_bot.approvals.ballot import (
     Ballot,
+    Missing,
+    SeatState,
     Verdict,
     Vote,
     cast,
@@ -22,12 +24,11 @@ from approvals_bot.approvals.ballot import (
     standing,
     still_owed,
 )
-from approvals_bot.approvals.seats import Missing, Seat
-from approvals_bot.channels import ChoiceName
+from approvals_bot.approvals.port import ChoiceName
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
-RELEASE = Seat(0, "Release managers", 1, ("ann", "bo", "cy"))
-SRE = Seat(1, "SRE", 2, ("bo", "cy", "di"))
+RELEASE = SeatState(0, "Release managers", 1, ("ann", "bo", "cy"))
+SRE = SeatState(1, "SRE", 2, ("bo", "cy", "di"))
 
 
 def play(ballot: Ballot, *votes: tuple[str, ChoiceName] | Vote, **more: Any) -> tuple[Ballot, Verdict]:

@@ -9,8 +9,7 @@ from itertools import permutations, product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.ballot import Ballot, Vote, cast, have, need, seating, standing, still_owed
-from approvals_bot.approvals.seats import Seat
+from approvals_bot.approvals.ballot import Ballot, SeatState, Vote, cast, have, need, seating, standing, still_owed
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PEOPLE = ["ann", "bo", "cy", "di"]
@@ -18,7 +17,7 @@ PEOPLE = ["ann", "bo", "cy", "di"]
 lists = st.lists(st.sampled_from(PEOPLE), unique=True, min_size=1, max_size=4)
 seats = st.lists(st.tuples(lists, st.one_of(st.integers(1, 3), st.just("all"))), min_size=1, max_size=3).map(
     lambda found: tuple(
-        Seat(number, f"seat {number}", need, tuple(people))  # type: ignore[arg-type]
+        SeatState(number, f"seat {number}", need, tuple(people))  # type: ignore[arg-type]
         for number, (people, need) in enumerate(found)
     )
 )
@@ -28,7 +27,7 @@ votes = st.lists(
 rules = st.sampled_from(["any", "all", 1, 2, 3])
 
 
-def most_filled(seats: tuple[Seat, ...], approving: list[str]) -> int:
+def most_filled(seats: tuple[SeatState, ...], approving: list[str]) -> int:
     """Try every seat, and none, for everyone who says yes."""
     rooms = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
     options = ([None, *(seat.id for seat in seats if who in seat.eligible)] for who in approving)
@@ -40,7 +39,7 @@ def most_filled(seats: tuple[Seat, ...], approving: list[str]) -> int:
     return best
 
 
-def expected(seats: tuple[Seat, ...], reject: object, choices: dict[str, str]) -> str:
+def expected(seats: tuple[SeatState, ...], reject: object, choices: dict[str, str]) -> str:
     wanted = sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
     allowed = [who for who in PEOPLE if any(who in seat.eligible for seat in seats)]
     against = [who for who, choice in choices.items() if choice == "reject"]
@@ -56,7 +55,7 @@ def expected(seats: tuple[Seat, ...], reject: object, choices: dict[str, str]) -
 @settings(max_examples=300, deadline=None)
 @given(seats, rules, votes)
 def test_every_vote_leaves_the_stage_where_brute_force_says(
-    seats: tuple[Seat, ...], reject: object, votes: list[tuple[str, str]]
+    seats: tuple[SeatState, ...], reject: object, votes: list[tuple[str, str]]
 ) -> None:
     ballot, choices = Ballot(seats, reject=reject), dict[str, str]()  # type: ignore[arg-type]
     for who, choice in votes:
@@ -84,7 +83,7 @@ def test_every_vote_leaves_the_stage_where_brute_force_says(
 @settings(max_examples=60, deadline=None)
 @given(seats, st.dictionaries(st.sampled_from(PEOPLE), st.sampled_from(["approve", "reject"]), max_size=4))
 def test_the_order_of_votes_changes_neither_the_count_nor_the_outcome(
-    seats: tuple[Seat, ...], choices: dict[str, str]
+    seats: tuple[SeatState, ...], choices: dict[str, str]
 ) -> None:
     ends = set()
     for order in permutations(choices.items()):
@@ -97,7 +96,7 @@ def test_the_order_of_votes_changes_neither_the_count_nor_the_outcome(
 
 @settings(max_examples=200, deadline=None)
 @given(seats, votes)
-def test_only_those_are_owed_whose_yes_would_help(seats: tuple[Seat, ...], votes: list[tuple[str, str]]) -> None:
+def test_only_those_are_owed_whose_yes_would_help(seats: tuple[SeatState, ...], votes: list[tuple[str, str]]) -> None:
     ballot = Ballot(seats, reject="all")
     for who, choice in votes:
         ballot, _ = cast(ballot, Vote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]

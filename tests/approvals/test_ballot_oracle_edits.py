@@ -9,8 +9,19 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.ballot import Ballot, Vote, cast, have, need, reset, seating, standing, still_owed
-from approvals_bot.approvals.seats import Seat, can_be_filled
+from approvals_bot.approvals.ballot import (
+    Ballot,
+    SeatState,
+    Vote,
+    can_be_filled,
+    cast,
+    have,
+    need,
+    reset,
+    seating,
+    standing,
+    still_owed,
+)
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PEOPLE = ["ann", "bo", "cy", "di", "eve", "fay"]
@@ -18,7 +29,7 @@ PEOPLE = ["ann", "bo", "cy", "di", "eve", "fay"]
 lists = st.lists(st.sampled_from(PEOPLE), unique=True, min_size=1, max_size=6)
 seats = st.lists(st.tuples(lists, st.one_of(st.integers(1, 3), st.just("all"))), min_size=1, max_size=3).map(
     lambda found: tuple(
-        Seat(number, f"seat {number}", need, tuple(people))  # type: ignore[arg-type]
+        SeatState(number, f"seat {number}", need, tuple(people))  # type: ignore[arg-type]
         for number, (people, need) in enumerate(found)
     )
 )
@@ -35,7 +46,7 @@ acts = st.lists(
 )
 
 
-def assignments(seats: tuple[Seat, ...], approving: frozenset[str]) -> int:
+def assignments(seats: tuple[SeatState, ...], approving: frozenset[str]) -> int:
     """The most votes that can count at once: every person in each seat that she fits, or in none, one by one."""
     rooms = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
 
@@ -53,13 +64,13 @@ def assignments(seats: tuple[Seat, ...], approving: frozenset[str]) -> int:
     return best(tuple(sorted(approving)), {})
 
 
-def wanted(seats: tuple[Seat, ...]) -> int:
+def wanted(seats: tuple[SeatState, ...]) -> int:
     return sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
 
 
 @settings(max_examples=300, deadline=None)
 @given(seats, acts)
-def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[Seat, ...], acts: list[Any]) -> None:
+def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[SeatState, ...], acts: list[Any]) -> None:
     edition, choices = 0, dict[str, str]()
     ballot = Ballot(seats, reject="all", digest="0")
     for who, choice, shown in acts:
@@ -88,7 +99,9 @@ def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[Seat, ..
 
 @settings(max_examples=25, deadline=None)
 @given(seats, st.sets(st.sampled_from(PEOPLE)))
-def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(seats: tuple[Seat, ...], yes: set[str]) -> None:
+def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(
+    seats: tuple[SeatState, ...], yes: set[str]
+) -> None:
     best = assignments(seats, frozenset(yes))
     for order in permutations(sorted(yes)):
         ballot = Ballot(seats, reject="all")
@@ -103,7 +116,7 @@ def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(seats: tuple
 @settings(max_examples=200, deadline=None)
 @given(seats, st.permutations(PEOPLE))
 def test_where_an_assignment_exists_nobody_can_vote_the_stage_into_a_lock(
-    seats: tuple[Seat, ...], order: list[str]
+    seats: tuple[SeatState, ...], order: list[str]
 ) -> None:
     """Whoever votes first and wherever she is put: while it is open, somebody is owed, and the last yes fills it."""
     possible = assignments(seats, frozenset(PEOPLE)) == wanted(seats)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.business_time import Calendar
+from approvals_bot.approvals.policy import Definition, digest, pinned
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
-from approvals_bot.config.calendars import Calendar
-from approvals_bot.config.workflow import Definition, digest, pinned
 
 ANN, BO, CY, DI = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di"))
 

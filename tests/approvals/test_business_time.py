@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from approvals_bot.approvals.business_time import NoCalendarError, after, takes_too_long
-from approvals_bot.config.business import BusinessTime, parse_length
-from approvals_bot.config.calendars import WEEK, Calendar
-from approvals_bot.config.clock import Clock
+from approvals_bot.approvals.business_time import (
+    WEEK,
+    BusinessTime,
+    Calendar,
+    NoCalendarError,
+    after,
+    parse_length,
+    takes_too_long,
+)
+from approvals_bot.approvals.policy import Clock
 
 BERLIN = ZoneInfo("Europe/Berlin")
 OFFICE = Calendar(

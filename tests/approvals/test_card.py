@@ -11,12 +11,12 @@ import pytest
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.electorate import About, Found, SeatFound
+from approvals_bot.approvals.eligibility import Found, RequestContext, SeatFound
 from approvals_bot.approvals.heard import Heard
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.approvals.views import view_of
-from approvals_bot.channels import Person
-from approvals_bot.config.workflow import Definition
+from approvals_bot.people import Person
 
 ANN, BO, CFO, FIN = (f"{who}@acme.eu" for who in ("ann", "bo", "cfo", "fin"))
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -31,7 +31,7 @@ def found(*eligible: str) -> Found:
 def expense(amount: str) -> Case:
     definition = Definition.model_validate(tomllib.loads((SAMPLES / "expense.toml").read_text()))
     fields: dict[str, Any] = {"amount": amount, "purpose": "a desk", "team": "eng"}
-    case = Case(definition, fields, About(BO, self_approval="skip-up"))
+    case = Case(definition, fields, RequestContext(BO, self_approval="skip-up"))
     case.open(case.stages[0], found(ANN), NINE)
     return case
 

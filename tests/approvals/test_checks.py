@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.checks import check
-from approvals_bot.config.service import Service
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.config.checks import check
+from approvals_bot.config.service import ServiceSettings
 
 GROUPS: dict[str, Any] = {
     "two": ["ann@acme.eu", "bo@acme.eu"],
@@ -21,7 +21,7 @@ GROUPS: dict[str, Any] = {
 }
 
 
-def service(**tables: Any) -> Service:
+def service(**tables: Any) -> ServiceSettings:
     content = {
         "server": {"base_url": "https://approve.acme.eu", "signing_keys": ["env:KEY"]},
         "api_keys": {"ci": "env:CI"},
@@ -32,7 +32,7 @@ def service(**tables: Any) -> Service:
         "directory": {"oncall": {"sre": ["di@acme.eu"]}, "owner-of": {"env": {"prod": ["cy@acme.eu"]}}},
     }
     env = {name: f"{name}-" * 32 for name in ("KEY", "CI", "T", "A")}
-    return Service.model_validate({**content, **tables}, context={"env": env, "folder": Path("/srv")})
+    return ServiceSettings.model_validate({**content, **tables}, context={"env": env, "folder": Path("/srv")})
 
 
 def workflow(*stages: dict[str, Any], request: tuple[str, ...] = ("*",), **tables: Any) -> Definition:
@@ -44,7 +44,7 @@ def workflow(*stages: dict[str, Any], request: tuple[str, ...] = ("*",), **table
     return Definition.model_validate({**content, **tables})
 
 
-def told(definition: Definition, of: Service | None = None) -> list[str]:
+def told(definition: Definition, of: ServiceSettings | None = None) -> list[str]:
     return [f"{'.'.join(map(str, each.path))}: {each.message}" for each in check(definition, of or service())]
 
 
@@ -59,7 +59,7 @@ def test_the_samples_are_right_with_the_example(path: Path) -> None:
         def get(self, name: str, default: Any = None) -> Any:
             return f"{name}-" * 8
 
-    of = Service.model_validate(content, context={"env": Everything(), "folder": path.parents[1]})
+    of = ServiceSettings.model_validate(content, context={"env": Everything(), "folder": path.parents[1]})
     assert told(Definition.model_validate(tomllib.loads(path.read_text())), of) == []
 
 

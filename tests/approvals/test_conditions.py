@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.conditions import Condition, ConditionError, condition
-from approvals_bot.config.fields import FieldSpec
+from approvals_bot.approvals.field_specs import FieldSpec
 
 SPECS = {
     name: FieldSpec.model_validate(spec)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.explain import explain
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate, who_could_not_decide
-from approvals_bot.config.workflow import Definition
 from approvals_bot.errors import InvalidPayloadError
 
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))

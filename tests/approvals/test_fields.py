@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from approvals_bot.approvals import fields
+from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.values import LARGEST_INTEGER, Money
-from approvals_bot.config.fields import FieldSpec
 from approvals_bot.errors import InvalidPayloadError
 
 

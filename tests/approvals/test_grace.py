@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals import phrases
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
-from approvals_bot.channels import phrases
 
 ANN, BO, CY, DI = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di"))
 

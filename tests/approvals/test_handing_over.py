@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.api_view import api_request
+from approvals_bot.approvals import phrases
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
-from approvals_bot.channels import phrases
 from approvals_bot.people.absences import Absence
+from approvals_bot.service.read import api_request
 
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
 EVE = "eve@elsewhere.example"

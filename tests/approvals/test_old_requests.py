@@ -14,8 +14,8 @@ import pytest
 
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.core.events import Event
-from approvals_bot.core.replay import replay
+from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.core.replay import replay
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "requests_of_before.json").read_text())
 

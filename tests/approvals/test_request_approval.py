@@ -11,22 +11,14 @@ from typing import Any
 
 import pytest
 
-from approvals_bot import (
-    Approved,
-    ChangesAsked,
-    Edited,
-    publish,
-    request_approval,
-    sleep,
-    workflow,
-)
+from approvals_bot import Approved, ChangesAsked, Edited, publish, request_approval, sleep, workflow
+from approvals_bot.approvals.business_time import Calendar
 from approvals_bot.approvals.request import RequestView
-from approvals_bot.config.calendars import Calendar
-from approvals_bot.core.authoring import WebhookRequest
-from approvals_bot.engine import Engine, Run
+from approvals_bot.durable.core.api import WebhookRequest
+from approvals_bot.durable.engine import Engine, Run
+from approvals_bot.durable.store import connect
 from approvals_bot.errors import HookNotFoundError, RunCancelledError, RunFailedError
-from approvals_bot.store import connect
-from approvals_bot.web.requests import find_record, request_of, requests_of
+from approvals_bot.service.read import find_record, request_of, requests_of
 
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
 
@@ -259,7 +251,7 @@ async def test_a_run_that_is_cancelled_from_outside_withdraws_its_requests_and_t
 async def test_a_run_that_is_cancelled_while_nobody_works_shows_its_requests_as_withdrawn(
     office: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("approvals_bot.engine.engine.OWN_END", 0.1)
+    monkeypatch.setattr("approvals_bot.durable.engine.engine.OWN_END", 0.1)
 
     @workflow
     async def one() -> None:
@@ -379,7 +371,7 @@ async def test_a_workflow_still_publishes_a_value_of_its_own(office: Any) -> Non
 
 
 async def test_many_in_a_row_keep_what_a_run_shows_small(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("approvals_bot.approvals.board.MOST_ENDED", 3)
+    monkeypatch.setattr("approvals_bot.approvals.request_approval.MOST_ENDED", 3)
 
     @workflow
     async def many() -> int:

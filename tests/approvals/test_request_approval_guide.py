@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.core.authoring import WebhookRequest
-from approvals_bot.engine import Run
-from approvals_bot.programs import PACKAGE
-from approvals_bot.web.requests import request_of
+from approvals_bot.durable.core.api import WebhookRequest
+from approvals_bot.durable.engine import Run
+from approvals_bot.service.python_workflows import PACKAGE
+from approvals_bot.service.read import request_of
 
 ROOT = Path(__file__).parents[2]
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))

@@ -8,8 +8,7 @@ from typing import get_args
 import pytest
 
 from approvals_bot.approvals import sentences
-from approvals_bot.approvals.ballot import Verdict, Word
-from approvals_bot.approvals.seats import Missing
+from approvals_bot.approvals.ballot import Missing, Verdict, Word
 
 NINE = datetime(2026, 3, 2, 9, 42, tzinfo=UTC)
 

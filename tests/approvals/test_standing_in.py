@@ -8,19 +8,18 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.api_view import api_request
+from approvals_bot.approvals import phrases
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.electorate import Found, SeatFound
+from approvals_bot.approvals.eligibility import Delegations, Found, SeatFound, with_stand_ins
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
-from approvals_bot.approvals.standing_in import Standing, with_stand_ins
-from approvals_bot.channels import Person, phrases
-from approvals_bot.config.workflow import Definition
-from approvals_bot.people import People
+from approvals_bot.people import People, Person
 from approvals_bot.people import Person as Known
 from approvals_bot.people.absences import MOST_STEPS, Absence, Away
+from approvals_bot.service.read import api_request
 
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -94,7 +93,7 @@ def seat(*members: str) -> dict[str, str]:
     return dict.fromkeys(members, "in x")
 
 
-def places(given: Found, *votes: Standing, need: Any = 1) -> list[tuple[list[str], list[str], dict[str, str]]]:
+def places(given: Found, *votes: Delegations, need: Any = 1) -> list[tuple[list[str], list[str], dict[str, str]]]:
     """Of each seat: who may vote, who is told, and who stands in for whom."""
     needs = {each.id: need for each in given.seats}
     return [
@@ -129,8 +128,8 @@ def test_without_a_stand_in_she_is_told_only_if_the_others_are_too_few() -> None
 
 def test_who_has_voted_keeps_her_place_and_so_does_who_voted_for_her() -> None:
     given = found(seat("cy", "ann"), away={"ann": ("bo", "di"), "cy": ("bo",)})
-    assert places(given, Standing("ann")) == [(["bo", "ann"], ["bo"], {"bo": "cy"})]
-    assert places(given, Standing("bo", "ann")) == [(["cy", "bo"], ["bo"], {"bo": "ann"})]
+    assert places(given, Delegations("ann")) == [(["bo", "ann"], ["bo"], {"bo": "cy"})]
+    assert places(given, Delegations("bo", "ann")) == [(["cy", "bo"], ["bo"], {"bo": "ann"})]
 
 
 # ── a request ──

@@ -11,7 +11,7 @@ import pytest
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
-from approvals_bot.approvals.template_names import check
+from approvals_bot.approvals.policy import CallTarget, Definition
 from approvals_bot.approvals.templates import (
     LONGEST_LINE,
     AboutDecision,
@@ -20,12 +20,12 @@ from approvals_bot.approvals.templates import (
     TemplateError,
     Who,
     answers_of,
+    check,
     render,
     render_json,
     render_key,
     render_line,
 )
-from approvals_bot.config.workflow import CallTarget, Definition
 
 SAMPLES = Path(__file__).parents[2] / "workflows"
 BO = Who("bo@acme.eu", "Bo Lund")

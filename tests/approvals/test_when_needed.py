@@ -8,8 +8,8 @@ import pytest
 
 from approvals_bot import RunFailedError, create_hook, step, workflow
 from approvals_bot.approvals.editions import edition_of
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
-from approvals_bot.config.workflow import Definition
 from approvals_bot.testing.fixtures import OpenEngine
 
 FILE = {

@@ -11,20 +11,11 @@ from typing import Any
 import pytest
 from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, Ticks, stand_in
 
-from approvals_bot.channels import (
-    Card,
-    CardChoice,
-    CardField,
-    CardOutcome,
-    CardSeat,
-    CardStage,
-    CardVote,
-    Name,
-)
+from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, CardSeat, CardStage, CardVote, Name
 from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.channels.slack.manifest import SCOPES
 from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.channels.slack.out import SlackOut
+from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.playground import Playground, SeedApp
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)

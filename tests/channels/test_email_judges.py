@@ -18,11 +18,12 @@ import httpx2
 import pytest
 from judges import NEEDED_IN_MAIL, faults_in_html, judge
 
-from approvals_bot.channels import Card, CardChoice, CardOutcome, Delivered, Dispatch, Mailbox, Person, Receipt
+from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, Delivered, Dispatch, Mailbox, Receipt
 from approvals_bot.channels.email import letter
-from approvals_bot.channels.email.message import Address, Mail, compose
-from approvals_bot.channels.email.out import EmailChannel
+from approvals_bot.channels.email.message import Address, OutgoingMail, compose
+from approvals_bot.channels.email.post import EmailChannel
 from approvals_bot.channels.email.smtp import Relay
+from approvals_bot.people import Person
 
 SENDER = "Approvals <approvals@acme.eu>"
 LINK = "https://approve.acme.eu/decisions/signed.token-1"
@@ -104,7 +105,7 @@ async def test_check_52_a_parser_that_we_did_not_write_reads_what_python_reads(
         assert_same(theirs[f"<{sent.message_id}>"], sent)
 
 
-def assert_same(theirs: dict[str, Any], sent: Mail) -> None:
+def assert_same(theirs: dict[str, Any], sent: OutgoingMail) -> None:
     """What the other parser found is what Python's finds in the same bytes."""
     ours = email.message_from_bytes(sent.content, policy=email.policy.default)
     assert theirs["subject"] == str(ours["Subject"])

@@ -13,20 +13,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.channels import Card, CardChoice, CardField, CardOutcome, Dispatch, Mailbox, Name, Person, Receipt
-from approvals_bot.channels.email.message import Address, InvalidAddressError, Mail, compose, message_id_of
+from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, Dispatch, Mailbox, Name, Receipt
+from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail, compose, message_id_of
+from approvals_bot.people import Person
 
 SENDER = Address.parse_sender("Approvals <approvals@acme.eu>")
 LINK = "https://approve.acme.eu/decisions/signed.token-1"
 ANN = Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin")
 
 
-def mail(card: Card, now: datetime, person: Person = ANN, **more: object) -> Mail:
+def mail(card: Card, now: datetime, person: Person = ANN, **more: object) -> OutgoingMail:
     dispatch = Dispatch("run_1:d1", Mailbox(person), card, **more)  # type: ignore[arg-type]
     return compose(dispatch, sender=SENDER, link=LINK, now=now)
 
 
-def parsed(composed: Mail) -> EmailMessage:
+def parsed(composed: OutgoingMail) -> EmailMessage:
     message = email.message_from_bytes(composed.content, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     assert not message.defects
@@ -39,7 +40,7 @@ def part(message: EmailMessage, subtype: str) -> str:
     return str(body.get_content())
 
 
-def header_names(composed: Mail) -> list[str]:
+def header_names(composed: OutgoingMail) -> list[str]:
     head = composed.content.partition(b"\r\n\r\n")[0].decode()
     return [line.partition(":")[0] for line in head.split("\r\n") if line[:1] not in (" ", "\t")]
 

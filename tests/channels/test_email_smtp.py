@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
-from approvals_bot.channels import Card, Delivered, Dispatch, Mailbox, Person, Receipt, Refused, TryAgain
+from approvals_bot.approvals.port import Card, Delivered, Dispatch, Mailbox, Receipt, Refused, TryAgain
 from approvals_bot.channels.email.message import message_id_of
-from approvals_bot.channels.email.out import EmailChannel
+from approvals_bot.channels.email.post import EmailChannel
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.errors import ConfigError
+from approvals_bot.people import Person
 
 ANN = Mailbox(Person("ann@acme.eu", "Ann Ode"))
 

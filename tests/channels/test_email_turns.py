@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals_bot.channels.email.turns import LATE, Turns
+from approvals_bot.channels.email.smtp import LATE, Turns
 
 SECOND = timedelta(seconds=1)
 START = datetime.fromisoformat("2026-11-04T10:05:00Z")

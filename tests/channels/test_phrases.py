@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals_bot.channels import Card, CardStage, Name, phrases
+from approvals_bot.approvals import phrases
+from approvals_bot.approvals.port import Card, CardStage, Name
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 

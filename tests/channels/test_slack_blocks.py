@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block as SdkBlock
 
-from approvals_bot.channels import (
+from approvals_bot.approvals.plain_text import clip, length
+from approvals_bot.approvals.port import (
     Card,
     CardChoice,
     CardDelivery,
@@ -26,8 +27,7 @@ from approvals_bot.channels import (
     SlackChannel,
 )
 from approvals_bot.channels.slack import blocks
-from approvals_bot.channels.slack.elements import escape
-from approvals_bot.channels.text import clip, length
+from approvals_bot.channels.slack.blocks import escape
 from approvals_bot.playground.slack.blocks import check_blocks
 
 LIVE = [

@@ -9,7 +9,7 @@ import pytest
 from slack_stand_in import Ticks
 
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError
-from approvals_bot.channels.slack.lines import GRACE, LONGEST_PAUSE, InLineError, Lines
+from approvals_bot.channels.slack.post import GRACE, LONGEST_PAUSE, ConversationQueues, InLineError
 
 
 @pytest.fixture
@@ -18,11 +18,11 @@ def ticks() -> Ticks:
 
 
 @pytest.fixture
-def lines(ticks: Ticks) -> Lines:
-    return Lines(ticks, patience=0.0)
+def lines(ticks: Ticks) -> ConversationQueues:
+    return ConversationQueues(ticks, patience=0.0)
 
 
-async def post(lines: Lines, key: str, place: str = "C1", failure: Exception | None = None) -> float:
+async def post(lines: ConversationQueues, key: str, place: str = "C1", failure: Exception | None = None) -> float:
     """Seconds until it may come back; 0 once it is posted."""
     try:
         async with lines.turn(place, key):
@@ -34,13 +34,15 @@ async def post(lines: Lines, key: str, place: str = "C1", failure: Exception | N
     return 0.0
 
 
-async def test_each_is_told_its_turn_a_second_after_the_one_before(lines: Lines) -> None:
+async def test_each_is_told_its_turn_a_second_after_the_one_before(lines: ConversationQueues) -> None:
     assert await post(lines, "first") == 0
     assert [await post(lines, f"d{number}") for number in range(5)] == [1, 2, 3, 4, 5]
     assert await post(lines, "elsewhere", "C2") == 0
 
 
-async def test_who_comes_at_its_turn_posts_and_who_comes_early_is_told_again(lines: Lines, ticks: Ticks) -> None:
+async def test_who_comes_at_its_turn_posts_and_who_comes_early_is_told_again(
+    lines: ConversationQueues, ticks: Ticks
+) -> None:
     await post(lines, "first")
     await post(lines, "a")
     await post(lines, "b")
@@ -52,7 +54,7 @@ async def test_who_comes_at_its_turn_posts_and_who_comes_early_is_told_again(lin
     assert await post(lines, "b") == 0
 
 
-async def test_a_thousand_in_line_come_twice_each(lines: Lines, ticks: Ticks) -> None:
+async def test_a_thousand_in_line_come_twice_each(lines: ConversationQueues, ticks: Ticks) -> None:
     due = {f"d{number}": ticks.at for number in range(1_000)}
     order, attempts = [], 0
     while due:
@@ -67,7 +69,9 @@ async def test_a_thousand_in_line_come_twice_each(lines: Lines, ticks: Ticks) ->
     assert attempts <= 2_000
 
 
-async def test_while_slack_does_not_answer_only_the_first_tries_ever_more_rarely(lines: Lines, ticks: Ticks) -> None:
+async def test_while_slack_does_not_answer_only_the_first_tries_ever_more_rarely(
+    lines: ConversationQueues, ticks: Ticks
+) -> None:
     down = AnswerLostError("chat.postMessage", "no answer")
     pauses = []
     for _ in range(8):
@@ -82,7 +86,7 @@ async def test_while_slack_does_not_answer_only_the_first_tries_ever_more_rarely
     assert await post(lines, "second") == 0
 
 
-async def test_slacks_own_wish_is_kept(lines: Lines, ticks: Ticks) -> None:
+async def test_slacks_own_wish_is_kept(lines: ConversationQueues, ticks: Ticks) -> None:
     limited = LaterError("chat.postMessage", "ratelimited", timedelta(seconds=30))
     assert await post(lines, "first", failure=limited) == 30
     assert await post(lines, "second") == 31
@@ -90,13 +94,13 @@ async def test_slacks_own_wish_is_kept(lines: Lines, ticks: Ticks) -> None:
     assert await post(lines, "first") == 0
 
 
-async def test_what_is_refused_for_good_leaves_the_line(lines: Lines) -> None:
+async def test_what_is_refused_for_good_leaves_the_line(lines: ConversationQueues) -> None:
     with pytest.raises(NeverError):
         await post(lines, "first", failure=NeverError("chat.postMessage", "is_archived"))
     assert await post(lines, "second") == 0
 
 
-async def test_who_does_not_come_back_loses_its_place(lines: Lines, ticks: Ticks) -> None:
+async def test_who_does_not_come_back_loses_its_place(lines: ConversationQueues, ticks: Ticks) -> None:
     await post(lines, "first")
     for key in ("gone", "also gone", "here"):
         await post(lines, key)
@@ -108,7 +112,7 @@ async def test_who_does_not_come_back_loses_its_place(lines: Lines, ticks: Ticks
 
 
 async def test_a_near_turn_is_waited_for_in_place_and_in_order() -> None:
-    lines, order = Lines(asyncio.get_running_loop().time, every=0.01), list[str]()
+    lines, order = ConversationQueues(asyncio.get_running_loop().time, every=0.01), list[str]()
 
     async def one(key: str) -> None:
         async with lines.turn("C1", key):
@@ -122,7 +126,11 @@ async def test_a_near_turn_is_waited_for_in_place_and_in_order() -> None:
 
 
 async def test_one_that_takes_long_holds_the_next_ones_back_and_then_lets_them_go() -> None:
-    lines, began, done = Lines(asyncio.get_running_loop().time, patience=0.1), asyncio.Event(), asyncio.Event()
+    lines, began, done = (
+        ConversationQueues(asyncio.get_running_loop().time, patience=0.1),
+        asyncio.Event(),
+        asyncio.Event(),
+    )
 
     async def slow() -> None:
         async with lines.turn("C1", "slow"):

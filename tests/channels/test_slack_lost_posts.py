@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from approvals_bot.channels import Card, Delivered, Dispatch, Receipt, SlackChannel, TryAgain
-from approvals_bot.channels.slack.out import SlackOut
+from approvals_bot.approvals.port import Card, Delivered, Dispatch, Receipt, SlackChannel, TryAgain
+from approvals_bot.channels.slack.post import SlackOut
 
 if TYPE_CHECKING:
     from tests.channels.conftest import Stage

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from slack_stand_in import Ticks
 
-from approvals_bot.channels import (
+from approvals_bot.approvals.port import (
     Card,
     CardOutcome,
     Delivered,
     Dispatch,
-    Person,
     Receipt,
     Refused,
     SlackChannel,
     SlackPerson,
     TryAgain,
 )
-from approvals_bot.channels.slack.out import SlackOut
-from approvals_bot.people import SourceUnavailable
+from approvals_bot.channels.slack.post import SlackOut
+from approvals_bot.people import Person, SourceUnavailable
 from approvals_bot.playground import SeedChannel
 
 if TYPE_CHECKING:

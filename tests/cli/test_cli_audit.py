@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from house import KEY, House, furnish
 
-from approvals_bot.cli.audit_file import canonical, derive_key, link, verify_lines, write_export
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
+from approvals_bot.service.audit import canonical, derive_key, link, verify_lines, write_export
 
 SIGNED_BY = derive_key(KEY)
 MUTATIONS = 2_000

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from house import LEAVE, House
 
-from approvals_bot.store import postgres_schema, sqlite
+from approvals_bot.durable.store import postgres_schema, sqlite
 
 TRIP = """\
 [workflow]
@@ -268,7 +268,7 @@ def test_a_run_whose_code_is_gone_would_stall(house: House) -> None:
     house.json("start", "gone")
     house.work()
     house.write("workflows/waits.py", "")
-    from approvals_bot.core.registry import registry
+    from approvals_bot.durable.core.registry import registry
 
     registry._kept.pop(("gone", None), None)  # as in a new process
     found = house.json("check", "--runs", fails=True)["runs"]["would_stall"]

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from approvals_bot.cli.commands import app
-from approvals_bot.store import NewRun, connect
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.protocol import NewRun
 
 
 def test_an_installation_is_copied_and_the_second_time_refused(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from approvals_bot.approvals.checks import check
+from approvals_bot.config.checks import check
 from approvals_bot.config.load import LARGEST_FILE, Configuration, load
-from approvals_bot.config.problems import ConfigErrors, Problem
-from approvals_bot.programs import import_programs
+from approvals_bot.config.messages import ConfigErrors, ConfigProblem
+from approvals_bot.service.python_workflows import import_programs
 
 SERVICE = """\
 [server]
@@ -99,7 +99,7 @@ class Office:
     def load(self) -> Configuration:
         return load(self.config, self.env, check)
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[ConfigProblem, ...]:
         with pytest.raises(ConfigErrors) as refused:
             self.load()
         return refused.value.problems

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.config.places import DEEPEST, MOST_KEY_PARTS, Path, UnreadableError, find_places
+from approvals_bot.config.positions import DEEPEST, MOST_KEY_PARTS, Path, UnreadableError, find_places
 
 SHOWCASE = '''\
 # a comment = "x"

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from approvals_bot.approvals.checks import check
+from approvals_bot.config.checks import check
 from approvals_bot.config.load import load, load_service
 from approvals_bot.config.mail import Email
 from approvals_bot.config.service import (
-    ApiKey,
+    ApiKeyEntry,
     DirectoryTable,
-    FileSource,
-    HttpSource,
+    FileSourceEntry,
+    HttpSourceEntry,
     HttpTarget,
     PersonEntry,
     Server,
-    Service,
+    ServiceSettings,
     Slack,
-    SlackGroup,
+    SlackGroupEntry,
 )
 from approvals_bot.errors import ConfigError
 
@@ -38,10 +38,10 @@ class Everything(dict[str, str]):
         return f"{name}-" * 8
 
 
-def service(**tables: Any) -> Service:
+def service(**tables: Any) -> ServiceSettings:
     server = {"base_url": "https://approve.acme.eu/", "signing_keys": ["env:KEY"]}
     content = {"server": server | tables.pop("server", {}), **tables}
-    return Service.model_validate(content, context={"env": Everything(), "folder": Path("/etc/approvals")})
+    return ServiceSettings.model_validate(content, context={"env": Everything(), "folder": Path("/etc/approvals")})
 
 
 def test_the_example_loads_with_the_workflows_beside_it() -> None:
@@ -52,7 +52,18 @@ def test_the_example_loads_with_the_workflows_beside_it() -> None:
 
 def test_the_example_shows_every_setting_there_is() -> None:
     text = EXAMPLE.read_text()
-    tables = (Service, Server, ApiKey, Slack, Email, PersonEntry, HttpTarget, DirectoryTable, FileSource, HttpSource)
+    tables = (
+        ServiceSettings,
+        Server,
+        ApiKeyEntry,
+        Slack,
+        Email,
+        PersonEntry,
+        HttpTarget,
+        DirectoryTable,
+        FileSourceEntry,
+        HttpSourceEntry,
+    )
     absent = [name for table in tables for name in settings_of(table) if not written_in(name, text)]
     assert absent == []
 
@@ -80,7 +91,7 @@ def test_what_is_commented_out_in_the_example_is_right_too(tmp_path: Path) -> No
     path.write_text(text)
     loaded = load_service(path, Everything())
     assert loaded.api_keys["desk"].may_vote
-    assert loaded.groups["contractors"] == HttpSource(http="hr")
+    assert loaded.groups["contractors"] == HttpSourceEntry(http="hr")
     assert tomllib.loads(text)["email"]["username"] == "approvals"
 
 
@@ -88,7 +99,7 @@ def test_paths_are_relative_to_the_file_that_names_them() -> None:
     loaded = service(server={"workflows": "flows"}, groups={"a": {"file": "people/a.json"}})
     assert loaded.server.workflows == Path("/etc/approvals/flows")
     assert loaded.server.database.get_secret_value() == "sqlite:////etc/approvals/approvals.db"
-    assert loaded.groups["a"] == FileSource(file=Path("/etc/approvals/people/a.json"))
+    assert loaded.groups["a"] == FileSourceEntry(file=Path("/etc/approvals/people/a.json"))
     elsewhere = service(server={"database": "sqlite:////var/x.db", "workflows": "/srv/flows"}).server
     assert elsewhere.database.get_secret_value() == "sqlite:////var/x.db"
     assert elsewhere.workflows == Path("/srv/flows")
@@ -132,14 +143,14 @@ def test_short_forms_mean_the_long_ones() -> None:
     )
     assert loaded.api_keys["desk"].may_vote
     assert not loaded.api_keys["ci"].may_vote
-    assert loaded.groups["sre"] == SlackGroup(slack="@sre")
+    assert loaded.groups["sre"] == SlackGroupEntry(slack="@sre")
     assert loaded.groups["us"] == ("ann@acme.eu",)  # addresses are compared without regard to case
     assert loaded.directory == DirectoryTable.model_validate({"owner-of": {"account": {"prod": ["cy@acme.eu"]}}})
     assert loaded.server.base_url == "https://approve.acme.eu"
 
 
 def test_a_directory_may_be_one_live_source() -> None:
-    assert service(directory={"file": "dir.json"}).directory == FileSource(file=Path("/etc/approvals/dir.json"))
+    assert service(directory={"file": "dir.json"}).directory == FileSourceEntry(file=Path("/etc/approvals/dir.json"))
     with pytest.raises(ValidationError, match=r"no \[http.who\]"):
         service(directory={"http": "who"})
 

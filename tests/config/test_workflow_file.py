@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from approvals_bot.config.clock import Backoff
-from approvals_bot.config.durations import LONGEST, duration_text, parse_duration
-from approvals_bot.config.workflow import CallTarget, Definition, Resume, SendDm, digest, pinned
+from approvals_bot.approvals.durations import LONGEST, duration_text, parse_duration
+from approvals_bot.approvals.policy import Backoff, CallTarget, Definition, Resume, SendDm, digest, pinned
 
 SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
 

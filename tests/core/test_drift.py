@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from approvals_bot import NondeterminismError, create_hook, create_webhook, sleep, step, workflow
-from approvals_bot.core.authoring import Answer
+from approvals_bot.durable.core.api import Answer
 from approvals_bot.testing import History
 
 

@@ -19,7 +19,7 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.core.authoring import Answer
+from approvals_bot.durable.core.api import Answer
 from approvals_bot.testing import after, play
 
 

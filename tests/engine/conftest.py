@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 

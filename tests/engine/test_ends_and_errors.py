@@ -34,10 +34,11 @@ from approvals_bot import (
     uuid4,
     workflow,
 )
-from approvals_bot.core.registry import registry
-from approvals_bot.engine import Engine, activation, replaying
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.durable.engine import Engine, activation
+from approvals_bot.durable.engine import replayer as replaying
+from approvals_bot.durable.store import connect
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import connect
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 

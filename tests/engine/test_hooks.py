@@ -24,8 +24,8 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.core.replay import replay
-from approvals_bot.engine import Engine
+from approvals_bot.durable.core.replay import replay
+from approvals_bot.durable.engine import Engine
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from approvals_bot import workflow
-from approvals_bot.core.loop import ReplayInterrupted
-from approvals_bot.engine.interrupting import Interruptible, Watchdog
+from approvals_bot.durable.core.loop import ReplayInterrupted
+from approvals_bot.durable.engine.watchdog import Interruptible, Watchdog
 from approvals_bot.testing.fixtures import OpenEngine
 
 

@@ -33,8 +33,8 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.engine import Engine, HookInfo, starting
-from approvals_bot.store import sqlite_log
+from approvals_bot.durable.engine import Engine, HookInfo, starting
+from approvals_bot.durable.store import sqlite_writing as sqlite_log
 from approvals_bot.testing import FakeClock
 
 T = TypeVar("T")

@@ -10,10 +10,11 @@ import pytest
 from pydantic import BaseModel
 
 from approvals_bot import HookNotFoundError, InvalidPayloadError, create_hook, define_hook, step, workflow
-from approvals_bot.core.events import Event
-from approvals_bot.engine import Engine, known
+from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine import cache as known
+from approvals_bot.durable.store.protocol import Received
 from approvals_bot.errors import RunCancelledError, StoreUnavailableError
-from approvals_bot.store import Received
 from approvals_bot.testing.fixtures import OpenEngine
 
 SOON = 30  # seconds; far more than anything here takes

@@ -12,8 +12,8 @@ from postgres_server import PostgresServer
 from starlette.responses import Response
 
 from approvals_bot import create_hook, create_webhook, step, workflow
-from approvals_bot.core.requests import WebhookRequest
-from approvals_bot.engine import Engine
+from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import RunCancelledError
 
 SOON = 30  # seconds; without hearing anything it would take longer than any test

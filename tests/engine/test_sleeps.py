@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from approvals_bot import NotInWorkflowError, RunFailedError, create_hook, now, sleep, step, workflow
-from approvals_bot.engine import Engine
-from approvals_bot.store import connect
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store import connect
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 

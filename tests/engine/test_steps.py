@@ -30,8 +30,8 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.engine import Engine
-from approvals_bot.engine import room as rooms
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine import scheduler as rooms
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from approvals_bot import Engine, StoreUnavailableError, create_hook, step, workflow
-from approvals_bot.engine import activation
-from approvals_bot.engine.limits import LEASE
-from approvals_bot.store import Append, OpenStore
+from approvals_bot.durable.engine import activation
+from approvals_bot.durable.engine.limits import LEASE
+from approvals_bot.durable.store.protocol import Append, OpenStore
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -62,7 +62,7 @@ async def test_86_a_step_whose_outcome_was_lost_with_its_process_runs_again_and_
     open_engine: OpenEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls.clear()
-    monkeypatch.setattr("approvals_bot.engine.scheduling.CLOSING", 0.05)
+    monkeypatch.setattr("approvals_bot.durable.engine.scheduler.CLOSING", 0.05)
     async with open_engine() as engine:
         refused = refuse_outcomes(engine, monkeypatch)
         run = await engine.start(one_step)

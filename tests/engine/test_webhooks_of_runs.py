@@ -22,11 +22,11 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.core.authoring import Answer
-from approvals_bot.engine import Engine
-from approvals_bot.engine.engine import WEBHOOK_PURPOSE
+from approvals_bot.durable.core.api import Answer
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine.engine import WEBHOOK_PURPOSE
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.testing.fixtures import OpenEngine
-from approvals_bot.tokens import Tokens
 
 
 async def token_of(engine: Engine, run_id: str, number: int = 1) -> str:
@@ -301,7 +301,7 @@ async def test_a_webhook_may_hear_of_the_cancellation_so_that_its_workflow_tidie
 async def test_a_workflow_that_goes_on_when_it_is_asked_to_end_is_ended_where_it_stands(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("approvals_bot.engine.engine.OWN_END", 0.1)
+    monkeypatch.setattr("approvals_bot.durable.engine.engine.OWN_END", 0.1)
 
     @workflow
     async def stubborn() -> None:

@@ -18,7 +18,9 @@ from slack_javascript import node_folder, refused_by_compiler
 from slack_sdk.models.blocks import Block as SdkBlock
 from slack_sdk.models.views import View as SdkView
 
-from approvals_bot.channels import (
+from approvals_bot.approvals.field_specs import FieldType
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import (
     Ask,
     Card,
     CardChoice,
@@ -35,11 +37,9 @@ from approvals_bot.channels import (
     State,
 )
 from approvals_bot.channels.slack import blocks
+from approvals_bot.channels.slack import modals as views
+from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.manifest import manifest
-from approvals_bot.config.fields import FieldType
-from approvals_bot.config.workflow import Definition
-from approvals_bot.web import slack_forms as forms
-from approvals_bot.web import slack_views as views
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 TEXTS = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiosmtplib
 import pytest
 
-from approvals_bot.playground.mailbox import Mailbox
+from approvals_bot.playground.mailbox import MailServer
 
 if TYPE_CHECKING:
     from tests.playground.conftest import Stage
@@ -89,7 +89,7 @@ async def test_a_drop_is_a_lost_connection_with_or_without_the_mail(stage: Stage
 
 
 async def test_the_mailbox_closes_with_a_client_still_connected() -> None:
-    async with Mailbox() as mailbox:
+    async with MailServer() as mailbox:
         client = aiosmtplib.SMTP(hostname="127.0.0.1", port=mailbox.port, start_tls=False, local_hostname="test")
         await client.connect()
     async with asyncio.timeout(5):

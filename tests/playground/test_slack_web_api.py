@@ -13,7 +13,7 @@ from slack_sdk.http_retry.builtin_async_handlers import AsyncConnectionErrorRetr
 from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals_bot.playground.slack.api import ANSWERERS
-from approvals_bot.playground.slack.methods import EXTRA_ERRORS, METHODS
+from approvals_bot.playground.slack.calls import EXTRA_ERRORS, METHODS
 
 if TYPE_CHECKING:
     from tests.playground.conftest import Stage, Start

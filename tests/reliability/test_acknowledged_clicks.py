@@ -22,8 +22,8 @@ from threading import Event
 
 import pytest
 
-from approvals_bot.engine import Engine
-from approvals_bot.store import Filter
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.protocol import Filter
 
 KILLS = int(os.environ.get("KILLS", "4"))
 CLICKS = 60  # acknowledged for each kill, at least

@@ -26,12 +26,14 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.core.authoring import Answer
-from approvals_bot.core.events import Event
-from approvals_bot.engine import Engine, activation, scheduling
-from approvals_bot.store import OpenStore, connect
+from approvals_bot.durable.core.api import Answer
+from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.engine import Engine, activation
+from approvals_bot.durable.engine import scheduler as scheduling
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.protocol import OpenStore
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.testing import FakeClock
-from approvals_bot.tokens import Tokens
 
 How = Literal["dies before", "dies after", "no answer before", "no answer after"]
 

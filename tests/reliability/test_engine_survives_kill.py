@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from approvals_bot import HookNotFoundError
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
 
 CHILD = """
 import asyncio, os, sys
 from pathlib import Path
 from approvals_bot import Engine, create_hook, get_step_metadata, sleep, step, workflow
-from approvals_bot.store import connect
+from approvals_bot.durable.store import connect
 
 folder = Path(sys.argv[1])
 
@@ -107,7 +107,7 @@ async def test_129_a_killed_process_is_followed_by_one_that_goes_on(tmp_path: Pa
         environment["BLOCK"] = "last"
     child = await Child.begin(tmp_path, **environment)
     await child.says("started" if where == "pending" else "ready")
-    from approvals_bot.store import connect
+    from approvals_bot.durable.store import connect
 
     looking = Engine(await connect(f"sqlite:///{tmp_path}/runs.db"))
     async with looking.running(work=False):

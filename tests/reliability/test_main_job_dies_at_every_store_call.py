@@ -16,17 +16,17 @@ import pytest
 from dying_store import Died, DyingStore, When
 from pydantic import JsonValue
 
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Channels, Delivered, Dispatch, Receipt, Result
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.engine import Engine, Run, RunRecord
+from approvals_bot.durable.engine import Engine, Run, RunRecord
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
-from approvals_bot.store import connect
+from approvals_bot.service.act import VoteAct, cast
 from approvals_bot.testing import FakeClock
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.votes import Vote, cast
 
 DEPLOY = """
 [workflow]
@@ -155,7 +155,7 @@ def script() -> list[Callable[[Engine], Awaitable[Any]]]:
     def votes(by: str) -> Callable[[Engine], Awaitable[Any]]:
         async def vote(engine: Engine) -> None:
             record = (await engine.records()).records[0]
-            verdict = await cast(engine, record.view["hook_id"], Vote(by, "approve", "api"), timeout=PATIENCE)
+            verdict = await cast(engine, record.view["hook_id"], VoteAct(by, "approve", "api"), timeout=PATIENCE)
             assert verdict.verdict in ("counted", "decided", "already_voted", "already_decided"), verdict
 
         return vote

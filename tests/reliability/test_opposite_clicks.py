@@ -18,7 +18,7 @@ from typing import Any, Literal
 from slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the fixture
 from slack_office_pages import card_of, form_of, send, with_pages
 
-from approvals_bot.web.votes import RECEIVED
+from approvals_bot.service.act import RECEIVED
 
 RACES = int(os.environ.get("OPPOSITE_CLICKS", "30"))
 AT_ONCE = 5  # races

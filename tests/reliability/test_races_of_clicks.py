@@ -15,7 +15,7 @@ from random import Random
 import pytest
 
 from approvals_bot import Engine, HookNotFoundError, WebhookRequest, create_webhook, publish, step, workflow
-from approvals_bot.core.authoring import Answer
+from approvals_bot.durable.core.api import Answer
 
 RACES = int(os.environ.get("CLICK_RACES", "100"))
 AT_ONCE = 10  # races

@@ -9,7 +9,7 @@ import pytest
 from postgres_server import PostgresServer
 from replicas import Fleet, Replica, eventually, fleet, people_click, taken
 
-from approvals_bot.store.postgres_schema import migrations
+from approvals_bot.durable.store.postgres_schema import migrations
 
 DRAIN = 10.0  # seconds that a replica has after SIGTERM
 BUSY = 10.0  # seconds that a very busy machine may add

@@ -12,7 +12,7 @@ from attrition import RUNS, Attrition
 from postgres_server import PostgresServer
 from replicas import Fleet, eventually, fleet, people_click, taken
 
-from approvals_bot.engine.limits import LEASE, LOOK
+from approvals_bot.durable.engine.limits import LEASE, LOOK
 
 LOSSES = int(os.environ.get("APPROVALS_TEST_LOSSES", "2"))  # kills and stalls, by turns
 LANES = 4  # lost at the same time, at most

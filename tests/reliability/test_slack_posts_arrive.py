@@ -18,16 +18,16 @@ from typing import Any
 
 from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
 
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.port import Channels, Dispatch, Receipt, Result
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Channels, Dispatch, Receipt, Result
 from approvals_bot.channels.slack.blocks import delivery_of
 from approvals_bot.channels.slack.client import slack_client
 from approvals_bot.channels.slack.manifest import SCOPES
 from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.channels.slack.out import SlackOut
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.engine import Engine
+from approvals_bot.channels.slack.post import SlackOut
+from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
 from approvals_bot.playground import SeedApp, SeedChannel
 from approvals_bot.playground.faults import Fault

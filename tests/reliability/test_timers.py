@@ -23,11 +23,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from approvals_bot import sleep, step, workflow
-from approvals_bot.approvals.business_time import after
-from approvals_bot.config.business import BusinessTime
-from approvals_bot.config.calendars import Calendar
-from approvals_bot.core.commands import resume_at
-from approvals_bot.engine import Engine, turn
+from approvals_bot.approvals.business_time import BusinessTime, Calendar, after
+from approvals_bot.durable.core.commands import resume_at
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine import batch as turn
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -253,8 +252,8 @@ async def test_p13_the_changes_of_clocks_move_no_timer(open_engine: OpenEngine, 
 async def test_p13_an_engine_that_is_a_little_early_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = turn.Standing.due
-    monkeypatch.setattr(turn.Standing, "due", lambda standing, now: real(standing, now + timedelta(seconds=0.5)))
+    real = turn.RunStanding.due
+    monkeypatch.setattr(turn.RunStanding, "due", lambda standing, now: real(standing, now + timedelta(seconds=0.5)))
 
     @workflow(name="two timers, one soon after the other")
     async def two() -> None:

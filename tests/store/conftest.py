@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from approvals_bot.store import OpenStore, connect
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.protocol import OpenStore
 
 Connect = Callable[[], Awaitable[OpenStore]]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from postgres_server import PostgresServer
 
-from approvals_bot.core.events import NewEvent
+from approvals_bot.durable.core.events import NewEvent
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.copying import copy
+from approvals_bot.durable.store.protocol import Append, AuditEntry, Filter, Lease, NewRun
 from approvals_bot.errors import StoreCopyError
-from approvals_bot.store import Append, AuditEntry, Filter, Lease, NewRun, connect
-from approvals_bot.store.copying import copy
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 ODD = "a\x00b \ud800 \\u0000 💥"

@@ -14,11 +14,12 @@ from asyncpg import Connection
 from postgres_server import PostgresServer
 from tcp_proxy import proxy
 
-from approvals_bot.core.events import NewEvent
+from approvals_bot.durable.core.events import NewEvent
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.postgres_connection import PostgresConnection, connect_to
+from approvals_bot.durable.store.postgres_schema import examine
+from approvals_bot.durable.store.protocol import AuditEntry, Claim, Filter, NewRun
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import AuditEntry, Claim, Filter, NewRun, connect
-from approvals_bot.store.examined import examine
-from approvals_bot.store.postgres_line import Line, connect_to
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 PASSWORD = "open sesame"
@@ -146,7 +147,7 @@ async def test_a_connection_made_while_its_line_is_closed_is_closed_too(postgres
         await line.close()
         return made[0]
 
-    line = Line(connect_late)
+    line = PostgresConnection(connect_late)
     with pytest.raises(StoreUnavailableError, match="has been closed"):
         await line.fetch("SELECT 1")
     assert made[0].is_closed()

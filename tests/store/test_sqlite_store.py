@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store import sqlite_reading as reading
+from approvals_bot.durable.store.group_commit import in_thread
+from approvals_bot.durable.store.protocol import Filter, Lease, NewRun, OpenStore
+from approvals_bot.durable.store.sqlite import SqliteStore
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.store import Filter, Lease, NewRun, OpenStore, connect
-from approvals_bot.store import sqlite_reading as reading
-from approvals_bot.store.group_commit import in_thread
-from approvals_bot.store.sqlite import SqliteStore
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

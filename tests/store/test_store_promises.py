@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.core.events import EventType, NewEvent
-from approvals_bot.errors import LimitExceededError
-from approvals_bot.store import (
+from approvals_bot.durable.core.events import EventType, NewEvent
+from approvals_bot.durable.store.protocol import (
     Append,
     Appended,
     AuditEntry,
@@ -23,6 +22,7 @@ from approvals_bot.store import (
     OpenStore,
     Stale,
 )
+from approvals_bot.errors import LimitExceededError
 
 Connect = Callable[[], Awaitable[OpenStore]]
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

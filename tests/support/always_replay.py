@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from prefixes import divergences, same_outcome
 
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.events import Event, Log
-from approvals_bot.core.replay import Outcome, replay
-from approvals_bot.engine.replaying import Replayed
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.events import Event, Log
+from approvals_bot.durable.core.replay import ReplayResult, replay
+from approvals_bot.durable.engine.replayer import Replayed
 
 ROOMS = ("approvals", "engine", "reliability")
 
@@ -43,7 +43,7 @@ class AlwaysReplay:
         self._seen: dict[str, list[Event]] = {}
         self._shapes: Counter[Shape] = Counter()
 
-    def look(self, workflow: Workflow[Any, Any], log: Log, outcome: Outcome, entropy: bytes, link: Any) -> None:
+    def look(self, workflow: Workflow[Any, Any], log: Log, outcome: ReplayResult, entropy: bytes, link: Any) -> None:
         run_id = log[0].data["run_id"]
         seen = self._seen.pop(run_id, [])
         known = next((n for n, (a, b) in enumerate(zip(seen, log, strict=False)) if a != b), min(len(seen), len(log)))
@@ -80,12 +80,12 @@ def always_replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         return
     watched = AlwaysReplay()
 
-    async def outcome_and_look(self: Replayed, log: Log) -> Outcome:
+    async def outcome_and_look(self: Replayed, log: Log) -> ReplayResult:
         outcome = await _outcome(self, log)  # which tries at_once, on the event loop, before it goes to a thread
         watched.look(self.workflow, log, outcome, self._entropy, self._replayer._link)
         return outcome
 
-    def at_once_and_look(self: Replayed, log: Log) -> Outcome | None:
+    def at_once_and_look(self: Replayed, log: Log) -> ReplayResult | None:
         outcome = _at_once(self, log)
         if outcome is not None:
             watched.look(self.workflow, log, outcome, self._entropy, self._replayer._link)

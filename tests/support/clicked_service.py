@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from approvals_bot import HookNotFoundError, create_webhook, step, workflow
-from approvals_bot.engine import Engine
-from approvals_bot.store import Filter
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.protocol import Filter
 
 KEY = "a signing key of the tests, and of nothing else: 0123456789"
 

@@ -25,7 +25,7 @@ from typing import Any
 from watched_sqlite import Operation, watch
 
 from approvals_bot import Engine, HookNotFoundError, WebhookRequest, create_hook, create_webhook, sleep, step, workflow
-from approvals_bot.core.authoring import Answer
+from approvals_bot.durable.core.api import Answer
 
 RESULT = ["first", {"approved": True}, "asking", "last"]
 ANSWER = b"thanks for asking"

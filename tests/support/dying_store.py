@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
-from approvals_bot.store import OpenStore
+from approvals_bot.durable.store.protocol import OpenStore
 
 When = Literal["before", "after"]
 

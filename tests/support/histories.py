@@ -23,10 +23,10 @@ from prefixes import without_tracebacks
 
 import approvals_bot
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.events import Event, Log, from_micros, to_micros
-from approvals_bot.engine import Engine
-from approvals_bot.programs import import_programs
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.events import Event, Log, from_micros, to_micros
+from approvals_bot.durable.engine import Engine
+from approvals_bot.service.python_workflows import import_programs
 
 FOLDER = Path(__file__).parents[1] / "histories"
 SAMPLES = Path(__file__).parents[2] / "workflows"

@@ -27,7 +27,7 @@ from approvals_bot import (
     uuid4,
     workflow,
 )
-from approvals_bot.core.authoring import Answer
+from approvals_bot.durable.core.api import Answer
 
 
 @dataclass(frozen=True)

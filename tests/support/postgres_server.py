@@ -133,7 +133,7 @@ def blocking(call: Coroutine[Any, Any, T]) -> T:
 
 
 async def _migrate(url: str) -> None:
-    from approvals_bot.store import connect
+    from approvals_bot.durable.store import connect
 
     await (await connect(url)).close()
 

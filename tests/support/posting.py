@@ -9,17 +9,16 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Channels
 from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.digests import Digests
-from approvals_bot.channels.email.out import EmailChannel
-from approvals_bot.channels.email.smtp import Relay
-from approvals_bot.channels.email.turns import Turns
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.playground.mailbox import Mailbox
-from approvals_bot.web.links import DECISION
-from approvals_bot.web.listing import Listed
+from approvals_bot.channels.email.post import EmailChannel
+from approvals_bot.channels.email.smtp import Relay, Turns
+from approvals_bot.playground.mailbox import MailServer
+from approvals_bot.service.catalog import Listed
+from approvals_bot.service.links import DECISION
 
 
 def deploy() -> Definition:
@@ -41,9 +40,9 @@ async def a_posting_service(
     turns: Turns | None = None,
     return_paths: ReturnPaths | None = None,
     digest: timedelta | None = None,
-) -> AsyncIterator[tuple[Any, Mailbox]]:
+) -> AsyncIterator[tuple[Any, MailServer]]:
     async with AsyncExitStack() as stack:
-        mailbox = await stack.enter_async_context(Mailbox(port=stack.enter_context(a_kept_port())))
+        mailbox = await stack.enter_async_context(MailServer(port=stack.enter_context(a_kept_port())))
         opened: list[Any] = []
 
         async def link(hook_id: str, address: str) -> str:

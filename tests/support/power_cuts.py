@@ -22,7 +22,7 @@ from dying_process import job
 from watched_sqlite import Operation, watch
 
 from approvals_bot import Engine, create_hook, workflow
-from approvals_bot.store import sqlite
+from approvals_bot.durable.store import sqlite
 
 SECTOR = 512  # bytes that a disk writes as a whole
 CLICKS = 120

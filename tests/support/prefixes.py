@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.commands import Command, CreateHook, CreateStep, End, Respond, StartTimer, describe
-from approvals_bot.core.events import ENDINGS, FACTS, Event, Log, NewEvent
-from approvals_bot.core.replay import Outcome, replay
-from approvals_bot.core.run import RunState
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.commands import Command, CreateHook, CreateStep, End, Respond, StartTimer, describe
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, NewEvent
+from approvals_bot.durable.core.replay import ReplayResult, replay
+from approvals_bot.durable.core.run import RunState
 from approvals_bot.errors import LimitExceededError, NondeterminismError, SerializationError, WorkflowStuckError
 
 Link = Callable[[str], str]
@@ -65,7 +65,7 @@ def _is_within_the_last_breath(log: Log, length: int) -> bool:
     return log[-1].type in ENDINGS and since < length < len(log)
 
 
-def _compare(outcome: Outcome, rest: Log, equal: Equal) -> str:
+def _compare(outcome: ReplayResult, rest: Log, equal: Equal) -> str:
     if not outcome.commands:
         return "" if _by_the_engine(rest[0]) else f"asks for nothing; the log has {_shown(rest[0])}"
     for command, event in zip(outcome.commands, rest, strict=False):
@@ -119,12 +119,12 @@ def _shown(event: Event | NewEvent) -> str:
     return f"{event.type} {_json(event.data)[:300]}"
 
 
-def same_outcome(first: Outcome, second: Outcome) -> bool:
+def same_outcome(first: ReplayResult, second: ReplayResult) -> bool:
     """Whether two replays of one log ask for the same, and wait for the same."""
     return _told(first) == _told(second)
 
 
-def _told(outcome: Outcome) -> list[Any]:
+def _told(outcome: ReplayResult) -> list[Any]:
     commands = [command.event(_ANY_TIME) for command in outcome.commands]
     steps = [(s.id, s.step.name, s.failures, sorted(s.started), s.first_started_at, s.retry_at) for s in outcome.steps]
     timers = [(timer.id, timer.resume_at, timer.kind) for timer in outcome.timers]

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from approvals_bot.cli import main
-from approvals_bot.store import Append, Appended, Fenced, Stale, postgres_schema
-from approvals_bot.store.postgres import PostgresStore
+from approvals_bot.durable.store import postgres_schema
+from approvals_bot.durable.store.postgres import PostgresStore
+from approvals_bot.durable.store.protocol import Append, Appended, Fenced, Stale
 
 _append = PostgresStore.append
 _known = postgres_schema.migrations()

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from approvals_bot.config.durations import duration_text
-from approvals_bot.config.service import Service
-from approvals_bot.config.workflow import Definition
+from approvals_bot.approvals.durations import duration_text
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.config.service import ServiceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _default(field: FieldInfo) -> str:
 def every_setting() -> dict[str, dict[str, str]]:
     """Path → default, by file, in the order of the models. What is the same in many places is there once."""
     found: dict[str, dict[str, str]] = {}
-    for file, model in (("config.toml", Service), ("workflow", Definition)):
+    for file, model in (("config.toml", ServiceSettings), ("workflow", Definition)):
         paths = found.setdefault(file, {})
         for setting in settings_of(model):
             path = re.sub(r"^on\.\w+\[\]", "on.<outcome>[]", setting.path)

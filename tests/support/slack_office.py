@@ -15,21 +15,21 @@ import pytest
 from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
 
 from approvals_bot.app import Listing
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Opening, RequestView
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Channels
 from approvals_bot.channels.slack.client import slack_client
+from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
 from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.channels.slack.out import SlackOut
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.engine import Engine
+from approvals_bot.channels.slack.post import SlackOut
+from approvals_bot.channels.slack.socket_mode import socket_mode
+from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup
+from approvals_bot.service.catalog import Listed
 from approvals_bot.testing import FakeClock
-from approvals_bot.web.listing import Listed
-from approvals_bot.web.slack import SlackIn, slack_in, slack_routes
-from approvals_bot.web.slack_socket import socket_mode
 
 KEY = "a-key-of-the-tests-that-has-32-bytes!"
 PEOPLE = (

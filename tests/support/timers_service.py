@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from approvals_bot import sleep, step, workflow
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
 
 BEFORE = 2.0  # seconds before the first is due
 STARTED = 400.0  # runs that a busy machine starts in a second

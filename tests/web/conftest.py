@@ -14,16 +14,16 @@ import pytest
 from slack_office import office, open_office  # noqa: F401  # the fixtures of Slack's tests
 from starlette.types import ASGIApp
 
+from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import RequestView
-from approvals_bot.channels import Channels
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.engine import Engine
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
+from approvals_bot.service.catalog import Listed
+from approvals_bot.service.links import DECISION
 from approvals_bot.testing import FakeClock
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.keys import ApiKey
-from approvals_bot.web.links import DECISION
-from approvals_bot.web.listing import Listed
+from approvals_bot.web.api_keys import ApiKey
 from approvals_bot.web.routes import build
 
 BASE_URL = "https://approve.acme.eu"

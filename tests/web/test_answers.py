@@ -6,15 +6,15 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from approvals_bot.engine import HookInfo
-from approvals_bot.web.answers import Json
-from approvals_bot.web.hooks import hook_json
+from approvals_bot.durable.engine import HookInfo
+from approvals_bot.web.api import hook_json
+from approvals_bot.web.validation import JsonResponse
 
 
 def test_metadata_of_a_hook_is_shown_as_json_whatever_it_is() -> None:
     at = datetime(2026, 1, 1, 9, tzinfo=UTC)
     metadata = {"at": at, "amount": Decimal("1.50"), "half": "\ud800", "odd": object}
     hook = HookInfo("run_1", "hook_1", "token", metadata, at, is_webhook=False)
-    body = Json(hook_json(hook)).body
+    body = JsonResponse(hook_json(hook)).body
     shown = json.loads(bytes(body))["metadata"]
     assert (shown["at"], shown["amount"], shown["half"]) == ("2026-01-01T09:00:00Z", "1.50", "\ud800")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from approvals_bot.core.authoring import workflow
+from approvals_bot.durable.core.api import workflow
 
 
 class Order(BaseModel):

@@ -12,9 +12,9 @@ import pytest
 from browsing import CHROMIUM, a_port, chromium, needs_chromium, serving
 from judges import faults_in_html, judge
 
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.web.listing import Listed
+from approvals_bot.service.catalog import Listed
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
 

@@ -10,13 +10,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Mailbox, Receipt, Result, TryAgain
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Channels, Delivered, Dispatch, Mailbox, Receipt, Result, TryAgain
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.codes import Codes
-from approvals_bot.web.links import Links
-from approvals_bot.web.listing import Listed
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.service.catalog import Listed
+from approvals_bot.service.codes import Codes
+from approvals_bot.service.links import Links
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.links import DECISION
-from approvals_bot.web.listing import Listed
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.service.catalog import Listed
+from approvals_bot.service.links import DECISION
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 """What a browser says of a form that came from our own page, which asks for no referrer."""

@@ -10,9 +10,9 @@ import pytest
 from browsing import a_port, chromium, needs_chromium, serving
 from slack_office import Office
 
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.web.listing import Listed
+from approvals_bot.service.catalog import Listed
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 PLAN = "step\n" * 900  # 4,500 characters: more than Slack lets anybody type

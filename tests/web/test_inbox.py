@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from posting import a_posting_service, until
 
-from approvals_bot.playground.mailbox import Mailbox
+from approvals_bot.playground.mailbox import MailServer
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 
@@ -21,7 +21,7 @@ class Browser:
     """Somebody's browser: it keeps its cookies."""
 
     service: Any
-    mailbox: Mailbox
+    mailbox: MailServer
     http: httpx2.AsyncClient
 
     async def post(self, path: str, **form: str) -> httpx2.Response:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from approvals_bot.web.json_body import parse
 from approvals_bot.web.problems import Problem
+from approvals_bot.web.validation import parse
 
 
 def nested(levels: int) -> bytes:

@@ -17,9 +17,9 @@ import pytest
 from browsing import CHROMIUM, a_port, needs_chromium, serving
 from posting import a_posting_service, until
 
-from approvals_bot.playground.mailbox import Mailbox
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.links import DECISION, FORM
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.playground.mailbox import MailServer
+from approvals_bot.service.links import DECISION, FORM
 
 W3M = shutil.which("w3m")
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
@@ -36,7 +36,7 @@ async def posting(open_service: Any) -> AsyncIterator[Any]:
             yield service, mailbox, url
 
 
-def links(mailbox: Mailbox) -> list[str]:
+def links(mailbox: MailServer) -> list[str]:
     """Every link of every mail, of both parts."""
     found = [re.findall(r"https?://[^\s\"<>]+", mail.text + " " + mail.html) for mail in mailbox.mails]
     return list(dict.fromkeys(link.replace("&amp;", "&") for each in found for link in each))

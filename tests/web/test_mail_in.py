@@ -14,9 +14,9 @@ import pytest
 from posting import a_posting_service
 
 from approvals_bot.channels.email.bounces import TOGETHER, Returned, ReturnPaths, why_it_failed
-from approvals_bot.playground.mailbox import Mail, Mailbox
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.mail_in import mail_in
+from approvals_bot.channels.email.lmtp import mail_in
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.playground.mailbox import MailServer, ReceivedMail
 
 PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
 
@@ -60,7 +60,7 @@ class Desk:
     """A service whose mails come back to `port`."""
 
     service: Any
-    mailbox: Mailbox
+    mailbox: MailServer
     port: int
     protocol: str
 
@@ -79,7 +79,7 @@ class Desk:
                     return code
             return line.data(content)[0]
 
-    async def first_mail(self, to: str) -> tuple[str, Mail, str]:
+    async def first_mail(self, to: str) -> tuple[str, ReceivedMail, str]:
         """A request; its mail to this person, and the sender in that mail's envelope."""
         run = await self.service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
         mail = next(mail for mail in self.mailbox.mails if mail.to == to)
@@ -203,7 +203,7 @@ SEVERAL = timedelta(minutes=15)
 
 
 @asynccontextmanager
-async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], Mail]]:
+async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], ReceivedMail]]:
     """A desk, the requests of which Ann was told in one mail, and that mail."""
     async with (
         a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS, digest=SEVERAL) as (
@@ -218,7 +218,7 @@ async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], Ma
         yield Desk(service, box, port, "lmtp"), runs, mail
 
 
-def came_back(mail: Mail, *, whole: bool) -> bytes:
+def came_back(mail: ReceivedMail, *, whole: bool) -> bytes:
     """As relays report: with the mail, or with its headers alone."""
     raw = mail.raw.replace("\r\n", "\n").replace("\n", "\r\n").encode()
     head = b"message/rfc822\r\n\r\n" + raw if whole else b"text/rfc822-headers\r\n\r\n" + raw.partition(b"\r\n\r\n")[0]

@@ -16,10 +16,10 @@ from judges import judge
 from posting import a_posting_service
 
 from approvals_bot.channels.email.bounces import ReturnPaths
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.mail_in import LARGEST_REPORT
-from approvals_bot.web.mail_reports import Reports
-from approvals_bot.web.mailbox_in import Mailbox, Watch, mailbox_in
+from approvals_bot.channels.email.imap import BounceMailbox, Watch, mailbox_in
+from approvals_bot.channels.email.lmtp import LARGEST_REPORT
+from approvals_bot.channels.email.reports import Reports
+from approvals_bot.durable.tokens import Tokens
 
 PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
 REPORT = b"""Content-Type: multipart/report; report-type=delivery-status; boundary=b\r
@@ -44,8 +44,8 @@ def box() -> Iterator[ImapServer]:
         yield server
 
 
-def settings(box: ImapServer, every: float = 300) -> Mailbox:
-    return Mailbox("127.0.0.1", box.port, "none", "bounces", "of-a-test", "INBOX", timedelta(seconds=every))
+def settings(box: ImapServer, every: float = 300) -> BounceMailbox:
+    return BounceMailbox("127.0.0.1", box.port, "none", "bounces", "of-a-test", "INBOX", timedelta(seconds=every))
 
 
 @asynccontextmanager

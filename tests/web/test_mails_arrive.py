@@ -11,7 +11,7 @@ import pytest
 from posting import a_posting_service
 
 from approvals_bot.playground.faults import Fault, FaultKind
-from approvals_bot.playground.mailbox import Mailbox
+from approvals_bot.playground.mailbox import MailServer
 
 MAILS = int(os.environ.get("APPROVALS_BOT_TEST_MAILS", "120"))  # 1,000 for the long run
 EACH = 3  # approvers of a request
@@ -20,7 +20,7 @@ LONG = 300.0 + MAILS / 2  # seconds; pytest's own limit is for one test of a usu
 LATER = {"RCPT": (450, 451, 452), "MAIL": (421, 451), "DATA": (421, 451, 452)}
 
 
-def script(mailbox: Mailbox, chance: Random) -> None:
+def script(mailbox: MailServer, chance: Random) -> None:
     """Of three mails one meets a fault."""
     for nth in range(1, MAILS * 2):
         if chance.random() > 1 / 3:
@@ -30,7 +30,7 @@ def script(mailbox: Mailbox, chance: Random) -> None:
         mailbox.faults.add(Fault(kind, method, nth=nth, code=chance.choice(LATER[method])))
 
 
-def ids(mailbox: Mailbox) -> Counter[tuple[str, str]]:
+def ids(mailbox: MailServer) -> Counter[tuple[str, str]]:
     return Counter((mail.headers["Message-ID"], mail.to) for mail in mailbox.mails)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from posting import a_posting_service
 
-from approvals_bot.channels.email.turns import Turns
+from approvals_bot.channels.email.smtp import Turns
 
 
 async def test_mails_wait_their_turn_visibly_and_nothing_else_waits_for_them(open_service: Any) -> None:

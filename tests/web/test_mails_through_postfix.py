@@ -11,22 +11,22 @@ from typing import Any
 from postfix import SIZE_LIMIT, needs_postfix, postfix
 from posting import a_kept_port, a_posting_service, until
 
-from approvals_bot.channels import Refused, TryAgain
+from approvals_bot.approvals.port import Refused, TryAgain
 from approvals_bot.channels.email.bounces import ReturnPaths
-from approvals_bot.channels.email.message import Mail
+from approvals_bot.channels.email.lmtp import mail_in
+from approvals_bot.channels.email.message import OutgoingMail
 from approvals_bot.channels.email.smtp import Accepted, Relay
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.faults import Fault
-from approvals_bot.tokens import Tokens
-from approvals_bot.web.mail_in import mail_in
 
 PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
 
 
-def a_mail(to: str, size: int = 100, sender: str = "approvals@acme.eu") -> Mail:
+def a_mail(to: str, size: int = 100, sender: str = "approvals@acme.eu") -> OutgoingMail:
     date = f"{datetime.now(UTC):%a, %d %b %Y %H:%M:%S} +0000"
     lines = ["From: approvals@acme.eu", "Subject: Please decide", f"Date: {date}", "Message-ID: <a@acme.eu>", ""]
     content = "\r\n".join([*lines, *["x" * 70] * (size // 72), ""]).encode()
-    return Mail(sender, to, "a@acme.eu", content)
+    return OutgoingMail(sender, to, "a@acme.eu", content)
 
 
 @needs_postfix

@@ -9,11 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from approvals_bot.channels import Delivered, Dispatch, Receipt, Refused, Result, SlackChannel, TryAgain
-from approvals_bot.channels.counted import CountedChannel
-from approvals_bot.core.authoring import create_hook, workflow
-from approvals_bot.engine import Engine
-from approvals_bot.store import connect
+from approvals_bot.app.connections import CountedChannel
+from approvals_bot.approvals.port import Delivered, Dispatch, Receipt, Refused, Result, SlackChannel, TryAgain
+from approvals_bot.durable.core.api import create_hook, workflow
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store import connect
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.routes import build
 

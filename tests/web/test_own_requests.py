@@ -8,10 +8,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.web.links import DECISION
-from approvals_bot.web.listing import Listed
+from approvals_bot.service.catalog import Listed
+from approvals_bot.service.links import DECISION
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 ASKS_FOR_CHANGES: dict[str, Any] = {

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.core.authoring import create_hook, sleep, step, workflow
-from approvals_bot.core.events import Event
-from approvals_bot.web.listing import Listed
-from approvals_bot.web.story import Stretch, tell
-from approvals_bot.web.timeline import MOST_LANES, draw
+from approvals_bot.durable.core.api import create_hook, sleep, step, workflow
+from approvals_bot.durable.core.events import Event
+from approvals_bot.service.catalog import Listed
+from approvals_bot.service.history import Stretch, tell
+from approvals_bot.web.pages import MOST_LANES, draw
 
 NASTY = "<script>alert(1)</script>\u202e \"'&amp; {{ 7*7 }}"
 

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.web.listing import Listed
+from approvals_bot.service.catalog import Listed
 
 ROOT = "/approve"
 OURS = {"origin": "https://apps.acme.eu", "sec-fetch-site": "same-origin"}

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
-from approvals_bot.core.authoring import create_webhook, publish, workflow
-from approvals_bot.tokens import Tokens
+from approvals_bot.durable.core.api import create_webhook, publish, workflow
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.web.routes import Resource, build
 
 PATHS = (

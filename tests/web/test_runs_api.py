@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.config.workflow import Definition, pinned
-from approvals_bot.core.authoring import create_hook, publish, workflow
-from approvals_bot.web.listing import Listed
+from approvals_bot.durable.core.api import create_hook, publish, workflow
+from approvals_bot.service.catalog import Listed
 
 
 class Guest(BaseModel):

@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 from slack_office import DEPLOY, Office, Open
 
-from approvals_bot.approvals.api_view import api_request
 from approvals_bot.approvals.request import RequestView
 from approvals_bot.channels.slack.client import CALL_LIMIT
-from approvals_bot.web.slack_socket import socket_mode
+from approvals_bot.channels.slack.socket_mode import socket_mode
+from approvals_bot.service.read import api_request
 
 NO_COMMENT = [DEPLOY["stage"][0] | {"comment": "never"}]
 

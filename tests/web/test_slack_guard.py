@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from approvals_bot.web.slack_guard import BODY_LIMIT, FromSlack, SlackGuard
+from approvals_bot.channels.slack.verify import BODY_LIMIT, FromSlack, SlackGuard
 
 SECRET = "the signing secret"
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)

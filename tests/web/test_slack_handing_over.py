@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from slack_office import Office
 
+from approvals_bot.approvals.port import Card, Name
 from approvals_bot.approvals.request import RequestView
-from approvals_bot.channels import Card, Name
+from approvals_bot.channels.slack.reassignment import AS_WELL, hand_over_modal
 from approvals_bot.playground.slack.blocks import check_view
-from approvals_bot.web.slack_handing_over import AS_WELL, hand_over_modal
 
 BO = "bo@acme.eu"
 

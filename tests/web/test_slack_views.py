@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.channels import Ask, Card, CardChoice, CardOutcome, Name
+from approvals_bot.approvals.port import Ask, Card, CardChoice, CardOutcome, Name
+from approvals_bot.channels.slack import modals as views
 from approvals_bot.playground.slack.blocks import check_view
-from approvals_bot.web import slack_views as views
 
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
 CARD = Card(

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.channels import Channels
-from approvals_bot.config.workflow import Definition
-from approvals_bot.engine import Engine
+from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
-from approvals_bot.web import votes
+from approvals_bot.service import act as votes
 
 ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
 DEPLOY = Definition.model_validate(
@@ -29,7 +29,7 @@ DEPLOY = Definition.model_validate(
 class Slow:
     """The engine, but its answers to webhooks come too late: what was sent is durable, and decided meanwhile."""
 
-    def __init__(self, engine: Engine, meanwhile: votes.Vote | None = None) -> None:
+    def __init__(self, engine: Engine, meanwhile: votes.VoteAct | None = None) -> None:
         self._engine = engine
         self._meanwhile = meanwhile
 
@@ -65,20 +65,20 @@ async def ask(engine: Engine) -> str:
 
 
 async def test_a_late_answer_after_somebody_elses_decision_says_how_it_ended(engine: Engine) -> None:
-    slow = Slow(engine, meanwhile=votes.Vote(ANN, "approve", "api"))
-    verdict = await votes.cast(slow, await ask(engine), votes.Vote(BO, "reject", "api", "no"))  # type: ignore[arg-type]
+    slow = Slow(engine, meanwhile=votes.VoteAct(ANN, "approve", "api"))
+    verdict = await votes.cast(slow, await ask(engine), votes.VoteAct(BO, "reject", "api", "no"))  # type: ignore[arg-type]
     assert verdict.verdict == "already_decided"
     assert "Already decided by ann" in verdict.text
     assert not verdict.changed
 
 
 async def test_a_late_answer_to_the_vote_that_decided_is_that_it_is_saved(engine: Engine) -> None:
-    verdict = await votes.cast(Slow(engine), await ask(engine), votes.Vote(ANN, "approve", "api"))  # type: ignore[arg-type]
+    verdict = await votes.cast(Slow(engine), await ask(engine), votes.VoteAct(ANN, "approve", "api"))  # type: ignore[arg-type]
     assert (verdict.verdict, verdict.changed) == ("received", True)
 
 
 async def test_a_late_answer_while_it_is_open_is_that_it_is_saved(engine: Engine) -> None:
     hook_id = await ask(engine)
-    slow: Any = Slow(engine, meanwhile=votes.Vote(CY, "approve", "api"))  # refused: it is her own request
-    verdict = await votes.cast(slow, hook_id, votes.Vote(BO, "approve", "api"))
+    slow: Any = Slow(engine, meanwhile=votes.VoteAct(CY, "approve", "api"))  # refused: it is her own request
+    verdict = await votes.cast(slow, hook_id, votes.VoteAct(BO, "approve", "api"))
     assert (verdict.verdict, verdict.text) == ("received", votes.RECEIVED)

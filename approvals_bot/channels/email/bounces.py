@@ -15,8 +15,8 @@ from email import message_from_bytes, message_from_string
 from email.message import Message
 from typing import Any
 
-from approvals_bot.channels.text import one_line
-from approvals_bot.tokens import Tokens
+from approvals_bot.approvals.plain_text import one_line
+from approvals_bot.durable.tokens import Tokens
 
 SEAL = "bounce.v1"
 TOGETHER = "X-Approvals-Copies"  # the header, and

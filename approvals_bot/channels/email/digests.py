@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from approvals_bot.channels import Dispatch, Mailbox, Receipt, Result, TryAgain
-from approvals_bot.channels.email.out import EmailChannel
+from approvals_bot.approvals.port import Dispatch, Mailbox, Receipt, Result, TryAgain
+from approvals_bot.channels.email.post import EmailChannel
 
 SINGLES = 5  # mails to one person in a digest's span that come one by one: what a person may want to see at once
 URGENT = 4  # spans: a request that must be decided within so many is never held

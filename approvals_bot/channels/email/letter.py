@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 import css_inline
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from approvals_bot.channels import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, Mailbox, phrases
-from approvals_bot.channels.text import clean, clip, header, one_line
+from approvals_bot.approvals import phrases
+from approvals_bot.approvals.plain_text import clean, clip, header, one_line
+from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, Mailbox
 
 HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
 TEXT_LIMIT = 60_000  # bytes
@@ -34,7 +35,7 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class LetterLimits:
     """How much of a card is shown; the first that fits is taken."""
 
     html_long: int  # characters of a long field in the HTML part
@@ -43,7 +44,12 @@ class Room:
     rows: int  # fields, votes, seats: of each at most so many
 
 
-ROOMS = (Room(3_000, 20_000, 500, 60), Room(1_200, 3_000, 300, 30), Room(300, 800, 120, 15), Room(80, 120, 80, 8))
+ROOMS = (
+    LetterLimits(3_000, 20_000, 500, 60),
+    LetterLimits(1_200, 3_000, 300, 30),
+    LetterLimits(300, 800, 120, 15),
+    LetterLimits(80, 120, 80, 8),
+)
 
 
 def write(dispatch: Dispatch, link: str, now: datetime) -> Letter:
@@ -132,7 +138,7 @@ def not_you(dispatch: Dispatch) -> str:
     return f"{did}. Not you? It can no longer be taken back here, so tell {tell} at once."
 
 
-def _write(dispatch: Dispatch, link: str, now: datetime, room: Room) -> Letter:
+def _write(dispatch: Dispatch, link: str, now: datetime, room: LetterLimits) -> Letter:
     assert isinstance(dispatch.to, Mailbox), "a letter goes to a mailbox"
     card = _fitting(dispatch.card, room)
     if dispatch.occasion == "code":  # it belongs on the page where it was asked for, so nothing else is offered here
@@ -168,7 +174,7 @@ def _askers(card: Card) -> tuple[str, ...]:
     return tuple(who.key for who in (card.requester, card.on_behalf_of) if who)
 
 
-def _fitting(card: Card, room: Room) -> Card:
+def _fitting(card: Card, room: LetterLimits) -> Card:
     """The card with its texts cleaned and its lists cut; pinned fields first, because the vote is bound to them."""
     fields = sorted(card.fields, key=lambda field: not field.pinned)[: room.rows]
     return replace(
@@ -183,7 +189,7 @@ def _fitting(card: Card, room: Room) -> Card:
     )
 
 
-def _fitting_field(field: CardField, room: Room) -> CardField:
+def _fitting_field(field: CardField, room: LetterLimits) -> CardField:
     limit = room.short if field.kind == "short" else room.text_long
     value = clip(clean(field.value[: limit * 4]), limit)
     was = None if field.was is None else one_line(field.was, min(limit, 200))

@@ -19,9 +19,9 @@ from email.utils import format_datetime
 
 from email_validator import EmailNotValidError, validate_email
 
-from approvals_bot.channels import Dispatch, Mailbox
+from approvals_bot.approvals.plain_text import header
+from approvals_bot.approvals.port import Dispatch, Mailbox
 from approvals_bot.channels.email import letter
-from approvals_bot.channels.text import header
 from approvals_bot.errors import ApprovalsBotError
 
 NAMED = re.compile(r"(?P<name>[^<>\r\n]*)<(?P<address>[^<>\s]+)>")
@@ -65,7 +65,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
+class OutgoingMail:
     """One mail, ready to be sent: the envelope and the bytes. The bytes contain the person's link: never log them."""
 
     sender: str
@@ -75,7 +75,7 @@ class Mail:
     needs_utf8: bool = False
 
 
-def compose(dispatch: Dispatch, *, sender: Address, link: str, now: datetime) -> Mail:
+def compose(dispatch: Dispatch, *, sender: Address, link: str, now: datetime) -> OutgoingMail:
     """The mail for this dispatch, dated `now`. Raises InvalidAddressError when the person's address is none."""
     assert isinstance(dispatch.to, Mailbox), "a mail goes to a mailbox"
     to = Address.parse(dispatch.to.person.address, dispatch.to.person.name)
@@ -86,7 +86,7 @@ def compose(dispatch: Dispatch, *, sender: Address, link: str, now: datetime) ->
 
 def compose_together(
     dispatches: Sequence[tuple[Dispatch, str]], *, sender: Address, now: datetime, more: Mapping[str, str] | None = None
-) -> Mail:
+) -> OutgoingMail:
     """One mail for several dispatches to one person, each with its link. `more`: further headers, of words that may
     stand on lines of their own. Raises InvalidAddressError."""
     first = dispatches[0][0]
@@ -106,7 +106,7 @@ def _mail(
     *,
     reply_to: Mapping[str, str],
     thread: Mapping[str, str],
-) -> Mail:
+) -> OutgoingMail:
     boundary = f"=_{hashlib.sha256(message_id.encode()).hexdigest()[:32]}"  # "=_" never occurs in quoted-printable
     headers = {
         "From": _mailbox("From", sender),
@@ -125,7 +125,7 @@ def _mail(
     parts = [_part("plain", written.text), _part("html", written.html)]
     body = b"".join(b"--" + boundary.encode() + b"\r\n" + part + b"\r\n" for part in parts)
     content = "\r\n".join(lines).encode() + b"\r\n\r\n" + body + b"--" + boundary.encode() + b"--\r\n"
-    return Mail(sender.address, to.address, message_id, content, to.needs_utf8 or sender.needs_utf8)
+    return OutgoingMail(sender.address, to.address, message_id, content, to.needs_utf8 or sender.needs_utf8)
 
 
 def message_id_of(delivery_id: str, domain: str) -> str:

@@ -12,17 +12,18 @@ import logging
 import re
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
 import aiosmtplib
 
-from approvals_bot.channels import Refused, TryAgain
-from approvals_bot.channels.email.message import Mail
-from approvals_bot.channels.text import one_line
+from approvals_bot.approvals.plain_text import one_line
+from approvals_bot.approvals.port import Refused, TryAgain
+from approvals_bot.channels.email.message import OutgoingMail
 from approvals_bot.errors import ConfigError
 
 OPERATION_LIMIT = 15.0  # seconds for one command and its answer; RFC 5321 would wait minutes, a person would not
@@ -83,7 +84,7 @@ class Relay:
         self._shut_because = Refused("")
         self._handing_over = False
 
-    async def deliver(self, mail: Mail) -> Accepted | Lost | TryAgain | Refused:
+    async def deliver(self, mail: OutgoingMail) -> Accepted | Lost | TryAgain | Refused:
         """Hand one mail over. Returns within 45 seconds, whatever the relay does."""
         async with self._lock:
             if self._monotonic() < self._shut_until:
@@ -112,7 +113,7 @@ class Relay:
                 return verdict if not isinstance(verdict, Lost) else TryAgain(verdict.error)
             return None
 
-    async def _hand_over(self, mail: Mail) -> Accepted:
+    async def _hand_over(self, mail: OutgoingMail) -> Accepted:
         connection = await self._connected()
         options = [f"SIZE={len(mail.content)}"] if connection.supports_extension("size") else []
         encoding = "ascii"
@@ -249,3 +250,41 @@ def _is_loopback(host: str) -> bool:
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
+
+
+# ── A relay's allowance: no more than so many mails in any such span of time. Who comes too early is given a turn. ──
+
+LATE = timedelta(seconds=30)  # who comes later than this for a turn has lost it: others may have gone in between
+
+_WORDS = {1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
+
+
+class Turns:
+    """Gives turns in the order in which they are asked for."""
+
+    def __init__(self, count: int, per: timedelta) -> None:
+        self._count = count
+        self._per = per
+        self._given: deque[datetime] = deque(maxlen=count)  # the newest turns, oldest first; some are still to come
+        self._waiting: dict[str, datetime] = {}
+
+    def __str__(self) -> str:
+        return f"{self._count} mail{'s' if self._count > 1 else ''} {_WORDS[int(self._per.total_seconds())]}"
+
+    def wait(self, who: str, now: datetime) -> timedelta:
+        """How long this one still has to wait for its turn, which is kept for it; nothing: it goes now."""
+        turn = self._waiting.pop(who, None)
+        if turn is None or turn < now - LATE:
+            turn = max(now, self._given[0] + self._per) if len(self._given) == self._count else now
+            self._given.append(turn)
+        if turn > now:
+            self._waiting[who] = turn
+        self._forget(now)
+        return max(timedelta(), turn - now)
+
+    def _forget(self, now: datetime) -> None:
+        """Turns that nobody came for, because their requests were decided."""
+        for who, turn in [*self._waiting.items()]:  # in the order of their turns
+            if turn >= now - LATE:
+                break
+            del self._waiting[who]

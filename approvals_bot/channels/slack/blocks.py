@@ -6,30 +6,15 @@ characters. The one `mrkdwn` line is ours, for Slack's date token that shows the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from approvals_bot.channels import Card, CardChoice, CardField, CardVote, Dispatch, phrases
-from approvals_bot.channels.slack.elements import (
-    HEADER_LIMIT,
-    TEXT_LIMIT,
-    Block,
-    block_id_of,
-    cut_to,
-    date_token,
-    dated,
-    escape,
-    plain,
-    rich,
-    said,
-    section,
-    sentence,
-    size,
-    with_breaks,
-)
-from approvals_bot.channels.slack.notes import note, told
-from approvals_bot.channels.text import clean, clip, one_line
+from approvals_bot.approvals import phrases
+from approvals_bot.approvals.plain_text import clean, clip, length, one_line
+from approvals_bot.approvals.port import Card, CardChoice, CardField, CardVote, Dispatch
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
@@ -44,7 +29,7 @@ METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata,
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class CardLimits:
     """How much of a card is shown; the first that fits into a message is taken."""
 
     long: int  # characters of a long field
@@ -53,7 +38,13 @@ class Room:
     longs: int = 6  # long fields
 
 
-ROOMS = (Room(2_400, 300, 20), Room(1_200, 200, 12), Room(500, 120, 8, 4), Room(200, 80, 6, 2), Room(80, 40, 3, 1))
+ROOMS = (
+    CardLimits(2_400, 300, 20),
+    CardLimits(1_200, 200, 12),
+    CardLimits(500, 120, 8, 4),
+    CardLimits(200, 80, 6, 2),
+    CardLimits(80, 40, 3, 1),
+)
 
 
 def message(dispatch: Dispatch) -> tuple[str, list[Block]]:
@@ -85,7 +76,7 @@ def summary(card: Card) -> str:
 # ── the card, from top to bottom ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _blocks(card: Card, room: Room) -> list[Block]:
+def _blocks(card: Card, room: CardLimits) -> list[Block]:
     fields, cut = _fields(card, room)
     return [
         _header(card),
@@ -124,7 +115,7 @@ def _who(card: Card) -> list[Block]:
     return [said(one_line(phrases.asked_by(card), 200) + ", "), dated(card.asked_at)]
 
 
-def _outcome(card: Card, room: Room) -> list[Block]:
+def _outcome(card: Card, room: CardLimits) -> list[Block]:
     ended = card.outcome
     if ended is None:
         return []
@@ -141,7 +132,7 @@ def _outcome(card: Card, room: Room) -> list[Block]:
     return [rich("outcome", card, elements)]
 
 
-def _fields(card: Card, room: Room) -> tuple[list[Block], bool]:
+def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
     """Short fields first, pinned ones before the others; then the long ones, folded to the room there is."""
     ordered = sorted(card.fields, key=lambda field: not field.pinned)
     short = [field for field in ordered if _is_brief(field)]
@@ -167,7 +158,7 @@ def _is_brief(field: CardField) -> bool:
     return field.kind == "short" or (len(field.value) <= BRIEF and "\n" not in field.value.strip())
 
 
-def _short_field(field: CardField, room: Room) -> list[Block]:
+def _short_field(field: CardField, room: CardLimits) -> list[Block]:
     line = [*_label(field), said(": "), said(cut_to(phrases.line(field), room.short) or "–")]
     if field.was is not None:
         line += [said(", was "), said(one_line(field.was, room.short) or "–", strike=True)]
@@ -179,7 +170,7 @@ def _label(field: CardField) -> list[Block]:
     return [*label, said(" (pinned)", italic=True)] if field.pinned else label
 
 
-def _people(card: Card, room: Room) -> list[Block]:
+def _people(card: Card, room: CardLimits) -> list[Block]:
     """The row of steps, the seats of the open stage, and who voted what."""
     lines: list[list[Block]] = []
     if steps := phrases.steps(card, most=min(room.rows, 12)):
@@ -193,7 +184,7 @@ def _people(card: Card, room: Room) -> list[Block]:
     return [rich("people", card, [section(*(part for line in with_breaks(lines) for part in line))])] if lines else []
 
 
-def _vote(cast: CardVote, card: Card, room: Room) -> list[Block]:
+def _vote(cast: CardVote, card: Card, room: CardLimits) -> list[Block]:
     line = [said(one_line(phrases.vote(cast), 200)), said(", "), dated(cast.at)]
     comment = one_line(phrases.own_comment(cast, card), room.short)
     return [*line, said(f": “{comment}”")] if comment else line
@@ -208,7 +199,7 @@ def _waiting(card: Card) -> list[Block]:
     return [{"type": "section", "block_id": block_id_of("waiting", card), "text": text, "accessory": why}]
 
 
-def _undelivered(card: Card, room: Room) -> list[Block]:
+def _undelivered(card: Card, room: CardLimits) -> list[Block]:
     lines = [[said(one_line(trouble, 200))] for trouble in phrases.troubles(card)[: room.rows]]
     if not lines:
         return []
@@ -279,3 +270,113 @@ def delivery_of(message: Mapping[str, Any]) -> str | None:
         return None
     delivery = (metadata.get("event_payload") or {}).get("delivery_id")
     return str(delivery) if delivery else None
+
+
+# ── Smaller messages: the operator's own text, and what is said in the thread of a card. ──
+
+
+def told(dispatch: Dispatch) -> tuple[str, list[Block]]:
+    """The operator's own text, as it is."""
+    text = cut_to(dispatch.text, 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
+    elements = [section(said(text))]
+    if dispatch.card.url:
+        elements.append(section({"type": "link", "url": dispatch.card.url[:3_000], "text": "Open the request"}))
+    return escape(one_line(text, TEXT_LIMIT)) or "–", [rich("text", dispatch.card, elements)]
+
+
+def note(dispatch: Dispatch) -> tuple[str, list[Block]]:
+    """A reply in the thread of a card that stands above it: why it comes now, without buttons that could go stale."""
+    card = dispatch.card
+    parts = [said(one_line(_news(dispatch), 300), bold=True), said("\n" + one_line(card.title, 250))]
+    if waiting := phrases.waiting_for(card):
+        parts.append(said(f"\n{one_line(waiting, 300)}"))
+    if card.deadline is not None and card.outcome is None:
+        parts += [said("\nDeadline: "), dated(card.deadline)]
+    elements = [section(*parts)]
+    if card.outcome is not None and (comment := cut_to(card.outcome.comment, 1_000)):
+        elements.append({"type": "rich_text_quote", "elements": [said(comment)]})
+    return escape(one_line(f"{_news(dispatch)} {card.title}", TEXT_LIMIT)), [rich("note", card, elements)]
+
+
+def _news(dispatch: Dispatch) -> str:
+    if dispatch.card.outcome is not None:
+        return f"{phrases.outcome(dispatch.card.outcome)}."
+    match dispatch.occasion:
+        case "reminder":
+            return "A reminder: this still waits for a decision."
+        case "escalation":
+            return "Nobody has decided yet, so more people are asked."
+        case "change":
+            return phrases.changed(dispatch.card)
+        case "handover":
+            return "Somebody else is asked in your place now. There is nothing more for you to do."
+        case _:
+            return f"{phrases.state(dispatch.card)}."
+
+
+# ── The pieces of Slack's blocks: text, dates, sections. What people wrote goes in as plain text only. ──
+
+Block = dict[str, Any]
+
+HEADER_LIMIT = 150  # characters of a title
+TEXT_LIMIT = 400  # of the top-level text, which notifications and screen readers take; Slack wants ≤ 4,000
+
+MOMENT = "{date_short_pretty} at {time}"
+
+
+def escape(text: str) -> str:
+    """For text that Slack reads as mrkdwn: the three characters that have a meaning there."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def date_token(at: datetime) -> str:
+    """Slack's own date syntax, which shows the moment in the reader's zone."""
+    return f"<!date^{int(at.timestamp())}^{MOMENT}|{_fallback(at)}>"
+
+
+def dated(at: datetime) -> Block:
+    return {"type": "date", "timestamp": int(at.timestamp()), "format": MOMENT, "fallback": _fallback(at)}
+
+
+def _fallback(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def plain(text: str) -> Block:
+    return {"type": "plain_text", "text": text or "–", "emoji": False}
+
+
+def said(text: str, **style: bool) -> Block:
+    element: Block = {"type": "text", "text": clean(text) or "–"}
+    return element | ({"style": style} if style else {})
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def cut_to(text: str, limit: int) -> str:
+    """The text's beginning, cleaned; of a very long one, no more is looked at than may be shown."""
+    return clip(clean(text.lstrip()[: limit * 8]).strip(), limit)
+
+
+def section(*elements: Block) -> Block:
+    return {"type": "rich_text_section", "elements": list(elements)}
+
+
+def rich(part: str, card: Card, elements: list[Block]) -> Block:
+    return {"type": "rich_text", "block_id": block_id_of(part, card), "elements": elements}
+
+
+def with_breaks(lines: list[list[Block]]) -> Iterable[list[Block]]:
+    for index, line in enumerate(lines):
+        yield line if index == len(lines) - 1 else [*line, said("\n")]
+
+
+def block_id_of(part: str, card: Card) -> str:
+    """Unique in the message and new on every update, as Slack asks; clicks name the version that was seen."""
+    return f"{part}:{card.version}"
+
+
+def size(blocks: list[Block]) -> int:
+    return length(json.dumps(blocks, ensure_ascii=False, separators=(",", ":")))

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from approvals_bot.cli.doctor.findings import Finding, report
+from approvals_bot.cli.doctor.findings import Diagnosis, report
 
-__all__ = ["Finding", "examine", "report"]
+__all__ = ["Diagnosis", "examine", "report"]
 
 
-async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -> list[Finding]:
+async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -> list[Diagnosis]:
     """All findings, in the order in which one would mend them. `send`: an address that gets a test mail."""
     from approvals_bot.app import find_problems
-    from approvals_bot.cli.doctor import here, mail, people, slack
+    from approvals_bot.cli.doctor import machine as here
+    from approvals_bot.cli.doctor import mail, people, slack
     from approvals_bot.config.load import load_service, load_workflows
-    from approvals_bot.config.problems import ConfigErrors
+    from approvals_bot.config.messages import ConfigErrors
 
     problems = find_problems(path, env)
     findings = [here.configuration(path, problems)]
@@ -25,7 +26,7 @@ async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -
     except ConfigErrors as errors:
         if problems:
             return findings  # said already; the rest can't be tried without it
-        return [*findings, Finding("FAIL", "configuration", str(errors))]
+        return [*findings, Diagnosis("FAIL", "configuration", str(errors))]
     findings += [here.base_url(service), *here.signing_keys(service), *await here.store(service)]
     findings += await slack.examine(service, workflows)
     findings += await mail.examine(service, send)

@@ -13,7 +13,7 @@ ICONS: dict[State, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """`todo`: what the operator does about it; "" when all is well. `text`: lines to copy, such as DNS records."""
 
     state: State
@@ -23,7 +23,7 @@ class Finding:
     text: str = ""
 
 
-def report(findings: Sequence[Finding]) -> str:
+def report(findings: Sequence[Diagnosis]) -> str:
     lines: list[str] = []
     for finding in findings:
         lines.append(f"{finding.state:4}  {ICONS[finding.state]} {finding.about}: {finding.what}")

@@ -6,43 +6,45 @@ import secrets
 from datetime import UTC, datetime
 
 from approvals_bot.app.connections import relay_of
-from approvals_bot.channels import Refused, TryAgain
-from approvals_bot.channels.email.message import Address, InvalidAddressError, Mail
+from approvals_bot.approvals.port import Refused, TryAgain
+from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail
 from approvals_bot.channels.email.smtp import Accepted, Relay
-from approvals_bot.cli.doctor.findings import Finding
+from approvals_bot.cli.doctor.findings import Diagnosis
 from approvals_bot.config.mail import Email, is_loopback
-from approvals_bot.config.service import Service
+from approvals_bot.config.service import ServiceSettings
 
 EXAMPLE_DOMAINS = ("example.com", "example.org", "example.net")
 
 
-async def examine(service: Service, send: str | None) -> list[Finding]:
+async def examine(service: ServiceSettings, send: str | None) -> list[Diagnosis]:
     email = service.email
     if email is None:
-        unsent = [Finding("FAIL", "test mail", "no [email] is configured", "Add it.")] if send else []
-        return [Finding("OK", "mail", "not configured"), *unsent]
+        unsent = [Diagnosis("FAIL", "test mail", "no [email] is configured", "Add it.")] if send else []
+        return [Diagnosis("OK", "mail", "not configured"), *unsent]
     relay = relay_of(email)
     try:
         where = f"{email.host}:{email.port}"
         match await relay.check():
             case TryAgain(error) | Refused(error):
                 todo = "Look at [email]: host, port, security, username and password."
-                return [Finding("FAIL", "mail", f"{where}: {error}", todo), *_sender(email)]
+                return [Diagnosis("FAIL", "mail", f"{where}: {error}", todo), *_sender(email)]
         how = {"starttls": "by STARTTLS", "tls": "by TLS", "none": "unencrypted, on this machine"}[email.security]
         login = "logged in" if email.username else "no login"
         sent = [await _send(relay, email, send)] if send is not None else []
-        return [Finding("OK", "mail", f"{where} answers, {how}, {login}"), *_sender(email), *sent]
+        return [Diagnosis("OK", "mail", f"{where} answers, {how}, {login}"), *_sender(email), *sent]
     finally:
         await relay.aclose()
 
 
-def _sender(email: Email) -> list[Finding]:
+def _sender(email: Email) -> list[Diagnosis]:
     """What the sender's domain has to say in DNS, or mail is taken for spam. It isn't looked up here: only the
     receiver's view counts.
     """
     domain = Address.parse_sender(email.sender).domain
     if domain in EXAMPLE_DOMAINS:
-        return [Finding("WARN", "sender", f"{domain} is nobody's domain", "Set [email] sender to an address of yours.")]
+        return [
+            Diagnosis("WARN", "sender", f"{domain} is nobody's domain", "Set [email] sender to an address of yours.")
+        ]
     relay = "mx" if is_loopback(email.host) else f"a:{email.host}"
     records = "\n".join(
         [
@@ -51,15 +53,17 @@ def _sender(email: Email) -> list[Finding]:
             f'_dmarc.{domain}.              TXT  "v=DMARC1; p=quarantine; rua=mailto:postmaster@{domain}"',
         ]
     )
-    return [Finding("OK", "sender", f"mail comes from {domain}, which should have these records in DNS:", "", records)]
+    return [
+        Diagnosis("OK", "sender", f"mail comes from {domain}, which should have these records in DNS:", "", records)
+    ]
 
 
-async def _send(relay: Relay, email: Email, to: str) -> Finding:
+async def _send(relay: Relay, email: Email, to: str) -> Diagnosis:
     sender = Address.parse_sender(email.sender)
     try:
         recipient = Address.parse(to)
     except InvalidAddressError as error:
-        return Finding("FAIL", "test mail", str(error), "Give --send one mail address.")
+        return Diagnosis("FAIL", "test mail", str(error), "Give --send one mail address.")
     name = f"doctor-{secrets.token_hex(8)}@{sender.domain}"
     now = datetime.now(UTC)
     lines = [
@@ -75,9 +79,9 @@ async def _send(relay: Relay, email: Email, to: str) -> Finding:
         "This is a test by `approvals-bot doctor`. Mail works; there is nothing to do.",
         "",
     ]
-    mail = Mail(sender.address, recipient.address, name, "\r\n".join(lines).encode("ascii", "replace"))
+    mail = OutgoingMail(sender.address, recipient.address, name, "\r\n".join(lines).encode("ascii", "replace"))
     match await relay.deliver(mail):
         case Accepted():
-            return Finding("OK", "test mail", f"the relay took it for {to}; look whether it arrives, and where")
+            return Diagnosis("OK", "test mail", f"the relay took it for {to}; look whether it arrives, and where")
         case outcome:
-            return Finding("FAIL", "test mail", outcome.error, "Ask who runs the relay.")
+            return Diagnosis("FAIL", "test mail", outcome.error, "Ask who runs the relay.")

@@ -10,14 +10,14 @@ from typing import Any
 
 from slack_sdk.errors import SlackApiError, SlackClientError
 
+from approvals_bot.approvals.policy import Definition, SayInSlack
 from approvals_bot.channels.slack.client import SlackClient, SlackError, slack_client
 from approvals_bot.channels.slack.manifest import METHODS, SCOPES
 from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.cli.doctor.findings import Finding
-from approvals_bot.config.service import Service
-from approvals_bot.config.service import SlackGroup as ConfiguredGroup
-from approvals_bot.config.workflow import Definition, SayInSlack
-from approvals_bot.people import SlackGroup, SourceUnavailable, parse_address
+from approvals_bot.cli.doctor.findings import Diagnosis
+from approvals_bot.config.service import ServiceSettings
+from approvals_bot.config.service import SlackGroupEntry as ConfiguredGroup
+from approvals_bot.people import SlackGroupAddress, SourceUnavailable, parse_address
 
 OPTIONAL = ("channels:", "groups:", "im:history")
 """Scopes without which cards still arrive; one whose confirmation was lost may then be posted twice."""
@@ -25,9 +25,9 @@ OPTIONAL = ("channels:", "groups:", "im:history")
 MOST_SKEW = 60  # seconds between our clock and Slack's; at 300 Slack's signatures are refused
 
 
-async def examine(service: Service, workflows: Sequence[Definition]) -> list[Finding]:
+async def examine(service: ServiceSettings, workflows: Sequence[Definition]) -> list[Diagnosis]:
     if service.slack is None:
-        return [Finding("OK", "Slack", "not configured")]
+        return [Diagnosis("OK", "Slack", "not configured")]
     token, api_url = service.slack.bot_token.get_secret_value(), str(service.slack.api_url)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(slack_client(token=token, api_url=api_url))
@@ -36,13 +36,13 @@ async def examine(service: Service, workflows: Sequence[Definition]) -> list[Fin
         except SlackApiError as refused:
             code = str(refused.response.get("error"))
             todo = "Take the Bot User OAuth Token (xoxb-…) of the app's page, under OAuth & Permissions."
-            return [Finding("FAIL", "Slack", f"it refuses the token: {code}", todo)]
+            return [Diagnosis("FAIL", "Slack", f"it refuses the token: {code}", todo)]
         except (SlackClientError, OSError, TimeoutError) as failure:
             todo = "Look at [slack] api_url, and whether this machine may call it."
-            return [Finding("FAIL", "Slack", f"{api_url} can't be reached ({type(failure).__name__})", todo)]
+            return [Diagnosis("FAIL", "Slack", f"{api_url} can't be reached ({type(failure).__name__})", todo)]
         said: Mapping[str, Any] = answer.data if isinstance(answer.data, dict) else {}
         channels, groups = channels_of(workflows), groups_of(service, workflows)
-        found = [Finding("OK", "Slack", f"connected to {said.get('team')} as {said.get('user')}")]
+        found = [Diagnosis("OK", "Slack", f"connected to {said.get('team')} as {said.get('user')}")]
         found += _app(service, said)
         found += scopes_missing(answer.headers, bool(groups))
         found += skew(answer.headers, datetime.now(UTC))
@@ -52,19 +52,19 @@ async def examine(service: Service, workflows: Sequence[Definition]) -> list[Fin
         return found
 
 
-def _app(service: Service, said: Mapping[str, Any]) -> Iterator[Finding]:
+def _app(service: ServiceSettings, said: Mapping[str, Any]) -> Iterator[Diagnosis]:
     assert service.slack is not None
     ours, theirs = service.slack.app_id, said.get("app_id")
     if ours is not None and theirs is not None and ours != theirs:
         todo = f'Write app_id = "{theirs}", or take the token of the other app.'
-        yield Finding("FAIL", "Slack", f"the token belongs to the app {theirs}, and [slack] app_id is {ours}", todo)
+        yield Diagnosis("FAIL", "Slack", f"the token belongs to the app {theirs}, and [slack] app_id is {ours}", todo)
 
 
-def scopes_missing(headers: Mapping[str, str], has_groups: bool) -> Iterator[Finding]:
+def scopes_missing(headers: Mapping[str, str], has_groups: bool) -> Iterator[Diagnosis]:
     """Scopes that the token lacks, by the header of any answer. Slack leaves it out for some kinds of token."""
     given = next((value for name, value in headers.items() if name.lower() == "x-oauth-scopes"), None)
     if given is None:
-        yield Finding("WARN", "Slack scopes", "Slack doesn't say which it has given", "Compare with the manifest.")
+        yield Diagnosis("WARN", "Slack scopes", "Slack doesn't say which it has given", "Compare with the manifest.")
         return
     scopes = {scope.strip() for scope in given.split(",")}
     missing = [scope for scope in SCOPES if scope not in scopes]
@@ -73,12 +73,12 @@ def scopes_missing(headers: Mapping[str, str], has_groups: bool) -> Iterator[Fin
         what = f"{scope} is missing" + (f", so {' and '.join(methods)} won't work" if methods else "")
         is_needed = has_groups if scope == "usergroups:read" else not scope.startswith(OPTIONAL)
         todo = f"Add {scope} under OAuth & Permissions, and install the app again."
-        yield Finding("FAIL" if is_needed else "WARN", "Slack scopes", what, todo)
+        yield Diagnosis("FAIL" if is_needed else "WARN", "Slack scopes", what, todo)
     if not missing:
-        yield Finding("OK", "Slack scopes", f"all {len(SCOPES)} that are needed")
+        yield Diagnosis("OK", "Slack scopes", f"all {len(SCOPES)} that are needed")
 
 
-def skew(headers: Mapping[str, str], now: datetime) -> Iterator[Finding]:
+def skew(headers: Mapping[str, str], now: datetime) -> Iterator[Diagnosis]:
     said = next((value for name, value in headers.items() if name.lower() == "date"), "")
     try:
         seconds = abs((now - parsedate_to_datetime(said)).total_seconds())
@@ -86,12 +86,12 @@ def skew(headers: Mapping[str, str], now: datetime) -> Iterator[Finding]:
         return
     if seconds > MOST_SKEW:
         what = f"this machine's clock is {seconds:,.0f} s off Slack's"
-        yield Finding("FAIL", "clock", what, "Set it by NTP: beyond 300 s every click from Slack is refused.")
+        yield Diagnosis("FAIL", "clock", what, "Set it by NTP: beyond 300 s every click from Slack is refused.")
     else:
-        yield Finding("OK", "clock", f"within {seconds:,.0f} s of Slack's")
+        yield Diagnosis("OK", "clock", f"within {seconds:,.0f} s of Slack's")
 
 
-async def _socket_mode(service: Service, client: SlackClient) -> list[Finding]:
+async def _socket_mode(service: ServiceSettings, client: SlackClient) -> list[Diagnosis]:
     """Whether Slack would give this app token a connection. None is opened: Slack might send a click to it."""
     assert service.slack is not None
     if service.slack.app_token is None:
@@ -102,12 +102,12 @@ async def _socket_mode(service: Service, client: SlackClient) -> list[Finding]:
     except SlackApiError as refused:
         todo = "Take an App-Level Token (xapp-…) with connections:write, and switch Socket Mode on for the app."
         return [
-            Finding("FAIL", "Slack Socket Mode", f"it refuses the app token: {refused.response.get('error')}", todo)
+            Diagnosis("FAIL", "Slack Socket Mode", f"it refuses the app token: {refused.response.get('error')}", todo)
         ]
     except (SlackClientError, OSError, TimeoutError) as failure:
         todo = "Try again; clicks come only while a connection is open. /readyz tells how it is."
-        return [Finding("FAIL", "Slack Socket Mode", f"no connection to be had ({type(failure).__name__})", todo)]
-    return [Finding("OK", "Slack Socket Mode", "Slack takes the app token; /readyz of the service tells how it is")]
+        return [Diagnosis("FAIL", "Slack Socket Mode", f"no connection to be had ({type(failure).__name__})", todo)]
+    return [Diagnosis("OK", "Slack Socket Mode", "Slack takes the app token; /readyz of the service tells how it is")]
 
 
 # ── channels ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,7 +126,7 @@ def channels_of(workflows: Sequence[Definition]) -> dict[str, str]:
     return found
 
 
-async def _channels(client: SlackClient, named: Mapping[str, str]) -> AsyncIterator[Finding]:
+async def _channels(client: SlackClient, named: Mapping[str, str]) -> AsyncIterator[Diagnosis]:
     if not named:
         return
     known: dict[str, dict[str, Any]] = {}
@@ -138,26 +138,26 @@ async def _channels(client: SlackClient, named: Mapping[str, str]) -> AsyncItera
             known.setdefault(f"#{place['name']}", place)
     except SlackError as error:
         todo = "Give the app channels:read (and groups:read for private channels)."
-        yield Finding("WARN", "Slack channels", f"they can't be listed: {error}", todo)
+        yield Diagnosis("WARN", "Slack channels", f"they can't be listed: {error}", todo)
         return
     for name, workflow in named.items():
         place = known.get(name, {})
         what = f"{name} (of {workflow})"
         if not place:
             todo = "Create it; or, if it is private, type /invite @<the app> in it."
-            yield Finding("FAIL", "Slack channel", f"{what} doesn't exist, or the app can't see it", todo)
+            yield Diagnosis("FAIL", "Slack channel", f"{what} doesn't exist, or the app can't see it", todo)
         elif place.get("is_archived"):
-            yield Finding("FAIL", "Slack channel", f"{what} is archived", "Name another, or unarchive it.")
+            yield Diagnosis("FAIL", "Slack channel", f"{what} is archived", "Name another, or unarchive it.")
         elif not place.get("is_member"):
-            yield Finding("FAIL", "Slack channel", f"the app is not in {what}", f"Type /invite @<the app> in {name}.")
+            yield Diagnosis("FAIL", "Slack channel", f"the app is not in {what}", f"Type /invite @<the app> in {name}.")
         else:
-            yield Finding("OK", "Slack channel", what)
+            yield Diagnosis("OK", "Slack channel", what)
 
 
 # ── groups ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def groups_of(service: Service, workflows: Sequence[Definition]) -> list[str]:
+def groups_of(service: ServiceSettings, workflows: Sequence[Definition]) -> list[str]:
     """Every Slack user group that is named, by its handle without the @."""
     found = [of.slack.removeprefix("@") for of in service.groups.values() if isinstance(of, ConfiguredGroup)]
     for definition in workflows:
@@ -168,22 +168,22 @@ def groups_of(service: Service, workflows: Sequence[Definition]) -> list[str]:
             *(text for escalation in definition.escalate for text in escalation.to),
         ]
         for text in texts:
-            if text.startswith("slack:") and isinstance(group := parse_address(text), SlackGroup):
+            if text.startswith("slack:") and isinstance(group := parse_address(text), SlackGroupAddress):
                 found.append(group.handle)
     return list(dict.fromkeys(found))
 
 
-async def _groups(client: SlackClient, handles: Sequence[str]) -> AsyncIterator[Finding]:
+async def _groups(client: SlackClient, handles: Sequence[str]) -> AsyncIterator[Diagnosis]:
     people = SlackPeople(client)
     for handle in handles:
         try:
             members = await people.members(handle)
         except SourceUnavailable as error:
             todo = "Look for the group's handle in Slack, under People & user groups."
-            yield Finding("FAIL", "Slack group", str(error), todo)
+            yield Diagnosis("FAIL", "Slack group", str(error), todo)
             continue
         if members:
-            yield Finding("OK", "Slack group", f"@{handle} has {len(members)} people")
+            yield Diagnosis("OK", "Slack group", f"@{handle} has {len(members)} people")
         else:
             todo = "Members need a mail address in Slack; guests and bots don't count."
-            yield Finding("FAIL", "Slack group", f"@{handle} has nobody who could decide", todo)
+            yield Diagnosis("FAIL", "Slack group", f"@{handle} has nobody who could decide", todo)

@@ -13,13 +13,18 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from approvals_bot.playground.dropping import Dropped, TruncatedResponse
-from approvals_bot.playground.faults import Fault, Faults
-from approvals_bot.playground.slack.calls import Answerer, Call, SlackRefusedError, missing_scope
+from approvals_bot.playground.faults import Dropped, Fault, Faults, TruncatedResponse
+from approvals_bot.playground.slack.calls import (
+    METHODS,
+    Answerer,
+    Call,
+    Method,
+    Rates,
+    SlackRefusedError,
+    missing_scope,
+)
 from approvals_bot.playground.slack.chat import CHAT
 from approvals_bot.playground.slack.directory import DIRECTORY
-from approvals_bot.playground.slack.methods import METHODS, Method
-from approvals_bot.playground.slack.rates import Rates
 from approvals_bot.playground.slack.shapes import Json
 from approvals_bot.playground.slack.views import VIEWS
 from approvals_bot.playground.slack.workspace import Workspace

@@ -18,12 +18,8 @@ from approvals_bot.playground.slack.elements import (
     IN_SECTION,
     RICH_TEXT,
     URL,
-    plain,
-    text,
-)
-from approvals_bot.playground.slack.rules import (
+    BlockProblem,
     Fields,
-    Problem,
     Rule,
     array,
     at_least_one,
@@ -31,9 +27,11 @@ from approvals_bot.playground.slack.rules import (
     both,
     exactly_one,
     one_of,
+    plain,
     record,
     string,
     tagged,
+    text,
 )
 
 Surface = Literal["message", "modal", "home"]
@@ -47,9 +45,9 @@ VIEW_BYTES = 250_000
 # ── what callers use ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_blocks(blocks: Any, surface: Surface, at: str = "/blocks") -> list[Problem]:
+def check_blocks(blocks: Any, surface: Surface, at: str = "/blocks") -> list[BlockProblem]:
     """All that is wrong with the blocks of a message or view; an empty list when Slack would take them."""
-    problems: list[Problem] = []
+    problems: list[BlockProblem] = []
     most = BLOCKS_PER_MESSAGE if surface == "message" else BLOCKS_PER_VIEW
     array(tagged(BLOCKS, "block"), most=most)(blocks, at, problems)
     if isinstance(blocks, list):
@@ -59,18 +57,18 @@ def check_blocks(blocks: Any, surface: Surface, at: str = "/blocks") -> list[Pro
     return problems
 
 
-def check_view(view: Any, at: str = "/view") -> list[Problem]:
+def check_view(view: Any, at: str = "/view") -> list[BlockProblem]:
     """All that is wrong with a modal or a Home tab."""
     if not isinstance(view, dict):
-        return [Problem(at, "must be an object", ("type", "object"))]
-    problems: list[Problem] = []
+        return [BlockProblem(at, "must be an object", ("type", "object"))]
+    problems: list[BlockProblem] = []
     tagged(VIEWS, "view")(view, at, problems)
     if view.get("type") in VIEWS and "blocks" in view:
         problems += check_blocks(view["blocks"], view["type"], f"{at}/blocks")
     blocks = view.get("blocks")
     has_input = isinstance(blocks, list) and any(isinstance(b, dict) and b.get("type") == "input" for b in blocks)
     if view.get("type") == "modal" and has_input and not view.get("submit"):
-        problems.append(Problem(f"{at}/submit", "missing required field: submit (there is an input block)"))
+        problems.append(BlockProblem(f"{at}/submit", "missing required field: submit (there is an input block)"))
     return problems
 
 
@@ -99,23 +97,23 @@ def elements_of(blocks: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], 
 # ── rules about a whole surface ───────────────────────────────────────────────────────────────────────────────────
 
 
-def check_unique(ids: list[Any], what: str, at: str, problems: list[Problem]) -> None:
+def check_unique(ids: list[Any], what: str, at: str, problems: list[BlockProblem]) -> None:
     seen: set[str] = set()
     for index, one in enumerate(ids):
         if isinstance(one, str) and one in seen:
-            problems.append(Problem(f"{at}/{index}/{what}", f"{what} `{one}` already exists", ("unique", what)))
+            problems.append(BlockProblem(f"{at}/{index}/{what}", f"{what} `{one}` already exists", ("unique", what)))
         elif isinstance(one, str):
             seen.add(one)
 
 
-def check_surface(blocks: list[dict[str, Any]], surface: Surface, at: str, problems: list[Problem]) -> None:
+def check_surface(blocks: list[dict[str, Any]], surface: Surface, at: str, problems: list[BlockProblem]) -> None:
     if surface == "message" and sum(block.get("type") == "table" for block in blocks) > 1:
-        problems.append(Problem(at, "only one table is allowed in a message", ("max_items", 1)))
+        problems.append(BlockProblem(at, "only one table is allowed in a message", ("max_items", 1)))
     if surface == "message" and sum(len(b["text"]) for b in blocks if is_markdown(b)) > MARKDOWN_CHARACTERS:
-        problems.append(Problem(at, f"must be less than {MARKDOWN_CHARACTERS + 1} characters of markdown in all"))
+        problems.append(BlockProblem(at, f"must be less than {MARKDOWN_CHARACTERS + 1} characters of markdown in all"))
     for index, block in enumerate(blocks):
         for wrong in MISPLACED[surface] & {str(block.get("type"))}:
-            problems.append(Problem(f"{at}/{index}/type", f"unsupported type in a {surface}: {wrong}"))
+            problems.append(BlockProblem(f"{at}/{index}/type", f"unsupported type in a {surface}: {wrong}"))
 
 
 def is_markdown(block: dict[str, Any]) -> bool:
@@ -130,7 +128,7 @@ MISPLACED: dict[Surface, frozenset[str]] = {
 }
 
 
-def action_ids_are_unique(value: Any, at: str, problems: list[Problem]) -> None:
+def action_ids_are_unique(value: Any, at: str, problems: list[BlockProblem]) -> None:
     if isinstance(value, dict) and isinstance(value.get("elements"), list):
         ids = [part.get("action_id") for part in value["elements"] if isinstance(part, dict)]
         check_unique(ids, "action_id", f"{at}/elements", problems)
@@ -209,7 +207,7 @@ BLOCKS: dict[str, Rule] = {
 }
 
 
-def any_value(value: Any, at: str, problems: list[Problem]) -> None:
+def any_value(value: Any, at: str, problems: list[BlockProblem]) -> None:
     """Checked elsewhere."""
 
 

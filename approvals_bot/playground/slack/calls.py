@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.resources import files
+from math import ceil
 from typing import Any
 
 from approvals_bot.errors import ApprovalsBotError
@@ -70,7 +73,7 @@ Answerer = Callable[[Workspace, Call], Json]
 
 
 @dataclass(slots=True)
-class Table:
+class MethodTable:
     """Which function answers which method."""
 
     answerers: dict[str, Answerer] = field(default_factory=dict)
@@ -98,3 +101,89 @@ def conversation(space: Workspace, call: Call, *, by_name: bool = False) -> Conv
     if found is None or (found.private and space.bot.id not in found.members):
         raise SlackRefusedError("channel_not_found")
     return found
+
+
+# ── What Slack publishes about each Web API method: scopes, tier, arguments and error names. ──
+
+COMMON_ERRORS = frozenset({
+    "access_denied", "account_inactive", "fatal_error", "internal_error", "invalid_arg_name", "invalid_arguments",
+    "invalid_auth", "invalid_form_data", "invalid_json", "invalid_post_type", "json_not_object", "missing_scope",
+    "not_allowed_token_type", "not_authed", "ratelimited", "request_timeout", "service_unavailable", "token_expired",
+    "token_revoked", "unknown_method",
+})  # fmt: skip
+"""Errors that every method may answer; Slack documents them once, not per method."""
+
+EXTRA_ERRORS: dict[str, frozenset[str]] = {
+    "chat.postMessage": frozenset({"cannot_dm_bot"}),
+    "conversations.open": frozenset({"cannot_dm_bot"}),
+}
+"""Seen in the wild, but in no published list."""
+
+CALLS_PER_MINUTE = {"t1": 1, "t2": 20, "t3": 50, "t4": 100, "t5": 600}
+"""Slack's tiers. t5 is its "special": chat.postMessage has one message per second and channel besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    name: str
+    scopes: tuple[str, ...]  # a bot token needs one of them
+    tier: str
+    required: tuple[str, ...]
+    arguments: frozenset[str]
+    errors: frozenset[str]
+
+    def may_answer(self, error: str) -> bool:
+        return error in self.errors or error in COMMON_ERRORS or error in EXTRA_ERRORS.get(self.name, frozenset())
+
+
+def load_methods() -> dict[str, Method]:
+    text = (files("approvals_bot.playground") / "data" / "slack_methods.json").read_text(encoding="utf-8")
+    return {
+        name: Method(
+            name,
+            tuple(data["scopes"]),
+            data["tier"],
+            tuple(data["required"]),
+            frozenset(data["arguments"]),
+            frozenset(data["errors"]),
+        )
+        for name, data in json.loads(text).items()
+    }
+
+
+METHODS = load_methods()
+
+
+# ── Slack's rate limits, for those who switch them on: a bucket per method, and one message per second and channel. ──
+
+SECONDS_PER_MESSAGE = 1.0
+BURST_OF_MESSAGES = 3  # Slack lets a short burst through before it says 429
+
+
+class Rates:
+    """Token buckets on an injected clock. Off until `on` is set."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.on = False
+        self.now = now
+        self.buckets: dict[tuple[str, str], tuple[float, float]] = {}  # (method, channel) → (tokens, at)
+
+    def wait(self, method: Method, channel: str | None) -> int:
+        """Whole seconds that the caller must wait; 0 when the call may pass (it is then counted)."""
+        if not self.on:
+            return 0
+        per_minute = CALLS_PER_MINUTE[method.tier]
+        waits = [self.take((method.name, ""), per_minute / 60, per_minute)]
+        if method.name == "chat.postMessage" and channel:
+            waits.append(self.take((method.name, channel), 1 / SECONDS_PER_MESSAGE, BURST_OF_MESSAGES))
+        return max(waits)
+
+    def take(self, key: tuple[str, str], per_second: float, most: float) -> int:
+        at = self.now().timestamp()
+        tokens, since = self.buckets.get(key, (most, at))
+        tokens = min(most, tokens + (at - since) * per_second)
+        if tokens < 1:
+            self.buckets[key] = (tokens, at)
+            return max(1, ceil((1 - tokens) / per_second))
+        self.buckets[key] = (tokens - 1, at)
+        return 0

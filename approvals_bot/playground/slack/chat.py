@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from approvals_bot.playground.slack.blocks import CHARACTERS_PER_MESSAGE, characters_in, check_blocks
-from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, conversation
-from approvals_bot.playground.slack.rules import Problem
+from approvals_bot.playground.slack.calls import Call, MethodTable, SlackRefusedError, conversation
+from approvals_bot.playground.slack.elements import BlockProblem
 from approvals_bot.playground.slack.shapes import Conversation, Json, Message
 from approvals_bot.playground.slack.workspace import Workspace
 
-CHAT = Table()
+CHAT = MethodTable()
 TEXT_CHARACTERS = 40_000  # Slack cuts longer texts silently
 METADATA_BYTES = 16_384
 EVENT_TYPE = 255
@@ -136,7 +136,7 @@ def content(call: Call, too_long: str) -> tuple[str, list[Json]]:
     return text or markdown, blocks or []
 
 
-def invalid_blocks(problems: list[Problem]) -> SlackRefusedError:
+def invalid_blocks(problems: list[BlockProblem]) -> SlackRefusedError:
     lines = [problem.line() for problem in problems]
     return SlackRefusedError(
         "invalid_blocks", errors=[line[8:] for line in lines], response_metadata={"messages": lines}

@@ -6,13 +6,13 @@ import base64
 from collections.abc import Sequence
 from typing import TypeVar
 
-from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, conversation, missing_scope
+from approvals_bot.playground.slack.calls import Call, MethodTable, SlackRefusedError, conversation, missing_scope
 from approvals_bot.playground.slack.shapes import Conversation, Json, Message, User
 from approvals_bot.playground.slack.workspace import Workspace
 
 T = TypeVar("T")
 
-DIRECTORY = Table()
+DIRECTORY = MethodTable()
 KINDS = {"public_channel": "channels:read", "private_channel": "groups:read", "im": "im:read", "mpim": "mpim:read"}
 """What can be listed, and the scope that each needs."""
 

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.playground.slack.blocks import check_blocks, check_view, elements_of
 from approvals_bot.playground.slack.inputs import read_inputs, state_of, unknown_inputs
-from approvals_bot.playground.slack.outbound import Ack, Outbound
-from approvals_bot.playground.slack.payloads import Payloads
-from approvals_bot.playground.slack.screen import CannotDoError, NoSuchThingError, Screen, plain_text
+from approvals_bot.playground.slack.outbound import Ack, Outbound, Payloads
 from approvals_bot.playground.slack.shapes import Conversation, Json, Message, User, View
 from approvals_bot.playground.slack.views import push
 from approvals_bot.playground.slack.workspace import Workspace
@@ -30,7 +29,7 @@ Watch = tuple[frozenset[tuple[str, str, str | None]], tuple[str, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ActOutcome:
     """What came of an act, as its person saw it. `status` is the ack's HTTP status; None: none within 3 s."""
 
     status: int | None
@@ -53,7 +52,7 @@ class Outcome:
         }
 
 
-class Person:
+class SlackActor:
     """Hands on the keyboard of any user of the workspace."""
 
     def __init__(self, space: Workspace, outbound: Outbound, base_url: str, *, settle: float = SETTLE) -> None:
@@ -77,7 +76,7 @@ class Person:
         block_id: str = "",
         value: Any = None,
         values: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> Outcome:
+    ) -> ActOutcome:
         """Press a button or choose `value` in a menu, in a message, a modal or the Home tab. Confirms are confirmed."""
         message, view = None, None
         if view_id:
@@ -101,7 +100,9 @@ class Person:
         outcome = await self.seen(user, ack, watch)
         return replace(outcome, url=element.get("url"))
 
-    async def submit(self, user: User, view_id: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Outcome:
+    async def submit(
+        self, user: User, view_id: str, values: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> ActOutcome:
         """Press the modal's submit button, with these values: block_id → action_id → what was typed or chosen."""
         view = self.screen.view_of(user, view_id)
         if view.given["type"] != "modal":
@@ -112,7 +113,7 @@ class Person:
             raise CannotDoError(f"This view has no input {', '.join(stray)}; it has: {known}.")
         view.values, view.errors = read_inputs(view.blocks, values or {})
         if view.errors:  # Slack does not send an incomplete form
-            return Outcome(None, 0, "errors", self.space.view_json(view), errors=view.errors)
+            return ActOutcome(None, 0, "errors", self.space.view_json(view), errors=view.errors)
         payload = self.payloads.about(user, "view_submission") | {
             "view": self.space.view_json(view),
             "response_urls": [],
@@ -120,11 +121,11 @@ class Person:
         watch = self.watch(user)
         ack = await self.outbound.deliver("interactive", payload)
         if ack.ok and not self.obey(view, ack.body):
-            return Outcome(ack.status, ack.ms, "warning", self.space.view_json(view), TROUBLE)
+            return ActOutcome(ack.status, ack.ms, "warning", self.space.view_json(view), TROUBLE)
         outcome = await self.seen(user, ack, watch, closes=view)
         return replace(outcome, seen="errors", errors=view.errors) if view.errors else outcome
 
-    async def close(self, user: User, view_id: str, *, clear: bool = False) -> Outcome:
+    async def close(self, user: User, view_id: str, *, clear: bool = False) -> ActOutcome:
         """Press Cancel, or the cross that clears the whole stack. The app hears of it only if it asked to."""
         view = self.screen.view_of(user, view_id)
         shown = self.space.view_json(view)
@@ -133,13 +134,13 @@ class Person:
         else:
             self.space.close_top_modal(user.id)
         if not view.given.get("notify_on_close"):
-            return Outcome(None, 0, "ok", self.view_json(user))
+            return ActOutcome(None, 0, "ok", self.view_json(user))
         payload = self.payloads.about(user, "view_closed") | {"view": shown, "is_cleared": clear}
         del payload["trigger_id"]
         ack = await self.outbound.deliver("interactive", payload)
-        return Outcome(ack.status, ack.ms, "ok", self.view_json(user))
+        return ActOutcome(ack.status, ack.ms, "ok", self.view_json(user))
 
-    async def command(self, user: User, channel: str, command: str, text: str = "") -> Outcome:
+    async def command(self, user: User, channel: str, command: str, text: str = "") -> ActOutcome:
         """Send a slash command in a channel."""
         place = self.screen.place(channel, user)
         if command not in self.space.app.commands:
@@ -152,7 +153,7 @@ class Person:
             self.say(user, place, ack.body)
         return await self.seen(user, ack, watch)
 
-    async def shortcut(self, user: User, callback_id: str, channel: str = "", ts: str = "") -> Outcome:
+    async def shortcut(self, user: User, callback_id: str, channel: str = "", ts: str = "") -> ActOutcome:
         """Start a global shortcut, or with a message a message shortcut."""
         payload = self.payloads.about(user, "message_action" if ts else "shortcut") | {"callback_id": callback_id}
         payload["action_ts"] = f"{self.space.now().timestamp():.6f}"
@@ -240,7 +241,7 @@ class Person:
         ack: Ack,
         watch: Watch,
         closes: View | None = None,
-    ) -> Outcome:
+    ) -> ActOutcome:
         before, modal = watch
 
         def new_ephemerals() -> list[Message]:
@@ -256,7 +257,7 @@ class Person:
         text = "\n".join(plain_text(message) for message in said) or None
         if not ack.ok and closes:
             text = text or TROUBLE
-        return Outcome(ack.status, ack.ms, "ok" if ack.ok else "warning", self.view_json(user), text)
+        return ActOutcome(ack.status, ack.ms, "ok" if ack.ok else "warning", self.view_json(user), text)
 
     def view_json(self, user: User) -> Json | None:
         top = self.space.top_modal(user.id)
@@ -268,3 +269,97 @@ class Person:
             async with asyncio.timeout(self.settle if seconds is None else seconds):
                 while not happened():
                     await self.space.next_change()
+
+
+# ── What people find on their screens, by the names they know it by, with a sentence for whatever isn't there. ──
+
+
+class NoSuchThingError(ApprovalsBotError):
+    """There is no such person, channel, message or view. HTTP 404."""
+
+
+class CannotDoError(ApprovalsBotError):
+    """It exists, but this person can't do that with it. HTTP 409."""
+
+
+class Screen:
+    """Looks things up for a person; raises `NoSuchThingError` and `CannotDoError`."""
+
+    def __init__(self, space: Workspace) -> None:
+        self.space = space
+
+    def user(self, who: str) -> User:
+        user = self.space.find_user(who)
+        if user is None:
+            known = ", ".join(u.id for u in self.space.users.values() if u.kind != "bot")
+            raise NoSuchThingError(f"Nobody in this workspace is called {who!r}; there are: {known}.")
+        return user
+
+    def place(self, channel: str, user: User | None = None) -> Conversation:
+        """By name or id; a person's id, name or address with the bot's direct message to her."""
+        found = self.space.find_channel(channel)
+        if found is None and (other := self.space.find_user(channel)) and other.kind != "bot":
+            found = self.space.direct_message(other)
+        if found is None:
+            known = ", ".join(c.label for c in self.space.channels.values() if not c.with_user) or "none"
+            raise NoSuchThingError(f"There is no channel {channel!r}; there are: {known}.")
+        if user and found.private and user.id not in found.members:
+            raise CannotDoError(f"{user.name} is not a member of {found.label} and can't see it.")
+        return found
+
+    def message_of(self, user: User, place: Conversation, ts: str) -> Message:
+        message = self.space.messages.get((place.id, ts))
+        if message is None:
+            raise NoSuchThingError(f"There is no such message: nothing in {place.label} has the ts {ts!r}.")
+        if message.ephemeral_to not in (None, user.id):
+            raise NoSuchThingError(f"There is no such message for {user.name}: it is visible to somebody else only.")
+        return message
+
+    def view_of(self, user: User, view_id: str) -> View:
+        view = self.space.views.get(view_id)
+        if view is None or view.user != user.id:
+            raise NoSuchThingError(f"{user.name} has no view {view_id!r} on the screen.")
+        if view.given["type"] == "modal" and self.space.top_modal(user.id) is not view:
+            raise CannotDoError("Another modal lies on top of this one.")
+        return view
+
+    def find_element(
+        self, blocks: list[Json], button: str, action_id: str, block_id: str, what: str
+    ) -> tuple[Json, Json]:
+        if not (button or action_id):
+            raise CannotDoError("Say which button: by its label (`button`) or its `action_id`.")
+        blocks = [block for block in blocks if block_id in ("", block["block_id"])]
+        labels = []
+        for block, element in elements_of(blocks):
+            label = str((element.get("text") or {}).get("text", "")) if element["type"] == "button" else ""
+            labels.append(label or element["action_id"])
+            if element["action_id"] == action_id if action_id else label.strip().lower() == button.strip().lower():
+                return block, element
+        if button:  # a label that begins with what was asked for, when only one does: "Approve deploy of api 2.1"
+            close = [
+                (block, element)
+                for block, element in elements_of(blocks)
+                if element["type"] == "button" and element["text"]["text"].lower().startswith(button.lower())
+            ]
+            if len(close) == 1:
+                return close[0]
+        wanted = f"action {action_id!r}" if action_id else f"button {button!r}"
+        raise CannotDoError(f"This {what} has no {wanted}; it has: {', '.join(labels) or 'none'}.")
+
+
+def plain_text(message: Message) -> str:
+    """The words of a message: its text, else those of its blocks."""
+    return message.text or "\n".join(words_in(list(message.blocks)))
+
+
+def words_in(value: Any) -> list[str]:
+    match value:
+        case {"type": "divider"}:
+            return []
+        case dict():
+            own = [value["text"]] if isinstance(value.get("text"), str) else []
+            return own + [word for part in value.values() if isinstance(part, (dict, list)) for word in words_in(part)]
+        case list():
+            return [word for part in value for word in words_in(part)]
+        case _:
+            return []

@@ -103,7 +103,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class UserGroup:
     id: str
     handle: str
     name: str

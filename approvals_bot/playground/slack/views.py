@@ -6,12 +6,12 @@ import json
 from datetime import datetime
 
 from approvals_bot.playground.slack.blocks import VIEW_BYTES, check_blocks, check_view
-from approvals_bot.playground.slack.calls import Call, SlackRefusedError, Table, wrong_arguments
-from approvals_bot.playground.slack.rules import Problem
+from approvals_bot.playground.slack.calls import Call, MethodTable, SlackRefusedError, wrong_arguments
+from approvals_bot.playground.slack.elements import BlockProblem
 from approvals_bot.playground.slack.shapes import MODAL_DEPTH, TRIGGER_LIFE, Json, View
 from approvals_bot.playground.slack.workspace import Workspace
 
-VIEWS = Table()
+VIEWS = MethodTable()
 
 
 @VIEWS.answers("views.open")
@@ -76,14 +76,14 @@ def blocks_validate(space: Workspace, call: Call) -> Json:
             response_metadata={"messages": ["must provide exactly one of `blocks`, `view`, or `message`"]},
         )
     value = call.value(given[0])
-    problems: list[Problem]
+    problems: list[BlockProblem]
     match given[0], value:
         case "blocks", _:
             problems = check_blocks(value, "message", at="")
         case "message", {"blocks": blocks}:
             problems = check_blocks(blocks, "message")
         case "message", _:
-            problems = [] if isinstance(value, dict) else [Problem("", "must be an object", ("type", "object"))]
+            problems = [] if isinstance(value, dict) else [BlockProblem("", "must be an object", ("type", "object"))]
         case _:
             problems = check_view(value, at="")
     if problems:
@@ -108,7 +108,7 @@ def view_of(space: Workspace, call: Call, kind: str, instead_of: View | None = N
         raise SlackRefusedError("view_too_large")
     problems = check_view(given)
     if not problems and given["type"] != kind:
-        problems = [Problem("/view/type", f"must be {kind}", ("enum", [kind]))]
+        problems = [BlockProblem("/view/type", f"must be {kind}", ("enum", [kind]))]
     if problems:
         raise SlackRefusedError(
             "invalid_arguments", response_metadata={"messages": [problem.line() for problem in problems]}

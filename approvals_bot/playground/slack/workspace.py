@@ -14,13 +14,13 @@ from datetime import datetime
 from approvals_bot.playground.seed import SeedApp, SeedChannel, SeedGroup, SeedPerson, id_part
 from approvals_bot.playground.slack.shapes import (
     Conversation,
-    Group,
     Json,
     Message,
     Numbers,
     ResponseUrl,
     Trigger,
     User,
+    UserGroup,
     View,
 )
 
@@ -48,8 +48,8 @@ class Workspace:
             self.bot.id: self.bot
         }
         self.by_address = {user.address.lower(): user for user in self.users.values() if user.address}
-        self.groups: dict[str, Group] = {
-            g.id: Group(g.id, g.handle, g.name or g.handle, tuple(self.ids_of(g.members))) for g in groups
+        self.groups: dict[str, UserGroup] = {
+            g.id: UserGroup(g.id, g.handle, g.name or g.handle, tuple(self.ids_of(g.members))) for g in groups
         }
         self.channels: dict[str, Conversation] = {}
         self.meet((), channels)

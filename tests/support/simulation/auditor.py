@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from approvals_bot.core.events import ENDINGS, FACTS
+from approvals_bot.durable.core.events import ENDINGS, FACTS
 
 MOST_EVENTS = 400
 """No run here needs nearly so many."""

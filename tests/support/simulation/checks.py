@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from approvals_bot.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
-from approvals_bot.core.registry import registry
-from approvals_bot.core.replay import Outcome, replay
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.durable.core.replay import ReplayResult, replay
 from simulation.auditor import Line, RunStory, Violation
 from simulation.world import World
 
@@ -61,7 +61,7 @@ def _row(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory) -> None:
         raise Violation(f"{run_id} ended at {log[-1].at}; its row: wake_at {wake_at}, ended_at {ended_at}")
 
 
-def _replay(row: tuple[Any, ...], log: Log) -> Outcome:
+def _replay(row: tuple[Any, ...], log: Log) -> ReplayResult:
     return replay(registry.get(row[0], row[1]), log, link=lambda hook_id: hook_id)
 
 
@@ -95,14 +95,14 @@ def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, repla
         raise Violation(f"{run_id} wakes at {wake_at}, its next timer is at {outcome.next_timer}")
 
 
-def _replay_of_prefix(run_id: str, row: tuple[Any, ...], prefix: Log) -> Outcome:
+def _replay_of_prefix(run_id: str, row: tuple[Any, ...], prefix: Log) -> ReplayResult:
     try:
         return _replay(row, prefix)
     except Exception as error:
         raise Violation(f"{run_id}: replaying its first {len(prefix)} events: {error}") from error
 
 
-def _same_decisions(run_id: str, outcome: Outcome, decided: list[Line]) -> None:
+def _same_decisions(run_id: str, outcome: ReplayResult, decided: list[Line]) -> None:
     now = from_micros(decided[0].at)
     expected = [_essence(event.type, event.data) for event in (command.event(now) for command in outcome.commands)]
     found = [_essence(line.type, line.data) for line in decided]

@@ -13,16 +13,17 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from approvals_bot.core.commands import resume_at
-from approvals_bot.core.events import Event, NewEvent
-from approvals_bot.core.hooks import Hook
-from approvals_bot.core.run import OpenStep, RunState
-from approvals_bot.engine import activation, turn
-from approvals_bot.engine.activation import Activation
-from approvals_bot.engine.turn import Turn
-from approvals_bot.store import Append, Appended, Created, Fenced, Lease, NewRun, Received, Stale
-from approvals_bot.store import sqlite_log as log
-from approvals_bot.store.sqlite import SqliteStore
+from approvals_bot.durable.core.commands import resume_at
+from approvals_bot.durable.core.events import Event, NewEvent
+from approvals_bot.durable.core.hooks import Hook
+from approvals_bot.durable.core.run import OpenStep, RunState
+from approvals_bot.durable.engine import activation
+from approvals_bot.durable.engine import batch as turn
+from approvals_bot.durable.engine.activation import Activation
+from approvals_bot.durable.engine.batch import Batch
+from approvals_bot.durable.store import sqlite_writing as log
+from approvals_bot.durable.store.protocol import Append, Appended, Created, Fenced, Lease, NewRun, Received, Stale
+from approvals_bot.durable.store.sqlite import SqliteStore
 from simulation.play import play
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -227,7 +228,7 @@ def begins_steps_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
     real_decide, real_write = turn.decide, Activation._write
     starts: dict[int, list[OpenStep]] = {}
 
-    def decide(standing: turn.Standing, *rest: Any, **options: Any) -> Turn:
+    def decide(standing: turn.RunStanding, *rest: Any, **options: Any) -> Batch:
         decided = real_decide(standing, *rest, **options)
         starts[id(standing)] = decided.starts
         return decided

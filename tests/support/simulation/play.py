@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from approvals_bot.core.current import open_engines
-from approvals_bot.engine import scheduling
+from approvals_bot.durable.core.context import open_engines
+from approvals_bot.durable.engine import scheduler as scheduling
 from simulation import approving, checks, scenes
 from simulation.auditor import Violation
 from simulation.store import Database, SqliteDatabase
@@ -97,7 +97,7 @@ async def _story(world: World) -> None:
 @contextmanager
 def _undisturbed(world: World) -> Iterator[None]:
     """The engine's module-level things as this world wants them, and back again."""
-    log = logging.getLogger("approvals_bot.engine")
+    log = logging.getLogger("approvals_bot.durable.engine")
     was, propagates = log.level, log.propagate
     around = list(open_engines)
     listener = _Listener(world)

@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from approvals_bot.core.events import Event, Log, from_micros
-from approvals_bot.store import Append, Appended, Fenced, OpenStore, Stale
-from approvals_bot.store.postgres import PostgresStore
-from approvals_bot.store.postgres_line import NotConnectedError
-from approvals_bot.store.postgres_listening import CHANNEL
-from approvals_bot.store.postgres_schema import migrate
+from approvals_bot.durable.core.events import Event, Log, from_micros
+from approvals_bot.durable.store.postgres import PostgresStore
+from approvals_bot.durable.store.postgres_connection import NotConnectedError
+from approvals_bot.durable.store.postgres_listening import CHANNEL
+from approvals_bot.durable.store.postgres_schema import migrate
+from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from simulation.auditor import Auditor, Change
 from simulation.store import TABLES, Fate, Mishap
 

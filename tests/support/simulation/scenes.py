@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.requests import WebhookRequest
-from approvals_bot.engine import Run, RunRecord
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.engine import Run, RunRecord
 from approvals_bot.errors import HookNotFoundError, RunEndedError, StoreUnavailableError
 from simulation import shapes
 from simulation.auditor import Line, Violation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from approvals_bot.core.authoring import (
+from approvals_bot.durable.core.api import (
     Answer,
     create_hook,
     create_webhook,

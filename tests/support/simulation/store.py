@@ -13,11 +13,12 @@ from typing import Any, Protocol, TypeVar, cast
 
 import aiosqlite
 
-from approvals_bot.core.events import Log
-from approvals_bot.store import Append, Appended, Fenced, OpenStore, Stale, sqlite, sqlite_reading
-from approvals_bot.store.group_commit import Writer
-from approvals_bot.store.sole_owner import SoleOwner
-from approvals_bot.store.sqlite import SqliteStore
+from approvals_bot.durable.core.events import Log
+from approvals_bot.durable.store import sqlite, sqlite_reading
+from approvals_bot.durable.store.group_commit import Writer
+from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
+from approvals_bot.durable.store.sole_owner import SoleOwner
+from approvals_bot.durable.store.sqlite import SqliteStore
 from simulation.auditor import Auditor
 from simulation.loop import Process
 

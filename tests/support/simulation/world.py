@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVar
 
-from approvals_bot.core.authoring import Workflow
-from approvals_bot.core.events import Log, to_micros
-from approvals_bot.core.replay import Outcome, Replay
-from approvals_bot.engine import Engine
-from approvals_bot.engine.chance import SIZE
-from approvals_bot.engine.chance import Random as Chance
-from approvals_bot.engine.known import Remembered
-from approvals_bot.engine.replaying import Replayer
-from approvals_bot.store import Append, Appended, Fenced, OpenStore, Stale
-from approvals_bot.tokens import Tokens
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.events import Log, to_micros
+from approvals_bot.durable.core.replay import Replay, ReplayResult
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine.cache import RunCache
+from approvals_bot.durable.engine.replayer import Replayer
+from approvals_bot.durable.engine.scheduler import SIZE
+from approvals_bot.durable.engine.scheduler import Random as Chance
+from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
+from approvals_bot.durable.tokens import Tokens
 from simulation.auditor import Auditor, Line, Violation
 from simulation.loop import Process, VirtualLoop
 from simulation.options import Options
@@ -38,7 +38,7 @@ class NoAnswerError(Exception):
 class InlineReplayer(Replayer):
     """Replays at once, and in peace: in virtual time nothing takes long, and there are no threads."""
 
-    def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> Outcome | None:
+    def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> ReplayResult | None:
         return replay.deliver(events)
 
     def throw_away(self, replay: Replay) -> None:
@@ -77,7 +77,7 @@ class Node:
         self.process = Process(f"node{number}.0")
         self.process.is_dead = True
         self.engine: SimulatedEngine | None = None
-        self._remembered = Remembered()
+        self._remembered = RunCache()
         self.stop = asyncio.Event()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked: dict[asyncio.Future[Any], None] = {}  # a set has another order in another process

@@ -1,0 +1,346 @@
+"""Who may fill which seat: the addresses of a workflow's file, resolved for one request.
+
+Resolved when a stage opens and again at every click, by a step, so that the log holds what was found. Whoever counts as
+the requester is left out here, once, for every way in which a vote can come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+from pydantic import JsonValue
+
+from approvals_bot import people as directory
+from approvals_bot.approvals.ballot import SeatState, can_be_filled
+from approvals_bot.approvals.values import shown_date
+from approvals_bot.people import People, Person
+from approvals_bot.people.absences import Away
+
+SELF = "on-behalf-of"
+"""The one address that lets the human an app acts for vote on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What the addresses may refer to."""
+
+    requester: str
+    on_behalf_of: str | None = None
+    fields: Mapping[str, JsonValue] = field(default_factory=dict)
+    self_approval: Literal["never", "allow", "skip-up"] = "never"
+
+    @property
+    def barred(self) -> tuple[str, ...]:
+        """Who counts as the requester and may not decide because of it."""
+        if self.self_approval == "allow":
+            return ()
+        return tuple(who for who in (self.requester, self.on_behalf_of) if who and not who.startswith("app:"))
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleSource:
+    """Addresses of a seat. `approvers`: who was owed when a stage escalated, for `manager-of:approver`."""
+
+    addresses: tuple[str, ...]
+    approvers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SeatAsk:
+    """A seat whose people are to be found. `notify`: who of them is told; None: all."""
+
+    id: int
+    sources: tuple[PeopleSource, ...]
+    notify: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeatFound:
+    """The people of a seat. `eligible`: address → why, completing "You are …". `errors`: sources that failed."""
+
+    id: int
+    eligible: dict[str, str]
+    told: tuple[str, ...]
+    errors: tuple[str, ...] = ()
+    nobody: tuple[str, ...] = ()  # addresses that name nobody, and why
+    in_place_of: dict[str, str] = field(default_factory=dict)  # stand-in → who is away
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All seats of a stage, and everybody in them.
+
+    `away`: who of them is away; `changes_at`: when one of them next leaves or comes back.
+    """
+
+    seats: tuple[SeatFound, ...]
+    people: dict[str, Person]
+    away: dict[str, Away] = field(default_factory=dict)
+    changes_at: datetime | None = None
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        return tuple(error for seat in self.seats for error in seat.errors)
+
+
+async def find(
+    asks: Sequence[SeatAsk], about: RequestContext, people: People, also: Sequence[str] = (), at: datetime | None = None
+) -> Found:
+    """Resolve every seat. `also`: people whose name and zone are wanted too. `at`: when, to tell who is away then;
+    None: nobody is looked upon as away."""
+    wanted = (about.requester, about.on_behalf_of, *also)
+    known = {who: _person(people.person(who)) for who in wanted if who and not who.startswith("app:")}
+    seats = tuple([await _seat(ask, about, people, known) for ask in asks])
+    if at is None:
+        return Found(seats, known)
+    entitled = dict.fromkeys(who for seat in seats for who in seat.eligible)
+    away = {who: absence for who in entitled if (absence := _away(who, at, about, people)) is not None}
+    for absence in away.values():
+        known |= {who: _person(people.person(who)) for who in absence.stand_ins}
+    changes = (
+        people.next_change(who, at) for who in (*entitled, *(one for each in away.values() for one in each.stand_ins))
+    )
+    return Found(seats, known, away, min((moment for moment in changes if moment is not None), default=None))
+
+
+def _away(who: str, at: datetime, about: RequestContext, people: People) -> Away | None:
+    """Whoever counts as the requester never stands in, whatever `self_approval` says."""
+    absence = people.away(who, at)
+    if absence is None:
+        return None
+    return replace(
+        absence, stand_ins=tuple(one for one in absence.stand_ins if one not in (about.requester, about.on_behalf_of))
+    )
+
+
+async def is_among(
+    who: str, addresses: Sequence[str], about: RequestContext, people: People
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether these addresses name this person or app now, and the sources that could not be asked for it."""
+    errors: list[str] = []
+    for address in addresses:
+        if address == who:
+            return True, ()
+        if address.startswith("app:"):
+            continue
+        found = await people.resolve(
+            address, requester=about.requester, on_behalf_of=about.on_behalf_of, fields=about.fields
+        )
+        if any(person.address == who for person in found.persons):
+            return True, ()
+        errors.extend(found.errors)
+    return False, tuple(errors)
+
+
+async def _seat(ask: SeatAsk, about: RequestContext, people: People, known: dict[str, Person]) -> SeatFound:
+    eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
+    for source in ask.sources:
+        for address in source.addresses:
+            await _add(address, source, about, people, known, eligible, errors, nobody)
+    told = eligible if ask.notify is None else dict[str, str]()
+    for address in ask.notify or ():
+        await _add(address, PeopleSource((address,)), about, people, known, told, errors, [])
+    return SeatFound(
+        ask.id, eligible, tuple(who for who in told if who in eligible), tuple(dict.fromkeys(errors)), tuple(nobody)
+    )
+
+
+async def _add(
+    address: str,
+    source: PeopleSource,
+    about: RequestContext,
+    people: People,
+    known: dict[str, Person],
+    eligible: dict[str, str],
+    errors: list[str],
+    nobody: list[str],
+) -> None:
+    for approver in source.approvers if address == "manager-of:approver" else (None,):
+        found = await people.resolve(
+            address,
+            requester=about.requester,
+            on_behalf_of=about.on_behalf_of,
+            fields=about.fields,
+            approver=approver,
+        )
+        errors.extend(found.errors)
+        if not found.persons and not found.errors:
+            nobody.append(f"{address}: {found.why}")
+        for person in found.persons:
+            who, why = _instead(person, found.why, address, about, people)
+            if who is not None:
+                known[who.address] = _person(who)
+                eligible.setdefault(who.address, why)
+
+
+def _instead(
+    person: directory.Person, why: str, address: str, about: RequestContext, people: People
+) -> tuple[directory.Person | None, str]:
+    """This person, or who takes the requester's place, or nobody."""
+    is_named = address == SELF and person.address == about.on_behalf_of and person.address != about.requester
+    if person.address not in about.barred or is_named:
+        return person, why
+    seen, above = [person.address], person
+    while about.self_approval == "skip-up" and above.manager and above.manager.lower() not in seen:
+        above = people.person(above.manager)
+        if above.address not in about.barred:
+            return above, f"the manager of {people.person(seen[-1]).name}, who can't decide on an own request"
+        seen.append(above.address)
+    return None, ""
+
+
+def seats_that_fail(asks: Sequence[tuple[SeatAsk, str, int | Literal["all"]]], found: Found) -> str:
+    """Why these seats (ask, label, need) can never be filled, or "". A source that failed leaves it open."""
+    if found.errors:
+        return ""
+    seats = [
+        SeatState(ask.id, label, need, tuple(seat.eligible))
+        for (ask, label, need), seat in zip(asks, found.seats, strict=True)
+    ]
+    if can_be_filled(seats):
+        return ""
+    for seat, place in zip(seats, found.seats, strict=True):
+        if not seat.eligible:
+            return f"nobody may decide for {seat.label}" + (f" ({'; '.join(place.nobody)})" if place.nobody else "")
+        if isinstance(seat.need, int) and len(seat.eligible) < seat.need:
+            return f"{seat.label} needs {seat.need} people, and only {len(seat.eligible)} may decide"
+    return "too few different people for its seats"
+
+
+def _person(person: directory.Person) -> Person:
+    return Person(person.address, person.name, person.slack, person.manager, person.zone)
+
+
+# ── Who is asked in the place of those who are away. Pure. ──
+
+Need = int | Literal["all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delegations:
+    """A vote that stands when places are given: by whom, and in whose place ("" in her own)."""
+
+    by: str
+    in_place_of: str = ""
+
+
+def with_stand_ins(found: Found, needs: Mapping[int, Need], votes: Iterable[Delegations] = ()) -> Found:
+    """The seats as they are filled while people are away. `needs`: of each seat, by its id."""
+    if not found.away:
+        return found
+    entitled = dict.fromkeys(who for seat in found.seats for who in seat.eligible)
+    pairs = _pairs(found, entitled, tuple(votes))
+    left_out = [who for who in entitled if who in found.away and who not in pairs]
+    seats = [_with_pairs(seat, pairs, found) for seat in found.seats]
+    if not _can_do_without(left_out, seats, needs):
+        left_out = []
+    return replace(found, seats=tuple(_with_notes(seat, left_out, found) for seat in seats))
+
+
+def _pairs(found: Found, entitled: Mapping[str, None], votes: tuple[Delegations, ...]) -> dict[str, str]:
+    """Absent → stand-in. A pair that has voted stays one."""
+    voted = {vote.by for vote in votes if not vote.in_place_of}
+    acted = {vote.in_place_of: vote.by for vote in votes if vote.in_place_of}
+    pairs: dict[str, str] = {}
+    for who in sorted(entitled, key=lambda who: who not in acted):
+        if who not in found.away or who in voted:
+            continue
+        stand_ins = found.away[who].stand_ins
+        free = [one for one in stand_ins if one not in entitled and one not in pairs.values()]
+        if acted.get(who) in free:
+            pairs[who] = acted[who]
+        elif free:
+            pairs[who] = free[0]
+    return pairs
+
+
+def _with_pairs(seat: SeatFound, pairs: Mapping[str, str], found: Found) -> SeatFound:
+    eligible, in_place_of = dict[str, str](), dict[str, str]()
+    for who, why in seat.eligible.items():
+        if who in pairs:
+            in_place_of[pairs[who]] = who
+            eligible[pairs[who]] = f"standing in for {found.people[who].name} ({why})"
+        else:
+            eligible[who] = why
+    told = tuple(dict.fromkeys(pairs.get(who, who) for who in seat.told))
+    return replace(seat, eligible=eligible, told=told, in_place_of=in_place_of)
+
+
+def _can_do_without(left_out: list[str], seats: list[SeatFound], needs: Mapping[int, Need]) -> bool:
+    """Whether the others can fill every seat. For "all", everybody is needed."""
+    return can_be_filled(
+        [
+            SeatState(
+                seat.id,
+                "",
+                len(seat.eligible) if needs[seat.id] == "all" else needs[seat.id],
+                tuple(who for who in seat.eligible if who not in left_out),
+            )
+            for seat in seats
+        ]
+    )
+
+
+def _with_notes(seat: SeatFound, left_out: list[str], found: Found) -> SeatFound:
+    eligible = {
+        who: f"{why} ({absence_of(who, found)})" if who in found.away else why for who, why in seat.eligible.items()
+    }
+    return replace(seat, eligible=eligible, told=tuple(who for who in seat.told if who not in left_out))
+
+
+def absence_of(who: str, found: Found) -> str:
+    """`away, back on 5 Jan 2027`, and what is wrong with who should stand in."""
+    away = found.away[who]
+    back = f"away, back on {shown_date(away.back)}"
+    return f"{back}; {away.trouble}" if away.trouble else back
+
+
+# ── How a set of people is called: "Release managers", "SRE", "the manager of Bo Lund", "Ann Ode or Cy Rus". ──
+
+ACRONYM = 3  # letters; a group's name as short as that is one
+
+
+def label_of(addresses: Sequence[str], about: RequestContext, people: Mapping[str, Person]) -> str:
+    """The people of these addresses, as one would say it."""
+    labels = list(dict.fromkeys(_label(address, about, people) for address in addresses))
+    return labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + " or " + labels[-1]
+
+
+def _label(address: str, about: RequestContext, people: Mapping[str, Person]) -> str:
+    if ":" not in address and address in people:
+        return people[address].name
+    scheme, _, rest = address.partition(":")
+    human = about.on_behalf_of if about.requester.startswith("app:") else about.requester
+    match scheme, rest:
+        case "on-behalf-of", "":
+            return _name(about.on_behalf_of, people)
+        case "manager-of", "approver":
+            return "the manager of who was asked"
+        case "manager-of", whom:
+            return f"the manager of {_name(about.on_behalf_of if whom == 'on-behalf-of' else human, people)}"
+        case "owner-of", field:
+            return f"the owner of {about.fields.get(field) or field}"
+        case "oncall", name:
+            return f"on call for {_group(name)}"
+        case "slack", group:
+            return _group(group.removeprefix("@"))
+        case _ if address.startswith("@"):
+            return _group(address[1:])
+        case _:
+            return _name(address.lower(), people)
+
+
+def _group(name: str) -> str:
+    if len(name) <= ACRONYM:
+        return name.upper()
+    words = name.replace("-", " ").replace("_", " ")
+    return words[0].upper() + words[1:]
+
+
+def _name(who: str | None, people: Mapping[str, Person]) -> str:
+    if who is None:
+        return "somebody"
+    return people[who].name if who in people else who.removeprefix("app:")

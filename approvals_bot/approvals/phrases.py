@@ -1,0 +1,212 @@
+"""The sentences that every copy of a card says in the same words. Pure; plain text, so whoever renders escapes it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from approvals_bot.approvals.port import (
+    NOT_DELIVERED,
+    STATE_WORDS,
+    Card,
+    CardDelivery,
+    CardField,
+    CardOutcome,
+    CardStage,
+    CardVote,
+    ChoiceName,
+    Name,
+    Via,
+)
+
+VIA_WORDS: dict[Via, str] = {
+    "slack": "via Slack",
+    "email": "via mail",
+    "inbox": "via the inbox",
+    "api": "via the API",
+    "cli": "via the terminal",
+    "rule": "",
+    "clock": "at the deadline",
+}
+
+CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
+    "approve": ("✅", "approved"),
+    "reject": ("⛔", "rejected"),
+    "changes": ("↩︎", "asked for changes"),
+    "edit": ("✎", "approved with edits"),
+    "answer": ("💬", "answered"),
+    "take_back": ("↩︎", "took the vote back"),
+}
+
+STAGE_ICONS = {"done": "✓", "open": "●", "ahead": "○", "skipped": "–", "stopped": "✕"}
+
+
+def state(card: Card) -> str:
+    """`⏳ Waiting`: icon and word, never one without the other."""
+    return " ".join(STATE_WORDS[card.state])
+
+
+def progress(card: Card) -> str:
+    """`1 of 2`, or nothing when no vote is needed now."""
+    return f"{card.have} of {card.need}" if card.need and card.outcome is None else ""
+
+
+def asked_by(card: Card) -> str:
+    """`Asked by Bo Lund for Ann Ode`."""
+    behalf = f" for {card.on_behalf_of.text}" if card.on_behalf_of else ""
+    return f"Asked by {card.requester.text}{behalf}"
+
+
+def waiting_for(card: Card, most: int = 6) -> str:
+    """`Waiting for Ann Ode, Bo Lund and 3 others`, or nothing."""
+    return f"Waiting for {names(card.waiting_for, most)}" if card.waiting_for and card.outcome is None else ""
+
+
+def names(people: tuple[Name, ...], most: int = 6) -> str:
+    """`Ann, Bo and Cy`; of a long list the first ones and how many others."""
+    shown = [person.text for person in people[:most]]
+    if others := len(people) - len(shown):
+        shown.append("1 other" if others == 1 else f"{others} others")
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1] if shown else ""
+
+
+def line(field: CardField) -> str:
+    """A field's value on one line, its line breaks marked, so that what people wrote makes no line of its own. In
+    quotation marks where it is somebody else's.
+    """
+    text = joined(field.value)
+    return f"“{text}”" if field.untrusted and text else text
+
+
+def joined(text: str) -> str:
+    """Lines of people's text as one, with a mark where each began."""
+    return " ⏎ ".join(part.strip() for part in text.strip().splitlines())
+
+
+def inset(text: str, mark: str = "    ") -> str:
+    """Lines of people's text as lines of text mails: set in, so that none of them passes for one of ours."""
+    return "\n".join(f"{mark}{line}".rstrip() for line in text.splitlines())
+
+
+def steps(card: Card, most: int = 12) -> str:
+    """`✓ Manager → ● Finance → ○ Board`: the stages in a row, or nothing when there is only one. Of many, those around
+    the one that is open.
+    """
+    if len(card.stages) < 2:
+        return ""
+    passed = sum(stage.state in ("done", "skipped") for stage in card.stages)
+    here = next((at for at, stage in enumerate(card.stages) if stage.state == "open"), passed)
+    first = max(0, min(here - most // 2, len(card.stages) - most))
+    row = [f"{STAGE_ICONS[stage.state]} {stage.title}" for stage in card.stages[first : first + most]]
+    before, after = ["…"] if first else [], ["…"] if len(card.stages) > first + most else []
+    return " → ".join(before + row + after)
+
+
+def seats(stage: CardStage) -> list[str]:
+    """One line per seat: `Release managers: 1 of 2 (Ann Ode)`."""
+    return [
+        f"{seat.label[:1].upper()}{seat.label[1:]}: {len(seat.filled_by)} of {seat.need}"
+        + (f" ({names(seat.filled_by)})" if seat.filled_by else "")
+        for seat in stage.seats
+    ]
+
+
+def vote(cast: CardVote) -> str:
+    """`✅ Ann Ode approved via Slack`, and what became of it if it no longer counts."""
+    icon, word = CHOICE_WORDS[cast.choice]
+    counts = "" if cast.stands else " (no longer counts)"
+    return f"{icon} {cast.by.text} {word} {VIA_WORDS[cast.via]}".rstrip() + counts
+
+
+def outcome(ended: CardOutcome) -> str:
+    """`✅ Approved by Ann Ode via Slack`; by whom only where a person or a rule decided."""
+    icon, word = STATE_WORDS[ended.state]
+    by = f" by {ended.by.text}" if ended.via != "clock" and ended.by.text else ""
+    return f"{icon} {word}{by} {VIA_WORDS[ended.via]}".rstrip()
+
+
+def changed(card: Card) -> str:
+    """What is said with the word that something has changed: the request, or that somebody wishes it were."""
+    if card.state == "changes_requested":
+        return (
+            f"Changes are asked for. Once {card.requester.text} has made them, on the request's page, it is asked anew."
+        )
+    return "The request was changed. Look at it again, please."
+
+
+def notes(card: Card, most: int = 6) -> tuple[str, ...]:
+    """What else has happened, the latest: `⇄ Ann Ode handed over to Di Ops: on holiday`."""
+    return card.notes[-most:]
+
+
+def own_comment(cast: CardVote, card: Card) -> str:
+    """The vote's comment, unless it is said already as that of the outcome."""
+    is_said = card.outcome is not None and cast.stands and cast.comment == card.outcome.comment
+    return "" if is_said else cast.comment
+
+
+def not_delivered(copy: CardDelivery) -> str:
+    """`⚠ Not delivered to ann@acme.eu by email: mailbox full`."""
+    icon, word = NOT_DELIVERED
+    way = "in Slack" if copy.channel == "slack" else "by email"
+    return f"{icon} {word} to {copy.to} {way}" + (f": {copy.error}" if copy.error else "")
+
+
+def undelivered(card: Card) -> tuple[CardDelivery, ...]:
+    return tuple(copy for copy in card.deliveries if copy.state == "not_delivered")
+
+
+def perhaps_twice(copy: CardDelivery) -> str:
+    """`⚠ May have arrived twice at #deploys in Slack: the confirmation was lost`."""
+    way = "in Slack" if copy.channel == "slack" else "by email"
+    return f"{NOT_DELIVERED[0]} May have arrived twice at {copy.to} {way}: the confirmation was lost"
+
+
+def troubles(card: Card) -> list[str]:
+    """A sentence for each copy that did not arrive, or may have arrived twice, and for what follows and is not done."""
+    doubtful = [copy for copy in card.deliveries if copy.uncertain and copy.state != "not_delivered"]
+    undone = [f"{NOT_DELIVERED[0]} What follows is not done: {what}" for what in card.undone]
+    return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful), *undone]
+
+
+def moment(at: datetime, zone: str) -> str:
+    """`Tue 4 Nov 2025, 16:00 CET`, in the reader's zone; UTC when the zone is unknown."""
+    local = at.astimezone(_zone(zone))
+    return f"{local:%a} {local.day} {local:%b %Y}, {local:%H:%M} {local.tzname()}"
+
+
+def until(deadline: datetime, now: datetime) -> str:
+    """`in 4 hours`: what a person would say of 3 h 59 min 58 s; `now` once it has passed."""
+    return f"in {span(deadline - now)}" if deadline > now else "now"
+
+
+def span(time: timedelta) -> str:
+    """`3½ hours`, `5 days`: rounded to the nearest, and as finely as a person plans: halves of a few hours, then hours
+    up to a day and a half, then days.
+    """
+    minutes = _nearest(time, timedelta(minutes=1))
+    if time < timedelta(seconds=45):
+        return "less than a minute"
+    if minutes < 60:
+        return _count(minutes, "minute")
+    halves, hours = _nearest(time, timedelta(minutes=30)), _nearest(time, timedelta(hours=1))
+    if halves < 12 and halves % 2:
+        return f"{halves // 2}½ hours"
+    if hours <= 36:
+        return _count(hours if halves >= 12 else halves // 2, "hour")
+    return _count(_nearest(time, timedelta(days=1)), "day")
+
+
+def _nearest(time: timedelta, unit: timedelta) -> int:
+    return (time + unit / 2) // unit
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}" + ("" if number == 1 else "s")
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo("UTC")

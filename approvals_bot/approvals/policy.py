@@ -1,0 +1,382 @@
+"""A workflow's file: who is asked for what, when, and what follows, as frozen models.
+
+A run keeps `pinned(definition)` in its log, so a changed file touches new requests only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+
+from approvals_bot.approvals.base import Bool, Frozen, Int, Slug, Text, refuse
+from approvals_bot.approvals.business_time import (
+    BusinessTime,
+    Calendar,
+    Length,
+    Span,
+    is_at_least,
+    length_text,
+    parse_length,
+)
+from approvals_bot.approvals.durations import Duration
+from approvals_bot.approvals.field_specs import FieldName, FieldSpec
+
+LONGEST_GRACE = timedelta(days=1)
+
+Choice = Literal["approve", "reject", "changes", "edit", "answer"]
+"""What a stage may offer to the people it asks."""
+
+OnChange = Literal["reset", "keep", "reset-if-raised"]
+"""What an edit of a field does to the votes already given."""
+
+
+class Definition(Frozen):
+    """One workflow: an approval (it has stages), or a Python workflow (`workflow.run`) behind a typed form."""
+
+    workflow: WorkflowInfo
+    fields: dict[FieldName, FieldSpec] = Field(default_factory=dict)
+    policy: Policy = Field(default_factory=lambda: Policy())
+    auto: tuple[Auto, ...] = ()
+    stage: tuple[Stage, ...] = ()
+    deliver: Deliver = Field(default_factory=lambda: Deliver())
+    clock: Clock = Field(default_factory=lambda: Clock())
+    escalate: tuple[Escalation, ...] = ()
+    on: Actions = Field(default_factory=lambda: Actions())
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.workflow.id
+
+    @property
+    def is_approval(self) -> bool:
+        return self.workflow.run is None
+
+    def outcomes_of(self, stage: Stage) -> tuple[Choice, ...]:
+        """What this stage offers: its own outcomes, else the policy's."""
+        return stage.outcomes if stage.outcomes is not None else self.policy.outcomes
+
+    def with_calendar(self, calendars: Mapping[str, Calendar]) -> Definition:
+        """The same, with the calendar that its business days are counted in: a run follows it as it was at the start.
+
+        Unchanged where nothing is counted so, or where there is no such calendar.
+        """
+        calendar = calendar_of(self.clock, calendars)
+        if calendar is None or not any(business_times(self.clock, self.escalate, self.deliver.email)):
+            return self
+        return self.model_copy(update={"clock": self.clock.model_copy(update={"calendar": calendar})})
+
+
+class WorkflowInfo(Frozen):
+    """What it is called and who may open one. `title` and `key` are templates."""
+
+    id: Slug
+    title: Text | None = None
+    request: Annotated[tuple[Text, ...], Field(min_length=1)]  # "*" every person, "@group", "app:ci", an address
+    owners: tuple[Text, ...] | None = None  # "@group", "app:desk", an address: who may change who is asked
+    on_behalf_of: Literal["required", "optional", "never"] = "optional"
+    key: Text | None = None
+    run: Annotated[str, StringConstraints(max_length=200)] | None = None  # "module:function"
+
+
+class Policy(Frozen):
+    """The rules of the vote."""
+
+    self_approval: Literal["never", "allow", "skip-up"] = "never"
+    reject: Literal["any", "all"] | Annotated[Int, Field(ge=1, le=1000)] = "any"
+    outcomes: Outcomes = ("approve", "reject")
+    on_change: Literal["reset", "keep"] | dict[FieldName, OnChange] = "reset"
+    recheck: Literal["at-click", "at-quorum"] = "at-click"
+    reassign: Literal["approvers", "owners", "never"] | None = None  # None: "approvers"
+    grace: Grace | None = None  # how long the vote that decides may still be taken back
+
+    def on_change_of(self, field: str) -> OnChange:
+        """What editing this field does to the votes. A field that the table doesn't name: reset."""
+        return self.on_change.get(field, "reset") if isinstance(self.on_change, dict) else self.on_change
+
+
+class Auto(Frozen):
+    """A rule that decides without people. The first that matches wins."""
+
+    when: Text
+    decision: Literal["approve", "reject"]
+
+
+class Stage(Frozen):
+    """Seats that are open at the same time. In the file, a stage with one seat may be that seat."""
+
+    also_written: ClassVar[tuple[str, ...]] = ("from", "need", "notify")
+    id: Slug
+    when: Text | None = None
+    seat: Annotated[tuple[Seat, ...], Field(min_length=1)]
+    outcomes: Outcomes | None = None
+    ask: dict[FieldName, FieldSpec] = Field(default_factory=dict)  # what the approver fills in
+    comment: Literal["never", "on-reject", "always"] = "on-reject"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_one_seat(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        own = {key: value[key] for key in cls.also_written if key in value}
+        if "seat" not in value:
+            return {**{key: of for key, of in value.items() if key not in own}, "seat": [own]}
+        if own:
+            key = next(iter(own))
+            raise refuse(f'this stage has seats of its own, so "{key}" belongs into one of them', at=key)
+        return value
+
+
+class Seat(Frozen):
+    """Votes that are needed from one set of people."""
+
+    from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
+    need: Literal["all"] | Annotated[Int, Field(ge=1, le=1000)] = 1
+    when: Text | None = None
+    notify: tuple[Text, ...] | None = None  # who of them is told; None: all, (): nobody
+
+
+class Deliver(Frozen):
+    """Where cards go. It says nothing about who may decide."""
+
+    slack: Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")] | None = None
+    dm: Bool = False
+    email: MailDelay = None  # None: no mail · 0: at once · else only if nobody has voted in the stage by then
+    link_auth: Literal["link", "code"] = "link"
+
+
+class Actions(Frozen):
+    """What follows the decision. `ended` follows every one."""
+
+    approved: tuple[Action, ...] = ()
+    rejected: tuple[Action, ...] = ()
+    expired: tuple[Action, ...] = ()
+    cancelled: tuple[Action, ...] = ()
+    ended: tuple[Action, ...] = ()
+
+
+class CallTarget(Frozen):
+    """POST `json` to a target of [http.*], signed and retried. Texts in it are templates."""
+
+    http: Slug
+    json_: dict[str, JsonValue] = Field(default_factory=dict, alias="json")
+
+
+class SayInSlack(Frozen):
+    """A message in a Slack channel."""
+
+    slack: Text
+    text: Text
+
+
+class SendDm(Frozen):
+    """A direct message to "requester" or to an address; who has no Slack gets it as mail."""
+
+    dm: Text
+    text: Text
+
+
+class SendMail(Frozen):
+    """A mail to "requester" or to an address."""
+
+    email: Text
+    text: Text
+
+
+class Resume(Frozen):
+    """Hand {approved, decision, by, comment, fields, answers, digest} to the caller that waits."""
+
+    resume: Literal[True]
+
+
+def pinned(definition: Definition) -> dict[str, JsonValue]:
+    """What a run keeps of its workflow's file: JSON that `Definition.model_validate` reads back to an equal value."""
+    return definition.model_dump(mode="json", exclude_none=True)
+
+
+def digest(definition: Definition) -> str:
+    """The version of a workflow: SHA-256, in hex, over the canonical JSON of all that its file says."""
+    text = json.dumps(pinned(definition), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _outcomes(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) != len(value):
+        raise refuse("an outcome stands here twice")
+    if not {"approve", "answer"} & set(value):
+        raise refuse('nobody could ever say yes here; add "approve" or "answer"')
+    return value
+
+
+_KIND_OF_ACTION = {"http": "http", "slack": "slack", "dm": "dm", "email": "email", "resume": "resume"}
+
+
+def _kind_of_action(value: object) -> str | None:
+    keys = (
+        value.keys()
+        if isinstance(value, dict)
+        else type(value).__pydantic_fields__.keys()
+        if isinstance(value, Frozen)
+        else ()
+    )
+    kinds = [kind for key, kind in _KIND_OF_ACTION.items() if key in keys]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def _grace(value: timedelta) -> timedelta:
+    if value > LONGEST_GRACE:
+        raise refuse("a decision waits a day at most before it takes effect")
+    return value
+
+
+Grace = Annotated[Duration, AfterValidator(_grace)]
+Outcomes = Annotated[tuple[Choice, ...], Field(min_length=1), AfterValidator(_outcomes)]
+Action = Annotated[
+    Annotated[CallTarget, Tag("http")]
+    | Annotated[SayInSlack, Tag("slack")]
+    | Annotated[SendDm, Tag("dm")]
+    | Annotated[SendMail, Tag("email")]
+    | Annotated[Resume, Tag("resume")],
+    Discriminator(
+        _kind_of_action,
+        custom_error_type="action",
+        custom_error_message="an action has one of http, slack, dm, email and resume",
+    ),
+]
+
+
+# ── The times of a workflow's file: deadline, reminders, escalations and late mails, and the calendar they follow. ──
+
+
+class Clock(Frozen):
+    """Times of each stage, counted from the moment it opens. `calendar`: what its business days are counted in."""
+
+    deadline: Span | None = None
+    remind: Reminders = ()
+    on_deadline: Literal["expire", "reject", "escalate", "approve"] = "expire"
+    i_know: Bool = False
+    calendar: CalendarName = None
+
+    def reminders(self) -> tuple[Length, ...]:
+        """When to remind, after the stage opened; those surely at or after the deadline are left out."""
+        lengths = self.remind.times() if isinstance(self.remind, Backoff) else tuple(dict.fromkeys(self.remind))
+        return tuple(at for at in lengths if self.deadline is None or not is_at_least(at, self.deadline))
+
+    @model_validator(mode="after")
+    def _times_make_sense(self) -> Clock:
+        if self.deadline is None:
+            if self.on_deadline != "expire":
+                raise refuse("there is no deadline that this could follow", at="on_deadline")
+        elif isinstance(self.remind, tuple) and any(is_at_least(at, self.deadline) for at in self.remind):
+            raise refuse("a reminder at or after the deadline would never be sent", at="remind")
+        if self.on_deadline == "approve" and not self.i_know:
+            raise refuse("silence would approve; if that is meant, add i_know = true", at="on_deadline")
+        return self
+
+
+class Backoff(Frozen):
+    """Reminders that grow apart: at `first`, then after first × backoff more, and so on, `max` of them."""
+
+    first: Span
+    backoff: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] = 2.0
+    max: Annotated[Int, Field(ge=1, le=50)]
+
+    def times(self) -> tuple[Length, ...]:
+        times: list[Length] = []
+        gap, at = self.first.total_seconds() if isinstance(self.first, timedelta) else 1.0, 0.0
+        for _ in range(self.max):
+            at += gap
+            gap *= self.backoff
+            times.append(self.first.times(at) if isinstance(self.first, BusinessTime) else timedelta(seconds=round(at)))
+        return tuple(dict.fromkeys(times))
+
+
+class Escalation(Frozen):
+    """More people, or other people, for every seat still open."""
+
+    after: Span
+    to: Annotated[tuple[Text, ...], Field(min_length=1)]
+    mode: Literal["add", "replace"] = "add"
+
+
+def business_times(
+    clock: Clock, escalations: tuple[Escalation, ...], mail: Length | None
+) -> Iterator[tuple[tuple[str | int, ...], BusinessTime]]:
+    """Every span that is counted in a calendar, and its place in the file."""
+    if isinstance(clock.remind, Backoff):
+        reminders: list[tuple[tuple[str | int, ...], Length]] = [(("clock", "remind", "first"), clock.remind.first)]
+    else:
+        reminders = [(("clock", "remind", at), length) for at, length in enumerate(clock.remind)]
+    escalated = [(("escalate", at, "after"), each.after) for at, each in enumerate(escalations)]
+    for path, length in [(("clock", "deadline"), clock.deadline), *reminders, *escalated, (("deliver", "email"), mail)]:
+        if isinstance(length, BusinessTime):
+            yield path, length
+
+
+def calendar_of(clock: Clock, calendars: Mapping[str, Calendar]) -> Calendar | None:
+    """The calendar of this clock: the one it names, or the only one there is. None: there is no such."""
+    match clock.calendar:
+        case Calendar():
+            return clock.calendar
+        case None:
+            return next(iter(calendars.values())) if len(calendars) == 1 else None
+        case name:
+            return calendars.get(name)
+
+
+def _kind_of_reminders(value: object) -> str:
+    return "table" if isinstance(value, (dict, Backoff)) else "list"
+
+
+def _kind_of_calendar(value: object) -> str:
+    return "table" if isinstance(value, (dict, Calendar)) else "name"
+
+
+def _mail_delay(value: object) -> object:
+    """False, True or "after 10m"."""
+    match value:
+        case bool():
+            return timedelta(0) if value else None
+        case str() if value.startswith("after "):
+            try:
+                return parse_length(value.removeprefix("after "))
+            except ValueError as error:
+                raise refuse(str(error)) from None
+        case timedelta() | BusinessTime() | None:
+            return value
+        case _:
+            raise refuse('write true, false, or a delay like "after 10m"')
+
+
+def _mail_delay_text(value: Length | None) -> bool | str:
+    return f"after {length_text(value)}" if value else value is not None
+
+
+MailDelay = Annotated[
+    Length | None,
+    BeforeValidator(_mail_delay),
+    PlainSerializer(_mail_delay_text, return_type=bool | str),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "^after .+"}]}),
+]
+Reminders = Annotated[
+    Annotated[tuple[Span, ...], Tag("list")] | Annotated[Backoff, Tag("table")], Discriminator(_kind_of_reminders)
+]
+CalendarName = (
+    Annotated[Annotated[Slug, Tag("name")] | Annotated[Calendar, Tag("table")], Discriminator(_kind_of_calendar)] | None
+)

@@ -1,0 +1,297 @@
+"""The channels' protocol: what is sent to people, and what can become of it.
+
+Everything a person can see of a request is one frozen `Card`. Slack messages, mails, pages, inbox rows and the terminal
+render that value and add no fact of their own. A channel turns a card into a *copy* (one Slack message, one mail) and
+answers with one of three values: it arrived (`Delivered`), it may work later (`TryAgain`), or it never will
+(`Refused`). It raises only for bugs.
+
+Text in a card is plain text, as people typed it. Whoever renders it escapes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+from approvals_bot.people import Person
+
+State = Literal["waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn"]
+"""Where a request stands. All but the first two are final."""
+
+ChoiceName = Literal["approve", "reject", "changes", "edit", "answer", "take_back"]
+"""What a person can choose."""
+
+Via = Literal["slack", "email", "inbox", "api", "cli", "rule", "clock"]
+"""By which way a vote or decision came."""
+
+STATE_WORDS: dict[State, tuple[str, str]] = {
+    "waiting": ("⏳", "Waiting"),
+    "changes_requested": ("↩︎", "Changes asked"),
+    "approved": ("✅", "Approved"),
+    "rejected": ("⛔", "Rejected"),
+    "answered": ("💬", "Answered"),
+    "expired": ("⌛", "Expired"),
+    "withdrawn": ("✖", "Withdrawn"),
+}
+"""Icon and word of each state; never one without the other."""
+
+NOT_DELIVERED = ("⚠", "Not delivered")
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """How a person (or app, or rule) is shown. `key` is the address (`ann@acme.eu`, `app:ci`, `rule:1`)."""
+
+    key: str
+    text: str
+    slack: str | None = None  # Slack user id, so that Slack can show it as a mention that pings nobody
+
+
+@dataclass(frozen=True, slots=True)
+class CardField:
+    """One field of the request, its value formatted for people."""
+
+    name: str
+    label: str
+    value: str
+    kind: Literal["short", "long", "diff"] = "short"
+    pinned: bool = False
+    was: str | None = None  # the value before the last edit, when it was edited
+    untrusted: bool = False  # what somebody else wrote, a model perhaps: shown as a quotation
+
+
+@dataclass(frozen=True, slots=True)
+class CardSeat:
+    """Votes that a stage needs from one set of people."""
+
+    label: str  # "Release managers", "Ann Ode or Bo Lund"
+    need: int
+    filled_by: tuple[Name, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CardStage:
+    """A stage as a step in the row of steps."""
+
+    id: str
+    title: str
+    state: Literal["done", "open", "ahead", "skipped", "stopped"]  # stopped: the request ended before it was decided
+    seats: tuple[CardSeat, ...] = ()
+    because: str = ""  # why it was skipped
+
+
+@dataclass(frozen=True, slots=True)
+class CardVote:
+    """A vote that counted at its time."""
+
+    by: Name
+    choice: ChoiceName
+    at: datetime
+    via: Via
+    comment: str = ""
+    stands: bool = True  # False: changed, taken back or reset by an edit
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A field that the approver fills in."""
+
+    name: str
+    label: str
+    type: str  # a field type of the workflow file: string, text, integer, decimal, money, boolean, enum, date, …
+    required: bool = True
+    values: tuple[str, ...] = ()
+    pattern: str | None = None
+    value: str = ""  # what to show at first
+
+
+@dataclass(frozen=True, slots=True)
+class CardChoice:
+    """A choice that this reader has now. The label names the act: "Approve deploy of api 2.1"."""
+
+    choice: ChoiceName
+    label: str
+    short: str  # "Approve": for a button with little room
+    style: Literal["primary", "danger", "link"] = "link"
+    confirm: str | None = None  # the question asked once, in place, when it can't be taken back
+    comment: Literal["none", "optional", "required"] = "optional"
+    asks: tuple[Ask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CardOutcome:
+    """How it ended."""
+
+    state: State
+    by: Name
+    at: datetime
+    via: Via
+    comment: str = ""
+    because: str = ""  # the rule's text, or why it expired
+
+
+@dataclass(frozen=True, slots=True)
+class CardDelivery:
+    """What became of one copy. `uncertain`: a confirmation was lost on the way, so it may have arrived twice."""
+
+    to: str
+    channel: Literal["slack", "email"]
+    state: Literal["sending", "delivered", "retrying", "not_delivered"]
+    attempts: int = 0
+    error: str = ""
+    uncertain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """All that a person sees of a request, in the order in which it is shown. One value, many renderings."""
+
+    run_id: str  # of the request: its run's, and its number where the run has several
+    hook_id: str  # opaque; grants nothing by itself
+    workflow: str
+    version: int  # grows with every change; a copy that shows an older one is stale
+    state: State
+    title: str
+    requester: Name
+    asked_at: datetime
+    digest: str  # of the pinned fields; "" when nothing is pinned
+    on_behalf_of: Name | None = None
+    fields: tuple[CardField, ...] = ()
+    stages: tuple[CardStage, ...] = ()
+    have: int = 0  # votes that fill seats in the open stage
+    need: int = 0  # seats of the open stage
+    waiting_for: tuple[Name, ...] = ()
+    votes: tuple[CardVote, ...] = ()
+    deadline: datetime | None = None
+    on_deadline: str = ""  # "then it is rejected"
+    choices: tuple[CardChoice, ...] = ()
+    outcome: CardOutcome | None = None
+    deliveries: tuple[CardDelivery, ...] = ()
+    undone: tuple[str, ...] = ()  # what follows the decision and is not done: "call erp failed: it answered 404"
+    notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode handed over to Di Ops: on holiday"
+    may_hand_over: bool = False  # whether this reader may have somebody else asked in her place
+    why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."
+    url: str = ""  # the full page, for those who may see it
+
+
+@dataclass(frozen=True, slots=True)
+class SlackChannel:
+    """A Slack conversation by name (`#deploys`) or id."""
+
+    channel: str
+    kind: Literal["slack_channel"] = "slack_channel"  # tells the alternatives apart in the log
+
+
+@dataclass(frozen=True, slots=True)
+class SlackPerson:
+    """A direct message to a person."""
+
+    person: Person
+    kind: Literal["slack_person"] = "slack_person"
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A mail to a person."""
+
+    person: Person
+    kind: Literal["mailbox"] = "mailbox"
+
+
+Destination = SlackChannel | SlackPerson | Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where a copy lies, so that it can be updated or answered in its thread."""
+
+    place: str  # Slack: the conversation's id · email: the address
+    id: str  # Slack: ts · email: the Message-ID without brackets
+    version: int = 0  # the card version it shows
+
+
+Occasion = Literal["request", "reminder", "escalation", "change", "handover", "vote", "code", "outcome"]
+"""Why something is sent now. `handover`: to whose place was given to somebody else. `vote`: to who has voted, so that
+she hears of what was done in her name. `code`: the digits that she needs besides her link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """One thing to deliver: a card, or a plain text of the operator's (`text`).
+
+    `delivery_id` is the same on every attempt: the idempotency key. `thread` is the first copy in this place, if any.
+    `lost_at`: when the first attempt was made whose answer was lost, so that it may have arrived; None: there is none.
+    """
+
+    delivery_id: str
+    to: Destination
+    card: Card
+    occasion: Occasion = "request"
+    text: str = ""
+    thread: Receipt | None = None
+    lost_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """It arrived, as far as the other side says. `uncertain`: the answer was lost, so it may have arrived twice."""
+
+    receipt: Receipt
+    uncertain: bool = False
+    kind: Literal["delivered"] = "delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Not now: a rate limit, an outage, a timeout. `after` is the other side's own wish, if it gave one. `lost`: it may
+    have arrived all the same, only the answer did not. `held`: nothing was tried, its turn comes just `after` this.
+    """
+
+    error: str
+    after: timedelta | None = None
+    lost: bool = False
+    held: bool = False
+    kind: Literal["try_again"] = "try_again"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Never: no such channel, address refused, bot not invited. `install`: all of the channel is down (token, 535)."""
+
+    error: str
+    install: bool = False
+    kind: Literal["refused"] = "refused"
+
+
+Result = Delivered | TryAgain | Refused
+
+
+class Channel(Protocol):
+    """Delivers copies. Safe to call twice for one `delivery_id`: at worst a second copy, then marked `uncertain`."""
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        """Deliver a new copy, or a plain text."""
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        """Show the card's newest state in a copy that was delivered. Mail can't be changed: it answers Delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The channels that this installation has. None: not configured. `base_url`: for links to a request's page."""
+
+    slack: Channel | None = None
+    email: Channel | None = None
+    base_url: str = ""
+
+    def page(self, run_id: str) -> str:
+        """The page of a request, for those who may see it; "" without a base URL."""
+        return f"{self.base_url}/requests/{run_id}" if self.base_url else ""
+
+    def of(self, to: Destination) -> Channel | None:
+        match to:
+            case SlackChannel() | SlackPerson():
+                return self.slack
+            case Mailbox():
+                return self.email

@@ -1,0 +1,404 @@
+"""`request_approval`: the approval of a TOML file, as a function inside any Python workflow.
+
+The same rules, cards, reminders and pages. What was asked is kept in the run's log, so code that changes while people
+think changes nothing for them. A workflow may ask as often as it likes, in a loop or several at once; each request has
+its number in the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+
+from approvals_bot.approvals import fields as forms
+from approvals_bot.approvals import outcomes, sentences
+from approvals_bot.approvals.business_time import Calendar, Calendars
+from approvals_bot.approvals.durations import duration_text
+from approvals_bot.approvals.editions import KeptDefinition
+from approvals_bot.approvals.heard import Heard, Said
+from approvals_bot.approvals.outcomes import Outcome
+from approvals_bot.approvals.policy import Definition, business_times
+from approvals_bot.approvals.port import State
+from approvals_bot.approvals.published import Published
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, RequestView, dumped
+from approvals_bot.approvals.templates import LONGEST_LINE
+from approvals_bot.approvals.views import answers_of
+from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
+from approvals_bot.approvals.workflow import Asking
+from approvals_bot.durable.core.api import accompany, cancel_run, frame, get_workflow_metadata, resource, step
+from approvals_bot.durable.core.serialization import encode
+
+LEFT = "the workflow stopped waiting for it"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a workflow asked, as its run keeps it."""
+
+    title: str
+    opening: Opening
+    definition: KeptDefinition
+
+
+@step(retries=0)
+async def ask(asked: Annotated[Asked, MADE_WHEN_NEEDED], calendars: Calendars = resource(Calendars)) -> Asked:
+    """Keep what is asked, with the calendar it is counted in: from here on the log says it, and not the code."""
+    return replace(asked, definition=asked.definition.with_calendar(calendars.named))
+
+
+async def request_approval(
+    title: str,
+    *,
+    approvers: str | Sequence[str] = (),
+    need: int | str = 1,
+    stages: Sequence[Mapping[str, Any]] = (),
+    fields: Any = None,
+    form: Mapping[str, Any] | None = None,
+    pinned: Collection[str] | None = None,
+    editable: Collection[str] = (),
+    untrusted: Collection[str] = (),
+    outcomes: Sequence[str] = ("approve", "reject"),
+    ask: Mapping[str, Any] | None = None,
+    comment: str = "on-reject",
+    deliver: Mapping[str, Any] | None = None,
+    clock: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    escalate: Sequence[Mapping[str, Any]] = (),
+    requester: str | None = None,
+    on_behalf_of: str | None = None,
+) -> Outcome:
+    """Ask people, wait for minutes or weeks, and return how it ended.
+
+    Who decides: `approvers` and `need`, or `stages` (tables as in `[[stage]]`). What is shown: `title`, as plain text,
+    and `fields` (a mapping, dataclass or model), each typed by its value or as `form` says (as in `[fields]`). All are
+    pinned unless `pinned` names some. `deliver`, `clock`, `policy` and `escalate` are the tables of a workflow's file;
+    without `deliver`, each approver gets a direct message, or mail. `requester` is by default who started the run, else
+    the workflow itself.
+
+    ValueError or TypeError: it can't be asked like this. NobodyCanDecideError: nobody could ever decide it. A workflow
+    that stops waiting, because of a time limit or its end, withdraws the request.
+    """
+
+    def made() -> Asked:
+        return _asked(
+            title,
+            approvers=approvers,
+            need=need,
+            stages=stages,
+            values=named(fields or {}),
+            form=form or {},
+            marks={"pinned": pinned, "editable": editable, "untrusted": untrusted},
+            offered={"outcomes": list(outcomes), "ask": dict(ask or {}), "comment": comment},
+            tables={
+                "deliver": dict(deliver if deliver is not None else {"dm": True}),
+                "clock": dict(clock or {}),
+                "policy": dict(policy or {}),
+                "escalate": [dict(each) for each in escalate],
+            },
+            requester=requester,
+            on_behalf_of=on_behalf_of,
+        )
+
+    try:
+        asked = await _ask(when_needed(made))
+    except NotMadeError as failure:
+        raise failure.cause from None
+    definition = asked.definition
+    business = next(iter(business_times(definition.clock, definition.escalate, definition.deliver.email)), None)
+    if business is not None and not isinstance(definition.clock.calendar, Calendar):
+        raise ValueError(f"{business[1]} needs a calendar: name one of config.toml's as clock={{'calendar': …}}")
+    request = _Request(asked)
+    accompany(request.accompany(), leave=request.end_with_run)
+    return await request.outcome()
+
+
+_ask = ask  # the function has an argument of this name
+
+
+class _Request(Asking):
+    """One request of a workflow that goes on once it is decided, while the copies are brought up to date."""
+
+    ends_with_changes = True
+
+    def __init__(self, asked: Asked) -> None:
+        board = frame(Board)
+        self.number = board.next_number
+        self.asked = asked
+        self.settled = asyncio.Event()
+        self.failure: BaseException | None = None
+        super().__init__(asked.opening, asked.definition)
+        board.add(self.showing.view)
+
+    @property
+    def title(self) -> str:
+        return self.asked.title
+
+    def show(self) -> None:
+        """The board shows it, with the others of this run."""
+
+    def follow(self) -> None:
+        super().follow()
+        self.settled.set()
+
+    async def accompany(self) -> None:
+        """To the end, beside the workflow: it must not wait until the last mail has left."""
+        try:
+            await self.see_through()
+        except Exception as failure:
+            if self.settled.is_set():
+                raise
+            self.failure = failure
+            self.settled.set()
+
+    async def outcome(self) -> Outcome:
+        try:
+            await self.settled.wait()
+        except asyncio.CancelledError as cancelled:
+            self.leave(str(cancelled) or LEFT)
+            raise
+        if self.failure is not None:
+            raise self.failure
+        return self._outcome()
+
+    def stop(self, heard: Heard) -> Said:
+        """Somebody ends the whole run: the workflow is interrupted, and with it everything that it asks."""
+        cancel_run(heard.reason or f"cancelled by {heard.by}")
+        return Said("taken_back", sentences.WITHDRAWN, True)
+
+    def end_with_run(self) -> None:
+        self.leave("the workflow has ended")
+
+    def _outcome(self) -> Outcome:
+        case = self.case
+        ended = case.outcome
+        assert ended is not None, "it is decided"
+        answers: dict[str, Any] = {}
+        asks = {stage.rule.id: stage.rule.ask for stage in case.stages}
+        for stage, given in answers_of(case).items():
+            answers |= forms.values(asks[stage], given)
+        kind = _KINDS[ended.state]
+        if kind is outcomes.Approved and case.content.fields != self.asked.opening.fields:
+            kind = outcomes.Edited
+        definition = self.definition
+        made: Outcome = kind(
+            self.id,
+            ended.by,
+            ended.at,
+            ended.via,
+            ended.comment,
+            case.content.typed,
+            answers,
+            case.content.digest,
+            lambda fields: _digest(definition, fields),
+            ended.in_place_of,
+        )
+        return made
+
+
+_KINDS: dict[State, Any] = {
+    "approved": outcomes.Approved,
+    "rejected": outcomes.Rejected,
+    "changes_requested": outcomes.ChangesAsked,
+    "answered": outcomes.Answered,
+    "expired": outcomes.Expired,
+    "withdrawn": outcomes.Withdrawn,
+}
+
+
+def _digest(definition: Definition, fields: Mapping[str, Any]) -> str:
+    given = {name: plain(value) for name, value in named(fields).items()}
+    return forms.digest(definition, forms.values(definition, given, "fields"))
+
+
+def _asked(
+    title: str,
+    *,
+    approvers: str | Sequence[str],
+    need: int | str,
+    stages: Sequence[Mapping[str, Any]],
+    values: Mapping[str, Any],
+    form: Mapping[str, Any],
+    marks: Mapping[str, Any],
+    offered: Mapping[str, Any],
+    tables: Mapping[str, Any],
+    requester: str | None,
+    on_behalf_of: str | None,
+) -> Asked:
+    """The same request, as a workflow's file would say it."""
+    run = get_workflow_metadata()
+    from_ = [approvers] if isinstance(approvers, str) else list(approvers)
+    if bool(from_) == bool(stages):
+        raise ValueError("say who decides, either as approvers=… or as stages=…")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.workflow_name).strip("-_.")[:64] or "workflow"
+    own = [{"id": "approval", "from": from_, "need": need}] if from_ else [dict(stage) for stage in stages]
+    table = {
+        "workflow": {"id": name, "request": [f"app:{name}"]},
+        "fields": specs(values, form, **marks),
+        "stage": [{"ask": offered["ask"], "comment": offered["comment"]} | stage for stage in own],
+        **tables,
+    }
+    table["policy"] = {"outcomes": offered["outcomes"]} | table["policy"]
+    try:
+        definition = _DEFINITION.validate_python(table)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+        )
+        raise ValueError(f"this can't be asked: {faults}") from None
+    if given_twice := [stage.id for stage in definition.stage if stage.id in _before(stage, definition)]:
+        raise ValueError(f"two stages are named {given_twice[0]!r}")
+    typed = forms.values(definition, {name: plain(value) for name, value in values.items()}, "fields")
+    opening = Opening(
+        forms.dump(definition, typed),
+        (requester or run.attributes.get(REQUESTER) or f"app:{name}").lower(),
+        (on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "").lower() or None,
+    )
+    return Asked(_line(title), opening, definition)
+
+
+def _before(stage: Any, definition: Definition) -> list[JsonValue]:
+    return [other.id for other in definition.stage[: definition.stage.index(stage)]]
+
+
+def _line(title: str) -> str:
+    line = " ".join(title.split())
+    if not line:
+        raise ValueError("a request needs a title")
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
+
+
+_DEFINITION = TypeAdapter(Definition)
+
+
+# ── The requests of a workflow that asks people by itself: none, one or many, each with its number. ──
+
+MOST_ENDED = 50  # requests that have ended and are still shown; who comes with an older link is told it can't be found
+ENDED_SIZE = 400_000  # characters of JSON for them all; a run's whole view must stay under 1 MB
+
+
+@dataclass(eq=False)
+class Board:
+    """Where a run's requests are shown."""
+
+    _views: list[Callable[[], RequestView]] = field(default_factory=list)
+
+    @property
+    def next_number(self) -> int:
+        return len(self._views) + 1
+
+    def add(self, view: Callable[[], RequestView]) -> None:
+        self._views.append(view)
+
+    def __call__(self, published: Any) -> Published:
+        own = encode(published, Any, "view")
+        return Published(lambda: self._show(own))
+
+    def _show(self, published: Any) -> dict[str, Any]:
+        """Everything that this run shows: the open requests, the last ones that have ended, and its own value."""
+        shown, room, ended, waiting = list[dict[str, Any]](), ENDED_SIZE, 0, dict[str, None]()
+        for make in reversed(self._views):
+            view = make()
+            if not view.is_open and (ended >= MOST_ENDED or room <= 0):
+                continue
+            said = dumped(view)
+            if view.is_open:
+                waiting.update(dict.fromkeys(view.waiting_for))
+            else:
+                ended, room = ended + 1, room - len(json.dumps(said))
+            shown.append(said)
+        return {"requests": shown[::-1], "waiting_for": list(waiting), "published": published}
+
+
+# ── The form of a request that a workflow makes: plain Python values, as fields with types, and back. ──
+
+LONGEST_STRING = 200  # characters of a text that is shown as a line; a longer one is folded
+
+
+def named(values: Any) -> dict[str, Any]:
+    """The values by name, of a mapping, a dataclass or a pydantic model."""
+    match values:
+        case Mapping():
+            return dict(values)
+        case BaseModel():
+            return {name: getattr(values, name) for name in type(values).model_fields}
+        case _ if dataclasses.is_dataclass(values) and not isinstance(values, type):
+            return {member.name: getattr(values, member.name) for member in dataclasses.fields(values)}
+    raise TypeError(f"fields must be a mapping, a dataclass or a pydantic model, not a {type(values).__name__}")
+
+
+def specs(
+    values: Mapping[str, Any],
+    told: Mapping[str, Any],
+    *,
+    pinned: Collection[str] | None,
+    editable: Collection[str],
+    untrusted: Collection[str],
+) -> dict[str, Any]:
+    """A `[fields]` table: each field by what its value is, or as it was told. Without `pinned`, all are."""
+    for name in {*told, *(pinned or ()), *editable, *untrusted}:
+        if name not in values:
+            raise ValueError(f"there is no field named {name!r}; the fields are {', '.join(values) or 'none'}")
+    found = {}
+    for name, value in values.items():
+        spec = told[name] if name in told else _kind(name, value)
+        spec = {"type": spec} if isinstance(spec, str) else dict(spec)
+        spec.setdefault("pinned", pinned is None or name in pinned)
+        spec.setdefault("editable", name in editable)
+        spec.setdefault("untrusted", name in untrusted)
+        if value is None:
+            spec.setdefault("required", False)
+        found[name] = spec
+    return found
+
+
+def plain(value: Any) -> Any:
+    """The value as callers of the API give it."""
+    match value:
+        case Enum():
+            return plain(value.value)
+        case None | bool() | int() | str():
+            return value
+        case float() | Decimal():
+            return str(value)
+        case datetime() | date():
+            return value.isoformat()
+        case timedelta():
+            return duration_text(value)
+        case _:  # money, an URL: what is written is what is meant
+            return str(value)
+
+
+def _kind(name: str, value: Any) -> dict[str, Any]:
+    match value:
+        case Enum() if isinstance(value.value, str):
+            return {"type": "enum", "values": [str(member.value) for member in type(value)]}
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return {"type": "integer"}
+        case float() | Decimal():
+            return {"type": "decimal"}
+        case datetime():
+            return {"type": "datetime"}
+        case date():
+            return {"type": "date"}
+        case timedelta():
+            return {"type": "duration"}
+        case str() if len(value) > LONGEST_STRING or "\n" in value:
+            return {"type": "text", "min_length": 0}
+        case str() | None:
+            return {"type": "string", "min_length": 0}
+    raise TypeError(
+        f"a field can't show a {type(value).__name__} ({name!r}): give it as a text, a number, a date, a length of "
+        "time or yes and no"
+    )

@@ -1,0 +1,136 @@
+"""The mail channel: a dispatch becomes a mail, waits its turn, and is handed to the relay."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from inspect import isawaitable
+
+from approvals_bot.approvals.port import Delivered, Dispatch, Mailbox, Receipt, Refused, Result, TryAgain
+from approvals_bot.channels.email.bounces import TOGETHER, ReturnPaths
+from approvals_bot.channels.email.message import (
+    Address,
+    InvalidAddressError,
+    OutgoingMail,
+    compose,
+    compose_together,
+    message_id_of,
+)
+from approvals_bot.channels.email.smtp import Accepted, Lost, Relay, Turns
+
+REMEMBERED = 2_000  # deliveries under way whose first date, or lost answer, is kept in memory
+
+Link = Callable[[str, str], str | Awaitable[str]]
+"""`link(hook_id, address)`: this person's own page of the request, "" if she has none. Made when the mail is sent, so
+that no link is ever in a log."""
+
+
+class EmailChannel:
+    """Sends cards by mail. A mail can't be changed, so `update` leaves it: its link shows the newest state."""
+
+    def __init__(
+        self,
+        *,
+        relay: Relay,
+        sender: str,
+        link: Link,
+        now: Callable[[], datetime],
+        turns: Turns | None = None,
+        return_paths: ReturnPaths | None = None,
+    ) -> None:
+        """`turns`: how much the relay may be given; None: as much as there is. `return_paths`: where mails come back
+        to; None: to the sender.
+        """
+        self._relay = relay
+        self._sender = Address.parse_sender(sender)
+        self._link = link
+        self._now = now
+        self._turns = turns
+        self._return_paths = return_paths
+        self._under_way: OrderedDict[str, _Attempt] = OrderedDict()
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        return (await self._send([dispatch], dispatch.delivery_id))[0]
+
+    async def send_together(self, dispatches: Sequence[Dispatch]) -> Sequence[Result]:
+        """All to one person, in one mail; each has its own result. Follow-ups thread by request, not under this."""
+        return await self._send(dispatches, " ".join(dispatch.delivery_id for dispatch in dispatches))
+
+    async def _send(self, dispatches: Sequence[Dispatch], key: str) -> Sequence[Result]:
+        attempt = self._under_way.get(key) or _Attempt(self._now())
+        try:
+            mail = await self._composed(dispatches, attempt.date)
+        except InvalidAddressError as reason:
+            return [Refused(str(reason))] * len(dispatches)
+        if later := self._wait_turn(key, dispatches[0]):
+            return [later] * len(dispatches)
+        match await self._relay.deliver(mail):
+            case Accepted():
+                self._under_way.pop(key, None)
+                return [self._delivered(dispatch, attempt) for dispatch in dispatches]
+            case Lost(error):
+                self._remember(key, _Attempt(attempt.date, lost=True))
+                return [TryAgain(error, lost=True)] * len(dispatches)
+            case TryAgain() as later:
+                self._remember(key, attempt)
+                return [later] * len(dispatches)
+            case Refused() as never:
+                self._under_way.pop(key, None)
+                return [never] * len(dispatches)
+
+    async def _composed(self, dispatches: Sequence[Dispatch], date: datetime) -> OutgoingMail:
+        links = [(dispatch, await self._page(dispatch)) for dispatch in dispatches]
+        if len(links) == 1:
+            mail = compose(dispatches[0], sender=self._sender, link=links[0][1], now=date)
+        else:
+            mail = compose_together(links, sender=self._sender, now=date, more=self._named(dispatches))
+        back = self._return_paths.of(dispatches[0].delivery_id) if self._return_paths else None
+        return replace(mail, sender=back) if back else mail
+
+    def _named(self, dispatches: Sequence[Dispatch]) -> dict[str, str]:
+        """Which copies this mail is, so that all are told when it comes back."""
+        if self._return_paths is None:
+            return {}
+        return {TOGETHER: self._return_paths.of_together([dispatch.delivery_id for dispatch in dispatches])}
+
+    async def _page(self, dispatch: Dispatch) -> str:
+        assert isinstance(dispatch.to, Mailbox), "mail goes to a mailbox"
+        link = self._link(dispatch.card.hook_id, dispatch.to.person.address)
+        return (await link if isawaitable(link) else link) or dispatch.card.url
+
+    def _delivered(self, dispatch: Dispatch, attempt: _Attempt) -> Delivered:
+        assert isinstance(dispatch.to, Mailbox), "mail goes to a mailbox"
+        message_id = message_id_of(dispatch.delivery_id, self._sender.domain)
+        receipt = Receipt(dispatch.to.person.address, message_id, dispatch.card.version)
+        return Delivered(receipt, uncertain=attempt.lost or dispatch.lost_at is not None)
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        return Delivered(receipt)
+
+    async def aclose(self) -> None:
+        await self._relay.aclose()
+
+    def _wait_turn(self, key: str, dispatch: Dispatch) -> TryAgain | None:
+        """When the relay has had its share for now: to come back later. Who waits for her code waits at the page, so
+        it is counted and not held back."""
+        if self._turns is None:
+            return None
+        wait = self._turns.wait(key, self._now())
+        if not wait or dispatch.occasion == "code":
+            return None
+        return TryAgain(f"waits its turn: the relay is given no more than {self._turns}", wait, held=True)
+
+    def _remember(self, key: str, attempt: _Attempt) -> None:
+        self._under_way[key] = attempt
+        while len(self._under_way) > REMEMBERED:
+            self._under_way.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A mail that was tried and is to be tried again: it keeps its first date."""
+
+    date: datetime
+    lost: bool = False  # an answer was lost, so it may have arrived

@@ -1,0 +1,258 @@
+"""Slack, incoming: clicks, modals and events, by HTTP or Socket Mode, through one set of handlers.
+
+By HTTP: the guard (signature, once) → bolt → a handler here. By Socket Mode (`slack_socket`): the websocket that we
+opened → bolt → the same handler. Every handler answers within 2.5 seconds; Slack drops a click at 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
+from slack_bolt.authorization import AuthorizeResult
+from slack_bolt.error import BoltUnhandledRequestError
+from slack_bolt.response import BoltResponse
+from slack_sdk.web.async_client import AsyncWebClient
+from starlette.responses import Response
+from starlette.routing import Route
+
+from approvals_bot.channels.slack import modals as views
+from approvals_bot.channels.slack import opening as forms
+from approvals_bot.channels.slack.blocks import WHY
+from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.home import SlackHome
+from approvals_bot.channels.slack.identity import External, SlackIdentities
+from approvals_bot.channels.slack.manifest import PATH, SHORTCUT
+from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.channels.slack.opening import SlackOpening
+from approvals_bot.channels.slack.reassignment import HAND_OVER, HAND_OVER_VIEW, SlackHandovers
+from approvals_bot.channels.slack.replies import EphemeralReplies
+from approvals_bot.channels.slack.verify import FromSlack, SlackGuard
+from approvals_bot.channels.slack.votes import Link, SlackVotes
+from approvals_bot.durable.engine import Engine
+from approvals_bot.people import People
+from approvals_bot.service.background import Afterwards
+from approvals_bot.service.catalog import Workflows
+
+ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack drops the click at 3
+EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SlackIn:
+    """Everything that answers Slack. Built by `slack_in`; `aclose` at the end."""
+
+    bolt: AsyncApp
+    votes: SlackVotes
+    opening: SlackOpening
+    home: SlackHome
+    identities: SlackIdentities
+    afterwards: Afterwards
+
+    async def aclose(self) -> None:
+        await self.afterwards.aclose()
+
+
+def slack_in(
+    *,
+    engine: Engine,
+    client: SlackClient,
+    slack_people: SlackPeople,
+    people: People,
+    base_url: str,
+    app_id: str | None = None,
+    external_users: External = "deny",
+    workflows: Workflows | None = None,
+    link: Link | None = None,
+    counted: Callable[[str, str], None] | None = None,
+) -> SlackIn:
+    """The handlers, on one bolt app.
+
+    `client` and `slack_people` are those of the Slack channel. `app_id`: payloads of other apps are refused; None: as
+    Slack tells us. `external_users`: whether guests and people of other workspaces may look on; they never decide.
+    `workflows`: what can be asked for by a form; None: nothing. `link(hook_id, address)`: the person's own page,
+    offered when Slack can't open a form. `counted`: told of each verdict, for the metrics.
+    """
+    identities = SlackIdentities(
+        client=client, slack_people=slack_people, people=people, app_id=app_id, external_users=external_users
+    )
+    afterwards = Afterwards()
+    teller = EphemeralReplies(client, afterwards)
+    home = SlackHome(
+        engine=engine, client=client, identities=identities, base_url=base_url, may_ask=workflows is not None
+    )
+    opening = SlackOpening(
+        engine=engine,
+        client=client,
+        identities=identities,
+        workflows=workflows,
+        teller=teller,
+        afterwards=afterwards,
+        base_url=base_url,
+    )
+    votes = SlackVotes(
+        engine=engine,
+        client=client,
+        identities=identities,
+        teller=teller,
+        link=link,
+        afterwards=afterwards,
+        voted=home.voted,
+        counted=counted,
+    )
+    handovers = SlackHandovers(engine=engine, client=client, identities=identities, teller=teller, counted=counted)
+    bolt = _bolt(client, identities, votes, handovers, opening, home, afterwards)
+    return SlackIn(bolt, votes, opening, home, identities, afterwards)
+
+
+def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datetime], engine: Engine) -> list[Route]:
+    """`POST /slack/events`, for HTTP mode. Refused requests get a line in the engine's audit."""
+
+    async def receive(request: FromSlack) -> Response:
+        if request.payload.get("type") == "block_actions" and not _has_an_action(request.payload.get("actions")):
+            return Response("Not accepted.\n", 401)
+        headers: dict[str, str | Sequence[str]] = dict(request.headers)
+        answer = await slack.bolt.async_dispatch(AsyncBoltRequest(body=request.body, headers=headers))
+        kept = {name: values[0] for name, values in answer.headers.items() if name.lower() == "content-type"}
+        return Response(answer.body, answer.status, kept)
+
+    async def refused(reason: str) -> None:
+        await engine.audit("slack_refused", data={"reason": reason})
+
+    guard = SlackGuard(receive, signing_secret=signing_secret, now=now, refused=refused)
+    return [Route(PATH, guard, methods=["POST"], name="slack")]
+
+
+def _has_an_action(actions: Any) -> bool:
+    """Slack's own library takes the first one without looking whether there is any."""
+    return isinstance(actions, list) and bool(actions) and all(isinstance(action, dict) for action in actions)
+
+
+# ── the handlers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _bolt(
+    client: SlackClient,
+    identities: SlackIdentities,
+    votes: SlackVotes,
+    handovers: SlackHandovers,
+    opening: SlackOpening,
+    home: SlackHome,
+    afterwards: Afterwards,
+) -> AsyncApp:
+    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
+        ours = await identities.workspace()
+        return AuthorizeResult(
+            enterprise_id=enterprise_id,
+            team_id=team_id,
+            bot_token=client.web.token,
+            bot_id=ours.bot,
+            bot_user_id=ours.bot_user,
+        )
+
+    bolt = AsyncApp(
+        name="approvals",
+        client=_without_token(client.web),
+        authorize=authorize,
+        process_before_response=True,  # the answer is the handler's, so nothing is acknowledged that was not done
+        request_verification_enabled=False,  # the guard has verified; this one would ask the machine's clock, not ours
+        raise_error_for_unhandled_request=True,
+        logger=logging.getLogger("slack_bolt"),  # its own take the root's level, whatever was said of theirs
+    )
+    seen = _Seen()
+
+    @bolt.middleware
+    async def only_ours(body: dict[str, Any], next: Callable[[], Awaitable[Any]]) -> BoltResponse | None:
+        if body.get("type") == "url_verification":
+            await next()
+            return None
+        try:
+            ours = await identities.workspace()
+        except (SlackError, TimeoutError):
+            return BoltResponse(status=503, body="")  # we can't say whose this is; nothing was done
+        if not ours.sent(body):
+            return BoltResponse(status=401, body="")
+        await next()
+        return None
+
+    bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, afterwards))
+    bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, afterwards))
+    bolt.action(WHY)(_answered_by(votes.asked_why, afterwards))
+    bolt.action(HAND_OVER)(_answered_by(handovers.pressed, afterwards))
+    bolt.view(HAND_OVER_VIEW)(_answered_by(handovers.submitted, afterwards))
+    bolt.command(re.compile(r"^/"))(_answered_by(opening.typed, afterwards))  # whatever name the app was installed with
+    bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, afterwards))
+    bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, afterwards))
+    bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted, afterwards))
+
+    @bolt.event("app_home_opened")
+    async def home_opened(ack: Any, body: dict[str, Any], event: dict[str, Any]) -> None:
+        if event.get("tab", "home") == "home" and not seen.before(str(body.get("event_id"))):
+            shown = (event.get("view") or {}).get("hash")
+            afterwards.do(home.opened(str(event["user"]), body.get("team_id"), shown))
+        await ack()
+
+    @bolt.error
+    async def failed(error: Exception) -> BoltResponse:
+        if isinstance(error, BoltUnhandledRequestError):
+            return BoltResponse(status=200, body="")  # an event or a link button that needs nothing of us
+        log.error("%s while answering Slack; the click was not acknowledged.", type(error).__qualname__)
+        return BoltResponse(status=503, body="")
+
+    return bolt
+
+
+def _answered_by(
+    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], afterwards: Afterwards
+) -> Callable[..., Awaitable[None]]:
+    """A listener that does the act, and then acknowledges with its answer, if it has one. An act that takes too long is
+    not acknowledged, but done to its end: cut off in mid-write, it could keep its run from going on for a while."""
+
+    async def listener(ack: Any, body: dict[str, Any]) -> None:
+        acting = asyncio.ensure_future(act(body))
+        try:
+            await asyncio.wait([acting], timeout=ACK_LIMIT)
+        except asyncio.CancelledError:
+            acting.cancel()
+            raise
+        if not acting.done():
+            afterwards.do(_to_its_end(acting))
+            raise TimeoutError
+        await ack(**(acting.result() or {}))
+
+    return listener
+
+
+async def _to_its_end(acting: Awaitable[object]) -> None:
+    await acting
+
+
+def _without_token(web: AsyncWebClient) -> AsyncWebClient:
+    """For bolt, which makes a client per request from it and takes the token from `authorize`."""
+    bare = AsyncWebClient(base_url=web.base_url, session=web.session, retry_handlers=[])
+    bare.proxy = None
+    return bare
+
+
+class _Seen:
+    """Event ids of late: Slack sends an event again when the first answer was slow."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def before(self, event_id: str) -> bool:
+        if event_id in self._ids:
+            return True
+        self._ids[event_id] = None
+        while len(self._ids) > EVENTS_REMEMBERED:
+            self._ids.popitem(last=False)
+        return False

@@ -1,0 +1,345 @@
+"""What Slack shows besides cards: the modal for a choice, its answer, the Home tab. Pure; people's text stays text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from approvals_bot.approvals import phrases
+from approvals_bot.approvals.plain_text import clean, clip, length, one_line
+from approvals_bot.approvals.port import Ask, Card, CardChoice
+from approvals_bot.channels.slack.blocks import VOTE, Block, choices, date_token, escape
+
+TITLE_LIMIT = 24  # characters of a modal's title and buttons
+PENDING_SHOWN = 18  # cards that wait for somebody, on her Home tab; Slack allows 100 blocks
+LATELY_SHOWN = 5  # … of each other list
+PINNED_SHOWN = 3  # pinned fields of a request in a list
+
+VOTE_VIEW = "vote"  # callback ids
+COMMENT = "comment"  # block ids; `ask:<name>` for what an approver fills in
+ASK = "ask:"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a modal remembers between opening and submitting. It grants nothing: who submits is established anew."""
+
+    hook_id: str
+    choice: str
+    digest: str | None
+    channel: str = ""
+
+    def dump(self) -> str:
+        return json.dumps({"h": self.hook_id, "c": self.choice, "d": self.digest, "ch": self.channel})
+
+    @classmethod
+    def load(cls, text: str) -> Opened:
+        """Raises ValueError or KeyError when it is not ours."""
+        said = json.loads(text)
+        return cls(str(said["h"]), str(said["c"]), said["d"], str(said["ch"]))
+
+
+# ── a choice that needs words ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
+    """Asks for the comment and the answers that this choice wants."""
+    blocks: list[Block] = [
+        {"type": "section", "text": plain(one_line(card.title, 300))},
+        {"type": "context", "elements": [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]},
+        *(ask_input(ASK + ask.name, ask) if holds(ask) else _too_long(ask) for ask in choice.asks[:50]),
+    ]
+    if choice.comment != "none":
+        blocks.append(_comment(choice))
+    return {
+        "type": "modal",
+        "callback_id": VOTE_VIEW,
+        "private_metadata": opened.dump(),
+        "title": plain(one_line(choice.short, TITLE_LIMIT)),
+        "submit": plain(one_line(choice.short, TITLE_LIMIT)),
+        "close": plain("Not now"),
+        "blocks": blocks,
+    }
+
+
+def _too_long(ask: Ask) -> Block:
+    text = f"{one_line(ask.label, 100)} is too long for a form in Slack. It stays as it is; the page can change it."
+    return {"type": "context", "elements": [plain(text)]}
+
+
+def said_modal(text: str) -> Block:
+    """One sentence: what became of what was submitted."""
+    section = {"type": "section", "text": plain(clip(clean(text), INPUT_LIMIT))}
+    return {"type": "modal", "title": plain("Approvals"), "close": plain("Close"), "blocks": [section]}
+
+
+def _comment(choice: CardChoice) -> Block:
+    label = {
+        "reject": "Why do you reject it?",
+        "changes": "What should be changed?",
+        "answer": "Your answer",
+    }.get(choice.choice, "Comment")
+    block = labelled(COMMENT, label, {"type": "plain_text_input", "multiline": True, "max_length": INPUT_LIMIT})
+    return block | {"optional": choice.comment != "required"}
+
+
+def changed_your_mind(text: str, card: Card) -> list[Block]:
+    """What became of a vote, and the button that takes it back."""
+    button = {
+        "type": "button",
+        "action_id": f"{VOTE}take_back",
+        "text": plain("Take back"),
+        "value": card.hook_id,
+        "accessibility_label": "Take back your vote",
+    }
+    return [
+        {"type": "section", "text": plain(clip(clean(text), INPUT_LIMIT))},
+        {"type": "actions", "block_id": f"mind:{card.version}", "elements": [button]},
+    ]
+
+
+# ── what was filled in ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def filled_in(values: Mapping[str, Any], asks: Sequence[Ask]) -> tuple[str, dict[str, str]]:
+    """The comment and the answers of a submitted modal, as texts: the rules read them. Empty inputs are left out."""
+    answers = {ask.name: given(values, ASK + ask.name) for ask in asks}
+    return given(values, COMMENT), {name: text for name, text in answers.items() if text}
+
+
+def edits(values: Mapping[str, Any], asks: Sequence[Ask]) -> dict[str, str]:
+    """What a submitted modal changes of the fields that it showed, as texts; "" takes a value away."""
+    found = {ask: given(values, ASK + ask.name) for ask in asks if ASK + ask.name in values}
+    return {ask.name: text for ask, text in found.items() if _plainly(ask, text) != _plainly(ask, untouched(ask))}
+
+
+def _plainly(ask: Ask, text: str) -> str:
+    """An input of one line holds no line breaks, wherever its first value had some."""
+    return text if ask.type == "text" else " ".join(text.split())
+
+
+def complaint(text: str, values: Mapping[str, Any], asks: Sequence[Ask]) -> dict[str, str] | None:
+    """Where in the modal each part of `budget_code: …; cost_centre: ….` belongs; None when the modal has no inputs.
+
+    What names no input is said at the comment, or at the first input.
+    """
+    errors: dict[str, str] = {}
+    for part in text.split("; "):
+        name, colon, fault = part.partition(": ")
+        if colon and ASK + name in values and name in {ask.name for ask in asks}:
+            errors[ASK + name] = fault[:1].upper() + fault[1:]
+    if errors or not values:
+        return errors or None
+    return {COMMENT if COMMENT in values else next(iter(values)): text}
+
+
+# ── the Home tab ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """One person's requests."""
+
+    pending: Sequence[Card]
+    asked: Sequence[Card]
+    decided: Sequence[Card]
+    voted: Sequence[Card] = ()  # still open, so the vote may be changed or taken back
+    may_ask: bool = False  # whether there is something that she may ask for
+
+
+def home(inbox: Inbox) -> Block:
+    """What waits for this person, what she voted on and asked for, and what was decided lately."""
+    blocks = [
+        *_list("Waiting for you", inbox.pending, "Nothing waits for you.", most=PENDING_SHOWN, buttons="home"),
+        *_list("You voted, others are still asked", inbox.voted, buttons="voted"),
+        *_list("You asked for", inbox.asked),
+        *_list("Decided lately", inbox.decided),
+    ]
+    if inbox.may_ask:
+        ask = {"type": "button", "action_id": "open:", "text": plain("Ask for approval")}
+        blocks.insert(0, {"type": "actions", "block_id": "ask", "elements": [ask]})
+    return {"type": "home", "blocks": blocks[:100]}
+
+
+def stranger_home(text: str) -> Block:
+    """For those who are nobody here."""
+    return {"type": "home", "blocks": [{"type": "section", "text": plain(text)}]}
+
+
+def _list(
+    title: str, cards: Sequence[Card], nothing: str = "", *, most: int = LATELY_SHOWN, buttons: str = ""
+) -> list[Block]:
+    """`buttons`: what the ids of the choices begin with; "" for a list without any."""
+    if not cards and not nothing:
+        return []
+    blocks: list[Block] = [{"type": "header", "text": plain(title)}]
+    if not cards:
+        blocks.append({"type": "section", "text": plain(nothing)})
+    shown = cards[:most]
+    for index, card in enumerate(shown):
+        blocks += _item(card)
+        if buttons and card.choices:
+            blocks.append(choices(card, f"{buttons}{index}"))
+    if len(cards) > len(shown):
+        blocks.append({"type": "context", "elements": [plain(f"… and {len(cards) - len(shown)} more")]})
+    return blocks
+
+
+def _item(card: Card) -> list[Block]:
+    """A request in a list: its title, where it stands, and what its digest is of."""
+    title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
+    status: list[Block] = [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]
+    status.append(plain(one_line(phrases.asked_by(card), 200)))
+    pinned = [
+        f"{field.label}: {one_line(field.value, 60)}" for field in card.fields if field.pinned and field.kind == "short"
+    ]
+    if pinned and card.outcome is None:
+        status.append(plain(one_line(" · ".join(pinned[:PINNED_SHOWN]), 250)))
+    if card.url:
+        status.append({"type": "mrkdwn", "text": f"<{escape(card.url)}|Open>", "verbatim": True})
+    return [
+        {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [title]}]},
+        {"type": "context", "elements": status},
+    ]
+
+
+def _status(card: Card) -> str:
+    """Our own words, so it may be mrkdwn: state, count, deadline in the reader's zone."""
+    parts = [escape(phrases.outcome(card.outcome) if card.outcome else phrases.state(card))]
+    if done := phrases.progress(card):
+        parts.append(done)
+    if card.deadline is not None and card.outcome is None:
+        parts.append(f"until {date_token(card.deadline)}")
+    return clip(" · ".join(parts), 1_000)
+
+
+# ── Inputs of modals: a field becomes what Slack shows for its type, and what was put in becomes text again. Pure. ──
+
+OPTION_LIMIT = 75  # characters of an option's text
+VALUE_LIMIT = 150  # … of its value
+OPTIONS_LIMIT = 100  # options of a menu or of one of its groups
+GROUPS_LIMIT = 100
+INPUT_LIMIT = 3_000  # characters that somebody may type
+LABEL_LIMIT = 200
+HINT_LIMIT = 200
+VALUE = "value"  # action id of every input
+
+HINTS = {
+    "money": "An amount such as 1250.00",
+    "decimal": "A number such as 12.5",
+    "duration": "Such as 1h30m",
+    "email": "A mail address",
+    "url": "An address that starts with https://",
+}
+
+
+def plain(text: str) -> Block:
+    return {"type": "plain_text", "text": text or "–", "emoji": False}
+
+
+def ask_input(block_id: str, ask: Ask, *, bounds: Mapping[str, Any] | None = None, hint: str = "") -> Block:
+    """An input for this field. `bounds` are Slack's own limits of the element, such as `max_length`."""
+    element = _element(ask, bounds or {})
+    block = labelled(block_id, one_line(ask.label, LABEL_LIMIT) or ask.name, element)
+    said = one_line(hint or HINTS.get(ask.type, ""), HINT_LIMIT)
+    return block | {"optional": not ask.required} | ({"hint": plain(said)} if said else {})
+
+
+def labelled(block_id: str, label: str, element: Block) -> Block:
+    return {
+        "type": "input",
+        "block_id": block_id[:255],
+        "label": plain(label),
+        "element": element | {"action_id": VALUE},
+    }
+
+
+def given(values: Mapping[str, Any], block_id: str) -> str:
+    """What was put into an input, as text; "" when nothing was."""
+    match (values.get(block_id) or {}).get(VALUE):
+        case (
+            {"selected_option": {"value": str(value)}}
+            | {"selected_date": str(value)}
+            | {"selected_user": str(value)}
+            | {"value": str(value)}
+        ):
+            return value
+        case {"selected_date_time": int(value)}:
+            return datetime.fromtimestamp(value, UTC).isoformat().replace("+00:00", "Z")
+        case _:
+            return ""
+
+
+def untouched(ask: Ask) -> str:
+    """What `given` says of this field's input while nobody has touched it."""
+    element = ask_input("", ask)["element"]
+    first = {"value": element.get("initial_value")}
+    first |= {f"selected_{name}": element.get(f"initial_{name}") for name in ("option", "date", "date_time")}
+    return given({"": {VALUE: {key: value for key, value in first.items() if value is not None}}}, "")
+
+
+def holds(ask: Ask) -> bool:
+    """Whether the field's input holds all of what it says now, so that sending it back untouched cuts nothing off."""
+    return length(clean(ask.value)) <= INPUT_LIMIT
+
+
+def _element(ask: Ask, bounds: Mapping[str, Any]) -> Block:
+    if ask.type == "boolean":
+        return _menu([("Yes", "true"), ("No", "false")], ask.value)
+    if ask.type == "enum" and 0 < len(ask.values) <= OPTIONS_LIMIT * GROUPS_LIMIT and all(map(_fits, ask.values)):
+        return _menu([(value, value) for value in ask.values], ask.value)
+    if ask.type == "date":
+        return {"type": "datepicker", **({"initial_date": ask.value} if _is_date(ask.value) else {})}
+    if ask.type == "datetime":
+        at = _moment(ask.value)
+        return {"type": "datetimepicker", **({"initial_date_time": at} if at else {})}
+    element: Block = _TYPED.get(ask.type) or {
+        "type": "plain_text_input",
+        "multiline": ask.type == "text",
+        "max_length": INPUT_LIMIT,
+    }
+    first = clean(ask.value)[:INPUT_LIMIT]
+    is_fit = bool(first) and (ask.type != "integer" or re.fullmatch(r"-?[0-9]{1,18}", first))
+    return element | dict(bounds) | ({"initial_value": first} if is_fit else {})
+
+
+_TYPED: dict[str, Block] = {
+    "integer": {"type": "number_input", "is_decimal_allowed": False},
+    "email": {"type": "email_text_input"},
+    "url": {"type": "url_text_input"},
+}
+
+
+def _fits(value: str) -> bool:
+    return 0 < length(clean(value)) == length(value) <= VALUE_LIMIT
+
+
+def _menu(options: Sequence[tuple[str, str]], chosen: str) -> Block:
+    shown = [{"text": plain(one_line(text, OPTION_LIMIT)), "value": value} for text, value in options]
+    first = [option for option in shown if option["value"] == chosen]
+    menu: Block = {"type": "static_select", **({"initial_option": first[0]} if first else {})}
+    if len(shown) <= OPTIONS_LIMIT:
+        return menu | {"options": shown}
+    parts = [shown[at : at + OPTIONS_LIMIT] for at in range(0, len(shown), OPTIONS_LIMIT)]
+    groups = [
+        {"label": plain(f"{at * OPTIONS_LIMIT + 1}–{at * OPTIONS_LIMIT + len(part)}"), "options": part}
+        for at, part in enumerate(parts)
+    ]
+    return menu | {"option_groups": groups}
+
+
+def _is_date(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None
+
+
+def _moment(text: str) -> int | None:
+    """Seconds since 1970, of ten digits as Slack wants them; None for what is no moment of these years."""
+    try:
+        at = int(datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError, OSError):
+        return None
+    return at if len(str(at)) == 10 else None

@@ -1,0 +1,427 @@
+"""Opening requests from Slack: `/approve`, the shortcut and the Home tab lead to a form; the form opens the request.
+
+Who asks is whoever sent the form. May she, and does it fit, is decided by `open_run`, as for every other channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import JsonValue
+
+from approvals_bot.approvals import fields, phrases
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.plain_text import clean, clip, one_line
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.views import ask_of, label
+from approvals_bot.channels.slack import modals as views
+from approvals_bot.channels.slack.blocks import Block, escape
+from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.identity import Identified, SlackIdentities, Unidentified, team_of
+from approvals_bot.channels.slack.modals import HINTS, INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled, plain
+from approvals_bot.channels.slack.replies import EphemeralReplies, Place
+from approvals_bot.durable.engine import Engine, Run
+from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError
+from approvals_bot.people import SourceUnavailable
+from approvals_bot.service.background import Afterwards
+from approvals_bot.service.catalog import Workflows
+from approvals_bot.service.open import may_open, open_run
+from approvals_bot.service.read import request_of
+from approvals_bot.web.problems import Problem, problem_of
+
+LOOK_LIMIT = 0.6  # seconds for asking live groups what somebody may open; sending the form asks again
+OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the command
+NEWS_WITHIN = 3.0  # seconds until a new request shows its title
+LOOK_EVERY = 0.05  # seconds
+
+NOT_OPENED = "Slack could not open the form just now. Nothing was asked. Please try again."
+NOT_YOURS = "There is no “{name}” that you may ask for. Nothing was asked."
+NOT_OURS = "This form is not one of ours any more. Nothing was asked."
+NOT_SAVED = "It could not be saved just now. Nothing was asked. Please send it again."
+STRANGER = "We can't tell who that is, so nothing was asked. Choose somebody of this workspace, or nobody."
+CONFLICT = "This was already asked, with other values. Nothing was changed."
+
+log = logging.getLogger(__name__)
+
+
+class SlackOpening:
+    """Every method returns within about two seconds; `workflows` is replaced when the configuration is read anew."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        client: SlackClient,
+        identities: SlackIdentities,
+        workflows: Workflows | None,
+        teller: EphemeralReplies,
+        afterwards: Afterwards,
+        base_url: str,
+    ) -> None:
+        self.workflows = workflows
+        self._engine = engine
+        self._client = client
+        self._identities = identities
+        self._teller = teller
+        self._afterwards = afterwards
+        self._base_url = base_url.rstrip("/")
+
+    # ── on the way to a form ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def typed(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """`/approve` lists what she may ask for, `/approve deploy` opens that form. Returns what the command answers;
+        {} for nothing.
+        """
+        who = await self._identities.who(str(payload.get("user_id") or ""), _text(payload.get("team_id")))
+        if isinstance(who, Unidentified):
+            return _alone(who.text)
+        name = str(payload.get("text") or "").strip()
+        if not name:
+            return _listed("", await self._names(who))
+        definition = await self._definition(name, who)
+        if definition is None:
+            return _listed(NOT_YOURS.format(name=name[:80]), await self._names(who))
+        return _alone(await self._open_form(payload, definition, who, str(payload.get("channel_id") or "")))
+
+    async def chosen(self, payload: Mapping[str, Any]) -> None:
+        """The shortcut, or a button that names a workflow, or the Home tab's button that names none."""
+        place = Place.of(payload)
+        who = await self._identities.who(place.user, team_of(payload))
+        actions = payload.get("actions") or [{}]
+        name = str(actions[0].get("action_id") or "").removeprefix(OPEN)
+        if isinstance(who, Unidentified):
+            said = await self._open(payload, views.said_modal(who.text))
+        elif name:
+            said = await self._chosen_by_name(payload, name, who, place)
+        else:
+            said = await self._choose(payload, who)
+        if said:
+            self._teller.tell(place, said)
+
+    async def _chosen_by_name(self, payload: Mapping[str, Any], name: str, who: Identified, place: Place) -> str:
+        definition = await self._definition(name, who)
+        if definition is None:
+            return await self._open(payload, views.said_modal(NOT_YOURS.format(name=name[:80])))
+        return await self._open_form(payload, definition, who, place.channel)
+
+    async def _choose(self, payload: Mapping[str, Any], who: Identified) -> str:
+        names = await self._names(who)
+        definition = await self._definition(names[0], who) if len(names) == 1 else None
+        if definition is not None:
+            return await self._open_form(payload, definition, who, "")
+        return await self._open(payload, chooser(names))
+
+    async def _open_form(
+        self, payload: Mapping[str, Any], definition: Definition, who: Identified, channel: str
+    ) -> str:
+        asker = self._identities.people.person(who.address).name
+        try:
+            view = form(definition, Form(definition.id, channel), asker)
+        except ValueError as too_long:
+            return str(too_long)
+        return await self._open(payload, view)
+
+    async def _open(self, payload: Mapping[str, Any], view: dict[str, Any]) -> str:
+        """Show the modal; in place of the list, where she chose from that. Returns what to say if Slack would not."""
+        shown = payload.get("view") or {}
+        try:
+            async with asyncio.timeout(OPEN_LIMIT):
+                if shown.get("type") == "modal":
+                    await self._client.ask("views.update", view_id=str(shown["id"]), view=view)
+                else:
+                    await self._client.ask("views.open", trigger_id=str(payload.get("trigger_id") or ""), view=view)
+        except (SlackError, TimeoutError) as failure:
+            log.warning("A form could not be opened: %s", failure if isinstance(failure, SlackError) else "time-out")
+            return NOT_OPENED
+        return ""
+
+    async def _names(self, who: Identified) -> list[str]:
+        """What this person may ask for. Where a group can't be asked now, the form is offered: sending it decides."""
+        names = sorted(self.workflows.names()) if self.workflows is not None else []
+        found = await asyncio.gather(*(self._definition(name, who) for name in names))
+        return [definition.id for definition in found if definition is not None]
+
+    async def _definition(self, name: str, who: Identified) -> Definition | None:
+        listed = self.workflows.find(name) or self.workflows.find(name.lower()) if self.workflows is not None else None
+        if listed is None or listed.definition is None:  # what no file describes says nothing of who may ask
+            return None
+        try:
+            async with asyncio.timeout(LOOK_LIMIT):
+                may = await may_open(listed.definition, who.address, self._identities.people)
+        except (SourceUnavailable, TimeoutError):
+            may = True
+        return listed.definition if may else None
+
+    # ── the form comes back ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Open the request. Returns Slack's `response_action`, or None to close the form. Sending it again changes
+        nothing: one form opens one request.
+        """
+        view = payload["view"]
+        user = str((payload.get("user") or {}).get("id") or "")
+        try:
+            form = Form.load(str(view.get("private_metadata") or ""))
+        except (ValueError, KeyError, TypeError):
+            return _say(NOT_OURS)
+        who = await self._identities.who(user, team_of(payload))
+        if isinstance(who, Unidentified):
+            return _say(who.text)
+        listed = self.workflows.find(form.workflow) if self.workflows is not None else None
+        if listed is None or listed.definition is None:
+            return _say(NOT_OURS)
+        values = (view.get("state") or {}).get("values") or {}
+        given, named = filled_in(listed.definition, values)
+        behalf = await self._identities.who(named, None) if named else None
+        if isinstance(behalf, Unidentified):
+            return _errors(values, [{"loc": ["on_behalf_of"], "msg": STRANGER}], STRANGER)
+        try:
+            run = await open_run(
+                engine=self._engine,
+                workflows=self.workflows,  # type: ignore[arg-type]  # it listed the form's workflow
+                people=self._identities.people,
+                name=form.workflow,
+                input=given,
+                opener=who.address,
+                on_behalf_of=behalf.address if behalf is not None else None,
+                idempotency_key=None if listed.definition.workflow.key else f"slack:{view.get('id')}",
+            )
+        except InvalidPayloadError as unfit:
+            return _errors(values, unfit.errors, str(unfit))
+        except IdempotencyConflictError:
+            return _errors(values, (), CONFLICT)
+        except ApprovalsBotError as error:
+            problem = problem_of(error) or Problem(503, detail=NOT_SAVED)
+            log.warning("A form was refused: HTTP %d", problem.status)
+            return _errors(values, problem.errors, _reason(problem))
+        place = Place(user, form.channel)
+        self._afterwards.do(self._tell_opened(place, run, who.address, listed.is_approval))
+        return None
+
+    async def _tell_opened(self, place: Place, run: Run[Any], address: str, is_approval: bool) -> None:
+        """An ephemeral where she typed the command, else a direct message: what was asked, and the way to it."""
+        said = "" if run.is_new else "This was already asked. "
+        url = f"{self._base_url}/{'requests' if is_approval else 'runs'}/{run.id}"
+        said += await self._state_of(run.id, address) if is_approval else "It was started."
+        await self._teller.tell_now(place, said, opened(said, url), or_directly=True)
+
+    async def _state_of(self, run_id: str, address: str) -> str:
+        """`⏳ Waiting: Deploy api 2.1. Waiting for Ann Ode.`, as soon as the new request says so of itself."""
+        view: RequestView | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NEWS_WITHIN):
+                while view is None or (view.is_open and not view.waiting_for):  # nobody has been asked yet
+                    await asyncio.sleep(LOOK_EVERY)
+                    record = await self._engine.record(run_id)
+                    view = request_of(record) if record is not None else None
+        if view is None:
+            return "Your request was opened."
+        card = card_of(view, address, self._engine.now())
+        state = phrases.outcome(card.outcome) if card.outcome else phrases.state(card)
+        waiting = phrases.waiting_for(card)
+        return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
+
+
+def _reason(problem: Problem) -> str:
+    match problem.status:
+        case 403:
+            return "You may not ask for this. Nothing was asked."
+        case 422 | 409:
+            return problem.detail
+        case _:
+            return NOT_SAVED
+
+
+def _errors(values: Mapping[str, Any], errors: Any, otherwise: str) -> dict[str, Any]:
+    """Said in the form, which keeps what was filled in; a form without inputs is replaced by the sentence."""
+    found = complaints(values, errors, otherwise)
+    return {"response_action": "errors", "errors": found} if found else _say(otherwise)
+
+
+def _say(text: str) -> dict[str, Any]:
+    return {"response_action": "update", "view": views.said_modal(text)}
+
+
+def _alone(text: str) -> dict[str, Any]:
+    return {"response_type": "ephemeral", "text": escape(text)} if text else {}
+
+
+def _listed(text: str, names: list[str]) -> dict[str, Any]:
+    said = f"{text} {CHOOSE if names else NOTHING}".strip()
+    blocks = choices(names)
+    if text:
+        blocks = [{"type": "section", "text": plain(one_line(text, 300))}, *blocks]
+    return {"response_type": "ephemeral", "text": escape(said), "blocks": blocks}
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if value else None
+
+
+# ── Slack's forms for opening a request: the list of what somebody may ask for, and the form of one workflow. Pure. ──
+
+OPEN_VIEW = "open"  # callback ids
+CHOOSE_VIEW = "choose"
+OPEN = "open:"  # action ids: `open:<workflow>`; `open:` alone asks what there is
+FIELD = "field:"  # block ids: `field:<name>`
+BEHALF = "behalf"
+CHOOSER = "choose"
+
+LONGEST_FORM = 95  # fields; Slack takes 100 blocks
+LISTED = 40  # workflows that are offered at once; others are opened by their names
+ERROR_LIMIT = 300  # characters below an input
+
+NOTHING = "There is nothing here that you may ask for."
+CHOOSE = "What do you want to ask for?"
+TOO_LONG = "This form has too many fields for Slack. Open the request by the API or the command line."
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a form remembers until it is sent. It grants nothing: who sends it, and may she, is established then."""
+
+    workflow: str
+    channel: str = ""
+
+    def dump(self) -> str:
+        return json.dumps({"w": self.workflow, "ch": self.channel})
+
+    @classmethod
+    def load(cls, text: str) -> Form:
+        """Raises ValueError, KeyError or TypeError when it is not ours."""
+        said = json.loads(text)
+        return cls(str(said["w"]), str(said["ch"]))
+
+
+# ── the list ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def title_of(name: str) -> str:
+    """`prod-access` → "Prod access"."""
+    return label(name.replace("-", "_"))
+
+
+def choices(names: Sequence[str]) -> list[Block]:
+    """A button for each workflow."""
+    shown = sorted(names)[:LISTED]
+    rows: list[Block] = [{"type": "section", "text": plain(CHOOSE if shown else NOTHING)}]
+    for at in range(0, len(shown), 5):
+        buttons: list[Block] = [
+            {"type": "button", "action_id": OPEN + name, "text": plain(one_line(title_of(name), 75)), "value": name}
+            for name in shown[at : at + 5]
+        ]
+        rows.append({"type": "actions", "block_id": f"{CHOOSER}:{at}", "elements": buttons})
+    if len(names) > len(shown):
+        rest = f"… and {len(names) - len(shown)} more: type /approve and the name"
+        rows.append({"type": "context", "elements": [plain(rest)]})
+    return rows
+
+
+def chooser(names: Sequence[str]) -> Block:
+    """The same as a modal, for the shortcut."""
+    return {
+        "type": "modal",
+        "callback_id": CHOOSE_VIEW,
+        "title": plain("Ask for approval"),
+        "close": plain("Not now"),
+        "blocks": choices(names),
+    }
+
+
+# ── the form ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def form(definition: Definition, remembered: Form, asker: str) -> Block:
+    """The workflow's form. ValueError when it has too many fields for Slack."""
+    if len(definition.fields) > LONGEST_FORM:
+        raise ValueError(TOO_LONG)
+    inputs = [_field(name, spec) for name, spec in definition.fields.items()]
+    if definition.workflow.on_behalf_of != "never":
+        behalf = labelled(BEHALF, "On behalf of", {"type": "users_select"})
+        inputs.append(behalf | {"optional": definition.workflow.on_behalf_of != "required"})
+    context = {"type": "context", "elements": [plain(one_line(f"You ask as {asker}.", 300))]}
+    return {
+        "type": "modal",
+        "callback_id": OPEN_VIEW,
+        "private_metadata": remembered.dump(),
+        "title": plain(one_line(title_of(definition.id), TITLE_LIMIT)),
+        "submit": plain("Ask"),
+        "close": plain("Not now"),
+        "blocks": [context, *inputs],
+    }
+
+
+def _field(name: str, spec: FieldSpec) -> Block:
+    ask = replace(ask_of(name, spec, spec.default), required=spec.required)
+    hint = HINTS.get(spec.type, "")
+    if spec.type == "money":
+        hint = f"An amount in {spec.currency}, such as 1250.00"
+    elif spec.longest is not None and spec.longest > INPUT_LIMIT:
+        hint = f"At most {INPUT_LIMIT:,} characters in Slack"
+    return ask_input(FIELD + name, ask, bounds=_bounds(spec), hint=hint)
+
+
+def _bounds(spec: FieldSpec) -> dict[str, Any]:
+    """What Slack can check while somebody types. All of it is checked again."""
+    if spec.type in ("string", "text"):
+        most = min(spec.longest or INPUT_LIMIT, INPUT_LIMIT)
+        least = min(spec.min_length or 0, most)
+        return {"max_length": most} | ({"min_length": least} if least else {})
+    if spec.type == "integer":
+        return {name: value for name, value in (("min_value", spec.min), ("max_value", spec.max)) if value is not None}
+    return {}
+
+
+# ── what was filled in ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def filled_in(definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, JsonValue], str]:
+    """The fields as JSON for `open_run`, and the Slack user on whose behalf it is asked ("" for none)."""
+    texts = {name: text for name in definition.fields if (text := given(values, FIELD + name))}
+    typed = fields.from_texts(definition, texts)
+    return {name: typed[name] for name in texts if name in typed}, given(values, BEHALF)
+
+
+def complaints(values: Mapping[str, Any], errors: Iterable[Mapping[str, Any]], otherwise: str) -> dict[str, str]:
+    """What is wrong, at the inputs that it is about; what is about none of them, or `otherwise`, at the first one.
+
+    Empty when the form has no input at all.
+    """
+    found: dict[str, str] = {}
+    loose: list[str] = []
+    for error in errors:
+        name, message = str(error["loc"][-1]), str(error["msg"])
+        block = BEHALF if error["loc"][0] == "on_behalf_of" else FIELD + name
+        if block in values:
+            found[block] = _sentence(message)
+        else:
+            loose.append(f"{title_of(name)}: {message}")
+    if not found and not loose:
+        loose.append(otherwise)
+    if loose and values:
+        first = next(iter(values))
+        found[first] = _sentence(" ".join([*loose, found[first]] if first in found else loose))
+    return found
+
+
+def _sentence(text: str) -> str:
+    text = clip(clean(text).strip(), ERROR_LIMIT)
+    return text[:1].upper() + text[1:]
+
+
+# ── what became of it ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def opened(text: str, url: str) -> list[Block]:
+    """The answer after a form was sent: a sentence, and the way to the request."""
+    link = {"type": "link", "url": url[:3_000], "text": "Open the request"}
+    said = {"type": "text", "text": clip(clean(text), 1_000) + "\n"}
+    return [{"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [said, link]}]}]

@@ -1,0 +1,335 @@
+"""The Slack channel: posts cards, updates them, and never posts one twice.
+
+Slack has no idempotency key. So every message carries its delivery id as metadata, and when an answer was lost, or when
+this process may have died in the middle of a post, the conversation is searched for that id before posting again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Any
+
+from approvals_bot.approvals.port import (
+    Delivered,
+    Dispatch,
+    Mailbox,
+    Receipt,
+    Refused,
+    Result,
+    SlackChannel,
+    SlackPerson,
+    TryAgain,
+)
+from approvals_bot.channels.slack import blocks
+from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient
+from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.durable.core.api import get_step_metadata
+from approvals_bot.errors import NotInStepError
+from approvals_bot.people import SourceUnavailable
+
+POST_EVERY = 1.0  # seconds between two posts to one conversation, as Slack asks
+POST_WAIT = 3.0  # seconds that a post waits for its turn in place; longer, and it comes back later
+GRACE = 15.0  # seconds after its turn until one that does not come back has lost its place
+FIRST_PAUSE, LONGEST_PAUSE = 3.0, 120.0  # seconds until a conversation is tried again that did not answer; doubled
+
+METHOD = "chat.postMessage"
+KEPT = 10_000  # conversations
+
+HERE = float("inf")  # in place of the moment when one is expected back
+
+
+class InLineError(LaterError):
+    """Its turn comes later, exactly `after` from now. Nothing was sent."""
+
+
+@dataclass(eq=False)
+class _Line:
+    """One conversation's. Times are monotonic seconds."""
+
+    expected: OrderedDict[str, float] = field(default_factory=OrderedDict)  # who waits, in order → when it is back
+    free_at: float = 0.0  # no post before
+    failures: int = 0  # in a row
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def enter(self, key: str, now: float) -> None:
+        for absent in [one for one, at in self.expected.items() if at + GRACE < now and one != key]:
+            del self.expected[absent]
+        self.expected[key] = HERE
+
+    def ahead_of(self, key: str) -> int:
+        self.expected.setdefault(key, HERE)
+        return list(self.expected).index(key)
+
+    def leave(self, key: str) -> None:
+        self.expected.pop(key, None)
+        self.move()
+
+    def move(self) -> None:
+        self.moved.set()
+        self.moved = asyncio.Event()
+
+
+class ConversationQueues:
+    """All conversations' lines. `patience`: seconds that a post waits in place; `every`: seconds between two posts."""
+
+    def __init__(
+        self, monotonic: Callable[[], float], *, patience: float = POST_WAIT, every: float = POST_EVERY
+    ) -> None:
+        self._monotonic = monotonic
+        self._patience = patience
+        self._every = every
+        self._lines: dict[str, _Line] = {}
+
+    @asynccontextmanager
+    async def turn(self, conversation: str, key: str) -> AsyncIterator[None]:
+        """Be the one who posts to this conversation. InLineError when that is not soon.
+
+        What the block raises decides what comes next: after a LaterError the place is kept, and its `after` is when to
+        come back; after anything else, and after a success, the next one posts.
+        """
+        line = self._line(conversation)
+        line.enter(key, self._monotonic())
+        try:
+            await self._wait(line, key)
+            yield
+        except InLineError:
+            raise
+        except LaterError as later:
+            now = self._monotonic()
+            if later.after is None:
+                later.after = _span(min(FIRST_PAUSE * 2 ** min(line.failures, 16), LONGEST_PAUSE))
+                line.failures += 1
+            line.free_at = max(line.free_at, now + later.after.total_seconds())
+            line.expected[key] = line.free_at
+            line.move()
+            raise
+        except BaseException:
+            line.leave(key)
+            raise
+        line.failures = 0
+        line.leave(key)
+
+    def posted(self, conversation: str) -> None:
+        """Something was posted there just now, or may have been: the next post keeps its distance."""
+        line = self._line(conversation)
+        line.free_at = max(line.free_at, self._monotonic() + self._every)
+
+    async def _wait(self, line: _Line, key: str) -> None:
+        """Until it is this one's turn; InLineError as soon as that turns out to be too far away."""
+        while True:
+            now = self._monotonic()
+            ahead = line.ahead_of(key)
+            turn = max(now, line.free_at) + ahead * self._every
+            if turn - now > self._patience:
+                line.expected[key] = turn
+                raise InLineError(METHOD, "waits for its turn", _span(turn - now))
+            if ahead == 0:
+                if turn > now:
+                    await asyncio.sleep(turn - now)
+                return
+            try:
+                async with asyncio.timeout(self._patience):
+                    await line.moved.wait()
+            except TimeoutError:  # the one before takes long
+                line.expected[key] = self._monotonic() + self._every
+                raise InLineError(METHOD, "waits for its turn", _span(self._every)) from None
+
+    def _line(self, conversation: str) -> _Line:
+        if len(self._lines) > KEPT:
+            now = self._monotonic()
+            self._lines = {name: line for name, line in self._lines.items() if line.expected or line.free_at > now}
+        return self._lines.setdefault(conversation, _Line())
+
+
+def _span(seconds: float) -> timedelta:
+    """Rounded up, so that nobody comes a moment too early."""
+    return timedelta(milliseconds=max(1, ceil(seconds * 1_000)))
+
+
+FRESH = timedelta(seconds=5)  # a step that started longer ago has been tried by somebody who did not come back
+LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
+SEARCHED = 500  # newest messages that are searched for a lost post
+REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
+
+log = logging.getLogger(__name__)
+
+
+class SlackOut:
+    """Delivers cards as Slack messages: to a conversation, or to a person as a direct message."""
+
+    def __init__(
+        self, client: SlackClient, people: SlackPeople, *, now: Callable[[], datetime], patience: float = POST_WAIT
+    ) -> None:
+        """`patience`: seconds that a post waits for its turn in place; longer, and it comes back later."""
+        self._client = client
+        self._lines = ConversationQueues(client.monotonic, patience=patience)
+        self._people = people
+        self._now = now
+        self._born = now()
+        self._lost: OrderedDict[str, datetime] = OrderedDict()  # delivery id → when it was first tried
+        self._direct: OrderedDict[str, str] = OrderedDict()  # user id → conversation id
+        self._named: OrderedDict[str, str] = OrderedDict()  # "#deploys" → conversation id
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        try:
+            conversation = await self._conversation(dispatch)
+            tried = dispatch.lost_at or self._tried_before(dispatch.delivery_id)
+            async with self._lines.turn(_line_of(dispatch), dispatch.delivery_id):
+                return await self._post_once(dispatch, conversation, tried)
+        except InLineError as soon:
+            return TryAgain(str(soon), soon.after, held=True)
+        except AnswerLostError as lost:
+            return TryAgain(str(lost), lost.after, lost=True)
+        except LaterError as later:
+            return TryAgain(str(later), later.after)
+        except NeverError as never:
+            return Refused(str(never), install=never.install)
+        except SourceUnavailable as unknown:
+            return TryAgain(str(unknown))
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        text, shown = blocks.message(dispatch)
+        try:
+            await self._client.ask(
+                "chat.update",
+                conversation=receipt.place,
+                channel=receipt.place,
+                ts=receipt.id,
+                text=text,
+                blocks=shown,
+            )
+        except LaterError as later:  # also when the answer was lost: an update may safely be repeated
+            return TryAgain(str(later), later.after)
+        except NeverError as never:
+            return Refused(str(never), install=never.install)
+        return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))
+
+    # ── posting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _post_once(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
+        """Post it, unless it is there already. `tried`: when it may have been posted before."""
+        uncertain = False
+        if tried is not None:
+            found = await self._find(dispatch, conversation, tried)
+            if isinstance(found, Receipt):
+                self._lost.pop(dispatch.delivery_id, None)
+                return Delivered(found)
+            uncertain = not found
+        return await self._post(dispatch, conversation, uncertain)
+
+    async def _post(self, dispatch: Dispatch, conversation: str, uncertain: bool) -> Delivered:
+        text, shown = blocks.message(dispatch)
+        try:
+            answer = await self._client.ask(
+                "chat.postMessage",
+                conversation=_line_of(dispatch),
+                channel=conversation,
+                text=text,
+                blocks=shown,
+                thread_ts=dispatch.thread.id if dispatch.thread else None,
+                metadata={"event_type": blocks.METADATA, "event_payload": {"delivery_id": dispatch.delivery_id}},
+                unfurl_links=False,
+                unfurl_media=False,
+            )
+        except AnswerLostError:
+            _keep(self._lost, dispatch.delivery_id, self._lost.get(dispatch.delivery_id) or self._now())
+            raise
+        self._lost.pop(dispatch.delivery_id, None)
+        self._lines.posted(_line_of(dispatch))
+        place = str(answer["channel"])
+        if conversation != place:
+            _keep(self._named, conversation, place)
+        return Delivered(Receipt(place, str(answer["ts"]), dispatch.card.version), uncertain=uncertain)
+
+    async def _conversation(self, dispatch: Dispatch) -> str:
+        if dispatch.thread is not None:
+            return dispatch.thread.place
+        match dispatch.to:
+            case SlackChannel(channel):
+                return self._named.get(channel, channel)
+            case SlackPerson(person):
+                user = person.slack or await self._people.id_of(person.address)
+                if user is None:
+                    raise NeverError("users.lookupByEmail", "users_not_found", "nobody in Slack has this address")
+                return await self._direct_conversation(user)
+            case Mailbox():
+                raise AssertionError("a mailbox is not in Slack")
+
+    async def _direct_conversation(self, user: str) -> str:
+        if user not in self._direct:
+            answer = await self._client.ask("conversations.open", users=user)
+            _keep(self._direct, user, str(answer["channel"]["id"]))
+        return self._direct[user]
+
+    # ── looking for a post whose answer was lost ──────────────────────────────────────────────────────────────────
+
+    def _tried_before(self, delivery_id: str) -> datetime | None:
+        """When this delivery may have been posted already: its answer was lost, or its step died and runs again."""
+        if delivery_id in self._lost:
+            return self._lost[delivery_id]
+        try:
+            first = get_step_metadata().first_started_at
+        except NotInStepError:
+            return None
+        return first if first < self._born or self._now() - first > FRESH else None
+
+    async def _find(self, dispatch: Dispatch, conversation: str, tried: datetime) -> Receipt | bool:
+        """The copy that was posted; True: there is none; False: it can't be known (no permission to read there)."""
+        place = await self._id_of(conversation)
+        if place is None:
+            return False
+        oldest = f"{(tried - LOOK_BACK).timestamp():.6f}"
+        thread: dict[str, Any] = {"ts": dispatch.thread.id} if dispatch.thread else {}
+        method = "conversations.replies" if dispatch.thread else "conversations.history"
+        seen = 0
+        try:
+            async for message in self._client.pages(
+                method, "messages", channel=place, oldest=oldest, include_all_metadata=True, **thread
+            ):
+                if blocks.delivery_of(message) == dispatch.delivery_id:
+                    return Receipt(place, str(message["ts"]), 0)
+                seen += 1
+                if seen >= SEARCHED:
+                    return False
+        except NeverError as never:
+            log.warning("A lost Slack message can't be looked for (%s), so it may be posted twice.", never.code)
+            return False
+        return True
+
+    async def _id_of(self, conversation: str) -> str | None:
+        """The id of a conversation given by name; None when Slack does not say."""
+        if not conversation.startswith("#"):
+            return conversation
+        if conversation not in self._named:
+            try:
+                async for found in self._client.pages(
+                    "conversations.list",
+                    "channels",
+                    limit=999,  # Slack takes less than 1,000
+                    exclude_archived=True,
+                    types="public_channel,private_channel",
+                ):
+                    if found.get("name") == conversation[1:]:
+                        _keep(self._named, conversation, str(found["id"]))
+                        break
+            except NeverError:
+                return None
+        return self._named.get(conversation)
+
+
+def _line_of(dispatch: Dispatch) -> str:
+    """What order and rate limits are kept for. Not the conversation's id, which we learn only by posting there."""
+    return dispatch.to.channel if isinstance(dispatch.to, SlackChannel) else dispatch.to.person.address
+
+
+def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
+    memory[key] = value
+    while len(memory) > REMEMBERED:
+        memory.popitem(last=False)

@@ -1,0 +1,73 @@
+"""Slack's Socket Mode: events come over a websocket that we open, so no public URL is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.errors import SlackApiError
+
+from approvals_bot.channels.slack.client import SlackClient
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before the connection is tried again; doubled each time
+
+log = logging.getLogger(__name__)
+
+
+class SocketModeClient:
+    """The connection, for those who ask how it is."""
+
+    def __init__(self, handler: AsyncSocketModeHandler) -> None:
+        self._handler = handler
+        self.trouble = ""  # why it could not be opened: Slack's own word, or the kind of failure
+
+    async def is_connected(self) -> bool:
+        return bool(await self._handler.client.is_connected())
+
+    async def state(self) -> str:
+        """`connected`, `connecting`, or `not connected: invalid_auth`."""
+        if await self.is_connected():
+            return "connected"
+        return f"not connected: {self.trouble}" if self.trouble else "connecting"
+
+    async def keep_trying(self) -> None:
+        """The client itself would try for ever with a wrong app token; so we ask for its address, and say what is
+        wrong. Once it was connected, the client reconnects by itself.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                self._handler.client.wss_uri = await self._handler.client.issue_new_wss_url()
+                await self._handler.connect_async()  # type: ignore[no-untyped-call]
+                self.trouble = ""
+                return
+            except Exception as failure:  # noqa: BLE001  # whatever it is, the service goes on without and tries again
+                self.trouble = _word_of(failure)
+                log.error("Slack's Socket Mode can't be opened: %s. Check [slack] app_token.", self.trouble)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+
+@asynccontextmanager
+async def socket_mode(bolt: AsyncApp, *, app_token: str, client: SlackClient) -> AsyncIterator[SocketModeClient]:
+    """Receive over a websocket for as long as the block runs. It reconnects by itself, also after a bad start."""
+    handler = AsyncSocketModeHandler(bolt, app_token, web_client=client.web)
+    handler.client.proxy = None  # the environment's proxy is not ours, as for the Web API
+    connection = SocketModeClient(handler)
+    connecting = asyncio.create_task(connection.keep_trying())
+    try:
+        yield connection
+    finally:
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await handler.client.close()  # type: ignore[no-untyped-call]
+
+
+def _word_of(failure: Exception) -> str:
+    if isinstance(failure, SlackApiError) and failure.response.get("error"):
+        return str(failure.response["error"])
+    return type(failure).__name__

@@ -1,0 +1,458 @@
+"""What a workflow's file refers to, checked when it is loaded: names, conditions, templates, and whether it can work.
+
+The shapes are checked before, by the models. Everything here is found without asking anybody: what only a live source
+or the request itself can tell (a Slack group, the requester's manager) is left to the opening of a request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from pydantic import JsonValue
+
+from approvals_bot.approvals import ballot as seats
+from approvals_bot.approvals.ballot import can_be_filled
+from approvals_bot.approvals.base import nearest
+from approvals_bot.approvals.business_time import is_at_least, takes_too_long
+from approvals_bot.approvals.conditions import Condition, ConditionError
+from approvals_bot.approvals.field_specs import ORDERED, FieldSpec
+from approvals_bot.approvals.fields import faults
+from approvals_bot.approvals.policy import (
+    Action,
+    CallTarget,
+    Definition,
+    Resume,
+    SayInSlack,
+    Seat,
+    SendDm,
+    SendMail,
+    Stage,
+    business_times,
+    calendar_of,
+)
+from approvals_bot.approvals.templates import TemplateError
+from approvals_bot.approvals.templates import check as check_template
+from approvals_bot.config.messages import Finding
+from approvals_bot.config.positions import Path
+from approvals_bot.config.service import DirectoryTable, ServiceSettings
+from approvals_bot.people import (
+    GroupAddress,
+    ManagerOf,
+    OnBehalfOf,
+    OnCall,
+    OwnerOf,
+    PersonAddress,
+    SlackGroupAddress,
+    is_mail,
+    parse_address,
+)
+
+_RUN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_OF_APPROVALS = ("policy", "auto", "stage", "deliver", "clock", "escalate", "on")
+
+
+def check(definition: Definition, service: ServiceSettings) -> list[Finding]:
+    """Everything that is wrong with this workflow in this service, in no particular order."""
+    found = [*_fields(("fields",), definition.fields), *_requesters(definition, service)]
+    if definition.is_approval:
+        found += _approval(definition, service)
+    else:
+        found += _python_workflow(definition)
+    return found
+
+
+def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    if definition.workflow.title is None:
+        yield Finding(("workflow", "title"), "is missing")
+    if not definition.stage:
+        yield Finding(("stage",), "is missing; an approval asks somebody, in at least one [[stage]]")
+    if definition.settings:
+        yield Finding(("settings",), 'is for Python workflows (run = "module:function")')
+    yield from _conditions(definition)
+    yield from _templates(definition)
+    yield from _owners(definition, service)
+    yield from _policy(definition)
+    yield from _stages(definition, service)
+    yield from _clock(definition, service)
+    yield from _calendar(definition, service)
+    yield from _delivery(definition, service)
+    yield from _actions(definition, service)
+    yield from stage_faults(definition, service)
+
+
+def _python_workflow(definition: Definition) -> Iterator[Finding]:
+    if not _RUN.fullmatch(definition.workflow.run or ""):
+        yield Finding(("workflow", "run"), 'write the workflow like "module:function"')
+    for table in _OF_APPROVALS:
+        if table in definition.model_fields_set:
+            yield Finding((table,), "is for approvals; a Python workflow decides this itself")
+    if definition.workflow.key is not None:
+        yield from _template(("workflow", "key"), definition.workflow.key, definition, of_decision=False)
+    if definition.workflow.title is not None:
+        yield from _template(("workflow", "title"), definition.workflow.title, definition, of_decision=False)
+
+
+# ── fields, conditions, templates ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _fields(at: Path, fields: Mapping[str, FieldSpec]) -> Iterator[Finding]:
+    for path, message in faults(fields):
+        yield Finding((*at, *path), message)
+
+
+def _conditions(definition: Definition) -> Iterator[Finding]:
+    places: list[tuple[Path, str | None]] = []
+    places += [(("auto", at, "when"), rule.when) for at, rule in enumerate(definition.auto)]
+    for at, stage in enumerate(definition.stage):
+        places.append((("stage", at, "when"), stage.when))
+        places += [(("stage", at, "seat", seat, "when"), each.when) for seat, each in enumerate(stage.seat)]
+    for path, text in places:
+        if text is not None:
+            try:
+                Condition(text, definition.fields)
+            except ConditionError as error:
+                yield Finding(path, str(error), error.suggestion)
+
+
+def _templates(definition: Definition) -> Iterator[Finding]:
+    about = definition.workflow
+    for name, text in (("title", about.title), ("key", about.key)):
+        if text is not None:
+            yield from _template(("workflow", name), text, definition, of_decision=False)
+    for path, action in _all_actions(definition):
+        match action:
+            case CallTarget(json_=body):
+                yield from _json_templates((*path, "json"), body, definition)
+            case SayInSlack(text=text) | SendDm(text=text) | SendMail(text=text):
+                yield from _template((*path, "text"), text, definition, of_decision=True)
+
+
+def _json_templates(path: Path, value: JsonValue, definition: Definition) -> Iterator[Finding]:
+    match value:
+        case str():
+            yield from _template(path, value, definition, of_decision=True)
+        case list():
+            for at, each in enumerate(value):
+                yield from _json_templates((*path, at), each, definition)
+        case dict():
+            for key, each in value.items():
+                yield from _json_templates((*path, key), each, definition)
+
+
+def _template(path: Path, text: str, definition: Definition, of_decision: bool) -> Iterator[Finding]:
+    try:
+        check_template(text, definition, of_decision)
+    except TemplateError as error:
+        yield Finding(path, str(error), error.suggestion)
+
+
+# ── the rules ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _policy(definition: Definition) -> Iterator[Finding]:
+    on_change = definition.policy.on_change
+    for name, change in on_change.items() if isinstance(on_change, dict) else ():
+        spec = definition.fields.get(name)
+        if spec is None:
+            yield Finding(("policy", "on_change", name), "no such field", nearest(name, definition.fields))
+        elif change == "reset-if-raised" and spec.type not in ORDERED:
+            yield Finding(("policy", "on_change", name), f"a field of type {spec.type} can't be raised", "reset")
+    if definition.stage and "edit" in definition.policy.outcomes:
+        yield from _editable(("policy", "outcomes"), definition)
+
+
+def _editable(path: Path, definition: Definition) -> Iterator[Finding]:
+    if not any(spec.editable for spec in definition.fields.values()):
+        yield Finding(path, '"edit" needs a field that is editable')
+
+
+def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for at, stage in enumerate(definition.stage):
+        if stage.id in seen:
+            yield Finding(("stage", at, "id"), f'another stage is called "{stage.id}"')
+        seen.add(stage.id)
+        yield from _fields(("stage", at, "ask"), stage.ask)
+        if stage.outcomes is not None and "edit" in stage.outcomes:
+            yield from _editable(("stage", at, "outcomes"), definition)
+        if stage.comment == "never" and {"answer", "changes"} & set(definition.outcomes_of(stage)):
+            yield Finding(("stage", at, "comment"), "an answer, or what to change, is said in the comment", "on-reject")
+        for number, seat in enumerate(stage.seat):
+            path = ("stage", at, "seat", number)
+            yield from _addresses((*path, "from"), seat.from_, definition, service)
+            yield from _addresses((*path, "notify"), seat.notify or (), definition, service)
+
+
+def _clock(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    clock = definition.clock
+    if clock.on_deadline == "escalate" and not definition.escalate:
+        yield Finding(("clock", "on_deadline"), "there is no [[escalate]] that says to whom")
+    mail = definition.deliver.email
+    if mail and clock.deadline is not None and is_at_least(mail, clock.deadline):
+        yield Finding(("deliver", "email"), "the deadline comes before, so this mail would never be sent")
+    for at, escalation in enumerate(definition.escalate):
+        length, until = escalation.after, clock.deadline
+        if until is not None and is_at_least(length, until) and not is_at_least(until, length):
+            yield Finding(("escalate", at, "after"), "the deadline comes before")
+        yield from _addresses(("escalate", at, "to"), escalation.to, definition, service, of_approver=True)
+
+
+def _calendar(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """The calendar that business days are counted in, and whether they can be."""
+    name, calendars = definition.clock.calendar, service.calendars
+    if isinstance(name, str) and name not in calendars:
+        yield Finding(("clock", "calendar"), f"no calendar is called {name}", nearest(name, calendars))
+        return
+    calendar = calendar_of(definition.clock, calendars)
+    for path, length in business_times(definition.clock, definition.escalate, definition.deliver.email):
+        if calendar is None:
+            there = (
+                f"choose one of {', '.join(sorted(calendars))}" if calendars else "[calendars] of config.toml has none"
+            )
+            yield Finding(path, f'"{length}" needs a calendar; name it as calendar in [clock] ({there})')
+        elif takes_too_long(length, calendar):
+            yield Finding(path, f'"{length}" takes more than five years in a calendar that is open so rarely')
+
+
+# ── people ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    for at, text in enumerate(definition.workflow.request):
+        path = ("workflow", "request", at)
+        if text.startswith("app:"):
+            if text[4:] not in service.api_keys:
+                near = nearest(text[4:], service.api_keys)
+                yield Finding(path, f"no key in [api_keys] is called {text[4:]}", near and f"app:{near}")
+        elif text.startswith("@"):
+            yield from _address(path, text, definition, service)
+        elif text != "*" and not is_mail(text):
+            yield Finding(path, 'write "*" for every person, "@group", "app:name" or a mail address')
+
+
+def _owners(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    for at, text in enumerate(definition.workflow.owners or ()):
+        path = ("workflow", "owners", at)
+        if text.startswith("app:"):
+            if text[4:] not in service.api_keys:
+                yield Finding(path, f"no key in [api_keys] is called {text[4:]}")
+        else:
+            yield from _address(path, text, definition, service)
+
+
+def _addresses(
+    path: Path, addresses: Iterable[str], definition: Definition, service: ServiceSettings, of_approver: bool = False
+) -> Iterator[Finding]:
+    for at, text in enumerate(addresses):
+        yield from _address((*path, at), text, definition, service, of_approver)
+
+
+def _address(
+    path: Path, text: str, definition: Definition, service: ServiceSettings, of_approver: bool = False
+) -> Iterator[Finding]:
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        yield Finding(path, str(error))
+        return
+    directory = service.directory
+    match address:
+        case GroupAddress(name) if name not in service.groups:
+            near = nearest(name, service.groups)
+            yield Finding(path, f"no group is called {name}", near and f"@{near}")
+        case SlackGroupAddress() if service.slack is None:
+            yield Finding(path, "Slack is not configured")
+        case ManagerOf("approver") if not of_approver:
+            yield Finding(path, "nobody was asked before; this is for [[escalate]]", "manager-of:requester")
+        case ManagerOf("on-behalf-of") | OnBehalfOf() if definition.workflow.on_behalf_of == "never":
+            yield Finding(path, 'this workflow says on_behalf_of = "never"')
+        case OwnerOf(name) if name not in definition.fields:
+            near = nearest(name, definition.fields)
+            yield Finding(path, f"no field is called {name}", near and f"owner-of:{near}")
+        case OwnerOf(name) if isinstance(directory, DirectoryTable) and name not in directory.owner_of:
+            near = nearest(name, directory.owner_of)
+            yield Finding(path, f"[directory] has no owner-of.{name}", near and f"owner-of:{near}")
+        case OnCall(name) if isinstance(directory, DirectoryTable) and name not in directory.oncall:
+            near = nearest(name, directory.oncall)
+            yield Finding(path, f"[directory] has no oncall.{name}", near and f"oncall:{near}")
+
+
+# ── channels and targets ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    deliver = definition.deliver
+    if deliver.slack is not None and service.slack is None:
+        yield Finding(("deliver", "slack"), "Slack is not configured")
+    if deliver.email is not None and service.email is None:
+        yield Finding(("deliver", "email"), "email is not configured")
+    if deliver.dm and service.slack is None and service.email is None:
+        yield Finding(("deliver", "dm"), "neither Slack nor email is configured")
+
+
+def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    for path, action in _all_actions(definition):
+        match action:
+            case CallTarget(http=name):
+                target = service.http.get(name)
+                if target is None:
+                    yield Finding((*path, "http"), f"no [http.{name}] says where that is", nearest(name, service.http))
+                elif target.secret is None:
+                    yield Finding((*path, "http"), f"[http.{name}] has no secret to sign the call with")
+            case SayInSlack():
+                if service.slack is None:
+                    yield Finding((*path, "slack"), "Slack is not configured")
+            case SendDm(dm=whom):
+                if service.slack is None and service.email is None:
+                    yield Finding((*path, "dm"), "neither Slack nor email is configured")
+                yield from _whom((*path, "dm"), whom, definition, service)
+            case SendMail(email=whom):
+                if service.email is None:
+                    yield Finding((*path, "email"), "email is not configured")
+                yield from _whom((*path, "email"), whom, definition, service)
+            case Resume():
+                pass
+
+
+def _whom(path: Path, whom: str, definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    if whom != "requester":
+        yield from _address(path, whom, definition, service)
+
+
+def _all_actions(definition: Definition) -> Iterator[tuple[Path, Action]]:
+    for outcome in type(definition.on).model_fields:
+        for at, action in enumerate(getattr(definition.on, outcome)):
+            yield ("on", outcome, at), action
+
+
+# ── Whether the people a workflow names are enough, as far as its files tell. ──
+
+OUTSIDER = ""
+"""A requester who is in no list, or an app: nobody is left out because of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Crowd:
+    """Whom a seat's addresses mean. `more`: how many people they may mean beyond those known by name."""
+
+    known: tuple[str, ...]
+    more: float = 0
+
+    @property
+    def most(self) -> float:
+        return len(self.known) + self.more
+
+
+def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """Seats that ask for more people than there are, and stages that nobody could fill."""
+    requesters = list(_possible_requesters(definition, service))
+    for at, stage in enumerate(definition.stage):
+        crowds = [_crowd(seat, service) for seat in stage.seat]
+        too_many = False
+        for number, (seat, crowd) in enumerate(zip(stage.seat, crowds, strict=True)):
+            if crowd is not None and (fault := _too_many(seat, crowd)):
+                too_many = True
+                yield Finding(("stage", at, "seat", number, "need" if crowd.most else "from"), fault)
+        if not too_many and requesters and not _fillable(stage, crowds, definition, service, requesters):
+            yield Finding(
+                ("stage", at, "seat", 0, "from") if len(stage.seat) == 1 else ("stage", at),
+                "nobody could fill this stage once the requester is left out, whoever asks",
+            )
+
+
+def _too_many(seat: Seat, crowd: _Crowd) -> str:
+    if crowd.most == 0:
+        return f"{', '.join(seat.from_)} is nobody"
+    if seat.need != "all" and seat.need > crowd.most:
+        there = "1 person" if crowd.most == 1 else f"{int(crowd.most)} people"
+        return f"{seat.need} are needed, and {', '.join(seat.from_)} is {there}"
+    return ""
+
+
+def _fillable(
+    stage: Stage,
+    crowds: Sequence[_Crowd | None],
+    definition: Definition,
+    service: ServiceSettings,
+    requesters: Sequence[str],
+) -> bool:
+    """Whether, for some permitted requester, the seats that are always open and each of the others can be filled."""
+    static = [
+        (number, seat, crowd.known)
+        for number, (seat, crowd) in enumerate(zip(stage.seat, crowds, strict=True))
+        if crowd is not None and crowd.more == 0
+    ]
+    always = [each for each in static if each[1].when is None]
+    together = [[*always, each] for each in static if each[1].when is not None] or [always]
+    return any(
+        all(can_be_filled([_seat(each, who, definition, service) for each in those]) for those in together)
+        for who in requesters
+    )
+
+
+def _seat(
+    each: tuple[int, Seat, tuple[str, ...]], requester: str, definition: Definition, service: ServiceSettings
+) -> seats.SeatState:
+    number, seat, known = each
+    eligible = known
+    if requester in known and definition.policy.self_approval != "allow":
+        above = _next_up(requester, service) if definition.policy.self_approval == "skip-up" else None
+        eligible = tuple(dict.fromkeys(above if who == requester and above else who for who in known))
+        eligible = tuple(who for who in eligible if who != requester)
+    return seats.SeatState(number, "", seat.need, eligible)
+
+
+def _next_up(person: str, service: ServiceSettings) -> str | None:
+    entry = service.people.get(person)
+    return entry.manager if entry is not None else None
+
+
+def _possible_requesters(definition: Definition, service: ServiceSettings) -> Iterator[str]:
+    """Whoever may open a request, as far as it makes a difference."""
+    for text in definition.workflow.request:
+        if text == "*" or text.startswith("app:"):
+            yield OUTSIDER
+        elif text.startswith("@"):
+            members = service.groups.get(text[1:], ())
+            yield from members if isinstance(members, tuple) else (OUTSIDER,)
+        else:
+            yield text.lower()
+
+
+def _crowd(seat: Seat, service: ServiceSettings) -> _Crowd | None:
+    """None when an address of the seat is wrong, which is said elsewhere."""
+    known: dict[str, None] = {}
+    more: float = 0
+    directory = service.directory
+    for text in seat.from_:
+        try:
+            address = parse_address(text)
+        except ValueError:
+            return None
+        match address:
+            case PersonAddress(person):
+                known[person] = None
+            case GroupAddress(name):
+                members = service.groups.get(name)
+                if members is None:
+                    return None
+                if isinstance(members, tuple):
+                    known.update(dict.fromkeys(members))
+                else:
+                    more = inf
+            case OnCall(name) if isinstance(directory, DirectoryTable):
+                if name not in directory.oncall:
+                    return None
+                known.update(dict.fromkeys(directory.oncall[name]))
+            case OwnerOf(name) if isinstance(directory, DirectoryTable):
+                if name not in directory.owner_of:
+                    return None
+                more += max((len(owners) for owners in directory.owner_of[name].values()), default=0)
+            case ManagerOf() | OnBehalfOf():
+                more += 1
+            case OnCall() | OwnerOf() | SlackGroupAddress():
+                more = inf
+    return _Crowd(tuple(known), more)

@@ -1,0 +1,233 @@
+"""`replay(workflow, log) → outcome`: what a run asks for next, from nothing but its log.
+
+One event is delivered, everybody reacts until nothing is ready, then the next. So execution looks the same whether the
+events arrived over weeks or are read in one go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import events as asyncio_events
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.durable.core import sandbox as guard  # noqa: F401  # importing it puts it up
+from approvals_bot.durable.core.commands import Command, End, describe
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
+from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
+from approvals_bot.durable.core.registry import Workflow
+from approvals_bot.durable.core.run import OpenStep, OpenTimer, RunState
+from approvals_bot.durable.core.serialization import decode, encode, encode_error
+from approvals_bot.errors import NondeterminismError, WorkflowStuckError
+
+_Around = tuple[asyncio.AbstractEventLoop | None, Any]
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What a replay found: the new commands in order, and what the run now waits for."""
+
+    commands: list[Command]
+    ended: bool
+    steps: list[OpenStep] = field(default_factory=list)
+    timers: list[OpenTimer] = field(default_factory=list)
+    schemas: dict[int, Any] = field(default_factory=dict)
+    view: Any = None
+    replay_again: bool = False  # once the commands are in the log: somebody waits to hear what came of them
+    waits_on_hooks: bool = False
+
+    @property
+    def next_timer(self) -> datetime | None:
+        return min((t.resume_at for t in self.timers), default=None)
+
+
+def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link: Callable[[str], str]) -> ReplayResult:
+    """Run the body against its log. Pure: the same log and entropy (for new tokens) give the same outcome.
+
+    NondeterminismError if the code has drifted from the log.
+    """
+    whole = Replay(workflow, log[0], entropy=entropy, link=link)
+    try:
+        return whole.deliver(log)
+    finally:
+        whole.close()
+
+
+class Replay:
+    """A replay that can go on: what the log has grown by is delivered to the body as it stands. Since each event is
+    delivered by itself, the outcome is that of a new replay of the whole log."""
+
+    def __init__(
+        self, workflow: Workflow[Any, Any], created: Event, *, entropy: bytes, link: Callable[[str], str]
+    ) -> None:
+        self.is_closed = False
+        self._workflow = workflow
+        self._run = RunState(created, entropy, link)
+        self._context = Context()  # an empty one: what is set around the replay must not show in it
+        self._context.run(context_of_run.set, self._run)
+        self._around: _Around | None = None
+
+    def deliver(self, events: Log) -> ReplayResult:
+        """The next events of the log, from `run_created` on. What it raises ends the replay, and so does its end."""
+        self._enter()
+        try:
+            outcome: ReplayResult = self._context.run(self._deliver, events)
+            return outcome
+        finally:
+            self.leave()
+
+    def close(self) -> None:
+        """Throw the body away, wherever it waits."""
+        if not self.is_closed:
+            self._enter()
+            try:
+                self._context.run(self._close)
+            finally:
+                self.leave()
+
+    def _enter(self) -> None:
+        """Make the run's loop the running one, and hand it the async generators that are begun."""
+        loop = self._run.loop
+        self._around = (asyncio_events._get_running_loop(), sys.get_asyncgen_hooks())
+        asyncio_events._set_running_loop(loop)
+        sys.set_asyncgen_hooks(loop.first_iteration, loop.finalize_generator)
+
+    def leave(self) -> None:
+        """Put back what was around it, unless that has been done. For who interrupts replays, at whatever they do."""
+        if self._around is not None:
+            running, hooks = self._around
+            asyncio_events._set_running_loop(running)
+            sys.set_asyncgen_hooks(*hooks)
+            self._around = None
+
+    def _deliver(self, events: Log) -> ReplayResult:
+        run = self._run
+        try:
+            _advance(self._workflow, events, run)
+            outcome = _outcome(self._workflow, run)
+        except ReplayInterrupted:
+            self._close()
+            raise
+        except (SystemExit, KeyboardInterrupt) as error:  # the body means itself, not the process it runs in
+            outcome = _ended(run, End("run_failed", {"error": encode_error(error)}))
+        except BaseException:
+            self._close()
+            raise
+        if outcome.ended:
+            self._close()
+        return outcome
+
+    def _close(self) -> None:
+        self.is_closed = True
+        self._run.throw_away()
+
+
+def _advance(workflow: Workflow[Any, Any], events: Log, run: RunState) -> None:
+    """Deliver one event, let everybody react until nothing is ready, then the next."""
+    run.expect(events)
+    for event in events:
+        if run.drift is not None:
+            raise run.drift
+        if run.body is None:
+            run.body = _begin(workflow, event, run)
+        elif event.type in ENDINGS:
+            break
+        elif run.body.done():
+            _after_the_end(run, event)
+            continue
+        else:
+            run.deliver(event)
+        if run.drift is None:
+            run.loop.run_until_idle()
+
+
+def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> asyncio.Task[Any]:
+    run.loop.now = created.at.timestamp()
+    args, kwargs = _input(workflow, created)
+    whole: Coroutine[Any, Any, Any] = run.companions.around(
+        workflow.function(*args, **kwargs), lambda: run.loop.closing
+    )
+    body: asyncio.Task[Any] = run.loop.create_task(whole, name=workflow.name)
+    return body
+
+
+_LAST_WORDS = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded"})
+"""Decisions that are kept when the body ends in the same breath."""
+
+
+def _after_the_end(run: RunState, event: Event) -> None:
+    """Facts may come in the same breath as the end, and so may last words about hooks. If the body ended because it
+    heard of a token, there is also what it had asked for together with the hook. Any other decision means that the run
+    didn't end here then."""
+    if event.type in _LAST_WORDS and event.data["id"] in run.hooks:
+        run.deliver(event)
+    elif event.type not in FACTS and not (run.has_heard_of_a_token and run.has_decided(event)):
+        raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
+
+
+def _input(workflow: Workflow[Any, Any], first: Event) -> tuple[list[Any], dict[str, Any]]:
+    args, kwargs = workflow.signature.decode_call(first.data["input"])
+    if workflow.signature.takes_bound:
+        kwargs["settings"] = decode(first.data.get("settings"), workflow.signature.annotation("settings"))
+    return args, kwargs
+
+
+def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
+    body = run.body
+    assert body is not None  # a log has at least its first event
+    if run.drift is not None:
+        raise run.drift
+    if run.loop.unhandled and not body.done():
+        return _ended(run, End("run_failed", {"error": encode_error(run.loop.unhandled[0])}))
+    if body.done():
+        return _ended(run, _end(workflow, body))
+    commands = run.new_commands(ended=False)
+    if run.drift is not None:
+        raise run.drift
+    open_hooks = waits_for_token = False
+    for hook in run.hooks.values():
+        open_hooks = open_hooks or hook.is_open
+        waits_for_token = waits_for_token or hook.waits_for_token
+    can_go_on = bool(run.steps or run.timers or open_hooks or waits_for_token)
+    if not (can_go_on or commands):
+        raise WorkflowStuckError(
+            f"{workflow.name} waits, but no step, hook or timer is open that could wake it. "
+            "It probably awaits a future, lock or queue that nothing will ever release."
+        )
+    return ReplayResult(
+        commands,
+        ended=False,
+        steps=list(run.steps.values()),
+        timers=list(run.timers.values()),
+        schemas=run.schemas,
+        view=_view(run),
+        replay_again=waits_for_token or not can_go_on,
+        waits_on_hooks=open_hooks,
+    )
+
+
+def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
+    try:
+        result = body.result()
+    except asyncio.CancelledError as cancelled:
+        return End("run_cancelled", {"reason": str(cancelled) or None})
+    except BaseException as error:  # noqa: BLE001  # whatever the author raised ends the run, not the engine
+        return End("run_failed", {"error": encode_error(error)})
+    try:
+        return End("run_completed", {"result": workflow.signature.encode_result(result)})
+    except Exception as error:  # noqa: BLE001  # a result that can't be kept is the author's error too
+        return End("run_failed", {"error": encode_error(error)})
+
+
+def _ended(run: RunState, end: End) -> ReplayResult:
+    commands = run.new_commands(ended=True)
+    return ReplayResult([*commands, end], ended=True, schemas=run.schemas, view=_view(run))
+
+
+def _view(run: RunState) -> Any:
+    shown = run.view if run.frame is None else run.frame(run.view)
+    return None if shown is None else encode(shown, Any, "view")

@@ -1,0 +1,400 @@
+"""A run while it is being replayed: numbers what the code asks for, checks it against the log, hands out what came."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from random import Random
+from typing import Any, Literal, Protocol, TypeVar
+from uuid import UUID
+
+from approvals_bot.durable.core import commands
+from approvals_bot.durable.core.commands import (
+    CancelTimer,
+    Command,
+    CreateHook,
+    CreateStep,
+    Creation,
+    Decision,
+    DisposeHook,
+    Respond,
+    decision,
+)
+from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros
+from approvals_bot.durable.core.hooks import Hook, Webhook
+from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
+from approvals_bot.durable.core.serialization import decode, encode, step_error
+from approvals_bot.durable.core.signature import Signature
+from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.errors import InvalidPayloadError, NondeterminismError
+
+_is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+"""What `asyncio.sleep` asks a timer to call: how a sleep is told from a timeout."""
+
+
+class StepCode(Protocol):
+    """What a replay, and an attempt, need of a step."""
+
+    name: str
+    function: Callable[..., Any]
+    signature: Signature
+    retries: int
+    timeout: float | None  # seconds, of one attempt
+    retry_delay: float  # seconds
+
+    def run(self, args: Any, kwargs: Any) -> Awaitable[Any]:
+        """Just the function."""
+
+
+@dataclass(slots=True)
+class OpenStep:
+    """A step without an outcome yet, and what its log says so far."""
+
+    id: int
+    step: StepCode
+    input: dict[str, Any]
+    failures: int = 0  # attempts that raised; crashes of the process don't count
+    started: set[int] = field(default_factory=set)  # attempts that were begun
+    first_started_at: datetime | None = None
+    retry_at: datetime | None = None
+    seq: int = 0  # of its creation in the log; 0 before that is delivered
+    future: asyncio.Future[Any] | None = None
+
+
+@dataclass(slots=True)
+class OpenTimer:
+    """A timer that has neither fired nor been cancelled."""
+
+    id: int
+    resume_at: datetime
+    kind: Literal["sleep", "timeout"]
+    fire: Callable[[], None]
+
+
+class RunState:
+    """The state of one replay. Everything in it is derived from the log and thrown away afterwards."""
+
+    def __init__(self, created: Event, entropy: bytes, link: Callable[[str], str]) -> None:
+        self.run_id: str = created.data["run_id"]
+        self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # what it lacks raises "do that in a @step"
+        self.link = link
+        self.name: str = created.data["workflow"]
+        self.attributes: dict[str, str] = created.data.get("attributes", {})
+        self.started_at = created.at
+        self.now = created.at
+        self.view: Any = None
+        self.frame: Callable[[Any], Any] | None = None  # what is shown around the view
+        self.companions = Companions()
+        self.body: asyncio.Task[Any] | None = None
+        self.drift: NondeterminismError | None = None
+        self.has_heard_of_a_token = False  # since the last fact; what was asked for with that hook comes after it
+        self._entropy = entropy
+        self._count = 0
+        self._recorded: dict[int, Event] = {}
+        self._newest = 0  # number of the newest creation that is recorded
+        self._decided: set[Decision] = set()  # what the log says already
+        self._asked: dict[int, Creation] = {}
+        self._new: dict[Decision, Command] = {}  # in the order asked
+        self._answered: set[int] = set()
+        self.steps: dict[int, OpenStep] = {}
+        self.timers: dict[int, OpenTimer] = {}
+        self.hooks: dict[int, Hook[Any]] = {}
+        self.schemas: dict[int, Any] = {}
+
+    def expect(self, events: Log) -> None:
+        """The log says more than it did: what the code has asked for meanwhile, or will ask for."""
+        for event in events:
+            decided = decision(event)
+            if decided is None:
+                continue
+            self._decided.add(decided)
+            self._new.pop(decided, None)
+            if event.type not in CREATIONS:
+                continue
+            number = event.data["id"]
+            self._recorded[number] = event
+            self._newest = max(self._newest, number)
+            if number in self._asked:
+                self._compare(self._asked[number], event)
+            if number in self.timers:
+                self.timers[number].resume_at = commands.resume_at(event)
+
+    # ── what the code asks for ──
+
+    @cached_property
+    def random(self) -> Random:
+        return Random(self.run_id)  # noqa: S311  # deterministic on purpose; tokens never come from here
+
+    @cached_property
+    def _uuids(self) -> Random:
+        return Random(f"{self.run_id}/uuid4")  # noqa: S311
+
+    def uuid4(self) -> UUID:
+        return UUID(int=self._uuids.getrandbits(128), version=4)
+
+    async def call_step(self, step: StepCode, args: Any, kwargs: Any) -> Any:
+        number = self._next()
+        known = self._recorded.get(number)
+        # What is recorded is what runs; encoding it again on every replay would only cost time.
+        given = known.data.get("input") if known is not None else None
+        given = step.signature.encode_call(args, kwargs) if given is None else given
+        state = OpenStep(number, step, given, future=self.loop.create_future())
+        self._ask(CreateStep(number, step.name, given))
+        self.steps[number] = state
+        assert state.future is not None
+        try:
+            result = await state.future
+        except asyncio.CancelledError:
+            if number not in self._recorded:  # never became durable, so it never starts
+                self.steps.pop(number, None)
+                self._new.pop(("created", number), None)
+            raise
+        try:
+            return step.signature.decode_result(result)
+        except InvalidPayloadError as error:
+            self._drifted(number, f"a result of {step.name!r}", f"another type ({error})")
+            raise
+
+    def create_hook(
+        self,
+        token: str | None,
+        metadata: Any,
+        schema: Any,
+        answer: dict[str, Any] | None = None,
+        on_cancel: Any = None,
+    ) -> Hook[Any]:
+        number = self._next()
+        recorded = self._recorded.get(number)
+        known = recorded.data if recorded is not None else {}
+        hook_id = known.get("hook_id") or self._secret(number, "id")[:26]
+        given = token if token is not None else known.get("token") or self._secret(number, "token")
+        stated, told = encode(metadata, Any, "metadata"), encode(on_cancel, Any, "on_cancel")
+        command = CreateHook(number, hook_id, given, stated, answer, schema is not None, told)
+        self._ask(command)
+        if token is not None and known.get("token", token) != token:
+            self._drifted(number, f"hook #{number} with token {known['token']!r}", f"the token {token!r}")
+        hook: Hook[Any]
+        if answer is None:
+            hook = Hook(self, number, hook_id, given, metadata, lambda _, payload: _read(payload, schema))
+        else:
+            hook = Webhook(self, number, hook_id, given, metadata, self._reader(number, answer))
+        self.hooks[number] = hook
+        if schema is not None:
+            self.schemas[number] = schema
+        return hook
+
+    def dispose_hook(self, number: int) -> None:
+        if (key := ("hook_disposed", number)) not in self._decided:
+            self._new[key] = DisposeHook(number)
+
+    def start_timer(
+        self, when: float, delay: float | None, callback: Callable[..., object], fire: Callable[[], None]
+    ) -> int:
+        number = self._next()
+        kind: Literal["sleep", "timeout"] = "sleep" if callback is _is_sleep else "timeout"
+        command = commands.StartTimer(number, from_micros(round(when * 1_000_000)), kind, delay)
+        recorded = self._ask(command)
+        resume_at = command.resume_at if recorded is None else commands.resume_at(recorded)
+        self.timers[number] = OpenTimer(number, resume_at, kind, fire)
+        return number
+
+    async def sleep_until(self, when: datetime) -> None:
+        """As `asyncio.sleep`, to an instant."""
+        future = self.loop.create_future()
+        timer = self.loop.call_at_instant(when.timestamp(), _is_sleep, future, None)
+        try:
+            await future
+        finally:
+            timer.cancel()
+
+    def cancel_timer(self, number: int) -> None:
+        if self.timers.pop(number, None) is None:
+            return
+        if number not in self._recorded:
+            self._new.pop(("created", number), None)
+        elif (key := ("wait_over", number)) not in self._decided:
+            self._new[key] = CancelTimer(number)
+
+    def _reader(self, number: int, answer: dict[str, Any]) -> Callable[[int, Any], WebhookRequest]:
+        """Rebuild the request from the log, and let a manual webhook answer it."""
+
+        def respond(seq: int, response: dict[str, Any]) -> None:
+            if self.loop.closing:
+                return
+            if seq in self._answered:
+                raise RuntimeError("this caller has already been answered")
+            self._answered.add(seq)
+            if (key := ("responded", seq)) not in self._decided:
+                self._new[key] = Respond(number, seq, response)
+
+        def read(seq: int, payload: Any) -> WebhookRequest:
+            can_answer = answer["mode"] == "manual"
+            return WebhookRequest.decode(payload, (lambda response: respond(seq, response)) if can_answer else None)
+
+        return read
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _ask(self, command: Creation) -> Event | None:
+        """The recorded event of this command, or None when it is new. A mismatch is drift, never an exception in the
+        body, where an author's `except` could swallow it."""
+        self._asked[command.id] = command
+        recorded = self._recorded.get(command.id)
+        if recorded is not None:
+            self._compare(command, recorded)
+        elif not self.loop.closing:
+            self._new["created", command.id] = command
+        return recorded
+
+    def _compare(self, command: Creation, recorded: Event) -> None:
+        if not command.is_as(recorded):
+            self._drifted(command.id, commands.describe(recorded), str(command))
+
+    def _secret(self, number: int, purpose: str) -> str:
+        mac = hashlib.blake2b(f"{purpose}:{number}".encode(), key=self._entropy, digest_size=32).digest()
+        return urlsafe_b64encode(mac).decode().rstrip("=").replace("-", "a").replace("_", "b")
+
+    def _drifted(self, number: int, expected: str, got: str) -> None:
+        if self.drift is None and not self.loop.closing:
+            recorded = self._recorded.get(number)
+            self.drift = NondeterminismError(recorded.seq if recorded else 0, expected, got)
+
+    # ── what the log delivers ──
+
+    def deliver(self, event: Event) -> None:
+        """Hand over one event. At most one waiter can go on because of it."""
+        self.now = event.at
+        self.loop.now = event.at.timestamp()
+        if event.type in FACTS:
+            self.has_heard_of_a_token = False
+        number = event.data.get("id")
+        if event.type in CREATIONS and number not in self._asked:
+            self._drifted_from(event, f"nothing (it has asked for {self._count} so far)")
+            return
+        match event.type:
+            case "step_created" if event.data["id"] in self.steps:
+                self.steps[event.data["id"]].seq = event.seq
+            case "step_started":
+                state = self.steps[event.data["id"]]
+                state.started.add(event.data["attempt"])
+                state.first_started_at = state.first_started_at or event.at
+            case "step_retrying":
+                state = self.steps[event.data["id"]]
+                state.failures = event.data["attempt"]
+                state.retry_at = from_micros(event.data["retry_at"])
+            case "step_completed" | "step_failed":
+                self._finish_step(event)
+            case "hook_created":
+                self.has_heard_of_a_token = True
+                self.hooks[event.data["id"]].registered(None)
+            case "hook_conflict":
+                self.has_heard_of_a_token = True
+                self.hooks[event.data["id"]].registered(event.data["owner"])
+            case "hook_received":
+                self.hooks[event.data["id"]].receive(event.seq, event.data["payload"])
+            case "wait_completed":
+                timer = self.timers.pop(event.data["id"], None)
+                if timer is not None:
+                    timer.fire()
+            case "hook_disposed" if not self.hooks[event.data["id"]].is_disposed:
+                self._drifted_from(event, f"hook #{number} to stay open")
+            case "wait_cancelled" if event.data["id"] in self.timers:
+                self._drifted_from(event, f"wait #{number} to go on")
+            case "hook_responded" if event.data["to"] not in self._answered:
+                self._drifted_from(event, f"no answer to event {event.data['to']}")
+            case _:
+                pass  # decisions that the code has made by itself by now
+
+    def has_decided(self, event: Event) -> bool:
+        """Whether the code has made this decision by now."""
+        number = event.data.get("id")
+        if event.type in CREATIONS or event.type == "step_started":
+            return number in self._asked
+        return event.type == "wait_cancelled" and number in self._asked and number not in self.timers
+
+    def _drifted_from(self, event: Event, got: str) -> None:
+        self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)
+
+    def _finish_step(self, event: Event) -> None:
+        state = self.steps.pop(event.data["id"], None)
+        if state is None or state.future is None or state.future.done():
+            return
+        if event.type == "step_completed":
+            state.future.set_result(event.data["result"])
+        else:
+            state.future.set_exception(step_error(state.step.name, event.data))
+
+    # ── what came of it ──
+
+    def new_commands(self, *, ended: bool) -> list[Command]:
+        """What is not in the log yet, in the order asked.
+
+        After the end nothing starts, but hooks were still open once.
+        """
+        new = list(self._new.values())
+        if ended:
+            return [c for c in new if not isinstance(c, CreateStep | commands.StartTimer | CancelTimer)]
+        for command in new:
+            if isinstance(command, CreateStep | CreateHook | commands.StartTimer) and command.id < self._newest:
+                self._drifted(command.id, f"nothing at #{command.id}", str(command))
+        return new
+
+    def throw_away(self) -> None:
+        """Close the body, wherever it waits. What belongs to a run points at it, and it at all of that: taken apart, it
+        is freed at once, and not when the garbage collector comes by."""
+        self.loop.throw_away()
+        self.body = self.frame = None
+        for owned in (self.hooks, self.steps, self.timers):
+            owned.clear()
+
+
+def _read(payload: Any, schema: Any) -> Any:
+    return decode(payload, Any if schema is None else schema)
+
+
+# ── Work that goes on beside a workflow's body, such as a question to people that keeps its cards true. ──
+
+T = TypeVar("T")
+
+
+class Companions:
+    """The companions of one run."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
+
+    def add(self, task: asyncio.Task[None], leave: Callable[[], None]) -> None:
+        """`leave` is called when the body has ended; the run then waits for the task."""
+        self._all.append((task, leave))
+
+    async def see_off(self) -> None:
+        """Ask every companion to end, and wait until all have. The first failure among them is raised."""
+        seen_off = 0
+        while seen_off < len(self._all):
+            going = self._all[seen_off:]
+            seen_off = len(self._all)
+            for _, leave in going:
+                leave()
+            for task, _ in going:
+                await task
+
+    async def around(self, body: Awaitable[T], is_closing: Callable[[], bool]) -> T:
+        """The body, and after it the end of its companions. `is_closing`: the replay is being thrown away."""
+        try:
+            result = await body
+        except ReplayInterrupted:
+            raise
+        except BaseException:
+            if self._all and not is_closing():
+                await self.see_off()
+            raise
+        if self._all:
+            await self.see_off()
+        return result

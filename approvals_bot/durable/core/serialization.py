@@ -1,0 +1,326 @@
+"""Values in the log: what goes in must come out the same.
+
+Where the author gave a type, pydantic validates and dumps it. Where there is none, or one that says nothing of what is
+inside (`dict`, `list[dict]`), JSON's own values go in as they are, a few common others under a tag (`{"$": "datetime",
+"v": …}`), and the rest is refused with its path. Everything is by value: a step can't change its caller's objects.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections.abc
+import dataclasses
+import importlib
+import json
+import sys
+import traceback
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from typing import Any, TypeVar, get_args, get_origin
+from uuid import UUID
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from approvals_bot.errors import InvalidPayloadError, LimitExceededError, SerializationError, StepFailedError
+
+MAX_VALUE_BYTES = 1_000_000
+"""One payload, argument list or result as JSON.
+
+A log is replayed whole, so files belong elsewhere; keep a reference.
+"""
+
+_UNTYPED: tuple[Any, ...] = (Any, object)
+_OPEN: tuple[Any, ...] = (dict, list, Mapping, bytes, bytearray)
+"""Types that say nothing of what is inside. (Bytes are here because JSON has none.)"""
+
+
+class Codec:
+    """To JSON and back, for one annotation."""
+
+    __slots__ = ("_adapter", "_is_itself", "_is_open")
+
+    def __init__(self, annotation: Any) -> None:
+        self._adapter = _adapter(annotation)
+        self._is_itself = annotation if annotation in (int, bool) else None  # JSON has these as they are
+        self._is_open = _is_open(annotation)
+
+    def encode(self, value: Any, path: str = "value") -> Any:
+        """The JSON form of `value`. InvalidPayloadError if it doesn't fit its type, SerializationError if it can't be
+        kept.
+        """
+        adapter = self._adapter
+        if adapter is None:
+            return _tag(value, path, 0)
+        if type(value) is self._is_itself:
+            return value
+        try:
+            valid = _validated(adapter, value)
+            return _tag(valid, path, 0) if self._is_open else adapter.dump_python(valid, mode="json")
+        except ValidationError as error:
+            raise InvalidPayloadError(problems(error), what=path) from error
+        except (PydanticSerializationError, UnicodeDecodeError) as error:
+            raise SerializationError(path, str(error)) from error
+
+    def decode(self, encoded: Any) -> Any:
+        """The value that `encode` took, as its type.
+
+        InvalidPayloadError if the type has changed so that it no longer fits.
+        """
+        adapter = self._adapter
+        if adapter is None:
+            return _untag(encoded)
+        if type(encoded) is self._is_itself:
+            return encoded
+        try:
+            return _validated(adapter, _untag(encoded) if self._is_open else _copied(encoded))
+        except ValidationError as error:
+            raise InvalidPayloadError(problems(error)) from error
+
+
+def _validated(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """The value as its type. What a strict type refuses is tried as JSON, which has no dates and no sets of its own."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        try:
+            return adapter.validate_json(json.dumps(value, allow_nan=False))
+        except (ValidationError, TypeError, ValueError, RecursionError):
+            pass  # what was wrong with it as it is says more
+        raise
+
+
+def _copied(encoded: Any) -> Any:
+    """JSON once more. Where a type says Any, pydantic hands on the very object, and whoever gets it may change it: then
+    what is in the log would be changed with it, even before it is written."""
+    if type(encoded) is dict:
+        return {name: _copied(item) for name, item in encoded.items()}
+    if type(encoded) is list:
+        return [_copied(item) for item in encoded]
+    return encoded
+
+
+def codec(annotation: Any) -> Codec:
+    """The codec of an annotation; made once."""
+    try:
+        return _known_codec(annotation)
+    except TypeError:  # an annotation that can't be hashed
+        return Codec(annotation)
+
+
+_known_codec = lru_cache(maxsize=4096)(Codec)
+
+
+def encode(value: Any, annotation: Any = Any, path: str = "value") -> Any:
+    """As `Codec.encode`."""
+    return _tag(value, path, 0) if annotation is Any else codec(annotation).encode(value, path)
+
+
+def decode(encoded: Any, annotation: Any = Any) -> Any:
+    """As `Codec.decode`."""
+    return _untag(encoded) if annotation is Any else codec(annotation).decode(encoded)
+
+
+def _made_once() -> Callable[[Any], str]:
+    """json.dumps without its preparations, which take longer than writing down an event. `c_make_encoder` is what
+    json.JSONEncoder calls for each value with the same arguments; where there is none, so does this."""
+    plain = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    write = make(None, plain.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
+    return lambda value: "".join(write(value, 0))
+
+
+_dump = _made_once()
+
+
+def to_json(value: Any, path: str = "value") -> str:
+    """JSON text in ASCII (so NUL and lone surrogates pass through any store), within the size limit."""
+    try:
+        text = _dump(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SerializationError(path, str(error)) from error
+    if len(text) > MAX_VALUE_BYTES:
+        raise LimitExceededError(f"size of {path}", MAX_VALUE_BYTES, len(text), "bytes of JSON")
+    return text
+
+
+def problems(error: ValidationError) -> list[dict[str, Any]]:
+    """Each place and what is wrong there, without the offending values (they may be secret)."""
+    return [{"loc": list(e["loc"]), "msg": e["msg"]} for e in error.errors(include_input=False, include_url=False)]
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    """None: untyped. Types that pydantic can't carry are untyped too, so that their values are refused by path."""
+    if isinstance(annotation, TypeVar) or any(annotation is untyped for untyped in _UNTYPED):
+        return None
+    try:
+        return TypeAdapter(annotation)
+    except PydanticUserError:
+        return None
+
+
+def _is_open(annotation: Any) -> bool:
+    """Whether this is nothing but lists, and dicts by text, of what may be anything."""
+    if any(annotation is each for each in (*_UNTYPED, *_OPEN)):
+        return True
+    match get_origin(annotation), get_args(annotation):
+        case builtins.list, (items,):
+            return _is_open(items)
+        case ((builtins.dict | collections.abc.Mapping), (names, items)):
+            return names is str and _is_open(items)
+        case _:
+            return False
+
+
+_MAX_DEPTH = 200  # nesting; far above any real value, far below Python's recursion limit
+
+
+def _tag(value: Any, path: str, depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise SerializationError(path, f"nested more than {_MAX_DEPTH} deep (or refers to itself)")
+    if value is None or type(value) in (str, bool, int):
+        return value
+    match value:
+        case Enum():
+            return _tag(value.value, path, depth + 1)
+        case str():
+            return str.__str__(value)  # a subclass of it is not what comes back
+        case int():
+            return int(value)
+        case float():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise SerializationError(path, f"{value} is not a JSON number")
+            return float(value)
+        case dict() | Mapping():
+            return _tag_mapping(value, path, depth)
+        case list():
+            return [_tag(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+        case tuple():
+            return _tagged("tuple", [_tag(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
+        case set() | frozenset():
+            items = [_tag(item, f"{path}{{…}}", depth + 1) for item in value]
+            return _tagged(type(value).__name__, sorted(items, key=repr))
+        case bytes() | bytearray():
+            return _tagged("bytes", b64encode(value).decode())
+        case datetime() | date() | time():
+            return _tagged(type(value).__name__, value.isoformat())
+        case timedelta():
+            return _tagged("timedelta", [value.days, value.seconds, value.microseconds])
+        case Decimal() | UUID():
+            return _tagged(type(value).__name__, str(value))
+        case BaseModel():
+            return _tag(value.model_dump(mode="json"), path, depth + 1)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return encode(value, type(value), path)
+        case _:
+            raise SerializationError(
+                path, f"a {type(value).__name__} can't be kept in the log; pass plain data, or give it a type"
+            )
+
+
+def _tag_mapping(value: Mapping[Any, Any], path: str, depth: int) -> Any:
+    pairs: dict[str, Any] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise SerializationError(path, f"the key {key!r} is a {type(key).__name__}; keys must be texts")
+        pairs[key] = _tag(item, f"{path}.{key}", depth + 1)
+    return _tagged("dict", pairs) if "$" in pairs else pairs  # a user's own "$" must not read as a tag
+
+
+def _tagged(tag: str, value: Any) -> dict[str, Any]:
+    return {"$": tag, "v": value}
+
+
+def _untag(encoded: Any) -> Any:
+    if encoded is None or type(encoded) in (str, bool, int):
+        return encoded
+    match encoded:
+        case {"$": "dict", "v": dict(pairs)}:
+            return {key: _untag(item) for key, item in pairs.items()}
+        case {"$": str(tag), "v": value}:
+            return _UNTAG[tag](value)
+        case dict():
+            return {key: _untag(item) for key, item in encoded.items()}
+        case list():
+            return [_untag(item) for item in encoded]
+        case _:
+            return encoded
+
+
+_UNTAG: dict[str, Any] = {
+    "tuple": lambda v: tuple(_untag(i) for i in v),
+    "set": lambda v: {_untag(i) for i in v},
+    "frozenset": lambda v: frozenset(_untag(i) for i in v),
+    "bytes": b64decode,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timedelta": lambda v: timedelta(*v),
+    "Decimal": Decimal,
+    "UUID": UUID,
+}
+
+
+# ── Errors as the log keeps them, and back again. ──
+
+MAX_TEXT = 10_000  # characters of a message or traceback; the rest is cut
+
+
+def encode_error(error: BaseException) -> dict[str, Any]:
+    """Type, message and traceback of an error."""
+    kind = type(error)
+    try:
+        message, trace = str(error), "".join(traceback.format_exception(error))
+    except Exception as unprintable:  # noqa: BLE001  # an author's __str__ may raise anything, too
+        message, trace = f"(its text can't be read: {type(unprintable).__name__})", ""
+    return {
+        "type": kind.__qualname__,
+        "module": kind.__module__,
+        "message": message[:MAX_TEXT],
+        "traceback": trace[-MAX_TEXT:],
+    }
+
+
+class RemoteError(Exception):
+    """An error of a type that this process can't build from its message alone; `kind` names the type."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+def decode_error(error: dict[str, Any]) -> Exception:
+    """The error again, as its own class where that class can be had and takes one message, else a RemoteError."""
+    message, name = error.get("message", ""), error.get("type", "Exception")
+    kind = getattr(_module(error.get("module", "builtins")), name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(message)
+        except Exception:  # noqa: BLE001  # it wants other arguments; its name and message are what we have
+            return RemoteError(name, message)
+    return RemoteError(name, message)
+
+
+def _module(name: str) -> Any:
+    """The module, also if only the step that raised has imported it so far: a body that looks at the class of an error
+    must see the same in each process."""
+    if name in sys.modules:
+        return sys.modules[name]
+    try:
+        return importlib.import_module(name)
+    except Exception:  # noqa: BLE001  # it isn't here, or can't be imported
+        return builtins
+
+
+def step_error(step: str, data: dict[str, Any]) -> StepFailedError:
+    """What the workflow sees of a step that failed for good."""
+    cause = data["error"]
+    error = StepFailedError(step, data["attempts"], cause.get("type", "Exception"), cause.get("message", ""))
+    error.__cause__ = decode_error(cause)
+    return error

@@ -1,0 +1,137 @@
+"""A function's parameters and result, as the log keeps them: by name, validated by their types."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from typing import Any, get_type_hints
+
+from approvals_bot.durable.core.serialization import Codec, codec
+
+
+class Needed:
+    """The default of a step's parameter that the engine fills with a resource of this type."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+
+class Signature:
+    """Encodes calls to a function and decodes them again.
+
+    `settings` is bound apart from the input, if it is asked for.
+    """
+
+    def __init__(self, function: Callable[..., Any], local_names: dict[str, Any], *, bound: str | None = None) -> None:
+        self._function = function
+        self._signature = inspect.signature(function)
+        self._hints = _hints(function, local_names)
+        self.takes_bound = bound is not None and bound in self._signature.parameters
+        self._skip = {bound} if self.takes_bound else set()
+        self.needs = {
+            name: parameter.default.kind
+            for name, parameter in self._signature.parameters.items()
+            if isinstance(parameter.default, Needed)
+        }
+
+    def annotation(self, name: str) -> Any:
+        return self._hints.get(name, Any)
+
+    @cached_property
+    def _codecs(self) -> dict[str, Codec]:
+        """Made when they are first used: a signature is made for every function at import."""
+        return {name: codec(self.annotation(name)) for name in self._signature.parameters}
+
+    @cached_property
+    def _result(self) -> Codec:
+        return codec(self.annotation("return"))
+
+    @cached_property
+    def called(self) -> inspect.Signature:
+        """Without what is bound or filled otherwise."""
+        parameters = [p for n, p in self._signature.parameters.items() if n not in self._skip and n not in self.needs]
+        return self._signature.replace(parameters=parameters)
+
+    @cached_property
+    def _names(self) -> list[str] | None:
+        """The names in order, if each parameter is a plain one without a default. Nearly all steps are like that, and
+        `inspect` takes longer than the rest of a replay."""
+        parameters = self.called.parameters.values()
+        plain = all(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in parameters)
+        return [p.name for p in parameters] if plain else None
+
+    def first_parameter(self) -> str | None:
+        """The name of the parameter that takes a run's input object."""
+        return next((n for n in self._signature.parameters if n not in self._skip), None)
+
+    def encode_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The call as JSON by parameter name. TypeError for a call that doesn't fit, as for any function."""
+        codecs = self._codecs
+        if self._names is not None and not kwargs and len(args) == len(self._names):
+            return {name: codecs[name].encode(value, name) for name, value in zip(self._names, args, strict=True)}
+        bound = self.called.bind(*args, **kwargs)
+        bound.apply_defaults()
+        encoded: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            match self._signature.parameters[name].kind:
+                case inspect.Parameter.VAR_POSITIONAL:
+                    encoded[name] = [codecs[name].encode(v, f"{name}[{i}]") for i, v in enumerate(value)]
+                case inspect.Parameter.VAR_KEYWORD:
+                    encoded[name] = {k: codecs[name].encode(v, f"{name}.{k}") for k, v in value.items()}
+                case _:
+                    encoded[name] = codecs[name].encode(value, name)
+        return encoded
+
+    def decode_call(self, encoded: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments for the function. Parameters that the log doesn't know yet take their defaults."""
+        codecs = self._codecs
+        if self._names is not None and len(encoded) == len(self._names):
+            with suppress(KeyError):
+                return [codecs[name].decode(encoded[name]) for name in self._names], {}
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, parameter in self._signature.parameters.items():
+            if name not in encoded:
+                continue
+            match parameter.kind:
+                case inspect.Parameter.VAR_POSITIONAL:
+                    args.extend(codecs[name].decode(v) for v in encoded[name])
+                case inspect.Parameter.VAR_KEYWORD:
+                    kwargs.update({k: codecs[name].decode(v) for k, v in encoded[name].items()})
+                case inspect.Parameter.POSITIONAL_ONLY | inspect.Parameter.POSITIONAL_OR_KEYWORD if not kwargs:
+                    args.append(codecs[name].decode(encoded[name]))
+                case _:
+                    kwargs[name] = codecs[name].decode(encoded[name])
+        return args, kwargs
+
+    def missing(self, encoded: dict[str, Any]) -> list[str]:
+        """Parameters that this call has no value for, and the function no default."""
+        if self._names is not None and len(encoded) == len(self._names) and all(n in encoded for n in self._names):
+            return []
+        return [
+            name
+            for name, parameter in self.called.parameters.items()
+            if name not in encoded
+            and parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+
+    def encode_result(self, value: Any) -> Any:
+        return self._result.encode(value, "result")
+
+    def decode_result(self, encoded: Any) -> Any:
+        return self._result.decode(encoded)
+
+
+def _hints(function: Callable[..., Any], local_names: dict[str, Any]) -> dict[str, Any]:
+    """Resolved annotations; one that can't be resolved leaves its function untyped rather than unusable."""
+    try:
+        return get_type_hints(function, localns=local_names, include_extras=True)
+    except (NameError, TypeError):
+        return {
+            name: annotation
+            for name, annotation in getattr(function, "__annotations__", {}).items()
+            if not isinstance(annotation, str)
+        }

@@ -1,0 +1,68 @@
+"""Executes workflows: starts them, hands them what comes in, runs their steps, and remembers them in a store.
+
+The functions of this module do the same as the engine's methods, on the engine that is open in this process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ParamSpec, TypeVar, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from approvals_bot.durable.core.api import WebhookRequest, Workflow
+from approvals_bot.durable.core.context import open_engine
+from approvals_bot.durable.engine.clock import SystemClock, TimeSource
+from approvals_bot.durable.engine.engine import Engine
+from approvals_bot.durable.engine.receiving import HookTarget
+from approvals_bot.durable.engine.runs import HookInfo, Page, Run, RunRecord
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+async def start(workflow: Workflow[P, R] | str, *args: Any, **options: Any) -> Run[R]:
+    """As `engine.start`."""
+    run: Run[R] = await _engine().start(workflow, *args, **options)
+    return run
+
+
+def get_run(run_id: str) -> Run[Any]:
+    """As `engine.get_run`."""
+    return _engine().get_run(run_id)
+
+
+async def resume_hook(token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
+    """As `engine.resume_hook`."""
+    return await _engine().resume_hook(token, payload, resume_id=resume_id)
+
+
+async def resume_webhook(token: str, request: WebhookRequest | Request) -> Response:
+    """As `engine.resume_webhook`."""
+    return await _engine().resume_webhook(token, request)
+
+
+async def get_hook_by_token(token: str) -> HookInfo:
+    """As `engine.get_hook_by_token`."""
+    return await _engine().get_hook_by_token(token)
+
+
+def _engine() -> Engine:
+    return cast(Engine, open_engine())
+
+
+__all__ = [
+    "Engine",
+    "HookInfo",
+    "HookTarget",
+    "Page",
+    "Run",
+    "RunRecord",
+    "SystemClock",
+    "TimeSource",
+    "get_hook_by_token",
+    "get_run",
+    "resume_hook",
+    "resume_webhook",
+    "start",
+]

@@ -1,0 +1,141 @@
+"""What one turn of work on a run writes, and what starts then. Pure: decided from the log, from what has happened
+since, and from the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from approvals_bot.durable.core.commands import resume_at
+from approvals_bot.durable.core.events import Event, Log, NewEvent
+from approvals_bot.durable.core.replay import ReplayResult
+from approvals_bot.durable.core.run import OpenStep
+from approvals_bot.durable.store.protocol import Append
+
+
+class Batch(NamedTuple):
+    """One turn, before it is written."""
+
+    outcome: ReplayResult
+    events: list[NewEvent]  # what happened, then what was decided
+    starts: list[OpenStep]  # once the events are durable
+    releases: bool  # nothing keeps the run here
+    wake_at: datetime | None  # when it goes on by itself
+
+    def append(self, run_id: str, epoch: int, expected: int, at: datetime) -> Append:
+        """To be written behind `expected` events."""
+        return Append(
+            run_id,
+            epoch,
+            expected,
+            self.events,
+            at,
+            view=self.outcome.view,
+            release=self.releases,
+            wake_at=self.wake_at,
+        )
+
+    def tail(self, log: Log) -> Log:
+        """What of a log that ends with this turn is from it."""
+        return log[len(log) - len(self.events) :]
+
+
+class RunStanding:
+    """What a log says of its run's steps, timers and hooks, kept up to date as the log grows."""
+
+    def __init__(self, log: Iterable[Event]) -> None:
+        self.has_started = False
+        self.last_at: datetime | None = None
+        self.waits: dict[int, datetime] = {}  # timers that run, and when they are due
+        self.first_starts: dict[int, datetime] = {}  # of steps
+        self.hooks: dict[int, Event] = {}  # that are open, by number: how they were created
+        self._outcomes: set[str] = set()  # keys of what attempts at steps came to
+        self.add(log)
+
+    def add(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.last_at = event.at
+            match event.type:
+                case "run_started":
+                    self.has_started = True
+                case "step_started":
+                    self.first_starts.setdefault(event.data["id"], event.at)
+                case "step_completed" | "step_failed" | "step_retrying":
+                    self._outcomes.add(event.key)
+                case "wait_created":
+                    self.waits[event.data["id"]] = resume_at(event)
+                case "wait_completed" | "wait_cancelled":
+                    self.waits.pop(event.data["id"], None)
+                case "hook_created":
+                    self.hooks[event.data["id"]] = event
+                case "hook_disposed":
+                    self.hooks.pop(event.data["id"], None)
+                case _:
+                    pass
+
+    def has(self, outcome: NewEvent) -> bool:
+        """Whether this outcome of an attempt, or the end of its step, is in the log."""
+        return outcome.key in self._outcomes or f"{outcome.data['id']}.done" in self._outcomes
+
+    def due(self, now: datetime) -> list[NewEvent]:
+        """That timers are over which the log has as running, the earliest first."""
+        if not self.waits:
+            return []
+        due = sorted((at, number) for number, at in self.waits.items() if at <= now)
+        return [NewEvent("wait_completed", {"id": number}) for _, number in due]
+
+
+def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
+    """The log as it will be once these facts are in it."""
+    at = max(now, log[-1].at)
+    return [*log, *(Event(seq, fact.type, at, fact.data) for seq, fact in enumerate(facts, len(log) + 1))]
+
+
+def decide(
+    standing: RunStanding,
+    facts: list[NewEvent],
+    outcome: ReplayResult,
+    now: datetime,
+    in_hand: Collection[int] = (),
+    *,
+    is_closing: bool = False,
+) -> Batch:
+    """The turn that follows from the replay of a draft. `in_hand`: steps that run, or whose outcome comes later; they
+    keep the run here, and so does who waits to hear of a token. A process that is closing starts nothing."""
+    at = now if standing.last_at is None else max(now, standing.last_at)  # a log's time never goes back
+    decided = [] if standing.has_started else [NewEvent("run_started", {})]
+    decided += [command.event(at) for command in outcome.commands]
+    starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
+    for step in starts:
+        if step.failures + 1 not in step.started:
+            decided.append(NewEvent("step_started", {"id": step.id, "attempt": step.failures + 1}))
+    wake_at = None
+    if not outcome.ended and (outcome.timers or outcome.steps):
+        waits = {event.data["id"]: resume_at(event) for event in decided if event.type == "wait_created"}
+        wake_at = next_wake(outcome, {*in_hand, *(step.id for step in starts)}, now, waits)
+    releases = not (starts or in_hand or outcome.replay_again)
+    return Batch(outcome, [*facts, *decided], starts, releases, wake_at)
+
+
+def due_steps(outcome: ReplayResult, in_hand: Collection[int], now: datetime) -> list[OpenStep]:
+    if not outcome.steps:
+        return []
+    return [s for s in outcome.steps if s.id not in in_hand and (s.retry_at is None or s.retry_at <= now)]
+
+
+def next_wake(
+    outcome: ReplayResult, cared_for: Collection[int], now: datetime, waits: Mapping[int, datetime]
+) -> datetime | None:
+    """When there is work again: the earliest timer, or the retry of a step that nobody cares for. `waits`: when timers
+    are due by the log, if it says so; the replay that asked for one reckoned from the last event."""
+    wake: datetime | None = None
+    for timer in outcome.timers:
+        at = waits.get(timer.id, timer.resume_at)
+        wake = at if wake is None else min(wake, at)
+    for step in outcome.steps:
+        if step.id not in cared_for:
+            at = step.retry_at or now
+            wake = at if wake is None else min(wake, at)
+    return wake

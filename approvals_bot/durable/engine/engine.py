@@ -1,0 +1,382 @@
+"""Starting, resuming, cancelling and asking about runs. The background work is in `scheduling` and `activation`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any, ParamSpec, Self, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.context import in_workflow, open_engines
+from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, told_on_cancel
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.durable.core.serialization import decode
+from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
+from approvals_bot.durable.engine.http import as_webhook_request, response_of
+from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
+from approvals_bot.durable.engine.notifier import Notifier
+from approvals_bot.durable.engine.receiving import HookTarget, Receiver
+from approvals_bot.durable.engine.replayer import Replayer
+from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run, RunRecord
+from approvals_bot.durable.engine.scheduler import Scheduler
+from approvals_bot.durable.engine.starting import Starter
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.protocol import ENDED, AuditEntry, AuditLine, Filter, OpenStore, RunRow, Status
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.errors import (
+    ApprovalsBotError,
+    HookNotFoundError,
+    IdempotencyConflictError,
+    NotInWorkflowError,
+    OtherLoopError,
+    RunEndedError,
+    RunNotFoundError,
+    WorkflowNotFoundError,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+WEBHOOK_PURPOSE = "webhook.v1"
+
+
+class Engine:
+    """Executes workflows while it is open. Make one with `async with Engine.open(url) as engine`."""
+
+    def __init__(
+        self,
+        store: OpenStore,
+        *,
+        tokens: Tokens | None = None,
+        base_url: str | None = None,
+        clock: TimeSource | None = None,
+        resources: Iterable[Any] | Mapping[type, Any] = (),
+        watch: Callable[[list[Event]], None] | None = None,
+    ) -> None:
+        """`watch` sees the events that this process appends, for its metrics."""
+        self.store = store
+        self.clock: TimeSource = clock or SystemClock()
+        self.registry = registry
+        self.resources: dict[type, Any] = (
+            dict(resources) if isinstance(resources, Mapping) else {type(item): item for item in resources}
+        )
+        self.replayer = Replayer(self.link)
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it is open on
+        self._tokens = tokens
+        self._base_url = base_url.rstrip("/") if base_url else None
+        self._news = Notifier(watch)
+        self.scheduler = Scheduler(
+            store,
+            clock=self.clock,
+            replayer=self.replayer,
+            registry=registry,
+            resources=self.resources,
+            news=self._news,
+        )
+        self._starter = Starter(self.scheduler)
+        self._receiver = Receiver(self.scheduler, self._news)
+        self.is_ending = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        url: str,
+        *,
+        signing_keys: Sequence[str | bytes] = (),
+        base_url: str | None = None,
+        clock: TimeSource | None = None,
+        resources: Iterable[Any] | Mapping[type, Any] = (),
+    ) -> AsyncIterator[Self]:
+        """Open the store of this URL and run the background work until the block ends.
+
+        Keys (≥ 32 bytes; the first signs, all verify) and base URL are needed only by `create_webhook`. `resources` are
+        given to steps that ask for them by type.
+        """
+        tokens = Tokens(signing_keys) if signing_keys else None
+        store = await connect(url)
+        engine = cls(store, tokens=tokens, base_url=base_url, clock=clock, resources=resources)
+        async with engine.running():
+            yield engine
+
+    @asynccontextmanager
+    async def running(self, *, work: bool = True) -> AsyncIterator[Self]:
+        """Be the process's open engine, and do the background work (`work=False`: only start, resume and look)."""
+        self._loop = asyncio.get_running_loop()
+        open_engines.append(self)
+        if isinstance(self.clock, MovableClock):
+            self.clock.attach(self)
+        try:
+            if work:
+                await self.scheduler.start()
+            yield self
+        finally:
+            if isinstance(self.clock, MovableClock):
+                self.clock.detach(self)
+            open_engines.remove(self)
+            await self.scheduler.close()
+            self.replayer.close()
+            await self.store.close()
+            self._news.tell_of(None)  # who still waits looks once more, and hears that it is closed
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    # ── starting ──
+
+    async def start(
+        self,
+        workflow: Workflow[P, R] | str,
+        /,
+        *args: Any,
+        idempotency_key: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Run[R]:
+        """Start a run; return when it is durable. Input is validated before anything is written.
+
+        The same idempotency key with the same input gives the same run, with other input IdempotencyConflictError.
+        """
+        self._here("engine.start()")
+        found = registry.newest(workflow) if isinstance(workflow, str) else workflow
+        if not isinstance(found, Workflow):
+            raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
+        given = found.signature.encode_call(args, kwargs)
+        created = await self.scheduler.to_its_end(
+            self._starter.start(found, given, idempotency_key, check_attributes(attributes or {}))
+        )
+        return Run(self, created.run_id, is_new=created.is_new)
+
+    # ── resuming ──
+
+    async def resume_hook(self, token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
+        """Give a payload to a hook; return when it is durable. HookNotFoundError, InvalidPayloadError: nothing was
+        written.
+
+        The same `resume_id` twice is one payload.
+        """
+        self._here("resume_hook()")
+        target = await self._receiver.target(token, is_webhook=False)
+        taken = await self._receiver.receive(target, payload, resume_id)
+        return HookInfo.of(taken.hook)
+
+    async def resume_webhook(
+        self,
+        hook: str | HookTarget,
+        request: WebhookRequest | Request,
+        *,
+        timeout: float = MANUAL_ANSWER,
+        resume_id: str | None = None,
+    ) -> Response:
+        """Give a request to a webhook, by its token or as `find` has found it, and answer as it was created to. The
+        same `resume_id` twice: one payload, and the same answer; IdempotencyConflictError if the requests differ.
+
+        A manual answer that hasn't come `timeout` seconds from now is a 504; the request was taken all the same.
+        HookNotFoundError for a plain hook, and for one that is no longer live.
+        """
+        self._here("resume_webhook()")
+        target = await self._receiver.target(hook, is_webhook=True) if isinstance(hook, str) else hook
+        if not (target.hook.is_webhook and target.hook.is_live):
+            raise HookNotFoundError(target.hook.token)
+        until = asyncio.get_running_loop().time() + timeout
+        taken = await self._receiver.receive(target, (await as_webhook_request(request)).encode(), resume_id)
+        match taken.hook.answer:
+            case {"mode": "manual"}:
+                return await self._receiver.answer(taken, until - asyncio.get_running_loop().time())
+            case {"mode": "static", "response": response}:
+                return response_of(response)
+            case _:
+                return Response(status_code=202)
+
+    async def get_hook_by_token(self, token: str) -> HookInfo:
+        """The live hook of this token. HookNotFoundError if there is none."""
+        self._here("get_hook_by_token()")
+        hook = await self.store.hook(token=token)
+        if hook is None:
+            raise HookNotFoundError(token)
+        return HookInfo.of(hook)
+
+    async def find_hook(self, hook_id: str) -> HookInfo | None:
+        """A hook by its id, live or not."""
+        self._here("find_hook()")
+        hook = await self.store.hook(hook_id=hook_id)
+        return None if hook is None else HookInfo.of(hook)
+
+    async def find(self, hook_id: str) -> HookTarget | None:
+        """A hook by its id, live or not, and its run, in one look. Who resumes it by this spares a second one."""
+        self._here("find()")
+        return await self._receiver.find(hook_id)
+
+    def link(self, hook_id: str) -> str:
+        """The signed URL of a webhook."""
+        if self._tokens is None or self._base_url is None:
+            raise ApprovalsBotError(
+                "A webhook's URL needs signing keys and a base URL: Engine.open(…, signing_keys=[…], base_url='https://…')."
+            )
+        token = self._tokens.sign(WEBHOOK_PURPOSE, {"h": hook_id, "g": 1})
+        return f"{self._base_url}/webhooks/{token}"
+
+    # ── asking ──
+
+    def get_run(self, run_id: str) -> Run[Any]:
+        """A handle on a run; never fails."""
+        return Run(self, run_id)
+
+    async def record(self, run_id: str) -> RunRecord | None:
+        """A run as it stands. None: no such run."""
+        self._here("status()")
+        found = await self.store.read(run_id, after=NO_EVENTS)
+        return None if found is None else RunRecord.of(found[0])
+
+    async def records(
+        self,
+        workflow: str | None = None,
+        status: Status | None = None,
+        waiting_for: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Runs, newest first. ValueError for a cursor that no page gave."""
+        self._here("records()")
+        which = Filter(workflow, status, waiting_for, dict(attributes or {}), cursor, limit)
+        rows, following = await self.store.runs(which)
+        return Page([RunRecord.of(row) for row in rows], following)
+
+    async def events(self, run_id: str) -> list[Event]:
+        """A run's log. RunNotFoundError if there is no such run."""
+        self._here("events()")
+        found = await self.store.read(run_id)
+        if found is None:
+            raise RunNotFoundError(run_id)
+        return found[1]
+
+    async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
+        """The record once the run has ended, the time is up or this process is about to end. RunNotFoundError if there
+        is no such run."""
+        self._here("wait()")
+        scheduler = self.scheduler
+        with scheduler.room.made(), self._news.of(run_id, seconds, scheduler.patience, ENDINGS) as news:
+            while (row := await self._row(run_id)).status not in ENDED and not self.is_ending and await news.next():
+                pass
+            return RunRecord.of(row)
+
+    def end_waiting(self) -> None:
+        """The process is about to end: whoever is in `wait` hears at once how the run stands."""
+        self.is_ending = True
+        self._news.tell_of(None)
+
+    async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
+        """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
+        self._here("return_value()")
+        scheduler = self.scheduler
+        with scheduler.room.made(), self._news.of(run_id, None, scheduler.patience, ENDINGS) as news:
+            while True:
+                # Who works on a run hears of its end, or else that it has lost it; so there is nothing to ask for.
+                row = scheduler.row_at_work(run_id) or await self._row(run_id)
+                if row.ending is not None:
+                    return row, Ending(f"run_{row.status}", row.ending)
+                await news.next()
+                if news.heard is not None:
+                    return row, Ending(news.heard.type, news.heard.data)
+
+    async def _row(self, run_id: str) -> RunRow:
+        found = await self.store.read(run_id, after=NO_EVENTS)
+        if found is None:
+            raise RunNotFoundError(run_id)
+        return found[0]
+
+    def decode_result(self, row: RunRow, result: Any) -> Any:
+        """A result as its workflow's type; as plain data if that workflow isn't registered here."""
+        try:
+            return self.registry.get(row.code, row.version).signature.decode_result(result)
+        except WorkflowNotFoundError:
+            return decode(result)
+
+    async def ready(self) -> None:
+        """StoreUnavailableError unless clicks can be taken right now."""
+        await self.store.check()
+
+    # ── changing ──
+
+    async def cancel(self, run_id: str, reason: str | None = None) -> None:
+        """End a run as cancelled. RunEndedError keeps the status of one that had ended; RunNotFoundError.
+
+        A run with a webhook that is to hear of it (`create_webhook(on_cancel=…)`) is asked to end by itself, once, and
+        has OWN_END for it.
+        """
+        self._here("cancel()")
+        before = await self.record(run_id)
+        if before is None:
+            raise RunNotFoundError(run_id)
+        if before.has_ended:
+            raise RunEndedError(run_id, before.status)
+        asked = before.status != "stalled" and await self._ask_to_end(run_id, reason)
+        fact = NewEvent("run_cancelled", {"reason": reason})
+        recorded = await self.store.record(run_id, [fact], self.now())
+        if any(e.type == "run_cancelled" and e.data == fact.data for e in recorded):
+            self.scheduler.tell(run_id, recorded)
+            return
+        after = await self.record(run_id)
+        if not (asked and after is not None and after.status == "cancelled"):
+            raise RunEndedError(run_id, after.status if after else "unknown")
+
+    async def _ask_to_end(self, run_id: str, reason: str | None) -> bool:
+        """Whether it was asked to end by itself, and has had its time."""
+        told = told_on_cancel(await self.events(run_id))
+        if told is None:
+            return False
+        token, message = told
+        request = WebhookRequest.of_json({**message, "reason": reason or ""})
+        with suppress(HookNotFoundError, IdempotencyConflictError, TimeoutError):  # closed or asked just now; too slow
+            async with asyncio.timeout(OWN_END):
+                await self.resume_webhook(token, request, timeout=OWN_END, resume_id=CANCELLATION)
+                await self.wait(run_id)
+        return True
+
+    async def wake_up(self, run_id: str) -> int:
+        """End every sleep that the run is in, and give their number. RunNotFoundError."""
+        log = await self.events(run_id)
+        over = {e.data["id"] for e in log if e.type in ("wait_completed", "wait_cancelled")}
+        sleeps = [e.data["id"] for e in log if e.type == "wait_created" and e.data["kind"] == "sleep"]
+        facts = [NewEvent("wait_completed", {"id": number}) for number in sleeps if number not in over]
+        if not facts:
+            return 0
+        recorded = await self.store.record(run_id, facts, self.now())
+        self.scheduler.tell(run_id, recorded)
+        return sum(e.type == "wait_completed" for e in recorded)
+
+    async def audit(
+        self, what: str, *, who: str | None = None, run_id: str | None = None, data: dict[str, Any] | None = None
+    ) -> None:
+        """Put a line into the audit, for what no run's log shows."""
+        self._here("audit()")
+        await self.store.audit(AuditEntry(what, who, run_id, data or {}), self.now())
+
+    async def audit_lines(self) -> list[AuditLine]:
+        return await self.store.audit(None, self.now())
+
+    # ── for clocks that are moved ──
+
+    async def next_wake(self) -> datetime | None:
+        """When this engine has something to do by itself."""
+        return await self.scheduler.next_wake()
+
+    async def settle(self) -> None:
+        """Return when all that is due has been done; a step that takes long is not waited for."""
+        await self.scheduler.settle()
+
+    def _here(self, what: str) -> None:
+        """Refuse calls from where the store's answers couldn't come back to: the body of a workflow, and other loops.
+        One such call would cut off everybody else's, too."""
+        if in_workflow():
+            raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise OtherLoopError(what)

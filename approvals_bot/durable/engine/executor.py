@@ -1,0 +1,105 @@
+"""One attempt at a step, and what its outcome means for the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from approvals_bot.durable.core.context import StepContext, step_context
+from approvals_bot.durable.core.durations import as_seconds
+from approvals_bot.durable.core.events import NewEvent, to_micros
+from approvals_bot.durable.core.run import OpenStep
+from approvals_bot.durable.core.serialization import encode_error, to_json
+from approvals_bot.errors import (
+    FatalError,
+    InvalidPayloadError,
+    LimitExceededError,
+    NondeterminismError,
+    RetryableError,
+    SerializationError,
+)
+
+
+async def attempt(
+    state: OpenStep,
+    context: StepContext,
+    resources: Mapping[type, Any],
+    now: Callable[[], datetime],
+    is_called_off: Callable[[], bool],
+) -> NewEvent:
+    """Run the step once. The event says that it is completed, failed for good, or to be retried, and when.
+
+    An attempt that is called off by its engine has no outcome, and will be made again. Every other has one, whatever
+    the step raises: without, it would be made again at once, and again. NondeterminismError if nothing was attempted,
+    since the step's code takes other arguments than the log has.
+    """
+    step, number = state.step, state.failures + 1
+    args, kwargs = _call(state)
+    step_context.set(context)
+    try:
+        kwargs |= {name: _resource(resources, kind, step.name) for name, kind in step.signature.needs.items()}
+        if step.timeout is None:
+            result = await step.run(args, kwargs)
+        else:
+            async with asyncio.timeout(step.timeout):
+                result = await step.run(args, kwargs)
+        encoded = step.signature.encode_result(result)
+        to_json(encoded, f"the result of {step.name}()")
+    except asyncio.CancelledError as error:
+        if is_called_off():
+            raise
+        return _again(state, number, error, None, now())
+    except (FatalError, SerializationError, InvalidPayloadError, LimitExceededError) as error:
+        return _failed(state, number, error)
+    except RetryableError as error:
+        return _again(state, number, error, error.retry_after, now())
+    except TimeoutError as error:
+        if step.timeout is not None and not str(error):
+            error = TimeoutError(f"{step.name}() took longer than its timeout of {step.timeout:g} s")
+        return _again(state, number, error, None, now())
+    except (KeyboardInterrupt, GeneratorExit):
+        raise  # the process, or the event loop, is being stopped
+    except BaseException as error:  # noqa: BLE001  # the edge of a step: whatever it raises is its outcome
+        return _again(state, number, error, None, now())
+    return NewEvent("step_completed", {"id": state.id, "result": encoded})
+
+
+def _call(state: OpenStep) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments, as their types are now."""
+    step, signature = state.step, state.step.signature
+    missing = signature.missing(state.input)
+    if missing:
+        got = f"{', '.join(missing)}, too"
+    else:
+        try:
+            return signature.decode_call(state.input)
+        except Exception as error:  # noqa: BLE001  # an author's validator may raise anything
+            got = f"other types ({error})"
+    raise NondeterminismError(state.seq, f"step #{state.id} {step.name!r} with ({', '.join(state.input)})", got)
+
+
+def _again(state: OpenStep, number: int, error: BaseException, after: Any, now: datetime) -> NewEvent:
+    if number > state.step.retries:
+        return _failed(state, number, error)
+    try:
+        delay = as_seconds(state.step.retry_delay if after is None else after, now)
+    except ValueError as wrong:
+        return _failed(state, number, wrong)
+    retry_at = now + timedelta(seconds=delay)
+    data = {"id": state.id, "attempt": number, "error": encode_error(error), "retry_at": to_micros(retry_at)}
+    return NewEvent("step_retrying", data)
+
+
+def _failed(state: OpenStep, number: int, error: BaseException) -> NewEvent:
+    return NewEvent("step_failed", {"id": state.id, "attempts": number, "error": encode_error(error)})
+
+
+def _resource(resources: Mapping[type, Any], kind: type, step: str) -> Any:
+    try:
+        return resources[kind]
+    except KeyError:
+        raise FatalError(
+            f"{step}() needs a {kind.__name__}, and this engine has none. Give it: Engine.open(…, resources=[…])."
+        ) from None

@@ -1,0 +1,195 @@
+"""Replays under a deadline: a body that spins is stopped and named, and holds up nobody.
+
+Nearly all take a fraction of a millisecond, less than a thread costs; so each is tried on the event loop first, and
+only one that takes longer goes to a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.commands import End
+from approvals_bot.durable.core.events import Log
+from approvals_bot.durable.core.loop import ReplayInterrupted
+from approvals_bot.durable.core.replay import Replay, ReplayResult
+from approvals_bot.durable.engine.limits import ACTIVATION_TIME
+from approvals_bot.durable.engine.watchdog import Interruptible, Watchdog
+from approvals_bot.errors import WorkflowSpinsError
+
+T = TypeVar("T")
+
+INLINE_TIME = 1.0
+"""Seconds of computing that a replay may hold up the event loop: once for a body that spins. (The first replay of a
+workflow builds the validators of its types, and may take a tenth of that.)"""
+
+INLINE_EVENTS = 64
+"""A longer log goes to a thread at once: a few milliseconds of an event loop are everybody's."""
+
+THREADS = 2
+
+PATIENCE = 5
+"""On a machine that is busy, a body gets this many times ACTIVATION_TIME on the clock, as long as it computes less."""
+
+
+class Replayer:
+    """Runs replays, on the event loop or off it."""
+
+    def __init__(self, link: Callable[[str], str]) -> None:
+        self._link = link
+        self._watchdog = Watchdog(INLINE_TIME)
+        self._threads = _threads()
+        self._slow: set[str] = set()  # workflows that had to be interrupted once
+
+    async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> ReplayResult:
+        """A whole replay. WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME; else as `replay`."""
+        replayed = self.begin(workflow, entropy)
+        try:
+            return await replayed.outcome(log)
+        finally:
+            replayed.close()
+
+    def begin(self, workflow: Workflow[Any, Any], entropy: bytes) -> Replayed:
+        """A replay that goes on as its log grows."""
+        return Replayed(self, workflow, entropy)
+
+    def new(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Replay:
+        """One that has nothing delivered yet."""
+        return Replay(workflow, log[0], entropy=entropy, link=self._link)
+
+    def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> ReplayResult | None:
+        """Deliver events on the event loop. None: it takes too long for that, and begins anew elsewhere."""
+        if len(events) > INLINE_EVENTS or workflow.code in self._slow:
+            return None
+        try:
+            outcome = self._watchdog.run(replay.deliver, events)
+        except ReplayInterrupted:
+            replay.leave()  # it may have come while the replay was doing that
+            self._slow.add(workflow.code)
+            return None  # a replay has no effects
+        return None if outcome.ended and _may_be_a_signal(outcome) else outcome
+
+    def throw_away(self, replay: Replay) -> None:
+        """Close a body; `finally` of an author's may take its time too."""
+        try:
+            self._watchdog.run(replay.close)
+        except ReplayInterrupted:
+            replay.leave()
+
+    def close(self) -> None:
+        self._watchdog.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def in_thread(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> ReplayResult:
+        """Deliver events in a thread. If the body can't be stopped, or nobody waits any more, the replay is closed
+        there when it can be."""
+        watched = Interruptible()
+
+        def deliver() -> ReplayResult:
+            _ = watched.computed  # its processor time is counted from here on
+            return replay.deliver(events)
+
+        def run() -> ReplayResult:
+            try:
+                return watched.run(deliver)
+            finally:
+                replay.leave()  # an interruption may have come while the replay was doing that
+
+        job = self._threads.submit(run)
+        try:
+            return await self._watch(watched, asyncio.wrap_future(job), workflow)
+        except ReplayInterrupted:
+            raise _spins(workflow) from None
+        except (asyncio.CancelledError, WorkflowSpinsError):
+            job.add_done_callback(lambda _: replay.close())
+            raise
+
+    async def _watch(
+        self, watched: Interruptible, future: asyncio.Future[ReplayResult], workflow: Workflow[Any, Any]
+    ) -> ReplayResult:
+        if not (await asyncio.wait([future], timeout=ACTIVATION_TIME))[0]:
+            while not future.done() and (left := ACTIVATION_TIME - _used(watched)) > 0:
+                await asyncio.wait([future], timeout=left)
+            for _ in range(3):
+                watched.interrupt()
+                if (await asyncio.wait([future], timeout=ACTIVATION_TIME / 10))[0]:
+                    break
+            else:
+                # It is in C code, or swallows the exception: leave it that thread, and let the others have new ones.
+                self._threads.shutdown(wait=False)
+                self._threads = _threads()
+                raise _spins(workflow)
+        return future.result()
+
+
+class Replayed:
+    """A run's log, replayed as far as it goes, while somebody works on the run. A log that begins with the one before
+    is continued from there; any other is replayed anew."""
+
+    def __init__(self, replayer: Replayer, workflow: Workflow[Any, Any], entropy: bytes) -> None:
+        self.workflow = workflow
+        self._replayer = replayer
+        self._entropy = entropy
+        self._replay: Replay | None = None
+        self._log: Log = []  # what it has been delivered
+
+    async def outcome(self, log: Log) -> ReplayResult:
+        """As `replay`. WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME."""
+        outcome = self.at_once(log)
+        if outcome is not None:
+            return outcome
+        replay, events = self._continued(log)
+        self._replay = None  # while it is in another thread, it is not ours
+        outcome = await self._replayer.in_thread(self.workflow, replay, events)
+        self._replay, self._log = replay, log[:]
+        return outcome
+
+    def at_once(self, log: Log) -> ReplayResult | None:
+        """On the event loop. None: it takes too long for that."""
+        replay, events = self._continued(log)
+        outcome = self._replayer.inline(self.workflow, replay, events)
+        if outcome is not None:
+            self._log = log[:]
+        return outcome
+
+    def close(self) -> None:
+        """Throw the body away, wherever it waits."""
+        if self._replay is not None and not self._replay.is_closed:
+            self._replayer.throw_away(self._replay)
+        self._replay = None
+
+    def _continued(self, log: Log) -> tuple[Replay, Log]:
+        """A replay that has been delivered a beginning of this log, and the rest."""
+        replay, known = self._replay, len(self._log)
+        if replay is None or replay.is_closed or log[:known] != self._log:
+            self.close()
+            replay = self._replay = self._replayer.new(self.workflow, log, self._entropy)
+            self._log, known = [], 0
+        return replay, log[known:]
+
+
+def _may_be_a_signal(outcome: ReplayResult) -> bool:
+    """Whether the body was ended by what Ctrl-C raises on this thread, at whatever it does just then. In another thread
+    it shows whether the body raised it itself."""
+    end = outcome.commands[-1]
+    return isinstance(end, End) and end.data.get("error", {}).get("type") in ("KeyboardInterrupt", "SystemExit")
+
+
+def _used(watched: Interruptible) -> float:
+    """How much of its time a body has used: what it has computed; and if it waits without computing, a fifth of that.
+    Nothing while it waits for a thread."""
+    return min(watched.elapsed, max(watched.computed, watched.elapsed / PATIENCE))
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="replay")
+
+
+def _spins(workflow: Workflow[Any, Any]) -> WorkflowSpinsError:
+    return WorkflowSpinsError(
+        f"The workflow {workflow.name!r} computed for more than {ACTIVATION_TIME:g} s without waiting. "
+        "Move the computation into a @step."
+    )

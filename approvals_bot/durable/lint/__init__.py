@@ -1,0 +1,73 @@
+"""Finds what would make a workflow's replay differ from its first run, or touch the world from its body.
+
+The engine refuses real I/O in a body when it happens; a clock, a random number or the order of a set it can't see until
+a run has stalled. So they are looked for in the source: in every `@workflow` and in what it plainly calls in the same
+file, never in a `@step`. Names are followed through imports, aliases and simple assignments.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from approvals_bot.durable.lint.bodies import Bodies
+from approvals_bot.durable.lint.exemptions import Exemptions
+from approvals_bot.durable.lint.rules import RULES, Rule
+
+UNREADABLE = "AB000"
+EXEMPTION = "AB100"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LintFinding:
+    """One place in a file. `line` and `column` count from 1."""
+
+    file: str
+    line: int
+    column: int
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.code} {self.message}"
+
+
+def lint_paths(paths: Iterable[Path]) -> list[LintFinding]:
+    """What is found in these files, and in the *.py files of these folders, in the order of the paths given.
+
+    OSError if one can't be read.
+    """
+    return [finding for path in paths for file in _files(path) for finding in lint_text(file.read_bytes(), str(file))]
+
+
+def lint_text(text: bytes | str, name: str = "<text>") -> list[LintFinding]:
+    """What is found in this source, by line. A file that is no Python is one finding."""
+    try:
+        tree = ast.parse(text, name)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line, column = (error.lineno or 1, error.offset or 1) if isinstance(error, SyntaxError) else (1, 1)
+        return [LintFinding(name, line, column, UNREADABLE, f"is no Python: {getattr(error, 'msg', error)}")]
+    try:
+        return _lint(tree, text if isinstance(text, bytes) else text.encode(), name)
+    except RecursionError:
+        return [LintFinding(name, 1, 1, UNREADABLE, "is nested too deeply to be read")]
+
+
+def _lint(tree: ast.Module, source: bytes, name: str) -> list[LintFinding]:
+    exemptions = Exemptions(source)
+    found = [
+        LintFinding(name, node.lineno, node.col_offset + 1, code, message)
+        for node, code, message in Bodies(tree).findings()
+        if not exemptions.allow(node, code)
+    ]
+    found += [LintFinding(name, line, column, EXEMPTION, message) for line, column, message in exemptions.complaints()]
+    return sorted(set(found))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return iter(sorted(path.rglob("*.py"))) if path.is_dir() else iter([path])
+
+
+__all__ = ["EXEMPTION", "RULES", "UNREADABLE", "LintFinding", "Rule", "lint_paths", "lint_text"]

@@ -1,0 +1,27 @@
+"""Where runs are kept: the protocol, SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from approvals_bot.durable.store.protocol import OpenStore
+from approvals_bot.errors import StoreUnavailableError
+
+
+async def connect(url: str, *, upgrade: bool = True) -> OpenStore:
+    """Open the store of a URL: `sqlite:///runs.db` (relative), `sqlite:////var/lib/runs.db` (absolute), or
+    `postgresql://…`. ValueError for anything else. An empty database gets our schema, an older schema what it lacks;
+    without `upgrade` an older one is refused (StoreUnavailableError) and left as it is."""
+    if url.startswith("sqlite:///"):
+        from approvals_bot.durable.store.sqlite import SqliteStore
+
+        return await SqliteStore.open(url.removeprefix("sqlite:///"), upgrade=upgrade)
+    if url.startswith(("postgresql://", "postgres://")):
+        try:
+            from approvals_bot.durable.store.postgres import PostgresStore
+        except ModuleNotFoundError as error:
+            if error.name != "asyncpg":
+                raise
+            raise StoreUnavailableError(
+                "PostgreSQL needs one more package: pip install 'approvals-bot[postgres]'"
+            ) from None
+        return await PostgresStore.open(url, upgrade=upgrade)
+    raise ValueError(f"a database URL starts with sqlite:/// or postgresql:// (not {url.split(':', 1)[0]}:)")

@@ -1,0 +1,119 @@
+"""Moving an installation from one store to another, whole or not at all: runs, events, hooks and the audit's chain.
+
+Both stores keep the same rows, so they go over as they are. The target is written in one transaction; then it is read
+back, and must give the same digest as the source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.copying_tables import TABLES, CopiedTable, Row
+from approvals_bot.durable.store.encoding import link
+from approvals_bot.durable.store.protocol import AuditEntry
+from approvals_bot.durable.store.texts import as_given
+from approvals_bot.errors import StoreCopyError
+
+
+class Copyable(Protocol):
+    """A store's tables, in one transaction, while nobody else works on them."""
+
+    def rows(self, table: CopiedTable) -> AsyncIterator[Sequence[Row]]:
+        """All of a table in the order of its key, some at once."""
+
+    async def is_empty(self) -> bool: ...
+    async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None: ...
+
+
+async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> dict[str, int]:
+    """Copy everything, and give how many rows of each table. StoreCopyError: nothing was written, and why not."""
+    _find(source_url)
+    await (await connect(source_url)).close()  # brings it up to date; an old schema has other columns
+    await (await connect(target_url)).close()
+    async with _open(source_url) as source, _open(target_url) as target:
+        if not await target.is_empty():
+            raise StoreCopyError(
+                "The target isn't empty. Copy into a new database: a copy never mixes with other runs."
+            )
+        counts, digest = await _copy_rows(source, target, say)
+        if not any(counts.values()):
+            raise StoreCopyError("The source is empty, so nothing was copied. Is it the right database?")
+        say("Reading it back …")
+        there, same = await _read_back(target)
+        if (there, same) != (counts, digest):
+            raise StoreCopyError(
+                "What was written does not read back the same. Nothing was kept; the source is as it was."
+            )
+    return counts
+
+
+def _find(source_url: str) -> None:
+    """A file that isn't there would be made, and its emptiness copied."""
+    file = source_url.removeprefix("sqlite:///")
+    if file != source_url and not Path(file).exists():
+        raise StoreCopyError(f"There is no file {file} to copy from. A relative path starts in the working directory.")
+
+
+def _open(url: str) -> AbstractAsyncContextManager[Copyable]:
+    if url.startswith("sqlite:///"):
+        from approvals_bot.durable.store.copying_tables import opened_sqlite
+
+        return opened_sqlite(url.removeprefix("sqlite:///"))
+    from approvals_bot.durable.store.copying_tables import opened_postgres
+
+    return opened_postgres(url)
+
+
+async def _copy_rows(source: Copyable, target: Copyable, say: Callable[[str], None]) -> tuple[dict[str, int], str]:
+    counts, digest, chain = dict[str, int](), hashlib.sha256(), _Chain()
+    for table in TABLES:
+        counts[table.name] = 0
+        async for rows in source.rows(table):
+            await target.add(table, rows)
+            counts[table.name] += len(rows)
+            _digest(digest, rows)
+            if table.name == "audit":
+                chain.follow(rows)
+        say(f"{table.name}: {counts[table.name]:,}")
+    return counts, digest.hexdigest()
+
+
+async def _read_back(target: Copyable) -> tuple[dict[str, int], str]:
+    counts, digest = dict[str, int](), hashlib.sha256()
+    for table in TABLES:
+        counts[table.name] = 0
+        async for rows in target.rows(table):
+            counts[table.name] += len(rows)
+            _digest(digest, rows)
+    return counts, digest.hexdigest()
+
+
+def _digest(digest: Any, rows: Sequence[Row]) -> None:
+    for row in rows:
+        digest.update(json.dumps(row).encode())
+
+
+class _Chain:
+    """The audit's chain, followed line by line. StoreCopyError if the source's is broken already."""
+
+    def __init__(self) -> None:
+        self._before = ""
+
+    def follow(self, rows: Sequence[Row]) -> None:
+        for seq, at, what, who, run_id, data, digest in rows:
+            entry = AuditEntry(as_given(what), _given(who), _given(run_id), json.loads(data))
+            if link(self._before, seq, at, entry) != (data, digest):
+                raise StoreCopyError(
+                    f"The audit's line {seq} is not as it was written. Nothing was copied; look at the source."
+                )
+            self._before = digest
+
+
+def _given(text: str | None) -> str | None:
+    return None if text is None else as_given(text)

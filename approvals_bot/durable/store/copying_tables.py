@@ -1,0 +1,148 @@
+"""The tables of both stores, as an installation that moves takes them along."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from asyncpg import Connection
+
+from approvals_bot.durable.store.postgres_connection import connect_to, place
+from approvals_bot.durable.store.postgres_encoding import labels, waiting_for
+from approvals_bot.durable.store.sole_owner import SoleOwner
+from approvals_bot.errors import StoreCopyError, StoreUnavailableError
+
+Row = tuple[Any, ...]
+
+ROWS_AT_ONCE = 2_000  # keeps the memory small; a log's data are up to a megabyte each
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedTable:
+    """What is copied of a table, and by what it is ordered. Leases stay behind: nobody works on a copy yet."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+TABLES = (
+    CopiedTable(
+        "runs",
+        ("id", "workflow", "code", "version", "status", "created_at", "ended_at", "idempotency_key", "attributes",
+         "seq", "view", "stalled", "wake_at", "epoch"),
+        ("id",),
+    ),
+    CopiedTable("events", ("run_id", "seq", "type", "at", "key", "data"), ("run_id", "seq")),
+    CopiedTable(
+        "hooks",
+        ("id", "run_id", "number", "token", "is_webhook", "has_schema", "answer", "metadata", "created_at",
+         "generation", "is_live"),
+        ("id",),
+    ),
+    CopiedTable("audit", ("seq", "at", "what", "who", "run_id", "data", "hash"), ("seq",)),
+)  # fmt: skip
+
+
+# ── A SQLite file as the source or the target of a copy. ──
+
+
+@asynccontextmanager
+async def opened_sqlite(path: str) -> AsyncIterator[_SqliteTables]:
+    """In one transaction, which is committed at the end of the block. StoreCopyError if a service works on the file."""
+    owner = SoleOwner(Path(path + ".lock"))
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        if not owner.acquire():
+            raise StoreCopyError(f"A service is working on {path}. Stop it first: what it writes now would be missing.")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("BEGIN IMMEDIATE")
+        yield _SqliteTables(db)
+        db.execute("COMMIT")
+    finally:
+        db.close()  # without a COMMIT: nothing was written
+        owner.release()
+
+
+class _SqliteTables:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    async def rows(self, table: CopiedTable) -> AsyncIterator[Sequence[Row]]:
+        columns, key = ", ".join(table.columns), ", ".join(table.key)
+        found = self._db.execute(f"SELECT {columns} FROM {table.name} ORDER BY {key}")  # noqa: S608  # our own names
+        while rows := found.fetchmany(ROWS_AT_ONCE):
+            yield rows
+
+    async def is_empty(self) -> bool:
+        (count,) = self._db.execute("SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM audit)").fetchone()
+        return bool(count == 0)
+
+    async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None:
+        places = ", ".join("?" * len(table.columns))
+        columns = ", ".join(table.columns)
+        self._db.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({places})", rows)  # noqa: S608
+
+
+# ── A PostgreSQL database as the source or the target of a copy. ──
+
+_BOOLEANS = {"is_webhook", "has_schema", "is_live"}  # numbers in SQLite
+_SERVICES = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = 'approvals-bot' AND datname = current_database() AND pid <> pg_backend_pid()"""
+_START = 5.0  # seconds
+
+
+@asynccontextmanager
+async def opened_postgres(url: str) -> AsyncIterator[_PostgresTables]:
+    """In one transaction, which is committed at the end of the block. StoreCopyError if a service is connected."""
+    connection = await connect_to(url, seconds=_START, patient=True)
+    try:
+        if await connection.fetchval(_SERVICES):
+            raise StoreCopyError(
+                f"A service works on the database {place(url)}. Stop it first: what it writes now would be missing."
+            )
+        async with connection.transaction(isolation="repeatable_read"):
+            await connection.execute("LOCK TABLE runs, events, hooks, audit IN EXCLUSIVE MODE")
+            yield _PostgresTables(connection)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise StoreUnavailableError(f"The database {place(url)} could not be copied: {error}") from None
+    finally:
+        await connection.close()
+
+
+class _PostgresTables:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def rows(self, table: CopiedTable) -> AsyncIterator[Sequence[Row]]:
+        columns = ", ".join(f"{name}::int" if name in _BOOLEANS else name for name in table.columns)
+        key = ", ".join(
+            f'{name} COLLATE "C"' if name != "seq" else name for name in table.key
+        )  # as SQLite orders texts
+        found = await self._connection.cursor(f"SELECT {columns} FROM {table.name} ORDER BY {key}")  # noqa: S608
+        while rows := await found.fetch(ROWS_AT_ONCE):
+            yield [tuple(row) for row in rows]
+
+    async def is_empty(self) -> bool:
+        count = await self._connection.fetchval("SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM audit)")
+        return bool(count == 0)
+
+    async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None:
+        columns = table.columns + (("labels", "waiting_for") if table.name == "runs" else ())
+        records = [self._record(table, row) for row in rows]
+        await self._connection.copy_records_to_table(table.name, records=records, columns=columns)
+
+    def _record(self, table: CopiedTable, row: Row) -> Row:
+        given = dict(zip(table.columns, row, strict=True))
+        given |= {name: bool(value) for name, value in given.items() if name in _BOOLEANS}
+        if table.name == "runs":
+            view = None if given["view"] is None else json.loads(given["view"])
+            given |= {"labels": labels(json.loads(given["attributes"])), "waiting_for": waiting_for(view)}
+        return tuple(given.values())

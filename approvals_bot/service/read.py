@@ -1,0 +1,177 @@
+"""The requests of a run, and what they show of themselves.
+
+A run of a workflow file is one request. A Python workflow may make none, one or many; each is called by its run's id
+and its number, `run_0….2`, and by the run's id alone where only one can be meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.approvals.request import OutcomeView, RequestView, dumped
+from approvals_bot.durable.engine import Engine, HookTarget, RunRecord
+
+_MARKS = {"hook_id", "recipients", "digest", "waiting_for"}
+
+
+def requests_of(record: RunRecord) -> tuple[RequestView, ...]:
+    """All requests that this run shows, in the order in which they were made."""
+    match record.view:
+        case {"requests": list(shown), "waiting_for": list(), "published": _}:
+            return tuple(_over(RequestView.model_validate(one), record) for one in shown)
+        case dict() as view if view.keys() >= _MARKS:
+            return (_over(RequestView.model_validate(view), record),)
+    return ()
+
+
+def request_of(record: RunRecord, hook_id: str | None = None) -> RequestView | None:
+    """The request behind this hook; without one, the request that the run stands for now: the one that is open, if
+    several are the first of them, else the last. None for a run that asks nobody.
+    """
+    requests = requests_of(record)
+    if hook_id is not None:
+        return next((view for view in requests if view.hook_id == hook_id), None)
+    return stands_for(requests)
+
+
+def stands_for(requests: Sequence[RequestView]) -> RequestView | None:
+    """Of all requests of a run, the one that it stands for now."""
+    return next((view for view in requests if view.is_open), requests[-1] if requests else None)
+
+
+async def find_record(engine: Engine, id: str) -> RunRecord | None:
+    """The run of this id; for a request's, `run_0….2`, its run as if that request were all that it shows."""
+    run_id, _, number = id.partition(".")
+    record = await engine.record(run_id)
+    if record is None or not number:
+        return record if run_id == id else None
+    view = next((view for view in requests_of(record) if view.id == id), None)
+    return replace(record, view=dumped(view)) if view is not None else None
+
+
+def choices_of(requests: Sequence[RequestView]) -> tuple[str, ...]:
+    """The ids of the open ones of a run's requests, of which one has to be named, where its id could mean several."""
+    open_ones = [view.id for view in requests if view.is_open]
+    return tuple(open_ones) if len(open_ones) > 1 else ()
+
+
+def request_behind(target: HookTarget | None) -> RequestView | None:
+    """The request that this hook belongs to."""
+    if target is None or target.row.view is None:
+        return None
+    return request_of(target.record, target.hook.id)
+
+
+def _over(view: RequestView, record: RunRecord) -> RequestView:
+    """A run that was ended from outside takes its open requests with it, without a word of its own."""
+    if not record.has_ended or not view.is_open:
+        return view
+    ended = OutcomeView(
+        state="withdrawn",
+        by=view.requester,
+        at=record.ended_at or view.asked_at,
+        via="api",
+        because="the workflow that asked was ended",
+    )
+    return view.model_copy(update={"outcome": ended, "state": "withdrawn", "waiting_for": (), "timers": ()})
+
+
+# ── A request as the API shows it. ──
+
+
+def api_request(view: RequestView) -> dict[str, Any]:
+    """The `request` of a run, as the API shows it. Votes that were changed, taken back or reset are left out; one
+    that was given in an absent person's place says whose.
+    """
+    stage = view.stage
+    return {
+        "title": view.title,
+        "fields": view.fields,
+        "digest": view.digest,
+        "state": view.state,
+        "stage": stage.id if stage else None,
+        "votes": [
+            {
+                "by": vote.by,
+                "choice": vote.choice,
+                "comment": vote.comment,
+                "at": _iso(vote.at),
+                "via": vote.via,
+            }
+            | ({"in_place_of": vote.in_place_of} if vote.in_place_of else {})
+            for vote in view.votes
+            if vote.stands
+        ],
+        "waiting_for": list(view.waiting_for),
+        "handovers": [
+            {
+                "by": done.by,
+                "person": done.person,
+                "instead_of": done.instead_of or None,
+                "reason": done.reason,
+                "at": _iso(done.at),
+                "via": done.via,
+                "stage": done.stage,
+            }
+            for done in view.handovers
+        ],
+        "deadline": _iso(view.deadline),
+        "outcome": view.outcome.outcome if view.outcome else None,
+        "deliveries": [
+            {
+                "to": copy.to,
+                "channel": copy.channel,
+                "state": copy.state,
+                "attempts": copy.attempts,
+                "error": copy.error or None,
+                "uncertain": copy.uncertain,
+            }
+            for copy in view.deliveries
+        ],
+        "follow_ups": [
+            {"what": one.what, "state": one.state, "attempts": one.attempts, "error": one.error or None}
+            for one in view.follow_ups
+        ],
+    }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
+
+
+# ── Events as others may read them: everything but what would let them act as somebody else. ──
+
+REDACTED = "(redacted)"
+
+SECRET_NAMES = frozenset(
+    {"token", "url", "authorization", "cookie", "set-cookie", "secret", "password", "code", "x-slack-signature"}
+)
+"""Keys of objects, in lower case. A hook's token and a link's URL let whoever reads them resume a run."""
+
+_LINK = re.compile(r"(/(?:decisions|webhooks|inbox|login)/)[\w.~%=-]+")
+
+
+def redact(value: Any) -> Any:
+    """The same JSON without tokens, links and secrets."""
+    match value:
+        case dict():
+            return {
+                key: REDACTED if key.lower() in SECRET_NAMES and isinstance(item, str) and item else redact(item)
+                for key, item in value.items()
+            }
+        case [str() as name, str() as item] if name.lower() in SECRET_NAMES and item:
+            return [name, REDACTED]  # a header field, as requests keep them
+        case list():
+            return [redact(item) for item in value]
+        case str():
+            return _LINK.sub(r"\1" + REDACTED, value)
+    return value
+
+
+def iso(at: datetime) -> str:
+    """The time as JSON has it: `2026-11-29T08:00:00Z`."""
+    return at.isoformat().replace("+00:00", "Z")

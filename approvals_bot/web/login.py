@@ -1,0 +1,161 @@
+"""Signing in to the pages for people: an address, six digits mailed to it, and a cookie for the day.
+
+There are no passwords and no accounts: who can read the mail of an address is its person, as everywhere in this
+service. Whether an address is known is not told; digits go only to people whom the configuration names or for whom
+something waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from approvals_bot.approvals.port import Card, Channels, Dispatch, Mailbox, Name
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.errors import InvalidTokenError
+from approvals_bot.people import People, Person
+from approvals_bot.service.background import Afterwards
+from approvals_bot.service.codes import Codes
+from approvals_bot.service.links import is_same_site
+from approvals_bot.web.forms import read_form
+from approvals_bot.web.render import Renderer, root_of
+
+SESSION = "session.v1"
+SESSION_TIME = timedelta(hours=12)  # a working day: signing in again costs one mail
+LONGEST_ADDRESS = 254  # characters; RFC 5321
+
+SENT = "If we know this address, six digits are on their way to it. Enter them within ten minutes."
+WRONG = "These are not the digits that we sent you. Look into the newest mail and try again."
+OVER = "This code is too old or was tried too often. Ask for a new one."
+NO_ADDRESS = "Enter your mail address, like ann@acme.eu."
+ELSEWHERE = "This did not come from our own page, so nobody was signed in. Try again here."
+CODE_MAIL = (
+    "Your code is {digits}. Enter it within ten minutes, on the page where you asked for it. "
+    "If you did not ask for it, somebody typed in your address: there is nothing to do, and nobody got in."
+)
+
+
+class Sessions:
+    """Who has signed in, by a signed cookie. Nothing is stored: a session ends with its time, or with the key."""
+
+    def __init__(self, *, tokens: Tokens, base_url: str, now: Callable[[], datetime]) -> None:
+        self._tokens = tokens
+        self._now = now
+        self._is_secure = base_url.startswith("https:")
+        self._name = "__Host-approvals" if self._is_secure else "approvals"
+
+    def who(self, request: Request) -> str | None:
+        """The address of who has signed in in this browser."""
+        try:
+            session = self._tokens.read(SESSION, request.cookies.get(self._name, ""))
+        except InvalidTokenError:
+            return None
+        age = self._now().timestamp() - float(session["t"])
+        return str(session["a"]) if age <= SESSION_TIME.total_seconds() else None
+
+    def begin(self, response: Response, address: str) -> None:
+        token = self._tokens.sign(SESSION, {"a": address, "t": self._now().timestamp()})
+        self._set(response, token, int(SESSION_TIME.total_seconds()))
+
+    def end(self, response: Response) -> None:
+        self._set(response, "", 0)
+
+    def _set(self, response: Response, value: str, seconds: int) -> None:
+        # Lax: a link in a mail opens the inbox; a form from elsewhere does not bring the cookie along.
+        response.set_cookie(
+            self._name, value, max_age=seconds, path="/", secure=self._is_secure, httponly=True, samesite="lax"
+        )
+
+
+class SigningIn:
+    """`/login`, `/logout`."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        people: People,
+        channels: Channels,
+        tokens: Tokens,
+        sessions: Sessions,
+        pages: Renderer,
+        base_url: str,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._engine = engine
+        self._people = people
+        self._channels = channels
+        self._sessions = sessions
+        self._pages = pages
+        self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
+        self._root = root_of(base_url)
+        self._codes = Codes(tokens=tokens, now=now)
+        self._afterwards = Afterwards()
+
+    async def show(self, request: Request) -> Response:
+        return self._page()
+
+    async def submit(self, request: Request) -> Response:
+        """First the address, then the digits: 303 into the inbox once they are right."""
+        form = await read_form(request)
+        if not is_same_site(request.headers, self._origin):
+            return self._page(403, ELSEWHERE)
+        address = form.get("address", "").strip().lower()
+        if not (3 <= len(address) <= LONGEST_ADDRESS and "@" in address and address.isprintable()):
+            return self._page(422, NO_ADDRESS)
+        if "code" not in form:
+            return self._send(address)
+        code_token = form.get("code_token", "")
+        match self._codes.check(_binding(address), code_token, form["code"]):
+            case "right":
+                answer = RedirectResponse(f"{self._root}/inbox", 303)
+                self._sessions.begin(answer, address)
+                await self._engine.audit("signed_in", who=address)
+                return answer
+            case "wrong":
+                await self._engine.audit("sign_in_refused", who=address)
+                return self._page(403, WRONG, address=address, code_token=code_token)
+            case _:
+                return self._page(403, OVER, address=address)
+
+    async def leave(self, request: Request) -> Response:
+        if not is_same_site(request.headers, self._origin):
+            return self._page(403, ELSEWHERE)
+        answer = RedirectResponse(f"{self._root}/login", 303)
+        self._sessions.end(answer)
+        return answer
+
+    def _send(self, address: str) -> Response:
+        """The same answer, as fast, whoever it is; the mail goes out behind it."""
+        issued = self._codes.issue(_binding(address))
+        if issued is None:
+            return self._page(429, "Several codes were asked for already. Wait an hour, then ask for another one.")
+        code_token, digits = issued
+        self._afterwards.do(self._mail(address, digits, code_token[-40:]))
+        return self._page(200, SENT, address=address, code_token=code_token)
+
+    async def _mail(self, address: str, digits: str, delivery_id: str) -> None:
+        if self._channels.email is None or not await self._is_known(address):
+            return
+        card = Card("", "", "", 0, "waiting", "Sign in to Approvals", Name("", ""), self._engine.now(), "")
+        person = self._people.person(address)
+        to = Mailbox(Person(person.address, person.name, zone=person.zone))
+        await self._channels.email.send(Dispatch(delivery_id, to, card, "code", CODE_MAIL.format(digits=digits)))
+
+    async def _is_known(self, address: str) -> bool:
+        if any(person.address == address for person in self._people.known()):
+            return True
+        return bool((await self._engine.records(status="running", waiting_for=address, limit=1)).records)
+
+    def _page(self, status: int = 200, said: str = "", *, address: str = "", code_token: str = "") -> Response:
+        values = {"said": said, "refused": status >= 400, "address": address, "code_token": code_token}
+        return self._pages.page("login.html", status, by_mail=self._channels.email is not None, **values)
+
+
+def _binding(address: str) -> dict[str, str]:
+    return {"login": address}

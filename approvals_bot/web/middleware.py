@@ -1,0 +1,105 @@
+"""The edge of every request: security headers, our own access log and counters, and nothing raw to the caller.
+
+The log names the route's template, never the path: a decision page's path is a key, and query strings hold addresses.
+An unexpected error is logged with its type and where it happened, without its message, which may quote what people
+sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.problems import RETRY_SOON, Problem, problem_of
+
+SECURITY_HEADERS: dict[str, str] = {
+    # Nothing is loaded but our stylesheet and pictures; no script runs, ours or anybody's; nobody frames us.
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    # The path of a decision page is a key: it must not travel to other sites, stay in caches or be indexed.
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "x-robots-tag": "noindex, nofollow",
+}
+
+
+access_log = logging.getLogger("approvals_bot.access")
+error_log = logging.getLogger("approvals_bot.web")
+
+STOPPING = Problem(
+    503, "Service stopping", "It can't be told whether this was done. Try again in a moment.", headers=RETRY_SOON
+)
+
+UNMATCHED = "(no route)"
+
+Answer = Callable[[Request, Exception], Awaitable[Response]]
+
+
+class Edge:
+    """Wraps the whole app. `template_of`: which route took a request. `answer`: what the caller is told of an error."""
+
+    def __init__(self, app: ASGIApp, *, template_of: Callable[[Scope], str], answer: Answer, metrics: Metrics) -> None:
+        self._app = app
+        self._template_of = template_of
+        self._answer = answer
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_missing_headers(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_safely)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            # the time that requests get when the service ends is over: the server gives up on this one
+            await (await self._answer(Request(scope), STOPPING))(scope, receive, send_safely)
+        except Exception as error:  # noqa: BLE001  # the edge of a request: nothing gets past it unsaid
+            if problem_of(error) is None:
+                _log_error(error, self._template_of(scope))
+            if status:
+                raise ConnectionError("an answer was cut short") from None
+            await (await self._answer(Request(scope), error))(scope, receive, send_safely)
+        finally:
+            seconds = time.perf_counter() - started
+            template = self._template_of(scope)
+            self._metrics.answered(scope["method"], template, status or 500, seconds)
+            access_log.info("%s %s %d %.1f ms", scope["method"], template, status or 500, seconds * 1000)
+
+
+_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+
+
+def _add_missing_headers(start: Message) -> None:
+    headers = list(start.get("headers", ()))
+    given = {name.lower() for name, _ in headers}
+    start["headers"] = headers + [header for header in _SECURITY_HEADERS if header[0] not in given]
+
+
+def _log_error(error: Exception, template: str) -> None:
+    where = "".join(traceback.format_tb(error.__traceback__)[-6:])
+    error_log.error("%s while answering %s\n%s", type(error).__qualname__, template, where.rstrip())
