@@ -61,6 +61,9 @@ async def approval(opening: Opening, settings: KeptDefinition) -> Decision:
     return await Asking(opening, settings).run()
 
 
+approval.kind = "request"
+
+
 class Asking:
     """One request on its way through its stages."""
 

@@ -118,15 +118,24 @@ class Workflow(Generic[P, R]):
     """A durable function. Start it with `engine.start(workflow, …)`; calling it directly is an error.
 
     `name` is what its runs are listed under, `code` the name its body is registered under; they differ only for a body
-    that is listed under several names, each with its own `settings`.
+    that is listed under several names, each with its own `settings`. `kind` is what the rows of its runs say they are.
     """
 
-    def __init__(self, function: Callable[P, Awaitable[R]], name: str, version: str | None, signature: Signature):
+    def __init__(
+        self,
+        function: Callable[P, Awaitable[R]],
+        name: str,
+        version: str | None,
+        signature: Signature,
+        *,
+        kind: str = "workflow",
+    ) -> None:
         self.function = function
         self.name = name
         self.code = name
         self.version = version
         self.signature = signature
+        self.kind = kind
         self.settings: Any = None
         self.origin = f"{function.__module__}:{function.__qualname__}"
         self.__doc__ = function.__doc__
@@ -135,7 +144,7 @@ class Workflow(Generic[P, R]):
     def under(self, name: str, settings: Any = None) -> Workflow[P, R]:
         """The same body, listed under another name. A parameter named `settings` receives the (JSON) settings, which
         every run keeps as they were when it started."""
-        listed = Workflow(self.function, name, self.version, self.signature)
+        listed = Workflow(self.function, name, self.version, self.signature, kind=self.kind)
         listed.code = self.code
         listed.settings = settings
         return listed
