@@ -7,14 +7,12 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from approvals_bot.errors import ApprovalsBotError
-from approvals_bot.web.problems import Problem
 
 TRACEBACK = "APPROVALS_BOT_TRACEBACK"
 """Set in the environment, it shows where an error of ours was raised. It may show secrets."""
@@ -45,9 +43,6 @@ def _bear_with_the_terminal() -> None:
 def sentence(error: Exception) -> str:
     """What is said of this error."""
     match error:
-        case Problem():
-            faults = [f"  {_place(fault)}: {fault['msg']}" for fault in error.errors]
-            return "\n".join([f"{error.title}. {error.detail}".strip(), *faults])
         case ApprovalsBotError():
             return str(error)
         case OSError() if error.filename is not None:
@@ -63,7 +58,3 @@ def _is_typers(error: Exception) -> bool:
     """Usage errors, the end by Exit or Abort, and a reader that has gone (`… | head`): typer knows what to do."""
     is_gone = isinstance(error, OSError) and error.errno == errno.EPIPE
     return is_gone or isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
-
-
-def _place(fault: Mapping[str, Any]) -> str:
-    return ".".join(str(part) for part in fault["loc"])

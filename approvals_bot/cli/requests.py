@@ -18,7 +18,6 @@ from approvals_bot.cli.show import explained, explained_program, simulated
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.service.read import choices_of, requests_of
-from approvals_bot.web.problems import Problem
 
 APPROVAL = "approval"
 """The code that every request runs, whatever its workflow is called."""
@@ -86,7 +85,7 @@ def simulate(
     from approvals_bot.approvals import fields
     from approvals_bot.approvals.request import Opening
     from approvals_bot.approvals.simulate import simulate as play
-    from approvals_bot.service.open import check_who_asks
+    from approvals_bot.service.open import OpeningRefused, check_who_asks
 
     given, asks = read_object(input, "--input"), requester.lower()
     behalf = on_behalf_of.lower() if on_behalf_of else None
@@ -106,9 +105,9 @@ def simulate(
             problems = list(found.pop("problems"))
             try:
                 await check_who_asks(definition, asks, asks, behalf, people)
-            except Problem as problem:
-                if problem.status < 500:  # else a source was not asked, or is down: it may well be allowed
-                    problems.append(sentence(problem))
+            except OpeningRefused as refused:
+                if refused.code != "group_unknown":  # a source was not asked, or is down: it may well be allowed
+                    problems.append(sentence(refused))
             return found, problems
 
     found, problems = asyncio.run(look())

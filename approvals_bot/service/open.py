@@ -1,7 +1,7 @@
 """Opening a request, or starting any listed run: who may, with what, and under which key.
 
-One way for every channel that can open one (API, Slack's form, the command line), so that none forgets a rule. Whoever
-calls has established who opens it.
+Every way in that can open one (API, Slack's form, the command line) comes through `open_run`, so that none forgets a
+rule. The caller has established who opens it. What is refused is an `OpeningRefused`: data, which each way in renders.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import JsonValue, PydanticUserError, TypeAdapter
 
@@ -22,13 +22,73 @@ from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.durable.core.signature import Signature
 from approvals_bot.durable.engine import Engine, Run
-from approvals_bot.errors import InvalidPayloadError, SerializationError
+from approvals_bot.errors import ApprovalsBotError, InvalidPayloadError, SerializationError
 from approvals_bot.people import People, SourceUnavailable, is_mail
 from approvals_bot.service.catalog import Listed, Workflows
 from approvals_bot.service.python_workflows import with_durations
-from approvals_bot.web.problems import RETRY_SOON, Problem
 
 LONGEST_KEY = 200  # characters of an idempotency key; any id that callers have fits many times
+
+OpeningCode = Literal[
+    "workflow_unknown",
+    "not_allowed",
+    "group_unknown",
+    "key_unusable",
+    "nobody_decides",
+    "requester_not_a_person",
+    "behalf_not_a_person",
+    "behalf_missing",
+    "behalf_not_taken",
+    "own_key_impossible",
+    "own_key_empty",
+    "input_not_taken",
+    "input_not_storable",
+]
+
+_NOTHING_STARTED = ("Invalid input", "Nothing was started.")
+
+_TITLES: dict[OpeningCode, tuple[str, str]] = {
+    "workflow_unknown": ("Workflow not found", "No workflow named {name!r} is listed here."),
+    "not_allowed": (
+        "Not allowed to request",
+        "{who} may not open {workflow!r}. Its file says who may, under workflow.request.",
+    ),
+    "group_unknown": ("Group unknown", "Whether you may ask for this can't be checked just now: {error}"),
+    "key_unusable": ("Invalid input", "The idempotency key can't be used."),
+    "nobody_decides": ("Nobody could decide", "Nothing was opened: {reason}, in stage {stage!r}."),
+}
+"""Title and detail of each refusal; of those that are not here, `_NOTHING_STARTED`."""
+
+_FAULTS: dict[OpeningCode, str] = {
+    "key_unusable": f"1 to {LONGEST_KEY} printable characters",
+    "requester_not_a_person": "not a person's address, and not the app that calls",
+    "behalf_not_a_person": "not a person's address",
+    "behalf_missing": "is required: name the person this is asked for",
+    "behalf_not_taken": "this workflow is never asked for somebody else",
+    "own_key_impossible": "the workflow's key can't be made of these fields: {error}",
+    "own_key_empty": "the workflow's key would be empty for these fields",
+    "input_not_taken": "this workflow takes no input",
+    "input_not_storable": "{error}",
+}
+"""What is wrong at the refusal's path, for those that have one."""
+
+
+class OpeningRefused(ApprovalsBotError):
+    """A request can't be opened, or a run not started, as asked. Nothing was written.
+
+    `code` names the rule that refused, `path` the part of the input that it is about (() for none), and `params` what
+    the rule found. `title`, `detail` and `errors` (each fault at its place) say the same in words.
+    """
+
+    def __init__(self, code: OpeningCode, path: tuple[str, ...] = (), **params: str) -> None:
+        self.code = code
+        self.path = path
+        self.params = params
+        self.title, detail = _TITLES.get(code, _NOTHING_STARTED)
+        self.detail = detail.format(**params)
+        fault = _FAULTS[code].format(**params) if path else ""
+        self.errors: list[dict[str, Any]] = [{"loc": list(path), "msg": fault}] if path else []
+        super().__init__(f"{self.title}. {self.detail}" + (f"\n  {'.'.join(path)}: {fault}" if path else ""))
 
 
 async def open_run(
@@ -46,11 +106,11 @@ async def open_run(
     """Start the workflow of this name; durable before this returns.
 
     `opener` is the app or person whose identity is known, `requester` the person it asks for, if another. Raises
-    Problem 403, 404, 409 or 422, IdempotencyConflictError, InvalidPayloadError: then nothing was written.
+    OpeningRefused, IdempotencyConflictError, InvalidPayloadError: then nothing was written.
     """
     listed = workflows.find(name)
     if listed is None:
-        raise Problem(404, "Workflow not found", f"No workflow named {name!r} is listed here.")
+        raise OpeningRefused("workflow_unknown", name=name)
     asks = _requester(opener, requester)
     behalf = on_behalf_of.lower() if on_behalf_of is not None else None
     definition = listed.definition
@@ -74,14 +134,14 @@ def _requester(opener: str, requester: str | None) -> str:
     if requester is None or requester.lower() == opener:
         return opener
     if not is_mail(requester):
-        raise _invalid("requester", "not a person's address, and not the app that calls")
+        raise OpeningRefused("requester_not_a_person", ("requester",))
     return requester.lower()
 
 
 async def check_who_asks(
     definition: Definition, opener: str, requester: str, behalf: str | None, people: People
 ) -> None:
-    """Raises Problem 403, 422 or 503 unless they may ask for this, in this person's name."""
+    """Raise OpeningRefused unless they may ask for this, in this person's name."""
     await _may_request(definition, opener, requester, people)
     _check_behalf(definition, requester, behalf)
 
@@ -93,14 +153,8 @@ async def _may_request(definition: Definition, opener: str, requester: str, peop
             if await may_open(definition, one, people):
                 return
     except SourceUnavailable as error:
-        raise Problem(
-            503, "Group unknown", f"Whether you may ask for this can't be checked just now: {error}", headers=RETRY_SOON
-        ) from None
-    raise Problem(
-        403,
-        "Not allowed to request",
-        f"{' and '.join(who)} may not open {definition.id!r}. Its file says who may, under workflow.request.",
-    )
+        raise OpeningRefused("group_unknown", error=str(error)) from None
+    raise OpeningRefused("not_allowed", who=" and ".join(who), workflow=definition.id)
 
 
 async def may_open(definition: Definition, who: str, people: People) -> bool:
@@ -128,11 +182,11 @@ async def _is_listed(one: str, entry: str, people: People) -> bool:
 def _check_behalf(definition: Definition, requester: str, behalf: str | None) -> None:
     rule = definition.workflow.on_behalf_of
     if behalf is not None and not is_mail(behalf):
-        raise _invalid("on_behalf_of", "not a person's address")
+        raise OpeningRefused("behalf_not_a_person", ("on_behalf_of",))
     if behalf is None and rule == "required":
-        raise _invalid("on_behalf_of", "is required: name the person this is asked for")
+        raise OpeningRefused("behalf_missing", ("on_behalf_of",))
     if behalf is not None and rule == "never":
-        raise _invalid("on_behalf_of", "this workflow is never asked for somebody else")
+        raise OpeningRefused("behalf_not_taken", ("on_behalf_of",))
 
 
 def _scoped_key(opener: str, key: str | None) -> str | None:
@@ -141,14 +195,9 @@ def _scoped_key(opener: str, key: str | None) -> str | None:
 
 
 def usable_key(key: str) -> str:
-    """The caller's idempotency key as it is. Raises Problem 422 for one that is empty, too long or no text."""
+    """The caller's idempotency key as it is. OpeningRefused for one that is empty, too long or no text."""
     if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
-        raise Problem(
-            422,
-            "Invalid input",
-            "The idempotency key can't be used.",
-            errors=[{"loc": ["header", "Idempotency-Key"], "msg": f"1 to {LONGEST_KEY} printable characters"}],
-        )
+        raise OpeningRefused("key_unusable", ("header", "Idempotency-Key"))
     return key
 
 
@@ -160,9 +209,9 @@ def _own_key(
     try:
         key = render_key(definition.workflow.key or "", facts).strip()
     except TemplateError as error:
-        raise _invalid("input", f"the workflow's key can't be made of these fields: {error}") from None
+        raise OpeningRefused("own_key_impossible", ("input",), error=str(error)) from None
     if not key:
-        raise _invalid("input", "the workflow's key would be empty for these fields")
+        raise OpeningRefused("own_key_empty", ("input",))
     return f"key:{definition.id} {hashlib.sha256(key.encode()).hexdigest()}"
 
 
@@ -190,7 +239,7 @@ async def _check_that_somebody_decides(definition: Definition, opening: Opening,
         needs = dict(case.content.seats(stage.rule))
         seats = [(ask, label_of(needs[ask.id].from_, about, known), needs[ask.id].need) for ask in asks]
         if reason := seats_that_fail(seats, found):
-            raise Problem(422, "Nobody could decide", f"Nothing was opened: {reason}, in stage {stage.rule.id!r}.")
+            raise OpeningRefused("nobody_decides", reason=reason, stage=stage.rule.id)
 
 
 async def _start_program(
@@ -203,7 +252,7 @@ async def _start_program(
         given = fields.dump(listed.definition, fields.values(listed.definition, input))
     if listed.workflow.signature.first_parameter() is None:
         if given:
-            raise _invalid("input", "this workflow takes no input")
+            raise OpeningRefused("input_not_taken", ("input",))
         return await engine.start(listed.workflow, idempotency_key=key, attributes=who)
     signature = listed.workflow.signature
     if listed.definition is None and not takes_it_whole(signature):
@@ -216,7 +265,7 @@ async def _start_program(
             [{"loc": ["input", *fault["loc"]], "msg": fault["msg"]} for fault in error.errors], "input"
         ) from None
     except SerializationError as error:
-        raise _invalid("input", str(error)) from None
+        raise OpeningRefused("input_not_storable", ("input",), error=str(error)) from None
 
 
 async def _start_by_name(
@@ -229,11 +278,7 @@ async def _start_by_name(
         faults = [{"loc": ["input", error.what, *fault["loc"]], "msg": fault["msg"]} for fault in error.errors]
         raise InvalidPayloadError(faults, "input") from None
     except SerializationError as error:
-        raise _invalid("input", str(error)) from None
-
-
-def _invalid(name: str, message: str) -> Problem:
-    return Problem(422, "Invalid input", "Nothing was started.", errors=[{"loc": [name], "msg": message}])
+        raise OpeningRefused("input_not_storable", ("input",), error=str(error)) from None
 
 
 # ── A Python workflow's input object, as its arguments. ──

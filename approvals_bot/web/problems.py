@@ -22,8 +22,12 @@ from approvals_bot.errors import (
     StoreUnavailableError,
     WorkflowNotFoundError,
 )
+from approvals_bot.service.open import OpeningCode, OpeningRefused
 
 RETRY_SOON = {"Retry-After": "2"}  # seconds; a store that is away is usually restarting
+
+_OPENING_STATUS: dict[OpeningCode, int] = {"workflow_unknown": 404, "not_allowed": 403, "group_unknown": 503}
+"""What a refused opening is in HTTP; the codes that are not here are faults of the input, 422."""
 
 
 class Problem(ApprovalsBotError):
@@ -66,6 +70,10 @@ def problem_of(error: Exception) -> Problem | None:
             return error
         case HTTPException():
             return Problem(error.status_code, headers=error.headers)
+        case OpeningRefused():
+            status = _OPENING_STATUS.get(error.code, 422)
+            headers = RETRY_SOON if status == 503 else None
+            return Problem(status, error.title, error.detail, errors=error.errors, headers=headers)
         case RunNotFoundError():
             return Problem(404, "Run not found", "No run has this id.")
         case HookNotFoundError():

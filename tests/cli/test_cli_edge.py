@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from approvals_bot.cli import show
 from approvals_bot.cli.errors import TRACEBACK, Commands
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.web.problems import Problem
+from approvals_bot.service.open import OpeningRefused
 
 NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -57,7 +57,7 @@ def _failing(error: Exception) -> typer.Typer:
     [
         (StoreUnavailableError("The database is away."), "The database is away.\n"),
         (
-            Problem(422, "Invalid input", "Nothing was started.", errors=[{"loc": ["input", "a"], "msg": "is odd"}]),
+            OpeningRefused("input_not_storable", ("input", "a"), error="is odd"),
             "Invalid input. Nothing was started.\n  input.a: is odd\n",
         ),
         (FileNotFoundError(2, "No such file or directory", "a.toml"), "a.toml: No such file or directory\n"),

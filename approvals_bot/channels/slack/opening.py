@@ -29,13 +29,17 @@ from approvals_bot.channels.slack.identity import Identified, SlackIdentities, U
 from approvals_bot.channels.slack.modals import HINTS, INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled, plain
 from approvals_bot.channels.slack.replies import EphemeralReplies, Place
 from approvals_bot.durable.engine import Engine, Run
-from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError
+from approvals_bot.errors import (
+    ApprovalsBotError,
+    IdempotencyConflictError,
+    InvalidPayloadError,
+    SerializationError,
+)
 from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.background import Afterwards
 from approvals_bot.service.catalog import Workflows
-from approvals_bot.service.open import may_open, open_run
+from approvals_bot.service.open import OpeningRefused, may_open, open_run
 from approvals_bot.service.read import request_of
-from approvals_bot.web.problems import Problem, problem_of
 
 LOOK_LIMIT = 0.6  # seconds for asking live groups what somebody may open; sending the form asks again
 OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the command
@@ -199,9 +203,10 @@ class SlackOpening:
         except IdempotencyConflictError:
             return _errors(values, (), CONFLICT)
         except ApprovalsBotError as error:
-            problem = problem_of(error) or Problem(503, detail=NOT_SAVED)
-            log.warning("A form was refused: HTTP %d", problem.status)
-            return _errors(values, problem.errors, _reason(problem))
+            log.warning(
+                "A form was refused: %s", error.code if isinstance(error, OpeningRefused) else type(error).__name__
+            )
+            return _errors(values, error.errors if isinstance(error, OpeningRefused) else (), _reason(error))
         place = Place(user, form.channel)
         self._afterwards.do(self._tell_opened(place, run, who.address, listed.is_approval))
         return None
@@ -230,12 +235,16 @@ class SlackOpening:
         return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
 
 
-def _reason(problem: Problem) -> str:
-    match problem.status:
-        case 403:
+def _reason(error: ApprovalsBotError) -> str:
+    match error:
+        case OpeningRefused(code="not_allowed"):
             return "You may not ask for this. Nothing was asked."
-        case 422 | 409:
-            return problem.detail
+        case OpeningRefused(code="workflow_unknown" | "group_unknown"):
+            return NOT_SAVED
+        case OpeningRefused():
+            return error.detail
+        case SerializationError():
+            return str(error)
         case _:
             return NOT_SAVED
 
