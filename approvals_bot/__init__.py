@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from approvals_bot.approvals.outcomes import (
     Answered,
     Approved,
-    ChangesAsked,
+    ChangesRequested,
     Edited,
     Expired,
     Outcome,
@@ -86,7 +86,7 @@ __all__ = [
     "ApprovalsBotError",
     "Approved",
     "BlockedInWorkflowError",
-    "ChangesAsked",
+    "ChangesRequested",
     "ConfigError",
     "Edited",
     "Engine",

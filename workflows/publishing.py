@@ -6,7 +6,7 @@
 
 from pydantic import BaseModel
 
-from approvals_bot import Approved, ChangesAsked, Edited, request_approval, step, workflow
+from approvals_bot import Approved, ChangesRequested, Edited, request_approval, step, workflow
 
 
 class Text(BaseModel):
@@ -35,7 +35,7 @@ async def publish_text(text: Text) -> str:
         match outcome:
             case Approved() | Edited():
                 return await put_online(Text.model_validate(outcome.fields))
-            case ChangesAsked(comment=wish):
+            case ChangesRequested(comment=wish):
                 text = Text(headline=text.headline, text=f"{text.text}\n\nTo change: {wish}")
             case _:
                 return "not published"

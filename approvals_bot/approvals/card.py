@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import (
     Ballot,
     Vote,
@@ -25,14 +25,13 @@ from approvals_bot.approvals.ballot import (
 from approvals_bot.approvals.port import (
     Card,
     CardChoice,
-    CardField,
     CardOutcome,
     CardSeat,
     CardStage,
     CardVote,
     ChoiceName,
 )
-from approvals_bot.approvals.request import FollowUp, RequestView, ShownField, StageView, ballot_of
+from approvals_bot.approvals.request import FollowUp, Request, RequestStage, ballot_of
 
 SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
 UNDECIDED = ("expired", "withdrawn")
@@ -41,7 +40,7 @@ UNDECIDED = ("expired", "withdrawn")
 STYLES = {"approve": "primary", "reject": "danger"}
 
 
-def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "") -> Card:
+def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> Card:
     """What this reader sees. None: a place that many read, such as a channel, which shows what any approver can do."""
     stage = view.stage
     ballot = ballot_of(view, stage) if stage else None
@@ -56,7 +55,7 @@ def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "")
         on_behalf_of=view.name(view.on_behalf_of) if view.on_behalf_of else None,
         asked_at=view.asked_at,
         digest=view.digest,
-        fields=tuple(_field(field) for field in sorted(view.shown, key=lambda field: not field.pinned)),
+        fields=tuple(sorted(view.shown, key=lambda field: not field.pinned)),
         stages=tuple(_stage(view, stage) for stage in view.stages),
         have=have(ballot) if ballot else 0,
         need=need(ballot) if ballot else 0,
@@ -80,11 +79,7 @@ def card_of(view: RequestView, reader: str | None, now: datetime, url: str = "")
     )
 
 
-def _field(field: ShownField) -> CardField:
-    return CardField(field.name, field.label, field.value, field.kind, field.pinned, field.was, field.untrusted)
-
-
-def _stage(view: RequestView, stage: StageView) -> CardStage:
+def _stage(view: Request, stage: RequestStage) -> CardStage:
     acting = {vote.by: vote.in_place_of for vote in view.votes if vote.stands and vote.stage == stage.id}
     seats = tuple(
         CardSeat(seat.label, seat.room, tuple(view.acting(who, acting.get(who, "")) for who in seat.filled_by))
@@ -94,7 +89,7 @@ def _stage(view: RequestView, stage: StageView) -> CardStage:
     return CardStage(stage.id, stage.title, "stopped" if is_stopped else stage.state, seats, stage.because)
 
 
-def _outcome(view: RequestView) -> CardOutcome | None:
+def _outcome(view: Request) -> CardOutcome | None:
     ended = view.outcome
     if ended is None:
         return None
@@ -103,7 +98,7 @@ def _outcome(view: RequestView) -> CardOutcome | None:
 
 
 def _choices(
-    view: RequestView, stage: StageView, ballot: Ballot, reader: str | None, now: datetime
+    view: Request, stage: RequestStage, ballot: Ballot, reader: str | None, now: datetime
 ) -> tuple[CardChoice, ...]:
     """What the reader can choose now. In a channel, which has no reader, whatever the stage offers."""
     if view.state != "waiting" or (view.held is not None and (reader is None or vote_of(ballot, reader) is None)):
@@ -125,23 +120,23 @@ def _choices(
     return tuple(found)
 
 
-def _decides(view: RequestView, stage: StageView, ballot: Ballot, trial: Vote) -> bool:
+def _decides(view: Request, stage: RequestStage, ballot: Ballot, trial: Vote) -> bool:
     _, verdict = cast(ballot, trial)
     return verdict.word == "decided" and (verdict.standing != "filled" or _is_last(view, stage))
 
 
-def _may_decide(view: RequestView, stage: StageView, ballot: Ballot, choice: ChoiceName, now: datetime) -> bool:
+def _may_decide(view: Request, stage: RequestStage, ballot: Ballot, choice: ChoiceName, now: datetime) -> bool:
     """Whether this choice would decide if one of those who are waited for made it, as far as a few of them show."""
     trials = [Vote(who, choice, now, comment="…") for who in view.waiting_for[:SAMPLED]]
     return any(refusal(ballot, trial) is None and _decides(view, stage, ballot, trial) for trial in trials)
 
 
-def _is_last(view: RequestView, stage: StageView) -> bool:
+def _is_last(view: Request, stage: RequestStage) -> bool:
     ids = [other.id for other in view.stages]
     return all(other.state == "skipped" for other in view.stages[ids.index(stage.id) + 1 :])
 
 
-def _choice(view: RequestView, stage: StageView, ballot: Ballot, choice: ChoiceName, *, decides: bool) -> CardChoice:
+def _choice(view: Request, stage: RequestStage, ballot: Ballot, choice: ChoiceName, *, decides: bool) -> CardChoice:
     short = sentences.VOTE[choice]
     comment = comment_rule(ballot, choice)
     asks = stage.asks if choice in ("approve", "edit") else ()
@@ -159,7 +154,7 @@ def _choice(view: RequestView, stage: StageView, ballot: Ballot, choice: ChoiceN
     )
 
 
-def _notes(view: RequestView) -> tuple[str, ...]:
+def _notes(view: Request) -> tuple[str, ...]:
     """What has happened besides votes: who was asked by whom, and a decision that can still be taken back."""
     notes = [f"⇄ {handover.text}" for handover in view.handovers]
     if view.held is not None:
@@ -175,7 +170,7 @@ def _undone(action: FollowUp) -> str:
     return f"{action.what} {how}" + (f": {action.error}" if action.error else "")
 
 
-def _may_hand_over(view: RequestView, ballot: Ballot | None, reader: str | None) -> bool:
+def _may_hand_over(view: Request, ballot: Ballot | None, reader: str | None) -> bool:
     """Who is asked and has not voted may, where the workflow leaves it to approvers."""
     if ballot is None or reader is None or view.state != "waiting" or view.held or view.reassign != "approvers":
         return False
@@ -183,7 +178,7 @@ def _may_hand_over(view: RequestView, ballot: Ballot | None, reader: str | None)
     return bool(seats_for(ballot, reader)) and vote_of(ballot, reader) is None and reader not in asks
 
 
-def _why_me(view: RequestView, stage: StageView | None, reader: str | None) -> str:
+def _why_me(view: Request, stage: RequestStage | None, reader: str | None) -> str:
     if stage is None or reader is None or not view.is_open:
         return ""
     if view.state == "changes_requested" and reader in (view.requester, view.on_behalf_of):

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals import filled_in, sentences
+from approvals_bot.approvals import filled_in
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import Ballot, Verdict, Vote, cast, refusal, reset, still_owed, vote_of
 from approvals_bot.approvals.content import Content
 from approvals_bot.approvals.eligibility import Found, RequestContext, SeatAsk, label_of
@@ -21,7 +22,7 @@ from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import State, Via
 from approvals_bot.approvals.reassignment import NotHandedOver, Rank, hand_over
-from approvals_bot.approvals.request import OutcomeView
+from approvals_bot.approvals.request import RequestOutcome
 from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.people import Person
@@ -37,10 +38,10 @@ class Case:
         self.stages = [StageState(rule, _title(rule.id)) for rule in definition.stage]
         self.people: dict[str, Person] = {}
         self.state: State = "waiting"
-        self.outcome: OutcomeView | None = None
+        self.outcome: RequestOutcome | None = None
         self._labels: dict[tuple[str, ...], str] = {}  # of the people and fields as they are
         self.version = 1
-        self.held: OutcomeView | None = None  # a decision that can still be taken back
+        self.held: RequestOutcome | None = None  # a decision that can still be taken back
         self.times_held = 0
         self.is_reset = False  # votes were voided, and the stage has not been opened anew yet
         self.plan()
@@ -216,7 +217,7 @@ class Case:
             return Said(verdict.word, sentences.say(verdict), True)
         stage.state = "open"
         self.times_held += 1
-        self.held = OutcomeView(state=state, by=vote.by, at=vote.at, via=vote.via, comment=vote.comment)
+        self.held = RequestOutcome(state=state, by=vote.by, at=vote.at, via=vote.via, comment=vote.comment)
         return Said("counted", sentences.held(state, shown_duration(grace)), True)
 
     def take_effect(self) -> None:
@@ -286,7 +287,7 @@ class Case:
         self.state = state
         acted = (vote for stage in self.stages for vote in (stage.ballot.votes if stage.ballot else ()))
         place = next((vote.in_place_of for vote in acted if vote.stands and vote.by == by and vote.at == at), "")
-        self.outcome = OutcomeView(
+        self.outcome = RequestOutcome(
             state=state, by=by, at=at, via=via, comment=comment, because=because, in_place_of=place
         )
         for stage in self.stages:

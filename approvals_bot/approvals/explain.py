@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import Ballot, have, missing, need
-from approvals_bot.approvals.request import RequestView, StageView, ballot_of
+from approvals_bot.approvals.request import Request, RequestStage, ballot_of
 
 
-def explain(view: RequestView) -> dict[str, Any]:
+def explain(view: Request) -> dict[str, Any]:
     """`{"waiting_for": [{person, stage, why}], "rules": [{rule, values, applies, because}], "next": [{at, what}]}`."""
     return {
         "waiting_for": _waiting_for(view),
@@ -18,7 +18,7 @@ def explain(view: RequestView) -> dict[str, Any]:
     }
 
 
-def _waiting_for(view: RequestView) -> list[dict[str, Any]]:
+def _waiting_for(view: Request) -> list[dict[str, Any]]:
     stage = view.stage
     if stage is None:
         return []
@@ -27,12 +27,12 @@ def _waiting_for(view: RequestView) -> list[dict[str, Any]]:
     return [{"person": who, "stage": stage.id, "why": _why(stage, who)} for who in view.waiting_for]
 
 
-def _why(stage: StageView, who: str) -> str:
+def _why(stage: RequestStage, who: str) -> str:
     """All reasons that this person is asked for: she may fit more than one seat."""
     return ", ".join(dict.fromkeys(seat.eligible[who] for seat in stage.seats if who in seat.eligible))
 
 
-def _votes_needed(view: RequestView) -> list[dict[str, Any]]:
+def _votes_needed(view: Request) -> list[dict[str, Any]]:
     """Each stage that was opened, as a rule: how many votes it has of how many it needs, and what still lacks."""
     found = []
     for stage in view.stages:
@@ -49,18 +49,18 @@ def _votes_needed(view: RequestView) -> list[dict[str, Any]]:
     return found
 
 
-def _handovers(view: RequestView) -> list[dict[str, Any]]:
+def _handovers(view: Request) -> list[dict[str, Any]]:
     return [
         {"rule": f"stage {each.stage}: {each.person} was asked", "values": {}, "applies": True, "because": each.text}
         for each in view.handovers
     ]
 
 
-def _seats(stage: StageView) -> str:
+def _seats(stage: RequestStage) -> str:
     return " and ".join(f"{'everyone' if seat.need == 'all' else seat.need} of {seat.label}" for seat in stage.seats)
 
 
-def _because(stage: StageView, ballot: Ballot) -> str:
+def _because(stage: RequestStage, ballot: Ballot) -> str:
     unknown = [seat.label for seat in stage.seats if not seat.known]
     if unknown:
         return f"who belongs to {' and '.join(unknown)} can't be checked just now"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import Word
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 
 
-def late_verdict(view: RequestView, by: str, choice: str, now: datetime | None = None) -> tuple[Word, str]:
+def late_verdict(view: Request, by: str, choice: str, now: datetime | None = None) -> tuple[Word, str]:
     """What somebody is told who acts after the end: the verdict's word and the sentence.
 
     `choice` may also be `edit` or `withdraw`. `now`: to say the day where it is not today's; without it, none is said.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.durable.core.api import Answer, WebhookRequest
 

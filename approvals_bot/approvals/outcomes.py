@@ -63,7 +63,7 @@ class Rejected(Ended):
 
 
 @dataclass(frozen=True, slots=True)
-class ChangesAsked(Ended):
+class ChangesRequested(Ended):
     """Not like this: `comment` says what to change. Ask anew when it is done."""
 
 
@@ -82,5 +82,5 @@ class Withdrawn(Ended):
     """Taken back by whoever asked, before there was a decision."""
 
 
-Outcome = Approved | Edited | Rejected | ChangesAsked | Answered | Expired | Withdrawn
+Outcome = Approved | Edited | Rejected | ChangesRequested | Answered | Expired | Withdrawn
 """What `request_approval` returns."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import Ballot, in_place_of, open_seats, seats_for, vote_of, who_may_vote
 from approvals_bot.approvals.eligibility import Found, RequestContext, SeatFound
 from approvals_bot.approvals.heard import HANDING, Heard

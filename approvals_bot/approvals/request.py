@@ -1,6 +1,6 @@
 """A request as everyone outside its run sees it: what opened it, where it stands, how it ended.
 
-The run publishes a `RequestView` with every change, in the same transaction as the decision that caused it. Pages, API
+The run publishes a `Request` with every change, in the same transaction as the decision that caused it. Pages, API
 and command line read that value and nothing else, so no one ever needs to replay a run to show it.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from approvals_bot.approvals.ballot import Ballot, SeatState, Vote
-from approvals_bot.approvals.port import Ask, CardDelivery, ChoiceName, Name, State, Via
+from approvals_bot.approvals.port import CardDelivery, CardField, ChoiceName, FormField, Name, State, Via
 from approvals_bot.people import Person
 
 Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
@@ -61,19 +61,7 @@ class _View(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class ShownField(_View):
-    """One field, formatted for people."""
-
-    name: str
-    label: str
-    value: str
-    kind: Literal["short", "long", "diff"] = "short"
-    pinned: bool = False
-    was: str | None = None
-    untrusted: bool = False
-
-
-class SeatView(_View):
+class RequestSeat(_View):
     """One seat of a stage. `eligible`: who may fill it, as last resolved, and why: address → "@sre"."""
 
     id: int
@@ -87,24 +75,24 @@ class SeatView(_View):
     in_place_of: dict[str, str] = {}  # stand-in → who is away
 
 
-class StageView(_View):
+class RequestStage(_View):
     """One stage: where it stands, and, once it was opened, its seats and its rules."""
 
     id: str
     title: str
     state: Literal["done", "open", "ahead", "skipped"]
     because: str = ""
-    seats: tuple[SeatView, ...] = ()
+    seats: tuple[RequestSeat, ...] = ()
     outcomes: tuple[ChoiceName, ...] = ()
     comment: Literal["never", "on-reject", "always"] = "on-reject"
     reject: int | Literal["any", "all"] = "any"
     recheck: Literal["at-click", "at-quorum"] = "at-click"
     requesters: tuple[str, ...] = ()
-    asks: tuple[Ask, ...] = ()
+    asks: tuple[FormField, ...] = ()
     opened_at: datetime | None = None
 
 
-class VoteView(_View):
+class RecordedVote(_View):
     """A vote that counted at its time."""
 
     stage: str
@@ -120,7 +108,7 @@ class VoteView(_View):
     in_place_of: str = ""  # whom the voter stood in for
 
 
-class OutcomeView(_View):
+class RequestOutcome(_View):
     """How it ended. `by`: an address, `rule:<n>`, or `deadline`."""
 
     state: State
@@ -140,7 +128,7 @@ class OutcomeView(_View):
                 return "cancelled"
 
 
-class HandoverView(_View):
+class RecordedReassignment(_View):
     """Somebody was asked instead of another, or besides the others ("")."""
 
     stage: str
@@ -153,14 +141,14 @@ class HandoverView(_View):
     text: str  # one sentence, as cards show it
 
 
-class TimerView(_View):
+class RequestTimer(_View):
     """Something that happens by itself if nobody decides before."""
 
     at: datetime
     what: str
 
 
-class RuleView(_View):
+class AppliedRule(_View):
     """A condition of the workflow's file, and what it said of this request."""
 
     rule: str
@@ -178,7 +166,7 @@ class FollowUp(_View):
     error: str = ""
 
 
-class RequestView(_View):
+class Request(_View):
     """Everything about a request, for cards, the API and `explain`. Lossless as JSON."""
 
     run_id: str
@@ -194,26 +182,26 @@ class RequestView(_View):
     asked_at: datetime
     digest: str = ""
     fields: dict[str, JsonValue] = {}
-    shown: tuple[ShownField, ...] = ()
-    editable: tuple[Ask, ...] = ()  # the fields that an approver may change, as they are now
-    to_change: tuple[Ask, ...] = ()  # all fields as they are, while the requester is asked to change them
-    stages: tuple[StageView, ...] = ()
-    votes: tuple[VoteView, ...] = ()
-    handovers: tuple[HandoverView, ...] = ()
+    shown: tuple[CardField, ...] = ()
+    editable: tuple[FormField, ...] = ()  # the fields that an approver may change, as they are now
+    to_change: tuple[FormField, ...] = ()  # all fields as they are, while the requester is asked to change them
+    stages: tuple[RequestStage, ...] = ()
+    votes: tuple[RecordedVote, ...] = ()
+    handovers: tuple[RecordedReassignment, ...] = ()
     people: dict[str, Person] = {}
     waiting_for: tuple[str, ...] = ()  # addresses of those whose yes would help and who have not voted
     deadline: datetime | None = None
     on_deadline: str = ""
-    outcome: OutcomeView | None = None
+    outcome: RequestOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
     follow_ups: tuple[FollowUp, ...] = ()
     recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
     link_auth: Literal["link", "code"] = "link"
-    held: OutcomeView | None = None  # a decision that takes effect after `grace`, unless its vote is taken back
+    held: RequestOutcome | None = None  # a decision that takes effect after `grace`, unless its vote is taken back
     grace: str = ""  # "30 s"
     reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may change who is asked, besides admins
-    timers: tuple[TimerView, ...] = ()
-    rules: tuple[RuleView, ...] = ()
+    timers: tuple[RequestTimer, ...] = ()
+    rules: tuple[AppliedRule, ...] = ()
 
     @property
     def id(self) -> str:
@@ -221,7 +209,7 @@ class RequestView(_View):
         return request_id(self.run_id, self.number)
 
     @property
-    def stage(self) -> StageView | None:
+    def stage(self) -> RequestStage | None:
         """The open stage."""
         return next((stage for stage in self.stages if stage.state == "open"), None)
 
@@ -245,7 +233,7 @@ _ALWAYS: dict[str, Any] = {"digest": "", "waiting_for": [], "recipients": {}, "d
 """What a stored view has even where there is nothing to say: by these it is known for a request's."""
 
 
-def dumped(view: RequestView) -> dict[str, Any]:
+def dumped(view: Request) -> dict[str, Any]:
     """The view as runs store it, without what is as usual: most of it is, and a run stores it with every change."""
     said = view.model_dump(mode="json", exclude_defaults=True)
     return _ALWAYS | said
@@ -264,7 +252,7 @@ def plain_name(key: str) -> str:
     return {"app": rest, "rule": f"rule {rest}"}.get(scheme, key) if rest else key
 
 
-def ballot_of(view: RequestView, stage: StageView) -> Ballot:
+def ballot_of(view: Request, stage: RequestStage) -> Ballot:
     """The stage's ballot, as the run has it."""
     return Ballot(
         seats=tuple(
@@ -281,7 +269,7 @@ def ballot_of(view: RequestView, stage: StageView) -> Ballot:
     )
 
 
-def _vote(vote: VoteView) -> Vote:
+def _vote(vote: RecordedVote) -> Vote:
     return Vote(
         by=vote.by,
         choice=vote.choice,

@@ -21,7 +21,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
 from approvals_bot.approvals import fields as forms
-from approvals_bot.approvals import outcomes, sentences
+from approvals_bot.approvals import outcomes
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.editions import KeptDefinition
@@ -30,7 +31,7 @@ from approvals_bot.approvals.outcomes import Outcome
 from approvals_bot.approvals.policy import Definition, business_times
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import Published
-from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, RequestView, dumped
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request, dumped
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.views import answers_of
 from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
@@ -208,7 +209,7 @@ class _Request(Asking):
 _KINDS: dict[State, Any] = {
     "approved": outcomes.Approved,
     "rejected": outcomes.Rejected,
-    "changes_requested": outcomes.ChangesAsked,
+    "changes_requested": outcomes.ChangesRequested,
     "answered": outcomes.Answered,
     "expired": outcomes.Expired,
     "withdrawn": outcomes.Withdrawn,
@@ -290,13 +291,13 @@ ENDED_SIZE = 400_000  # characters of JSON for them all; a run's whole view must
 class Board:
     """Where a run's requests are shown."""
 
-    _views: list[Callable[[], RequestView]] = field(default_factory=list)
+    _views: list[Callable[[], Request]] = field(default_factory=list)
 
     @property
     def next_number(self) -> int:
         return len(self._views) + 1
 
-    def add(self, view: Callable[[], RequestView]) -> None:
+    def add(self, view: Callable[[], Request]) -> None:
         self._views.append(view)
 
     def __call__(self, published: Any) -> Published:

@@ -9,7 +9,7 @@ from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.follow_ups import FollowUps
 from approvals_bot.approvals.port import Card
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.telling import Telling
 from approvals_bot.approvals.timers import StageTimers
 from approvals_bot.approvals.views import view_of
@@ -38,7 +38,7 @@ class Showing:
         self._copies = copies
         self._timers = timers
         self._telling = telling
-        self._seen: tuple[object, RequestView] | None = None
+        self._seen: tuple[object, Request] | None = None
         self.hook_id = ""  # once there is one
         self.follow_ups: FollowUps | None = None  # once it is decided
 
@@ -46,7 +46,7 @@ class Showing:
         """What leaves shows which copies are in trouble, and nothing that changes while all goes well."""
         return card_of(self.known().model_copy(update={"deliveries": self._copies.troubles()}), reader, now())
 
-    def view(self) -> RequestView:
+    def view(self) -> Request:
         """Everything that is seen of this request now."""
         return self.known().model_copy(
             update={
@@ -56,7 +56,7 @@ class Showing:
             }
         )
 
-    def known(self) -> RequestView:
+    def known(self) -> Request:
         """What is seen of the case, made once for all readers as long as it stays as it is."""
         recipients = self._telling.recipients
         stamp = (self._case.stamp, self.hook_id, self._timers.deadline, self._timers.then, len(recipients))

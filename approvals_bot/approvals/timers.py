@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from approvals_bot.approvals.business_time import BusinessTime, Calendar, Length, after
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import TimerView
+from approvals_bot.approvals.request import RequestTimer
 from approvals_bot.durable.core.api import now
 from approvals_bot.durable.core.loop import WorkflowLoop
 
@@ -187,9 +187,9 @@ class StageTimers:
         self._timers.clear()
         self._held = None
 
-    def show(self, now: datetime) -> tuple[TimerView, ...]:
+    def show(self, now: datetime) -> tuple[RequestTimer, ...]:
         """What comes, the earliest first."""
-        coming = (TimerView(at=timer.at, what=timer.what) for timer in self._timers if timer.at > now)
+        coming = (RequestTimer(at=timer.at, what=timer.what) for timer in self._timers if timer.at > now)
         return tuple(sorted(coming, key=lambda timer: timer.at))
 
     def _start_again(self, at: datetime) -> None:

@@ -12,17 +12,16 @@ from approvals_bot.approvals.ballot import room, seating
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.content import JudgedRule
 from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.approvals.port import Ask
+from approvals_bot.approvals.port import CardField, FormField
 from approvals_bot.approvals.reassignment import told_of
 from approvals_bot.approvals.request import (
+    AppliedRule,
     Decision,
-    HandoverView,
-    RequestView,
-    RuleView,
-    SeatView,
-    ShownField,
-    StageView,
-    VoteView,
+    RecordedReassignment,
+    RecordedVote,
+    Request,
+    RequestSeat,
+    RequestStage,
     plain_name,
 )
 from approvals_bot.approvals.stage import StageState
@@ -41,10 +40,10 @@ def view_of(
     deadline: datetime | None,
     on_deadline: str,
     recipients: Mapping[str, str],
-) -> RequestView:
+) -> Request:
     """What people, pages and the API see of this case. What is on its way to them comes on top."""
     definition = case.definition
-    return RequestView(
+    return Request(
         run_id=run_id,
         number=number,
         hook_id=hook_id,
@@ -78,13 +77,13 @@ def view_of(
     )
 
 
-def ask_of(name: str, spec: FieldSpec, value: JsonValue = None) -> Ask:
+def ask_of(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField:
     """A field as a form asks for it."""
     shown = "" if value is None else ("true" if value else "false") if isinstance(value, bool) else str(value)
-    return Ask(name, label(name), spec.type, spec.required, spec.values or (), spec.pattern, shown)
+    return FormField(name, label(name), spec.type, spec.required, spec.values or (), spec.pattern, shown)
 
 
-def _asks(case: Case, names: Iterable[str]) -> tuple[Ask, ...]:
+def _asks(case: Case, names: Iterable[str]) -> tuple[FormField, ...]:
     """These fields of the request, with what they say now."""
     return tuple(ask_of(name, case.definition.fields[name], case.content.fields.get(name)) for name in names)
 
@@ -144,12 +143,12 @@ def decision_of(case: Case) -> Decision:
     )
 
 
-def _shown(case: Case, name: str, spec: FieldSpec) -> ShownField:
+def _shown(case: Case, name: str, spec: FieldSpec) -> CardField:
     fields = case.definition.fields
     was: str | None = None
     if name in case.content.was:
         was = forms.shown(fields, name, forms.values({name: spec}, {name: case.content.was[name]}).get(name))
-    return ShownField(
+    return CardField(
         name=name,
         label=label(name),
         value=forms.shown(fields, name, case.content.typed.get(name)),
@@ -160,11 +159,11 @@ def _shown(case: Case, name: str, spec: FieldSpec) -> ShownField:
     )
 
 
-def _stage(case: Case, stage: StageState) -> StageView:
+def _stage(case: Case, stage: StageState) -> RequestStage:
     rule, ballot = stage.rule, stage.ballot
     if ballot is None:
         seats = tuple(
-            SeatView(
+            RequestSeat(
                 id=number,
                 label=case.label(seat.from_),
                 need=seat.need,
@@ -172,7 +171,7 @@ def _stage(case: Case, stage: StageState) -> StageView:
             )
             for number, seat in (case.content.seats(rule) if stage.state != "skipped" else [])
         )
-        return StageView(
+        return RequestStage(
             id=rule.id,
             title=stage.title,
             state=stage.state,
@@ -181,13 +180,13 @@ def _stage(case: Case, stage: StageState) -> StageView:
             outcomes=case.definition.outcomes_of(rule),
         )
     seated = seating(ballot)
-    return StageView(
+    return RequestStage(
         id=rule.id,
         title=stage.title,
         state=stage.state,
         because=stage.because,
         seats=tuple(
-            SeatView(
+            RequestSeat(
                 id=seat.id,
                 label=seat.label,
                 need=seat.need,
@@ -210,9 +209,9 @@ def _stage(case: Case, stage: StageState) -> StageView:
     )
 
 
-def _votes(case: Case) -> tuple[VoteView, ...]:
+def _votes(case: Case) -> tuple[RecordedVote, ...]:
     votes = [
-        VoteView(
+        RecordedVote(
             stage=stage.rule.id,
             by=vote.by,
             choice=vote.choice,
@@ -231,9 +230,9 @@ def _votes(case: Case) -> tuple[VoteView, ...]:
     return tuple(sorted(votes, key=lambda vote: vote.at))
 
 
-def _handovers(case: Case) -> tuple[HandoverView, ...]:
+def _handovers(case: Case) -> tuple[RecordedReassignment, ...]:
     return tuple(
-        HandoverView(
+        RecordedReassignment(
             stage=stage.rule.id,
             by=each.by,
             person=each.person,
@@ -248,9 +247,9 @@ def _handovers(case: Case) -> tuple[HandoverView, ...]:
     )
 
 
-def _rule(rule: JudgedRule) -> RuleView:
+def _rule(rule: JudgedRule) -> AppliedRule:
     values = {name: rule.fields[name] for name in rule.names}
-    return RuleView(rule=rule.rule, values=values, applies=rule.applies, because=rule.because)
+    return AppliedRule(rule=rule.rule, values=values, applies=rule.applies, because=rule.because)
 
 
 def _who(case: Case, key: str) -> Who:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.coming_due import ComingDue
 from approvals_bot.approvals.copies import Copies

@@ -8,8 +8,8 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from approvals_bot.approvals.port import Ask, ChoiceName
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.port import ChoiceName, FormField
+from approvals_bot.approvals.request import Request
 from approvals_bot.cli import show
 from approvals_bot.cli.errors import sentence
 from approvals_bot.cli.offline import clock_of, record_of, with_engine
@@ -273,7 +273,7 @@ def _has_begun(record: RunRecord) -> bool:
     return view is not None and (view.stage is not None or not view.is_open)
 
 
-def _request(record: RunRecord) -> RequestView:
+def _request(record: RunRecord) -> Request:
     view = show.request_view(record)
     if several := choices_of(requests_of(record)):
         fail(f"{record.id} asks several things at once. Name one of them: {', '.join(several)}.")
@@ -282,7 +282,7 @@ def _request(record: RunRecord) -> RequestView:
     return view
 
 
-def _typed(texts: dict[str, str], asks: tuple[Ask, ...]) -> dict[str, Any]:
+def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]:
     """What was typed, as the JSON that these fields take. What can't be read stays text, and is refused by name."""
     kinds = {ask.name: ask.type for ask in asks}
     typed: dict[str, Any] = dict(texts)

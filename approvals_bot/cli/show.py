@@ -12,11 +12,11 @@ from typing import Any, get_args
 
 import typer
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clean, one_line
 from approvals_bot.approvals.port import STATE_WORDS, Card, CardField
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.events import Event, from_micros
 from approvals_bot.durable.engine import Page, RunRecord
 from approvals_bot.durable.store.protocol import Status
@@ -130,7 +130,7 @@ def story(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
 
 
 def _program(record: RunRecord) -> list[str]:
-    lines = [bold(f"{record.workflow}: {record.status}"), f"Opened {phrases.moment(record.created_at, ZONE)}"]
+    lines = [bold(f"{record.workflow}: {record.status}"), f"Opened {card_text.moment(record.created_at, ZONE)}"]
     if record.result is not None:
         lines.append(f"Result: {one_line(json.dumps(redact(record.result), ensure_ascii=False), 200)}")
     return lines
@@ -138,15 +138,15 @@ def _program(record: RunRecord) -> list[str]:
 
 def card_lines(card: Card, now: datetime) -> list[str]:
     """The card for a terminal, in the order in which it is shown everywhere."""
-    lines = [bold(f"{phrases.state(card)} · {one_line(card.title)}")]
-    lines.append(f"{phrases.asked_by(card)}, {phrases.moment(card.asked_at, ZONE)}")
+    lines = [bold(f"{card_text.state(card)} · {one_line(card.title)}")]
+    lines.append(f"{card_text.asked_by(card)}, {card_text.moment(card.asked_at, ZONE)}")
     if card.fields:
         lines += ["", *_fields(card.fields)]
     lines += ["", *_progress(card)]
     if card.deadline is not None:
         then = f", {card.on_deadline}" if card.on_deadline else ""
-        lines.append(f"Until {phrases.moment(card.deadline, ZONE)}: {phrases.until(card.deadline, now)}{then}")
-    lines += phrases.troubles(card)
+        lines.append(f"Until {card_text.moment(card.deadline, ZONE)}: {card_text.until(card.deadline, now)}{then}")
+    lines += card_text.troubles(card)
     if card.digest:
         lines += ["", f"Digest {card.digest}"]
     return lines
@@ -165,37 +165,37 @@ def _fields(fields: Sequence[CardField]) -> Iterator[str]:
 
 def _progress(card: Card) -> Iterator[str]:
     """Who decides, who has, and how it ended."""
-    if row := phrases.steps(card):
+    if row := card_text.steps(card):
         yield row
     for stage in card.stages:
         if stage.state == "open":
-            yield from phrases.seats(stage)
+            yield from card_text.seats(stage)
         elif stage.state == "skipped":
             yield f"{stage.title} is skipped: {stage.because}"
     for vote in card.votes:
-        yield f"{phrases.vote(vote)}, {phrases.moment(vote.at, ZONE)}"
+        yield f"{card_text.vote(vote)}, {card_text.moment(vote.at, ZONE)}"
         if vote.comment:
             yield f"  “{one_line(vote.comment)}”"
-    yield from map(one_line, phrases.notes(card))
+    yield from map(one_line, card_text.notes(card))
     if card.outcome is not None:
-        yield f"{phrases.outcome(card.outcome)}, {phrases.moment(card.outcome.at, ZONE)}"
+        yield f"{card_text.outcome(card.outcome)}, {card_text.moment(card.outcome.at, ZONE)}"
         if card.outcome.because:
             yield f"  {one_line(card.outcome.because)}"
-    elif waiting := phrases.waiting_for(card):
-        yield f"{phrases.progress(card)}. {waiting}."
+    elif waiting := card_text.waiting_for(card):
+        yield f"{card_text.progress(card)}. {waiting}."
 
 
 # ── What `explain` and `simulate` say to people. ──
 
 
-def explained(record: RunRecord, view: RequestView, found: Mapping[str, Any], now: datetime) -> str:
+def explained(record: RunRecord, view: Request, found: Mapping[str, Any], now: datetime) -> str:
     """Why this request waits."""
     card = card_of(view, None, now)
-    lines = [bold(f"{phrases.state(card)} · {one_line(card.title)}")]
+    lines = [bold(f"{card_text.state(card)} · {one_line(card.title)}")]
     if record.stalled:
         lines += [f"⚠ Stalled: {one_line(record.stalled)}"]
     if card.outcome is not None:
-        lines.append(f"It waits for nobody: {phrases.outcome(card.outcome)}.")
+        lines.append(f"It waits for nobody: {card_text.outcome(card.outcome)}.")
     if found["waiting_for"]:
         rows = [(_called(view, who["person"]), who["stage"], who["why"]) for who in found["waiting_for"]]
         lines += ["", bold("It waits for"), *columns(rows, "  ")]
@@ -255,7 +255,7 @@ def _rule(rule: Mapping[str, Any]) -> Iterator[str]:
 def _times(times: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
     moments = [datetime.fromisoformat(each["at"].replace("Z", "+00:00")) for each in times]
     rows = [
-        (phrases.moment(at, ZONE), phrases.until(at, now), one_line(each["what"]))
+        (card_text.moment(at, ZONE), card_text.until(at, now), one_line(each["what"]))
         for at, each in zip(moments, times, strict=True)
     ]
     return columns(rows, "  ")
@@ -266,6 +266,6 @@ def _timer(event: Event) -> dict[str, str]:
     return {"at": iso(from_micros(event.data["resume_at"])), "what": what}
 
 
-def _called(view: RequestView, address: str) -> str:
+def _called(view: Request, address: str) -> str:
     name = view.name(address).text
     return name if name == address else f"{name} ({address})"

@@ -18,7 +18,7 @@ from typing import Any
 from approvals_bot.approvals.heard import EDITION
 from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.port import ChoiceName, Via
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.webhook_requests import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.errors import HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
@@ -165,7 +165,7 @@ async def _tell(
     return ActVerdict(said["verdict"], said["text"], changed=said["changed"])
 
 
-async def _glance(engine: Engine, target: HookTarget) -> RequestView | None:
+async def _glance(engine: Engine, target: HookTarget) -> Request | None:
     """None: it can't be told in time how the request stands."""
     with suppress(TimeoutError, StoreUnavailableError):
         async with asyncio.timeout(GLANCE):
@@ -173,7 +173,7 @@ async def _glance(engine: Engine, target: HookTarget) -> RequestView | None:
     return None
 
 
-def _is_counted(view: RequestView, message: Mapping[str, Any]) -> bool:
+def _is_counted(view: Request, message: Mapping[str, Any]) -> bool:
     """Whether this act is one of those that led to the end."""
     if message["kind"] != "vote":
         return view.outcome is not None and view.outcome.by == message["by"]
@@ -194,13 +194,13 @@ async def _too_late(engine: Engine, hook_id: str, message: dict[str, Any]) -> Ac
     )
 
 
-async def refuse_late(engine: Engine, view: RequestView, *, by: str, what: str, via: Via) -> ActVerdict:
+async def refuse_late(engine: Engine, view: Request, *, by: str, what: str, via: Via) -> ActVerdict:
     """Say how the request ended. The log of an ended run does not grow, so the audit takes the refused act."""
     verdict, text = late_verdict(view, by, what, engine.now())
     await engine.audit("act_refused", who=by, run_id=view.run_id, data={"act": what, "via": via, "verdict": verdict})
     return ActVerdict(verdict, text, changed=False)
 
 
-def asks_herself(view: RequestView, address: str) -> bool:
+def asks_herself(view: Request, address: str) -> bool:
     """Whether this person asked for it, or it is asked for her."""
     return address in (view.requester, view.on_behalf_of)

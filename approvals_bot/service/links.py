@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from approvals_bot.approvals.port import ChoiceName, Via
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.durable.store.protocol import HookRow
 from approvals_bot.durable.tokens import Tokens
@@ -35,7 +35,7 @@ class Link:
     target: HookTarget
     recipient: str  # opaque; an index of the request's recipients
     address: str
-    view: RequestView
+    view: Request
     via: Via = "email"  # where she found it
 
     @property
@@ -103,13 +103,13 @@ ASKERS = ("requester", "on_behalf_of")
 """Recipients besides those who were sent something: whoever asked, from her inbox."""
 
 
-def asker_of(view: RequestView, recipient: str) -> str | None:
+def asker_of(view: Request, recipient: str) -> str | None:
     """The person whom this word stands for in a link."""
     who = {"requester": view.requester, "on_behalf_of": view.on_behalf_of}.get(recipient)
     return who if who and is_mail(who) else None
 
 
-def recipient_of(view: RequestView, address: str) -> str | None:
+def recipient_of(view: Request, address: str) -> str | None:
     """What stands for this person in her link to this request; None: she has none."""
     sent = (id for id, known in view.recipients.items() if known == address)
     return next(sent, None) or next((word for word in ASKERS if asker_of(view, word) == address), None)

@@ -12,23 +12,23 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.request import OutcomeView, RequestView, dumped
+from approvals_bot.approvals.request import Request, RequestOutcome, dumped
 from approvals_bot.durable.engine import Engine, HookTarget, RunRecord
 
 _MARKS = {"hook_id", "recipients", "digest", "waiting_for"}
 
 
-def requests_of(record: RunRecord) -> tuple[RequestView, ...]:
+def requests_of(record: RunRecord) -> tuple[Request, ...]:
     """All requests that this run shows, in the order in which they were made."""
     match record.view:
         case {"requests": list(shown), "waiting_for": list(), "published": _}:
-            return tuple(_over(RequestView.model_validate(one), record) for one in shown)
+            return tuple(_over(Request.model_validate(one), record) for one in shown)
         case dict() as view if view.keys() >= _MARKS:
-            return (_over(RequestView.model_validate(view), record),)
+            return (_over(Request.model_validate(view), record),)
     return ()
 
 
-def request_of(record: RunRecord, hook_id: str | None = None) -> RequestView | None:
+def request_of(record: RunRecord, hook_id: str | None = None) -> Request | None:
     """The request behind this hook; without one, the request that the run stands for now: the one that is open, if
     several are the first of them, else the last. None for a run that asks nobody.
     """
@@ -38,7 +38,7 @@ def request_of(record: RunRecord, hook_id: str | None = None) -> RequestView | N
     return stands_for(requests)
 
 
-def stands_for(requests: Sequence[RequestView]) -> RequestView | None:
+def stands_for(requests: Sequence[Request]) -> Request | None:
     """Of all requests of a run, the one that it stands for now."""
     return next((view for view in requests if view.is_open), requests[-1] if requests else None)
 
@@ -53,24 +53,24 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
     return replace(record, view=dumped(view)) if view is not None else None
 
 
-def choices_of(requests: Sequence[RequestView]) -> tuple[str, ...]:
+def choices_of(requests: Sequence[Request]) -> tuple[str, ...]:
     """The ids of the open ones of a run's requests, of which one has to be named, where its id could mean several."""
     open_ones = [view.id for view in requests if view.is_open]
     return tuple(open_ones) if len(open_ones) > 1 else ()
 
 
-def request_behind(target: HookTarget | None) -> RequestView | None:
+def request_behind(target: HookTarget | None) -> Request | None:
     """The request that this hook belongs to."""
     if target is None or target.row.view is None:
         return None
     return request_of(target.record, target.hook.id)
 
 
-def _over(view: RequestView, record: RunRecord) -> RequestView:
+def _over(view: Request, record: RunRecord) -> Request:
     """A run that was ended from outside takes its open requests with it, without a word of its own."""
     if not record.has_ended or not view.is_open:
         return view
-    ended = OutcomeView(
+    ended = RequestOutcome(
         state="withdrawn",
         by=view.requester,
         at=record.ended_at or view.asked_at,
@@ -83,7 +83,7 @@ def _over(view: RequestView, record: RunRecord) -> RequestView:
 # ── A request as the API shows it. ──
 
 
-def api_request(view: RequestView) -> dict[str, Any]:
+def api_request(view: Request) -> dict[str, Any]:
     """The `request` of a run, as the API shows it. Votes that were changed, taken back or reset are left out; one
     that was given in an absent person's place says whose.
     """

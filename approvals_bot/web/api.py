@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 from pydantic_core import to_jsonable_python
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, HookInfo, RunRecord
 from approvals_bot.errors import HookNotFoundError
 from approvals_bot.people import People
@@ -51,7 +51,7 @@ class RunsApi:
         self._metrics = metrics
         self._base_url = base_url
 
-    async def create(self, request: Request) -> Response:
+    async def create(self, request: HttpRequest) -> Response:
         """202 with the new run; 200 with the same one when this was asked before under the same key."""
         key = caller(request, self._keys)
         asked = fit(RunBody, await json_object(request, API_BODY))
@@ -74,7 +74,7 @@ class RunsApi:
             headers={"Location": f"{root_of(self._base_url)}/api/runs/{run.id}"},
         )
 
-    async def search(self, request: Request) -> Response:
+    async def search(self, request: HttpRequest) -> Response:
         """The runs that match every filter, newest first, a page at a time."""
         caller(request, self._keys)
         asked = _query(request, "workflow", "status", "waiting_for", "cursor", "limit")
@@ -91,7 +91,7 @@ class RunsApi:
             raise _bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
         return JsonResponse({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
 
-    async def show(self, request: Request) -> Response:
+    async def show(self, request: HttpRequest) -> Response:
         """The run as it stands; with `?wait=30` as it stands once it has ended, or after those seconds."""
         caller(request, self._keys)
         wait = min(_number("wait", _query(request, "wait").get("wait", "0"), 0, 3600), LONGEST_WAIT)
@@ -100,7 +100,7 @@ class RunsApi:
             record = await self._engine.wait(record.id, wait)
         return JsonResponse(run_json(record))
 
-    async def events(self, request: Request) -> Response:
+    async def events(self, request: HttpRequest) -> Response:
         """The run's log, without what would let the reader act in it."""
         caller(request, self._keys)
         record = await self._record(request)
@@ -113,7 +113,7 @@ class RunsApi:
             }
         )
 
-    async def cancel(self, request: Request) -> Response:
+    async def cancel(self, request: HttpRequest) -> Response:
         """202: a request is withdrawn by its own workflow, any other run is cancelled. 409 when it has ended."""
         key = caller(request, self._keys)
         asked = fit(Cancellation, await json_object(request, API_BODY))
@@ -135,7 +135,7 @@ class RunsApi:
         self._metrics.voted(verdict.verdict, "api")
         return _said(verdict, changed=202)
 
-    async def edit(self, request: Request) -> Response:
+    async def edit(self, request: HttpRequest) -> Response:
         """200: the fields of an open request are changed, and votes reset as its policy says."""
         key = caller(request, self._keys)
         asked = fit(Edit, await json_object(request, API_BODY))
@@ -147,7 +147,7 @@ class RunsApi:
         self._metrics.voted(verdict.verdict, "api")
         return _said(verdict, changed=200)
 
-    async def vote(self, request: Request) -> Response:
+    async def vote(self, request: HttpRequest) -> Response:
         """201 with the verdict. For keys that may vote: they vouch for who `by` is."""
         key = caller(request, self._keys)
         if not key.may_vote:
@@ -174,7 +174,7 @@ class RunsApi:
         self._metrics.voted(verdict.verdict, "api")
         return _said(verdict, changed=201)
 
-    async def ask_somebody_else(self, request: Request) -> Response:
+    async def ask_somebody_else(self, request: HttpRequest) -> Response:
         """201: this person is asked, too, or instead of another. By who is asked herself, an owner or an admin."""
         key = caller(request, self._keys)
         asked = fit(NewApprover, await json_object(request, API_BODY))
@@ -194,7 +194,7 @@ class RunsApi:
         self._metrics.voted(verdict.verdict, "api")
         return _said(verdict, changed=201)
 
-    async def _record(self, request: Request) -> RunRecord:
+    async def _record(self, request: HttpRequest) -> RunRecord:
         """The run. An approval shows itself with its first activation: one that was just opened is waited for."""
         record = await find_record(self._engine, request.path_params["id"])
         if record is None:
@@ -209,7 +209,7 @@ class RunsApi:
         """Whether there is nothing to wait for."""
         return record.view is not None or record.has_ended or self._engine.is_ending
 
-    async def _request_view(self, request: Request) -> RequestView:
+    async def _request_view(self, request: HttpRequest) -> Request:
         record = await self._record(request)
         requests = requests_of(record)
         view = stands_for(requests)
@@ -262,7 +262,7 @@ def _said(verdict: votes.ActVerdict, *, changed: int) -> Response:
     return JsonResponse({"verdict": verdict.verdict, "text": verdict.text}, changed if status == 201 else status)
 
 
-def _query(request: Request, *names: str) -> dict[str, str]:
+def _query(request: HttpRequest, *names: str) -> dict[str, str]:
     """The query's values by name. A name we don't know, or one that stands twice, is a fault: it would do nothing."""
     given = request.query_params.multi_items()
     faults = [
@@ -319,12 +319,12 @@ class HooksApi:
         self._engine = engine
         self._keys = keys
 
-    async def show(self, request: Request) -> Response:
+    async def show(self, request: HttpRequest) -> Response:
         """What is known of the live hook with this token."""
         caller(request, self._keys)
         return JsonResponse(hook_json(await self._engine.get_hook_by_token(request.path_params["token"])))
 
-    async def resume(self, request: Request) -> Response:
+    async def resume(self, request: HttpRequest) -> Response:
         """The body is the payload; durable before the answer. A repeated Idempotency-Key adds no second payload."""
         caller(request, self._keys)
         key = request.headers.get("idempotency-key")

@@ -13,14 +13,14 @@ from datetime import datetime
 from typing import cast, get_args
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import Verdict, Word, have, missing, need, rejections_needed, standing
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card, Channels, ChoiceName, Delivered, Dispatch, Mailbox
-from approvals_bot.approvals.request import RequestView, StageView, VoteView, ballot_of
+from approvals_bot.approvals.request import RecordedVote, Request, RequestStage, ballot_of
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import Person
@@ -77,7 +77,7 @@ class Decisions:
         self._links = Links(engine=engine, tokens=tokens, now=now)
         self._codes = Codes(tokens=tokens, now=now)
 
-    async def show(self, request: Request) -> Response:
+    async def show(self, request: HttpRequest) -> Response:
         """GET: the request as it stands. 410 once it expired or was withdrawn, 404 for every bad link."""
         link = await self._links.open(request.path_params["signed"])
         if link is None:
@@ -95,7 +95,7 @@ class Decisions:
             },
         )
 
-    async def decide(self, request: Request) -> Response:
+    async def decide(self, request: HttpRequest) -> Response:
         """POST: count the choice, then 303 to the page that says so, or the refusal with its sentence."""
         form = await read_form(request)
         link = await self._links.open(request.path_params["signed"])
@@ -118,7 +118,7 @@ class Decisions:
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.hook.is_live)
         return await self._vote(link, cast(ChoiceName, choice), form)
 
-    def _refuse(self, request: Request, link: Link, form: Mapping[str, str]) -> tuple[int, str] | None:
+    def _refuse(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> tuple[int, str] | None:
         """Why this form is not taken: it isn't ours, is too old, or its code isn't right."""
         if not is_same_site(request.headers, self._origin):
             return 403, NOT_OURS
@@ -267,7 +267,7 @@ DONE = ("counted", "decided", "changed", "taken_back", "already_voted", "receive
 HANDING_DONE = ("reassigned", "added")
 
 
-def result(view: RequestView, reader: str, done: str, received: str) -> str | None:
+def result(view: Request, reader: str, done: str, received: str) -> str | None:
     """The sentence for this reader. None when she did nothing that fits, as when a link was opened by hand.
 
     `received`: what to say of a vote that is saved and not counted yet.
@@ -291,7 +291,7 @@ def result(view: RequestView, reader: str, done: str, received: str) -> str | No
     return _say("changed" if done == "changed" else "counted", view, mine)
 
 
-def _handed_over(view: RequestView, reader: str) -> str | None:
+def _handed_over(view: Request, reader: str) -> str | None:
     done = next((each for each in reversed(view.handovers) if each.by == reader), None)
     if done is None:
         return None
@@ -299,7 +299,7 @@ def _handed_over(view: RequestView, reader: str) -> str | None:
     return sentences.handed_over(view.name(done.person).text, instead_of)
 
 
-def _decided(view: RequestView) -> str | None:
+def _decided(view: Request) -> str | None:
     match view.state:
         case "approved":
             return sentences.DECIDED["filled"]
@@ -312,7 +312,7 @@ def _decided(view: RequestView) -> str | None:
     return None
 
 
-def _say(word: Word, view: RequestView, mine: VoteView) -> str | None:
+def _say(word: Word, view: Request, mine: RecordedVote) -> str | None:
     if view.held is not None and view.held.by == mine.by:
         return sentences.held(view.held.state, view.grace)  # type: ignore[arg-type]  # one of the states that votes bring
     if mine.choice == "changes":
@@ -324,7 +324,7 @@ def _say(word: Word, view: RequestView, mine: VoteView) -> str | None:
     return sentences.say(_verdict(word, view, stage, mine), following)
 
 
-def _following(view: RequestView, stage: StageView) -> str:
+def _following(view: Request, stage: RequestStage) -> str:
     """The stage after this one, which may not have been opened yet."""
     if view.stage is not None and view.stage.id != stage.id:
         return view.stage.title
@@ -332,7 +332,7 @@ def _following(view: RequestView, stage: StageView) -> str:
     return ahead[0] if stage.state == "done" and ahead and view.is_open else ""
 
 
-def _verdict(word: Word, view: RequestView, stage: StageView, mine: VoteView) -> Verdict:
+def _verdict(word: Word, view: Request, stage: RequestStage, mine: RecordedVote) -> Verdict:
     ballot = ballot_of(view, stage)
     if mine.choice == "reject":
         rejections = sum(vote.stands and vote.choice == "reject" for vote in ballot.votes)

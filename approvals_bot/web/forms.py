@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import UploadFile
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.types import Message
 
 from approvals_bot.approvals.plain_text import clean
-from approvals_bot.approvals.port import Ask, Card, CardChoice, ChoiceName
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service import act as votes
 from approvals_bot.service.act import VoteAct, asks_herself
@@ -20,21 +20,21 @@ from approvals_bot.web.validation import LINK_BODY, whole
 MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approver
 
 
-async def read_form(request: Request) -> dict[str, str]:
+async def read_form(request: HttpRequest) -> dict[str, str]:
     """The form's fields; of a repeated one the last, files dropped. Raises Problem 400, 408, 413 or 415."""
     body = await whole(request, LINK_BODY)
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    async with Request(request.scope, receive).form(max_files=0, max_fields=MOST_FIELDS) as form:
+    async with HttpRequest(request.scope, receive).form(max_files=0, max_fields=MOST_FIELDS) as form:
         return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
 
 
 def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> VoteAct:
     """The form as a vote. What an `edit` changes of the request are its fields, and a blank takes a value away; all
     else are answers to the stage."""
-    asks: Sequence[Ask] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
+    asks: Sequence[FormField] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
     filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
     editable = link.view.editable if choice == "edit" else ()
     names = {ask.name for ask in editable}
@@ -49,20 +49,20 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card,
     )
 
 
-def changes(asks: Sequence[Ask], form: Mapping[str, str], part: str) -> dict[str, str]:
+def changes(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> dict[str, str]:
     """What a form changes of the fields that it showed, as texts; "" takes a value away. `part`: before their names."""
     shown = [ask for ask in asks if ask.type == "boolean" or f"{part}.{ask.name}" in form]
     texts = {ask.name: _value(ask, form.get(f"{part}.{ask.name}", "")) for ask in shown}
     return {ask.name: texts[ask.name] for ask in shown if texts[ask.name] != _untouched(ask)}
 
 
-def _value(ask: Ask, text: str) -> str:
+def _value(ask: FormField, text: str) -> str:
     """What a person typed, "" for a blank; an unticked box sends nothing. The request reads it by its field's type."""
     text = text.replace("\r\n", "\n").strip()
     return (text or "false") if ask.type == "boolean" else text
 
 
-def _untouched(ask: Ask) -> str:
+def _untouched(ask: FormField) -> str:
     """What comes back for an input that nobody touched. Browsers take line breaks out of what is no text area."""
     text = clean(ask.value)
     return _value(ask, text if ask.type == "text" else text.replace("\n", ""))
@@ -84,7 +84,7 @@ def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
 LONGEST_REASON = 500
 
 
-def change_of(view: RequestView, address: str) -> CardChoice | None:
+def change_of(view: Request, address: str) -> CardChoice | None:
     """What she may change, as a form; None while there is nothing to change, or for others."""
     if not asks_herself(view, address) or view.state != "changes_requested":
         return None

@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, get_args
 
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
@@ -60,7 +60,7 @@ class PeoplePages:
         self._now = now
         self._open = open_pages
 
-    async def runs(self, request: Request) -> Response:
+    async def runs(self, request: HttpRequest) -> Response:
         """The runs, newest first, by status if asked."""
         if not self._open:
             return self._closed()
@@ -75,7 +75,7 @@ class PeoplePages:
             statuses=STATUSES,
         )
 
-    async def run(self, request: Request) -> Response:
+    async def run(self, request: HttpRequest) -> Response:
         """One run as a story: what happened, when, and what it waits for."""
         if not self._open:
             return self._closed()
@@ -93,7 +93,7 @@ class PeoplePages:
             drawing=draw(story.stretches, start=record.created_at, end=record.ended_at or self._now()),
         )
 
-    async def request(self, request: Request) -> Response:
+    async def request(self, request: HttpRequest) -> Response:
         """The card of one request, for those who have to do with it. To all others there is no such request."""
         reader = self._sessions.who(request)
         if not self._open and reader is None:
@@ -107,7 +107,7 @@ class PeoplePages:
         is_hers = reader is not None and asks_herself(view, reader) and not card_of(view, reader, self._now()).choices
         return self._page("request.html", "", reader, card=card, run_id=view.run_id, decide=decide, is_hers=is_hers)
 
-    async def inbox(self, request: Request) -> Response:
+    async def inbox(self, request: HttpRequest) -> Response:
         """What waits for one person, oldest first: the one who has waited longest is served first. Then, for who has
         signed in, what she asked for, and what she voted on.
         """
@@ -149,7 +149,7 @@ class PeoplePages:
             ("You voted on", [self._row_of(record, view) for record, view in voted]),
         ]
 
-    async def _own_page(self, view: RequestView, reader: str) -> str:
+    async def _own_page(self, view: Request, reader: str) -> str:
         """Where this person decides this request, as from the link of a mail; "" if it isn't hers to decide."""
         recipient = recipient_of(view, reader)
         hook = await self._engine.find_hook(view.hook_id) if recipient is not None else None
@@ -171,7 +171,7 @@ class PeoplePages:
             "age": (record.ended_at or self._now()) - record.created_at,
         }
 
-    def _row_of(self, record: RunRecord, view: RequestView) -> dict[str, Any]:
+    def _row_of(self, record: RunRecord, view: Request) -> dict[str, Any]:
         """A line that is about one request."""
         card = card_of(view, None, self._now())
         ended = view.outcome.at if view.outcome and view.number else record.ended_at
@@ -193,7 +193,7 @@ class PeoplePages:
         return self._pages.page("login.html", 401, **values)
 
 
-def _concerns(view: RequestView, reader: str | None) -> bool:
+def _concerns(view: Request, reader: str | None) -> bool:
     """Whether this person asked, is or was asked, or voted."""
     return reader is not None and (
         reader in (view.requester, view.on_behalf_of)

@@ -1,4 +1,4 @@
-"""Pages as HTML: Jinja2 with autoescape, and the words of the channels' phrases as filters."""
+"""Pages as HTML: Jinja2 with autoescape, and the words of cards as filters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.fields import short_digest
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import STATE_WORDS
@@ -32,13 +32,15 @@ class Renderer:
             lstrip_blocks=True,
             finalize=_harmless,
         )
-        self._templates.globals.update(phrases=phrases, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="", root=root)
+        self._templates.globals.update(
+            card_text=card_text, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="", root=root
+        )
         self._templates.filters.update(
-            moment=phrases.moment,
+            moment=card_text.moment,
             iso=datetime.isoformat,
             until=self._until,
             ago=self._ago,
-            span=phrases.span,
+            span=card_text.span,
             short_digest=short_digest,
             clock=clock_words,
             pretty=pretty,
@@ -49,10 +51,10 @@ class Renderer:
         return HTMLResponse(self._templates.get_template(template).render(values), status)
 
     def _until(self, moment: datetime) -> str:
-        return phrases.until(moment, self._now())
+        return card_text.until(moment, self._now())
 
     def _ago(self, moment: datetime) -> str:
-        return f"{phrases.span(self._now() - moment)} ago"
+        return f"{card_text.span(self._now() - moment)} ago"
 
 
 def _harmless(value: Any) -> Any:

@@ -29,7 +29,7 @@ from approvals_bot.approvals.port import (
     SlackChannel,
     SlackPerson,
 )
-from approvals_bot.approvals.request import Opening, RequestView
+from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.api import WebhookRequest
@@ -205,8 +205,8 @@ class Asked:
         assert record is not None
         return record
 
-    async def view(self) -> RequestView:
-        return RequestView.model_validate((await self.record()).view)
+    async def view(self) -> Request:
+        return Request.model_validate((await self.record()).view)
 
     async def tell(self, **message: Any) -> dict[str, Any]:
         """Send a message to the request, and give its answer."""

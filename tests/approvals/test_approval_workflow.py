@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.port import Dispatch, Refused, Result, TryAgain
@@ -512,11 +512,11 @@ async def test_what_follows_and_can_not_be_done_is_told_on_the_request(office: A
     async with office.open():
         asked = await office.ask(one_stage(f'from = ["{ANN}"]', FOLLOWING), BUY)
         await asked.vote(ANN)
-        wait = phrases.troubles(card_of(await asked.view(), None, office.clock.now()))
+        wait = card_text.troubles(card_of(await asked.view(), None, office.clock.now()))
         assert wait == ["⚠ What follows is not done: call shop is tried again: it answered 503"]
         await office.clock.advance("30s")
         view = await asked.view()
-        told = phrases.troubles(card_of(view, None, office.clock.now()))
+        told = card_text.troubles(card_of(view, None, office.clock.now()))
         assert told == ["⚠ What follows is not done: call shop failed: it answered 404"]
         assert api_request(view)["follow_ups"][0] == {
             "what": "call shop",

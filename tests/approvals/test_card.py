@@ -14,7 +14,7 @@ from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.eligibility import Found, RequestContext, SeatFound
 from approvals_bot.approvals.heard import Heard
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.views import view_of
 from approvals_bot.people import Person
 
@@ -36,7 +36,7 @@ def expense(amount: str) -> Case:
     return case
 
 
-def view(case: Case) -> RequestView:
+def view(case: Case) -> Request:
     made = view_of(
         case,
         run_id="run_1",
@@ -47,7 +47,7 @@ def view(case: Case) -> RequestView:
         on_deadline="",
         recipients={"1": ANN},
     )
-    assert RequestView.model_validate(made.model_dump(mode="json")) == made, "a view is lossless as JSON"
+    assert Request.model_validate(made.model_dump(mode="json")) == made, "a view is lossless as JSON"
     return made
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
 
@@ -63,7 +63,7 @@ async def test_it_takes_effect_when_the_time_is_over(office: Any) -> None:
         view = await asked.view()
         assert (view.outcome, view.waiting_for) == (None, ())
         note = "⏳ Approved by Bo Lund. It takes effect after 30 s, if it is not taken back."
-        assert phrases.notes(card_of(view, None, office.clock.now())) == (note,)
+        assert card_text.notes(card_of(view, None, office.clock.now())) == (note,)
         assert explain(view)["next"][0]["what"] == "the decision takes effect"
         await office.clock.advance("29s")
         assert (await asked.record()).status == "running"

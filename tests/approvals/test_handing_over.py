@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
 from approvals_bot.people.absences import Absence
@@ -50,7 +50,7 @@ async def test_an_approver_hands_over_her_place_and_everything_says_so(office: A
         assert mail.card.why_me == "You are asked because you are taking the place of Ann Ode, who handed it over."
         assert len(office.email.to(ANN)) == 1  # she did it herself, so nobody has to tell her
         view = await asked.view()
-        assert phrases.notes(card_of(view, None, office.clock.now())) == (
+        assert card_text.notes(card_of(view, None, office.clock.now())) == (
             "⇄ Ann Ode handed over to Bo Lund: on holiday",
         )
         assert explain(view)["rules"][-1]["because"] == "Ann Ode handed over to Bo Lund: on holiday"
@@ -212,4 +212,4 @@ async def test_where_only_a_channel_is_told_the_newly_asked_gets_a_message_of_he
         asked = await office.ask(TWO.replace("email = true", 'slack = "#deploys"'), {}, by=DI)
         await asked.tell(kind="add", by=ANN, person=BO)
         assert [one.occasion for one in office.slack.to(BO)] == ["request"]
-        assert phrases.notes(office.slack.newest("#deploys").card) == ("⇄ Ann Ode asked Bo Lund, too",)
+        assert card_text.notes(office.slack.newest("#deploys").card) == ("⇄ Ann Ode asked Bo Lund, too",)

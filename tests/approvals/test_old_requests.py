@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.replay import replay
@@ -34,6 +34,6 @@ def test_a_request_of_before_replays_unchanged(recorded: dict[str, Any]) -> None
         replay(approval, log[:end], link=str)  # NondeterminismError would name the event that doesn't fit
     outcome = replay(approval, log, link=str)
     assert outcome.commands == [] or outcome.ended
-    view = RequestView.model_validate(outcome.view)
+    view = Request.model_validate(outcome.view)
     assert (view.handovers, view.reassign) == ((), "approvers")
     assert view.is_open == all(event.type != "run_completed" for event in log)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from approvals_bot import Approved, ChangesAsked, Edited, publish, request_approval, sleep, workflow
+from approvals_bot import Approved, ChangesRequested, Edited, publish, request_approval, sleep, workflow
 from approvals_bot.approvals.business_time import Calendar
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.api import WebhookRequest
 from approvals_bot.durable.engine import Engine, Run
 from approvals_bot.durable.store import connect
@@ -23,12 +23,12 @@ from approvals_bot.service.read import find_record, request_of, requests_of
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
 
 
-async def views(office: Any, run: Run[Any]) -> list[RequestView]:
+async def views(office: Any, run: Run[Any]) -> list[Request]:
     record = await office.engine.record(run.id)
     return list(requests_of(record))
 
 
-async def vote(office: Any, view: RequestView, by: str, choice: str = "approve", **more: Any) -> str:
+async def vote(office: Any, view: Request, by: str, choice: str = "approve", **more: Any) -> str:
     hook = await office.engine.find_hook(view.hook_id)
     message = {"kind": "vote", "by": by, "choice": choice, "comment": "so" if choice != "approve" else ""} | more
     answer = await office.engine.resume_webhook(hook.token, WebhookRequest.of_json(message), timeout=20)
@@ -104,7 +104,7 @@ async def test_in_a_loop_with_changes_asked_for_until_it_fits(office: Any) -> No
             match await request_approval(
                 "Publish?", fields={"text": text}, approvers=ANN, outcomes=["approve", "changes", "reject"]
             ):
-                case ChangesAsked(comment=wish):
+                case ChangesRequested(comment=wish):
                     text = wish
                 case Approved():
                     return f"{text} after {rounds}"

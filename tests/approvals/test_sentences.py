@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from approvals_bot.approvals import sentences
+from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import Missing, Verdict, Word
 
 NINE = datetime(2026, 3, 2, 9, 42, tzinfo=UTC)

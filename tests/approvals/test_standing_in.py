@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.eligibility import Delegations, Found, SeatFound, with_stand_ins
 from approvals_bot.approvals.explain import explain
@@ -168,7 +168,7 @@ async def test_a_delegate_decides_and_everything_says_for_whom(office: Any) -> N
         assert (len(office.email.to(ANN)), len(office.email.to(BO))) == (0, 1)
         card = card_of(await asked.view(), BO, NOW)
         assert card.why_me == "You are asked because you are standing in for Ann Ode (named in the workflow)."
-        assert phrases.waiting_for(card) == "Waiting for Bo Lund for Ann Ode and Cy Rus"
+        assert card_text.waiting_for(card) == "Waiting for Bo Lund for Ann Ode and Cy Rus"
         why = {each["person"]: each["why"] for each in explain(await asked.view())["waiting_for"]}
         assert why[BO] == "standing in for Ann Ode (named in the workflow)"
         assert await asked.vote(ANN) == "not_an_approver"
@@ -177,9 +177,9 @@ async def test_a_delegate_decides_and_everything_says_for_whom(office: Any) -> N
         view = await asked.view()
         card = card_of(view, None, NOW)
         assert card.outcome is not None
-        assert phrases.outcome(card.outcome) == "✅ Approved by Bo Lund for Ann Ode via the API"
-        assert "✅ Bo Lund for Ann Ode approved via the API" in [phrases.vote(vote) for vote in card.votes]
-        assert "Bo Lund for Ann Ode" in phrases.seats(card.stages[0])[0]
+        assert card_text.outcome(card.outcome) == "✅ Approved by Bo Lund for Ann Ode via the API"
+        assert "✅ Bo Lund for Ann Ode approved via the API" in [card_text.vote(vote) for vote in card.votes]
+        assert "Bo Lund for Ann Ode" in card_text.seats(card.stages[0])[0]
         assert [vote.get("in_place_of") for vote in api_request(view)["votes"]] == [None, ANN]
         result = (await asked.record()).result
         assert (result["by"], result["in_place_of"]) == (BO, ANN)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.port import Card, CardStage, Name
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
@@ -37,13 +37,13 @@ NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 )
 def test_the_time_until_a_deadline_is_what_one_would_say(left: str, said: str) -> None:
     hours, minutes, seconds = map(int, left.split(":"))
-    assert phrases.until(NOW + timedelta(hours=hours, minutes=minutes, seconds=seconds), NOW) == said
+    assert card_text.until(NOW + timedelta(hours=hours, minutes=minutes, seconds=seconds), NOW) == said
 
 
 @given(st.integers(0, 60 * 86_400))
 def test_what_is_said_is_never_far_from_the_truth(seconds: int) -> None:
     """A third at most, and half a day."""
-    said, unit = (phrases.span(timedelta(seconds=seconds)).replace("less than a minute", "0 minutes")).split()
+    said, unit = (card_text.span(timedelta(seconds=seconds)).replace("less than a minute", "0 minutes")).split()
     size = {"minute": 60, "hour": 3_600, "day": 86_400}[unit.rstrip("s")]
     told = (float(said.replace("½", ".5"))) * size
     assert abs(told - seconds) <= max(45, min(seconds / 3, 43_200))
@@ -68,11 +68,11 @@ def test_of_many_stages_one_sees_those_around_the_open_one(open_at: int, row: st
         return "done" if at < open_at else "open" if at == open_at else "ahead"
 
     stages = tuple(CardStage(str(at), str(at), state(at), ()) for at in range(30))
-    assert phrases.steps(replace(CARD, stages=stages), most=3) == row
+    assert card_text.steps(replace(CARD, stages=stages), most=3) == row
 
 
 def test_a_request_that_is_handed_back_is_not_said_to_have_changed() -> None:
-    assert phrases.changed(CARD) == (
+    assert card_text.changed(CARD) == (
         "Changes are asked for. Once Bo Lund has made them, on the request's page, it is asked anew."
     )
-    assert phrases.changed(replace(CARD, state="waiting")) == "The request was changed. Look at it again, please."
+    assert card_text.changed(replace(CARD, state="waiting")) == "The request was changed. Look at it again, please."

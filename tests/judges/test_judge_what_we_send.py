@@ -21,7 +21,6 @@ from slack_sdk.models.views import View as SdkView
 from approvals_bot.approvals.field_specs import FieldType
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import (
-    Ask,
     Card,
     CardChoice,
     CardDelivery,
@@ -31,6 +30,7 @@ from approvals_bot.approvals.port import (
     CardStage,
     CardVote,
     Dispatch,
+    FormField,
     Name,
     Receipt,
     SlackChannel,
@@ -94,7 +94,7 @@ KINDS: tuple[Any, ...] = ("short", "long", "diff")
 
 def CHOICES(text: str) -> tuple[CardChoice, ...]:
     asks = tuple(
-        Ask(f"a{n}", text, kind, n % 2 == 0, (text[:75] or "a", "b"), None, text)
+        FormField(f"a{n}", text, kind, n % 2 == 0, (text[:75] or "a", "b"), None, text)
         for n, kind in enumerate(get_args(FieldType))
     )
     return (

@@ -17,7 +17,7 @@ from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
 from approvals_bot.app import Listing
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels
-from approvals_bot.approvals.request import Opening, RequestView
+from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.client import slack_client
 from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
@@ -127,7 +127,7 @@ class Office:
     async def votes(self, run_id: str) -> list[Any]:
         record = await self.engine.record(run_id)
         assert record is not None
-        return list(RequestView.model_validate(record.view).model_dump(mode="json")["votes"])
+        return list(Request.model_validate(record.view).model_dump(mode="json")["votes"])
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):

@@ -15,7 +15,7 @@ from slack_office import office, open_office  # noqa: F401  # the fixtures of Sl
 from starlette.types import ASGIApp
 
 from approvals_bot.approvals.port import Channels
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
@@ -90,7 +90,7 @@ class Service:
         record = await self.engine.record(run_id)
         assert record is not None
         view: dict[str, Any] = record.view
-        return RequestView.model_validate(view).model_dump(mode="json") if "hook_id" in view else view
+        return Request.model_validate(view).model_dump(mode="json") if "hook_id" in view else view
 
     async def link(self, run_id: str, address: str) -> str:
         """The path of this person's decision page, as a mail would carry it."""

@@ -9,7 +9,7 @@ import pytest
 from slack_office import Office
 
 from approvals_bot.approvals.port import Card, Name
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.reassignment import AS_WELL, hand_over_modal
 from approvals_bot.playground.slack.blocks import check_view
 
@@ -29,10 +29,10 @@ def values(person: str, place: str, reason: str = "") -> dict[str, Any]:
     return {"person": {"value": person}, "instead_of": {"value": place}, "reason": {"value": reason}}
 
 
-async def view_of(office: Office, run_id: str) -> RequestView:
+async def view_of(office: Office, run_id: str) -> Request:
     record = await office.engine.record(run_id)
     assert record is not None
-    return RequestView.model_validate(record.view)
+    return Request.model_validate(record.view)
 
 
 async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(office: Office) -> None:

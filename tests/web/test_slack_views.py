@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.port import Ask, Card, CardChoice, CardOutcome, Name
+from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, FormField, Name
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.playground.slack.blocks import check_view
 
@@ -48,7 +48,12 @@ TYPES = [
 TEXTS = st.one_of(st.text(max_size=40), st.sampled_from(["<!channel>", "x" * 9_000, "👩‍🚀" * 500, "\x00", " "]))
 NAMES = st.text("abcdefghij_", min_size=1, max_size=30)
 ASKS = st.builds(
-    Ask, NAMES, TEXTS, st.sampled_from(TYPES), st.booleans(), st.lists(TEXTS, unique=True, max_size=120).map(tuple)
+    FormField,
+    NAMES,
+    TEXTS,
+    st.sampled_from(TYPES),
+    st.booleans(),
+    st.lists(TEXTS, unique=True, max_size=120).map(tuple),
 )
 
 
@@ -64,7 +69,7 @@ def test_check_17_a_required_reason_is_asked_for_and_nothing_of_worth_is_in_the_
 
 @settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
 @given(asks=st.lists(ASKS, max_size=12, unique_by=lambda ask: ask.name), title=TEXTS, short=TEXTS)
-def test_check_22_every_modal_is_one_that_slack_takes(asks: list[Ask], title: str, short: str) -> None:
+def test_check_22_every_modal_is_one_that_slack_takes(asks: list[FormField], title: str, short: str) -> None:
     choice = replace(REJECT, short=short, asks=tuple(asks))
     view = views.vote_modal(replace(CARD, title=title), choice, OPENED)
     assert check_view(view) == []
@@ -83,7 +88,7 @@ def test_check_22_every_home_tab_is_one_that_slack_takes(title: str, name: str, 
 
 def test_what_was_filled_in_is_read_by_the_kind_of_input() -> None:
     asks = [
-        Ask(name, name, kind)
+        FormField(name, name, kind)
         for name, kind in (("code", "string"), ("ok", "boolean"), ("on", "date"), ("at", "datetime"))
     ]
     values = {
@@ -100,7 +105,7 @@ def test_what_was_filled_in_is_read_by_the_kind_of_input() -> None:
 
 
 def test_empty_and_broken_inputs_are_left_out() -> None:
-    asks = [Ask("a", "A", "string"), Ask("b", "B", "enum"), Ask("c", "C", "string")]
+    asks = [FormField("a", "A", "string"), FormField("b", "B", "enum"), FormField("c", "C", "string")]
     values = {"ask:a": {"value": {"value": None}}, "ask:b": {"value": {"selected_option": None}}, "ask:c": None}
     assert views.filled_in(values, asks) == ("", {})
 
@@ -114,7 +119,7 @@ def test_empty_and_broken_inputs_are_left_out() -> None:
     ],
 )
 def test_a_complaint_is_said_where_it_belongs(text: str, expected: dict[str, str]) -> None:
-    asks = [Ask("code", "Budget code", "string"), Ask("cost", "Cost", "integer")]
+    asks = [FormField("code", "Budget code", "string"), FormField("cost", "Cost", "integer")]
     values: dict[str, object] = {"ask:code": {}, "ask:cost": {}, "comment": {}}
     assert views.complaint(text, values, asks) == expected
     assert views.complaint(text, {}, asks) is None

@@ -94,7 +94,7 @@ class CardVote:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class FormField:
     """A field that the approver fills in."""
 
     name: str
@@ -116,7 +116,7 @@ class CardChoice:
     style: Literal["primary", "danger", "link"] = "link"
     confirm: str | None = None  # the question asked once, in place, when it can't be taken back
     comment: Literal["none", "optional", "required"] = "optional"
-    asks: tuple[Ask, ...] = ()
+    asks: tuple[FormField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import css_inline
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, header, one_line
 from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, Mailbox
 
@@ -81,8 +81,8 @@ def write_together(dispatches: Sequence[tuple[Dispatch, str]], now: datetime) ->
         "subject": f"{count} requests wait for you",
         "preheader": one_line(titles, 140),
         "rows": rows,
-        "moment": lambda at: phrases.moment(at, zone),
-        "phrases": phrases,
+        "moment": lambda at: card_text.moment(at, zone),
+        "card_text": card_text,
     }
     html = _INLINER.inline(_TEMPLATES.get_template("digest.html").render(names))
     return Letter(names["subject"], _squeezed(_TEMPLATES.get_template("digest.txt").render(names)), html)
@@ -110,7 +110,7 @@ def occasion(dispatch: Dispatch) -> str:
         case "escalation":
             return "Nobody has decided yet, so you are asked too."
         case "change":
-            return phrases.changed(dispatch.card)
+            return card_text.changed(dispatch.card)
         case "handover":
             return "Somebody else is asked in your place now. There is nothing more for you to do."
         case "vote":
@@ -130,7 +130,7 @@ def not_you(dispatch: Dispatch) -> str:
     mine = [vote for vote in card.votes if vote.by.key == reader and vote.stands]
     if not mine or dispatch.text:
         return ""
-    did = f"You {phrases.CHOICE_WORDS[mine[-1].choice][1]} this {phrases.VIA_WORDS[mine[-1].via]}".rstrip()
+    did = f"You {card_text.CHOICE_WORDS[mine[-1].choice][1]} this {card_text.VIA_WORDS[mine[-1].via]}".rstrip()
     if _can_take_back(card):
         return f"{did}. Not you? Take it back while the request is open:"
     human = next((who.text for who in (card.requester, card.on_behalf_of) if who and "@" in who.key), "")
@@ -154,14 +154,14 @@ def _write(dispatch: Dispatch, link: str, now: datetime, room: LetterLimits) -> 
         "deadline": _deadline(card, zone, now),
         "own_vote": not_you(dispatch),
         "take_back": _to_choose(link, "take_back") if _can_take_back(card) else "",
-        "moment": lambda at: phrases.moment(at, zone),
+        "moment": lambda at: card_text.moment(at, zone),
         "link": link,
         "is_asker": card.outcome is None and dispatch.to.person.address in _askers(card),
         "to_choose": lambda choice: _to_choose(link, choice.choice),
         "rank": lambda choice: _rank(card, choice),
         "more_fields": max(0, len(dispatch.card.fields) - room.rows),
         "more_votes": max(0, len(dispatch.card.votes) - room.rows),
-        "phrases": phrases,
+        "card_text": card_text,
         "clip": clip,
         "room": room,
     }
@@ -184,7 +184,7 @@ def _fitting(card: Card, room: LetterLimits) -> Card:
         votes=tuple(replace(vote, comment=clip(clean(vote.comment), room.short)) for vote in card.votes[-room.rows :]),
         stages=tuple(replace(stage, seats=stage.seats[: room.rows]) for stage in card.stages[: room.rows]),
         notes=tuple(one_line(note, 200) for note in card.notes),
-        deliveries=phrases.undelivered(card)[: room.rows],
+        deliveries=card_text.undelivered(card)[: room.rows],
         outcome=card.outcome and replace(card.outcome, comment=clip(clean(card.outcome.comment), room.short)),
     )
 
@@ -203,16 +203,16 @@ def _preheader(dispatch: Dispatch, now: datetime) -> str:
         return one_line(dispatch.text, 140)
     if card.outcome is not None:
         comment = f": “{card.outcome.comment}”" if card.outcome.comment else "."
-        return one_line(phrases.outcome(card.outcome) + comment, 140)
-    due = f" Please decide {phrases.until(card.deadline, now)}." if card.deadline and card.choices else ""
-    return one_line(f"{phrases.asked_by(card)}.{due}", 140)
+        return one_line(card_text.outcome(card.outcome) + comment, 140)
+    due = f" Please decide {card_text.until(card.deadline, now)}." if card.deadline and card.choices else ""
+    return one_line(f"{card_text.asked_by(card)}.{due}", 140)
 
 
 def _deadline(card: Card, zone: str, now: datetime) -> str:
     if card.deadline is None or card.outcome is not None:
         return ""
     then = f", {card.on_deadline}" if card.on_deadline else ""
-    return f"{phrases.moment(card.deadline, zone)} ({phrases.until(card.deadline, now)}){then}"
+    return f"{card_text.moment(card.deadline, zone)} ({card_text.until(card.deadline, now)}){then}"
 
 
 def _can_take_back(card: Card) -> bool:

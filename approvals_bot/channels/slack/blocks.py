@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.port import Card, CardChoice, CardField, CardVote, Dispatch
 
@@ -69,8 +69,8 @@ def summary(card: Card) -> str:
     """The top-level text: `⏳ Waiting: Deploy api 2.1 to prod. Asked by Bo Lund.`, escaped."""
     title = clip(one_line(card.title, 250), 250)
     if card.outcome is not None:
-        return escape(f"{phrases.outcome(card.outcome)}: {title}")[: TEXT_LIMIT * 2]
-    return escape(one_line(f"{phrases.state(card)}: {title}. {phrases.asked_by(card)}.", TEXT_LIMIT))
+        return escape(f"{card_text.outcome(card.outcome)}: {title}")[: TEXT_LIMIT * 2]
+    return escape(one_line(f"{card_text.state(card)}: {title}. {card_text.asked_by(card)}.", TEXT_LIMIT))
 
 
 # ── the card, from top to bottom ──────────────────────────────────────────────────────────────────────────────────
@@ -100,9 +100,9 @@ def _header(card: Card) -> Block:
 
 def _status(card: Card) -> Block:
     """Our own words only, so it may be mrkdwn."""
-    icon, _, word = phrases.state(card).partition(" ")
+    icon, _, word = card_text.state(card).partition(" ")
     parts = [f"{icon} *{word}*"]
-    if done := phrases.progress(card):
+    if done := card_text.progress(card):
         parts.append(done)
     if card.deadline is not None and card.outcome is None:
         then = f", {escape(one_line(card.on_deadline, 100))}" if card.on_deadline else ""
@@ -112,7 +112,7 @@ def _status(card: Card) -> Block:
 
 
 def _who(card: Card) -> list[Block]:
-    return [said(one_line(phrases.asked_by(card), 200) + ", "), dated(card.asked_at)]
+    return [said(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)]
 
 
 def _outcome(card: Card, room: CardLimits) -> list[Block]:
@@ -121,7 +121,7 @@ def _outcome(card: Card, room: CardLimits) -> list[Block]:
         return []
     elements = [
         section(
-            said(one_line(phrases.outcome(ended), 200), bold=True),
+            said(one_line(card_text.outcome(ended), 200), bold=True),
             said(", "),
             dated(ended.at),
             *([said(f"\n{sentence(one_line(ended.because, room.short))}")] if ended.because.strip() else []),
@@ -159,7 +159,7 @@ def _is_brief(field: CardField) -> bool:
 
 
 def _short_field(field: CardField, room: CardLimits) -> list[Block]:
-    line = [*_label(field), said(": "), said(cut_to(phrases.line(field), room.short) or "–")]
+    line = [*_label(field), said(": "), said(cut_to(card_text.line(field), room.short) or "–")]
     if field.was is not None:
         line += [said(", was "), said(one_line(field.was, room.short) or "–", strike=True)]
     return line
@@ -173,20 +173,20 @@ def _label(field: CardField) -> list[Block]:
 def _people(card: Card, room: CardLimits) -> list[Block]:
     """The row of steps, the seats of the open stage, and who voted what."""
     lines: list[list[Block]] = []
-    if steps := phrases.steps(card, most=min(room.rows, 12)):
+    if steps := card_text.steps(card, most=min(room.rows, 12)):
         lines.append([said(one_line(steps, 600))])
     for stage in [stage for stage in card.stages if stage.state == "open"][:3]:
-        lines += [[said(one_line(seat, 200))] for seat in phrases.seats(stage)[: room.rows]]
+        lines += [[said(one_line(seat, 200))] for seat in card_text.seats(stage)[: room.rows]]
     if earlier := len(card.votes) - room.rows:
         lines += [[said(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")]] if earlier > 0 else []
     lines += [_vote(cast, card, room) for cast in card.votes[-room.rows :]]
-    lines += [[said(one_line(note, room.short))] for note in phrases.notes(card, min(room.rows, 6))]
+    lines += [[said(one_line(note, room.short))] for note in card_text.notes(card, min(room.rows, 6))]
     return [rich("people", card, [section(*(part for line in with_breaks(lines) for part in line))])] if lines else []
 
 
 def _vote(cast: CardVote, card: Card, room: CardLimits) -> list[Block]:
-    line = [said(one_line(phrases.vote(cast), 200)), said(", "), dated(cast.at)]
-    comment = one_line(phrases.own_comment(cast, card), room.short)
+    line = [said(one_line(card_text.vote(cast), 200)), said(", "), dated(cast.at)]
+    comment = one_line(card_text.own_comment(cast, card), room.short)
     return [*line, said(f": “{comment}”")] if comment else line
 
 
@@ -195,12 +195,12 @@ def _waiting(card: Card) -> list[Block]:
     if card.outcome is not None:
         return []
     why = {"type": "button", "action_id": WHY, "text": plain("Why am I asked?"), "value": card.hook_id[:2_000]}
-    text = plain(one_line(phrases.waiting_for(card), 300) or phrases.state(card))
+    text = plain(one_line(card_text.waiting_for(card), 300) or card_text.state(card))
     return [{"type": "section", "block_id": block_id_of("waiting", card), "text": text, "accessory": why}]
 
 
 def _undelivered(card: Card, room: CardLimits) -> list[Block]:
-    lines = [[said(one_line(trouble, 200))] for trouble in phrases.troubles(card)[: room.rows]]
+    lines = [[said(one_line(trouble, 200))] for trouble in card_text.troubles(card)[: room.rows]]
     if not lines:
         return []
     return [rich("undelivered", card, [section(*(part for line in with_breaks(lines) for part in line))])]
@@ -288,7 +288,7 @@ def note(dispatch: Dispatch) -> tuple[str, list[Block]]:
     """A reply in the thread of a card that stands above it: why it comes now, without buttons that could go stale."""
     card = dispatch.card
     parts = [said(one_line(_news(dispatch), 300), bold=True), said("\n" + one_line(card.title, 250))]
-    if waiting := phrases.waiting_for(card):
+    if waiting := card_text.waiting_for(card):
         parts.append(said(f"\n{one_line(waiting, 300)}"))
     if card.deadline is not None and card.outcome is None:
         parts += [said("\nDeadline: "), dated(card.deadline)]
@@ -300,18 +300,18 @@ def note(dispatch: Dispatch) -> tuple[str, list[Block]]:
 
 def _news(dispatch: Dispatch) -> str:
     if dispatch.card.outcome is not None:
-        return f"{phrases.outcome(dispatch.card.outcome)}."
+        return f"{card_text.outcome(dispatch.card.outcome)}."
     match dispatch.occasion:
         case "reminder":
             return "A reminder: this still waits for a decision."
         case "escalation":
             return "Nobody has decided yet, so more people are asked."
         case "change":
-            return phrases.changed(dispatch.card)
+            return card_text.changed(dispatch.card)
         case "handover":
             return "Somebody else is asked in your place now. There is nothing more for you to do."
         case _:
-            return f"{phrases.state(dispatch.card)}."
+            return f"{card_text.state(dispatch.card)}."
 
 
 # ── The pieces of Slack's blocks: text, dates, sections. What people wrote goes in as plain text only. ──

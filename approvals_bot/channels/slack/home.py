@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block
 from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
@@ -114,9 +114,9 @@ class SlackHome:
             )
         )
 
-    def _card(self, view: RequestView, address: str) -> Card:
+    def _card(self, view: Request, address: str) -> Card:
         return card_of(view, address, self._engine.now(), url=f"{self._base_url}/requests/{view.id}")
 
 
-def _has_voted(view: RequestView, address: str) -> bool:
+def _has_voted(view: Request, address: str) -> bool:
     return address not in view.waiting_for and any(vote.by == address and vote.stands for vote in view.votes)

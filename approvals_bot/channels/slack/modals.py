@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
-from approvals_bot.approvals.port import Ask, Card, CardChoice
+from approvals_bot.approvals.port import Card, CardChoice, FormField
 from approvals_bot.channels.slack.blocks import VOTE, Block, choices, date_token, escape
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
@@ -66,7 +66,7 @@ def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
     }
 
 
-def _too_long(ask: Ask) -> Block:
+def _too_long(ask: FormField) -> Block:
     text = f"{one_line(ask.label, 100)} is too long for a form in Slack. It stays as it is; the page can change it."
     return {"type": "context", "elements": [plain(text)]}
 
@@ -105,24 +105,24 @@ def changed_your_mind(text: str, card: Card) -> list[Block]:
 # ── what was filled in ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def filled_in(values: Mapping[str, Any], asks: Sequence[Ask]) -> tuple[str, dict[str, str]]:
+def filled_in(values: Mapping[str, Any], asks: Sequence[FormField]) -> tuple[str, dict[str, str]]:
     """The comment and the answers of a submitted modal, as texts: the rules read them. Empty inputs are left out."""
     answers = {ask.name: given(values, ASK + ask.name) for ask in asks}
     return given(values, COMMENT), {name: text for name, text in answers.items() if text}
 
 
-def edits(values: Mapping[str, Any], asks: Sequence[Ask]) -> dict[str, str]:
+def edits(values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str]:
     """What a submitted modal changes of the fields that it showed, as texts; "" takes a value away."""
     found = {ask: given(values, ASK + ask.name) for ask in asks if ASK + ask.name in values}
     return {ask.name: text for ask, text in found.items() if _plainly(ask, text) != _plainly(ask, untouched(ask))}
 
 
-def _plainly(ask: Ask, text: str) -> str:
+def _plainly(ask: FormField, text: str) -> str:
     """An input of one line holds no line breaks, wherever its first value had some."""
     return text if ask.type == "text" else " ".join(text.split())
 
 
-def complaint(text: str, values: Mapping[str, Any], asks: Sequence[Ask]) -> dict[str, str] | None:
+def complaint(text: str, values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str] | None:
     """Where in the modal each part of `budget_code: …; cost_centre: ….` belongs; None when the modal has no inputs.
 
     What names no input is said at the comment, or at the first input.
@@ -193,7 +193,7 @@ def _item(card: Card) -> list[Block]:
     """A request in a list: its title, where it stands, and what its digest is of."""
     title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
     status: list[Block] = [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]
-    status.append(plain(one_line(phrases.asked_by(card), 200)))
+    status.append(plain(one_line(card_text.asked_by(card), 200)))
     pinned = [
         f"{field.label}: {one_line(field.value, 60)}" for field in card.fields if field.pinned and field.kind == "short"
     ]
@@ -209,8 +209,8 @@ def _item(card: Card) -> list[Block]:
 
 def _status(card: Card) -> str:
     """Our own words, so it may be mrkdwn: state, count, deadline in the reader's zone."""
-    parts = [escape(phrases.outcome(card.outcome) if card.outcome else phrases.state(card))]
-    if done := phrases.progress(card):
+    parts = [escape(card_text.outcome(card.outcome) if card.outcome else card_text.state(card))]
+    if done := card_text.progress(card):
         parts.append(done)
     if card.deadline is not None and card.outcome is None:
         parts.append(f"until {date_token(card.deadline)}")
@@ -241,7 +241,7 @@ def plain(text: str) -> Block:
     return {"type": "plain_text", "text": text or "–", "emoji": False}
 
 
-def ask_input(block_id: str, ask: Ask, *, bounds: Mapping[str, Any] | None = None, hint: str = "") -> Block:
+def ask_input(block_id: str, ask: FormField, *, bounds: Mapping[str, Any] | None = None, hint: str = "") -> Block:
     """An input for this field. `bounds` are Slack's own limits of the element, such as `max_length`."""
     element = _element(ask, bounds or {})
     block = labelled(block_id, one_line(ask.label, LABEL_LIMIT) or ask.name, element)
@@ -274,7 +274,7 @@ def given(values: Mapping[str, Any], block_id: str) -> str:
             return ""
 
 
-def untouched(ask: Ask) -> str:
+def untouched(ask: FormField) -> str:
     """What `given` says of this field's input while nobody has touched it."""
     element = ask_input("", ask)["element"]
     first = {"value": element.get("initial_value")}
@@ -282,12 +282,12 @@ def untouched(ask: Ask) -> str:
     return given({"": {VALUE: {key: value for key, value in first.items() if value is not None}}}, "")
 
 
-def holds(ask: Ask) -> bool:
+def holds(ask: FormField) -> bool:
     """Whether the field's input holds all of what it says now, so that sending it back untouched cuts nothing off."""
     return length(clean(ask.value)) <= INPUT_LIMIT
 
 
-def _element(ask: Ask, bounds: Mapping[str, Any]) -> Block:
+def _element(ask: FormField, bounds: Mapping[str, Any]) -> Block:
     if ask.type == "boolean":
         return _menu([("Yes", "true"), ("No", "false")], ask.value)
     if ask.type == "enum" and 0 < len(ask.values) <= OPTIONS_LIMIT * GROUPS_LIMIT and all(map(_fits, ask.values)):

@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals import fields, phrases
+from approvals_bot.approvals import card_text, fields
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.plain_text import clean, clip, one_line
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.views import ask_of, label
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, escape
@@ -220,7 +220,7 @@ class SlackOpening:
 
     async def _state_of(self, run_id: str, address: str) -> str:
         """`⏳ Waiting: Deploy api 2.1. Waiting for Ann Ode.`, as soon as the new request says so of itself."""
-        view: RequestView | None = None
+        view: Request | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(NEWS_WITHIN):
                 while view is None or (view.is_open and not view.waiting_for):  # nobody has been asked yet
@@ -230,8 +230,8 @@ class SlackOpening:
         if view is None:
             return "Your request was opened."
         card = card_of(view, address, self._engine.now())
-        state = phrases.outcome(card.outcome) if card.outcome else phrases.state(card)
-        waiting = phrases.waiting_for(card)
+        state = card_text.outcome(card.outcome) if card.outcome else card_text.state(card)
+        waiting = card_text.waiting_for(card)
         return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clean, clip, one_line
 from approvals_bot.approvals.port import Card, Name
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block
 from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.channels.slack.identity import Identified, SlackIdentities, Unidentified, team_of
@@ -119,18 +119,18 @@ class SlackHandovers:
         self._teller.tell(Place(user, channel), verdict.text)
         return None
 
-    async def _open_request(self, hook_id: str) -> RequestView | None:
+    async def _open_request(self, hook_id: str) -> Request | None:
         target = await self._engine.find(hook_id)
         view = request_behind(target) if target is not None and target.hook.is_live else None
         return view if view is not None and view.is_open else None
 
 
-def may_try(view: RequestView, who: Identified) -> bool:
+def may_try(view: Request, who: Identified) -> bool:
     """Whether she is offered to ask somebody else: not who asks for the decision, and not where nobody may."""
     return view.is_open and view.reassign != "never" and who.address not in (view.requester, view.on_behalf_of)
 
 
-def with_button(text: str, view: RequestView) -> list[Block]:
+def with_button(text: str, view: Request) -> list[Block]:
     """The answer to "Why am I asked?", and the button that leads to the modal."""
     button = {
         "type": "button",

@@ -13,10 +13,10 @@ from datetime import datetime
 from inspect import isawaitable
 from typing import Any, cast, get_args
 
-from approvals_bot.approvals import phrases
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.port import Ask, Card, CardChoice, ChoiceName
-from approvals_bot.approvals.request import RequestView
+from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
+from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
 from approvals_bot.channels.slack.client import SlackClient, SlackError
@@ -168,7 +168,7 @@ class SlackVotes:
         card = card_of(view, address, self._engine.now())
         return card, next((one for one in card.choices if one.choice == choice), None)
 
-    def _editable(self, target: HookTarget | None) -> tuple[Ask, ...]:
+    def _editable(self, target: HookTarget | None) -> tuple[FormField, ...]:
         view = request_behind(target)
         return view.editable if view is not None else ()
 
@@ -236,11 +236,11 @@ def _say(text: str) -> dict[str, Any]:
 NAMED = 6  # people who are named with their reasons
 
 
-def why(view: RequestView, address: str | None, now: datetime) -> str:
+def why(view: Request, address: str | None, now: datetime) -> str:
     """Some sentences of plain text. `address`: who asks; None for somebody who may look on only."""
     card = card_of(view, address, now)
     if card.outcome is not None:
-        return f"{phrases.outcome(card.outcome)}. Nobody is asked any more."
+        return f"{card_text.outcome(card.outcome)}. Nobody is asked any more."
     voted = any(vote.by == address and vote.stands for vote in view.votes) if address else False
     if voted:
         own = "You have voted."
@@ -253,7 +253,7 @@ def why(view: RequestView, address: str | None, now: datetime) -> str:
     return " ".join(sentence for sentence in [*sentences, *skipped] if sentence)
 
 
-def _others(view: RequestView, address: str | None) -> str:
+def _others(view: Request, address: str | None) -> str:
     stage = view.stage
     people = [person for person in view.waiting_for if person != address]
     if stage is None or not people:
