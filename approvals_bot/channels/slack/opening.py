@@ -202,11 +202,12 @@ class SlackOpening:
             return _errors(values, unfit.errors, str(unfit))
         except IdempotencyConflictError:
             return _errors(values, (), CONFLICT)
+        except OpeningRefused as refused:
+            log.warning("A form was refused: %s", refused.code)
+            return _errors(values, refused.errors, _reason(refused))
         except ApprovalsBotError as error:
-            log.warning(
-                "A form was refused: %s", error.code if isinstance(error, OpeningRefused) else type(error).__name__
-            )
-            return _errors(values, error.errors if isinstance(error, OpeningRefused) else (), _reason(error))
+            log.warning("A form was refused: %s", type(error).__name__)
+            return _errors(values, (), str(error) if isinstance(error, SerializationError) else NOT_SAVED)
         place = Place(user, form.channel)
         self._afterwards.do(self._tell_opened(place, run, who.address, listed.is_approval))
         return None
@@ -235,18 +236,14 @@ class SlackOpening:
         return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
 
 
-def _reason(error: ApprovalsBotError) -> str:
-    match error:
-        case OpeningRefused(code="not_allowed"):
+def _reason(refused: OpeningRefused) -> str:
+    match refused.code:
+        case "not_allowed":
             return "You may not ask for this. Nothing was asked."
-        case OpeningRefused(code="workflow_unknown" | "group_unknown"):
+        case "workflow_unknown" | "group_unknown":
             return NOT_SAVED
-        case OpeningRefused():
-            return error.detail
-        case SerializationError():
-            return str(error)
         case _:
-            return NOT_SAVED
+            return refused.detail
 
 
 def _errors(values: Mapping[str, Any], errors: Any, otherwise: str) -> dict[str, Any]:
