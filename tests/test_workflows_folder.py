@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from approvals_bot.app import list_workflows, needing_a_restart, read_configuration
+from approvals_bot.app.service import needing_a_restart
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.messages import ConfigErrors
 from approvals_bot.durable.core.registry import registry
+from approvals_bot.service.catalog import load_catalog, read_configuration
 from approvals_bot.service.python_workflows import PACKAGE
 
 SERVICE = """
@@ -52,31 +53,31 @@ async def said() -> str:
 
 async def test_a_workflow_may_move_to_another_file(folder: Path) -> None:
     (folder / "one.py").write_text(PROGRAM.format(said="one"))
-    list_workflows(read(folder))
+    load_catalog(read(folder))
     assert await said() == "one"
     (folder / "one.py").unlink()
     (folder / "two.py").write_text(PROGRAM.format(said="two"))
-    assert list_workflows(read(folder)).names() == {"greet_of_the_folder"}
+    assert load_catalog(read(folder)).names() == {"greet_of_the_folder"}
     assert await said() == "two"
     (folder / "one.py").write_text(PROGRAM.format(said="one again"))
     with pytest.raises(ConfigErrors, match="greet_of_the_folder"):
-        list_workflows(read(folder))
+        load_catalog(read(folder))
     assert await said() == "two"
 
 
 async def test_of_a_broken_folder_nothing_is_taken_up(folder: Path) -> None:
     (folder / "one.py").write_text(PROGRAM.format(said="before"))
-    list_workflows(read(folder))
+    load_catalog(read(folder))
     before, other = sys.modules[f"{PACKAGE}.one"], sys.modules.get(f"{PACKAGE}.two")
     (folder / "one.py").write_text(PROGRAM.format(said="after"))
     (folder / "two.py").write_text("import nothing_of_this_name")
     with pytest.raises(ConfigErrors, match=r"two\.py:1: import"):
-        list_workflows(read(folder))
+        load_catalog(read(folder))
     assert await said() == "before"
     assert sys.modules[f"{PACKAGE}.one"] is before
     assert sys.modules.get(f"{PACKAGE}.two") is other
     (folder / "two.py").unlink()
-    list_workflows(read(folder))
+    load_catalog(read(folder))
     assert await said() == "after"
 
 

@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from approvals_bot.app.connections import CountedChannel, bounces_mailbox, email_channel, open_slack, open_targets
 from approvals_bot.app.directory import build_people
-from approvals_bot.app.listing import Listing, list_workflows
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.targets import HttpTargets
@@ -29,8 +28,8 @@ from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
-from approvals_bot.service.links import DECISION, recipient_of
-from approvals_bot.service.read import request_behind
+from approvals_bot.service.catalog import Catalog, load_catalog
+from approvals_bot.service.links import Links
 from approvals_bot.web.api_keys import ApiKey
 from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
@@ -76,7 +75,7 @@ async def open_service(
     base_url = str(service.server.base_url).rstrip("/")
     metrics = Metrics()
     switch = Switch()
-    listing = list_workflows(configuration)
+    listing = load_catalog(configuration)
     async with AsyncExitStack() as stack:
         store = await connect(service.server.database.get_secret_value())
         resources: dict[type, Any] = {}
@@ -86,7 +85,7 @@ async def open_service(
         targets = await open_targets(stack, service, clock.now)
         slack = await open_slack(stack, service.slack)
         slack_people = SlackPeople(slack) if slack is not None else None
-        link = decision_links(engine, tokens, base_url)
+        link = Links(engine=engine, tokens=tokens, base_url=base_url, now=clock.now).url
         returning = service.email.bounces if service.email else None
         return_paths = ReturnPaths(returning.address, tokens) if returning else None
         email = email_channel(stack, service.email, link, clock, return_paths)
@@ -140,7 +139,7 @@ async def open_service(
 
         extra = list(extra)
 
-        def assemble(configuration: Configuration, listing: Listing) -> ASGIApp:
+        def assemble(configuration: Configuration, listing: Catalog) -> ASGIApp:
             return build(
                 engine=engine,
                 tokens=tokens,
@@ -159,7 +158,7 @@ async def open_service(
         def reload(fresh: Configuration) -> Sequence[str]:
             """New requests see the new files; open runs keep the ones that they were started with. Gives the tables
             whose changes take effect only at the next start."""
-            listing = list_workflows(fresh)
+            listing = load_catalog(fresh)
             engine.resources[People] = build_people(fresh.service, slack_people, targets)
             engine.resources[Calendars] = Calendars(fresh.service.calendars)
             if incoming is not None:
@@ -195,20 +194,3 @@ def needing_a_restart(started: configured.ServiceSettings, fresh: configured.Ser
 
 def api_keys(service: configured.ServiceSettings) -> list[ApiKey]:
     return [ApiKey(name, key.key.get_secret_value(), key.may_vote) for name, key in service.api_keys.items()]
-
-
-def decision_links(engine: Engine, tokens: Tokens, base_url: str) -> Callable[[str, str], Any]:
-    """`link(hook_id, address)`: this person's own page of a request, made when it is sent and never kept."""
-
-    async def link(hook_id: str, address: str) -> str:
-        target = await engine.find(hook_id)
-        view = request_behind(target)
-        if target is None or view is None:
-            return ""
-        recipient = recipient_of(view, address)
-        if recipient is None:
-            return ""
-        token = tokens.sign(DECISION, {"h": hook_id, "r": recipient, "g": target.hook.generation})
-        return f"{base_url}/decisions/{token}"
-
-    return link

@@ -33,7 +33,7 @@ def check(
 
     Starts nothing. Exits 1 if something is wrong.
     """
-    from approvals_bot.app import find_problems, list_workflows, read_configuration
+    from approvals_bot.service.catalog import find_problems, load_catalog, read_configuration
 
     show.quiet_logs()
     problems = find_problems(config, os.environ)
@@ -41,7 +41,7 @@ def check(
         lines = "\n".join(str(problem) for problem in problems)
         show.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
         raise typer.Exit(1)
-    names = sorted(list_workflows(read_configuration(config, os.environ)).names())
+    names = sorted(load_catalog(read_configuration(config, os.environ)).names())
     found: dict[str, object] = {"problems": [], "workflows": names}
     text = f"{config}: fine. Workflows: {', '.join(names) or 'none'}."
     if not runs:
@@ -77,8 +77,8 @@ def lint(
 
     Without PATHS it reads the configuration's workflows folder. Imports nothing. Exits 1 if something is found.
     """
-    from approvals_bot.app import workflows_folder
     from approvals_bot.durable.lint import lint_paths
+    from approvals_bot.service.catalog import workflows_folder
 
     found = lint_paths(paths or [workflows_folder(config, os.environ)])
     text = "\n".join(str(finding) for finding in found) or "Nothing found."

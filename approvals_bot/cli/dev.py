@@ -20,7 +20,8 @@ from typing import Any
 
 import tomli_w
 
-from approvals_bot.app import known_people, open_service, read_configuration
+from approvals_bot.app.directory import known_people
+from approvals_bot.app.service import open_service
 from approvals_bot.approvals.policy import SayInSlack
 from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.cli.serving import ConfigSource, listen, serve
@@ -31,6 +32,7 @@ from approvals_bot.durable.core.durations import parse_duration
 from approvals_bot.durable.engine.clock import Settles
 from approvals_bot.errors import ConfigError
 from approvals_bot.playground import Playground, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
+from approvals_bot.service.catalog import read_configuration
 
 STATE = Path(".approvals")
 CONFIG = "config.toml"  # in there

@@ -40,13 +40,14 @@ def start(
     as_json: Json = False,
 ) -> None:
     """Open a request, or start any other workflow."""
-    from approvals_bot.app import list_workflows, open_people, read_configuration
+    from approvals_bot.app.directory import open_people
+    from approvals_bot.service.catalog import load_catalog, read_configuration
     from approvals_bot.service.open import open_run
 
     given = read_object(input, "--input")
 
     async def run(engine: Engine, service: ServiceSettings) -> None:
-        listing = list_workflows(read_configuration(config))
+        listing = load_catalog(read_configuration(config))
         async with open_people(service, engine.now) as people:
             started = await open_run(
                 engine=engine,
@@ -81,16 +82,17 @@ def simulate(
 
     Exits 1 if such a request could not be opened, and says why.
     """
-    from approvals_bot.app import list_workflows, open_people, read_configuration
+    from approvals_bot.app.directory import open_people
     from approvals_bot.approvals import fields
     from approvals_bot.approvals.request import Opening
     from approvals_bot.approvals.simulate import simulate as play
+    from approvals_bot.service.catalog import load_catalog, read_configuration
     from approvals_bot.service.open import OpeningRefused, check_who_asks
 
     given, asks = read_object(input, "--input"), requester.lower()
     behalf = on_behalf_of.lower() if on_behalf_of else None
     configuration = read_configuration(config)
-    listed = list_workflows(configuration).find(workflow)
+    listed = load_catalog(configuration).find(workflow)
     if listed is None:
         fail(f"No workflow named {workflow!r} is listed here.")
     definition = listed.definition

@@ -46,7 +46,7 @@ def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> 
 
     async def look(engine: Engine, _: ServiceSettings) -> None:
         record, events = await record_of(engine, run), await engine.events(run.partition(".")[0])
-        show.say(show.run_json(record, events), show.story(record, events, engine.now()), as_json)
+        show.say(show.run_json(record, events), show.history_text(record, events, engine.now()), as_json)
 
     with_engine(config, look)
 

@@ -85,8 +85,9 @@ def serve_command(
             "file takes one writer at a time. On PostgreSQL start `serve` as often as you like, each on its own port "
             "or machine, behind a load balancer."
         )
-    from approvals_bot.app import open_service, read_configuration
+    from approvals_bot.app.service import open_service
     from approvals_bot.cli.serving import ConfigSource, listen, run, serve
+    from approvals_bot.service.catalog import read_configuration
 
     async def main() -> None:
         configuration = read_configuration(config)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 
-from approvals_bot.app import Service
+from approvals_bot.app.service import Service
 from approvals_bot.config.load import Configuration, visible
 from approvals_bot.errors import ApprovalsBotError
 

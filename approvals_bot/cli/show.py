@@ -20,7 +20,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.events import Event, from_micros
 from approvals_bot.durable.engine import Page, RunRecord
 from approvals_bot.durable.store.protocol import Status
-from approvals_bot.service.history import tell
+from approvals_bot.service.history import history_of
 from approvals_bot.service.read import api_request, iso, redact, request_of, requests_of
 
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -106,7 +106,7 @@ def _row(record: RunRecord) -> tuple[str, ...]:
     return (record.id, record.workflow, record.status, f"{record.created_at:%Y-%m-%d %H:%M}", what)
 
 
-def story(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
+def history_text(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
     """The card, if the run is a request, then what happened."""
     view = request_view(record)
     lines = _program(record) if view is None or view.number else []
@@ -119,13 +119,13 @@ def story(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
         lines += ["", f"{record.error['type']}: {clean(record.error['message'])}"]
     lines += ["", bold("What happened (UTC)")]
     day = ""
-    for moment in tell(events).moments:
-        if f"{moment.at:%a %d %b %Y}" != day:
-            day = f"{moment.at:%a %d %b %Y}"
+    for entry in history_of(events).entries:
+        if f"{entry.at:%a %d %b %Y}" != day:
+            day = f"{entry.at:%a %d %b %Y}"
             lines.append(f"  {day}")
-        lines.append(f"    {moment.at:%H:%M:%S}  {moment.text}")
-        if moment.detail:
-            lines.append(f"              {one_line(moment.detail, WIDEST)}")
+        lines.append(f"    {entry.at:%H:%M:%S}  {entry.text}")
+        if entry.detail:
+            lines.append(f"              {one_line(entry.detail, WIDEST)}")
     return "\n".join(lines)
 
 
@@ -210,8 +210,7 @@ def explained(record: RunRecord, view: Request, found: Mapping[str, Any], now: d
 
 def explained_program(record: RunRecord, events: Sequence[Event], now: datetime) -> tuple[dict[str, Any], str]:
     """Why a run that is no request waits, as JSON and as text."""
-    story = tell(events)
-    open_ones = [stretch for stretch in story.stretches if stretch.ending == "open"]
+    open_spans = [span for span in history_of(events).spans if span.ending == "open"]
     timers = [event for event in events if event.type == "wait_created"]
     over = {event.data["id"] for event in events if event.type in ("wait_completed", "wait_cancelled")}
     upcoming = [event for event in timers if event.data["id"] not in over] if not record.has_ended else []
@@ -222,7 +221,7 @@ def explained_program(record: RunRecord, events: Sequence[Event], now: datetime)
     if record.has_ended:
         lines.append("It waits for nothing any more.")
     else:
-        lines += [f"It waits for a {stretch.kind}: {stretch.label}" for stretch in open_ones if stretch.kind != "wait"]
+        lines += [f"It waits for a {span.kind}: {span.label}" for span in open_spans if span.kind != "wait"]
     if found["next"]:
         lines += ["", bold("What comes next"), *_times(found["next"], now)]
     return found, "\n".join(lines)

@@ -1,13 +1,26 @@
-"""Which workflows can be started here, by name. A reload of the configuration gives a new listing."""
+"""What can be started here: the configuration, read and checked together, and the workflows that it offers.
+
+A reload of the configuration gives a new catalog, so it touches new requests only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
-from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.config.checks import check
+from approvals_bot.config.load import Configuration, load, load_service, problems_of
+from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
 from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.durable.lint import UNREADABLE, lint_paths
+from approvals_bot.service.python_workflows import PACKAGE, Program, find_program, fit, import_programs, python_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +35,103 @@ class Listed:
         return self.definition is not None and self.definition.is_approval
 
 
-class Workflows(Protocol):
-    """The listing. Asked anew for every request, so that a reload touches new requests only."""
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The workflows that this configuration offers: each TOML file, and each Python workflow of the folder."""
+
+    listed: Mapping[str, Listed]
 
     def find(self, name: str) -> Listed | None:
-        """The workflow of this name, None if there is none."""
+        """Return the workflow of this name, None if there is none."""
+        return self.listed.get(name)
 
     def names(self) -> Collection[str]:
-        """Every name that is listed."""
+        """Return every name that is listed."""
+        return self.listed.keys()
+
+
+def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Configuration:
+    """Read config.toml and everything it names, and check it together. Raises ConfigErrors with every problem."""
+    return load(path, os.environ if env is None else env, check)
+
+
+def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[ConfigProblem]:
+    """Return everything that is wrong with the configuration, in TOML and in Python. Starts nothing."""
+    try:
+        configuration = read_configuration(path, env)
+    except ConfigErrors as errors:
+        folder = workflows_folder(path, env)
+        _, broken = import_programs(folder)
+        return ConfigErrors([*errors.problems, *broken, *_not_replayable(folder)]).problems
+    found: Sequence[ConfigProblem] = ()
+    try:
+        load_catalog(configuration)
+    except ConfigErrors as errors:
+        found = errors.problems
+    return ConfigErrors([*found, *_not_replayable(configuration.service.server.workflows)]).problems
+
+
+def _not_replayable(folder: Path) -> list[ConfigProblem]:
+    """Return what the lint rules find in the folder. (Files that are no Python can't be imported, which says it.)"""
+    found = lint_paths(python_files(folder))
+    return [ConfigProblem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
+
+
+def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:
+    """Return the folder of the workflows; the usual one, if config.toml itself can't be loaded."""
+    try:
+        return load_service(path, os.environ if env is None else env).server.workflows
+    except ConfigErrors:
+        return path.parent / "workflows"
+
+
+def load_catalog(configuration: Configuration) -> Catalog:
+    """Import the folder's Python files, then list what they and the TOML files define.
+
+    A Python workflow that a TOML file offers (`run = "module:function"`) is listed under that file's name only, so that
+    nobody gets round its list of requesters. Raises ConfigErrors with everything that is wrong; then nothing was
+    listed, and the modules and workflows that were in force stay so.
+    """
+    modules = {name: module for name, module in sys.modules.items() if name.startswith(f"{PACKAGE}.")}
+    try:
+        with registry.trial(f"{PACKAGE}."):
+            return _load_catalog(configuration)
+    except ConfigErrors:
+        for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
+            del sys.modules[name]
+        sys.modules |= modules
+        raise
+
+
+def _load_catalog(configuration: Configuration) -> Catalog:
+    folder = configuration.service.server.workflows
+    programs, problems = import_programs(folder)
+    broken = {Path(problem.file).stem for problem in problems}
+    listed = {program.workflow.name: Listed(program.workflow) for program in programs}
+    where = {program.workflow.name: f"{program.file.name}:{program.line}" for program in programs}
+    for definition in configuration.workflows:
+        if definition.workflow.run is not None:
+            offered = find_program(definition.workflow.run, programs)
+            if isinstance(offered, Program):
+                listed.pop(offered.workflow.name, None)
+    for definition in configuration.workflows:
+        file, found = folder / f"{definition.id}.toml", list[Finding]()
+        run = definition.workflow.run
+        match find_program(run, programs) if run is not None else None:
+            case Finding() as missing:
+                if run is not None and run.partition(":")[0] not in broken:
+                    found.append(missing)
+            case _ if definition.id in where and definition.id in listed:
+                other = where[definition.id]
+                found.append(Finding(("workflow", "id"), f"a Python workflow has this name, too ({other}); rename one"))
+            case None:
+                listed[definition.id] = Listed(approval.under(definition.id, pinned(definition)), definition)
+            case Program() as program:
+                fitted, unfit = fit(definition, program)
+                found += unfit
+                settings = pinned(definition).get("settings")
+                listed[definition.id] = Listed(program.workflow.under(definition.id, settings), fitted)
+        problems += problems_of(file, found)
+    if problems:
+        raise ConfigErrors(problems)
+    return Catalog(listed)

@@ -1,4 +1,4 @@
-"""A run's log as a story: what happened, in sentences, and how long each thing took. Pure."""
+"""A run's log as history: what happened, in sentences, and how long each thing took. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Ending = Literal["open", "done", "failed", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """One thing that happened. `detail`: what a machine said of it, to be unfolded by who wants to know."""
+class Entry:
+    """One thing that happened. `detail`: what a machine said of it, shown on demand."""
 
     at: datetime
     text: str
@@ -24,8 +24,8 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Something that took time: a step, an open hook, a wait. `end` is None while it lasts."""
+class Span:
+    """A step, an open hook or a wait, and how long it took. `end` is None while it lasts."""
 
     kind: Kind
     label: str
@@ -35,18 +35,18 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """All of it, in the order in which it happened (moments) and began (stretches)."""
+class History:
+    """Everything that happened: entries in the order of the log, spans in the order in which they began."""
 
-    moments: tuple[Moment, ...]
-    stretches: tuple[Stretch, ...]
+    entries: tuple[Entry, ...]
+    spans: tuple[Span, ...]
 
 
-def tell(log: Sequence[Event]) -> Story:
-    """The story of this log."""
+def history_of(log: Sequence[Event]) -> History:
+    """Tell what happened in this log."""
     names = {event.data["id"]: _name(event) for event in log if event.type.endswith("_created") and "id" in event.data}
-    moments = tuple(moment for event in log if (moment := _moment(event, names.get(event.data.get("id"), ""))))
-    return Story(moments, tuple(_stretches(log, names)))
+    entries = tuple(entry for event in log if (entry := _entry(event, names.get(event.data.get("id"), ""))))
+    return History(entries, tuple(_spans(log, names)))
 
 
 def _name(event: Event) -> str:
@@ -61,46 +61,46 @@ def _name(event: Event) -> str:
             return "sleep"
 
 
-def _moment(event: Event, name: str) -> Moment | None:
-    """What this event says to a person; None for one that another tells better."""
+def _entry(event: Event, name: str) -> Entry | None:
+    """Say to a person what this event was; None where another event says it better."""
     data, at = event.data, event.at
     match event.type:
         case "run_created":
-            return Moment(at, "The run was opened.")
+            return Entry(at, "The run was opened.")
         case "run_started" | "step_created" | "step_started" | "hook_conflict" | "wait_cancelled":
             return None
         case "step_completed":
-            return Moment(at, f"{name} is done.")
+            return Entry(at, f"{name} is done.")
         case "step_retrying":
-            return Moment(at, f"{name} failed and is tried again.", _cause(event))
+            return Entry(at, f"{name} failed and is tried again.", _cause(event))
         case "step_failed":
-            return Moment(at, f"{name} failed for good.", _cause(event))
+            return Entry(at, f"{name} failed for good.", _cause(event))
         case "hook_created":
-            return Moment(at, f"A {name} is open: the run can be resumed from outside.")
+            return Entry(at, f"A {name} is open: the run can be resumed from outside.")
         case "hook_received":
-            return Moment(at, _act(data.get("payload")) or f"The {name} was called.")
+            return Entry(at, _act(data.get("payload")) or f"The {name} was called.")
         case "hook_responded":
             answer = _json(data.get("answer"))
-            return Moment(
+            return Entry(
                 at, f"Answered: {answer['text']}" if answer and "text" in answer else "The caller was answered."
             )
         case "hook_disposed":
-            return Moment(at, f"The {name} is closed.")
+            return Entry(at, f"The {name} is closed.")
         case "wait_created":
             until = from_micros(data["resume_at"])
-            return Moment(at, f"A {name} runs until {until:%d %b %Y, %H:%M:%S} UTC.")
+            return Entry(at, f"A {name} runs until {until:%d %b %Y, %H:%M:%S} UTC.")
         case "wait_completed":
-            return Moment(at, "The time limit was reached." if name == "time limit" else "The sleep is over.")
+            return Entry(at, "The time limit was reached." if name == "time limit" else "The sleep is over.")
         case "run_completed":
-            return Moment(at, "The run is complete.")
+            return Entry(at, "The run is complete.")
         case "run_failed":
-            return Moment(at, "The run failed.", _cause(event))
+            return Entry(at, "The run failed.", _cause(event))
         case "run_cancelled":
-            return Moment(at, "The run was cancelled.", str(data.get("reason") or ""))
+            return Entry(at, "The run was cancelled.", str(data.get("reason") or ""))
 
 
 def _act(payload: Any) -> str:
-    """What a person did to a request, by the message that her act became; "" for any other payload.
+    """Say what a person did to a request, from the payload that the act became; "" for any other payload.
 
     Our own messages have no URL: what came to a webhook's URL can say whatever its sender likes.
     """
@@ -117,7 +117,7 @@ def _act(payload: Any) -> str:
 
 
 def _json(carried: Any) -> dict[str, Any] | None:
-    """The JSON object in a request's or an answer's body, as the log keeps it; None if there is none."""
+    """Read the JSON object in a request's or an answer's body, as the log keeps it; None if there is none."""
     try:
         found = json.loads(carried["text"])
     except (TypeError, KeyError, ValueError):
@@ -139,7 +139,7 @@ _ENDINGS: dict[str, Ending] = {
 }
 
 
-def _stretches(log: Sequence[Event], names: dict[int, str]) -> Iterable[Stretch]:
+def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
     ends = {event.data["id"]: event for event in log if event.type in _ENDINGS}
     over = next((event.at for event in reversed(log) if event.type.startswith("run_") and len(log) > 1), None)
     is_over = log[-1].type in ("run_completed", "run_failed", "run_cancelled") if log else False
@@ -148,7 +148,7 @@ def _stretches(log: Sequence[Event], names: dict[int, str]) -> Iterable[Stretch]
         if kind not in ("step", "hook", "wait") or kind == event.type:
             continue
         end = ends.get(event.data["id"])
-        yield Stretch(
+        yield Span(
             kind=kind,  # type: ignore[arg-type]  # narrowed by the line above
             label=names[event.data["id"]],
             start=event.at,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from approvals_bot.approvals.port import ChoiceName, Via
+from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.durable.store.protocol import HookRow
@@ -36,7 +36,7 @@ class Link:
     recipient: str  # opaque; an index of the request's recipients
     address: str
     view: Request
-    via: Via = "email"  # where she found it
+    via: Via = "email"  # where they found it
 
     @property
     def hook(self) -> HookRow:
@@ -49,46 +49,68 @@ class Link:
 
     @property
     def path(self) -> str:
-        return f"/decisions/{self.signed}"
+        return _path_of(self.signed)
 
 
 class Links:
-    """Reads decision links and their forms."""
+    """Makes decision links, reads them, and proves their forms."""
 
-    def __init__(self, *, engine: Engine, tokens: Tokens, now: Callable[[], datetime]) -> None:
+    def __init__(self, *, engine: Engine, tokens: Tokens, base_url: str, now: Callable[[], datetime]) -> None:
         self._engine = engine
         self._tokens = tokens
+        self._base_url = base_url
         self._now = now
 
+    async def url(self, hook_id: str, address: str) -> str:
+        """Make the URL of this person's own page of a request, for a mail; "" if they have none. It is never kept."""
+        target = await self._engine.find(hook_id)
+        view = request_behind(target)
+        recipient = recipient_of(view, address) if view is not None else None
+        if target is None or recipient is None:
+            return ""
+        return f"{self._base_url}{self._path(hook_id, target.hook.generation, recipient)}"
+
+    async def inbox_path(self, view: Request, address: str) -> str:
+        """Make the path of this person's own page of a request, for their inbox; "" if they have none."""
+        recipient = recipient_of(view, address)
+        hook = await self._engine.find_hook(view.hook_id) if recipient is not None else None
+        if hook is None or recipient is None:
+            return ""
+        return self._path(hook.hook_id, hook.generation, recipient, v="inbox")
+
+    def _path(self, hook_id: str, generation: int, recipient: str, **more: str) -> str:
+        token = self._tokens.sign(DECISION, {"h": hook_id, "r": recipient, "g": generation} | more)
+        return _path_of(token)
+
     async def open(self, signed: str) -> Link | None:
-        """The link that this token is; None for every kind of bad one."""
+        """Return the link that this token is; None for every kind of bad one."""
         payload = self._read(DECISION, signed) or {}
         target = await self._engine.find(str(payload.get("h", "")))
         view = request_behind(target)
         if target is None or view is None or payload.get("g") != target.hook.generation:
             return None
         recipient = str(payload.get("r"))
-        address = view.recipients.get(recipient) or asker_of(view, recipient)
+        address = view.recipients.get(recipient) or requester_of(view, recipient)
         if address is None:
             return None
         return Link(signed, target, recipient, address, view, "inbox" if payload.get("v") == "inbox" else "email")
 
     def form_token(self, link: Link) -> str:
-        """For the form on this link's page: proves that whoever posts it has seen the page, and what it showed."""
+        """Make the proof for the form on this link's page: its sender has seen the page, and what it showed."""
         return self._tokens.sign(FORM, link.binding | {"t": self._now().timestamp(), "d": link.view.digest})
 
     def digest_of(self, form_token: str) -> str | None:
-        """The digest that was shown with this form; None for what is no form."""
+        """Return the digest that was shown with this form; None for what is no form."""
         payload = self._read(FORM, form_token)
         return str(payload["d"]) if payload is not None else None
 
     def is_form_of(self, link: Link, form_token: str) -> bool:
-        """Whether this form was shown behind this link, at any time."""
+        """Tell whether this form was shown behind this link, at any time."""
         payload = self._read(FORM, form_token)
         return payload is not None and link.binding.items() <= payload.items()
 
     def is_fresh(self, form_token: str) -> bool:
-        """Whether this form was shown lately."""
+        """Tell whether this form was shown lately."""
         payload = self._read(FORM, form_token)
         return payload is not None and self._now().timestamp() - float(payload["t"]) <= FORM_TIME.total_seconds()
 
@@ -99,35 +121,21 @@ class Links:
             return None
 
 
-ASKERS = ("requester", "on_behalf_of")
-"""Recipients besides those who were sent something: whoever asked, from her inbox."""
+def _path_of(signed: str) -> str:
+    return f"/decisions/{signed}"
 
 
-def asker_of(view: Request, recipient: str) -> str | None:
-    """The person whom this word stands for in a link."""
+REQUESTERS = ("requester", "on_behalf_of")
+"""Recipients besides those who were sent something: the requesters, from their inboxes."""
+
+
+def requester_of(view: Request, recipient: str) -> str | None:
+    """Return the person whom this word stands for in a link."""
     who = {"requester": view.requester, "on_behalf_of": view.on_behalf_of}.get(recipient)
     return who if who and is_mail(who) else None
 
 
 def recipient_of(view: Request, address: str) -> str | None:
-    """What stands for this person in her link to this request; None: she has none."""
+    """Return what stands for this person in their link to this request; None: they have none."""
     sent = (id for id, known in view.recipients.items() if known == address)
-    return next(sent, None) or next((word for word in ASKERS if asker_of(view, word) == address), None)
-
-
-def is_same_site(headers: Any, base_url: str) -> bool:
-    """Whether a form was posted from our own page, as far as the browser says.
-
-    Browsers of the last years say it in Sec-Fetch-Site, which no page can set. Under our `no-referrer` their own forms
-    carry `Origin: null`, so null is as good as that word. Clients without either (w3m, old browsers) have only their
-    form token to show.
-    """
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None:
-        return site == "same-origin" and origin in (None, "null", base_url)
-    return origin in (None, base_url)
-
-
-def decides_the_same(choice: ChoiceName, state: str) -> bool:
-    """Whether a request that ended in this state ended as this choice would have it."""
-    return {"approve": "approved", "edit": "approved", "reject": "rejected", "answer": "answered"}.get(choice) == state
+    return next(sent, None) or next((word for word in REQUESTERS if requester_of(view, word) == address), None)

@@ -7,12 +7,10 @@ rule. The caller has established who opens it. What is refused is an `OpeningRef
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
-from pydantic import JsonValue, PydanticUserError, TypeAdapter
+from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.case import Case
@@ -20,12 +18,11 @@ from approvals_bot.approvals.eligibility import RequestContext, find, label_of, 
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
-from approvals_bot.durable.core.signature import Signature
 from approvals_bot.durable.engine import Engine, Run
 from approvals_bot.errors import ApprovalsBotError, InvalidPayloadError, SerializationError
 from approvals_bot.people import People, SourceUnavailable, is_mail
-from approvals_bot.service.catalog import Listed, Workflows
-from approvals_bot.service.python_workflows import with_durations
+from approvals_bot.service.catalog import Catalog, Listed
+from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 
 LONGEST_KEY = 200  # characters of an idempotency key; any id that callers have fits many times
 
@@ -94,7 +91,7 @@ class OpeningRefused(ApprovalsBotError):
 async def open_run(
     *,
     engine: Engine,
-    workflows: Workflows,
+    workflows: Catalog,
     people: People,
     name: str,
     input: Mapping[str, JsonValue],
@@ -255,7 +252,7 @@ async def _start_program(
             raise OpeningRefused("input_not_taken", ("input",))
         return await engine.start(listed.workflow, idempotency_key=key, attributes=who)
     signature = listed.workflow.signature
-    if listed.definition is None and not takes_it_whole(signature):
+    if listed.definition is None and not takes_whole_input(signature):
         return await _start_by_name(engine, listed, given, key, who)
     given = with_durations(signature.annotation(signature.first_parameter() or ""), given)
     try:
@@ -271,7 +268,7 @@ async def _start_program(
 async def _start_by_name(
     engine: Engine, listed: Listed, given: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
 ) -> Run[Any]:
-    positional, named = by_name(listed.workflow.signature, given)
+    positional, named = arguments_by_name(listed.workflow.signature, given)
     try:
         return await engine.start(listed.workflow, *positional, idempotency_key=key, attributes=who, **named)
     except InvalidPayloadError as error:
@@ -279,54 +276,3 @@ async def _start_by_name(
         raise InvalidPayloadError(faults, "input") from None
     except SerializationError as error:
         raise OpeningRefused("input_not_storable", ("input",), error=str(error)) from None
-
-
-# ── A Python workflow's input object, as its arguments. ──
-
-PLAIN = ("string", "integer", "number", "boolean", "array", "null")
-"""What JSON has besides objects."""
-
-
-def takes_it_whole(signature: Signature) -> bool:
-    """Whether the input object is the workflow's one argument (a model, a dataclass, a dict), and not its arguments by
-    name."""
-    parameters = list(signature.called.parameters.values())
-    if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD, each.POSITIONAL_ONLY) for each in parameters):
-        return True
-    return len(parameters) == 1 and _takes_objects(signature.annotation(parameters[0].name))
-
-
-def by_name(signature: Signature, given: Mapping[str, JsonValue]) -> tuple[list[Any], dict[str, Any]]:
-    """The call with these arguments. InvalidPayloadError names those that are too many, and those that lack."""
-    known = signature.called.parameters
-    faults = [
-        {"loc": ["input", name], "msg": "the workflow has no such argument"} for name in given if name not in known
-    ]
-    faults += [
-        {"loc": ["input", name], "msg": "is required"}
-        for name, parameter in known.items()
-        if name not in given and parameter.default is inspect.Parameter.empty
-    ]
-    if faults:
-        raise InvalidPayloadError(faults, "input")
-    positional, named = list[Any](), dict[str, Any]()
-    for name, parameter in known.items():
-        value = given.get(name, parameter.default)
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            named[name] = value
-        else:
-            positional.append(value)
-    return positional, named
-
-
-def _takes_objects(annotation: Any) -> bool:
-    """As its JSON schema says; what has none can't be known to be plain."""
-    with suppress(PydanticUserError):
-        return not _is_plain(TypeAdapter(annotation).json_schema())
-    return True
-
-
-def _is_plain(schema: Mapping[str, Any]) -> bool:
-    if "anyOf" in schema:
-        return all(_is_plain(each) for each in schema["anyOf"])
-    return schema.get("type") in PLAIN

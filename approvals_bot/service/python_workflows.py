@@ -13,22 +13,25 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
 from approvals_bot.approvals.base import nearest
-from approvals_bot.approvals.derived import derive_fields
-from approvals_bot.approvals.durations import parse_duration
-from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.durations import duration_text, parse_duration
+from approvals_bot.approvals.field_specs import FieldName, FieldSpec
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.load import visible
 from approvals_bot.config.messages import ConfigProblem, Finding
 from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.signature import Signature
+from approvals_bot.errors import InvalidPayloadError
 
 PACKAGE = "approvals_bot_workflows"
 """What the folder's files are imported as, so that their names meet no installed module's."""
@@ -310,3 +313,138 @@ def _settings(definition: Definition, program: Program) -> Iterator[Finding]:
         for fault in error.errors(include_url=False, include_input=False):
             message = "is missing" if fault["type"] == "missing" else fault["msg"][:1].lower() + fault["msg"][1:]
             yield Finding(("settings", *fault["loc"]), message)
+
+
+# ── A form derived from a Python type, for a workflow's file that has no [fields] of its own. ──
+
+_TYPES: dict[type, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "decimal",
+    Decimal: "decimal",
+    datetime: "datetime",
+    date: "date",
+    timedelta: "duration",
+}
+_LONGEST_TEXT = 50_000  # characters of a str; what the type itself bounds it says itself
+
+_FORM: TypeAdapter[dict[str, FieldSpec]] = TypeAdapter(dict[FieldName, FieldSpec])
+
+
+def derive_fields(members: Mapping[str, tuple[Any, Any, bool]]) -> dict[str, FieldSpec]:
+    """Fields for these members (type, default, whether it must be given).
+
+    {} if one of them can't be shown in a form, such as a list: then the type alone says what may be given.
+    """
+    described: dict[str, dict[str, Any]] = {}
+    for name, (kind, default, is_needed) in members.items():
+        spec = _described(kind, default, is_needed)
+        if spec is None:
+            return {}
+        described[name] = spec
+    try:
+        return _FORM.validate_python(described)
+    except ValidationError:
+        return {}
+
+
+def _described(kind: Any, default: Any, is_needed: bool) -> dict[str, Any] | None:
+    bare, takes_null = _bare(kind)
+    spec = _type_of(bare)
+    if spec is None:
+        return None
+    if is_needed:
+        return spec
+    if default is None and takes_null:
+        return {**spec, "required": False}
+    if default is None or default is PydanticUndefined:
+        return None  # made anew each time: no form can show it
+    shown = (
+        duration_text(default)
+        if isinstance(default, timedelta)
+        else TypeAdapter(bare).dump_python(default, mode="json")
+    )
+    return {**spec, "default": shown}
+
+
+def _bare(kind: Any) -> tuple[Any, bool]:
+    """The type without Annotated and None, and whether None was one of its members."""
+    takes_null = False
+    while True:
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+        elif get_origin(kind) in (Union, UnionType):
+            members = [member for member in get_args(kind) if member is not NoneType]
+            takes_null = takes_null or len(members) < len(get_args(kind))
+            if len(members) != 1:
+                return kind, takes_null
+            kind = members[0]
+        else:
+            return kind, takes_null
+
+
+def _type_of(kind: Any) -> dict[str, Any] | None:
+    if get_origin(kind) is Literal:
+        return _enum(get_args(kind))
+    if not isinstance(kind, type):
+        return None
+    if issubclass(kind, Enum):
+        return _enum([member.value for member in kind])
+    if kind is str:
+        return {"type": "string", "max_length": _LONGEST_TEXT}
+    return {"type": _TYPES[kind]} if kind in _TYPES else None
+
+
+def _enum(values: Any) -> dict[str, Any] | None:
+    return {"type": "enum", "values": list(values)} if all(isinstance(value, str) for value in values) else None
+
+
+# ── A Python workflow's input object, as its arguments. ──
+
+PLAIN_JSON = ("string", "integer", "number", "boolean", "array", "null")
+"""What JSON has besides objects."""
+
+
+def takes_whole_input(signature: Signature) -> bool:
+    """Whether the input object is the workflow's one argument (a model, a dataclass, a dict), and not its arguments by
+    name."""
+    parameters = list(signature.called.parameters.values())
+    if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD, each.POSITIONAL_ONLY) for each in parameters):
+        return True
+    return len(parameters) == 1 and _takes_objects(signature.annotation(parameters[0].name))
+
+
+def arguments_by_name(signature: Signature, given: Mapping[str, JsonValue]) -> tuple[list[Any], dict[str, Any]]:
+    """The call with these arguments. InvalidPayloadError names those that are too many, and those that lack."""
+    known = signature.called.parameters
+    faults = [
+        {"loc": ["input", name], "msg": "the workflow has no such argument"} for name in given if name not in known
+    ]
+    faults += [
+        {"loc": ["input", name], "msg": "is required"}
+        for name, parameter in known.items()
+        if name not in given and parameter.default is inspect.Parameter.empty
+    ]
+    if faults:
+        raise InvalidPayloadError(faults, "input")
+    positional, named = list[Any](), dict[str, Any]()
+    for name, parameter in known.items():
+        value = given.get(name, parameter.default)
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            named[name] = value
+        else:
+            positional.append(value)
+    return positional, named
+
+
+def _takes_objects(annotation: Any) -> bool:
+    """As its JSON schema says; what has none can't be known to be plain."""
+    with suppress(PydanticUserError):
+        return not _is_plain(TypeAdapter(annotation).json_schema())
+    return True
+
+
+def _is_plain(schema: Mapping[str, Any]) -> bool:
+    if "anyOf" in schema:
+        return all(_is_plain(each) for each in schema["anyOf"])
+    return schema.get("type") in PLAIN_JSON

@@ -15,7 +15,7 @@ from approvals_bot.durable.engine import Engine, HookInfo, RunRecord
 from approvals_bot.errors import HookNotFoundError
 from approvals_bot.people import People
 from approvals_bot.service import act as votes
-from approvals_bot.service.catalog import Workflows
+from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import open_run, usable_key
 from approvals_bot.service.read import api_request, choices_of, find_record, redact, request_of, requests_of, stands_for
 from approvals_bot.web.api_keys import ApiKey, caller
@@ -38,7 +38,7 @@ class RunsApi:
         self,
         *,
         engine: Engine,
-        workflows: Workflows,
+        workflows: Catalog,
         people: People,
         keys: Sequence[ApiKey],
         metrics: Metrics,

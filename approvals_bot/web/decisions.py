@@ -22,12 +22,11 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card, Channels, ChoiceName, Delivered, Dispatch, Mailbox
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage, ballot_of
 from approvals_bot.durable.engine import Engine
-from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import Person
 from approvals_bot.service import act as votes
 from approvals_bot.service.codes import Codes
-from approvals_bot.service.links import Link, Links, decides_the_same, is_same_site
-from approvals_bot.web.forms import act_on_own, change_of, lacking, read_form, vote_of
+from approvals_bot.service.links import Link, Links
+from approvals_bot.web.forms import act_on_own, change_of, is_from_own_page, lacking, read_form, vote_of
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.render import Renderer, root_of
 
@@ -60,7 +59,8 @@ class Decisions:
         self,
         *,
         engine: Engine,
-        tokens: Tokens,
+        links: Links,
+        codes: Codes,
         channels: Channels,
         pages: Renderer,
         metrics: Metrics,
@@ -74,8 +74,8 @@ class Decisions:
         self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
         self._root = root_of(base_url)
         self._now = now
-        self._links = Links(engine=engine, tokens=tokens, now=now)
-        self._codes = Codes(tokens=tokens, now=now)
+        self._links = links
+        self._codes = codes
 
     async def show(self, request: HttpRequest) -> Response:
         """GET: the request as it stands. 410 once it expired or was withdrawn, 404 for every bad link."""
@@ -120,7 +120,7 @@ class Decisions:
 
     def _refuse(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> tuple[int, str] | None:
         """Why this form is not taken: it isn't ours, is too old, or its code isn't right."""
-        if not is_same_site(request.headers, self._origin):
+        if not is_from_own_page(request.headers, self._origin):
             return 403, NOT_OURS
         if not link.hook.is_live:
             return None  # there is no form any more; nothing can change, so saying how it ended needs no proof
@@ -338,3 +338,11 @@ def _verdict(word: Word, view: Request, stage: RequestStage, mine: RecordedVote)
         rejections = sum(vote.stands and vote.choice == "reject" for vote in ballot.votes)
         return Verdict(word, "reject", "open", rejections, rejections_needed(ballot))
     return Verdict(word, mine.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
+
+
+# ── A person's link to one request: what its signed token stands for, and the form that was shown behind it. ──
+
+
+def decides_the_same(choice: ChoiceName, state: str) -> bool:
+    """Whether a request that ended in this state ended as this choice would have it."""
+    return {"approve": "approved", "edit": "approved", "reject": "rejected", "answer": "answered"}.get(choice) == state

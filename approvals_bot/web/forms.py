@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request as HttpRequest
@@ -98,3 +99,16 @@ async def act_on_own(engine: Engine, link: Link, form: Mapping[str, str]) -> vot
         return await votes.withdraw(engine, link.hook.id, by=link.address, via=link.via, reason=reason)
     fields = changes(link.view.to_change, form, "edit")
     return await votes.edit(engine, link.hook.id, by=link.address, via=link.via, fields=fields)
+
+
+def is_from_own_page(headers: Any, base_url: str) -> bool:
+    """Whether a form was posted from our own page, as far as the browser says.
+
+    Browsers of the last years say it in Sec-Fetch-Site, which no page can set. Under our `no-referrer` their own forms
+    carry `Origin: null`, so null is as good as that word. Clients without either (w3m, old browsers) have only their
+    form token to show.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site == "same-origin" and origin in (None, "null", base_url)
+    return origin in (None, base_url)

@@ -7,8 +7,6 @@ something waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -16,17 +14,13 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.port import Card, Channels, Dispatch, Mailbox, Name
 from approvals_bot.durable.engine import Engine
-from approvals_bot.durable.tokens import Tokens
-from approvals_bot.errors import InvalidTokenError
 from approvals_bot.people import People, Person
 from approvals_bot.service.background import Afterwards
 from approvals_bot.service.codes import Codes
-from approvals_bot.service.links import is_same_site
-from approvals_bot.web.forms import read_form
+from approvals_bot.service.sessions import SESSION_TIME, Sessions
+from approvals_bot.web.forms import is_from_own_page, read_form
 from approvals_bot.web.render import Renderer, root_of
 
-SESSION = "session.v1"
-SESSION_TIME = timedelta(hours=12)  # a working day: signing in again costs one mail
 LONGEST_ADDRESS = 254  # characters; RFC 5321
 
 SENT = "If we know this address, six digits are on their way to it. Enter them within ten minutes."
@@ -40,27 +34,20 @@ CODE_MAIL = (
 )
 
 
-class Sessions:
-    """Who has signed in, by a signed cookie. Nothing is stored: a session ends with its time, or with the key."""
+class SessionCookies:
+    """The session of a browser, kept in its cookie."""
 
-    def __init__(self, *, tokens: Tokens, base_url: str, now: Callable[[], datetime]) -> None:
-        self._tokens = tokens
-        self._now = now
+    def __init__(self, sessions: Sessions, *, base_url: str) -> None:
+        self._sessions = sessions
         self._is_secure = base_url.startswith("https:")
         self._name = "__Host-approvals" if self._is_secure else "approvals"
 
     def who(self, request: Request) -> str | None:
-        """The address of who has signed in in this browser."""
-        try:
-            session = self._tokens.read(SESSION, request.cookies.get(self._name, ""))
-        except InvalidTokenError:
-            return None
-        age = self._now().timestamp() - float(session["t"])
-        return str(session["a"]) if age <= SESSION_TIME.total_seconds() else None
+        """Return the address of the person who has signed in in this browser."""
+        return self._sessions.who(request.cookies.get(self._name, ""))
 
     def begin(self, response: Response, address: str) -> None:
-        token = self._tokens.sign(SESSION, {"a": address, "t": self._now().timestamp()})
-        self._set(response, token, int(SESSION_TIME.total_seconds()))
+        self._set(response, self._sessions.begin(address), int(SESSION_TIME.total_seconds()))
 
     def end(self, response: Response) -> None:
         self._set(response, "", 0)
@@ -81,11 +68,10 @@ class SigningIn:
         engine: Engine,
         people: People,
         channels: Channels,
-        tokens: Tokens,
-        sessions: Sessions,
+        codes: Codes,
+        sessions: SessionCookies,
         pages: Renderer,
         base_url: str,
-        now: Callable[[], datetime],
     ) -> None:
         self._engine = engine
         self._people = people
@@ -94,7 +80,7 @@ class SigningIn:
         self._pages = pages
         self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
         self._root = root_of(base_url)
-        self._codes = Codes(tokens=tokens, now=now)
+        self._codes = codes
         self._afterwards = Afterwards()
 
     async def show(self, request: Request) -> Response:
@@ -103,7 +89,7 @@ class SigningIn:
     async def submit(self, request: Request) -> Response:
         """First the address, then the digits: 303 into the inbox once they are right."""
         form = await read_form(request)
-        if not is_same_site(request.headers, self._origin):
+        if not is_from_own_page(request.headers, self._origin):
             return self._page(403, ELSEWHERE)
         address = form.get("address", "").strip().lower()
         if not (3 <= len(address) <= LONGEST_ADDRESS and "@" in address and address.isprintable()):
@@ -124,7 +110,7 @@ class SigningIn:
                 return self._page(403, OVER, address=address)
 
     async def leave(self, request: Request) -> Response:
-        if not is_same_site(request.headers, self._origin):
+        if not is_from_own_page(request.headers, self._origin):
             return self._page(403, ELSEWHERE)
         answer = RedirectResponse(f"{self._root}/login", 303)
         self._sessions.end(answer)

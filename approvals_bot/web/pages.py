@@ -1,4 +1,4 @@
-"""The pages for people beyond a mail's link: runs, one run's story, a request, the inbox.
+"""The pages for people beyond a mail's link: runs, one run's history, a request, the inbox.
 
 They show what others asked for, so without a session they show only how to get in. Who has signed in sees her inbox,
 and the requests that she has to do with. `open_pages` opens all to everybody, for a service that listens on this
@@ -20,13 +20,12 @@ from starlette.responses import Response
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.act import asks_herself
-from approvals_bot.service.history import Stretch, tell
-from approvals_bot.service.links import DECISION, recipient_of
+from approvals_bot.service.history import Span, history_of
+from approvals_bot.service.links import Links
 from approvals_bot.service.read import find_record, request_of, requests_of
-from approvals_bot.web.login import Sessions
+from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.render import Renderer
 from approvals_bot.web.schemas import Status
 
@@ -43,16 +42,16 @@ class PeoplePages:
         self,
         *,
         engine: Engine,
-        tokens: Tokens,
         people: People,
-        sessions: Sessions,
+        sessions: SessionCookies,
+        links: Links,
         pages: Renderer,
         now: Callable[[], datetime],
         by_mail: bool,
         open_pages: bool = False,
     ) -> None:
         self._engine = engine
-        self._tokens = tokens
+        self._links = links
         self._people = people
         self._sessions = sessions
         self._by_mail = by_mail
@@ -76,21 +75,21 @@ class PeoplePages:
         )
 
     async def run(self, request: HttpRequest) -> Response:
-        """One run as a story: what happened, when, and what it waits for."""
+        """Show one run's history: what happened, when, and what it waits for."""
         if not self._open:
             return self._closed()
         record = await self._engine.record(request.path_params["id"])
         if record is None:
             return self._pages.page("not_found.html", 404)
-        story = tell(await self._engine.events(record.id))
+        history = history_of(await self._engine.events(record.id))
         return self._page(
             "run.html",
             "/runs",
             row=self._row(record),
             record=record,
             requests=[self._row_of(record, view) for view in requests_of(record) if view.number],
-            story=story,
-            drawing=draw(story.stretches, start=record.created_at, end=record.ended_at or self._now()),
+            history=history,
+            drawing=draw(history.spans, start=record.created_at, end=record.ended_at or self._now()),
         )
 
     async def request(self, request: HttpRequest) -> Response:
@@ -103,7 +102,7 @@ class PeoplePages:
         if view is None or not (self._open or _concerns(view, reader)):
             return self._pages.page("not_found.html", 404)
         card = card_of(view, None, self._now())
-        decide = await self._own_page(view, reader) if reader else ""
+        decide = await self._links.inbox_path(view, reader) if reader else ""
         is_hers = reader is not None and asks_herself(view, reader) and not card_of(view, reader, self._now()).choices
         return self._page("request.html", "", reader, card=card, run_id=view.run_id, decide=decide, is_hers=is_hers)
 
@@ -121,7 +120,7 @@ class PeoplePages:
             for record in reversed(page.records):
                 for view in requests_of(record):
                     if address in view.waiting_for:
-                        own_page = await self._own_page(view, reader) if reader else ""
+                        own_page = await self._links.inbox_path(view, reader) if reader else ""
                         rows.append(self._row_of(record, view) | ({"path": own_page} if own_page else {}))
         longest = max((row["age"] for row in rows), default=None)
         return self._page(
@@ -148,15 +147,6 @@ class PeoplePages:
             ("You asked for", [self._row_of(record, view) for record, view in asked]),
             ("You voted on", [self._row_of(record, view) for record, view in voted]),
         ]
-
-    async def _own_page(self, view: Request, reader: str) -> str:
-        """Where this person decides this request, as from the link of a mail; "" if it isn't hers to decide."""
-        recipient = recipient_of(view, reader)
-        hook = await self._engine.find_hook(view.hook_id) if recipient is not None else None
-        if hook is None:
-            return ""
-        token = self._tokens.sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation, "v": "inbox"})
-        return f"/decisions/{token}"
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
         """What a line of a list says of a run."""
@@ -203,18 +193,18 @@ def _concerns(view: Request, reader: str | None) -> bool:
     )
 
 
-# ── A story drawn as a timeline: where each bar lies, as numbers for the template. Pure. ──
+# The timeline: where each span's bar is drawn, as numbers for the template. Pure.
 
 WIDTH = 600  # user units; the page's column
 LABELS = 150  # of them, at the left
 LANE = 24  # height of one line
 HEAD = 20  # height of the line of times
-MOST_LANES = 30  # a longer story is told by its list
+MOST_LANES = 30  # a longer history is only listed
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One stretch of time as a bar."""
+    """One span of time as a bar."""
 
     label: str
     words: str  # "sent card, 0.2 seconds": what a screen reader says
@@ -227,7 +217,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The bars, and how large the picture is. `left_out`: stretches that did not fit."""
+    """The bars, and how large the picture is. `left_out`: spans that did not fit."""
 
     bars: tuple[Bar, ...]
     width: int
@@ -235,23 +225,23 @@ class Drawing:
     left_out: int
 
 
-def draw(stretches: tuple[Stretch, ...], *, start: datetime, end: datetime) -> Drawing:
-    """The picture of these stretches between the run's start and its end (or now)."""
-    shown = stretches[:MOST_LANES]
+def draw(spans: tuple[Span, ...], *, start: datetime, end: datetime) -> Drawing:
+    """Draw these spans between the run's start and its end (or now)."""
+    shown = spans[:MOST_LANES]
     places = _places({start, end} | {at for s in shown for at in (s.start, s.end) if at is not None})
     bars = tuple(
         Bar(
-            label=_short(stretch.label),
-            words=f"{stretch.label}, {_length((stretch.end or end) - stretch.start)}, {stretch.ending}",
-            kind=stretch.kind,
-            ending=stretch.ending,
-            x=places[stretch.start],
+            label=_short(span.label),
+            words=f"{span.label}, {_length((span.end or end) - span.start)}, {span.ending}",
+            kind=span.kind,
+            ending=span.ending,
+            x=places[span.start],
             y=HEAD + lane * LANE,
-            width=max(places[stretch.end or end] - places[stretch.start], 4.0),
+            width=max(places[span.end or end] - places[span.start], 4.0),
         )
-        for lane, stretch in enumerate(shown)
+        for lane, span in enumerate(shown)
     )
-    return Drawing(bars, WIDTH, HEAD + len(bars) * LANE, len(stretches) - len(shown))
+    return Drawing(bars, WIDTH, HEAD + len(bars) * LANE, len(spans) - len(shown))
 
 
 def _places(moments: set[datetime]) -> dict[datetime, float]:

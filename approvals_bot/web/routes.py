@@ -18,11 +18,14 @@ from approvals_bot.approvals.port import Channels
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
-from approvals_bot.service.catalog import Workflows
+from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.codes import Codes
+from approvals_bot.service.links import Links
+from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.api import HooksApi, RunsApi
 from approvals_bot.web.api_keys import ApiKey
 from approvals_bot.web.decisions import Decisions
-from approvals_bot.web.login import Sessions, SigningIn
+from approvals_bot.web.login import SessionCookies, SigningIn
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Edge
 from approvals_bot.web.openapi import OpenApi
@@ -43,7 +46,7 @@ def build(
     engine: Engine,
     tokens: Tokens,
     people: People,
-    workflows: Workflows,
+    workflows: Catalog,
     api_keys: Sequence[ApiKey],
     base_url: str,
     now: Callable[[], datetime],
@@ -68,25 +71,32 @@ def build(
     runs = RunsApi(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics, base_url=base_url)
     hooks = HooksApi(engine=engine, keys=api_keys)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)
+    links, codes = Links(engine=engine, tokens=tokens, base_url=base_url, now=now), Codes(tokens=tokens, now=now)
     decisions = Decisions(
-        engine=engine, tokens=tokens, channels=channels, pages=pages, metrics=metrics, base_url=base_url, now=now
+        engine=engine,
+        links=links,
+        codes=codes,
+        channels=channels,
+        pages=pages,
+        metrics=metrics,
+        base_url=base_url,
+        now=now,
     )
-    sessions = Sessions(tokens=tokens, base_url=base_url, now=now)
+    sessions = SessionCookies(Sessions(tokens=tokens, now=now), base_url=base_url)
     signing_in = SigningIn(
         engine=engine,
         people=people,
         channels=channels,
-        tokens=tokens,
+        codes=codes,
         sessions=sessions,
         pages=pages,
         base_url=base_url,
-        now=now,
     )
     people_pages = PeoplePages(
         engine=engine,
-        tokens=tokens,
         people=people,
         sessions=sessions,
+        links=links,
         pages=pages,
         now=now,
         by_mail=channels.email is not None,

@@ -68,7 +68,7 @@ async def a_posting_service(
         mail = Digests(channel, span=digest, now=lambda: opened[0].clock.now(), together=0.1) if digest else channel
         service = await stack.enter_async_context(open_service(channels=Channels(email=mail), base_url=url))
         opened.append(service)
-        service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
+        service.workflows["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
         yield service, mailbox
 
 

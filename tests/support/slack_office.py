@@ -14,7 +14,6 @@ import aiohttp
 import pytest
 from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
 
-from approvals_bot.app import Listing
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Opening, Request
@@ -28,7 +27,7 @@ from approvals_bot.channels.slack.socket_mode import socket_mode
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup
-from approvals_bot.service.catalog import Listed
+from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.testing import FakeClock
 
 KEY = "a-key-of-the-tests-that-has-32-bytes!"
@@ -81,7 +80,7 @@ class Office:
             Definition.model_validate(file | {"workflow": known | file["workflow"] | {"id": name}})
             for name, file in definitions.items()
         ]
-        self.slack.opening.workflows = Listing(
+        self.slack.opening.workflows = Catalog(
             {one.id: Listed(approval.under(one.id, pinned(one)), one) for one in read}
         )
 
@@ -186,7 +185,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                 slack_people=slack_people,
                 people=people,
                 base_url=url,
-                workflows=Listing({}),
+                workflows=Catalog({}),
                 **more,
                 link=lambda hook_id, address: f"{url}/decisions/of-{address}",
             )

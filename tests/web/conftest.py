@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from starlette.types import ASGIApp
 
 from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Request
-from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
-from approvals_bot.service.catalog import Listed
+from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.links import DECISION
 from approvals_bot.testing import FakeClock
 from approvals_bot.web.api_keys import ApiKey
@@ -44,29 +43,13 @@ PERSONS = (
 
 
 @dataclass
-class Listing:
-    """The workflows that a test lists."""
-
-    listed: dict[str, Listed] = field(default_factory=dict)
-
-    def find(self, name: str) -> Listed | None:
-        return self.listed.get(name)
-
-    def names(self) -> Collection[str]:
-        return self.listed.keys()
-
-    def add(self, workflow: Workflow[Any, Any]) -> None:
-        self.listed[workflow.name] = Listed(workflow)
-
-
-@dataclass
 class Service:
     """The service and who calls it. `api` bears a key that may vote, `plain` one that may not, `web` none."""
 
     engine: Engine
     clock: FakeClock
     tokens: Tokens
-    workflows: Listing
+    workflows: dict[str, Listed]
     database: Path
     api: httpx2.AsyncClient
     plain: httpx2.AsyncClient
@@ -119,7 +102,7 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
     async def opened(
         *, keys: bool = True, open_pages: bool = False, channels: Channels | None = None, base_url: str = BASE_URL
     ) -> AsyncIterator[Service]:
-        clock, people, listing = FakeClock(), People(PERSONS, GROUPS), Listing()
+        clock, people, listed = FakeClock(), People(PERSONS, GROUPS), dict[str, Listed]()
         database = tmp_path / "runs.db"
         async with Engine.open(
             store_url,
@@ -132,7 +115,7 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
                 engine=engine,
                 tokens=Tokens([KEY]),
                 people=people,
-                workflows=listing,
+                workflows=Catalog(listed),
                 api_keys=[ApiKey("desk", "desk-key", may_vote=True), ApiKey("ci", "ci-key")] if keys else [],
                 base_url=base_url,
                 now=clock.now,
@@ -144,7 +127,7 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
                 return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=base_url, headers=headers)
 
             async with client("desk-key") as api, client("ci-key") as plain, client(None) as web:
-                yield Service(engine, clock, Tokens([KEY]), listing, database, api, plain, web, app)
+                yield Service(engine, clock, Tokens([KEY]), listed, database, api, plain, web, app)
 
     return opened
 

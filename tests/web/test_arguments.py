@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from approvals_bot.durable.core.api import workflow
+from approvals_bot.service.catalog import Listed
 
 
 class Order(BaseModel):
@@ -70,7 +71,7 @@ ALL = (
 @pytest.fixture
 async def programs(service: Any) -> Any:
     for each in ALL:
-        service.workflows.add(each)
+        service.workflows[each.name] = Listed(each)
     return service
 
 

@@ -55,7 +55,7 @@ async def site(open_service: Any) -> AsyncIterator[Any]:
                         | {"workflow": about}
                         | {"fields": {**tables["fields"], "version": {"type": "string", "editable": True}}}
                     )
-                service.workflows.listed[name] = Listed(approval.under(name, pinned(definition)), definition)
+                service.workflows[name] = Listed(approval.under(name, pinned(definition)), definition)
             async with serving(service.app, bound):
                 yield service, url
 

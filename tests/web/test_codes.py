@@ -63,7 +63,7 @@ async def guarded(open_service: Any, post: Post) -> AsyncIterator[Any]:
         }
     )
     async with open_service(channels=Channels(email=post)) as service:
-        service.workflows.listed["access"] = Listed(approval.under("access", pinned(definition)), definition)
+        service.workflows["access"] = Listed(approval.under("access", pinned(definition)), definition)
         yield service
 
 
@@ -143,7 +143,7 @@ async def test_digits_are_good_for_their_link_ten_minutes_and_five_tries(guarded
 async def test_any_replica_can_check_a_code_and_another_key_can_not(guarded: Any, post: Post) -> None:
     path = (await open_link(guarded)).removeprefix("/decisions/")
     now = guarded.clock.now
-    link = await Links(engine=guarded.engine, tokens=guarded.tokens, now=now).open(path)
+    link = await Links(engine=guarded.engine, tokens=guarded.tokens, base_url="", now=now).open(path)
     assert link is not None
     here, there = Codes(tokens=guarded.tokens, now=now), Codes(tokens=guarded.tokens, now=now)
     issued = here.issue(link.binding)

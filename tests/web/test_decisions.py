@@ -35,7 +35,7 @@ def deploy(**more: Any) -> Definition:
 async def asked(service: Any) -> Any:
     """A service that lists `deploy`, where two of three release managers decide."""
     definition = deploy()
-    service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
+    service.workflows["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
     return service
 
 
@@ -198,7 +198,7 @@ async def test_the_requester_is_refused_with_the_sentence_and_the_audit_has_it_i
 
 async def test_who_asks_for_changes_reads_what_follows(service: Any) -> None:
     definition = deploy(policy={"outcomes": ["approve", "reject", "changes"]})
-    service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
+    service.workflows["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
     path = await service.link(await open_request(service, requester="di@acme.eu"), "ann@acme.eu")
     answer = await press(service, path, "changes", comment="Which tests ran?")
     assert answer.status_code == 303, answer.text

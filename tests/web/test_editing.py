@@ -38,7 +38,7 @@ async def site(open_service: Any) -> AsyncIterator[Any]:
         async with open_service(base_url=url) as service:
             about = {"id": "book", "title": "Book {{ flight }}", "request": ["*"]}
             definition = Definition.model_validate(BOOKED | {"workflow": about})
-            service.workflows.listed["book"] = Listed(approval.under("book", pinned(definition)), definition)
+            service.workflows["book"] = Listed(approval.under("book", pinned(definition)), definition)
             async with serving(service.app, bound):
                 yield service, url
 

@@ -32,7 +32,7 @@ ASKS_FOR_CHANGES: dict[str, Any] = {
 async def trip(service: Any) -> tuple[Any, str]:
     """The service, and a request that Ann has handed back to Di."""
     definition = Definition.model_validate(ASKS_FOR_CHANGES)
-    service.workflows.listed["trip"] = Listed(approval.under("trip", pinned(definition)), definition)
+    service.workflows["trip"] = Listed(approval.under("trip", pinned(definition)), definition)
     given = {"place": "Rome", "price": "900", "why": "A fair."}
     run_id = await service.start("trip", given, requester="di@acme.eu")
     said = {"by": "ann@acme.eu", "choice": "changes", "comment": "Cheaper?"}

@@ -14,7 +14,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.api import create_hook, sleep, step, workflow
 from approvals_bot.durable.core.events import Event
 from approvals_bot.service.catalog import Listed
-from approvals_bot.service.history import Stretch, tell
+from approvals_bot.service.history import Span, history_of
 from approvals_bot.web.pages import MOST_LANES, draw
 
 NASTY = "<script>alert(1)</script>\u202e \"'&amp; {{ 7*7 }}"
@@ -64,9 +64,9 @@ async def stumble() -> None:
 async def open_office(open_service: Any) -> AsyncIterator[Any]:
     """A service on a machine of its own: its pages ask for no session."""
     async with open_service(open_pages=True) as service:
-        service.workflows.listed["expense"] = Listed(approval.under("expense", pinned(EXPENSE)), EXPENSE)
-        service.workflows.add(nap)
-        service.workflows.add(stumble)
+        service.workflows["expense"] = Listed(approval.under("expense", pinned(EXPENSE)), EXPENSE)
+        service.workflows[nap.name] = Listed(nap)
+        service.workflows[stumble.name] = Listed(stumble)
         yield service
 
 
@@ -204,8 +204,8 @@ def log(*events: tuple[Any, float, dict[str, Any]]) -> list[Event]:
     ]
 
 
-def test_a_story_says_what_took_how_long_and_how_it_ended() -> None:
-    story = tell(
+def test_a_history_says_what_took_how_long_and_how_it_ended() -> None:
+    history = history_of(
         log(
             ("run_created", 0, {}),
             ("run_started", 0, {}),
@@ -217,7 +217,7 @@ def test_a_story_says_what_took_how_long_and_how_it_ended() -> None:
             ("run_cancelled", 9, {"reason": "Not needed."}),
         )
     )
-    assert [moment.text for moment in story.moments] == [
+    assert [entry.text for entry in history.entries] == [
         "The run was opened.",
         "send failed and is tried again.",
         "send failed for good.",
@@ -225,20 +225,20 @@ def test_a_story_says_what_took_how_long_and_how_it_ended() -> None:
         "A hook is open: the run can be resumed from outside.",
         "The run was cancelled.",
     ]
-    assert [moment.detail for moment in story.moments][1::4] == ["OSError: no route", "Not needed."]
-    assert [(s.label, s.ending, (s.end - s.start).total_seconds()) for s in story.stretches if s.end] == [
+    assert [entry.detail for entry in history.entries][1::4] == ["OSError: no route", "Not needed."]
+    assert [(s.label, s.ending, (s.end - s.start).total_seconds()) for s in history.spans if s.end] == [
         ("send", "failed", 2),
         ("time limit", "withdrawn", 7),
         ("hook", "withdrawn", 7),
     ]
-    assert tell([]).moments == ()
+    assert history_of([]).entries == ()
 
 
-def test_a_story_tells_what_people_did_and_believes_no_caller_from_outside() -> None:
+def test_a_history_tells_what_people_did_and_believes_no_caller_from_outside() -> None:
     vote = '{"kind": "vote", "by": "ann@acme.eu", "choice": "take_back", "via": "slack"}'
     edit = '{"kind": "edit", "by": "bo@acme.eu", "fields": {}, "via": "api"}'
     said = '{"verdict": "counted", "text": "Counted: 1 of 2.", "changed": true}'
-    story = tell(
+    history = history_of(
         log(
             ("hook_created", 0, {"id": 1, "answer": {}}),
             ("hook_received", 1, {"id": 1, "payload": {"url": "", "text": vote}}),
@@ -249,7 +249,7 @@ def test_a_story_tells_what_people_did_and_believes_no_caller_from_outside() -> 
             ("hook_responded", 4, {"id": 1, "to": 6, "answer": {"text": ""}}),
         )
     )
-    assert [moment.text for moment in story.moments][1:] == [
+    assert [entry.text for entry in history.entries][1:] == [
         "ann@acme.eu chose “take back”, via slack.",
         "Answered: Counted: 1 of 2.",
         "bo@acme.eu edited the request, via api.",
@@ -262,9 +262,9 @@ def test_a_story_tells_what_people_did_and_believes_no_caller_from_outside() -> 
 def test_a_drawing_keeps_order_and_stays_in_its_frame() -> None:
     weeks = timedelta(days=21)
     stretches = (
-        Stretch("step", "find", NOON, NOON + timedelta(milliseconds=3), "done"),
-        Stretch("hook", "webhook", NOON + timedelta(milliseconds=3), NOON + weeks, "done"),
-        Stretch("step", "call", NOON + weeks, None, "open"),
+        Span("step", "find", NOON, NOON + timedelta(milliseconds=3), "done"),
+        Span("hook", "webhook", NOON + timedelta(milliseconds=3), NOON + weeks, "done"),
+        Span("step", "call", NOON + weeks, None, "open"),
     )
     drawing = draw(stretches, start=NOON, end=NOON + weeks + timedelta(seconds=1))
     starts = [bar.x for bar in drawing.bars]

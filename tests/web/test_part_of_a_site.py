@@ -37,7 +37,7 @@ async def site(open_service: Any) -> AsyncIterator[Any]:
                 "stage": [{"id": "go", "from": ["@release-managers"]}],
             }
         )
-        service.workflows.listed["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
+        service.workflows["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
         through = httpx2.ASGITransport(behind_a_proxy(service.app))
         async with (
             httpx2.AsyncClient(transport=through, base_url="https://apps.acme.eu") as service.web,

@@ -20,6 +20,7 @@ from starlette.routing import Mount, Route, Router
 
 from approvals_bot.durable.core.api import create_webhook, publish, workflow
 from approvals_bot.durable.tokens import Tokens
+from approvals_bot.service.catalog import Listed
 from approvals_bot.web.routes import Resource, build
 
 PATHS = (
@@ -132,7 +133,7 @@ async def test_bodies_of_the_api_have_limits(service: Any, method: str, path: st
 
 
 async def webhook_of(service: Any) -> str:
-    service.workflows.add(call_me)
+    service.workflows[call_me.name] = Listed(call_me)
     run_id = await service.start("call_me")
     url: str = (await service.view(run_id))["url"]
     return url
@@ -227,7 +228,7 @@ async def test_the_openapi_document_is_sound_and_lists_every_route_for_programs(
 
 async def test_answers_are_as_the_openapi_document_says(service: Any) -> None:
     document = (await service.web.get("/openapi.json")).json()
-    service.workflows.add(call_me)
+    service.workflows[call_me.name] = Listed(call_me)
     run_id = await service.start("call_me")
 
     def fits(answer: Any, name: str) -> None:

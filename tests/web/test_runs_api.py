@@ -58,11 +58,11 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 async def office(service: Any) -> Any:
     """A service that lists two Python workflows and three approvals."""
-    service.workflows.add(greet)
-    service.workflows.add(tick)
+    service.workflows[greet.name] = Listed(greet)
+    service.workflows[tick.name] = Listed(tick)
     for name, tables in DEFINITIONS.items():
         definition = Definition.model_validate(tables | {"workflow": {"id": name, **tables["workflow"]}})
-        service.workflows.listed[name] = Listed(approval.under(name, pinned(definition)), definition)
+        service.workflows[name] = Listed(approval.under(name, pinned(definition)), definition)
     return service
 
 

@@ -39,7 +39,7 @@ from approvals_bot.channels.slack.votes import Link, SlackVotes
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
 from approvals_bot.service.background import Afterwards
-from approvals_bot.service.catalog import Workflows
+from approvals_bot.service.catalog import Catalog
 
 ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack drops the click at 3
 EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
@@ -71,7 +71,7 @@ def slack_in(
     base_url: str,
     app_id: str | None = None,
     external_users: External = "deny",
-    workflows: Workflows | None = None,
+    workflows: Catalog | None = None,
     link: Link | None = None,
     counted: Callable[[str, str], None] | None = None,
 ) -> SlackIn:

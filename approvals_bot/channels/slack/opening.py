@@ -29,15 +29,10 @@ from approvals_bot.channels.slack.identity import Identified, SlackIdentities, U
 from approvals_bot.channels.slack.modals import HINTS, INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled, plain
 from approvals_bot.channels.slack.replies import EphemeralReplies, Place
 from approvals_bot.durable.engine import Engine, Run
-from approvals_bot.errors import (
-    ApprovalsBotError,
-    IdempotencyConflictError,
-    InvalidPayloadError,
-    SerializationError,
-)
+from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, SerializationError
 from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.background import Afterwards
-from approvals_bot.service.catalog import Workflows
+from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import OpeningRefused, may_open, open_run
 from approvals_bot.service.read import request_of
 
@@ -65,7 +60,7 @@ class SlackOpening:
         engine: Engine,
         client: SlackClient,
         identities: SlackIdentities,
-        workflows: Workflows | None,
+        workflows: Catalog | None,
         teller: EphemeralReplies,
         afterwards: Afterwards,
         base_url: str,

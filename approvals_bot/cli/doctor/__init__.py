@@ -12,11 +12,11 @@ __all__ = ["Diagnosis", "examine", "report"]
 
 async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -> list[Diagnosis]:
     """All findings, in the order in which one would mend them. `send`: an address that gets a test mail."""
-    from approvals_bot.app import find_problems
     from approvals_bot.cli.doctor import machine as here
     from approvals_bot.cli.doctor import mail, people, slack
     from approvals_bot.config.load import load_service, load_workflows
     from approvals_bot.config.messages import ConfigErrors
+    from approvals_bot.service.catalog import find_problems
 
     problems = find_problems(path, env)
     findings = [here.configuration(path, problems)]

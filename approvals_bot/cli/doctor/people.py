@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from approvals_bot.app import open_people
+from approvals_bot.app.directory import open_people
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.cli.doctor.findings import Diagnosis
 from approvals_bot.config.service import ServiceSettings
