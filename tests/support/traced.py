@@ -1,0 +1,115 @@
+"""Which functions of the package run while something happens, counted by the interpreter itself.
+
+A `Tracer` has to be installed before the threads begin that it shall see. It notes functions only while `noting`, so
+what is imported or built before isn't counted, nor is anything at the top of a module.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+PACKAGE = Path(__file__).parents[2] / "approvals_bot"
+NOT_THE_SERVICE = ("playground/", "testing/")  # what stands for the world in these tests
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Function:
+    """One function by where its `def` begins. Lambdas and comprehensions belong to the function around them."""
+
+    file: str  # relative to the package
+    line: int
+    name: str
+    end: int
+
+    @property
+    def lines(self) -> range:
+        return range(self.line, self.end + 1)
+
+
+class Traced(frozenset[Function]):
+    """The functions that ran."""
+
+    @property
+    def files(self) -> frozenset[str]:
+        return frozenset(function.file for function in self)
+
+    @property
+    def lines(self) -> int:
+        """Source lines of these functions; one within another is counted once."""
+        return len({(function.file, line) for function in self for line in function.lines})
+
+    def table(self) -> Iterator[str]:
+        """What a reader who wants to cut looks at: files and functions by lines, the longest first."""
+        by_file = Counter({file: Traced(f for f in self if f.file == file).lines for file in self.files})
+        for file, lines in by_file.most_common():
+            of = sorted((f for f in self if f.file == file), key=lambda f: -len(f.lines))
+            yield f"{lines:5} {len(of):4}  {file}"
+            yield from (f"          {len(function.lines):5}  {function.name}:{function.line}" for function in of)
+
+
+class Tracer:
+    """Notes every function of the package that is entered while `noting`, in any thread that began after `install`."""
+
+    def __init__(self) -> None:
+        self._codes: set[CodeType] = set()
+        self._noting = False
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        before = sys.getprofile()
+        threading.setprofile(self._entered)
+        sys.setprofile(self._entered)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+            threading.setprofile(None)
+
+    @contextmanager
+    def noting(self) -> Iterator[set[Function]]:
+        """The functions, once the block has ended."""
+        found: set[Function] = set()
+        self._codes.clear()
+        self._noting = True
+        try:
+            yield found
+        finally:
+            self._noting = False
+            found.update(functions_of(self._codes))
+
+    def _entered(self, frame: FrameType, event: str, arg: Any) -> None:
+        if self._noting and event == "call":
+            self._codes.add(frame.f_code)
+
+
+def functions_of(codes: Iterable[CodeType]) -> Iterator[Function]:
+    for code in codes:
+        path = Path(code.co_filename)
+        if path.suffix != ".py" or not path.is_relative_to(PACKAGE) or code.co_name.startswith("<"):
+            continue
+        name = path.relative_to(PACKAGE).as_posix()
+        if not name.startswith(NOT_THE_SERVICE):
+            found = _functions_in(path).get((code.co_name, code.co_firstlineno))
+            if found is not None:  # a dataclass writes its own methods, and they have no source
+                yield Function(name, *found)
+
+
+@cache
+def _functions_in(path: Path) -> dict[tuple[str, int], tuple[int, str, int]]:
+    """By name and the line of the first decorator, as a code object knows them: line of the `def`, name, last line."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            found[node.name, first] = (node.lineno, node.name, node.end_lineno or node.lineno)
+    return found
