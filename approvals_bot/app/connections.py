@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, Literal
 
-from approvals_bot.approvals.port import Channel, Delivered, Dispatch, Receipt, Refused, Result, TryAgain
 from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.digests import Digests
 from approvals_bot.channels.email.imap import BounceMailbox
@@ -52,7 +50,6 @@ def relay_of(email: Email) -> Relay:
 def email_channel(
     stack: AsyncExitStack,
     email: Email | None,
-    link: Callable[[str, str], Any],
     clock: TimeSource,
     return_paths: ReturnPaths | None,
 ) -> EmailChannel | Digests | None:
@@ -60,9 +57,7 @@ def email_channel(
         return None
     relay = relay_of(email)
     turns = Turns(email.rate.count, email.rate.per) if email.rate else None
-    channel = EmailChannel(
-        relay=relay, sender=email.sender, link=link, now=clock.now, turns=turns, return_paths=return_paths
-    )
+    channel = EmailChannel(relay=relay, sender=email.sender, now=clock.now, turns=turns, return_paths=return_paths)
     stack.push_async_callback(channel.aclose)
     return Digests(channel, span=email.digest, now=clock.now) if email.digest else channel
 
@@ -77,45 +72,3 @@ def bounces_mailbox(imap: Imap) -> BounceMailbox:
         folder=imap.folder,
         every=imap.every,
     )
-
-
-# ── A channel whose results are counted, for the metrics. Never to whom: only which channel, and what became of it. ──
-
-Count = Callable[[str, Literal["send", "update"], str], None]
-"""`count(channel, act, outcome)`, the outcome being `delivered`, `uncertain`, `try_again`, `refused` or `error`."""
-
-
-class CountedChannel:
-    """Hands everything to `channel`, and tells `count` of each attempt."""
-
-    def __init__(self, channel: Channel, name: str, count: Count) -> None:
-        self._channel = channel
-        self._name = name
-        self._count = count
-
-    async def send(self, dispatch: Dispatch) -> Result:
-        return await self._counted("send", self._channel.send(dispatch))
-
-    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
-        return await self._counted("update", self._channel.update(receipt, dispatch))
-
-    async def _counted(self, act: Literal["send", "update"], attempt: Awaitable[Result]) -> Result:
-        try:
-            result = await attempt
-        except Exception:
-            self._count(self._name, act, "error")
-            raise
-        self._count(self._name, act, _outcome(result))
-        return result
-
-
-def _outcome(result: Result) -> str:
-    match result:
-        case Delivered(uncertain=True):
-            return "uncertain"
-        case Delivered():
-            return "delivered"
-        case TryAgain():
-            return "try_again"
-        case Refused():
-            return "refused"

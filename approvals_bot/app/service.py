@@ -10,10 +10,10 @@ from typing import Any
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from approvals_bot.app.connections import CountedChannel, bounces_mailbox, email_channel, open_slack, open_targets
+from approvals_bot.app.connections import bounces_mailbox, email_channel, open_slack, open_targets
 from approvals_bot.app.directory import build_people
 from approvals_bot.approvals.business_time import Calendars
-from approvals_bot.approvals.port import Channels
+from approvals_bot.approvals.port import EMAIL, SLACK, Channel, Channels
 from approvals_bot.approvals.targets import HttpTargets
 from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.imap import mailbox_in
@@ -88,14 +88,15 @@ async def open_service(
         link = Links(engine=engine, tokens=tokens, base_url=base_url, now=clock.now).url
         returning = service.email.bounces if service.email else None
         return_paths = ReturnPaths(returning.address, tokens) if returning else None
-        email = email_channel(stack, service.email, link, clock, return_paths)
+        email = email_channel(stack, service.email, clock, return_paths)
         slack_out = SlackOut(slack, slack_people, now=clock.now) if slack and slack_people else None
+        channels: dict[str, Channel] = {}
+        if slack_out is not None:
+            channels[SLACK] = slack_out
+        if email is not None:
+            channels[EMAIL] = email
         engine.resources |= {
-            Channels: Channels(
-                slack=CountedChannel(slack_out, "slack", metrics.delivered) if slack_out else None,
-                email=CountedChannel(email, "email", metrics.delivered) if email else None,
-                base_url=base_url,
-            ),
+            Channels: Channels(channels, base_url, link, metrics.delivered),
             HttpTargets: targets,
             People: build_people(service, slack_people, targets),
             Calendars: Calendars(service.calendars),

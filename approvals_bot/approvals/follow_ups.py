@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatAsk
 from approvals_bot.approvals.lookup import find_people
-from approvals_bot.approvals.one_copy import Copy
-from approvals_bot.approvals.pace import LONGEST_TRY, wait_before
+from approvals_bot.approvals.notifications import LONGEST_TRY, Copies, Copy, Progress, wait_before
 from approvals_bot.approvals.policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
-from approvals_bot.approvals.port import Destination, Mailbox, SlackChannel, SlackPerson
+from approvals_bot.approvals.port import EMAIL, SLACK, Destination, Place, ToPerson
 from approvals_bot.approvals.request import FollowUp, Outcome
 from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, CallResult, call_target
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json
 from approvals_bot.durable.core.api import now, random
 from approvals_bot.errors import StepFailedError
 from approvals_bot.people import Person
+
+State = Literal["sending", "done", "retrying", "failed"]
+STATES: Mapping[Progress, State] = {
+    "sending": "sending",
+    "delivered": "done",
+    "retrying": "retrying",
+    "not_delivered": "failed",
+}
 
 NOBODY = "there is no person to tell"
 
@@ -38,16 +43,6 @@ def actions_of(actions: Actions, outcome: Outcome) -> tuple[Action, ...]:
         "cancelled": actions.cancelled,
     }
     return (*own.get(outcome, ()), *actions.ended)
-
-
-@dataclass(eq=False)
-class _Call:
-    """A call to a target, and how far it is."""
-
-    what: str
-    state: Literal["sending", "done", "retrying", "failed"] = "sending"
-    attempts: int = 0
-    error: str = ""
 
 
 class FollowUps:
@@ -69,60 +64,61 @@ class FollowUps:
         self._copies = copies
         self._report = report
         self._spawn = spawn
-        self._all: list[_Call | Copy] = []
+        self._all: list[FollowUp | int] = []  # calls as they are, messages by the number of their copy
 
     def show(self) -> tuple[FollowUp, ...]:
-        return tuple(_shown(one) for one in self._all)
+        """Each of them, and how far it is."""
+        return tuple(one if isinstance(one, FollowUp) else _message(self._copies[one]) for one in self._all)
 
     def start(self, actions: tuple[Action, ...]) -> None:
         for number, action in enumerate(actions, 1):
             match action:
                 case CallTarget():
-                    call = _Call(f"call {action.http}")
-                    self._all.append(call)
-                    self._spawn(self._call(call, action, f"{self._run_id}-call-{number}"))
+                    self._all.append(FollowUp(what=f"call {action.http}", state="sending"))
+                    self._spawn(self._call(len(self._all) - 1, action, f"{self._run_id}-call-{number}"))
                 case SayInSlack():
-                    self._say(SlackChannel(action.slack), action.text)
+                    self._say(Place(SLACK, action.slack), action.text)
                 case SendDm():
-                    self._spawn(self._tell(action.dm, action.text, SlackPerson))
+                    self._spawn(self._tell(action.dm, action.text, SLACK))
                 case SendMail():
-                    self._spawn(self._tell(action.email, action.text, Mailbox))
+                    self._spawn(self._tell(action.email, action.text, EMAIL))
                 case Resume():
                     pass  # the run's result is what the waiting caller is handed
 
-    async def _call(self, call: _Call, action: CallTarget, event_id: str) -> None:
+    async def _call(self, at: int, action: CallTarget, event_id: str) -> None:
         """POST until the target takes it, refuses it, or 48 hours are over."""
-        until = now() + LONGEST_TRY
+        until, attempts = now() + LONGEST_TRY, 0
         try:
             body = render_json(action.json_, self._facts)
             assert isinstance(body, dict), "a table of the file stays a table"
         except TemplateError as fault:
-            self._becomes(call, "failed", str(fault))
+            self._becomes(at, "failed", str(fault))
             return
         while True:
-            call.attempts += 1
+            attempts += 1
+            self._change(at, attempts=attempts)
             match await _tried(action.http, event_id, body):
                 case Called():
-                    self._becomes(call, "done")
+                    self._becomes(at, "done")
                     return
                 case CallRefused(error):
-                    self._becomes(call, "failed", error)
+                    self._becomes(at, "failed", error)
                     return
                 case CallAgain(error, after):
-                    wait = wait_before(call.attempts, after, random().random())
+                    wait = wait_before(attempts, after, random().random())
                     if now() + wait > until:
-                        self._becomes(call, "failed", error)
+                        self._becomes(at, "failed", error)
                         return
-                    self._becomes(call, "retrying", error)
+                    self._becomes(at, "retrying", error)
                     await asyncio.sleep(wait.total_seconds())
 
-    async def _tell(self, whom: str, text: str, by: Callable[[Person], Destination]) -> None:
+    async def _tell(self, whom: str, text: str, channel: str) -> None:
         people = await self._people(whom)
         if not people:
-            self._all.append(_Call(f"message to {whom}", "failed", 0, NOBODY))
+            self._all.append(FollowUp(what=f"message to {whom}", state="failed", error=NOBODY))
             self._report()
         for person in people:
-            self._say(by(person), text)
+            self._say(ToPerson(channel, person), text)
 
     async def _people(self, whom: str) -> list[Person]:
         """Who is meant. For a request that an app made, "requester" is the human it acts for."""
@@ -140,14 +136,19 @@ class FollowUps:
         try:
             written = render(text, self._facts)
         except TemplateError as error:
-            self._all.append(_Call("message", "failed", 0, str(error)))
+            self._all.append(FollowUp(what="message", state="failed", error=str(error)))
             self._report()
             return
         self._all.append(self._copies.say(to, written))
 
-    def _becomes(self, call: _Call, state: Literal["done", "retrying", "failed"], error: str = "") -> None:
-        call.state, call.error = state, error
+    def _becomes(self, at: int, state: State, error: str = "") -> None:
+        self._change(at, state=state, error=error)
         self._report()
+
+    def _change(self, at: int, **changes: Any) -> None:
+        call = self._all[at]
+        assert isinstance(call, FollowUp), "a message is where its copy is"
+        self._all[at] = call.model_copy(update=changes)
 
 
 async def _tried(target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
@@ -157,15 +158,9 @@ async def _tried(target: str, event_id: str, body: dict[str, JsonValue]) -> Call
         return CallAgain(failure.cause_message)
 
 
-def _shown(one: _Call | Copy) -> FollowUp:
-    if isinstance(one, _Call):
-        return FollowUp(what=one.what, state=one.state, attempts=one.attempts, error=one.error)
-    states: dict[str, Literal["sending", "done", "retrying", "failed"]] = {
-        "sending": "sending",
-        "delivered": "done",
-        "retrying": "retrying",
-        "not_delivered": "failed",
-    }
-    shown = one.show()
-    way = "message in" if shown.to.startswith("#") else f"{'mail' if shown.channel == 'email' else 'message'} to"
-    return FollowUp(what=f"{way} {shown.to}", state=states[one.state], attempts=one.attempts, error=one.error)
+def _message(copy: Copy) -> FollowUp:
+    """An operator's message, as what follows the decision."""
+    shown = copy.delivery
+    kind = "mail" if copy.is_mail else "message"
+    what = f"{kind} in {shown.to}" if isinstance(copy.to, Place) else f"{kind} to {shown.to}"
+    return FollowUp(what=what, state=STATES[shown.state], attempts=shown.attempts, error=shown.error)

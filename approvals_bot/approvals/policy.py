@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     JsonValue,
@@ -152,13 +153,24 @@ class Seat(Frozen):
     notify: tuple[Text, ...] | None = None  # who of them is told; None: all, (): nobody
 
 
-class Deliver(Frozen):
-    """Where cards go. It says nothing about who may decide."""
+DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_length=200)]
+"""By any other channel: to each person who is asked, or to this place of it."""
 
+
+class Deliver(Frozen):
+    """Where cards go. It says nothing about who may decide. Every key besides these is a channel's name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, DeliverTo] = Field(init=False)
     slack: Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")] | None = None
     dm: Bool = False
     email: MailDelay = None  # None: no mail · 0: at once · else only if nobody has voted in the stage by then
     link_auth: Literal["link", "code"] = "link"
+
+    @property
+    def channels(self) -> Mapping[str, DeliverTo]:
+        """The channels besides Slack and mail, each with its place, or True: to each person."""
+        return self.__pydantic_extra__ or {}
 
 
 class Actions(Frozen):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.follow_ups import FollowUps
+from approvals_bot.approvals.notifications import Copies
 from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.telling import Telling

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from approvals_bot.approvals.ballot import standing_votes
 from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Found, seats_that_fail
 from approvals_bot.approvals.lookup import find_people
+from approvals_bot.approvals.notifications import Copies
 from approvals_bot.approvals.port import Occasion
 from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.telling import Telling

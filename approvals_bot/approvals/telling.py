@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from approvals_bot.approvals import notifications
 from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.copies import Copies
-from approvals_bot.approvals.port import Destination, Mailbox, Occasion, SlackChannel, SlackPerson
+from approvals_bot.approvals.notifications import Copies
+from approvals_bot.approvals.port import EMAIL, Destination, Occasion, ToPerson
 from approvals_bot.approvals.reassignment import Handover
 from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.timers import StageTimers
@@ -29,23 +30,19 @@ class Telling:
         """Send the stage's cards. A change was told in the copies there are, so only those without one get it."""
         people = [self._case.people[who] for who in stage.told]
         self._copies.told(people)
-        if self._deliver.slack and occasion == "request" and not but:
-            self._send(SlackChannel(self._deliver.slack), occasion)
+        if occasion == "request" and not but:
+            for place in notifications.places(self._deliver):
+                self._send(place, occasion)
         for person in people:
             if person.address in but or (occasion == "change" and self._copies.has_card(person.address)):
                 continue
-            if self._deliver.dm:
-                self._send(SlackPerson(person), occasion)
-            if self._deliver.email is not None and not self._deliver.email:
-                self._send(Mailbox(person), occasion)
+            for way in notifications.personal(self._deliver, person):
+                self._send(way, occasion)
 
     def hand_over(self, done: Handover) -> None:
-        """Ask this person at once, by a way of her own, and tell whose place she took."""
-        someone = self._case.people[done.person]
-        if self._deliver.dm or self._deliver.email is None:
-            self._send(SlackPerson(someone), "request")
-        if self._deliver.email is not None:
-            self._send(Mailbox(someone), "request")
+        """Ask this person at once, by a way of their own, and tell the person whose place they took."""
+        for way in notifications.in_person(self._deliver, self._case.people[done.person]):
+            self._send(way, "request")
         if done.instead_of and done.instead_of != done.by:
             self._copies.tell_one(done.instead_of, "handover")
 
@@ -53,7 +50,7 @@ class Telling:
         """The mails that waited whether somebody votes without them."""
         for who in stage.told:
             if not self._copies.has_mail(who):
-                self._send(Mailbox(self._case.people[who]), "request")
+                self._send(ToPerson(EMAIL, self._case.people[who]), "request")
 
     def remind(self, stage: StageState) -> None:
         """Remind those who were told and still owe a vote."""
@@ -64,10 +61,8 @@ class Telling:
         for person in self._requesters():
             if occasion == "outcome" and self._copies.has_card(person.address):
                 continue
-            if self._deliver.email is not None and not self._deliver.dm:
-                self._send(Mailbox(person), occasion)
-            elif self._deliver.dm or self._deliver.slack:
-                self._send(SlackPerson(person), occasion)
+            if (way := notifications.to_requester(self._deliver, person)) is not None:
+                self._send(way, occasion)
 
     def remember(self, address: str) -> None:
         """Give this person an opaque id, which links carry instead of her address."""
@@ -76,7 +71,7 @@ class Telling:
             self.recipients[str(len(self.recipients) + 1)] = address
 
     def _send(self, to: Destination, occasion: Occasion) -> None:
-        if not isinstance(to, SlackChannel):
+        if isinstance(to, ToPerson):
             self.remember(to.person.address)
         self._copies.send(to, occasion=occasion, until=self._timers.deadline)
 

@@ -14,7 +14,6 @@ from typing import Any
 from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.coming_due import ComingDue
-from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.eligibility import Found, RequestContext
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
@@ -22,6 +21,7 @@ from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.messages import act_of, answer, read_message
+from approvals_bot.approvals.notifications import Copies
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.published import Published
 from approvals_bot.approvals.reassignment import Rank, is_handing

@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import Verdict, Word, have, missing, need, rejections_needed, standing
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.port import Card, Channels, ChoiceName, Delivered, Dispatch, Mailbox
+from approvals_bot.approvals.port import Card, Channels, ChoiceName, Delivered, Dispatch, ToPerson
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage, ballot_of
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
@@ -194,11 +194,8 @@ class Decisions:
         card = self._card(link)
         text = CODE_MAIL.format(digits=digits, requester=card.requester.text)
         person = self._person(link)
-        sent = (
-            await self._channels.email.send(Dispatch(code_token[-40:], Mailbox(person), card, "code", text))
-            if self._channels.email
-            else None
-        )
+        to = ToPerson("email", person)
+        sent = await self._channels.send(Dispatch(code_token[-40:], to, card, "code", text))
         await self._audit("code_sent", link, {"delivered": isinstance(sent, Delivered)})
         if not isinstance(sent, Delivered):
             return self._page(link, 503, said=CODE_NOT_SENT, refused=True, values=form)

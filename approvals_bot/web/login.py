@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.port import Card, Channels, Dispatch, Mailbox, Name
+from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
 from approvals_bot.service.background import Afterwards
@@ -126,12 +126,12 @@ class SigningIn:
         return self._page(200, SENT, address=address, code_token=code_token)
 
     async def _mail(self, address: str, digits: str, delivery_id: str) -> None:
-        if self._channels.email is None or not await self._is_known(address):
+        if "email" not in self._channels or not await self._is_known(address):
             return
         card = Card("", "", "", 0, "waiting", "Sign in to Approvals", Name("", ""), self._engine.now(), "")
         person = self._people.person(address)
-        to = Mailbox(Person(person.address, person.name, zone=person.zone))
-        await self._channels.email.send(Dispatch(delivery_id, to, card, "code", CODE_MAIL.format(digits=digits)))
+        to = ToPerson("email", Person(person.address, person.name, zone=person.zone))
+        await self._channels.send(Dispatch(delivery_id, to, card, "code", CODE_MAIL.format(digits=digits)))
 
     async def _is_known(self, address: str) -> bool:
         if any(person.address == address for person in self._people.known()):
@@ -140,7 +140,7 @@ class SigningIn:
 
     def _page(self, status: int = 200, said: str = "", *, address: str = "", code_token: str = "") -> Response:
         values = {"said": said, "refused": status >= 400, "address": address, "code_token": code_token}
-        return self._pages.page("login.html", status, by_mail=self._channels.email is not None, **values)
+        return self._pages.page("login.html", status, by_mail="email" in self._channels, **values)
 
 
 def _binding(address: str) -> dict[str, str]:

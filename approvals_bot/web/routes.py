@@ -99,7 +99,7 @@ def build(
         links=links,
         pages=pages,
         now=now,
-        by_mail=channels.email is not None,
+        by_mail="email" in channels,
         open_pages=open_pages,
     )
     health = Health(engine=engine, metrics=metrics, connections=connections or {})

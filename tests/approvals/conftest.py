@@ -23,11 +23,10 @@ from approvals_bot.approvals.port import (
     Channels,
     Delivered,
     Dispatch,
-    Mailbox,
+    Place,
     Receipt,
     Result,
-    SlackChannel,
-    SlackPerson,
+    ToPerson,
 )
 from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
@@ -129,9 +128,9 @@ class Outbox:
 
 def place_of(dispatch: Dispatch) -> str:
     match dispatch.to:
-        case SlackChannel(channel):
-            return channel
-        case SlackPerson(person) | Mailbox(person):
+        case Place(_, place):
+            return place
+        case ToPerson(_, person):
             return person.address
 
 
@@ -262,5 +261,5 @@ def office(store_url: str) -> Office:
         slack=slack,
         email=email,
         targets=Targets(),
-        channels=Channels(slack, email, "http://127.0.0.1"),
+        channels=Channels({"slack": slack, "email": email}, "http://127.0.0.1"),
     )

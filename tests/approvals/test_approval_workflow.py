@@ -394,7 +394,7 @@ async def test_a_refused_channel_goes_to_the_people_one_by_one(office: Any) -> N
     more = '[deliver]\nslack = "#deploys"'
 
     def refuse(dispatch: Dispatch) -> Result | None:
-        return Refused("not_in_channel") if hasattr(dispatch.to, "channel") else None
+        return Refused("not_in_channel") if dispatch.to.kind == "place" else None
 
     office.slack.answer = refuse
     async with office.open():
@@ -407,7 +407,7 @@ async def test_a_refused_channel_goes_to_the_people_one_by_one(office: Any) -> N
 
 async def test_who_has_no_slack_gets_a_mail_instead_of_a_message(office: Any) -> None:
     def nobody(dispatch: Dispatch) -> Result | None:
-        return Refused("users_not_found") if dispatch.to.person.slack is None else None  # type: ignore[union-attr]
+        return Refused("nobody has this address", "no_account") if dispatch.to.person.slack is None else None  # type: ignore[union-attr]
 
     office.slack.answer = nobody
     async with office.open():
@@ -557,7 +557,7 @@ async def test_a_vote_in_the_second_of_the_deadline_is_told_how_it_ended(office:
 
 
 async def test_who_has_no_slack_is_asked_by_mail_in_every_stage(office: Any) -> None:
-    office.slack.answer = lambda dispatch: Refused("users.lookupByEmail: users_not_found")
+    office.slack.answer = lambda dispatch: Refused("nobody has this address", "no_account")
     more = f'[[stage]]\nid = "again"\nfrom = ["{CY}"]\n[deliver]\ndm = true'
     async with office.open():
         asked = await office.ask(one_stage(f'from = ["{CY}"]', more), BUY)

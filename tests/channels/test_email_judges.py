@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from judges import NEEDED_IN_MAIL, faults_in_html, judge
 
-from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, Delivered, Dispatch, Mailbox, Receipt
+from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, Delivered, Dispatch, Receipt, ToPerson
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.email.message import Address, OutgoingMail, compose
 from approvals_bot.channels.email.post import EmailChannel
@@ -78,20 +78,21 @@ async def eventually(look: Callable[[], bool]) -> None:
 async def test_check_52_a_parser_that_we_did_not_write_reads_what_python_reads(
     maildev: MailDev, card: Card, now: datetime, outcome: CardOutcome
 ) -> None:
-    ann = Mailbox(Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin"))
+    ann = ToPerson("email", Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin"))
     decided = replace(card, state="approved", outcome=outcome, choices=())
     first = Dispatch("run_1-1-1", ann, card)
     thread = Receipt("ann@acme.eu", "x@acme.eu")
     dispatches = [
         first,
         Dispatch("run_1-1-2", ann, decided, "outcome", thread=thread),
-        Dispatch("run_1-2-1", Mailbox(Person("bo@bücher.example.eu", "Bo „Ö“ Lund, CFO")), card),
+        Dispatch("run_1-2-1", ToPerson("email", Person("bo@bücher.example.eu", "Bo „Ö“ Lund, CFO")), card),
         Dispatch("run_1-3-1", ann, replace(card, title=HOSTILE)),
         Dispatch("run_1-4-1", ann, replace(card, title="Ünïcode 👩‍🚀 deploy " * 12)),
         Dispatch("run_1-5-1", ann, card, "code", "Your code is 123456."),
     ]  # no address beyond ASCII: maildev's parser reads raw letters in headers as Latin-1
+    dispatches = [replace(each, link=LINK) for each in dispatches]
     relay = Relay(host="127.0.0.1", port=maildev.smtp, security="none")
-    channel = EmailChannel(relay=relay, sender=SENDER, link=lambda hook, who: LINK, now=lambda: now)
+    channel = EmailChannel(relay=relay, sender=SENDER, now=lambda: now)
     try:
         for each in dispatches:
             assert isinstance(await channel.send(each), Delivered)
@@ -101,7 +102,7 @@ async def test_check_52_a_parser_that_we_did_not_write_reads_what_python_reads(
     assert len(found) == len(dispatches)
     theirs = {mail["headers"]["message-id"]: mail for mail in found}
     for each in dispatches:
-        sent = compose(each, sender=Address.parse_sender(SENDER), link=LINK, now=now)
+        sent = compose(each, sender=Address.parse_sender(SENDER), now=now)
         assert_same(theirs[f"<{sent.message_id}>"], sent)
 
 
@@ -144,8 +145,8 @@ def seen_in(html: str) -> tuple[list[str], list[str]]:
 
 
 def test_the_html_of_every_mail_is_valid(card: Card, now: datetime, outcome: CardOutcome, tmp_path: Path) -> None:
-    ann = Mailbox(Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin"))
-    cy = Mailbox(Person("cy@acme.eu", "Cy Rus"))
+    ann = ToPerson("email", Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin"))
+    cy = ToPerson("email", Person("cy@acme.eu", "Cy Rus"))
     decided = replace(card, state="approved", outcome=outcome, choices=())
     back = replace(card, choices=(*card.choices, CardChoice("take_back", "Take back", "Take back")))
     mails = {
@@ -155,7 +156,7 @@ def test_the_html_of_every_mail_is_valid(card: Card, now: datetime, outcome: Car
         "code": Dispatch("d", ann, card, "code", "Your code is 123456."),
         "hostile": Dispatch("e", ann, replace(card, title=HOSTILE, why_me="</td></table><script>")),
     }
-    pages = {name: letter.write(dispatch, LINK, now).html for name, dispatch in mails.items()}
+    pages = {name: letter.write(replace(dispatch, link=LINK), now).html for name, dispatch in mails.items()}
     assert faults_in_html(pages, tmp_path, allowed=NEEDED_IN_MAIL) == []
     broken = faults_in_html({"broken": pages["request"].replace("</h1>", "")}, tmp_path, allowed=NEEDED_IN_MAIL)
     assert broken  # the control: the judge does look

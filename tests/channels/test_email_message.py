@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, Dispatch, Mailbox, Name, Receipt
+from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, Dispatch, Name, Receipt, ToPerson
 from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail, compose, message_id_of
 from approvals_bot.people import Person
 
@@ -23,8 +23,8 @@ ANN = Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin")
 
 
 def mail(card: Card, now: datetime, person: Person = ANN, **more: object) -> OutgoingMail:
-    dispatch = Dispatch("run_1:d1", Mailbox(person), card, **more)  # type: ignore[arg-type]
-    return compose(dispatch, sender=SENDER, link=LINK, now=now)
+    dispatch = Dispatch("run_1:d1", ToPerson("email", person), card, link=LINK, **more)  # type: ignore[arg-type]
+    return compose(dispatch, sender=SENDER, now=now)
 
 
 def parsed(composed: OutgoingMail) -> EmailMessage:

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
-from approvals_bot.approvals.port import Card, Delivered, Dispatch, Mailbox, Receipt, Refused, TryAgain
+from approvals_bot.approvals.port import Card, Delivered, Dispatch, Receipt, Refused, ToPerson, TryAgain
 from approvals_bot.channels.email.message import message_id_of
 from approvals_bot.channels.email.post import EmailChannel
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.errors import ConfigError
 from approvals_bot.people import Person
 
-ANN = Mailbox(Person("ann@acme.eu", "Ann Ode"))
+ANN = ToPerson("email", Person("ann@acme.eu", "Ann Ode"))
 
 
 class Server:
@@ -91,7 +91,6 @@ async def start(now: datetime) -> AsyncIterator[Start]:
             channel = EmailChannel(
                 relay=relay,
                 sender="Approvals <bot@acme.eu>",
-                link=lambda hook, who: f"https://x/{hook}",
                 now=lambda: now,
             )
 
@@ -110,8 +109,8 @@ async def start(now: datetime) -> AsyncIterator[Start]:
         yield starter
 
 
-def dispatch(card: Card, number: int = 1, to: Mailbox = ANN) -> Dispatch:
-    return Dispatch(f"run_1:{number}", to, card)
+def dispatch(card: Card, number: int = 1, to: ToPerson = ANN) -> Dispatch:
+    return Dispatch(f"run_1:{number}", to, card, link=f"https://x/{card.hook_id}")
 
 
 async def test_a_mail_is_delivered_and_its_receipt_is_the_message_id(start: Start, card: Card) -> None:
@@ -153,7 +152,7 @@ async def test_fifty_mails_are_enough_for_one_connection(start: Start, card: Car
         ("RCPT", "452 full", TryAgain("the relay asks to try later: 452 full", timedelta(minutes=1))),
         ("RCPT", "550 5.1.1 <ann@acme.eu> unknown", Refused("the relay refuses the mail: 550 5.1.1 <…> unknown")),
         ("MAIL", "451 later", TryAgain("the relay asks to try later: 451 later", timedelta(minutes=1))),
-        ("MAIL", "553 not yours", Refused("the relay refuses our sender address: 553 not yours", install=True)),
+        ("MAIL", "553 not yours", Refused("the relay refuses our sender address: 553 not yours", "install")),
         ("DATA", "554 5.7.1 spam", Refused("the relay refuses the mail: 554 5.7.1 spam")),
         ("DATA", "421 4.3.2 closing", TryAgain("the relay asks to try later: 421 4.3.2 closing", timedelta(minutes=1))),
     ],
@@ -198,7 +197,7 @@ async def test_check_54_what_is_no_address_is_refused_before_the_relay_hears_of_
     start: Start, card: Card, address: str
 ) -> None:
     server, channel, _ = await start()
-    answer = await channel.send(dispatch(card, to=Mailbox(Person(address, "x"))))
+    answer = await channel.send(dispatch(card, to=ToPerson("email", Person(address, "x"))))
     assert isinstance(answer, Refused)
     assert address not in answer.error
     assert server.connections == 0
@@ -206,7 +205,7 @@ async def test_check_54_what_is_no_address_is_refused_before_the_relay_hears_of_
 
 async def test_check_54_letters_beyond_ascii_need_a_relay_that_takes_them(start: Start, card: Card) -> None:
     server, channel, _ = await start()
-    answer = await channel.send(dispatch(card, to=Mailbox(Person("änn@bücher.eu", "Änn"))))
+    answer = await channel.send(dispatch(card, to=ToPerson("email", Person("änn@bücher.eu", "Änn"))))
     assert isinstance(answer, Delivered)
     assert server.mails[0].rcpt_tos == ["änn@xn--bcher-kva.eu"]
 

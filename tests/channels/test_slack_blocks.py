@@ -23,8 +23,8 @@ from approvals_bot.approvals.port import (
     CardVote,
     Dispatch,
     Name,
+    Place,
     Receipt,
-    SlackChannel,
 )
 from approvals_bot.channels.slack import blocks
 from approvals_bot.channels.slack.blocks import escape
@@ -135,7 +135,7 @@ def test_check_25_what_people_type_arrives_letter_by_letter_and_never_as_markup(
 
 
 def test_a_note_in_the_thread_has_no_buttons_that_could_go_stale(card: Card) -> None:
-    dispatch = Dispatch("d", SlackChannel("#deploys"), card, "reminder", thread=Receipt("C1", "1.2"))
+    dispatch = Dispatch("d", Place("slack", "#deploys"), card, "reminder", thread=Receipt("C1", "1.2"))
     text, shown = blocks.message(dispatch)
     assert_sound(text, shown)
     assert not [block for block in shown if block["type"] == "actions"]
@@ -143,7 +143,7 @@ def test_a_note_in_the_thread_has_no_buttons_that_could_go_stale(card: Card) -> 
 
 
 def test_an_operators_text_is_sent_as_it_is(card: Card) -> None:
-    text, shown = blocks.message(Dispatch("d", SlackChannel("#deploys"), card, text="Deployed <!here> & done"))
+    text, shown = blocks.message(Dispatch("d", Place("slack", "#deploys"), card, text="Deployed <!here> & done"))
     assert_sound(text, shown)
     assert text == "Deployed &lt;!here&gt; &amp; done"
     assert texts(shown)[0] == "Deployed <!here> & done"

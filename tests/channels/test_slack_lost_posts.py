@@ -6,20 +6,20 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from approvals_bot.approvals.port import Card, Delivered, Dispatch, Receipt, SlackChannel, TryAgain
+from approvals_bot.approvals.port import Card, Delivered, Dispatch, Place, Receipt, TryAgain
 from approvals_bot.channels.slack.post import SlackOut
 
 if TYPE_CHECKING:
     from tests.channels.conftest import Stage
 
-DEPLOYS = SlackChannel("C0DEPLOYS")
+DEPLOYS = Place("slack", "C0DEPLOYS")
 
 
 async def test_check_29_a_lost_post_to_a_name_is_found_by_the_process_that_comes_after(
     stage: Stage, card: Card
 ) -> None:
     stage.fault("drop_after", "chat.postMessage")
-    to, tried = SlackChannel("#deploys"), datetime.now(UTC)
+    to, tried = Place("slack", "#deploys"), datetime.now(UTC)
     assert await stage.out.send(Dispatch("d1", to, card)) == TryAgain(
         "chat.postMessage: no answer: ServerDisconnectedError", timedelta(seconds=3), lost=True
     )

@@ -16,10 +16,10 @@ from approvals_bot.approvals.port import (
     CardOutcome,
     Delivered,
     Dispatch,
+    Place,
     Receipt,
     Refused,
-    SlackChannel,
-    SlackPerson,
+    ToPerson,
     TryAgain,
 )
 from approvals_bot.channels.slack.post import SlackOut
@@ -29,17 +29,17 @@ from approvals_bot.playground import SeedChannel
 if TYPE_CHECKING:
     from tests.channels.conftest import Stage
 
-DEPLOYS = SlackChannel("C0DEPLOYS")
+DEPLOYS = Place("slack", "C0DEPLOYS")
 
 
 async def test_a_card_is_posted_where_it_belongs_and_updated_in_place(
     stage: Stage, card: Card, outcome: CardOutcome
 ) -> None:
-    sent = await stage.out.send(Dispatch("d1", SlackChannel("#deploys"), card))
+    sent = await stage.out.send(Dispatch("d1", Place("slack", "#deploys"), card))
     assert sent == Delivered(Receipt("C0DEPLOYS", str(stage.messages[0]["ts"]), 3))
     decided = replace(card, state="approved", outcome=outcome, choices=(), version=4)
     assert isinstance(sent, Delivered)
-    updated = await stage.out.update(sent.receipt, Dispatch("d1", SlackChannel("#deploys"), decided))
+    updated = await stage.out.update(sent.receipt, Dispatch("d1", Place("slack", "#deploys"), decided))
     assert updated == Delivered(replace(sent.receipt, version=4))
     (message,) = stage.messages
     assert "Approved by Ann Ode" in str(message["text"])
@@ -55,22 +55,22 @@ async def test_links_are_not_unfurled_and_the_delivery_can_be_found_again(stage:
 
 @pytest.mark.parametrize("slack", ["U0ANN", None])
 async def test_a_person_gets_a_direct_message_by_id_or_by_address(stage: Stage, card: Card, slack: str | None) -> None:
-    to = SlackPerson(Person("ann@acme.eu", "Ann Ode", slack))
+    to = ToPerson("slack", Person("ann@acme.eu", "Ann Ode", slack))
     sent = await stage.out.send(Dispatch("d1", to, card))
     assert isinstance(sent, Delivered)
     assert sent.receipt.place == "D0ANN"
 
 
 async def test_who_is_not_in_slack_is_refused_so_that_mail_can_take_over(stage: Stage, card: Card) -> None:
-    answer = await stage.out.send(Dispatch("d1", SlackPerson(Person("fin@acme.eu", "Fin")), card))
-    assert answer == Refused("users.lookupByEmail: users_not_found (nobody in Slack has this address)")
+    answer = await stage.out.send(Dispatch("d1", ToPerson("slack", Person("fin@acme.eu", "Fin")), card))
+    assert answer == Refused("users.lookupByEmail: users_not_found (nobody in Slack has this address)", "no_account")
 
 
 @pytest.mark.parametrize(("channel", "code"), [("#nowhere", "channel_not_found"), ("#old", "is_archived")])
 async def test_check_30_a_conversation_that_cannot_be_posted_to_is_refused_for_good(
     stage: Stage, card: Card, channel: str, code: str
 ) -> None:
-    answer = await stage.out.send(Dispatch("d1", SlackChannel(channel), card))
+    answer = await stage.out.send(Dispatch("d1", Place("slack", channel), card))
     assert isinstance(answer, Refused)
     assert code in answer.error
     assert not answer.install
@@ -78,9 +78,7 @@ async def test_check_30_a_conversation_that_cannot_be_posted_to_is_refused_for_g
 
 async def test_check_31_a_revoked_token_is_the_whole_installations_trouble(stage: Stage, card: Card) -> None:
     stage.fault("error", "chat.postMessage", error="token_revoked")
-    assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == Refused(
-        "chat.postMessage: token_revoked", install=True
-    )
+    assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == Refused("chat.postMessage: token_revoked", "install")
 
 
 async def test_check_27_a_rate_limit_holds_this_method_and_channel_back_and_no_other(stage: Stage, card: Card) -> None:
@@ -92,7 +90,7 @@ async def test_check_27_a_rate_limit_holds_this_method_and_channel_back_and_no_o
     again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
     assert isinstance(again, TryAgain)
     assert len(stage.playground.web_api.space.messages) == calls
-    other = await stage.out.send(Dispatch("d2", SlackPerson(Person("ann@acme.eu", "Ann", "U0ANN")), card))
+    other = await stage.out.send(Dispatch("d2", ToPerson("slack", Person("ann@acme.eu", "Ann", "U0ANN")), card))
     assert isinstance(other, Delivered)
     stage.monotonic.at += 31
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
@@ -113,11 +111,11 @@ async def test_check_29_a_post_whose_answer_was_lost_is_found_and_not_posted_aga
 
 async def test_what_a_process_lost_that_has_died_since_is_found_by_the_next_one(stage: Stage, card: Card) -> None:
     stage.fault("drop_after", "chat.postMessage")
-    lost = await stage.out.send(Dispatch("d1", SlackChannel("#deploys"), card))
+    lost = await stage.out.send(Dispatch("d1", Place("slack", "#deploys"), card))
     assert isinstance(lost, TryAgain)
     assert lost.lost
     next_one = SlackOut(stage.client, stage.people, now=lambda: datetime.now(UTC))
-    again = await next_one.send(Dispatch("d1", SlackChannel("#deploys"), card, lost_at=datetime.now(UTC)))
+    again = await next_one.send(Dispatch("d1", Place("slack", "#deploys"), card, lost_at=datetime.now(UTC)))
     assert again == Delivered(Receipt("C0DEPLOYS", str(stage.messages[0]["ts"]), 0))
     assert len(stage.messages) == 1
 
@@ -173,7 +171,7 @@ async def test_check_28_to_a_hundred_channels_they_go_out_together(start: Any, c
     channels = tuple(SeedChannel(f"team-{number}") for number in range(100))
     stage = await start(channels=channels)
     stage.playground.web_api.rates.on = True
-    to = [SlackChannel(f"#team-{number}") for number in range(100)]
+    to = [Place("slack", f"#team-{number}") for number in range(100)]
     answers = await asyncio.gather(*(stage.out.send(Dispatch(f"d{n}", each, card)) for n, each in enumerate(to)))
     assert all(isinstance(answer, Delivered) for answer in answers)  # at once: the clock has not moved
     assert len(stage.messages) == 100

@@ -32,8 +32,8 @@ from approvals_bot.approvals.port import (
     Dispatch,
     FormField,
     Name,
+    Place,
     Receipt,
-    SlackChannel,
     State,
 )
 from approvals_bot.channels.slack import blocks
@@ -106,7 +106,7 @@ def CHOICES(text: str) -> tuple[CardChoice, ...]:
 
 
 def _messages() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    to = SlackChannel("#deploys")
+    to = Place("slack", "#deploys")
     for kind, text in TEXTS.items():
         for state in ("waiting", "approved") if kind != "plain" else get_args(State):
             yield f"card {kind} {state}", blocks.card_message(card_with(text, state))[1]

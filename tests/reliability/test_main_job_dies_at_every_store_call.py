@@ -101,7 +101,7 @@ class Process:
             base_url="http://127.0.0.1",
             clock=FakeClock(datetime(2026, 3, 2, 9, 0, tzinfo=UTC)),
             resources={
-                Channels: Channels(self._world, self._world, "http://127.0.0.1"),
+                Channels: Channels({"slack": self._world, "email": self._world}, "http://127.0.0.1"),
                 People: people,
                 HttpTargets: self._world,
             },

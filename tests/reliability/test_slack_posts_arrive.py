@@ -19,7 +19,7 @@ from typing import Any
 from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
 
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.port import Channels, Dispatch, Receipt, Result
+from approvals_bot.approvals.port import Channels, Dispatch, Receipt, Result, place_name
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.blocks import delivery_of
@@ -52,7 +52,7 @@ class Noted:
         self.attempts += 1
         if dispatch.delivery_id not in self.known:
             self.known.add(dispatch.delivery_id)
-            self.came[dispatch.to.channel].append(dispatch.delivery_id)  # type: ignore[union-attr]
+            self.came[place_name(dispatch.to)].append(dispatch.delivery_id)
         return await self.out.send(dispatch)
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
@@ -122,7 +122,7 @@ async def world(folder: Path, kind: type[SlackOut] = SlackOut) -> AsyncIterator[
             signing_keys=["a-key-of-the-tests-that-has-32-bytes!"],
             base_url="https://approve.acme.eu",
             clock=clock,
-            resources=[People([ANN], {}), Channels(slack=channel)],
+            resources=[People([ANN], {}), Channels({"slack": channel})],
         ) as engine:
             yield World(slack, channel, engine, clock)
 

@@ -59,14 +59,15 @@ async def a_posting_service(
         channel = EmailChannel(
             relay=Relay(host="127.0.0.1", port=mailbox.port, security="none"),
             sender="Approvals <approvals@acme.eu>",
-            link=link,
             now=lambda: opened[0].clock.now(),
             turns=turns,
             return_paths=return_paths,
         )
         stack.push_async_callback(channel.aclose)
         mail = Digests(channel, span=digest, now=lambda: opened[0].clock.now(), together=0.1) if digest else channel
-        service = await stack.enter_async_context(open_service(channels=Channels(email=mail), base_url=url))
+        service = await stack.enter_async_context(
+            open_service(channels=Channels({"email": mail}, url, link), base_url=url)
+        )
         opened.append(service)
         service.workflows["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
         yield service, mailbox

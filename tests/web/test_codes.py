@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Mailbox, Receipt, Result, TryAgain
+from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result, ToPerson, TryAgain
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
@@ -29,7 +29,7 @@ class Post:
         self.works = True
 
     async def send(self, dispatch: Dispatch) -> Result:
-        assert isinstance(dispatch.to, Mailbox)
+        assert isinstance(dispatch.to, ToPerson)
         if not self.works:
             return TryAgain("greylisted", timedelta(minutes=5))
         if dispatch.text:
@@ -62,7 +62,7 @@ async def guarded(open_service: Any, post: Post) -> AsyncIterator[Any]:
             "clock": {"deadline": "8h"},
         }
     )
-    async with open_service(channels=Channels(email=post)) as service:
+    async with open_service(channels=Channels({"email": post})) as service:
         service.workflows["access"] = Listed(approval.under("access", pinned(definition)), definition)
         yield service
 

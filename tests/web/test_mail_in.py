@@ -118,7 +118,7 @@ async def test_check_58_a_bounce_marks_the_delivery_and_takes_the_other_way(open
         assert copies["email ann@acme.eu"] == ("not_delivered", why)
         assert copies["email bo@acme.eu"][0] == "delivered"
         log = [str(event.data) for event in await desk.service.engine.events(run) if event.type == "step_created"]
-        assert len([sent for sent in log if "slack_person" in sent and "ann@acme.eu" in sent]) == 1  # the other way
+        assert len([sent for sent in log if "'channel': 'slack'" in sent and "ann@acme.eu" in sent]) == 1
         assert await desk.send(back, report()) == 250  # the same once more changes nothing
         assert await desk.copies(run) == copies
         lines = [line for line in await desk.service.engine.audit_lines() if line.what == "mail_came_back"]

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from approvals_bot.app.connections import CountedChannel
-from approvals_bot.approvals.port import Delivered, Dispatch, Receipt, Refused, Result, SlackChannel, TryAgain
+from approvals_bot.approvals.port import (
+    Card,
+    Channels,
+    Delivered,
+    Dispatch,
+    Name,
+    Place,
+    Receipt,
+    Refused,
+    Result,
+    TryAgain,
+)
 from approvals_bot.durable.core.api import create_hook, workflow
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store import connect
@@ -75,8 +86,12 @@ class Scripted:
 async def test_attempts_to_deliver_are_counted_by_what_became_of_them() -> None:
     metrics, here = Metrics(), Receipt("C0DEPLOYS", "1.0")
     answers = (Delivered(here), Delivered(here, uncertain=True), TryAgain("busy"), Refused("no_such_channel"))
-    channel = CountedChannel(Scripted(*answers, Delivered(here)), "slack", metrics.delivered)
-    dispatch = Dispatch("d1", SlackChannel("#deploys"), card=None)  # type: ignore[arg-type]  # nobody renders it
+    channel = Channels({"slack": Scripted(*answers, Delivered(here))}, count=metrics.delivered)
+    dispatch = Dispatch(
+        "d1",
+        Place("slack", "#deploys"),
+        Card("run_1", "hook_1", "deploy", 1, "waiting", "Deploy", Name("", ""), datetime(2026, 3, 2, tzinfo=UTC), ""),
+    )
     for answer in answers:
         assert await channel.send(dispatch) == answer
     assert await channel.update(here, dispatch) == Delivered(here)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from approvals_bot.approvals.port import Dispatch, Mailbox, Receipt, Result, TryAgain
+from approvals_bot.approvals.port import Dispatch, Receipt, Result, ToPerson, TryAgain
 from approvals_bot.channels.email.post import EmailChannel
 
 SINGLES = 5  # mails to one person in a digest's span that come one by one: what a person may want to see at once
@@ -53,7 +53,7 @@ class Digests:
         self._readers: OrderedDict[str, _Reader] = OrderedDict()
 
     async def send(self, dispatch: Dispatch) -> Result:
-        assert isinstance(dispatch.to, Mailbox), "mail goes to a mailbox"
+        assert isinstance(dispatch.to, ToPerson), "mail goes to a mailbox"
         if not self._may_wait(dispatch):
             return await self._channel.send(dispatch)
         now, reader = self._now(), self._reader(dispatch.to.person.address)

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, header, one_line
-from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, Mailbox
+from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, ToPerson
 
 HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
 TEXT_LIMIT = 60_000  # bytes
@@ -52,31 +52,31 @@ ROOMS = (
 )
 
 
-def write(dispatch: Dispatch, link: str, now: datetime) -> Letter:
-    """The letter for this dispatch. `link` is the reader's own page of the request, "" if she has none."""
+def write(dispatch: Dispatch, now: datetime) -> Letter:
+    """Write the letter for this dispatch."""
     for room in ROOMS:
-        letter = _write(dispatch, link, now, room)
+        letter = _write(dispatch, now, room)
         if len(letter.html.encode()) <= HTML_LIMIT and len(letter.text.encode()) <= TEXT_LIMIT:
             break
     return letter
 
 
-def write_together(dispatches: Sequence[tuple[Dispatch, str]], now: datetime) -> Letter:
-    """One letter for several requests to one person, each with the link to her own page of it, and no choice."""
-    to = dispatches[0][0].to
-    assert isinstance(to, Mailbox), "a letter goes to a mailbox"
+def write_together(dispatches: Sequence[Dispatch], now: datetime) -> Letter:
+    """One letter for several requests to one person, each with the link to their own page of it, and no choice."""
+    to = dispatches[0].to
+    assert isinstance(to, ToPerson), "a letter goes to a mailbox"
     zone, count = to.person.zone, len(dispatches)
     rows = [
         {
             "card": dispatch.card,
             "title": one_line(dispatch.card.title, 200),
-            "link": link,
+            "link": dispatch.url,
             "deadline": _deadline(dispatch.card, zone, now),
             "is_reminder": dispatch.occasion == "reminder",
         }
-        for dispatch, link in dispatches
+        for dispatch in dispatches
     ]
-    titles = "; ".join(one_line(dispatch.card.title, 60) for dispatch, _ in dispatches[:4])
+    titles = "; ".join(one_line(dispatch.card.title, 60) for dispatch in dispatches[:4])
     names: dict[str, Any] = {
         "subject": f"{count} requests wait for you",
         "preheader": one_line(titles, 140),
@@ -125,7 +125,7 @@ def not_you(dispatch: Dispatch) -> str:
     A link decides for whoever holds it, so the person it was made for must hear of it. While the request is open, the
     vote can be taken back by the link that follows this sentence; later only people can help.
     """
-    assert isinstance(dispatch.to, Mailbox), "a letter goes to a mailbox"
+    assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
     card, reader = dispatch.card, dispatch.to.person.address
     mine = [vote for vote in card.votes if vote.by.key == reader and vote.stands]
     if not mine or dispatch.text:
@@ -138,9 +138,9 @@ def not_you(dispatch: Dispatch) -> str:
     return f"{did}. Not you? It can no longer be taken back here, so tell {tell} at once."
 
 
-def _write(dispatch: Dispatch, link: str, now: datetime, room: LetterLimits) -> Letter:
-    assert isinstance(dispatch.to, Mailbox), "a letter goes to a mailbox"
-    card = _fitting(dispatch.card, room)
+def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:
+    assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
+    card, link = _fitting(dispatch.card, room), dispatch.url
     if dispatch.occasion == "code":  # it belongs on the page where it was asked for, so nothing else is offered here
         card, link = replace(card, choices=()), ""
     zone = dispatch.to.person.zone

@@ -20,7 +20,7 @@ from email.utils import format_datetime
 from email_validator import EmailNotValidError, validate_email
 
 from approvals_bot.approvals.plain_text import header
-from approvals_bot.approvals.port import Dispatch, Mailbox
+from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.channels.email import letter
 from approvals_bot.errors import ApprovalsBotError
 
@@ -75,24 +75,24 @@ class OutgoingMail:
     needs_utf8: bool = False
 
 
-def compose(dispatch: Dispatch, *, sender: Address, link: str, now: datetime) -> OutgoingMail:
+def compose(dispatch: Dispatch, *, sender: Address, now: datetime) -> OutgoingMail:
     """The mail for this dispatch, dated `now`. Raises InvalidAddressError when the person's address is none."""
-    assert isinstance(dispatch.to, Mailbox), "a mail goes to a mailbox"
+    assert isinstance(dispatch.to, ToPerson), "a mail goes to a mailbox"
     to = Address.parse(dispatch.to.person.address, dispatch.to.person.name)
     message_id = message_id_of(dispatch.delivery_id, sender.domain)
-    written = letter.write(dispatch, link, now)
+    written = letter.write(dispatch, now)
     return _mail(sender, to, message_id, written, now, reply_to=_reply_to(dispatch), thread=_thread(dispatch))
 
 
 def compose_together(
-    dispatches: Sequence[tuple[Dispatch, str]], *, sender: Address, now: datetime, more: Mapping[str, str] | None = None
+    dispatches: Sequence[Dispatch], *, sender: Address, now: datetime, more: Mapping[str, str] | None = None
 ) -> OutgoingMail:
-    """One mail for several dispatches to one person, each with its link. `more`: further headers, of words that may
+    """One mail for several dispatches to one person. `more`: further headers, of words that may
     stand on lines of their own. Raises InvalidAddressError."""
-    first = dispatches[0][0]
-    assert isinstance(first.to, Mailbox), "a mail goes to a mailbox"
+    first = dispatches[0]
+    assert isinstance(first.to, ToPerson), "a mail goes to a mailbox"
     to = Address.parse(first.to.person.address, first.to.person.name)
-    message_id = message_id_of(" ".join(dispatch.delivery_id for dispatch, _ in dispatches), sender.domain)
+    message_id = message_id_of(" ".join(dispatch.delivery_id for dispatch in dispatches), sender.domain)
     folded = {name: value.replace(" ", "\r\n ") for name, value in (more or {}).items()}
     return _mail(sender, to, message_id, letter.write_together(dispatches, now), now, reply_to={}, thread=folded)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from inspect import isawaitable
 
-from approvals_bot.approvals.port import Delivered, Dispatch, Mailbox, Receipt, Refused, Result, TryAgain
+from approvals_bot.approvals.port import Delivered, Dispatch, Receipt, Refused, Result, ToPerson, TryAgain
 from approvals_bot.channels.email.bounces import TOGETHER, ReturnPaths
 from approvals_bot.channels.email.message import (
     Address,
@@ -22,10 +21,6 @@ from approvals_bot.channels.email.smtp import Accepted, Lost, Relay, Turns
 
 REMEMBERED = 2_000  # deliveries under way whose first date, or lost answer, is kept in memory
 
-Link = Callable[[str, str], str | Awaitable[str]]
-"""`link(hook_id, address)`: this person's own page of the request, "" if she has none. Made when the mail is sent, so
-that no link is ever in a log."""
-
 
 class EmailChannel:
     """Sends cards by mail. A mail can't be changed, so `update` leaves it: its link shows the newest state."""
@@ -35,7 +30,6 @@ class EmailChannel:
         *,
         relay: Relay,
         sender: str,
-        link: Link,
         now: Callable[[], datetime],
         turns: Turns | None = None,
         return_paths: ReturnPaths | None = None,
@@ -45,7 +39,6 @@ class EmailChannel:
         """
         self._relay = relay
         self._sender = Address.parse_sender(sender)
-        self._link = link
         self._now = now
         self._turns = turns
         self._return_paths = return_paths
@@ -61,7 +54,7 @@ class EmailChannel:
     async def _send(self, dispatches: Sequence[Dispatch], key: str) -> Sequence[Result]:
         attempt = self._under_way.get(key) or _Attempt(self._now())
         try:
-            mail = await self._composed(dispatches, attempt.date)
+            mail = self._composed(dispatches, attempt.date)
         except InvalidAddressError as reason:
             return [Refused(str(reason))] * len(dispatches)
         if later := self._wait_turn(key, dispatches[0]):
@@ -80,12 +73,11 @@ class EmailChannel:
                 self._under_way.pop(key, None)
                 return [never] * len(dispatches)
 
-    async def _composed(self, dispatches: Sequence[Dispatch], date: datetime) -> OutgoingMail:
-        links = [(dispatch, await self._page(dispatch)) for dispatch in dispatches]
-        if len(links) == 1:
-            mail = compose(dispatches[0], sender=self._sender, link=links[0][1], now=date)
+    def _composed(self, dispatches: Sequence[Dispatch], date: datetime) -> OutgoingMail:
+        if len(dispatches) == 1:
+            mail = compose(dispatches[0], sender=self._sender, now=date)
         else:
-            mail = compose_together(links, sender=self._sender, now=date, more=self._named(dispatches))
+            mail = compose_together(dispatches, sender=self._sender, now=date, more=self._named(dispatches))
         back = self._return_paths.of(dispatches[0].delivery_id) if self._return_paths else None
         return replace(mail, sender=back) if back else mail
 
@@ -95,13 +87,8 @@ class EmailChannel:
             return {}
         return {TOGETHER: self._return_paths.of_together([dispatch.delivery_id for dispatch in dispatches])}
 
-    async def _page(self, dispatch: Dispatch) -> str:
-        assert isinstance(dispatch.to, Mailbox), "mail goes to a mailbox"
-        link = self._link(dispatch.card.hook_id, dispatch.to.person.address)
-        return (await link if isawaitable(link) else link) or dispatch.card.url
-
     def _delivered(self, dispatch: Dispatch, attempt: _Attempt) -> Delivered:
-        assert isinstance(dispatch.to, Mailbox), "mail goes to a mailbox"
+        assert isinstance(dispatch.to, ToPerson), "mail goes to a mailbox"
         message_id = message_id_of(dispatch.delivery_id, self._sender.domain)
         receipt = Receipt(dispatch.to.person.address, message_id, dispatch.card.version)
         return Delivered(receipt, uncertain=attempt.lost or dispatch.lost_at is not None)

@@ -192,9 +192,9 @@ class Relay:
     def _judge(self, failure: Exception) -> Lost | TryAgain | Refused:
         match failure:
             case aiosmtplib.SMTPAuthenticationError(code=code) if code >= 500:
-                return self._shut(Refused(f"the relay refuses our login: {_said(failure)}", install=True))
+                return self._shut(Refused(f"the relay refuses our login: {_said(failure)}", "install"))
             case aiosmtplib.SMTPSenderRefused(code=code) if code >= 500 and code != 552:  # 552: this mail is too large
-                return self._loud(Refused(f"the relay refuses our sender address: {_said(failure)}", install=True))
+                return self._loud(Refused(f"the relay refuses our sender address: {_said(failure)}", "install"))
             case aiosmtplib.SMTPConnectResponseError() | aiosmtplib.SMTPHeloError():
                 return TryAgain(f"the relay does not serve us now: {_said(failure)}")
             case aiosmtplib.SMTPResponseException(code=code):
@@ -218,7 +218,7 @@ class Relay:
             case aiosmtplib.SMTPException() if "STARTTLS" in failure.message:
                 return self._loud(TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)"))
             case aiosmtplib.SMTPException() if "AUTH" in failure.message.upper():
-                return self._shut(Refused("the relay offers no login that we can use", install=True))
+                return self._shut(Refused("the relay offers no login that we can use", "install"))
             case _:
                 return Refused(f"the mail can't be sent: {type(failure).__name__}")
 

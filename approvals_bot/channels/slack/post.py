@@ -19,13 +19,14 @@ from typing import Any
 from approvals_bot.approvals.port import (
     Delivered,
     Dispatch,
-    Mailbox,
+    Place,
     Receipt,
     Refused,
+    RefusedCode,
     Result,
-    SlackChannel,
-    SlackPerson,
+    ToPerson,
     TryAgain,
+    place_name,
 )
 from approvals_bot.channels.slack import blocks
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient
@@ -156,6 +157,7 @@ def _span(seconds: float) -> timedelta:
 FRESH = timedelta(seconds=5)  # a step that started longer ago has been tried by somebody who did not come back
 LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
 SEARCHED = 500  # newest messages that are searched for a lost post
+NO_ACCOUNT = "users_not_found"  # Slack's word for a person whom it does not know
 REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
 
 log = logging.getLogger(__name__)
@@ -190,7 +192,7 @@ class SlackOut:
         except LaterError as later:
             return TryAgain(str(later), later.after)
         except NeverError as never:
-            return Refused(str(never), install=never.install)
+            return _refused(never)
         except SourceUnavailable as unknown:
             return TryAgain(str(unknown))
 
@@ -208,7 +210,7 @@ class SlackOut:
         except LaterError as later:  # also when the answer was lost: an update may safely be repeated
             return TryAgain(str(later), later.after)
         except NeverError as never:
-            return Refused(str(never), install=never.install)
+            return _refused(never)
         return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))
 
     # ── posting ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,15 +254,13 @@ class SlackOut:
         if dispatch.thread is not None:
             return dispatch.thread.place
         match dispatch.to:
-            case SlackChannel(channel):
-                return self._named.get(channel, channel)
-            case SlackPerson(person):
+            case Place(_, place):
+                return self._named.get(place, place)
+            case ToPerson(_, person):
                 user = person.slack or await self._people.id_of(person.address)
                 if user is None:
-                    raise NeverError("users.lookupByEmail", "users_not_found", "nobody in Slack has this address")
+                    raise NeverError("users.lookupByEmail", NO_ACCOUNT, "nobody in Slack has this address")
                 return await self._direct_conversation(user)
-            case Mailbox():
-                raise AssertionError("a mailbox is not in Slack")
 
     async def _direct_conversation(self, user: str) -> str:
         if user not in self._direct:
@@ -324,9 +324,14 @@ class SlackOut:
         return self._named.get(conversation)
 
 
+def _refused(never: NeverError) -> Refused:
+    code: RefusedCode = "install" if never.install else "no_account" if never.code == NO_ACCOUNT else "other"
+    return Refused(str(never), code)
+
+
 def _line_of(dispatch: Dispatch) -> str:
     """What order and rate limits are kept for. Not the conversation's id, which we learn only by posting there."""
-    return dispatch.to.channel if isinstance(dispatch.to, SlackChannel) else dispatch.to.person.address
+    return place_name(dispatch.to)
 
 
 def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:

@@ -157,4 +157,4 @@ class Approval(Scene):
 def resources(world: World) -> Mapping[type, Any]:
     outside = Outside(world)
     people = People([Person(address, name) for address, name in NAMES.items()])
-    return {Channels: Channels(None, outside, "https://example.test"), People: people, HttpTargets: outside}
+    return {Channels: Channels({"email": outside}, "https://example.test"), People: people, HttpTargets: outside}

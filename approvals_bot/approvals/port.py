@@ -10,7 +10,8 @@ Text in a card is plain text, as people typed it. Whoever renders it escapes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
@@ -35,6 +36,9 @@ STATE_WORDS: dict[State, tuple[str, str]] = {
     "withdrawn": ("✖", "Withdrawn"),
 }
 """Icon and word of each state; never one without the other."""
+
+SLACK, EMAIL = "slack", "email"
+"""The two channels that come with the package, by the names that files and logs have for them."""
 
 NOT_DELIVERED = ("⚠", "Not delivered")
 
@@ -136,7 +140,7 @@ class CardDelivery:
     """What became of one copy. `uncertain`: a confirmation was lost on the way, so it may have arrived twice."""
 
     to: str
-    channel: Literal["slack", "email"]
+    channel: str
     state: Literal["sending", "delivered", "retrying", "not_delivered"]
     attempts: int = 0
     error: str = ""
@@ -176,30 +180,29 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class SlackChannel:
-    """A Slack conversation by name (`#deploys`) or id."""
+class Place:
+    """A place of a channel that several people see, as the channel names it: `#deploys` in Slack."""
 
     channel: str
-    kind: Literal["slack_channel"] = "slack_channel"  # tells the alternatives apart in the log
+    place: str
+    kind: Literal["place"] = "place"  # tells the alternatives apart in the log
 
 
 @dataclass(frozen=True, slots=True)
-class SlackPerson:
-    """A direct message to a person."""
+class ToPerson:
+    """One person, by a channel: a direct message, a mail."""
 
+    channel: str
     person: Person
-    kind: Literal["slack_person"] = "slack_person"
+    kind: Literal["person"] = "person"
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
-    """A mail to a person."""
-
-    person: Person
-    kind: Literal["mailbox"] = "mailbox"
+Destination = Place | ToPerson
 
 
-Destination = SlackChannel | SlackPerson | Mailbox
+def place_name(to: Destination) -> str:
+    """Where something goes, for people: "#deploys", or an address."""
+    return to.place if isinstance(to, Place) else to.person.address
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ class Receipt:
     """Where a copy lies, so that it can be updated or answered in its thread."""
 
     place: str  # Slack: the conversation's id · email: the address
-    id: str  # Slack: ts · email: the Message-ID without brackets
+    id: str  # Slack: ts · email: the Message-ID without brackets · any other channel: whatever it finds its copy by
     version: int = 0  # the card version it shows
 
 
@@ -222,6 +225,8 @@ class Dispatch:
 
     `delivery_id` is the same on every attempt: the idempotency key. `thread` is the first copy in this place, if any.
     `lost_at`: when the first attempt was made whose answer was lost, so that it may have arrived; None: there is none.
+    `link`: the reader's own page, on which they decide; "" for a place, and where they have none. It is added as the
+    dispatch leaves, so no link is ever in a log.
     """
 
     delivery_id: str
@@ -231,6 +236,12 @@ class Dispatch:
     text: str = ""
     thread: Receipt | None = None
     lost_at: datetime | None = None
+    link: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where the reader goes on: their own page if they have one, else the request's, which asks them to sign in."""
+        return self.link or self.card.url
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,13 +266,24 @@ class TryAgain:
     kind: Literal["try_again"] = "try_again"
 
 
+RefusedCode = Literal["not_configured", "no_account", "install", "other"]
+"""Why a channel delivers something never. `not_configured`: this installation has no such channel. `no_account`: this
+person is not to be found there, so another way is the usual one. `install`: all of the channel is down (a token, 535).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Never: no such channel, address refused, bot not invited. `install`: all of the channel is down (token, 535)."""
+    """Never: no such channel, address refused, bot not invited. `error` is for people, `code` for what follows."""
 
     error: str
-    install: bool = False
+    code: RefusedCode = "other"
     kind: Literal["refused"] = "refused"
+
+    @property
+    def install(self) -> bool:
+        """Whether the whole channel is down, and not only this one thing refused."""
+        return self.code == "install"
 
 
 Result = Delivered | TryAgain | Refused
@@ -277,21 +299,65 @@ class Channel(Protocol):
         """Show the card's newest state in a copy that was delivered. Mail can't be changed: it answers Delivered."""
 
 
+Count = Callable[[str, Literal["send", "update"], str], None]
+"""`count(channel, act, outcome)`, the outcome being `delivered`, `uncertain`, `try_again`, `refused` or `error`. Never
+to whom: only which channel, and what became of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """The channels that this installation has. None: not configured. `base_url`: for links to a request's page."""
+    """The channels that this installation has, by name.
 
-    slack: Channel | None = None
-    email: Channel | None = None
+    `base_url` is what links begin with. `link(hook_id, address)` makes a person's own link to a request, "" if they
+    have none. `count` is told of each attempt, for the metrics.
+    """
+
+    by_name: Mapping[str, Channel] = field(default_factory=dict)
     base_url: str = ""
+    link: Callable[[str, str], Awaitable[str]] | None = None
+    count: Count | None = None
 
-    def page(self, run_id: str) -> str:
-        """The page of a request, for those who may see it; "" without a base URL."""
-        return f"{self.base_url}/requests/{run_id}" if self.base_url else ""
+    def __contains__(self, channel: str) -> bool:
+        return channel in self.by_name
 
-    def of(self, to: Destination) -> Channel | None:
-        match to:
-            case SlackChannel() | SlackPerson():
-                return self.slack
-            case Mailbox():
-                return self.email
+    async def send(self, dispatch: Dispatch) -> Result:
+        """Deliver this by its channel."""
+        channel = self.by_name.get(dispatch.to.channel)
+        if channel is None:
+            return _not_configured(dispatch.to.channel)
+        return await self._counted(dispatch.to.channel, "send", channel.send(await self._with_links(dispatch)))
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        """Show the card's newest state in a copy that was delivered."""
+        channel = self.by_name.get(dispatch.to.channel)
+        if channel is None:
+            return _not_configured(dispatch.to.channel)
+        with_links = await self._with_links(dispatch)
+        return await self._counted(dispatch.to.channel, "update", channel.update(receipt, with_links))
+
+    async def _with_links(self, dispatch: Dispatch) -> Dispatch:
+        """A place gets the request's page, which asks for a sign-in; only a person gets their own link."""
+        card = dispatch.card
+        page = f"{self.base_url}/requests/{card.run_id}" if self.base_url else ""
+        link = ""
+        if self.link is not None and isinstance(dispatch.to, ToPerson):
+            link = await self.link(card.hook_id, dispatch.to.person.address)
+        return replace(dispatch, card=replace(card, url=page), link=link)
+
+    async def _counted(self, channel: str, act: Literal["send", "update"], attempt: Awaitable[Result]) -> Result:
+        try:
+            result = await attempt
+        except Exception:
+            self._count(channel, act, "error")
+            raise
+        is_uncertain = isinstance(result, Delivered) and result.uncertain
+        self._count(channel, act, "uncertain" if is_uncertain else result.kind)
+        return result
+
+    def _count(self, channel: str, act: Literal["send", "update"], outcome: str) -> None:
+        if self.count is not None:
+            self.count(channel, act, outcome)
+
+
+def _not_configured(channel: str) -> Refused:
+    return Refused(f"{channel} is not configured here", "not_configured")
