@@ -13,11 +13,11 @@ from typing import Annotated, BinaryIO
 import typer
 
 from approvals_bot.cli import show
-from approvals_bot.cli.offline import with_engine
-from approvals_bot.cli.options import CONFIG, Config, Json, fail
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
+from approvals_bot.config.load import load_service
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service.audit import Checked, derive_key, verify_lines
+from approvals_bot.service.audit import Checked, Manifest, derive_key, verify_lines, write_export
 
 BROKEN = "⚠ The database's own audit was changed before it was exported, from its line {} on."
 
@@ -41,7 +41,6 @@ def export(
 
     As JSON lines: each has the hash of all before it, and the last a signature.
     """
-    from approvals_bot.service.audit import Manifest, write_export
 
     async def write(engine: Engine, service: ServiceSettings) -> Manifest:
         with ExitStack() as stack:
@@ -102,8 +101,6 @@ def _given_keys(config: Path | None, key: str | None) -> Sequence[bytes]:
             case _:
                 fail("--key is written env:NAME or file:PATH; a key on the command line would be seen by others.")
     if config is not None:
-        from approvals_bot.config.load import load_service
-
         return _keys(load_service(config, os.environ))
     return ()
 

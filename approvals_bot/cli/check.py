@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 import typer
 
 from approvals_bot.cli import show
-from approvals_bot.cli.options import CONFIG, Config, Json
+from approvals_bot.cli.common import CONFIG, Config, Json, with_engine
+from approvals_bot.config.schema import service_schema, workflow_schema
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.engine import Engine, RunRecord
@@ -53,8 +54,6 @@ def check(
 
 def _check_runs(config: Path, found: dict[str, object], text: str, as_json: bool) -> bool:
     """Print what became of the open runs. True: some would stall."""
-    from approvals_bot.cli.offline import with_engine
-
     checked, stalling = with_engine(config, replay_open_runs, upgrade=False)
     found["runs"] = {"checked": checked, "would_stall": [asdict(each) for each in stalling]}
     lines = [text, f"{checked:,} open {'run goes' if checked == 1 else 'runs go'} on with this code."]
@@ -94,8 +93,6 @@ def schema(
     ],
 ) -> None:
     """Print a file's JSON Schema, for editors."""
-    from approvals_bot.config.schema import service_schema, workflow_schema
-
     found = service_schema() if of == "service" else workflow_schema()
     show.say(found, "", as_json=True)
 
@@ -120,8 +117,6 @@ def doctor(
     if any(finding.state == "FAIL" for finding in findings):
         raise typer.Exit(1)
 
-
-# ── Replaying every open run on the code that is here, without touching any: before a deployment, not after it. ──
 
 OPEN: tuple[Status, ...] = ("pending", "running", "stalled")
 PAGE = 200  # runs read at once

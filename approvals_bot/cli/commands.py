@@ -1,4 +1,4 @@
-"""What can be typed: every command, and the file that tells it."""
+"""Every command that can be typed, and the function that does it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from approvals_bot.cli import audit, requests, runs, slack
-from approvals_bot.cli import check as checking
-from approvals_bot.cli import serve as running
-from approvals_bot.cli.errors import Commands
+from approvals_bot.cli import audit, check, requests, serve
+from approvals_bot.cli.common import Commands
 
 app = typer.Typer(
     name="approvals-bot",
@@ -20,16 +18,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with local variables would print secrets
 )
 
-app.command("init")(running.init)
-app.command("dev")(running.dev)
-app.command("serve")(running.serve_command)
-app.command("migrate")(running.migrate)
-app.command("copy")(running.copy_command)
+app.command("init")(serve.init)
+app.command("dev")(serve.dev)
+app.command("serve")(serve.serve_command)
+app.command("migrate")(serve.migrate)
+app.command("copy")(serve.copy_command)
 
-app.command("check")(checking.check)
-app.command("lint")(checking.lint)
-app.command("doctor")(checking.doctor)
-app.command("schema")(checking.schema)
+app.command("check")(check.check)
+app.command("lint")(check.lint)
+app.command("doctor")(check.doctor)
+app.command("schema")(check.schema)
 app.command("simulate")(requests.simulate)
 
 app.command("start")(requests.start)
@@ -37,12 +35,12 @@ app.command("vote")(requests.vote)
 app.command("reassign")(requests.reassign)
 app.command("cancel")(requests.cancel)
 app.command("explain")(requests.explain)
-app.command("runs")(runs.runs)
-app.command("show")(runs.show_command)
-app.command("resume")(runs.resume)
+app.command("runs")(requests.runs)
+app.command("show")(requests.show_command)
+app.command("resume")(requests.resume)
 
 app.add_typer(audit.app, name="audit")
-app.add_typer(slack.app, name="slack")
+app.add_typer(serve.slack_app, name="slack")
 
 
 def _say_version(asked: bool) -> None:

@@ -6,7 +6,6 @@ works beside it.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -14,7 +13,6 @@ import shutil
 import socket
 import tomllib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,11 @@ from approvals_bot.app.directory import known_people
 from approvals_bot.app.service import open_service
 from approvals_bot.approvals.policy import SayInSlack
 from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
+from approvals_bot.cli.common import PlaygroundClock, write_whole
 from approvals_bot.cli.serving import ConfigSource, listen, serve
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
-from approvals_bot.durable.core.durations import parse_duration
-from approvals_bot.durable.engine.clock import Settles
 from approvals_bot.errors import ConfigError
 from approvals_bot.playground import Playground, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
 from approvals_bot.service.catalog import read_configuration
@@ -38,46 +35,6 @@ STATE = Path(".approvals")
 CONFIG = "config.toml"  # in there
 API_KEY = "dev"
 HOST = "127.0.0.1"
-
-
-class PlaygroundClock:
-    """Real time, moved on by as much as the playground was asked to. It remembers over restarts."""
-
-    def __init__(self, memory: Path) -> None:
-        self._memory = memory
-        self._offset = timedelta(seconds=json.loads(memory.read_text("utf-8"))) if memory.exists() else timedelta()
-        self._engines: list[Settles] = []
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self._offset
-
-    async def advance(self, text: str) -> datetime:
-        """Move on, stopping wherever an engine has something to do. ValueError for what is no duration."""
-        target = self.now() + parse_duration(text)
-        while True:
-            wakes = [wake for engine in self._engines if (wake := await engine.next_wake()) is not None]
-            following = min((wake for wake in wakes if wake > self.now()), default=None)
-            if following is None or following > target:
-                break
-            self._move(following)
-            await self._settle()
-        self._move(target)
-        await self._settle()
-        return self.now()
-
-    def attach(self, engine: Settles) -> None:
-        self._engines.append(engine)
-
-    def detach(self, engine: Settles) -> None:
-        self._engines.remove(engine)
-
-    def _move(self, to: datetime) -> None:
-        self._offset += max(timedelta(), to - self.now())
-        _write(self._memory, json.dumps(self._offset.total_seconds()))
-
-    async def _settle(self) -> None:
-        for engine in self._engines:
-            await engine.settle()
 
 
 def samples() -> Path:
@@ -115,9 +72,6 @@ def _say_where(base_url: str) -> None:
     )
 
 
-# ── the configuration ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
 class Origin:
     """`.approvals/config.toml`, made from another file: its people, groups, keys and workflows, on this machine and its
     stand-ins. It is made again when that file changes; a change made by hand holds until then.
@@ -151,7 +105,7 @@ class Origin:
         secret_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         given = _with_secrets(tomllib.loads(text), secret_folder, self.source.parent.resolve())
         made = _on_this_machine(given, self.source, self.base_url, self.smtp_port)
-        _write(
+        write_whole(
             self.config,
             "# Made by `approvals-bot dev` at every start. Use it beside the running playground:\n"
             "#   approvals-bot runs --config .approvals/config.toml\n" + tomli_w.dumps(made),
@@ -201,17 +155,8 @@ def _with_secrets(given: Any, secrets: Path, folder: Path) -> Any:
 def _throw_away(folder: Path, name: str, value: str | None = None) -> str:
     file = folder / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     if value is not None or not file.exists():
-        _write(file, value or secrets.token_urlsafe(48))
+        write_whole(file, value or secrets.token_urlsafe(48))
     return f"file:secrets/{file.name}"
-
-
-def _write(file: Path, text: str) -> None:
-    """All of it or nothing, whenever the process ends. Readable by nobody else: it may be a secret."""
-    beside = file.with_name(f".{file.name}.new")
-    beside.unlink(missing_ok=True)
-    beside.touch(mode=0o600)
-    beside.write_text(text, "utf-8")
-    beside.replace(file)
 
 
 def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_port: int) -> dict[str, Any]:
@@ -244,9 +189,6 @@ def _free_port() -> int:
         free.bind((HOST, 0))
         port: int = free.getsockname()[1]
         return port
-
-
-# ── the playground ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def build_playground(configuration: Configuration, base_url: str, clock: PlaygroundClock) -> Playground:
@@ -306,8 +248,6 @@ def _channels(configuration: Configuration) -> list[str]:
     ]
     return list(dict.fromkeys(name.removeprefix("#") for name in [*named, *actions] if name.startswith("#")))
 
-
-# ── The requests that the playground's first page offers to open with one click, for the sample workflows. ──
 
 # title · key (None: that of whoever tries the playground) · body
 SAMPLES: tuple[tuple[str, str | None, dict[str, Any]], ...] = (

@@ -1,4 +1,4 @@
-"""`start`, `vote`, `cancel`, `explain`, `simulate`: requests, from before they are opened to their end."""
+"""`start`, `simulate`, `vote`, `reassign`, `cancel`, `explain`, `runs`, `show`, `resume`: requests and other runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,27 @@ import typer
 from approvals_bot.approvals.port import ChoiceName, FormField
 from approvals_bot.approvals.request import Request
 from approvals_bot.cli import show
-from approvals_bot.cli.errors import sentence
-from approvals_bot.cli.offline import clock_of, record_of, with_engine
-from approvals_bot.cli.options import CONFIG, Config, Input, Json, OnBehalfOf, RunId, fail, read_object, read_pairs
+from approvals_bot.cli.common import (
+    CONFIG,
+    Config,
+    Input,
+    Json,
+    OnBehalfOf,
+    RunId,
+    clock_of,
+    fail,
+    read_json,
+    read_object,
+    read_pairs,
+    record_of,
+    sentence,
+    with_engine,
+)
 from approvals_bot.cli.show import explained, explained_program, simulated
 from approvals_bot.config.service import ServiceSettings
-from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine import Engine, Page, RunRecord
+from approvals_bot.durable.store.protocol import Status
+from approvals_bot.service.python_workflows import import_programs
 from approvals_bot.service.read import choices_of, requests_of
 
 APPROVAL = "approval"
@@ -295,3 +310,58 @@ def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]
             case "boolean" if text.lower() in ("true", "yes", "false", "no"):
                 typed[name] = text.lower() in ("true", "yes")
     return typed
+
+
+def runs(
+    config: Config = CONFIG,
+    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
+    status: Annotated[str | None, typer.Option(help=f"Only runs with this status: {', '.join(show.STATUSES)}.")] = None,
+    waiting_for: Annotated[
+        str | None, typer.Option(help="Only runs that wait for this person.", metavar="ADDRESS")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list said so.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List runs, the newest first."""
+    if status is not None and status not in show.STATUSES:
+        fail(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
+    whom = waiting_for.lower() if waiting_for else None
+
+    async def look(engine: Engine, _: ServiceSettings) -> Page:
+        try:
+            return await engine.records(workflow, cast("Status | None", status), whom, limit=limit, cursor=cursor)
+        except ValueError as error:
+            fail(f"--cursor: {error}")
+
+    page = with_engine(config, look)
+    found = {"runs": [show.record_json(record) for record in page.records], "cursor": page.cursor}
+    show.say(found, show.table(page), as_json)
+
+
+def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
+    """Show a run: its card, and its log as a story."""
+
+    async def look(engine: Engine, _: ServiceSettings) -> None:
+        record, events = await record_of(engine, run), await engine.events(run.partition(".")[0])
+        show.say(show.run_json(record, events), show.history_text(record, events, engine.now()), as_json)
+
+    with_engine(config, look)
+
+
+def resume(
+    token: Annotated[str, typer.Argument(help="A hook's token.", metavar="TOKEN")],
+    config: Config = CONFIG,
+    payload: Annotated[str, typer.Option(help="The payload, as JSON.", metavar="JSON")] = "null",
+    resume_id: Annotated[str | None, typer.Option(help="The same id twice is one payload.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Give a payload to a hook."""
+    value = read_json(payload, "--payload")
+
+    async def give(engine: Engine, service: ServiceSettings) -> None:
+        import_programs(service.server.workflows)  # a hook's schema stands in its workflow's code
+        info = await engine.resume_hook(token, value, resume_id=resume_id)
+        show.say({"run_id": info.run_id, "hook_id": info.hook_id}, f"{info.run_id} was resumed.", as_json)
+
+    with_engine(config, give)

@@ -59,9 +59,6 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     ]
 
 
-# ── as JSON ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def record_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API has it."""
     view = request_view(record)
@@ -80,9 +77,6 @@ def record_json(record: RunRecord) -> dict[str, Any]:
 def run_json(record: RunRecord, events: Sequence[Event]) -> dict[str, Any]:
     lines = [{"seq": e.seq, "type": e.type, "at": iso(e.at), "data": redact(e.data)} for e in events]
     return record_json(record) | {"events": lines}
-
-
-# ── for people ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def table(page: Page) -> str:
@@ -183,9 +177,6 @@ def _progress(card: Card) -> Iterator[str]:
             yield f"  {one_line(card.outcome.because)}"
     elif waiting := card_text.waiting_for(card):
         yield f"{card_text.progress(card)}. {waiting}."
-
-
-# ── What `explain` and `simulate` say to people. ──
 
 
 def explained(record: RunRecord, view: Request, found: Mapping[str, Any], now: datetime) -> str:

@@ -33,7 +33,7 @@ version = { type = "string", pinned = true }
 id = "go"
 from = ["ann@acme.eu"]
 """
-IMPORTS = "import approvals_bot.cli, approvals_bot.app, approvals_bot.cli.serving"
+IMPORTS = "import approvals_bot.cli, approvals_bot.app.service, approvals_bot.cli.serving"
 
 
 def measure(scale: Scale) -> Figures:

@@ -14,7 +14,7 @@ from house import House
 from typer.testing import CliRunner
 
 from approvals_bot.cli import show
-from approvals_bot.cli.errors import TRACEBACK, Commands
+from approvals_bot.cli.common import TRACEBACK, Commands
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.open import OpeningRefused
 

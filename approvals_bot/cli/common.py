@@ -1,0 +1,211 @@
+"""What the commands share: options, the end of every error, an engine beside the service, and its clock.
+
+A command that only looks starts quickly: the modules of the commands import what only a running service needs (rules,
+HTTP, Slack, mail) inside of the command that uses it. A test holds them to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import json
+import os
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from approvals_bot.cli.show import quiet_logs
+from approvals_bot.config.load import load_service
+from approvals_bot.config.service import ServiceSettings
+from approvals_bot.durable.core.durations import parse_duration
+from approvals_bot.durable.engine import Engine, RunRecord, SystemClock, TimeSource
+from approvals_bot.durable.engine.clock import Settles
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.errors import ApprovalsBotError, RunNotFoundError
+from approvals_bot.service.read import find_record
+
+T = TypeVar("T")
+
+CONFIG = Path("config.toml")
+
+Config = Annotated[Path, typer.Option("--config", help="The service's file.", metavar="FILE")]
+Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]
+Input = Annotated[str, typer.Option(help="The input, as a JSON object.", metavar="JSON")]
+OnBehalfOf = Annotated[str | None, typer.Option(help="The person for whom it is asked.", metavar="ADDRESS")]
+
+
+def fail(text: str) -> NoReturn:
+    """Print one sentence on standard error, and exit 1."""
+    typer.echo(text, err=True)
+    raise typer.Exit(1)
+
+
+def read_json(text: str, option: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        fail(f"{option} is not JSON: {error}")
+
+
+def read_object(text: str, option: str) -> dict[str, Any]:
+    value = read_json(text, option)
+    if not isinstance(value, dict):
+        fail(f'{option} must be a JSON object, like \'{{"version": "2.1"}}\'')
+    return value
+
+
+def read_pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    """Read `name=value`, as often as it was given."""
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            fail(f"{option} is written {option} name=value, not {text!r}")
+        pairs[name] = value
+    return pairs
+
+
+TRACEBACK = "APPROVALS_BOT_TRACEBACK"
+"""Set in the environment, it shows where an error of ours was raised. It may show secrets."""
+
+
+class Commands(TyperGroup):
+    """The commands, each of whose errors ends as a sentence on standard error and exit 1, never as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        _replace_what_the_terminal_lacks()
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if _is_for_typer(error):
+                raise
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
+            typer.echo(sentence(error), err=True)
+            raise typer.Exit(1) from None
+
+
+def _replace_what_the_terminal_lacks() -> None:
+    """Let icons that the locale lacks become question marks, and no error. (JSON is then written in ASCII.)"""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def sentence(error: Exception) -> str:
+    """Say what went wrong."""
+    match error:
+        case ApprovalsBotError():
+            return str(error)
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        case OSError() if error.strerror:
+            return f"The system refuses what this needs: {error.strerror}."
+        case _:
+            what = f"{type(error).__name__}: {error}"
+            return f"Something went wrong that should not have: {what}\n({TRACEBACK}=1 shows where. Please report it.)"
+
+
+def _is_for_typer(error: Exception) -> bool:
+    """Tell usage errors, Exit and Abort, and a reader that has gone (`… | head`): typer knows what to do."""
+    is_gone = isinstance(error, OSError) and error.errno == errno.EPIPE
+    return is_gone or isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
+
+
+def with_engine(
+    config: Path, use: Callable[[Engine, ServiceSettings], Coroutine[Any, Any, T]], *, upgrade: bool = True
+) -> T:
+    """Run `use` with an engine on the service's database that starts, resumes and looks, but works on nothing.
+
+    Without `upgrade` the database's schema is left as it is, and one that is out of date refused. Only config.toml is
+    read: a workflow's file that is wrong just now keeps nobody from looking at a run.
+    """
+    quiet_logs()
+    service = load_service(config, os.environ)
+
+    async def run() -> T:
+        async with _engine_of(service, clock_of(config), upgrade=upgrade) as engine:
+            return await use(engine, service)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bool) -> AsyncIterator[Engine]:
+    tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
+    store = await connect(service.server.database.get_secret_value(), upgrade=upgrade)
+    engine = Engine(store, tokens=tokens, base_url=str(service.server.base_url), clock=clock)
+    async with engine.running(work=False):
+        yield engine
+
+
+def clock_of(config: Path) -> TimeSource:
+    """Return the clock of the service beside which this works: the playground's may have been moved."""
+    moved = config.parent / "clock.json"
+    return PlaygroundClock(moved) if moved.exists() else SystemClock()
+
+
+async def record_of(engine: Engine, run: str) -> RunRecord:
+    """Return the run of this id. Raises RunNotFoundError if there is none."""
+    record = await find_record(engine, run)
+    if record is None:
+        raise RunNotFoundError(run)
+    return record
+
+
+class PlaygroundClock:
+    """Real time, moved on by as much as the playground was asked to. `memory` keeps it over restarts."""
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._offset = timedelta(seconds=json.loads(memory.read_text("utf-8"))) if memory.exists() else timedelta()
+        self._engines: list[Settles] = []
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._offset
+
+    async def advance(self, text: str) -> datetime:
+        """Move on by this duration, stopping wherever an engine has something to do. Raises ValueError."""
+        target = self.now() + parse_duration(text)
+        while True:
+            wakes = [wake for engine in self._engines if (wake := await engine.next_wake()) is not None]
+            following = min((wake for wake in wakes if wake > self.now()), default=None)
+            if following is None or following > target:
+                break
+            self._move(following)
+            await self._settle()
+        self._move(target)
+        await self._settle()
+        return self.now()
+
+    def attach(self, engine: Settles) -> None:
+        self._engines.append(engine)
+
+    def detach(self, engine: Settles) -> None:
+        self._engines.remove(engine)
+
+    def _move(self, to: datetime) -> None:
+        self._offset += max(timedelta(), to - self.now())
+        write_whole(self._memory, json.dumps(self._offset.total_seconds()))
+
+    async def _settle(self) -> None:
+        for engine in self._engines:
+            await engine.settle()
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write all of it or nothing, whenever the process ends. Readable by nobody else: it may be a secret."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.touch(mode=0o600)
+    beside.write_text(text, "utf-8")
+    beside.replace(file)
