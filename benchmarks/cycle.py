@@ -59,12 +59,12 @@ class Figures:
 
 async def hook_is_open(engine: Engine, run_id: str, token: str) -> None:
     """Look once; if it isn't there yet, it is heard of in this process."""
-    with engine._news.of(run_id, None, None, {"hook_created"}) as news:
+    with engine.notifier.subscribe(run_id, None, None, {"hook_created"}) as subscription:
         try:
             await engine.get_hook_by_token(token)
         except HookNotFoundError:
-            while news.heard is None:
-                await news.next()
+            while subscription.latest is None:
+                await subscription.changed()
 
 
 async def one(engine: Engine, name: str, measured: Measured) -> None:

@@ -59,7 +59,7 @@ async def webhook(engine: Engine, run: str) -> str:
 
 async def hook_of(engine: Engine, run: str, posted: bool) -> str:
     """The hook of a request, once it waits for votes (and its card is posted)."""
-    with engine._news.of(run, None, 1.0) as news:
+    with engine.notifier.subscribe(run, None, 1.0) as subscription:
         while True:
             record = await engine.record(run)
             view = (record.view if record is not None else None) or {}
@@ -68,7 +68,7 @@ async def hook_of(engine: Engine, run: str, posted: bool) -> str:
                 not posted or (copies and all(copy["state"] == "delivered" for copy in copies))
             ):
                 return str(view["hook_id"])
-            await news.next()
+            await subscription.changed()
 
 
 def _say(what: Any) -> None:

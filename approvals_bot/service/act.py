@@ -19,7 +19,7 @@ from approvals_bot.approvals.heard import EDITION
 from approvals_bot.approvals.late import late_verdict
 from approvals_bot.approvals.port import ChoiceName, Via
 from approvals_bot.approvals.request import Request
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.errors import HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.service.read import request_behind

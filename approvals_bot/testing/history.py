@@ -10,9 +10,9 @@ from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.commands import Command, CreateHook, CreateStep, StartTimer, describe, resume_at
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import CREATIONS, Event, EventType, Log, NewEvent
+from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.replay import ReplayResult, replay
 from approvals_bot.durable.core.serialization import encode, encode_error
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 

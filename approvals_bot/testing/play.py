@@ -14,9 +14,9 @@ from approvals_bot.durable.core.api import Step, Workflow
 from approvals_bot.durable.core.context import StepContext, StepMetadata, WorkflowMetadata
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import Event, Log
+from approvals_bot.durable.core.hooks import Answer, WebhookRequest, decode_body
 from approvals_bot.durable.core.run import OpenStep, StepCode
 from approvals_bot.durable.core.serialization import decode_error
-from approvals_bot.durable.core.webhook_requests import Answer, WebhookRequest, decode_body
 from approvals_bot.durable.engine.executor import attempt
 from approvals_bot.testing.history import START, History
 

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.durable.store.protocol import HookRow
 from approvals_bot.durable.tokens import Tokens

@@ -33,7 +33,7 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.durable.engine import Engine, HookInfo, starting
+from approvals_bot.durable.engine import Engine, HookInfo, intake
 from approvals_bot.durable.store import sqlite_writing as sqlite_log
 from approvals_bot.testing import FakeClock
 
@@ -242,7 +242,7 @@ def counts_what_comes_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def overlooks_that_a_key_was_used_for_something_else(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(starting, "difference", lambda first, second: None)
+    patch.setattr(intake, "difference", lambda first, second: None)
 
 
 def keeps_the_hooks_of_who_was_cancelled(patch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,7 @@ from pydantic import BaseModel
 
 from approvals_bot import HookNotFoundError, InvalidPayloadError, create_hook, define_hook, step, workflow
 from approvals_bot.durable.core.events import Event
-from approvals_bot.durable.engine import Engine
-from approvals_bot.durable.engine import cache as known
+from approvals_bot.durable.engine import Engine, cache
 from approvals_bot.durable.store.protocol import Received
 from approvals_bot.errors import RunCancelledError, StoreUnavailableError
 from approvals_bot.testing.fixtures import OpenEngine
@@ -150,14 +149,14 @@ async def test_only_the_latest_are_remembered_and_the_bodies_of_the_others_are_c
         finally:
             closed.append(token)
 
-    monkeypatch.setattr(known, "REMEMBERED_RUNS", 2)
+    monkeypatch.setattr(cache, "CACHED_RUNS", 2)
     async with open_engine() as engine:
         runs = []
         for token in ("a", "b", "c"):
             runs.append(await engine.start(waits, token))
             await opened(engine, token)
         assert "a" in closed
-        assert [engine.scheduler.remembered.by_token(token) is not None for token in ("a", "b", "c")] == [
+        assert [engine.scheduler.cache.by_token(token) is not None for token in ("a", "b", "c")] == [
             False,
             True,
             True,
@@ -174,7 +173,7 @@ async def test_a_run_that_was_sent_much_is_not_remembered_and_goes_on_all_the_sa
         await opened(engine, "t")
         much = {"pages": ["x" * 1_000] * 150}
         await engine.resume_hook("t", much)
-        assert engine.scheduler.remembered.by_token("t") is None
+        assert engine.scheduler.cache.by_token("t") is None
         await engine.resume_hook("t", "little")
         await engine.resume_hook("t", "little again")
         assert await run.return_value() == [much, "little", "little again"]

@@ -12,7 +12,7 @@ from postgres_server import PostgresServer
 from starlette.responses import Response
 
 from approvals_bot import create_hook, create_webhook, step, workflow
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import RunCancelledError
 

@@ -314,7 +314,7 @@ async def test_a_timer_that_was_asked_for_late_is_waited_for_without_spinning(
             nonlocal rested
             rested += 1
 
-        engine.scheduler.rests = rests  # type: ignore[method-assign]
+        engine.scheduler.idle = rests  # type: ignore[method-assign]
         while "step_started" not in [e.type for e in await run.events()]:
             await asyncio.sleep(0.01)
         for _ in range(200):

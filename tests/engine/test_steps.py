@@ -542,7 +542,7 @@ async def test_runs_that_wait_for_others_in_their_steps_leave_room_for_these(
                 await asyncio.sleep(0.01)
             await clock.advance("1h")
             assert [await run.return_value() for run in runs] == [[n + 1, n + 2] for n in range(10)]
-        assert engine.scheduler.room.left == 3
+        assert engine.scheduler.slots.free == 3
 
 
 async def test_92_metadata_is_known_in_both_and_only_there(open_engine: OpenEngine) -> None:

@@ -252,8 +252,8 @@ async def test_p13_the_changes_of_clocks_move_no_timer(open_engine: OpenEngine, 
 async def test_p13_an_engine_that_is_a_little_early_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = turn.RunStanding.due
-    monkeypatch.setattr(turn.RunStanding, "due", lambda standing, now: real(standing, now + timedelta(seconds=0.5)))
+    real = turn.LogIndex.due
+    monkeypatch.setattr(turn.LogIndex, "due", lambda standing, now: real(standing, now + timedelta(seconds=0.5)))
 
     @workflow(name="two timers, one soon after the other")
     async def two() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from approvals_bot.channels.email.bounces import Returned, ReturnPaths, why_it_failed
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import HookNotFoundError
 from approvals_bot.service.read import find_record, request_of

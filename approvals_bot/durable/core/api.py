@@ -22,13 +22,12 @@ from approvals_bot.durable.core.context import (
     step_context,
 )
 from approvals_bot.durable.core.durations import Duration, as_seconds
-from approvals_bot.durable.core.hooks import Hook, Webhook
+from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response
 from approvals_bot.durable.core.loop import context_of_run
 from approvals_bot.durable.core.registry import Workflow, registry
 from approvals_bot.durable.core.run import RunState
 from approvals_bot.durable.core.serialization import encode
 from approvals_bot.durable.core.signature import Needed, Signature
-from approvals_bot.durable.core.webhook_requests import Answer, WebhookRequest, encode_response
 from approvals_bot.errors import FatalError, RetryableError
 
 P = ParamSpec("P")

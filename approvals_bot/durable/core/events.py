@@ -56,7 +56,7 @@ class NewEvent(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Unique within a run: a second event with this key is the same fact or decision, told twice."""
+        """Unique within a run: a second event with this key is the same fact or decision, written twice."""
         return _KEYS[self.type].format_map(self.data)
 
 
@@ -83,8 +83,7 @@ _KEYS: dict[EventType, str] = {
 
 
 class Event(NamedTuple):
-    """One line of a run's log. `seq` counts from 1 without gaps; `at` never goes back within a run. (A named tuple:
-    events are what is made and compared most.)"""
+    """One line of a run's log. `seq` counts from 1 without gaps; `at` never goes back within a run."""
 
     seq: int
     type: EventType
@@ -101,12 +100,14 @@ Log = list[Event]
 
 
 CANCELLATION = "cancellation of the run"
-"""The `resume_id` of what a webhook is told when its run is cancelled: it is told once."""
+"""The `resume_id` of the message that a webhook gets when its run is cancelled: it gets one."""
 
 
-def told_on_cancel(log: Log) -> tuple[str, dict[str, Any]] | None:
-    """The token of an open webhook that is to hear of the run's cancellation, and what. None: there is none, or it has
-    heard of it already."""
+def cancellation_message(log: Log) -> tuple[str, dict[str, Any]] | None:
+    """The token of an open webhook created with `on_cancel`, and that message.
+
+    None: there is no such webhook, or it has had its message.
+    """
     closed = {event.data["id"] for event in log if event.type == "hook_disposed"}
     if any(event.type == "hook_received" and event.data["resume_id"] == CANCELLATION for event in log):
         return None
@@ -118,8 +119,5 @@ def told_on_cancel(log: Log) -> tuple[str, dict[str, Any]] | None:
 
 
 def lost_a_token(events: Iterable[Event]) -> bool:
-    """Whether a hook among these didn't get its token. Its workflow doesn't know yet when they are written."""
-    for event in events:  # noqa: SIM110  # asked at every write; a generator would cost more than the loop
-        if event.type == "hook_conflict":
-            return True
-    return False
+    """Whether a hook among these didn't get its token. Its workflow learns that only from the next replay."""
+    return any(event.type == "hook_conflict" for event in events)

@@ -1,14 +1,16 @@
-"""Hooks: where a workflow waits for the world."""
+"""Hooks and webhooks: where a workflow waits for the world, and what the world sends."""
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from urllib.parse import parse_qsl
 
 from approvals_bot.durable.core.loop import WorkflowLoop
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
 from approvals_bot.errors import HookConflictError, HookDisposedError
 
 if TYPE_CHECKING:
@@ -16,6 +18,139 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+MAX_ANSWER_BYTES = 256_000
+"""Bytes of an answer's body: it is kept in the log, and replayed with it."""
+
+
+class ResponseLike(Protocol):
+    """Starlette's `Response`, or an `Answer`."""
+
+    status_code: int
+
+    @property
+    def headers(self) -> Any: ...
+
+
+class Headers(Mapping[str, str]):
+    """Header fields; names are case-insensitive, repeated ones are kept in `items_list`."""
+
+    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
+        self.items_list = [(name.lower(), value) for name, value in fields]
+
+    def __getitem__(self, name: str) -> str:
+        for key, value in self.items_list:
+            if key == name.lower():
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Any:
+        return iter(dict(self.items_list))
+
+    def __len__(self) -> int:
+        return len(dict(self.items_list))
+
+    def getlist(self, name: str) -> list[str]:
+        return [value for key, value in self.items_list if key == name.lower()]
+
+
+class Answer:
+    """A response without a web framework: enough for a workflow to answer its caller."""
+
+    def __init__(self, body: bytes | str = b"", status_code: int = 200, headers: Mapping[str, str] | None = None):
+        self.status_code = status_code
+        self.headers: dict[str, str] = {name.lower(): value for name, value in (headers or {}).items()}
+        self.body = body.encode() if isinstance(body, str) else bytes(body)
+
+    @classmethod
+    def json(cls, value: Any, status_code: int = 200) -> Answer:
+        return cls(json.dumps(value), status_code, {"content-type": "application/json"})
+
+
+def encode_response(response: Any) -> dict[str, Any]:
+    """A response as the log keeps it. TypeError for anything else, ValueError for one that HTTP does not allow."""
+    status, body = getattr(response, "status_code", None), getattr(response, "body", None)
+    if not isinstance(status, int) or not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(f"answer with a Response whose body is at hand, not with {type(response).__name__}")
+    if not 200 <= status <= 599:
+        raise ValueError(f"{status} is not a final HTTP status")
+    if status in (204, 205, 304) and len(body):
+        raise ValueError(f"a {status} response can't have a body")
+    if len(body) > MAX_ANSWER_BYTES:
+        raise ValueError(f"an answer's body can have {MAX_ANSWER_BYTES:,} bytes at most, not {len(body):,}")
+    headers = [[k, v] for k, v in response.headers.items() if k.lower() != "content-length"]
+    return {"status": status, "headers": headers, **encode_body(bytes(body))}
+
+
+def encode_body(body: bytes) -> dict[str, str]:
+    """Readable in the log where it is text."""
+    try:
+        return {"text": body.decode()}
+    except UnicodeDecodeError:
+        return {"base64": b64encode(body).decode()}
+
+
+def decode_body(encoded: Mapping[str, Any]) -> bytes:
+    if "base64" in encoded:
+        return b64decode(encoded["base64"])
+    return str(encoded.get("text", "")).encode()
+
+
+class WebhookRequest:
+    """A call of a webhook's URL, as it arrived. The readers may be called as often as you like."""
+
+    def __init__(
+        self,
+        method: str = "POST",
+        url: str = "",
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        *,
+        respond: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.method = method.upper()
+        self.url = url
+        self.headers = Headers(headers)
+        self._body = body
+        self._respond = respond
+
+    @classmethod
+    def of_json(cls, value: Any, url: str = "") -> WebhookRequest:
+        """A request that carries a JSON value."""
+        return cls("POST", url, [("content-type", "application/json")], json.dumps(value).encode())
+
+    async def body(self) -> bytes:
+        return self._body
+
+    async def text(self) -> str:
+        return self._body.decode(errors="replace")
+
+    async def json(self) -> Any:
+        """The body as JSON. ValueError if it isn't."""
+        return json.loads(self._body)
+
+    async def form(self) -> dict[str, str]:
+        """The fields of an urlencoded form; of a repeated one, the last."""
+        return dict(parse_qsl(self._body.decode(errors="replace"), keep_blank_values=True))
+
+    async def respond_with(self, response: Any) -> None:
+        """Answer this caller: once, and only if the webhook was created with `respond_with="manual"`."""
+        if self._respond is None:
+            raise RuntimeError('only a webhook created with respond_with="manual" lets the workflow answer')
+        self._respond(encode_response(response))
+
+    def encode(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "url": self.url,
+            "headers": [list(field) for field in self.headers.items_list],
+            **encode_body(self._body),
+        }
+
+    @classmethod
+    def decode(cls, encoded: dict[str, Any], respond: Callable[[dict[str, Any]], None] | None) -> WebhookRequest:
+        fields = [(name, value) for name, value in encoded["headers"]]
+        return cls(encoded["method"], encoded["url"], fields, decode_body(encoded), respond=respond)
 
 
 class Waiting(Protocol):
@@ -39,7 +174,8 @@ class Owner(str):
 class Hook(Generic[T]):
     """Waits for payloads from outside. Each `await` takes the next one; `async for` takes them all.
 
-    Payloads that come while nobody waits are kept in order. Who stops waiting (lost a race, timed out) takes nothing.
+    Payloads that come while nobody waits are kept in order. A waiter that is cancelled (lost a race, timed out) takes
+    none.
     """
 
     def __init__(self, run: Waiting, number: int, hook_id: str, token: str, metadata: Any, read: Callable[..., T]):
@@ -87,8 +223,6 @@ class Hook(Generic[T]):
             self._run.dispose_hook(self._number)
         self._wake_all()
 
-    # ── what the replay asks and delivers ──
-
     @property
     def is_disposed(self) -> bool:
         return self._is_disposed
@@ -100,7 +234,7 @@ class Hook(Generic[T]):
 
     @property
     def waits_for_token(self) -> bool:
-        """Somebody waits to hear whether this hook got its token."""
+        """The workflow waits to learn whether this hook got its token."""
         return self._registered is not None and not self._registered.done()
 
     def registered(self, owner: str | None) -> None:
@@ -157,7 +291,7 @@ class Webhook(Hook[WebhookRequest]):
 
     @property
     def url(self) -> str:
-        """The public address: whoever has it can resume this run with a POST, so send it only to whom it concerns."""
+        """The public address. Anybody who has it can resume this run with a POST, so treat it as a secret."""
         return self._run.link(self.hook_id)
 
 
@@ -175,7 +309,7 @@ class _Payloads(AsyncIterator[T]):
 
 
 async def _shielded(run: Waiting, future: asyncio.Future[None]) -> None:
-    """Wait for a future that others wait for too: who is cancelled must not cancel it for them."""
+    """Wait for a future that others wait for too: cancelling this wait must not cancel theirs."""
     if future.done():
         return
     mine: asyncio.Future[None] = run.loop.create_future()

@@ -26,11 +26,10 @@ from approvals_bot.durable.core.commands import (
     decision,
 )
 from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros
-from approvals_bot.durable.core.hooks import Hook, Webhook
+from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
 from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
 from approvals_bot.durable.core.serialization import decode, encode, step_error
 from approvals_bot.durable.core.signature import Signature
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
 from approvals_bot.errors import InvalidPayloadError, NondeterminismError
 
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]

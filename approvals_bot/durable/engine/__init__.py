@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ParamSpec, TypeVar, cast
 
-from starlette.requests import Request
-from starlette.responses import Response
-
 from approvals_bot.durable.core.api import WebhookRequest, Workflow
 from approvals_bot.durable.core.context import open_engine
 from approvals_bot.durable.engine.clock import SystemClock, TimeSource
 from approvals_bot.durable.engine.engine import Engine
-from approvals_bot.durable.engine.receiving import HookTarget
+from approvals_bot.durable.engine.http import Request, Response
+from approvals_bot.durable.engine.intake import HookTarget
 from approvals_bot.durable.engine.runs import HookInfo, Page, Run, RunRecord
 
 P = ParamSpec("P")

@@ -1,5 +1,6 @@
-"""What one turn of work on a run writes, and what starts then. Pure: decided from the log, from what has happened
-since, and from the time.
+"""What an activation appends to a run's log at once, and which steps start after that.
+
+Pure: a batch follows from the log, the facts that the log lacks, and the time.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from approvals_bot.durable.store.protocol import Append
 
 
 class Batch(NamedTuple):
-    """One turn, before it is written."""
+    """Facts and decisions that are appended together, before they are written."""
 
     outcome: ReplayResult
-    events: list[NewEvent]  # what happened, then what was decided
-    starts: list[OpenStep]  # once the events are durable
-    releases: bool  # nothing keeps the run here
-    wake_at: datetime | None  # when it goes on by itself
+    events: list[NewEvent]  # the facts, then what the replay decided
+    starts: list[OpenStep]  # to be run once the events are durable
+    releases: bool  # nothing keeps the run in this process
+    wake_at: datetime | None  # when the run is due again
 
     def append(self, run_id: str, epoch: int, expected: int, at: datetime) -> Append:
-        """To be written behind `expected` events."""
+        """The store's append, for a log of `expected` events and a claim of this `epoch`."""
         return Append(
             run_id,
             epoch,
@@ -38,20 +39,20 @@ class Batch(NamedTuple):
         )
 
     def tail(self, log: Log) -> Log:
-        """What of a log that ends with this turn is from it."""
+        """The part of a log ending with this batch that the batch wrote."""
         return log[len(log) - len(self.events) :]
 
 
-class RunStanding:
-    """What a log says of its run's steps, timers and hooks, kept up to date as the log grows."""
+class LogIndex:
+    """What a log says about its run's steps, timers and hooks, kept up to date as the log grows."""
 
     def __init__(self, log: Iterable[Event]) -> None:
         self.has_started = False
         self.last_at: datetime | None = None
-        self.waits: dict[int, datetime] = {}  # timers that run, and when they are due
+        self.waits: dict[int, datetime] = {}  # open timers, and when they are due
         self.first_starts: dict[int, datetime] = {}  # of steps
-        self.hooks: dict[int, Event] = {}  # that are open, by number: how they were created
-        self._outcomes: set[str] = set()  # keys of what attempts at steps came to
+        self.hooks: dict[int, Event] = {}  # the `hook_created` of each open hook, by number
+        self._outcomes: set[str] = set()  # keys of the outcomes of attempts
         self.add(log)
 
     def add(self, events: Iterable[Event]) -> None:
@@ -80,7 +81,7 @@ class RunStanding:
         return outcome.key in self._outcomes or f"{outcome.data['id']}.done" in self._outcomes
 
     def due(self, now: datetime) -> list[NewEvent]:
-        """That timers are over which the log has as running, the earliest first."""
+        """A `wait_completed` for each open timer that is due, the earliest first."""
         if not self.waits:
             return []
         due = sorted((at, number) for number, at in self.waits.items() if at <= now)
@@ -88,13 +89,13 @@ class RunStanding:
 
 
 def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
-    """The log as it will be once these facts are in it."""
+    """The log as it will be once these facts have been appended."""
     at = max(now, log[-1].at)
     return [*log, *(Event(seq, fact.type, at, fact.data) for seq, fact in enumerate(facts, len(log) + 1))]
 
 
 def decide(
-    standing: RunStanding,
+    index: LogIndex,
     facts: list[NewEvent],
     outcome: ReplayResult,
     now: datetime,
@@ -102,10 +103,14 @@ def decide(
     *,
     is_closing: bool = False,
 ) -> Batch:
-    """The turn that follows from the replay of a draft. `in_hand`: steps that run, or whose outcome comes later; they
-    keep the run here, and so does who waits to hear of a token. A process that is closing starts nothing."""
-    at = now if standing.last_at is None else max(now, standing.last_at)  # a log's time never goes back
-    decided = [] if standing.has_started else [NewEvent("run_started", {})]
+    """The batch that follows from the replay of a planned log.
+
+    `in_hand` are the numbers of steps that are running, or whose outcome comes with the next batch. They keep the run
+    in this process, and so does a workflow that waits to learn whether it got a token. A process that is closing starts
+    no steps.
+    """
+    at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back
+    decided = [] if index.has_started else [NewEvent("run_started", {})]
     decided += [command.event(at) for command in outcome.commands]
     starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
     for step in starts:
@@ -120,6 +125,7 @@ def decide(
 
 
 def due_steps(outcome: ReplayResult, in_hand: Collection[int], now: datetime) -> list[OpenStep]:
+    """Steps whose next attempt can start now."""
     if not outcome.steps:
         return []
     return [s for s in outcome.steps if s.id not in in_hand and (s.retry_at is None or s.retry_at <= now)]
@@ -128,8 +134,11 @@ def due_steps(outcome: ReplayResult, in_hand: Collection[int], now: datetime) ->
 def next_wake(
     outcome: ReplayResult, cared_for: Collection[int], now: datetime, waits: Mapping[int, datetime]
 ) -> datetime | None:
-    """When there is work again: the earliest timer, or the retry of a step that nobody cares for. `waits`: when timers
-    are due by the log, if it says so; the replay that asked for one reckoned from the last event."""
+    """When the run is due again: its earliest timer, or the retry of a step that is not in `cared_for`.
+
+    `waits` says when timers are due according to the log. A timer that is not in the log yet counts from the last
+    event.
+    """
     wake: datetime | None = None
     for timer in outcome.timers:
         at = waits.get(timer.id, timer.resume_at)

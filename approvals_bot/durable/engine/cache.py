@@ -1,8 +1,8 @@
-"""Runs as this process knows them, and those it has let go of and still remembers.
+"""The run cache: paused runs that this process worked on last, with their logs and replays.
 
-A paused run costs nothing but its rows. But most are resumed by the process that paused them, and soon; so the last few
-are remembered with their replays, and who resumes one of them needs neither its log nor a new replay. What is
-remembered may be out of date: a log only grows, so the store can tell by its length, and by the epoch, as it writes.
+A paused run needs nothing but its rows. Most are resumed soon, and by the process that paused them, so resuming a
+cached run needs neither its log nor a new replay (benchmarks/cycle.py: that is most of a cycle). An entry may be out of
+date. That is safe because a log only grows: when the store writes, it compares the log's length and the epoch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.events import Log, NewEvent
 from approvals_bot.durable.core.replay import ReplayResult
-from approvals_bot.durable.engine.batch import Batch, RunStanding, decide, plan
-from approvals_bot.durable.engine.limits import REMEMBERED_RUNS, REMEMBERED_SIZE
+from approvals_bot.durable.engine.batch import Batch, LogIndex, decide, plan
+from approvals_bot.durable.engine.limits import CACHED_RUNS, CACHED_SIZE
 from approvals_bot.durable.engine.replayer import Replayed, Replayer
 from approvals_bot.durable.store.protocol import HookRow, RunRow
 
@@ -23,24 +23,26 @@ Entropy = Callable[[], bytes]
 
 
 class CachedRun:
-    """A run: its row as it was read once, its log, what that says, and the replay that has come as far. `epoch` is that
-    of its last claim."""
+    """A run as this process last saw it: its row, its log, and the replay that has come as far.
 
-    __slots__ = ("_size", "_sized", "epoch", "log", "replayed", "row", "schemas", "standing")
+    `epoch` is that of its last claim.
+    """
+
+    __slots__ = ("_size", "_sized", "epoch", "index", "log", "replayed", "row", "schemas")
 
     def __init__(self, row: RunRow, log: Log, epoch: int) -> None:
         self.row = row
         self.log = log
         self.epoch = epoch
-        self.standing = RunStanding(log)
+        self.index = LogIndex(log)
         self.replayed: Replayed | None = None
         self.schemas: dict[int, Any] | None = None  # of its hooks, by number; None: not replayed yet
-        self._size = self._sized = 0  # characters of so many events
+        self._size = self._sized = 0  # characters in the first `_sized` events
 
     def grow(self, events: Log) -> None:
-        """The log says more."""
+        """Add events that are in the log now."""
         self.log += events
-        self.standing.add(events)
+        self.index.add(events)
 
     def size(self) -> int:
         """Characters of text in the log, and 8 for each of the other values; about."""
@@ -56,19 +58,19 @@ class CachedRun:
     async def replay(
         self, log: Log, workflow: Workflow[Any, Any], replayer: Replayer, entropy: Entropy
     ) -> ReplayResult:
-        """Go on to this log, which begins with ours. As `Replayed.outcome`."""
+        """Continue the replay to this log, which begins with ours. Raises as `Replayed.outcome`."""
         outcome = await self._replay_of(workflow, replayer, entropy).outcome(log)
         self.schemas = outcome.schemas
         return outcome
 
     def _replay_of(self, workflow: Workflow[Any, Any], replayer: Replayer, entropy: Entropy) -> Replayed:
-        """The replay that goes on; a new one, if there is none yet or the code is another."""
+        """The replay to continue; a new one if there is none, or if the code has changed."""
         if self.replayed is None or not self.is_of(workflow):
             self.close()
             self.replayed = replayer.begin(workflow, entropy())
         return self.replayed
 
-    def ahead(
+    def plan_ahead(
         self,
         fact: NewEvent | None,
         workflow: Workflow[Any, Any] | None,
@@ -76,8 +78,11 @@ class CachedRun:
         now: datetime,
         entropy: Entropy,
     ) -> Batch | None:
-        """The turn that follows from this fact (None: from the log alone), before that is written. No turn, if it isn't
-        plain and quick, or the code isn't here: then it is decided, and told what is wrong, once the write is safe."""
+        """Decide what the run would do next if `fact` were appended, without writing anything.
+
+        Returns None when that can't be decided inline: the code isn't here, has drifted, or takes too long. The caller
+        then writes the fact alone, and the activation that follows decides, and reports what is wrong.
+        """
         if workflow is None:
             return None
         try:
@@ -86,8 +91,8 @@ class CachedRun:
             if outcome is None:
                 return None
             self.schemas = outcome.schemas
-            return decide(self.standing, [], outcome, now)
-        except Exception:  # noqa: BLE001  # whatever it is, the run hears of it when it is worked on
+            return decide(self.index, [], outcome, now)
+        except Exception:  # noqa: BLE001  # the activation meets the same error, and records it
             return None
 
     def close(self) -> None:
@@ -98,7 +103,7 @@ class CachedRun:
 
 
 class RunCache:
-    """The runs that this process has let go of last."""
+    """The runs that this process released last."""
 
     def __init__(self) -> None:
         self._runs: dict[str, CachedRun] = {}  # the oldest first
@@ -106,21 +111,21 @@ class RunCache:
         self._by_hook: dict[str, CachedRun] = {}
 
     def add(self, run: CachedRun) -> None:
-        if run.replayed is None or run.size() > REMEMBERED_SIZE:
+        if run.replayed is None or run.size() > CACHED_SIZE:
             run.close()
             return
         self.forget(run.row.id)
         self._runs[run.row.id] = run
-        for created in run.standing.hooks.values():
+        for created in run.index.hooks.values():
             self._by_token[created.data["token"]] = self._by_hook[created.data["hook_id"]] = run
-        if len(self._runs) > REMEMBERED_RUNS:
+        if len(self._runs) > CACHED_RUNS:
             self.forget(next(iter(self._runs)))
 
     def take(self, run_id: str) -> CachedRun | None:
-        """This run, for somebody who works on it from now on, and closes it."""
+        """Remove this run from the cache, for a caller that owns it from now on and closes it."""
         run = self._runs.pop(run_id, None)
         if run is not None:
-            for created in run.standing.hooks.values():
+            for created in run.index.hooks.values():
                 self._by_hook.pop(created.data["hook_id"], None)
                 if self._by_token.get(created.data["token"]) is run:  # it may have been freed, and be another run's
                     del self._by_token[created.data["token"]]
@@ -132,15 +137,15 @@ class RunCache:
             run.close()
 
     def of_hook(self, hook_id: str) -> CachedRun | None:
-        """The run that has this hook, as far as is known here."""
+        """The cached run that has this hook."""
         return self._by_hook.get(hook_id)
 
     def by_token(self, token: str) -> tuple[CachedRun, HookRow] | None:
-        """The run that waits on this token, as far as is known here, and its hook."""
+        """The cached run that waits on this token, and its hook."""
         run = self._by_token.get(token)
         if run is None:
             return None
-        created = next(event for event in run.standing.hooks.values() if event.data["token"] == token)
+        created = next(event for event in run.index.hooks.values() if event.data["token"] == token)
         return run, HookRow.of(run.row.id, created)
 
     def close(self) -> None:

@@ -1,31 +1,35 @@
-"""Starting, resuming, cancelling and asking about runs. The background work is in `scheduling` and `activation`."""
+"""The engine's public face: start, resume, cancel and read runs. Its background work is in `scheduler`."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar
 
-from starlette.requests import Request
-from starlette.responses import Response
-
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.context import in_workflow, open_engines
-from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, told_on_cancel
+from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, cancellation_message
+from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.serialization import decode
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
-from approvals_bot.durable.engine.http import as_webhook_request, response_of
+from approvals_bot.durable.engine.http import (
+    Request,
+    Response,
+    accepted,
+    as_webhook_request,
+    response_of,
+    unanswered,
+)
+from approvals_bot.durable.engine.intake import HookTarget, Intake
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
 from approvals_bot.durable.engine.notifier import Notifier
-from approvals_bot.durable.engine.receiving import HookTarget, Receiver
 from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run, RunRecord
 from approvals_bot.durable.engine.scheduler import Scheduler
-from approvals_bot.durable.engine.starting import Starter
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import ENDED, AuditEntry, AuditLine, Filter, OpenStore, RunRow, Status
 from approvals_bot.durable.tokens import Tokens
@@ -71,17 +75,17 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None  # that it is open on
         self._tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
-        self._news = Notifier(watch)
+        self.notifier = Notifier(watch)
         self.scheduler = Scheduler(
             store,
             clock=self.clock,
             replayer=self.replayer,
             registry=registry,
             resources=self.resources,
-            news=self._news,
+            notifier=self.notifier,
+            entropy=lambda: os.urandom(32),
         )
-        self._starter = Starter(self.scheduler)
-        self._receiver = Receiver(self.scheduler, self._news)
+        self._intake = Intake(self.scheduler, self.notifier)
         self.is_ending = False
 
     @classmethod
@@ -124,7 +128,7 @@ class Engine:
             await self.scheduler.close()
             self.replayer.close()
             await self.store.close()
-            self._news.tell_of(None)  # who still waits looks once more, and hears that it is closed
+            self.notifier.wake(None)  # callers that still wait look once more, and find the store closed
 
     def now(self) -> datetime:
         return self.clock.now()
@@ -149,9 +153,7 @@ class Engine:
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
         given = found.signature.encode_call(args, kwargs)
-        created = await self.scheduler.to_its_end(
-            self._starter.start(found, given, idempotency_key, check_attributes(attributes or {}))
-        )
+        created = await self._intake.start(found, given, idempotency_key, check_attributes(attributes or {}))
         return Run(self, created.run_id, is_new=created.is_new)
 
     # ── resuming ──
@@ -163,9 +165,9 @@ class Engine:
         The same `resume_id` twice is one payload.
         """
         self._here("resume_hook()")
-        target = await self._receiver.target(token, is_webhook=False)
-        taken = await self._receiver.receive(target, payload, resume_id)
-        return HookInfo.of(taken.hook)
+        target = await self._intake.open_hook(token, is_webhook=False)
+        delivered = await self._intake.receive(target, payload, resume_id)
+        return HookInfo.of(delivered.hook)
 
     async def resume_webhook(
         self,
@@ -182,18 +184,19 @@ class Engine:
         HookNotFoundError for a plain hook, and for one that is no longer live.
         """
         self._here("resume_webhook()")
-        target = await self._receiver.target(hook, is_webhook=True) if isinstance(hook, str) else hook
+        target = await self._intake.open_hook(hook, is_webhook=True) if isinstance(hook, str) else hook
         if not (target.hook.is_webhook and target.hook.is_live):
             raise HookNotFoundError(target.hook.token)
         until = asyncio.get_running_loop().time() + timeout
-        taken = await self._receiver.receive(target, (await as_webhook_request(request)).encode(), resume_id)
-        match taken.hook.answer:
+        delivered = await self._intake.receive(target, (await as_webhook_request(request)).encode(), resume_id)
+        match delivered.hook.answer:
             case {"mode": "manual"}:
-                return await self._receiver.answer(taken, until - asyncio.get_running_loop().time())
+                answer = await self._intake.answer_to(delivered, until - asyncio.get_running_loop().time())
+                return unanswered() if answer is None else response_of(answer)
             case {"mode": "static", "response": response}:
                 return response_of(response)
             case _:
-                return Response(status_code=202)
+                return accepted()
 
     async def get_hook_by_token(self, token: str) -> HookInfo:
         """The live hook of this token. HookNotFoundError if there is none."""
@@ -212,7 +215,7 @@ class Engine:
     async def find(self, hook_id: str) -> HookTarget | None:
         """A hook by its id, live or not, and its run, in one look. Who resumes it by this spares a second one."""
         self._here("find()")
-        return await self._receiver.find(hook_id)
+        return await self._intake.find_hook(hook_id)
 
     def link(self, hook_id: str) -> str:
         """The signed URL of a webhook."""
@@ -263,29 +266,36 @@ class Engine:
         is no such run."""
         self._here("wait()")
         scheduler = self.scheduler
-        with scheduler.room.made(), self._news.of(run_id, seconds, scheduler.patience, ENDINGS) as news:
-            while (row := await self._row(run_id)).status not in ENDED and not self.is_ending and await news.next():
-                pass
+        with (
+            scheduler.slots.given_up(),
+            self.notifier.subscribe(run_id, seconds, scheduler.poll, ENDINGS) as subscription,
+        ):
+            while (row := await self._row(run_id)).status not in ENDED:
+                if self.is_ending or not await subscription.changed():
+                    break
             return RunRecord.of(row)
 
     def end_waiting(self) -> None:
-        """The process is about to end: whoever is in `wait` hears at once how the run stands."""
+        """Make `wait` return at once with the run's state: the process is about to end."""
         self.is_ending = True
-        self._news.tell_of(None)
+        self.notifier.wake(None)
 
     async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
         """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
         self._here("return_value()")
         scheduler = self.scheduler
-        with scheduler.room.made(), self._news.of(run_id, None, scheduler.patience, ENDINGS) as news:
+        with (
+            scheduler.slots.given_up(),
+            self.notifier.subscribe(run_id, None, scheduler.poll, ENDINGS) as subscription,
+        ):
             while True:
-                # Who works on a run hears of its end, or else that it has lost it; so there is nothing to ask for.
+                # An activation in this process notifies of the run's end, and of losing it: no need to read the store.
                 row = scheduler.row_at_work(run_id) or await self._row(run_id)
                 if row.ending is not None:
                     return row, Ending(f"run_{row.status}", row.ending)
-                await news.next()
-                if news.heard is not None:
-                    return row, Ending(news.heard.type, news.heard.data)
+                await subscription.changed()
+                if subscription.latest is not None:
+                    return row, Ending(subscription.latest.type, subscription.latest.data)
 
     async def _row(self, run_id: str) -> RunRow:
         found = await self.store.read(run_id, after=NO_EVENTS)
@@ -313,16 +323,15 @@ class Engine:
         has OWN_END for it.
         """
         self._here("cancel()")
-        before = await self.record(run_id)
-        if before is None:
+        found = await self.record(run_id)
+        if found is None:
             raise RunNotFoundError(run_id)
-        if before.has_ended:
-            raise RunEndedError(run_id, before.status)
-        asked = before.status != "stalled" and await self._ask_to_end(run_id, reason)
+        if found.has_ended:
+            raise RunEndedError(run_id, found.status)
+        asked = found.status != "stalled" and await self._ask_to_end(run_id, reason)
         fact = NewEvent("run_cancelled", {"reason": reason})
-        recorded = await self.store.record(run_id, [fact], self.now())
-        if any(e.type == "run_cancelled" and e.data == fact.data for e in recorded):
-            self.scheduler.tell(run_id, recorded)
+        recorded = await self._intake.record(run_id, fact)
+        if recorded:
             return
         after = await self.record(run_id)
         if not (asked and after is not None and after.status == "cancelled"):
@@ -330,10 +339,10 @@ class Engine:
 
     async def _ask_to_end(self, run_id: str, reason: str | None) -> bool:
         """Whether it was asked to end by itself, and has had its time."""
-        told = told_on_cancel(await self.events(run_id))
-        if told is None:
+        asked = cancellation_message(await self.events(run_id))
+        if asked is None:
             return False
-        token, message = told
+        token, message = asked
         request = WebhookRequest.of_json({**message, "reason": reason or ""})
         with suppress(HookNotFoundError, IdempotencyConflictError, TimeoutError):  # closed or asked just now; too slow
             async with asyncio.timeout(OWN_END):
@@ -349,9 +358,8 @@ class Engine:
         facts = [NewEvent("wait_completed", {"id": number}) for number in sleeps if number not in over]
         if not facts:
             return 0
-        recorded = await self.store.record(run_id, facts, self.now())
-        self.scheduler.tell(run_id, recorded)
-        return sum(e.type == "wait_completed" for e in recorded)
+        recorded = await self._intake.record(run_id, *facts)
+        return len(recorded)
 
     async def audit(
         self, what: str, *, who: str | None = None, run_id: str | None = None, data: dict[str, Any] | None = None
@@ -374,8 +382,8 @@ class Engine:
         await self.scheduler.settle()
 
     def _here(self, what: str) -> None:
-        """Refuse calls from where the store's answers couldn't come back to: the body of a workflow, and other loops.
-        One such call would cut off everybody else's, too."""
+        """Refuse calls from a workflow's body and from other event loops: the store's answers can't reach them, and one
+        such call would cut off all others."""
         if in_workflow():
             raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:

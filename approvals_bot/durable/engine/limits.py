@@ -16,12 +16,12 @@ ACTIVATION_TIME = 2.0
 MAX_ACTIVE = 500
 """Runs that one process works on at the same time. The others wait in the store, where they cost nothing."""
 
-REMEMBERED_RUNS = 500
-"""Paused runs of which one process remembers the replay, the latest. A small one takes 12 kB, an approval some 50."""
+CACHED_RUNS = 500
+"""Paused runs whose replays one process keeps. A small one takes 12 kB, an approval about 50."""
 
-REMEMBERED_SIZE = 100_000
-"""Characters of text in a log. A larger one is not remembered, whatever it is that people have sent: it is read, and
-replayed, when its run is resumed."""
+CACHED_SIZE = 100_000
+"""Characters of text in a log. A run with a larger one is not cached, so that payloads can't fill the memory: its log
+is read and replayed when the run is resumed."""
 
 LEASE = timedelta(seconds=15)
 """How long a run stays with a process that has stopped renewing: so long it takes until another one takes it over."""

@@ -1,4 +1,4 @@
-"""Who in this process waits for something to be written, and hears of it without asking the store again and again."""
+"""Notifies whoever in this process waits for a run's next events, so that nobody has to poll the store."""
 
 from __future__ import annotations
 
@@ -8,87 +8,90 @@ from collections.abc import Callable, Collection
 from typing import Self
 
 from approvals_bot.durable.core.events import EVENT_TYPES, Event
-from approvals_bot.durable.engine.signal import Signal
 
 
 class Notifier:
-    """Wakes those who wait for a run's next events. `watch` sees all that this process appends."""
+    """The subscriptions of one process, by run. `watch` sees every event that this process appends."""
 
     def __init__(self, watch: Callable[[list[Event]], None] | None = None) -> None:
         self._watch = watch
-        self._listening: defaultdict[str, dict[Listener, None]] = defaultdict(dict)  # in the order in which they came
+        self._subscriptions: defaultdict[str, dict[Subscription, None]] = defaultdict(dict)  # in order of arrival
 
-    def tell(self, run_id: str, events: list[Event]) -> None:
+    def notify(self, run_id: str, events: list[Event]) -> None:
+        """Pass on events that this process has written."""
         if self._watch is not None:
             self._watch(events)
-        for listener in self._listening.get(run_id, ()):
-            listener.hear(events)
+        for subscription in self._subscriptions.get(run_id, ()):
+            subscription.deliver(events)
 
-    def tell_of(self, runs: Collection[str] | None) -> None:
-        """Somebody else has written, to these runs; None: to whichever."""
-        for run_id in list(self._listening) if runs is None else runs:
-            for listener in self._listening.get(run_id, ()):
-                listener.wake()
+    def wake(self, runs: Collection[str] | None) -> None:
+        """Make subscribers look again: another process has written to these runs. None: it may be any run."""
+        for run_id in list(self._subscriptions) if runs is None else runs:
+            for subscription in self._subscriptions.get(run_id, ()):
+                subscription.wake()
 
-    def of(
-        self, run_id: str, seconds: float | None, patience: float | None, types: Collection[str] = EVENT_TYPES
-    ) -> Listener:
-        """Listen first, then look: so nothing falls in between. `patience`: look again after so long without news."""
-        return Listener(self._listening, run_id, seconds, patience, types)
+    def subscribe(
+        self, run_id: str, seconds: float | None, poll: float | None, types: Collection[str] = EVENT_TYPES
+    ) -> Subscription:
+        """Subscribe to a run's events of these types, for at most `seconds`.
+
+        Subscribe first and read the store inside the block: an event written in between is then not missed. With
+        `poll`, `changed` also returns after that many seconds without an event.
+        """
+        return Subscription(self._subscriptions, run_id, seconds, poll, types)
 
 
-class Listener:
-    """One who waits for a run's news, while the block runs and until her time is up."""
+class Subscription:
+    """One caller that waits for events of a run. Active inside its `with` block."""
 
     def __init__(
         self,
-        among: defaultdict[str, dict[Listener, None]],
+        subscriptions: defaultdict[str, dict[Subscription, None]],
         run_id: str,
         seconds: float | None,
-        patience: float | None,
+        poll: float | None,
         types: Collection[str],
     ) -> None:
-        self.heard: Event | None = None  # the last one of these types that was written in this process
-        self._among = among
+        self.latest: Event | None = None  # the last event of these types that this process wrote
+        self._subscriptions = subscriptions
         self._run_id = run_id
         self._types = types
         self._loop = asyncio.get_running_loop()
         self._until = None if seconds is None else self._loop.time() + seconds
-        self._patience = patience
-        self._signal = Signal()
+        self._poll = poll
+        self._changed = asyncio.Event()
 
     def __enter__(self) -> Self:
-        self._among[self._run_id][self] = None
+        self._subscriptions[self._run_id][self] = None
         return self
 
     def __exit__(self, *_: object) -> None:
-        others = self._among[self._run_id]
-        del others[self]
-        if not others:
-            del self._among[self._run_id]
+        of_run = self._subscriptions[self._run_id]
+        del of_run[self]
+        if not of_run:
+            del self._subscriptions[self._run_id]
 
     def wake(self) -> None:
-        self._signal.set()
+        self._changed.set()
 
-    def hear(self, events: list[Event]) -> None:
-        """Of what was written in this process."""
+    def deliver(self, events: list[Event]) -> None:
         for event in events:
             if event.type in self._types:
-                self.heard = event
-                self._signal.set()
+                self.latest = event
+                self._changed.set()
                 return
 
-    async def next(self) -> bool:
-        """Wait until it is worth looking again. False: the time is up."""
-        limit = self._patience
+    async def changed(self) -> bool:
+        """Wait until it is worth looking again. Returns False when the time is up."""
+        limit = self._poll
         if self._until is not None:
             left = self._until - self._loop.time()
             if left <= 0:
                 return False
             limit = left if limit is None else min(limit, left)
-        timer = None if limit is None else self._loop.call_later(limit, self._signal.set)
-        await self._signal.wait()
+        timer = None if limit is None else self._loop.call_later(limit, self._changed.set)
+        await self._changed.wait()
         if timer is not None:
             timer.cancel()
-        self._signal.clear()
+        self._changed.clear()
         return True

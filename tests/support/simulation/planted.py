@@ -18,7 +18,7 @@ from approvals_bot.durable.core.events import Event, NewEvent
 from approvals_bot.durable.core.hooks import Hook
 from approvals_bot.durable.core.run import OpenStep, RunState
 from approvals_bot.durable.engine import activation
-from approvals_bot.durable.engine import batch as turn
+from approvals_bot.durable.engine import batch as batching
 from approvals_bot.durable.engine.activation import Activation
 from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.store import sqlite_writing as log
@@ -151,7 +151,7 @@ def rings_early(patch: pytest.MonkeyPatch) -> None:
     def early(event: Event | NewEvent) -> datetime:
         return resume_at(event) - timedelta(seconds=1)
 
-    patch.setattr(turn, "resume_at", early)
+    patch.setattr(batching, "resume_at", early)
 
 
 def keeps_the_tokens_of_the_dead(patch: pytest.MonkeyPatch) -> None:
@@ -225,17 +225,17 @@ def keeps_the_first_view(patch: pytest.MonkeyPatch) -> None:
 
 def begins_steps_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
     """Effects come before the log knows of them."""
-    real_decide, real_write = turn.decide, Activation._write
+    real_decide, real_write = batching.decide, Activation._write
     starts: dict[int, list[OpenStep]] = {}
 
-    def decide(standing: turn.RunStanding, *rest: Any, **options: Any) -> Batch:
-        decided = real_decide(standing, *rest, **options)
-        starts[id(standing)] = decided.starts
+    def decide(index: batching.LogIndex, *rest: Any, **options: Any) -> Batch:
+        decided = real_decide(index, *rest, **options)
+        starts[id(index)] = decided.starts
         return decided
 
     async def write(self: Activation, batch: Append) -> Appended | Stale | Fenced:
-        for state in starts.pop(id(self.run.standing), []):
-            self._shop.keep(asyncio.create_task(self._run_step(state)))
+        for state in starts.pop(id(self.run.index), []):
+            self._host.keep_task(asyncio.create_task(self._run_step(state)))
         return await real_write(self, batch)
 
     patch.setattr(activation, "decide", decide)

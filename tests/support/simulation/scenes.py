@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from approvals_bot.durable.core.api import Workflow
-from approvals_bot.durable.core.webhook_requests import WebhookRequest
+from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Run, RunRecord
 from approvals_bot.errors import HookNotFoundError, RunEndedError, StoreUnavailableError
 from simulation import shapes

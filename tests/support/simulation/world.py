@@ -15,8 +15,6 @@ from approvals_bot.durable.core.replay import Replay, ReplayResult
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.cache import RunCache
 from approvals_bot.durable.engine.replayer import Replayer
-from approvals_bot.durable.engine.scheduler import SIZE
-from approvals_bot.durable.engine.scheduler import Random as Chance
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.durable.tokens import Tokens
 from simulation.auditor import Auditor, Line, Violation
@@ -45,24 +43,13 @@ class InlineReplayer(Replayer):
         replay.close()
 
 
-class SeededChance(Chance):
-    """Random bytes from the seed."""
-
-    def __init__(self, random: Random) -> None:
-        super().__init__()
-        self._random = random
-
-    def draw(self) -> bytes:
-        return self._random.randbytes(SIZE)
-
-
 class SimulatedEngine(Engine):
     """The real engine, with chance from the seed, and without threads."""
 
     def __init__(self, node: Node, store: OpenStore, resources: Mapping[type, Any]) -> None:
         super().__init__(store, tokens=KEYS, base_url="https://example.test", clock=node, resources=resources)
         self.replayer = self.scheduler.replayer = InlineReplayer(self.link)
-        self.scheduler._random = SeededChance(node.world.random)
+        self.scheduler.entropy = lambda: node.world.random.randbytes(32)
         self.scheduler._owner = node.process.name
 
 
@@ -77,7 +64,7 @@ class Node:
         self.process = Process(f"node{number}.0")
         self.process.is_dead = True
         self.engine: SimulatedEngine | None = None
-        self._remembered = RunCache()
+        self._cache = RunCache()
         self.stop = asyncio.Event()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked: dict[asyncio.Future[Any], None] = {}  # a set has another order in another process
@@ -106,7 +93,7 @@ class Node:
         world = self.world
         store = world.database.store(self.number, NodeFate(self, process), world.auditor, world.holders)
         engine = SimulatedEngine(self, store, world.resources_of(process))
-        self._remembered = engine.scheduler.remembered
+        self._cache = engine.scheduler.cache
         try:
             async with engine.running():
                 self.engine = engine
@@ -125,7 +112,7 @@ class Node:
 
     def forget(self) -> None:
         """A body that nobody holds any more would be closed on no loop at all."""
-        self._remembered.close()
+        self._cache.close()
 
     def _bury(self, process: Process) -> None:
         self.engine = None

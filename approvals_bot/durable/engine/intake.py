@@ -1,0 +1,354 @@
+"""Facts from outside: the start of a run, a payload for a hook, a cancellation, a wake-up. All are written here."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, to_micros
+from approvals_bot.durable.core.serialization import encode, to_json
+from approvals_bot.durable.engine.cache import CachedRun
+from approvals_bot.durable.engine.notifier import Notifier
+from approvals_bot.durable.engine.replayer import INLINE_EVENTS
+from approvals_bot.durable.engine.runs import RunRecord
+from approvals_bot.durable.engine.scheduler import Scheduler
+from approvals_bot.durable.store.protocol import (
+    ENDED,
+    Append,
+    Created,
+    HookRow,
+    Lease,
+    NewRun,
+    Received,
+    RunRow,
+)
+from approvals_bot.errors import (
+    ApprovalsBotError,
+    HookNotFoundError,
+    IdempotencyConflictError,
+    LimitExceededError,
+    SerializationError,
+    StoreUnavailableError,
+    WorkflowNotFoundError,
+)
+
+T = TypeVar("T")
+Written = TypeVar("Written", Created, Received)
+
+PYTHON = platform.python_version()
+
+
+class HookTarget(NamedTuple):
+    """Where a payload goes: a hook, its run, and the run's log if it is short, all from one read of the store.
+
+    `cached` is set if the run is in the run cache; the target may then be out of date, and the write finds out.
+    """
+
+    hook: HookRow
+    row: RunRow
+    log: Log | None
+    cached: CachedRun | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """The run as it was when it was read."""
+        return RunRecord.of(self.row)
+
+
+class Delivered(NamedTuple):
+    """A payload that is in the log: its hook, its event, and the events that were written together with it."""
+
+    hook: HookRow
+    events: list[Event]
+
+
+class Intake:
+    """Writes facts from outside, for the process that the scheduler works in."""
+
+    def __init__(self, scheduler: Scheduler, notifier: Notifier) -> None:
+        self._scheduler = scheduler
+        self._notifier = notifier
+
+    async def start(
+        self, workflow: Workflow[Any, Any], input: dict[str, Any], key: str | None, attributes: dict[str, str]
+    ) -> Created:
+        """Create a run with this encoded input, or find the one that has this idempotency key.
+
+        Raises IdempotencyConflictError if that one has other input; LimitExceededError, SerializationError.
+        """
+        scheduler, now = self._scheduler, self._scheduler.now()
+        run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
+        data = _created(run_id, workflow, input, attributes)
+        new = NewRun(run_id, workflow.name, workflow.code, workflow.version, data, key, attributes)
+        lease = scheduler.request_lease()
+        run = None
+        if lease is not None:
+            row = RunRow.new(run_id, workflow.name, workflow.code, workflow.version, now, attributes)
+            run = CachedRun(row, [Event(1, "run_created", now, data)], 0)
+        write = partial(scheduler.store.create, new, now, lease)
+        created = await self._finish(self._write(run_id, run, None, workflow, lease, now, write))
+        assert created is not None  # only a hook can be gone
+        if not created.is_new and (differs := difference(created.data, data)) is not None:
+            raise IdempotencyConflictError(key or "", created.run_id, differs)
+        return created
+
+    async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> Delivered:
+        """Write a payload.
+
+        Raises InvalidPayloadError if it doesn't fit the hook's schema; HookNotFoundError if the hook has been closed
+        meanwhile; IdempotencyConflictError.
+        """
+        resume_id = resume_id or self._scheduler.entropy()[:12].hex()
+        encoded = await self._encoded(target, payload)
+        events = await self._finish(self._receive(target, encoded, resume_id))
+        if events is None and target.cached is not None:  # another hook may have this token by now, and its schema
+            target = await self._read_target(target.hook.token, is_webhook=target.hook.is_webhook)
+            encoded = await self._encoded(target, payload)
+            events = await self._finish(self._receive(target, encoded, resume_id))
+        if events is None:
+            raise HookNotFoundError(target.hook.token)
+        if events[0].data["payload"] != encoded:
+            raise IdempotencyConflictError(resume_id, target.row.id, "the payload differs from the first one")
+        return Delivered(target.hook, events)
+
+    async def record(self, run_id: str, fact: NewEvent, *more: NewEvent) -> list[Event]:
+        """Write facts that need no plan: a cancellation, the end of sleeps.
+
+        Returns the events that they are in the log. A fact is left out if the run has ended, or if the log had another
+        event in its place.
+        """
+        scheduler, facts = self._scheduler, [fact, *more]
+        found = await scheduler.store.record(run_id, facts, scheduler.now())
+        recorded = [event for event in found if (event.type, event.data) in facts]
+        self._notifier.notify(run_id, recorded)
+        scheduler.wake(run_id)
+        return recorded
+
+    async def _receive(self, target: HookTarget, payload: Any, resume_id: str) -> list[Event] | None:
+        """Write an encoded payload. None: the hook is not open any more."""
+        scheduler, hook, now = self._scheduler, target.hook, self._scheduler.now()
+        lease = scheduler.request_lease(target.row.id)
+        run = None if lease is None else self._own_copy(target)
+        fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
+        workflow = None if run is None else self._workflow(run.row)
+        write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease)
+        received = await self._write(target.row.id, run, fact, workflow, lease, now, write)
+        return None if received is None else [received.event, *(received.then or ())]
+
+    async def _write(
+        self,
+        run_id: str,
+        run: CachedRun | None,
+        fact: NewEvent | None,
+        workflow: Workflow[Any, Any] | None,
+        lease: Lease | None,
+        now: datetime,
+        write: Callable[[Append | None], Awaitable[Written | None]],
+    ) -> Written | None:
+        """Write a fact, claim its run, and append what follows from it: one transaction, one commit.
+
+        `run` is a copy of the run that belongs to this call; None if this process can't work on it now. `write` is the
+        store's call. The order:
+
+        1. The caller has asked the scheduler for the lease first. If the store's answer is lost, this process may hold
+           a claim that it doesn't know of; the scheduler then looks again when that lease ends.
+        2. The plan is made before anything is written, on a log that may be out of date. The store therefore appends it
+           only if the log has the length and the epoch that were planned for; else it writes the fact alone, with the
+           claim, and an activation decides anew. A wrong guess costs a replay, never a wrong decision.
+        3. Nothing has had an effect yet. Steps start only after the commit, in the activation.
+        4. Subscribers are notified last: what they read in the store is then there.
+        """
+        scheduler = self._scheduler
+        batch = then = None
+        try:
+            if run is not None:
+                batch = run.plan_ahead(fact, workflow, scheduler.replayer, now, scheduler.entropy)
+            if run is not None and batch is not None:
+                then = batch.append(run.row.id, run.epoch + 1, len(run.log) + (fact is not None), now)
+            written = await _with_plan(write, then)
+        except BaseException:
+            if run is not None:
+                run.close()
+            raise
+        scheduler.lease_settled(lease)
+        events = [written.event] if isinstance(written, Received) else []
+        if written is not None and written.then is not None and run is not None and batch is not None:
+            events += written.then
+            scheduler.adopt(run, batch, events)
+        else:
+            if run is not None:
+                run.close()
+            if written is not None and written.claimed is not None:
+                scheduler.activate(written.claimed)
+            elif written is not None:
+                scheduler.wake(run_id)
+        self._notifier.notify(run_id, events)
+        return written
+
+    async def _finish(self, writing: Coroutine[Any, Any, T]) -> T:
+        """Finish a write even if its caller goes away: it may have claimed a run, which would otherwise wait for the
+        end of its lease."""
+        task = asyncio.get_running_loop().create_task(writing)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._scheduler.keep_task(task)
+            task.add_done_callback(_ignore_outcome)
+            raise
+
+    def _own_copy(self, target: HookTarget) -> CachedRun | None:
+        """The run, for this call alone. None if it is cached no longer: another call has taken it."""
+        if target.cached is not None:
+            return self._scheduler.cache.take(target.row.id)
+        return None if target.log is None else CachedRun(target.row, [*target.log], target.row.epoch)
+
+    # ── which hook a payload is for ──
+
+    async def find_hook(self, hook_id: str) -> HookTarget | None:
+        """The hook of this id, live or not. None: there is no such hook."""
+        cached = self._scheduler.cache.of_hook(hook_id)
+        found = await self._scheduler.store.look(0 if cached else INLINE_EVENTS, hook_id=hook_id)
+        return None if found is None else HookTarget(*found, cached)
+
+    async def open_hook(self, token: str, *, is_webhook: bool) -> HookTarget:
+        """The open hook of this token. Raises HookNotFoundError unless there is one of this kind."""
+        cached = self._scheduler.cache.by_token(token)
+        if cached is not None and cached[1].is_webhook == is_webhook:
+            run, hook = cached
+            return HookTarget(hook, run.row, None, run)
+        return await self._read_target(token, is_webhook=is_webhook)
+
+    async def _read_target(self, token: str, *, is_webhook: bool) -> HookTarget:
+        found = await self._scheduler.store.look(INLINE_EVENTS, token=token)
+        if found is None or found[0].is_webhook != is_webhook:
+            raise HookNotFoundError(token)
+        return HookTarget(*found)
+
+    async def _encoded(self, target: HookTarget, payload: Any) -> Any:
+        """The payload as the log keeps it, checked against the hook's schema."""
+        schema = await self._schema(target) if target.hook.has_schema else None
+        encoded = encode(payload, Any if schema is None else schema, "payload")
+        to_json(encoded, "payload")
+        return encoded
+
+    async def _schema(self, target: HookTarget) -> Any:
+        """The hook's schema, as the workflow's code has it now.
+
+        None if that code is not here or has drifted: the payload is then checked when it is delivered.
+        """
+        workflow, log, run = self._workflow(target.row), target.log, target.cached
+        if workflow is None:
+            return None
+        if run is not None and run.schemas is not None and run.is_of(workflow):
+            return run.schemas.get(target.hook.number)
+        if log is None:
+            found = await self._scheduler.store.read(target.row.id)
+            log = [] if found is None else found[1]
+        try:
+            outcome = await self._scheduler.replayer.replay(workflow, log, b"")
+        except ApprovalsBotError:
+            return None
+        return outcome.schemas.get(target.hook.number)
+
+    def _workflow(self, row: RunRow) -> Workflow[Any, Any] | None:
+        try:
+            return self._scheduler.registry.get(row.code, row.version)
+        except WorkflowNotFoundError:
+            return None
+
+    # ── what the caller of a manual webhook is answered ──
+
+    async def answer_to(self, delivered: Delivered, seconds: float) -> dict[str, Any] | None:
+        """The workflow's answer to this request.
+
+        None when the time is up, when the run has ended without an answer, or when the store can't tell.
+        """
+        with suppress(TimeoutError, StoreUnavailableError):
+            async with asyncio.timeout(seconds):
+                return await self._answer_to(delivered)
+        return None
+
+    async def _answer_to(self, delivered: Delivered) -> dict[str, Any] | None:
+        run_id, seq = delivered.hook.run_id, delivered.events[0].seq
+        types = ENDINGS | {"hook_responded"}
+        with self._notifier.subscribe(run_id, None, self._scheduler.poll, types) as subscription:
+            answer = _answer_in(delivered.events, seq)
+            while answer is None:
+                found = await self._scheduler.store.read(run_id, after=seq)
+                answer = None if found is None else _answer_in(found[1], seq)
+                if answer is None and (found is None or found[0].status in ENDED):
+                    return None
+                if answer is None:
+                    await subscription.changed()
+            return answer
+
+
+async def _with_plan(write: Callable[[Append | None], Awaitable[T]], then: Append | None) -> T:
+    """Write with the plan if it can be kept. If not, write without: the activation meets the same error, and ends the
+    run with it."""
+    try:
+        return await write(then)
+    except (LimitExceededError, SerializationError):
+        if then is None:
+            raise
+        return await write(None)
+
+
+def _ignore_outcome(task: asyncio.Task[Any]) -> None:
+    """Mark the task's error as seen; its caller is gone."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _answer_in(log: Log, seq: int) -> dict[str, Any] | None:
+    """The answer to the request that is this event."""
+    for event in log:
+        if event.type == "hook_responded" and event.data["to"] == seq:
+            answer: dict[str, Any] = event.data["answer"]
+            return answer
+    return None
+
+
+def _created(
+    run_id: str, workflow: Workflow[Any, Any], input: dict[str, Any], attributes: dict[str, str]
+) -> dict[str, Any]:
+    """The data of a run's first event."""
+    data: dict[str, Any] = {"run_id": run_id, "workflow": workflow.name, "input": input, "python": PYTHON}
+    if attributes:
+        data["attributes"] = attributes
+    if workflow.version is not None:
+        data["version"] = workflow.version
+    if workflow.signature.takes_bound:
+        data["settings"] = workflow.settings
+    to_json(data, "the input")
+    return data
+
+
+def difference(first: Any, second: Any) -> str | None:
+    """Where two starts under one idempotency key differ, by path and value. None: they ask for the same."""
+    for part in ("workflow", "input"):
+        found = _first_difference(first.get(part), second.get(part), part)
+        if found is not None:
+            return found
+    return None
+
+
+def _first_difference(first: Any, second: Any, path: str) -> str | None:
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in [*first, *(k for k in second if k not in first)]:
+            found = _first_difference(first.get(key), second.get(key), f"{path}.{key}")
+            if found is not None:
+                return found
+        return None
+    return None if first == second else f"{path} was {_short(first)}, and is now {_short(second)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
