@@ -28,7 +28,7 @@ from approvals_bot.config.load import Configuration
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
 from approvals_bot.errors import ConfigError
-from approvals_bot.playground import Playground, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
+from approvals_bot.playground import APP_ID, Playground, Sample, SeedApp, SeedChannel, SeedGroup, User, routes
 from approvals_bot.service.catalog import read_configuration
 
 STATE = Path(".approvals")
@@ -174,7 +174,7 @@ def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_po
     slack["bot_token"] = slack.get("bot_token") or _throw_away(secret_folder, "SLACK_BOT_TOKEN")
     slack["signing_secret"] = slack.get("signing_secret") or _throw_away(secret_folder, "SLACK_SIGNING_SECRET")
     slack["api_url"] = f"{base_url}/playground/slack/api/"
-    slack["app_id"] = SeedApp("", "").app_id
+    slack["app_id"] = APP_ID
     slack.pop("app_token", None)  # the stand-in posts over HTTP, as Slack does to a public URL
     sender = given.get("email", {}).get("sender", "Approvals <approvals@example.com>")
     pace = {key: value for key, value in given.get("email", {}).items() if key in ("rate", "digest")}
@@ -223,9 +223,8 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
     )
 
 
-def _people(service: ServiceSettings) -> list[SeedPerson]:
-    people = known_people(service)
-    return [SeedPerson(p.name, p.address, p.slack, p.zone, in_slack=p.slack is not None) for p in people]
+def _people(service: ServiceSettings) -> list[User]:
+    return [User(person) for person in known_people(service)]
 
 
 def _places(configuration: Configuration) -> list[SeedChannel]:

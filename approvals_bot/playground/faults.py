@@ -84,9 +84,6 @@ class Faults:
         return strikes
 
 
-# ── Answers that break off, as a network does: no answer at all, or half of one. ──
-
-
 class Dropped(Response):
     """The connection is cut without an answer."""
 

@@ -1,7 +1,7 @@
 """What the stand-ins remember over a restart: messages, screens, mails and calls, in a small SQLite file.
 
-A call is answered only after what it changed was written, so whatever the service knows to be delivered is still there
-when the process is killed and started again. What lives for seconds anyhow is forgotten: triggers, response URLs,
+A call is answered only after what it changed was written, so everything the service knows to be delivered is still
+there when the process is killed and started again. What lasts seconds anyway is forgotten: triggers, response URLs,
 scripted faults, rate limits, open sockets.
 """
 
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS kept (
     kind TEXT NOT NULL, place TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, place)
 ) WITHOUT ROWID
 """
-LEAP = 1000  # numbers may have left the house after the last write, so a restart goes on far behind them
+LEAP = 1000  # numbers may have been given out after the last write, so a restart goes on far behind them
 
 Row = tuple[str, str, str]  # kind, place, JSON
 K = TypeVar("K", ReceivedMail, ReceivedCall)
@@ -72,10 +72,10 @@ class Memory:
             self.db.close()
             self.db = None
 
-    # ── writing ──
+    # writing
 
     def keep(self) -> None:
-        """Write whatever has changed, in one transaction; nothing is written when nothing has."""
+        """Write what has changed, in one transaction; write nothing when nothing has."""
         if self.db is None:
             return
         gone = [(key_of(place),) for place in self.space.touched if place not in self.space.messages]
@@ -99,7 +99,7 @@ class Memory:
         for index, call in enumerate(self.targets.received[self.calls_kept :], self.calls_kept):
             yield "call", str(index), written(asdict(call))
 
-    # ── reading ──
+    # reading
 
     def recall(self, db: sqlite3.Connection) -> None:
         for text in rows_of(db, "screens"):
@@ -113,9 +113,6 @@ class Memory:
         self.targets.received += [arrived(ReceivedCall, text) for text in rows_of(db, "call")]
         self.mailbox.numbers = Numbers(len(self.mailbox.mails) + 1)
         self.mails_kept, self.calls_kept = len(self.mailbox.mails), len(self.targets.received)
-
-
-# ── the workspace but for its messages: what is on people's screens, and where numbers go on ──────────────────────
 
 
 def screens_of(space: Workspace) -> Json:
@@ -146,9 +143,6 @@ def show_again(space: Workspace, screens: Json) -> None:
             space.groups_set.add(group)
     space.last_ts |= screens["last_ts"]
     space.numbers = Numbers(screens["number"] + LEAP)
-
-
-# ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def key_of(place: tuple[str, str]) -> str:

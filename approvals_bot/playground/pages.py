@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
@@ -12,15 +16,13 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from approvals_bot.playground.forms import Notice, detail_of, field, inputs_of, notice_of, values_of
-from approvals_bot.playground.guard import Endpoint
 from approvals_bot.playground.mailbox import ReceivedMail
-from approvals_bot.playground.playground import Playground
-from approvals_bot.playground.readers import Reader, Readers
+from approvals_bot.playground.playground import Playground, Sample
 from approvals_bot.playground.rendering import Rendering
-from approvals_bot.playground.seed import Sample
-from approvals_bot.playground.slack.inputs import initial, options_of
-from approvals_bot.playground.slack.person import CannotDoError, NoSuchThingError
+from approvals_bot.playground.slack.payloads import initial, options_of
+from approvals_bot.playground.slack.person import ActOutcome, CannotDoError, NoSuchThingError
+from approvals_bot.playground.slack.shapes import Conversation, Message, User, View
+from approvals_bot.playground.slack.workspace import Workspace
 
 # The mail page shows mails with their own inline styles, in a sandboxed frame that inherits this policy.
 HEADERS = {
@@ -32,14 +34,16 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+Endpoint = Callable[[Request], Awaitable[Response]]
 Row = tuple[str, Endpoint, tuple[str, ...]]
 
 
 class PlaygroundPages:
+    """Pages and forms, each for the person that `?as=` or the form names: its reader."""
+
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
         self.space = playground.workspace
-        self.readers = Readers(playground.people, playground.workspace)
         self.notices: dict[str, Notice] = {}  # reader → shown once
         self.templates = Environment(
             loader=PackageLoader("approvals_bot.playground"),
@@ -69,10 +73,10 @@ class PlaygroundPages:
             ("/samples", self.sample, write),
             ("/ticks", self.tick, write),
         ]
-        return [(path, self.told(endpoint), methods) for path, endpoint, methods in rows]
+        return [(path, self.explained(endpoint), methods) for path, endpoint, methods in rows]
 
-    def told(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint with its errors told on a page: where a form stood, or on one of their own."""
+    def explained(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint with its errors shown on a page: on the form's own page, or on one for the error alone."""
 
         async def page(request: Request) -> Response:
             try:
@@ -88,25 +92,25 @@ class PlaygroundPages:
 
         return page
 
-    # ── looking ──
+    # looking
 
     async def front(self, request: Request) -> Response:
         return self.page("front.html", request, samples=self.playground.samples)
 
     async def channel(self, request: Request) -> Response:
-        reader = self.readers.reader(request.query_params.get("as"))
+        reader = self.reader(request.query_params.get("as"))
         place = self.space.channels.get(request.path_params["id"])
-        if place is None or (place.private and (reader.user is None or reader.user.id not in place.members)):
-            raise NoSuchThingError(f"{reader.person.name} sees no such channel.")
-        return self.page("channel.html", request, place=place, threads=self.readers.threads(place, reader))
+        if place is None or (place.private and (reader.key not in place.members)):
+            raise NoSuchThingError(f"{reader.name} sees no such channel.")
+        return self.page("channel.html", request, place=place, threads=threads_in(self.space, place, reader))
 
     async def home(self, request: Request) -> Response:
-        reader = self.readers.reader(request.query_params.get("as"))
-        view = await self.playground.person.open_home(reader.user) if reader.user else None
+        reader = self.reader(request.query_params.get("as"))
+        view = await self.playground.person.open_home(reader) if reader.in_slack else None
         return self.page("home.html", request, view=view)
 
     async def mailbox(self, request: Request) -> Response:
-        reader = self.readers.reader(request.query_params.get("as"))
+        reader = self.reader(request.query_params.get("as"))
         everybody = "all" in request.query_params
         mails = [m for m in reversed(self.playground.mailbox.mails) if everybody or is_for(m, reader)]
         return self.page("mailbox.html", request, mails=mails, everybody=everybody)
@@ -126,7 +130,7 @@ class PlaygroundPages:
             faults=self.playground.slack_faults.pending(),
         )
 
-    # ── acting: each form sends the real payload, then shows the page again ──
+    # acting: each form sends the real payload, then shows the page again
 
     async def click(self, request: Request) -> Response:
         form, reader = await self.form_of(request)
@@ -135,7 +139,7 @@ class PlaygroundPages:
         if pressed := field(form, "pressed"):  # in a modal, whose inputs are a form already
             block_id, action_id = (unquote(part) for part in pressed.split("/"))
         outcome = await self.playground.person.click(
-            self.readers.user_of(reader),
+            self.in_slack(reader),
             channel=field(form, "channel"),
             ts=ts,
             view_id=view_id,
@@ -150,7 +154,7 @@ class PlaygroundPages:
 
     async def submit(self, request: Request) -> Response:
         form, reader = await self.form_of(request)
-        user, view_id = self.readers.user_of(reader), field(form, "view_id")
+        user, view_id = self.in_slack(reader), field(form, "view_id")
         if field(form, "do") == "close":
             await self.playground.person.close(user, view_id)
             return self.back(form)
@@ -162,14 +166,14 @@ class PlaygroundPages:
     async def command(self, request: Request) -> Response:
         form, reader = await self.form_of(request)
         outcome = await self.playground.person.command(
-            self.readers.user_of(reader), field(form, "channel"), field(form, "command"), field(form, "text")
+            self.in_slack(reader), field(form, "channel"), field(form, "command"), field(form, "text")
         )
         self.notices[reader.key] = notice_of(outcome, "")
         return self.back(form)
 
     async def shortcut(self, request: Request) -> Response:
         form, reader = await self.form_of(request)
-        outcome = await self.playground.person.shortcut(self.readers.user_of(reader), field(form, "callback_id"))
+        outcome = await self.playground.person.shortcut(self.in_slack(reader), field(form, "callback_id"))
         self.notices[reader.key] = notice_of(outcome, "")
         return self.back(form)
 
@@ -210,37 +214,54 @@ class PlaygroundPages:
             return Notice(f"Opened: {sample.title}. Look at the channels, the Home tab and the mailbox.")
         return Notice(f"The API answered {answer.status}: {detail_of(said)}", refused=True)
 
-    # ── what every page shows ──
+    # what every page shows
 
     def page(self, template: str, request: Request, **more: Any) -> Response:
-        reader = self.readers.reader(request.query_params.get("as"))
-        user = reader.user
-        places = [c for c in self.space.channels.values() if user and (not c.private or user.id in c.members)]
+        reader = self.reader(request.query_params.get("as"))
+        conversations = self.space.channels.values() if reader.in_slack else ()
+        places = [one for one in conversations if not one.private or reader.id in one.members]
         query = request.url.query
         shown = self.templates.get_template(template).render(
             reader=reader,
-            people=self.readers.everybody(),
+            people=self.playground.people,
             channels=[place for place in places if not place.with_user],
-            dm=self.space.direct_message(user) if user else None,
-            modal=self.space.top_modal(user.id) if user else None,
+            dm=self.space.direct_message(reader) if reader.in_slack else None,
+            modal=self.space.top_modal(reader.key),
             notice=self.notices.pop(reader.key, None),
             waiting_mails=sum(is_for(mail, reader) for mail in self.playground.mailbox.mails),
             users=self.space.users,
             app=self.space.app,
-            draw=Rendering(self.readers.name_of, reader.person.zone, self.playground.now()),
+            draw=Rendering(self.space.name_of, reader.person.zone, self.playground.now()),
             now=self.playground.now(),
             can_tick=self.playground.advance is not None,
             here=request.url.path,
             back=request.url.path + (f"?{query}" if query else ""),
             me=urlencode({"as": reader.key}),
-            mail_only=user is None,
+            mail_only=not reader.in_slack,
             **more,
         )
         return HTMLResponse(shown, headers=HEADERS)
 
-    async def form_of(self, request: Request) -> tuple[FormData, Reader]:
+    def reader(self, key: str | None) -> User:
+        """The person of this key or address; the first one when nobody is named."""
+        people = self.playground.people
+        if not people:
+            raise NoSuchThingError("There is nobody in this playground; the configuration names no people.")
+        if key is None:
+            return people[0]
+        found = next((one for one in people if key.lower() in (one.key.lower(), one.address.lower())), None)
+        if found is None:
+            raise NoSuchThingError(f"Nobody here is {key!r}.")
+        return found
+
+    def in_slack(self, reader: User) -> User:
+        if not reader.in_slack:
+            raise CannotDoError(f"{reader.name} isn't in Slack.")
+        return reader
+
+    async def form_of(self, request: Request) -> tuple[FormData, User]:
         form = await request.form()
-        return form, self.readers.reader(field(form, "as"))
+        return form, self.reader(field(form, "as"))
 
     def back(self, form: FormData, anchor: str = "") -> Response:
         """To the page that the form stood on; only ever to one of the playground's own."""
@@ -251,11 +272,85 @@ class PlaygroundPages:
         return RedirectResponse(path + (f"#{anchor}" if anchor else ""), 303)
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What came of the reader's last act. `about`: the message's ts or the view's id."""
+
+    text: str
+    refused: bool = False
+    about: str = ""
+    whisper: str = ""  # what the app said to this reader alone
+
+
+def notice_of(outcome: ActOutcome, about: str) -> Notice:
+    if outcome.seen == "warning":
+        answered = f"answered {outcome.status}" if outcome.status else "did not answer within 3 seconds"
+        return Notice(f"⚠ This didn't work: the app {answered}. In Slack you would see a warning sign.", True, about)
+    return Notice(f"Acknowledged in {outcome.ack_ms} ms.", about=about, whisper=outcome.ephemeral or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A message with the replies under it."""
+
+    message: Message
+    author: User | None
+    said_at: datetime
+    replies: tuple[Thread, ...] = ()
+
+
+def threads_in(space: Workspace, place: Conversation, reader: User) -> list[Thread]:
+    """The conversation as this reader sees it, replies under what they answer."""
+    seen = [message for message in space.messages_in(place.id) if message.ephemeral_to in (None, reader.key)]
+    replies: dict[str, list[Thread]] = {}
+
+    def thread(message: Message, under: Sequence[Thread] = ()) -> Thread:
+        said_at = datetime.fromtimestamp(float(message.ts), UTC)
+        return Thread(message, space.users.get(message.user), said_at, tuple(under))
+
+    for message in seen:
+        if message.thread_ts not in (None, message.ts):
+            replies.setdefault(str(message.thread_ts), []).append(thread(message))
+    return [thread(m, replies.get(m.ts, ())) for m in seen if m.thread_ts in (None, m.ts)]
+
+
 def framed(letter: str) -> str:
     """The mail with its links leading out of the frame; the doctype stays first, so that it is drawn as in a mail."""
     with_base, changed = re.subn(r"(<head[^>]*>)", r'\1<base target="_top">', letter, count=1, flags=re.IGNORECASE)
     return with_base if changed else f'<base target="_top">{letter}'
 
 
-def is_for(mail: ReceivedMail, reader: Reader) -> bool:
-    return reader.person.address.lower() in mail.to.lower().split(", ")
+def is_for(mail: ReceivedMail, reader: User) -> bool:
+    return reader.address.lower() in mail.to.lower().split(", ")
+
+
+def detail_of(problem: str) -> str:
+    """The sentence of a problem document, else the answer as it is."""
+    try:
+        said = json.loads(problem)
+    except ValueError:
+        return problem[:200]
+    return str(said.get("detail") or said.get("title") or said) if isinstance(said, dict) else problem[:200]
+
+
+def field(form: FormData, name: str) -> str:
+    value = form.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def values_of(form: FormData, name: str) -> Any:
+    """None, one value, or a list when a menu or a group of boxes sent several."""
+    given = [value for value in form.getlist(name) if isinstance(value, str) and value]
+    return given if len(given) > 1 else (given[0] if given else None)
+
+
+def inputs_of(form: FormData, view: View | None) -> Mapping[str, Mapping[str, Any]]:
+    """The inputs of a modal's form are named by their place among the blocks."""
+    found: dict[str, dict[str, Any]] = {}
+    for index, block in enumerate(view.blocks if view else []):
+        if block["type"] == "input":
+            value = values_of(form, f"input-{index}")
+            if block["element"]["type"] == "datetimepicker" and value:
+                value = int(datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp())
+            found[block["block_id"]] = {block["element"]["action_id"]: "" if value is None else value}
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,21 @@ from typing import Any
 from approvals_bot.playground.faults import Faults
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.playground.memory import Memory
-from approvals_bot.playground.seed import OUTSIDERS, Sample, SeedApp, SeedChannel, SeedGroup, SeedPerson
 from approvals_bot.playground.slack.api import WebApi
-from approvals_bot.playground.slack.calls import Rates
-from approvals_bot.playground.slack.outbound import ACK_LIMIT, Outbound
+from approvals_bot.playground.slack.delivery import ACK_LIMIT, Outbound, SocketMode
 from approvals_bot.playground.slack.person import SETTLE, SlackActor
-from approvals_bot.playground.slack.socket import SocketMode
+from approvals_bot.playground.slack.shapes import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, User
 from approvals_bot.playground.slack.workspace import Workspace
 from approvals_bot.playground.targets import Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A request that the page offers to open: `POST /api/runs` with this body and key."""
+
+    title: str
+    body: dict[str, Any]
+    api_key: str
 
 
 class Playground:
@@ -38,12 +46,12 @@ class Playground:
         self,
         *,
         app: SeedApp,
-        people: Sequence[SeedPerson],
+        people: Sequence[User],
         base_url: str,
         events_url: str,
         channels: Sequence[SeedChannel] = (SeedChannel("general"),),
         groups: Sequence[SeedGroup] = (),
-        outsiders: Sequence[SeedPerson] = OUTSIDERS,
+        outsiders: Sequence[User] = OUTSIDERS,
         target_secrets: Mapping[str, str] | None = None,
         target_answers: Mapping[str, Any] | None = None,
         advance: Callable[[str], Awaitable[datetime]] | None = None,
@@ -65,8 +73,7 @@ class Playground:
         self.samples = tuple(samples)
         self.slack_faults, self.mail_faults, self.target_faults = Faults(), Faults(), Faults()
         self.workspace = Workspace(app, [*people, *outsiders], channels, groups, now=now, secret=secret)
-        self.rates = Rates(now)
-        self.web_api = WebApi(self.workspace, self.slack_faults, self.rates, self.base_url)
+        self.web_api = WebApi(self.workspace, self.slack_faults, self.base_url)
         self.outbound = Outbound(
             events_url,
             app.signing_secret,
@@ -96,14 +103,14 @@ class Playground:
     async def __aexit__(self, *_: object) -> None:
         await self.resources.aclose()
 
-    def meet(self, people: Sequence[SeedPerson], channels: Sequence[SeedChannel]) -> None:
-        """The configuration has changed: whom and what it names now is here, too."""
+    def meet(self, people: Sequence[User], channels: Sequence[SeedChannel]) -> None:
+        """Add the people and channels that a changed configuration names."""
         known = {person.address for person in self.people}
         self.people = (*self.people, *(person for person in people if person.address not in known))
         self.workspace.meet(people, channels)
 
     def remember(self) -> None:
-        """Write down what has changed. Whoever changed it is answered after this."""
+        """Write down what has changed, before the request that changed it is answered."""
         if self.memory:
             self.memory.keep()
 

@@ -1,6 +1,6 @@
-"""Slack's text as HTML: mrkdwn, rich text and date tokens, as a reader in her own zone would see them.
+"""Slack's text as HTML: mrkdwn, rich text and date tokens, as a reader sees them in their own zone.
 
-Everything that people typed is escaped. Broadcasts and mentions are shown as such, so that an injected one is seen.
+Everything that people typed is escaped. Broadcasts and mentions are marked, so that an injected one shows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Rendering:
         self.zone = ZoneInfo(zone)
         self.now = now.astimezone(self.zone)
 
-    # ── mrkdwn ──
+    # mrkdwn
 
     def text(self, given: Mapping[str, Any]) -> Markup:
         """A text object, or a cell of a table."""
@@ -88,7 +88,7 @@ class Rendering:
             return mention("#" + self.name_of(target[1:]).removeprefix("#"))
         return link(target, label or target)
 
-    # ── rich text ──
+    # rich text
 
     def rich(self, block: Mapping[str, Any]) -> Markup:
         return Markup("").join(self.rich_part(part) for part in block["elements"])
@@ -134,7 +134,7 @@ class Rendering:
                 shown = Markup(f"<{tag}>") + shown + Markup(f"</{tag}>")  # noqa: S704 - our own tags
         return shown
 
-    # ── moments ──
+    # moments
 
     def date(self, stamp: int, form: str, fallback: str) -> Markup:
         """A date token in the reader's zone."""

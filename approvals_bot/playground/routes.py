@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,11 +14,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from approvals_bot.playground.faults import Faults, read_faults
-from approvals_bot.playground.guard import Endpoint, guarded, problem
-from approvals_bot.playground.pages import PlaygroundPages
+from approvals_bot.playground.pages import Endpoint, PlaygroundPages
 from approvals_bot.playground.playground import Playground
+from approvals_bot.playground.slack.api import respond
 from approvals_bot.playground.slack.person import CannotDoError, NoSuchThingError, words_in
-from approvals_bot.playground.slack.response_urls import respond
 
 LARGEST_BODY = 1_000_000  # bytes
 M = TypeVar("M", bound=BaseModel)
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def routes(playground: Playground) -> list[BaseRoute]:
     """All routes of the playground, to be listed beside the service's own."""
-    surface = Surface(playground)
+    surface = JsonApi(playground)
     pages = PlaygroundPages(playground)
 
     def route(path: str, endpoint: Endpoint, *methods: str) -> Route:
@@ -63,17 +63,16 @@ def routes(playground: Playground) -> list[BaseRoute]:
     ]
 
 
-# ── what the JSON bodies look like ────────────────────────────────────────────────────────────────────────────────
-
-
-class JsonEndpoints(JSONResponse):
-    """In ASCII: what came may hold half a character, which is no UTF-8."""
+class AsciiJson(JSONResponse):
+    """JSON in ASCII: what came may hold half a character, which is no UTF-8."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
 class Body(BaseModel):
+    """What a test sends. An unknown key is a mistake in the test."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -128,8 +127,8 @@ class ClockAdvance(Body):
     advance: str
 
 
-class Surface:
-    """The JSON endpoints."""
+class JsonApi:
+    """What tests ask and do in JSON, as a person would on the pages."""
 
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
@@ -137,21 +136,19 @@ class Surface:
         self.person = playground.person
         self.screen = playground.person.screen
 
-    # ── Slack ──
-
     async def messages(self, request: Request) -> Response:
-        """Newest state of each message, oldest first. `?channel=` and `?user=` (who may see it) narrow it."""
+        """Newest state of each message, oldest first. `?channel=` and `?user=` (one who may see it) narrow it."""
         shown = sorted(self.space.messages.values(), key=lambda m: (m.ts, m.channel))
         if where := request.query_params.get("channel"):
             shown = [m for m in shown if m.channel == self.screen.place(where).id]
-        if who := request.query_params.get("user"):
-            reader = self.screen.user(who).id
+        if name := request.query_params.get("user"):
+            reader = self.screen.user(name).id
             shown = [
                 m
                 for m in shown
                 if reader in self.space.channels[m.channel].members and m.ephemeral_to in (None, reader)
             ]
-        return JsonEndpoints(
+        return AsciiJson(
             [
                 {
                     "channel": m.channel,
@@ -182,41 +179,41 @@ class Surface:
             value=asked.value,
             values=asked.values,
         )
-        return JsonEndpoints(outcome.as_json())
+        return AsciiJson(outcome.as_json())
 
     async def submit(self, request: Request) -> Response:
         asked = await body_of(request, Submit)
         outcome = await self.person.submit(self.screen.user(asked.user), asked.view_id, asked.values)
-        return JsonEndpoints(outcome.as_json())
+        return AsciiJson(outcome.as_json())
 
     async def close(self, request: Request) -> Response:
         asked = await body_of(request, Close)
         outcome = await self.person.close(self.screen.user(asked.user), asked.view_id, clear=asked.clear)
-        return JsonEndpoints(outcome.as_json())
+        return AsciiJson(outcome.as_json())
 
     async def command(self, request: Request) -> Response:
         asked = await body_of(request, Command)
         user = self.screen.user(asked.user)
         outcome = await self.person.command(user, asked.channel, asked.command, asked.text)
-        return JsonEndpoints(outcome.as_json())
+        return AsciiJson(outcome.as_json())
 
     async def shortcut(self, request: Request) -> Response:
         asked = await body_of(request, Shortcut)
         user = self.screen.user(asked.user)
         outcome = await self.person.shortcut(user, asked.callback_id, asked.channel, asked.ts)
-        return JsonEndpoints(outcome.as_json())
+        return AsciiJson(outcome.as_json())
 
     async def home(self, request: Request) -> Response:
-        """Opens the Home tab, as a person does, and shows what the app published for her."""
+        """Opens the Home tab, as a person does, and shows what the app published for them."""
         user = self.screen.user(request.query_params.get("user", ""))
         view = await self.person.open_home(user)
         shown = self.space.view_json(view) if view else None
         blocks = view.blocks if view else []
-        return JsonEndpoints({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
+        return AsciiJson({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
 
     async def calls(self, request: Request) -> Response:
         """The Web API calls of the service, newest last."""
-        return JsonEndpoints(
+        return AsciiJson(
             [
                 {"at": c.at.isoformat(), "method": c.method, "arguments": c.arguments, "answer": c.answer}
                 for c in self.playground.web_api.seen
@@ -224,19 +221,19 @@ class Surface:
         )
 
     async def groups(self, request: Request) -> Response:
-        """The user groups; POST changes who is in one."""
+        """The user groups; POST changes the members of one."""
         if request.method == "POST":
             asked = await body_of(request, Members)
             if asked.group.removeprefix("@") not in {group.handle for group in self.space.groups.values()}:
                 known = ", ".join(f"@{g.handle}" for g in self.space.groups.values()) or "none"
                 raise NoSuchThingError(f"There is no user group {asked.group!r}; there are: {known}.")
             self.space.set_group(asked.group, [self.screen.user(one).address for one in asked.members])
-        return JsonEndpoints([group.as_json(self.space.app.team_id, True) for group in self.space.groups.values()])
+        return AsciiJson([group.as_json(self.space.app.team_id, True) for group in self.space.groups.values()])
 
     async def limits(self, request: Request) -> Response:
         """Switch Slack's rate limits on or off."""
-        self.playground.rates.on = (await body_of(request, Limits)).on
-        return JsonEndpoints({"on": self.playground.rates.on})
+        self.playground.web_api.rates.on = (await body_of(request, Limits)).on
+        return AsciiJson({"on": self.playground.web_api.rates.on})
 
     def faults_of(self, faults: Faults) -> Endpoint:
         """Script faults (POST), see those still to come (GET), forget them (DELETE)."""
@@ -248,17 +245,15 @@ class Surface:
                 for fault in read_faults(await json_of(request)):
                     faults.add(fault)
             names = ("kind", "method", "channel", "nth", "times", "error", "retry_after", "seconds", "code")
-            return JsonEndpoints([{name: getattr(fault, name) for name in names} for fault in faults.pending()])
+            return AsciiJson([{name: getattr(fault, name) for name in names} for fault in faults.pending()])
 
         return endpoint
 
-    # ── the rest ──
-
     async def mails(self, request: Request) -> Response:
-        return JsonEndpoints([mail.as_json() for mail in self.playground.mailbox.mails])
+        return AsciiJson([mail.as_json() for mail in self.playground.mailbox.mails])
 
     async def requests(self, request: Request) -> Response:
-        return JsonEndpoints([received.as_json() for received in self.playground.targets.received])
+        return AsciiJson([received.as_json() for received in self.playground.targets.received])
 
     async def clock(self, request: Request) -> Response:
         """Move the service's clock forward."""
@@ -269,10 +264,7 @@ class Surface:
             now = await self.playground.advance(asked.advance)
         except ValueError as wrong:
             return problem(422, f"{asked.advance!r} is not a time to move the clock by: {wrong}")
-        return JsonEndpoints({"now": now.isoformat()})
-
-
-# ── reading bodies, telling errors ────────────────────────────────────────────────────────────────────────────────
+        return AsciiJson({"now": now.isoformat()})
 
 
 async def body_of(request: Request, model: type[M]) -> M:
@@ -299,9 +291,9 @@ def remembered(endpoint: Endpoint, playground: Playground) -> Endpoint:
 
 
 def explained(endpoint: Callable[[Request], Awaitable[Response]]) -> Endpoint:
-    """The endpoint with each of its errors told as a sentence."""
+    """The endpoint with each of its errors answered as a sentence."""
 
-    async def told(request: Request) -> Response:
+    async def explaining(request: Request) -> Response:
         try:
             return await endpoint(request)
         except NoSuchThingError as missing:
@@ -314,4 +306,40 @@ def explained(endpoint: Callable[[Request], Awaitable[Response]]) -> Endpoint:
         except json.JSONDecodeError as broken:
             return problem(400, f"The body is not JSON: {broken}")
 
-    return told
+    return explaining
+
+
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def guarded(endpoint: Endpoint, *, allow_remote: bool) -> Endpoint:
+    """The endpoint, closed to everybody who isn't on this machine (unless remote callers are allowed)."""
+
+    async def checked(request: Request) -> Response:
+        if not allow_remote and not is_local(request):
+            return problem(403, "The playground answers only to this machine (loopback).")
+        if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") == "cross-site":
+            return problem(403, "The playground takes no requests from other sites' pages.")
+        return await endpoint(request)
+
+    return checked
+
+
+def is_local(request: Request) -> bool:
+    """Peer and Host: the second keeps out a foreign name that resolves to 127.0.0.1."""
+    peer = request.client.host if request.client else ""
+    return is_loopback(peer) and (request.url.hostname or "") in LOOPBACK_NAMES
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def problem(status: int, detail: str) -> Response:
+    """An error as JSON (RFC 9457), with one clear sentence."""
+    titles = {400: "Bad request", 403: "Not allowed", 404: "Not found", 409: "Not possible", 422: "Wrong input"}
+    body = {"type": "about:blank", "title": titles.get(status, "Error"), "status": status, "detail": detail}
+    return JSONResponse(body, status, media_type="application/problem+json")

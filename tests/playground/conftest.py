@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from approvals_bot.playground import Playground, SeedApp
-from approvals_bot.playground.seed import BOT_SCOPES
+from approvals_bot.playground.slack.shapes import BOT_SCOPES
 
 APP_TOKEN = "xapp-playground"
 

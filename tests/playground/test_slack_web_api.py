@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -161,7 +162,8 @@ async def test_updates_of_what_is_not_there_or_not_ours_are_refused(stage: Stage
     space = stage.playground.workspace
     theirs = space.post("C0DEPLOYS", space.users["U0ANN"], "mine").ts
     assert (await refused(update(channel="C0DEPLOYS", ts=theirs, text="x")))["error"] == "cant_update_message"
-    space.channels["C0DEPLOYS"].archived = True
+    place = space.channels["C0DEPLOYS"]
+    place.channel = replace(place.channel, archived=True)
     assert (await refused(update(channel="C0DEPLOYS", ts=ts, text="x")))["error"] == "is_inactive"
 
 

@@ -17,7 +17,8 @@ from browsing import a_port, serving
 from traced import Traced, Tracer
 
 from approvals_bot.app.service import Service, open_service
-from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedPerson, routes
+from approvals_bot.people import Person
+from approvals_bot.playground import Playground, SeedApp, SeedChannel, User, routes
 from approvals_bot.playground.slack.shapes import Message
 from approvals_bot.service.catalog import read_configuration
 from approvals_bot.testing import FakeClock
@@ -84,9 +85,9 @@ deadline = "4h"
 
 SECRETS = {"signing.key": "k" * 40, "ci.key": "c" * 40, "bot.token": "xoxb-1", "signing.secret": "s" * 40}
 PEOPLE = (
-    SeedPerson("Ann Ode", "ann@acme.eu", "U0ANN"),
-    SeedPerson("Bo Lund", "bo@acme.eu", "U0BO"),
-    SeedPerson("Cy Rus", "cy@acme.eu", in_slack=False),
+    User(Person("ann@acme.eu", "Ann Ode", "U0ANN")),
+    User(Person("bo@acme.eu", "Bo Lund", "U0BO")),
+    User(Person("cy@acme.eu", "Cy Rus")),
 )
 
 

@@ -10,19 +10,20 @@ from typing import Any
 from browsing import a_port, serving
 from starlette.applications import Starlette
 
-from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, SeedPerson, routes
+from approvals_bot.people import Person
+from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, User, routes
 from approvals_bot.playground.faults import Fault
 
 BOT_TOKEN = "xoxb-playground"
 SIGNING_SECRET = "the stand-in's signing secret"
 
 PEOPLE = (
-    SeedPerson("Ann Ode", "ann@acme.eu", "U0ANN", "Europe/Berlin"),
-    SeedPerson("Bo Lund", "bo@acme.eu", "U0BO"),
-    SeedPerson("Cy Rus", "cy@acme.eu", "U0CY"),
-    SeedPerson("Di Oz", "di@acme.eu", "U0DI"),
-    SeedPerson("Fin Mail", "fin@acme.eu", in_slack=False),
-    SeedPerson("Robo", "robo@acme.eu", "U0ROBO", kind="bot"),
+    User(Person("ann@acme.eu", "Ann Ode", "U0ANN", zone="Europe/Berlin")),
+    User(Person("bo@acme.eu", "Bo Lund", "U0BO")),
+    User(Person("cy@acme.eu", "Cy Rus", "U0CY")),
+    User(Person("di@acme.eu", "Di Oz", "U0DI")),
+    User(Person("fin@acme.eu", "Fin Mail")),
+    User(Person("robo@acme.eu", "Robo", "U0ROBO"), "bot"),
 )
 CHANNELS = (
     SeedChannel("deploys"),

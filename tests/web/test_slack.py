@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from slack_office import DEPLOY, Office, Open
 
+from approvals_bot.playground import APP_ID
+
 # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -154,7 +156,7 @@ async def test_check_16_what_belongs_to_another_app_or_workspace_is_a_401(
     actions = next(block for block in office.card.blocks if block["type"] == "actions")
     payload = {
         "type": "block_actions",
-        "api_app_id": office.playground.workspace.app.app_id,
+        "api_app_id": APP_ID,
         "team": {"id": office.playground.workspace.app.team_id, "domain": "play"},
         "user": {"id": "U0ANN"},
         "trigger_id": "1.2.3",

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from slack_office import DEPLOY, Office, Open
 
+from approvals_bot.playground import APP_ID
+
 TWO = [DEPLOY["stage"][0] | {"need": 2}]
 
 
@@ -141,7 +143,7 @@ def click_of(office: Office, **change: Any) -> dict[str, Any]:
     app = office.playground.workspace.app
     return {
         "type": "block_actions",
-        "api_app_id": app.app_id,
+        "api_app_id": APP_ID,
         "team": {"id": app.team_id, "domain": "play"},
         "user": {"id": "U0ANN", "team_id": app.team_id},
         "trigger_id": "1.2.3",

@@ -1,19 +1,20 @@
-"""`/playground/slack/api/{method}`: one HTTP door for every Web API method, with scopes, faults and rate limits."""
+"""Slack's HTTP doors: one for every Web API method, with scopes, faults and rate limits, and the response URLs."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from approvals_bot.playground.faults import Dropped, Fault, Faults, TruncatedResponse
+from approvals_bot.playground.slack.blocks import check_blocks
 from approvals_bot.playground.slack.calls import (
     METHODS,
     Answerer,
@@ -25,7 +26,7 @@ from approvals_bot.playground.slack.calls import (
 )
 from approvals_bot.playground.slack.chat import CHAT
 from approvals_bot.playground.slack.directory import DIRECTORY
-from approvals_bot.playground.slack.shapes import Json
+from approvals_bot.playground.slack.shapes import RESPONSE_URL_LIFE, RESPONSE_URL_USES, Json, ResponseUrl
 from approvals_bot.playground.slack.views import VIEWS
 from approvals_bot.playground.slack.workspace import Workspace
 
@@ -35,7 +36,7 @@ REMEMBERED_CALLS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LoggedCall:
     """One call as it is shown on the page's log: never with a token."""
 
     at: datetime
@@ -47,14 +48,14 @@ class Seen:
 class WebApi:
     """Answers the calls of the service under test."""
 
-    def __init__(self, space: Workspace, faults: Faults, rates: Rates, base_url: str) -> None:
+    def __init__(self, space: Workspace, faults: Faults, base_url: str) -> None:
         self.space = space
         self.faults = faults
-        self.rates = rates
+        self.rates = Rates(space.now)
         self.base_url = base_url
         self.socket_url = ""  # set when Socket Mode listens
         self.dead_tokens: dict[str, str] = {}  # token → token_revoked, account_inactive, token_expired
-        self.seen: deque[Seen] = deque(maxlen=REMEMBERED_CALLS)
+        self.seen: deque[LoggedCall] = deque(maxlen=REMEMBERED_CALLS)
 
     def new_socket_ticket(self) -> str:
         """Where a Socket Mode client may connect; replaced by the socket server when it runs."""
@@ -170,10 +171,7 @@ class WebApi:
         return tuple(names - {""})
 
     def note(self, name: str, arguments: Json, answer: str) -> None:
-        self.seen.append(Seen(self.space.now(), name, arguments, answer))
-
-
-# ── reading a call ────────────────────────────────────────────────────────────────────────────────────────────────
+        self.seen.append(LoggedCall(self.space.now(), name, arguments, answer))
 
 
 async def arguments_of(request: Request) -> Json:
@@ -212,3 +210,53 @@ def check_arguments(method: Method, arguments: Json) -> None:
     if missing:
         lines = [f"[ERROR] missing required field: {name}" for name in missing]
         raise SlackRefusedError("invalid_arguments", response_metadata={"messages": lines})
+
+
+async def respond(space: Workspace, request: Request) -> Response:
+    """Post, replace or delete, as the JSON says."""
+    allowed = space.response_urls.get(request.path_params["key"])
+    if allowed is None:
+        return refusal("invalid_url", 404)
+    if space.now() - allowed.made_at > RESPONSE_URL_LIFE:
+        return refusal("expired_url", 404)
+    if allowed.uses >= RESPONSE_URL_USES:
+        return refusal("used_url", 404)
+    try:
+        said = json.loads(await request.body())
+    except ValueError:
+        return refusal("invalid_payload", 400)
+    if not isinstance(said, dict):
+        return refusal("invalid_payload", 400)
+    blocks = said.get("blocks") or []
+    if blocks and check_blocks(blocks, "message"):
+        return refusal("invalid_blocks", 400)
+    if not said.get("delete_original") and not said.get("text") and not blocks:
+        return refusal("no_text", 400)
+    allowed.uses += 1
+    obey(space, allowed, said, blocks)
+    return PlainTextResponse("ok")
+
+
+def obey(space: Workspace, allowed: ResponseUrl, said: Json, blocks: Any) -> None:
+    original = space.messages.get((allowed.channel, allowed.ts or ""))
+    text = str(said.get("text") or "")
+    if said.get("delete_original"):
+        if original:
+            space.delete(original)
+    elif said.get("replace_original") and original:
+        edited = f"{space.now().timestamp():.6f}"
+        space.keep(replace(original, text=text, blocks=tuple(space.with_ids(blocks)), edited=edited))
+    else:
+        alone = said.get("response_type", "ephemeral") == "ephemeral"
+        space.post(
+            allowed.channel,
+            space.bot,
+            text,
+            blocks,
+            thread_ts=said.get("thread_ts"),
+            ephemeral_to=allowed.user if alone else None,
+        )
+
+
+def refusal(error: str, status: int) -> Response:
+    return JSONResponse({"ok": False, "error": error}, status)

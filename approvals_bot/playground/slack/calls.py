@@ -103,8 +103,6 @@ def conversation(space: Workspace, call: Call, *, by_name: bool = False) -> Conv
     return found
 
 
-# ── What Slack publishes about each Web API method: scopes, tier, arguments and error names. ──
-
 COMMON_ERRORS = frozenset({
     "access_denied", "account_inactive", "fatal_error", "internal_error", "invalid_arg_name", "invalid_arguments",
     "invalid_auth", "invalid_form_data", "invalid_json", "invalid_post_type", "json_not_object", "missing_scope",
@@ -153,8 +151,6 @@ def load_methods() -> dict[str, Method]:
 
 METHODS = load_methods()
 
-
-# ── Slack's rate limits, for those who switch them on: a bucket per method, and one message per second and channel. ──
 
 SECONDS_PER_MESSAGE = 1.0
 BURST_OF_MESSAGES = 3  # Slack lets a short burst through before it says 429

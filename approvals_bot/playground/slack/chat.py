@@ -100,9 +100,6 @@ def permalink(space: Workspace, call: Call) -> Json:
     }
 
 
-# ── the parts of a message ────────────────────────────────────────────────────────────────────────────────────────
-
-
 def place_to_post(space: Workspace, call: Call) -> Conversation:
     """A channel by id or name, or a person's id, which opens the direct message."""
     user = space.users.get(call.text("channel"))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from approvals_bot.playground.slack.calls import Call, MethodTable, SlackRefusedError, conversation, missing_scope
-from approvals_bot.playground.slack.shapes import Conversation, Json, Message, User
+from approvals_bot.playground.slack.shapes import APP_ID, Conversation, Json, Message, User
 from approvals_bot.playground.slack.workspace import Workspace
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def auth_test(space: Workspace, call: Call) -> Json:
         "team_id": space.app.team_id,
         "user_id": space.bot.id,
         "bot_id": space.bot.bot_id,
-        "app_id": space.app.app_id,
+        "app_id": APP_ID,
         "is_enterprise_install": False,
     }
 
@@ -56,7 +56,7 @@ def oauth_access(space: Workspace, call: Call) -> Json:
         "token_type": "bot",
         "scope": ",".join(space.app.scopes),
         "bot_user_id": space.bot.id,
-        "app_id": space.app.app_id,
+        "app_id": APP_ID,
         "team": {"id": space.app.team_id, "name": space.app.team_name},
         "enterprise": None,
         "is_enterprise_install": False,

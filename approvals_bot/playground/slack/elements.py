@@ -1,6 +1,7 @@
 """Block Kit's smaller parts, of which blocks are made: composition objects, rich text, and elements.
 
-Tables that read like Slack's reference; how a rule works is told in `rules`.
+Tables that read like Slack's reference, and before them the rules they are made of: a `Rule` looks at one value and
+adds to a list what is wrong with it and where.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What people do in Slack: click, submit, close, command. Each act sends the real payload and tells what was seen."""
+"""What people do in Slack: click, submit, close, command. Each act sends the real payload and reports what showed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.playground.slack.blocks import check_blocks, check_view, elements_of
-from approvals_bot.playground.slack.inputs import read_inputs, state_of, unknown_inputs
-from approvals_bot.playground.slack.outbound import Ack, Outbound, Payloads
+from approvals_bot.playground.slack.delivery import Ack, Outbound
+from approvals_bot.playground.slack.payloads import Payloads, read_inputs, state_of, unknown_inputs
 from approvals_bot.playground.slack.shapes import Conversation, Json, Message, User, View
 from approvals_bot.playground.slack.views import push
 from approvals_bot.playground.slack.workspace import Workspace
 
-SETTLE = 0.5  # seconds that we look on after the ack for a modal, an ephemeral or an update to appear
+SETTLE = 0.5  # seconds to wait after the ack for a modal, an ephemeral or an update to appear
 HOME_SETTLE = 5.0  # … for the Home tab, which an app publishes whenever it is opened
 TROUBLE = "We had some trouble connecting. Try again?"
 
@@ -25,7 +25,7 @@ Glance = Literal["ok", "warning", "errors"]
 
 
 Watch = tuple[frozenset[tuple[str, str, str | None]], tuple[str, str] | None]
-"""The ephemerals and the topmost modal that a person had before she did something."""
+"""The ephemerals and the topmost modal that a person had before they did something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SlackActor:
         self.payloads = Payloads(space, base_url)
         self.settle = settle
 
-    # ── acts ──
+    # acts
 
     async def click(
         self,
@@ -190,7 +190,7 @@ class SlackActor:
     def home_of(self, user: User) -> View | None:
         return self.space.views.get(self.space.homes.get(user.id, ""))
 
-    # ── what the person sees ──
+    # what the person sees
 
     def obey(self, view: View, body: Any) -> bool:
         """Do what the answer to a submission says; False when Slack would not understand it."""
@@ -271,9 +271,6 @@ class SlackActor:
                     await self.space.next_change()
 
 
-# ── What people find on their screens, by the names they know it by, with a sentence for whatever isn't there. ──
-
-
 class NoSuchThingError(ApprovalsBotError):
     """There is no such person, channel, message or view. HTTP 404."""
 
@@ -296,7 +293,7 @@ class Screen:
         return user
 
     def place(self, channel: str, user: User | None = None) -> Conversation:
-        """By name or id; a person's id, name or address with the bot's direct message to her."""
+        """By name or id; a person's id, name or address with the bot's direct message to them."""
         found = self.space.find_channel(channel)
         if found is None and (other := self.space.find_user(channel)) and other.kind != "bot":
             found = self.space.direct_message(other)

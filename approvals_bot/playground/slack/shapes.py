@@ -1,12 +1,16 @@
-"""The shapes of the stand-in's state, and how the Web API shows each."""
+"""What the stand-in Slack is made of: what it starts with, what it keeps, and how the Web API shows each.
+
+A playground is built from `User`, `SeedChannel`, `SeedGroup` and `SeedApp`; the rest comes into being while it runs.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
-from approvals_bot.playground.seed import Kind
+from approvals_bot.people import Person
 
 Json = dict[str, Any]
 
@@ -17,7 +21,7 @@ MODAL_DEPTH = 3
 
 
 class Numbers:
-    """Counts on from a number, and tells which is the next."""
+    """A count that goes on from a number and says which comes next."""
 
     def __init__(self, following: int = 1) -> None:
         self.following = following
@@ -27,27 +31,69 @@ class Numbers:
         return self.following - 1
 
 
+def id_part(name: str) -> str:
+    """The characters that Slack's ids are made of."""
+    return re.sub(r"[^A-Z0-9]", "", name.upper()) or "X"
+
+
+Kind = Literal["member", "guest", "single_channel_guest", "deactivated", "stranger", "bot"]
+"""How Slack sees an account. A *stranger* belongs to another company's workspace (Slack Connect)."""
+
+
 @dataclass(frozen=True, slots=True)
 class User:
-    id: str
-    name: str
-    address: str
-    zone: str
-    team_id: str
+    """A person of the playground with their Slack account; without one, mail alone reaches them."""
+
+    person: Person
     kind: Kind = "member"
-    bot_id: str = ""
+
+    @property
+    def id(self) -> str:
+        """Slack's id of the account. Only users of the workspace have one."""
+        assert self.person.slack is not None, f"{self.name} isn't in Slack"
+        return self.person.slack
+
+    @property
+    def in_slack(self) -> bool:
+        return self.person.slack is not None
+
+    @property
+    def key(self) -> str:
+        """What names them in the pages' URLs: the Slack id, else the address."""
+        return self.person.slack or self.person.address
+
+    @property
+    def name(self) -> str:
+        return self.person.name
+
+    @property
+    def address(self) -> str:
+        return self.person.address
 
     @property
     def handle(self) -> str:
         return self.address.partition("@")[0] or self.name.lower().replace(" ", ".")
 
+    @property
+    def bot_id(self) -> str | None:
+        return "B" + self.id[1:] if self.kind == "bot" else None
+
+    def is_called(self, name: str) -> bool:
+        """Whether this is their id, address, name or handle, in any case."""
+        return bool(name) and name.lower() in {one.lower() for one in (self.key, self.address, self.name, self.handle)}
+
+    def team(self, home: str) -> str:
+        """The id of the workspace that the account belongs to."""
+        return "T0OTHER" if self.kind == "stranger" else home
+
     def as_json(self, with_address: bool, home_team: str) -> Json:
-        profile: Json = {"real_name": self.name, "display_name": self.handle, "team": self.team_id}
+        team = self.team(home_team)
+        profile: Json = {"real_name": self.name, "display_name": self.handle, "team": team}
         if with_address and self.kind != "bot" and self.address:
             profile["email"] = self.address
         shown: Json = {
             "id": self.id,
-            "team_id": self.team_id,
+            "team_id": team,
             "name": self.handle,
             "deleted": self.kind == "deactivated",
             "profile": profile,
@@ -57,29 +103,63 @@ class User:
         }
         if self.kind == "deactivated":
             return shown
-        if self.kind == "stranger":
-            shown |= {"is_stranger": True}
         return shown | {
             "real_name": self.name,
-            "tz": self.zone,
+            "tz": self.person.zone,
             "is_admin": False,
             "is_owner": False,
             "is_restricted": self.kind in ("guest", "single_channel_guest"),
             "is_ultra_restricted": self.kind == "single_channel_guest",
-            "is_stranger": self.team_id != home_team,
+            "is_stranger": self.kind == "stranger",
         }
+
+
+OUTSIDERS = (
+    User(Person("gus@partner.example", "Gus Guest", "U0GUEST"), "guest"),
+    User(Person("stella@other.example", "Stella Strange", "U0STRANGER"), "stranger"),
+    User(Person("dora@acme.eu", "Dora Gone", "U0GONE"), "deactivated"),
+)
+"""People who may not decide, so that a new user can try what happens when they click."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedChannel:
+    """One channel, by name without `#`. `members` are addresses; None means every member of the workspace."""
+
+    name: str
+    private: bool = False
+    archived: bool = False
+    members: tuple[str, ...] | None = None
+    has_bot: bool = True  # whether the bot was invited
+
+    @property
+    def id(self) -> str:
+        return "C0" + id_part(self.name)
 
 
 @dataclass(slots=True)
 class Conversation:
-    """A channel, or a direct message between the bot and one person (`with_user`)."""
+    """A channel with its members' ids, or a direct message between the bot and one person (`with_user`)."""
 
-    id: str
-    name: str
+    channel: SeedChannel
     members: set[str]
-    private: bool = False
-    archived: bool = False
     with_user: str | None = None
+
+    @property
+    def id(self) -> str:
+        return "D" + self.with_user[1:] if self.with_user else self.channel.id
+
+    @property
+    def name(self) -> str:
+        return self.channel.name
+
+    @property
+    def private(self) -> bool:
+        return self.channel.private
+
+    @property
+    def archived(self) -> bool:
+        return self.channel.archived
 
     @property
     def label(self) -> str:
@@ -100,6 +180,19 @@ class Conversation:
             "is_member": bot in self.members,
             "num_members": len(self.members),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class SeedGroup:
+    """One user group, by handle without `@`. `members` are addresses."""
+
+    handle: str
+    members: tuple[str, ...]
+    name: str = ""
+
+    @property
+    def id(self) -> str:
+        return "S0" + id_part(self.handle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +248,7 @@ class Message:
 
 @dataclass(slots=True)
 class View:
-    """A modal on somebody's screen, or her Home tab. `given` is what the app sent."""
+    """A modal on a person's screen, or their Home tab. `given` is what the app sent."""
 
     id: str
     given: Json
@@ -188,3 +281,39 @@ class ResponseUrl:
     ts: str | None
     made_at: datetime
     uses: int = 0
+
+
+APP_ID = "A0APPROVE"
+
+BOT_SCOPES = (
+    "chat:write",
+    "chat:write.public",
+    "commands",
+    "im:write",
+    "users:read",
+    "users:read.email",
+    "usergroups:read",
+    "team:read",
+    "channels:read",
+    "groups:read",
+    "im:read",
+    "channels:history",
+    "groups:history",
+    "im:history",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SeedApp:
+    """The Slack app as it is installed in the stand-in workspace. The values must equal the service's `[slack]`."""
+
+    bot_token: str
+    signing_secret: str
+    app_token: str = ""  # empty: Socket Mode is off
+    name: str = "Approvals"
+    team_id: str = "T0PLAY"
+    team_name: str = "Acme"
+    scopes: tuple[str, ...] = BOT_SCOPES
+    commands: tuple[str, ...] = ("/approve",)
+    shortcuts: tuple[tuple[str, str], ...] = ()  # (callback_id, name) of global shortcuts
+    has_home: bool = True

@@ -1,6 +1,6 @@
 """The stand-in's state: one workspace with people, channels, user groups, messages and views.
 
-It knows no rules about who may call what; those stand with the methods.
+The rules about who may call what are with the Web API methods.
 """
 
 from __future__ import annotations
@@ -11,27 +11,32 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from approvals_bot.playground.seed import SeedApp, SeedChannel, SeedGroup, SeedPerson, id_part
+from approvals_bot.people import Person
 from approvals_bot.playground.slack.shapes import (
+    APP_ID,
     Conversation,
     Json,
     Message,
     Numbers,
     ResponseUrl,
+    SeedApp,
+    SeedChannel,
+    SeedGroup,
     Trigger,
     User,
     UserGroup,
     View,
+    id_part,
 )
 
 
 class Workspace:
-    """All of it. Time and randomness are arguments, so two runs of one script give the same ids."""
+    """The whole state. Time and randomness are arguments, so two runs of one script give the same ids."""
 
     def __init__(
         self,
         app: SeedApp,
-        people: Sequence[SeedPerson],
+        people: Sequence[User],
         channels: Sequence[SeedChannel],
         groups: Sequence[SeedGroup],
         *,
@@ -41,12 +46,8 @@ class Workspace:
         self.app = app
         self.now = now
         self.secret = secret
-        self.bot = User(
-            "U0" + id_part(app.name), app.name, "", "UTC", app.team_id, "bot", bot_id="B0" + id_part(app.name)
-        )
-        self.users: dict[str, User] = {user.id: user for user in users_of(people, app.team_id)} | {
-            self.bot.id: self.bot
-        }
+        self.bot = User(Person("", app.name, "U0" + id_part(app.name)), "bot")
+        self.users = {user.id: user for user in (*people, self.bot) if user.in_slack}
         self.by_address = {user.address.lower(): user for user in self.users.values() if user.address}
         self.groups: dict[str, UserGroup] = {
             g.id: UserGroup(g.id, g.handle, g.name or g.handle, tuple(self.ids_of(g.members))) for g in groups
@@ -67,19 +68,17 @@ class Workspace:
 
     # people and places
 
-    def meet(self, people: Sequence[SeedPerson], channels: Sequence[SeedChannel]) -> None:
-        """Add who and what is not there yet. Who is new joins the channels that everybody is in."""
-        for user in users_of(people, self.app.team_id):
-            if user.id not in self.users:
+    def meet(self, people: Sequence[User], channels: Sequence[SeedChannel]) -> None:
+        """Add the people and channels that are not there yet. New people join every public channel."""
+        for user in people:
+            if user.in_slack and user.id not in self.users:
                 self.users[user.id] = self.by_address[user.address.lower()] = user
                 for known in self.channels.values():
                     if not known.private and not known.with_user:
                         known.members.add(user.id)
         for channel in channels:
             if channel.id not in self.channels:
-                self.channels[channel.id] = Conversation(
-                    channel.id, channel.name, self.members_of(channel), channel.private, channel.archived
-                )
+                self.channels[channel.id] = Conversation(channel, self.members_of(channel))
 
     def ids_of(self, addresses: Iterable[str]) -> list[str]:
         return [self.by_address[a.lower()].id for a in addresses if a.lower() in self.by_address]
@@ -91,13 +90,18 @@ class Workspace:
             members = set(self.ids_of(channel.members))
         return members | ({self.bot.id} if channel.has_bot else set())
 
-    def find_user(self, who: str) -> User | None:
+    def find_user(self, name: str) -> User | None:
         """By id, address, name or handle."""
-        key = who.strip().removeprefix("@").lower()
-        for user in self.users.values():
-            if key in (user.id.lower(), user.address.lower(), user.name.lower(), user.handle.lower()) and key:
-                return user
-        return None
+        name = name.strip().removeprefix("@")
+        return next((user for user in self.users.values() if user.is_called(name)), None)
+
+    def name_of(self, one: str) -> str:
+        """What is shown for the id of a person, a user group or a channel."""
+        if one in self.users:
+            return self.users[one].name
+        if one in self.groups:
+            return self.groups[one].handle
+        return self.channels[one].name if one in self.channels else one
 
     def find_channel(self, where: str) -> Conversation | None:
         """By id, or by name with or without `#`."""
@@ -108,12 +112,8 @@ class Workspace:
 
     def direct_message(self, user: User) -> Conversation:
         """The conversation of the bot with one person; it is made when first needed."""
-        channel_id = "D" + user.id[1:]
-        if channel_id not in self.channels:
-            self.channels[channel_id] = Conversation(
-                channel_id, user.handle, {user.id, self.bot.id}, private=True, with_user=user.id
-            )
-        return self.channels[channel_id]
+        place = Conversation(SeedChannel(user.handle, private=True), {user.id, self.bot.id}, with_user=user.id)
+        return self.channels.setdefault(place.id, place)
 
     def set_group(self, handle: str, members: Sequence[str]) -> None:
         """Replace the members of a user group, so that a membership can be seen to change."""
@@ -150,8 +150,8 @@ class Workspace:
             thread_ts=thread_ts,
             metadata=metadata,
             ephemeral_to=ephemeral_to,
-            by_app=self.app.app_id if user.kind == "bot" else None,
-            bot_id=user.bot_id or None,
+            by_app=APP_ID if user.kind == "bot" else None,
+            bot_id=user.bot_id,
         )
         return self.keep(message)
 
@@ -248,7 +248,7 @@ class Workspace:
             "submit_disabled": given.get("submit_disabled", False),
             "previous_view_id": view.previous,
             "root_view_id": view.root,
-            "app_id": self.app.app_id,
+            "app_id": APP_ID,
             "external_id": given.get("external_id", ""),
             "app_installed_team_id": self.app.team_id,
             "bot_id": self.bot.bot_id,
@@ -257,7 +257,7 @@ class Workspace:
     # looking on
 
     def changed(self) -> None:
-        """Wake those who look on."""
+        """Wake everybody who waits in `next_change`."""
         for onlooker in self.onlookers:
             if not onlooker.done():
                 onlooker.set_result(None)
@@ -281,19 +281,3 @@ class Workspace:
         key = self.secret()
         self.response_urls[key] = ResponseUrl(user, channel, ts, self.now())
         return key
-
-
-def users_of(people: Sequence[SeedPerson], team_id: str) -> list[User]:
-    return [
-        User(
-            person.slack_id,
-            person.name,
-            person.address,
-            person.zone,
-            "T0OTHER" if person.kind == "stranger" else team_id,
-            person.kind,
-            bot_id="B" + person.slack_id[1:] if person.kind == "bot" else "",
-        )
-        for person in people
-        if person.in_slack
-    ]

@@ -1,4 +1,4 @@
-"""Slack's side of the line to the app: signed requests to its `/slack/events`, or envelopes over Socket Mode."""
+"""How Slack reaches the app: signed requests to its `/slack/events`, or envelopes over Socket Mode."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from itertools import count
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 import aiohttp
+from aiohttp import WSMsgType, web
 
 from approvals_bot.playground.faults import Fault, Faults
-from approvals_bot.playground.slack.inputs import state_of
-from approvals_bot.playground.slack.shapes import Conversation, Json, Message, User, View
+from approvals_bot.playground.slack.shapes import APP_ID, Json
 from approvals_bot.playground.slack.workspace import Workspace
 
 ACK_LIMIT = 3.0  # seconds; then the person sees a warning
 EVENT_RETRIES = (0.0, 60.0, 300.0)  # seconds after a failed event: at once, after one minute, after five
+MOST_CONNECTIONS = 10  # of Socket Mode, per app
 Envelope = Literal["interactive", "slash_commands", "events_api"]
 FAULT_NAMES: dict[Envelope, str] = {"interactive": "interaction", "slash_commands": "command", "events_api": "event"}
 
@@ -38,14 +40,107 @@ class Ack:
         return self.status is not None and 200 <= self.status < 300
 
 
-class Socket(Protocol):
-    """A way to the app that needs no URL of its own."""
+class SocketMode:
+    """The server, on a port of its own (aiohttp brings the websocket that uvicorn alone has not). Open as a context."""
+
+    def __init__(self, space: Workspace, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.space = space
+        self.host = host
+        self.port = port
+        self.tickets: set[str] = set()
+        self.connections: list[web.WebSocketResponse] = []
+        self.waiting: dict[str, asyncio.Future[Any]] = {}  # envelope id → the payload of its acknowledgement
+        self.turn = count()
+        self.numbers = count(1)
+        self.runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> SocketMode:
+        app = web.Application()
+        app.router.add_get("/link/", self.connect)
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, self.host, self.port)
+        await site.start()
+        self.port = self.runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for connection in [*self.connections]:
+            await connection.close()
+        for future in self.waiting.values():
+            future.cancel()
+        if self.runner:
+            await self.runner.cleanup()
 
     @property
-    def is_connected(self) -> bool: ...
+    def is_connected(self) -> bool:
+        return bool(self.connections)
+
+    def new_ticket(self) -> str:
+        """A URL that one connection may use once."""
+        ticket = self.space.secret()
+        self.tickets.add(ticket)
+        return f"ws://{self.host}:{self.port}/link/?ticket={ticket}&app_id={APP_ID}"
+
+    async def connect(self, request: web.Request) -> web.StreamResponse:
+        ticket = request.query.get("ticket", "")
+        if ticket not in self.tickets or len(self.connections) >= MOST_CONNECTIONS:
+            return web.Response(status=403, text="no such ticket, or too many connections")
+        self.tickets.discard(ticket)
+        connection = web.WebSocketResponse()
+        await connection.prepare(request)
+        await connection.send_json(
+            {
+                "type": "hello",
+                "num_connections": len(self.connections) + 1,
+                "debug_info": {"host": "playground", "approximate_connection_time": 18060},
+                "connection_info": {"app_id": APP_ID},
+            }
+        )
+        self.connections.append(connection)
+        try:
+            async for message in connection:
+                if message.type == WSMsgType.TEXT:
+                    self.acknowledge(message.data)
+        finally:
+            self.connections.remove(connection)
+        return connection
 
     async def send(self, kind: Envelope, payload: Json, retry: tuple[int, str] | None) -> Any:
-        """Returns the payload of the acknowledgement; waits for ever if none comes."""
+        """One envelope to any one of the connections, and the payload of its acknowledgement."""
+        envelope_id = f"envelope-{next(self.numbers)}"
+        envelope: Json = {
+            "type": kind,
+            "envelope_id": envelope_id,
+            "payload": payload,
+            "accepts_response_payload": kind != "events_api",
+        }
+        if kind == "events_api":
+            envelope |= {"retry_attempt": retry[0] if retry else 0, "retry_reason": retry[1] if retry else ""}
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.waiting[envelope_id] = answer
+        try:
+            await self.connections[next(self.turn) % len(self.connections)].send_json(envelope)
+            return await answer
+        finally:
+            del self.waiting[envelope_id]
+
+    def acknowledge(self, text: str) -> None:
+        """A late or foreign acknowledgement changes nothing."""
+        try:
+            given = json.loads(text)
+        except ValueError:
+            return
+        match given:
+            case {"envelope_id": str(envelope_id)} if envelope_id in self.waiting:
+                answer = self.waiting[envelope_id]
+                if not answer.done():
+                    answer.set_result(given.get("payload"))
+
+    async def ask_to_reconnect(self, reason: str = "refresh_requested") -> None:
+        """What Slack does every few hours: it asks, and the app opens a new connection."""
+        for connection in [*self.connections]:
+            await connection.send_json({"type": "disconnect", "reason": reason, "debug_info": {"host": "playground"}})
 
 
 class Outbound:
@@ -67,7 +162,7 @@ class Outbound:
         self.clock = clock
         self.ack_limit = ack_limit
         self.retries = retries
-        self.socket: Socket | None = None
+        self.socket: SocketMode | None = None
         self.later: set[asyncio.Task[Any]] = set()
         self.session: aiohttp.ClientSession | None = None
 
@@ -162,107 +257,3 @@ def encoded(kind: Envelope, payload: Json) -> tuple[bytes, str]:
 
 def since(started: float) -> int:
     return int((time.perf_counter() - started) * 1000)
-
-
-# ── The payloads that Slack sends to an app, field by field. ──
-
-TOKEN = "playground-verification"  # noqa: S105 - Slack's deprecated verification token; it opens nothing
-
-
-class Payloads:
-    """Makes them for one workspace. `base_url` is where the response URLs lead."""
-
-    def __init__(self, space: Workspace, base_url: str) -> None:
-        self.space = space
-        self.base_url = base_url
-
-    def about(self, user: User, kind: str) -> Json:
-        """The part that all interactions share."""
-        app = self.space.app
-        return {
-            "type": kind,
-            "team": {"id": app.team_id, "domain": app.team_name.lower()},
-            "user": {"id": user.id, "username": user.handle, "name": user.handle, "team_id": user.team_id},
-            "api_app_id": app.app_id,
-            "token": TOKEN,
-            "trigger_id": self.space.new_trigger(user.id),
-            "enterprise": None,
-            "is_enterprise_install": False,
-        }
-
-    def command(self, user: User, place: Conversation, command: str, text: str) -> Json:
-        """A slash command: plain form fields."""
-        return {
-            "token": TOKEN,
-            "team_id": self.space.app.team_id,
-            "team_domain": self.space.app.team_name.lower(),
-            "channel_id": place.id,
-            "channel_name": "directmessage" if place.with_user else place.name,
-            "user_id": user.id,
-            "user_name": user.handle,
-            "command": command,
-            "text": text,
-            "api_app_id": self.space.app.app_id,
-            "is_enterprise_install": "false",
-            "response_url": self.response_url(user, place.id, None),
-            "trigger_id": self.space.new_trigger(user.id),
-        }
-
-    def event(self, event: Json) -> Json:
-        app = self.space.app
-        return {
-            "token": TOKEN,
-            "team_id": app.team_id,
-            "api_app_id": app.app_id,
-            "event": event,
-            "type": "event_callback",
-            "event_id": f"Ev{next(self.space.numbers):08d}",
-            "event_time": int(self.space.now().timestamp()),
-            "authorizations": [
-                {
-                    "enterprise_id": None,
-                    "team_id": app.team_id,
-                    "user_id": self.space.bot.id,
-                    "is_bot": True,
-                    "is_enterprise_install": False,
-                }
-            ],
-            "is_ext_shared_channel": False,
-        }
-
-    def in_message(self, user: User, message: Message | None) -> Json:
-        assert message is not None
-        place = self.space.channels[message.channel]
-        container: Json = {
-            "type": "message",
-            "message_ts": message.ts,
-            "channel_id": place.id,
-            "is_ephemeral": message.ephemeral_to is not None,
-        }
-        if message.thread_ts:
-            container["thread_ts"] = message.thread_ts
-        found: Json = {
-            "container": container,
-            "channel": {"id": place.id, "name": "directmessage" if place.with_user else place.name},
-            "response_url": self.response_url(user, place.id, message.ts),
-        }
-        if message.ephemeral_to is None:  # Slack doesn't send the content of ephemeral messages along
-            found["message"] = message.as_json(self.space.app.team_id, with_metadata=True)
-        return found
-
-    def in_view(self, view: View) -> Json:
-        return {"container": {"type": "view", "view_id": view.id}, "view": self.space.view_json(view)}
-
-    def action(self, block: Json, element: Json, value: Any) -> Json:
-        at = {
-            "action_id": element["action_id"],
-            "block_id": block["block_id"],
-            "action_ts": f"{self.space.now().timestamp():.6f}",
-        }
-        if element["type"] == "button":
-            kept = {name: element[name] for name in ("text", "value", "style", "url") if name in element}
-            return {"type": "button"} | at | kept
-        return state_of(element, value) | at
-
-    def response_url(self, user: User, channel: str, ts: str | None) -> str:
-        return f"{self.base_url}/playground/slack/response/{self.space.new_response_url(user.id, channel, ts)}"
