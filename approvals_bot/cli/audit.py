@@ -17,7 +17,7 @@ from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
 from approvals_bot.config.load import load_service
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service.audit import Checked, Manifest, derive_key, verify_lines, write_export
+from approvals_bot.service.audit import Manifest, Verification, derive_key, verify_lines, write_export
 
 BROKEN = "⚠ The database's own audit was changed before it was exported, from its line {} on."
 
@@ -79,7 +79,7 @@ def verify(
     with file.open("rb") as lines:
         checked = verify_lines(lines, keys)
     show.say(checked.as_json(), _said(checked), as_json)
-    if checked.fault is not None or checked.broken_at is not None:
+    if checked.fault is not None or checked.manifest.broken_at is not None:
         raise typer.Exit(1)
 
 
@@ -105,13 +105,14 @@ def _given_keys(config: Path | None, key: str | None) -> Sequence[bytes]:
     return ()
 
 
-def _said(checked: Checked) -> str:
+def _said(checked: Verification) -> str:
     if checked.fault is not None:
         return f"⛔ Line {checked.fault.line}: {checked.fault.what}. Nothing from there on can be trusted."
-    counted = f"{checked.audit:,} lines of audit, {checked.events:,} events of {checked.runs:,} runs"
-    broken = [BROKEN.format(checked.broken_at)] if checked.broken_at is not None else []
+    manifest = checked.manifest
+    counted = f"{manifest.audit:,} lines of audit, {manifest.events:,} events of {manifest.runs:,} runs"
+    broken = [BROKEN.format(checked.manifest.broken_at)] if checked.manifest.broken_at is not None else []
     if checked.origin == "checked":
-        said = f"✅ Unchanged since it was exported with this key, {checked.exported_at}: {counted}."
+        said = f"✅ Unchanged since it was exported with this key, {manifest.exported_at}: {counted}."
         return "\n".join([said, *broken])
-    said = f"✅ The chain is whole: {counted}, exported {checked.exported_at}."
+    said = f"✅ The chain is whole: {counted}, exported {manifest.exported_at}."
     return "\n".join([said, *broken, ONLY_INTEGRITY])

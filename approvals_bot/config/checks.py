@@ -95,9 +95,6 @@ def _python_workflow(definition: Definition) -> Iterator[Finding]:
         yield from _template(("workflow", "title"), definition.workflow.title, definition, of_decision=False)
 
 
-# ── fields, conditions, templates ─────────────────────────────────────────────────────────────────────────────────
-
-
 def _fields(at: Path, fields: Mapping[str, FieldSpec]) -> Iterator[Finding]:
     for path, message in faults(fields):
         yield Finding((*at, *path), message)
@@ -149,24 +146,23 @@ def _template(path: Path, text: str, definition: Definition, of_decision: bool) 
         yield Finding(path, str(error), error.suggestion)
 
 
-# ── the rules ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _policy(definition: Definition) -> Iterator[Finding]:
     on_change = definition.policy.on_change
     for name, change in on_change.items() if isinstance(on_change, dict) else ():
         spec = definition.fields.get(name)
         if spec is None:
-            yield Finding(("policy", "on_change", name), "no such field", nearest(name, definition.fields))
+            near = nearest(name, definition.fields)
+            yield Finding(("policy", "on_change", name), "no such field", near, about=("fields",))
         elif change == "reset-if-raised" and spec.type not in ORDERED:
-            yield Finding(("policy", "on_change", name), f"a field of type {spec.type} can't be raised", "reset")
+            what = f"a field of type {spec.type} can't be raised"
+            yield Finding(("policy", "on_change", name), what, "reset", about=("fields",))
     if definition.stage and "edit" in definition.policy.outcomes:
         yield from _editable(("policy", "outcomes"), definition)
 
 
 def _editable(path: Path, definition: Definition) -> Iterator[Finding]:
     if not any(spec.editable for spec in definition.fields.values()):
-        yield Finding(path, '"edit" needs a field that is editable')
+        yield Finding(path, '"edit" needs a field that is editable', about=("fields",))
 
 
 def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -215,9 +211,6 @@ def _calendar(definition: Definition, service: ServiceSettings) -> Iterator[Find
             yield Finding(path, f'"{length}" needs a calendar; name it as calendar in [clock] ({there})')
         elif takes_too_long(length, calendar):
             yield Finding(path, f'"{length}" takes more than five years in a calendar that is open so rarely')
-
-
-# ── people ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -271,16 +264,13 @@ def _address(
             yield Finding(path, 'this workflow says on_behalf_of = "never"')
         case OwnerOf(name) if name not in definition.fields:
             near = nearest(name, definition.fields)
-            yield Finding(path, f"no field is called {name}", near and f"owner-of:{near}")
+            yield Finding(path, f"no field is called {name}", near and f"owner-of:{near}", about=("fields",))
         case OwnerOf(name) if isinstance(directory, DirectoryTable) and name not in directory.owner_of:
             near = nearest(name, directory.owner_of)
             yield Finding(path, f"[directory] has no owner-of.{name}", near and f"owner-of:{near}")
         case OnCall(name) if isinstance(directory, DirectoryTable) and name not in directory.oncall:
             near = nearest(name, directory.oncall)
             yield Finding(path, f"[directory] has no oncall.{name}", near and f"oncall:{near}")
-
-
-# ── channels and targets ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -328,7 +318,7 @@ def _all_actions(definition: Definition) -> Iterator[tuple[Path, Action]]:
             yield ("on", outcome, at), action
 
 
-# ── Whether the people a workflow names are enough, as far as its files tell. ──
+# Whether the people whom a workflow names are enough, as far as its files tell.
 
 OUTSIDER = ""
 """A requester who is in no list, or an app: nobody is left out because of it."""
@@ -355,7 +345,8 @@ def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[F
         for number, (seat, crowd) in enumerate(zip(stage.seat, crowds, strict=True)):
             if crowd is not None and (fault := _too_many(seat, crowd)):
                 too_many = True
-                yield Finding(("stage", at, "seat", number, "need" if crowd.most else "from"), fault)
+                key = "need" if crowd.most else "from"
+                yield Finding(("stage", at, "seat", number, key), fault, about=seat.from_)
         if not too_many and requesters and not _fillable(stage, crowds, definition, service, requesters):
             yield Finding(
                 ("stage", at, "seat", 0, "from") if len(stage.seat) == 1 else ("stage", at),

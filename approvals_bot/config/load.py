@@ -217,15 +217,15 @@ def _text(path: Path, name: str) -> str:
 
 
 _LONG_NUMBER = re.compile(r"[0-9_]{4000,}")  # Python reads integers of up to 4,300 digits
-_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_NUMBER = re.compile(r"\d+")
 
 
 def _syntax_problem(name: str, text: str, error: Exception, stopped_at: int) -> ConfigProblem:
-    message = str(error)
-    place = _PLACE.search(message)
-    line = int(place[1]) if place and place[1] else stopped_at
-    if isinstance(error, tomllib.TOMLDecodeError):
-        message = _PLACE.sub("", message)
+    message, line = str(error), stopped_at
+    if isinstance(error, tomllib.TOMLDecodeError):  # "Invalid value (at line 3, column 5)", or "(at end of document)"
+        message, _, place = message.rpartition(" (")
+        number = _NUMBER.search(place)
+        line = int(number[0]) if number else stopped_at
     elif isinstance(error, RecursionError):
         message = "is nested too deeply"
     else:

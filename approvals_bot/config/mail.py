@@ -28,14 +28,19 @@ class Rate:
     per: timedelta
 
 
-class Email(Frozen):
-    """The relay that takes our mail, and how much of it."""
+class MailServer(Frozen):
+    """A server that we connect to for mail."""
 
     host: Text
     port: Annotated[Int, Field(ge=1, le=65_535)] = 587
     security: Literal["starttls", "tls", "none"] = "starttls"
     username: Text | None = None
     password: Secret | None = None
+
+
+class Email(MailServer):
+    """The relay that takes our mail, and how much of it."""
+
     sender: Sender
     rate: RateText | None = None  # no more than the relay takes; each replica counts for itself
     digest: Duration | None = None  # what somebody gets beyond a few requests in this time comes together, at its end
@@ -52,10 +57,9 @@ class Email(Frozen):
         return self
 
 
-class Imap(Frozen):
+class Imap(MailServer):
     """A mailbox for bounces alone, into which we look."""
 
-    host: Text
     port: Annotated[Int, Field(ge=1, le=65_535)] = 993
     security: Literal["starttls", "tls", "none"] = "tls"
     username: Text

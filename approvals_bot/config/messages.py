@@ -21,11 +21,15 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong at a key. `path` may name a key that is missing; it is then looked up where its table begins."""
+    """Something wrong at a key. `path` may name a key that is missing; it is then looked up where its table begins.
+
+    `about`: what else it was found by, such as another table ("fields") or the addresses that it counts.
+    """
 
     path: Path
     message: str
     suggestion: str = ""
+    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def written(path: Path) -> str:
     return text
 
 
-# ── Pydantic's errors, retold for the person who wrote the file: where in the file, and what to write instead. ──
+# Pydantic's errors, in the words of the person who wrote the file: where in the file, and what to write instead.
 
 _EXPECTED = re.compile(r"'([^']*)'")
 _PLAIN = {
@@ -157,9 +161,6 @@ def in_file(path: Path, raw: Any, keep_last: bool) -> Path:
     return tuple(kept)
 
 
-# ── from pydantic's location to the file's ────────────────────────────────────────────────────────────────────────
-
-
 def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, Any]:
     """Walk the types along a location, leaving out what is no key: tags of unions and "[key]". (path, last table)."""
     path: list[int | str] = []
@@ -221,7 +222,7 @@ def _keys(model: Any) -> list[str]:
     return [*names, *getattr(model, "also_written", ())]
 
 
-# ── What is left of a file when its wrong keys are taken out, so that the rest can be checked at the same time. ──
+# What is left of a file when its wrong keys are taken out, so that the rest can be checked at the same time.
 
 Model = TypeVar("Model", bound=BaseModel)
 Fit = Callable[[dict[str, Any]], tuple[Model | None, list[Finding]]]
@@ -253,9 +254,9 @@ def independent(found: Iterable[Finding], wrong: Iterable[Finding]) -> Iterator[
     lost_stages = any(path[:1] == ("stage",) and len(path) < 3 for path in told)
     for each in found:
         in_text = bool(_TEXTS & set(each.path))
-        follows_from_field = lost_fields and (in_text or "field" in each.message)
+        follows_from_field = lost_fields and (in_text or "fields" in each.about)
         follows_from_stage = lost_stages and (in_text or each.path[:1] == ("stage",))
-        if not (each.path in told or _NOBODY in each.message or follows_from_field or follows_from_stage):
+        if not (each.path in told or _NOBODY in each.about or follows_from_field or follows_from_stage):
             yield each
 
 

@@ -84,8 +84,6 @@ class _Scan:
                 raise self._unreadable()
             self._at = end.end()
 
-    # ── headers, pairs, values ────────────────────────────────────────────────────────────────────────────────────
-
     def _header(self, closing: str) -> Path:
         line = self._line()
         self._at += len(closing)
@@ -200,8 +198,6 @@ class _Scan:
         if self._looks_at("'"):
             return self._take(_LITERAL)[1:-1]
         return self._take(_BARE_KEY)
-
-    # ── the text ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _note(self, path: Path, line: int) -> None:
         self._places.lines.setdefault(path, line)

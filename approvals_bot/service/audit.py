@@ -33,12 +33,12 @@ PAGE = 200  # runs read at once
 
 
 def derive_key(signing_key: str) -> bytes:
-    """The key that signs manifests: it opens nothing else, whoever may come to hold it."""
+    """Derive the key that signs manifests from a signing key. It opens nothing else, whoever may hold it."""
     return hmac.new(signing_key.encode(), PURPOSE, hashlib.sha256).digest()
 
 
 def key_id(key: bytes) -> str:
-    """Tells keys apart and gives none away."""
+    """Return what tells this key from others, and gives nothing of it away."""
     return hashlib.sha256(b"id " + key).hexdigest()[:16]
 
 
@@ -50,12 +50,9 @@ def link(before: str, value: Mapping[str, Any]) -> str:
     return hashlib.sha256(before.encode() + canonical(value)).hexdigest()
 
 
-# ── writing ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an export has. `broken_at`: the first line of the store's own audit that doesn't follow; None: all do."""
+    """What an export contains. `broken_at`: the first line of the store's own audit that does not follow, if any."""
 
     exported_at: str
     lines: int
@@ -65,7 +62,7 @@ class Manifest:
     broken_at: int | None
 
 
-class _Chain:
+class _ExportChain:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.head = ""
@@ -78,9 +75,9 @@ class _Chain:
 
 
 async def write_export(engine: Engine, key: bytes, file: BinaryIO) -> Manifest:
-    """Write everything, the newest run first. Runs that are opened meanwhile may be missing; each log is whole."""
+    """Write everything, the newest run first. Runs opened meanwhile may be missing; each log is whole."""
     at = iso(engine.now())
-    chain = _Chain(file)
+    chain = _ExportChain(file)
     chain.add({"kind": "header", "format": FORMAT, "exported_at": at})
     audit = await engine.audit_lines()
     for line in audit:
@@ -127,7 +124,7 @@ def _sign(key: bytes, head: str, manifest: Mapping[str, Any]) -> str:
 
 
 def broken_at(audit: Sequence[AuditLine]) -> int | None:
-    """The first line of the store's own chain that doesn't follow from the one before; None: all is well."""
+    """Return the first line of the store's own chain that doesn't follow from the one before; None if all do."""
     before = ""
     for number, line in enumerate(audit, 1):
         data = json.dumps(line.data, sort_keys=True)
@@ -138,29 +135,27 @@ def broken_at(audit: Sequence[AuditLine]) -> int | None:
     return None
 
 
-# ── verifying ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True, slots=True)
 class AuditFault:
+    """The first line that is not as it was written, and what is wrong with it."""
+
     line: int
     what: str
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """What a file is found to be. `origin`: whether one of the given keys has signed it."""
+class Verification:
+    """What a file was found to be. `origin`: whether one of the given keys has signed it."""
 
     fault: AuditFault | None = None
     origin: Literal["checked", "not checked"] = "not checked"
-    exported_at: str = ""
-    audit: int = 0
-    runs: int = 0
-    events: int = 0
-    broken_at: int | None = None  # where the store's own audit had been changed before
+    manifest: Manifest = Manifest("", 0, 0, 0, 0, None)
 
     def as_json(self) -> dict[str, Any]:
-        return {"intact": self.fault is None, **asdict(self)}
+        counted = asdict(self.manifest)
+        del counted["lines"]
+        fault = None if self.fault is None else asdict(self.fault)
+        return {"intact": self.fault is None, "fault": fault, "origin": self.origin, **counted}
 
 
 class _Faulty(Exception):
@@ -169,8 +164,8 @@ class _Faulty(Exception):
         super().__init__(what)
 
 
-def verify_lines(lines: Iterable[bytes], keys: Sequence[bytes]) -> Checked:
-    """Check a whole file. Never raises for what is in it."""
+def verify_lines(lines: Iterable[bytes], keys: Sequence[bytes]) -> Verification:
+    """Verify a whole file. Never raises for what is in it."""
     reading = _Reading()
     number = 0
     try:
@@ -181,16 +176,10 @@ def verify_lines(lines: Iterable[bytes], keys: Sequence[bytes]) -> Checked:
         number -= 1
         origin = _origin(manifest, reading.before, keys)
     except _Faulty as fault:
-        return Checked(AuditFault(number, fault.what))
-    return Checked(
-        None,
-        origin,
-        exported_at=manifest["exported_at"],
-        audit=reading.counts["audit"],
-        runs=reading.counts["run"],
-        events=reading.counts["event"],
-        broken_at=manifest["broken_at"],
-    )
+        return Verification(AuditFault(number, fault.what))
+    audit, runs, events = reading.counts.values()
+    found = Manifest(manifest["exported_at"], reading.lines, audit, runs, events, manifest["broken_at"])
+    return Verification(None, origin, found)
 
 
 class _Reading:

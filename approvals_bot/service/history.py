@@ -35,18 +35,18 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class RunHistory:
     """Everything that happened: entries in the order of the log, spans in the order in which they began."""
 
     entries: tuple[Entry, ...]
     spans: tuple[Span, ...]
 
 
-def history_of(log: Sequence[Event]) -> History:
+def history_of(log: Sequence[Event]) -> RunHistory:
     """Tell what happened in this log."""
     names = {event.data["id"]: _name(event) for event in log if event.type.endswith("_created") and "id" in event.data}
     entries = tuple(entry for event in log if (entry := _entry(event, names.get(event.data.get("id"), ""))))
-    return History(entries, tuple(_spans(log, names)))
+    return RunHistory(entries, tuple(_spans(log, names)))
 
 
 def _name(event: Event) -> str:

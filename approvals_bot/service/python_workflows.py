@@ -54,9 +54,6 @@ class Program:
         return module == self.file.stem and function in (self.attribute, self.workflow.name)
 
 
-# ── importing ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def python_files(folder: Path) -> list[Path]:
     """The folder's *.py files. None where it can't be read: who loads its *.toml files says so."""
     try:
@@ -105,9 +102,6 @@ def _line_of(error: BaseException, file: Path) -> int:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
-
-
-# ── fitting a file to its function ────────────────────────────────────────────────────────────────────────────────
 
 
 def find_program(run: str, programs: Sequence[Program]) -> Program | Finding:
@@ -296,9 +290,6 @@ def _unfit(spec: FieldSpec, example: Any, member: _Member, owner: str) -> str:
     )
 
 
-# ── settings ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _settings(definition: Definition, program: Program) -> Iterator[Finding]:
     signature = program.workflow.signature
     if not signature.takes_bound:
@@ -314,8 +305,6 @@ def _settings(definition: Definition, program: Program) -> Iterator[Finding]:
             message = "is missing" if fault["type"] == "missing" else fault["msg"][:1].lower() + fault["msg"][1:]
             yield Finding(("settings", *fault["loc"]), message)
 
-
-# ── A form derived from a Python type, for a workflow's file that has no [fields] of its own. ──
 
 _TYPES: dict[type, str] = {
     bool: "boolean",
@@ -398,8 +387,6 @@ def _type_of(kind: Any) -> dict[str, Any] | None:
 def _enum(values: Any) -> dict[str, Any] | None:
     return {"type": "enum", "values": list(values)} if all(isinstance(value, str) for value in values) else None
 
-
-# ── A Python workflow's input object, as its arguments. ──
 
 PLAIN_JSON = ("string", "integer", "number", "boolean", "array", "null")
 """What JSON has besides objects."""

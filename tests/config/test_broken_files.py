@@ -414,6 +414,13 @@ def test_sixty_kinds_of_mistakes_are_tried() -> None:
     assert len(kinds) >= 60
 
 
+def test_a_lost_field_hides_no_mistake_in_another(office: Office) -> None:
+    fields = '[fields]\nrisky = "texxt"\nrisk = { type = "enum", values = ["low", "high"], default = "lowe" }\n'
+    office.write(workflow=WORKFLOW.replace("[fields]\n", fields))
+    keys = [problem.key for problem in office.problems()]
+    assert "fields.risk.default" in keys
+
+
 def test_what_follows_from_another_mistake_is_not_told(office: Office) -> None:
     office.write(workflow=WORKFLOW.replace("env = {", "1env = {"))
     assert [each.key for each in office.problems()] == ["fields.1env"]
