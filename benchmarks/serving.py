@@ -62,7 +62,7 @@ async def hook_of(engine: Engine, run: str, posted: bool) -> str:
     with engine.notifier.subscribe(run, None, 1.0) as subscription:
         while True:
             record = await engine.record(run)
-            view = (record.view if record is not None else None) or {}
+            view = record.parts[0] if record is not None and record.parts else {}
             copies = view.get("deliveries", ())
             if view.get("waiting_for") and (
                 not posted or (copies and all(copy["state"] == "delivered" for copy in copies))

@@ -20,11 +20,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine import Engine, RunRecord
 from benchmarks.acme import KEY, click, serving
 
 TARGET = 500.0  # milliseconds at the 99th percentile
@@ -87,16 +88,21 @@ async def hooks_of(engine: Engine, runs: Sequence[str]) -> list[str]:
     """The hook of each request, once it waits for votes."""
     found = []
     for run in runs:
-        while (record := await engine.record(run)) is None or not (record.view or {}).get("waiting_for"):  # noqa: ASYNC110
+        while (record := await engine.record(run)) is None or not _request(record).get("waiting_for"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        found.append(str((record.view or {})["hook_id"]))
+        found.append(str(_request(record)["hook_id"]))
     return found
+
+
+def _request(record: RunRecord) -> dict[str, Any]:
+    """The request that the run shows, if it shows one yet."""
+    return record.parts[0] if record.parts else {}
 
 
 async def waiting(engine: Engine, runs: Sequence[str]) -> int:
     """How many of these requests have a card that is not delivered yet."""
     records = [await engine.record(run) for run in runs]
-    views = [record.view or {} for record in records if record is not None]
+    views = [_request(record) for record in records if record is not None]
     return sum(any(copy["state"] in ("sending", "retrying") for copy in view.get("deliveries", ())) for view in views)
 
 
@@ -136,7 +142,7 @@ async def measure(down: str, count: int, clicked: int, rate: float) -> bool:
             took = sorted(await clicks(session, url, hooks, rate))
             after = await waiting(engine, runs[clicked:])
             decided = [await engine.record(run) for run in runs[:clicked]]
-            votes = sum((one.view or {}).get("state") == "approved" for one in decided if one is not None)
+            votes = sum(_request(one).get("state") == "approved" for one in decided if one is not None)
     p50, p99 = took[len(took) // 2], took[min(len(took) - 1, int(len(took) * 0.99))]
     sys.stdout.write(
         f"{down:>7}: {len(took)} clicks at {rate:g}/s, ack p50 {p50:.0f} ms, p99 {p99:.0f} ms, max {took[-1]:.0f} ms; "

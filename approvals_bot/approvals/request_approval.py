@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -30,14 +29,13 @@ from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.outcomes import Outcome
 from approvals_bot.approvals.policy import Definition, business_times
 from approvals_bot.approvals.port import State
-from approvals_bot.approvals.published import Published
-from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request, dumped
+from approvals_bot.approvals.published import Board
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.views import answers_of
 from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
 from approvals_bot.approvals.workflow import Asking
-from approvals_bot.durable.core.api import accompany, cancel_run, frame, get_workflow_metadata, resource, step
-from approvals_bot.durable.core.serialization import encode
+from approvals_bot.durable.core.api import accompany, cancel_run, get_workflow_metadata, projector, resource, step
 
 LEFT = "the workflow stopped waiting for it"
 
@@ -132,20 +130,15 @@ class _Request(Asking):
     ends_with_changes = True
 
     def __init__(self, asked: Asked) -> None:
-        board = frame(Board)
-        self.number = board.next_number
+        self.number = projector(Board).next_number
         self.asked = asked
         self.settled = asyncio.Event()
         self.failure: BaseException | None = None
         super().__init__(asked.opening, asked.definition)
-        board.add(self.showing.view)
 
     @property
     def title(self) -> str:
         return self.asked.title
-
-    def show(self) -> None:
-        """The board shows it, with the others of this run."""
 
     def follow(self) -> None:
         super().follow()
@@ -279,45 +272,6 @@ def _line(title: str) -> str:
 
 
 _DEFINITION = TypeAdapter(Definition)
-
-
-# ── The requests of a workflow that asks people by itself: none, one or many, each with its number. ──
-
-MOST_ENDED = 50  # requests that have ended and are still shown; who comes with an older link is told it can't be found
-ENDED_SIZE = 400_000  # characters of JSON for them all; a run's whole view must stay under 1 MB
-
-
-@dataclass(eq=False)
-class Board:
-    """Where a run's requests are shown."""
-
-    _views: list[Callable[[], Request]] = field(default_factory=list)
-
-    @property
-    def next_number(self) -> int:
-        return len(self._views) + 1
-
-    def add(self, view: Callable[[], Request]) -> None:
-        self._views.append(view)
-
-    def __call__(self, published: Any) -> Published:
-        own = encode(published, Any, "view")
-        return Published(lambda: self._show(own))
-
-    def _show(self, published: Any) -> dict[str, Any]:
-        """Everything that this run shows: the open requests, the last ones that have ended, and its own value."""
-        shown, room, ended, waiting = list[dict[str, Any]](), ENDED_SIZE, 0, dict[str, None]()
-        for make in reversed(self._views):
-            view = make()
-            if not view.is_open and (ended >= MOST_ENDED or room <= 0):
-                continue
-            said = dumped(view)
-            if view.is_open:
-                waiting.update(dict.fromkeys(view.waiting_for))
-            else:
-                ended, room = ended + 1, room - len(json.dumps(said))
-            shown.append(said)
-        return {"requests": shown[::-1], "waiting_for": list(waiting), "published": published}
 
 
 # ── The form of a request that a workflow makes: plain Python values, as fields with types, and back. ──

@@ -23,9 +23,9 @@ from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.messages import act_of, answer, read_message
 from approvals_bot.approvals.notifications import Copies
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.published import Published
+from approvals_bot.approvals.published import Board
 from approvals_bot.approvals.reassignment import Rank, is_handing
-from approvals_bot.approvals.request import Decision, Opening, dumped, request_id
+from approvals_bot.approvals.request import Decision, Opening, request_id
 from approvals_bot.approvals.showing import Showing
 from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.stages import Stages
@@ -39,7 +39,7 @@ from approvals_bot.durable.core.api import (
     create_webhook,
     get_workflow_metadata,
     now,
-    publish,
+    projector,
     workflow,
 )
 from approvals_bot.people import is_mail
@@ -103,6 +103,7 @@ class Asking:
         self.stages = Stages(
             self.case, copies=self.copies, timers=self.timers, telling=self.telling, changed=self.changed
         )
+        projector(Board).add(self.showing.view)
         self.due = ComingDue(self.case, timers=self.timers, telling=self.telling, stages=self.stages)
 
     async def run(self) -> Decision:
@@ -323,7 +324,7 @@ class Asking:
         self.show()
 
     def show(self) -> None:
-        publish(Published(lambda: dumped(self.showing.view())))
+        """The run's board shows it."""
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.tasks.create_task(task)

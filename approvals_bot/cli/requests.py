@@ -330,7 +330,14 @@ def runs(
 
     async def look(engine: Engine, _: ServiceSettings) -> Page:
         try:
-            return await engine.records(workflow, cast("Status | None", status), whom, limit=limit, cursor=cursor)
+            return await engine.records(
+                workflow,
+                cast("Status | None", status),
+                waiting_for=whom,
+                is_open=True if whom else None,
+                limit=limit,
+                cursor=cursor,
+            )
         except ValueError as error:
             fail(f"--cursor: {error}")
 

@@ -12,20 +12,23 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from approvals_bot.approvals.request import Request, RequestOutcome, dumped
 from approvals_bot.durable.engine import Engine, HookTarget, RunRecord
 
-_MARKS = {"hook_id", "recipients", "digest", "waiting_for"}
+_REQUESTS = TypeAdapter(tuple[Request, ...])
 
 
 def requests_of(record: RunRecord) -> tuple[Request, ...]:
-    """All requests that this run shows, in the order in which they were made."""
-    match record.view:
-        case {"requests": list(shown), "waiting_for": list(), "published": _}:
-            return tuple(_over(Request.model_validate(one), record) for one in shown)
-        case dict() as view if view.keys() >= _MARKS:
-            return (_over(Request.model_validate(view), record),)
-    return ()
+    """Return the requests that this run shows, in the order in which they were made.
+
+    None for a run whose row is damaged: it is listed as a plain run, and breaks no list.
+    """
+    try:
+        return tuple(_over(one, record) for one in _REQUESTS.validate_python(record.parts))
+    except ValidationError:
+        return ()
 
 
 def request_of(record: RunRecord, hook_id: str | None = None) -> Request | None:
@@ -50,7 +53,7 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
     if record is None or not number:
         return record if run_id == id else None
     view = next((view for view in requests_of(record) if view.id == id), None)
-    return replace(record, view=dumped(view)) if view is not None else None
+    return replace(record, parts=[dumped(view)]) if view is not None else None
 
 
 def choices_of(requests: Sequence[Request]) -> tuple[str, ...]:
@@ -61,9 +64,7 @@ def choices_of(requests: Sequence[Request]) -> tuple[str, ...]:
 
 def request_behind(target: HookTarget | None) -> Request | None:
     """The request that this hook belongs to."""
-    if target is None or target.row.view is None:
-        return None
-    return request_of(target.record, target.hook.id)
+    return None if target is None else request_of(target.record, target.hook.id)
 
 
 def _over(view: Request, record: RunRecord) -> Request:

@@ -12,6 +12,7 @@ from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import CREATIONS, Event, EventType, Log, NewEvent
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.replay import ReplayResult, replay
+from approvals_bot.durable.core.run import Projection
 from approvals_bot.durable.core.serialization import encode, encode_error
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
@@ -39,6 +40,7 @@ class History:
         self.log: Log = []
         self.outcome: ReplayResult | None = None
         self.view: Any = None
+        self.projection: Projection | None = None
         self._taken = dict(taken or {})
         data = {"run_id": run_id, "workflow": workflow.name, "input": workflow.signature.encode_call(args, kwargs)}
         self._append(NewEvent("run_created", data | {"settings": workflow.settings}))
@@ -51,6 +53,7 @@ class History:
         while True:
             self.outcome = self.replay(self.log)
             self.view = self.view if self.outcome.view is None else self.outcome.view
+            self.projection = self.outcome.projection or self.projection
             decided = [self._decide(command) for command in self.outcome.commands]
             said += [words for words, _ in decided]
             lost_a_token = any(event.type == "hook_conflict" for _, event in decided)

@@ -42,6 +42,7 @@ class Played:
     result: Any
     error: Exception | None
     view: Any
+    parts: list[Any]
     ended_at: datetime
     log: Log = field(repr=False)
     responses: list[Answer] = field(default_factory=list)
@@ -187,6 +188,7 @@ class _Player:
             result=history.result if status == "completed" else None,
             error=decode_error(last.data["error"]) if status == "failed" else None,
             view=history.view,
+            parts=[] if history.projection is None else history.projection.parts,
             ended_at=history.now,
             log=history.log,
             responses=[_answer_of(e.data["answer"]) for e in history.log if e.type == "hook_responded"],

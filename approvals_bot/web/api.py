@@ -79,11 +79,13 @@ class RunsApi:
         caller(request, self._keys)
         asked = _query(request, "workflow", "status", "waiting_for", "cursor", "limit")
         status = _one_of("status", asked.get("status"), get_args(Status))
+        waiting_for = _address("waiting_for", asked.get("waiting_for"))
         try:
             page = await self._engine.records(
                 workflow=_one_of("workflow", asked.get("workflow"), self._workflows.names()),
                 status=cast(Status | None, status),
-                waiting_for=_address("waiting_for", asked.get("waiting_for")),
+                waiting_for=waiting_for,
+                is_open=True if waiting_for else None,
                 cursor=asked.get("cursor"),
                 limit=_whole("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE),
             )
@@ -207,7 +209,7 @@ class RunsApi:
 
     def _is_shown(self, record: RunRecord) -> bool:
         """Whether there is nothing to wait for."""
-        return record.view is not None or record.has_ended or self._engine.is_ending
+        return bool(record.parts) or record.has_ended or self._engine.is_ending
 
     async def _request_view(self, request: HttpRequest) -> Request:
         record = await self._record(request)

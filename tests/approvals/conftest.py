@@ -205,7 +205,7 @@ class Asked:
         return record
 
     async def view(self) -> Request:
-        return Request.model_validate((await self.record()).view)
+        return Request.model_validate((await self.record()).parts[0])
 
     async def tell(self, **message: Any) -> dict[str, Any]:
         """Send a message to the request, and give its answer."""

@@ -460,14 +460,14 @@ async def test_a_slow_channel_does_not_hold_up_the_others(office: Any) -> None:
     office.slack.send = slow
     async with office.open():
         run = await office.engine.start(*_listed(office))
-        while (record := await office.engine.record(run.id)) is None or not record.view or not office.email.sent:
+        while (record := await office.engine.record(run.id)) is None or not record.parts or not office.email.sent:
             await asyncio.sleep(0.01)
-        hook = await office.engine.find_hook(record.view["hook_id"])
+        hook = await office.engine.find_hook(record.parts[0]["hook_id"])
         answer = await office.engine.resume_webhook(
             hook.token, WebhookRequest.of_json({"kind": "vote", "by": ANN, "choice": "approve"}), timeout=10
         )
         assert b'"decided"' in bytes(answer.body)
-        assert (await office.engine.record(run.id)).view["state"] == "approved"
+        assert (await office.engine.record(run.id)).parts[0]["state"] == "approved"
         answered.set()
         assert (await run.wait(10)).status == "completed"
 

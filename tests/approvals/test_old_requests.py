@@ -34,6 +34,7 @@ def test_a_request_of_before_replays_unchanged(recorded: dict[str, Any]) -> None
         replay(approval, log[:end], link=str)  # NondeterminismError would name the event that doesn't fit
     outcome = replay(approval, log, link=str)
     assert outcome.commands == [] or outcome.ended
-    view = Request.model_validate(outcome.view)
+    assert outcome.projection is not None
+    view = Request.model_validate(outcome.projection.parts[0])
     assert (view.handovers, view.reassign) == ((), "approvers")
     assert view.is_open == all(event.type != "run_completed" for event in log)

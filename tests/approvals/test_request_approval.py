@@ -365,13 +365,13 @@ async def test_a_workflow_still_publishes_a_value_of_its_own(office: Any) -> Non
     async with office.open():
         run = await office.engine.start(busy)
         await office.settle()
-        assert (await office.engine.record(run.id)).view["published"] == {"progress": 1}
+        assert (await office.engine.record(run.id)).view == {"progress": 1}
         await vote(office, (await views(office, run))[0], ANN)
-        assert (await office.engine.record(run.id)).view["published"] == {"progress": 2}
+        assert (await office.engine.record(run.id)).view == {"progress": 2}
 
 
 async def test_many_in_a_row_keep_what_a_run_shows_small(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("approvals_bot.approvals.request_approval.MOST_ENDED", 3)
+    monkeypatch.setattr("approvals_bot.approvals.published.MOST_ENDED", 3)
 
     @workflow
     async def many() -> int:

@@ -150,12 +150,12 @@ def script() -> list[Callable[[Engine], Awaitable[Any]]]:
         return await engine.start(listed, Opening({"service": "api"}, "bo@acme.eu"), idempotency_key="the request")
 
     async def delivered(engine: Engine) -> None:
-        await _once(engine, lambda record: bool(record.view) and _all_delivered(record.view))
+        await _once(engine, lambda record: bool(record.parts) and _all_delivered(record.parts[0]))
 
     def votes(by: str) -> Callable[[Engine], Awaitable[Any]]:
         async def vote(engine: Engine) -> None:
             record = (await engine.records()).records[0]
-            verdict = await cast(engine, record.view["hook_id"], VoteAct(by, "approve", "api"), timeout=PATIENCE)
+            verdict = await cast(engine, record.parts[0]["hook_id"], VoteAct(by, "approve", "api"), timeout=PATIENCE)
             assert verdict.verdict in ("counted", "decided", "already_voted", "already_decided"), verdict
 
         return vote
@@ -200,7 +200,7 @@ async def test_the_main_job_ends_the_same_whichever_store_call_it_dies_at(tmp_pa
             assert record.status == "completed", place
             assert record.result["approved"] is True, place
             assert record.result["fields"] == expected.result["fields"], place
-            assert [v["by"] for v in record.view["votes"]] == ["ann@acme.eu", "cy@acme.eu"], place
+            assert [v["by"] for v in record.parts[0]["votes"]] == ["ann@acme.eu", "cy@acme.eu"], place
             assert set(world.sent) == set(_own(calm.sent, expected, record)), place
             assert set(world.called) == set(_own(calm.called, expected, record)), place
             assert max(world.sent.values()) <= 1 + process.deaths, place

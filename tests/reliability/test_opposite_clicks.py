@@ -143,7 +143,7 @@ async def decided(office: Office, run_id: str, told: Sequence[Told]) -> Mapping[
     """The request as it was decided. None: neither press reached it, and neither person was told that it did."""
     for _ in range(1_000):
         record = await office.engine.record(run_id)
-        view: Mapping[str, Any] | None = record.view if record is not None else None
+        view: Mapping[str, Any] | None = record.parts[0] if record is not None and record.parts else None
         if view is not None and view["state"] != "waiting":
             return view
         await asyncio.sleep(0.01)

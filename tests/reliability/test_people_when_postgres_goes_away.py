@@ -94,7 +94,7 @@ async def is_decided(office: Office, run_id: str) -> bool:
         record = await office.engine.record(run_id)
     except StoreUnavailableError:
         return False
-    return record is not None and record.view is not None and record.view["state"] != "waiting"
+    return record is not None and bool(record.parts) and record.parts[0]["state"] != "waiting"
 
 
 async def press_on_the_page(office: Office, run_id: str, form: Form, seen: Seen) -> None:
@@ -134,7 +134,7 @@ async def heals(office: Office, requests: list[tuple[str, Form]], seen: Seen) ->
     for run_id, _ in requests:
         record = await office.engine.wait(run_id, 60.0)
         assert (record.status, record.result["outcome"]) == ("completed", "approved")
-        voted = [vote["by"] for vote in record.view["votes"] if vote.get("stands", True)]
+        voted = [vote["by"] for vote in record.parts[0]["votes"] if vote.get("stands", True)]
         assert sorted(voted) == ["ann@acme.eu", "cy@acme.eu"]
         log = await office.engine.events(run_id)
         assert sum(event.type == "run_completed" for event in log) == 1

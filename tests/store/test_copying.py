@@ -29,12 +29,23 @@ async def an_installation(url: str) -> None:
     store = await connect(url)
     lease = Lease("somebody", T0, T0 + timedelta(days=1))
     for n in range(3):
-        new = NewRun(f"r{n}", "w", "w", None, {"text": ODD}, f"key {n} {ODD}", {"name": ODD})
+        new = NewRun(f"r{n}", "w", "w", None, {"text": ODD}, f"key {n} {ODD}", {"name": ODD}, "request")
         created = await store.create(new, T0 + timedelta(seconds=n), lease)
         assert created.claimed is not None
         hook = NewEvent("hook_created", {"id": 1, "hook_id": f"h{n}", "token": f"{ODD} {n}", "answer": None})
-        view = {"waiting_for": ["ann@acme.eu"], "title": ODD}
-        batch = Append(f"r{n}", created.claimed.claim.epoch, 1, [hook], T0, view=view, release=n != 2, wake_at=T0)
+        view = {"title": ODD}
+        batch = Append(
+            f"r{n}",
+            created.claimed.claim.epoch,
+            1,
+            [hook],
+            T0,
+            view=view,
+            parts=[{"title": ODD}],
+            attributes={"$waiting_for": ["ann@acme.eu"]},
+            release=n != 2,
+            wake_at=T0,
+        )
         await store.append(batch)
         await store.receive(f"h{n}", ODD, {"text": ODD}, T0)
     await store.record("r0", [NewEvent("run_cancelled", {"reason": ODD})], T0)
@@ -45,7 +56,7 @@ async def an_installation(url: str) -> None:
 
 async def seen(url: str) -> list[object]:
     store = await connect(url)
-    rows, _ = await store.runs(Filter(waiting_for="ann@acme.eu", attributes={"name": ODD}))
+    rows, _ = await store.runs(Filter(attributes={"$waiting_for": "ann@acme.eu", "name": ODD}, is_open=True))
     found: list[object] = [row.id for row in rows]
     found += [await store.read(f"r{n}") for n in range(3)]
     found += [await store.hook(token=f"{ODD} {n}") for n in range(3)]
@@ -65,7 +76,7 @@ async def test_an_installation_goes_to_postgresql_and_back_and_is_the_same(
     await an_installation(file("old"))
     before = await seen(file("old"))
     counts = await copy(file("old"), postgres_url, quiet)
-    assert counts == {"runs": 3, "events": 10, "hooks": 3, "audit": 3}
+    assert counts == {"runs": 3, "attributes": 6, "events": 10, "hooks": 3, "audit": 3}
     assert await seen(postgres_url) == before
     store = await connect(postgres_url)
     again = await store.create(NewRun("new", "w", "w", None, {}, f"key 1 {ODD}"), T0)

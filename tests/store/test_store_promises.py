@@ -57,6 +57,14 @@ def hook_created(number: int = 1, *, hook_id: str = "h") -> NewEvent:
     return event("hook_created", id=number, hook_id=hook_id, token="t")
 
 
+async def found_by(store: OpenStore, attributes: dict[str, str], **which: Any) -> list[str]:
+    """The ids of the runs that have these, and their number as the store counts it."""
+    asked = Filter(attributes=attributes, **which)
+    rows, _ = await store.runs(asked)
+    assert await store.count(asked, 1000) == len(rows)
+    return [row.id for row in rows]
+
+
 async def types(store: OpenStore, run_id: str = "r") -> list[str]:
     found = await store.read(run_id)
     assert found is not None
@@ -155,17 +163,20 @@ async def test_87_an_owner_whose_lease_was_taken_over_is_fenced_off(store: OpenS
 async def test_view_wake_time_and_release_are_written_with_the_events_or_not_at_all(store: OpenStore) -> None:
     await a_run(store)
     claim = await claimed(store)
-    options: dict[str, Any] = {"view": {"waiting_for": ["ann"]}, "release": True, "wake_at": T0 + 60 * SECOND}
+    shown: dict[str, Any] = {"view": 1, "parts": [{"n": 1}], "attributes": {"$for": ["ann", "bo"]}}
+    options: dict[str, Any] = {**shown, "release": True, "wake_at": T0 + 60 * SECOND}
     assert isinstance(await store.append(batch(claim, 9, event("run_started"), **options)), Stale)
     found = await store.read("r")
     assert found is not None
-    assert (found[0].view, found[0].wake_at) == (None, T0)
+    assert (found[0].view, found[0].parts, found[0].wake_at) == (None, [], T0)
+    assert await found_by(store, {"$for": "ann"}) == []
     await store.append(batch(claim, 1, event("run_started"), **options))
     found = await store.read("r")
     assert found is not None
-    assert (found[0].view, found[0].wake_at) == ({"waiting_for": ["ann"]}, T0 + 60 * SECOND)
-    assert [r.id for r in (await store.runs(Filter(waiting_for="ann")))[0]] == ["r"]
-    assert (await store.runs(Filter(waiting_for="bob")))[0] == []
+    assert (found[0].view, found[0].parts, found[0].wake_at) == (1, [{"n": 1}], T0 + 60 * SECOND)
+    assert await found_by(store, {"$for": "ann"}) == ["r"]
+    assert await found_by(store, {"$for": "bo"}) == ["r"]
+    assert await found_by(store, {"$for": "cy"}) == []
 
 
 async def test_a_stalled_run_keeps_taking_facts_and_goes_on(store: OpenStore) -> None:
@@ -506,6 +517,91 @@ async def test_runs_are_filtered(store: OpenStore) -> None:
     assert await ids(attributes={"k": "1"}) == ["a"]
     assert await ids(attributes={"k": "1", "l": "y"}) == []
     assert await ids(attributes={'odd" name': "✓"}) == ["b"]
+
+
+async def test_a_run_says_of_which_kind_it_is(store: OpenStore) -> None:
+    await a_run(store, "a")
+    created = await store.create(NewRun("b", "w", "w", None, {}, kind="request"), T0, lease())
+    assert created.claimed is not None
+    assert created.claimed.row.kind == "request"
+    assert [row.kind for row in (await store.runs(Filter()))[0]] == ["request", "workflow"]
+
+
+async def test_a_run_is_found_by_each_value_that_its_projection_has_now(store: OpenStore) -> None:
+    await a_run(store, attributes={"team": "red", "for": "ann"})
+    claim = await claimed(store)
+    for length, (given, found) in enumerate(
+        [
+            ({"$for": ["ann", "bo"], "$by": ["cy"]}, {"ann": 1, "bo": 1, "cy": 0}),
+            (None, {"ann": 1, "bo": 1, "cy": 0}),
+            ({"$for": ["bo", "cy", "bo"], "$by": ["cy"]}, {"ann": 0, "bo": 1, "cy": 1}),
+            ({"$by": ["cy", "bo"]}, {"ann": 0, "bo": 0, "cy": 0}),
+            ({"$for": ["ann"]}, {"ann": 1, "bo": 0, "cy": 0}),
+        ],
+        1,
+    ):
+        await store.append(batch(claim, length, event("step_created", id=length), attributes=given))
+        assert {who: len(await found_by(store, {"$for": who})) for who in found} == found
+    assert await found_by(store, {"$by": "cy"}) == []
+    assert await found_by(store, {"$for": "ann", "team": "red"}) == ["r"]
+    assert await found_by(store, {"$for": "ann", "team": "blue"}) == []
+    assert await found_by(store, {"for": "ann"}) == ["r"], "what it was given at its start stays"
+
+
+async def test_a_run_may_be_found_from_its_first_breath_and_by_what_a_payload_leads_to(store: OpenStore) -> None:
+    new = NewRun("r", "w", "w", None, {"run_id": "r", "input": {}})
+    begins = follows(1, 1, event("run_started"), hook_created(), release=True, parts=[1], attributes={"$for": ["ann"]})
+    await store.create(new, T0, lease(), begins)
+    assert await found_by(store, {"$for": "ann"}, is_open=True) == ["r"]
+    then = follows(4, 2, event("step_created", id=2), release=True, attributes={"$for": ["bo"]})
+    await store.receive("h", "x", None, T0, lease(), then)
+    assert await found_by(store, {"$for": "ann"}) == []
+    assert await found_by(store, {"$for": "bo"}, is_open=True) == ["r"]
+
+
+@pytest.mark.parametrize("way", ["decided", "from outside"])
+async def test_an_ended_run_is_out_of_the_lists_of_open_ones(store: OpenStore, way: str) -> None:
+    await a_run(store, attributes={"team": "red"})
+    claim = await claimed(store)
+    await store.append(batch(claim, 1, event("run_started"), attributes={"$for": ["ann"]}))
+    end = event("run_cancelled", reason=None)
+    if way == "decided":
+        await store.append(batch(claim, 2, end, attributes={"$for": ["ann", "bo"]}))
+    else:
+        await store.record("r", [end], T0)
+    for pair in ({"$for": "ann"}, {"team": "red"}):
+        assert await found_by(store, pair) == ["r"]
+        assert await found_by(store, pair, is_open=True) == []
+        assert await found_by(store, pair, is_open=False) == ["r"]
+
+
+async def test_lists_may_begin_with_the_oldest_and_go_on_by_pages(store: OpenStore) -> None:
+    for n in range(7):
+        created = await store.create(NewRun(f"r{n}", "w", "w", None, {}), T0 + (n // 2) * SECOND, lease())
+        assert created.claimed is not None
+        await store.append(batch(created.claimed.claim, 1, event("run_started"), attributes={"$for": ["ann"]}))
+    for oldest_first in (True, False):
+        for attributes in ({}, {"$for": "ann"}):
+            seen, cursor = list[str](), None
+            while not seen or cursor is not None:
+                asked = Filter(attributes=attributes, oldest_first=oldest_first, cursor=cursor, limit=3)
+                rows, cursor = await store.runs(asked)
+                seen += [row.id for row in rows]
+            assert seen == [f"r{n}" for n in (range(7) if oldest_first else range(6, -1, -1))]
+    assert await store.count(Filter(attributes={"$for": "ann"}), 5) == 5
+    assert await store.count(Filter(attributes={"$for": "ann"}), 50) == 7
+    assert await store.count(Filter(status="failed"), 50) == 0
+
+
+async def test_a_run_is_found_by_odd_and_by_long_values(store: OpenStore) -> None:
+    odd = ["", "a\x00b", "\ud800", "\\u0000", '["x"]', "é" * 5000, "é" * 4999 + "e", "💥" * 200]
+    await a_run(store, attributes={f"{n} {value}": value for n, value in enumerate(odd)})
+    claim = await claimed(store)
+    await store.append(batch(claim, 1, event("run_started"), attributes={"$odd": odd}))
+    for n, value in enumerate(odd):
+        assert await found_by(store, {"$odd": value}) == ["r"]
+        assert await found_by(store, {f"{n} {value}": value}) == ["r"]
+    assert await found_by(store, {"$odd": "é" * 4999}) == []
 
 
 # ── the audit ──

@@ -130,7 +130,7 @@ def _told(outcome: ReplayResult) -> list[Any]:
     timers = [(timer.id, timer.resume_at, timer.kind) for timer in outcome.timers]
     flags = (outcome.ended, outcome.replay_again, outcome.waits_on_hooks)
     told = [(event.type, without_tracebacks(event.data)) for event in commands]
-    return [told, steps, timers, flags, outcome.view, [*outcome.schemas]]
+    return [told, steps, timers, flags, outcome.view, outcome.projection, [*outcome.schemas]]
 
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)

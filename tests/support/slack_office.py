@@ -126,7 +126,7 @@ class Office:
     async def votes(self, run_id: str) -> list[Any]:
         record = await self.engine.record(run_id)
         assert record is not None
-        return list(Request.model_validate(record.view).model_dump(mode="json")["votes"])
+        return list(Request.model_validate(record.parts[0]).model_dump(mode="json")["votes"])
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):

@@ -45,10 +45,10 @@ async def form_of(office: Office, run_id: str, address: str) -> Form:
     """Her page's address and the hidden fields of its form."""
     record = await office.engine.record(run_id)
     assert record is not None
-    assert record.view is not None
-    hook = await office.engine.find_hook(record.view["hook_id"])
+    assert record.parts
+    hook = await office.engine.find_hook(record.parts[0]["hook_id"])
     assert hook is not None
-    recipient = next(id for id, known in record.view["recipients"].items() if known == address)
+    recipient = next(id for id, known in record.parts[0]["recipients"].items() if known == address)
     token = Tokens([KEY]).sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation})
     page = f"{office.stand_in.url}/decisions/{token}"
     async with office.http.get(page) as answer:

@@ -72,8 +72,8 @@ class Service:
     async def view(self, run_id: str) -> dict[str, Any]:
         record = await self.engine.record(run_id)
         assert record is not None
-        view: dict[str, Any] = record.view
-        return Request.model_validate(view).model_dump(mode="json") if "hook_id" in view else view
+        published: dict[str, Any] = record.view
+        return Request.model_validate(record.parts[0]).model_dump(mode="json") if record.parts else published
 
     async def link(self, run_id: str, address: str) -> str:
         """The path of this person's decision page, as a mail would carry it."""

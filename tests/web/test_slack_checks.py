@@ -106,7 +106,7 @@ async def test_check_29_what_may_have_arrived_twice_is_said_on_the_card_and_by_t
             await office.clock.advance("5s")
             record = await office.engine.record(run_id)
             assert record is not None
-            (delivery,) = api_request(Request.model_validate(record.view))["deliveries"]
+            (delivery,) = api_request(Request.model_validate(record.parts[0]))["deliveries"]
     assert (len(office.cards), delivery["uncertain"]) == (2, True)
     await office.press("U0ANN", "Approve", channel=office.cards[1].channel, ts=office.cards[1].ts)
     await office.until(lambda: "May have arrived twice at #deploys in Slack" in json.dumps(office.cards[1].blocks))

@@ -32,7 +32,7 @@ def values(person: str, place: str, reason: str = "") -> dict[str, Any]:
 async def view_of(office: Office, run_id: str) -> Request:
     record = await office.engine.record(run_id)
     assert record is not None
-    return Request.model_validate(record.view)
+    return Request.model_validate(record.parts[0])
 
 
 async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(office: Office) -> None:

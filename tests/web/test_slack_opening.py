@@ -78,8 +78,8 @@ async def test_the_command_with_a_name_opens_the_form_and_sending_it_opens_the_r
     answer = await office.submit("U0BO", view, FILLED)
     assert (answer["errors"], answer["view"]) == ({}, None)
     record = await only_run(office)
-    assert record.view["requester"] == "bo@acme.eu"
-    assert record.view["fields"] == {
+    assert record.parts[0]["requester"] == "bo@acme.eu"
+    assert record.parts[0]["fields"] == {
         "name": "api",
         "plan": None,
         "replicas": 3,
@@ -176,7 +176,7 @@ async def test_check_20_errors_are_said_at_their_fields_and_the_draft_is_kept(of
     assert kept["field:name"]["value"]["value"] == "api"
     answer = await office.submit("U0BO", view, FILLED)
     assert answer["errors"] == {}
-    assert (await only_run(office)).view["fields"]["cost"] == "1250.00"
+    assert (await only_run(office)).parts[0]["fields"]["cost"] == "1250.00"
 
 
 async def test_check_20_a_form_that_is_sent_twice_opens_one_request(office: Office) -> None:
@@ -201,7 +201,7 @@ async def test_it_can_be_asked_on_behalf_of_somebody(office: Office) -> None:
     view = (await office.command("U0BO", "deploy"))["view"]
     values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
     await office.submit("U0BO", view, values | {"behalf": {"value": "U0DI"}})
-    assert (await only_run(office)).view["on_behalf_of"] == "di@acme.eu"
+    assert (await only_run(office)).parts[0]["on_behalf_of"] == "di@acme.eu"
 
 
 async def test_nobody_asks_on_behalf_of_a_stranger(office: Office) -> None:

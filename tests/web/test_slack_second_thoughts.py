@@ -183,7 +183,7 @@ async def test_check_18_b15_the_value_of_another_request_is_refused(office: Offi
     record = await office.engine.record(other)
     assert record is not None
     payload = click_of(office)
-    payload["actions"][0]["value"] = record.view["hook_id"]
+    payload["actions"][0]["value"] = record.parts[0]["hook_id"]
     assert await post(office, payload) == 200
     assert await office.votes(run_id) == []
     assert await office.votes(other) == []

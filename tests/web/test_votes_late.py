@@ -61,7 +61,7 @@ async def ask(engine: Engine) -> str:
     await engine.settle()
     record = await engine.record(run.id)
     assert record is not None
-    return str(record.view["hook_id"])
+    return str(record.parts[0]["hook_id"])
 
 
 async def test_a_late_answer_after_somebody_elses_decision_says_how_it_ended(engine: Engine) -> None:

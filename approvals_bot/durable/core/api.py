@@ -25,7 +25,7 @@ from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response
 from approvals_bot.durable.core.loop import context_of_run
 from approvals_bot.durable.core.registry import Workflow, registry
-from approvals_bot.durable.core.run import RunState
+from approvals_bot.durable.core.run import Projection, RunState
 from approvals_bot.durable.core.serialization import encode
 from approvals_bot.durable.core.signature import Needed, Signature
 from approvals_bot.errors import FatalError, RetryableError
@@ -284,15 +284,18 @@ def publish(view: Any) -> None:
         run.view = view
 
 
-F = TypeVar("F", bound=Callable[[Any], Any])
+F = TypeVar("F", bound=Callable[[], Projection])
 
 
-def frame(make: Callable[[], F]) -> F:
-    """What this run shows around the value that its body publishes; made when it is first asked for."""
-    run = current_run("frame()")
-    if run.frame is None:
-        run.frame = make()
-    return cast(F, run.frame)
+def projector(make: Callable[[], F]) -> F:
+    """Return what makes this run's projection, whenever the run is stored; `make` is called the first time.
+
+    For libraries on top of the engine: what they show of a run is kept apart from what its author publishes.
+    """
+    run = current_run("projector()")
+    if run.projector is None:
+        run.projector = make()
+    return cast(F, run.projector)
 
 
 def accompany(work: Coroutine[Any, Any, None], *, leave: Callable[[], None]) -> None:
@@ -338,10 +341,10 @@ __all__ = [
     "create_hook",
     "create_webhook",
     "define_hook",
-    "frame",
     "get_step_metadata",
     "get_workflow_metadata",
     "now",
+    "projector",
     "publish",
     "random",
     "resource",

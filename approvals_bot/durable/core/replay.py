@@ -20,7 +20,7 @@ from approvals_bot.durable.core.commands import Command, End, describe
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.durable.core.registry import Workflow
-from approvals_bot.durable.core.run import OpenStep, OpenTimer, RunState
+from approvals_bot.durable.core.run import OpenStep, OpenTimer, Projection, RunState
 from approvals_bot.durable.core.serialization import decode, encode, encode_error
 from approvals_bot.errors import NondeterminismError, WorkflowStuckError
 
@@ -37,6 +37,7 @@ class ReplayResult:
     timers: list[OpenTimer] = field(default_factory=list)
     schemas: dict[int, Any] = field(default_factory=dict)
     view: Any = None
+    projection: Projection | None = None
     replay_again: bool = False  # once the commands are in the log: somebody waits to hear what came of them
     waits_on_hooks: bool = False
 
@@ -205,6 +206,7 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
         timers=list(run.timers.values()),
         schemas=run.schemas,
         view=_view(run),
+        projection=_projection(run),
         replay_again=waits_for_token or not can_go_on,
         waits_on_hooks=open_hooks,
     )
@@ -225,9 +227,16 @@ def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
 
 def _ended(run: RunState, end: End) -> ReplayResult:
     commands = run.new_commands(ended=True)
-    return ReplayResult([*commands, end], ended=True, schemas=run.schemas, view=_view(run))
+    return ReplayResult([*commands, end], ended=True, schemas=run.schemas, view=_view(run), projection=_projection(run))
 
 
 def _view(run: RunState) -> Any:
-    shown = run.view if run.frame is None else run.frame(run.view)
-    return None if shown is None else encode(shown, Any, "view")
+    return None if run.view is None else encode(run.view, Any, "view")
+
+
+def _projection(run: RunState) -> Projection | None:
+    """A projection's names begin with a sign that no author's may begin with: neither can pass for the other."""
+    if run.projector is None:
+        return None
+    made = run.projector()
+    return Projection(made.parts, {f"${name}": values for name, values in made.attributes.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -75,6 +75,17 @@ class OpenTimer:
     fire: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What is stored of a run for its readers and for lists, besides the value that its author publishes.
+
+    `parts`: what the run consists of, as JSON. `attributes`: by which values it is found, under which names.
+    """
+
+    parts: list[Any]
+    attributes: Mapping[str, Sequence[str]]
+
+
 class RunState:
     """The state of one replay. Everything in it is derived from the log and thrown away afterwards."""
 
@@ -87,7 +98,7 @@ class RunState:
         self.started_at = created.at
         self.now = created.at
         self.view: Any = None
-        self.frame: Callable[[Any], Any] | None = None  # what is shown around the view
+        self.projector: Callable[[], Projection] | None = None
         self.companions = Companions()
         self.body: asyncio.Task[Any] | None = None
         self.drift: NondeterminismError | None = None
@@ -349,7 +360,7 @@ class RunState:
         """Close the body, wherever it waits. What belongs to a run points at it, and it at all of that: taken apart, it
         is freed at once, and not when the garbage collector comes by."""
         self.loop.throw_away()
-        self.body = self.frame = None
+        self.body = self.projector = None
         for owned in (self.hooks, self.steps, self.timers):
             owned.clear()
 

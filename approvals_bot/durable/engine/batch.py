@@ -27,6 +27,7 @@ class Batch(NamedTuple):
 
     def append(self, run_id: str, epoch: int, expected: int, at: datetime) -> Append:
         """The store's append, for a log of `expected` events and a claim of this `epoch`."""
+        shown = self.outcome.projection
         return Append(
             run_id,
             epoch,
@@ -34,6 +35,8 @@ class Batch(NamedTuple):
             self.events,
             at,
             view=self.outcome.view,
+            parts=None if shown is None else shown.parts,
+            attributes=None if shown is None else shown.attributes,
             release=self.releases,
             wake_at=self.wake_at,
         )

@@ -242,16 +242,29 @@ class Engine:
         self,
         workflow: str | None = None,
         status: Status | None = None,
-        waiting_for: str | None = None,
+        *,
         attributes: Mapping[str, str] | None = None,
+        is_open: bool | None = None,
+        oldest_first: bool = False,
         cursor: str | None = None,
         limit: int = 50,
+        **projected: str | None,
     ) -> Page:
-        """Runs, newest first. ValueError for a cursor that no page gave."""
+        """Return a page of runs, the newest first unless asked otherwise.
+
+        `attributes`: what they were given at their start. Any other keyword is a name of which the runs' projections
+        have this value: `records(waiting_for="ann@acme.eu")`. ValueError for a cursor that no page gave.
+        """
         self._here("records()")
-        which = Filter(workflow, status, waiting_for, dict(attributes or {}), cursor, limit)
+        found = _all_attributes(attributes, projected)
+        which = Filter(workflow, status, found, is_open, oldest_first, cursor, limit)
         rows, following = await self.store.runs(which)
         return Page([RunRecord.of(row) for row in rows], following)
+
+    async def count(self, most: int, *, is_open: bool | None = None, **projected: str | None) -> int:
+        """Return how many runs `records` would list in all, or `most` if there are as many or more."""
+        self._here("count()")
+        return await self.store.count(Filter(attributes=_all_attributes(None, projected), is_open=is_open), most)
 
     async def events(self, run_id: str) -> list[Event]:
         """A run's log. RunNotFoundError if there is no such run."""
@@ -388,3 +401,9 @@ class Engine:
             raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise OtherLoopError(what)
+
+
+def _all_attributes(given: Mapping[str, str] | None, projected: Mapping[str, str | None]) -> dict[str, str]:
+    """Under which names the store has them. A projection's lead: they are asked for by people, in long lists."""
+    names = {f"${name}": value for name, value in projected.items() if value is not None}
+    return names | dict(given or {})

@@ -85,12 +85,11 @@ class Intake:
         scheduler, now = self._scheduler, self._scheduler.now()
         run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
         data = _created(run_id, workflow, input, attributes)
-        new = NewRun(run_id, workflow.name, workflow.code, workflow.version, data, key, attributes)
+        new = NewRun(run_id, workflow.name, workflow.code, workflow.version, data, key, attributes, workflow.kind)
         lease = scheduler.request_lease()
         run = None
         if lease is not None:
-            row = RunRow.new(run_id, workflow.name, workflow.code, workflow.version, now, attributes)
-            run = CachedRun(row, [Event(1, "run_created", now, data)], 0)
+            run = CachedRun(RunRow.new(new, now), [Event(1, "run_created", now, data)], 0)
         write = partial(scheduler.store.create, new, now, lease)
         created = await self._finish(self._write(run_id, run, None, workflow, lease, now, write))
         assert created is not None  # only a hook can be gone

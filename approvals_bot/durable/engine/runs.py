@@ -45,17 +45,22 @@ class HookInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run as it stands. `result` and `error` (its type and message) are of ended runs; `view` is what it published
-    last.
+    """A run as it stands.
+
+    `kind` is what its workflow says that its runs are. `view` is what its author published last, `parts` what the run
+    consists of for its readers, as a library on top of the engine shows it. `result` and `error` (its type and message)
+    are of ended runs. What a damaged row can't tell is None, or empty.
     """
 
     id: str
     workflow: str
+    kind: str
     status: Status
     created_at: datetime
     ended_at: datetime | None
     attributes: dict[str, str]
     view: Any = None
+    parts: list[Any] = field(default_factory=list)
     result: Any = None
     error: dict[str, str] | None = None
     stalled: str | None = None
@@ -67,26 +72,23 @@ class RunRecord:
     @classmethod
     def of(cls, row: RunRow) -> RunRecord:
         ending = row.ending or {}
-        error = ending.get("error")
-        if row.status == "cancelled":
-            error = {"type": "RunCancelled", "message": ending.get("reason") or ""}
+        error: dict[str, str] | None
+        match ending:
+            case {"reason": reason} if row.status == "cancelled":
+                error = {"type": "RunCancelled", "message": str(reason or "")}
+            case {"error": {"type": str(type), "message": str(message)}}:
+                error = {"type": type, "message": message}
+            case _:
+                error = None
         return cls(
-            row.id,
-            row.workflow,
-            row.status,
-            row.created_at,
-            row.ended_at,
-            row.attributes,
-            view=row.view,
-            result=ending.get("result"),
-            error=None if error is None else {"type": error["type"], "message": error["message"]},
-            stalled=row.stalled,
-        )
+            row.id, row.workflow, row.kind, row.status, row.created_at, row.ended_at, row.attributes, view=row.view,
+            parts=row.parts, result=ending.get("result"), error=error, stalled=row.stalled,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some runs, newest first, and where the next page starts."""
+    """Some runs, and where the next page starts."""
 
     records: list[RunRecord]
     cursor: str | None

@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.copying_tables import TABLES, CopiedTable, Row
-from approvals_bot.durable.store.encoding import link
+from approvals_bot.durable.store.encoding import as_given, as_given_or_none, link
 from approvals_bot.durable.store.protocol import AuditEntry
-from approvals_bot.durable.store.texts import as_given
 from approvals_bot.errors import StoreCopyError
 
 
@@ -34,7 +33,7 @@ class Copyable(Protocol):
 async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> dict[str, int]:
     """Copy everything, and give how many rows of each table. StoreCopyError: nothing was written, and why not."""
     _find(source_url)
-    await (await connect(source_url)).close()  # brings it up to date; an old schema has other columns
+    await (await connect(source_url)).close()  # brings it up to date: an older schema has other columns
     await (await connect(target_url)).close()
     async with _open(source_url) as source, _open(target_url) as target:
         if not await target.is_empty():
@@ -107,13 +106,9 @@ class _Chain:
 
     def follow(self, rows: Sequence[Row]) -> None:
         for seq, at, what, who, run_id, data, digest in rows:
-            entry = AuditEntry(as_given(what), _given(who), _given(run_id), json.loads(data))
+            entry = AuditEntry(as_given(what), as_given_or_none(who), as_given_or_none(run_id), json.loads(data))
             if link(self._before, seq, at, entry) != (data, digest):
                 raise StoreCopyError(
                     f"The audit's line {seq} is not as it was written. Nothing was copied; look at the source."
                 )
             self._before = digest
-
-
-def _given(text: str | None) -> str | None:
-    return None if text is None else as_given(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,8 +13,7 @@ import asyncpg
 from asyncpg import Connection
 
 from approvals_bot.durable.store.postgres_connection import connect_to, place
-from approvals_bot.durable.store.postgres_encoding import labels, waiting_for
-from approvals_bot.durable.store.sole_owner import SoleOwner
+from approvals_bot.durable.store.sqlite import SoleOwner
 from approvals_bot.errors import StoreCopyError, StoreUnavailableError
 
 Row = tuple[Any, ...]
@@ -35,9 +33,14 @@ class CopiedTable:
 TABLES = (
     CopiedTable(
         "runs",
-        ("id", "workflow", "code", "version", "status", "created_at", "ended_at", "idempotency_key", "attributes",
-         "seq", "view", "stalled", "wake_at", "epoch"),
+        ("id", "workflow", "code", "version", "kind", "status", "created_at", "ended_at", "idempotency_key",
+         "attributes", "seq", "view", "parts", "indexed", "stalled", "wake_at", "epoch"),
         ("id",),
+    ),
+    CopiedTable(
+        "attributes",
+        ("name", "value", "created_at", "run_id", "is_open"),
+        ("name", "value", "created_at", "run_id"),
     ),
     CopiedTable("events", ("run_id", "seq", "type", "at", "key", "data"), ("run_id", "seq")),
     CopiedTable(
@@ -92,7 +95,8 @@ class _SqliteTables:
 
 # ── A PostgreSQL database as the source or the target of a copy. ──
 
-_BOOLEANS = {"is_webhook", "has_schema", "is_live"}  # numbers in SQLite
+_BOOLEANS = {"is_webhook", "has_schema", "is_live", "is_open"}  # numbers in SQLite
+_NUMBERS = {"seq", "created_at"}  # of the keys
 _SERVICES = """
     SELECT count(*) FROM pg_stat_activity
     WHERE application_name = 'approvals-bot' AND datname = current_database() AND pid <> pg_backend_pid()"""
@@ -109,7 +113,7 @@ async def opened_postgres(url: str) -> AsyncIterator[_PostgresTables]:
                 f"A service works on the database {place(url)}. Stop it first: what it writes now would be missing."
             )
         async with connection.transaction(isolation="repeatable_read"):
-            await connection.execute("LOCK TABLE runs, events, hooks, audit IN EXCLUSIVE MODE")
+            await connection.execute("LOCK TABLE runs, attributes, events, hooks, audit IN EXCLUSIVE MODE")
             yield _PostgresTables(connection)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise StoreUnavailableError(f"The database {place(url)} could not be copied: {error}") from None
@@ -124,7 +128,7 @@ class _PostgresTables:
     async def rows(self, table: CopiedTable) -> AsyncIterator[Sequence[Row]]:
         columns = ", ".join(f"{name}::int" if name in _BOOLEANS else name for name in table.columns)
         key = ", ".join(
-            f'{name} COLLATE "C"' if name != "seq" else name for name in table.key
+            name if name in _NUMBERS else f'{name} COLLATE "C"' for name in table.key
         )  # as SQLite orders texts
         found = await self._connection.cursor(f"SELECT {columns} FROM {table.name} ORDER BY {key}")  # noqa: S608
         while rows := await found.fetch(ROWS_AT_ONCE):
@@ -135,14 +139,9 @@ class _PostgresTables:
         return bool(count == 0)
 
     async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None:
-        columns = table.columns + (("labels", "waiting_for") if table.name == "runs" else ())
         records = [self._record(table, row) for row in rows]
-        await self._connection.copy_records_to_table(table.name, records=records, columns=columns)
+        await self._connection.copy_records_to_table(table.name, records=records, columns=table.columns)
 
     def _record(self, table: CopiedTable, row: Row) -> Row:
-        given = dict(zip(table.columns, row, strict=True))
-        given |= {name: bool(value) for name, value in given.items() if name in _BOOLEANS}
-        if table.name == "runs":
-            view = None if given["view"] is None else json.loads(given["view"])
-            given |= {"labels": labels(json.loads(given["attributes"])), "waiting_for": waiting_for(view)}
-        return tuple(given.values())
+        given = zip(table.columns, row, strict=True)
+        return tuple(bool(value) if name in _BOOLEANS else value for name, value in given)

@@ -1,20 +1,127 @@
-"""How the audit's lines are chained: each line's hash covers it and, through the line before, everything before."""
+"""What both databases keep alike: texts, JSON, indexed attributes, cursors, and the audit's chain.
+
+PostgreSQL's text has no NUL and no lone surrogates, SQLite's (by Python) no lone surrogates. People's input is kept as
+JSON in ASCII, where both are escapes; tokens, keys and names are kept as text, so they are escaped here.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
-from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.store.protocol import AuditEntry, RunRow
 
+_UNHELD = re.compile(r"[\x00\\\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
-def link(before: str, seq: int, at: int, entry: AuditEntry) -> tuple[str, str]:
-    """The entry's data as the line has them, and the line's hash. `before`: the hash of the line before, or nothing;
-    `at` in microseconds."""
-    data = json.dumps(entry.data, sort_keys=True)
-    covered = json.dumps([before, seq, at, entry.what, entry.who, entry.run_id, data])
-    return data, hashlib.sha256(covered.encode()).hexdigest()
+
+def storable(text: str) -> str:
+    """Return the text with NUL, lone surrogates and the backslash itself as `\\u….`: equal exactly if the texts are."""
+    if text.isascii() and "\\" not in text and "\x00" not in text:
+        return text
+    return _UNHELD.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def as_given(stored: str) -> str:
+    """Return the text that `storable` took."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), stored) if "\\" in stored else stored
+
+
+def storable_or_none(text: str | None) -> str | None:
+    return None if text is None else storable(text)
+
+
+def as_given_or_none(stored: str | None) -> str | None:
+    return None if stored is None else as_given(stored)
+
+
+# What a row says is read as far as it can be: one damaged row must not take away the list that it stands in.
+
+_UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def readable_json(stored: str | None) -> Any:
+    """Return the JSON value, or None if there is none or it can't be read."""
+    if stored is None:
+        return None
+    try:
+        return json.loads(stored)
+    except (ValueError, RecursionError):
+        return None
+
+
+def readable_object(stored: str | None) -> dict[str, Any] | None:
+    """Return the JSON object, or None if it is anything else."""
+    found = readable_json(stored)
+    return found if isinstance(found, dict) else None
+
+
+def readable_texts(stored: str | None) -> dict[str, str]:
+    """Return the texts by name that the JSON object has."""
+    return {name: text for name, text in (readable_object(stored) or {}).items() if isinstance(text, str)}
+
+
+def readable_list(stored: str | None) -> list[Any] | None:
+    """Return the JSON array, or None if it is anything else."""
+    found = readable_json(stored)
+    return found if isinstance(found, list) else None
+
+
+def readable_time(micros: int) -> datetime:
+    """Return the time, or 1970 for a number that is no time of any calendar."""
+    try:
+        return from_micros(micros)
+    except (OverflowError, ValueError):
+        return _UNKNOWN_TIME
+
+
+def readable_time_or_none(micros: int | None) -> datetime | None:
+    return None if micros is None else readable_time(micros)
+
+
+# ── Indexed attributes: pairs of a name and a value, as both stores have them in a table. ──
+
+MAX_KEY = 400
+"""Bytes of a name or a value in an index; PostgreSQL's takes 2,700 for a whole entry. A longer one is kept by its
+hash, which is as good to be found by."""
+
+Pair = tuple[str, str]
+
+
+class Indexed(NamedTuple):
+    """The pairs that a run is found by, and what tells them from another set of pairs without reading them."""
+
+    pairs: tuple[Pair, ...]
+    digest: str
+
+
+def pair_of(name: str, value: str) -> Pair:
+    """Return the pair as the table has it."""
+    return _key(name), _key(value)
+
+
+def given_pairs(attributes: Mapping[str, str]) -> list[Pair]:
+    """Return the pairs of what a run was given at its start."""
+    return [pair_of(name, value) for name, value in attributes.items()]
+
+
+def indexed(attributes: Mapping[str, Sequence[str]]) -> Indexed:
+    """Return each name with each of its values."""
+    pairs = tuple(sorted({pair_of(name, value) for name, values in attributes.items() for value in values}))
+    return Indexed(pairs, hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:32])
+
+
+def _key(text: str) -> str:
+    stored = storable(text)
+    raw = stored.encode()
+    if len(raw) <= MAX_KEY:
+        return stored
+    return f"{raw[:300].decode(errors='ignore')}…{hashlib.sha256(raw).hexdigest()}"
 
 
 # ── Where the next page of runs starts: after this run, by its time and its id. ──
@@ -25,8 +132,21 @@ def cursor_after(row: RunRow) -> str:
 
 
 def read_cursor(cursor: str) -> tuple[int, str]:
-    """Microseconds and id. ValueError for what no page gave."""
+    """Return microseconds and id. ValueError for what no page gave."""
     at, _, run_id = cursor.partition(".")
     if not (at.isascii() and at.isdigit() and len(at) < 19) or not run_id:
         raise ValueError("this cursor is not one that a list gave")
     return int(at), run_id
+
+
+# ── How the audit's lines are chained: each line's hash covers it and, through the line before, everything before. ──
+
+
+def link(before: str, seq: int, at: int, entry: AuditEntry) -> tuple[str, str]:
+    """Return the entry's data as the line has them, and the line's hash.
+
+    `before`: the hash of the line before, or nothing; `at` in microseconds.
+    """
+    data = json.dumps(entry.data, sort_keys=True)
+    covered = json.dumps([before, seq, at, entry.what, entry.who, entry.run_id, data])
+    return data, hashlib.sha256(covered.encode()).hexdigest()

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from approvals_bot.durable.store.waiting import settle
 from approvals_bot.errors import StoreUnavailableError
 
 T = TypeVar("T")
@@ -203,3 +202,13 @@ def _unavailable(error: sqlite3.Error) -> StoreUnavailableError:
     unavailable = StoreUnavailableError(f"The database can't be written to right now ({error}). Try again.")
     unavailable.__cause__ = error
     return unavailable
+
+
+def settle(future: asyncio.Future[Any], result: Any) -> None:
+    """Give its caller the result, or raise it there if it is an error; a caller who has gone is left in peace."""
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -7,6 +7,7 @@ one statement: so they share a commit, and no lock is ever held while a replica 
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from datetime import datetime
 from functools import partial
@@ -16,9 +17,24 @@ from asyncpg import Connection
 
 from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros, to_micros
 from approvals_bot.durable.store import postgres_encoding as pieces
-from approvals_bot.durable.store import postgres_lists as lists
-from approvals_bot.durable.store.postgres_connection import BatchedConnection, Connect, PostgresConnection, connect_to
-from approvals_bot.durable.store.postgres_listening import Heard, Listening
+from approvals_bot.durable.store.encoding import (
+    as_given,
+    as_given_or_none,
+    cursor_after,
+    link,
+    pair_of,
+    read_cursor,
+    storable,
+    storable_or_none,
+)
+from approvals_bot.durable.store.postgres_connection import (
+    BatchedConnection,
+    Connect,
+    Heard,
+    Listening,
+    PostgresConnection,
+    connect_to,
+)
 from approvals_bot.durable.store.postgres_schema import VERSION_AND_WRITABLE, judge, migrate
 from approvals_bot.durable.store.protocol import (
     Append,
@@ -37,7 +53,6 @@ from approvals_bot.durable.store.protocol import (
     RunRow,
     Stale,
 )
-from approvals_bot.durable.store.texts import storable
 
 START = 5.0  # seconds that the first connection may take
 LOOK = 1.0  # seconds between two looks while nobody tells us what others have written
@@ -128,13 +143,22 @@ class PostgresStore:
 
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
         async with self._lists.in_time():
-            return await lists.runs(self._lists, which)
+            sql, given = page_of(which)
+            found = [pieces.run_row(json.loads(row[0])) for row in await self._lists.fetch(sql, *given)]
+        page = found[: which.limit]
+        return page, cursor_after(page[-1]) if len(found) > which.limit else None
+
+    async def count(self, which: Filter, most: int) -> int:
+        async with self._lists.in_time():
+            sql, given = count_of(which, most)
+            ((number,),) = await self._lists.fetch(sql, *given)
+        return int(number)
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
         if entry is None:
-            return await lists.audit_lines(self._lists)
+            return await _audit_lines(self._lists)
         async with self._lists.in_time():
-            return [await lists.add_to_audit(self._lists, entry, to_micros(at))]
+            return [await _add_to_audit(self._lists, entry, to_micros(at))]
 
     # ── the others ──
 
@@ -161,3 +185,84 @@ class PostgresStore:
         await self._writing.close()
         await self._reading.close()
         await self._lists.close()
+
+
+# ── lists ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def page_of(which: Filter) -> tuple[str, list[Any]]:
+    """Return the statement that lists one run more than the page has, and its arguments."""
+    tables, where, given = _matching(which)
+    at, id = ("found.created_at", "found.run_id") if which.attributes else ("created_at", "id")
+    if which.cursor is not None:
+        when, run_id = read_cursor(which.cursor)
+        given += [when, storable(run_id)]
+        where.append(f"({at}, {id}) {'>' if which.oldest_first else '<'} (${len(given) - 1}, ${len(given)})")
+    order = "" if which.oldest_first else " DESC"
+    return (
+        f"SELECT run_json(runs) FROM {tables} WHERE {' AND '.join(where)} "  # noqa: S608  # our own texts
+        f"ORDER BY {at}{order}, {id}{order} LIMIT {which.limit + 1}"
+    ), given
+
+
+def count_of(which: Filter, most: int) -> tuple[str, list[Any]]:
+    """Return the statement that counts up to `most`, and its arguments."""
+    tables, where, given = _matching(which)
+    found = f"SELECT FROM {tables} WHERE {' AND '.join(where)} LIMIT {most}"
+    return f"SELECT count(*) FROM ({found}) AS found", given  # noqa: S608
+
+
+def _matching(which: Filter) -> tuple[str, list[str], list[Any]]:
+    """Return the tables, the conditions, and their arguments. The first attribute's index has the page's order."""
+    tables, where, given = "runs", ["true"], list[Any]()
+
+    def add(condition: str, *values: str) -> None:
+        places = range(len(given) + 1, len(given) + len(values) + 1)
+        where.append(condition.format(*(f"${place}" for place in places)))
+        given.extend(values)
+
+    for i, (name, value) in enumerate(which.attributes.items()):
+        if i == 0:
+            tables = "attributes AS found JOIN runs ON runs.id = found.run_id"
+            add("found.name = {} AND found.value = {}", *pair_of(name, value))
+        else:
+            pair = "name = {} AND value = {} AND created_at = runs.created_at AND run_id = runs.id"
+            # OFFSET 0 keeps it a question about each row. As a join it would cost the order: a sort of all that match.
+            add(f"EXISTS (SELECT FROM attributes WHERE {pair} OFFSET 0)", *pair_of(name, value))
+    if which.workflow is not None:
+        add("workflow = {}", storable(which.workflow))
+    if which.status is not None:
+        add("status = {}", which.status)
+    if which.is_open is not None:
+        negated = "" if which.is_open else "NOT "
+        where.append(f"{negated}found.is_open" if which.attributes else f"(ended_at IS NULL) = {which.is_open}")
+    return tables, where, given
+
+
+# ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
+_ADD = """
+    INSERT INTO audit (seq, at, what, who, run_id, data, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT DO NOTHING RETURNING seq"""
+_LINES = "SELECT seq, at, what, who, run_id, data, hash FROM audit ORDER BY seq"
+
+
+async def _add_to_audit(line: PostgresConnection, entry: AuditEntry, at: int) -> AuditLine:
+    """Add a line to the chain. If another replica has taken that place meanwhile, the next one."""
+    while True:
+        last = await line.fetch(_LAST)
+        seq, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
+        data, digest = link(before, seq, at, entry)
+        texts = [storable_or_none(text) for text in (entry.what, entry.who, entry.run_id)]
+        if await line.fetch(_ADD, seq, at, *texts, data, digest):
+            return AuditLine(seq, from_micros(at), entry.what, entry.who, entry.run_id, entry.data, digest)
+
+
+async def _audit_lines(line: PostgresConnection) -> list[AuditLine]:
+    return [
+        AuditLine(
+            seq, from_micros(at), as_given(what), as_given_or_none(who), as_given_or_none(run), json.loads(data), digest
+        )
+        for seq, at, what, who, run, data, digest in await line.fetch(_LINES)
+    ]

@@ -11,6 +11,20 @@ from typing import Any
 
 from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, from_micros, to_micros
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.encoding import (
+    as_given,
+    as_given_or_none,
+    given_pairs,
+    indexed,
+    readable_json,
+    readable_list,
+    readable_object,
+    readable_texts,
+    readable_time,
+    readable_time_or_none,
+    storable,
+    storable_or_none,
+)
 from approvals_bot.durable.store.protocol import (
     Append,
     Appended,
@@ -25,7 +39,6 @@ from approvals_bot.durable.store.protocol import (
     RunRow,
     Stale,
 )
-from approvals_bot.durable.store.texts import as_given, storable
 
 Piece = dict[str, Any]
 
@@ -37,18 +50,20 @@ _HEARD = ENDINGS | {"hook_responded"}
 
 
 def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) -> Piece:
-    piece = {
+    piece: Piece = {
         "do": "create",
         "run": storable(run.id),
         "workflow": storable(run.workflow),
         "code": storable(run.code),
-        "version": _storable(run.version),
-        "idempotency_key": _storable(run.idempotency_key),
+        "version": storable_or_none(run.version),
+        "idempotency_key": storable_or_none(run.idempotency_key),
+        "kind": storable(run.kind),
         "attributes": to_json(run.attributes, "attributes"),
-        "labels": labels(run.attributes),
         "at": to_micros(at),
         "events": [_event_piece(NewEvent("run_created", run.data))],
     }
+    if run.attributes:
+        piece["pairs"] = given_pairs(run.attributes)
     fits = then is not None and (then.expected, then.epoch) == (1, 1)
     return piece | _lease_and_then(lease, then if fits else None)
 
@@ -92,17 +107,6 @@ def renew(claims: list[Claim], until: datetime) -> Piece:
     return {"do": "renew", "claims": held, "until": to_micros(until)}
 
 
-def labels(attributes: dict[str, str]) -> list[str]:
-    """Attributes as an index has them."""
-    return [json.dumps(item) for item in attributes.items()]
-
-
-def waiting_for(view: Any) -> list[str]:
-    """Whom a view names as those it waits for."""
-    found = view.get("waiting_for") if isinstance(view, dict) else None
-    return [storable(who) for who in found if isinstance(who, str)] if isinstance(found, list) else []
-
-
 def _lease_and_then(lease: Lease | None, then: Append | None) -> Piece:
     if lease is None:
         return {}
@@ -128,7 +132,12 @@ def _batch(batch: Append) -> Piece:
     if any(event.type in _HEARD for event in batch.events) or (batch.release and wake_at is not None and wake_at <= at):
         piece["tell"] = piece["run"]
     if batch.view is not None:
-        piece |= {"view": to_json(batch.view, "view"), "waiting_for": waiting_for(batch.view)}
+        piece["view"] = to_json(batch.view, "view")
+    if batch.parts is not None:
+        piece["parts"] = to_json(batch.parts, "parts")
+    if batch.attributes is not None:
+        pairs, digest = indexed(batch.attributes)
+        piece |= {"pairs": pairs, "indexed": digest}
     if batch.stalled is not None:
         piece["stalled"] = storable(batch.stalled)
     return piece | _ending(batch.events)
@@ -179,8 +188,7 @@ def created(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Crea
 
 
 def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
-    row = RunRow.new(run.id, run.workflow, run.code, run.version, at, run.attributes)
-    return Claimed(Claim(run.id, 1), row._replace(epoch=1), [Event(1, "run_created", at, run.data)])
+    return Claimed(Claim(run.id, 1), RunRow.new(run, at)._replace(epoch=1), [Event(1, "run_created", at, run.data)])
 
 
 def received(then: Append | None, answer: Any) -> Received | None:
@@ -247,10 +255,11 @@ def event(answer: Any) -> Event:
 
 def run_row(row: Any) -> RunRow:
     return RunRow(
-        id=as_given(row[0]), workflow=as_given(row[1]), code=as_given(row[2]), version=_as_given(row[3]),
-        status=row[4], created_at=from_micros(row[5]), ended_at=_at(row[6]), attributes=json.loads(row[7]), seq=row[8],
-        view=None if row[9] is None else json.loads(row[9]), stalled=_as_given(row[10]), wake_at=_at(row[11]),
-        epoch=row[12], ending=None if row[13] is None else json.loads(row[13]),
+        id=as_given(row[0]), workflow=as_given(row[1]), code=as_given(row[2]), version=as_given_or_none(row[3]),
+        kind=as_given(row[4]), status=row[5], created_at=readable_time(row[6]), ended_at=readable_time_or_none(row[7]),
+        attributes=readable_texts(row[8]), seq=row[9], view=readable_json(row[10]), parts=readable_list(row[11]) or [],
+        stalled=as_given_or_none(row[12]), wake_at=readable_time_or_none(row[13]), epoch=row[14],
+        ending=readable_object(row[15]),
     )  # fmt: skip
 
 
@@ -260,15 +269,3 @@ def hook_row(row: Any) -> HookRow:
         has_schema=row[5], answer=None if row[6] is None else json.loads(row[6]), metadata=json.loads(row[7]),
         created_at=from_micros(row[8]), generation=row[9], is_live=row[10],
     )  # fmt: skip
-
-
-def _at(micros: int | None) -> datetime | None:
-    return None if micros is None else from_micros(micros)
-
-
-def _storable(text: str | None) -> str | None:
-    return None if text is None else storable(text)
-
-
-def _as_given(text: str | None) -> str | None:
-    return None if text is None else as_given(text)

@@ -12,7 +12,7 @@ import asyncpg
 from asyncpg import Connection
 
 from approvals_bot.durable.store.postgres_connection import connect_to, place
-from approvals_bot.durable.store.protocol import OLDER
+from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER
 from approvals_bot.errors import StoreUnavailableError
 
 _TURN = 7_165_904_210_112_233  # an advisory lock of ours: any number that nobody else in this database uses
@@ -44,7 +44,7 @@ async def migrate(connection: Connection, url: str, *, upgrade: bool = True) -> 
                     "run the newer program."
                 )
             if 0 < version < len(migrations()) and not upgrade:
-                older = OLDER.format(version=version, current=len(migrations()))
+                older = SCHEMA_IS_OLDER.format(version=version, current=len(migrations()))
                 raise StoreUnavailableError(f"The database {place(url)} can't be used: {older}.")
             for number, (name, script) in enumerate(migrations()[version:], version + 1):
                 await connection.execute(script)

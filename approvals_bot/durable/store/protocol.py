@@ -2,22 +2,28 @@
 
 - **Durable before it returns.** When a call that writes returns, what it wrote survives the death of the process and
   of the machine.
-- **All or nothing.** Each call is one transaction: events, the index rows they imply (tokens, status, wake time) and
-the wake itself are written together, or none of them.
+- **All or nothing.** Each call is one transaction: events, the index rows they imply (tokens, status, wake time,
+  attributes) and the wake itself are written together, or none of them.
 - **Decisions are compare-and-append.** `append` writes only if the log has exactly the length that was read, and only
-for the owner of the current epoch. Otherwise it says so and writes nothing.
+  for the owner of the current epoch. Otherwise it says so and writes nothing.
 - **Facts are appended freely, each once.** `record` appends events whose key is new, drops those that are not, and
-wakes the run.
+  wakes the run.
 - **A token has one live owner**, whatever the concurrency. A `hook_created` that comes second becomes `hook_conflict`.
 - **An ended run takes nothing more**, and its tokens are free.
 - **Time is an argument.** A store never looks at a clock.
+- **A list is a page over an index.** By time, workflow, status or attribute, in the order of creation, stable while
+  runs are added. It costs what the page costs, however many other runs there are; a list of open runs looks at no
+  others.
+- **What a run is found by is as new as its log.** Kind and given attributes are written at its start, the projection's
+  attributes with the events that they follow from, in the same transaction.
+- **A damaged row damages nothing else.** It is listed with what can be read of it.
 
 StoreUnavailableError: the call may or may not have been carried out (a lost answer). Every call may be repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
@@ -38,32 +44,40 @@ class NewRun(NamedTuple):
     data: dict[str, Any]
     idempotency_key: str | None = None
     attributes: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
+    kind: str = "workflow"
 
 
 class RunRow(NamedTuple):
-    """A run as its index row has it."""
+    """A run as its index row has it.
+
+    `view` is what the run's author published last, `parts` what the run consists of for its readers, as its projection
+    has them. What a damaged row can't tell is None, or empty.
+    """
 
     id: str
     workflow: str
     code: str
     version: str | None
+    kind: str
     status: Status
     created_at: datetime
     ended_at: datetime | None
     attributes: dict[str, str]
     seq: int
     view: Any
+    parts: list[Any]
     stalled: str | None
     wake_at: datetime | None
     epoch: int
     ending: dict[str, Any] | None  # data of the event that ended it
 
     @classmethod
-    def new(
-        cls, id: str, workflow: str, code: str, version: str | None, at: datetime, attributes: dict[str, str]
-    ) -> RunRow:
+    def new(cls, run: NewRun, at: datetime) -> RunRow:
         """A run as it is created."""
-        return cls(id, workflow, code, version, "pending", at, None, attributes, 1, None, None, at, 0, None)
+        return cls(
+            run.id, run.workflow, run.code, run.version, run.kind, "pending", at, None, run.attributes, 1, None, [],
+            None, at, 0, None,
+        )  # fmt: skip
 
 
 class HookRow(NamedTuple):
@@ -124,6 +138,8 @@ class Append(NamedTuple):
     events: list[NewEvent]
     at: datetime
     view: Any = None  # None: unchanged
+    parts: list[Any] | None = None  # None: unchanged
+    attributes: Mapping[str, Sequence[str]] | None = None  # all that the run is found by from now on; None: unchanged
     release: bool = False
     wake_at: datetime | None = None  # with `release`: when there is work again
     stalled: str | None = None  # with `release`: why this code can't go on
@@ -170,12 +186,17 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which runs to list. `waiting_for` is an address in the published view's list of that name."""
+    """Which runs to list, and in which order.
+
+    `attributes`: the run has this value under this name, whether it was given at the start or is the projection's
+    (whose names begin with `$`). `is_open`: whether the run has not ended.
+    """
 
     workflow: str | None = None
     status: Status | None = None
-    waiting_for: str | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    is_open: bool | None = None
+    oldest_first: bool = False
     cursor: str | None = None
     limit: int = 50
 
@@ -251,7 +272,12 @@ class Store(Protocol):
         `most`. None: no such hook."""
 
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
-        """Newest first, and the cursor of the next page if there is one. Stable while runs are added."""
+        """Return a page of runs, the newest first unless asked otherwise, and the cursor of the next page if there is
+        one. ValueError for a cursor that no page gave."""
+
+    async def count(self, which: Filter, most: int) -> int:
+        """Return how many runs match, or `most` if there are as many or more. The filter's cursor and limit don't
+        count."""
 
     async def next_wake(self, owner: str, at: datetime) -> datetime | None:
         """When there is something to claim: the next run that nobody holds is due, or a lease of somebody else ends.
@@ -261,10 +287,11 @@ class Store(Protocol):
         """Add a line and return it; without an entry, return them all."""
 
 
-OLDER = (
+SCHEMA_IS_OLDER = (
     "it has schema {version}, but this program works with {current}, and was asked to leave it as it is. "
     "`approvals-bot migrate` brings it up to date; a service that is running on it goes on"
 )
+"""Why a command that only looks refuses a database that it would have to migrate first."""
 
 
 class OpenStore(Store, Protocol):

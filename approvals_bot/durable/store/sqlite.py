@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import aiosqlite
 
@@ -24,7 +25,7 @@ from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.group_commit import ReadConnection, Writer, in_thread
 from approvals_bot.durable.store.protocol import (
-    OLDER,
+    SCHEMA_IS_OLDER,
     Append,
     Appended,
     AuditEntry,
@@ -41,7 +42,6 @@ from approvals_bot.durable.store.protocol import (
     RunRow,
     Stale,
 )
-from approvals_bot.durable.store.sole_owner import SoleOwner
 from approvals_bot.errors import StoreUnavailableError
 
 BUSY_TIMEOUT = 5000  # milliseconds that we wait for another process's write, a CLI command for example
@@ -136,6 +136,9 @@ class SqliteStore:
 
     async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
         return await self._reader.run(lambda db: reading.runs(db, which))
+
+    async def count(self, which: Filter, most: int) -> int:
+        return await self._reader.run(lambda db: reading.count(db, which, most))
 
     async def next_wake(self, owner: str, at: datetime) -> datetime | None:
         given = {"owner": owner, "at": to_micros(at)}
@@ -232,7 +235,7 @@ def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
                 f"it has schema {version}, but this program knows only {len(migrations)}; run the newer program"
             )
         if 0 < version < len(migrations) and not upgrade:
-            raise sqlite3.OperationalError(OLDER.format(version=version, current=len(migrations)))
+            raise sqlite3.OperationalError(SCHEMA_IS_OLDER.format(version=version, current=len(migrations)))
         for _, script in migrations[version:]:
             for statement in _statements(script):
                 db.execute(statement)
@@ -258,3 +261,41 @@ def _statements(script: str) -> list[str]:
             statements.append(current)
             current = ""
     return statements
+
+
+# ── Whether a process is the only one that works on a file: an advisory lock that dies with its holder. ──
+
+
+class SoleOwner:
+    """All that work on the file share the lock; who gets it for himself alone was the only one at that moment.
+    The operating system lets go of it when a process dies, however it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def acquire(self) -> bool:
+        """Join. True: nobody else is there. Where there are no such locks: False, and leases run out by themselves."""
+        if sys.platform == "win32":
+            return False
+        import fcntl
+
+        self._file = self._path.open("ab")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+            return False
+        return True
+
+    def share(self) -> None:
+        """Let others join."""
+        if self._file is not None and sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from datetime import datetime
 from typing import Any
 
 from approvals_bot.durable.core.events import Event, Log, from_micros
-from approvals_bot.durable.core.serialization import to_json
-from approvals_bot.durable.store.encoding import cursor_after, link, read_cursor
+from approvals_bot.durable.store.encoding import (
+    as_given,
+    as_given_or_none,
+    cursor_after,
+    link,
+    pair_of,
+    read_cursor,
+    readable_json,
+    readable_list,
+    readable_object,
+    readable_texts,
+    readable_time,
+    readable_time_or_none,
+    storable,
+    storable_or_none,
+)
 from approvals_bot.durable.store.protocol import AuditEntry, AuditLine, Filter, HookRow, RunRow
-from approvals_bot.durable.store.texts import as_given, storable
 
-_SELECT_RUN = """
-    SELECT id, workflow, code, version, status, created_at, ended_at, attributes, seq, view, stalled, wake_at, epoch,
-      (SELECT data FROM events WHERE run_id = runs.id AND events.seq = runs.seq AND ended_at IS NOT NULL) AS ending
-    FROM runs"""
+_RUN_COLUMNS = """
+    SELECT runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
+      stalled, wake_at, epoch,
+      (SELECT data FROM events WHERE run_id = runs.id AND events.seq = runs.seq AND ended_at IS NOT NULL) AS ending"""
+_SELECT_RUN = f"{_RUN_COLUMNS} FROM runs WHERE runs.id = ?"
 _SELECT_HOOK = """
     SELECT id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at, generation, is_live
     FROM hooks"""
@@ -25,10 +38,10 @@ _SELECT_EVENTS = "SELECT seq, type, at, data FROM events WHERE run_id = ? AND se
 
 
 def run_and_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRow, Log] | None:
-    row = db.execute(f"{_SELECT_RUN} WHERE id = ?", (storable(run_id),)).fetchone()
-    if row is None:
+    rows = _fetch_leniently(db, _SELECT_RUN, (storable(run_id),))
+    if not rows:
         return None
-    return _run_row(row), [_event(*event) for event in db.execute(_SELECT_EVENTS, (run_id, after)).fetchall()]
+    return _run_row(rows[0]), [_event(*event) for event in db.execute(_SELECT_EVENTS, (run_id, after)).fetchall()]
 
 
 def event_of(db: sqlite3.Connection, run_id: str, key: str) -> Event | None:
@@ -52,7 +65,7 @@ def look(
     found = hook(db, token, hook_id)
     if found is None:
         return None
-    row = _run_row(db.execute(f"{_SELECT_RUN} WHERE id = ?", (found.run_id,)).fetchone())
+    (row,) = [_run_row(each) for each in _fetch_leniently(db, _SELECT_RUN, (found.run_id,))]
     if row.seq > most:
         return found, row, None
     return found, row, [_event(*event) for event in db.execute(_SELECT_EVENTS, (found.run_id, 0)).fetchall()]
@@ -62,31 +75,68 @@ def look(
 
 
 def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRow], str | None]:
-    where, given = ["1 = 1"], dict[str, Any](limit=which.limit + 1)
+    tables, where, given = _matching(which)
+    at, id = ("found.created_at", "found.run_id") if which.attributes else ("runs.created_at", "runs.id")
+    if which.cursor is not None:
+        given["at"], given["after"] = read_cursor(which.cursor)
+        where.append(f"({at}, {id}) {'>' if which.oldest_first else '<'} (:at, :after)")
+    order = "" if which.oldest_first else " DESC"
+    sql = (
+        f"{_RUN_COLUMNS} FROM {tables} WHERE {' AND '.join(where)} "  # our own texts
+        f"ORDER BY {at}{order}, {id}{order} LIMIT :limit"
+    )
+    rows = [_run_row(row) for row in _fetch_leniently(db, sql, given | {"limit": which.limit + 1})]
+    page = rows[: which.limit]
+    return page, cursor_after(page[-1]) if len(rows) > which.limit else None
+
+
+def count(db: sqlite3.Connection, which: Filter, most: int) -> int:
+    tables, where, given = _matching(which)
+    found = f"SELECT 1 FROM {tables} WHERE {' AND '.join(where)} LIMIT :most"  # noqa: S608
+    (number,) = db.execute(f"SELECT count(*) FROM ({found})", given | {"most": most}).fetchone()  # noqa: S608
+    return int(number)
+
+
+def _matching(which: Filter) -> tuple[str, list[str], dict[str, Any]]:
+    """Return the tables, the conditions, and what these are given.
+
+    The first attribute leads, by a CROSS JOIN, which SQLite does not turn around: its index has the page's order.
+    """
+    tables, where, given = "runs", ["1 = 1"], dict[str, Any]()
+    for i, (name, value) in enumerate(which.attributes.items()):
+        given[f"name{i}"], given[f"value{i}"] = pair_of(name, value)
+        if i == 0:
+            # Left to itself, SQLite takes the primary key, and looks at ended runs one after the other.
+            index = "INDEXED BY attributes_open" if which.is_open else ""
+            tables = f"attributes AS found {index} CROSS JOIN runs ON runs.id = found.run_id"
+            where.append("found.name = :name0 AND found.value = :value0")
+        else:
+            pair = f"name = :name{i} AND value = :value{i} AND created_at = runs.created_at AND run_id = runs.id"
+            where.append(f"EXISTS (SELECT 1 FROM attributes WHERE {pair})")  # noqa: S608
     if which.workflow is not None:
         where.append("workflow = :workflow")
         given["workflow"] = which.workflow
-    if which.status == "stalled":
-        where.append("stalled IS NOT NULL")  # in the words of their index
-    elif which.status is not None:
+    if which.status is not None:
         where.append("status = :status")
         given["status"] = which.status
-    if which.waiting_for is not None:
-        where.append("ended_at IS NULL")
-        where.append("EXISTS (SELECT 1 FROM json_each(view, '$.waiting_for') WHERE value = :waiting_for)")
-        given["waiting_for"] = storable(which.waiting_for)
-    for i, (name, value) in enumerate(which.attributes.items()):
-        # As JSON has it: json_each can't give back every text. A quote inside of one would stand behind a backslash.
-        where.append(f"(instr(attributes, '{{' || :pair{i}) > 0 OR instr(attributes, ',' || :pair{i}) > 0)")
-        given[f"pair{i}"] = to_json({name: value})[1:-1]
-    if which.cursor is not None:
-        given["at"], given["after"] = read_cursor(which.cursor)
-        where.append("(created_at, id) < (:at, :after)")
-    sql = f"{_SELECT_RUN} WHERE {' AND '.join(where)} ORDER BY created_at DESC, id DESC LIMIT :limit"
-    rows = [_run_row(row) for row in db.execute(sql, given).fetchall()]
-    page = rows[: which.limit]
-    more = len(rows) > which.limit
-    return page, cursor_after(page[-1]) if more else None
+    if which.is_open is not None:
+        is_open = f"found.is_open = {int(which.is_open)}"  # in the words of its index
+        where.append(is_open if which.attributes else f"ended_at IS {'' if which.is_open else 'NOT '}NULL")
+    return tables, where, given
+
+
+def _fetch_leniently(db: sqlite3.Connection, sql: str, given: Any) -> list[Any]:
+    """Fetch rows. A text that is no UTF-8 (SQLite keeps what it is given) comes with � for what can't be read."""
+    try:
+        return db.execute(sql, given).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        db.text_factory = lambda raw: raw.decode(errors="replace")
+        try:
+            return db.execute(sql, given).fetchall()
+        finally:
+            db.text_factory = str
 
 
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -98,7 +148,7 @@ def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, at: int) -> AuditLin
     data, digest = link(before, seq, at, entry)
     db.execute(
         "INSERT INTO audit (seq, at, what, who, run_id, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (seq, at, storable(entry.what), _storable(entry.who), _storable(entry.run_id), data, digest),
+        (seq, at, storable(entry.what), storable_or_none(entry.who), storable_or_none(entry.run_id), data, digest),
     )
     return AuditLine(seq, from_micros(at), entry.what, entry.who, entry.run_id, entry.data, digest)
 
@@ -106,7 +156,7 @@ def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, at: int) -> AuditLin
 def audit_lines(db: sqlite3.Connection) -> list[AuditLine]:
     rows = db.execute("SELECT seq, at, what, who, run_id, data, hash FROM audit ORDER BY seq").fetchall()
     return [
-        AuditLine(s, from_micros(at), as_given(what), _as_given(who), _as_given(run), json.loads(d), h)
+        AuditLine(s, from_micros(at), as_given(what), as_given_or_none(who), as_given_or_none(run), json.loads(d), h)
         for s, at, what, who, run, d, h in rows
     ]
 
@@ -120,10 +170,10 @@ def _event(seq: int, type: Any, at: int, data: str) -> Event:
 
 def _run_row(row: Any) -> RunRow:
     return RunRow(
-        id=row[0], workflow=row[1], code=row[2], version=row[3], status=row[4], created_at=from_micros(row[5]),
-        ended_at=_at(row[6]), attributes=json.loads(row[7]), seq=row[8],
-        view=None if row[9] is None else json.loads(row[9]), stalled=_as_given(row[10]), wake_at=_at(row[11]),
-        epoch=row[12], ending=None if row[13] is None else json.loads(row[13]),
+        id=row[0], workflow=row[1], code=row[2], version=row[3], kind=row[4], status=row[5],
+        created_at=readable_time(row[6]), ended_at=readable_time_or_none(row[7]), attributes=readable_texts(row[8]),
+        seq=row[9], view=readable_json(row[10]), parts=readable_list(row[11]) or [], stalled=as_given_or_none(row[12]),
+        wake_at=readable_time_or_none(row[13]), epoch=row[14], ending=readable_object(row[15]),
     )  # fmt: skip
 
 
@@ -133,15 +183,3 @@ def _hook_row(row: Any) -> HookRow:
         has_schema=bool(row[5]), answer=None if row[6] is None else json.loads(row[6]), metadata=json.loads(row[7]),
         created_at=from_micros(row[8]), generation=row[9], is_live=bool(row[10]),
     )  # fmt: skip
-
-
-def _storable(text: str | None) -> str | None:
-    return None if text is None else storable(text)
-
-
-def _as_given(stored: str | None) -> str | None:
-    return None if stored is None else as_given(stored)
-
-
-def _at(micros: int | None) -> datetime | None:
-    return None if micros is None else from_micros(micros)

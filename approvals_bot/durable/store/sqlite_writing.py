@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from approvals_bot.durable.core.events import ENDINGS, Event, NewEvent, from_micros, lost_a_token, to_micros
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.encoding import Indexed, Pair, given_pairs, indexed, storable
 from approvals_bot.durable.store.protocol import (
     Append,
     Appended,
@@ -25,7 +27,6 @@ from approvals_bot.durable.store.protocol import (
     Stale,
 )
 from approvals_bot.durable.store.sqlite_reading import event_of, run_and_log
-from approvals_bot.durable.store.texts import storable
 
 FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
 RENEW = "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS NOT NULL"
@@ -38,10 +39,10 @@ _CREATED = """
     SELECT runs.id, events.data FROM runs JOIN events ON run_id = runs.id AND events.seq = 1
     WHERE runs.id = ? OR idempotency_key = ?"""
 _CREATE = """
-    INSERT INTO runs (id, workflow, code, version, created_at, idempotency_key, attributes, seq, status, ended_at,
-      stalled, view, epoch, wake_at, owner, lease_until)
-    VALUES (:id, :workflow, :code, :version, :created_at, :key, :attributes, :seq, :status, :ended_at,
-      :stalled, :view, :epoch, :wake_at, :owner, :until)"""
+    INSERT INTO runs (id, workflow, code, version, kind, created_at, idempotency_key, attributes, seq, status, ended_at,
+      stalled, view, parts, indexed, epoch, wake_at, owner, lease_until)
+    VALUES (:id, :workflow, :code, :version, :kind, :created_at, :key, :attributes, :seq, :status, :ended_at,
+      :stalled, :view, :parts, :indexed, :epoch, :wake_at, :owner, :until)"""
 
 
 def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, then: Append | None) -> Created:
@@ -59,10 +60,14 @@ def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, th
     else:
         row = _PENDING | {"id": run.id, "wake_at": at}
     key_and_more = {"key": key, "created_at": at, "attributes": to_json(run.attributes) if run.attributes else "{}"}
-    named = {"workflow": run.workflow, "code": run.code, "version": run.version}
+    named = {"workflow": run.workflow, "code": run.code, "version": run.version, "kind": run.kind}
     db.execute(_CREATE, row | key_and_more | named)
+    pairs = given_pairs(run.attributes)
+    if fits and then is not None and then.attributes is not None:
+        pairs += indexed(then.attributes).pairs
+    _add_pairs(db, run.id, at, pairs)
     if row["ended_at"] is not None:
-        db.execute(_CLOSE_HOOKS, (run.id,))
+        _close(db, run.id)
     if lease is None or fits:
         return Created(run.id, True, run.data, then=events[1:] if fits else None)
     return Created(run.id, True, run.data, claim(db, lease, 1, run.id)[0])
@@ -72,22 +77,24 @@ def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, th
 
 _LAST_AT = "(SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq)"
 _STANDS = f"SELECT seq, epoch, ended_at, {_LAST_AT} FROM runs WHERE id = ?"  # noqa: S608  # our own text
-_KEEP = """
-    UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, view = coalesce(:view, view)
-    WHERE id = :id"""
-_TAKE = """
-    UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, view = coalesce(:view, view), epoch = :epoch,
+_SHOWN = "view = coalesce(:view, view), parts = coalesce(:parts, parts), indexed = coalesce(:indexed, indexed)"
+_KEEP = f"""
+    UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, {_SHOWN}
+    WHERE id = :id"""  # noqa: S608  # our own text
+_TAKE = f"""
+    UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, {_SHOWN}, epoch = :epoch,
       owner = :owner, lease_until = :until, wake_at = min(coalesce(wake_at, :wake_at), :wake_at)
-    WHERE id = :id"""
-_LET_GO = """
-    UPDATE runs SET seq = :seq, status = :status, stalled = :stalled, view = coalesce(:view, view), epoch = :epoch,
+    WHERE id = :id"""  # noqa: S608  # our own text
+_LET_GO = f"""
+    UPDATE runs SET seq = :seq, status = :status, stalled = :stalled, {_SHOWN}, epoch = :epoch,
       wake_at = :wake_at, owner = NULL, lease_until = NULL
-    WHERE id = :id"""
-_END = """
-    UPDATE runs SET seq = :seq, status = :status, ended_at = :ended_at, stalled = NULL, view = coalesce(:view, view),
+    WHERE id = :id"""  # noqa: S608  # our own text
+_END = f"""
+    UPDATE runs SET seq = :seq, status = :status, ended_at = :ended_at, stalled = NULL, {_SHOWN},
       epoch = coalesce(:epoch, epoch), wake_at = NULL, owner = NULL, lease_until = NULL
-    WHERE id = :id"""
+    WHERE id = :id"""  # noqa: S608  # our own text
 _CLOSE_HOOKS = "UPDATE hooks SET is_live = 0 WHERE run_id = ? AND is_live = 1"
+_CLOSE_ATTRIBUTES = "UPDATE attributes SET is_open = 0 WHERE run_id = ? AND is_open = 1"
 
 
 def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
@@ -105,9 +112,11 @@ def _decide(db: sqlite3.Connection, batch: Append, last: int, lease: Lease | Non
     at = max(to_micros(batch.at), last)
     events = _add(db, batch.run_id, batch.expected, batch.events, at)
     row = _after(batch, events, at, lease)
+    if batch.attributes is not None:
+        _index(db, batch.run_id, indexed(batch.attributes))
     if row["ended_at"] is not None:
         db.execute(_END, row)
-        db.execute(_CLOSE_HOOKS, (batch.run_id,))
+        _close(db, batch.run_id)
     elif batch.release:
         db.execute(_LET_GO, row)
     else:
@@ -116,10 +125,12 @@ def _decide(db: sqlite3.Connection, batch: Append, last: int, lease: Lease | Non
 
 
 _PENDING = {
-    "seq": 1, "status": "pending", "ended_at": None, "stalled": None, "view": None, "epoch": 0, "wake_at": None,
-    "owner": None, "until": None,
+    "seq": 1, "status": "pending", "ended_at": None, "stalled": None, "view": None, "parts": None, "indexed": None,
+    "epoch": 0, "wake_at": None, "owner": None, "until": None,
 }  # fmt: skip
 """A run's row when it has only been created."""
+
+_UNCHANGED = {"view": None, "parts": None, "indexed": None, "epoch": None}
 
 
 def _after(batch: Append, events: list[Event], at: int, lease: Lease | None) -> dict[str, Any]:
@@ -130,6 +141,8 @@ def _after(batch: Append, events: list[Event], at: int, lease: Lease | None) -> 
         "seq": events[-1].seq if events else batch.expected,
         "status": "running",
         "view": None if batch.view is None else to_json(batch.view, "view"),
+        "parts": None if batch.parts is None else to_json(batch.parts, "parts"),
+        "indexed": None if batch.attributes is None else indexed(batch.attributes).digest,
         "epoch": batch.epoch,
     }
     ending = _ending(events)
@@ -145,6 +158,36 @@ def _after(batch: Append, events: list[Event], at: int, lease: Lease | None) -> 
     elif lease is not None:
         row |= {"owner": lease.owner, "until": to_micros(lease.until), "wake_at": to_micros(lease.at)}
     return row
+
+
+def _close(db: sqlite3.Connection, run_id: str) -> None:
+    """An ended run's tokens are free, and it is out of the lists of open ones."""
+    db.execute(_CLOSE_HOOKS, (run_id,))
+    db.execute(_CLOSE_ATTRIBUTES, (run_id,))
+
+
+def _index(db: sqlite3.Connection, run_id: str, wanted: Indexed) -> None:
+    """Make `attributes` say what the run's projection says now: only what has changed is written."""
+    was, created_at = db.execute("SELECT indexed, created_at FROM runs WHERE id = ?", (run_id,)).fetchone()
+    if was == wanted.digest:
+        return
+    known = db.execute(
+        "SELECT name, value FROM attributes WHERE run_id = ? AND substr(name, 1, 1) = '$'", (run_id,)
+    ).fetchall()
+    gone = set(known).difference(wanted.pairs)
+    db.executemany(
+        "DELETE FROM attributes WHERE name = ? AND value = ? AND created_at = ? AND run_id = ?",
+        [(name, value, created_at, run_id) for name, value in gone],
+    )
+    _add_pairs(db, run_id, created_at, sorted(set(wanted.pairs).difference(known)))
+
+
+def _add_pairs(db: sqlite3.Connection, run_id: str, created_at: int, pairs: Sequence[Pair]) -> None:
+    if pairs:
+        db.executemany(
+            "INSERT INTO attributes (name, value, created_at, run_id, is_open) VALUES (?, ?, ?, ?, 1)",
+            [(name, value, created_at, run_id) for name, value in pairs],
+        )
 
 
 def _ending(events: list[Event]) -> str | None:
@@ -182,8 +225,8 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) 
     changed = {"id": run_id, "seq": seq + len(added)}
     ending = _ending(added)
     if ending is not None:
-        db.execute(_END, changed | {"view": None, "epoch": None, "status": ending, "ended_at": at_least})
-        db.execute(_CLOSE_HOOKS, (run_id,))
+        db.execute(_END, _UNCHANGED | changed | {"status": ending, "ended_at": at_least})
+        _close(db, run_id)
     else:
         db.execute(_WAKE, changed | {"at": at})
     return known + added

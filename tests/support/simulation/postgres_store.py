@@ -18,8 +18,7 @@ import asyncpg
 
 from approvals_bot.durable.core.events import Event, Log, from_micros
 from approvals_bot.durable.store.postgres import PostgresStore
-from approvals_bot.durable.store.postgres_connection import NotConnectedError
-from approvals_bot.durable.store.postgres_listening import CHANNEL
+from approvals_bot.durable.store.postgres_connection import CHANNEL, NotConnectedError
 from approvals_bot.durable.store.postgres_schema import migrate
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from simulation.auditor import Auditor, Change

@@ -17,14 +17,13 @@ from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.store import sqlite, sqlite_reading
 from approvals_bot.durable.store.group_commit import Writer
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
-from approvals_bot.durable.store.sole_owner import SoleOwner
-from approvals_bot.durable.store.sqlite import SqliteStore
+from approvals_bot.durable.store.sqlite import SoleOwner, SqliteStore
 from simulation.auditor import Auditor
 from simulation.loop import Process
 
 T = TypeVar("T")
 
-TABLES = ("events", "hooks", "runs", "audit")
+TABLES = ("events", "hooks", "attributes", "runs", "audit")
 
 
 class Mishap(Exception):

@@ -1,5 +1,5 @@
--- A run is its events. The other tables are indexes of them: they can be rebuilt from the log, but for the audit.
--- Times are whole microseconds since 1970 (UTC): exact, and they sort. JSON is ASCII text, so that NUL and lone
+-- A run is its events. The other tables are indexes of them: they can be rebuilt from the log and the code, but for the
+-- audit. Times are whole microseconds since 1970 (UTC): exact, and they sort. JSON is ASCII text, so that NUL and lone
 -- surrogates in people's input pass through either database unharmed.
 
 CREATE TABLE runs (
@@ -7,13 +7,16 @@ CREATE TABLE runs (
   workflow        TEXT NOT NULL,              -- the name it is listed under
   code            TEXT NOT NULL,              -- the name its body is registered under
   version         TEXT,
+  kind            TEXT NOT NULL,              -- what its workflow says that its runs are
   status          TEXT NOT NULL,              -- pending running completed failed cancelled stalled
   created_at      INTEGER NOT NULL,
   ended_at        INTEGER,
   idempotency_key TEXT UNIQUE,
-  attributes      TEXT NOT NULL DEFAULT '{}',
+  attributes      TEXT NOT NULL DEFAULT '{}', -- what it was given at its start
   seq             INTEGER NOT NULL,           -- number of the last event
-  view            TEXT,                       -- what the workflow published last
+  view            TEXT,                       -- what its author published last
+  parts           TEXT,                       -- what it consists of for its readers: an array
+  indexed         TEXT,                       -- a digest of the projection's attributes: whether they have changed
   stalled         TEXT,                       -- why it can't go on with this code
   wake_at         INTEGER,                    -- when there is work to do; NULL: not before somebody resumes it
   owner           TEXT,                       -- who works on it now …
@@ -23,9 +26,25 @@ CREATE TABLE runs (
 
 -- The one thing that is asked all the time: what is due? Runs that wait for people aren't in it at all.
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
-CREATE INDEX runs_listed ON runs (created_at DESC, id DESC);
-CREATE INDEX runs_of_workflow ON runs (workflow, created_at DESC, id DESC);
 CREATE INDEX runs_held ON runs (owner) WHERE owner IS NOT NULL;
+
+-- Lists are pages over an index, so each ends with what pages are ordered by.
+CREATE INDEX runs_listed ON runs (created_at, id);
+CREATE INDEX runs_of_workflow ON runs (workflow, created_at, id);
+CREATE INDEX runs_of_status ON runs (status, created_at, id);
+
+-- What runs are found by, with any number of values to a name: what they were given at their start, and what their
+-- projections say, under names that begin with $. Ended runs stay in it, out of the way of who asks for open ones.
+CREATE TABLE attributes (
+  name       TEXT NOT NULL,
+  value      TEXT NOT NULL,
+  created_at INTEGER NOT NULL,                -- of the run
+  run_id     TEXT NOT NULL REFERENCES runs (id),
+  is_open    INTEGER NOT NULL,                -- whether the run has not ended
+  PRIMARY KEY (name, value, created_at, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attributes_open ON attributes (name, value, created_at, run_id) WHERE is_open = 1;
+CREATE INDEX attributes_of_run ON attributes (run_id);
 
 CREATE TABLE events (
   run_id TEXT NOT NULL REFERENCES runs (id),

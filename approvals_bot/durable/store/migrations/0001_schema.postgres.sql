@@ -1,0 +1,499 @@
+-- The same tables as SQLite's, where each is explained. What differs, and why:
+--   * BIGINT: PostgreSQL's INTEGER has 32 bits, too few for microseconds.
+--   * JSON stays text: jsonb refuses NUL and lone surrogates, which may be in any text of people.
+--   * No REFERENCES: whoever adds an event or a hook has locked the run's row; checking it again for each row would cost
+--     as much as writing it.
+--   * Texts that are no JSON (tokens, keys) have NUL, lone surrogates and the backslash as \u escapes: see store/encoding.py.
+
+CREATE TABLE runs (
+  id              TEXT PRIMARY KEY,
+  workflow        TEXT NOT NULL,
+  code            TEXT NOT NULL,
+  version         TEXT,
+  kind            TEXT NOT NULL,
+  status          TEXT NOT NULL,
+  created_at      BIGINT NOT NULL,
+  ended_at        BIGINT,
+  idempotency_key TEXT,
+  attributes      TEXT NOT NULL DEFAULT '{}',
+  seq             BIGINT NOT NULL,
+  view            TEXT,
+  parts           TEXT,
+  indexed         TEXT,
+  stalled         TEXT,
+  wake_at         BIGINT,
+  owner           TEXT,
+  lease_until     BIGINT,
+  epoch           BIGINT NOT NULL DEFAULT 0
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+-- Every run's row is written a few times and the indexes of the due and the held are small and busy: vacuumed early,
+-- they stay small. A change of wake_at, owner or lease_until makes new entries in all indexes of runs (35 µs against 13).
+-- In a narrow table of their own they cost as much: two more statements for each time that a run begins or ends to wait.
+
+CREATE UNIQUE INDEX runs_idempotent ON runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX runs_held ON runs (lease_until) WHERE owner IS NOT NULL;
+CREATE INDEX runs_listed ON runs (created_at, id);
+CREATE INDEX runs_of_workflow ON runs (workflow, created_at, id);
+CREATE INDEX runs_of_status ON runs (status, created_at, id);
+
+-- A table, as in SQLite, and no array with a GIN index: that has no order, so each page would read and sort all that
+-- match.
+CREATE TABLE attributes (
+  name       TEXT NOT NULL,
+  value      TEXT NOT NULL,
+  created_at BIGINT NOT NULL,
+  run_id     TEXT NOT NULL,
+  is_open    BOOLEAN NOT NULL,
+  PRIMARY KEY (name, value, created_at, run_id)
+);
+CREATE INDEX attributes_open ON attributes (name, value, created_at, run_id) WHERE is_open;
+CREATE INDEX attributes_of_run ON attributes (run_id);
+
+CREATE TABLE events (
+  run_id TEXT NOT NULL,
+  seq    BIGINT NOT NULL,
+  type   TEXT NOT NULL,
+  at     BIGINT NOT NULL,
+  key    TEXT NOT NULL,
+  data   TEXT NOT NULL,
+  PRIMARY KEY (run_id, seq)
+);
+CREATE UNIQUE INDEX events_once ON events (run_id, key);
+
+CREATE TABLE hooks (
+  id         TEXT PRIMARY KEY,
+  run_id     TEXT NOT NULL,
+  number     BIGINT NOT NULL,
+  token      TEXT NOT NULL,
+  is_webhook BOOLEAN NOT NULL,
+  has_schema BOOLEAN NOT NULL,
+  answer     TEXT,
+  metadata   TEXT NOT NULL,
+  created_at BIGINT NOT NULL,
+  generation BIGINT NOT NULL DEFAULT 1,
+  is_live    BOOLEAN NOT NULL DEFAULT true
+);
+CREATE UNIQUE INDEX hooks_live ON hooks (token) WHERE is_live;
+CREATE INDEX hooks_of_run ON hooks (run_id);
+
+CREATE TABLE audit (
+  seq    BIGINT PRIMARY KEY,
+  at     BIGINT NOT NULL,
+  what   TEXT NOT NULL,
+  who    TEXT,
+  run_id TEXT,
+  data   TEXT NOT NULL,
+  hash   TEXT NOT NULL
+);
+
+-- Reading. One statement answers any number of questions, in one consistent look: a round trip costs more than most of
+-- the answers. Each answer is JSON, its rows are arrays in the order of RunRow, Event and HookRow.
+--
+-- Here and below: a function in LANGUAGE sql is either one expression, which becomes part of the statement that calls
+-- it, or it is parsed and planned anew in each call, which costs more than most of our statements. PL/pgSQL keeps plans.
+
+CREATE FUNCTION log_json(wanted text, after bigint) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN (
+    SELECT coalesce(json_agg(json_build_array(seq, type, at, data) ORDER BY seq), '[]'::json)
+    FROM events WHERE run_id = wanted AND seq > after);
+END $$;
+
+CREATE FUNCTION ending(wanted text, last bigint, ended_at bigint) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF ended_at IS NULL THEN
+    RETURN NULL;
+  END IF;
+  RETURN (SELECT data FROM events WHERE run_id = wanted AND seq = last);
+END $$;
+
+CREATE FUNCTION run_json(run runs) RETURNS json LANGUAGE sql STABLE AS $$
+  SELECT json_build_array(
+    run.id, run.workflow, run.code, run.version, run.kind, run.status, run.created_at, run.ended_at, run.attributes,
+    run.seq, run.view, run.parts, run.stalled, run.wake_at, run.epoch, ending(run.id, run.seq, run.ended_at))
+$$;
+
+CREATE FUNCTION hook_json(hook hooks) RETURNS json LANGUAGE sql STABLE AS $$
+  SELECT json_build_array(
+    hook.id, hook.run_id, hook.number, hook.token, hook.is_webhook, hook.has_schema, hook.answer, hook.metadata,
+    hook.created_at, hook.generation, hook.is_live)
+$$;
+
+-- When there is something to claim: see next_wake in the store's protocol.
+CREATE FUNCTION next_wake(for_owner text, now bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN least(
+    (SELECT wake_at FROM runs
+      WHERE wake_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= now) ORDER BY wake_at LIMIT 1),
+    (SELECT lease_until FROM runs
+      WHERE owner IS NOT NULL AND owner <> for_owner AND lease_until > now ORDER BY lease_until LIMIT 1));
+END $$;
+
+CREATE FUNCTION answer(question jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  CASE question ->> 'ask'
+    WHEN 'read' THEN
+      RETURN (
+        SELECT json_build_array(run_json(runs),
+          CASE WHEN seq > (question ->> 'after')::bigint THEN log_json(id, (question ->> 'after')::bigint) ELSE '[]' END)
+        FROM runs WHERE id = question ->> 'run');
+    WHEN 'hook' THEN
+      RETURN (SELECT hook_json(hooks) FROM hooks WHERE id = question ->> 'hook');
+    WHEN 'token' THEN
+      RETURN (SELECT hook_json(hooks) FROM hooks WHERE token = question ->> 'token' AND is_live);
+    WHEN 'look' THEN
+      RETURN (
+        SELECT json_build_array(
+          hook_json(hooks), run_json(runs), CASE WHEN seq <= (question ->> 'most')::bigint THEN log_json(run_id, 0) END)
+        FROM hooks JOIN runs ON runs.id = run_id
+        WHERE hooks.id = coalesce(
+          question ->> 'hook', (SELECT id FROM hooks WHERE token = question ->> 'token' AND is_live)));
+    WHEN 'next_wake' THEN
+      RETURN to_json(next_wake(question ->> 'owner', (question ->> 'at')::bigint));
+  END CASE;
+END $$;
+
+CREATE FUNCTION answers(questions jsonb) RETURNS TABLE (answer json) LANGUAGE sql STABLE AS $$
+  SELECT answer(question) FROM jsonb_array_elements(questions) WITH ORDINALITY AS asked (question, n) ORDER BY n
+$$;
+
+-- Adding to a log. An event comes as [type, key, data], where data is JSON as text. What opens or closes a hook has a
+-- fourth item: the hook.
+
+-- Opens a hook. Gives the run that has its token already; NULL: the token is ours.
+CREATE FUNCTION open_hook(run text, at bigint, hook jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  owner text;
+BEGIN
+  LOOP
+    INSERT INTO hooks (id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at)
+    VALUES (hook ->> 'id', run, (hook ->> 'number')::bigint, hook ->> 'token', (hook ->> 'is_webhook')::boolean,
+      (hook ->> 'has_schema')::boolean, hook ->> 'answer', hook ->> 'metadata', at)
+    ON CONFLICT (token) WHERE is_live DO NOTHING;
+    IF FOUND THEN
+      RETURN NULL;
+    END IF;
+    SELECT run_id INTO owner FROM hooks WHERE token = hook ->> 'token' AND is_live;
+    IF FOUND THEN
+      RETURN owner;
+    END IF;  -- the owner has let go of it in between: it is free again
+  END LOOP;
+END $$;
+
+-- Appends events after `after`. Gives who has the token of each hook that could not be opened, by the event's number.
+CREATE FUNCTION add_events(run text, after bigint, now bigint, given jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+  event jsonb;
+  place integer;
+  owner text;
+  lost jsonb := '{}';
+BEGIN
+  IF given @? '$[*][3]' THEN
+    FOR place, event IN
+      SELECT n - 1, e FROM jsonb_array_elements(given) WITH ORDINALITY AS each (e, n)
+      WHERE e -> 3 IS NOT NULL ORDER BY n
+    LOOP
+      IF event ->> 0 = 'hook_disposed' THEN
+        UPDATE hooks SET is_live = false WHERE run_id = run AND number = (event -> 3 ->> 'number')::bigint;
+        CONTINUE;
+      END IF;
+      owner := open_hook(run, now, event -> 3);
+      IF owner IS NOT NULL THEN
+        lost := lost || jsonb_build_object((after + place + 1)::text, owner);
+        given := jsonb_set(given, ARRAY[place::text], jsonb_build_array('hook_conflict', event -> 1,
+          left(event -> 3 ->> 'lost', -1) || ',"owner":' || to_json(owner) || '}'));
+      END IF;
+    END LOOP;
+  END IF;
+  INSERT INTO events (run_id, seq, type, at, key, data)
+  SELECT run, after + n, e ->> 0, now, e ->> 1, e ->> 2 FROM jsonb_array_elements(given) WITH ORDINALITY AS each (e, n);
+  RETURN lost;
+END $$;
+
+-- Makes `attributes` say what the run's projection says now: only what has changed is written.
+CREATE FUNCTION index_run(run text, batch jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  was text;
+  created bigint;
+BEGIN
+  SELECT indexed, created_at INTO was, created FROM runs WHERE id = run;
+  IF was IS NOT DISTINCT FROM batch ->> 'indexed' THEN
+    RETURN;
+  END IF;
+  DELETE FROM attributes WHERE run_id = run AND starts_with(name, '$') AND (name, value) NOT IN (
+    SELECT pair ->> 0, pair ->> 1 FROM jsonb_array_elements(batch -> 'pairs') AS each (pair));
+  PERFORM add_pairs(run, created, batch -> 'pairs');
+END $$;
+
+CREATE FUNCTION add_pairs(run text, created bigint, pairs jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO attributes (name, value, created_at, run_id, is_open)
+  SELECT pair ->> 0, pair ->> 1, created, run, true FROM jsonb_array_elements(pairs) AS each (pair)
+  ON CONFLICT DO NOTHING;
+END $$;
+
+-- What several pieces of work have in common. Whoever calls these has locked the run's row; SQLite needs no such locks,
+-- there everybody waits for everybody.
+
+-- Appends what was decided, after what comes `before` it, and brings the run's row up to date, in one UPDATE: each
+-- makes new entries in all of its indexes. The caller has compared. With a lease, the run is claimed by this.
+CREATE FUNCTION decide(batch jsonb, now bigint, before jsonb, lease jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+  run text := batch ->> 'run';
+  expected bigint := (batch ->> 'expected')::bigint;
+  new_seq bigint := expected + jsonb_array_length(batch -> 'events');
+  new_view text := batch ->> 'view';
+  new_parts text := batch ->> 'parts';
+  is_found boolean;
+  lost jsonb := add_events(run, expected - jsonb_array_length(before), now, before || (batch -> 'events'));
+BEGIN
+  IF batch ? 'indexed' THEN
+    PERFORM index_run(run, batch);
+  END IF;
+  IF batch ? 'ending' THEN
+    UPDATE runs SET seq = new_seq, status = batch ->> 'ending', ended_at = now, stalled = NULL,
+      view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
+      indexed = coalesce(batch ->> 'indexed', indexed), epoch = (batch ->> 'epoch')::bigint,
+      wake_at = NULL, owner = NULL, lease_until = NULL
+    WHERE id = run RETURNING indexed IS NOT NULL OR attributes <> '{}' INTO is_found;
+    IF is_found THEN
+      UPDATE attributes SET is_open = false WHERE run_id = run AND is_open;
+    END IF;
+    UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
+  ELSIF (batch ->> 'release')::boolean THEN
+    UPDATE runs SET seq = new_seq, status = CASE WHEN batch ? 'stalled' THEN 'stalled' ELSE 'running' END,
+      stalled = batch ->> 'stalled', view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
+      indexed = coalesce(batch ->> 'indexed', indexed),
+      epoch = (batch ->> 'epoch')::bigint, owner = NULL, lease_until = NULL,
+      wake_at = CASE WHEN lost <> '{}' THEN now ELSE (batch ->> 'wake_at')::bigint END  -- who lost doesn't know it yet
+    WHERE id = run;
+  ELSIF lease IS NOT NULL THEN
+    UPDATE runs SET seq = new_seq, status = 'running', stalled = NULL, view = coalesce(new_view, view),
+      parts = coalesce(new_parts, parts), indexed = coalesce(batch ->> 'indexed', indexed), epoch = (batch ->> 'epoch')::bigint,
+      owner = lease ->> 'owner', lease_until = (lease ->> 'until')::bigint,
+      wake_at = least(wake_at, (lease ->> 'at')::bigint)
+    WHERE id = run;
+  ELSE
+    UPDATE runs SET seq = new_seq, status = 'running', stalled = NULL, view = coalesce(new_view, view),
+      parts = coalesce(new_parts, parts), indexed = coalesce(batch ->> 'indexed', indexed)
+    WHERE id = run;
+  END IF;
+  RETURN json_build_array(now, lost);
+END $$;
+
+CREATE FUNCTION claim_one(run text, lease jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+  claimed json;
+BEGIN
+  UPDATE runs SET owner = lease ->> 'owner', lease_until = (lease ->> 'until')::bigint, epoch = epoch + 1
+  WHERE id = run AND ended_at IS NULL AND (lease_until IS NULL OR lease_until <= (lease ->> 'at')::bigint)
+  RETURNING json_build_array(run_json(runs), log_json(id, 0)) INTO claimed;
+  RETURN claimed;
+END $$;
+
+-- The due runs that nobody holds, the earliest first. Whatever somebody else is just writing to is left to him.
+CREATE FUNCTION claim_due(lease jsonb, most bigint) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+  claimed json;
+BEGIN
+  WITH due AS (
+    SELECT id FROM runs
+    WHERE wake_at <= (lease ->> 'at')::bigint AND (lease_until IS NULL OR lease_until <= (lease ->> 'at')::bigint)
+    ORDER BY wake_at LIMIT most FOR UPDATE SKIP LOCKED
+  ), taken AS (
+    UPDATE runs SET owner = lease ->> 'owner', lease_until = (lease ->> 'until')::bigint, epoch = epoch + 1
+    FROM due WHERE runs.id = due.id RETURNING json_build_array(run_json(runs), log_json(runs.id, 0)) AS run
+  )
+  SELECT coalesce(json_agg(run), '[]'::json) INTO claimed FROM taken;
+  RETURN claimed;
+END $$;
+
+-- The pieces of work that a store's calls are made of, and how many of them share one commit.
+
+-- What a piece gives: its answer, and the run that other replicas have something to do for, or to hear of.
+CREATE TYPE outcome AS (answer json, told text);
+
+CREATE FUNCTION create_run(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+DECLARE
+  run text := piece ->> 'run';
+  now bigint := (piece ->> 'at')::bigint;
+  created jsonb := piece -> 'events';
+  lease jsonb := piece -> 'lease';
+  follows jsonb := piece -> 'then';
+  lost jsonb;
+  known json;
+BEGIN
+  -- The row is written as it is going to stand, unless what follows lets go of the run again: an UPDATE costs as much.
+  INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, wake_at,
+    owner, lease_until, epoch)
+  VALUES (run, piece ->> 'workflow', piece ->> 'code', piece ->> 'version', piece ->> 'kind',
+    CASE WHEN follows IS NULL THEN 'pending' ELSE 'running' END, now, piece ->> 'idempotency_key',
+    piece ->> 'attributes', 1 + coalesce(jsonb_array_length(follows -> 'events'), 0), now,
+    lease ->> 'owner', (lease ->> 'until')::bigint, CASE WHEN lease IS NULL THEN 0 ELSE 1 END)
+  ON CONFLICT DO NOTHING;
+  IF NOT FOUND THEN
+    SELECT json_build_object('run', id, 'data', (SELECT data FROM events WHERE run_id = id AND seq = 1)) INTO known
+    FROM runs WHERE id = run OR idempotency_key = piece ->> 'idempotency_key';
+    RETURN ROW(known, NULL)::outcome;
+  END IF;
+  IF piece ? 'pairs' THEN
+    PERFORM add_pairs(run, now, piece -> 'pairs');
+  END IF;
+  IF follows IS NULL THEN
+    lost := add_events(run, 0, now, created);
+    RETURN ROW(json_build_object('claimed', lease IS NOT NULL), CASE WHEN lease IS NULL THEN run END)::outcome;
+  ELSIF (follows ->> 'release')::boolean OR follows ?| '{ending,view,parts,indexed}' THEN
+    RETURN ROW(json_build_object('then', decide(follows, now, created, lease)), follows ->> 'tell')::outcome;
+  END IF;
+  lost := add_events(run, 0, now, created || (follows -> 'events'));
+  RETURN ROW(json_build_object('then', json_build_array(now, lost)), follows ->> 'tell')::outcome;
+END $$;
+
+CREATE FUNCTION append_batch(batch jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+DECLARE
+  stands record;
+BEGIN
+  SELECT seq, epoch, ended_at, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at
+  INTO stands FROM runs WHERE id = batch ->> 'run';
+  IF stands.epoch IS DISTINCT FROM (batch ->> 'epoch')::bigint OR stands.ended_at IS NOT NULL THEN
+    RETURN ROW('"fenced"'::json, NULL)::outcome;
+  ELSIF stands.seq <> (batch ->> 'expected')::bigint THEN
+    RETURN ROW('"stale"'::json, NULL)::outcome;
+  END IF;
+  RETURN ROW(decide(batch, greatest((batch ->> 'at')::bigint, stands.last_at), '[]', NULL), batch ->> 'tell')::outcome;
+END $$;
+
+CREATE FUNCTION record_facts(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+DECLARE
+  run text := piece ->> 'run';
+  given_at bigint := (piece ->> 'at')::bigint;
+  stands record;
+  now bigint;
+  fact jsonb;
+  event json;
+  known json[] := '{}';
+  new jsonb := '[]';
+  lost jsonb;
+BEGIN
+  SELECT seq, ended_at, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at
+  INTO stands FROM runs WHERE id = run;
+  FOR place IN 0 .. jsonb_array_length(piece -> 'events') - 1 LOOP
+    fact := piece -> 'events' -> place;
+    SELECT json_build_array(seq, type, at, data) INTO event FROM events WHERE run_id = run AND key = fact ->> 1;
+    IF FOUND THEN
+      known := known || event;
+    ELSE
+      new := new || jsonb_build_array(fact);
+    END IF;
+  END LOOP;
+  IF stands.seq IS NULL OR stands.ended_at IS NOT NULL OR new = '[]' THEN
+    RETURN ROW(json_build_object('known', to_json(known)), NULL)::outcome;
+  END IF;
+  now := greatest(given_at, stands.last_at);
+  lost := add_events(run, stands.seq, now, new);
+  IF piece ? 'ending' THEN
+    UPDATE runs SET seq = seq + jsonb_array_length(new), status = piece ->> 'ending', ended_at = now, stalled = NULL,
+      wake_at = NULL, owner = NULL, lease_until = NULL
+    WHERE id = run;
+    UPDATE attributes SET is_open = false WHERE run_id = run AND is_open;
+    UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
+  ELSE
+    UPDATE runs SET seq = seq + jsonb_array_length(new), wake_at = least(wake_at, given_at) WHERE id = run;
+  END IF;
+  RETURN ROW(json_build_object('known', to_json(known), 'added', log_json(run, stands.seq)), run)::outcome;
+END $$;
+
+CREATE FUNCTION receive_payload(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+DECLARE
+  lease jsonb := piece -> 'lease';
+  follows jsonb := piece -> 'then';
+  given_at bigint := (piece ->> 'at')::bigint;
+  stands record;
+  now bigint;
+  data_of text;
+  fact jsonb;
+  event json;
+  claimed json;
+  lost jsonb;
+  is_free boolean;
+BEGIN
+  SELECT run_id, number, is_live, seq, epoch, lease_until,
+    (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at,
+    (SELECT json_build_array(seq, type, at, data) FROM events WHERE run_id = runs.id
+      AND key = number || '.received.' || (piece ->> 'resume_id')) AS known
+  INTO stands FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = piece ->> 'hook';
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  is_free := lease IS NOT NULL AND (stands.lease_until IS NULL OR stands.lease_until <= given_at);
+  IF NOT stands.is_live OR stands.known IS NOT NULL THEN
+    IF stands.is_live AND is_free THEN
+      claimed := claim_one(stands.run_id, lease);
+    END IF;
+    RETURN ROW(json_build_object('event', stands.known, 'claimed', claimed), NULL)::outcome;
+  END IF;
+  now := greatest(given_at, stands.last_at);
+  data_of := '{"id":' || stands.number || ',' || substr(piece ->> 'data', 2);
+  event := json_build_array(stands.seq + 1, 'hook_received', now, data_of);
+  fact := jsonb_build_array(jsonb_build_array(
+    'hook_received', stands.number || '.received.' || (piece ->> 'resume_id'), data_of));
+  IF is_free AND (follows ->> 'expected')::bigint = stands.seq + 1 AND (follows ->> 'epoch')::bigint = stands.epoch + 1 THEN
+    RETURN ROW(json_build_object('event', event, 'then', decide(follows, now, fact, lease)), follows ->> 'tell')::outcome;
+  END IF;
+  lost := add_events(stands.run_id, stands.seq, now, fact);
+  UPDATE runs SET seq = stands.seq + 1, wake_at = least(wake_at, given_at) WHERE id = stands.run_id;
+  IF is_free THEN
+    claimed := claim_one(stands.run_id, lease);
+  END IF;
+  RETURN ROW(json_build_object('event', event, 'claimed', claimed), CASE WHEN claimed IS NULL THEN stands.run_id END)::outcome;
+END $$;
+
+CREATE FUNCTION renew_leases(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE runs SET lease_until = (piece ->> 'until')::bigint
+  FROM jsonb_array_elements(piece -> 'claims') AS each (claim)
+  WHERE id = claim ->> 0 AND epoch = (claim ->> 1)::bigint AND owner IS NOT NULL;
+  RETURN NULL;
+END $$;
+
+CREATE FUNCTION do_piece(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+BEGIN
+  CASE piece ->> 'do'
+    WHEN 'append' THEN RETURN append_batch(piece);
+    WHEN 'create' THEN RETURN create_run(piece);
+    WHEN 'receive' THEN RETURN receive_payload(piece);
+    WHEN 'record' THEN RETURN record_facts(piece);
+    WHEN 'renew' THEN RETURN renew_leases(piece);
+    WHEN 'claim' THEN RETURN ROW(json_build_array(claim_one(piece ->> 'run', piece -> 'lease')), NULL)::outcome;
+    WHEN 'claim_due' THEN RETURN ROW(claim_due(piece -> 'lease', (piece ->> 'limit')::bigint), NULL)::outcome;
+  END CASE;
+END $$;
+
+-- Does pieces of work in one commit, all of them or none. First of all it locks the runs that they are about, in the
+-- order of their ids: so no two replicas wait for each other, and none of the pieces ever waits for a run. Other
+-- replicas hear of what was done in one message: "sender id id …".
+CREATE FUNCTION together(pieces jsonb, sender text) RETURNS TABLE (answer json) LANGUAGE plpgsql AS $$
+DECLARE
+  piece jsonb;
+  done outcome;
+  said text := '';
+BEGIN
+  PERFORM FROM runs WHERE id = ANY (ARRAY(
+    SELECT coalesce(p ->> 'run', (SELECT run_id FROM hooks WHERE id = p ->> 'hook'))
+    FROM jsonb_array_elements(pieces) AS each (p)
+    UNION ALL
+    SELECT claim ->> 0 FROM jsonb_array_elements(pieces) AS each (p), jsonb_array_elements(p -> 'claims') AS held (claim)))
+  ORDER BY id FOR UPDATE;
+  FOR piece IN SELECT p FROM jsonb_array_elements(pieces) WITH ORDINALITY AS each (p, n) ORDER BY n LOOP
+    done := do_piece(piece);
+    answer := done.answer;
+    RETURN NEXT;
+    IF done.told IS NOT NULL THEN
+      said := said || ' ' || done.told;
+    END IF;
+  END LOOP;
+  IF said <> '' THEN
+    PERFORM pg_notify('approvals_bot', CASE WHEN length(said) < 7500 THEN sender || said ELSE sender || ' *' END);
+  END IF;
+END $$;
