@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -70,61 +70,76 @@ def written(path: Path) -> str:
 # Pydantic's errors, in the words of the person who wrote the file: where in the file, and what to write instead.
 
 _EXPECTED = re.compile(r"'([^']*)'")
-_PLAIN = {
-    "bool_type": "must be true or false",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "string_type": 'must be a text, in "quotes"',
-    "tuple_type": 'must be a list, like ["…", "…"]',
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-    "missing": "is missing",
-    "extra_forbidden": "unknown key",
+_MUST_BE = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": 'a text, in "quotes"',
+    "tuple_type": 'a list, like ["…", "…"]',
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    """One of pydantic's errors: either what the value must be, or `what` is wrong with it."""
+
+    path: Path
+    must_be: str = ""
+    what: str = ""
+    suggestion: str = ""
+
+
 def findings(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> list[Finding]:
-    """One finding per place, in the order of the errors."""
-    found: dict[Path, Finding] = {}
+    """Return one finding for each place, in the order of the errors. Alternatives that all failed are one finding."""
+    places: dict[Path, list[_Mistake]] = {}
     for details in error.errors(include_url=False):
         if details["type"] == "too_short" and details["input"]:
             continue  # its elements are wrong, which is said of each
-        finding = _finding(details, model, raw)
-        earlier = found.get(finding.path)
-        if earlier is None:
-            found[finding.path] = finding
-        elif finding.message not in earlier.message:  # alternatives that all failed: "must be … or a whole number"
-            message = f"{earlier.message} or {finding.message.removeprefix('must be ')}"
-            found[finding.path] = Finding(finding.path, message, earlier.suggestion or finding.suggestion)
-    return list(found.values())
+        mistake = _mistake(details, model, raw)
+        places.setdefault(mistake.path, []).append(mistake)
+    return [_finding(path, mistakes) for path, mistakes in places.items()]
 
 
-def _finding(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, Any]) -> Finding:
+def _finding(path: Path, mistakes: Sequence[_Mistake]) -> Finding:
+    """Say all of them at once: "must be … or a whole number"."""
+    first = mistakes[0]
+    message = f"must be {first.must_be}" if first.must_be else first.what
+    others = dict.fromkeys(each.must_be or each.what for each in mistakes)
+    others.pop(first.must_be or first.what)
+    suggestion = next((each.suggestion for each in mistakes if each.suggestion), "")
+    return Finding(path, " or ".join([message, *others]), suggestion)
+
+
+def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, Any]) -> _Mistake:
     typed, inside = _follow(model, details["loc"])
     context, given = details.get("ctx", {}), details.get("input")
     path = in_file(typed, raw, keep_last=details["type"] in ("missing", "extra_forbidden"))
     match details["type"]:
         case "refused":
-            return Finding((*path, *context["at"]), context["what"], context["suggestion"])
+            return _Mistake((*path, *context["at"]), what=context["what"], suggestion=context["suggestion"])
+        case "missing":
+            return _Mistake(path, what="is missing")
         case "extra_forbidden":
-            return Finding(path, "unknown key", nearest(typed[-1], _keys(inside)))
+            return _Mistake(path, what="unknown key", suggestion=nearest(typed[-1], _keys(inside)))
         case "literal_error":
             expected = _EXPECTED.findall(str(context.get("expected", "")))
-            return Finding(path, f"must be {one_of(expected)}", nearest(given, expected))
+            return _Mistake(path, must_be=one_of(expected), suggestion=nearest(given, expected))
         case "string_too_short" | "too_short":
-            return Finding(path, "must not be empty")
+            return _Mistake(path, what="must not be empty")
         case "string_too_long" | "too_long":
-            return Finding(path, f"is too long; at most {context['max_length']:,} are allowed")
+            return _Mistake(path, what=f"is too long; at most {context['max_length']:,} are allowed")
         case "string_pattern_mismatch":
-            return Finding(path, _form(str(context["pattern"])))
+            return _Mistake(path, what=_form(str(context["pattern"])))
         case "greater_than_equal":
-            return Finding(path, f"must be at least {context['ge']}")
+            return _Mistake(path, must_be=f"at least {context['ge']}")
         case "less_than_equal":
-            return Finding(path, f"must be at most {context['le']}")
+            return _Mistake(path, must_be=f"at most {context['le']}")
         case kind:
-            return Finding(path, _PLAIN.get(kind, details["msg"]))
+            return _Mistake(path, must_be=_MUST_BE.get(kind, ""), what=details["msg"])
 
 
 def _form(pattern: str) -> str:

@@ -1,0 +1,1 @@
+"""What every way in shares: opening, acting, reading. No HTTP and no terminal."""

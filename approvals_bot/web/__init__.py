@@ -1,0 +1,1 @@
+"""The service over HTTP: the API for programs, pages for people."""
