@@ -66,13 +66,11 @@ class Tracer:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        before = sys.getprofile()
+        """Watch threads that begin within the block. This one is watched only while `noting`: it takes time."""
         threading.setprofile(self._entered)
-        sys.setprofile(self._entered)
         try:
             yield
         finally:
-            sys.setprofile(before)
             threading.setprofile(None)
 
     @contextmanager
@@ -81,9 +79,12 @@ class Tracer:
         found: set[Function] = set()
         self._codes.clear()
         self._noting = True
+        before = sys.getprofile()
+        sys.setprofile(self._entered)
         try:
             yield found
         finally:
+            sys.setprofile(before)
             self._noting = False
             found.update(functions_of(self._codes))
 
