@@ -6,32 +6,13 @@ vote was resolved at the click, by the caller; the ballot only counts, and it co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from approvals_bot.approvals.acts import Reply, Word
 from approvals_bot.approvals.port import ChoiceName, Via
-
-Word = Literal[
-    "counted",
-    "decided",
-    "already_voted",
-    "changed",
-    "taken_back",
-    "already_decided",
-    "not_an_approver",
-    "own_request",
-    "group_unknown",
-    "withdrawn",
-    "expired",
-    "request_changed",
-    "invalid",
-]
-"""Everything that a person can be told about a vote."""
-
-ACCEPTED: tuple[Word, ...] = ("counted", "decided", "changed", "taken_back")
-"""The verdicts that changed something."""
 
 Standing = Literal["open", "filled", "rejected", "answered", "changes_requested"]
 """Where a stage stands after its votes."""
@@ -44,7 +25,7 @@ YES: tuple[ChoiceName, ...] = ("approve", "edit")
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
+class CastVote:
     """One person's choice at one time. `digest`: of what she was shown; None when the caller showed her nothing."""
 
     by: str
@@ -75,49 +56,30 @@ class Ballot:
     recheck: Literal["at-click", "at-quorum"] = "at-click"
     requesters: tuple[str, ...] = ()  # whose own request this is, where that bars them
     digest: str = ""
-    votes: tuple[Vote, ...] = ()
+    votes: tuple[CastVote, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a vote, in facts. `sentences.say` makes the sentence of it."""
-
-    word: Word
-    choice: ChoiceName = "approve"
-    standing: Standing = "open"
-    have: int = 0  # people who fill seats now, or who rejected, when the vote was a rejection that is counted
-    need: int = 0
-    missing: tuple[Missing, ...] = ()
-    detail: str = ""  # invalid: what is missing or wrong
-    was: str = ""  # request_changed: the digest that was voted on
-    now: str = ""  # request_changed: the digest of the request as it is
-
-    @property
-    def accepted(self) -> bool:
-        return self.word in ACCEPTED
-
-
-def cast(ballot: Ballot, vote: Vote, problem: str = "") -> tuple[Ballot, Verdict]:
+def cast(ballot: Ballot, vote: CastVote, invalid: Reply | None = None) -> tuple[Ballot, Reply]:
     """Count this vote, or say why not. A refused vote leaves the ballot as it was.
 
-    `problem`: what the caller found wrong with the answers; it is told only to those who may vote.
+    `invalid`: what the caller found wrong with the answers; it is told only to those who may vote.
     """
-    refused = refusal(ballot, vote, problem)
+    refused = refusal(ballot, vote, invalid)
     if refused is not None:
         return ballot, refused
     before = vote_of(ballot, vote.by)
     if vote.choice == "take_back":
         after = _without(ballot, vote.by)
-        return after, _verdict(after, vote, "taken_back")
+        return after, _reply(after, vote, "taken_back")
     vote = replace(vote, seats=seats_for(ballot, vote.by), stands=True, in_place_of=in_place_of(ballot, vote.by))
     others = _without(ballot, vote.by, vote.place)
     after = replace(others, votes=(*others.votes, vote))
     if standing(after) in DECISIVE:
-        return after, _verdict(after, vote, "decided")
-    return after, _verdict(after, vote, "changed" if before else "counted")
+        return after, _reply(after, vote, "decided")
+    return after, _reply(after, vote, "changed" if before else "counted")
 
 
-def refusal(ballot: Ballot, vote: Vote, problem: str = "") -> Verdict | None:
+def refusal(ballot: Ballot, vote: CastVote, invalid: Reply | None = None) -> Reply | None:
     """Why this vote can't count; None when it can. Whether she may vote comes before what she said."""
     before = vote_of(ballot, vote.by)
     if not (vote.choice == "take_back" and before):
@@ -125,37 +87,36 @@ def refusal(ballot: Ballot, vote: Vote, problem: str = "") -> Verdict | None:
         if barred is not None:
             return barred
     if vote.digest is not None and vote.digest != ballot.digest:
-        return Verdict("request_changed", vote.choice, was=vote.digest, now=ballot.digest)
+        return Reply("request_changed", params={"was": vote.digest, "now": ballot.digest})
     if vote.choice == "take_back":
-        return None if before else Verdict("invalid", vote.choice, detail="You have no vote here to take back.")
+        return None if before else Reply("invalid", code="no_vote_to_take_back")
     if vote.choice not in ballot.outcomes:
-        return Verdict("invalid", vote.choice, detail=f"“{vote.choice}” is no choice here.")
+        return Reply("invalid", code="choice_not_offered", params={"choice": vote.choice})
     if before and before.choice == vote.choice and vote.choice != "edit":
-        return _verdict(ballot, vote, "already_voted")
-    problem = problem or _missing_comment(ballot, vote)
-    return Verdict("invalid", vote.choice, detail=problem) if problem else None
+        return _reply(ballot, vote, "already_voted")
+    return invalid or _missing_comment(ballot, vote)
 
 
-def _barred(ballot: Ballot, vote: Vote) -> Verdict | None:
+def _barred(ballot: Ballot, vote: CastVote) -> Reply | None:
     """Whether this person may vote at all."""
     unknown = any(not seat.known for seat in ballot.seats)
     if unknown and ballot.recheck == "at-quorum":
-        return Verdict("group_unknown", vote.choice)
+        return Reply("group_unknown")
     if seats_for(ballot, vote.by):
         return None
     if vote.by in ballot.requesters:
-        return Verdict("own_request", vote.choice)
-    return Verdict("group_unknown" if unknown else "not_an_approver", vote.choice)
+        return Reply("own_request")
+    return Reply("group_unknown" if unknown else "not_an_approver")
 
 
-def _missing_comment(ballot: Ballot, vote: Vote) -> str:
+def _missing_comment(ballot: Ballot, vote: CastVote) -> Reply | None:
     if vote.comment.strip():
-        return ""
+        return None
     if vote.choice == "answer":
-        return "Please write your answer."
+        return Reply("invalid", code="answer_missing")
     if comment_rule(ballot, vote.choice) == "required":
-        return "Please say why, in a comment."
-    return ""
+        return Reply("invalid", code="comment_missing")
+    return None
 
 
 def comment_rule(ballot: Ballot, choice: ChoiceName) -> Literal["none", "optional", "required"]:
@@ -259,11 +220,11 @@ def in_place_of(ballot: Ballot, person: str) -> str:
     return next((seat.in_place_of[person] for seat in ballot.seats if person in seat.in_place_of), "")
 
 
-def vote_of(ballot: Ballot, person: str) -> Vote | None:
+def vote_of(ballot: Ballot, person: str) -> CastVote | None:
     return next((vote for vote in ballot.votes if vote.stands and vote.by == person), None)
 
 
-def standing_votes(ballot: Ballot) -> tuple[Vote, ...]:
+def standing_votes(ballot: Ballot) -> tuple[CastVote, ...]:
     return tuple(vote for vote in ballot.votes if vote.stands)
 
 
@@ -314,10 +275,23 @@ def _rooms(ballot: Ballot) -> dict[int, int]:
     }
 
 
-def _verdict(ballot: Ballot, vote: Vote, word: Word) -> Verdict:
+def _reply(ballot: Ballot, vote: CastVote, word: Word) -> Reply:
+    """How the stage stands after this vote. Of a rejection that is counted: how many there are of how many."""
+    is_changed = word != "already_voted"
     if vote.choice == "reject" and word in ("counted", "changed"):
-        return Verdict(word, vote.choice, "open", len(_rejecting(ballot)), rejections_needed(ballot))
-    return Verdict(word, vote.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
+        rejections = len(_rejecting(ballot)), rejections_needed(ballot)
+        return Reply(word, is_changed, params=tally("reject", "open", *rejections))
+    return Reply(
+        word, is_changed, params=tally(vote.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
+    )
+
+
+def tally(
+    choice: ChoiceName, standing: Standing, have: int, need: int, missing: Iterable[Missing] = ()
+) -> dict[str, Any]:
+    """A count, as a reply's parameters."""
+    lacks = [[lack.label, lack.count] for lack in missing]
+    return {"choice": choice, "standing": standing, "have": have, "need": need, "missing": lacks}
 
 
 # ── Seats: whose votes a stage needs, and who fills which. ──

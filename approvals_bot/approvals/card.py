@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import (
     Ballot,
-    Vote,
+    CastVote,
     cast,
     comment_rule,
     have,
@@ -32,6 +31,7 @@ from approvals_bot.approvals.port import (
     ChoiceName,
 )
 from approvals_bot.approvals.request import FollowUp, Request, RequestStage, ballot_of
+from approvals_bot.approvals.text import TO_CHANGE, VOTE
 
 SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
 UNDECIDED = ("expired", "withdrawn")
@@ -114,20 +114,20 @@ def _choices(
         offered.append("take_back")
     found = []
     for choice in offered:
-        trial = Vote(reader, choice, now, comment="…")
+        trial = CastVote(reader, choice, now, comment="…")
         if refusal(ballot, trial) is None and not (mine is not None and mine.choice == choice == "edit"):
             found.append(_choice(view, stage, ballot, choice, decides=_decides(view, stage, ballot, trial)))
     return tuple(found)
 
 
-def _decides(view: Request, stage: RequestStage, ballot: Ballot, trial: Vote) -> bool:
-    _, verdict = cast(ballot, trial)
-    return verdict.word == "decided" and (verdict.standing != "filled" or _is_last(view, stage))
+def _decides(view: Request, stage: RequestStage, ballot: Ballot, trial: CastVote) -> bool:
+    _, reply = cast(ballot, trial)
+    return reply.verdict == "decided" and (reply.params["standing"] != "filled" or _is_last(view, stage))
 
 
 def _may_decide(view: Request, stage: RequestStage, ballot: Ballot, choice: ChoiceName, now: datetime) -> bool:
     """Whether this choice would decide if one of those who are waited for made it, as far as a few of them show."""
-    trials = [Vote(who, choice, now, comment="…") for who in view.waiting_for[:SAMPLED]]
+    trials = [CastVote(who, choice, now, comment="…") for who in view.waiting_for[:SAMPLED]]
     return any(refusal(ballot, trial) is None and _decides(view, stage, ballot, trial) for trial in trials)
 
 
@@ -137,7 +137,7 @@ def _is_last(view: Request, stage: RequestStage) -> bool:
 
 
 def _choice(view: Request, stage: RequestStage, ballot: Ballot, choice: ChoiceName, *, decides: bool) -> CardChoice:
-    short = sentences.VOTE[choice]
+    short = VOTE[choice]
     comment = comment_rule(ballot, choice)
     asks = stage.asks if choice in ("approve", "edit") else ()
     if choice == "edit":
@@ -182,7 +182,7 @@ def _why_me(view: Request, stage: RequestStage | None, reader: str | None) -> st
     if stage is None or reader is None or not view.is_open:
         return ""
     if view.state == "changes_requested" and reader in (view.requester, view.on_behalf_of):
-        return sentences.TO_CHANGE
+        return TO_CHANGE
     for seat in stage.seats:
         if reader in seat.eligible:
             return f"You are asked because you are {seat.eligible[reader]}."

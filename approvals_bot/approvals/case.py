@@ -14,14 +14,13 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals import filled_in
-from approvals_bot.approvals import text as sentences
-from approvals_bot.approvals.ballot import Ballot, Verdict, Vote, cast, refusal, reset, still_owed, vote_of
+from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Stop, Vote, Withdraw
+from approvals_bot.approvals.ballot import Ballot, CastVote, cast, refusal, reset, standing, still_owed, vote_of
 from approvals_bot.approvals.content import Content
 from approvals_bot.approvals.eligibility import Found, RequestContext, SeatAsk, label_of
-from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import State, Via
-from approvals_bot.approvals.reassignment import NotHandedOver, Rank, hand_over
+from approvals_bot.approvals.reassignment import Rank, hand_over
 from approvals_bot.approvals.request import RequestOutcome
 from approvals_bot.approvals.stage import StageState
 from approvals_bot.approvals.values import shown_duration
@@ -162,63 +161,64 @@ class Case:
 
     # ── acts ──
 
-    def vote(self, heard: Heard, found: Found, now: datetime) -> Said:
-        """One person's choice, with the people of the open stage as resolved at her click."""
+    def vote(self, act: Vote, found: Found, now: datetime) -> Reply:
+        """One person's choice, with the people of the open stage as resolved at the click."""
         stage = self.stage
         assert stage is not None, "a stage is open"
         self.seat(stage, found)
         assert stage.ballot is not None, "it was opened"
-        vote = Vote(heard.by, heard.choice, now, heard.via, heard.comment.strip(), {}, heard.digest)
-        answers, problem = filled_in.answers(stage.rule, heard)
-        edited: Any = {}
-        if heard.choice == "edit":
-            edited = filled_in.approver_changes(self.definition, stage.rule, self.content.fields, heard)
-        if isinstance(edited, str):
-            problem, edited = edited, {}
-        refused = refusal(stage.ballot, vote, problem)
+        vote = CastVote(act.by, act.choice, now, act.via, act.comment.strip(), {}, act.digest)
+        answers, rejections = filled_in.answers(stage.rule, act)
+        edited: dict[str, Any] = {}
+        if act.choice == "edit":
+            changes = filled_in.approver_changes(self.definition, stage.rule, self.content.fields, act)
+            if isinstance(changes, tuple):
+                rejections = changes
+            else:
+                edited = changes
+        refused = refusal(stage.ballot, vote, Reply("invalid", rejections=rejections) if rejections else None)
         if refused is not None:
-            return self._refused(heard, refused)
+            return self._refused(act, refused)
         if edited and self._change(edited):
             self._reset()
         if edited and self.decide_by_rule(now):
-            return Said("decided", sentences.RULE_DECIDED, True)
+            return Reply("decided", True, "rule_decided")
         vote = replace(vote, answers=answers, digest=None)
-        ballot, verdict = cast(stage.ballot, vote)
+        ballot, reply = cast(stage.ballot, vote)
         stage.ballot = replace(
             ballot, votes=tuple(replace(v, digest=self.content.digest) if v.digest is None else v for v in ballot.votes)
         )
         self.version += 1
         self.held = None
-        return self._counted(stage, vote, verdict)
+        return self._counted(stage, vote, reply)
 
-    def _counted(self, stage: StageState, vote: Vote, verdict: Verdict) -> Said:
-        match verdict.standing:
+    def _counted(self, stage: StageState, vote: CastVote, reply: Reply) -> Reply:
+        match standing(self.ballot):
             case "rejected" | "answered" as state:
-                return self._end(stage, state, vote, verdict)
+                return self._end(stage, state, vote, reply)
             case "changes_requested":
                 self.state = "changes_requested"
             case "filled":
                 following = self.next_stage()
-                if following is not None:
-                    verdict = replace(verdict, word="counted")
-                    return Said("counted", sentences.say(verdict, following.title), True)
-                return self._end(stage, "approved", vote, verdict)
+                if following is None:
+                    return self._end(stage, "approved", vote, reply)
+                return Reply("counted", True, params={**reply.params, "next_stage": following.title})
             case "open":
                 pass
-        return Said(verdict.word, sentences.say(verdict), True)
+        return reply
 
     def _end(
-        self, stage: StageState, state: Literal["approved", "rejected", "answered"], vote: Vote, verdict: Verdict
-    ) -> Said:
+        self, stage: StageState, state: Literal["approved", "rejected", "answered"], vote: CastVote, reply: Reply
+    ) -> Reply:
         """This vote decides: now, or, with a grace period, unless it is taken back in time."""
         grace = self.definition.policy.grace
         if grace is None:
             self.decide(state, vote.by, vote.at, vote.via, vote.comment)
-            return Said(verdict.word, sentences.say(verdict), True)
+            return reply
         stage.state = "open"
         self.times_held += 1
         self.held = RequestOutcome(state=state, by=vote.by, at=vote.at, via=vote.via, comment=vote.comment)
-        return Said("counted", sentences.held(state, shown_duration(grace)), True)
+        return Reply("counted", True, "held", {"outcome": state.capitalize(), "grace": shown_duration(grace)})
 
     def take_effect(self) -> None:
         """The grace period is over."""
@@ -226,43 +226,49 @@ class Case:
         assert ended is not None, "a decision was held"
         self.decide(ended.state, ended.by, ended.at, ended.via, ended.comment)
 
-    def refused_while_held(self, heard: Heard, now: datetime) -> Said | None:
+    def refused_while_held(self, act: Act, now: datetime) -> Reply | None:
         """During the grace period only who has voted may think again, and the requester may withdraw."""
         held = self.held
-        if held is None or heard.kind == "withdraw" or (heard.kind == "vote" and vote_of(self.ballot, heard.by)):
+        if held is None or isinstance(act, Withdraw) or (isinstance(act, Vote) and vote_of(self.ballot, act.by)):
             return None
-        zone = self.people[heard.by].zone if heard.by in self.people else "UTC"
-        return Said("already_decided", sentences.ended(held.state, self.name(held.by), held.at, now, zone), False)
+        params = {"state": held.state, "by": self.name(held.by), **self.moment(held.at, now, act.by)}
+        return Reply("already_decided", code="ended", params=params)
 
-    def _refused(self, heard: Heard, verdict: Verdict) -> Said:
-        """A refusal. Who voted in a stage that is complete is told so, rather than that she may not vote."""
+    def moment(self, at: datetime, now: datetime, reader: str) -> dict[str, str]:
+        """A time of the past, as parameters of a reply to this reader."""
+        zone = self.people[reader].zone if reader in self.people else "UTC"
+        return {"at": at.isoformat(), "now": now.isoformat(), "zone": zone}
+
+    def _refused(self, act: Vote, reply: Reply) -> Reply:
+        """A refusal. A person who voted in a stage that is complete is told so, rather than that they may not vote."""
         earlier = [stage.ballot for stage in self.stages if stage.state == "done" and stage.ballot]
-        if verdict.word in ("not_an_approver", "own_request") and any(vote_of(ballot, heard.by) for ballot in earlier):
-            return Said("already_voted", sentences.STAGE_IS_OVER, False)
-        return Said(verdict.word, sentences.say(verdict), False)
+        if reply.verdict in ("not_an_approver", "own_request") and any(vote_of(ballot, act.by) for ballot in earlier):
+            return Reply("already_voted", code="stage_is_over")
+        return reply
 
-    def hand_over(self, heard: Heard, found: Found, rank: Rank, now: datetime) -> Said:
+    def hand_over(self, act: Reassign, found: Found, rank: Rank, now: datetime) -> Reply:
         """Somebody else is asked, instead of somebody or besides the others."""
         stage = self.stage
         assert stage is not None, "a stage is open"
         self.seat(stage, found)
         who_may = self.definition.policy.reassign or "approvers"
-        done = hand_over(self.ballot, heard, self.about, rank, self.people, now, who_may)
-        if isinstance(done, NotHandedOver):
-            return Said(done.verdict, done.text, False)
+        done = hand_over(self.ballot, act, self.about, rank, self.people, now, who_may)
+        if isinstance(done, Reply):
+            return done
         stage.handovers = (*stage.handovers, done)
         self.seat(stage, found)
         self.version += 1
-        text = sentences.handed_over(self.name(done.person), self.name(done.instead_of) if done.instead_of else "")
-        return Said("reassigned" if done.instead_of else "added", text, True)
+        instead_of = self.name(done.instead_of) if done.instead_of else ""
+        params = {"person": self.name(done.person), "instead_of": instead_of}
+        return Reply("reassigned" if done.instead_of else "added", True, params=params)
 
-    def edit(self, heard: Heard) -> Said:
+    def edit(self, act: Edit) -> Reply:
         """The requester changes fields. Votes are reset as the policy says, and always when changes were asked for."""
-        if heard.by not in (self.about.requester, self.about.on_behalf_of):
-            return Said("not_an_approver", sentences.NOT_YOURS, False)
-        changed = filled_in.requester_changes(self.definition, self.content.fields, heard)
-        if isinstance(changed, str):
-            return Said("invalid", f"{changed} {sentences.UNCHANGED}", False)
+        if act.by not in (self.about.requester, self.about.on_behalf_of):
+            return Reply("not_an_approver", code="not_yours")
+        changed = filled_in.requester_changes(self.definition, self.content.fields, act)
+        if isinstance(changed, tuple):
+            return Reply("invalid", rejections=changed)
         resets = self._change(changed)
         if resets:
             self._reset()
@@ -272,14 +278,14 @@ class Case:
             self.state = "waiting"  # at once: whoever looks before the stage is open anew is not told to change it
         self.is_reset = self.is_reset or resets
         self.version += 1
-        return Said("edited", sentences.EDITED_AND_RESET if resets else sentences.EDITED, True)
+        return Reply("edited", True, "edited_and_reset" if resets else "")
 
-    def withdraw(self, heard: Heard, now: datetime) -> Said:
+    def withdraw(self, act: Withdraw | Stop, now: datetime) -> Reply:
         """The requester, or an app, takes the request back."""
-        if heard.by not in (self.about.requester, self.about.on_behalf_of) and not heard.by.startswith("app:"):
-            return Said("not_an_approver", sentences.NOT_YOURS, False)
-        self.decide("withdrawn", heard.by, now, heard.via, heard.reason.strip())
-        return Said("taken_back", sentences.WITHDRAWN, True)
+        if act.by not in (self.about.requester, self.about.on_behalf_of) and not act.by.startswith("app:"):
+            return Reply("not_an_approver", code="not_yours")
+        self.decide("withdrawn", act.by, now, act.via, act.reason.strip())
+        return Reply("taken_back", True, "withdrawal")
 
     def decide(self, state: State, by: str, at: datetime, via: Via, comment: str = "", because: str = "") -> None:
         """The end. There is one, and it stays."""

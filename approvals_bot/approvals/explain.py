@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from approvals_bot.approvals import text as sentences
 from approvals_bot.approvals.ballot import Ballot, have, missing, need
 from approvals_bot.approvals.request import Request, RequestStage, ballot_of
+from approvals_bot.approvals.text import waiting
 
 
 def explain(view: Request) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _because(stage: RequestStage, ballot: Ballot) -> str:
         return f"who belongs to {' and '.join(unknown)} can't be checked just now"
     if stage.state == "done":
         return "it is over"
-    return sentences.waiting(missing(ballot)) or "every seat is filled"
+    return waiting((lack.label, lack.count) for lack in missing(ballot)) or "every seat is filled"
 
 
 def _iso(at: Any) -> str:

@@ -17,13 +17,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
+from approvals_bot.approvals.acts import Rejection
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.values import UnfitError, read, read_text, shown_value, value_schema, write
 from approvals_bot.errors import InvalidPayloadError
 
 Fields = Mapping[str, FieldSpec]
-SHORT_DIGEST = 12  # hex digits: enough to compare by eye, small enough for a button's row
 
 _TRUE = frozenset({"on", "true", "yes", "1"})
 
@@ -33,18 +33,22 @@ def values(of: Definition | Fields, given: Mapping[str, Any], root: str = "input
 
     Raises InvalidPayloadError with every fault at once, each at [root, name].
     """
-    fields, typed, errors = _fields(of), dict[str, Any](), list[dict[str, Any]]()
-    for name in given:
-        if name not in fields:
-            errors.append({"loc": [root, name], "msg": _unknown(name, fields)})
+    typed, rejections = read_values(of, given)
+    if rejections:
+        raise InvalidPayloadError([{"loc": [root, *each.path], "msg": each.text} for each in rejections], root)
+    return typed
+
+
+def read_values(of: Definition | Fields, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Rejection, ...]]:
+    """The typed values of a form, and everything that is wrong with what was given, each at its field's name."""
+    fields, typed = _fields(of), dict[str, Any]()
+    rejections = [_unknown(name, fields) for name in given if name not in fields]
     for name, spec in fields.items():
         try:
             typed[name] = _read_field(spec, given.get(name))
         except UnfitError as error:
-            errors.append({"loc": [root, name], "msg": str(error)})
-    if errors:
-        raise InvalidPayloadError(errors, root)
-    return typed
+            rejections.append(Rejection((name,), error.code, error.params))
+    return typed, tuple(rejections)
 
 
 def dump(of: Definition | Fields, typed: Mapping[str, Any]) -> dict[str, JsonValue]:
@@ -65,11 +69,6 @@ def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:
         return ""
     text = json.dumps(pinned, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def short_digest(whole: str) -> str:
-    """The digest as cards show it."""
-    return whole[:SHORT_DIGEST]
 
 
 def from_texts(of: Definition | Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:
@@ -150,14 +149,14 @@ def _read_field(spec: FieldSpec, given: Any) -> Any:
         given = spec.default
     if given is None:
         if spec.required:
-            raise UnfitError("is required")
+            raise UnfitError("required")
         return None
     return read(spec, given)
 
 
-def _unknown(name: str, fields: Fields) -> str:
+def _unknown(name: str, fields: Fields) -> Rejection:
     near = difflib.get_close_matches(name, fields, n=1)
-    return f'no such field (did you mean "{near[0]}"?)' if near else "no such field"
+    return Rejection((name,), "unknown_field", {"near": near[0]} if near else {})
 
 
 def _pydantic(read: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from approvals_bot.approvals import text as sentences
-from approvals_bot.approvals.ballot import Word
+from approvals_bot.approvals.acts import Act, Reply, act_word
 from approvals_bot.approvals.request import Request
 
 
-def late_verdict(view: Request, by: str, choice: str, now: datetime | None = None) -> tuple[Word, str]:
-    """What somebody is told who acts after the end: the verdict's word and the sentence.
-
-    `choice` may also be `edit` or `withdraw`. `now`: to say the day where it is not today's; without it, none is said.
-    """
-    ended = view.outcome
+def late_reply(request: Request, act: Act, now: datetime) -> Reply:
+    """What somebody is told who acts after the end. `now`: to say the day where it is not today's."""
+    ended = request.outcome
     if ended is None:
-        return "already_decided", f"This request takes no votes any more. {sentences.UNCHANGED}"
-    zone = view.people[by].zone if by in view.people else "UTC"
-    who = view.acting(ended.by, ended.in_place_of).text if ended.via not in ("clock",) else ""
-    text = sentences.ended(ended.state, who, ended.at, now or ended.at, zone)
-    if ended.state == "expired":
-        return "expired", text
-    if ended.state == "withdrawn":
-        return "withdrawn", text
-    for vote in view.votes:
-        if vote.stands and vote.by == by and vote.choice == choice:
-            decided = f"decided{f' by {who}' if who else ''} {sentences.moment(ended.at, now or ended.at, zone)}"
-            return "already_voted", sentences.already_voted(vote.choice, decided)
-    return "already_decided", text
+        return Reply("already_decided", code="takes_no_votes")
+    zone = request.people[act.by].zone if act.by in request.people else "UTC"
+    who = request.acting(ended.by, ended.in_place_of).text if ended.via != "clock" else ""
+    params: dict[str, Any] = {"by": who, "at": ended.at.isoformat(), "now": now.isoformat(), "zone": zone}
+    if ended.state in ("expired", "withdrawn"):
+        return Reply(ended.state, code="ended", params={**params, "state": ended.state})
+    for vote in request.votes:
+        if vote.stands and vote.by == act.by and vote.choice == act_word(act):
+            return Reply("already_voted", code="voted_before_the_end", params={**params, "choice": vote.choice})
+    return Reply("already_decided", code="ended", params={**params, "state": ended.state})

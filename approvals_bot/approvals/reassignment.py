@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from approvals_bot.approvals import text as sentences
+from approvals_bot.approvals.acts import Reassign, Reply
 from approvals_bot.approvals.ballot import Ballot, in_place_of, open_seats, seats_for, vote_of, who_may_vote
 from approvals_bot.approvals.eligibility import Found, RequestContext, SeatFound
-from approvals_bot.approvals.heard import HANDING, Heard
 from approvals_bot.approvals.port import Via
 from approvals_bot.people import Person, is_mail
 
@@ -50,70 +49,61 @@ class Handover:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NotHandedOver:
-    """Why not: the verdict's word and the sentence. Nothing was changed."""
-
-    verdict: Literal["own_request", "not_an_approver", "group_unknown", "invalid"]
-    text: str
-
-
 def hand_over(
     ballot: Ballot,
-    heard: Heard,
+    act: Reassign,
     about: RequestContext,
     rank: Rank,
     people: Mapping[str, Person],
     now: datetime,
     who_may: Literal["approvers", "owners", "never"] = "approvers",
-) -> Handover | NotHandedOver:
-    """What this message does to who is asked. `who_may`: as the workflow's policy says, besides admins."""
-    person, by = heard.person.strip().lower(), heard.by
+) -> Handover | Reply:
+    """What this act does to who is asked, or why it does nothing. `who_may`: as the workflow's policy says, besides
+    admins."""
+    person, by = act.person.strip().lower(), act.by
     requesters = tuple(who for who in (about.requester, about.on_behalf_of) if who)
     own = by if seats_for(ballot, by) else ""
-    instead_of = (heard.instead_of.strip().lower() or own) if heard.kind == "reassign" else ""
-    if refused := _may(by, own, instead_of, requesters, rank, heard, who_may, ballot):
+    instead_of = "" if act.instead_of is None else act.instead_of.strip().lower() or own
+    if refused := _may(act, own, instead_of, requesters, rank, who_may, ballot):
         return refused
     if not is_mail(person):
-        return _invalid("Name one person, by her mail address.")
+        return Reply("invalid", code="no_person")
     if person in requesters:
-        return _invalid(sentences.asked_for_it(_name(person, people)))
+        return _invalid("asked_for_it", _name(person, people))
     if person in who_may_vote(ballot) or vote_of(ballot, person):
-        return _invalid(f"{_name(person, people)} is one of the people who are asked here already.")
-    if heard.kind == "add":
-        return Handover(by, person, open_seats(ballot), now, heard.via, reason=heard.reason.strip())
+        return _invalid("asked_already", _name(person, people))
+    if act.instead_of is None:
+        return Handover(by, person, open_seats(ballot), now, act.via, reason=act.reason.strip())
     if not seats_for(ballot, instead_of):
-        holder = _name(instead_of, people) or "Nobody"
-        return _invalid(f"{holder} is not asked here, so there is no place to hand over.")
+        return _invalid("no_place", _name(instead_of, people) or "Nobody")
     if vote_of(ballot, instead_of):
-        return _invalid(f"{_name(instead_of, people)} has voted already. Take the vote back first.")
+        return _invalid("has_voted", _name(instead_of, people))
     place = in_place_of(ballot, instead_of) or instead_of
-    return Handover(by, person, seats_for(ballot, instead_of), now, heard.via, instead_of, place, heard.reason.strip())
+    return Handover(by, person, seats_for(ballot, instead_of), now, act.via, instead_of, place, act.reason.strip())
 
 
 def _may(
-    by: str,
+    act: Reassign,
     own: str,
     instead_of: str,
     requesters: tuple[str, ...],
     rank: Rank,
-    heard: Heard,
     who_may: Literal["approvers", "owners", "never"],
     ballot: Ballot,
-) -> NotHandedOver | None:
-    """Why this person may not do this; None when she may."""
-    if by in requesters:
-        return NotHandedOver("own_request", f"{sentences.OWN_HANDOVER} {sentences.UNCHANGED}")
+) -> Reply | None:
+    """Why this person may not do this; None when they may."""
+    if act.by in requesters:
+        return Reply("own_request", code="own_reassignment")
     if rank.is_admin or (rank.is_owner and who_may != "never"):
         return None
     if own and who_may == "approvers" and instead_of in ("", own):
-        colleague = rank.knows or _domain(heard.person) == _domain(by)
-        return None if colleague else _invalid(sentences.NO_COLLEAGUE)
-    if rank.errors or any(by in seat.unsure for seat in ballot.seats):
-        return NotHandedOver("group_unknown", f"{sentences.RANK_UNKNOWN} {sentences.UNCHANGED}")
+        colleague = rank.knows or _domain(act.person) == _domain(act.by)
+        return None if colleague else Reply("invalid", code="no_colleague")
+    if rank.errors or any(act.by in seat.unsure for seat in ballot.seats):
+        return Reply("group_unknown", code="rank_unknown")
     if own and who_may == "approvers":
-        return NotHandedOver("not_an_approver", f"{sentences.NOT_YOUR_PLACE} {sentences.UNCHANGED}")
-    return NotHandedOver("not_an_approver", f"{sentences.MAY_NOT_HAND_OVER} {sentences.UNCHANGED}")
+        return Reply("not_an_approver", code="not_your_place")
+    return Reply("not_an_approver", code="may_not_reassign")
 
 
 def with_handovers(found: Found, handovers: Iterable[Handover], people: Mapping[str, Person]) -> Found:
@@ -159,10 +149,6 @@ def told_of(handover: Handover, people: Mapping[str, Person]) -> str:
     return f"{what}: {handover.reason}" if handover.reason else what
 
 
-def is_handing(heard: Heard) -> bool:
-    return heard.kind in HANDING
-
-
 def _domain(address: str) -> str:
     return address.strip().lower().rpartition("@")[2]
 
@@ -171,5 +157,5 @@ def _name(who: str, people: Mapping[str, Person]) -> str:
     return people[who].name if who in people else who.removeprefix("app:")
 
 
-def _invalid(what: str) -> NotHandedOver:
-    return NotHandedOver("invalid", f"{what} {sentences.UNCHANGED}")
+def _invalid(code: str, name: str) -> Reply:
+    return Reply("invalid", code=code, params={"name": name})

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from approvals_bot.approvals.ballot import Ballot, SeatState, Vote
+from approvals_bot.approvals.ballot import Ballot, CastVote, SeatState
 from approvals_bot.approvals.port import CardDelivery, CardField, ChoiceName, FormField, Name, State, Via
 from approvals_bot.people import Person
 
@@ -269,8 +269,8 @@ def ballot_of(view: Request, stage: RequestStage) -> Ballot:
     )
 
 
-def _vote(vote: RecordedVote) -> Vote:
-    return Vote(
+def _vote(vote: RecordedVote) -> CastVote:
+    return CastVote(
         by=vote.by,
         choice=vote.choice,
         at=vote.at,

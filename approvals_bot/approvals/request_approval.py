@@ -21,11 +21,10 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes
-from approvals_bot.approvals import text as sentences
+from approvals_bot.approvals.acts import Reply, Stop
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.editions import KeptDefinition
-from approvals_bot.approvals.heard import Heard, Said
 from approvals_bot.approvals.outcomes import Outcome
 from approvals_bot.approvals.policy import Definition, business_times
 from approvals_bot.approvals.port import State
@@ -164,10 +163,10 @@ class _Request(Asking):
             raise self.failure
         return self._outcome()
 
-    def stop(self, heard: Heard) -> Said:
+    def stop(self, act: Stop) -> Reply:
         """Somebody ends the whole run: the workflow is interrupted, and with it everything that it asks."""
-        cancel_run(heard.reason or f"cancelled by {heard.by}")
-        return Said("taken_back", sentences.WITHDRAWN, True)
+        cancel_run(act.reason or f"cancelled by {act.by}")
+        return Reply("taken_back", True, "withdrawal")
 
     def end_with_run(self) -> None:
         self.leave("the workflow has ended")

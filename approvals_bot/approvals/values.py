@@ -24,6 +24,7 @@ from pydantic import JsonValue, StringConstraints, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldSpec, whole
+from approvals_bot.approvals.text import rejection_text
 
 LARGEST_INTEGER = 2**53 - 1  # what every JSON reader holds exactly
 
@@ -39,7 +40,15 @@ _THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 
 
 class UnfitError(ValueError):
-    """This value does not fit its field. The message goes on after the field's name and quotes no value."""
+    """A value that does not fit its field: which fault it has, and the fault's parameters."""
+
+    def __init__(self, code: str, **params: JsonValue) -> None:
+        super().__init__(code)
+        self.code, self.params = code, params
+
+    def __str__(self) -> str:
+        """What people read, after the field's name."""
+        return rejection_text(self.code, self.params)
 
 
 class Money(Decimal):
@@ -98,7 +107,7 @@ def read_text(type: str, text: str) -> Any:
         case "duration":
             return _duration(text)
         case _:
-            raise UnfitError(f"a field of type {type} has no bounds")
+            raise UnfitError("no_bounds", type=type)
 
 
 def write(spec: FieldSpec, value: Any) -> JsonValue:
@@ -138,18 +147,18 @@ def value_schema(spec: FieldSpec) -> dict[str, Any]:
 
 def _text(spec: FieldSpec, given: Any) -> str:
     if not isinstance(given, str):
-        raise UnfitError("must be a text")
+        raise UnfitError("not_text")
     if _SURROGATE.search(given):
-        raise UnfitError("holds a broken character (half of a surrogate pair)")
+        raise UnfitError("broken_character")
     text = given.replace("\r\n", "\n")
     if _CONTROL.search(text):
-        raise UnfitError("holds a control character; only line breaks and tabs are allowed")
+        raise UnfitError("control_character")
     if spec.longest is not None and len(text) > spec.longest:
-        raise UnfitError(f"is too long: {len(text):,} characters, and at most {spec.longest:,} are allowed")
+        raise UnfitError("too_long", length=len(text), longest=spec.longest)
     if spec.min_length is None and spec.required and not text.strip():
-        raise UnfitError("is required")
+        raise UnfitError("required")
     if len(text) < _shortest(spec):
-        raise UnfitError(f"is too short: at least {_shortest(spec):,} characters are needed")
+        raise UnfitError("too_short", shortest=_shortest(spec))
     return text
 
 
@@ -162,7 +171,7 @@ def _patterned(spec: FieldSpec, text: str) -> str:
         try:
             _regex(spec.pattern).validate_python(text)
         except ValidationError:
-            raise UnfitError(f"does not have the form {spec.pattern}") from None
+            raise UnfitError("pattern", pattern=spec.pattern) from None
     return text
 
 
@@ -174,7 +183,7 @@ def _regex(pattern: str) -> TypeAdapter[str]:
 
 def _email(spec: FieldSpec, text: str) -> str:
     if text and (not _MAIL.fullmatch(text) or not text.isprintable()):
-        raise UnfitError("must be a mail address, like ann@acme.eu")
+        raise UnfitError("not_email")
     return _patterned(spec, text.lower())
 
 
@@ -186,7 +195,7 @@ def _url(spec: FieldSpec, text: str) -> str:
         except ValueError:
             fine = False
         if not fine or any(letter.isspace() for letter in text):
-            raise UnfitError("must be a URL, like https://acme.eu/page")
+            raise UnfitError("not_url")
     return _patterned(spec, text)
 
 
@@ -202,34 +211,33 @@ def _enum(spec: FieldSpec, given: Any) -> str:
     allowed = spec.values or ()
     if isinstance(given, str) and given in allowed:
         return given
-    listed = ", ".join(f'"{value}"' for value in allowed[:12]) + (", …" if len(allowed) > 12 else "")
     near = difflib.get_close_matches(given[:100], allowed, n=1) if isinstance(given, str) else []
-    raise UnfitError(f"must be one of {listed}" + (f' (did you mean "{near[0]}"?)' if near else ""))
+    raise UnfitError("not_listed", values=list(allowed), near=near[0] if near else None)
 
 
 def _boolean(given: Any) -> bool:
     if not isinstance(given, bool):
-        raise UnfitError("must be true or false")
+        raise UnfitError("not_boolean")
     return given
 
 
 def _integer(given: Any) -> int:
     if isinstance(given, bool) or not isinstance(given, int):
-        raise UnfitError("must be a whole number")
+        raise UnfitError("not_integer")
     if abs(given) > LARGEST_INTEGER:
-        raise UnfitError(f"must lie between -{LARGEST_INTEGER} and {LARGEST_INTEGER}")
+        raise UnfitError("integer_range", largest=LARGEST_INTEGER)
     return given
 
 
 def _decimal(given: Any) -> Decimal:
     if isinstance(given, bool) or not isinstance(given, (str, int, float, Decimal)):
-        raise UnfitError('must be a number, like "1250.00"')
+        raise UnfitError("not_number")
     if isinstance(given, int):
         text = str(_integer(given))
     else:
         text = given if isinstance(given, str) else format(Decimal(str(given)), "f")
     if not _NUMBER.fullmatch(text):
-        raise UnfitError('must be a number like "1250.00", of at most 15 digits and 9 decimals')
+        raise UnfitError("number_form")
     return Decimal(text) + 0  # + 0: there is no minus zero
 
 
@@ -239,7 +247,7 @@ def _date(given: Any) -> date:
             return date.fromisoformat(given)
         except ValueError:
             pass
-    raise UnfitError('must be a date, like "2026-11-05"')
+    raise UnfitError("not_date")
 
 
 def _datetime(given: Any) -> datetime:
@@ -250,7 +258,7 @@ def _datetime(given: Any) -> datetime:
                 return moment.astimezone(UTC)
         except (ValueError, OverflowError):
             pass
-    raise UnfitError('must be a moment with its offset, like "2026-11-05T14:00:00Z" or "2026-11-05T15:00:00+01:00"')
+    raise UnfitError("not_datetime")
 
 
 def _duration(given: Any) -> timedelta:
@@ -261,14 +269,14 @@ def _duration(given: Any) -> timedelta:
             return parse_duration(given)
         except ValueError:
             pass
-    raise UnfitError('must be a span of time, like "1h30m", or a number of seconds')
+    raise UnfitError("not_duration")
 
 
 def _bounded(spec: FieldSpec, value: Any) -> Any:
     if spec.min is not None and value < read_text(spec.type, spec.min):
-        raise UnfitError(f"must be at least {spec.min}")
+        raise UnfitError("below_min", min=spec.min)
     if spec.max is not None and value > read_text(spec.type, spec.max):
-        raise UnfitError(f"must be at most {spec.max}")
+        raise UnfitError("above_max", max=spec.max)
     return value
 
 

@@ -9,22 +9,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals import text as sentences
+from approvals_bot.approvals.acts import (
+    Act,
+    Edit,
+    MailReturned,
+    Message,
+    Reassign,
+    Reply,
+    Stop,
+    Vote,
+    Withdraw,
+    answer_of,
+    read_message,
+)
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.coming_due import ComingDue
 from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.eligibility import Found, RequestContext
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
-from approvals_bot.approvals.heard import Heard, Said
-from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.lookup import find_people, find_rank
-from approvals_bot.approvals.messages import act_of, answer, read_message
 from approvals_bot.approvals.notifications import Copies
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.published import Board
-from approvals_bot.approvals.reassignment import Rank, is_handing
+from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import Decision, Opening, request_id
 from approvals_bot.approvals.showing import Showing
 from approvals_bot.approvals.stage import StageState
@@ -34,6 +45,7 @@ from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
 from approvals_bot.approvals.views import decision_of, facts_of
 from approvals_bot.durable.core.api import (
+    Answer,
     Webhook,
     WebhookRequest,
     create_webhook,
@@ -161,11 +173,15 @@ class Asking:
                 await self.refuse_late(message)
 
     async def refuse_late(self, request: WebhookRequest) -> None:
-        heard = await read_message(request)
-        if isinstance(heard, Heard):
-            word, text = late_verdict(self.showing.view(), heard.by, act_of(heard), now())
-            heard = Said(word, text, False)
-        await answer(request, heard)
+        message = await receive(request)
+        match message:
+            case None:
+                reply = UNREADABLE
+            case MailReturned():
+                reply = Reply("bounced")
+            case _:
+                reply = late_reply(self.showing.view(), message, now())
+        await answer(request, reply)
 
     def leave(self, why: str) -> None:
         """The workflow waits for this no longer: from now on nothing can decide it."""
@@ -181,69 +197,69 @@ class Asking:
 
     async def hear(self, request: WebhookRequest) -> None:
         """One message: decide, answer, and do what follows."""
-        heard = await read_message(request)
-        if isinstance(heard, Said):
-            await answer(request, heard)
-            return
-        if heard.kind == "stop":
-            await answer(request, self.stop(heard))
-            return
-        if heard.kind == "bounced":
-            changed = self.copies.came_back(heard.copy, heard.reason)
-            await answer(request, Said("bounced", "", changed))
-            return
+        match await receive(request):
+            case None:
+                await answer(request, UNREADABLE)
+            case MailReturned(number, reason):
+                await answer(request, Reply("bounced", self.copies.came_back(number, reason)))
+            case Stop() as act:
+                await answer(request, self.stop(act))
+            case act:
+                await self.act(act, request)
+
+    async def act(self, act: Act, request: WebhookRequest) -> None:
         came_at, before, fields = now(), self.case.stage, self.case.content.fields
         assert before is not None, "a stage is open while nobody has decided"
-        rank = await self.find_rank(heard) if is_handing(heard) else Rank()
-        found = await self.stages.find(before, heard.by, *([heard.person] if is_mail(heard.person) else []))
+        person = act.person if isinstance(act, Reassign) else ""
+        rank = await self.find_rank(act) if isinstance(act, Reassign) else Rank()
+        found = await self.stages.find(before, act.by, *([person] if is_mail(person) else []))
         if self.left is not None:
             self.give_up()
             await self.refuse_late(request)
             return
-        said = self.judge(heard, found, rank, came_at)
-        await answer(request, said)
-        if said.changed:
-            await self.go_on(before, is_edited=self.case.content.fields != fields, edition=heard.edition)
+        reply = self.judge(act, found, rank, came_at)
+        await answer(request, reply)
+        if reply.changed:
+            await self.go_on(before, is_edited=self.case.content.fields != fields)
             await self.due.catch_up()
-        if said.changed and is_handing(heard):
+        if reply.changed and isinstance(act, Reassign):
             self.telling.hand_over(before.handovers[-1])
-        if said.verdict in ("counted", "changed") and heard.via == "email" and self.case.outcome is None:
-            self.copies.confirm_vote(heard.by)
+        if reply.verdict in ("counted", "changed") and act.via == "email" and self.case.outcome is None:
+            self.copies.confirm_vote(act.by)
 
-    def judge(self, heard: Heard, found: Found, rank: Rank, came_at: Any) -> Said:
+    def judge(self, act: Act, found: Found, rank: Rank, came_at: datetime) -> Reply:
         self.case.meet(found.people)
-        if (refused := self.case.refused_while_held(heard, came_at)) is not None:
+        if (refused := self.case.refused_while_held(act, came_at)) is not None:
             return refused
-        match heard.kind:
-            case "withdraw":
-                return self.case.withdraw(heard, came_at)
-            case "edit":
-                return self.case.edit(heard)
+        match act:
+            case Withdraw() | Stop():
+                return self.case.withdraw(act, came_at)
+            case Edit():
+                return self.case.edit(act)
             case _ if self.case.state == "changes_requested":
-                return self.not_now(heard, came_at)
-            case "reassign" | "add":
-                return self.case.hand_over(heard, found, rank, came_at)
-            case _:
-                return self.case.vote(heard, found, came_at)
+                return self.not_now(act, came_at)
+            case Reassign():
+                return self.case.hand_over(act, found, rank, came_at)
+            case Vote():
+                return self.case.vote(act, found, came_at)
 
-    def stop(self, heard: Heard) -> Said:
+    def stop(self, act: Stop) -> Reply:
         """A run that is one request has nothing to stop but that request."""
-        return self.case.withdraw(heard, now())
+        return self.case.withdraw(act, now())
 
-    async def find_rank(self, heard: Heard) -> Rank:
-        """What the sender may do beyond her own place, as of now."""
-        owners = (*(self.definition.workflow.owners or ()), *(OPERATOR if heard.via == "cli" else ()))
-        return await find_rank(heard.by, heard.person, owners, self.case.about)
+    async def find_rank(self, act: Reassign) -> Rank:
+        """What the actor may do beyond their own place, as of now."""
+        owners = (*(self.definition.workflow.owners or ()), *(OPERATOR if act.via == "cli" else ()))
+        return await find_rank(act.by, act.person, owners, self.case.about)
 
-    def not_now(self, heard: Heard, came_at: Any) -> Said:
+    def not_now(self, act: Act, came_at: datetime) -> Reply:
         """A vote while the request is back with its requester."""
         asked = [vote for vote in self.case.ballot.votes if vote.stands and vote.choice == "changes"]
-        zone = self.case.people[heard.by].zone if heard.by in self.case.people else "UTC"
         who, requester = self.case.name(asked[-1].by), self.case.name(self.case.about.requester)
-        text = sentences.changes_asked(who, asked[-1].at, came_at, zone, requester)
-        return Said("already_decided", text, False)
+        params = {"by": who, "requester": requester, **self.case.moment(asked[-1].at, came_at, act.by)}
+        return Reply("already_decided", code="with_requester", params=params)
 
-    async def go_on(self, before: StageState, *, is_edited: bool, edition: int) -> None:
+    async def go_on(self, before: StageState, *, is_edited: bool) -> None:
         """After an act that changed something: hand back, open the next stage, or just show it."""
         case = self.case
         grace = self.definition.policy.grace
@@ -266,12 +282,10 @@ class Asking:
         following = case.next_stage()
         if following is not before or case.is_reset:
             case.is_reset = False
-            if is_edited and edition < 2:
-                self.copies.tell("change")
             if is_edited:  # who has saved it looks at it at once
                 self.show()
             await self.stages.advance("change" if is_edited else "request")
-            if is_edited and edition >= 2 and case.outcome is None:
+            if is_edited and case.outcome is None:
                 self.copies.tell("change")
             return
         if is_edited:
@@ -328,3 +342,19 @@ class Asking:
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.tasks.create_task(task)
+
+
+UNREADABLE = Reply("invalid", code="unreadable")
+
+
+async def receive(request: WebhookRequest) -> Message | None:
+    """The message; None for a body that holds none."""
+    try:
+        return read_message(await request.json())
+    except ValueError:
+        return None
+
+
+async def answer(request: WebhookRequest, reply: Reply) -> None:
+    """Tell the sender what became of it."""
+    await request.respond_with(Answer.json(answer_of(reply)))

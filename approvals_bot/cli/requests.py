@@ -152,8 +152,8 @@ def vote(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.service.act import VoteAct, refuse_late
-    from approvals_bot.service.act import cast as cast_vote
+    from approvals_bot.approvals.acts import Vote
+    from approvals_bot.service.act import perform
 
     if choice not in get_args(ChoiceName):
         fail(f"There is no choice {choice!r}. Choices: {', '.join(get_args(ChoiceName))}.")
@@ -161,7 +161,7 @@ def vote(
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
         view = _request(await _opened(engine, run))
-        given = VoteAct(
+        given = Vote(
             by=by.lower(),
             choice=cast("ChoiceName", choice),
             via="cli",
@@ -170,11 +170,8 @@ def vote(
             fields=_typed(changes, view.editable),
             digest=digest,
         )
-        if view.hook_id:
-            verdict = await cast_vote(engine, view.hook_id, given)
-        else:
-            verdict = await refuse_late(engine, view, by=given.by, what=choice, via="cli")  # a rule had decided it
-        _said({"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}, as_json)
+        reply = await perform(engine, view, given)
+        _said({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
 
@@ -197,17 +194,13 @@ def reassign(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.service.act import hand_over, refuse_late
+    from approvals_bot.approvals.acts import Reassign
+    from approvals_bot.service.act import perform
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
         view, who = _request(await _opened(engine, run)), by.lower() if by else CLI
-        if view.hook_id:
-            verdict = await hand_over(
-                engine, view.hook_id, by=who, via="cli", person=person, instead_of=instead_of, reason=reason
-            )
-        else:
-            verdict = await refuse_late(engine, view, by=who, what="add", via="cli")
-        _said({"verdict": verdict.verdict, "text": verdict.text, "changed": verdict.changed}, as_json)
+        reply = await perform(engine, view, Reassign(who, person, instead_of, reason, "cli"))
+        _said({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
 
@@ -222,7 +215,8 @@ def cancel(
 
     Exits 1 if it was refused.
     """
-    from approvals_bot.service.act import refuse_late, stop, withdraw
+    from approvals_bot.approvals.acts import Stop, Withdraw
+    from approvals_bot.service.act import perform
 
     async def end(engine: Engine, _: ServiceSettings) -> None:
         record = await _opened(engine, run)
@@ -231,12 +225,9 @@ def cancel(
             await engine.cancel(record.id, reason or None)
             show.say({"run_id": run, "status": "cancelled"}, f"{run} was cancelled.", as_json)
         else:
-            act = stop if view.number and run == record.id else withdraw
-            if view.hook_id:
-                verdict = await act(engine, view.hook_id, by=CLI, reason=reason, via="cli")
-            else:  # a rule had decided it
-                verdict = await refuse_late(engine, view, by=CLI, what="withdraw", via="cli")
-            _said({"run_id": run, "verdict": verdict.verdict, "text": verdict.text}, as_json)
+            act = Stop if view.number and run == record.id else Withdraw
+            reply = await perform(engine, view, act(CLI, reason, "cli"))
+            _said({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
 
     with_engine(config, end)
 

@@ -10,11 +10,12 @@ from pydantic_core import to_jsonable_python
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from approvals_bot.approvals.acts import Edit, Reply, Stop, Withdraw
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, HookInfo, RunRecord
 from approvals_bot.errors import HookNotFoundError
 from approvals_bot.people import People
-from approvals_bot.service import act as votes
+from approvals_bot.service.act import STATUS, perform
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import open_run, usable_key
 from approvals_bot.service.read import api_request, choices_of, find_record, redact, request_of, requests_of, stands_for
@@ -22,7 +23,7 @@ from approvals_bot.web.api_keys import ApiKey, caller
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.problems import Problem
 from approvals_bot.web.render import root_of
-from approvals_bot.web.schemas import Cancellation, Edit, NewApprover, NewVote, RunBody, Status
+from approvals_bot.web.schemas import Cancellation, FieldChanges, NewApprover, NewVote, RunBody, Status
 from approvals_bot.web.validation import API_BODY, JsonResponse, fit, json_body, json_object
 
 LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle connections at 60
@@ -128,26 +129,20 @@ class RunsApi:
             return JsonResponse({"run_id": record.id}, 202)
         by = _acting(key, asked.by)
         if view.number and request.path_params["id"] == record.id:
-            await votes.stop(self._engine, view.hook_id, by=by, via="api", reason=asked.reason)
+            await perform(self._engine, view, Stop(by, asked.reason, "api"))
             return JsonResponse({"run_id": record.id}, 202)
-        if view.hook_id:
-            verdict = await votes.withdraw(self._engine, view.hook_id, by=by, via="api", reason=asked.reason)
-        else:
-            verdict = await votes.refuse_late(self._engine, view, by=by, what="withdraw", via="api")
-        self._metrics.voted(verdict.verdict, "api")
-        return _said(verdict, changed=202)
+        reply = await perform(self._engine, view, Withdraw(by, asked.reason, "api"))
+        self._metrics.voted(reply.verdict, "api")
+        return _said(reply, changed=202)
 
     async def edit(self, request: HttpRequest) -> Response:
         """200: the fields of an open request are changed, and votes reset as its policy says."""
         key = caller(request, self._keys)
-        asked = fit(Edit, await json_object(request, API_BODY))
+        asked = fit(FieldChanges, await json_object(request, API_BODY))
         view, by = await self._request_view(request), _acting(key, asked.by)
-        if view.hook_id:
-            verdict = await votes.edit(self._engine, view.hook_id, by=by, via="api", fields=asked.fields)
-        else:
-            verdict = await votes.refuse_late(self._engine, view, by=by, what="edit", via="api")
-        self._metrics.voted(verdict.verdict, "api")
-        return _said(verdict, changed=200)
+        reply = await perform(self._engine, view, Edit(by, asked.fields, "api"))
+        self._metrics.voted(reply.verdict, "api")
+        return _said(reply, changed=200)
 
     async def vote(self, request: HttpRequest) -> Response:
         """201 with the verdict. For keys that may vote: they vouch for who `by` is."""
@@ -160,41 +155,18 @@ class RunsApi:
             )
         asked = fit(NewVote, await json_object(request, API_BODY))
         view = await self._request_view(request)
-        vote = votes.VoteAct(
-            by=asked.by.lower(),
-            choice=asked.choice,
-            via="api",
-            comment=asked.comment,
-            answers=asked.answers,
-            fields=asked.fields,
-            digest=asked.digest,
-        )
-        if view.hook_id:
-            verdict = await votes.cast(self._engine, view.hook_id, vote)
-        else:  # a rule decided before anybody was asked
-            verdict = await votes.refuse_late(self._engine, view, by=vote.by, what=vote.choice, via="api")
-        self._metrics.voted(verdict.verdict, "api")
-        return _said(verdict, changed=201)
+        reply = await perform(self._engine, view, asked.act("api"))
+        self._metrics.voted(reply.verdict, "api")
+        return _said(reply, changed=201)
 
     async def ask_somebody_else(self, request: HttpRequest) -> Response:
         """201: this person is asked, too, or instead of another. By who is asked herself, an owner or an admin."""
         key = caller(request, self._keys)
         asked = fit(NewApprover, await json_object(request, API_BODY))
         view, by = await self._request_view(request), _acting(key, asked.by)
-        if view.hook_id:
-            verdict = await votes.hand_over(
-                self._engine,
-                view.hook_id,
-                by=by,
-                via="api",
-                person=asked.person,
-                instead_of=asked.instead_of,
-                reason=asked.reason,
-            )
-        else:
-            verdict = await votes.refuse_late(self._engine, view, by=by, what="add", via="api")
-        self._metrics.voted(verdict.verdict, "api")
-        return _said(verdict, changed=201)
+        reply = await perform(self._engine, view, asked.act(by, "api"))
+        self._metrics.voted(reply.verdict, "api")
+        return _said(reply, changed=201)
 
     async def _record(self, request: HttpRequest) -> RunRecord:
         """The run. An approval shows itself with its first activation: one that was just opened is waited for."""
@@ -250,18 +222,18 @@ def _acting(key: ApiKey, by: str | None) -> str:
     return by.lower()
 
 
-def _said(verdict: votes.ActVerdict, *, changed: int) -> Response:
-    """The verdict as an answer; a refusal as a problem with the sentence that people read."""
-    status = votes.STATUS[verdict.verdict]
+def _said(reply: Reply, *, changed: int) -> Response:
+    """The reply as an answer; a refusal as a problem with the sentence that people read."""
+    status = STATUS[reply.verdict]
     if status >= 400:
         raise Problem(
             status,
-            verdict.verdict.replace("_", " ").capitalize(),
-            verdict.text,
-            verdict=verdict.verdict,
-            text=verdict.text,
+            reply.verdict.replace("_", " ").capitalize(),
+            reply.text,
+            verdict=reply.verdict,
+            text=reply.text,
         )
-    return JsonResponse({"verdict": verdict.verdict, "text": verdict.text}, changed if status == 201 else status)
+    return JsonResponse({"verdict": reply.verdict, "text": reply.text}, changed if status == 201 else status)
 
 
 def _query(request: HttpRequest, *names: str) -> dict[str, str]:

@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals import text as sentences
-from approvals_bot.approvals.ballot import Verdict, Word, have, missing, need, rejections_needed, standing
+from approvals_bot.approvals.acts import Reassign, Reply, Word
+from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, standing, tally
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card, Channels, ChoiceName, Delivered, Dispatch, ToPerson
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage, ballot_of
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
-from approvals_bot.service import act as votes
+from approvals_bot.service.act import RECEIVED, STATUS, asks_herself, perform
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.links import Link, Links
 from approvals_bot.web.forms import act_on_own, change_of, is_from_own_page, lacking, read_form, vote_of
@@ -82,7 +82,7 @@ class Decisions:
         link = await self._links.open(request.path_params["signed"])
         if link is None:
             return self._not_found()
-        said = result(link.view, link.address, request.query_params.get("done", ""), votes.RECEIVED)
+        said = result(link.view, link.address, request.query_params.get("done", ""))
         status = 410 if link.view.state in GONE else 200
         return self._page(
             link,
@@ -140,49 +140,48 @@ class Decisions:
     async def _vote(self, link: Link, choice: ChoiceName, form: Mapping[str, str]) -> Response:
         shown = self._links.digest_of(form.get("form_token", ""))
         vote = vote_of(link, choice, form, self._card(link), shown)
-        verdict = await votes.cast(self._engine, link.target, vote)
-        self._metrics.voted(verdict.verdict, link.via)
-        if verdict.changed:
-            return RedirectResponse(f"{self._root}{link.path}?done={verdict.verdict}", 303)
+        reply = await perform(self._engine, link.target, vote)
+        self._metrics.voted(reply.verdict, link.via)
+        if reply.changed:
+            return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
-        status = votes.STATUS[verdict.verdict]
+        status = STATUS[reply.verdict]
         if link.view.state in GONE:
             status = 410
-        elif verdict.verdict in ("already_decided", "already_voted") and decides_the_same(choice, link.view.state):
+        elif reply.verdict in ("already_decided", "already_voted") and decides_the_same(choice, link.view.state):
             status = 200
         refused = status >= 400
         proven = link.hook.is_live
         return self._page(
-            link, status, said=verdict.text, refused=refused, chosen=not refused, values=form, proven=proven
+            link, status, said=reply.text, refused=refused, chosen=not refused, values=form, proven=proven
         )
 
     async def _hand_over(self, link: Link, form: Mapping[str, str]) -> Response:
         """Somebody else is asked: in the reader's place, or besides her."""
-        verdict = await votes.hand_over(
-            self._engine,
-            link.target,
+        act = Reassign(
             by=link.address,
             via="email",
             person=form.get("person", "")[:LONGEST_ADDRESS],
             instead_of="" if form["hand_over"] == "reassign" else None,
             reason=form.get("reason", "").strip()[:LONGEST_REASON],
         )
-        self._metrics.voted(verdict.verdict, "email")
-        if verdict.changed:
-            return RedirectResponse(f"{self._root}{link.path}?done={verdict.verdict}", 303)
+        reply = await perform(self._engine, link.target, act)
+        self._metrics.voted(reply.verdict, "email")
+        if reply.changed:
+            return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
-        status = 410 if link.view.state in GONE else votes.STATUS[verdict.verdict]
-        return self._page(link, status, said=verdict.text, refused=True, values=form, proven=link.hook.is_live)
+        status = 410 if link.view.state in GONE else STATUS[reply.verdict]
+        return self._page(link, status, said=reply.text, refused=True, values=form, proven=link.hook.is_live)
 
     async def _own(self, link: Link, form: Mapping[str, str]) -> Response:
         """The request is changed or withdrawn by whoever asked for it."""
-        verdict = await act_on_own(self._engine, link, form)
-        self._metrics.voted(verdict.verdict, link.via)
-        if verdict.changed:
-            return RedirectResponse(f"{self._root}{link.path}?done={verdict.verdict}", 303)
+        reply = await act_on_own(self._engine, link, form)
+        self._metrics.voted(reply.verdict, link.via)
+        if reply.changed:
+            return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
-        status = 410 if link.view.state in GONE else votes.STATUS[verdict.verdict]
-        return self._page(link, status, said=verdict.text, refused=True, values=form, proven=link.hook.is_live)
+        status = 410 if link.view.state in GONE else STATUS[reply.verdict]
+        return self._page(link, status, said=reply.text, refused=True, values=form, proven=link.hook.is_live)
 
     async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
         """Mail new digits to whom the link was made for, and lead to the page that takes them."""
@@ -236,7 +235,7 @@ class Decisions:
             refused=refused,
             again=chosen and bool(card.choices),
             change=change_of(link.view, link.address),
-            may_withdraw=votes.asks_herself(link.view, link.address) and link.hook.is_live,
+            may_withdraw=asks_herself(link.view, link.address) and link.hook.is_live,
             values=values,
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
             wrong=lacking(card, values) if status == 422 else (),
@@ -255,89 +254,84 @@ class Decisions:
         return self._pages.page("not_found.html", 404)
 
 
-# ── What a person reads on the page that her vote led to: her verdict, from the request as it stands now. Pure. ──
+# ── What a person reads on the page that their act led to: the reply, from the request as it stands now. Pure. ──
 
 DONE = ("counted", "decided", "changed", "taken_back", "already_voted", "received")
 """Verdicts that lead to the result page."""
 
+CHANGES_REQUESTED = Reply("counted", params={"choice": "changes"})
 
-HANDING_DONE = ("reassigned", "added")
+
+def result(request: Request, reader: str, done: str) -> str | None:
+    """The sentence for this reader. None when they did nothing that fits, as when a link was opened by hand."""
+    reply = _result(request, reader, done)
+    return reply.text if reply is not None else None
 
 
-def result(view: Request, reader: str, done: str, received: str) -> str | None:
-    """The sentence for this reader. None when she did nothing that fits, as when a link was opened by hand.
-
-    `received`: what to say of a vote that is saved and not counted yet.
-    """
+def _result(request: Request, reader: str, done: str) -> Reply | None:
     if done == "edited":
-        reset = view.is_open and not any(vote.stands for vote in view.votes)
-        return sentences.EDITED_AND_RESET if reset else sentences.EDITED
-    if done in HANDING_DONE:
-        return _handed_over(view, reader)
-    mine = next((vote for vote in reversed(view.votes) if vote.by == reader), None)
+        reset = request.is_open and not any(vote.stands for vote in request.votes)
+        return Reply("edited", code="edited_and_reset" if reset else "")
+    if done in ("reassigned", "added"):
+        return _reassigned(request, reader)
+    mine = next((vote for vote in reversed(request.votes) if vote.by == reader), None)
     if done == "received" and mine is None:
-        return received
+        return RECEIVED
     if mine is None or done not in DONE:
         return None
     if done == "taken_back":
-        return None if mine.stands else _say("taken_back", view, mine)
+        return None if mine.stands else _counted("taken_back", request, mine)
     if not mine.stands:
         return None
-    if view.outcome is not None and view.outcome.by == reader:
-        return _decided(view)
-    return _say("changed" if done == "changed" else "counted", view, mine)
+    if request.outcome is not None and request.outcome.by == reader:
+        return _decided(request)
+    return _counted("changed" if done == "changed" else "counted", request, mine)
 
 
-def _handed_over(view: Request, reader: str) -> str | None:
-    done = next((each for each in reversed(view.handovers) if each.by == reader), None)
+def _reassigned(request: Request, reader: str) -> Reply | None:
+    done = next((each for each in reversed(request.handovers) if each.by == reader), None)
     if done is None:
         return None
-    instead_of = view.name(done.instead_of).text if done.instead_of else ""
-    return sentences.handed_over(view.name(done.person).text, instead_of)
+    instead_of = request.name(done.instead_of).text if done.instead_of else ""
+    params = {"person": request.name(done.person).text, "instead_of": instead_of}
+    return Reply("reassigned" if instead_of else "added", params=params)
 
 
-def _decided(view: Request) -> str | None:
-    match view.state:
+def _decided(request: Request) -> Reply | None:
+    match request.state:
         case "approved":
-            return sentences.DECIDED["filled"]
-        case "rejected":
-            return sentences.DECIDED["rejected"]
-        case "answered":
-            return sentences.DECIDED["answered"]
+            return Reply("decided", params={"standing": "filled"})
+        case "rejected" | "answered":
+            return Reply("decided", params={"standing": request.state})
         case "changes_requested":
-            return sentences.CHANGES_ASKED
+            return CHANGES_REQUESTED
     return None
 
 
-def _say(word: Word, view: Request, mine: RecordedVote) -> str | None:
-    if view.held is not None and view.held.by == mine.by:
-        return sentences.held(view.held.state, view.grace)  # type: ignore[arg-type]  # one of the states that votes bring
+def _counted(word: Word, request: Request, mine: RecordedVote) -> Reply | None:
+    if request.held is not None and request.held.by == mine.by:
+        return Reply(
+            "counted", code="held", params={"outcome": request.held.state.capitalize(), "grace": request.grace}
+        )
     if mine.choice == "changes":
-        return sentences.CHANGES_ASKED
-    stage = next((stage for stage in view.stages if stage.id == mine.stage), None)
+        return CHANGES_REQUESTED
+    stage = next((stage for stage in request.stages if stage.id == mine.stage), None)
     if stage is None:
         return None
-    following = _following(view, stage)
-    return sentences.say(_verdict(word, view, stage, mine), following)
-
-
-def _following(view: Request, stage: RequestStage) -> str:
-    """The stage after this one, which may not have been opened yet."""
-    if view.stage is not None and view.stage.id != stage.id:
-        return view.stage.title
-    ahead = [later.title for later in view.stages if later.state == "ahead"]
-    return ahead[0] if stage.state == "done" and ahead and view.is_open else ""
-
-
-def _verdict(word: Word, view: Request, stage: RequestStage, mine: RecordedVote) -> Verdict:
-    ballot = ballot_of(view, stage)
+    ballot = ballot_of(request, stage)
     if mine.choice == "reject":
         rejections = sum(vote.stands and vote.choice == "reject" for vote in ballot.votes)
-        return Verdict(word, "reject", "open", rejections, rejections_needed(ballot))
-    return Verdict(word, mine.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
+        return Reply(word, params=tally("reject", "open", rejections, rejections_needed(ballot)))
+    params = tally(mine.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
+    return Reply(word, params={**params, "next_stage": _following(request, stage)})
 
 
-# ── A person's link to one request: what its signed token stands for, and the form that was shown behind it. ──
+def _following(request: Request, stage: RequestStage) -> str:
+    """The stage after this one, which may not have been opened yet."""
+    if request.stage is not None and request.stage.id != stage.id:
+        return request.stage.title
+    ahead = [later.title for later in request.stages if later.state == "ahead"]
+    return ahead[0] if stage.state == "done" and ahead and request.is_open else ""
 
 
 def decides_the_same(choice: ChoiceName, state: str) -> bool:

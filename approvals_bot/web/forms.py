@@ -9,12 +9,12 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request as HttpRequest
 from starlette.types import Message
 
+from approvals_bot.approvals.acts import Edit, Reply, Vote, Withdraw
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service import act as votes
-from approvals_bot.service.act import VoteAct, asks_herself
+from approvals_bot.service.act import asks_herself, perform
 from approvals_bot.service.links import Link
 from approvals_bot.web.validation import LINK_BODY, whole
 
@@ -32,20 +32,20 @@ async def read_form(request: HttpRequest) -> dict[str, str]:
         return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
 
 
-def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> VoteAct:
+def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> Vote:
     """The form as a vote. What an `edit` changes of the request are its fields, and a blank takes a value away; all
     else are answers to the stage."""
     asks: Sequence[FormField] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
     filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
     editable = link.view.editable if choice == "edit" else ()
     names = {ask.name for ask in editable}
-    return VoteAct(
+    return Vote(
         by=link.address,
         choice=choice,
         via=link.via,
         comment=form.get("comment", "").replace("\r\n", "\n").strip(),
         answers={name: value for name, value in filled.items() if value and name not in names},
-        fields=changes(editable, form, choice),
+        fields={**changes(editable, form, choice)},
         digest=digest,
     )
 
@@ -92,13 +92,13 @@ def change_of(view: Request, address: str) -> CardChoice | None:
     return CardChoice("edit", "Change the request", "Change the request", "link", asks=view.to_change)
 
 
-async def act_on_own(engine: Engine, link: Link, form: Mapping[str, str]) -> votes.ActVerdict:
+async def act_on_own(engine: Engine, link: Link, form: Mapping[str, str]) -> Reply:
     """Do what her form says: `own` is `change` or `withdraw`."""
     if form["own"] == "withdraw":
         reason = form.get("reason", "").strip()[:LONGEST_REASON]
-        return await votes.withdraw(engine, link.hook.id, by=link.address, via=link.via, reason=reason)
+        return await perform(engine, link.hook.id, Withdraw(link.address, reason, link.via))
     fields = changes(link.view.to_change, form, "edit")
-    return await votes.edit(engine, link.hook.id, by=link.address, via=link.via, fields=fields)
+    return await perform(engine, link.hook.id, Edit(link.address, {**fields}, link.via))
 
 
 def is_from_own_page(headers: Any, base_url: str) -> bool:

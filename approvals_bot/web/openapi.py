@@ -153,7 +153,7 @@ def _edit() -> dict[str, Any]:
         "operationId": "editFields",
         "tags": ["runs"],
         "summary": "Change fields of an open request",
-        "requestBody": _body("Edit"),
+        "requestBody": _body("FieldChanges"),
         "responses": {
             "200": _answer("What became of it", "Verdict"),
             "202": _answer("Saved, and being applied", "Verdict"),

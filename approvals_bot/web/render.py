@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.fields import short_digest
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import STATE_WORDS
+from approvals_bot.approvals.text import short_digest
 
 
 class Renderer:

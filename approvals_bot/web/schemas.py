@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 from pydantic.json_schema import models_json_schema
 
-from approvals_bot.approvals.port import ChoiceName, State
+from approvals_bot.approvals.acts import Reassign, Vote
+from approvals_bot.approvals.port import ChoiceName, State, Via
 from approvals_bot.web.validation import Strict
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
@@ -32,7 +33,7 @@ class Cancellation(Strict):
     by: Address | None = None
 
 
-class Edit(Strict):
+class FieldChanges(Strict):
     """`PATCH /api/runs/{id}/fields`."""
 
     fields: Annotated[dict[str, JsonValue], Field(min_length=1)]
@@ -49,6 +50,9 @@ class NewVote(Strict):
     fields: dict[str, JsonValue] = Field(default_factory=dict)
     digest: str | None = None
 
+    def act(self, via: Via) -> Vote:
+        return Vote(via=via, **{**self.model_dump(), "by": self.by.lower()})
+
 
 class NewApprover(Strict):
     """`POST /api/runs/{id}/approvers`. `instead_of`: whose place the person takes; without it, she is asked as well."""
@@ -58,6 +62,9 @@ class NewApprover(Strict):
     by: Address | None = None
     reason: Annotated[str, Field(max_length=500)] = ""
 
+    def act(self, by: str, via: Via) -> Reassign:
+        return Reassign(via=via, **{**self.model_dump(), "by": by})
+
 
 # ── What goes over the wire, as JSON schemas: the bodies that a program sends, and those that it is answered with. ──
 
@@ -65,7 +72,7 @@ class NewApprover(Strict):
 def schemas() -> dict[str, Any]:
     """Each by its name: what may be sent, as the models that check it say, and what is answered."""
     _, found = models_json_schema(
-        [(model, "validation") for model in (RunBody, Cancellation, Edit, NewVote, NewApprover)],
+        [(model, "validation") for model in (RunBody, Cancellation, FieldChanges, NewVote, NewApprover)],
         ref_template="#/components/schemas/{model}",
     )
     sent: dict[str, Any] = found["$defs"]

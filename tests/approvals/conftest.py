@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
+from approvals_bot.approvals.acts import MailReturned, answer_of, read_message
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.conditions import Condition
-from approvals_bot.approvals.heard import EDITION
-from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import (
     Channels,
@@ -211,16 +211,18 @@ class Asked:
         """Send a message to the request, and give its answer."""
         hook = await self.office.engine.find_hook((await self.view()).hook_id)
         assert hook is not None
-        request = WebhookRequest.of_json({"edition": EDITION, **message})
+        request = WebhookRequest.of_json(message)
         try:
             answer = await self.office.engine.resume_webhook(hook.token, request, timeout=20)
         except HookNotFoundError:  # it was decided between the look and the press; every way says so
-            word, text = late_verdict(await self.view(), message["by"], message.get("choice", message["kind"]))
-            return {"verdict": word, "text": text, "changed": False}
+            act = read_message(message)
+            assert act is not None
+            assert not isinstance(act, MailReturned)
+            return answer_of(late_reply(await self.view(), act, self.office.clock.now()))
         assert answer.status_code == 200, answer.body
         await self.office.settle()
         said: dict[str, Any] = json.loads(bytes(answer.body))
-        return said
+        return {key: said[key] for key in ("verdict", "text", "changed")}
 
     async def vote(self, by: str, choice: str = "approve", **more: Any) -> str:
         more.setdefault("comment", "so" if choice in ("reject", "changes", "answer") else "")

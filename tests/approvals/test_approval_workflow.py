@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals import card_text
+from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.port import Dispatch, Refused, Result, TryAgain
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.targets import CallAgain, CallRefused
@@ -257,7 +258,7 @@ async def test_a_withdrawn_request_ends_as_cancelled_and_every_copy_says_so(offi
         record, view = await asked.record(), await asked.view()
         assert (record.status, view.state, view.outcome.outcome) == ("cancelled", "withdrawn", "cancelled")
         assert office.slack.newest("#deploys").card.state == "withdrawn"
-        assert late_verdict(view, ANN, "approve")[0] == "withdrawn"
+        assert late_reply(view, Vote(ANN), office.clock.now()).verdict == "withdrawn"
 
 
 async def test_after_the_end_people_read_who_decided_and_when(office: Any) -> None:
@@ -265,12 +266,11 @@ async def test_after_the_end_people_read_who_decided_and_when(office: Any) -> No
         asked = await office.ask()
         await asked.vote(BO)
         view = await asked.view()
-        assert late_verdict(view, ANN, "reject") == (
-            "already_decided",
-            "Already decided by Bo Lund at 10:00. Nothing was changed.",
-        )
-        word, text = late_verdict(view, BO, "approve")
-        assert (word, "by Bo Lund at 09:00 UTC" in text) == ("already_voted", True)
+        reply = late_reply(view, Vote(ANN, "reject"), office.clock.now())
+        assert reply.verdict == "already_decided"
+        assert reply.text == "Already decided by Bo Lund at 10:00. Nothing was changed."
+        again = late_reply(view, Vote(BO), office.clock.now())
+        assert (again.verdict, "by Bo Lund at 09:00 UTC" in again.text) == ("already_voted", True)
 
 
 async def test_a_deadline_rejects_and_no_timer_is_left(office: Any) -> None:

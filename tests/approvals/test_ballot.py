@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.acts import Rejection, Reply
 from approvals_bot.approvals.ballot import (
     Ballot,
+    CastVote,
     Missing,
     SeatState,
-    Verdict,
-    Vote,
     cast,
     have,
     missing,
@@ -27,70 +27,77 @@ from approvals_bot.approvals.ballot import (
 from approvals_bot.approvals.port import ChoiceName
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
+WRONG = Reply("invalid", rejections=(Rejection(("budget_code",), "required"),))
 RELEASE = SeatState(0, "Release managers", 1, ("ann", "bo", "cy"))
 SRE = SeatState(1, "SRE", 2, ("bo", "cy", "di"))
 
 
-def play(ballot: Ballot, *votes: tuple[str, ChoiceName] | Vote, **more: Any) -> tuple[Ballot, Verdict]:
-    """Cast these votes, a minute apart; the ballot and the last verdict."""
-    verdict = None
+def play(ballot: Ballot, *votes: tuple[str, ChoiceName] | CastVote, **more: Any) -> tuple[Ballot, Reply]:
+    """Cast these votes, a minute apart; the ballot and the last reply."""
+    reply = None
     for minute, vote in enumerate(votes):
-        if not isinstance(vote, Vote):
-            vote = Vote(*vote, at=NINE + timedelta(minutes=minute), comment="because", **more)
-        ballot, verdict = cast(ballot, vote)
-    assert verdict is not None
-    return ballot, verdict
+        if not isinstance(vote, CastVote):
+            vote = CastVote(*vote, at=NINE + timedelta(minutes=minute), comment="because", **more)
+        ballot, reply = cast(ballot, vote)
+    assert reply is not None
+    return ballot, reply
 
 
 def test_one_approval_decides_where_one_is_needed() -> None:
-    ballot, verdict = play(Ballot((RELEASE,)), ("ann", "approve"))
-    assert (verdict.word, verdict.standing, verdict.have, verdict.need) == ("decided", "filled", 1, 1)
+    ballot, reply = play(Ballot((RELEASE,)), ("ann", "approve"))
+    assert (reply.verdict, reply.params["standing"], reply.params["have"], reply.params["need"]) == (
+        "decided",
+        "filled",
+        1,
+        1,
+    )
     assert seating(ballot) == {"ann": 0}
 
 
 def test_overlapping_lists_never_deadlock() -> None:
-    ballot, verdict = play(Ballot((RELEASE, SRE)), ("bo", "approve"), ("cy", "approve"))
-    assert (verdict.word, have(ballot), need(ballot)) == ("counted", 2, 3)
+    ballot, reply = play(Ballot((RELEASE, SRE)), ("bo", "approve"), ("cy", "approve"))
+    assert (reply.verdict, have(ballot), need(ballot)) == ("counted", 2, 3)
     assert still_owed(ballot) == ("ann", "di")
-    _, verdict = play(ballot, ("di", "approve"))
-    assert verdict.standing == "filled"
+    _, reply = play(ballot, ("di", "approve"))
+    assert reply.params["standing"] == "filled"
 
 
 def test_what_is_missing_is_said_by_seat() -> None:
-    ballot, verdict = play(Ballot((RELEASE, SRE)), ("ann", "approve"))
-    assert verdict.missing == missing(ballot) == (Missing("SRE", 2),)
+    ballot, reply = play(Ballot((RELEASE, SRE)), ("ann", "approve"))
+    assert missing(ballot) == (Missing("SRE", 2),)
+    assert reply.params["missing"] == [["SRE", 2]]
     ballot, _ = play(ballot, ("di", "approve"))
     assert missing(ballot) == (Missing("SRE", 1),)
 
 
 def test_quorum_counts_people_and_not_clicks() -> None:
-    ballot, verdict = play(Ballot((SRE,)), ("bo", "approve"), ("bo", "approve"))
-    assert (verdict.word, have(ballot)) == ("already_voted", 1)
+    ballot, reply = play(Ballot((SRE,)), ("bo", "approve"), ("bo", "approve"))
+    assert (reply.verdict, have(ballot)) == ("already_voted", 1)
     assert len(ballot.votes) == 1
 
 
 def test_the_last_choice_stands_while_the_request_is_open() -> None:
-    ballot, verdict = play(Ballot((SRE,), reject=2), ("bo", "approve"), ("bo", "reject"))
-    assert (verdict.word, have(ballot)) == ("changed", 0)
+    ballot, reply = play(Ballot((SRE,), reject=2), ("bo", "approve"), ("bo", "reject"))
+    assert (reply.verdict, have(ballot)) == ("changed", 0)
     assert [vote.stands for vote in ballot.votes] == [False, True]
 
 
 def test_a_vote_can_be_taken_back_and_given_again() -> None:
-    ballot, verdict = play(Ballot((SRE,)), ("bo", "approve"), ("bo", "take_back"))
-    assert (verdict.word, have(ballot)) == ("taken_back", 0)
-    _, verdict = play(ballot, ("bo", "approve"))
-    assert verdict.word == "counted"
+    ballot, reply = play(Ballot((SRE,)), ("bo", "approve"), ("bo", "take_back"))
+    assert (reply.verdict, have(ballot)) == ("taken_back", 0)
+    _, reply = play(ballot, ("bo", "approve"))
+    assert reply.verdict == "counted"
 
 
 def test_who_has_no_vote_has_nothing_to_take_back() -> None:
-    assert play(Ballot((SRE,)), ("bo", "take_back"))[1].word == "invalid"
-    assert play(Ballot((SRE,)), ("eve", "take_back"))[1].word == "not_an_approver"
+    assert play(Ballot((SRE,)), ("bo", "take_back"))[1].verdict == "invalid"
+    assert play(Ballot((SRE,)), ("eve", "take_back"))[1].verdict == "not_an_approver"
 
 
 def test_who_left_the_list_can_still_take_her_vote_back() -> None:
     ballot, _ = play(Ballot((SRE,)), ("bo", "approve"))
-    ballot, verdict = play(reseated(ballot, [replace(SRE, eligible=("cy", "di"))]), ("bo", "take_back"))
-    assert (verdict.word, have(ballot)) == ("taken_back", 0)
+    ballot, reply = play(reseated(ballot, [replace(SRE, eligible=("cy", "di"))]), ("bo", "take_back"))
+    assert (reply.verdict, have(ballot)) == ("taken_back", 0)
 
 
 @pytest.mark.parametrize(
@@ -112,35 +119,35 @@ def test_a_rejection_ends_it_at_its_number_or_when_quorum_is_out_of_reach(
 
 
 def test_with_all_needed_one_rejection_puts_quorum_out_of_reach() -> None:
-    _, verdict = play(Ballot((replace(SRE, need="all"),), reject="all"), ("di", "reject"))
-    assert (verdict.word, verdict.standing) == ("decided", "rejected")
+    _, reply = play(Ballot((replace(SRE, need="all"),), reject="all"), ("di", "reject"))
+    assert (reply.verdict, reply.params["standing"]) == ("decided", "rejected")
 
 
 def test_a_counted_rejection_says_how_many_end_it() -> None:
-    _, verdict = play(Ballot((SRE,), reject=2), ("bo", "reject"))
-    assert (verdict.word, verdict.have, verdict.need) == ("counted", 1, 2)
+    _, reply = play(Ballot((SRE,), reject=2), ("bo", "reject"))
+    assert (reply.verdict, reply.params["have"], reply.params["need"]) == ("counted", 1, 2)
 
 
 def test_a_stranger_a_requester_and_an_unknown_group_are_told_apart() -> None:
     ballot = Ballot((RELEASE,), requesters=("eve",))
-    assert play(ballot, ("mallory", "approve"))[1].word == "not_an_approver"
-    assert play(ballot, ("eve", "approve"))[1].word == "own_request"
+    assert play(ballot, ("mallory", "approve"))[1].verdict == "not_an_approver"
+    assert play(ballot, ("eve", "approve"))[1].verdict == "own_request"
     down = reseated(ballot, [replace(RELEASE, known=False, unsure=("bo", "cy"))])
-    assert play(down, ("mallory", "approve"))[1].word == "group_unknown"
-    assert play(down, ("bo", "approve"))[1].word == "group_unknown"
-    assert play(down, ("ann", "approve"))[1].word == "decided"
-    assert play(down, ("eve", "approve"))[1].word == "own_request"
+    assert play(down, ("mallory", "approve"))[1].verdict == "group_unknown"
+    assert play(down, ("bo", "approve"))[1].verdict == "group_unknown"
+    assert play(down, ("ann", "approve"))[1].verdict == "decided"
+    assert play(down, ("eve", "approve"))[1].verdict == "own_request"
 
 
 def test_a_list_that_is_known_counts_though_another_is_not() -> None:
     ballot = Ballot((RELEASE, replace(SRE, known=False, unsure=SRE.eligible)))
-    ballot, verdict = play(ballot, ("bo", "approve"))
-    assert (verdict.word, seating(ballot)) == ("counted", {"bo": 0})
+    ballot, reply = play(ballot, ("bo", "approve"))
+    assert (reply.verdict, seating(ballot)) == ("counted", {"bo": 0})
 
 
 def test_the_requester_may_vote_where_the_list_names_her_all_the_same() -> None:
-    _, verdict = play(Ballot((RELEASE,), requesters=("ann",)), ("ann", "approve"))
-    assert verdict.word == "decided"
+    _, reply = play(Ballot((RELEASE,), requesters=("ann",)), ("ann", "approve"))
+    assert reply.verdict == "decided"
 
 
 def test_who_has_left_keeps_her_vote_at_click_and_loses_it_at_quorum() -> None:
@@ -155,15 +162,15 @@ def test_who_voted_before_a_seat_was_needed_moves_there_when_another_takes_her_o
     """An edit makes a seat apply, or an escalation names who has voted: overlapping lists never block each other."""
     ballot, _ = play(Ballot((RELEASE,)), ("bo", "approve"))
     ballot = reseated(ballot, [RELEASE, SRE])
-    ballot, verdict = play(ballot, ("cy", "approve"))
-    assert (verdict.word, still_owed(ballot)) == ("counted", ("ann", "di"))
-    ballot, verdict = play(ballot, ("ann", "approve"))
-    assert (verdict.word, seating(ballot)) == ("decided", {"bo": 1, "cy": 1, "ann": 0})
+    ballot, reply = play(ballot, ("cy", "approve"))
+    assert (reply.verdict, still_owed(ballot)) == ("counted", ("ann", "di"))
+    ballot, reply = play(ballot, ("ann", "approve"))
+    assert (reply.verdict, seating(ballot)) == ("decided", {"bo": 1, "cy": 1, "ann": 0})
 
 
 def test_at_quorum_nothing_counts_while_a_list_is_unknown() -> None:
     ballot = Ballot((RELEASE, replace(SRE, known=False)), recheck="at-quorum")
-    assert play(ballot, ("ann", "approve"))[1].word == "group_unknown"
+    assert play(ballot, ("ann", "approve"))[1].verdict == "group_unknown"
 
 
 def test_everyone_means_those_who_may_vote_now_and_those_who_did() -> None:
@@ -174,14 +181,19 @@ def test_everyone_means_those_who_may_vote_now_and_those_who_did() -> None:
 
 def test_a_vote_on_other_content_is_not_counted() -> None:
     ballot = Ballot((RELEASE,), digest="new")
-    ballot, verdict = play(ballot, Vote("ann", "approve", NINE, digest="old"))
-    assert (verdict.word, verdict.was, verdict.now, ballot.votes) == ("request_changed", "old", "new", ())
-    assert play(ballot, Vote("ann", "approve", NINE, digest="new"))[1].word == "decided"
-    assert play(ballot, Vote("ann", "approve", NINE, digest=None))[1].word == "decided"
+    ballot, reply = play(ballot, CastVote("ann", "approve", NINE, digest="old"))
+    assert (reply.verdict, reply.params["was"], reply.params["now"], ballot.votes) == (
+        "request_changed",
+        "old",
+        "new",
+        (),
+    )
+    assert play(ballot, CastVote("ann", "approve", NINE, digest="new"))[1].verdict == "decided"
+    assert play(ballot, CastVote("ann", "approve", NINE, digest=None))[1].verdict == "decided"
 
 
 def test_a_stranger_with_an_old_digest_learns_only_that_she_may_not_vote() -> None:
-    assert play(Ballot((RELEASE,), digest="new"), Vote("eve", "approve", NINE, digest="old"))[1].word == (
+    assert play(Ballot((RELEASE,), digest="new"), CastVote("eve", "approve", NINE, digest="old"))[1].verdict == (
         "not_an_approver"
     )
 
@@ -200,37 +212,41 @@ def test_a_stranger_with_an_old_digest_learns_only_that_she_may_not_vote() -> No
 )
 def test_a_missing_comment_is_asked_for(rule: Any, choice: ChoiceName, comment: str, word: str) -> None:
     ballot = Ballot((RELEASE,), comment=rule, outcomes=("approve", "reject", "changes", "answer"))
-    assert play(ballot, Vote("ann", choice, NINE, comment=comment))[1].word == word
+    assert play(ballot, CastVote("ann", choice, NINE, comment=comment))[1].verdict == word
 
 
 def test_a_choice_that_the_stage_does_not_offer_is_refused() -> None:
-    assert play(Ballot((RELEASE,)), ("ann", "changes"))[1].word == "invalid"
+    assert play(Ballot((RELEASE,)), ("ann", "changes"))[1].verdict == "invalid"
 
 
 def test_wrong_answers_refuse_the_vote_of_who_may_vote_only() -> None:
-    vote = Vote("ann", "approve", NINE)
-    ballot, verdict = cast(Ballot((RELEASE,)), vote, problem="budget_code is missing.")
-    assert (verdict.word, verdict.detail, ballot.votes) == ("invalid", "budget_code is missing.", ())
-    assert cast(Ballot((RELEASE,)), replace(vote, by="eve"), problem="x")[1].word == "not_an_approver"
+    vote = CastVote("ann", "approve", NINE)
+    ballot, reply = cast(Ballot((RELEASE,)), vote, WRONG)
+    assert (reply.verdict, reply.text, ballot.votes) == (
+        "invalid",
+        "budget_code: is required. Nothing was changed.",
+        (),
+    )
+    assert cast(Ballot((RELEASE,)), replace(vote, by="eve"), WRONG)[1].verdict == "not_an_approver"
 
 
 def test_changes_and_answer_end_the_stage_at_once() -> None:
     ballot = Ballot((SRE,), outcomes=("approve", "changes", "answer"))
-    assert play(ballot, ("bo", "changes"))[1].standing == "changes_requested"
-    assert play(ballot, ("bo", "answer"))[1].standing == "answered"
+    assert play(ballot, ("bo", "changes"))[1].params["standing"] == "changes_requested"
+    assert play(ballot, ("bo", "answer"))[1].params["standing"] == "answered"
 
 
 def test_an_edit_fills_a_seat() -> None:
-    assert play(Ballot((RELEASE,), outcomes=("approve", "edit")), ("ann", "edit"))[1].standing == "filled"
+    assert play(Ballot((RELEASE,), outcomes=("approve", "edit")), ("ann", "edit"))[1].params["standing"] == "filled"
 
 
 def test_a_reset_voids_votes_but_remembers_them() -> None:
     ballot, _ = play(Ballot((SRE,)), ("bo", "approve"))
     ballot = reset(ballot, "new")
     assert (have(ballot), ballot.digest, len(ballot.votes)) == (0, "new", 1)
-    assert play(ballot, ("bo", "approve"))[1].word == "counted"
+    assert play(ballot, ("bo", "approve"))[1].verdict == "counted"
 
 
 def test_all_of_nobody_is_never_filled() -> None:
     ballot = Ballot((RELEASE, replace(SRE, need="all", eligible=())))
-    assert play(ballot, ("ann", "approve"))[1].word == "counted"
+    assert play(ballot, ("ann", "approve"))[1].verdict == "counted"

@@ -9,7 +9,7 @@ from itertools import permutations, product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.ballot import Ballot, SeatState, Vote, cast, have, need, seating, standing, still_owed
+from approvals_bot.approvals.ballot import Ballot, CastVote, SeatState, cast, have, need, seating, standing, still_owed
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PEOPLE = ["ann", "bo", "cy", "di"]
@@ -60,18 +60,18 @@ def test_every_vote_leaves_the_stage_where_brute_force_says(
     ballot, choices = Ballot(seats, reject=reject), dict[str, str]()  # type: ignore[arg-type]
     for who, choice in votes:
         before = ballot
-        ballot, verdict = cast(ballot, Vote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
+        ballot, reply = cast(ballot, CastVote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
         if not any(who in seat.eligible for seat in seats):
-            assert (verdict.word, ballot) == ("not_an_approver", before)
+            assert (reply.verdict, ballot) == ("not_an_approver", before)
             continue
         if choice == "take_back":
-            assert verdict.word == ("taken_back" if who in choices else "invalid")
+            assert reply.verdict == ("taken_back" if who in choices else "invalid")
             choices.pop(who, None)
         else:
-            assert (verdict.word == "already_voted") == (choices.get(who) == choice)
+            assert (reply.verdict == "already_voted") == (choices.get(who) == choice)
             choices[who] = choice
         assert standing(ballot) == expected(seats, reject, choices)
-        assert verdict.accepted == (ballot != before)
+        assert reply.changed == (ballot != before)
         approving = [who for who, choice in choices.items() if choice == "approve"]
         assert have(ballot) == len(seating(ballot)) == most_filled(seats, approving)
         for person, seat in seating(ballot).items():
@@ -89,7 +89,7 @@ def test_the_order_of_votes_changes_neither_the_count_nor_the_outcome(
     for order in permutations(choices.items()):
         ballot = Ballot(seats, reject="all")
         for who, choice in order:
-            ballot, _ = cast(ballot, Vote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
+            ballot, _ = cast(ballot, CastVote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
         ends.add((standing(ballot), have(ballot), need(ballot)))
     assert len(ends) == 1
 
@@ -99,10 +99,10 @@ def test_the_order_of_votes_changes_neither_the_count_nor_the_outcome(
 def test_only_those_are_owed_whose_yes_would_help(seats: tuple[SeatState, ...], votes: list[tuple[str, str]]) -> None:
     ballot = Ballot(seats, reject="all")
     for who, choice in votes:
-        ballot, _ = cast(ballot, Vote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
+        ballot, _ = cast(ballot, CastVote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
     for who in PEOPLE:
         if any(vote.stands and vote.by == who for vote in ballot.votes):
             assert who not in still_owed(ballot)
             continue
-        more, _ = cast(replace(ballot, reject="all"), Vote(who, "approve", NOON))
+        more, _ = cast(replace(ballot, reject="all"), CastVote(who, "approve", NOON))
         assert (who in still_owed(ballot)) == (have(more) > have(ballot))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from approvals_bot.approvals.ballot import (
     Ballot,
+    CastVote,
     SeatState,
-    Vote,
     can_be_filled,
     cast,
     have,
@@ -81,11 +81,11 @@ def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[SeatStat
             continue
         seen = str(edition if shown == "new" or edition == 0 else edition - 1)
         before = ballot
-        ballot, verdict = cast(ballot, Vote(who, choice, NOON, comment="so", digest=seen))
+        ballot, reply = cast(ballot, CastVote(who, choice, NOON, comment="so", digest=seen))
         if not any(who in seat.eligible for seat in seats):
-            assert (verdict.word, ballot) == ("not_an_approver", before)
+            assert (reply.verdict, ballot) == ("not_an_approver", before)
         elif seen != str(edition):
-            assert (verdict.word, ballot) == ("request_changed", before)
+            assert (reply.verdict, ballot) == ("request_changed", before)
         elif choice == "take_back":
             choices.pop(who, None)
         else:
@@ -106,7 +106,7 @@ def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(
     for order in permutations(sorted(yes)):
         ballot = Ballot(seats, reject="all")
         for who in order:
-            ballot, _ = cast(ballot, Vote(who, "approve", NOON))
+            ballot, _ = cast(ballot, CastVote(who, "approve", NOON))
         assert (have(ballot), standing(ballot) == "filled") == (best, best == wanted(seats))
         seated = seating(ballot)
         assert len(seated) == best, "a person counts once"
@@ -125,6 +125,6 @@ def test_where_an_assignment_exists_nobody_can_vote_the_stage_into_a_lock(
     for who in order:
         if standing(ballot) == "open":
             assert still_owed(ballot) or not possible
-            ballot, _ = cast(ballot, Vote(who, "approve", NOON))
+            ballot, _ = cast(ballot, CastVote(who, "approve", NOON))
     assert (standing(ballot) == "filled") == possible
     assert have(ballot) <= need(ballot)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.case import Case
 from approvals_bot.approvals.eligibility import Found, RequestContext, SeatFound
-from approvals_bot.approvals.heard import Heard
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.views import view_of
@@ -94,7 +94,7 @@ def test_the_choice_that_decides_asks_once_unless_it_asks_for_more_anyway() -> N
 
 def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
     case = expense("2000")
-    case.vote(Heard("vote", ANN), found(ANN), NINE)
+    case.vote(Vote(ANN), found(ANN), NINE)
     case.open(case.stages[1], found(CFO, FIN), NINE)
     approve, reject, _ = card_of(view(case), FIN, NINE).choices
     assert [(ask.name, ask.label, ask.pattern) for ask in approve.asks] == [
@@ -107,7 +107,7 @@ def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
 @pytest.mark.parametrize("choice", ["approve", "reject"])
 def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
     case = expense("80")
-    case.vote(Heard("vote", ANN, "slack", choice, "well"), found(ANN), NINE)
+    case.vote(Vote(ANN, choice, "slack", "well"), found(ANN), NINE)
     card = card_of(view(case), ANN, NINE)
     assert (card.choices, card.waiting_for) == ((), ())
     assert card.outcome is not None

@@ -107,7 +107,9 @@ async def test_nobody_else_changes_it_meanwhile(office: Any) -> None:
         ]
         assert await asked.vote(CY, "reject") == "already_decided"
         assert (await asked.tell(kind="edit", by=DI, fields={}))["verdict"] == "already_decided"
-        assert (await asked.tell(kind="add", by=CY, person="gil@acme.eu"))["verdict"] == "already_decided"
+        assert (await asked.tell(kind="reassign", instead_of=None, by=CY, person="gil@acme.eu"))[
+            "verdict"
+        ] == "already_decided"
         assert (await asked.tell(kind="withdraw", by=DI))["verdict"] == "taken_back"
         assert (await asked.record()).status == "cancelled"
 

@@ -72,7 +72,7 @@ async def test_an_approver_hands_over_her_place_and_everything_says_so(office: A
 async def test_an_approver_asks_a_colleague_as_well(office: Any) -> None:
     async with office.open():
         asked = await office.ask(TWO, {}, by=DI)
-        said = await asked.tell(kind="add", by=ANN, person=BO)
+        said = await asked.tell(kind="reassign", instead_of=None, by=ANN, person=BO)
         assert (said["verdict"], said["text"]) == ("added", "Bo Lund is asked too, and told.")
         assert await asked_of(asked) == [ANN, BO, CY]
         (done,) = api_request(await asked.view())["handovers"]
@@ -113,22 +113,43 @@ async def test_owners_and_admins_give_anybodys_place_to_anybody_and_she_is_told(
         assert office.email.to(ANN)[-1].card.choices == ()
 
 
+ADD: dict[str, Any] = {"kind": "reassign", "instead_of": None}
 REFUSED = [
     # who says it · what · the verdict and some of the sentence
-    (DI, {"kind": "add", "person": BO}, "own_request", "You asked for this yourself"),
+    (DI, {**ADD, "person": BO}, "own_request", "You asked for this yourself"),
     (DI, {"kind": "reassign", "person": BO, "instead_of": ANN}, "own_request", "You asked for this yourself"),
     (ANN, {"kind": "reassign", "person": DI}, "invalid", "Di Ops asked for this"),
-    (CFO, {"kind": "add", "person": DI}, "invalid", "Di Ops asked for this"),
+    (CFO, {**ADD, "person": DI}, "invalid", "Di Ops asked for this"),
     (ANN, {"kind": "reassign", "person": CY}, "invalid", "Cy Rus is one of the people who are asked here already"),
-    (ANN, {"kind": "add", "person": ANN}, "invalid", "Ann Ode is one of the people who are asked here already"),
+    (
+        ANN,
+        {**ADD, "person": ANN},
+        "invalid",
+        "Ann Ode is one of the people who are asked here already",
+    ),
     (ANN, {"kind": "reassign", "person": BO, "instead_of": CY}, "not_an_approver", "your own place"),
-    (BO, {"kind": "add", "person": "gil@acme.eu"}, "not_an_approver", "Only people who are asked here"),
+    (
+        BO,
+        {**ADD, "person": "gil@acme.eu"},
+        "not_an_approver",
+        "Only people who are asked here",
+    ),
     (BO, {"kind": "reassign", "person": "gil@acme.eu", "instead_of": ANN}, "not_an_approver", "Only people who"),
-    ("app:ci", {"kind": "add", "person": BO}, "not_an_approver", "Only people who are asked here"),
-    ("app:cli", {"kind": "add", "person": BO}, "not_an_approver", "Only people who are asked here"),
+    (
+        "app:ci",
+        {**ADD, "person": BO},
+        "not_an_approver",
+        "Only people who are asked here",
+    ),
+    (
+        "app:cli",
+        {**ADD, "person": BO},
+        "not_an_approver",
+        "Only people who are asked here",
+    ),
     (ANN, {"kind": "reassign", "person": EVE}, "invalid", "a colleague, with an address like yours"),
     (ANN, {"kind": "reassign", "person": "bo"}, "invalid", "colleague"),
-    (CFO, {"kind": "add", "person": "@sre"}, "invalid", "Name one person"),
+    (CFO, {**ADD, "person": "@sre"}, "invalid", "Name one person"),
     (CFO, {"kind": "reassign", "person": BO}, "invalid", "Nobody is not asked here"),
     (CFO, {"kind": "reassign", "person": BO, "instead_of": EVE}, "invalid", "is not asked here"),
 ]
@@ -163,8 +184,8 @@ async def test_who_has_voted_keeps_her_place(office: Any) -> None:
 async def test_nobody_on_whose_behalf_it_is_asked_gets_a_place(office: Any) -> None:
     async with office.open():
         asked = await office.ask(TWO, {}, by="app:ci", behalf=DI)
-        assert (await asked.tell(kind="add", by=ANN, person=DI))["verdict"] == "invalid"
-        assert (await asked.tell(kind="add", by=DI, person=BO))["verdict"] == "own_request"
+        assert (await asked.tell(kind="reassign", instead_of=None, by=ANN, person=DI))["verdict"] == "invalid"
+        assert (await asked.tell(kind="reassign", instead_of=None, by=DI, person=BO))["verdict"] == "own_request"
 
 
 @pytest.mark.parametrize(
@@ -174,10 +195,10 @@ async def test_a_workflow_says_who_may(office: Any, rule: str, approver: bool, o
     async with office.open():
         asked = await office.ask(TWO + f'[policy]\nreassign = "{rule}"\n', {}, by=DI)
         assert card_of(await asked.view(), ANN, office.clock.now()).may_hand_over == approver
-        assert (await asked.tell(kind="add", by=CFO, person="gil@acme.eu"))["changed"] == owner
-        assert (await asked.tell(kind="add", by=ANN, person=BO))["changed"] == approver
+        assert (await asked.tell(kind="reassign", instead_of=None, by=CFO, person="gil@acme.eu"))["changed"] == owner
+        assert (await asked.tell(kind="reassign", instead_of=None, by=ANN, person=BO))["changed"] == approver
         office.people.admins = (CFO,)
-        assert (await asked.tell(kind="add", by=CFO, person="hal@acme.eu"))["changed"]
+        assert (await asked.tell(kind="reassign", instead_of=None, by=CFO, person="hal@acme.eu"))["changed"]
 
 
 async def test_the_operator_at_the_terminal_may(office: Any) -> None:
@@ -210,6 +231,6 @@ async def test_in_the_next_stage_nothing_is_left_of_it(office: Any) -> None:
 async def test_where_only_a_channel_is_told_the_newly_asked_gets_a_message_of_her_own(office: Any) -> None:
     async with office.open():
         asked = await office.ask(TWO.replace("email = true", 'slack = "#deploys"'), {}, by=DI)
-        await asked.tell(kind="add", by=ANN, person=BO)
+        await asked.tell(kind="reassign", instead_of=None, by=ANN, person=BO)
         assert [one.occasion for one in office.slack.to(BO)] == ["request"]
         assert card_text.notes(office.slack.newest("#deploys").card) == ("⇄ Ann Ode asked Bo Lund, too",)

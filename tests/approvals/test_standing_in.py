@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals import card_text
+from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.eligibility import Delegations, Found, SeatFound, with_stand_ins
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.late import late_verdict
+from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
@@ -183,7 +184,7 @@ async def test_a_delegate_decides_and_everything_says_for_whom(office: Any) -> N
         assert [vote.get("in_place_of") for vote in api_request(view)["votes"]] == [None, ANN]
         result = (await asked.record()).result
         assert (result["by"], result["in_place_of"]) == (BO, ANN)
-        assert "Already decided by Bo Lund for Ann Ode" in late_verdict(view, CFO, "approve", NOW)[1]
+        assert "Already decided by Bo Lund for Ann Ode" in late_reply(view, Vote(CFO), NOW).text
 
 
 async def test_a_delegate_who_asks_is_passed_over(office: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from house import House
 
-from approvals_bot.service import act as votes
+from approvals_bot.service.act import perform
 
 Eventually = Callable[[Callable[[], Any]], Any]
 
@@ -103,8 +103,7 @@ def test_a_vote_that_is_refused_says_why_and_exits_1(served: House) -> None:
 
 
 def test_a_vote_without_a_service_is_kept_and_counted_once_one_runs(house: House, monkeypatch: Any) -> None:
-    monkeypatch.setattr("approvals_bot.service.act.ANSWER_LIMIT", 0.2)
-    monkeypatch.setitem(votes.cast.__kwdefaults__, "timeout", 0.2)
+    monkeypatch.setitem(perform.__kwdefaults__, "timeout", 0.2)
     run = house.start()
     house.work()
     said = house.json("vote", run, "--by", "ann@acme.eu", "--choice", "approve", "--answer", "count=1")

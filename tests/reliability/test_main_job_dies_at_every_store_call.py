@@ -16,6 +16,7 @@ import pytest
 from dying_store import Died, DyingStore, When
 from pydantic import JsonValue
 
+from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result
 from approvals_bot.approvals.request import Opening
@@ -25,7 +26,7 @@ from approvals_bot.durable.engine import Engine, Run, RunRecord
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
-from approvals_bot.service.act import VoteAct, cast
+from approvals_bot.service.act import perform
 from approvals_bot.testing import FakeClock
 
 DEPLOY = """
@@ -155,8 +156,8 @@ def script() -> list[Callable[[Engine], Awaitable[Any]]]:
     def votes(by: str) -> Callable[[Engine], Awaitable[Any]]:
         async def vote(engine: Engine) -> None:
             record = (await engine.records()).records[0]
-            verdict = await cast(engine, record.parts[0]["hook_id"], VoteAct(by, "approve", "api"), timeout=PATIENCE)
-            assert verdict.verdict in ("counted", "decided", "already_voted", "already_decided"), verdict
+            reply = await perform(engine, record.parts[0]["hook_id"], Vote(by, "approve"), timeout=PATIENCE)
+            assert reply.verdict in ("counted", "decided", "already_voted", "already_decided"), reply
 
         return vote
 

@@ -44,7 +44,7 @@ class Told:
 
     @property
     def is_unanswered(self) -> bool:
-        return self.text == NOT_ANSWERED or RECEIVED in self.text
+        return self.text == NOT_ANSWERED or RECEIVED.text in self.text
 
     @property
     def has_won(self) -> bool:

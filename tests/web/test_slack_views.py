@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from approvals_bot.approvals.acts import Rejection, Reply
 from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, FormField, Name
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.playground.slack.blocks import check_view
@@ -110,16 +111,33 @@ def test_empty_and_broken_inputs_are_left_out() -> None:
     assert views.filled_in(values, asks) == ("", {})
 
 
+REQUIRED = Rejection(("code",), "required")
+TOO_SMALL = Rejection(("cost",), "below_min", {"min": "1"})
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("reply", "expected"),
     [
-        ("code: is required; cost: is no number.", {"ask:code": "Is required", "ask:cost": "Is no number."}),
-        ("Please say why, in a comment.", {"comment": "Please say why, in a comment."}),
-        ("somebody: else", {"comment": "somebody: else"}),
+        (Reply("invalid", rejections=(REQUIRED,)), {"ask:code": "Is required. Nothing was changed."}),
+        (
+            Reply("invalid", rejections=(REQUIRED, TOO_SMALL)),
+            {
+                "ask:code": "Is required. Nothing was changed.",
+                "ask:cost": "Must be at least 1. Nothing was changed.",
+            },
+        ),
+        (
+            Reply("invalid", code="comment_missing"),
+            {"comment": "Please say why, in a comment. Nothing was changed."},
+        ),
+        (
+            Reply("invalid", rejections=(Rejection(("other",), "unknown_field"),)),
+            {"comment": "other: no such field. Nothing was changed."},
+        ),
     ],
 )
-def test_a_complaint_is_said_where_it_belongs(text: str, expected: dict[str, str]) -> None:
+def test_what_is_wrong_is_said_where_it_belongs(reply: Reply, expected: dict[str, str]) -> None:
     asks = [FormField("code", "Budget code", "string"), FormField("cost", "Cost", "integer")]
     values: dict[str, object] = {"ask:code": {}, "ask:cost": {}, "comment": {}}
-    assert views.complaint(text, values, asks) == expected
-    assert views.complaint(text, {}, asks) is None
+    assert views.complaint(reply, values, asks) == expected
+    assert views.complaint(reply, {}, asks) is None

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
+from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
-from approvals_bot.service import act as votes
+from approvals_bot.service.act import RECEIVED, perform
 
 ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
 DEPLOY = Definition.model_validate(
@@ -29,7 +30,7 @@ DEPLOY = Definition.model_validate(
 class Slow:
     """The engine, but its answers to webhooks come too late: what was sent is durable, and decided meanwhile."""
 
-    def __init__(self, engine: Engine, meanwhile: votes.VoteAct | None = None) -> None:
+    def __init__(self, engine: Engine, meanwhile: Vote | None = None) -> None:
         self._engine = engine
         self._meanwhile = meanwhile
 
@@ -40,7 +41,7 @@ class Slow:
         self, hook: Any, request: Any, *, timeout: float, resume_id: str | None = None
     ) -> Response:
         if self._meanwhile is not None:
-            await votes.cast(self._engine, hook.hook.id, self._meanwhile)
+            await perform(self._engine, hook.hook.id, self._meanwhile)
         else:
             await self._engine.resume_webhook(hook, request, timeout=timeout, resume_id=resume_id)
         await self._engine.settle()
@@ -65,20 +66,20 @@ async def ask(engine: Engine) -> str:
 
 
 async def test_a_late_answer_after_somebody_elses_decision_says_how_it_ended(engine: Engine) -> None:
-    slow = Slow(engine, meanwhile=votes.VoteAct(ANN, "approve", "api"))
-    verdict = await votes.cast(slow, await ask(engine), votes.VoteAct(BO, "reject", "api", "no"))  # type: ignore[arg-type]
-    assert verdict.verdict == "already_decided"
-    assert "Already decided by ann" in verdict.text
-    assert not verdict.changed
+    slow = Slow(engine, meanwhile=Vote(ANN, "approve"))
+    reply = await perform(slow, await ask(engine), Vote(BO, "reject", comment="no"))  # type: ignore[arg-type]
+    assert reply.verdict == "already_decided"
+    assert "Already decided by ann" in reply.text
+    assert not reply.changed
 
 
 async def test_a_late_answer_to_the_vote_that_decided_is_that_it_is_saved(engine: Engine) -> None:
-    verdict = await votes.cast(Slow(engine), await ask(engine), votes.VoteAct(ANN, "approve", "api"))  # type: ignore[arg-type]
-    assert (verdict.verdict, verdict.changed) == ("received", True)
+    reply = await perform(Slow(engine), await ask(engine), Vote(ANN, "approve"))  # type: ignore[arg-type]
+    assert (reply.verdict, reply.changed) == ("received", True)
 
 
 async def test_a_late_answer_while_it_is_open_is_that_it_is_saved(engine: Engine) -> None:
     hook_id = await ask(engine)
-    slow: Any = Slow(engine, meanwhile=votes.VoteAct(CY, "approve", "api"))  # refused: it is her own request
-    verdict = await votes.cast(slow, hook_id, votes.VoteAct(BO, "approve", "api"))
-    assert (verdict.verdict, verdict.text) == ("received", votes.RECEIVED)
+    slow: Any = Slow(engine, meanwhile=Vote(CY, "approve"))  # refused: it is her own request
+    reply = await perform(slow, hook_id, Vote(BO, "approve"))
+    assert (reply.verdict, reply.text) == ("received", RECEIVED.text)

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot.approvals import card_text
+from approvals_bot.approvals.acts import Reply
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.port import Card, CardChoice, FormField
+from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack.blocks import VOTE, Block, choices, date_token, escape
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
@@ -122,19 +124,17 @@ def _plainly(ask: FormField, text: str) -> str:
     return text if ask.type == "text" else " ".join(text.split())
 
 
-def complaint(text: str, values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str] | None:
-    """Where in the modal each part of `budget_code: …; cost_centre: ….` belongs; None when the modal has no inputs.
+def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str] | None:
+    """Where in the modal each thing that is wrong belongs; None when the modal has no inputs.
 
-    What names no input is said at the comment, or at the first input.
+    What is wrong with no input is said at the comment, or at the first input.
     """
-    errors: dict[str, str] = {}
-    for part in text.split("; "):
-        name, colon, fault = part.partition(": ")
-        if colon and ASK + name in values and name in {ask.name for ask in asks}:
-            errors[ASK + name] = fault[:1].upper() + fault[1:]
+    names = [ask.name for ask in asks if ASK + ask.name in values]
+    wrong = {each.path[0]: each.text for each in reply.rejections if each.path and each.path[0] in names}
+    errors = {ASK + name: f"{text[:1].upper()}{text[1:].rstrip('.')}. {UNCHANGED}" for name, text in wrong.items()}
     if errors or not values:
         return errors or None
-    return {COMMENT if COMMENT in values else next(iter(values)): text}
+    return {COMMENT if COMMENT in values else next(iter(values)): reply.text}
 
 
 # ── the Home tab ──────────────────────────────────────────────────────────────────────────────────────────────────

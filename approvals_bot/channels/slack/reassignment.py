@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from approvals_bot.approvals.acts import Reassign
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clean, clip, one_line
 from approvals_bot.approvals.port import Card, Name
@@ -27,7 +28,7 @@ from approvals_bot.channels.slack.modals import (
 )
 from approvals_bot.channels.slack.replies import EphemeralReplies, Place
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service import act as votes
+from approvals_bot.service.act import perform
 from approvals_bot.service.read import request_behind
 
 HAND_OVER = "hand_over"  # the button's action id
@@ -99,17 +100,14 @@ class SlackHandovers:
         if isinstance(person, Unidentified):
             return _wrong("Nobody with this account can decide here. Choose somebody else.")
         chosen = given(values, INSTEAD_OF)
-        verdict = await votes.hand_over(
-            self._engine,
-            hook_id,
+        act = Reassign(
             by=who.address,
-            via="slack",
             person=person.address,
             instead_of=None if chosen == AS_WELL else chosen,
             reason=given(values, REASON)[:LONGEST_REASON],
-            timeout=VERDICT_LIMIT,
-            said_once=press_of(payload),
+            via="slack",
         )
+        verdict = await perform(self._engine, hook_id, act, timeout=VERDICT_LIMIT, press=press_of(payload))
         if self._counted is not None:
             self._counted(verdict.verdict, "slack")
         if verdict.verdict == "invalid":

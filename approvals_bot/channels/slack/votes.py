@@ -14,6 +14,7 @@ from inspect import isawaitable
 from typing import Any, cast, get_args
 
 from approvals_bot.approvals import card_text
+from approvals_bot.approvals.acts import Reply, Vote
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
@@ -24,8 +25,7 @@ from approvals_bot.channels.slack.identity import Identified, SlackIdentities, U
 from approvals_bot.channels.slack.reassignment import may_try, press_of, with_button
 from approvals_bot.channels.slack.replies import EphemeralReplies, Place
 from approvals_bot.durable.engine import Engine, HookTarget
-from approvals_bot.service import act as votes
-from approvals_bot.service.act import ActVerdict, VoteAct, asks_herself
+from approvals_bot.service.act import asks_herself, perform
 from approvals_bot.service.background import Afterwards
 from approvals_bot.service.read import request_behind
 
@@ -91,7 +91,7 @@ class SlackVotes:
             opened = views.Opened(hook_id, choice, digest, place.channel)
             await self._open(payload, place, who, views.vote_modal(card, offered, opened), card)
             return
-        vote = VoteAct(who.address, cast(ChoiceName, choice), "slack", digest=digest)
+        vote = Vote(who.address, cast(ChoiceName, choice), "slack", digest=digest)
         verdict = await self._cast(target or hook_id, vote, press_of(payload))
         self._tell_verdict(place, hook_id, who.address, verdict)
         self._news(who.user)
@@ -139,11 +139,11 @@ class SlackVotes:
         editable = self._editable(target) if choice == "edit" else ()
         comment, answers = views.filled_in(values, [ask for ask in asks if ask not in editable])
         edited = views.edits(values, editable)
-        vote = VoteAct(who.address, choice, "slack", comment, answers, edited, opened.digest)
+        vote = Vote(who.address, choice, "slack", comment, {**answers}, {**edited}, opened.digest)
         verdict = await self._cast(target or opened.hook_id, vote, press_of(payload))
         self._news(who.user)
         if verdict.verdict == "invalid":
-            errors = views.complaint(verdict.text, values, asks)
+            errors = views.complaint(verdict, values, asks)
             return {"response_action": "errors", "errors": errors} if errors else _say(verdict.text)
         if not verdict.changed:
             return _say(f"{verdict.text}\n\nYou wrote:\n{comment}" if comment else verdict.text)
@@ -154,8 +154,8 @@ class SlackVotes:
 
     # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _cast(self, hook: str | HookTarget, vote: VoteAct, press: str | None) -> ActVerdict:
-        verdict = await votes.cast(self._engine, hook, vote, timeout=VERDICT_LIMIT, said_once=press)
+    async def _cast(self, hook: str | HookTarget, vote: Vote, press: str | None) -> Reply:
+        verdict = await perform(self._engine, hook, vote, timeout=VERDICT_LIMIT, press=press)
         if self._counted is not None:
             self._counted(verdict.verdict, "slack")
         return verdict
@@ -210,7 +210,7 @@ class SlackVotes:
         link = self._link(card.hook_id, address)
         return await link if isawaitable(link) else link
 
-    def _tell_verdict(self, place: Place, hook_id: str, address: str, verdict: ActVerdict) -> None:
+    def _tell_verdict(self, place: Place, hook_id: str, address: str, verdict: Reply) -> None:
         if verdict.verdict in ("counted", "changed"):
             self._afterwards.do(self._tell_counted(place, hook_id, address, verdict.text))
         else:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from approvals_bot.approvals.acts import Reply, Vote
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels, ChoiceName, Delivered, Dispatch, Receipt, Result, TryAgain
 from approvals_bot.approvals.request import Opening
@@ -17,7 +18,7 @@ from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import People, Person
-from approvals_bot.service.act import ActVerdict, VoteAct, cast
+from approvals_bot.service.act import perform
 from simulation.auditor import Line, Violation
 from simulation.scenes import Scene
 from simulation.world import NoAnswerError, SimulatedEngine, World
@@ -94,8 +95,8 @@ class Approval(Scene):
         await self.world.pause(1)
         hook_id = hooks[0].data["hook_id"]
 
-        async def press(engine: SimulatedEngine) -> ActVerdict:
-            return await cast(engine, hook_id, VoteAct(by, choice, "api", comment="so"), timeout=8)
+        async def press(engine: SimulatedEngine) -> Reply:
+            return await perform(engine, hook_id, Vote(by, choice, comment="so"), timeout=8)
 
         while True:
             try:
@@ -107,7 +108,7 @@ class Approval(Scene):
         self.world.count("acked")
         await self.believe(by, choice, verdict)
 
-    async def believe(self, by: str, choice: str, verdict: ActVerdict) -> None:
+    async def believe(self, by: str, choice: str, verdict: Reply) -> None:
         """What she was told is what became of it."""
         end = self.world.auditor.runs[self.run_id].end
         if end is not None and end.type == "run_cancelled":
