@@ -1,26 +1,28 @@
-"""What the service holds open to others while it runs: HTTP targets, Slack, the mail relay."""
+"""What the service holds open to others while it runs: HTTP targets and channels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
+from typing import Any
 
-from approvals_bot.channels.email.bounces import ReturnPaths
-from approvals_bot.channels.email.digests import Digests
-from approvals_bot.channels.email.imap import BounceMailbox
-from approvals_bot.channels.email.post import EmailChannel
-from approvals_bot.channels.email.smtp import Relay, Turns
-from approvals_bot.channels.slack.client import SlackClient, slack_client
+from approvals_bot.approvals.port import EMAIL, SLACK, Channel, Closes, WithTask
 from approvals_bot.config import service as configured
-from approvals_bot.config.mail import Email, Imap
-from approvals_bot.durable.engine import TimeSource
+from approvals_bot.config.channels import make_channel
 from approvals_bot.outgoing import OutgoingTarget, OutgoingTargets, outgoing_targets
+
+RESTART = 5.0  # seconds until a channel's task that failed is started again
+
+log = logging.getLogger(__name__)
 
 
 async def open_targets(
     stack: AsyncExitStack, service: configured.ServiceSettings, now: Callable[[], datetime]
 ) -> OutgoingTargets:
+    """Open the targets of `[http.*]`; the stack closes them."""
     targets = {
         name: OutgoingTarget(str(target.url), target.secret.get_secret_value() if target.secret else None)
         for name, target in service.http.items()
@@ -30,45 +32,41 @@ async def open_targets(
     )
 
 
-async def open_slack(stack: AsyncExitStack, slack: configured.Slack | None) -> SlackClient | None:
-    if slack is None:
-        return None
-    token = slack.bot_token.get_secret_value()
-    return await stack.enter_async_context(slack_client(token=token, api_url=str(slack.api_url)))
+def channel_settings(service: configured.ServiceSettings) -> Mapping[str, Any]:
+    """Return what each configured channel is made from: `[slack]`, `[email]`, `[channels.<name>]`."""
+    built_in = {SLACK: service.slack, EMAIL: service.email}
+    return {name: settings for name, settings in built_in.items() if settings is not None} | service.channels
 
 
-def relay_of(email: Email) -> Relay:
-    return Relay(
-        host=email.host,
-        port=email.port,
-        security=email.security,
-        username=email.username,
-        password=email.password.get_secret_value() if email.password else None,
-    )
+def open_channels(stack: AsyncExitStack, service: configured.ServiceSettings) -> dict[str, Channel]:
+    """Make every configured channel; the stack closes them."""
+    channels: dict[str, Channel] = {}
+    for name, settings in channel_settings(service).items():
+        channels[name] = channel = make_channel(name, settings)
+        if isinstance(channel, Closes):
+            stack.push_async_callback(channel.aclose)
+    return channels
 
 
-def email_channel(
-    stack: AsyncExitStack,
-    email: Email | None,
-    clock: TimeSource,
-    return_paths: ReturnPaths | None,
-) -> EmailChannel | Digests | None:
-    if email is None:
-        return None
-    relay = relay_of(email)
-    turns = Turns(email.rate.count, email.rate.per) if email.rate else None
-    channel = EmailChannel(relay=relay, sender=email.sender, now=clock.now, turns=turns, return_paths=return_paths)
-    stack.push_async_callback(channel.aclose)
-    return Digests(channel, span=email.digest, now=clock.now) if email.digest else channel
+def start_tasks(stack: AsyncExitStack, channels: Mapping[str, Channel]) -> None:
+    """Start what channels do in the background; the stack stops it."""
+    for name, channel in channels.items():
+        if isinstance(channel, WithTask):
+            task = asyncio.create_task(_run(name, channel), name=f"the channel {name}")
+            stack.push_async_callback(_stop, task)
 
 
-def bounces_mailbox(imap: Imap) -> BounceMailbox:
-    return BounceMailbox(
-        host=imap.host,
-        port=imap.port,
-        security=imap.security,
-        username=imap.username,
-        password=imap.password.get_secret_value(),
-        folder=imap.folder,
-        every=imap.every,
-    )
+async def _run(name: str, channel: WithTask) -> None:
+    """Keep it running. One channel that fails holds up nothing else."""
+    while True:
+        try:
+            await channel.run()
+            return
+        except Exception as error:  # noqa: BLE001  # a channel may come from another package
+            log.error("The channel %s stopped working in the background (%s).", name, type(error).__name__)
+            await asyncio.sleep(RESTART)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

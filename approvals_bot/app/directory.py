@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from approvals_bot import people as directory
-from approvals_bot.app.connections import open_slack, open_targets
-from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.app.connections import open_channels, open_targets
+from approvals_bot.approvals.port import SLACK, WithMembers
 from approvals_bot.config import service as configured
 from approvals_bot.outgoing import OutgoingTargets, TargetSource
 from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.people.absences import Absence
+
+GroupMembers = Callable[[str], Awaitable[Sequence[str]]]
+"""The addresses of a Slack group's members, by its handle."""
 
 
 def build_plain_people(service: configured.ServiceSettings) -> People:
@@ -48,7 +51,7 @@ def _absences(service: configured.ServiceSettings) -> dict[str, list[Absence]]:
 
 
 def build_people(
-    service: configured.ServiceSettings, slack_people: SlackPeople | None, targets: OutgoingTargets | None
+    service: configured.ServiceSettings, members: GroupMembers | None, targets: OutgoingTargets | None
 ) -> People:
     """The people of the configuration, with their live sources. One whose way is None is not asked: who belongs to it
     is then unknown.
@@ -67,7 +70,6 @@ def build_people(
             case _:
                 return given
 
-    members = slack_people.members if slack_people is not None else None
     return People(
         _persons(service),
         {name: source(group) for name, group in service.groups.items()},
@@ -88,8 +90,8 @@ async def open_people(
         return
     async with AsyncExitStack() as stack:
         targets = await open_targets(stack, service, now)
-        slack = await open_slack(stack, service.slack)
-        yield build_people(service, SlackPeople(slack) if slack is not None else None, targets)
+        slack = open_channels(stack, service).get(SLACK)
+        yield build_people(service, slack.members if isinstance(slack, WithMembers) else None, targets)
 
 
 @dataclass(frozen=True, slots=True)

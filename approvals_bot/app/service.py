@@ -10,18 +10,11 @@ from typing import Any
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from approvals_bot.app.connections import bounces_mailbox, email_channel, open_slack, open_targets
+from approvals_bot.app.connections import channel_settings, open_channels, open_targets, start_tasks
 from approvals_bot.app.directory import build_people
 from approvals_bot.approvals.business_time import Calendars
-from approvals_bot.approvals.port import EMAIL, SLACK, Channel, Channels
+from approvals_bot.approvals.port import SLACK, Channels, Reloads, WithMembers, WithRoutes, WithStates
 from approvals_bot.approvals.targets import HttpTargets
-from approvals_bot.channels.email.bounces import ReturnPaths
-from approvals_bot.channels.email.imap import mailbox_in
-from approvals_bot.channels.email.lmtp import mail_in
-from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
-from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.channels.slack.post import SlackOut
-from approvals_bot.channels.slack.socket_mode import socket_mode
 from approvals_bot.config import service as configured
 from approvals_bot.config.load import Configuration
 from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
@@ -29,6 +22,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog, load_catalog
+from approvals_bot.service.host import Attached, Host
 from approvals_bot.service.links import Links
 from approvals_bot.web.api_keys import ApiKey
 from approvals_bot.web.metrics import Connection, Metrics
@@ -83,62 +77,37 @@ async def open_service(
             store, tokens=tokens, base_url=base_url, clock=clock, resources=resources, watch=metrics.appended
         )
         targets = await open_targets(stack, service, clock.now)
-        slack = await open_slack(stack, service.slack)
-        slack_people = SlackPeople(slack) if slack is not None else None
-        link = Links(engine=engine, tokens=tokens, base_url=base_url, now=clock.now).url
-        returning = service.email.bounces if service.email else None
-        return_paths = ReturnPaths(returning.address, tokens) if returning else None
-        email = email_channel(stack, service.email, clock, return_paths)
-        slack_out = SlackOut(slack, slack_people, now=clock.now) if slack and slack_people else None
-        channels: dict[str, Channel] = {}
-        if slack_out is not None:
-            channels[SLACK] = slack_out
-        if email is not None:
-            channels[EMAIL] = email
+        channels = open_channels(stack, service)
+        slack_groups = channels.get(SLACK)
+        members = slack_groups.members if isinstance(slack_groups, WithMembers) else None
+        host = Host(
+            engine=engine,
+            tokens=tokens,
+            people=build_people(service, members, targets),
+            workflows=listing,
+            base_url=base_url,
+            now=clock.now,
+            link=Links(engine=engine, tokens=tokens, base_url=base_url, now=clock.now).url,
+            counted=metrics.voted,
+        )
+        for channel in channels.values():
+            if isinstance(channel, Attached):
+                channel.attach(host)
         engine.resources |= {
-            Channels: Channels(channels, base_url, link, metrics.delivered),
+            Channels: Channels(channels, base_url, host.link, metrics.delivered),
             HttpTargets: targets,
-            People: build_people(service, slack_people, targets),
+            People: host.people,
             Calendars: Calendars(service.calendars),
         }
         await stack.enter_async_context(engine.running())
+        start_tasks(stack, channels)
+        routes: list[BaseRoute] = [*extra]
         connections: dict[str, Connection] = {}
-        if returning is not None and return_paths is not None:
-            if returning.imap is not None:
-                watching = mailbox_in(engine=engine, return_paths=return_paths, mailbox=bounces_mailbox(returning.imap))
-                connections["bounces_mailbox"] = (await stack.enter_async_context(watching)).state
-            if returning.place is not None:
-                host, port = returning.place
-                listening = mail_in(
-                    engine=engine, return_paths=return_paths, host=host, port=port, protocol=returning.protocol
-                )
-                await stack.enter_async_context(listening)
-
-        incoming: SlackIn | None = None
-        slack_path: Sequence[BaseRoute] = ()
-        if slack is not None and slack_people is not None and service.slack is not None:
-            incoming = slack_in(
-                engine=engine,
-                client=slack,
-                slack_people=slack_people,
-                people=engine.resources[People],
-                base_url=base_url,
-                app_id=service.slack.app_id,
-                external_users=service.slack.external_users,
-                workflows=listing,
-                link=link,
-                counted=metrics.voted,
-            )
-            stack.push_async_callback(incoming.aclose)
-            if service.slack.signing_secret is not None:
-                secret = service.slack.signing_secret.get_secret_value()
-                slack_path = slack_routes(incoming, signing_secret=secret, now=clock.now, engine=engine)
-            if service.slack.app_token is not None:
-                app_token = service.slack.app_token.get_secret_value()
-                socket = socket_mode(incoming.bolt, app_token=app_token, client=slack)
-                connections["slack_socket_mode"] = (await stack.enter_async_context(socket)).state
-
-        extra = list(extra)
+        for channel in channels.values():
+            if isinstance(channel, WithRoutes):
+                routes += channel.routes()
+            if isinstance(channel, WithStates):
+                connections |= channel.states()
 
         def assemble(configuration: Configuration, listing: Catalog) -> ASGIApp:
             return build(
@@ -152,21 +121,20 @@ async def open_service(
                 now=clock.now,
                 metrics=metrics,
                 connections=connections,
-                extra=[*slack_path, *extra],
+                extra=routes,
                 open_pages=open_pages,
             )
 
         def reload(fresh: Configuration) -> Sequence[str]:
             """New requests see the new files; open runs keep the ones that they were started with. Gives the tables
             whose changes take effect only at the next start."""
-            listing = load_catalog(fresh)
-            engine.resources[People] = build_people(fresh.service, slack_people, targets)
+            host.workflows = listing = load_catalog(fresh)
+            host.people = engine.resources[People] = build_people(fresh.service, members, targets)
             engine.resources[Calendars] = Calendars(fresh.service.calendars)
-            if incoming is not None:
-                incoming.identities.people = engine.resources[People]
-                incoming.opening.workflows = listing
-                if fresh.service.slack is not None:
-                    incoming.identities.external_users = fresh.service.slack.external_users
+            settings = channel_settings(fresh.service)
+            for name, channel in channels.items():
+                if isinstance(channel, Reloads) and name in settings:
+                    channel.reload(settings[name])
             switch.app = assemble(fresh, listing)
             running.configuration = fresh
             return needing_a_restart(configuration.service, fresh.service)
@@ -190,6 +158,8 @@ def needing_a_restart(started: configured.ServiceSettings, fresh: configured.Ser
         found.append("[email]")
     if fresh.http != started.http:
         found.append("[http]")
+    if fresh.channels != started.channels:
+        found.append("[channels]")
     return found
 
 

@@ -10,10 +10,10 @@ Text in a card is plain text, as people typed it. Whoever renders it escapes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from approvals_bot.people import Person
 
@@ -297,6 +297,94 @@ class Channel(Protocol):
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
         """Show the card's newest state in a copy that was delivered. Mail can't be changed: it answers Delivered."""
+
+
+# ── What a channel may have besides: the service uses whatever is there. ──
+
+DiagnosisState = Literal["OK", "WARN", "FAIL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One thing that was looked at, and how it was found.
+
+    `todo`: what the operator does about it; "" when all is well. `text`: lines to copy, such as DNS records.
+    """
+
+    state: DiagnosisState
+    about: str
+    what: str
+    todo: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckUp:
+    """What a channel is to be examined for, beyond whether it works.
+
+    `places`: those that workflows deliver to, each with the id of one. `groups`: handles of groups that are named.
+    `send_to`: an address that is to get a test message.
+    """
+
+    places: Mapping[str, str] = field(default_factory=dict)
+    groups: Sequence[str] = ()
+    send_to: str | None = None
+
+
+@runtime_checkable
+class WithRoutes(Protocol):
+    """A channel that is called over HTTP."""
+
+    def routes(self) -> Sequence[Any]:
+        """Return its Starlette routes. Their paths begin with the channel's name."""
+
+
+@runtime_checkable
+class WithTask(Protocol):
+    """A channel that works in the background."""
+
+    async def run(self) -> None:
+        """Work until it is cancelled. It is started again if it fails."""
+
+
+@runtime_checkable
+class WithCheck(Protocol):
+    """A channel that `approvals-bot doctor` examines."""
+
+    async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:
+        """Try now what a running service will need. The channel may be attached to no service."""
+
+
+@runtime_checkable
+class WithStates(Protocol):
+    """A channel with connections that `/readyz` tells of."""
+
+    def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+        """Return how each is, by its name there: "connected", "not connected: invalid_auth"."""
+
+
+@runtime_checkable
+class WithMembers(Protocol):
+    """A channel that knows groups of people."""
+
+    async def members(self, handle: str) -> Sequence[str]:
+        """Return the addresses of a group's members. Raises SourceUnavailable."""
+
+
+@runtime_checkable
+class Reloads(Protocol):
+    """A channel that takes a new configuration while it works."""
+
+    def reload(self, settings: Any) -> None:
+        """Go by these settings now, as far as that needs no restart."""
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A channel that holds something open."""
+
+    async def aclose(self) -> None:
+        """Close it. Nothing is sent afterwards."""
 
 
 Count = Callable[[str, Literal["send", "update"], str], None]

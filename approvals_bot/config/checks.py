@@ -35,6 +35,7 @@ from approvals_bot.approvals.policy import (
 )
 from approvals_bot.approvals.templates import TemplateError
 from approvals_bot.approvals.templates import check as check_template
+from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
 from approvals_bot.config.service import DirectoryTable, ServiceSettings
@@ -281,6 +282,15 @@ def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Find
         yield Finding(("deliver", "email"), "email is not configured")
     if deliver.dm and service.slack is None and service.email is None:
         yield Finding(("deliver", "dm"), "neither Slack nor email is configured")
+    for name in deliver.channels:
+        if name in service.channels:
+            continue
+        if name in installed_channels():
+            yield Finding(("deliver", name), f"no [channels.{name}] configures this channel")
+        else:
+            yield Finding(
+                ("deliver", name), "unknown key", nearest(name, [*type(deliver).model_fields, *service.channels])
+            )
 
 
 def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from approvals_bot.approvals.base import Bool, Frozen, Slug, Text, refuse
+from approvals_bot.approvals.base import Bool, Frozen, Slug, Text, nearest, refuse
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
+from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
 
@@ -39,6 +40,24 @@ class ServiceSettings(Frozen):
     directory: Directory = Field(default_factory=lambda: DirectoryTable())
     calendars: dict[Slug, Calendar] = Field(default_factory=dict)
     http: dict[Slug, HttpTarget] = Field(default_factory=dict)
+    channels: dict[Slug, ChannelTable] = Field(default_factory=dict)
+
+    @field_validator("channels")
+    @classmethod
+    def _channels_can_be_made(cls, channels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, settings in channels.items():
+            if name in BUILT_IN:
+                raise refuse(f"{name} has a table of its own, [{name}]", f"[{name}]", at=name)
+            if name not in (installed := installed_channels()):
+                what = f"no channel of this name is installed (entry point group {CHANNELS_GROUP})"
+                raise refuse(what, nearest(name, installed.keys() - BUILT_IN), at=name)
+            try:
+                make_channel(name, settings)
+            except KeyError as missing:
+                raise refuse("is missing", at=(name, str(missing.args[0]))) from None
+            except Exception as error:  # noqa: BLE001  # another package's code: whatever it is, it can't be used
+                raise refuse(f"this channel can't be made: {error or type(error).__name__}", at=name) from None
+        return channels
 
     @model_validator(mode="after")
     def _sources_exist(self) -> ServiceSettings:
@@ -202,6 +221,19 @@ class HttpTarget(Frozen):
     secret: Secret | None = None
 
 
+def _channel_table(value: object, info: ValidationInfo) -> object:
+    """A channel's own settings: anything, with every secret that is named in it looked up."""
+    match value:
+        case dict():
+            return {key: _channel_table(each, info) for key, each in value.items()}
+        case list():
+            return [_channel_table(each, info) for each in value]
+        case str() if value.startswith(("env:", "file:")):
+            return look_up(value, info)
+        case _:
+            return value
+
+
 def _http_url(value: str) -> str:
     try:
         url = urlsplit(value)
@@ -295,6 +327,10 @@ def _kind_of_directory(value: Any) -> str:
     return kind if kind in ("FileSource", "HttpSource") else "DirectoryTable"
 
 
+ChannelTable = Annotated[
+    dict[str, Any], BeforeValidator(_channel_table), WithJsonSchema({"type": "object", "additionalProperties": True})
+]
+"""The settings of a channel that doesn't come with the package; its `make` knows what they mean."""
 Admin = Annotated[str, AfterValidator(_admin)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Database = Annotated[SecretStr, BeforeValidator(_database), WithJsonSchema({"type": "string"})]

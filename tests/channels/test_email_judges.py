@@ -21,7 +21,7 @@ from judges import NEEDED_IN_MAIL, faults_in_html, judge
 from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, Delivered, Dispatch, Receipt, ToPerson
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.email.message import Address, OutgoingMail, compose
-from approvals_bot.channels.email.post import EmailChannel
+from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.people import Person
 
@@ -92,7 +92,7 @@ async def test_check_52_a_parser_that_we_did_not_write_reads_what_python_reads(
     ]  # no address beyond ASCII: maildev's parser reads raw letters in headers as Latin-1
     dispatches = [replace(each, link=LINK) for each in dispatches]
     relay = Relay(host="127.0.0.1", port=maildev.smtp, security="none")
-    channel = EmailChannel(relay=relay, sender=SENDER, now=lambda: now)
+    channel = Mailer(relay=relay, sender=SENDER, now=lambda: now)
     try:
         for each in dispatches:
             assert isinstance(await channel.send(each), Delivered)

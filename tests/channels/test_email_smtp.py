@@ -17,7 +17,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from approvals_bot.approvals.port import Card, Delivered, Dispatch, Receipt, Refused, ToPerson, TryAgain
 from approvals_bot.channels.email.message import message_id_of
-from approvals_bot.channels.email.post import EmailChannel
+from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.errors import ConfigError
 from approvals_bot.people import Person
@@ -66,7 +66,7 @@ class Server:
         return self.next("NOOP") or "250 OK"
 
 
-Start = Callable[..., Awaitable[tuple[Server, EmailChannel, Relay]]]
+Start = Callable[..., Awaitable[tuple[Server, Mailer, Relay]]]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def start(now: datetime) -> AsyncIterator[Start]:
 
         async def starter(
             relay_options: dict[str, Any] | None = None, **server_options: Any
-        ) -> tuple[Server, EmailChannel, Relay]:
+        ) -> tuple[Server, Mailer, Relay]:
             server = Server()
             loop = asyncio.get_running_loop()
 
@@ -88,7 +88,7 @@ async def start(now: datetime) -> AsyncIterator[Start]:
             listening = await loop.create_server(line, "127.0.0.1", 0)
             port = listening.sockets[0].getsockname()[1]
             relay = Relay(**({"host": "127.0.0.1", "port": port, "security": "none"} | (relay_options or {})))
-            channel = EmailChannel(
+            channel = Mailer(
                 relay=relay,
                 sender="Approvals <bot@acme.eu>",
                 now=lambda: now,

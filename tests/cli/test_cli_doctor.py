@@ -16,8 +16,8 @@ from aiohttp import web
 from aiosmtpd.controller import Controller
 from house import LEAVE, House
 
+from approvals_bot.channels.slack.check import skew
 from approvals_bot.channels.slack.manifest import SCOPES
-from approvals_bot.cli.doctor.slack import skew
 
 CHANNELS = [
     {"id": "C0DEPLOYS", "name": "deploys", "is_member": True},

@@ -14,7 +14,7 @@ from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.digests import Digests
-from approvals_bot.channels.email.post import EmailChannel
+from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Relay, Turns
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.service.catalog import Listed
@@ -56,7 +56,7 @@ async def a_posting_service(
                 f"{url}/decisions/{service.tokens.sign(DECISION, {'h': hook_id, 'r': recipient, 'g': hook.generation})}"
             )
 
-        channel = EmailChannel(
+        channel = Mailer(
             relay=Relay(host="127.0.0.1", port=mailbox.port, security="none"),
             sender="Approvals <approvals@acme.eu>",
             now=lambda: opened[0].clock.now(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -94,7 +95,9 @@ class Desk:
 async def a_desk(open_service: Any, protocol: Any) -> AsyncIterator[Desk]:
     async with (
         a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS) as (service, mailbox),
-        mail_in(engine=service.engine, return_paths=PATHS, host="127.0.0.1", port=0, protocol=protocol) as port,
+        mail_in(
+            engine=service.engine, return_paths=PATHS, sock=socket.create_server(("127.0.0.1", 0)), protocol=protocol
+        ) as port,
     ):
         yield Desk(service, mailbox, port, protocol)
 
@@ -210,7 +213,7 @@ async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], Re
             service,
             box,
         ),
-        mail_in(engine=service.engine, return_paths=PATHS, host="127.0.0.1", port=0) as port,
+        mail_in(engine=service.engine, return_paths=PATHS, sock=socket.create_server(("127.0.0.1", 0))) as port,
     ):
         runs = [await service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(8)]
         await service.clock.advance(SEVERAL)

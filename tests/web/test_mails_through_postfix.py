@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ async def test_check_58_postfix_takes_refuses_and_brings_back_our_mails(open_ser
     with a_kept_port() as port:
         async with (
             a_posting_service(open_service, "https://approve.acme.eu") as (service, mailbox),
-            mail_in(engine=service.engine, return_paths=PATHS, host="127.0.0.1", port=0) as bounces,
+            mail_in(engine=service.engine, return_paths=PATHS, sock=socket.create_server(("127.0.0.1", 0))) as bounces,
             postfix(tmp_path / "postfix", port=port, mailbox=mailbox.port, bounces=bounces) as real,
         ):
             stranger = Relay(host="127.0.0.1", port=port)  # whose certificate can't be trusted

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from approvals_bot.approvals.port import Dispatch, Receipt, Result, ToPerson, TryAgain
-from approvals_bot.channels.email.post import EmailChannel
+from approvals_bot.channels.email.post import Mailer
 
 SINGLES = 5  # mails to one person in a digest's span that come one by one: what a person may want to see at once
 URGENT = 4  # spans: a request that must be decided within so many is never held
@@ -40,7 +40,7 @@ class Digests:
 
     def __init__(
         self,
-        channel: EmailChannel,
+        channel: Mailer,
         *,
         span: timedelta,
         now: Callable[[], datetime],

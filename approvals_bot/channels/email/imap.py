@@ -50,7 +50,7 @@ class BounceMailbox:
 async def mailbox_in(*, engine: Engine, return_paths: ReturnPaths, mailbox: BounceMailbox) -> AsyncIterator[Watch]:
     """Looks while the block runs."""
     watch = Watch(Reports(engine, return_paths), return_paths, mailbox)
-    looking = asyncio.create_task(watch.look_again_and_again(), name="the mailbox of bounces")
+    looking = asyncio.create_task(watch.run(), name="the mailbox of bounces")
     try:
         yield watch
     finally:
@@ -73,7 +73,7 @@ class Watch:
         """As `/readyz` says it."""
         return "read" if self._trouble is None else f"not read: {self._trouble}"
 
-    async def look_again_and_again(self) -> None:
+    async def run(self) -> None:
         while True:
             try:
                 await self.look()

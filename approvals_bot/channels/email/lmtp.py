@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal, cast
@@ -30,9 +31,9 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def mail_in(
-    *, engine: Engine, return_paths: ReturnPaths, host: str, port: int, protocol: Literal["lmtp", "smtp"] = "lmtp"
+    *, engine: Engine, return_paths: ReturnPaths, sock: socket.socket, protocol: Literal["lmtp", "smtp"] = "lmtp"
 ) -> AsyncIterator[int]:
-    """Listens while the block runs; gives the port. OSError: the address can't be listened at."""
+    """Take mail at this socket, which is listened at, while the block runs. Gives the port."""
     lines: set[SMTP] = set()
     desk = Desk(Reports(engine, return_paths), return_paths)
     loop = asyncio.get_running_loop()
@@ -46,7 +47,7 @@ async def mail_in(
         lines.add(line)
         return cast(asyncio.Protocol, line)
 
-    server = await loop.create_server(new_line, host, port)
+    server = await loop.create_server(new_line, sock=sock)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

@@ -1,4 +1,4 @@
-"""The mail channel: a dispatch becomes a mail, waits its turn, and is handed to the relay."""
+"""Mail, out: a dispatch becomes a mail, waits its turn, and is handed to the relay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from approvals_bot.channels.email.smtp import Accepted, Lost, Relay, Turns
 REMEMBERED = 2_000  # deliveries under way whose first date, or lost answer, is kept in memory
 
 
-class EmailChannel:
+class Mailer:
     """Sends cards by mail. A mail can't be changed, so `update` leaves it: its link shows the newest state."""
 
     def __init__(

@@ -74,12 +74,36 @@ class AnswerLostError(LaterError):
 
 
 class SlackClient:
-    """One workspace's Web API over one shared session. Build it with `slack_client`, which opens and closes that."""
+    """One workspace's Web API over one session, which is opened with the first call. Proxies named in the environment
+    are not used."""
 
-    def __init__(self, web: AsyncWebClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.web = web
+    def __init__(
+        self,
+        *,
+        token: str,
+        api_url: str = "https://slack.com/api/",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.monotonic = monotonic
+        self._token = token
+        self._api_url = api_url
+        self._web: AsyncWebClient | None = None
         self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation or "") → monotonic time
+
+    @property
+    def web(self) -> AsyncWebClient:
+        """Slack's own client. Only inside the event loop that the session belongs to."""
+        if self._web is None:
+            session = aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False)
+            self._web = AsyncWebClient(token=self._token, base_url=self._api_url, session=session, retry_handlers=[])
+            self._web.proxy = None  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
+        return self._web
+
+    async def aclose(self) -> None:
+        """Close the session, if it was opened."""
+        if self._web is not None and self._web.session is not None:
+            await self._web.session.close()
+        self._web = None
 
     async def ask(self, method: str, *, conversation: str = "", get: bool = False, **arguments: Any) -> dict[str, Any]:
         """Call a method. `conversation` is what a post's rate limit is counted for.
@@ -144,11 +168,12 @@ class SlackClient:
 async def slack_client(
     *, token: str, api_url: str = "https://slack.com/api/", monotonic: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[SlackClient]:
-    """A client on one session, closed at the end. Proxies named in the environment are not used."""
-    async with aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False) as session:
-        web = AsyncWebClient(token=token, base_url=api_url, session=session, retry_handlers=[])
-        web.proxy = None  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
-        yield SlackClient(web, monotonic=monotonic)
+    """A client that is closed at the end."""
+    client = SlackClient(token=token, api_url=api_url, monotonic=monotonic)
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 def _parts(refusal: SlackApiError) -> tuple[int, Mapping[str, str], dict[str, Any]]:

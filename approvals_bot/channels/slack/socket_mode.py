@@ -18,26 +18,36 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before the connection is tried
 log = logging.getLogger(__name__)
 
 
-class SocketModeClient:
-    """The connection, for those who ask how it is."""
+class SocketMode:
+    """The connection. It reconnects without us, also after a bad start."""
 
-    def __init__(self, handler: AsyncSocketModeHandler) -> None:
-        self._handler = handler
+    def __init__(self, bolt: AsyncApp, *, app_token: str, client: SlackClient) -> None:
+        self._handler = AsyncSocketModeHandler(bolt, app_token, web_client=client.web)
+        self._handler.client.proxy = None  # the environment's proxy is not ours, as for the Web API
         self.trouble = ""  # why it could not be opened: Slack's own word, or the kind of failure
 
     async def is_connected(self) -> bool:
+        """Whether it is open now."""
         return bool(await self._handler.client.is_connected())
 
     async def state(self) -> str:
-        """`connected`, `connecting`, or `not connected: invalid_auth`."""
+        """Return `connected`, `connecting`, or `not connected: invalid_auth`."""
         if await self.is_connected():
             return "connected"
         return f"not connected: {self.trouble}" if self.trouble else "connecting"
 
-    async def keep_trying(self) -> None:
-        """The client itself would try for ever with a wrong app token; so we ask for its address, and say what is
-        wrong. Once it was connected, the client reconnects by itself.
-        """
+    async def run(self) -> None:
+        """Receive until cancelled."""
+        await self._connect()
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        """Hang up. It can't be used again."""
+        await self._handler.client.close()  # type: ignore[no-untyped-call]
+
+    async def _connect(self) -> None:
+        """Try until it is connected. Slack's client itself would try for ever with a wrong app token; so we ask for its
+        address, and say what is wrong. Once it was connected, the client reconnects without us."""
         pause = FIRST_PAUSE
         while True:
             try:
@@ -53,18 +63,16 @@ class SocketModeClient:
 
 
 @asynccontextmanager
-async def socket_mode(bolt: AsyncApp, *, app_token: str, client: SlackClient) -> AsyncIterator[SocketModeClient]:
-    """Receive over a websocket for as long as the block runs. It reconnects by itself, also after a bad start."""
-    handler = AsyncSocketModeHandler(bolt, app_token, web_client=client.web)
-    handler.client.proxy = None  # the environment's proxy is not ours, as for the Web API
-    connection = SocketModeClient(handler)
-    connecting = asyncio.create_task(connection.keep_trying())
+async def socket_mode(bolt: AsyncApp, *, app_token: str, client: SlackClient) -> AsyncIterator[SocketMode]:
+    """Receive over a websocket for as long as the block runs."""
+    connection = SocketMode(bolt, app_token=app_token, client=client)
+    running = asyncio.create_task(connection.run())
     try:
         yield connection
     finally:
-        connecting.cancel()
-        await asyncio.gather(connecting, return_exceptions=True)
-        await handler.client.close()  # type: ignore[no-untyped-call]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await connection.aclose()
 
 
 def _word_of(failure: Exception) -> str:

@@ -1,26 +1,13 @@
-"""One thing that was looked at, and how it was found."""
+"""What `approvals-bot doctor` prints of what it found."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from approvals_bot.approvals.port import Diagnosis, DiagnosisState
 from approvals_bot.cli.show import bold
 
-State = Literal["OK", "WARN", "FAIL"]
-ICONS: dict[State, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """`todo`: what the operator does about it; "" when all is well. `text`: lines to copy, such as DNS records."""
-
-    state: State
-    about: str
-    what: str
-    todo: str = ""
-    text: str = ""
+ICONS: dict[DiagnosisState, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
 
 
 def report(findings: Sequence[Diagnosis]) -> str:

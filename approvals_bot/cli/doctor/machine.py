@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from approvals_bot.cli.doctor.findings import Diagnosis
+from approvals_bot.approvals.port import Diagnosis
 from approvals_bot.config.mail import is_loopback
 from approvals_bot.config.messages import ConfigProblem
 from approvals_bot.config.service import ServiceSettings

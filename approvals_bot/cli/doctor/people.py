@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from approvals_bot.app.directory import open_people
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.cli.doctor.findings import Diagnosis
+from approvals_bot.approvals.port import Diagnosis
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.people import GroupAddress, OnCall, People, PersonAddress, SlackGroupAddress, parse_address
 
@@ -35,8 +35,13 @@ async def _reach(service: ServiceSettings, definition: Definition, people: Peopl
     if down:
         return Diagnosis("FAIL", about, "; ".join(dict.fromkeys(down)), "Until it answers, their votes can't count.")
     by_mail = service.email is not None and (deliver.email is not None or deliver.dm)
-    if deliver.slack or by_mail:
-        ways = [deliver.slack or "", "mail" if by_mail else "", "direct message" if deliver.dm else ""]
+    if deliver.slack or by_mail or deliver.channels:
+        ways = [
+            deliver.slack or "",
+            "mail" if by_mail else "",
+            "direct message" if deliver.dm else "",
+            *deliver.channels,
+        ]
         return Diagnosis("OK", about, f"{len(asked)} can be reached ({', '.join(way for way in ways if way)})")
     if not deliver.dm:
         todo = "Add slack, dm or email to its [deliver], unless people look into their inbox by themselves."

@@ -5,35 +5,25 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 
-from approvals_bot.app.connections import relay_of
-from approvals_bot.approvals.port import Refused, TryAgain
+from approvals_bot.approvals.port import Diagnosis, Refused, TryAgain
 from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail
 from approvals_bot.channels.email.smtp import Accepted, Relay
-from approvals_bot.cli.doctor.findings import Diagnosis
 from approvals_bot.config.mail import Email, is_loopback
-from approvals_bot.config.service import ServiceSettings
 
 EXAMPLE_DOMAINS = ("example.com", "example.org", "example.net")
 
 
-async def examine(service: ServiceSettings, send: str | None) -> list[Diagnosis]:
-    email = service.email
-    if email is None:
-        unsent = [Diagnosis("FAIL", "test mail", "no [email] is configured", "Add it.")] if send else []
-        return [Diagnosis("OK", "mail", "not configured"), *unsent]
-    relay = relay_of(email)
-    try:
-        where = f"{email.host}:{email.port}"
-        match await relay.check():
-            case TryAgain(error) | Refused(error):
-                todo = "Look at [email]: host, port, security, username and password."
-                return [Diagnosis("FAIL", "mail", f"{where}: {error}", todo), *_sender(email)]
-        how = {"starttls": "by STARTTLS", "tls": "by TLS", "none": "unencrypted, on this machine"}[email.security]
-        login = "logged in" if email.username else "no login"
-        sent = [await _send(relay, email, send)] if send is not None else []
-        return [Diagnosis("OK", "mail", f"{where} answers, {how}, {login}"), *_sender(email), *sent]
-    finally:
-        await relay.aclose()
+async def examine(relay: Relay, email: Email, send_to: str | None) -> list[Diagnosis]:
+    """Try the relay, and send a test mail if there is an address for one."""
+    where = f"{email.host}:{email.port}"
+    match await relay.check():
+        case TryAgain(error) | Refused(error):
+            todo = "Look at [email]: host, port, security, username and password."
+            return [Diagnosis("FAIL", "mail", f"{where}: {error}", todo), *_sender(email)]
+    how = {"starttls": "by STARTTLS", "tls": "by TLS", "none": "unencrypted, on this machine"}[email.security]
+    login = "logged in" if email.username else "no login"
+    sent = [await _send(relay, email, send_to)] if send_to is not None else []
+    return [Diagnosis("OK", "mail", f"{where} answers, {how}, {login}"), *_sender(email), *sent]
 
 
 def _sender(email: Email) -> list[Diagnosis]:

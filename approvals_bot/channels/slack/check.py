@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from approvals_bot.approvals.policy import Definition, SayInSlack
-from approvals_bot.channels.slack.client import SlackClient, SlackError, slack_client
+from approvals_bot.approvals.port import CheckUp, Diagnosis
+from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.channels.slack.manifest import METHODS, SCOPES
 from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.cli.doctor.findings import Diagnosis
-from approvals_bot.config.service import ServiceSettings
-from approvals_bot.config.service import SlackGroupEntry as ConfiguredGroup
-from approvals_bot.people import SlackGroupAddress, SourceUnavailable, parse_address
+from approvals_bot.config.service import Slack
+from approvals_bot.people import SourceUnavailable
 
 OPTIONAL = ("channels:", "groups:", "im:history")
 """Scopes without which cards still arrive; one whose confirmation was lost may then be posted twice."""
@@ -25,36 +22,30 @@ OPTIONAL = ("channels:", "groups:", "im:history")
 MOST_SKEW = 60  # seconds between our clock and Slack's; at 300 Slack's signatures are refused
 
 
-async def examine(service: ServiceSettings, workflows: Sequence[Definition]) -> list[Diagnosis]:
-    if service.slack is None:
-        return [Diagnosis("OK", "Slack", "not configured")]
-    token, api_url = service.slack.bot_token.get_secret_value(), str(service.slack.api_url)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(slack_client(token=token, api_url=api_url))
-        try:
-            answer = await client.web.api_call("auth.test")
-        except SlackApiError as refused:
-            code = str(refused.response.get("error"))
-            todo = "Take the Bot User OAuth Token (xoxb-…) of the app's page, under OAuth & Permissions."
-            return [Diagnosis("FAIL", "Slack", f"it refuses the token: {code}", todo)]
-        except (SlackClientError, OSError, TimeoutError) as failure:
-            todo = "Look at [slack] api_url, and whether this machine may call it."
-            return [Diagnosis("FAIL", "Slack", f"{api_url} can't be reached ({type(failure).__name__})", todo)]
-        said: Mapping[str, Any] = answer.data if isinstance(answer.data, dict) else {}
-        channels, groups = channels_of(workflows), groups_of(service, workflows)
-        found = [Diagnosis("OK", "Slack", f"connected to {said.get('team')} as {said.get('user')}")]
-        found += _app(service, said)
-        found += scopes_missing(answer.headers, bool(groups))
-        found += skew(answer.headers, datetime.now(UTC))
-        found += await _socket_mode(service, client)
-        found += [each async for each in _channels(client, channels)]
-        found += [each async for each in _groups(client, groups)]
-        return found
+async def examine(client: SlackClient, settings: Slack, asked: CheckUp) -> list[Diagnosis]:
+    """Try everything about this workspace that a running service will need."""
+    try:
+        answer = await client.web.api_call("auth.test")
+    except SlackApiError as refused:
+        code = str(refused.response.get("error"))
+        todo = "Take the Bot User OAuth Token (xoxb-…) of the app's page, under OAuth & Permissions."
+        return [Diagnosis("FAIL", "Slack", f"it refuses the token: {code}", todo)]
+    except (SlackClientError, OSError, TimeoutError) as failure:
+        todo = "Look at [slack] api_url, and whether this machine may call it."
+        return [Diagnosis("FAIL", "Slack", f"{settings.api_url} can't be reached ({type(failure).__name__})", todo)]
+    said: Mapping[str, Any] = answer.data if isinstance(answer.data, dict) else {}
+    found = [Diagnosis("OK", "Slack", f"connected to {said.get('team')} as {said.get('user')}")]
+    found += _app(settings, said)
+    found += scopes_missing(answer.headers, bool(asked.groups))
+    found += skew(answer.headers, datetime.now(UTC))
+    found += await _socket_mode(settings, client)
+    found += [each async for each in _channels(client, asked.places)]
+    found += [each async for each in _groups(client, asked.groups)]
+    return found
 
 
-def _app(service: ServiceSettings, said: Mapping[str, Any]) -> Iterator[Diagnosis]:
-    assert service.slack is not None
-    ours, theirs = service.slack.app_id, said.get("app_id")
+def _app(settings: Slack, said: Mapping[str, Any]) -> Iterator[Diagnosis]:
+    ours, theirs = settings.app_id, said.get("app_id")
     if ours is not None and theirs is not None and ours != theirs:
         todo = f'Write app_id = "{theirs}", or take the token of the other app.'
         yield Diagnosis("FAIL", "Slack", f"the token belongs to the app {theirs}, and [slack] app_id is {ours}", todo)
@@ -91,12 +82,11 @@ def skew(headers: Mapping[str, str], now: datetime) -> Iterator[Diagnosis]:
         yield Diagnosis("OK", "clock", f"within {seconds:,.0f} s of Slack's")
 
 
-async def _socket_mode(service: ServiceSettings, client: SlackClient) -> list[Diagnosis]:
+async def _socket_mode(settings: Slack, client: SlackClient) -> list[Diagnosis]:
     """Whether Slack would give this app token a connection. None is opened: Slack might send a click to it."""
-    assert service.slack is not None
-    if service.slack.app_token is None:
+    if settings.app_token is None:
         return []
-    token = service.slack.app_token.get_secret_value()
+    token = settings.app_token.get_secret_value()
     try:
         await client.web.apps_connections_open(app_token=token)
     except SlackApiError as refused:
@@ -108,22 +98,6 @@ async def _socket_mode(service: ServiceSettings, client: SlackClient) -> list[Di
         todo = "Try again; clicks come only while a connection is open. /readyz tells how it is."
         return [Diagnosis("FAIL", "Slack Socket Mode", f"no connection to be had ({type(failure).__name__})", todo)]
     return [Diagnosis("OK", "Slack Socket Mode", "Slack takes the app token; /readyz of the service tells how it is")]
-
-
-# ── channels ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def channels_of(workflows: Sequence[Definition]) -> dict[str, str]:
-    """Every channel that a workflow writes to, and which one does."""
-    found: dict[str, str] = {}
-    for definition in workflows:
-        if definition.deliver.slack:
-            found.setdefault(definition.deliver.slack, definition.id)
-        for _, actions in definition.on:
-            for action in actions:
-                if isinstance(action, SayInSlack) and "{" not in action.slack:
-                    found.setdefault(action.slack, definition.id)
-    return found
 
 
 async def _channels(client: SlackClient, named: Mapping[str, str]) -> AsyncIterator[Diagnosis]:
@@ -152,25 +126,6 @@ async def _channels(client: SlackClient, named: Mapping[str, str]) -> AsyncItera
             yield Diagnosis("FAIL", "Slack channel", f"the app is not in {what}", f"Type /invite @<the app> in {name}.")
         else:
             yield Diagnosis("OK", "Slack channel", what)
-
-
-# ── groups ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def groups_of(service: ServiceSettings, workflows: Sequence[Definition]) -> list[str]:
-    """Every Slack user group that is named, by its handle without the @."""
-    found = [of.slack.removeprefix("@") for of in service.groups.values() if isinstance(of, ConfiguredGroup)]
-    for definition in workflows:
-        seats = [seat for stage in definition.stage for seat in stage.seat]
-        texts = [
-            *definition.workflow.request,
-            *(text for seat in seats for text in (*seat.from_, *(seat.notify or ()))),
-            *(text for escalation in definition.escalate for text in escalation.to),
-        ]
-        for text in texts:
-            if text.startswith("slack:") and isinstance(group := parse_address(text), SlackGroupAddress):
-                found.append(group.handle)
-    return list(dict.fromkeys(found))
 
 
 async def _groups(client: SlackClient, handles: Sequence[str]) -> AsyncIterator[Diagnosis]:

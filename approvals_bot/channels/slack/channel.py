@@ -1,0 +1,107 @@
+"""The Slack channel: what goes out, what comes in, and whether it works, behind one object for the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from starlette.routing import Route
+
+from approvals_bot.approvals.port import CheckUp, Diagnosis, Dispatch, Receipt, Result
+from approvals_bot.channels.slack.check import examine
+from approvals_bot.channels.slack.client import SlackClient
+from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
+from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.channels.slack.post import SlackOut
+from approvals_bot.channels.slack.socket_mode import SocketMode
+from approvals_bot.config.service import Slack
+from approvals_bot.service.host import Host
+
+
+def make(settings: Slack) -> SlackChannel:
+    """Make the channel of `[slack]`. The entry point `slack`."""
+    return SlackChannel(settings)
+
+
+class SlackChannel:
+    """One Slack workspace. It works once it is attached to a service; without one it can be examined, and its groups
+    be read."""
+
+    def __init__(self, settings: Slack) -> None:
+        self._settings = settings
+        self._client = SlackClient(token=settings.bot_token.get_secret_value(), api_url=str(settings.api_url))
+        self._people = SlackPeople(self._client)
+        self._host: Host | None = None
+        self._out: SlackOut | None = None
+        self._in: SlackIn | None = None
+        self._socket: SocketMode | None = None
+
+    def attach(self, host: Host) -> None:
+        """Build what posts to Slack and what answers it."""
+        self._host = host
+        self._out = SlackOut(self._client, self._people, now=host.now)
+        self._in = slack_in(
+            engine=host.engine,
+            client=self._client,
+            slack_people=self._people,
+            people=host.people,
+            base_url=host.base_url,
+            app_id=self._settings.app_id,
+            external_users=self._settings.external_users,
+            workflows=host.workflows,
+            link=host.link,
+            counted=host.counted,
+        )
+        if self._settings.app_token is not None:
+            token = self._settings.app_token.get_secret_value()
+            self._socket = SocketMode(self._in.bolt, app_token=token, client=self._client)
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        """Post a card, or a text."""
+        assert self._out is not None, "only an attached channel sends"
+        return await self._out.send(dispatch)
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        """Edit a message."""
+        assert self._out is not None, "only an attached channel sends"
+        return await self._out.update(receipt, dispatch)
+
+    async def members(self, handle: str) -> Sequence[str]:
+        """Return the addresses of a user group's members. Raises SourceUnavailable."""
+        return await self._people.members(handle)
+
+    def routes(self) -> Sequence[Route]:
+        """Return `POST /slack/events`, in HTTP mode."""
+        if self._in is None or self._host is None or self._settings.signing_secret is None:
+            return ()
+        secret = self._settings.signing_secret.get_secret_value()
+        return slack_routes(self._in, signing_secret=secret, now=self._host.now, engine=self._host.engine)
+
+    async def run(self) -> None:
+        """Receive over the websocket, in Socket Mode; at the end, finish what presses have left to do."""
+        assert self._in is not None, "only an attached channel works in the background"
+        try:
+            await (self._socket.run() if self._socket is not None else asyncio.Event().wait())
+        finally:
+            await self._in.aclose()
+
+    def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+        """Return how the websocket is."""
+        return {} if self._socket is None else {"slack_socket_mode": self._socket.state}
+
+    def reload(self, settings: Slack) -> None:
+        """Go by other people, workflows and `external_users`. Tokens and addresses need a restart."""
+        if self._in is not None and self._host is not None:
+            self._in.identities.people = self._host.people
+            self._in.identities.external_users = settings.external_users
+            self._in.opening.workflows = self._host.workflows
+
+    async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:
+        """Try the token, its scopes, every channel and group that is named, and the clocks."""
+        return await examine(self._client, self._settings, asked)
+
+    async def aclose(self) -> None:
+        """Close the websocket and the session."""
+        if self._socket is not None:
+            await self._socket.aclose()
+        await self._client.aclose()
