@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from approvals_bot.approvals.port import Channel
+from approvals_bot.errors import ConfigError
 
 CHANNELS_GROUP = "approvals_bot.channels"
 
@@ -27,5 +28,8 @@ def installed_channels() -> Mapping[str, EntryPoint]:
 
 def make_channel(name: str, settings: Any) -> Channel:
     """Import the channel of this name and make it. Raises whatever its module or its `make` raises."""
-    channel: Channel = installed_channels()[name].load()(settings)
+    entry = installed_channels().get(name)
+    if entry is None:
+        raise ConfigError(f"The channel {name} is not registered: install the package again (`make run` does it).")
+    channel: Channel = entry.load()(settings)
     return channel
