@@ -15,10 +15,9 @@ from urllib.parse import urlencode
 
 import uvicorn
 
-from approvals_bot.app.service import open_service
+from approvals_bot.app import open_service, read_configuration
 from approvals_bot.cli.serving import settle_in
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service.catalog import read_configuration
 
 SECRET = "the signing secret of the benchmark"
 KEY = "a-key-of-the-benchmark-that-has-32-bytes!"

@@ -9,9 +9,8 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from approvals_bot.app.service import open_service
+from approvals_bot.app import open_service, read_configuration
 from approvals_bot.cli import app
-from approvals_bot.service.catalog import read_configuration
 
 CONFIG = """\
 [server]
