@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from approvals_bot.approvals.request import Request, dumped
 from approvals_bot.durable.core.run import Projection
 
-WAITING_FOR, REQUESTED_BY, VOTED_BY = "waiting_for", "requested_by", "voted_by"
-"""Under which names a run is found by a person's address."""
+REQUEST = "request"
+"""The kind of a run that is one request, as its row says."""
+
+Relation = Literal["waiting_for", "requested_by", "voted_by", "open_vote_of", "ended_vote_of"]
+"""What a person may have to do with a request, and the name of the attribute by which its run is found.
+
+`voted_by`: anyone who ever voted and whose turn it isn't. `open_vote_of`: their vote stands while others are still
+asked. `ended_vote_of`: they voted, and the request has ended.
+"""
 
 MOST_ENDED = 50  # requests that have ended and are still shown; who comes with an older link is told it can't be found
 ENDED_SIZE = 400_000  # characters of JSON for them all; all that a run shows must stay under 1 MB
@@ -47,14 +54,43 @@ class Board:
 
 def found_by(requests: Sequence[Request]) -> dict[str, list[str]]:
     """Return by which addresses a run with these requests is found, and as what."""
-    return {
-        WAITING_FOR: _distinct(who for request in requests if request.is_open for who in request.waiting_for),
-        REQUESTED_BY: _distinct(
-            who for request in requests for who in (request.requester, request.on_behalf_of) if who
-        ),
-        VOTED_BY: _distinct(vote.by for request in requests for vote in request.votes),
-    }
+    found: dict[str, dict[str, None]] = {relation: {} for relation in _PEOPLE}
+    for request in requests:
+        for relation, people in _PEOPLE.items():
+            found[relation] |= dict.fromkeys(people(request))
+    return {relation: list(people) for relation, people in found.items()}
 
 
-def _distinct(addresses: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(addresses))
+def concerns(request: Request, relation: Relation, address: str) -> bool:
+    """Return whether this is what this person has to do with this request, by the rule of its run's attributes."""
+    return address in _PEOPLE[relation](request)
+
+
+def _waiting_for(request: Request) -> Iterable[str]:
+    return request.waiting_for if request.is_open else ()
+
+
+def _requested_by(request: Request) -> Iterable[str]:
+    return [who for who in (request.requester, request.on_behalf_of) if who]
+
+
+def _voted_by(request: Request) -> Iterable[str]:
+    return [vote.by for vote in request.votes if vote.by not in request.waiting_for]
+
+
+def _open_vote_of(request: Request) -> Iterable[str]:
+    standing = [vote.by for vote in request.votes if vote.stands and vote.by not in request.waiting_for]
+    return standing if request.is_open else ()
+
+
+def _ended_vote_of(request: Request) -> Iterable[str]:
+    return () if request.is_open else [vote.by for vote in request.votes]
+
+
+_PEOPLE: dict[Relation, Callable[[Request], Iterable[str]]] = {
+    "waiting_for": _waiting_for,
+    "requested_by": _requested_by,
+    "voted_by": _voted_by,
+    "open_vote_of": _open_vote_of,
+    "ended_vote_of": _ended_vote_of,
+}

@@ -34,7 +34,7 @@ from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.notifications import Copies
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.published import Board
+from approvals_bot.approvals.published import REQUEST, Board
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import Decision, Opening, request_id
 from approvals_bot.approvals.showing import Showing
@@ -73,7 +73,7 @@ async def approval(opening: Opening, settings: KeptDefinition) -> Decision:
     return await Asking(opening, settings).run()
 
 
-approval.kind = "request"
+approval.kind = REQUEST
 
 
 class Asking:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from approvals_bot.approvals.published import Relation, concerns
 from approvals_bot.approvals.request import Request, RequestOutcome, dumped
+from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.engine import Engine, HookTarget, RunRecord
+from approvals_bot.durable.store.protocol import Filter
 
 _REQUESTS = TypeAdapter(tuple[Request, ...])
 
@@ -54,6 +57,51 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
         return record if run_id == id else None
     view = next((view for view in requests_of(record) if view.id == id), None)
     return replace(record, parts=[dumped(view)]) if view is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPage:
+    """Some of the requests that a person has to do with, and where the next page starts.
+
+    A request is None where its run's row is damaged: then only the run can be shown. `total` is how many there are in
+    all, or at least as many, unless `is_whole`.
+    """
+
+    rows: list[tuple[RunRecord, Request | None]]
+    cursor: str | None
+    total: int
+    is_whole: bool
+
+
+MOST_COUNTED = 1_000  # requests of one person; nobody needs to know more exactly how many more there are
+
+
+async def list_requests(
+    engine: Engine, relation: Relation, address: str, *, cursor: str | None = None, limit: int = 50
+) -> RequestPage:
+    """Return a page of the requests that this person has this to do with.
+
+    What waits begins with what has waited longest, all else with the newest. Raises ValueError for a cursor that no
+    page gave.
+    """
+    which = Filter(
+        attributes={projected(relation): address},
+        is_open=True if relation in ("waiting_for", "open_vote_of") else None,
+        oldest_first=relation == "waiting_for",
+        cursor=cursor,
+        limit=limit,
+    )
+    page = await engine.list_runs(which)
+    rows: list[tuple[RunRecord, Request | None]] = []
+    for record in page.records:
+        requests = requests_of(record)
+        rows += [(record, one) for one in requests if concerns(one, relation, address)]
+        if not requests:
+            rows.append((record, None))
+    if page.cursor is None and cursor is None:
+        return RequestPage(rows, None, len(rows), is_whole=True)
+    counted = await engine.count_runs(which, MOST_COUNTED)
+    return RequestPage(rows, page.cursor, max(counted, len(rows)), is_whole=False)
 
 
 def choices_of(requests: Sequence[Request]) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ class SigningIn:
     async def _is_known(self, address: str) -> bool:
         if any(person.address == address for person in self._people.known()):
             return True
-        return bool((await self._engine.records(status="running", waiting_for=address, limit=1)).records)
+        return bool((await self._engine.records(waiting_for=address, is_open=True, limit=1)).records)
 
     def _page(self, status: int = 200, said: str = "", *, address: str = "", code_token: str = "") -> Response:
         values = {"said": said, "refused": status >= 400, "address": address, "code_token": code_token}

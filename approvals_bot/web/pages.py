@@ -8,7 +8,7 @@ machine alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -18,13 +18,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.published import REQUEST, Relation
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.service.act import asks_herself
 from approvals_bot.service.history import Span, history_of
 from approvals_bot.service.links import Links
-from approvals_bot.service.read import find_record, request_of, requests_of
+from approvals_bot.service.read import RequestPage, find_record, list_requests, request_of, requests_of
 from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.render import Renderer
 from approvals_bot.web.schemas import Status
@@ -32,7 +33,14 @@ from approvals_bot.web.schemas import Status
 STATUSES: tuple[Status, ...] = get_args(Status)
 NAV = (("/runs", "Runs"), ("/inbox", "Inbox"))
 OWN_NAV = (("/inbox", "Inbox"),)
-LOOKED_THROUGH = 100  # newest runs, for what a person asked for and voted on
+WAITING_SHOWN = 100  # requests on one page of an inbox
+OTHERS_SHOWN = 50  # on one page of what a person asked for, and voted on
+
+LISTS: tuple[tuple[Relation, str, str], ...] = (
+    ("requested_by", "asked", "You asked for"),
+    ("voted_by", "voted", "You voted on"),
+)
+"""Below what waits for a person: which of their requests, the query's name for the cursor, and the heading."""
 
 
 class PeoplePages:
@@ -64,7 +72,11 @@ class PeoplePages:
         if not self._open:
             return self._closed()
         status = next((word for word in STATUSES if word == request.query_params.get("status")), None)
-        page = await self._engine.records(status=status, cursor=request.query_params.get("cursor"))
+        cursor = request.query_params.get("cursor")
+        try:
+            page = await self._engine.records(status=status, cursor=cursor)
+        except ValueError:
+            return self._pages.page("not_found.html", 404)
         return self._page(
             "runs.html",
             "/runs",
@@ -114,55 +126,57 @@ class PeoplePages:
         if not self._open and reader is None:
             return self._closed()
         address = reader or request.query_params.get("person")
-        rows: list[dict[str, Any]] = []
-        if address:
-            page = await self._engine.records(waiting_for=address, limit=200)
-            for record in reversed(page.records):
-                for view in requests_of(record):
-                    if address in view.waiting_for:
-                        own_page = await self._links.inbox_path(view, reader) if reader else ""
-                        rows.append(self._row_of(record, view) | ({"path": own_page} if own_page else {}))
-        longest = max((row["age"] for row in rows), default=None)
+        waiting, others = RequestPage([], None, 0, is_whole=True), list[dict[str, Any]]()
+        try:
+            if address:
+                waiting = await self._list("waiting_for", address, request.query_params.get("cursor"), WAITING_SHOWN)
+            if reader:
+                others = [await self._other(reader, *each, request.query_params.get(each[1])) for each in LISTS]
+        except ValueError:
+            return self._pages.page("not_found.html", 404)
+        rows = [await self._waiting_row(record, found, reader) for record, found in waiting.rows]
         return self._page(
             "inbox.html",
             "/inbox",
             reader,
             rows=rows,
+            waiting=waiting,
             address=address,
-            longest=longest,
-            others=await self._others(reader) if reader else (),
+            person="" if reader else address,
+            longest=max((row["age"] for row in rows), default=None),
+            others=others,
             may_leave=reader is not None,
         )
 
-    async def _others(self, reader: str) -> Sequence[tuple[str, list[dict[str, Any]]]]:
-        page = await self._engine.records(limit=LOOKED_THROUGH)
-        lately = [(record, view) for record in page.records for view in requests_of(record)]
-        asked = [pair for pair in lately if reader in (pair[1].requester, pair[1].on_behalf_of)]
-        voted = [
-            (record, view)
-            for record, view in lately
-            if reader not in view.waiting_for and any(vote.by == reader for vote in view.votes)
-        ]
-        return [
-            ("You asked for", [self._row_of(record, view) for record, view in asked]),
-            ("You voted on", [self._row_of(record, view) for record, view in voted]),
-        ]
+    async def _other(
+        self, reader: str, relation: Relation, name: str, heading: str, cursor: str | None
+    ) -> dict[str, Any]:
+        page = await self._list(relation, reader, cursor, OTHERS_SHOWN)
+        rows = [self._row_of(record, found) for record, found in page.rows]
+        return {"heading": heading, "rows": rows, "name": name, "cursor": page.cursor}
+
+    async def _list(self, relation: Relation, address: str, cursor: str | None, limit: int) -> RequestPage:
+        return await list_requests(self._engine, relation, address, cursor=cursor, limit=limit)
+
+    async def _waiting_row(self, record: RunRecord, view: Request | None, reader: str | None) -> dict[str, Any]:
+        row = self._row_of(record, view)
+        own_page = await self._links.inbox_path(view, reader) if reader and view is not None else ""
+        return row | ({"path": own_page} if own_page else {})
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
         """What a line of a list says of a run."""
-        view = request_of(record)
-        if view is not None and not view.number:
-            return self._row_of(record, view)
-        return {
-            "record": record,
-            "card": None,
-            "title": record.workflow,
-            "path": f"/runs/{record.id}",
-            "age": (record.ended_at or self._now()) - record.created_at,
-        }
+        return self._row_of(record, request_of(record) if record.kind == REQUEST else None)
 
-    def _row_of(self, record: RunRecord, view: Request) -> dict[str, Any]:
-        """A line that is about one request."""
+    def _row_of(self, record: RunRecord, view: Request | None) -> dict[str, Any]:
+        """A line that is about one request; about its run, where there is none to be shown."""
+        if view is None:
+            return {
+                "record": record,
+                "card": None,
+                "title": record.workflow,
+                "path": f"/runs/{record.id}",
+                "age": (record.ended_at or self._now()) - record.created_at,
+            }
         card = card_of(view, None, self._now())
         ended = view.outcome.at if view.outcome and view.number else record.ended_at
         asked_at = view.asked_at if view.number else record.created_at

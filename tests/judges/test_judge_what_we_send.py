@@ -132,8 +132,8 @@ def _modals() -> Iterator[tuple[str, dict[str, Any]]]:
 def _homes() -> Iterator[tuple[str, dict[str, Any]]]:
     for kind, text in TEXTS.items():
         cards = [replace(card_with(text), run_id=f"run_{n}") for n in range(25)]
-        ended = [card_with(text, "approved")] * 9
-        yield f"home {kind}", views.home(views.Inbox(cards, cards, ended, cards, may_ask=True))
+        many, ended = views.Cards(cards, 250, False, [text]), views.Cards([card_with(text, "approved")] * 9, 9)
+        yield f"home {kind}", views.home(views.Inbox(many, many, ended, many, may_ask=True))
     yield "home of a stranger", views.stranger_home("You are a guest here.")
 
 

@@ -82,7 +82,8 @@ def test_check_22_every_modal_is_one_that_slack_takes(asks: list[FormField], tit
 def test_check_22_every_home_tab_is_one_that_slack_takes(title: str, name: str, count: int) -> None:
     card = replace(CARD, title=title, requester=Name("x", name))
     ended = replace(card, choices=(), outcome=CardOutcome("approved", Name("x", name), NOW, "slack"))
-    assert check_view(views.home(views.Inbox([card] * count, [card] * count, [ended] * count))) == []
+    found, over = views.Cards([card] * count, count, True, [title]), views.Cards([ended] * count, 5 * count, False)
+    assert check_view(views.home(views.Inbox(found, found, over, found))) == []
     assert check_view(views.said_modal(title)) == []
     assert check_view(views.stranger_home("You are a guest here.")) == []
 

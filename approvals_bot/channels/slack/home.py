@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card
+from approvals_bot.approvals.published import Relation
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block
 from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.identity import SlackIdentities, Unidentified
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service.read import requests_of
+from approvals_bot.service.read import list_requests
 
-LOOKED_THROUGH = 100  # newest runs, for what a person asked for and what she decided
 CONFLICTS = 3  # times that somebody else may publish in between before we let it be
 REMEMBERED = 5_000  # people who opened their Home tab since the start: they get it anew after they vote
 
@@ -94,29 +94,21 @@ class SlackHome:
         return views.stranger_home(who.text) if isinstance(who, Unidentified) else await self._home(who.address)
 
     async def _home(self, address: str) -> Block:
-        pending, recent = await asyncio.gather(
-            self._engine.records(status="running", waiting_for=address, limit=views.PENDING_SHOWN + 1),
-            self._engine.records(limit=LOOKED_THROUGH),
+        pending, voted, asked, decided = await asyncio.gather(
+            self._list("waiting_for", address, views.PENDING_SHOWN),
+            self._list("open_vote_of", address, views.LATELY_SHOWN),
+            self._list("requested_by", address, views.LATELY_SHOWN),
+            self._list("ended_vote_of", address, views.LATELY_SHOWN),
         )
-        lately = [view for record in recent.records for view in requests_of(record)]
-        waiting = [view for record in pending.records for view in requests_of(record) if address in view.waiting_for]
         return views.home(
-            views.Inbox(
-                pending=[self._card(view, address) for view in waiting[: views.PENDING_SHOWN + 1]],
-                voted=[self._card(view, address) for view in lately if view.is_open and _has_voted(view, address)],
-                asked=[self._card(view, address) for view in lately if address in (view.requester, view.on_behalf_of)],
-                decided=[
-                    self._card(view, address)
-                    for view in lately
-                    if view.outcome is not None and any(vote.by == address for vote in view.votes)
-                ],
-                may_ask=self._may_ask,
-            )
+            views.Inbox(pending=pending, voted=voted, asked=asked, decided=decided, may_ask=self._may_ask)
         )
+
+    async def _list(self, relation: Relation, address: str, most: int) -> views.Cards:
+        page = await list_requests(self._engine, relation, address, limit=most + 1)
+        cards = [self._card(request, address) for _, request in page.rows if request is not None]
+        unreadable = [f"{run.workflow}: {run.status} ({run.id})" for run, request in page.rows if request is None]
+        return views.Cards(cards, page.total, page.is_whole, unreadable)
 
     def _card(self, view: Request, address: str) -> Card:
         return card_of(view, address, self._engine.now(), url=f"{self._base_url}/requests/{view.id}")
-
-
-def _has_voted(view: Request, address: str) -> bool:
-    return address not in view.waiting_for and any(vote.by == address and vote.stands for vote in view.votes)

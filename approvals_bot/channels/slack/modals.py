@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Reply
@@ -140,14 +140,26 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
 # ── the Home tab ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class Cards(NamedTuple):
+    """The first of a list's cards, and how many there are in all: at least, unless the list is whole.
+
+    `plain`: a line each for runs whose request can't be read.
+    """
+
+    cards: Sequence[Card] = ()
+    total: int = 0
+    is_whole: bool = True
+    plain: Sequence[str] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Inbox:
     """One person's requests."""
 
-    pending: Sequence[Card]
-    asked: Sequence[Card]
-    decided: Sequence[Card]
-    voted: Sequence[Card] = ()  # still open, so the vote may be changed or taken back
+    pending: Cards
+    asked: Cards
+    decided: Cards
+    voted: Cards  # still open, so the vote may be changed or taken back
     may_ask: bool = False  # whether there is something that she may ask for
 
 
@@ -170,22 +182,24 @@ def stranger_home(text: str) -> Block:
     return {"type": "home", "blocks": [{"type": "section", "text": plain(text)}]}
 
 
-def _list(
-    title: str, cards: Sequence[Card], nothing: str = "", *, most: int = LATELY_SHOWN, buttons: str = ""
-) -> list[Block]:
+def _list(title: str, found: Cards, nothing: str = "", *, most: int = LATELY_SHOWN, buttons: str = "") -> list[Block]:
     """`buttons`: what the ids of the choices begin with; "" for a list without any."""
-    if not cards and not nothing:
+    cards = found.cards
+    if not (cards or found.plain or nothing):
         return []
     blocks: list[Block] = [{"type": "header", "text": plain(title)}]
-    if not cards:
+    if not (cards or found.plain):
         blocks.append({"type": "section", "text": plain(nothing)})
     shown = cards[:most]
     for index, card in enumerate(shown):
         blocks += _item(card)
         if buttons and card.choices:
             blocks.append(choices(card, f"{buttons}{index}"))
-    if len(cards) > len(shown):
-        blocks.append({"type": "context", "elements": [plain(f"… and {len(cards) - len(shown)} more")]})
+    lines = found.plain[: most - len(shown)]
+    blocks += [{"type": "context", "elements": [plain(one_line(line, 300))]} for line in lines]
+    if more := found.total - len(shown) - len(lines):
+        said = f"… and {'' if found.is_whole else 'at least '}{more} more"
+        blocks.append({"type": "context", "elements": [plain(said)]})
     return blocks
 
 

@@ -20,7 +20,7 @@ from approvals_bot.durable.core.commands import Command, End, describe
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.durable.core.registry import Workflow
-from approvals_bot.durable.core.run import OpenStep, OpenTimer, Projection, RunState
+from approvals_bot.durable.core.run import OpenStep, OpenTimer, Projection, RunState, projected
 from approvals_bot.durable.core.serialization import decode, encode, encode_error
 from approvals_bot.errors import NondeterminismError, WorkflowStuckError
 
@@ -235,8 +235,7 @@ def _view(run: RunState) -> Any:
 
 
 def _projection(run: RunState) -> Projection | None:
-    """A projection's names begin with a sign that no author's may begin with: neither can pass for the other."""
     if run.projector is None:
         return None
     made = run.projector()
-    return Projection(made.parts, {f"${name}": values for name, values in made.attributes.items()})
+    return Projection(made.parts, {projected(name): values for name, values in made.attributes.items()})

@@ -86,6 +86,14 @@ class Projection:
     attributes: Mapping[str, Sequence[str]]
 
 
+def projected(name: str) -> str:
+    """Return the name by which the store has a projection's attribute.
+
+    It begins with a sign that no author's may begin with: neither can pass for the other.
+    """
+    return f"${name}"
+
+
 class RunState:
     """The state of one replay. Everything in it is derived from the log and thrown away afterwards."""
 

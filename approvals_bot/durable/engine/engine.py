@@ -14,6 +14,7 @@ from approvals_bot.durable.core.context import in_workflow, open_engines
 from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, cancellation_message
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.registry import registry
+from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
 from approvals_bot.durable.engine.http import (
@@ -248,23 +249,27 @@ class Engine:
         oldest_first: bool = False,
         cursor: str | None = None,
         limit: int = 50,
-        **projected: str | None,
+        **more: str | None,
     ) -> Page:
         """Return a page of runs, the newest first unless asked otherwise.
 
         `attributes`: what they were given at their start. Any other keyword is a name of which the runs' projections
         have this value: `records(waiting_for="ann@acme.eu")`. ValueError for a cursor that no page gave.
         """
-        self._here("records()")
-        found = _all_attributes(attributes, projected)
-        which = Filter(workflow, status, found, is_open, oldest_first, cursor, limit)
+        names = {projected(name): value for name, value in more.items() if value is not None}
+        found = names | dict(attributes or {})
+        return await self.list_runs(Filter(workflow, status, found, is_open, oldest_first, cursor, limit))
+
+    async def list_runs(self, which: Filter) -> Page:
+        """Return a page of runs, as `records` does."""
+        self._here("list_runs()")
         rows, following = await self.store.runs(which)
         return Page([RunRecord.of(row) for row in rows], following)
 
-    async def count(self, most: int, *, is_open: bool | None = None, **projected: str | None) -> int:
-        """Return how many runs `records` would list in all, or `most` if there are as many or more."""
-        self._here("count()")
-        return await self.store.count(Filter(attributes=_all_attributes(None, projected), is_open=is_open), most)
+    async def count_runs(self, which: Filter, most: int) -> int:
+        """Return how many runs match, or `most` if there are as many or more."""
+        self._here("count_runs()")
+        return await self.store.count(which, most)
 
     async def events(self, run_id: str) -> list[Event]:
         """A run's log. RunNotFoundError if there is no such run."""
@@ -401,9 +406,3 @@ class Engine:
             raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise OtherLoopError(what)
-
-
-def _all_attributes(given: Mapping[str, str] | None, projected: Mapping[str, str | None]) -> dict[str, str]:
-    """Under which names the store has them. A projection's lead: they are asked for by people, in long lists."""
-    names = {f"${name}": value for name, value in projected.items() if value is not None}
-    return names | dict(given or {})
