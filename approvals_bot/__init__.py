@@ -1,82 +1,86 @@
-"""Approvals by Slack and email, on durable workflows. This is what workflow authors import."""
+"""Approvals by Slack and email, on durable workflows. This is what workflow authors import.
 
+Importing the package costs next to nothing: a name is imported from the module that defines it when it is first used
+(PEP 562).
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from approvals_bot.approvals.outcomes import (
-    Answered,
-    Approved,
-    ChangesRequested,
-    Edited,
-    Expired,
-    Outcome,
-    Rejected,
-    Withdrawn,
-)
-from approvals_bot.durable.core.api import (
-    FatalError,
-    Hook,
-    RetryableError,
-    Step,
-    Webhook,
-    WebhookRequest,
-    Workflow,
-    create_hook,
-    create_webhook,
-    define_hook,
-    get_step_metadata,
-    get_workflow_metadata,
-    now,
-    publish,
-    random,
-    resource,
-    sleep,
-    step,
-    uuid4,
-    workflow,
-)
-from approvals_bot.durable.engine import (
-    Engine,
-    HookInfo,
-    Run,
-    get_hook_by_token,
-    get_run,
-    resume_hook,
-    resume_webhook,
-    start,
-)
-from approvals_bot.errors import (
-    ApprovalMismatchError,
-    ApprovalsBotError,
-    BlockedInWorkflowError,
-    ConfigError,
-    HookConflictError,
-    HookDisposedError,
-    HookNotFoundError,
-    IdempotencyConflictError,
-    InvalidPayloadError,
-    InvalidTokenError,
-    LimitExceededError,
-    NoEngineError,
-    NondeterminismError,
-    NotInStepError,
-    NotInWorkflowError,
-    OtherLoopError,
-    RunCancelledError,
-    RunEndedError,
-    RunFailedError,
-    RunNotFoundError,
-    SerializationError,
-    StepFailedError,
-    StoreUnavailableError,
-    TokenExpiredError,
-    WorkflowNameTakenError,
-    WorkflowNotFoundError,
-    WorkflowSpinsError,
-    WorkflowStuckError,
-)
-
 if TYPE_CHECKING:
+    from approvals_bot.approvals.outcomes import (
+        Answered,
+        Approved,
+        ChangesRequested,
+        Edited,
+        Expired,
+        Outcome,
+        Rejected,
+        Withdrawn,
+    )
     from approvals_bot.approvals.request_approval import request_approval
+    from approvals_bot.durable.core.api import (
+        Hook,
+        Step,
+        Webhook,
+        WebhookRequest,
+        Workflow,
+        create_hook,
+        create_webhook,
+        define_hook,
+        get_step_metadata,
+        get_workflow_metadata,
+        now,
+        publish,
+        random,
+        resource,
+        sleep,
+        step,
+        uuid4,
+        workflow,
+    )
+    from approvals_bot.durable.engine import (
+        Engine,
+        HookInfo,
+        Run,
+        get_hook_by_token,
+        get_run,
+        resume_hook,
+        resume_webhook,
+        start,
+    )
+    from approvals_bot.errors import (
+        ApprovalMismatchError,
+        ApprovalsBotError,
+        BlockedInWorkflowError,
+        ConfigError,
+        FatalError,
+        HookConflictError,
+        HookDisposedError,
+        HookNotFoundError,
+        IdempotencyConflictError,
+        InvalidPayloadError,
+        InvalidTokenError,
+        LimitExceededError,
+        NoEngineError,
+        NondeterminismError,
+        NotInStepError,
+        NotInWorkflowError,
+        OtherLoopError,
+        RetryableError,
+        RunCancelledError,
+        RunEndedError,
+        RunFailedError,
+        RunNotFoundError,
+        SerializationError,
+        StepFailedError,
+        StoreUnavailableError,
+        TokenExpiredError,
+        WorkflowNameTakenError,
+        WorkflowNotFoundError,
+        WorkflowSpinsError,
+        WorkflowStuckError,
+    )
 
 __version__ = "0.1.0"
 
@@ -148,12 +152,41 @@ __all__ = [
     "workflow",
 ]
 
+_API, _ENGINE = "approvals_bot.durable.core.api", "approvals_bot.durable.engine"
+_OUTCOMES = "approvals_bot.approvals.outcomes"
+_MODULES = {
+    **dict.fromkeys(
+        (
+            "Answered", "Approved", "ChangesRequested", "Edited", "Expired", "Outcome", "Rejected", "Withdrawn",
+        ),
+        _OUTCOMES,
+    ),
+    "request_approval": "approvals_bot.approvals.request_approval",
+    **dict.fromkeys(
+        (
+            "Hook", "Step", "Webhook", "WebhookRequest", "Workflow", "create_hook", "create_webhook", "define_hook",
+            "get_step_metadata", "get_workflow_metadata", "now", "publish", "random", "resource", "sleep", "step",
+            "uuid4", "workflow",
+        ),
+        _API,
+    ),
+    **dict.fromkeys(
+        (
+            "Engine", "HookInfo", "Run", "get_hook_by_token", "get_run", "resume_hook", "resume_webhook", "start",
+        ),
+        _ENGINE,
+    ),
+}  # fmt: skip
+"""Where a public name is defined. Errors aren't listed: they are all in one module."""
+
 
 def __getattr__(name: str) -> Any:
-    """`request_approval` brings the rules, templates and conditions along, which take longer to import than all the
-    rest: who doesn't ask for it doesn't wait for it."""
-    if name == "request_approval":
-        from approvals_bot.approvals.request_approval import request_approval
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES.get(name, "approvals_bot.errors")), name)
+    globals()[name] = value
+    return value
 
-        return request_approval
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

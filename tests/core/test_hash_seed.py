@@ -8,6 +8,7 @@ import sys
 
 CANCELS_TEN = """
 import asyncio
+from asyncio import as_completed
 junk = [object() for _ in range({junk})]  # moves what comes after to other addresses
 from approvals_bot import step, workflow
 from approvals_bot.testing import History
@@ -31,7 +32,7 @@ async def ten() -> None:
 
 @workflow
 async def completing() -> None:
-    for each in asyncio.as_completed([compensate(n) for n in range(10)]):
+    for each in as_completed([compensate(n) for n in range(10)]):
         await each
 
 run = History(ten)

@@ -245,9 +245,9 @@ async def test_148_what_cannot_be_kept_is_refused_with_its_path_before_anything_
             await engine.start(takes, {"handlers": [print]})
         assert caught.value.path == "argument.handlers[0]"
         with pytest.raises(InvalidPayloadError):
-            await engine.start(takes, 1, typed="many")
+            await engine.start(takes, 1, typed="many")  # type: ignore[arg-type]
         with pytest.raises(TypeError):
-            await engine.start(takes)
+            await engine.start(takes)  # type: ignore[call-overload]
         with pytest.raises(LimitExceededError):
             await engine.start(takes, "x" * 1_100_000)
         assert (await engine.records()).records == []
@@ -418,7 +418,7 @@ async def test_84_a_workflow_that_does_not_exist_is_refused_at_once(open_engine:
         with pytest.raises(WorkflowNotFoundError, match="no such thing"):
             await engine.start("no such thing")
         with pytest.raises(WorkflowNotFoundError):
-            await engine.start(print)  # type: ignore[arg-type]
+            await engine.start(print)  # type: ignore[call-overload]
 
 
 async def test_a_body_that_spins_is_named_and_holds_up_nobody(

@@ -104,7 +104,8 @@ class Step(Generic[P, R]):
         self._function = function
         self._is_async = inspect.iscoroutinefunction(function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
+        # Not Coroutine[Any, …]: with that, mypy takes what `gather` gives for Any.
         run: RunState | None = context_of_run.get(None)
         return self.run(args, kwargs) if run is None else run.call_step(self, args, kwargs)
 
@@ -203,10 +204,15 @@ async def sleep(duration: Duration) -> None:
         await asyncio.sleep(seconds)
 
 
-def create_hook(token: str | None = None, *, metadata: Any = None, schema: type[T] | Any = None) -> Hook[Any]:
+@overload
+def create_hook(token: str | None = None, *, metadata: Any = None, schema: type[T]) -> Hook[T]: ...
+@overload
+def create_hook(token: str | None = None, *, metadata: Any = None, schema: Any = None) -> Hook[Any]: ...
+def create_hook(token: str | None = None, *, metadata: Any = None, schema: Any = None) -> Hook[Any]:
     """Open a hook that `resume_hook(token, payload)` resumes. Without a token it gets a random one.
 
-    Two live hooks with one token: the later one's `await` raises HookConflictError.
+    Awaiting it gives the payload as its `schema`, or as plain data without one. Two live hooks with one token: the
+    later one's `await` raises HookConflictError.
     """
     run = current_run("create_hook()")
     if token is not None and (not isinstance(token, str) or not token):
@@ -217,12 +223,13 @@ def create_hook(token: str | None = None, *, metadata: Any = None, schema: type[
 class DefinedHook(Generic[T]):
     """A hook with a schema: payloads are validated on every way in, and arrive as the schema's type."""
 
-    def __init__(self, schema: type[T]) -> None:
+    def __init__(self, schema: Any) -> None:
         self.schema = schema
 
     def create(self, token: str | None = None, *, metadata: Any = None) -> Hook[T]:
         """In a workflow: open the hook."""
-        return create_hook(token, metadata=metadata, schema=self.schema)
+        hook: Hook[T] = create_hook(token, metadata=metadata, schema=self.schema)
+        return hook
 
     async def resume(self, token: str, payload: T | Any, *, resume_id: str | None = None) -> Any:
         """Outside: validate the payload and resume. InvalidPayloadError names each place; then nothing was written."""
@@ -230,8 +237,22 @@ class DefinedHook(Generic[T]):
         return await open_engine().resume_hook(token, encoded, resume_id=resume_id)
 
 
-def define_hook(schema: type[T] | Any = None) -> DefinedHook[Any]:
-    """A typed hook, shared by the workflow that creates it and the code that resumes it."""
+@overload
+def define_hook(schema: type[T]) -> DefinedHook[T]: ...
+@overload
+def define_hook(schema: Any = None) -> DefinedHook[Any]: ...
+def define_hook(schema: Any = None) -> DefinedHook[Any]:
+    """A typed hook, shared by the workflow that creates it and the code that resumes it.
+
+    reply = define_hook(schema=Reply)
+
+    @workflow
+    async def ask(order: str) -> str:
+        answer = await reply.create(token=order)  # a Reply
+        return answer.text
+
+    await reply.resume("order-17", Reply(text="yes"))
+    """
     return DefinedHook(schema)
 
 

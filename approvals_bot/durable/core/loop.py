@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Protocol
 
 from approvals_bot.errors import BlockedInWorkflowError, WorkflowSpinsError
@@ -206,18 +205,3 @@ for _name in dir(asyncio.AbstractEventLoop):
 
 context_of_run: contextvars.ContextVar[Any] = contextvars.ContextVar("approvals_bot_run")
 """The run whose body is executing, for the authoring functions."""
-
-_as_completed: Callable[..., Any] = asyncio.as_completed
-
-
-@functools.wraps(_as_completed)
-def _in_order(fs: Iterable[Any], **options: Any) -> Any:
-    """asyncio puts coroutines into a set before it makes tasks of them, so they would be born in order of address. In
-    a workflow they become tasks first, in the order given."""
-    loop = asyncio._get_running_loop()
-    if isinstance(loop, WorkflowLoop):
-        fs = [asyncio.ensure_future(f, loop=loop) for f in fs]
-    return _as_completed(fs, **options)
-
-
-asyncio.as_completed = asyncio.tasks.as_completed = _in_order

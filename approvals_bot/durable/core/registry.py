@@ -141,10 +141,13 @@ class Workflow(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__name__ = name
 
-    def under(self, name: str, settings: Any = None) -> Workflow[P, R]:
-        """The same body, listed under another name. A parameter named `settings` receives the (JSON) settings, which
-        every run keeps as they were when it started."""
-        listed = Workflow(self.function, name, self.version, self.signature, kind=self.kind)
+    def under(self, name: str, settings: Any = None) -> Workflow[..., R]:
+        """The same body, listed under another name.
+
+        A parameter named `settings` receives the (JSON) settings, and callers don't pass it; each run keeps them as
+        they were when it started.
+        """
+        listed: Workflow[..., R] = Workflow(self.function, name, self.version, self.signature, kind=self.kind)
         listed.code = self.code
         listed.settings = settings
         return listed

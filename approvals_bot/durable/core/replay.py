@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.durable.core import sandbox as guard  # noqa: F401  # importing it puts it up
+from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.commands import Command, End, describe
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
@@ -52,15 +52,19 @@ def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link
     NondeterminismError if the code has drifted from the log.
     """
     whole = Replay(workflow, log[0], entropy=entropy, link=link)
-    try:
-        return whole.deliver(log)
-    finally:
-        whole.close()
+    with sandbox.installed():
+        try:
+            return whole.deliver(log)
+        finally:
+            whole.close()
 
 
 class Replay:
-    """A replay that can go on: what the log has grown by is delivered to the body as it stands. Since each event is
-    delivered by itself, the outcome is that of a new replay of the whole log."""
+    """A replay that can be continued: the body gets the events that the log has grown by.
+
+    Events are delivered one by one, so the outcome is that of a new replay of the whole log. The caller is inside
+    `sandbox.installed()`.
+    """
 
     def __init__(
         self, workflow: Workflow[Any, Any], created: Event, *, entropy: bytes, link: Callable[[str], str]

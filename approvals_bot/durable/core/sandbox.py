@@ -1,19 +1,30 @@
-"""Keeps real I/O out of workflow bodies: whoever opens a file, a socket, a thread or a process there hears where, and
-what to do instead.
+"""What is changed in the process while workflows run: the guard around their bodies, and one patch of asyncio.
 
-The interpreter announces such calls to audit hooks before it makes them (PEP 578). Ours looks at nothing but the name
-of the event unless the body of a workflow is running, so it costs everything else some 0.1 µs a call.
+Importing this module changes nothing. `installed()` does, for as long as somebody is inside it: an engine while it is
+open, and `replay()`. What is changed:
+
+- An audit hook (PEP 578) keeps real I/O out of workflow bodies: a body that opens a file, a socket, a thread or a
+  process gets an error that says where, and what to do instead. The interpreter announces such calls to audit hooks
+  before it makes them. Ours looks at nothing but the name of the event unless a body is running, so it costs
+  everything else 0.1 µs a call. Python can't remove an audit hook: afterwards it stays, and does nothing.
+- Before Python 3.13, `time.sleep` and `threading.Thread.start` aren't announced. They are wrapped, and put back.
+- `asyncio.as_completed` makes tasks of coroutines in the order given, in a workflow. Elsewhere it is as it was. The
+  function keeps its identity and gets other code, because `from asyncio import as_completed` in an author's file runs
+  long before an engine opens. Its own code is put back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
 import sysconfig
 import threading
 import time
 import zoneinfo
-from types import CodeType, FrameType
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from approvals_bot.durable.core.loop import WorkflowLoop, context_of_run
@@ -54,7 +65,7 @@ _BODY: CodeType = WorkflowLoop.run_until_idle.__code__
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if event in _BLOCKED and context_of_run.get(None) is not None:
+    if _sandbox.users and event in _BLOCKED and context_of_run.get(None) is not None:
         _refuse(event, args, sys._getframe(1))
 
 
@@ -81,20 +92,99 @@ def _is_read_of_a_library(args: tuple[Any, ...]) -> bool:
     return reads and isinstance(path, str) and path.startswith(_OUR_OWN)
 
 
-sys.addaudithook(_audit)
-
-
-def _announce(owner: Any, name: str, event: str) -> None:
-    call = getattr(owner, name)
-
+def _announced(call: Callable[..., Any], event: str) -> Callable[..., Any]:
     @functools.wraps(call)
     def announced(*args: Any, **options: Any) -> Any:
         sys.audit(event)
         return call(*args, **options)
 
-    setattr(owner, name, announced)
+    return announced
 
 
-if sys.version_info < (3, 13):  # from then on the interpreter announces these itself
-    _announce(time, "sleep", "time.sleep")
-    _announce(threading.Thread, "start", "_thread.start_new_thread")
+_ANNOUNCED_LATER: tuple[tuple[Any, str, str], ...] = (
+    (time, "sleep", "time.sleep"),
+    (threading.Thread, "start", "_thread.start_new_thread"),
+)
+"""What the interpreter announces only from Python 3.13 on."""
+
+
+def _redirected(fs: Any, *, timeout: Any = None) -> Any:
+    """The code that `asyncio.as_completed` has meanwhile. It runs with the globals of `asyncio.tasks`."""
+    return _approvals_bot_as_completed(fs, timeout=timeout)  # type: ignore[name-defined]  # noqa: F821
+
+
+class _Sandbox:
+    """The changes, and how many need them now."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self._lock = threading.Lock()
+        self._has_hook = False
+        self._replaced: list[tuple[Any, str, Any, Any]] = []  # owner, name, what was there, ours
+        self._as_completed_code: CodeType | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self.users += 1
+            if self.users == 1:
+                self._install()
+
+    def leave(self) -> None:
+        with self._lock:
+            self.users -= 1
+            if self.users == 0:
+                self._undo()
+
+    def _install(self) -> None:
+        if not self._has_hook:
+            self._has_hook = True
+            sys.addaudithook(_audit)
+        if sys.version_info < (3, 13):
+            for owner, name, event in _ANNOUNCED_LATER:
+                call = getattr(owner, name)
+                ours = _announced(call, event)
+                setattr(owner, name, ours)
+                self._replaced.append((owner, name, call, ours))
+        self._redirect_as_completed()
+
+    def _redirect_as_completed(self) -> None:
+        function: Any = asyncio.tasks.as_completed
+        copy = FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        copy.__kwdefaults__ = function.__kwdefaults__
+
+        def in_order(fs: Iterable[Any], *, timeout: float | None) -> Any:
+            """asyncio puts coroutines into a set before it makes tasks of them, so their order would be that of their
+            addresses, and another one in another process."""
+            loop = asyncio._get_running_loop()
+            if isinstance(loop, WorkflowLoop):
+                fs = [asyncio.ensure_future(f, loop=loop) for f in fs]
+            return copy(fs, timeout=timeout)
+
+        self._as_completed_code = function.__code__
+        function.__globals__["_approvals_bot_as_completed"] = in_order
+        function.__code__ = _redirected.__code__
+
+    def _undo(self) -> None:
+        for owner, name, before, ours in self._replaced:
+            if getattr(owner, name) is ours:  # else somebody has wrapped it since, and takes theirs away themselves
+                setattr(owner, name, before)
+        self._replaced.clear()
+        function: Any = asyncio.tasks.as_completed
+        if self._as_completed_code is not None:
+            function.__code__ = self._as_completed_code
+            del function.__globals__["_approvals_bot_as_completed"]
+
+
+_sandbox = _Sandbox()
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Have the changes in force inside the block. Blocks may nest and overlap; the last one to end undoes them."""
+    _sandbox.enter()
+    try:
+        yield
+    finally:
+        _sandbox.leave()

@@ -5,7 +5,8 @@ The functions of this module do the same as the engine's methods, on the engine 
 
 from __future__ import annotations
 
-from typing import Any, ParamSpec, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from approvals_bot.durable.core.api import WebhookRequest, Workflow
 from approvals_bot.durable.core.context import open_engine
@@ -19,10 +20,38 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-async def start(workflow: Workflow[P, R] | str, *args: Any, **options: Any) -> Run[R]:
+@overload
+async def start(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]: ...
+@overload
+async def start(  # type: ignore[valid-type]  # as Engine.start
+    workflow: Workflow[P, R],
+    /,
+    *args: P.args,
+    idempotency_key: str,
+    attributes: Mapping[str, str] | None = None,
+    **kwargs: P.kwargs,
+) -> Run[R]: ...
+@overload
+async def start(  # type: ignore[valid-type]  # as Engine.start
+    workflow: Workflow[P, R],
+    /,
+    *args: P.args,
+    attributes: Mapping[str, str],
+    idempotency_key: str | None = None,
+    **kwargs: P.kwargs,
+) -> Run[R]: ...
+@overload
+async def start(
+    workflow: str,
+    /,
+    *args: Any,
+    idempotency_key: str | None = None,
+    attributes: Mapping[str, str] | None = None,
+    **kwargs: Any,
+) -> Run[Any]: ...
+async def start(workflow: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:
     """As `engine.start`."""
-    run: Run[R] = await _engine().start(workflow, *args, **options)
-    return run
+    return await _engine().start(workflow, *args, **kwargs)
 
 
 def get_run(run_id: str) -> Run[Any]:

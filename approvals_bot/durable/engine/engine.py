@@ -7,8 +7,9 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
+from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.context import in_workflow, open_engines
 from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, cancellation_message
@@ -115,37 +116,75 @@ class Engine:
     async def running(self, *, work: bool = True) -> AsyncIterator[Self]:
         """Be the process's open engine, and do the background work (`work=False`: only start, resume and look)."""
         self._loop = asyncio.get_running_loop()
-        open_engines.append(self)
-        if isinstance(self.clock, MovableClock):
-            self.clock.attach(self)
-        try:
-            if work:
-                await self.scheduler.start()
-            yield self
-        finally:
+        with sandbox.installed():
+            open_engines.append(self)
             if isinstance(self.clock, MovableClock):
-                self.clock.detach(self)
-            open_engines.remove(self)
-            await self.scheduler.close()
-            self.replayer.close()
-            await self.store.close()
-            self.notifier.wake(None)  # callers that still wait look once more, and find the store closed
+                self.clock.attach(self)
+            try:
+                if work:
+                    await self.scheduler.start()
+                yield self
+            finally:
+                if isinstance(self.clock, MovableClock):
+                    self.clock.detach(self)
+                open_engines.remove(self)
+                await self.scheduler.close()
+                self.replayer.close()
+                await self.store.close()
+                self.notifier.wake(None)  # callers that still wait look once more, and find the store closed
 
     def now(self) -> datetime:
         return self.clock.now()
 
-    # ── starting ──
+    # One overload without options checks the workflow's parameters under mypy and pyright. Python's typing has no word
+    # for "P and an option" (PEP 612), so there is one overload for each option, required there: pyright checks the
+    # parameters in these, too, and mypy takes them as Any.
 
+    @overload
+    async def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]: ...
+    @overload
+    async def start(  # type: ignore[valid-type]  # see above
+        self,
+        workflow: Workflow[P, R],
+        /,
+        *args: P.args,
+        idempotency_key: str,
+        attributes: Mapping[str, str] | None = None,
+        **kwargs: P.kwargs,
+    ) -> Run[R]: ...
+    @overload
+    async def start(  # type: ignore[valid-type]  # see above
+        self,
+        workflow: Workflow[P, R],
+        /,
+        *args: P.args,
+        attributes: Mapping[str, str],
+        idempotency_key: str | None = None,
+        **kwargs: P.kwargs,
+    ) -> Run[R]: ...
+    @overload
     async def start(
         self,
-        workflow: Workflow[P, R] | str,
+        workflow: str,
         /,
         *args: Any,
         idempotency_key: str | None = None,
         attributes: Mapping[str, str] | None = None,
         **kwargs: Any,
-    ) -> Run[R]:
+    ) -> Run[Any]: ...
+    async def start(  # type: ignore[misc]  # a workflow's parameter may not be named like an option
+        self,
+        workflow: Workflow[..., Any] | str,
+        /,
+        *args: Any,
+        idempotency_key: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Run[Any]:
         """Start a run; return when it is durable. Input is validated before anything is written.
+
+            run = await engine.start(expense, 420, idempotency_key="expense-17")
+            paid = await run.return_value()
 
         The same idempotency key with the same input gives the same run, with other input IdempotencyConflictError.
         """

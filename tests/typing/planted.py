@@ -1,0 +1,124 @@
+"""Uses of the public API for type checkers. Not run: `test_public_api_is_typed` checks what is said about each line.
+
+A line ending in `# E` is a mistake that mypy and pyright flag; `# E: pyright` is one that only pyright flags. No other
+line may be flagged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from approvals_bot import Engine, Run, create_hook, create_webhook, define_hook, now, start, step, workflow
+
+
+class Reply(BaseModel):
+    text: str
+
+
+@dataclass
+class Order:
+    id: str
+
+
+reply = define_hook(schema=Reply)
+order = define_hook(Order)
+anything = define_hook()
+
+
+@step
+async def charge(order: str, cents: int = 0) -> int:
+    return cents
+
+
+@step(retries=0)
+def plain(order: str) -> Order:
+    return Order(order)
+
+
+@workflow
+async def two(order: str, n: int) -> str:
+    return order * n
+
+
+@workflow(name="options of its own", version="2")
+async def optional(order: str, *, when: datetime | None = None, loud: bool = False) -> int:
+    return 3
+
+
+@workflow
+async def none() -> None: ...
+
+
+async def hooks() -> str:
+    got = await reply.create(token="t", metadata={"any": 1})
+    got.no_such_attribute  # E
+    made = await create_hook(schema=Order)
+    made.no_such_attribute  # E
+    one, other = await asyncio.gather(reply.create(), order.create())
+    one.id  # E
+    other.text  # E
+    async for each in reply.create():
+        each.no_such_attribute  # E
+        print(each.text)
+    async with create_hook(token="t", schema=Reply) as hook:
+        conflict: int = await hook.conflict()  # E
+        answer: Order = await hook  # E
+        print(conflict, answer)
+    untyped = await create_hook(token="t")
+    print(untyped["whatever"], await anything.create(), one.text, other.id, made.id, hook.token.upper())
+    await reply.resume("t", {"text": "x"}, resume_id=3)  # E
+    await reply.create(tokn="t")  # E
+    request = await create_webhook(respond_with="manual")
+    request.methd  # E
+    return got.text + request.method
+
+
+async def steps() -> None:
+    cents: int = await charge("a", cents=3)
+    await charge(3)  # E
+    await charge("a", dollars=3)  # E
+    await charge()  # E
+    text: str = await charge("a", 1)  # E
+    made: Order = await plain("a")
+    number: int = await plain(order=3)  # E
+    first, second = await asyncio.gather(charge("a"), plain("b"))
+    first.upper()  # E
+    second.upper()  # E
+    print(cents, text, made, number, now().year)
+
+
+async def starts(engine: Engine, options: Mapping[str, str]) -> None:
+    run: Run[str] = await engine.start(two, "a", 2)
+    text: str = await run.return_value()
+    text = await (await engine.start(two, "a", n=2)).return_value()
+    text = await (await engine.start(two, order="a", n=2, idempotency_key="k")).return_value()
+    text = await (await start(two, "a", 2, attributes=options, idempotency_key="k")).return_value()
+    number: int = await (await start(optional, "a", loud=True)).return_value()
+    await engine.start(optional, "a", attributes={"team": "a"})
+    await engine.start(none)
+    await engine.start(none, idempotency_key="k", attributes=None)
+    await engine.start("by name", 1, two=2, idempotency_key="k")
+    await start("by name")
+    print(text, number)
+
+    await engine.start(two, 1, 2, 3)  # E
+    await engine.start(two, 1, 2)  # E
+    await engine.start(two, "a")  # E
+    await engine.start(two, order="a", m=2)  # E
+    await engine.start(two, "a", 2, idempotency_key=3)  # E
+    await engine.start(two, "a", 2, attributes={"a": 3})  # E
+    await engine.start(two, "a", "b", idempotency_key="k")  # E: pyright
+    await engine.start(two, "a", attributes={"a": "b"})  # E: pyright
+    await engine.start(optional, "a", when="tomorrow")  # E
+    await engine.start(none, 3)  # E
+    await engine.start(charge, "a")  # E
+    await engine.start("by name", idempotency_key=3)  # E
+    await start(two, 1, 2)  # E
+    await start(two, "a", 2, attributes=3)  # E
+    wrong: int = await (await start(two, "a", 2)).return_value()  # E
+    print(wrong)
