@@ -5,7 +5,6 @@ changes nothing but the log.
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -82,27 +81,6 @@ def test_new_requests_see_changed_people_and_a_new_workflow(running: Service) ->
     running.eventually(lambda: answer() == 202)
     ship.unlink()
     running.eventually(lambda: answer() == 404)
-
-
-def test_the_readmes_own_workflow_works_as_soon_as_it_is_saved(running: Service) -> None:
-    """Its channel did not exist before, nor did its group."""
-    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (vendor,) = [block for block in blocks if 'id      = "vendor"' in block]
-    config = running.folder / "config.example.toml"
-    replaced(config, "[groups]", '[groups]\nsecurity = ["ann@acme.eu", "cy@acme.eu", "new@acme.eu"] #')
-    (running.folder / "workflows" / "vendor.toml").write_text(vendor)
-    said(running, DONE)
-    run_id = running.eventually(lambda: _vendor(running))
-    running.eventually(lambda: [m for m in running.messages("#vendors") if "New vendor Initech" in m["text"]])
-    assert running.vote(run_id, "cfo@acme.eu", "approve").status_code == 201
-    for who in ("ann@acme.eu", "cy@acme.eu"):
-        assert running.vote(run_id, who, "approve").status_code == 201
-    assert running.ended(run_id)["result"]["approved"] is True
-
-
-def _vendor(service: Service) -> str:
-    body = {"workflow": "vendor", "requester": "bo@acme.eu", "input": {"name": "Initech", "yearly": "12000"}}
-    return str(service.api("POST", "/runs", json=body).json().get("run_id", ""))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""What the README shows a newcomer, done as it says: its own commands, its own files, its own code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+from journey import Json, Service, with_samples
+
+from approvals_bot.service.catalog import read_configuration
+from approvals_bot.testing import after, play
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+SECURITY = 'security = ["ann@acme.eu", "cy@acme.eu", "di@acme.eu"]'
+
+
+def section(title: str) -> str:
+    return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every command of the shell blocks, as its words. A quoted body may go on over several lines."""
+    found = [""]
+    for line in "".join(blocks(text, "sh")).replace("\\\n", " ").splitlines():
+        quoted = found[-1].count("'") % 2
+        found[len(found) - 1 if quoted else len(found) :] = [f"{found[-1]}\n{line}" if quoted else line]
+    return [shlex.split(command) for command in found[1:]]
+
+
+def post_with_curl(service: Service, words: list[str]) -> str:
+    """Send what a `curl` of the README sends, to this service's port. The run's id."""
+    _, url, *rest = words
+    options = list(zip(rest[::2], rest[1::2], strict=True))
+    headers = dict(value.split(": ") for name, value in options if name == "-H")
+    [body] = [value for name, value in options if name == "-d"]
+    path = url.removeprefix("http://127.0.0.1:8000")
+    answer = service.http.post(path, content=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["run_id"])
+
+
+def test_your_first_approval(service: Service) -> None:
+    [curl] = commands(section("Your first approval"))
+    run_id = post_with_curl(service, curl)
+    card = service.card()
+    assert service.link("ann@acme.eu")
+    assert service.link("cy@acme.eu")
+    assert "decide" in service.click("U0BO", card, "Approve")["ephemeral"]
+    assert service.run(run_id)["status"] == "running"
+    service.click("U0ANN", card, "Approve")
+    assert service.ended(run_id)["result"]["by"] == "ann@acme.eu"
+    service.eventually(lambda: "Approved by Ann Ode" in service.card()["text"])
+    called = service.eventually(lambda: service.play("GET", "/http/requests"))
+    assert [(call["name"], call["signature_valid"]) for call in called] == [("deploy-api", True)]
+
+
+def test_your_first_workflow(installed: Service) -> None:
+    text = section("Your first workflow")
+    service = installed.start("--config", "config.example.toml")
+    config = service.folder / "config.example.toml"
+    assert f"Add `{SECURITY}` under `[groups]`" in text
+    config.write_text(config.read_text().replace("[groups]", f"[groups]\n{SECURITY} #"))
+    (service.folder / "workflows/vendor.toml").write_text(blocks(text, "toml")[0])
+    service.eventually(lambda: "the configuration was reloaded" in service.log())
+
+    simulate, curl = commands(text)
+    simulated = subprocess.run(
+        [sys.executable, "-m", "approvals_bot", *simulate[1:]], cwd=service.folder, capture_output=True, text=True
+    )
+    assert simulated.returncode == 0, simulated.stderr
+    assert "cfo@acme.eu" in simulated.stdout
+    run_id = service.eventually(lambda: post_with_curl(service, curl))
+
+    def card() -> Json | None:
+        return next(iter(service.messages("#vendors")), None)
+
+    service.click("U0CFO", service.eventually(card), "Approve")
+    service.eventually(lambda: "ann@acme.eu" in service.run(run_id)["request"]["waiting_for"])
+    service.click("U0ANN", service.eventually(card), "Approve")
+    assert service.press(service.link("cy@acme.eu"), "approve").status_code == 200
+    assert service.ended(run_id)["result"]["approved"] is True
+
+
+def test_the_larger_file_is_one_that_check_accepts(tmp_path: Path) -> None:
+    folder = with_samples(tmp_path)
+    (folder / "workflows/deploy.toml").write_text(blocks(section("Your first workflow"), "toml")[1])
+    named = re.findall(r"env:(\w+)", (folder / "config.example.toml").read_text())
+    environment = {name: f"{name}, long enough for a key of the tests" for name in named}
+    configuration = read_configuration(folder / "config.example.toml", environment)
+    assert "deploy" in {definition.id for definition in configuration.workflows}
+
+
+async def test_the_workflow_in_python_waits_for_its_webhook() -> None:
+    [code] = blocks(section("Your first workflow"), "python")
+    module = types.ModuleType("refund")
+    exec(compile(code, "README.md", "exec"), module.__dict__)  # noqa: S102  # our own README
+    sent: list[str] = []
+
+    async def send(url: str) -> None:
+        sent.append(url)
+
+    played = await play(
+        module.__dict__["refund"],
+        "order-7",
+        steps={module.__dict__["send"]: send},
+        answers=[after("3 weeks", {"answer": "refunded"})],
+    )
+    assert played.result == "refunded"
+    assert len(sent) == 1
