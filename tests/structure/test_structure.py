@@ -83,10 +83,11 @@ TWIN = "class Ask(TypedDict):\n    who: str\n    what: str\n    when: str\n    w
         ("class Told:\n    who: str\n    what: str\n    when: str\n    why: str\n", True),
         ("class Told:\n    who: str\n    what: str\n    when: str\n", False),
         ("class Told:\n    who: str\n    what: str\n    when: str\n    why: str\n    a: int\n    b: int\n", True),
-        ("from house.a import Ask\nclass Told(Ask):\n    more: str\n", False),
+        ("from house.a import Ask\nclass Told(Ask):\n    who: int\n    what: int\n    when: int\n", False),
+        ('class Told:\n    who: Literal["me"]\n    what: str\n    when: str\n    why: str\n', False),
         ("class Told:\n    who: str\n    what: str\n    when: str\n    why: ClassVar[str]\n", False),
     ],
-    ids=["shares four", "shares three", "is larger", "inherits", "has one for all"],
+    ids=["shares four", "shares three", "is larger", "inherits", "has a tag", "has one for all"],
 )
 def test_twins_share_four_fields_and_most_of_them(plant: Planting, other: str, found: bool) -> None:
     assert bool(plant.finds("twin_classes", a=TWIN, b=other)) is found

@@ -195,12 +195,12 @@ class Package:
         return found
 
     def fields_of(self, name: str) -> dict[str, str]:
-        """Field → class that declares it, inherited ones first, in the order in which a constructor takes them."""
+        """Field → class that declares it first, inherited ones before own ones, as a constructor takes them."""
         one = self.classes.get(name)
         if one is None:
             return {}
         inherited = {key: value for base in one.bases for key, value in self.fields_of(base).items()}
-        return inherited | dict.fromkeys(one.own, name)
+        return inherited | dict.fromkeys((own for own in one.own if own not in inherited), name)
 
 
 def read_package(folder: Path) -> Package:
@@ -238,11 +238,11 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 
 def _fields(node: ast.ClassDef) -> Iterator[str]:
-    """Annotated names of the class body that each object has for itself."""
+    """Annotated names of the class body that each object has for itself; a tag with one possible value says nothing."""
     for statement in node.body:
         match statement:
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
-                if "ClassVar" not in ast.unparse(annotation) and name != "model_config":
+                if not re.match(r"ClassVar\b|Literal\[[^,]*\]$", ast.unparse(annotation)) and name != "model_config":
                     yield name
 
 
@@ -279,8 +279,8 @@ def class_names(package: Package) -> Iterator[Finding]:
 
 
 def twin_classes(package: Package) -> Iterator[Finding]:
-    """No two classes share four fields and 60 % of the smaller one's. What both inherit from one class is no twin, and
-    a class that declares no field of its own is judged by the one it inherits them from."""
+    """No two classes share four fields and 60 % of the smaller one's. Fields that both inherit from one class are no
+    twins, whatever each says of them, and a class without fields of its own is judged by the one it has them from."""
     fields = {name: package.fields_of(name) for name, one in package.classes.items() if one.own}
     large = [name for name, of in fields.items() if len(of) >= TWIN_FIELDS]
     for one, other in combinations(large, 2):
