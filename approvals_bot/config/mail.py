@@ -28,8 +28,8 @@ class Rate:
     per: timedelta
 
 
-class MailServer(Frozen):
-    """A server that we connect to for mail."""
+class MailAccount(Frozen):
+    """A mail server, and the account that we have there."""
 
     host: Text
     port: Annotated[Int, Field(ge=1, le=65_535)] = 587
@@ -38,7 +38,7 @@ class MailServer(Frozen):
     password: Secret | None = None
 
 
-class Email(MailServer):
+class Email(MailAccount):
     """The relay that takes our mail, and how much of it."""
 
     sender: Sender
@@ -57,7 +57,7 @@ class Email(MailServer):
         return self
 
 
-class Imap(MailServer):
+class Imap(MailAccount):
     """A mailbox for bounces alone, into which we look."""
 
     port: Annotated[Int, Field(ge=1, le=65_535)] = 993

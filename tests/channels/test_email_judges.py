@@ -23,6 +23,7 @@ from approvals_bot.channels.email import letter
 from approvals_bot.channels.email.message import Address, OutgoingMail, compose
 from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Relay
+from approvals_bot.config.mail import MailAccount
 from approvals_bot.people import Person
 
 SENDER = "Approvals <approvals@acme.eu>"
@@ -91,7 +92,7 @@ async def test_check_52_a_parser_that_we_did_not_write_reads_what_python_reads(
         Dispatch("run_1-5-1", ann, card, "code", "Your code is 123456."),
     ]  # no address beyond ASCII: maildev's parser reads raw letters in headers as Latin-1
     dispatches = [replace(each, link=LINK) for each in dispatches]
-    relay = Relay(host="127.0.0.1", port=maildev.smtp, security="none")
+    relay = Relay(MailAccount(host="127.0.0.1", port=maildev.smtp, security="none"))
     channel = Mailer(relay=relay, sender=SENDER, now=lambda: now)
     try:
         for each in dispatches:

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from pydantic import SecretStr
 
 from approvals_bot.approvals.port import Card, Delivered, Dispatch, Receipt, Refused, ToPerson, TryAgain
 from approvals_bot.channels.email.message import message_id_of
 from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Relay
+from approvals_bot.config.mail import MailAccount
 from approvals_bot.errors import ConfigError
 from approvals_bot.people import Person
 
@@ -87,7 +89,9 @@ async def start(now: datetime) -> AsyncIterator[Start]:
 
             listening = await loop.create_server(line, "127.0.0.1", 0)
             port = listening.sockets[0].getsockname()[1]
-            relay = Relay(**({"host": "127.0.0.1", "port": port, "security": "none"} | (relay_options or {})))
+            options: dict[str, Any] = {"host": "127.0.0.1", "port": port, "security": "none"} | (relay_options or {})
+            account = MailAccount(**{name: options.pop(name) for name in MailAccount.model_fields if name in options})
+            relay = Relay(account, **options)
             channel = Mailer(
                 relay=relay,
                 sender="Approvals <bot@acme.eu>",
@@ -254,7 +258,7 @@ async def test_check_56_a_certificate_that_can_not_be_trusted_gets_no_mail(
 async def test_check_56_a_relay_whose_starttls_was_stripped_gets_no_mail_and_no_password(
     start: Start, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, channel, _ = await start({"security": "starttls", "username": "bot", "password": "s3cret"})
+    server, channel, _ = await start({"security": "starttls", "username": "bot", "password": SecretStr("s3cret")})
     answer = await channel.send(dispatch(card))
     assert answer == TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)")
     assert server.commands == []
@@ -263,9 +267,9 @@ async def test_check_56_a_relay_whose_starttls_was_stripped_gets_no_mail_and_no_
 
 def test_check_56_plain_text_is_for_loopback_only() -> None:
     with pytest.raises(ConfigError, match="this machine only"):
-        Relay(host="smtp.acme.eu", port=25, security="none")
+        Relay(MailAccount(host="smtp.acme.eu", port=25, security="none"))
     for host in ("localhost", "127.0.0.1", "::1"):
-        Relay(host=host, port=25, security="none")
+        Relay(MailAccount(host=host, port=25, security="none"))
 
 
 async def test_check_55_a_refused_login_stops_the_queue_loudly_for_a_minute(
@@ -280,7 +284,7 @@ async def test_check_55_a_refused_login_stops_the_queue_loudly_for_a_minute(
         return AuthResult(success=False, handled=False)
 
     server, channel, _ = await start(
-        {"username": "bot", "password": "s3cret", "monotonic": lambda: time},
+        {"username": "bot", "password": SecretStr("s3cret"), "monotonic": lambda: time},
         authenticator=authenticate,
         auth_require_tls=False,
     )

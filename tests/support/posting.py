@@ -16,6 +16,7 @@ from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.digests import Digests
 from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Relay, Turns
+from approvals_bot.config.mail import MailAccount
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.links import DECISION
@@ -57,7 +58,7 @@ async def a_posting_service(
             )
 
         channel = Mailer(
-            relay=Relay(host="127.0.0.1", port=mailbox.port, security="none"),
+            relay=Relay(MailAccount(host="127.0.0.1", port=mailbox.port, security="none")),
             sender="Approvals <approvals@acme.eu>",
             now=lambda: opened[0].clock.now(),
             turns=turns,

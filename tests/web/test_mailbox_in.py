@@ -14,11 +14,13 @@ import pytest
 from imap_server import ImapServer, imap_server
 from judges import judge
 from posting import a_posting_service
+from pydantic import SecretStr
 
 from approvals_bot.channels.email.bounces import ReturnPaths
-from approvals_bot.channels.email.imap import BounceMailbox, Watch, mailbox_in
+from approvals_bot.channels.email.imap import Watch, mailbox_in
 from approvals_bot.channels.email.lmtp import LARGEST_REPORT
 from approvals_bot.channels.email.reports import Reports
+from approvals_bot.config.mail import Imap
 from approvals_bot.durable.tokens import Tokens
 
 PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
@@ -44,8 +46,15 @@ def box() -> Iterator[ImapServer]:
         yield server
 
 
-def settings(box: ImapServer, every: float = 300) -> BounceMailbox:
-    return BounceMailbox("127.0.0.1", box.port, "none", "bounces", "of-a-test", "INBOX", timedelta(seconds=every))
+def settings(box: ImapServer, every: float = 300) -> Imap:
+    return Imap.model_construct(  # unchecked: a look each 10 ms is too often for a real server
+        host="127.0.0.1",
+        port=box.port,
+        security="none",
+        username="bounces",
+        password=SecretStr("of-a-test"),
+        every=timedelta(seconds=every),
+    )
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.lmtp import mail_in
 from approvals_bot.channels.email.message import OutgoingMail
 from approvals_bot.channels.email.smtp import Accepted, Relay
+from approvals_bot.config.mail import MailAccount
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.faults import Fault
 
@@ -38,9 +39,9 @@ async def test_check_58_postfix_takes_refuses_and_brings_back_our_mails(open_ser
             mail_in(engine=service.engine, return_paths=PATHS, sock=socket.create_server(("127.0.0.1", 0))) as bounces,
             postfix(tmp_path / "postfix", port=port, mailbox=mailbox.port, bounces=bounces) as real,
         ):
-            stranger = Relay(host="127.0.0.1", port=port)  # whose certificate can't be trusted
+            stranger = Relay(MailAccount(host="127.0.0.1", port=port))  # whose certificate can't be trusted
             assert isinstance(await stranger.deliver(a_mail("ann@acme.eu")), TryAgain)
-            relay = Relay(host="127.0.0.1", port=port, security="starttls", tls_context=real.tls)
+            relay = Relay(MailAccount(host="127.0.0.1", port=port), tls_context=real.tls)
             assert await relay.check() is None
             assert await relay.deliver(a_mail("ann@acme.eu")) == Accepted()
             utf8 = replace(a_mail("änn@acme.eu"), needs_utf8=True)

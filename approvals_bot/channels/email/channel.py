@@ -11,12 +11,12 @@ from approvals_bot.approvals.port import CheckUp, Diagnosis, Dispatch, Receipt, 
 from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.check import examine
 from approvals_bot.channels.email.digests import Digests
-from approvals_bot.channels.email.imap import BounceMailbox, Watch
+from approvals_bot.channels.email.imap import Watch
 from approvals_bot.channels.email.lmtp import mail_in
 from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.reports import Reports
 from approvals_bot.channels.email.smtp import Relay, Turns
-from approvals_bot.config.mail import Email, Imap
+from approvals_bot.config.mail import Email
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.host import Host
 
@@ -31,13 +31,7 @@ class EmailChannel:
 
     def __init__(self, settings: Email) -> None:
         self._settings = settings
-        self._relay = Relay(
-            host=settings.host,
-            port=settings.port,
-            security=settings.security,
-            username=settings.username,
-            password=settings.password.get_secret_value() if settings.password else None,
-        )
+        self._relay = Relay(settings)
         self._out: Mailer | Digests | None = None
         self._returns: tuple[Engine, ReturnPaths] | None = None
         self._watch: Watch | None = None
@@ -54,7 +48,7 @@ class EmailChannel:
             return
         self._returns = (host.engine, return_paths)
         if bounces.imap is not None:
-            self._watch = Watch(Reports(host.engine, return_paths), return_paths, _mailbox(bounces.imap))
+            self._watch = Watch(Reports(host.engine, return_paths), return_paths, bounces.imap)
         if bounces.place is not None:
             family = socket.AF_INET6 if ":" in bounces.place[0] else socket.AF_INET
             self._listening = socket.create_server(bounces.place, family=family)
@@ -96,15 +90,3 @@ class EmailChannel:
         if self._listening is not None:
             self._listening.close()
         await self._relay.aclose()
-
-
-def _mailbox(imap: Imap) -> BounceMailbox:
-    return BounceMailbox(
-        host=imap.host,
-        port=imap.port,
-        security=imap.security,
-        username=imap.username,
-        password=imap.password.get_secret_value(),
-        folder=imap.folder,
-        every=imap.every,
-    )

@@ -14,15 +14,14 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
 from email import message_from_bytes
 from email.utils import getaddresses
-from typing import Any, Literal
+from typing import Any
 
 from approvals_bot.channels.email.bounces import Returned, ReturnPaths
 from approvals_bot.channels.email.lmtp import LARGEST_REPORT
 from approvals_bot.channels.email.reports import Reports
+from approvals_bot.config.mail import Imap
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import ApprovalsBotError
 
@@ -33,21 +32,8 @@ DELIVERED = ("Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To", "T
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class BounceMailbox:
-    """Where to look, and how often."""
-
-    host: str
-    port: int
-    security: Literal["tls", "starttls", "none"]
-    username: str
-    password: str
-    folder: str
-    every: timedelta
-
-
 @asynccontextmanager
-async def mailbox_in(*, engine: Engine, return_paths: ReturnPaths, mailbox: BounceMailbox) -> AsyncIterator[Watch]:
+async def mailbox_in(*, engine: Engine, return_paths: ReturnPaths, mailbox: Imap) -> AsyncIterator[Watch]:
     """Looks while the block runs."""
     watch = Watch(Reports(engine, return_paths), return_paths, mailbox)
     looking = asyncio.create_task(watch.run(), name="the mailbox of bounces")
@@ -62,7 +48,7 @@ async def mailbox_in(*, engine: Engine, return_paths: ReturnPaths, mailbox: Boun
 class Watch:
     """Looks into the mailbox, each time by a line of its own."""
 
-    def __init__(self, reports: Reports, return_paths: ReturnPaths, mailbox: BounceMailbox) -> None:
+    def __init__(self, reports: Reports, return_paths: ReturnPaths, mailbox: Imap) -> None:
         self._reports = reports
         self._return_paths = return_paths
         self._mailbox = mailbox
@@ -149,7 +135,7 @@ class Watch:
         try:
             if box.security == "starttls":
                 line.starttls(trusted)
-            line.login(box.username, box.password)
+            line.login(box.username, box.password.get_secret_value())
             _answer(line.select(f'"{box.folder}"'))
             yield line
             line.logout()

@@ -7,7 +7,6 @@ was refused for good, may go through later, or its answer was lost after the tex
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import re
 import ssl
@@ -17,13 +16,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import aiosmtplib
 
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import Refused, TryAgain
 from approvals_bot.channels.email.message import OutgoingMail
+from approvals_bot.config.mail import MailAccount, is_loopback
 from approvals_bot.errors import ConfigError
 
 OPERATION_LIMIT = 15.0  # seconds for one command and its answer; RFC 5321 would wait minutes, a person would not
@@ -35,7 +35,6 @@ REFUSED_LOGIN_PAUSE = 60.0  # seconds without another try, so that a wrong passw
 log = logging.getLogger(__name__)
 
 V = TypeVar("V", TryAgain, Refused)
-Security = Literal["starttls", "tls", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,20 @@ class Lost:
     error: str
 
 
+class NoTlsError(aiosmtplib.SMTPException):
+    """The relay offers no STARTTLS, which the account asks for."""
+
+    def __init__(self) -> None:
+        super().__init__("no STARTTLS")
+
+
+class NoLoginError(aiosmtplib.SMTPException):
+    """The relay offers no login that we can use."""
+
+    def __init__(self) -> None:
+        super().__init__("no login")
+
+
 class Relay:
     """One mail server, over one connection at a time.
 
@@ -59,20 +72,15 @@ class Relay:
 
     def __init__(
         self,
+        account: MailAccount,
         *,
-        host: str,
-        port: int,
-        security: Security = "starttls",
-        username: str | None = None,
-        password: str | None = None,
         local_hostname: str = "localhost",  # said in EHLO; never looked up, because that may wait for a name server
         tls_context: ssl.SSLContext | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        if security == "none" and not _is_loopback(host):
-            raise ConfigError(f'email.security = "none" is for a relay on this machine only, not for {host!r}.')
-        self._host, self._port, self._security = host, port, security
-        self._username, self._password = username, password
+        if account.security == "none" and not is_loopback(account.host):
+            raise ConfigError(f'email.security = "none" is for a relay on this machine only, not for {account.host!r}.')
+        self._account = account
         self._local_hostname = local_hostname
         self._tls_context = tls_context
         self._monotonic = monotonic
@@ -154,21 +162,39 @@ class Relay:
             except (aiosmtplib.SMTPException, OSError):
                 self._drop()
         connection = aiosmtplib.SMTP(
-            hostname=self._host,
-            port=self._port,
-            username=self._username,
-            password=self._password,
+            hostname=self._account.host,
+            port=self._account.port,
             local_hostname=self._local_hostname,
             timeout=OPERATION_LIMIT,
-            use_tls=self._security == "tls",
-            start_tls=self._security == "starttls",
+            use_tls=self._account.security == "tls",
+            start_tls=False,
             tls_context=self._tls_context,
         )
-        await connection.connect()
-        if connection.is_ehlo_or_helo_needed:
-            await connection.ehlo()
+        try:
+            await connection.connect()
+            await self._greet(connection)
+        except BaseException:
+            connection.close()
+            raise
         self._connection, self._sent = connection, 0
         return connection
+
+    async def _greet(self, connection: aiosmtplib.SMTP) -> None:
+        """Encrypt the connection and log in, as far as the account says so."""
+        await connection.ehlo()
+        if self._account.security == "starttls":
+            if not connection.supports_extension("starttls"):
+                raise NoTlsError
+            await connection.starttls(tls_context=self._tls_context)
+            await connection.ehlo()
+        if self._account.username is None or self._account.password is None:
+            return
+        try:
+            await connection.login(self._account.username, self._account.password.get_secret_value())
+        except aiosmtplib.SMTPException as failure:
+            if type(failure) is aiosmtplib.SMTPException:  # the bare class: nothing was answered, no method suits
+                raise NoLoginError from None
+            raise
 
     def _wait_idle(self) -> None:
         self._idle = asyncio.get_running_loop().call_later(IDLE_LIMIT, self._drop)
@@ -215,9 +241,9 @@ class Relay:
                 if isinstance(failure.__cause__, ssl.SSLError):
                     return self._loud(TryAgain("the relay's TLS certificate can't be trusted; nothing was sent"))
                 return TryAgain("the relay can't be reached")
-            case aiosmtplib.SMTPException() if "STARTTLS" in failure.message:
+            case NoTlsError():
                 return self._loud(TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)"))
-            case aiosmtplib.SMTPException() if "AUTH" in failure.message.upper():
+            case NoLoginError():
                 return self._shut(Refused("the relay offers no login that we can use", "install"))
             case _:
                 return Refused(f"the mail can't be sent: {type(failure).__name__}")
@@ -244,23 +270,14 @@ def _patience(code: int) -> timedelta | None:
     return timedelta(minutes=1) if code in (421, 450, 451, 452) else None
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
-# ── A relay's allowance: no more than so many mails in any such span of time. Who comes too early is given a turn. ──
-
 LATE = timedelta(seconds=30)  # who comes later than this for a turn has lost it: others may have gone in between
 
 _WORDS = {1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
 
 
 class Turns:
-    """Gives turns in the order in which they are asked for."""
+    """A relay's allowance: no more than so many mails in any such span of time. A mail that comes too early is given a
+    turn; turns are given in the order in which they are asked for."""
 
     def __init__(self, count: int, per: timedelta) -> None:
         self._count = count
