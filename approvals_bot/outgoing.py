@@ -7,10 +7,14 @@ environment are not used. Private addresses are refused unless `[server] allow_p
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import json
 import logging
 import socket
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +27,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from pydantic import JsonValue
 
-from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, CallResult, signature_headers
+from approvals_bot.approvals.port import Called, CallResult, Refused, TryAgain
 from approvals_bot.people import SourceUnavailable
 
 CALL_LIMIT = 10.0  # seconds for a whole call; a target that needs longer should answer 202 and go on by itself
@@ -116,7 +120,7 @@ class OutgoingTargets:
         """POST this as JSON, signed with the target's secret."""
         found = self._targets.get(target)
         if found is None or found.secret is None:
-            return CallRefused(f"there is no [http.{target}] with a secret in config.toml")
+            return Refused(f"there is no [http.{target}] with a secret in config.toml")
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {"content-type": "application/json"} | signature_headers(found.secret, event_id, self._now(), content)
         try:
@@ -124,9 +128,9 @@ class OutgoingTargets:
                 await answer.content.read(ANSWER_LIMIT)
                 return _meaning(answer)
         except AddressRefused as refused:
-            return CallRefused(str(refused))
+            return Refused(str(refused))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return _private(error) or CallAgain(f"no answer ({type(error).__name__})")
+            return _private(error) or TryAgain(f"no answer ({type(error).__name__})")
 
     async def read(self, target: str) -> Any:
         """The JSON that a GET of this target gives. SourceUnavailable if it doesn't."""
@@ -189,17 +193,39 @@ def _meaning(answer: aiohttp.ClientResponse) -> CallResult:
     if answer.status in (408, 425, 429) or answer.status >= 500:
         said = answer.headers.get("Retry-After", "")
         after = timedelta(seconds=min(int(said), 3_600)) if said.isdecimal() else None
-        return CallAgain(f"it answered {answer.status}", after)
-    return CallRefused(f"it answered {answer.status}")
+        return TryAgain(f"it answered {answer.status}", after)
+    return Refused(f"it answered {answer.status}")
 
 
-def _private(error: BaseException) -> CallRefused | None:
+def _private(error: BaseException) -> Refused | None:
     """A refusal of ours, found inside what aiohttp made of it."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, AddressRefused):
-            return CallRefused(str(seen))
+            return Refused(str(seen))
         seen = seen.__cause__ or getattr(seen, "os_error", None)
         if seen is error:
             break
     return None
+
+
+def signature_headers(secret: str, event_id: str, at: datetime, body: bytes) -> dict[str, str]:
+    """Sign this body as Standard Webhooks do, so that receivers exist in every language: `webhook-id` (the event, the
+    same on every attempt), `webhook-timestamp` (seconds since 1970), `webhook-signature` (`v1,` and the Base64 of the
+    HMAC-SHA256 over `id.timestamp.body`). `secret` may be in the format's own form, `whsec_` and Base64."""
+    stamp = str(int(at.timestamp()))
+    signed = hmac.digest(_key(secret), f"{event_id}.{stamp}.".encode() + body, hashlib.sha256)
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": stamp,
+        "webhook-signature": f"v1,{b64encode(signed).decode()}",
+    }
+
+
+def _key(secret: str) -> bytes:
+    if secret.startswith("whsec_"):
+        try:
+            return b64decode(secret.removeprefix("whsec_"), validate=True)
+        except Base64Error:
+            pass  # a secret that only happens to begin like this
+    return secret.encode()

@@ -9,8 +9,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, signature_headers
-from approvals_bot.outgoing import AddressRefused, OutgoingTarget, check_address, is_public, outgoing_targets
+from approvals_bot.approvals.port import Called, Refused, TryAgain
+from approvals_bot.outgoing import (
+    AddressRefused,
+    OutgoingTarget,
+    check_address,
+    is_public,
+    outgoing_targets,
+    signature_headers,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -77,10 +84,10 @@ async def test_a_target_gets_signed_json_and_its_answer_is_understood() -> None:
             second = await outgoing.post("deploy", "evt_1", {"version": "2.1"})
             third = await outgoing.post("deploy", "evt_1", {"version": "2.1"})
     assert first == Called(200)
-    assert isinstance(second, CallAgain)
+    assert isinstance(second, TryAgain)
     assert second.after is not None
     assert second.after.total_seconds() == 7
-    assert isinstance(third, CallRefused)
+    assert isinstance(third, Refused)
     headers, body = seen[0]
     assert body == b'{"version":"2.1"}'
     expected = signature_headers("s" * 32, "evt_1", NOW, body)
@@ -106,7 +113,7 @@ async def test_a_private_target_that_is_not_listed_is_never_called() -> None:
         async with outgoing_targets(targets=targets, allow_private=[], now=now) as outgoing:
             results = [await outgoing.post(name, "evt_1", {}) for name in targets]
     assert not called
-    assert [type(result) for result in results[:2]] == [CallRefused, CallRefused]
+    assert [type(result) for result in results[:2]] == [Refused, Refused]
     assert not isinstance(results[2], Called)
 
 
@@ -119,7 +126,7 @@ async def test_redirects_are_not_followed() -> None:
     async with TestServer(app) as server:
         targets = {"away": OutgoingTarget(str(server.make_url("/")), "s" * 32)}
         async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{server.port}"], now=now) as outgoing:
-            assert isinstance(await outgoing.post("away", "evt_1", {}), CallRefused)
+            assert isinstance(await outgoing.post("away", "evt_1", {}), Refused)
 
 
 async def test_a_dead_target_is_called_again_later() -> None:
@@ -128,4 +135,4 @@ async def test_a_dead_target_is_called_again_later() -> None:
         port = free.getsockname()[1]
     targets = {"dead": OutgoingTarget(f"http://127.0.0.1:{port}/", "s" * 32)}
     async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{port}"], now=now) as outgoing:
-        assert isinstance(await outgoing.post("dead", "evt_1", {}), CallAgain)
+        assert isinstance(await outgoing.post("dead", "evt_1", {}), TryAgain)

@@ -13,8 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from approvals_bot.app.connections import channel_settings, open_channels, open_targets, start_tasks
 from approvals_bot.app.directory import build_people
 from approvals_bot.approvals.business_time import Calendars
-from approvals_bot.approvals.port import SLACK, Channels, Reloads, WithMembers, WithRoutes, WithStates
-from approvals_bot.approvals.targets import HttpTargets
+from approvals_bot.approvals.port import SLACK, Channels, Reloads, Targets, WithMembers, WithRoutes, WithStates
 from approvals_bot.config import service as configured
 from approvals_bot.config.load import Configuration
 from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
@@ -95,7 +94,7 @@ async def open_service(
                 channel.attach(host)
         engine.resources |= {
             Channels: Channels(channels, base_url, host.link, metrics.delivered),
-            HttpTargets: targets,
+            Targets: targets,
             People: host.people,
             Calendars: Calendars(service.calendars),
         }

@@ -15,11 +15,21 @@ from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, Se
 from approvals_bot.approvals.lookup import find_people
 from approvals_bot.approvals.notifications import LONGEST_TRY, Copies, Copy, Progress, wait_before
 from approvals_bot.approvals.policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
-from approvals_bot.approvals.port import EMAIL, SLACK, Destination, Place, ToPerson
+from approvals_bot.approvals.port import (
+    EMAIL,
+    SLACK,
+    Called,
+    CallResult,
+    Destination,
+    Place,
+    Refused,
+    Targets,
+    ToPerson,
+    TryAgain,
+)
 from approvals_bot.approvals.request import FollowUp, Outcome
-from approvals_bot.approvals.targets import CallAgain, Called, CallRefused, CallResult, call_target
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json
-from approvals_bot.durable.core.api import now, random
+from approvals_bot.durable.core.api import now, random, resource, step
 from approvals_bot.errors import StepFailedError
 from approvals_bot.people import Person
 
@@ -32,6 +42,14 @@ STATES: Mapping[Progress, State] = {
 }
 
 NOBODY = "there is no person to tell"
+
+
+@step(retries=0, timeout=60.0)  # seconds; ends only what hangs
+async def call_target(
+    target: str, event_id: str, body: dict[str, JsonValue], targets: Targets = resource(Targets)
+) -> CallResult:
+    """Call one target once."""
+    return await targets.post(target, event_id, body)
 
 
 def actions_of(actions: Actions, outcome: Outcome) -> tuple[Action, ...]:
@@ -101,10 +119,10 @@ class FollowUps:
                 case Called():
                     self._becomes(at, "done")
                     return
-                case CallRefused(error):
+                case Refused(error):
                     self._becomes(at, "failed", error)
                     return
-                case CallAgain(error, after):
+                case TryAgain(error, after):
                     wait = wait_before(attempts, after, random().random())
                     if now() + wait > until:
                         self._becomes(at, "failed", error)
@@ -155,7 +173,7 @@ async def _tried(target: str, event_id: str, body: dict[str, JsonValue]) -> Call
     try:
         return await call_target(target, event_id, body)
     except StepFailedError as failure:
-        return CallAgain(failure.cause_message)
+        return TryAgain(failure.cause_message)
 
 
 def _message(copy: Copy) -> FollowUp:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from pydantic import JsonValue
+
 from approvals_bot.people import Person
 
 State = Literal["waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn"]
@@ -297,6 +299,24 @@ class Channel(Protocol):
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
         """Show the card's newest state in a copy that was delivered. Mail can't be changed: it answers Delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The target took the call over: it answered 2xx."""
+
+    status: int
+    kind: Literal["called"] = "called"
+
+
+CallResult = Called | TryAgain | Refused
+
+
+class Targets(Protocol):
+    """The HTTP targets that workflows may call, by name. Raises only for bugs."""
+
+    async def post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
+        """POST this as JSON, signed with the target's secret; `event_id` is the same on every attempt."""
 
 
 # ── What a channel may have besides: the service uses whatever is there. ──

@@ -19,7 +19,7 @@ from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.playground.mailbox import MailServer, ReceivedMail
 from approvals_bot.playground.slack.shapes import Json, Message, Numbers, View
 from approvals_bot.playground.slack.workspace import Workspace
-from approvals_bot.playground.targets import ReceivedCall, Targets
+from approvals_bot.playground.targets import ReceivedCall, StandInTargets
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (
@@ -44,7 +44,7 @@ class MemoryUnreadableError(ApprovalsBotError):
 class Memory:
     """Remembers one playground. Raises MemoryUnreadableError for a file that it can't make sense of."""
 
-    def __init__(self, file: Path, space: Workspace, mailbox: MailServer, targets: Targets) -> None:
+    def __init__(self, file: Path, space: Workspace, mailbox: MailServer, targets: StandInTargets) -> None:
         self.file = file
         self.space = space
         self.mailbox = mailbox

@@ -18,7 +18,7 @@ from approvals_bot.playground.slack.delivery import ACK_LIMIT, Outbound, SocketM
 from approvals_bot.playground.slack.person import SETTLE, SlackActor
 from approvals_bot.playground.slack.shapes import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, User
 from approvals_bot.playground.slack.workspace import Workspace
-from approvals_bot.playground.targets import Targets
+from approvals_bot.playground.targets import StandInTargets
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Playground:
         self.person = SlackActor(self.workspace, self.outbound, self.base_url, settle=settle)
         self.socket_mode = SocketMode(self.workspace)
         self.mailbox = MailServer(port=smtp_port, now=now, faults=self.mail_faults, remember=self.remember)
-        self.targets = Targets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
+        self.targets = StandInTargets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
         self.memory = Memory(memory, self.workspace, self.mailbox, self.targets) if memory else None
         self.resources = AsyncExitStack()
 

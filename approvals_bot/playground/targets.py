@@ -43,7 +43,7 @@ class ReceivedCall:
         }
 
 
-class Targets:
+class StandInTargets:
     """All targets by name. `answers` are what a GET of a target gives (a group's or directory's source)."""
 
     def __init__(

@@ -20,16 +20,18 @@ from approvals_bot.approvals.conditions import Condition
 from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import (
+    Called,
+    CallResult,
     Channels,
     Delivered,
     Dispatch,
     Place,
     Receipt,
     Result,
+    Targets,
     ToPerson,
 )
 from approvals_bot.approvals.request import Opening, Request
-from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.api import WebhookRequest
 from approvals_bot.durable.engine import Engine, Run, RunRecord
@@ -135,7 +137,7 @@ def place_of(dispatch: Dispatch) -> str:
 
 
 @dataclass
-class Targets:
+class RecordingTargets:
     """HTTP targets that record."""
 
     calls: list[tuple[str, str, dict[str, JsonValue]]] = field(default_factory=list)
@@ -156,7 +158,7 @@ class Office:
     live: LiveGroup
     slack: Outbox
     email: Outbox
-    targets: Targets
+    targets: RecordingTargets
     channels: Channels
     calendars: dict[str, Calendar] = field(default_factory=dict)
     engine: Engine = field(init=False)
@@ -172,7 +174,7 @@ class Office:
             resources={
                 Channels: self.channels,
                 People: self.people,
-                HttpTargets: self.targets,
+                Targets: self.targets,
                 Calendars: Calendars(self.calendars),
             },
         ) as engine:
@@ -262,6 +264,6 @@ def office(store_url: str) -> Office:
         live=live,
         slack=slack,
         email=email,
-        targets=Targets(),
+        targets=RecordingTargets(),
         channels=Channels({"slack": slack, "email": email}, "http://127.0.0.1"),
     )

@@ -16,7 +16,6 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.port import Dispatch, Refused, Result, TryAgain
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.targets import CallAgain, CallRefused
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.api import WebhookRequest
 from approvals_bot.durable.core.registry import registry
@@ -495,7 +494,7 @@ text = "{{ request.title }}: {{ decision.outcome }}"
 
 
 async def test_targets_are_called_again_until_they_take_it_with_one_event_id(office: Any) -> None:
-    office.targets.answers = [CallAgain("it answered 503"), CallAgain("it answered 503")]
+    office.targets.answers = [TryAgain("it answered 503"), TryAgain("it answered 503")]
     async with office.open():
         asked = await office.ask(one_stage(f'from = ["{ANN}"]', FOLLOWING), BUY)
         await asked.vote(ANN)
@@ -508,7 +507,7 @@ async def test_targets_are_called_again_until_they_take_it_with_one_event_id(off
 
 
 async def test_what_follows_and_can_not_be_done_is_told_on_the_request(office: Any) -> None:
-    office.targets.answers = [CallAgain("it answered 503"), CallRefused("it answered 404")]
+    office.targets.answers = [TryAgain("it answered 503"), Refused("it answered 404")]
     async with office.open():
         asked = await office.ask(one_stage(f'from = ["{ANN}"]', FOLLOWING), BUY)
         await asked.vote(ANN)

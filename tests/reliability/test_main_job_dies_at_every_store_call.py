@@ -18,9 +18,8 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result
+from approvals_bot.approvals.port import Called, CallResult, Channels, Delivered, Dispatch, Receipt, Result, Targets
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.engine import Engine, Run, RunRecord
 from approvals_bot.durable.store import connect
@@ -104,7 +103,7 @@ class Process:
             resources={
                 Channels: Channels({"slack": self._world, "email": self._world}, "http://127.0.0.1"),
                 People: people,
-                HttpTargets: self._world,
+                Targets: self._world,
             },
         )
         try:

@@ -16,10 +16,9 @@ from judges import judge
 from posting import a_posting_service
 from pydantic import SecretStr
 
-from approvals_bot.channels.email.bounces import ReturnPaths
+from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.channels.email.imap import Watch, mailbox_in
 from approvals_bot.channels.email.lmtp import LARGEST_REPORT
-from approvals_bot.channels.email.reports import Reports
 from approvals_bot.config.mail import Imap
 from approvals_bot.durable.tokens import Tokens
 

@@ -18,9 +18,8 @@ from email import message_from_bytes
 from email.utils import getaddresses
 from typing import Any
 
-from approvals_bot.channels.email.bounces import Returned, ReturnPaths
+from approvals_bot.channels.email.bounces import Reports, Returned, ReturnPaths
 from approvals_bot.channels.email.lmtp import LARGEST_REPORT
-from approvals_bot.channels.email.reports import Reports
 from approvals_bot.config.mail import Imap
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import ApprovalsBotError

@@ -17,8 +17,7 @@ from typing import Literal, cast
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from approvals_bot.channels.email.bounces import ReturnPaths
-from approvals_bot.channels.email.reports import Reports
+from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import ApprovalsBotError
 

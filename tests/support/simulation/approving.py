@@ -12,9 +12,19 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Reply, Vote
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.port import Channels, ChoiceName, Delivered, Dispatch, Receipt, Result, TryAgain
+from approvals_bot.approvals.port import (
+    Called,
+    CallResult,
+    Channels,
+    ChoiceName,
+    Delivered,
+    Dispatch,
+    Receipt,
+    Result,
+    Targets,
+    TryAgain,
+)
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.targets import Called, CallResult, HttpTargets
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import People, Person
@@ -158,4 +168,4 @@ class Approval(Scene):
 def resources(world: World) -> Mapping[type, Any]:
     outside = Outside(world)
     people = People([Person(address, name) for address, name in NAMES.items()])
-    return {Channels: Channels({"email": outside}, "https://example.test"), People: people, HttpTargets: outside}
+    return {Channels: Channels({"email": outside}, "https://example.test"), People: people, Targets: outside}
