@@ -23,7 +23,7 @@ from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, Host
 from approvals_bot.service.links import Links
-from approvals_bot.web.api_keys import ApiKey
+from approvals_bot.web.api import ApiKey
 from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
 

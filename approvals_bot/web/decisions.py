@@ -1,14 +1,14 @@
 """The page behind a mail's link: GET shows the request, POST decides.
 
 GET and HEAD read and do nothing else, whoever asks and however often: mail scanners open every link. A POST counts only
-from the form that the page showed, bound to this request, this person and what she was shown. Where the workflow says
-`link_auth = "code"`, it also needs the digits that were mailed to her, and without them the page shows no more than the
-title: the link may have been forwarded.
+from the form that the page showed, bound to this request, this person and what they were shown. Where the workflow says
+`link_auth = "code"`, it also needs the digits that were mailed to them, and without them the page shows no more than
+the title: the link may have been forwarded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import cast, get_args
 from urllib.parse import urlsplit
@@ -16,19 +16,29 @@ from urllib.parse import urlsplit
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.acts import Reassign, Reply, Word
+from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Vote, Withdraw, Word
 from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, standing, tally
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.port import Card, Channels, ChoiceName, Delivered, Dispatch, ToPerson
+from approvals_bot.approvals.plain_text import clean
+from approvals_bot.approvals.port import (
+    Card,
+    CardChoice,
+    Channels,
+    ChoiceName,
+    Delivered,
+    Dispatch,
+    FormField,
+    ToPerson,
+)
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage, ballot_of
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import RECEIVED, STATUS, asks_herself, perform
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.links import Link, Links
-from approvals_bot.web.forms import act_on_own, change_of, is_from_own_page, lacking, read_form, vote_of
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.render import Renderer, root_of
+from approvals_bot.web.responses import Renderer, root_of
+from approvals_bot.web.validation import is_from_own_page, read_form
 
 STALE = "This page was open for a long time, so nothing was changed. Have another look, then press again."
 NOT_OURS = (
@@ -110,16 +120,17 @@ class Decisions:
         if "look" in form and link.hook.is_live:
             return self._page(link, 200, values=form, proven=True)
         if "hand_over" in form:
-            return await self._hand_over(link, form)
+            return await self._perform(link, reassignment_of(link, form), form)
         if "own" in form:
-            return await self._own(link, form)
+            return await self._perform(link, own_act_of(link, form), form)
         choice = form.get("choice")
         if choice not in get_args(ChoiceName):
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.hook.is_live)
-        return await self._vote(link, cast(ChoiceName, choice), form)
+        shown = self._links.digest_of(form.get("form_token", ""))
+        return await self._perform(link, vote_of(link, cast(ChoiceName, choice), form, self._card(link), shown), form)
 
     def _refuse(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> tuple[int, str] | None:
-        """Why this form is not taken: it isn't ours, is too old, or its code isn't right."""
+        """Say why this form is not taken: it isn't ours, is too old, or its code isn't right."""
         if not is_from_own_page(request.headers, self._origin):
             return 403, NOT_OURS
         if not link.hook.is_live:
@@ -137,54 +148,19 @@ class Decisions:
                     return 403, CODE_OVER
         return None
 
-    async def _vote(self, link: Link, choice: ChoiceName, form: Mapping[str, str]) -> Response:
-        shown = self._links.digest_of(form.get("form_token", ""))
-        vote = vote_of(link, choice, form, self._card(link), shown)
-        reply = await perform(self._engine, link.target, vote)
-        self._metrics.voted(reply.verdict, link.via)
-        if reply.changed:
-            return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
-        link = await self._links.open(link.signed) or link
-        status = STATUS[reply.verdict]
-        if link.view.state in GONE:
-            status = 410
-        elif reply.verdict in ("already_decided", "already_voted") and decides_the_same(choice, link.view.state):
-            status = 200
-        refused = status >= 400
-        proven = link.hook.is_live
-        return self._page(
-            link, status, said=reply.text, refused=refused, chosen=not refused, values=form, proven=proven
-        )
-
-    async def _hand_over(self, link: Link, form: Mapping[str, str]) -> Response:
-        """Somebody else is asked: in the reader's place, or besides her."""
-        act = Reassign(
-            by=link.address,
-            via="email",
-            person=form.get("person", "")[:LONGEST_ADDRESS],
-            instead_of="" if form["hand_over"] == "reassign" else None,
-            reason=form.get("reason", "").strip()[:LONGEST_REASON],
-        )
+    async def _perform(self, link: Link, act: Act, form: Mapping[str, str]) -> Response:
+        """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
         reply = await perform(self._engine, link.target, act)
-        self._metrics.voted(reply.verdict, "email")
+        self._metrics.voted(reply.verdict, act.via)
         if reply.changed:
             return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
-        status = 410 if link.view.state in GONE else STATUS[reply.verdict]
-        return self._page(link, status, said=reply.text, refused=True, values=form, proven=link.hook.is_live)
-
-    async def _own(self, link: Link, form: Mapping[str, str]) -> Response:
-        """The request is changed or withdrawn by whoever asked for it."""
-        reply = await act_on_own(self._engine, link, form)
-        self._metrics.voted(reply.verdict, link.via)
-        if reply.changed:
-            return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
-        link = await self._links.open(link.signed) or link
-        status = 410 if link.view.state in GONE else STATUS[reply.verdict]
-        return self._page(link, status, said=reply.text, refused=True, values=form, proven=link.hook.is_live)
+        status, refused = _status(reply, act, link.view)
+        live = link.hook.is_live
+        return self._page(link, status, said=reply.text, refused=refused, chosen=not refused, values=form, proven=live)
 
     async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
-        """Mail new digits to whom the link was made for, and lead to the page that takes them."""
+        """Mail new digits to the person of this link, and lead to the page that takes them."""
         issued = self._codes.issue(link.binding)
         if issued is None:
             await self._audit("code_refused", link, {})
@@ -213,8 +189,11 @@ class Decisions:
         values: Mapping[str, str],
         proven: bool = False,
     ) -> Response:
-        """`chosen`: the reader has just decided, so the card comes without the form, with a link to change her mind.
-        `proven`: the code that came with the form was checked and is right."""
+        """Show the page of this link.
+
+        `chosen`: the reader has just decided, so the card comes without the form, with a link to decide otherwise.
+        `proven`: the code that came with the form was checked and is right.
+        """
         card, person = self._card(link), self._person(link)
         code_token = values.get("code_token", "")
         with_code = link.view.link_auth == "code"
@@ -254,7 +233,7 @@ class Decisions:
         return self._pages.page("not_found.html", 404)
 
 
-# ── What a person reads on the page that their act led to: the reply, from the request as it stands now. Pure. ──
+# What a person reads on the page that their act led to: the reply, from the request as it stands now. Pure.
 
 DONE = ("counted", "decided", "changed", "taken_back", "already_voted", "received")
 """Verdicts that lead to the result page."""
@@ -334,6 +313,106 @@ def _following(request: Request, stage: RequestStage) -> str:
     return ahead[0] if stage.state == "done" and ahead and request.is_open else ""
 
 
-def decides_the_same(choice: ChoiceName, state: str) -> bool:
-    """Whether a request that ended in this state ended as this choice would have it."""
+def _status(reply: Reply, act: Act, request: Request) -> tuple[int, bool]:
+    """Return the status of a page that shows an act which changed nothing, and whether it was refused.
+
+    A vote that says once more what the request ended with is no refusal.
+    """
+    if request.state in GONE:
+        return 410, True
+    if not isinstance(act, Vote):
+        return STATUS[reply.verdict], True
+    repeated = reply.verdict in ("already_decided", "already_voted") and _ends_as(act.choice, request.state)
+    status = 200 if repeated else STATUS[reply.verdict]
+    return status, status >= 400
+
+
+def _ends_as(choice: ChoiceName, state: str) -> bool:
+    """Tell whether a request that ended in this state ended as this choice would have it."""
     return {"approve": "approved", "edit": "approved", "reject": "rejected", "answer": "answered"}.get(choice) == state
+
+
+# The form as it came back: what the person chose, wrote and filled in. Nothing here is trusted.
+
+
+def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> Vote:
+    """Read the form as a vote.
+
+    What an `edit` changes of the request are its fields, and a blank takes a value away; all else are answers to the
+    stage.
+    """
+    asks: Sequence[FormField] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
+    filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
+    editable = link.view.editable if choice == "edit" else ()
+    names = {ask.name for ask in editable}
+    return Vote(
+        by=link.address,
+        choice=choice,
+        via=link.via,
+        comment=form.get("comment", "").replace("\r\n", "\n").strip(),
+        answers={name: value for name, value in filled.items() if value and name not in names},
+        fields={**changes(editable, form, choice)},
+        digest=digest,
+    )
+
+
+def changes(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> dict[str, str]:
+    """Return what a form changes of the fields that it showed, as texts; "" takes a value away.
+
+    `part`: what stands before their names.
+    """
+    shown = [ask for ask in asks if ask.type == "boolean" or f"{part}.{ask.name}" in form]
+    texts = {ask.name: _value(ask, form.get(f"{part}.{ask.name}", "")) for ask in shown}
+    return {ask.name: texts[ask.name] for ask in shown if texts[ask.name] != _untouched(ask)}
+
+
+def _value(ask: FormField, text: str) -> str:
+    """Return what a person typed, "" for a blank. An unticked box sends nothing."""
+    text = text.replace("\r\n", "\n").strip()
+    return (text or "false") if ask.type == "boolean" else text
+
+
+def _untouched(ask: FormField) -> str:
+    """Return what an untouched input sends. Browsers take line breaks out of what is no text area."""
+    text = clean(ask.value)
+    return _value(ask, text if ask.type == "text" else text.replace("\n", ""))
+
+
+def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what the chosen act still lacks, as far as the card tells; the page points at it."""
+    found: list[str] = []
+    for offer in card.choices:
+        if offer.choice == form.get("choice"):
+            if offer.comment == "required" and not form.get("comment", "").strip():
+                found.append("comment")
+            found += [ask.name for ask in offer.asks if not form.get(f"{offer.choice}.{ask.name}")]
+    return tuple(found)
+
+
+def change_of(view: Request, address: str) -> CardChoice | None:
+    """Return what the requester may change, as a form; None for others, and while nothing is to be changed."""
+    if not asks_herself(view, address) or view.state != "changes_requested":
+        return None
+    return CardChoice("edit", "Change the request", "Change the request", "link", asks=view.to_change)
+
+
+def reassignment_of(link: Link, form: Mapping[str, str]) -> Reassign:
+    """Read the form as a reassignment: somebody else in the reader's place, or besides them."""
+    return Reassign(
+        by=link.address,
+        via="email",
+        person=form.get("person", "")[:LONGEST_ADDRESS],
+        instead_of="" if form["hand_over"] == "reassign" else None,
+        reason=_reason(form),
+    )
+
+
+def own_act_of(link: Link, form: Mapping[str, str]) -> Edit | Withdraw:
+    """Read the form of a request's own requester: `own` is `change` or `withdraw`."""
+    if form["own"] == "withdraw":
+        return Withdraw(link.address, _reason(form), link.via)
+    return Edit(link.address, {**changes(link.view.to_change, form, "edit")}, link.via)
+
+
+def _reason(form: Mapping[str, str]) -> str:
+    return form.get("reason", "").strip()[:LONGEST_REASON]

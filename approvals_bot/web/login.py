@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
@@ -18,8 +18,8 @@ from approvals_bot.people import People, Person
 from approvals_bot.service.background import Afterwards
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.sessions import SESSION_TIME, Sessions
-from approvals_bot.web.forms import is_from_own_page, read_form
-from approvals_bot.web.render import Renderer, root_of
+from approvals_bot.web.responses import Renderer, root_of
+from approvals_bot.web.validation import is_from_own_page, read_form
 
 LONGEST_ADDRESS = 254  # characters; RFC 5321
 
@@ -42,7 +42,7 @@ class SessionCookies:
         self._is_secure = base_url.startswith("https:")
         self._name = "__Host-approvals" if self._is_secure else "approvals"
 
-    def who(self, request: Request) -> str | None:
+    def who(self, request: HttpRequest) -> str | None:
         """Return the address of the person who has signed in in this browser."""
         return self._sessions.who(request.cookies.get(self._name, ""))
 
@@ -83,10 +83,10 @@ class SigningIn:
         self._codes = codes
         self._afterwards = Afterwards()
 
-    async def show(self, request: Request) -> Response:
+    async def show(self, request: HttpRequest) -> Response:
         return self._page()
 
-    async def submit(self, request: Request) -> Response:
+    async def submit(self, request: HttpRequest) -> Response:
         """First the address, then the digits: 303 into the inbox once they are right."""
         form = await read_form(request)
         if not is_from_own_page(request.headers, self._origin):
@@ -109,7 +109,7 @@ class SigningIn:
             case _:
                 return self._page(403, OVER, address=address)
 
-    async def leave(self, request: Request) -> Response:
+    async def leave(self, request: HttpRequest) -> Response:
         if not is_from_own_page(request.headers, self._origin):
             return self._page(403, ELSEWHERE)
         answer = RedirectResponse(f"{self._root}/login", 303)

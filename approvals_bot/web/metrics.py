@@ -1,11 +1,14 @@
-"""What Prometheus may read: counts and times, never a person, an address, a path or a token."""
+"""What monitors read: whether the service is up and ready, and counts and times for Prometheus.
+
+Never a person, an address, a path or a token.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from approvals_bot.durable.core.events import ENDINGS, Event
@@ -77,8 +80,6 @@ class Metrics:
         return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-# ── For load balancers and monitors: is the process up, may it get requests, what has it done. ──
-
 Connection = Callable[[], Awaitable[str]]
 """Says in a few words how a connection is that we keep open: `connected`, `not connected: invalid_auth`."""
 
@@ -91,11 +92,11 @@ class Health:
         self._metrics = metrics
         self._connections = connections
 
-    async def alive(self, request: Request) -> Response:
+    async def alive(self, request: HttpRequest) -> Response:
         """The process answers. It says nothing about the store: restarting us would not mend that."""
         return JSONResponse({"status": "ok"})
 
-    async def ready(self, request: Request) -> Response:
+    async def ready(self, request: HttpRequest) -> Response:
         """The store takes writes and has the schema that this version needs; 503 otherwise.
 
         How the connections are is said beside it. It doesn't make us unready: links, pages and the API work without.
@@ -103,5 +104,5 @@ class Health:
         await self._engine.ready()
         return JSONResponse({"status": "ready"} | {name: await state() for name, state in self._connections.items()})
 
-    async def metrics(self, request: Request) -> Response:
+    async def metrics(self, request: HttpRequest) -> Response:
         return self._metrics.response()

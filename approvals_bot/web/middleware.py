@@ -1,4 +1,4 @@
-"""The edge of every request: security headers, our own access log and counters, and nothing raw to the caller.
+"""Around every request: security headers, our own access log and counters, and no raw error to the caller.
 
 The log names the route's template, never the path: a decision page's path is a key, and query strings hold addresses.
 An unexpected error is logged with its type and where it happened, without its message, which may quote what people
@@ -13,12 +13,12 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.problems import RETRY_SOON, Problem, problem_of
+from approvals_bot.web.responses import RETRY_SOON, Problem, problem_of
 
 SECURITY_HEADERS: dict[str, str] = {
     # Nothing is loaded but our stylesheet and pictures; no script runs, ours or anybody's; nobody frames us.
@@ -45,16 +45,18 @@ STOPPING = Problem(
 
 UNMATCHED = "(no route)"
 
-Answer = Callable[[Request, Exception], Awaitable[Response]]
+RespondToError = Callable[[HttpRequest, Exception], Awaitable[Response]]
 
 
-class Edge:
-    """Wraps the whole app. `template_of`: which route took a request. `answer`: what the caller is told of an error."""
+class Middleware:
+    """Wraps the whole app. `template_of`: which route took a request. `respond`: what the caller gets for an error."""
 
-    def __init__(self, app: ASGIApp, *, template_of: Callable[[Scope], str], answer: Answer, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, template_of: Callable[[Scope], str], respond: RespondToError, metrics: Metrics
+    ) -> None:
         self._app = app
         self._template_of = template_of
-        self._answer = answer
+        self._respond = respond
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,13 +79,13 @@ class Edge:
             if status:
                 raise
             # the time that requests get when the service ends is over: the server gives up on this one
-            await (await self._answer(Request(scope), STOPPING))(scope, receive, send_safely)
+            await (await self._respond(HttpRequest(scope), STOPPING))(scope, receive, send_safely)
         except Exception as error:  # noqa: BLE001  # the edge of a request: nothing gets past it unsaid
             if problem_of(error) is None:
                 _log_error(error, self._template_of(scope))
             if status:
                 raise ConnectionError("an answer was cut short") from None
-            await (await self._answer(Request(scope), error))(scope, receive, send_safely)
+            await (await self._respond(HttpRequest(scope), error))(scope, receive, send_safely)
         finally:
             seconds = time.perf_counter() - started
             template = self._template_of(scope)

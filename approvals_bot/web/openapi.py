@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from approvals_bot.web.schemas import ref, schemas
@@ -29,7 +29,7 @@ class OpenApi:
     def __init__(self, *, base_url: str) -> None:
         self._document = document(base_url)
 
-    async def show(self, request: Request) -> Response:
+    async def show(self, request: HttpRequest) -> Response:
         return JSONResponse(self._document)
 
 
@@ -76,11 +76,8 @@ def document(base_url: str) -> dict[str, Any]:
     }
 
 
-# ── operations ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _start_run() -> dict[str, Any]:
-    started = _answer("The run", "StartedRun", {"Location": "Where the run is."})
+    started = _response("The run", "StartedRun", {"Location": "Where the run is."})
     return {
         "operationId": "startRun",
         "tags": ["runs"],
@@ -109,7 +106,7 @@ def _list_runs() -> dict[str, Any]:
             _query("cursor", {"type": "string"}, "Where the page before ended."),
             _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Runs per page."),
         ],
-        "responses": {"200": _answer("A page of runs", "RunPage"), **_problems("401", "422", "503")},
+        "responses": {"200": _response("A page of runs", "RunPage"), **_problems("401", "422", "503")},
     }
 
 
@@ -122,7 +119,7 @@ def _show_run() -> dict[str, Any]:
         "tags": ["runs"],
         "summary": "Look at a run, or wait for its end",
         "parameters": [wait],
-        "responses": {"200": _answer("The run", "Run"), **_problems("401", "404", "422", "503")},
+        "responses": {"200": _response("The run", "Run"), **_problems("401", "404", "422", "503")},
     }
 
 
@@ -131,7 +128,10 @@ def _events() -> dict[str, Any]:
         "operationId": "listEvents",
         "tags": ["runs"],
         "summary": "Read a run's log",
-        "responses": {"200": _answer("The log, without tokens and links", "Events"), **_problems("401", "404", "503")},
+        "responses": {
+            "200": _response("The log, without tokens and links", "Events"),
+            **_problems("401", "404", "503"),
+        },
     }
 
 
@@ -155,8 +155,8 @@ def _edit() -> dict[str, Any]:
         "summary": "Change fields of an open request",
         "requestBody": _body("FieldChanges"),
         "responses": {
-            "200": _answer("What became of it", "Verdict"),
-            "202": _answer("Saved, and being applied", "Verdict"),
+            "200": _response("What became of it", "Verdict"),
+            "202": _response("Saved, and being applied", "Verdict"),
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
         },
     }
@@ -169,9 +169,9 @@ def _vote() -> dict[str, Any]:
         "summary": "Pass on what a person chose",
         "requestBody": _body("NewVote"),
         "responses": {
-            "201": _answer("The vote counts", "Verdict"),
-            "200": _answer("It counted before", "Verdict"),
-            "202": _answer("Saved, and being counted", "Verdict"),
+            "201": _response("The vote counts", "Verdict"),
+            "200": _response("It counted before", "Verdict"),
+            "202": _response("Saved, and being counted", "Verdict"),
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
         },
     }
@@ -184,8 +184,8 @@ def _approvers() -> dict[str, Any]:
         "summary": "Ask somebody else, instead of an approver or as well",
         "requestBody": _body("NewApprover"),
         "responses": {
-            "201": _answer("The person is asked, and told", "Verdict"),
-            "202": _answer("Saved, and about to be done", "Verdict"),
+            "201": _response("The person is asked, and told", "Verdict"),
+            "202": _response("Saved, and about to be done", "Verdict"),
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
         },
     }
@@ -196,7 +196,7 @@ def _show_hook() -> dict[str, Any]:
         "operationId": "getHook",
         "tags": ["hooks"],
         "summary": "Look at a live hook",
-        "responses": {"200": _answer("The hook", "Hook"), **_problems("401", "404", "503")},
+        "responses": {"200": _response("The hook", "Hook"), **_problems("401", "404", "503")},
     }
 
 
@@ -208,7 +208,7 @@ def _resume() -> dict[str, Any]:
         "parameters": [KEY],
         "requestBody": {"required": True, "content": _json({"description": "The payload: any JSON."})},
         "responses": {
-            "200": _answer("The hook that was resumed", "Hook"),
+            "200": _response("The hook that was resumed", "Hook"),
             **_problems("400", "401", "404", "408", "413", "415", "422", "503"),
         },
     }
@@ -253,9 +253,6 @@ def _plain(name: str, summary: str, schema: dict[str, Any], problems: tuple[str,
     }
 
 
-# ── parts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
@@ -264,7 +261,7 @@ def _body(name: str) -> dict[str, Any]:
     return {"required": True, "content": _json(ref(name))}
 
 
-def _answer(description: str, name: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+def _response(description: str, name: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
     fields = {key: {"description": text, "schema": {"type": "string"}} for key, text in (headers or {}).items()}
     return {"description": description, "content": _json(ref(name)), **({"headers": fields} if fields else {})}
 

@@ -27,7 +27,7 @@ from approvals_bot.service.history import Span, history_of
 from approvals_bot.service.links import Links
 from approvals_bot.service.read import RequestPage, find_record, list_requests, request_of, requests_of
 from approvals_bot.web.login import SessionCookies
-from approvals_bot.web.render import Renderer
+from approvals_bot.web.responses import Renderer
 from approvals_bot.web.schemas import Status
 
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
@@ -22,23 +22,18 @@ from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.links import Links
 from approvals_bot.service.sessions import Sessions
-from approvals_bot.web.api import HooksApi, RunsApi
-from approvals_bot.web.api_keys import ApiKey
+from approvals_bot.web.api import ApiKey, RunsApi
 from approvals_bot.web.decisions import Decisions
+from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.login import SessionCookies, SigningIn
 from approvals_bot.web.metrics import Connection, Health, Metrics
-from approvals_bot.web.middleware import UNMATCHED, Edge
+from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import PeoplePages
-from approvals_bot.web.problems import Problem, problem_of
-from approvals_bot.web.render import Renderer, root_of
-from approvals_bot.web.webhooks import Webhooks
+from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, root_of
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 Line = tuple[str, str, Endpoint]
-
-FOR_PROGRAMS = ("/api/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "/metrics")
-"""Paths that answer errors as problems. All others answer people, with pages."""
 
 
 def build(
@@ -136,10 +131,10 @@ def build(
         ("GET", "/metrics", health.metrics),
     ]
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
-    return Edge(
-        Router(routes, redirect_slashes=False, default=_nowhere, lifespan=lifespan),
+    return Middleware(
+        Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan),
         template_of=_Templates(routes),
-        answer=_Errors(pages),
+        respond=ErrorResponses(pages),
         metrics=metrics,
     )
 
@@ -159,7 +154,7 @@ class Resource:
             raise Problem(405, detail=f"Here one can {allowed}.", headers={"Allow": allowed})
         if any("\0" in str(value) for value in scope["path_params"].values()):
             raise Problem(404)  # no id or token of ours has a NUL, and PostgreSQL takes none as text
-        response = await endpoint(Request(scope, receive))
+        response = await endpoint(HttpRequest(scope, receive))
         await response(scope, receive, send)
 
 
@@ -199,26 +194,7 @@ def _endpoints(routes: Iterable[BaseRoute], prefix: str) -> Iterable[tuple[int, 
                 yield id(route.endpoint), f"{prefix}{route.path}"
 
 
-class _Errors:
-    """What a caller reads when something went wrong: programs a problem, people a page."""
-
-    def __init__(self, pages: Renderer) -> None:
-        self._pages = pages
-
-    async def __call__(self, request: Request, error: Exception) -> Response:
-        problem = problem_of(error)
-        if problem is None:
-            problem = Problem(500, detail="The fault is ours, and it is in our log. Please try again.")
-        if (request.url.path + "/").startswith(FOR_PROGRAMS):
-            return problem.response()
-        if problem.status == 404:
-            return self._pages.page("not_found.html", 404)
-        page = self._pages.page("error.html", problem.status, title=problem.title, detail=problem.detail)
-        page.headers.update(problem.headers)
-        return page
-
-
-async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await WebSocketClose()(scope, receive, send)
         return

@@ -1,4 +1,4 @@
-"""What callers of the API send, as models that refuse what they don't know."""
+"""What goes over the wire: the bodies that programs send, as strict models, and all bodies as JSON schemas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from approvals_bot.approvals.acts import Reassign, Vote
 from approvals_bot.approvals.port import ChoiceName, State, Via
-from approvals_bot.web.validation import Strict
+from approvals_bot.web.validation import StrictBody
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
 
@@ -17,7 +17,7 @@ Address = Annotated[str, Field(min_length=1, max_length=320)]
 Comment = Annotated[str, Field(max_length=5_000)]
 
 
-class RunBody(Strict):
+class RunBody(StrictBody):
     """`POST /api/runs`."""
 
     workflow: Annotated[str, Field(min_length=1, max_length=200)]
@@ -26,21 +26,21 @@ class RunBody(Strict):
     on_behalf_of: Address | None = None
 
 
-class Cancellation(Strict):
+class Cancellation(StrictBody):
     """`POST /api/runs/{id}/cancellation`. `by`: the person who takes it back, for keys that may vote."""
 
     reason: Comment = ""
     by: Address | None = None
 
 
-class FieldChanges(Strict):
+class FieldChanges(StrictBody):
     """`PATCH /api/runs/{id}/fields`."""
 
     fields: Annotated[dict[str, JsonValue], Field(min_length=1)]
     by: Address | None = None
 
 
-class NewVote(Strict):
+class NewVote(StrictBody):
     """`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused."""
 
     by: Address
@@ -54,7 +54,7 @@ class NewVote(Strict):
         return Vote(via=via, **{**self.model_dump(), "by": self.by.lower()})
 
 
-class NewApprover(Strict):
+class NewApprover(StrictBody):
     """`POST /api/runs/{id}/approvers`. `instead_of`: whose place the person takes; without it, she is asked as well."""
 
     person: Address
@@ -66,9 +66,6 @@ class NewApprover(Strict):
         return Reassign(via=via, **{**self.model_dump(), "by": by})
 
 
-# ── What goes over the wire, as JSON schemas: the bodies that a program sends, and those that it is answered with. ──
-
-
 def schemas() -> dict[str, Any]:
     """Each by its name: what may be sent, as the models that check it say, and what is answered."""
     _, found = models_json_schema(
@@ -76,7 +73,7 @@ def schemas() -> dict[str, Any]:
         ref_template="#/components/schemas/{model}",
     )
     sent: dict[str, Any] = found["$defs"]
-    return sent | ANSWERS
+    return sent | RESPONSES
 
 
 def ref(name: str) -> dict[str, Any]:
@@ -97,7 +94,7 @@ OPTIONAL_TEXT = {"type": ["string", "null"]}
 TIME = {"type": "string", "format": "date-time"}
 OPTIONAL_TIME = {"type": ["string", "null"], "format": "date-time"}
 
-ANSWERS: dict[str, Any] = {
+RESPONSES: dict[str, Any] = {
     "Status": _words(Status),
     "StartedRun": _object(run_id=TEXT, url=TEXT),
     "Run": _object(

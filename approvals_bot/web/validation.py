@@ -1,4 +1,4 @@
-"""JSON as callers may send it: one meaning per text, or it is refused.
+"""What callers may send: how large and how long, JSON with one meaning, strict bodies, forms and queries.
 
 Two readers must never see two things in one body (a key twice), and what was accepted must be storable (no lone
 surrogate, no NUL) and comparable (no NaN).
@@ -10,50 +10,96 @@ import asyncio
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.types import Message
 
-from approvals_bot.web.problems import Problem
+from approvals_bot.web.responses import Problem
+
+API_BODY = 1_000_000  # bytes; a request's fields with a long diff, and room for a batch of hooks' payloads
+LINK_BODY = 64_000  # bytes; what a form with a comment and a few answers needs, many times over
+JSON_DEPTH = 20  # levels; no payload of ours goes past 6, and deep ones are only ever attacks
+MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approver
+BODY_TIME = 10.0  # seconds for a whole body: a caller that drips bytes must not hold a connection for long
 
 
-async def json_body(request: Request, limit: int) -> Any:
-    """The body as JSON. Raises Problem 400, 408, 413 or 415."""
-    return parse(await whole(request, limit))
+async def read_body(request: HttpRequest, limit: int) -> bytes:
+    """Read the body, within `limit` bytes and `BODY_TIME`. Raises Problem 400, 408, 413 or, if compressed, 415."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Problem(415, detail="Send the body uncompressed: a small compressed body can unpack to a huge one.")
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or len(declared) > 18:
+        raise Problem(400, detail="Content-Length is not a number of bytes.")
+    if int(declared) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_TIME):
+            return await _read_bytes(request, limit)
+    except TimeoutError:
+        raise Problem(408, detail=f"The body did not arrive within {BODY_TIME:g} seconds.") from None
+    except ClientDisconnect:
+        raise Problem(400, detail="The connection closed before the body was complete.") from None
 
 
-async def json_object(request: Request, limit: int) -> dict[str, Any]:
-    """The body as a JSON object."""
+async def _read_bytes(request: HttpRequest, limit: int) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, detail=f"The body may have at most {limit:,} bytes here.")
+
+
+async def json_body(request: HttpRequest, limit: int) -> Any:
+    """Read the body as JSON. Raises Problem 400, 408, 413 or 415."""
+    return parse_json(await read_body(request, limit))
+
+
+async def json_object(request: HttpRequest, limit: int) -> dict[str, Any]:
+    """Read the body as a JSON object."""
     value = await json_body(request, limit)
     if not isinstance(value, dict):
         raise Problem(400, "Invalid JSON", "The body must be a JSON object.")
     return value
 
 
-def parse(body: bytes) -> Any:
-    """The value of this JSON text. Raises Problem 400 with the reason."""
+def parse_json(body: bytes) -> Any:
+    """Return the value of this JSON text. Raises Problem 400 with the reason."""
     try:
         text = body.decode("utf-8")
         if text.startswith("\ufeff"):
-            raise _refused("it begins with a byte order mark (BOM)")
+            raise _invalid_json("it begins with a byte order mark (BOM)")
         value = _decoder.decode(text)
     except UnicodeDecodeError:
-        raise _refused("it is not UTF-8") from None
+        raise _invalid_json("it is not UTF-8") from None
     except RecursionError:
         raise _too_deep() from None
     except json.JSONDecodeError as error:
-        raise _refused(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise _invalid_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
         # Python refuses whole numbers of more than 4,300 digits with a plain ValueError
-        raise _refused("a number has too many digits") from None
+        raise _invalid_json("a number has too many digits") from None
     _inspect(value)
     return value
 
 
 def _inspect(root: Any) -> None:
-    """Depth and text of a parsed value, without recursion: the value is the caller's."""
+    """Inspect depth and texts of a parsed value, without recursion: the value is the caller's."""
     ahead = [(root, 1)]
     while ahead:
         value, depth = ahead.pop()
@@ -72,27 +118,27 @@ def _inspect(root: Any) -> None:
 
 def _inspect_text(text: str) -> None:
     if "\0" in text:
-        raise _refused("a text contains a NUL character")
+        raise _invalid_json("a text contains a NUL character")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise _refused("a text contains half of a surrogate pair")
+        raise _invalid_json("a text contains half of a surrogate pair")
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise _refused(f"the key {key[:80]!a} stands twice in one object")
+        raise _invalid_json(f"the key {key[:80]!a} stands twice in one object")
     return found
 
 
 def _no_constant(name: str) -> Any:
-    raise _refused(f"{name} is not a JSON number")
+    raise _invalid_json(f"{name} is not a JSON number")
 
 
 def _finite_float(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise _refused("a number is too large")
+        raise _invalid_json("a number is too large")
     return number
 
 
@@ -100,26 +146,24 @@ _decoder = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_no_
 
 
 def _too_deep() -> Problem:
-    return _refused(f"it is nested deeper than {JSON_DEPTH} levels")
+    return _invalid_json(f"it is nested deeper than {JSON_DEPTH} levels")
 
 
-def _refused(reason: str) -> Problem:
+def _invalid_json(reason: str) -> Problem:
     return Problem(400, "Invalid JSON", f"The body can't be read as JSON: {reason}.")
 
-
-# ── Bodies and queries against their pydantic models, with every fault at its place. ──
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
-class Strict(BaseModel):
+class StrictBody(BaseModel):
     """The shape of what callers send: unknown keys are faults, and nothing is guessed into another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
-def fit(shape: type[Shape], value: Any) -> Shape:
-    """The value in this shape. Raises Problem 422 with each fault and its place."""
+def validate(shape: type[Shape], value: Any) -> Shape:
+    """Return the value in this shape. Raises Problem 422 with each fault and its place."""
     try:
         return shape.model_validate(value)
     except ValidationError as error:
@@ -131,57 +175,72 @@ def fit(shape: type[Shape], value: Any) -> Shape:
         ) from None
 
 
-# ── How much a caller may send, and how long it may take. ──
+async def read_form(request: HttpRequest) -> dict[str, str]:
+    """Read the form's fields; of a repeated one the last, files dropped. Raises Problem 400, 408, 413 or 415."""
+    body = await read_body(request, LINK_BODY)
 
-API_BODY = 1_000_000  # bytes; a request's fields with a long diff, and room for a batch of hooks' payloads
-LINK_BODY = 64_000  # bytes; what a form with a comment and a few answers needs, many times over
-JSON_DEPTH = 20  # levels; no payload of ours goes past 6, and deep ones are only ever attacks
-BODY_TIME = 10.0  # seconds for a whole body: a caller that drips bytes must not hold a connection for long
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async with HttpRequest(request.scope, receive).form(max_files=0, max_fields=MOST_FIELDS) as form:
+        return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
 
 
-async def whole(request: Request, limit: int) -> bytes:
-    """The request's body, within `limit` bytes and `BODY_TIME`. Compressed bodies are refused. Raises Problem 400, 408,
-    413 or 415."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
-        raise Problem(415, detail="Send the body uncompressed: a small compressed body can unpack to a huge one.")
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or len(declared) > 18:
-        raise Problem(400, detail="Content-Length is not a number of bytes.")
-    if int(declared) > limit:
-        raise _too_large(limit)
+def is_from_own_page(headers: Any, base_url: str) -> bool:
+    """Tell whether a form was posted from our own page, as far as the browser says.
+
+    Browsers of the last years say it in Sec-Fetch-Site, which no page can set. Under our `no-referrer` their own forms
+    carry `Origin: null`, so null is as good as that word. Clients without either (w3m, old browsers) have only their
+    form token to show.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site == "same-origin" and origin in (None, "null", base_url)
+    return origin in (None, base_url)
+
+
+def read_query(request: HttpRequest, *names: str) -> dict[str, str]:
+    """Read the query's values by name. A name that is unknown or given twice is a fault: it would do nothing."""
+    given = request.query_params.multi_items()
+    faults = [
+        {"loc": ["query", name], "msg": "stands twice" if name in names else "no such filter"}
+        for name in dict.fromkeys(name for name, _ in given)
+        if name not in names or [other for other, _ in given].count(name) > 1
+    ]
+    if faults:
+        raise bad_query(faults)
+    return dict(given)
+
+
+def query_choice(name: str, value: str | None, known: Sequence[str] | Any) -> str | None:
+    if value is not None and value not in known:
+        raise bad_query([{"loc": ["query", name], "msg": f"unknown; one of: {', '.join(sorted(known))}"}])
+    return value
+
+
+def query_address(name: str, value: str | None) -> str | None:
+    """Return an address as people are kept, in small letters: otherwise `Ann@…` would find nothing."""
+    if value is not None and (not 3 <= len(value) <= 320 or "@" not in value.strip("@") or not value.isprintable()):
+        raise bad_query([{"loc": ["query", name], "msg": "not a person's address"}])
+    return value.lower() if value is not None else None
+
+
+def query_integer(name: str, value: str, least: int, most: int) -> int:
+    """Read plain digits: what else Python takes for a number (`1_0`, `2.9`) a caller meant otherwise."""
+    if not (value.isascii() and value.isdecimal() and len(value) <= 9 and least <= int(value) <= most):
+        raise bad_query([{"loc": ["query", name], "msg": f"not a whole number from {least} to {most}"}])
+    return int(value)
+
+
+def query_number(name: str, value: str, least: float, most: float) -> float:
     try:
-        async with asyncio.timeout(BODY_TIME):
-            return await _read(request, limit)
-    except TimeoutError:
-        raise Problem(408, detail=f"The body did not arrive within {BODY_TIME:g} seconds.") from None
-    except ClientDisconnect:
-        raise Problem(400, detail="The connection closed before the body was complete.") from None
+        number = float(value) if len(value) <= 40 else float("nan")
+    except ValueError:
+        number = float("nan")
+    if not least <= number <= most:
+        raise bad_query([{"loc": ["query", name], "msg": f"not a number from {least:g} to {most:g}"}])
+    return number
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        more = message.get("more_body", False)
-    return bytes(body)
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem(413, detail=f"The body may have at most {limit:,} bytes here.")
-
-
-# ── Answers in JSON that can always be written: what a workflow kept may hold any text, half a character included. ──
-
-
-class JsonResponse(JSONResponse):
-    """JSON in ASCII: a lone surrogate, which is no UTF-8, is written as its escape."""
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+def bad_query(faults: list[dict[str, Any]]) -> Problem:
+    return Problem(422, "Invalid filter", "The list can't be filtered that way.", errors=faults)

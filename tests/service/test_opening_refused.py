@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from approvals_bot.service.open import OpeningRefused
-from approvals_bot.web.problems import problem_of
+from approvals_bot.web.responses import problem_of
 
 
 def test_a_refusal_keeps_what_the_rule_found_and_says_it() -> None:

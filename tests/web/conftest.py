@@ -22,7 +22,7 @@ from approvals_bot.people import People, Person
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.links import DECISION
 from approvals_bot.testing import FakeClock
-from approvals_bot.web.api_keys import ApiKey
+from approvals_bot.web.api import ApiKey
 from approvals_bot.web.routes import build
 
 BASE_URL = "https://approve.acme.eu"

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from approvals_bot.durable.engine import HookInfo
-from approvals_bot.web.api import hook_json
-from approvals_bot.web.validation import JsonResponse
+from approvals_bot.web.hooks import hook_json
+from approvals_bot.web.responses import JsonResponse
 
 
 def test_metadata_of_a_hook_is_shown_as_json_whatever_it_is() -> None:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from approvals_bot.web.problems import Problem
-from approvals_bot.web.validation import parse
+from approvals_bot.web.responses import Problem
+from approvals_bot.web.validation import parse_json
 
 
 def nested(levels: int) -> bytes:
@@ -42,7 +42,7 @@ def nested(levels: int) -> bytes:
 def test_a_text_that_two_readers_could_read_differently_is_refused(body: bytes, reason: str) -> None:
     began = time.process_time()
     with pytest.raises(Problem) as refused:
-        parse(body)
+        parse_json(body)
     assert refused.value.status == 400
     assert reason in refused.value.detail
     assert time.process_time() - began < 0.1
@@ -52,9 +52,9 @@ def test_a_text_that_two_readers_could_read_differently_is_refused(body: bytes, 
     "value", [None, True, 0, -1.5, "", "😀", [], {}, {"a": [1, {"b": None}]}, 2**63, "x" * 100_000], ids=repr
 )
 def test_plain_values_are_read_as_they_are(value: object) -> None:
-    assert parse(json.dumps(value).encode()) == value
-    assert parse(json.dumps(value, ensure_ascii=False).encode()) == value
+    assert parse_json(json.dumps(value).encode()) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
 def test_twenty_levels_are_taken() -> None:
-    assert parse(nested(20)) == json.loads(nested(20))
+    assert parse_json(nested(20)) == json.loads(nested(20))

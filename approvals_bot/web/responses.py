@@ -1,0 +1,205 @@
+"""What callers get: JSON, pages, and errors as RFC 9457 problems to programs or as pages to people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from approvals_bot.approvals import card_text
+from approvals_bot.approvals.plain_text import clean
+from approvals_bot.approvals.port import STATE_WORDS
+from approvals_bot.approvals.text import short_digest
+from approvals_bot.errors import (
+    ApprovalsBotError,
+    HookNotFoundError,
+    IdempotencyConflictError,
+    InvalidPayloadError,
+    InvalidTokenError,
+    LimitExceededError,
+    RunEndedError,
+    RunNotFoundError,
+    SerializationError,
+    StoreUnavailableError,
+    WorkflowNotFoundError,
+)
+from approvals_bot.service.open import OpeningCode, OpeningRefused
+
+RETRY_SOON = {"Retry-After": "2"}  # seconds; a store that is away is usually restarting
+
+_OPENING_STATUS: dict[OpeningCode, int] = {"workflow_unknown": 404, "not_allowed": 403, "group_unknown": 503}
+"""What a refused opening is in HTTP; the codes that are not here are faults of the input, 422."""
+
+
+class Problem(ApprovalsBotError):
+    """The request can't be answered as asked. `status` says whose fault it is, `detail` what to do about it."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str = "",
+        detail: str = "",
+        *,
+        errors: Iterable[Mapping[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        self.status = status
+        self.title = title or HTTPStatus(status).phrase
+        self.detail = detail
+        self.errors = [{"loc": list(error["loc"]), "msg": str(error["msg"])} for error in errors]
+        self.headers = dict(headers or {})
+        self.more = more  # members of this kind of problem, such as a vote's verdict
+        super().__init__(f"{status} {self.title}: {detail}")
+
+    def response(self) -> Response:
+        body: dict[str, Any] = {
+            "type": "urn:approvals-bot:" + self.title.lower().replace("'", "").replace(" ", "-"),
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = self.errors
+        return JSONResponse(body | self.more, self.status, headers=self.headers, media_type="application/problem+json")
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """Return the problem that this error is to a caller; None for what is our own fault."""
+    match error:
+        case Problem():
+            return error
+        case HTTPException():
+            return Problem(error.status_code, headers=error.headers)
+        case OpeningRefused():
+            status = _OPENING_STATUS.get(error.code, 422)
+            headers = RETRY_SOON if status == 503 else None
+            return Problem(status, error.title, error.detail, errors=error.errors, headers=headers)
+        case RunNotFoundError():
+            return Problem(404, "Run not found", "No run has this id.")
+        case HookNotFoundError():
+            return Problem(404, "Hook not found", "No live hook has this token.")
+        case WorkflowNotFoundError():
+            return Problem(404, "Workflow not found", "No workflow of this name is listed here.")
+        case InvalidTokenError():
+            return Problem(404)
+        case RunEndedError():
+            return Problem(409, "Run has ended", f"The run has already ended ({error.status}); nothing was changed.")
+        case IdempotencyConflictError():
+            return Problem(
+                409,
+                "Idempotency conflict",
+                f"This key was already used with other input: {error.difference}. Nothing was started.",
+                run_id=error.run_id,
+            )
+        case InvalidPayloadError():
+            return Problem(422, "Invalid input", "Some values don't fit. Nothing was changed.", errors=error.errors)
+        case SerializationError():
+            return Problem(422, "Invalid input", str(error))
+        case LimitExceededError():
+            return Problem(413, "Too large", str(error))
+        case StoreUnavailableError():
+            detail = "It can't be told whether this was saved. Try again in a moment."
+            return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)
+    return None
+
+
+class Renderer:
+    """Renders pages: Jinja2 with autoescape, and the words of cards as filters.
+
+    `now` is the service's clock; times are shown in the reader's zone. `root`: what people's paths begin with where the
+    service is a part of a site.
+    """
+
+    def __init__(self, *, now: Callable[[], datetime], root: str = "") -> None:
+        self._now = now
+        self._templates = Environment(
+            loader=PackageLoader("approvals_bot.web", "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=_harmless,
+        )
+        self._templates.globals.update(
+            card_text=card_text, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="", root=root
+        )
+        self._templates.filters.update(
+            moment=card_text.moment,
+            iso=datetime.isoformat,
+            until=self._until,
+            ago=self._ago,
+            span=card_text.span,
+            short_digest=short_digest,
+            clock=clock_words,
+            pretty=pretty,
+        )
+
+    def page(self, template: str, status: int = 200, **values: Any) -> Response:
+        """Render this template as a response."""
+        return HTMLResponse(self._templates.get_template(template).render(values), status)
+
+    def _until(self, moment: datetime) -> str:
+        return card_text.until(moment, self._now())
+
+    def _ago(self, moment: datetime) -> str:
+        return f"{card_text.span(self._now() - moment)} ago"
+
+
+def _harmless(value: Any) -> Any:
+    """Return people's text as Slack and mails show it: nothing in it turns round how the rest of the page reads."""
+    return clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def clock_words(moment: datetime) -> str:
+    """Return `4 Nov, 10:42:07`, in UTC: for logs, where seconds matter and readers are anywhere."""
+    at = moment.astimezone(UTC)
+    return f"{at.day} {at:%b, %H:%M:%S}"
+
+
+def pretty(value: Any) -> str:
+    """Return JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def root_of(base_url: str) -> str:
+    """Return the path that our addresses begin with: `/approve` of `https://apps.acme.eu/approve`."""
+    return urlsplit(base_url).path.rstrip("/")
+
+
+class JsonResponse(JSONResponse):
+    """JSON in ASCII, so that it can always be written: a lone surrogate, which is no UTF-8, becomes its escape."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+FOR_PROGRAMS = ("/api/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "/metrics")
+"""Paths that answer errors as problems. All others answer people, with pages."""
+
+
+class ErrorResponses:
+    """The response to an error: a problem for programs, a page for people."""
+
+    def __init__(self, pages: Renderer) -> None:
+        self._pages = pages
+
+    async def __call__(self, request: HttpRequest, error: Exception) -> Response:
+        problem = problem_of(error)
+        if problem is None:
+            problem = Problem(500, detail="The fault is ours, and it is in our log. Please try again.")
+        if (request.url.path + "/").startswith(FOR_PROGRAMS):
+            return problem.response()
+        if problem.status == 404:
+            return self._pages.page("not_found.html", 404)
+        page = self._pages.page("error.html", problem.status, title=problem.title, detail=problem.detail)
+        page.headers.update(problem.headers)
+        return page
