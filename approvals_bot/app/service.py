@@ -21,7 +21,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog, load_catalog
-from approvals_bot.service.host import Attached, Host
+from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.links import Links
 from approvals_bot.web.api import ApiKey
 from approvals_bot.web.metrics import Connection, Metrics
@@ -79,7 +79,7 @@ async def open_service(
         channels = open_channels(stack, service)
         slack_groups = channels.get(SLACK)
         members = slack_groups.members if isinstance(slack_groups, WithMembers) else None
-        host = Host(
+        host = ChannelHost(
             engine=engine,
             tokens=tokens,
             people=build_people(service, members, targets),

@@ -102,7 +102,7 @@ def simulate(
     from approvals_bot.approvals.request import Opening
     from approvals_bot.approvals.simulate import simulate as play
     from approvals_bot.service.catalog import load_catalog, read_configuration
-    from approvals_bot.service.open import OpeningRefused, check_who_asks
+    from approvals_bot.service.open import OpeningRefused, check_requester
 
     given, asks = read_object(input, "--input"), requester.lower()
     behalf = on_behalf_of.lower() if on_behalf_of else None
@@ -121,7 +121,7 @@ def simulate(
             found = await play(definition, opening, people, now)
             problems = list(found.pop("problems"))
             try:
-                await check_who_asks(definition, asks, asks, behalf, people)
+                await check_requester(definition, asks, asks, behalf, people)
             except OpeningRefused as refused:
                 if refused.code != "group_unknown":  # a source was not asked, or is down: it may well be allowed
                     problems.append(sentence(refused))

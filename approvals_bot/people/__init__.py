@@ -230,7 +230,8 @@ class People:
 
     def _manager(self, of: str | None, whom: str) -> Resolved:
         if of is None:
-            return Resolved((), f"there is no {whom.replace('on-behalf-of', 'person this is asked for')}")
+            missing = "person this is asked for" if whom == "on-behalf-of" else whom
+            return Resolved((), f"there is no {missing}")
         person = self.person(of)
         if person.manager is None:
             return Resolved((), f"{person.name} has no manager")

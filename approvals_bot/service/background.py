@@ -10,13 +10,13 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-FAREWELL = 2.0  # seconds at shutdown for what is under way
+CLOSE_LIMIT = 2.0  # seconds at shutdown for what is under way
 MOST = 1_000  # at a time; more is dropped, because the other side does not keep up
 
 log = logging.getLogger(__name__)
 
 
-class Afterwards:
+class BackgroundTasks:
     """Runs coroutines beside the requests that caused them."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Afterwards:
     async def aclose(self) -> None:
         """Give what is under way a moment, then stop it."""
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=FAREWELL)
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_LIMIT)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

@@ -14,7 +14,7 @@ from approvals_bot.service.catalog import Catalog
 
 
 @dataclass(slots=True)
-class Host:
+class ChannelHost:
     """The service around a channel. `people` and `workflows` are others after a reload of the configuration.
 
     `link(hook_id, address)` is a person's own page of a request; `counted(verdict, via)` is told of each act.
@@ -34,5 +34,5 @@ class Host:
 class Attached(Protocol):
     """A channel that takes things in: it is handed its host before the service starts."""
 
-    def attach(self, host: Host) -> None:
+    def attach(self, host: ChannelHost) -> None:
         """Get ready to be used in this service. OSError: an address can't be listened at."""

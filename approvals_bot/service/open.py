@@ -112,7 +112,7 @@ async def open_run(
     behalf = on_behalf_of.lower() if on_behalf_of is not None else None
     definition = listed.definition
     if definition is not None:
-        await check_who_asks(definition, opener, asks, behalf, people)
+        await check_requester(definition, opener, asks, behalf, people)
     if definition is None or not definition.is_approval:
         who = {REQUESTER: asks} | ({ON_BEHALF_OF: behalf} if behalf else {})
         return await _start_program(engine, listed, input, _scoped_key(opener, idempotency_key), who)
@@ -135,7 +135,7 @@ def _requester(opener: str, requester: str | None) -> str:
     return requester.lower()
 
 
-async def check_who_asks(
+async def check_requester(
     definition: Definition, opener: str, requester: str, behalf: str | None, people: People
 ) -> None:
     """Raise OpeningRefused unless they may ask for this, in this person's name."""

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
-from approvals_bot.service.background import Afterwards
+from approvals_bot.service.background import BackgroundTasks
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.sessions import SESSION_TIME, Sessions
 from approvals_bot.web.responses import Renderer, root_of
@@ -59,7 +59,7 @@ class SessionCookies:
         )
 
 
-class SigningIn:
+class Login:
     """`/login`, `/logout`."""
 
     def __init__(
@@ -81,7 +81,7 @@ class SigningIn:
         self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
         self._root = root_of(base_url)
         self._codes = codes
-        self._afterwards = Afterwards()
+        self._afterwards = BackgroundTasks()
 
     async def show(self, request: HttpRequest) -> Response:
         return self._page()

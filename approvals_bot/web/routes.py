@@ -25,7 +25,7 @@ from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.api import ApiKey, RunsApi
 from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.hooks import HooksApi, Webhooks
-from approvals_bot.web.login import SessionCookies, SigningIn
+from approvals_bot.web.login import Login, SessionCookies
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.openapi import OpenApi
@@ -78,7 +78,7 @@ def build(
         now=now,
     )
     sessions = SessionCookies(Sessions(tokens=tokens, now=now), base_url=base_url)
-    signing_in = SigningIn(
+    signing_in = Login(
         engine=engine,
         people=people,
         channels=channels,

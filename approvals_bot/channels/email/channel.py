@@ -19,7 +19,7 @@ from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Accepted, Relay, Turns
 from approvals_bot.config.mail import Email, is_loopback
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service.host import Host
+from approvals_bot.service.host import ChannelHost
 
 EXAMPLE_DOMAINS = ("example.com", "example.org", "example.net")
 
@@ -40,7 +40,7 @@ class EmailChannel:
         self._watch: Watch | None = None
         self._listening: socket.socket | None = None
 
-    def attach(self, host: Host) -> None:
+    def attach(self, host: ChannelHost) -> None:
         """Build what sends mail and what takes bounces. OSError: the bounces' address can't be listened at."""
         settings, bounces = self._settings, self._settings.bounces
         return_paths = ReturnPaths(bounces.address, host.tokens) if bounces else None

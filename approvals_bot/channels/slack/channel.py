@@ -15,7 +15,7 @@ from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.channels.slack.socket_mode import SocketMode
 from approvals_bot.config.service import Slack
-from approvals_bot.service.host import Host
+from approvals_bot.service.host import ChannelHost
 
 
 def make(settings: Slack) -> SlackChannel:
@@ -31,12 +31,12 @@ class SlackChannel:
         self._settings = settings
         self._client = SlackClient(token=settings.bot_token.get_secret_value(), api_url=str(settings.api_url))
         self._people = SlackPeople(self._client)
-        self._host: Host | None = None
+        self._host: ChannelHost | None = None
         self._out: SlackOut | None = None
         self._in: SlackIn | None = None
         self._socket: SocketMode | None = None
 
-    def attach(self, host: Host) -> None:
+    def attach(self, host: ChannelHost) -> None:
         """Build what posts to Slack and what answers it."""
         self._host = host
         self._out = SlackOut(self._client, self._people, now=host.now)

@@ -38,7 +38,7 @@ from approvals_bot.channels.slack.verify import FromSlack, SlackGuard
 from approvals_bot.channels.slack.votes import Link, SlackVotes
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
-from approvals_bot.service.background import Afterwards
+from approvals_bot.service.background import BackgroundTasks
 from approvals_bot.service.catalog import Catalog
 
 ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack drops the click at 3
@@ -56,7 +56,7 @@ class SlackIn:
     opening: SlackOpening
     home: SlackHome
     identities: SlackIdentities
-    afterwards: Afterwards
+    afterwards: BackgroundTasks
 
     async def aclose(self) -> None:
         await self.afterwards.aclose()
@@ -85,7 +85,7 @@ def slack_in(
     identities = SlackIdentities(
         client=client, slack_people=slack_people, people=people, app_id=app_id, external_users=external_users
     )
-    afterwards = Afterwards()
+    afterwards = BackgroundTasks()
     teller = EphemeralReplies(client, afterwards)
     home = SlackHome(
         engine=engine, client=client, identities=identities, base_url=base_url, may_ask=workflows is not None
@@ -147,7 +147,7 @@ def _bolt(
     handovers: SlackHandovers,
     opening: SlackOpening,
     home: SlackHome,
-    afterwards: Afterwards,
+    afterwards: BackgroundTasks,
 ) -> AsyncApp:
     async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
         ours = await identities.workspace()
@@ -212,7 +212,7 @@ def _bolt(
 
 
 def _answered_by(
-    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], afterwards: Afterwards
+    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], afterwards: BackgroundTasks
 ) -> Callable[..., Awaitable[None]]:
     """A listener that does the act, and then acknowledges with its answer, if it has one. An act that takes too long is
     not acknowledged, but done to its end: cut off in mid-write, it could keep its run from going on for a while."""

@@ -31,7 +31,7 @@ from approvals_bot.channels.slack.replies import EphemeralReplies, Place
 from approvals_bot.durable.engine import Engine, Run
 from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, SerializationError
 from approvals_bot.people import SourceUnavailable
-from approvals_bot.service.background import Afterwards
+from approvals_bot.service.background import BackgroundTasks
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import OpeningRefused, may_open, open_run
 from approvals_bot.service.read import request_of
@@ -62,7 +62,7 @@ class SlackOpening:
         identities: SlackIdentities,
         workflows: Catalog | None,
         teller: EphemeralReplies,
-        afterwards: Afterwards,
+        afterwards: BackgroundTasks,
         base_url: str,
     ) -> None:
         self.workflows = workflows

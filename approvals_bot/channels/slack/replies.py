@@ -15,7 +15,7 @@ import aiohttp
 
 from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import LaterError, NeverError, SlackClient, SlackError
-from approvals_bot.service.background import Afterwards
+from approvals_bot.service.background import BackgroundTasks
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Place:
 class EphemeralReplies:
     """Sends ephemeral messages. They carry news only: whoever misses one finds the same on the card."""
 
-    def __init__(self, client: SlackClient, afterwards: Afterwards) -> None:
+    def __init__(self, client: SlackClient, afterwards: BackgroundTasks) -> None:
         self._client = client
         self._afterwards = afterwards
 

@@ -26,7 +26,7 @@ from approvals_bot.channels.slack.reassignment import may_try, press_of, with_bu
 from approvals_bot.channels.slack.replies import EphemeralReplies, Place
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.service.act import asks_herself, perform
-from approvals_bot.service.background import Afterwards
+from approvals_bot.service.background import BackgroundTasks
 from approvals_bot.service.read import request_behind
 
 VERDICT_LIMIT = 1.5  # seconds that a click waits for its verdict, of the 2.5 that all of it may take
@@ -55,7 +55,7 @@ class SlackVotes:
         identities: SlackIdentities,
         teller: EphemeralReplies,
         link: Link | None = None,
-        afterwards: Afterwards,
+        afterwards: BackgroundTasks,
         voted: Callable[[str], Coroutine[Any, Any, None]] | None = None,
         counted: Callable[[str, str], None] | None = None,
     ) -> None:
