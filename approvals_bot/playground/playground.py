@@ -14,7 +14,7 @@ from approvals_bot.playground.faults import Faults
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.playground.memory import Memory
 from approvals_bot.playground.slack.api import WebApi
-from approvals_bot.playground.slack.delivery import ACK_LIMIT, Outbound, SocketMode
+from approvals_bot.playground.slack.delivery import ACK_LIMIT, Outbound, SocketServer
 from approvals_bot.playground.slack.person import SETTLE, SlackActor
 from approvals_bot.playground.slack.shapes import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, User
 from approvals_bot.playground.slack.workspace import Workspace
@@ -82,7 +82,7 @@ class Playground:
             ack_limit=ack_limit,
         )
         self.person = SlackActor(self.workspace, self.outbound, self.base_url, settle=settle)
-        self.socket_mode = SocketMode(self.workspace)
+        self.socket_mode = SocketServer(self.workspace)
         self.mailbox = MailServer(port=smtp_port, now=now, faults=self.mail_faults, remember=self.remember)
         self.targets = StandInTargets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
         self.memory = Memory(memory, self.workspace, self.mailbox, self.targets) if memory else None

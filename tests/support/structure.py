@@ -378,7 +378,7 @@ def _is_constructor(function: ast.expr) -> bool:
 def _copied_from(name: str | None, value: ast.expr) -> str | None:
     """The object that `value` takes the field of this name from. Without a name, any field will do."""
     match value:
-        case ast.Attribute(value=source, attr=attr) if name in (None, attr):
+        case ast.Attribute(value=source, attr=attr) if name in (None, attr) and not attr.startswith("__"):
             return ast.unparse(source)
     return None
 

@@ -40,7 +40,7 @@ class Ack:
         return self.status is not None and 200 <= self.status < 300
 
 
-class SocketMode:
+class SocketServer:
     """The server, on a port of its own (aiohttp brings the websocket that uvicorn alone has not). Open as a context."""
 
     def __init__(self, space: Workspace, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -54,7 +54,7 @@ class SocketMode:
         self.numbers = count(1)
         self.runner: web.AppRunner | None = None
 
-    async def __aenter__(self) -> SocketMode:
+    async def __aenter__(self) -> SocketServer:
         app = web.Application()
         app.router.add_get("/link/", self.connect)
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
@@ -162,7 +162,7 @@ class Outbound:
         self.clock = clock
         self.ack_limit = ack_limit
         self.retries = retries
-        self.socket: SocketMode | None = None
+        self.socket: SocketServer | None = None
         self.later: set[asyncio.Task[Any]] = set()
         self.session: aiohttp.ClientSession | None = None
 
