@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -56,7 +56,7 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
     if record is None or not number:
         return record if run_id == id else None
     view = next((view for view in requests_of(record) if view.id == id), None)
-    return replace(record, parts=[dumped(view)]) if view is not None else None
+    return record._replace(parts=[dumped(view)]) if view is not None else None
 
 
 @dataclass(frozen=True, slots=True)

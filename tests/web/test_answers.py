@@ -6,15 +6,17 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from approvals_bot.durable.core.serialization import encode
 from approvals_bot.durable.engine import HookInfo
+from approvals_bot.durable.store.protocol import HookRow
 from approvals_bot.web.hooks import hook_json
 from approvals_bot.web.responses import JsonResponse
 
 
 def test_metadata_of_a_hook_is_shown_as_json_whatever_it_is() -> None:
     at = datetime(2026, 1, 1, 9, tzinfo=UTC)
-    metadata = {"at": at, "amount": Decimal("1.50"), "half": "\ud800", "odd": object}
-    hook = HookInfo("run_1", "hook_1", "token", metadata, at, is_webhook=False)
+    metadata = encode({"at": at, "amount": Decimal("1.50"), "half": "\ud800"})
+    hook = HookInfo(HookRow("hook_1", "run_1", 1, "token", False, False, None, metadata, at, 1, True))
     body = JsonResponse(hook_json(hook)).body
     shown = json.loads(bytes(body))["metadata"]
     assert (shown["at"], shown["amount"], shown["half"]) == ("2026-01-01T09:00:00Z", "1.50", "\ud800")

@@ -30,31 +30,22 @@ class CreateStep:
 
 @dataclass(frozen=True, slots=True)
 class CreateHook:
-    """Open a hook. `answer`: how a webhook's callers are answered; None for a plain hook. `on_cancel`: what a webhook
-    is told when the run is cancelled from outside; None if that just ends the run."""
+    """Open a hook.
+
+    `options` are those that were given: `metadata`; `has_schema`; of a webhook, `answer` (how its callers are
+    answered), and `on_cancel` (the message that it gets when the run is cancelled).
+    """
 
     id: int
     hook_id: str
     token: str
-    metadata: Any
-    answer: dict[str, Any] | None
-    has_schema: bool
-    on_cancel: Any = None
+    options: dict[str, Any]
 
     def event(self, at: datetime) -> NewEvent:
-        data: dict[str, Any] = {"id": self.id, "hook_id": self.hook_id, "token": self.token}
-        if self.metadata is not None:
-            data["metadata"] = self.metadata
-        if self.answer is not None:
-            data["answer"] = self.answer
-        if self.has_schema:
-            data["has_schema"] = True
-        if self.on_cancel is not None:
-            data["on_cancel"] = self.on_cancel
-        return NewEvent("hook_created", data)
+        return NewEvent("hook_created", {"id": self.id, "hook_id": self.hook_id, "token": self.token, **self.options})
 
     def is_as(self, recorded: Event) -> bool:
-        """Whether this is what the log has under this number. (Tokens are compared where they are known.)"""
+        """Whether this is what the log has under this number. (The run compares the tokens.)"""
         return recorded.type in ("hook_created", "hook_conflict")
 
     def __str__(self) -> str:
@@ -87,7 +78,7 @@ class StartTimer:
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
-    """Nobody waits for this timer any more."""
+    """Close a timer that nothing waits for any more."""
 
     id: int
 

@@ -1,7 +1,8 @@
-"""Which workflow a name means."""
+"""Workflows: a function with its name, version and signature; and which of them a name means."""
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,6 +11,57 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from approvals_bot.durable.core.signature import Signature
 from approvals_bot.errors import NotInWorkflowError, WorkflowNameTakenError, WorkflowNotFoundError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Workflow(Generic[P, R]):
+    """A durable function. Start it with `engine.start(workflow, …)`; calling it directly is an error.
+
+    `name` is what its runs are listed under, `code` the name its body is registered under; they differ only for a body
+    that is listed under several names, each with its own `settings`. `kind` is what the rows of its runs say they are.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, Awaitable[R]],
+        name: str,
+        version: str | None,
+        signature: Signature,
+        *,
+        kind: str = "workflow",
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.code = name
+        self.version = version
+        self.signature = signature
+        self.kind = kind
+        self.settings: Any = None
+        self.origin = f"{function.__module__}:{function.__qualname__}"
+        self.__doc__ = function.__doc__
+        self.__name__ = name
+
+    def under(self, name: str, settings: Any = None) -> Workflow[..., R]:
+        """The same body, listed under another name.
+
+        A parameter named `settings` receives the (JSON) settings, and callers don't pass it; each run keeps them as
+        they were when it started.
+        """
+        listed: Workflow[..., R] = copy.copy(self)
+        listed.name = listed.__name__ = name
+        listed.settings = settings
+        return listed
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        raise NotInWorkflowError(
+            f"A workflow isn't called, it is started: await engine.start({self.__name__}, …). "
+            "From inside a workflow, do that in a @step."
+        )
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name}{f' version {self.version}' if self.version else ''}>"
 
 
 class Registry:
@@ -106,57 +158,3 @@ class _Trial:
 
 registry = Registry()
 """Decorators run at import, before anything else exists, so this one table has to be the module's own."""
-
-
-# ── A workflow as it is registered: a function, its name and version, and how its calls are kept in the log. ──
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Workflow(Generic[P, R]):
-    """A durable function. Start it with `engine.start(workflow, …)`; calling it directly is an error.
-
-    `name` is what its runs are listed under, `code` the name its body is registered under; they differ only for a body
-    that is listed under several names, each with its own `settings`. `kind` is what the rows of its runs say they are.
-    """
-
-    def __init__(
-        self,
-        function: Callable[P, Awaitable[R]],
-        name: str,
-        version: str | None,
-        signature: Signature,
-        *,
-        kind: str = "workflow",
-    ) -> None:
-        self.function = function
-        self.name = name
-        self.code = name
-        self.version = version
-        self.signature = signature
-        self.kind = kind
-        self.settings: Any = None
-        self.origin = f"{function.__module__}:{function.__qualname__}"
-        self.__doc__ = function.__doc__
-        self.__name__ = name
-
-    def under(self, name: str, settings: Any = None) -> Workflow[..., R]:
-        """The same body, listed under another name.
-
-        A parameter named `settings` receives the (JSON) settings, and callers don't pass it; each run keeps them as
-        they were when it started.
-        """
-        listed: Workflow[..., R] = Workflow(self.function, name, self.version, self.signature, kind=self.kind)
-        listed.code = self.code
-        listed.settings = settings
-        return listed
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        raise NotInWorkflowError(
-            f"A workflow isn't called, it is started: await engine.start({self.__name__}, …). "
-            "From inside a workflow, do that in a @step."
-        )
-
-    def __repr__(self) -> str:
-        return f"<workflow {self.name}{f' version {self.version}' if self.version else ''}>"

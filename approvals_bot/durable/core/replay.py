@@ -38,7 +38,7 @@ class ReplayResult:
     schemas: dict[int, Any] = field(default_factory=dict)
     view: Any = None
     projection: Projection | None = None
-    replay_again: bool = False  # once the commands are in the log: somebody waits to hear what came of them
+    replay_again: bool = False  # once the commands are in the log: the workflow waits to learn what came of them
     waits_on_hooks: bool = False
 
     @property
@@ -102,7 +102,7 @@ class Replay:
         sys.set_asyncgen_hooks(loop.first_iteration, loop.finalize_generator)
 
     def leave(self) -> None:
-        """Put back what was around it, unless that has been done. For who interrupts replays, at whatever they do."""
+        """Restore the loop and hooks around the replay. May be repeated: a replay may be interrupted anywhere."""
         if self._around is not None:
             running, hooks = self._around
             asyncio_events._set_running_loop(running)
@@ -160,17 +160,20 @@ def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> async
     return body
 
 
-_LAST_WORDS = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded"})
-"""Decisions that are kept when the body ends in the same breath."""
+_KEPT_AFTER_THE_END = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded"})
+"""Decisions that are kept if the body ends in the same batch."""
 
 
 def _after_the_end(run: RunState, event: Event) -> None:
-    """Facts may come in the same breath as the end, and so may last words about hooks. If the body ended because it
-    heard of a token, there is also what it had asked for together with the hook. Any other decision means that the run
-    didn't end here then."""
-    if event.type in _LAST_WORDS and event.data["id"] in run.hooks:
+    """Check an event that comes after the body's end.
+
+    Facts may be in one batch with the end, and so may decisions about hooks. If the body ended because it learned
+    whether it got a token, what it had asked for together with that hook follows, too. Any other decision means that
+    the run did not end here when it was recorded.
+    """
+    if event.type in _KEPT_AFTER_THE_END and event.data["id"] in run.hooks:
         run.deliver(event)
-    elif event.type not in FACTS and not (run.has_heard_of_a_token and run.has_decided(event)):
+    elif event.type not in FACTS and not (run.token_is_settled and run.has_decided(event)):
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
 
 

@@ -1,4 +1,4 @@
-"""A run while it is being replayed: numbers what the code asks for, checks it against the log, hands out what came."""
+"""A run while it is replayed: numbers what the code asks for, checks it against the log, and delivers events."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
 from approvals_bot.durable.core.serialization import decode, encode, step_error
 from approvals_bot.durable.core.signature import Signature
 from approvals_bot.errors import InvalidPayloadError, NondeterminismError
+
+T = TypeVar("T")
 
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """What `asyncio.sleep` asks a timer to call: how a sleep is told from a timeout."""
@@ -94,6 +96,42 @@ def projected(name: str) -> str:
     return f"${name}"
 
 
+class Companions:
+    """Work that goes on beside a run's body, such as a request that keeps its cards up to date."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
+
+    def add(self, task: asyncio.Task[None], leave: Callable[[], None]) -> None:
+        """Add a task. `leave` is called when the body has ended; the run then waits for the task."""
+        self._all.append((task, leave))
+
+    async def finish(self) -> None:
+        """Ask every companion to end, and wait until all have. Raises the first failure among them."""
+        finished = 0
+        while finished < len(self._all):
+            going = self._all[finished:]
+            finished = len(self._all)
+            for _, leave in going:
+                leave()
+            for task, _ in going:
+                await task
+
+    async def around(self, body: Awaitable[T], is_closing: Callable[[], bool]) -> T:
+        """Run the body, then finish its companions, unless `is_closing`: the replay is being thrown away."""
+        try:
+            result = await body
+        except ReplayInterrupted:
+            raise
+        except BaseException:
+            if self._all and not is_closing():
+                await self.finish()
+            raise
+        if self._all:
+            await self.finish()
+        return result
+
+
 class RunState:
     """The state of one replay. Everything in it is derived from the log and thrown away afterwards."""
 
@@ -110,7 +148,7 @@ class RunState:
         self.companions = Companions()
         self.body: asyncio.Task[Any] | None = None
         self.drift: NondeterminismError | None = None
-        self.has_heard_of_a_token = False  # since the last fact; what was asked for with that hook comes after it
+        self.token_is_settled = False  # since the last fact; what was asked for with that hook comes after it
         self._entropy = entropy
         self._count = 0
         self._recorded: dict[int, Event] = {}
@@ -125,7 +163,7 @@ class RunState:
         self.schemas: dict[int, Any] = {}
 
     def expect(self, events: Log) -> None:
-        """The log says more than it did: what the code has asked for meanwhile, or will ask for."""
+        """Take in events that are in the log now: what the code has asked for, or will ask for."""
         for event in events:
             decided = decision(event)
             if decided is None:
@@ -157,9 +195,9 @@ class RunState:
 
     async def call_step(self, step: StepCode, args: Any, kwargs: Any) -> Any:
         number = self._next()
-        known = self._recorded.get(number)
-        # What is recorded is what runs; encoding it again on every replay would only cost time.
-        given = known.data.get("input") if known is not None else None
+        recorded = self._recorded.get(number)
+        # What is recorded is what runs. If the log has something else here, `_ask` finds the drift.
+        given = recorded.data.get("input") if recorded is not None else None
         given = step.signature.encode_call(args, kwargs) if given is None else given
         state = OpenStep(number, step, given, future=self.loop.create_future())
         self._ask(CreateStep(number, step.name, given))
@@ -187,15 +225,20 @@ class RunState:
         on_cancel: Any = None,
     ) -> Hook[Any]:
         number = self._next()
-        recorded = self._recorded.get(number)
-        known = recorded.data if recorded is not None else {}
-        hook_id = known.get("hook_id") or self._secret(number, "id")[:26]
-        given = token if token is not None else known.get("token") or self._secret(number, "token")
-        stated, told = encode(metadata, Any, "metadata"), encode(on_cancel, Any, "on_cancel")
-        command = CreateHook(number, hook_id, given, stated, answer, schema is not None, told)
-        self._ask(command)
-        if token is not None and known.get("token", token) != token:
-            self._drifted(number, f"hook #{number} with token {known['token']!r}", f"the token {token!r}")
+        found = self._recorded.get(number)
+        recorded = found.data if found is not None else {}
+        hook_id = recorded.get("hook_id") or self._secret(number, "id")[:26]
+        given = token if token is not None else recorded.get("token") or self._secret(number, "token")
+        options = {
+            "metadata": encode(metadata, Any, "metadata"),
+            "answer": answer,
+            "has_schema": schema is not None or None,
+            "on_cancel": encode(on_cancel, Any, "on_cancel"),
+        }
+        stated = {name: value for name, value in options.items() if value is not None}
+        self._ask(CreateHook(number, hook_id, given, stated))
+        if token is not None and recorded.get("token", token) != token:
+            self._drifted(number, f"hook #{number} with token {recorded['token']!r}", f"the token {token!r}")
         hook: Hook[Any]
         if answer is None:
             hook = Hook(self, number, hook_id, given, metadata, lambda _, payload: _read(payload, schema))
@@ -287,11 +330,11 @@ class RunState:
     # ── what the log delivers ──
 
     def deliver(self, event: Event) -> None:
-        """Hand over one event. At most one waiter can go on because of it."""
+        """Deliver one event. At most one waiter can go on because of it."""
         self.now = event.at
         self.loop.now = event.at.timestamp()
         if event.type in FACTS:
-            self.has_heard_of_a_token = False
+            self.token_is_settled = False
         number = event.data.get("id")
         if event.type in CREATIONS and number not in self._asked:
             self._drifted_from(event, f"nothing (it has asked for {self._count} so far)")
@@ -310,10 +353,10 @@ class RunState:
             case "step_completed" | "step_failed":
                 self._finish_step(event)
             case "hook_created":
-                self.has_heard_of_a_token = True
+                self.token_is_settled = True
                 self.hooks[event.data["id"]].registered(None)
             case "hook_conflict":
-                self.has_heard_of_a_token = True
+                self.token_is_settled = True
                 self.hooks[event.data["id"]].registered(event.data["owner"])
             case "hook_received":
                 self.hooks[event.data["id"]].receive(event.seq, event.data["payload"])
@@ -365,8 +408,10 @@ class RunState:
         return new
 
     def throw_away(self) -> None:
-        """Close the body, wherever it waits. What belongs to a run points at it, and it at all of that: taken apart, it
-        is freed at once, and not when the garbage collector comes by."""
+        """Close the body, wherever it waits.
+
+        A run and its parts refer to each other. Taken apart, they are freed at once, and not by the garbage collector.
+        """
         self.loop.throw_away()
         self.body = self.projector = None
         for owned in (self.hooks, self.steps, self.timers):
@@ -375,44 +420,3 @@ class RunState:
 
 def _read(payload: Any, schema: Any) -> Any:
     return decode(payload, Any if schema is None else schema)
-
-
-# ── Work that goes on beside a workflow's body, such as a question to people that keeps its cards true. ──
-
-T = TypeVar("T")
-
-
-class Companions:
-    """The companions of one run."""
-
-    def __init__(self) -> None:
-        self._all: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
-
-    def add(self, task: asyncio.Task[None], leave: Callable[[], None]) -> None:
-        """`leave` is called when the body has ended; the run then waits for the task."""
-        self._all.append((task, leave))
-
-    async def see_off(self) -> None:
-        """Ask every companion to end, and wait until all have. The first failure among them is raised."""
-        seen_off = 0
-        while seen_off < len(self._all):
-            going = self._all[seen_off:]
-            seen_off = len(self._all)
-            for _, leave in going:
-                leave()
-            for task, _ in going:
-                await task
-
-    async def around(self, body: Awaitable[T], is_closing: Callable[[], bool]) -> T:
-        """The body, and after it the end of its companions. `is_closing`: the replay is being thrown away."""
-        try:
-            result = await body
-        except ReplayInterrupted:
-            raise
-        except BaseException:
-            if self._all and not is_closing():
-                await self.see_off()
-            raise
-        if self._all:
-            await self.see_off()
-        return result

@@ -42,11 +42,10 @@ _OPEN: tuple[Any, ...] = (dict, list, Mapping, bytes, bytearray)
 class Codec:
     """To JSON and back, for one annotation."""
 
-    __slots__ = ("_adapter", "_is_itself", "_is_open")
+    __slots__ = ("_adapter", "_is_open")
 
     def __init__(self, annotation: Any) -> None:
         self._adapter = _adapter(annotation)
-        self._is_itself = annotation if annotation in (int, bool) else None  # JSON has these as they are
         self._is_open = _is_open(annotation)
 
     def encode(self, value: Any, path: str = "value") -> Any:
@@ -56,8 +55,6 @@ class Codec:
         adapter = self._adapter
         if adapter is None:
             return _tag(value, path, 0)
-        if type(value) is self._is_itself:
-            return value
         try:
             valid = _validated(adapter, value)
             return _tag(valid, path, 0) if self._is_open else adapter.dump_python(valid, mode="json")
@@ -74,8 +71,6 @@ class Codec:
         adapter = self._adapter
         if adapter is None:
             return _untag(encoded)
-        if type(encoded) is self._is_itself:
-            return encoded
         try:
             return _validated(adapter, _untag(encoded) if self._is_open else _copied(encoded))
         except ValidationError as error:
@@ -107,12 +102,12 @@ def _copied(encoded: Any) -> Any:
 def codec(annotation: Any) -> Codec:
     """The codec of an annotation; made once."""
     try:
-        return _known_codec(annotation)
+        return _cached_codec(annotation)
     except TypeError:  # an annotation that can't be hashed
         return Codec(annotation)
 
 
-_known_codec = lru_cache(maxsize=4096)(Codec)
+_cached_codec = lru_cache(maxsize=4096)(Codec)
 
 
 def encode(value: Any, annotation: Any = Any, path: str = "value") -> Any:
@@ -126,8 +121,11 @@ def decode(encoded: Any, annotation: Any = Any) -> Any:
 
 
 def _made_once() -> Callable[[Any], str]:
-    """json.dumps without its preparations, which take longer than writing down an event. `c_make_encoder` is what
-    json.JSONEncoder calls for each value with the same arguments; where there is none, so does this."""
+    """json.dumps without its preparations: 1.8 µs for a small event instead of 5.7 (JSONEncoder.encode: 3.3).
+
+    `c_make_encoder` is what json.JSONEncoder calls for each value, with the same arguments. Without it, JSONEncoder it
+    is. (`python -m timeit`; every event is written through here.)
+    """
     plain = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
@@ -267,8 +265,6 @@ _UNTAG: dict[str, Any] = {
 }
 
 
-# ── Errors as the log keeps them, and back again. ──
-
 MAX_TEXT = 10_000  # characters of a message or traceback; the rest is cut
 
 
@@ -297,8 +293,8 @@ class RemoteError(Exception):
 
 def decode_error(error: dict[str, Any]) -> Exception:
     """The error again, as its own class where that class can be had and takes one message, else a RemoteError."""
-    message, name = error.get("message", ""), error.get("type", "Exception")
-    kind = getattr(_module(error.get("module", "builtins")), name, None)
+    message, name = error["message"], error["type"]
+    kind = getattr(_module(error["module"]), name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(message)
@@ -321,6 +317,6 @@ def _module(name: str) -> Any:
 def step_error(step: str, data: dict[str, Any]) -> StepFailedError:
     """What the workflow sees of a step that failed for good."""
     cause = data["error"]
-    error = StepFailedError(step, data["attempts"], cause.get("type", "Exception"), cause.get("message", ""))
+    error = StepFailedError(step, data["attempts"], cause["type"], cause["message"])
     error.__cause__ = decode_error(cause)
     return error

@@ -14,7 +14,8 @@ from approvals_bot.durable.engine.clock import SystemClock, TimeSource
 from approvals_bot.durable.engine.engine import Engine
 from approvals_bot.durable.engine.http import Request, Response
 from approvals_bot.durable.engine.intake import HookTarget
-from approvals_bot.durable.engine.runs import HookInfo, Page, Run, RunRecord
+from approvals_bot.durable.engine.runs import HookInfo, Page, Run
+from approvals_bot.durable.store.protocol import RunRecord
 
 P = ParamSpec("P")
 R = TypeVar("R")

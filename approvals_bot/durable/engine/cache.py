@@ -17,7 +17,7 @@ from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.engine.batch import Batch, LogIndex, decide, plan
 from approvals_bot.durable.engine.limits import CACHED_RUNS, CACHED_SIZE
 from approvals_bot.durable.engine.replayer import Replayed, Replayer
-from approvals_bot.durable.store.protocol import HookRow, RunRow
+from approvals_bot.durable.store.protocol import HookRow, RunRecord
 
 Entropy = Callable[[], bytes]
 
@@ -30,7 +30,7 @@ class CachedRun:
 
     __slots__ = ("_size", "_sized", "epoch", "index", "log", "replayed", "row", "schemas")
 
-    def __init__(self, row: RunRow, log: Log, epoch: int) -> None:
+    def __init__(self, row: RunRecord, log: Log, epoch: int) -> None:
         self.row = row
         self.log = log
         self.epoch = epoch

@@ -30,10 +30,10 @@ from approvals_bot.durable.engine.intake import HookTarget, Intake
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayer
-from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run, RunRecord
+from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run
 from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.protocol import ENDED, AuditEntry, AuditLine, Filter, OpenStore, RunRow, Status
+from approvals_bot.durable.store.protocol import ENDED, AuditEntry, AuditLine, Filter, OpenStore, RunRecord, Status
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import (
     ApprovalsBotError,
@@ -67,27 +67,26 @@ class Engine:
         watch: Callable[[list[Event]], None] | None = None,
     ) -> None:
         """`watch` sees the events that this process appends, for its metrics."""
+        given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
         self.store = store
-        self.clock: TimeSource = clock or SystemClock()
         self.registry = registry
-        self.resources: dict[type, Any] = (
-            dict(resources) if isinstance(resources, Mapping) else {type(item): item for item in resources}
-        )
-        self.replayer = Replayer(self.link)
-        self._loop: asyncio.AbstractEventLoop | None = None  # that it is open on
-        self._tokens = tokens
-        self._base_url = base_url.rstrip("/") if base_url else None
         self.notifier = Notifier(watch)
         self.scheduler = Scheduler(
             store,
-            clock=self.clock,
-            replayer=self.replayer,
+            clock=clock or SystemClock(),
+            replayer=Replayer(self.link),
             registry=registry,
-            resources=self.resources,
+            resources=dict(given),
             notifier=self.notifier,
             entropy=lambda: os.urandom(32),
         )
+        self.clock: TimeSource = self.scheduler.clock
+        self.replayer = self.scheduler.replayer
+        self.resources = self.scheduler.resources
         self._intake = Intake(self.scheduler, self.notifier)
+        self._tokens = tokens
+        self._base_url = base_url.rstrip("/") if base_url else None
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it is open on
         self.is_ending = False
 
     @classmethod
@@ -207,7 +206,7 @@ class Engine:
         self._here("resume_hook()")
         target = await self._intake.open_hook(token, is_webhook=False)
         delivered = await self._intake.receive(target, payload, resume_id)
-        return HookInfo.of(delivered.hook)
+        return HookInfo(delivered.hook)
 
     async def resume_webhook(
         self,
@@ -244,13 +243,13 @@ class Engine:
         hook = await self.store.hook(token=token)
         if hook is None:
             raise HookNotFoundError(token)
-        return HookInfo.of(hook)
+        return HookInfo(hook)
 
     async def find_hook(self, hook_id: str) -> HookInfo | None:
         """A hook by its id, live or not."""
         self._here("find_hook()")
         hook = await self.store.hook(hook_id=hook_id)
-        return None if hook is None else HookInfo.of(hook)
+        return None if hook is None else HookInfo(hook)
 
     async def find(self, hook_id: str) -> HookTarget | None:
         """A hook by its id, live or not, and its run, in one look. Who resumes it by this spares a second one."""
@@ -276,7 +275,7 @@ class Engine:
         """A run as it stands. None: no such run."""
         self._here("status()")
         found = await self.store.read(run_id, after=NO_EVENTS)
-        return None if found is None else RunRecord.of(found[0])
+        return None if found is None else found[0]
 
     async def records(
         self,
@@ -303,7 +302,7 @@ class Engine:
         """Return a page of runs, as `records` does."""
         self._here("list_runs()")
         rows, following = await self.store.runs(which)
-        return Page([RunRecord.of(row) for row in rows], following)
+        return Page(rows, following)
 
     async def count_runs(self, which: Filter, most: int) -> int:
         """Return how many runs match, or `most` if there are as many or more."""
@@ -330,14 +329,14 @@ class Engine:
             while (row := await self._row(run_id)).status not in ENDED:
                 if self.is_ending or not await subscription.changed():
                     break
-            return RunRecord.of(row)
+            return row
 
     def end_waiting(self) -> None:
         """Make `wait` return at once with the run's state: the process is about to end."""
         self.is_ending = True
         self.notifier.wake(None)
 
-    async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]:
+    async def until_ended(self, run_id: str) -> tuple[RunRecord, Ending]:
         """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
         self._here("return_value()")
         scheduler = self.scheduler
@@ -354,13 +353,13 @@ class Engine:
                 if subscription.latest is not None:
                     return row, Ending(subscription.latest.type, subscription.latest.data)
 
-    async def _row(self, run_id: str) -> RunRow:
+    async def _row(self, run_id: str) -> RunRecord:
         found = await self.store.read(run_id, after=NO_EVENTS)
         if found is None:
             raise RunNotFoundError(run_id)
         return found[0]
 
-    def decode_result(self, row: RunRow, result: Any) -> Any:
+    def decode_result(self, row: RunRecord, result: Any) -> Any:
         """A result as its workflow's type; as plain data if that workflow isn't registered here."""
         try:
             return self.registry.get(row.code, row.version).signature.decode_result(result)

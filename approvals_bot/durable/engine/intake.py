@@ -16,7 +16,6 @@ from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.engine.cache import CachedRun
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
-from approvals_bot.durable.engine.runs import RunRecord
 from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.store.protocol import (
     ENDED,
@@ -26,7 +25,7 @@ from approvals_bot.durable.store.protocol import (
     Lease,
     NewRun,
     Received,
-    RunRow,
+    RunRecord,
 )
 from approvals_bot.errors import (
     ApprovalsBotError,
@@ -51,14 +50,14 @@ class HookTarget(NamedTuple):
     """
 
     hook: HookRow
-    row: RunRow
+    row: RunRecord
     log: Log | None
     cached: CachedRun | None = None
 
     @property
     def record(self) -> RunRecord:
         """The run as it was when it was read."""
-        return RunRecord.of(self.row)
+        return self.row
 
 
 class Delivered(NamedTuple):
@@ -89,7 +88,7 @@ class Intake:
         lease = scheduler.request_lease()
         run = None
         if lease is not None:
-            run = CachedRun(RunRow.new(new, now), [Event(1, "run_created", now, data)], 0)
+            run = CachedRun(RunRecord.new(new, now), [Event(1, "run_created", now, data)], 0)
         write = partial(scheduler.store.create, new, now, lease)
         created = await self._finish(self._write(run_id, run, None, workflow, lease, now, write))
         assert created is not None  # only a hook can be gone
@@ -255,7 +254,7 @@ class Intake:
             return None
         return outcome.schemas.get(target.hook.number)
 
-    def _workflow(self, row: RunRow) -> Workflow[Any, Any] | None:
+    def _workflow(self, row: RunRecord) -> Workflow[Any, Any] | None:
         try:
             return self._scheduler.registry.get(row.code, row.version)
         except WorkflowNotFoundError:

@@ -1,4 +1,4 @@
-"""What the engine tells about runs and hooks."""
+"""Runs and hooks, as callers outside a workflow see them."""
 
 from __future__ import annotations
 
@@ -8,82 +8,53 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.serialization import decode, decode_error
-from approvals_bot.durable.store.protocol import ENDED, HookRow, RunRow, Status
+from approvals_bot.durable.store.protocol import HookRow, RunRecord, Status
 from approvals_bot.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
 R = TypeVar("R")
 
-NO_EVENTS = 1_000_000_000  # more than a log can have: who asks for what comes after it wants only the run's row
+NO_EVENTS = 1_000_000_000  # read the events after this one, more than a log can have: only the run's record
 
 
 @dataclass(frozen=True, slots=True)
 class HookInfo:
-    """A hook, for those outside. `is_live`: it still takes payloads."""
+    """A hook, as callers outside its workflow see it."""
 
-    run_id: str
-    hook_id: str
-    token: str = field(repr=False)
-    metadata: Any
-    created_at: datetime
-    is_webhook: bool
-    is_live: bool = True
-    generation: int = 1
-
-    @classmethod
-    def of(cls, row: HookRow) -> HookInfo:
-        return cls(
-            row.run_id,
-            row.id,
-            row.token,
-            decode(row.metadata),
-            row.created_at,
-            row.is_webhook,
-            row.is_live,
-            row.generation,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A run as it stands.
-
-    `kind` is what its workflow says that its runs are. `view` is what its author published last, `parts` what the run
-    consists of for its readers, as a library on top of the engine shows it. `result` and `error` (its type and message)
-    are of ended runs. What a damaged row can't tell is None, or empty.
-    """
-
-    id: str
-    workflow: str
-    kind: str
-    status: Status
-    created_at: datetime
-    ended_at: datetime | None
-    attributes: dict[str, str]
-    view: Any = None
-    parts: list[Any] = field(default_factory=list)
-    result: Any = None
-    error: dict[str, str] | None = None
-    stalled: str | None = None
+    _row: HookRow = field(repr=False)  # it has the token, which is a key
 
     @property
-    def has_ended(self) -> bool:
-        return self.status in ENDED
+    def run_id(self) -> str:
+        return self._row.run_id
 
-    @classmethod
-    def of(cls, row: RunRow) -> RunRecord:
-        ending = row.ending or {}
-        error: dict[str, str] | None
-        match ending:
-            case {"reason": reason} if row.status == "cancelled":
-                error = {"type": "RunCancelled", "message": str(reason or "")}
-            case {"error": {"type": str(type), "message": str(message)}}:
-                error = {"type": type, "message": message}
-            case _:
-                error = None
-        return cls(
-            row.id, row.workflow, row.kind, row.status, row.created_at, row.ended_at, row.attributes, view=row.view,
-            parts=row.parts, result=ending.get("result"), error=error, stalled=row.stalled,
-        )  # fmt: skip
+    @property
+    def hook_id(self) -> str:
+        return self._row.id
+
+    @property
+    def token(self) -> str:
+        return self._row.token
+
+    @property
+    def metadata(self) -> Any:
+        return decode(self._row.metadata)
+
+    @property
+    def created_at(self) -> datetime:
+        return self._row.created_at
+
+    @property
+    def is_webhook(self) -> bool:
+        return self._row.is_webhook
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it still takes payloads."""
+        return self._row.is_live
+
+    @property
+    def generation(self) -> int:
+        """Signed links carry it. Links of another generation are void."""
+        return self._row.generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +76,10 @@ class Ending:
 class Runs(Protocol):
     """What a handle on a run needs of the engine."""
 
-    def decode_result(self, row: RunRow, result: Any) -> Any: ...
+    def decode_result(self, row: RunRecord, result: Any) -> Any: ...
     async def record(self, run_id: str) -> RunRecord | None: ...
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord: ...
-    async def until_ended(self, run_id: str) -> tuple[RunRow, Ending]: ...
+    async def until_ended(self, run_id: str) -> tuple[RunRecord, Ending]: ...
     async def events(self, run_id: str) -> list[Event]: ...
     async def cancel(self, run_id: str, reason: str | None = None) -> None: ...
     async def wake_up(self, run_id: str) -> int: ...
@@ -140,9 +111,9 @@ class Run(Generic[R]):
                 raise RunCancelledError(self.id, ending.data.get("reason"))
             case _:
                 error = ending.data["error"]
-                raise RunFailedError(
-                    self.id, error["type"], error["message"], error.get("traceback", "")
-                ) from decode_error(error)
+                raise RunFailedError(self.id, error["type"], error["message"], error["traceback"]) from decode_error(
+                    error
+                )
 
     async def wait(self, seconds: float | None) -> RunRecord:
         """The run's record once it has ended, or when the time is up. None: however long it takes."""

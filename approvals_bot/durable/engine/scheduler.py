@@ -8,7 +8,7 @@ import os
 import platform
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sized
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sized
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,7 @@ from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayer
-from approvals_bot.durable.store.protocol import Claim, Claimed, Filter, Lease, OpenStore, RunRow
+from approvals_bot.durable.store.protocol import Claim, Claimed, Filter, Lease, OpenStore, RunRecord
 from approvals_bot.errors import StoreUnavailableError
 
 logger = logging.getLogger("approvals_bot.durable.engine")
@@ -117,7 +117,7 @@ class Scheduler:
         clock: TimeSource,
         replayer: Replayer,
         registry: Registry,
-        resources: Mapping[type, Any],
+        resources: dict[type, Any],
         notifier: Notifier,
         entropy: Callable[[], bytes],
     ) -> None:
@@ -164,7 +164,7 @@ class Scheduler:
         """Seconds after which a subscriber reads the store again. None: this process is notified of all writes."""
         return None if self.works else POLL
 
-    def row_at_work(self, run_id: str) -> RunRow | None:
+    def row_at_work(self, run_id: str) -> RunRecord | None:
         """The row of a run that this process works on, as it was when that began. None: it doesn't."""
         active = self._active.get(run_id)
         return None if active is None else active[0].run.row

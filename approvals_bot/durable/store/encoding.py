@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from approvals_bot.durable.core.events import from_micros, to_micros
-from approvals_bot.durable.store.protocol import AuditEntry, RunRow
+from approvals_bot.durable.store.protocol import AuditEntry, RunRecord
 
 _UNHELD = re.compile(r"[\x00\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
@@ -127,7 +127,7 @@ def _key(text: str) -> str:
 # ── Where the next page of runs starts: after this run, by its time and its id. ──
 
 
-def cursor_after(row: RunRow) -> str:
+def cursor_after(row: RunRecord) -> str:
     return f"{to_micros(row.created_at)}.{row.id}"
 
 

@@ -50,7 +50,7 @@ from approvals_bot.durable.store.protocol import (
     Lease,
     NewRun,
     Received,
-    RunRow,
+    RunRecord,
     Stale,
 )
 
@@ -116,7 +116,7 @@ class PostgresStore:
 
     # ── reading ──
 
-    async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
+    async def read(self, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
         answer = await self._reading.ask({"ask": "read", "run": storable(run_id), "after": after})
         return None if answer is None else pieces.run_and_log(answer)
 
@@ -129,7 +129,7 @@ class PostgresStore:
 
     async def look(
         self, most: int, *, token: str | None = None, hook_id: str | None = None
-    ) -> tuple[HookRow, RunRow, Log | None] | None:
+    ) -> tuple[HookRow, RunRecord, Log | None] | None:
         which = {"token": storable(token or "")} if hook_id is None else {"hook": storable(hook_id)}
         answer = await self._reading.ask({"ask": "look", "most": most} | which)
         if answer is None:
@@ -141,7 +141,7 @@ class PostgresStore:
         answer = await self._reading.ask({"ask": "next_wake", "owner": storable(owner), "at": to_micros(at)})
         return None if answer is None else from_micros(answer)
 
-    async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
+    async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
         async with self._lists.in_time():
             sql, given = page_of(which)
             found = [pieces.run_row(json.loads(row[0])) for row in await self._lists.fetch(sql, *given)]

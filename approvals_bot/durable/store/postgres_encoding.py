@@ -36,7 +36,7 @@ from approvals_bot.durable.store.protocol import (
     Lease,
     NewRun,
     Received,
-    RunRow,
+    RunRecord,
     Stale,
 )
 
@@ -188,7 +188,7 @@ def created(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Crea
 
 
 def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
-    return Claimed(Claim(run.id, 1), RunRow.new(run, at)._replace(epoch=1), [Event(1, "run_created", at, run.data)])
+    return Claimed(Claim(run.id, 1), RunRecord.new(run, at)._replace(epoch=1), [Event(1, "run_created", at, run.data)])
 
 
 def received(then: Append | None, answer: Any) -> Received | None:
@@ -236,7 +236,7 @@ def _claimed(answer: Any) -> Claimed | None:
     return Claimed(Claim(row.id, row.epoch), row, log)
 
 
-def run_and_log(answer: Any) -> tuple[RunRow, Log]:
+def run_and_log(answer: Any) -> tuple[RunRecord, Log]:
     row, events = answer
     return run_row(row), log(events)
 
@@ -253,8 +253,8 @@ def event(answer: Any) -> Event:
     return Event(seq, type, from_micros(at), json.loads(data))
 
 
-def run_row(row: Any) -> RunRow:
-    return RunRow(
+def run_row(row: Any) -> RunRecord:
+    return RunRecord(
         id=as_given(row[0]), workflow=as_given(row[1]), code=as_given(row[2]), version=as_given_or_none(row[3]),
         kind=as_given(row[4]), status=row[5], created_at=readable_time(row[6]), ended_at=readable_time_or_none(row[7]),
         attributes=readable_texts(row[8]), seq=row[9], view=readable_json(row[10]), parts=readable_list(row[11]) or [],

@@ -47,11 +47,11 @@ class NewRun(NamedTuple):
     kind: str = "workflow"
 
 
-class RunRow(NamedTuple):
-    """A run as its index row has it.
+class RunRecord(NamedTuple):
+    """A run as its row has it.
 
-    `view` is what the run's author published last, `parts` what the run consists of for its readers, as its projection
-    has them. What a damaged row can't tell is None, or empty.
+    `kind` is what its workflow says that its runs are. `view` is what the run's author published last, `parts` what the
+    run consists of for its readers, as its projection has them. What a damaged row can't tell is None, or empty.
     """
 
     id: str
@@ -71,8 +71,28 @@ class RunRow(NamedTuple):
     epoch: int
     ending: dict[str, Any] | None  # data of the event that ended it
 
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def result(self) -> Any:
+        """What a completed run returned, encoded. None for all others."""
+        return None if self.ending is None else self.ending.get("result")
+
+    @property
+    def error(self) -> dict[str, str] | None:
+        """Type and message of what ended a run that failed or was cancelled."""
+        match self.ending:
+            case {"reason": reason} if self.status == "cancelled":
+                return {"type": "RunCancelled", "message": str(reason or "")}
+            case {"error": {"type": str(type), "message": str(message)}}:
+                return {"type": type, "message": message}
+            case _:
+                return None
+
     @classmethod
-    def new(cls, run: NewRun, at: datetime) -> RunRow:
+    def new(cls, run: NewRun, at: datetime) -> RunRecord:
         """A run as it is created."""
         return cls(
             run.id, run.workflow, run.code, run.version, run.kind, "pending", at, None, run.attributes, 1, None, [],
@@ -172,7 +192,7 @@ class Claimed(NamedTuple):
     """A claim, and the run as it stands: who claims reads it anyway."""
 
     claim: Claim
-    row: RunRow
+    row: RunRecord
     log: Log
 
 
@@ -233,7 +253,7 @@ class Store(Protocol):
         """Create a run that is due at once, with its `run_created`; in the same breath claim it if a lease is given,
         and append what follows from it."""
 
-    async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
+    async def read(self, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
         """A run and its events with `seq > after`, in one consistent look. None: no such run."""
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
@@ -267,11 +287,11 @@ class Store(Protocol):
 
     async def look(
         self, most: int, *, token: str | None = None, hook_id: str | None = None
-    ) -> tuple[HookRow, RunRow, Log | None] | None:
+    ) -> tuple[HookRow, RunRecord, Log | None] | None:
         """The hook as `hook` finds it and its run, in one consistent look; its events too, if there are no more than
         `most`. None: no such hook."""
 
-    async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
+    async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
         """Return a page of runs, the newest first unless asked otherwise, and the cursor of the next page if there is
         one. ValueError for a cursor that no page gave."""
 

@@ -39,7 +39,7 @@ from approvals_bot.durable.store.protocol import (
     Lease,
     NewRun,
     Received,
-    RunRow,
+    RunRecord,
     Stale,
 )
 from approvals_bot.errors import StoreUnavailableError
@@ -89,7 +89,7 @@ class SqliteStore:
     ) -> Created:
         return await self._writer.run(partial(log.create, run=run, at=to_micros(at), lease=lease, then=then))
 
-    async def read(self, run_id: str, after: int = 0) -> tuple[RunRow, Log] | None:
+    async def read(self, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
         return await self._reader.run(partial(reading.run_and_log, run_id=run_id, after=after))
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
@@ -131,10 +131,10 @@ class SqliteStore:
 
     async def look(
         self, most: int, *, token: str | None = None, hook_id: str | None = None
-    ) -> tuple[HookRow, RunRow, Log | None] | None:
+    ) -> tuple[HookRow, RunRecord, Log | None] | None:
         return await self._reader.run(lambda db: reading.look(db, most, token, hook_id))
 
-    async def runs(self, which: Filter) -> tuple[list[RunRow], str | None]:
+    async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
         return await self._reader.run(lambda db: reading.runs(db, which))
 
     async def count(self, which: Filter, most: int) -> int:

@@ -23,7 +23,7 @@ from approvals_bot.durable.store.encoding import (
     storable,
     storable_or_none,
 )
-from approvals_bot.durable.store.protocol import AuditEntry, AuditLine, Filter, HookRow, RunRow
+from approvals_bot.durable.store.protocol import AuditEntry, AuditLine, Filter, HookRow, RunRecord
 
 _RUN_COLUMNS = """
     SELECT runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
@@ -37,7 +37,7 @@ _LIVE = f"{_SELECT_HOOK} WHERE token = ? AND is_live = 1"
 _SELECT_EVENTS = "SELECT seq, type, at, data FROM events WHERE run_id = ? AND seq > ? ORDER BY seq"
 
 
-def run_and_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRow, Log] | None:
+def run_and_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRecord, Log] | None:
     rows = _fetch_leniently(db, _SELECT_RUN, (storable(run_id),))
     if not rows:
         return None
@@ -61,7 +61,7 @@ def hook(db: sqlite3.Connection, token: str | None, hook_id: str | None) -> Hook
 
 def look(
     db: sqlite3.Connection, most: int, token: str | None, hook_id: str | None
-) -> tuple[HookRow, RunRow, Log | None] | None:
+) -> tuple[HookRow, RunRecord, Log | None] | None:
     found = hook(db, token, hook_id)
     if found is None:
         return None
@@ -74,7 +74,7 @@ def look(
 # ── lists ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRow], str | None]:
+def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRecord], str | None]:
     tables, where, given = _matching(which)
     at, id = ("found.created_at", "found.run_id") if which.attributes else ("runs.created_at", "runs.id")
     if which.cursor is not None:
@@ -168,8 +168,8 @@ def _event(seq: int, type: Any, at: int, data: str) -> Event:
     return Event(seq, type, from_micros(at), json.loads(data))
 
 
-def _run_row(row: Any) -> RunRow:
-    return RunRow(
+def _run_row(row: Any) -> RunRecord:
+    return RunRecord(
         id=row[0], workflow=row[1], code=row[2], version=row[3], kind=row[4], status=row[5],
         created_at=readable_time(row[6]), ended_at=readable_time_or_none(row[7]), attributes=readable_texts(row[8]),
         seq=row[9], view=readable_json(row[10]), parts=readable_list(row[11]) or [], stalled=as_given_or_none(row[12]),
