@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
+import pytest
 from house import House
 
 from approvals_bot.service.act import perform
@@ -205,3 +208,24 @@ def test_a_withdrawal_that_comes_too_late_says_so_and_exits_1(house: House) -> N
 
 def _hello(house: House, name: str) -> str:
     return str(house.json("start", "hello", "--input", f'{{"name": "{name}"}}')["run_id"])
+
+
+@pytest.mark.parametrize("parts", ["{", "[{}]", "7"])
+def test_a_damaged_row_is_listed_and_shown_as_a_plain_run(
+    either_house: House, request: pytest.FixtureRequest, parts: str
+) -> None:
+    whole, damaged = either_house.start(days=3), either_house.start(days=4)
+    either_house.work()
+    sql = f"UPDATE runs SET parts = '{parts}' WHERE id = '{damaged}'"  # noqa: S608  # the test's own
+    if "sqlite:" in either_house.config.read_text():
+        with closing(sqlite3.connect(either_house.folder / "approvals.db")) as db, db:
+            db.execute(sql)
+    else:
+        request.getfixturevalue("postgres").execute(sql, request.getfixturevalue("postgres_url"))
+    listed = {one["id"]: one["request"] for one in either_house.json("runs", "--waiting-for", "ann@acme.eu")["runs"]}
+    assert set(listed) == {whole, damaged}
+    assert listed[damaged] is None
+    assert damaged in either_house.type("runs").stdout
+    assert "running" in either_house.type("show", damaged).stdout
+    assert either_house.json("show", damaged)["request"] is None
+    assert either_house.json("check", "--runs")["runs"]["checked"] == 2

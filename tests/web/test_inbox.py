@@ -11,7 +11,9 @@ import httpx2
 import pytest
 from posting import a_posting_service, until
 
+from approvals_bot.durable.core.api import workflow
 from approvals_bot.playground.mailbox import MailServer
+from approvals_bot.web import pages
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 
@@ -49,6 +51,11 @@ class Browser:
 
 def hidden(page: httpx2.Response) -> dict[str, str]:
     return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+
+
+@workflow
+async def passes_by() -> None:
+    """A run that has nothing to do with anybody."""
 
 
 @pytest.fixture
@@ -103,6 +110,36 @@ async def test_a_request_opens_for_those_whom_it_concerns_and_for_nobody_else(br
     assert "Nothing waits for di@acme.eu" in inbox.text
     assert "You asked for" in inbox.text
     assert f'href="/requests/{run}"' in inbox.text
+
+
+async def test_what_one_asked_for_and_voted_on_is_found_after_any_number_of_newer_runs(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "OTHERS_SHOWN", 2)
+    service = browser.service
+    await browser.sign_in("ann@acme.eu")
+    voted = await service.start("deploy", {"version": "0.9"}, requester="di@acme.eu")
+    vote = {"by": "ann@acme.eu", "choice": "approve"}
+    assert (await service.api.post(f"/api/runs/{voted}/votes", json=vote)).status_code == 201
+    own = []
+    for number in range(5):
+        own.append(await service.start("deploy", {"version": f"1.{number}"}, requester="ann@acme.eu"))
+        await service.clock.advance("1m")
+    for _ in range(120):
+        await service.engine.start(passes_by)
+    await service.engine.settle()
+
+    async def listed(heading: str) -> list[str]:
+        seen, path = list[str](), "/inbox"
+        while path:
+            text = (await browser.http.get(path)).text.partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
+            seen += re.findall(r'href="/requests/(run_\w+)"', text)
+            older = re.search(r'<a href="([^"]+)">Older requests', text)
+            path = older[1].replace("&amp;", "&") if older else ""
+        return seen
+
+    assert await listed("You asked for") == own[::-1]
+    assert await listed("You voted on") == [voted]
 
 
 async def test_whether_an_address_is_known_is_not_told_and_strangers_get_no_mail(browser: Browser) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import cast
 
+import pytest
 from slack_office import DEPLOY, Office
+
+from approvals_bot.channels.slack import modals
+from approvals_bot.durable.store.sqlite import SqliteStore
 
 STAGE = [DEPLOY["stage"][0] | {"comment": "never"}]
 
@@ -51,3 +56,34 @@ async def test_the_home_tab_asks_once_before_what_decides_and_shows_what_is_pinn
     (buttons,) = [block["elements"] for block in view.blocks if str(block.get("block_id")).startswith("home0:")]
     assert "This decides it." in buttons[0]["confirm"]["text"]["text"]
     assert "Version: 2.1" in json.dumps(view.blocks)
+
+
+async def test_the_home_tab_shows_what_has_waited_longest_and_says_how_much_more_there_is(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modals, "PENDING_SHOWN", 2)
+    for number in range(8):
+        await office.ask(given={"version": f"1.{number}"})
+        await office.clock.advance("1m")
+    await office.slack.home.opened("U0ANN", "T0PLAY")
+    await office.slack.home.opened("U0BO", "T0PLAY")
+    waiting, asked = home_of(office, "U0ANN"), home_of(office, "U0BO")
+    assert [f"Deploy api 1.{number}" in waiting for number in range(8)] == [True, True, *[False] * 6]
+    assert r"\u2026 and at least 6 more" in waiting
+    assert [f"Deploy api 1.{number}" in asked.partition("You asked for")[2] for number in range(8)] == [
+        *[False] * 3,
+        *[True] * 5,
+    ]
+    assert r"\u2026 and at least 3 more" in asked
+
+
+async def test_a_damaged_row_is_a_plain_line_of_the_home_tab(office: Office) -> None:
+    damaged = await office.ask()
+    await office.ask(given={"version": "2.2"})
+    writer = cast(SqliteStore, office.engine.store)._writer
+    await writer.run(lambda db: db.execute("UPDATE runs SET parts = '[{}]' WHERE id = ?", (damaged,)))
+    for user, heading in (("U0ANN", "Waiting for you"), ("U0BO", "You asked for")):
+        await office.slack.home.opened(user, "T0PLAY")
+        home = home_of(office, user).partition(heading)[2]
+        assert "Deploy api 2.2" in home
+        assert f"deploy: running ({damaged})" in home

@@ -1,0 +1,331 @@
+"""Lists on both stores: what a workflow publishes, and what has become of a row, breaks none of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from approvals_bot.approvals.business_time import Calendars
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.published import concerns, found_by
+from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.request_approval import request_approval
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.durable.core.api import create_hook, publish, workflow
+from approvals_bot.service.catalog import Listed
+from approvals_bot.web import pages
+
+ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
+
+LOOKS_LIKE_A_REQUEST: dict[str, Any] = {"hook_id": "h", "recipients": {"x": ANN}, "digest": "d", "waiting_for": [ANN]}
+ODD: dict[str, Any] = {
+    "a list": [1, ANN],
+    "a text": "waiting_for",
+    "a number": 7,
+    "false": False,
+    "what requests had": LOOKS_LIKE_A_REQUEST,
+    "what several had": {"requests": [LOOKS_LIKE_A_REQUEST], "waiting_for": [ANN], "published": None},
+    "a list of requests": [LOOKS_LIKE_A_REQUEST],
+    "our keys, other types": {"requests": "no", "waiting_for": {"a": 1}, "number": "x", "state": [], "parts": None},
+    "names of attributes": {"$waiting_for": [ANN], "requested_by": [ANN], "attributes": {"waiting_for": ANN}},
+    "what can't be a text": {"text": "a\x00b \ud800"},
+}
+"""What an author may publish: any JSON."""
+
+
+@workflow
+async def shows(name: str) -> None:
+    publish(ODD[name])
+    await create_hook(f"shows/{name}")
+
+
+@workflow
+async def shows_a_whole_request(given: str) -> None:
+    publish(json.loads(given))
+    await create_hook("whole")
+
+
+@workflow
+async def asks_and_shows() -> str:
+    publish({"waiting_for": [CY], "requests": [], "hook_id": "h"})
+    outcome = await request_approval("Buy a chair", approvers=ANN, deliver={})
+    return type(outcome).__name__
+
+
+SPEND = {
+    "workflow": {"id": "spend", "title": "Spend {{ amount }}", "request": ["*"]},
+    "fields": {"amount": "integer"},
+    "stage": [{"id": "go", "from": [ANN, CY], "need": 2}],
+}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
+    """This test's own store: each of both."""
+    return f"sqlite:///{tmp_path}/runs.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+async def office(open_service: Any) -> AsyncIterator[Any]:
+    async with open_service(open_pages=True) as service:
+        service.engine.resources[Calendars] = Calendars({})
+        for each in (shows, shows_a_whole_request, asks_and_shows):
+            service.workflows[each.name] = Listed(each)
+        definition = Definition.model_validate(SPEND)
+        service.workflows["spend"] = Listed(approval.under("spend", pinned(definition)), definition)
+        yield service
+
+
+@pytest.fixture
+def damage(store_url: str, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Changes rows behind the program's back."""
+
+    def execute(sql: str) -> None:
+        if store_url.startswith("sqlite"):
+            with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as db, db:
+                db.execute(sql)
+        else:
+            request.getfixturevalue("postgres").execute(sql, store_url)
+
+    return execute
+
+
+async def spend(office: Any, amount: int = 1) -> str:
+    """One a minute, so that the order of lists is known."""
+    await office.clock.advance("1m")
+    return str(await office.start("spend", {"amount": amount}, requester=BO))
+
+
+async def look_everywhere(office: Any, run_id: str) -> dict[str, Any]:
+    """All lists answer, each with this run; gives the run as the API lists it."""
+    (listed,) = [run for run in (await office.api.get("/api/runs")).json()["runs"] if run["id"] == run_id]
+    assert listed == await office.run(run_id)
+    assert f'href="/runs/{run_id}"' in (await office.web.get("/runs")).text
+    for path in (f"/runs/{run_id}", f"/inbox?person={ANN}", f"/inbox?person={BO}", "/metrics"):
+        assert (await office.web.get(path)).status_code == 200, path
+    found: dict[str, Any] = listed
+    return found
+
+
+async def waiting(office: Any, person: str) -> list[str]:
+    found = (await office.api.get("/api/runs", params={"waiting_for": person})).json()["runs"]
+    return [run["id"] for run in found]
+
+
+# ── what an author publishes ──
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_a_published_value_is_never_taken_for_a_request(office: Any, name: str) -> None:
+    run_id, asked = await office.start("shows", {"name": name}), await spend(office)
+    assert (await look_everywhere(office, run_id))["request"] is None
+    assert await waiting(office, ANN) == [asked]
+    assert (await office.web.get(f"/requests/{run_id}")).status_code == 404
+    vote = await office.api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})
+    assert (vote.status_code, vote.json()["title"]) == (409, "Not a request")
+    record = await office.engine.record(run_id)
+    assert (record.kind, record.view, record.parts) == ("workflow", ODD[name], [])
+
+
+async def test_a_copy_of_a_whole_request_is_still_only_a_published_value(office: Any) -> None:
+    asked = await spend(office)
+    part = (await office.engine.record(asked)).parts[0]
+    run_id = await office.start("shows_a_whole_request", {"given": json.dumps(part)})
+    assert (await look_everywhere(office, run_id))["request"] is None
+    assert await waiting(office, ANN) == [asked]
+    assert (await office.web.get(f"/inbox?person={ANN}")).text.count("Spend 1") == 1
+
+
+async def test_what_a_workflow_publishes_leaves_its_requests_alone(office: Any) -> None:
+    run_id = await office.start("asks_and_shows")
+    found = await look_everywhere(office, run_id)
+    assert [one["id"] for one in found["requests"]] == [f"{run_id}.1"]
+    assert (await waiting(office, ANN), await waiting(office, CY)) == ([run_id], [])
+    answer = await office.api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})
+    assert answer.json()["verdict"] == "decided"
+    ended = (await office.api.get(f"/api/runs/{run_id}?wait=20")).json()
+    assert (ended["result"], await waiting(office, ANN)) == ("Approved", [])
+    record = await office.engine.record(run_id)
+    assert (record.kind, record.view["waiting_for"], len(record.parts)) == ("workflow", [CY], 1)
+
+
+async def test_an_attribute_of_the_starter_lists_no_request(office: Any) -> None:
+    await office.engine.start(shows, "a number", attributes={"waiting_for": ANN, "team": "red"})
+    await office.engine.settle()
+    assert await waiting(office, ANN) == []
+    (record,) = (await office.engine.records(attributes={"team": "red"})).records
+    assert record.attributes == {"waiting_for": ANN, "team": "red"}
+    assert (await office.engine.records(attributes={"team": "blue"})).records == []
+    with pytest.raises(ValueError, match="reserved"):
+        await office.engine.start(shows, "a number", attributes={"$waiting_for": ANN})
+
+
+# ── rows that are damaged ──
+
+DAMAGES = {
+    "parts that are no JSON": "UPDATE runs SET parts = '{{'",
+    "parts that are something else": "UPDATE runs SET parts = '[1, null, {{}}]'",
+    "parts that are no list": "UPDATE runs SET parts = '\"waiting_for\"'",
+    "no parts": "UPDATE runs SET parts = NULL",
+    "a view that is no JSON": "UPDATE runs SET view = 'x', parts = NULL",
+    "attributes that are no JSON": "UPDATE runs SET attributes = 'x', parts = '[]'",
+    "attributes that are something else": "UPDATE runs SET attributes = '[1]', parts = '[]'",
+    "another kind": "UPDATE runs SET kind = 'bill', parts = '[[]]'",
+    "a time of no calendar": "UPDATE runs SET parts = '[]', ended_at = 9000000000000000000",
+    "a number that is no time": "UPDATE runs SET parts = '[]', wake_at = -9000000000000000000",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_a_damaged_row_is_listed_as_plain_and_breaks_no_list(
+    office: Any, damage: Callable[[str], None], how: str
+) -> None:
+    whole, damaged = await spend(office, 1), await spend(office, 2)
+    damage(DAMAGES[how].format() + f" WHERE id = '{damaged}'")
+    found = await look_everywhere(office, damaged)
+    assert (found["request"], found["workflow"], found["status"]) == (None, "spend", "running")
+    assert found["created_at"] == "2026-01-01T09:02:00+00:00"
+    assert (await office.run(whole))["request"]["title"] == "Spend 1"
+    inbox = (await office.web.get(f"/inbox?person={ANN}")).text
+    assert "Spend 1" in inbox
+    assert f'href="/runs/{damaged}"' in inbox, "it waits for her, as its attributes say"
+
+
+async def test_an_unknown_status_and_an_odd_end_break_no_list(office: Any, damage: Callable[[str], None]) -> None:
+    run_id = await spend(office)
+    await office.engine.cancel(run_id)
+    for data in ("x", "[]", "null", '{"error": 1, "reason": {}}', '{"error": {"type": 1}}'):
+        damage(f"UPDATE events SET data = '{data}' WHERE type = 'run_cancelled'")  # noqa: S608  # the test's own
+        answer = await office.api.get("/api/runs")
+        assert answer.status_code == 200
+    damage(f"UPDATE runs SET status = 'odd', parts = '[]' WHERE id = '{run_id}'")  # noqa: S608
+    (run,) = (await office.api.get("/api/runs")).json()["runs"]
+    assert run["status"] == "odd"
+    assert "odd" in (await office.web.get("/runs")).text.lower()
+
+
+async def test_a_text_that_is_no_text_breaks_no_list(
+    office: Any, store_url: str, damage: Callable[[str], None]
+) -> None:
+    if not store_url.startswith("sqlite"):
+        pytest.skip("PostgreSQL refuses it")
+    whole, damaged = await spend(office, 1), await spend(office, 2)
+    damage(f"UPDATE runs SET parts = CAST(x'5bff5d' AS TEXT) WHERE id = '{damaged}'")  # noqa: S608
+    assert (await look_everywhere(office, damaged))["request"] is None
+    answer = await office.api.post(f"/api/runs/{whole}/votes", json={"by": ANN, "choice": "approve"})
+    assert answer.json()["verdict"] == "counted", "who works on other runs notices nothing"
+    mended = await office.api.post(f"/api/runs/{damaged}/votes", json={"by": ANN, "choice": "approve"})
+    assert mended.status_code == 409
+
+
+LEAVES: list[Any] = [None, "", 0, -1, True, [], {}, "x" * 300, "2026-99-99", [None], {"a": {}}]
+
+
+@st.composite
+def damaged_part(draw: st.DrawFn, part: dict[str, Any]) -> Any:
+    """The part with something else in one place of it."""
+    whole = json.loads(json.dumps(part))
+    place: Any = whole
+    while True:
+        key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if not (isinstance(place[key], dict | list) and place[key]) or draw(st.booleans()):
+            place[key] = draw(st.sampled_from(LEAVES))
+            return whole
+        place = place[key]
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+async def test_whatever_stands_in_a_part_every_list_answers(office: Any, damage: Callable[[str], None]) -> None:
+    run_id, whole = await spend(office, 2), await spend(office, 1)
+    await office.api.post(f"/api/runs/{run_id}/votes", json={"by": CY, "choice": "approve", "comment": "Yes."})
+    part = (await office.engine.record(run_id)).parts[0]
+
+    damages: list[Any] = []
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(damaged_part(part))
+    def collect(damaged: Any) -> None:
+        damages.append(damaged)
+
+    collect()
+    for damaged in damages:
+        text = json.dumps([damaged]).replace("'", "''")
+        damage(f"UPDATE runs SET parts = '{text}' WHERE id = '{run_id}'")  # noqa: S608
+        answer = await office.api.get("/api/runs")
+        assert answer.status_code == 200, damaged
+        assert [run["id"] for run in answer.json()["runs"]] == [whole, run_id]
+        for path in ("/runs", f"/inbox?person={ANN}", f"/inbox?person={BO}"):
+            assert (await office.web.get(path)).status_code == 200, (path, damaged)
+
+
+# ── pages ──
+
+
+async def test_an_inbox_begins_with_the_oldest_and_goes_on_to_the_newest(
+    office: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "WAITING_SHOWN", 3)
+    asked = []
+    for amount in range(7):
+        asked.append(await spend(office, amount))
+    seen, path = list[str](), f"/inbox?person={ANN}"
+    while path:
+        text = (await office.web.get(path)).text
+        seen += re.findall(r'href="/requests/(run_\w+)"', text)
+        assert f"At least 7 requests wait for {ANN}, the oldest first." in text
+        more = re.search(r'<a href="([^"]+)">More requests', text)
+        path = more[1].replace("&amp;", "&") if more else ""
+    assert seen == asked
+    assert (await office.web.get("/inbox?person=ann@acme.eu&cursor=x")).status_code == 404
+    assert (await office.web.get("/runs?cursor=x")).status_code == 404
+
+
+async def test_lists_of_the_api_are_filtered_and_paged(office: Any) -> None:
+    asked = [await spend(office, amount) for amount in range(5)]
+    await office.start("shows", {"name": "a list"})
+    await office.api.post(f"/api/runs/{asked[0]}/cancellation", json={"reason": "no"})
+    await office.engine.settle()
+
+    async def ids(**query: Any) -> list[str]:
+        found, cursor = list[str](), dict[str, str]()
+        while True:
+            page = (await office.api.get("/api/runs", params=query | cursor)).json()
+            found += [run["id"] for run in page["runs"]]
+            if page["cursor"] is None:
+                return found
+            cursor = {"cursor": page["cursor"]}
+
+    assert await ids(waiting_for=ANN, limit=2) == asked[:0:-1]
+    assert await ids(waiting_for=ANN, workflow="shows") == []
+    assert await ids(workflow="spend", status="cancelled") == asked[:1]
+    assert await ids(workflow="spend", status="running", limit=1) == asked[:0:-1]
+
+
+# ── by whom a run is found ──
+
+
+def test_a_run_is_found_by_exactly_those_who_have_to_do_with_its_requests() -> None:
+    base = {"run_id": "r", "hook_id": "h", "workflow": "w", "definition": "", "version": 1, "title": "t"}
+    base |= {"requester": BO, "asked_at": "2026-01-01T00:00:00Z"}
+    vote = {"stage": "go", "by": CY, "choice": "approve", "at": "2026-01-01T00:00:00Z", "via": "api"}
+    ended = {"state": "approved", "by": CY, "at": "2026-01-01T00:00:00Z", "via": "api"}
+    waits = Request.model_validate(base | {"state": "waiting", "waiting_for": [ANN], "votes": [vote]})
+    done = Request.model_validate(base | {"state": "approved", "votes": [vote], "outcome": ended, "on_behalf_of": ANN})
+    assert found_by([waits]) == {
+        "waiting_for": [ANN],
+        "requested_by": [BO],
+        "voted_by": [CY],
+        "open_vote_of": [CY],
+        "ended_vote_of": [],
+    }
+    assert found_by([done, waits])["requested_by"] == [BO, ANN]
+    assert found_by([done])["ended_vote_of"] == [CY]
+    assert (concerns(waits, "waiting_for", ANN), concerns(done, "waiting_for", ANN)) == (True, False)
