@@ -166,3 +166,22 @@ async def test_doctor_learns_what_it_wants_to_know(postgres: PostgresServer, pos
     assert found.hears
     assert found.version
     assert found.asynchronous_standbys == ()
+
+
+async def test_a_pool_that_refuses_the_connection_is_named() -> None:
+    """As PgBouncer does it: a protocol violation for a startup parameter that it doesn't know."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (size := int.from_bytes(await reader.readexactly(4), "big")) == 8:
+            await reader.readexactly(4)  # asks for TLS
+            writer.write(b"N")
+        await reader.readexactly(size - 4)
+        fields = b"SERROR\0C08P01\0Munsupported startup parameter: jit\0\0"
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as pool:
+        port = pool.sockets[0].getsockname()[1]
+        with pytest.raises(StoreUnavailableError, match="This looks like PgBouncer"):
+            await connect(f"postgresql://ann:secret@127.0.0.1:{port}/approvals")

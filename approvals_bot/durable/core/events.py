@@ -99,7 +99,7 @@ class Event(NamedTuple):
 Log = list[Event]
 
 
-CANCELLATION = "cancellation of the run"
+CANCELLATION = "run_cancelled"
 """The `resume_id` of the message that a webhook gets when its run is cancelled: it gets one."""
 
 

@@ -53,6 +53,11 @@ _SETTINGS = {
 _UNAVAILABLE = ("08", "25006", "40", "53", "55", "57", "58")
 _LOST = ("08", "25006", "57P")
 
+_POOLING = (
+    "08P01",  # protocol_violation: a pool takes no startup parameters of ours
+    "26000",  # invalid_sql_statement_name: a statement that was prepared on another server connection
+    "42P05",  # duplicate_prepared_statement: one of another client's
+)
 _POOLED = "This looks like PgBouncer. Approvals Bot needs the server itself, or a pool in session mode."
 
 Connect = Callable[[], Awaitable[Connection]]
@@ -264,8 +269,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it does not answer"
     text = str(error) or type(error).__name__
-    pooled = "unsupported startup parameter" in text or "prepared statement" in text
-    return f"{text}. {_POOLED}" if pooled else text
+    return f"{text}. {_POOLED}" if getattr(error, "sqlstate", None) in _POOLING else text
 
 
 # ── Hearing from other replicas what they have written, by LISTEN; and knowing when we might not have heard. ──
