@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from approvals_bot.approvals.port import ChoiceName, FormField
+from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.cli import show
 from approvals_bot.cli.common import (
@@ -32,10 +33,7 @@ from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine, Page, RunRecord
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.service.python_workflows import import_programs
-from approvals_bot.service.read import choices_of, requests_of
-
-APPROVAL = "approval"
-"""The code that every request runs, whatever its workflow is called."""
+from approvals_bot.service.read import choices_of, request_of, requests_of
 
 PATIENCE = 5.0  # seconds for a running service to begin with a request
 
@@ -160,17 +158,17 @@ def vote(
     answers, changes = read_pairs(answer or (), "--answer"), read_pairs(field or (), "--field")
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
-        view = _request(await _opened(engine, run))
+        request = _request_of(await _opened(engine, run))
         given = Vote(
             by=by.lower(),
             choice=cast("ChoiceName", choice),
             via="cli",
             comment=comment,
-            answers=_typed(answers, view.stage.asks if view.stage else ()),
-            fields=_typed(changes, view.editable),
+            answers=_typed(answers, request.stage.asks if request.stage else ()),
+            fields=_typed(changes, request.editable),
             digest=digest,
         )
-        reply = await perform(engine, view, given)
+        reply = await perform(engine, request, given)
         _said({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
@@ -198,8 +196,8 @@ def reassign(
     from approvals_bot.service.act import perform
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
-        view, who = _request(await _opened(engine, run)), by.lower() if by else CLI
-        reply = await perform(engine, view, Reassign(who, person, instead_of, reason, "cli"))
+        request, who = _request_of(await _opened(engine, run)), by.lower() if by else CLI
+        reply = await perform(engine, request, Reassign(who, person, instead_of, reason, "cli"))
         _said({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
@@ -220,13 +218,13 @@ def cancel(
 
     async def end(engine: Engine, _: ServiceSettings) -> None:
         record = await _opened(engine, run)
-        view = show.request_view(record)
-        if view is None or record.has_ended or (view.number and not view.is_open):
+        request = request_of(record)
+        if request is None or record.has_ended or (request.number and not request.is_open):
             await engine.cancel(record.id, reason or None)
             show.say({"run_id": run, "status": "cancelled"}, f"{run} was cancelled.", as_json)
         else:
-            act = Stop if view.number and run == record.id else Withdraw
-            reply = await perform(engine, view, act(CLI, reason, "cli"))
+            act = Stop if request.number and run == record.id else Withdraw
+            reply = await perform(engine, request, act(CLI, reason, "cli"))
             _said({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
 
     with_engine(config, end)
@@ -241,12 +239,12 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
 
     async def look(engine: Engine, _: ServiceSettings) -> None:
         record = await _opened(engine, run)
-        view = show.request_view(record)
-        if view is None:
+        request = request_of(record)
+        if request is None:
             found, text = explained_program(record, await engine.events(record.id), engine.now())
         else:
-            found = why(view)
-            text = explained(record, view, found, engine.now())
+            found = why(request)
+            text = explained(record, request, found, engine.now())
         show.say(found, text, as_json)
 
     with_engine(config, look)
@@ -264,11 +262,10 @@ def _said(verdict: dict[str, Any], as_json: bool) -> None:
 
 
 async def _opened(engine: Engine, run: str) -> RunRecord:
-    """The run, once the service has begun with it: a request that was opened this very moment shows nothing yet."""
+    """Return the run, once the service has begun with it: a request opened this very moment shows nothing yet."""
     record = await record_of(engine, run)
-    found = await engine.store.read(record.id, after=1_000_000_000)
     until = time.monotonic() + PATIENCE
-    while found and found[0].code == APPROVAL and not _has_begun(record) and time.monotonic() < until:
+    while record.kind == REQUEST and not _has_begun(record) and time.monotonic() < until:
         record = await engine.wait(record.id, 0.1)
         if record.has_ended:
             break
@@ -276,18 +273,19 @@ async def _opened(engine: Engine, run: str) -> RunRecord:
 
 
 def _has_begun(record: RunRecord) -> bool:
-    """Whether it can be seen whom it asks, and for what."""
-    view = show.request_view(record)
-    return view is not None and (view.stage is not None or not view.is_open)
+    """Tell whether it can be seen whom the request asks, and for what."""
+    request = request_of(record)
+    return request is not None and (request.stage is not None or not request.is_open)
 
 
-def _request(record: RunRecord) -> Request:
-    view = show.request_view(record)
+def _request_of(record: RunRecord) -> Request:
+    """Return the one request that is meant."""
+    request = request_of(record)
     if several := choices_of(requests_of(record)):
         fail(f"{record.id} asks several things at once. Name one of them: {', '.join(several)}.")
-    if view is None:
+    if request is None:
         fail(f"{record.id} is no request that people vote on, but a run of {record.workflow!r}.")
-    return view
+    return request
 
 
 def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]:

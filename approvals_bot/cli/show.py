@@ -27,8 +27,6 @@ STATUSES: tuple[str, ...] = get_args(Status)
 ZONE = "UTC"  # of everything on a terminal: what is pasted from one into a ticket means the same to its reader
 WIDEST = 96  # columns of a paragraph
 
-request_view = request_of
-
 
 def quiet_logs() -> None:
     """Warnings and errors of ours, and what a command has to tell, on standard error, without the libraries' chatter
@@ -61,7 +59,7 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
 
 def record_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API has it."""
-    view = request_view(record)
+    request = request_of(record)
     several = [one for one in requests_of(record) if one.number]
     return {
         "id": record.id,
@@ -70,7 +68,7 @@ def record_json(record: RunRecord) -> dict[str, Any]:
         "result": record.result,
         "error": record.error,
         "created_at": iso(record.created_at),
-        "request": None if view is None else api_request(view),
+        "request": None if request is None else api_request(request),
     } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
 
 
@@ -89,10 +87,10 @@ def table(page: Page) -> str:
 
 
 def _row(record: RunRecord) -> tuple[str, ...]:
-    view = request_view(record)
+    request = request_of(record)
     what = ""
-    if view is not None:
-        what = f"{' '.join(STATE_WORDS[view.state])}: {one_line(view.title, 80)}"
+    if request is not None:
+        what = f"{' '.join(STATE_WORDS[request.state])}: {one_line(request.title, 80)}"
     elif record.stalled:
         what = f"⚠ Stalled: {one_line(record.stalled, 80)}"
     elif record.error is not None:
@@ -102,8 +100,8 @@ def _row(record: RunRecord) -> tuple[str, ...]:
 
 def history_text(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
     """The card, if the run is a request, then what happened."""
-    view = request_view(record)
-    lines = _program(record) if view is None or view.number else []
+    request = request_of(record)
+    lines = _program(record) if request is None or request.number else []
     for one in requests_of(record):
         lines += ["", bold(one.id)] if one.number else []
         lines += card_lines(card_of(one, None, now), now)
@@ -179,16 +177,16 @@ def _progress(card: Card) -> Iterator[str]:
         yield f"{card_text.progress(card)}. {waiting}."
 
 
-def explained(record: RunRecord, view: Request, found: Mapping[str, Any], now: datetime) -> str:
+def explained(record: RunRecord, request: Request, found: Mapping[str, Any], now: datetime) -> str:
     """Why this request waits."""
-    card = card_of(view, None, now)
+    card = card_of(request, None, now)
     lines = [bold(f"{card_text.state(card)} · {one_line(card.title)}")]
     if record.stalled:
         lines += [f"⚠ Stalled: {one_line(record.stalled)}"]
     if card.outcome is not None:
         lines.append(f"It waits for nobody: {card_text.outcome(card.outcome)}.")
     if found["waiting_for"]:
-        rows = [(_called(view, who["person"]), who["stage"], who["why"]) for who in found["waiting_for"]]
+        rows = [(_called(request, who["person"]), who["stage"], who["why"]) for who in found["waiting_for"]]
         lines += ["", bold("It waits for"), *columns(rows, "  ")]
     if found["rules"]:
         lines += ["", bold("The rules, and what they said")]
@@ -256,6 +254,6 @@ def _timer(event: Event) -> dict[str, str]:
     return {"at": iso(from_micros(event.data["resume_at"])), "what": what}
 
 
-def _called(view: Request, address: str) -> str:
-    name = view.name(address).text
+def _called(request: Request, address: str) -> str:
+    name = request.name(address).text
     return name if name == address else f"{name} ({address})"

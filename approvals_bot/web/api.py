@@ -11,7 +11,8 @@ from typing import Any, cast, get_args
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.acts import Edit, Reply, Stop, Withdraw
+from approvals_bot.approvals.acts import Act, Edit, Reply, Stop, Withdraw
+from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
@@ -169,26 +170,22 @@ class RunsApi:
         record = await self._record(request)
         if record.has_ended:
             raise Problem(409, "Run has ended", f"The run has already ended ({record.status}); nothing was changed.")
-        view = request_of(record)
-        if view is None or (not view.is_open and view.number):
+        shown = request_of(record)
+        if shown is None or (not shown.is_open and shown.number):
             await self._engine.cancel(record.id, asked.reason or None)
             return JsonResponse({"run_id": record.id}, 202)
         by = _acting(key, asked.by)
-        if view.number and request.path_params["id"] == record.id:
-            await perform(self._engine, view, Stop(by, asked.reason, "api"))
+        if shown.number and request.path_params["id"] == record.id:
+            await perform(self._engine, shown, Stop(by, asked.reason, "api"))
             return JsonResponse({"run_id": record.id}, 202)
-        reply = await perform(self._engine, view, Withdraw(by, asked.reason, "api"))
-        self._metrics.voted(reply.verdict, "api")
-        return _reply_response(reply, changed=202)
+        return await self._perform(shown, Withdraw(by, asked.reason, "api"), changed=202)
 
     async def edit(self, request: HttpRequest) -> Response:
         """200: the fields of an open request are changed, and votes reset as its policy says."""
         key = caller(request, self._keys)
         asked = validate(FieldChanges, await json_object(request, API_BODY))
-        view, by = await self._request_view(request), _acting(key, asked.by)
-        reply = await perform(self._engine, view, Edit(by, asked.fields, "api"))
-        self._metrics.voted(reply.verdict, "api")
-        return _reply_response(reply, changed=200)
+        shown, by = await self._request(request), _acting(key, asked.by)
+        return await self._perform(shown, Edit(by, asked.fields, "api"), changed=200)
 
     async def vote(self, request: HttpRequest) -> Response:
         """201 with the verdict. For keys that may vote: they vouch for who `by` is."""
@@ -200,28 +197,29 @@ class RunsApi:
                 f"The key {key.name!r} can open requests, not vote in them. Its owner can allow it with may_vote.",
             )
         asked = validate(NewVote, await json_object(request, API_BODY))
-        view = await self._request_view(request)
-        reply = await perform(self._engine, view, asked.act("api"))
-        self._metrics.voted(reply.verdict, "api")
-        return _reply_response(reply, changed=201)
+        shown = await self._request(request)
+        return await self._perform(shown, asked.act("api"), changed=201)
 
-    async def ask_somebody_else(self, request: HttpRequest) -> Response:
+    async def add_approver(self, request: HttpRequest) -> Response:
         """201: this person is asked, too, or instead of another. By who is asked herself, an owner or an admin."""
         key = caller(request, self._keys)
         asked = validate(NewApprover, await json_object(request, API_BODY))
-        view, by = await self._request_view(request), _acting(key, asked.by)
-        reply = await perform(self._engine, view, asked.act(by, "api"))
-        self._metrics.voted(reply.verdict, "api")
-        return _reply_response(reply, changed=201)
+        shown, by = await self._request(request), _acting(key, asked.by)
+        return await self._perform(shown, asked.act(by, "api"), changed=201)
+
+    async def _perform(self, shown: Request, act: Act, *, changed: int) -> Response:
+        """Do this to the request. `changed`: the status if it was done."""
+        reply = await perform(self._engine, shown, act)
+        self._metrics.voted(reply.verdict, act.via)
+        return _reply_response(reply, changed=changed)
 
     async def _record(self, request: HttpRequest) -> RunRecord:
-        """The run. An approval shows itself with its first activation: one that was just opened is waited for."""
+        """Return the run. A request shows itself with its first activation: one that was just opened is waited for."""
         record = await find_record(self._engine, request.path_params["id"])
         if record is None:
             raise Problem(404, "Run not found", "No run has this id.")
-        listed = self._workflows.find(record.workflow)
-        until = asyncio.get_running_loop().time() + (FIRST_LOOK if listed is not None and listed.is_approval else 0.0)
-        while not self._is_shown(record) and asyncio.get_running_loop().time() < until:
+        until = asyncio.get_running_loop().time() + FIRST_LOOK
+        while record.kind == REQUEST and not self._is_shown(record) and asyncio.get_running_loop().time() < until:
             record = await self._engine.wait(record.id, 0.02)
         return record
 
@@ -229,22 +227,22 @@ class RunsApi:
         """Whether there is nothing to wait for."""
         return bool(record.parts) or record.has_ended or self._engine.is_ending
 
-    async def _request_view(self, request: HttpRequest) -> Request:
+    async def _request(self, request: HttpRequest) -> Request:
         record = await self._record(request)
         requests = requests_of(record)
-        view = stands_for(requests)
+        shown = stands_for(requests)
         if several := choices_of(requests):
             names = ", ".join(several)
             raise Problem(409, "Several requests", f"This run asks several things at once. Name one of them: {names}.")
-        if view is None:
+        if shown is None:
             raise Problem(409, "Not a request", "This run is not an approval, so there is nothing to decide in it.")
-        return view
+        return shown
 
 
 def run_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API shows it."""
     requests = requests_of(record)
-    view = stands_for(requests)
+    shown = stands_for(requests)
     several = [one for one in requests if one.number]
     return {
         "id": record.id,
@@ -255,7 +253,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "created_at": record.created_at.isoformat(),
         "ended_at": record.ended_at.isoformat() if record.ended_at else None,
         "stalled": record.stalled,
-        "request": api_request(view) if view is not None else None,
+        "request": api_request(shown) if shown is not None else None,
     } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
 
 

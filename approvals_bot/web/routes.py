@@ -113,7 +113,7 @@ def build(
         ("POST", "/api/runs/{id}/cancellation", runs.cancel),
         ("PATCH", "/api/runs/{id}/fields", runs.edit),
         ("POST", "/api/runs/{id}/votes", runs.vote),
-        ("POST", "/api/runs/{id}/approvers", runs.ask_somebody_else),
+        ("POST", "/api/runs/{id}/approvers", runs.add_approver),
         ("GET", "/api/hooks/{token:path}", hooks.show),
         ("POST", "/api/hooks/{token:path}", hooks.resume),
         ("GET", "/decisions/{signed}", decisions.show),
