@@ -37,6 +37,7 @@ from approvals_bot.approvals.port import (
     State,
 )
 from approvals_bot.channels.slack import blocks
+from approvals_bot.channels.slack import home as home_tab
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.manifest import manifest
@@ -132,9 +133,9 @@ def _modals() -> Iterator[tuple[str, dict[str, Any]]]:
 def _homes() -> Iterator[tuple[str, dict[str, Any]]]:
     for kind, text in TEXTS.items():
         cards = [replace(card_with(text), run_id=f"run_{n}") for n in range(25)]
-        many, ended = views.Cards(cards, 250, False, [text]), views.Cards([card_with(text, "approved")] * 9, 9)
-        yield f"home {kind}", views.home(views.Inbox(many, many, ended, many, may_ask=True))
-    yield "home of a stranger", views.stranger_home("You are a guest here.")
+        many, ended = home_tab.Cards(cards, 250, False, [text]), home_tab.Cards([card_with(text, "approved")] * 9, 9)
+        yield f"home {kind}", home_tab.home(home_tab.Inbox(many, many, ended, many, may_ask=True))
+    yield "home of a stranger", home_tab.stranger_home("You are a guest here.")
 
 
 def form_with(text: str) -> Definition:

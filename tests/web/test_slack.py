@@ -123,7 +123,7 @@ async def test_check_19_a_form_that_can_not_be_opened_is_offered_as_a_page(offic
 
 async def test_check_8_a_click_counts_and_is_answered_quickly_while_slacks_api_is_down(office: Office) -> None:
     run_id = await office.ask()
-    await office.slack.identities.workspace()
+    await office.slack.desk.identities.workspace()
     for method in ("users.info", "chat.update", "chat.postEphemeral", "views.publish"):
         office.fault("server_error", method, times=None)
     answer = await office.press("U0ANN", "Approve")
@@ -134,7 +134,7 @@ async def test_check_8_a_click_counts_and_is_answered_quickly_while_slacks_api_i
 
 async def test_who_is_known_to_slack_alone_is_asked_to_try_again_while_it_is_down(office: Office) -> None:
     run_id = await office.ask()
-    await office.slack.identities.workspace()
+    await office.slack.desk.identities.workspace()
     office.fault("server_error", "users.info")
     answer = await office.press("U0CY", "Approve")
     assert answer["ephemeral"].startswith("Slack could not tell us who you are just now")
@@ -174,7 +174,7 @@ async def test_check_16_what_belongs_to_another_app_or_workspace_is_a_401(
 
 
 async def test_an_answer_is_never_posted_to_somebody_elses_host(office: Office) -> None:
-    teller = office.slack.votes._teller
+    teller = office.slack.desk.replies
     assert teller.is_slacks("https://hooks.slack.com/actions/T/1/x")
     assert teller.is_slacks(f"{office.url}/playground/slack/response/1")
     for url in (

@@ -61,7 +61,7 @@ async def test_check_11_an_event_that_comes_again_is_handled_once(office: Office
         assert status == 200
         await office.clock.advance("1s")  # the same bytes a second later have another signature
     await office.until(lambda: "U0ANN" in office.playground.workspace.homes)
-    await office.slack.afterwards.aclose()
+    await office.slack.desk.afterwards.aclose()
     published = [seen for seen in office.playground.web_api.seen if seen.method == "views.publish"]
     assert len(published) == 1
 
@@ -149,7 +149,7 @@ async def test_check_35_a_request_is_never_sent_as_an_ephemeral(office: Office) 
 async def test_check_37_a_wrong_app_token_is_seen_and_does_not_stop_the_rest(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with socket_mode(office.slack.bolt, app_token="xapp-wrong", client=office.slack.votes._client) as connection:
+    async with socket_mode(office.slack.bolt, app_token="xapp-wrong", client=office.slack.desk.client) as connection:
         await office.until(lambda: "Socket Mode can't be opened" in caplog.text)
         assert not await connection.is_connected()
         assert await connection.state() == "not connected: invalid_auth"
@@ -161,7 +161,7 @@ async def test_check_37_a_wrong_app_token_is_seen_and_does_not_stop_the_rest(
 
 async def test_check_37_how_socket_mode_is_can_be_asked(open_office: Open) -> None:
     office = await open_office("xapp-test")
-    async with socket_mode(office.slack.bolt, app_token="xapp-test", client=office.slack.votes._client) as connection:
+    async with socket_mode(office.slack.bolt, app_token="xapp-test", client=office.slack.desk.client) as connection:
         assert await connection.state() in ("connecting", "connected")
         async with asyncio.timeout(10):
             while await connection.state() != "connected":
@@ -169,7 +169,7 @@ async def test_check_37_how_socket_mode_is_can_be_asked(open_office: Open) -> No
 
 
 async def test_check_41_one_session_with_a_limit_and_no_retries_of_slacks_own(office: Office) -> None:
-    web = office.slack.votes._client.web
+    web = office.slack.desk.client.web
     assert isinstance(web.session, aiohttp.ClientSession)
     assert web.session.timeout == CALL_LIMIT
     assert web.retry_handlers == []

@@ -10,7 +10,7 @@ from slack_office import Office
 
 from approvals_bot.approvals.port import Card, Name
 from approvals_bot.approvals.request import Request
-from approvals_bot.channels.slack.reassignment import AS_WELL, hand_over_modal
+from approvals_bot.channels.slack.reassignment import AS_WELL, reassign_modal
 from approvals_bot.playground.slack.blocks import check_view
 
 BO = "bo@acme.eu"
@@ -87,4 +87,4 @@ def test_a_modal_with_many_places_fits_slacks_rules() -> None:
     many = tuple(Name(f"{'x' * 60}{n}@acme.eu", "🙂" * 90) for n in range(200))
     asked_at = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
     card = Card("run_1", "hook_1", "x", 3, "waiting", "X" * 500, Name(BO, "Bo"), asked_at, "", waiting_for=many)
-    assert check_view(hand_over_modal(card, "ann@acme.eu", "C0DEPLOYS")) == []
+    assert check_view(reassign_modal(card, "ann@acme.eu", "C0DEPLOYS")) == []

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from approvals_bot.channels.slack.reassignment import press_of
+from approvals_bot.channels.slack.desk import press_of
 
 TWO = [DEPLOY["stage"][0] | {"need": 2, "comment": "never"}]
 ASKING = [DEPLOY["stage"][0] | {"need": 2, "ask": {"code": "string"}}]

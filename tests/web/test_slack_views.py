@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from approvals_bot.approvals.acts import Rejection, Reply
 from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, FormField, Name
+from approvals_bot.channels.slack import home as home_tab
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.playground.slack.blocks import check_view
 
@@ -82,10 +83,11 @@ def test_check_22_every_modal_is_one_that_slack_takes(asks: list[FormField], tit
 def test_check_22_every_home_tab_is_one_that_slack_takes(title: str, name: str, count: int) -> None:
     card = replace(CARD, title=title, requester=Name("x", name))
     ended = replace(card, choices=(), outcome=CardOutcome("approved", Name("x", name), NOW, "slack"))
-    found, over = views.Cards([card] * count, count, True, [title]), views.Cards([ended] * count, 5 * count, False)
-    assert check_view(views.home(views.Inbox(found, found, over, found))) == []
+    found = home_tab.Cards([card] * count, count, True, [title])
+    over = home_tab.Cards([ended] * count, 5 * count, False)
+    assert check_view(home_tab.home(home_tab.Inbox(found, found, over, found))) == []
     assert check_view(views.said_modal(title)) == []
-    assert check_view(views.stranger_home("You are a guest here.")) == []
+    assert check_view(home_tab.stranger_home("You are a guest here.")) == []
 
 
 def test_what_was_filled_in_is_read_by_the_kind_of_input() -> None:

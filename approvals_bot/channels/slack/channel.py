@@ -92,8 +92,8 @@ class SlackChannel:
     def reload(self, settings: Slack) -> None:
         """Go by other people, workflows and `external_users`. Tokens and addresses need a restart."""
         if self._in is not None and self._host is not None:
-            self._in.identities.people = self._host.people
-            self._in.identities.external_users = settings.external_users
+            self._in.desk.identities.people = self._host.people
+            self._in.desk.identities.external_users = settings.external_users
             self._in.opening.workflows = self._host.workflows
 
     async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:

@@ -1,23 +1,30 @@
-"""The Home tab: a person's inbox in Slack."""
+"""The Home tab: a person's inbox in Slack, what it shows and when it is shown once more."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.published import Relation
 from approvals_bot.approvals.request import Request
-from approvals_bot.channels.slack import modals as views
-from approvals_bot.channels.slack.blocks import Block
-from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
-from approvals_bot.channels.slack.identity import SlackIdentities, Unidentified
-from approvals_bot.durable.engine import Engine
+from approvals_bot.channels.slack.blocks import Block, choices, escape
+from approvals_bot.channels.slack.client import NeverError, SlackError
+from approvals_bot.channels.slack.desk import SlackDesk
+from approvals_bot.channels.slack.identity import Unidentified
+from approvals_bot.channels.slack.modals import plain, status_line
 from approvals_bot.service.read import list_requests
 
+PENDING_SHOWN = 18  # cards that wait for somebody, on her Home tab; Slack allows 100 blocks
+LATELY_SHOWN = 5  # … of each other list
+PINNED_SHOWN = 3  # pinned fields of a request in a list
 CONFLICTS = 3  # times that somebody else may publish in between before we let it be
 REMEMBERED = 5_000  # people who opened their Home tab since the start: they get it anew after they vote
 
@@ -37,14 +44,9 @@ class _Tab:
 class SlackHome:
     """Publishes Home tabs."""
 
-    def __init__(
-        self, *, engine: Engine, client: SlackClient, identities: SlackIdentities, base_url: str, may_ask: bool = False
-    ) -> None:
+    def __init__(self, desk: SlackDesk, *, may_ask: bool = False) -> None:
         """`may_ask`: whether the tab has the button that leads to the forms."""
-        self._engine = engine
-        self._client = client
-        self._identities = identities
-        self._base_url = base_url.rstrip("/")
+        self._desk = desk
         self._may_ask = may_ask
         self._looking: OrderedDict[str, _Tab] = OrderedDict()
 
@@ -74,7 +76,7 @@ class SlackHome:
             while tab.is_stale:
                 tab.is_stale = False
                 try:
-                    answer = await self._client.ask(
+                    answer = await self._desk.client.ask(
                         "views.publish", user_id=user, view=await self._view(user, tab.team), hash=tab.hash
                     )
                 except NeverError as conflict:
@@ -90,25 +92,106 @@ class SlackHome:
             tab.is_busy = False
 
     async def _view(self, user: str, team: str | None) -> Block:
-        who = await self._identities.who(user, team)
-        return views.stranger_home(who.text) if isinstance(who, Unidentified) else await self._home(who.address)
+        identity = await self._desk.identities.identify(user, team)
+        return (
+            stranger_home(identity.text) if isinstance(identity, Unidentified) else await self._home(identity.address)
+        )
 
     async def _home(self, address: str) -> Block:
         pending, voted, asked, decided = await asyncio.gather(
-            self._list("waiting_for", address, views.PENDING_SHOWN),
-            self._list("open_vote_of", address, views.LATELY_SHOWN),
-            self._list("requested_by", address, views.LATELY_SHOWN),
-            self._list("ended_vote_of", address, views.LATELY_SHOWN),
+            self._list("waiting_for", address, PENDING_SHOWN),
+            self._list("open_vote_of", address, LATELY_SHOWN),
+            self._list("requested_by", address, LATELY_SHOWN),
+            self._list("ended_vote_of", address, LATELY_SHOWN),
         )
-        return views.home(
-            views.Inbox(pending=pending, voted=voted, asked=asked, decided=decided, may_ask=self._may_ask)
-        )
+        return home(Inbox(pending=pending, voted=voted, asked=asked, decided=decided, may_ask=self._may_ask))
 
-    async def _list(self, relation: Relation, address: str, most: int) -> views.Cards:
-        page = await list_requests(self._engine, relation, address, limit=most + 1)
+    async def _list(self, relation: Relation, address: str, most: int) -> Cards:
+        page = await list_requests(self._desk.engine, relation, address, limit=most + 1)
         cards = [self._card(request, address) for _, request in page.rows if request is not None]
         unreadable = [f"{run.workflow}: {run.status} ({run.id})" for run, request in page.rows if request is None]
-        return views.Cards(cards, page.total, page.is_whole, unreadable)
+        return Cards(cards, page.total, page.is_whole, unreadable)
 
     def _card(self, view: Request, address: str) -> Card:
-        return card_of(view, address, self._engine.now(), url=f"{self._base_url}/requests/{view.id}")
+        return card_of(view, address, self._desk.engine.now(), url=f"{self._desk.base_url}/requests/{view.id}")
+
+
+class Cards(NamedTuple):
+    """The first of a list's cards, and how many there are in all: at least, unless the list is whole.
+
+    `plain`: a line each for runs whose request can't be read.
+    """
+
+    cards: Sequence[Card] = ()
+    total: int = 0
+    is_whole: bool = True
+    plain: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """One person's requests."""
+
+    pending: Cards
+    asked: Cards
+    decided: Cards
+    voted: Cards  # still open, so the vote may be changed or taken back
+    may_ask: bool = False  # whether there is something that she may ask for
+
+
+def home(inbox: Inbox) -> Block:
+    """What waits for this person, what she voted on and asked for, and what was decided lately."""
+    blocks = [
+        *_list("Waiting for you", inbox.pending, "Nothing waits for you.", most=PENDING_SHOWN, buttons="home"),
+        *_list("You voted, others are still asked", inbox.voted, buttons="voted"),
+        *_list("You asked for", inbox.asked),
+        *_list("Decided lately", inbox.decided),
+    ]
+    if inbox.may_ask:
+        ask = {"type": "button", "action_id": "open:", "text": plain("Ask for approval")}
+        blocks.insert(0, {"type": "actions", "block_id": "ask", "elements": [ask]})
+    return {"type": "home", "blocks": blocks[:100]}
+
+
+def stranger_home(text: str) -> Block:
+    """For those who are nobody here."""
+    return {"type": "home", "blocks": [{"type": "section", "text": plain(text)}]}
+
+
+def _list(title: str, found: Cards, nothing: str = "", *, most: int = LATELY_SHOWN, buttons: str = "") -> list[Block]:
+    """`buttons`: what the ids of the choices begin with; "" for a list without any."""
+    cards = found.cards
+    if not (cards or found.plain or nothing):
+        return []
+    blocks: list[Block] = [{"type": "header", "text": plain(title)}]
+    if not (cards or found.plain):
+        blocks.append({"type": "section", "text": plain(nothing)})
+    shown = cards[:most]
+    for index, card in enumerate(shown):
+        blocks += _item(card)
+        if buttons and card.choices:
+            blocks.append(choices(card, f"{buttons}{index}"))
+    lines = found.plain[: most - len(shown)]
+    blocks += [{"type": "context", "elements": [plain(one_line(line, 300))]} for line in lines]
+    if more := found.total - len(shown) - len(lines):
+        said = f"… and {'' if found.is_whole else 'at least '}{more} more"
+        blocks.append({"type": "context", "elements": [plain(said)]})
+    return blocks
+
+
+def _item(card: Card) -> list[Block]:
+    """A request in a list: its title, where it stands, and what its digest is of."""
+    title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
+    status: list[Block] = [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]
+    status.append(plain(one_line(card_text.asked_by(card), 200)))
+    pinned = [
+        f"{field.label}: {one_line(field.value, 60)}" for field in card.fields if field.pinned and field.kind == "short"
+    ]
+    if pinned and card.outcome is None:
+        status.append(plain(one_line(" · ".join(pinned[:PINNED_SHOWN]), 250)))
+    if card.url:
+        status.append({"type": "mrkdwn", "text": f"<{escape(card.url)}|Open>", "verbatim": True})
+    return [
+        {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [title]}]},
+        {"type": "context", "elements": status},
+    ]

@@ -1,4 +1,4 @@
-"""Who pressed: a Slack user becomes the address that the rules know, or is told why not.
+"""Identity: a Slack user becomes the address that the rules know, or hears why not.
 
 Authority is Slack's signature plus the user id in the payload. An address counts only if our own workspace vouches for
 it: the same address in somebody else's workspace proves nothing.
@@ -83,9 +83,9 @@ class Identified:
 
 @dataclass(frozen=True, slots=True)
 class Unidentified:
-    """Nobody that may decide; `text` is what she is told, `verdict` the word for the audit.
+    """Nobody that may decide; `text` is what they read, `verdict` the word for the audit.
 
-    `may_see`: she may be told about a request whose card she sees.
+    `may_see`: they may learn about a request whose card they see.
     """
 
     user: str
@@ -130,8 +130,8 @@ class SlackIdentities:
                 )
             return self._workspace
 
-    async def who(self, user_id: str, team: str | None) -> Identified | Unidentified:
-        """The person with this user id, who pressed something in a payload that Slack signed."""
+    async def identify(self, user_id: str, team: str | None) -> Identified | Unidentified:
+        """Return the person with this user id, as a payload names them that Slack signed."""
         named = self.people.by_slack(user_id)
         ours = await self.workspace()
         if team and team not in (ours.team, ours.enterprise):

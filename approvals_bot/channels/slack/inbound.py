@@ -1,6 +1,6 @@
 """Slack, incoming: clicks, modals and events, by HTTP or Socket Mode, through one set of handlers.
 
-By HTTP: the guard (signature, once) → bolt → a handler here. By Socket Mode (`slack_socket`): the websocket that we
+By HTTP: the guard (signature, once) → bolt → a handler here. By Socket Mode (`socket_mode`): the websocket that we
 opened → bolt → the same handler. Every handler answers within 2.5 seconds; Slack drops a click at 3.
 """
 
@@ -27,15 +27,15 @@ from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.blocks import WHY
 from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.desk import EphemeralReplies, SlackDesk
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import External, SlackIdentities
 from approvals_bot.channels.slack.manifest import PATH, SHORTCUT
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.opening import SlackOpening
-from approvals_bot.channels.slack.reassignment import HAND_OVER, HAND_OVER_VIEW, SlackHandovers
-from approvals_bot.channels.slack.replies import EphemeralReplies
+from approvals_bot.channels.slack.reassignment import REASSIGN, REASSIGN_VIEW, SlackReassignments
 from approvals_bot.channels.slack.verify import FromSlack, SlackGuard
-from approvals_bot.channels.slack.votes import Link, SlackVotes
+from approvals_bot.channels.slack.votes import SlackVotes
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
 from approvals_bot.service.background import BackgroundTasks
@@ -52,14 +52,13 @@ class SlackIn:
     """Everything that answers Slack. Built by `slack_in`; `aclose` at the end."""
 
     bolt: AsyncApp
-    votes: SlackVotes
+    desk: SlackDesk
     opening: SlackOpening
     home: SlackHome
-    identities: SlackIdentities
-    afterwards: BackgroundTasks
 
     async def aclose(self) -> None:
-        await self.afterwards.aclose()
+        """Finish what presses have left to do."""
+        await self.desk.afterwards.aclose()
 
 
 def slack_in(
@@ -72,7 +71,7 @@ def slack_in(
     app_id: str | None = None,
     external_users: External = "deny",
     workflows: Catalog | None = None,
-    link: Link | None = None,
+    link: Callable[[str, str], str | Awaitable[str]] | None = None,
     counted: Callable[[str, str], None] | None = None,
 ) -> SlackIn:
     """The handlers, on one bolt app.
@@ -86,32 +85,21 @@ def slack_in(
         client=client, slack_people=slack_people, people=people, app_id=app_id, external_users=external_users
     )
     afterwards = BackgroundTasks()
-    teller = EphemeralReplies(client, afterwards)
-    home = SlackHome(
-        engine=engine, client=client, identities=identities, base_url=base_url, may_ask=workflows is not None
-    )
-    opening = SlackOpening(
+    desk = SlackDesk(
         engine=engine,
         client=client,
         identities=identities,
-        workflows=workflows,
-        teller=teller,
+        replies=EphemeralReplies(client, afterwards),
         afterwards=afterwards,
-        base_url=base_url,
-    )
-    votes = SlackVotes(
-        engine=engine,
-        client=client,
-        identities=identities,
-        teller=teller,
+        base_url=base_url.rstrip("/"),
         link=link,
-        afterwards=afterwards,
-        voted=home.voted,
         counted=counted,
     )
-    handovers = SlackHandovers(engine=engine, client=client, identities=identities, teller=teller, counted=counted)
-    bolt = _bolt(client, identities, votes, handovers, opening, home, afterwards)
-    return SlackIn(bolt, votes, opening, home, identities, afterwards)
+    home = SlackHome(desk, may_ask=workflows is not None)
+    opening = SlackOpening(desk, workflows)
+    votes = SlackVotes(desk, home.voted)
+    bolt = _bolt(desk, votes, SlackReassignments(desk), opening, home)
+    return SlackIn(bolt, desk, opening, home)
 
 
 def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datetime], engine: Engine) -> list[Route]:
@@ -137,18 +125,11 @@ def _has_an_action(actions: Any) -> bool:
     return isinstance(actions, list) and bool(actions) and all(isinstance(action, dict) for action in actions)
 
 
-# ── the handlers ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _bolt(
-    client: SlackClient,
-    identities: SlackIdentities,
-    votes: SlackVotes,
-    handovers: SlackHandovers,
-    opening: SlackOpening,
-    home: SlackHome,
-    afterwards: BackgroundTasks,
+    desk: SlackDesk, votes: SlackVotes, reassignments: SlackReassignments, opening: SlackOpening, home: SlackHome
 ) -> AsyncApp:
+    client, identities, afterwards = desk.client, desk.identities, desk.afterwards
+
     async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
         ours = await identities.workspace()
         return AuthorizeResult(
@@ -186,9 +167,9 @@ def _bolt(
 
     bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, afterwards))
     bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, afterwards))
-    bolt.action(WHY)(_answered_by(votes.asked_why, afterwards))
-    bolt.action(HAND_OVER)(_answered_by(handovers.pressed, afterwards))
-    bolt.view(HAND_OVER_VIEW)(_answered_by(handovers.submitted, afterwards))
+    bolt.action(WHY)(_answered_by(votes.explain, afterwards))
+    bolt.action(REASSIGN)(_answered_by(reassignments.pressed, afterwards))
+    bolt.view(REASSIGN_VIEW)(_answered_by(reassignments.submitted, afterwards))
     bolt.command(re.compile(r"^/"))(_answered_by(opening.typed, afterwards))  # whatever name the app was installed with
     bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, afterwards))
     bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, afterwards))

@@ -1,4 +1,7 @@
-"""What Slack shows besides cards: the modal for a choice, its answer, the Home tab. Pure; people's text stays text."""
+"""Modals: the one for a choice, its answer, and their inputs. Pure; people's text stays text.
+
+A field becomes what Slack shows for its type, and what was put in becomes text again.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Reply
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.port import Card, CardChoice, FormField
 from approvals_bot.approvals.text import UNCHANGED
-from approvals_bot.channels.slack.blocks import VOTE, Block, choices, date_token, escape
+from approvals_bot.channels.slack.blocks import VOTE, Block, date_token, escape
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
-PENDING_SHOWN = 18  # cards that wait for somebody, on her Home tab; Slack allows 100 blocks
-LATELY_SHOWN = 5  # … of each other list
-PINNED_SHOWN = 3  # pinned fields of a request in a list
 
 VOTE_VIEW = "vote"  # callback ids
 COMMENT = "comment"  # block ids; `ask:<name>` for what an approver fills in
@@ -45,14 +45,11 @@ class Opened:
         return cls(str(said["h"]), str(said["c"]), said["d"], str(said["ch"]))
 
 
-# ── a choice that needs words ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
     """Asks for the comment and the answers that this choice wants."""
     blocks: list[Block] = [
         {"type": "section", "text": plain(one_line(card.title, 300))},
-        {"type": "context", "elements": [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]},
+        {"type": "context", "elements": [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]},
         *(ask_input(ASK + ask.name, ask) if holds(ask) else _too_long(ask) for ask in choice.asks[:50]),
     ]
     if choice.comment != "none":
@@ -104,7 +101,14 @@ def changed_your_mind(text: str, card: Card) -> list[Block]:
     ]
 
 
-# ── what was filled in ────────────────────────────────────────────────────────────────────────────────────────────
+def status_line(card: Card) -> str:
+    """Our own words, so it may be mrkdwn: state, count, deadline in the reader's zone."""
+    parts = [escape(card_text.outcome(card.outcome) if card.outcome else card_text.state(card))]
+    if done := card_text.progress(card):
+        parts.append(done)
+    if card.deadline is not None and card.outcome is None:
+        parts.append(f"until {date_token(card.deadline)}")
+    return clip(" · ".join(parts), 1_000)
 
 
 def filled_in(values: Mapping[str, Any], asks: Sequence[FormField]) -> tuple[str, dict[str, str]]:
@@ -136,102 +140,6 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
         return errors or None
     return {COMMENT if COMMENT in values else next(iter(values)): reply.text}
 
-
-# ── the Home tab ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Cards(NamedTuple):
-    """The first of a list's cards, and how many there are in all: at least, unless the list is whole.
-
-    `plain`: a line each for runs whose request can't be read.
-    """
-
-    cards: Sequence[Card] = ()
-    total: int = 0
-    is_whole: bool = True
-    plain: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Inbox:
-    """One person's requests."""
-
-    pending: Cards
-    asked: Cards
-    decided: Cards
-    voted: Cards  # still open, so the vote may be changed or taken back
-    may_ask: bool = False  # whether there is something that she may ask for
-
-
-def home(inbox: Inbox) -> Block:
-    """What waits for this person, what she voted on and asked for, and what was decided lately."""
-    blocks = [
-        *_list("Waiting for you", inbox.pending, "Nothing waits for you.", most=PENDING_SHOWN, buttons="home"),
-        *_list("You voted, others are still asked", inbox.voted, buttons="voted"),
-        *_list("You asked for", inbox.asked),
-        *_list("Decided lately", inbox.decided),
-    ]
-    if inbox.may_ask:
-        ask = {"type": "button", "action_id": "open:", "text": plain("Ask for approval")}
-        blocks.insert(0, {"type": "actions", "block_id": "ask", "elements": [ask]})
-    return {"type": "home", "blocks": blocks[:100]}
-
-
-def stranger_home(text: str) -> Block:
-    """For those who are nobody here."""
-    return {"type": "home", "blocks": [{"type": "section", "text": plain(text)}]}
-
-
-def _list(title: str, found: Cards, nothing: str = "", *, most: int = LATELY_SHOWN, buttons: str = "") -> list[Block]:
-    """`buttons`: what the ids of the choices begin with; "" for a list without any."""
-    cards = found.cards
-    if not (cards or found.plain or nothing):
-        return []
-    blocks: list[Block] = [{"type": "header", "text": plain(title)}]
-    if not (cards or found.plain):
-        blocks.append({"type": "section", "text": plain(nothing)})
-    shown = cards[:most]
-    for index, card in enumerate(shown):
-        blocks += _item(card)
-        if buttons and card.choices:
-            blocks.append(choices(card, f"{buttons}{index}"))
-    lines = found.plain[: most - len(shown)]
-    blocks += [{"type": "context", "elements": [plain(one_line(line, 300))]} for line in lines]
-    if more := found.total - len(shown) - len(lines):
-        said = f"… and {'' if found.is_whole else 'at least '}{more} more"
-        blocks.append({"type": "context", "elements": [plain(said)]})
-    return blocks
-
-
-def _item(card: Card) -> list[Block]:
-    """A request in a list: its title, where it stands, and what its digest is of."""
-    title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
-    status: list[Block] = [{"type": "mrkdwn", "text": _status(card), "verbatim": True}]
-    status.append(plain(one_line(card_text.asked_by(card), 200)))
-    pinned = [
-        f"{field.label}: {one_line(field.value, 60)}" for field in card.fields if field.pinned and field.kind == "short"
-    ]
-    if pinned and card.outcome is None:
-        status.append(plain(one_line(" · ".join(pinned[:PINNED_SHOWN]), 250)))
-    if card.url:
-        status.append({"type": "mrkdwn", "text": f"<{escape(card.url)}|Open>", "verbatim": True})
-    return [
-        {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [title]}]},
-        {"type": "context", "elements": status},
-    ]
-
-
-def _status(card: Card) -> str:
-    """Our own words, so it may be mrkdwn: state, count, deadline in the reader's zone."""
-    parts = [escape(card_text.outcome(card.outcome) if card.outcome else card_text.state(card))]
-    if done := card_text.progress(card):
-        parts.append(done)
-    if card.deadline is not None and card.outcome is None:
-        parts.append(f"until {date_token(card.deadline)}")
-    return clip(" · ".join(parts), 1_000)
-
-
-# ── Inputs of modals: a field becomes what Slack shows for its type, and what was put in becomes text again. Pure. ──
 
 OPTION_LIMIT = 75  # characters of an option's text
 VALUE_LIMIT = 150  # … of its value

@@ -24,20 +24,17 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.views import ask_of, label
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, escape
-from approvals_bot.channels.slack.client import SlackClient, SlackError
-from approvals_bot.channels.slack.identity import Identified, SlackIdentities, Unidentified, team_of
+from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
+from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.modals import HINTS, INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled, plain
-from approvals_bot.channels.slack.replies import EphemeralReplies, Place
-from approvals_bot.durable.engine import Engine, Run
+from approvals_bot.durable.engine import Run
 from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, SerializationError
 from approvals_bot.people import SourceUnavailable
-from approvals_bot.service.background import BackgroundTasks
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import OpeningRefused, may_open, open_run
 from approvals_bot.service.read import request_of
 
 LOOK_LIMIT = 0.6  # seconds for asking live groups what somebody may open; sending the form asks again
-OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the command
 NEWS_WITHIN = 3.0  # seconds until a new request shows its title
 LOOK_EVERY = 0.05  # seconds
 
@@ -54,74 +51,59 @@ log = logging.getLogger(__name__)
 class SlackOpening:
     """Every method returns within about two seconds; `workflows` is replaced when the configuration is read anew."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        client: SlackClient,
-        identities: SlackIdentities,
-        workflows: Catalog | None,
-        teller: EphemeralReplies,
-        afterwards: BackgroundTasks,
-        base_url: str,
-    ) -> None:
+    def __init__(self, desk: SlackDesk, workflows: Catalog | None) -> None:
         self.workflows = workflows
-        self._engine = engine
-        self._client = client
-        self._identities = identities
-        self._teller = teller
-        self._afterwards = afterwards
-        self._base_url = base_url.rstrip("/")
-
-    # ── on the way to a form ──────────────────────────────────────────────────────────────────────────────────────
+        self._desk = desk
 
     async def typed(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """`/approve` lists what she may ask for, `/approve deploy` opens that form. Returns what the command answers;
         {} for nothing.
         """
-        who = await self._identities.who(str(payload.get("user_id") or ""), _text(payload.get("team_id")))
-        if isinstance(who, Unidentified):
-            return _alone(who.text)
+        identity = await self._desk.identities.identify(
+            str(payload.get("user_id") or ""), _text(payload.get("team_id"))
+        )
+        if isinstance(identity, Unidentified):
+            return _alone(identity.text)
         name = str(payload.get("text") or "").strip()
         if not name:
-            return _listed("", await self._names(who))
-        definition = await self._definition(name, who)
+            return _listed("", await self._names(identity))
+        definition = await self._definition(name, identity)
         if definition is None:
-            return _listed(NOT_YOURS.format(name=name[:80]), await self._names(who))
-        return _alone(await self._open_form(payload, definition, who, str(payload.get("channel_id") or "")))
+            return _listed(NOT_YOURS.format(name=name[:80]), await self._names(identity))
+        return _alone(await self._open_form(payload, definition, identity, str(payload.get("channel_id") or "")))
 
     async def chosen(self, payload: Mapping[str, Any]) -> None:
         """The shortcut, or a button that names a workflow, or the Home tab's button that names none."""
-        place = Place.of(payload)
-        who = await self._identities.who(place.user, team_of(payload))
+        to = ReplyTo.of(payload)
+        identity = await self._desk.identities.identify(to.user, team_of(payload))
         actions = payload.get("actions") or [{}]
         name = str(actions[0].get("action_id") or "").removeprefix(OPEN)
-        if isinstance(who, Unidentified):
-            said = await self._open(payload, views.said_modal(who.text))
+        if isinstance(identity, Unidentified):
+            said = await self._open(payload, views.said_modal(identity.text))
         elif name:
-            said = await self._chosen_by_name(payload, name, who, place)
+            said = await self._chosen_by_name(payload, name, identity, to)
         else:
-            said = await self._choose(payload, who)
+            said = await self._choose(payload, identity)
         if said:
-            self._teller.tell(place, said)
+            self._desk.replies.reply(to, said)
 
-    async def _chosen_by_name(self, payload: Mapping[str, Any], name: str, who: Identified, place: Place) -> str:
-        definition = await self._definition(name, who)
+    async def _chosen_by_name(self, payload: Mapping[str, Any], name: str, identity: Identified, to: ReplyTo) -> str:
+        definition = await self._definition(name, identity)
         if definition is None:
             return await self._open(payload, views.said_modal(NOT_YOURS.format(name=name[:80])))
-        return await self._open_form(payload, definition, who, place.channel)
+        return await self._open_form(payload, definition, identity, to.channel)
 
-    async def _choose(self, payload: Mapping[str, Any], who: Identified) -> str:
-        names = await self._names(who)
-        definition = await self._definition(names[0], who) if len(names) == 1 else None
+    async def _choose(self, payload: Mapping[str, Any], identity: Identified) -> str:
+        names = await self._names(identity)
+        definition = await self._definition(names[0], identity) if len(names) == 1 else None
         if definition is not None:
-            return await self._open_form(payload, definition, who, "")
+            return await self._open_form(payload, definition, identity, "")
         return await self._open(payload, chooser(names))
 
     async def _open_form(
-        self, payload: Mapping[str, Any], definition: Definition, who: Identified, channel: str
+        self, payload: Mapping[str, Any], definition: Definition, identity: Identified, channel: str
     ) -> str:
-        asker = self._identities.people.person(who.address).name
+        asker = self._desk.identities.people.person(identity.address).name
         try:
             view = form(definition, Form(definition.id, channel), asker)
         except ValueError as too_long:
@@ -129,69 +111,55 @@ class SlackOpening:
         return await self._open(payload, view)
 
     async def _open(self, payload: Mapping[str, Any], view: dict[str, Any]) -> str:
-        """Show the modal; in place of the list, where she chose from that. Returns what to say if Slack would not."""
-        shown = payload.get("view") or {}
-        try:
-            async with asyncio.timeout(OPEN_LIMIT):
-                if shown.get("type") == "modal":
-                    await self._client.ask("views.update", view_id=str(shown["id"]), view=view)
-                else:
-                    await self._client.ask("views.open", trigger_id=str(payload.get("trigger_id") or ""), view=view)
-        except (SlackError, TimeoutError) as failure:
-            log.warning("A form could not be opened: %s", failure if isinstance(failure, SlackError) else "time-out")
-            return NOT_OPENED
-        return ""
+        """Show the modal. Returns what to say if Slack would not."""
+        return "" if await self._desk.is_opened(payload, view) else NOT_OPENED
 
-    async def _names(self, who: Identified) -> list[str]:
+    async def _names(self, identity: Identified) -> list[str]:
         """What this person may ask for. Where a group can't be asked now, the form is offered: sending it decides."""
         names = sorted(self.workflows.names()) if self.workflows is not None else []
-        found = await asyncio.gather(*(self._definition(name, who) for name in names))
+        found = await asyncio.gather(*(self._definition(name, identity) for name in names))
         return [definition.id for definition in found if definition is not None]
 
-    async def _definition(self, name: str, who: Identified) -> Definition | None:
+    async def _definition(self, name: str, identity: Identified) -> Definition | None:
         listed = self.workflows.find(name) or self.workflows.find(name.lower()) if self.workflows is not None else None
         if listed is None or listed.definition is None:  # what no file describes says nothing of who may ask
             return None
         try:
             async with asyncio.timeout(LOOK_LIMIT):
-                may = await may_open(listed.definition, who.address, self._identities.people)
+                may = await may_open(listed.definition, identity.address, self._desk.identities.people)
         except (SourceUnavailable, TimeoutError):
             may = True
         return listed.definition if may else None
-
-    # ── the form comes back ───────────────────────────────────────────────────────────────────────────────────────
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         """Open the request. Returns Slack's `response_action`, or None to close the form. Sending it again changes
         nothing: one form opens one request.
         """
-        view = payload["view"]
-        user = str((payload.get("user") or {}).get("id") or "")
+        to, values, remembered = submitted_by(payload)
         try:
-            form = Form.load(str(view.get("private_metadata") or ""))
+            form = Form.load(remembered)
         except (ValueError, KeyError, TypeError):
-            return _say(NOT_OURS)
-        who = await self._identities.who(user, team_of(payload))
-        if isinstance(who, Unidentified):
-            return _say(who.text)
+            return say_in_modal(NOT_OURS)
+        identity = await self._desk.identities.identify(to.user, team_of(payload))
+        if isinstance(identity, Unidentified):
+            return say_in_modal(identity.text)
         listed = self.workflows.find(form.workflow) if self.workflows is not None else None
         if listed is None or listed.definition is None:
-            return _say(NOT_OURS)
-        values = (view.get("state") or {}).get("values") or {}
+            return say_in_modal(NOT_OURS)
         given, named = filled_in(listed.definition, values)
-        behalf = await self._identities.who(named, None) if named else None
+        behalf = await self._desk.identities.identify(named, None) if named else None
         if isinstance(behalf, Unidentified):
             return _errors(values, [{"loc": ["on_behalf_of"], "msg": STRANGER}], STRANGER)
         try:
             run = await open_run(
-                engine=self._engine,
+                engine=self._desk.engine,
                 workflows=self.workflows,  # type: ignore[arg-type]  # it listed the form's workflow
-                people=self._identities.people,
+                people=self._desk.identities.people,
                 name=form.workflow,
                 input=given,
-                opener=who.address,
+                opener=identity.address,
                 on_behalf_of=behalf.address if behalf is not None else None,
-                idempotency_key=None if listed.definition.workflow.key else f"slack:{view.get('id')}",
+                idempotency_key=None if listed.definition.workflow.key else f"slack:{payload['view'].get('id')}",
             )
         except InvalidPayloadError as unfit:
             return _errors(values, unfit.errors, str(unfit))
@@ -203,16 +171,17 @@ class SlackOpening:
         except ApprovalsBotError as error:
             log.warning("A form was refused: %s", type(error).__name__)
             return _errors(values, (), str(error) if isinstance(error, SerializationError) else NOT_SAVED)
-        place = Place(user, form.channel)
-        self._afterwards.do(self._tell_opened(place, run, who.address, listed.is_approval))
+        self._desk.afterwards.do(
+            self._reply_opened(ReplyTo(to.user, form.channel), run, identity.address, listed.is_approval)
+        )
         return None
 
-    async def _tell_opened(self, place: Place, run: Run[Any], address: str, is_approval: bool) -> None:
+    async def _reply_opened(self, to: ReplyTo, run: Run[Any], address: str, is_approval: bool) -> None:
         """An ephemeral where she typed the command, else a direct message: what was asked, and the way to it."""
         said = "" if run.is_new else "This was already asked. "
-        url = f"{self._base_url}/{'requests' if is_approval else 'runs'}/{run.id}"
+        url = f"{self._desk.base_url}/{'requests' if is_approval else 'runs'}/{run.id}"
         said += await self._state_of(run.id, address) if is_approval else "It was started."
-        await self._teller.tell_now(place, said, opened(said, url), or_directly=True)
+        await self._desk.replies.reply_now(to, said, opened(said, url), or_directly=True)
 
     async def _state_of(self, run_id: str, address: str) -> str:
         """`⏳ Waiting: Deploy api 2.1. Waiting for Ann Ode.`, as soon as the new request says so of itself."""
@@ -221,11 +190,11 @@ class SlackOpening:
             async with asyncio.timeout(NEWS_WITHIN):
                 while view is None or (view.is_open and not view.waiting_for):  # nobody has been asked yet
                     await asyncio.sleep(LOOK_EVERY)
-                    record = await self._engine.record(run_id)
+                    record = await self._desk.engine.record(run_id)
                     view = request_of(record) if record is not None else None
         if view is None:
             return "Your request was opened."
-        card = card_of(view, address, self._engine.now())
+        card = card_of(view, address, self._desk.engine.now())
         state = card_text.outcome(card.outcome) if card.outcome else card_text.state(card)
         waiting = card_text.waiting_for(card)
         return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
@@ -244,11 +213,7 @@ def _reason(refused: OpeningRefused) -> str:
 def _errors(values: Mapping[str, Any], errors: Any, otherwise: str) -> dict[str, Any]:
     """Said in the form, which keeps what was filled in; a form without inputs is replaced by the sentence."""
     found = complaints(values, errors, otherwise)
-    return {"response_action": "errors", "errors": found} if found else _say(otherwise)
-
-
-def _say(text: str) -> dict[str, Any]:
-    return {"response_action": "update", "view": views.said_modal(text)}
+    return {"response_action": "errors", "errors": found} if found else say_in_modal(otherwise)
 
 
 def _alone(text: str) -> dict[str, Any]:
@@ -266,8 +231,6 @@ def _listed(text: str, names: list[str]) -> dict[str, Any]:
 def _text(value: Any) -> str | None:
     return str(value) if value else None
 
-
-# ── Slack's forms for opening a request: the list of what somebody may ask for, and the form of one workflow. Pure. ──
 
 OPEN_VIEW = "open"  # callback ids
 CHOOSE_VIEW = "choose"
@@ -302,9 +265,6 @@ class Form:
         return cls(str(said["w"]), str(said["ch"]))
 
 
-# ── the list ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def title_of(name: str) -> str:
     """`prod-access` → "Prod access"."""
     return label(name.replace("-", "_"))
@@ -335,9 +295,6 @@ def chooser(names: Sequence[str]) -> Block:
         "close": plain("Not now"),
         "blocks": choices(names),
     }
-
-
-# ── the form ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def form(definition: Definition, remembered: Form, asker: str) -> Block:
@@ -381,9 +338,6 @@ def _bounds(spec: FieldSpec) -> dict[str, Any]:
     return {}
 
 
-# ── what was filled in ────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def filled_in(definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, JsonValue], str]:
     """The fields as JSON for `open_run`, and the Slack user on whose behalf it is asked ("" for none)."""
     texts = {name: text for name in definition.fields if (text := given(values, FIELD + name))}
@@ -416,9 +370,6 @@ def complaints(values: Mapping[str, Any], errors: Iterable[Mapping[str, Any]], o
 def _sentence(text: str) -> str:
     text = clip(clean(text).strip(), ERROR_LIMIT)
     return text[:1].upper() + text[1:]
-
-
-# ── what became of it ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def opened(text: str, url: str) -> list[Block]:

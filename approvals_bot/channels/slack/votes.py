@@ -6,11 +6,9 @@ API may be slow or down while clicks still count.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from inspect import isawaitable
 from typing import Any, cast, get_args
 
 from approvals_bot.approvals import card_text
@@ -20,152 +18,116 @@ from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
-from approvals_bot.channels.slack.client import SlackClient, SlackError
-from approvals_bot.channels.slack.identity import Identified, SlackIdentities, Unidentified, team_of
-from approvals_bot.channels.slack.reassignment import may_try, press_of, with_button
-from approvals_bot.channels.slack.replies import EphemeralReplies, Place
-from approvals_bot.durable.engine import Engine, HookTarget
-from approvals_bot.service.act import asks_herself, perform
-from approvals_bot.service.background import BackgroundTasks
+from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
+from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
+from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
+from approvals_bot.durable.engine import HookTarget
+from approvals_bot.service.act import asks_herself
 from approvals_bot.service.read import request_behind
 
-VERDICT_LIMIT = 1.5  # seconds that a click waits for its verdict, of the 2.5 that all of it may take
-OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the click
-
-NOT_OPENED = (
-    "Slack could not open the form just now. Nothing was changed. Press again, or use the request's page: {page}"
-)
+NOT_OPENED = "Slack could not open the form just now. Nothing was changed. Press again"
+OR_THE_PAGE = ", or use the request's page: {page}"
 OWN_PAGE = "Your own page, to withdraw it or to make changes that are asked for: {page}"
 GONE = "This button is not one of ours any more. Nothing was changed."
 
 log = logging.getLogger(__name__)
 
-Link = Callable[[str, str], str | Awaitable[str]]
-"""`link(hook_id, address)`: this person's own page of the request, "" if she has none."""
-
 
 class SlackVotes:
     """Takes clicks and submitted modals. Every method returns within about two seconds."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        client: SlackClient,
-        identities: SlackIdentities,
-        teller: EphemeralReplies,
-        link: Link | None = None,
-        afterwards: BackgroundTasks,
-        voted: Callable[[str], Coroutine[Any, Any, None]] | None = None,
-        counted: Callable[[str, str], None] | None = None,
-    ) -> None:
-        """`voted(user)` is called after a vote of that Slack user; `counted(verdict, via)` is for the metrics."""
-        self._engine = engine
-        self._client = client
-        self._identities = identities
-        self._teller = teller
-        self._link = link
+    def __init__(self, desk: SlackDesk, voted: Callable[[str], Coroutine[Any, Any, None]] | None = None) -> None:
+        """`voted(user)` is called after a vote of that Slack user."""
+        self._desk = desk
         self._voted = voted
-        self._counted = counted
-        self._afterwards = afterwards
 
     async def pressed(self, payload: Mapping[str, Any]) -> None:
         """A button of a card: count the vote, or open the modal that it needs."""
-        place = Place.of(payload)
+        to = ReplyTo.of(payload)
         action = payload["actions"][0]
         choice = str(action.get("action_id", "")).removeprefix("vote:")
         hook_id = str(action.get("value") or "")
-        who = await self._identities.who(place.user, team_of(payload))
-        if isinstance(who, Unidentified):
-            await self._refuse(who, hook_id, choice)
-            self._teller.tell(place, who.text)
+        identity = await self._desk.identities.identify(to.user, team_of(payload))
+        if isinstance(identity, Unidentified):
+            await self._refuse(identity, hook_id, choice)
+            self._desk.replies.reply(to, identity.text)
             return
-        target = await self._engine.find(hook_id)
+        target = await self._desk.engine.find(hook_id)
         if choice not in get_args(ChoiceName) or not await self._is_about(payload, target):
-            await self._refuse(Unidentified(who.user, "unknown", GONE), hook_id, choice)
-            self._teller.tell(place, GONE)
+            await self._refuse(Unidentified(identity.user, "unknown", GONE), hook_id, choice)
+            self._desk.replies.reply(to, GONE)
             return
         digest = digest_seen(str(action.get("block_id") or ""))
-        card, offered = self._offered(target, who.address, choice)
+        card, offered = self._offered(target, identity.address, choice)
         if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
-            opened = views.Opened(hook_id, choice, digest, place.channel)
-            await self._open(payload, place, who, views.vote_modal(card, offered, opened), card)
+            opened = views.Opened(hook_id, choice, digest, to.channel)
+            await self._open(payload, to, views.vote_modal(card, offered, opened), card, identity.address)
             return
-        vote = Vote(who.address, cast(ChoiceName, choice), "slack", digest=digest)
-        verdict = await self._cast(target or hook_id, vote, press_of(payload))
-        self._tell_verdict(place, hook_id, who.address, verdict)
-        self._news(who.user)
+        vote = Vote(identity.address, cast(ChoiceName, choice), "slack", digest=digest)
+        reply = await self._desk.perform(target or hook_id, vote, payload)
+        self._reply(to, hook_id, identity.address, reply)
+        self._refresh_home(identity.user)
 
-    async def asked_why(self, payload: Mapping[str, Any]) -> None:
-        """Somebody wants to know why she is asked, or who is. She is told; nothing changes."""
-        place = Place.of(payload)
-        who = await self._identities.who(place.user, team_of(payload))
-        if isinstance(who, Unidentified) and not who.may_see:
-            self._teller.tell(place, who.text)
+    async def explain(self, payload: Mapping[str, Any]) -> None:
+        """A person wants to know why they are asked, or who is. They get a reply; nothing changes."""
+        to = ReplyTo.of(payload)
+        identity = await self._desk.identities.identify(to.user, team_of(payload))
+        if isinstance(identity, Unidentified) and not identity.may_see:
+            self._desk.replies.reply(to, identity.text)
             return
-        target = await self._engine.find(str(payload["actions"][0].get("value") or ""))
+        target = await self._desk.engine.find(str(payload["actions"][0].get("value") or ""))
         view = request_behind(target)
         if view is None or not await self._is_about(payload, target):
-            self._teller.tell(place, GONE)
+            self._desk.replies.reply(to, GONE)
             return
-        text = why(view, who.address if isinstance(who, Identified) else None, self._engine.now())
-        if isinstance(who, Identified) and view.is_open and asks_herself(view, who.address):
-            page = await self._page(card_of(view, who.address, self._engine.now()), who.address)
+        text = why(view, identity.address if isinstance(identity, Identified) else None, self._desk.engine.now())
+        if isinstance(identity, Identified) and view.is_open and asks_herself(view, identity.address):
+            page = await self._desk.own_page(card_of(view, identity.address, self._desk.engine.now()), identity.address)
             text += f" {OWN_PAGE.format(page=page)}" if page else ""
-        if isinstance(who, Identified) and may_try(view, who):
-            self._afterwards.do(self._teller.tell_now(place, text, with_button(text, view)))
+        if isinstance(identity, Identified) and may_reassign(view, identity):
+            self._desk.afterwards.do(self._desk.replies.reply_now(to, text, with_reassign_button(text, view)))
         else:
-            self._teller.tell(place, text)
+            self._desk.replies.reply(to, text)
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         """A submitted modal. Returns Slack's `response_action`, or None to close the modal."""
-        view = payload["view"]
-        place = Place(str((payload.get("user") or {}).get("id") or ""))
+        to, values, remembered = submitted_by(payload)
         try:
-            opened = views.Opened.load(str(view.get("private_metadata") or ""))
+            opened = views.Opened.load(remembered)
         except (ValueError, KeyError, TypeError):
-            return _say(GONE)
-        who = await self._identities.who(place.user, team_of(payload))
-        if isinstance(who, Unidentified):
-            await self._refuse(who, opened.hook_id, opened.choice)
-            return _say(who.text)
+            return say_in_modal(GONE)
+        identity = await self._desk.identities.identify(to.user, team_of(payload))
+        if isinstance(identity, Unidentified):
+            await self._refuse(identity, opened.hook_id, opened.choice)
+            return say_in_modal(identity.text)
         if opened.choice not in get_args(ChoiceName):
-            return _say(GONE)
+            return say_in_modal(GONE)
         choice = cast(ChoiceName, opened.choice)
-        values = (view.get("state") or {}).get("values") or {}
-        target = await self._engine.find(opened.hook_id)
-        _, offered = self._offered(target, who.address, choice)
+        target = await self._desk.engine.find(opened.hook_id)
+        _, offered = self._offered(target, identity.address, choice)
         asks = offered.asks if offered is not None else ()
         editable = self._editable(target) if choice == "edit" else ()
         comment, answers = views.filled_in(values, [ask for ask in asks if ask not in editable])
         edited = views.edits(values, editable)
-        vote = Vote(who.address, choice, "slack", comment, {**answers}, {**edited}, opened.digest)
-        verdict = await self._cast(target or opened.hook_id, vote, press_of(payload))
-        self._news(who.user)
-        if verdict.verdict == "invalid":
-            errors = views.complaint(verdict, values, asks)
-            return {"response_action": "errors", "errors": errors} if errors else _say(verdict.text)
-        if not verdict.changed:
-            return _say(f"{verdict.text}\n\nYou wrote:\n{comment}" if comment else verdict.text)
+        vote = Vote(identity.address, choice, "slack", comment, {**answers}, {**edited}, opened.digest)
+        reply = await self._desk.perform(target or opened.hook_id, vote, payload)
+        self._refresh_home(identity.user)
+        if reply.verdict == "invalid":
+            errors = views.complaint(reply, values, asks)
+            return {"response_action": "errors", "errors": errors} if errors else say_in_modal(reply.text)
+        if not reply.changed:
+            return say_in_modal(f"{reply.text}\n\nYou wrote:\n{comment}" if comment else reply.text)
         if not opened.channel:
-            return _say(verdict.text)
-        self._tell_verdict(Place(place.user, opened.channel), opened.hook_id, who.address, verdict)
+            return say_in_modal(reply.text)
+        self._reply(ReplyTo(to.user, opened.channel), opened.hook_id, identity.address, reply)
         return None
 
-    # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _cast(self, hook: str | HookTarget, vote: Vote, press: str | None) -> Reply:
-        verdict = await perform(self._engine, hook, vote, timeout=VERDICT_LIMIT, press=press)
-        if self._counted is not None:
-            self._counted(verdict.verdict, "slack")
-        return verdict
-
     def _offered(self, target: HookTarget | None, address: str, choice: str) -> tuple[Card | None, CardChoice | None]:
-        """The request as this person sees it, and the choice if she has it. Who may not is told so by the rules."""
+        """The request as this person sees it, and the choice if they have it. If not, the rules tell them so."""
         view = request_behind(target) if target is not None and target.hook.is_live else None
         if view is None:
             return None, None
-        card = card_of(view, address, self._engine.now())
+        card = card_of(view, address, self._desk.engine.now())
         return card, next((one for one in card.choices if one.choice == choice), None)
 
     def _editable(self, target: HookTarget | None) -> tuple[FormField, ...]:
@@ -174,7 +136,7 @@ class SlackVotes:
 
     async def _is_about(self, payload: Mapping[str, Any], target: HookTarget | None) -> bool:
         """Whether the click was on a message (or view) of ours, and the message was about this very request."""
-        if not (await self._identities.workspace()).posted(payload):
+        if not (await self._desk.identities.workspace()).posted(payload):
             return False
         delivery = delivery_of(payload.get("message") or {})
         if target is None or delivery is None:
@@ -182,56 +144,39 @@ class SlackVotes:
         view = request_behind(target)
         return delivery.startswith(f"{view.id if view is not None else target.row.id}-")
 
-    async def _refuse(self, who: Unidentified, hook_id: str, choice: str) -> None:
-        hook = await self._engine.find_hook(hook_id)
-        await self._engine.audit(
+    async def _refuse(self, identity: Unidentified, hook_id: str, choice: str) -> None:
+        hook = await self._desk.engine.find_hook(hook_id)
+        await self._desk.engine.audit(
             "act_refused",
-            who=f"slack:{who.user}",
+            who=f"slack:{identity.user}",
             run_id=hook.run_id if hook is not None else None,
-            data={"kind": "vote", "choice": choice, "via": "slack", "verdict": who.verdict},
+            data={"kind": "vote", "choice": choice, "via": "slack", "verdict": identity.verdict},
         )
 
-    # ── telling ───────────────────────────────────────────────────────────────────────────────────────────────────
-
     async def _open(
-        self, payload: Mapping[str, Any], place: Place, who: Identified, view: dict[str, Any], card: Card
+        self, payload: Mapping[str, Any], to: ReplyTo, view: dict[str, Any], card: Card, address: str
     ) -> None:
-        try:
-            async with asyncio.timeout(OPEN_LIMIT):
-                await self._client.ask("views.open", trigger_id=str(payload.get("trigger_id") or ""), view=view)
-        except (SlackError, TimeoutError) as failure:
-            log.warning("A modal could not be opened: %s", failure if isinstance(failure, SlackError) else "time-out")
-            page = await self._page(card, who.address)
-            self._teller.tell(place, NOT_OPENED.format(page=page) if page else NOT_OPENED.partition(", or")[0] + ".")
+        if await self._desk.is_opened(payload, view):
+            return
+        page = await self._desk.own_page(card, address)
+        self._desk.replies.reply(to, NOT_OPENED + (OR_THE_PAGE.format(page=page) if page else "."))
 
-    async def _page(self, card: Card, address: str) -> str:
-        if self._link is None:
-            return card.url
-        link = self._link(card.hook_id, address)
-        return await link if isawaitable(link) else link
-
-    def _tell_verdict(self, place: Place, hook_id: str, address: str, verdict: Reply) -> None:
-        if verdict.verdict in ("counted", "changed"):
-            self._afterwards.do(self._tell_counted(place, hook_id, address, verdict.text))
+    def _reply(self, to: ReplyTo, hook_id: str, address: str, reply: Reply) -> None:
+        if reply.verdict in ("counted", "changed"):
+            self._desk.afterwards.do(self._reply_counted(to, hook_id, address, reply.text))
         else:
-            self._teller.tell(place, verdict.text)
+            self._desk.replies.reply(to, reply.text)
 
-    async def _tell_counted(self, place: Place, hook_id: str, address: str, text: str) -> None:
+    async def _reply_counted(self, to: ReplyTo, hook_id: str, address: str, text: str) -> None:
         """A vote that may still be taken back comes with the button for it."""
-        card, take_back = self._offered(await self._engine.find(hook_id), address, "take_back")
+        card, take_back = self._offered(await self._desk.engine.find(hook_id), address, "take_back")
         blocks: list[Block] = views.changed_your_mind(text, card) if card is not None and take_back is not None else []
-        await self._teller.tell_now(place, text, blocks)
+        await self._desk.replies.reply_now(to, text, blocks)
 
-    def _news(self, user: str) -> None:
+    def _refresh_home(self, user: str) -> None:
         if self._voted is not None:
-            self._afterwards.do(self._voted(user))
+            self._desk.afterwards.do(self._voted(user))
 
-
-def _say(text: str) -> dict[str, Any]:
-    return {"response_action": "update", "view": views.said_modal(text)}
-
-
-# ── The answer to "Why am I asked?": why this person, whom else, and what was left out. Pure. ──
 
 NAMED = 6  # people who are named with their reasons
 

@@ -1,0 +1,200 @@
+"""What every handler of an inbound request works with: performing the act, opening a modal, the ephemeral reply.
+
+A person is answered after the acknowledgement, because Slack's own API may be slow or down while clicks still count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from approvals_bot.approvals.acts import Act, Reply
+from approvals_bot.approvals.port import Card
+from approvals_bot.channels.slack.blocks import Block, escape
+from approvals_bot.channels.slack.client import LaterError, NeverError, SlackClient, SlackError
+from approvals_bot.channels.slack.identity import SlackIdentities
+from approvals_bot.channels.slack.modals import said_modal
+from approvals_bot.durable.engine import Engine, HookTarget
+from approvals_bot.service.act import perform
+from approvals_bot.service.background import BackgroundTasks
+
+OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the click
+VERDICT_LIMIT = 1.5  # seconds that a click waits for its verdict, of the 2.5 that all of it may take
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTo:
+    """Where a person acted: what it takes to reply to them there, seen by nobody else."""
+
+    user: str
+    channel: str = ""
+    thread: str | None = None
+    response_url: str = ""
+    is_ephemeral: bool = False  # they pressed in a reply of ours, which the next one then replaces
+
+    @classmethod
+    def of(cls, payload: Mapping[str, Any]) -> ReplyTo:
+        container = payload.get("container") or {}
+        channel = (payload.get("channel") or {}).get("id") or container.get("channel_id") or ""
+        return cls(
+            str((payload.get("user") or {}).get("id") or ""),
+            str(channel),
+            container.get("thread_ts"),
+            str(payload.get("response_url") or ""),
+            bool(container.get("is_ephemeral")),
+        )
+
+
+class EphemeralReplies:
+    """Sends ephemeral messages. They carry news only: a person who misses one finds the same on the card."""
+
+    def __init__(self, client: SlackClient, afterwards: BackgroundTasks) -> None:
+        self._client = client
+        self._afterwards = afterwards
+
+    def reply(self, to: ReplyTo, text: str) -> None:
+        """Reply soon, and go on."""
+        self._afterwards.do(self.reply_now(to, text))
+
+    async def reply_now(
+        self, to: ReplyTo, text: str, blocks: Sequence[Block] = (), *, or_directly: bool = False
+    ) -> None:
+        """Send an ephemeral message of plain text, shown as `blocks` if given. `or_directly`: a direct message instead,
+        where there is no place for one, or we are not in it.
+        """
+        said: dict[str, Any] = {"text": escape(text), **({"blocks": list(blocks)} if blocks else {})}
+        try:
+            if to.response_url and self.is_slacks(to.response_url):
+                await self._respond(to, said)
+            elif to.channel:
+                await self._show_in(to, said, or_directly)
+            elif or_directly:
+                await self._say_directly(to.user, said)
+        except SlackError as failure:
+            log.warning("Somebody could not be told what became of a click: %s", failure)
+
+    def is_slacks(self, url: str) -> bool:
+        """Only Slack's own host, or that of the configured API, is ever posted to."""
+        given, api = urlsplit(url), urlsplit(self._client.web.base_url)
+        if (given.scheme, given.netloc) == (api.scheme, api.netloc):
+            return True
+        host = given.hostname or ""
+        return given.scheme == "https" and (host == "hooks.slack.com" or host == "hooks.slack-gov.com")
+
+    async def _show_in(self, to: ReplyTo, said: Mapping[str, Any], or_directly: bool) -> None:
+        try:
+            await self._client.ask(
+                "chat.postEphemeral",
+                conversation=to.channel,
+                channel=to.channel,
+                user=to.user,
+                thread_ts=to.thread,
+                **said,
+            )
+        except NeverError:
+            if not or_directly:
+                raise
+            await self._say_directly(to.user, said)
+
+    async def _say_directly(self, user: str, said: Mapping[str, Any]) -> None:
+        opened = await self._client.ask("conversations.open", users=user)
+        conversation = str(opened["channel"]["id"])
+        await self._client.ask(
+            "chat.postMessage",
+            conversation=conversation,
+            channel=conversation,
+            unfurl_links=False,
+            unfurl_media=False,
+            **said,
+        )
+
+    async def _respond(self, to: ReplyTo, said: Mapping[str, Any]) -> None:
+        session = self._client.web.session
+        assert session is not None, "the client was built with a session"
+        answer = {"response_type": "ephemeral", "replace_original": to.is_ephemeral, **said}
+        try:
+            async with session.post(to.response_url, json=answer, allow_redirects=False) as response:
+                if response.status >= 400:
+                    log.warning("Somebody could not be told what became of a click: HTTP %d", response.status)
+        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+            raise LaterError("response_url", type(failure).__name__) from None
+
+
+@dataclass(frozen=True, slots=True)
+class SlackDesk:
+    """What the handlers share.
+
+    `link(hook_id, address)` is a person's own page of a request, "" if they have none; `counted(verdict, via)` is told
+    of each act, for the metrics.
+    """
+
+    engine: Engine
+    client: SlackClient
+    identities: SlackIdentities
+    replies: EphemeralReplies
+    afterwards: BackgroundTasks
+    base_url: str
+    link: Callable[[str, str], str | Awaitable[str]] | None = None
+    counted: Callable[[str, str], None] | None = None
+
+    async def perform(
+        self, request: HookTarget | str, act: Act, payload: Mapping[str, Any], *, timeout: float = VERDICT_LIMIT
+    ) -> Reply:
+        """Do what the person did here, once, however often Slack brings it."""
+        reply = await perform(self.engine, request, act, timeout=timeout, press=press_of(payload))
+        if self.counted is not None:
+            self.counted(reply.verdict, "slack")
+        return reply
+
+    async def is_opened(self, payload: Mapping[str, Any], view: Mapping[str, Any]) -> bool:
+        """Show a modal to the person who acted; in place of one that is shown, if they acted in that. False: Slack
+        would not."""
+        shown = payload.get("view") or {}
+        try:
+            async with asyncio.timeout(OPEN_LIMIT):
+                if shown.get("type") == "modal":
+                    await self.client.ask("views.update", view_id=str(shown["id"]), view=view)
+                else:
+                    await self.client.ask("views.open", trigger_id=str(payload.get("trigger_id") or ""), view=view)
+        except (SlackError, TimeoutError) as failure:
+            log.warning("A modal could not be opened: %s", failure if isinstance(failure, SlackError) else "time-out")
+            return False
+        return True
+
+    async def own_page(self, card: Card, address: str) -> str:
+        """Return this person's page of the request, the one on which they decide."""
+        if self.link is None:
+            return card.url
+        link = self.link(card.hook_id, address)
+        return await link if isawaitable(link) else link
+
+
+def submitted_by(payload: Mapping[str, Any]) -> tuple[ReplyTo, Mapping[str, Any], str]:
+    """Read a submitted modal: the person, what they put in, and what the modal remembered."""
+    view = payload["view"]
+    values = (view.get("state") or {}).get("values") or {}
+    return ReplyTo(str((payload.get("user") or {}).get("id") or "")), values, str(view.get("private_metadata") or "")
+
+
+def say_in_modal(text: str) -> dict[str, Any]:
+    """Answer a submitted modal with another that says this."""
+    return {"response_action": "update", "view": said_modal(text)}
+
+
+def press_of(payload: Mapping[str, Any]) -> str | None:
+    """A name for this press: the same for the same request, wherever it arrives. None: nothing tells it from others."""
+    if not payload.get("trigger_id") and not (payload.get("view") or {}).get("id"):
+        return None
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    return f"slack-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
