@@ -21,7 +21,7 @@ START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 class History:
     """Plays the store and the world for one run, in memory.
 
-    `turn()` replays and appends what was decided; `complete`, `fail`, `receive` and `fire` append what happened. Steps,
+    `decide()` replays and appends the decisions; `complete`, `fail`, `receive` and `fire` append what happened. Steps,
     hooks and waits are named by their numbers, in the order in which the code asked for them, from 1.
     `taken` are tokens that other runs own: `{token: run id}`.
     """
@@ -47,20 +47,20 @@ class History:
 
     # ── the workflow's side ──
 
-    def turn(self) -> list[str]:
+    def decide(self) -> list[str]:
         """Replay, append the decisions, and give them in words: `step #1 'charge'`, `wait #2`, `run_completed`."""
-        said: list[str] = []
+        decisions: list[str] = []
         while True:
             self.outcome = self.replay(self.log)
             self.view = self.view if self.outcome.view is None else self.outcome.view
             self.projection = self.outcome.projection or self.projection
-            decided = [self._decide(command) for command in self.outcome.commands]
-            said += [words for words, _ in decided]
+            decided = [self._append_decision(command) for command in self.outcome.commands]
+            decisions += [words for words, _ in decided]
             lost_a_token = any(event.type == "hook_conflict" for _, event in decided)
             if self.outcome.ended or not (self.outcome.replay_again or lost_a_token):
-                return said
+                return decisions
 
-    def _decide(self, command: Command) -> tuple[str, NewEvent]:
+    def _append_decision(self, command: Command) -> tuple[str, NewEvent]:
         event = self._with_owner(command.event(self.now))
         self._append(event)
         return describe(self.log[-1]), event

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from approvals_bot.durable.core.api import Step, Workflow
-from approvals_bot.durable.core.context import StepContext, StepMetadata, WorkflowMetadata
+from approvals_bot.durable.core.api import Step, StepContext, StepMetadata, Workflow, WorkflowMetadata
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import Event, Log
 from approvals_bot.durable.core.hooks import Answer, WebhookRequest, decode_body
@@ -96,7 +95,7 @@ class _Player:
 
     async def play(self) -> Played:
         while True:
-            self._history.turn()
+            self._history.decide()
             outcome = self._history.outcome
             assert outcome is not None
             if outcome.ended or not await self._go_on(outcome.steps):

@@ -30,9 +30,9 @@ def test_gather_gives_results_in_the_order_of_its_arguments(history: Begin) -> N
         return list(await asyncio.gather(work("a"), work("b"), work("c")))
 
     run = history(together)
-    assert run.turn() == ["step #1 'work'", "step #2 'work'", "step #3 'work'"]
+    assert run.decide() == ["step #1 'work'", "step #2 'work'", "step #3 'work'"]
     complete_all(run, {3: "C", 1: "A", 2: "B"})
-    run.turn()
+    run.decide()
     assert run.result == ["A", "B", "C"]
 
 
@@ -46,11 +46,11 @@ def test_nested_task_groups_wait_for_all(history: Begin) -> None:
         return first.result() + second.result()
 
     run = history(nested)
-    run.turn()
+    run.decide()
     run.complete(1, "A")
-    assert run.turn() == []
+    assert run.decide() == []
     run.complete(2, "B")
-    run.turn()
+    run.decide()
     assert run.result == "AB"
 
 
@@ -66,9 +66,9 @@ def test_a_failed_task_cancels_its_group_and_the_error_comes_out_as_a_group(hist
         return "no error"
 
     run = history(fails)
-    assert run.turn() == ["step #1 'work'", "wait #2"]
+    assert run.decide() == ["step #1 'work'", "wait #2"]
     run.fail(1, ValueError("no"))
-    assert run.turn() == ["run_completed"] or run.types[-2:] == ["wait_cancelled", "run_completed"]
+    assert run.decide() == ["run_completed"] or run.types[-2:] == ["wait_cancelled", "run_completed"]
     assert run.result == "1"
 
 
@@ -81,11 +81,11 @@ def test_a_timeout_is_a_durable_wait_and_is_withdrawn_when_it_is_not_needed(hist
         return "in time"
 
     run = history(limited)
-    assert run.turn() == ["wait #1", "step #2 'work'"]
+    assert run.decide() == ["wait #1", "step #2 'work'"]
     run.complete(2, "done")
-    assert run.turn() == ["the end of wait #1", "step #3 'work'"]
+    assert run.decide() == ["the end of wait #1", "step #3 'work'"]
     run.complete(3, "done")
-    run.turn()
+    run.decide()
     assert run.result == "in time"
 
 
@@ -100,9 +100,9 @@ def test_a_timeout_that_fires_cancels_what_it_guards(history: Begin) -> None:
         return "in time"
 
     run = history(limited)
-    run.turn()
+    run.decide()
     run.fire(1)
-    run.turn()
+    run.decide()
     assert run.result == "late"
 
 
@@ -116,12 +116,12 @@ def test_wait_for_a_hook(history: Begin, fires: bool, expected: str) -> None:
             return "late"
 
     run = history(waits)
-    assert sorted(run.turn()) == ["hook #1", "wait #2"]
+    assert sorted(run.decide()) == ["hook #1", "wait #2"]
     if fires:
         run.fire(2)
     else:
         run.receive(1, "yes")
-    run.turn()
+    run.decide()
     assert run.result == expected
 
 
@@ -136,12 +136,12 @@ def test_a_shielded_step_is_waited_for_after_a_timeout(history: Begin) -> None:
         return "at once"
 
     run = history(shielded)
-    run.turn()
+    run.decide()
     wait = next(e.data["id"] for e in run.log if e.type == "wait_created")
     run.fire(wait)
-    assert run.turn() == []
+    assert run.decide() == []
     run.complete(next(e.data["id"] for e in run.log if e.type == "step_created"), "A")
-    run.turn()
+    run.decide()
     assert run.result == "later: A"
 
 
@@ -153,9 +153,9 @@ def test_asyncio_wait_gives_the_first_and_leaves_the_rest(history: Begin) -> Non
         return done.pop().result(), len(pending)
 
     run = history(first)
-    run.turn()
+    run.decide()
     run.complete(2, "B")
-    run.turn()
+    run.decide()
     assert run.result == ("B", 2)
 
 
@@ -165,10 +165,10 @@ def test_106_107_as_completed_gives_results_as_they_come(history: Begin) -> None
         return [await next_one for next_one in asyncio.as_completed([work("a"), work("b"), work("c")])]
 
     run = history(racing)
-    run.turn()
+    run.decide()
     assert [e.data["input"]["name"] for e in run.log if e.type == "step_created"] == ["a", "b", "c"]
     complete_all(run, {3: "C", 1: "A", 2: "B"})
-    run.turn()
+    run.decide()
     assert run.result == ["C", "A", "B"]
 
 
@@ -192,13 +192,13 @@ def test_a_queue_feeds_workers_in_order(history: Begin) -> None:
         return done
 
     run = history(workers)
-    assert run.turn() == ["step #1 'work'", "step #2 'work'"]
+    assert run.decide() == ["step #1 'work'", "step #2 'work'"]
     run.complete(2, "second")
-    assert run.turn() == ["step #3 'work'"]
+    assert run.decide() == ["step #3 'work'"]
     complete_all(run, {1: "first", 3: "third"})
-    assert run.turn() == ["step #4 'work'"]
+    assert run.decide() == ["step #4 'work'"]
     run.complete(4, "fourth")
-    run.turn()
+    run.decide()
     assert run.result == ["second", "first", "third", "fourth"]
 
 
@@ -229,11 +229,11 @@ def test_event_lock_semaphore_condition_and_barrier_work_as_written(history: Beg
         return said
 
     run = history(primitives)
-    run.turn()
+    run.decide()
     run.complete(1, "one")
-    run.turn()
+    run.decide()
     run.complete(2, "two")
-    run.turn()
+    run.decide()
     assert run.result == ["one", "two"]
 
 
@@ -257,13 +257,13 @@ def test_async_generators_run_on_the_workflows_loop_and_their_finally_too(histor
         return said
 
     run = history(generating)
-    run.turn()
+    run.decide()
     run.complete(1, "A")
-    run.turn()
+    run.decide()
     run.complete(2, "B")
-    run.turn()
+    run.decide()
     run.complete(3, "done")
-    run.turn()
+    run.decide()
     assert run.result == ["A", "B", "closed"]
 
 
@@ -277,7 +277,7 @@ def test_a_callback_that_raises_fails_the_run(history: Begin) -> None:
         await sleep(10)
 
     run = history(breaks)
-    run.turn()
+    run.decide()
     assert run.error["type"] == "ZeroDivisionError"
 
 
@@ -292,7 +292,7 @@ def test_a_body_that_leaves_the_process_ends_only_its_run(history: Begin, leaves
 
     for nested in (True, False):
         run = history(leaving, nested)
-        run.turn()
+        run.decide()
         assert run.error["type"] == leaves.__name__
 
 
@@ -316,7 +316,7 @@ def test_a_suspended_run_is_thrown_away_without_its_except_clauses_and_its_final
             await work("in finally")
 
     run = history(guarded)
-    assert run.turn() == ["hook #1"]
+    assert run.decide() == ["hook #1"]
     assert seen == ["finally"]
 
 
@@ -330,9 +330,9 @@ def test_121_suspension_cannot_be_swallowed(history: Begin) -> None:
                 return "swallowed"
 
     run = history(greedy)
-    assert run.turn() == ["hook #1"]
+    assert run.decide() == ["hook #1"]
     run.receive(1, "payload")
-    run.turn()
+    run.decide()
     assert run.result == "payload"
 
 
@@ -347,12 +347,12 @@ def test_time_stands_still_between_events_and_never_goes_back(history: Begin) ->
         return [(t - times[0]).total_seconds() for t in times]
 
     run = history(clocked)
-    run.turn()
+    run.decide()
     run.advance(5)
     run.complete(1, "done")
-    run.turn()
+    run.decide()
     run.fire(2)
-    run.turn()
+    run.decide()
     assert run.result == [0, 5, 3605, 3605]
 
 
@@ -364,7 +364,7 @@ def test_a_timeout_counts_from_when_it_is_written_so_that_a_late_start_does_not_
 
     run = history(patient)
     run.advance("10 minutes")  # the process was down
-    run.turn()
+    run.decide()
     assert (run.due(1) - run.now).total_seconds() == 60
 
 
@@ -380,9 +380,9 @@ def test_119_completions_out_of_call_order_continue_in_log_order(history: Begin)
         return order
 
     run = history(racing)
-    run.turn()
+    run.decide()
     complete_all(run, {4: "D", 1: "A", 5: "E", 3: "C", 2: "B"})
-    run.turn()
+    run.decide()
     assert run.result == ["D", "A", "E", "C", "B"]
 
 
@@ -397,10 +397,10 @@ def test_109_racing_again_and_again_gives_everything_in_the_order_of_the_log(his
         return order
 
     run = history(stress)
-    run.turn()
+    run.decide()
     for number, result in {4: "D", 1: "A", 5: "E", 3: "C", 2: "B"}.items():
         run.complete(number, result)
-        run.turn()
+        run.decide()
     assert run.result == ["D", "A", "E", "C", "B"]
 
 
@@ -415,9 +415,9 @@ def test_108_one_failure_of_all_raises_and_the_others_still_finish(history: Begi
         return "no error"
 
     run = history(partly)
-    run.turn()
+    run.decide()
     run.fail(1, ValueError("no"))
-    assert run.turn() == []
+    assert run.decide() == []
     run.complete(2, "B")
-    run.turn()
+    run.decide()
     assert run.result == "StepFailedError, then B"

@@ -79,11 +79,11 @@ async def swallows_everything() -> Any:
 
 def recorded() -> History:
     run = History(workflow(name="drift")(original))
-    run.turn()
+    run.decide()
     run.complete(1, 1)
-    run.turn()
+    run.decide()
     run.receive(2, "payload")
-    run.turn()
+    run.decide()
     return run
 
 
@@ -117,11 +117,11 @@ def test_a_new_parameter_with_a_default_is_no_drift() -> None:
 
     kept = workflow(name="grows")(before)
     run = History(kept, 41)
-    run.turn()
+    run.decide()
     run.complete(1, 1)
     before.__qualname__ = after.__qualname__ = "same"
     run.workflow = workflow(name="grows2")(after)
-    run.turn()
+    run.decide()
     assert run.result == "42 EUR"
 
 
@@ -138,12 +138,12 @@ def test_an_answer_that_is_no_longer_given_is_drift() -> None:
     from approvals_bot import WebhookRequest
 
     run = History(answering)
-    run.turn()
+    run.decide()
     run.receive(1, WebhookRequest())
-    run.turn()
+    run.decide()
     answers.clear()
     with pytest.raises(NondeterminismError, match="an answer to event"):
-        run.turn()
+        run.decide()
 
 
 def test_last_words_about_hooks_are_no_drift() -> None:
@@ -158,9 +158,9 @@ def test_last_words_about_hooks_are_no_drift() -> None:
     from approvals_bot import WebhookRequest
 
     run = History(opens_answers_and_closes)
-    run.turn()
+    run.decide()
     run.receive(1, WebhookRequest())
-    run.turn()
+    run.decide()
     assert run.types[-4:] == ["hook_responded", "hook_disposed", "hook_created", "run_completed"]
     for length in range(1, len(run.log) + 1):
         run.replay(run.log[:length])

@@ -51,7 +51,7 @@ def test_131_blocking_calls_in_a_body_are_refused_with_their_line(how: str) -> N
         BLOCKED[how]()
 
     run = History(naughty)
-    run.turn()
+    run.decide()
     assert run.error["type"] == "BlockedInWorkflowError"
     assert "do that in a @step" in run.error["message"]
     assert "test_guard.py:" in run.error["message"]
@@ -72,7 +72,7 @@ def test_131_what_asyncio_would_do_outside_is_refused_too(how: str) -> None:
                 await asyncio.get_running_loop().run_in_executor(None, print)
 
     run = History(naughty)
-    run.turn()
+    run.decide()
     assert run.error["type"] == "BlockedInWorkflowError"
     assert "do that in a @step" in run.error["message"]
 
@@ -94,7 +94,7 @@ def test_imports_time_zones_and_tracebacks_still_work(tmp_path: Path, monkeypatc
         return [imported_in_a_body.ANSWER, local.hour, 'raise ValueError("seen")' in text]
 
     run = History(good)
-    run.turn()
+    run.decide()
     assert run.result == [42, 14, True]
 
 

@@ -36,13 +36,13 @@ async def completing() -> None:
         await each
 
 run = History(ten)
-run.turn()
+run.decide()
 run.fire(1 if run.log[-1].data["id"] == 1 else min(
     (e.data for e in run.log if e.type == "wait_created"), key=lambda d: d["resume_at"])["id"])
-run.turn()
+run.decide()
 print([(e.type, e.data.get("id"), e.data.get("input")) for e in run.log])
 other = History(completing)
-other.turn()
+other.decide()
 print([e.data["input"]["number"] for e in other.log if e.type == "step_created"])
 """
 

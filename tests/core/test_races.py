@@ -41,11 +41,11 @@ def test_15_a_payload_that_lies_before_its_hooks_await_is_kept_until_then(histor
         return [first, await late]
 
     run = history(later)
-    run.turn()
+    run.decide()
     run.receive(2, "for the late one")
-    assert run.turn() == []
+    assert run.decide() == []
     run.receive(1, "for the early one")
-    run.turn()
+    run.decide()
     assert run.result == ["for the early one", "for the late one"]
 
 
@@ -57,9 +57,9 @@ def test_110_a_hook_that_wins_ends_the_run_without_waiting_for_the_sleep(history
         return (await first_of(hook, day)).result()
 
     run = history(race)
-    run.turn()
+    run.decide()
     run.receive(1, "at once")
-    run.turn()
+    run.decide()
     assert run.result == "at once"
     assert "wait_completed" not in run.types
 
@@ -75,12 +75,12 @@ def test_111_a_timeout_that_wins_leaves_the_hook_open_as_long_as_the_run_goes_on
             return ["late", await hook] if goes_on else "late"
 
     run = history(race)
-    run.turn()
+    run.decide()
     run.fire(2)
-    run.turn()
+    run.decide()
     if goes_on:
         run.receive(1, "after all")
-        run.turn()
+        run.decide()
     assert run.result == (["late", "after all"] if goes_on else "late")
 
 
@@ -96,14 +96,14 @@ def test_112_a_loop_of_timeouts_loses_no_payload(history: Begin) -> None:
         return rounds
 
     run = history(patient)
-    run.turn()
+    run.decide()
     for _ in range(2):
         run.fire(waits_of(run)[0])
-        run.turn()
+        run.decide()
     run.receive(1, "third round")
-    run.turn()
+    run.decide()
     run.fire(waits_of(run)[0])
-    run.turn()
+    run.decide()
     assert run.result == ["nobody", "nobody", "third round", "nobody"]
 
 
@@ -120,12 +120,12 @@ def test_113_the_order_in_the_log_decides_between_a_payload_and_a_timer(
         return "payload"
 
     run = history(race)
-    run.turn()
+    run.decide()
     wait, hook = waits_of(run)[0], next(e.data["id"] for e in run.log if e.type == "hook_created")
     happen: list[Callable[[], None]] = [lambda: run.receive(hook, 1), lambda: run.fire(wait)]
     for each in happen if order == "payload first" else reversed(happen):
         each()
-    run.turn()
+    run.decide()
     assert run.result == expected
 
 
@@ -141,14 +141,14 @@ def test_114_an_unawaited_sleep_does_not_disturb_three_payloads_with_a_step_each
         return []
 
     run = history(three)
-    run.turn()
+    run.decide()
     hook = next(e.data["id"] for e in run.log if e.type == "hook_created")
     for payload in "abc":
         run.receive(hook, payload)
     for payload in "abc":
-        run.turn()
+        run.decide()
         run.complete(run.log[-1].data["id"], payload.upper())
-    run.turn()
+    run.decide()
     assert run.result == ["A", "B", "C"]
 
 
@@ -168,16 +168,16 @@ def test_115_racing_all_hooks_and_a_sleep_again_and_again(history: Begin) -> Non
 
     run = history(rounds)
     for happens in ("b", "timer", "both", None):
-        run.turn()
+        run.decide()
         if happens == "timer":
             run.fire(waits_of(run)[0])
         elif happens is not None:
             run.receive(2, f"{happens} to b")
             if happens == "both":
                 run.receive(1, "and to a")
-        run.turn()
+        run.decide()
         run.complete(next(e.data["id"] for e in reversed(run.log) if e.type == "step_created"), "")
-    run.turn()
+    run.decide()
     assert run.result == ["b to b", "timer", "both to b", "and to a"]
 
 
@@ -193,11 +193,11 @@ def test_116_a_kept_payload_and_a_timer_made_before_it_go_in_the_order_of_the_lo
         return order
 
     run = history(kept)
-    run.turn()
+    run.decide()
     run.receive(1, "payload")
     run.fire(waits_of(run)[0])
     run.complete(next(e.data["id"] for e in run.log if e.type == "step_created"), "")
-    run.turn()
+    run.decide()
     assert run.result == ["timer", "payload"]
 
 
@@ -210,7 +210,7 @@ def test_117_a_result_and_a_payload_of_one_instant_go_by_their_place_in_the_log(
         return "hook" if await first_of(hook, done) is hook else "step"
 
     run = history(race)
-    run.turn()
+    run.decide()
     number = {e.type: e.data["id"] for e in run.log if "created" in e.type and "id" in e.data}
     events: list[Callable[[], None]] = [
         lambda: run.complete(number["step_created"], "x"),
@@ -219,7 +219,7 @@ def test_117_a_result_and_a_payload_of_one_instant_go_by_their_place_in_the_log(
     for happens in events if first == "step" else reversed(events):
         happens()
     assert run.log[-1].at == run.log[-2].at
-    run.turn()
+    run.decide()
     assert run.result == first
 
 
@@ -237,13 +237,13 @@ def test_118_every_beginning_of_a_log_asks_for_what_the_whole_asked_for(history:
         return list(await asyncio.gather(*(branch(name) for name in "ab")))
 
     run = history(busy)
-    run.turn()
+    run.decide()
     steps = [e.data["id"] for e in run.log if e.type == "step_created"]
     run.receive(1, "early")
     run.complete(steps[1], ["b"])
-    run.turn()
+    run.decide()
     run.complete(steps[0], ["a"])
     run.receive(1, "late")
-    run.turn()
+    run.decide()
     assert run.result == [["a", "late"], ["b", "early"]]
     run.check_prefixes()

@@ -11,7 +11,7 @@ import pytest
 
 from approvals_bot import workflow
 from approvals_bot.durable.core.loop import ReplayInterrupted
-from approvals_bot.durable.engine.watchdog import Interruptible, Watchdog
+from approvals_bot.durable.engine.replayer import Interruptible, Watchdog
 from approvals_bot.testing.fixtures import OpenEngine
 
 

@@ -1,4 +1,4 @@
-"""What workflow authors write with."""
+"""What workflow authors write with, and where their code is: in a workflow's body, in a step, or outside."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
-from approvals_bot.durable.core.context import (
-    StepMetadata,
-    WorkflowMetadata,
-    current_run,
-    current_step,
-    in_workflow,
-    open_engine,
-    step_context,
-)
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response
 from approvals_bot.durable.core.loop import context_of_run
@@ -28,7 +21,81 @@ from approvals_bot.durable.core.registry import Workflow, registry
 from approvals_bot.durable.core.run import Projection, RunState
 from approvals_bot.durable.core.serialization import encode
 from approvals_bot.durable.core.signature import Needed, Signature
-from approvals_bot.errors import FatalError, RetryableError
+from approvals_bot.errors import NoEngineError, NotInStepError, NotInWorkflowError
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowMetadata:
+    """The run that this code belongs to."""
+
+    workflow_name: str
+    run_id: str
+    started_at: datetime
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetadata:
+    """The step that this code belongs to. `step_id` is the same on every attempt: use it as an idempotency key."""
+
+    name: str
+    step_id: str
+    attempt: int
+    first_started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What a step can ask about itself."""
+
+    step: StepMetadata
+    workflow: WorkflowMetadata
+
+
+step_context: ContextVar[StepContext | None] = ContextVar("approvals_bot_step", default=None)
+
+
+def current_run(asking: str) -> RunState:
+    """The run whose body is executing. NotInWorkflowError, with what to do, anywhere else."""
+    run: RunState | None = context_of_run.get(None)
+    if run is None:
+        where = "inside a step" if step_context.get() is not None else "outside a workflow"
+        raise NotInWorkflowError(f"{asking} works only in the body of a @workflow; this call is {where}.")
+    return run
+
+
+def in_workflow() -> bool:
+    """Whether this code is executed by the body of a workflow."""
+    return context_of_run.get(None) is not None
+
+
+def current_step() -> StepContext:
+    """The step that is running. Raises NotInStepError elsewhere."""
+    context = step_context.get()
+    if context is None:
+        raise NotInStepError()
+    return context
+
+
+class OpenEngine(Protocol):
+    """What a typed hook needs of the engine: to resume by token."""
+
+    async def resume_hook(self, token: str, payload: Any, *, resume_id: str | None = None) -> Any: ...
+
+
+open_engines: list[OpenEngine] = []
+"""The engines that are open in this process; the newest serves the module-level functions.
+
+A context variable would not reach the tasks of a web server, which start before the engine opens.
+"""
+
+
+def open_engine() -> OpenEngine:
+    """The engine that was opened last. Raises NoEngineError if none is open."""
+    if not open_engines:
+        raise NoEngineError()
+    return open_engines[-1]
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -348,9 +415,7 @@ def _fixed(duration: Duration, what: str) -> float:
 __all__ = [
     "Answer",
     "DefinedHook",
-    "FatalError",
     "Hook",
-    "RetryableError",
     "Step",
     "StepMetadata",
     "Webhook",

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from approvals_bot.durable.core.api import WebhookRequest, Workflow
-from approvals_bot.durable.core.context import open_engine
+from approvals_bot.durable.core.api import WebhookRequest, Workflow, open_engine
 from approvals_bot.durable.engine.clock import SystemClock, TimeSource
 from approvals_bot.durable.engine.engine import Engine
 from approvals_bot.durable.engine.http import Request, Response

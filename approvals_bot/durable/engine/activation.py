@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from approvals_bot.durable.core.context import StepContext, StepMetadata, WorkflowMetadata
+from approvals_bot.durable.core.api import StepContext, StepMetadata, WorkflowMetadata
 from approvals_bot.durable.core.events import Event, NewEvent, lost_a_token
 from approvals_bot.durable.core.registry import Registry
 from approvals_bot.durable.core.replay import ReplayResult

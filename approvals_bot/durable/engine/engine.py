@@ -10,22 +10,14 @@ from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from approvals_bot.durable.core import sandbox
-from approvals_bot.durable.core.api import Workflow
-from approvals_bot.durable.core.context import in_workflow, open_engines
+from approvals_bot.durable.core.api import Workflow, in_workflow, open_engines
 from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, cancellation_message
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
-from approvals_bot.durable.engine.http import (
-    Request,
-    Response,
-    accepted,
-    as_webhook_request,
-    response_of,
-    unanswered,
-)
+from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
 from approvals_bot.durable.engine.intake import HookTarget, Intake
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
 from approvals_bot.durable.engine.notifier import Notifier
@@ -373,10 +365,9 @@ class Engine:
     # ── changing ──
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
-        """End a run as cancelled. RunEndedError keeps the status of one that had ended; RunNotFoundError.
+        """End a run as cancelled. Raises RunEndedError, and keeps the status, if it had ended; RunNotFoundError.
 
-        A run with a webhook that is to hear of it (`create_webhook(on_cancel=…)`) is asked to end by itself, once, and
-        has OWN_END for it.
+        A run with a webhook created with `on_cancel` is asked to end by itself, once, and has OWN_END seconds for it.
         """
         self._here("cancel()")
         found = await self.record(run_id)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from approvals_bot.durable.core.context import StepContext, step_context
+from approvals_bot.durable.core.api import StepContext, step_context
 from approvals_bot.durable.core.durations import as_seconds
 from approvals_bot.durable.core.events import NewEvent, to_micros
 from approvals_bot.durable.core.run import OpenStep

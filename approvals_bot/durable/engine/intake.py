@@ -17,16 +17,7 @@ from approvals_bot.durable.engine.cache import CachedRun
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
-from approvals_bot.durable.store.protocol import (
-    ENDED,
-    Append,
-    Created,
-    HookRow,
-    Lease,
-    NewRun,
-    Received,
-    RunRecord,
-)
+from approvals_bot.durable.store.protocol import ENDED, Append, Created, HookRow, Lease, NewRun, Received, RunRecord
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,

@@ -50,7 +50,7 @@ MANUAL_ANSWER = 10.0
 """Seconds that a webhook's caller waits for the workflow's own answer, then 504."""
 
 OWN_END = 10.0
-"""Seconds that a run which wants to hear of its cancellation has to end by itself. Then it is ended where it stands."""
+"""Seconds that a run with `on_cancel` has to end by itself once it is cancelled. Then it is ended where it waits."""
 
 CLOSING = 5.0
 """Seconds that running steps get to finish when the engine closes. Then they are cancelled, and run again elsewhere."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.durable.core.context import step_context
+from approvals_bot.durable.core.api import step_context
 from approvals_bot.durable.core.events import Event, lost_a_token
 from approvals_bot.durable.core.registry import Registry
 from approvals_bot.durable.engine.activation import PATIENCE, Activation

@@ -1,14 +1,249 @@
-"""Walks what a workflow executes: its body, and the functions and classes of the same file that it plainly uses."""
+"""Walks what a workflow executes: its body, and the functions and classes of its file that it plainly uses.
+
+Three parts: what a name in a source file means; which expressions are sets; and the walk.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from approvals_bot.durable.lint import rules
-from approvals_bot.durable.lint.names import Function, Scope, scope_of
-from approvals_bot.durable.lint.rules import Rule, rule_for
-from approvals_bot.durable.lint.sets import Sets
+from approvals_bot.durable.lint.rules import MAKERS, Rule, rule_for
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Meaning = str | Function | ast.ClassDef | None
+DEPTH = 20  # of names that stand for names
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A parameter, by its annotation."""
+
+    annotation: ast.expr
+
+
+Binding = str | Function | ast.ClassDef | ast.expr | Instance | None
+
+
+@dataclass(slots=True)
+class Scope:
+    """The names of a module or of a function, and everything that is ever bound to each."""
+
+    parent: Scope | None
+    bindings: dict[str, list[Binding]] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
+
+    def bind(self, name: str, value: Binding) -> None:
+        self.bindings.setdefault(name, []).append(value)
+
+    def find(self, name: str) -> tuple[Scope, list[Binding]] | None:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.bindings:
+                return scope, scope.bindings[name]
+            scope = scope.parent
+        return None
+
+    def resolve(self, node: ast.expr, depth: int = 0) -> Meaning:
+        """None: anything."""
+        if depth > DEPTH:
+            return None
+        match node:
+            case ast.Name(id=name):
+                return self._of_name(name, depth + 1)
+            case ast.Attribute(value=value, attr=name):
+                return _member(self.resolve(value, depth + 1), name)
+            case ast.Call(func=func):
+                made = self.resolve(func, depth + 1)
+                return MAKERS.get(made) if isinstance(made, str) else made if isinstance(made, ast.ClassDef) else None
+            case ast.BinOp(left=left, op=ast.Div()):
+                made = self.resolve(left, depth + 1)
+                return made if made == "pathlib.Path" else None
+            case ast.Await(value=value) | ast.NamedExpr(value=value):
+                return self.resolve(value, depth + 1)
+        return None
+
+    def _of_name(self, name: str, depth: int) -> Meaning:
+        found = self.find(name)
+        if found is None:
+            return next(
+                (f"{star}.{name}" for star in self._stars() if rule_for(f"{star}.{name}", called=True)), None
+            ) or (f"builtins.{name}")
+        scope, bindings = found
+        for binding in bindings:
+            if isinstance(binding, str | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                return binding
+        match bindings:
+            case [Instance(annotation)]:
+                kind = scope.resolve(annotation, depth)
+                return MAKERS.get(kind) if isinstance(kind, str) else kind if isinstance(kind, ast.ClassDef) else None
+            case [ast.expr() as value]:
+                return scope.resolve(value, depth)
+        return None
+
+    def _stars(self) -> Iterator[str]:
+        scope: Scope | None = self
+        while scope is not None:
+            yield from scope.stars
+            scope = scope.parent
+
+
+def _member(owner: Meaning, name: str) -> Meaning:
+    if isinstance(owner, str):
+        return f"{owner}.{name}"
+    if isinstance(owner, ast.ClassDef):
+        return next((each for each in owner.body if isinstance(each, Function) and each.name == name), None)
+    return None
+
+
+def scope_of(
+    node: ast.Module | Function | ast.Lambda, parent: Scope | None, owner: ast.ClassDef | None = None
+) -> Scope:
+    """The scope that a module or function opens. `owner`: the class whose method it is."""
+    scope = Scope(parent)
+    if not isinstance(node, ast.Module):
+        given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        for position, each in enumerate(given):
+            if position == 0 and owner is not None:
+                scope.bind(each.arg, owner)
+            else:
+                scope.bind(each.arg, None if each.annotation is None else Instance(each.annotation))
+        for rest in (node.args.vararg, node.args.kwarg):
+            if rest is not None:
+                scope.bind(rest.arg, None)
+    for each_node in [node.body] if isinstance(node, ast.Lambda) else node.body:
+        _bind(each_node, scope)
+    return scope
+
+
+def _bind(node: ast.AST, scope: Scope) -> None:
+    match node:
+        case ast.Import(names=names):
+            for each in names:
+                scope.bind(
+                    each.asname or each.name.partition(".")[0],
+                    each.name if each.asname else each.name.partition(".")[0],
+                )
+        case ast.ImportFrom(names=names, module=module):
+            for each in names:
+                if each.name == "*":
+                    scope.stars.append(module or "")
+                else:
+                    scope.bind(each.asname or each.name, f"{module or ''}.{each.name}")
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            scope.bind(name, node)
+            return  # what is inside has a scope of its own
+        case ast.Lambda():
+            return
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            scope.bind(name, value)
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
+            scope.bind(name, Instance(annotation) if value is None else value)
+        case ast.NamedExpr(target=ast.Name(id=name), value=value):
+            scope.bind(name, value)
+        case ast.withitem(context_expr=value, optional_vars=ast.Name(id=name)):
+            scope.bind(name, value)
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            scope.bind(name, None)
+        case ast.Name(id=name, ctx=ast.Store()) if name not in scope.bindings:
+            scope.bind(name, None)
+    for child in ast.iter_child_nodes(node):
+        _bind(child, scope)
+
+
+_MAKE = {"builtins.set", "builtins.frozenset"}
+_GIVE_SETS = {"union", "intersection", "difference", "symmetric_difference", "copy"}
+_OPERATORS = (ast.BitOr, ast.BitAnd, ast.Sub, ast.BitXor)
+_KINDS = {
+    *_MAKE,
+    "typing.Set",
+    "typing.FrozenSet",
+    "typing.AbstractSet",
+    "collections.abc.Set",
+    "collections.abc.MutableSet",
+}
+_DON_T_MIND = {f"builtins.{name}" for name in ("sorted", "sum", "len", "min", "max", "any", "all", "set", "frozenset")}
+_GO_THROUGH = {f"builtins.{name}" for name in ("list", "tuple", "enumerate", "iter", "zip", "map", "filter", "dict")}
+_METHODS_GO_THROUGH = {"join", "extend", "choice", "choices", "sample", "fromkeys"}
+
+
+class Sets:
+    """Looks at the nodes of one scope."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def walked(self, node: ast.AST, inside_of: ast.AST | None) -> Iterator[ast.expr]:
+        """The sets whose order this node shows. `inside_of`: the node around it."""
+        match node:
+            case ast.For(iter=walked) | ast.AsyncFor(iter=walked):
+                yield from self._if_set(walked)
+            case ast.ListComp() | ast.GeneratorExp() | ast.DictComp() if not self._is_taken_as_a_whole(inside_of):
+                for generator in node.generators:
+                    yield from self._if_set(generator.iter)
+            case ast.Starred(value=value, ctx=ast.Load()) if not isinstance(inside_of, ast.Set):
+                yield from self._if_set(value)
+            case ast.Call(func=ast.Attribute(value=value, attr="pop"), args=[]):
+                yield from self._if_set(value)
+            case ast.Call(func=func, args=args) if self._goes_through(func) and not self._is_taken_as_a_whole(
+                inside_of
+            ):
+                for each in args:
+                    yield from self._if_set(each)
+
+    def _if_set(self, node: ast.expr) -> Iterator[ast.expr]:
+        if self.is_set(node):
+            yield node
+
+    def _goes_through(self, func: ast.expr) -> bool:
+        by_method = isinstance(func, ast.Attribute) and func.attr in _METHODS_GO_THROUGH
+        return by_method or self._scope.resolve(func) in _GO_THROUGH
+
+    def _is_taken_as_a_whole(self, around: ast.AST | None) -> bool:
+        return isinstance(around, ast.Call) and self._scope.resolve(around.func) in _DON_T_MIND
+
+    def is_set(self, node: ast.expr, depth: int = 0) -> bool:
+        """Whether this is plainly a set, of something other than numbers."""
+        if depth > DEPTH:
+            return False
+        match node:
+            case ast.Set(elts=elements):
+                return not all(isinstance(e, ast.Constant) and isinstance(e.value, int | float) for e in elements)
+            case ast.SetComp():
+                return True
+            case ast.Call(func=ast.Attribute(value=value, attr=name)) if name in _GIVE_SETS:
+                return self.is_set(value, depth + 1)
+            case ast.Call(func=func, args=args):
+                of_numbers = bool(args) and isinstance(args[0], ast.Call) and _is_range(args[0])
+                return self._scope.resolve(func) in _MAKE and not of_numbers
+            case ast.BinOp(left=left, op=operator, right=right) if isinstance(operator, _OPERATORS):
+                return any(self.is_set(each, depth + 1) or _is_view(each) for each in (left, right))
+            case ast.IfExp(body=body, orelse=orelse):
+                return self.is_set(body, depth + 1) or self.is_set(orelse, depth + 1)
+            case ast.Name(id=name):
+                found = self._scope.find(name)
+                return found is not None and bool(found[1]) and all(self._is_bound_to_set(b, depth) for b in found[1])
+        return False
+
+    def _is_bound_to_set(self, binding: object, depth: int) -> bool:
+        if isinstance(binding, Instance):
+            match binding.annotation:
+                case ast.Subscript(slice=ast.Name(id="int" | "float")):
+                    return False
+                case ast.Subscript(value=kind) | kind:
+                    return self._scope.resolve(kind) in _KINDS
+        return isinstance(binding, ast.expr) and self.is_set(binding, depth + 1)
+
+
+def _is_range(node: ast.Call) -> bool:
+    return isinstance(node.func, ast.Name) and node.func.id == "range"
+
+
+def _is_view(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("keys", "items")
+
 
 Found = tuple[ast.expr | ast.stmt, str, str]
 """Where, the rule's code, and what to say."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from approvals_bot.durable.core.context import open_engines
+from approvals_bot.durable.core.api import open_engines
 from approvals_bot.durable.engine import scheduler as scheduling
 from simulation import approving, checks, scenes
 from simulation.auditor import Violation
