@@ -412,7 +412,7 @@ def _next_up(person: str, service: ServiceSettings) -> str | None:
 
 
 def _possible_requesters(definition: Definition, service: ServiceSettings) -> Iterator[str]:
-    """Whoever may open a request, as far as it makes a difference."""
+    """Yield the people who may open a request, as far as it makes a difference."""
     for text in definition.workflow.request:
         if text == "*" or text.startswith("app:"):
             yield OUTSIDER

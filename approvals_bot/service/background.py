@@ -1,4 +1,4 @@
-"""Work that may be done after the answer has been given: kept in sight, and ended with the service.
+"""Work that may be done after the response has been given: kept in sight, and ended with the service.
 
 Only for news that nobody depends on. What must happen goes into a run's log.
 """
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class BackgroundTasks:
-    """Runs coroutines beside the requests that caused them."""
+    """Runs coroutines after the responses that caused them."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()

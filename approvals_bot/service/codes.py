@@ -22,7 +22,7 @@ DIGITS = "code-digits.v1"
 
 CODE_TIME = timedelta(minutes=10)
 MOST_TRIES = 5  # of one code: a guess is right once in 200,000 codes
-MOST_SENT = 5  # codes for one link in an hour: what a person may need, and little to annoy her with
+MOST_SENT = 5  # codes for one link in an hour: what a person may need, and little to annoy them with
 SENT_TIME = timedelta(hours=1)
 
 Binding = Mapping[str, Any]

@@ -201,7 +201,7 @@ class RunsApi:
         return await self._perform(shown, asked.act("api"), changed=201)
 
     async def add_approver(self, request: HttpRequest) -> Response:
-        """201: this person is asked, too, or instead of another. By who is asked herself, an owner or an admin."""
+        """201: this person is asked, too, or instead of another. For approvers, owners and admins."""
         key = caller(request, self._keys)
         asked = validate(NewApprover, await json_object(request, API_BODY))
         shown, by = await self._request(request), _acting(key, asked.by)

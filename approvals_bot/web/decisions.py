@@ -1,6 +1,6 @@
 """The page behind a mail's link: GET shows the request, POST decides.
 
-GET and HEAD read and do nothing else, whoever asks and however often: mail scanners open every link. A POST counts only
+GET and HEAD read and do nothing else, however often: mail scanners open every link. A POST counts only
 from the form that the page showed, bound to this request, this person and what they were shown. Where the workflow says
 `link_auth = "code"`, it also needs the digits that were mailed to them, and without them the page shows no more than
 the title: the link may have been forwarded.
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import cast, get_args
-from urllib.parse import urlsplit
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
@@ -37,7 +36,7 @@ from approvals_bot.service.act import RECEIVED, STATUS, asks_herself, perform
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.links import Link, Links
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.responses import Renderer, root_of
+from approvals_bot.web.responses import Renderer, origin_of, root_of
 from approvals_bot.web.validation import is_from_own_page, read_form
 
 STALE = "This page was open for a long time, so nothing was changed. Have another look, then press again."
@@ -81,7 +80,7 @@ class Decisions:
         self._channels = channels
         self._pages = pages
         self._metrics = metrics
-        self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
+        self._origin = origin_of(base_url)
         self._root = root_of(base_url)
         self._now = now
         self._links = links

@@ -7,8 +7,6 @@ something waits.
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
@@ -18,7 +16,7 @@ from approvals_bot.people import People, Person
 from approvals_bot.service.background import BackgroundTasks
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.sessions import SESSION_TIME, Sessions
-from approvals_bot.web.responses import Renderer, root_of
+from approvals_bot.web.responses import Renderer, origin_of, root_of
 from approvals_bot.web.validation import is_from_own_page, read_form
 
 LONGEST_ADDRESS = 254  # characters; RFC 5321
@@ -78,7 +76,7 @@ class Login:
         self._channels = channels
         self._sessions = sessions
         self._pages = pages
-        self._origin = "{0.scheme}://{0.netloc}".format(urlsplit(base_url))
+        self._origin = origin_of(base_url)
         self._root = root_of(base_url)
         self._codes = codes
         self._afterwards = BackgroundTasks()
@@ -117,7 +115,7 @@ class Login:
         return answer
 
     def _send(self, address: str) -> Response:
-        """The same answer, as fast, whoever it is; the mail goes out behind it."""
+        """Give the same page, as fast, for every address; the mail is sent after it."""
         issued = self._codes.issue(_binding(address))
         if issued is None:
             return self._page(429, "Several codes were asked for already. Wait an hour, then ask for another one.")

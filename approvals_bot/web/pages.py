@@ -1,7 +1,7 @@
 """The pages for people beyond a mail's link: runs, one run's history, a request, the inbox.
 
-They show what others asked for, so without a session they show only how to get in. Who has signed in sees her inbox,
-and the requests that she has to do with. `open_pages` opens all to everybody, for a service that listens on this
+They show what others asked for, so without a session they show only how to get in. People who have signed in see their
+inbox, and the requests that concern them. `open_pages` opens all to everybody, for a service that listens on this
 machine alone.
 """
 
@@ -119,9 +119,7 @@ class PeoplePages:
         return self._page("request.html", "", reader, card=card, run_id=view.run_id, decide=decide, is_hers=is_hers)
 
     async def inbox(self, request: HttpRequest) -> Response:
-        """What waits for one person, oldest first: the one who has waited longest is served first. Then, for who has
-        signed in, what she asked for, and what she voted on.
-        """
+        """Show what waits for one person, the oldest first; after signing in, also what they asked for and voted on."""
         reader = self._sessions.who(request)
         if not self._open and reader is None:
             return self._closed()

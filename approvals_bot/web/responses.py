@@ -170,6 +170,12 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def origin_of(base_url: str) -> str:
+    """Return the origin that browsers name in forms from our pages: `https://apps.acme.eu`."""
+    parts = urlsplit(base_url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def root_of(base_url: str) -> str:
     """Return the path that our addresses begin with: `/approve` of `https://apps.acme.eu/approve`."""
     return urlsplit(base_url).path.rstrip("/")
