@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,17 @@ async def connected(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 @pytest.fixture
 async def store(connected: Connect) -> OpenStore:
     return await connected()
+
+
+@pytest.fixture
+def damage(request: pytest.FixtureRequest, connected: Connect, tmp_path: Path) -> Callable[[str], None]:
+    """Changes rows behind the program's back."""
+
+    def execute(sql: str) -> None:
+        if "sqlite" in request.node.callspec.id:
+            with closing(sqlite3.connect(tmp_path / "runs.db")) as db, db:
+                db.execute(sql)
+        else:
+            request.getfixturevalue("postgres").execute(sql, request.getfixturevalue("postgres_url"))
+
+    return execute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from approvals_bot.durable.store import connect
+from approvals_bot.durable.store import connect, sqlite
 from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store.group_commit import in_thread
 from approvals_bot.durable.store.protocol import Filter, Lease, NewRun, OpenStore
@@ -42,6 +43,45 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(StoreUnavailableError, match="newer"):
         await connect(f"sqlite:///{tmp_path}/runs.db")
+
+
+NEXT = ("0002_next.sqlite.sql", "ALTER TABLE runs ADD COLUMN note TEXT;\nCREATE INDEX noted ON runs (note);")
+
+
+async def test_a_release_brings_its_migration_once_and_the_one_before_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/runs.db"
+    store = await connect(url)
+    await store.create(NewRun("r", "w", "w", None, {}), T0)
+    known = sqlite._migrations()
+    with monkeypatch.context() as newer:
+        newer.setattr(sqlite, "_migrations", lambda: [*known, NEXT])
+        with pytest.raises(StoreUnavailableError, match=r"has schema 1, but this program works with 2.*migrate"):
+            await connect(url, upgrade=False)
+        upgraded = await asyncio.gather(connect(url), connect(url))
+        for each in upgraded:
+            assert await each.read("r") == await store.read("r"), "both go on, the one before as well"
+            await each.check()
+            await each.close()
+    with pytest.raises(StoreUnavailableError, match="this program needs 1"):
+        await store.check()
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as db:
+        assert db.execute("SELECT note FROM runs").fetchall() == [(None,)]
+    with pytest.raises(StoreUnavailableError, match="has schema 2, but this program knows only 1"):
+        await connect(url)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Path, version: int) -> None:
+    with closing(sqlite3.connect(tmp_path / "theirs.db")) as db, db:
+        db.execute("CREATE TABLE songs (title TEXT)")
+        db.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(StoreUnavailableError, match="another program"):
+        await connect(f"sqlite:///{tmp_path}/theirs.db")
+    with closing(sqlite3.connect(tmp_path / "theirs.db")) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
 
 
 async def test_who_only_looks_waits_for_no_writer_and_writes_nothing(tmp_path: Path) -> None:

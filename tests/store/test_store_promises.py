@@ -604,6 +604,42 @@ async def test_a_run_is_found_by_odd_and_by_long_values(store: OpenStore) -> Non
     assert await found_by(store, {"$odd": "é" * 4999}) == []
 
 
+# ── damage ──
+
+
+async def test_a_damaged_row_is_listed_with_what_can_be_read_of_it(
+    store: OpenStore, damage: Callable[[str], None]
+) -> None:
+    for run in ("a", "b", "c"):
+        created = await store.create(NewRun(run, "w", "w", None, {}, attributes={"k": "v"}), T0, lease())
+        assert created.claimed is not None
+        shown: dict[str, Any] = {"view": 1, "parts": [2], "attributes": {"$for": ["ann"]}}
+        await store.append(batch(created.claimed.claim, 1, event("run_started"), **shown))
+    damage("UPDATE runs SET view = '{', parts = '7', attributes = '[', kind = '', wake_at = 9223372036854775807")
+    damage("UPDATE runs SET created_at = 9000000000000000000 WHERE id = 'c'")
+    for which in (Filter(), Filter(attributes={"$for": "ann"}), Filter(status="running")):
+        rows, _ = await store.runs(which)
+        assert sorted(row.id for row in rows) == ["a", "b", "c"]
+        assert {(row.status, row.workflow, row.view, *row.parts, *row.attributes) for row in rows} == {
+            ("running", "w", None)
+        }
+    rows, cursor = await store.runs(Filter(limit=2))
+    assert [row.id for row in rows] == ["c", "b"]
+    assert [row.id for row in (await store.runs(Filter(limit=2, cursor=cursor)))[0]] == ["a"]
+
+
+async def test_a_log_that_cannot_be_read_keeps_no_other_run_from_being_claimed(
+    store: OpenStore, damage: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    for n, run in enumerate(("a", "b", "c")):
+        await store.create(NewRun(run, "w", "w", None, {}), T0 + n * SECOND)
+    damage("UPDATE events SET data = '{' WHERE run_id = 'b'")
+    at = T0 + LEASE
+    assert [each.claim.run_id for each in await store.claim(lease("me", at), limit=9)] == ["a", "c"]
+    assert "run b: its log is damaged" in caplog.text
+    assert await store.claim(lease("other", at), limit=9) == [], "not before the lease ends"
+
+
 # ── the audit ──
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.store.protocol import AuditEntry, RunRecord
+
+logger = logging.getLogger("approvals_bot.durable.store")
 
 _UNHELD = re.compile(r"[\x00\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
@@ -82,6 +85,11 @@ def readable_time(micros: int) -> datetime:
 
 def readable_time_or_none(micros: int | None) -> datetime | None:
     return None if micros is None else readable_time(micros)
+
+
+def log_unreadable(run_id: str, error: Exception) -> None:
+    """Say once per attempt that a run's log can't be read, so that nobody works on it."""
+    logger.error("run %s: its log is damaged and can't be read: %s", run_id, error)
 
 
 # ── Indexed attributes: pairs of a name and a value, as both stores have them in a table. ──

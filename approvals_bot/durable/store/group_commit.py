@@ -153,6 +153,13 @@ async def in_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Co
 
 
 def _transact(raw: sqlite3.Connection, shared: list[Work]) -> list[Any]:
+    """Do all pieces in one transaction; if one of them fails by its own fault, each in a transaction of its own.
+
+    Nobody is answered before the COMMIT has returned: until then a crash undoes all pieces together. A piece that
+    raises takes the transaction with it, so the others are done again, from the state before; the functions that do
+    the work keep nothing outside the database. An error of the database itself is nobody's fault and repeats nothing:
+    whether such a commit took place may be unknown.
+    """
     try:
         return _in_one(raw, shared)
     except sqlite3.OperationalError:
@@ -164,6 +171,8 @@ def _transact(raw: sqlite3.Connection, shared: list[Work]) -> list[Any]:
 
 
 def _in_one(raw: sqlite3.Connection, shared: list[Work]) -> list[Any]:
+    # IMMEDIATE takes the write lock before anything is read. A deferred transaction that reads, compares and then wants
+    # to write may find that another process has written since: SQLite refuses it then, after the comparison.
     raw.execute("BEGIN IMMEDIATE")
     try:
         results = [work(raw) for work in shared]

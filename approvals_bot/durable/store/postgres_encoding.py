@@ -16,6 +16,7 @@ from approvals_bot.durable.store.encoding import (
     as_given_or_none,
     given_pairs,
     indexed,
+    log_unreadable,
     readable_json,
     readable_list,
     readable_object,
@@ -232,8 +233,12 @@ def claims(answer: Any) -> list[Claimed]:
 def _claimed(answer: Any) -> Claimed | None:
     if answer is None:
         return None
-    row, log = run_and_log(answer)
-    return Claimed(Claim(row.id, row.epoch), row, log)
+    row = run_row(answer[0])
+    try:
+        return Claimed(Claim(row.id, row.epoch), row, log(answer[1]))
+    except ValueError as error:  # it stays claimed until its lease ends: a damaged log must not keep others back
+        log_unreadable(row.id, error)
+        return None
 
 
 def run_and_log(answer: Any) -> tuple[RunRecord, Log]:

@@ -44,6 +44,9 @@ from approvals_bot.durable.store.protocol import (
 )
 from approvals_bot.errors import StoreUnavailableError
 
+APPLICATION_ID = 0x41707072
+"""In the header of each of our files ("Appr"): tells them from other programs', which count their schemas, too."""
+
 BUSY_TIMEOUT = 5000  # milliseconds that we wait for another process's write, a CLI command for example
 
 
@@ -223,13 +226,20 @@ def _migrations() -> list[tuple[str, str]]:
 
 
 def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
-    """Apply what is missing, all in one transaction, so that two processes that start at once don't meet half-way."""
+    """Apply the migrations that are missing, all in one transaction.
+
+    The version is read again once the write lock is held: of two processes that start at once, the second finds the
+    schema that the first has made, and never half of it. Opening an up-to-date database takes no lock and writes
+    nothing, so it waits for no writer and needs no room on a full disk.
+    """
     migrations = _migrations()
-    if db.execute("PRAGMA user_version").fetchone()[0] == len(migrations):
-        return  # who only looks waits for nobody, and needs no room on a full disk
+    if _marks(db) == (len(migrations), APPLICATION_ID):
+        return
     db.execute("BEGIN IMMEDIATE")
     try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
+        version, made_by = _marks(db)
+        if made_by != APPLICATION_ID and (version or db.execute("SELECT 1 FROM sqlite_master").fetchone()):
+            raise sqlite3.OperationalError("it is the database of another program")
         if version > len(migrations):
             raise sqlite3.OperationalError(
                 f"it has schema {version}, but this program knows only {len(migrations)}; run the newer program"
@@ -240,11 +250,18 @@ def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
             for statement in _statements(script):
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {len(migrations)}")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:  # a full disk has ended it already
             db.execute("ROLLBACK")
         raise
+
+
+def _marks(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return the version of the schema, and the number of the program that made it."""
+    (version,), (made_by,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("user_version", "application_id"))
+    return int(version), int(made_by)
 
 
 def _rewrite_version(db: sqlite3.Connection) -> int:

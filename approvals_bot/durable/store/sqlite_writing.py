@@ -11,9 +11,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from approvals_bot.durable.core.events import ENDINGS, Event, NewEvent, from_micros, lost_a_token, to_micros
+from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, from_micros, lost_a_token, to_micros
 from approvals_bot.durable.core.serialization import to_json
-from approvals_bot.durable.store.encoding import Indexed, Pair, given_pairs, indexed, storable
+from approvals_bot.durable.store.encoding import Indexed, Pair, given_pairs, indexed, log_unreadable, storable
 from approvals_bot.durable.store.protocol import (
     Append,
     Appended,
@@ -24,6 +24,7 @@ from approvals_bot.durable.store.protocol import (
     Lease,
     NewRun,
     Received,
+    RunRecord,
     Stale,
 )
 from approvals_bot.durable.store.sqlite_reading import event_of, run_and_log
@@ -98,6 +99,9 @@ _CLOSE_ATTRIBUTES = "UPDATE attributes SET is_open = 0 WHERE run_id = ? AND is_o
 
 
 def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
+    # The epoch before the length: an owner that has lost its lease must hear that, and stop. Told that its log is
+    # stale, it would read again, find what the new owner has written, and go on as if the run were still its own. Both
+    # are compared in the transaction that appends; the write lock is held since its BEGIN.
     row = db.execute(_STANDS, (batch.run_id,)).fetchone()
     if row is None or row[1] != batch.epoch or row[2] is not None:
         return Fenced()
@@ -251,6 +255,9 @@ def receive(
         return None if first is None else Received(first)
     at_least = max(at, last)
     event = Event(seq + 1, fact.type, from_micros(at_least), fact.data)
+    # The payload goes in before it is asked who works on the run: it is kept whoever that is. What follows from it is
+    # written only if it was planned for exactly this log and the epoch of a claim made now; and then the run needs no
+    # claim of its own, since this transaction is the whole of it.
     if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", _row(run_id, event, at_least)).rowcount:
         if lease is not None and is_free and then is not None and (then.expected, then.epoch) == (seq + 1, epoch + 1):
             return Received(event, then=_decide(db, then, at_least, lease))
@@ -313,6 +320,9 @@ def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) ->
 
 # ── whose turn it is ──────────────────────────────────────────────────────────────────────────────────────────────
 
+# A claim raises the epoch in the statement that takes the lease, and reads the log after it, in the same transaction.
+# So no append of an older epoch can come between what the new owner has read and what it will decide. Renewing,
+# releasing and freeing leave the epoch alone: only a claim may outdate an owner.
 _FREE = "(lease_until IS NULL OR lease_until <= :at)"
 _CLAIM_DUE = f"""
     UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
@@ -334,5 +344,16 @@ def claim(db: sqlite3.Connection, lease: Lease, limit: int, run_id: str | None) 
     at, until = to_micros(lease.at), to_micros(lease.until)
     given = {"owner": lease.owner, "at": at, "until": until, "limit": limit, "id": run_id}
     claims = [Claim(*row) for row in db.execute(_CLAIM_DUE if run_id is None else _CLAIM_ONE, given).fetchall()]
-    found = ((claim, run_and_log(db, claim.run_id, 0)) for claim in claims)
+    found = ((claim, _readable(db, claim.run_id)) for claim in claims)
     return [Claimed(claim, *run) for claim, run in found if run is not None]
+
+
+def _readable(db: sqlite3.Connection, run_id: str) -> tuple[RunRecord, Log] | None:
+    """Read a claimed run. One with a damaged log stays claimed until its lease ends: it must not keep others back."""
+    try:
+        return run_and_log(db, run_id, 0)
+    except (ValueError, sqlite3.OperationalError) as error:
+        if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
+            raise
+        log_unreadable(run_id, error)
+        return None

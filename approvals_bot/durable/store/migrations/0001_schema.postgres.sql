@@ -282,6 +282,8 @@ BEGIN
   RETURN json_build_array(now, lost);
 END $$;
 
+-- A claim raises the epoch in the statement that takes the lease, and reads the log in that same statement. So no append
+-- of an older epoch can come between what the new owner has read and what it will decide.
 CREATE FUNCTION claim_one(run text, lease jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   claimed json;
@@ -356,6 +358,7 @@ DECLARE
 BEGIN
   SELECT seq, epoch, ended_at, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at
   INTO stands FROM runs WHERE id = batch ->> 'run';
+  -- The epoch before the length: an owner that has lost its lease must hear that, and stop, rather than read again.
   IF stands.epoch IS DISTINCT FROM (batch ->> 'epoch')::bigint OR stands.ended_at IS NOT NULL THEN
     RETURN ROW('"fenced"'::json, NULL)::outcome;
   ELSIF stands.seq <> (batch ->> 'expected')::bigint THEN
