@@ -103,8 +103,6 @@ class Watch:
         found = (self._return_paths.read(address) for _, address in addresses)
         return next((each for each in found if each is not None), None)
 
-    # ── in a thread ──
-
     def _unread(self) -> dict[bytes, bytes]:
         """The mails by their UID. One that is too large to be a report is empty."""
         with self._open() as line:

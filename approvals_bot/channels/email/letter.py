@@ -24,6 +24,15 @@ TEXT_LIMIT = 60_000  # bytes
 
 _INLINER = css_inline.CSSInliner(keep_style_tags=True, load_remote_stylesheets=False, extra_css=None)
 
+_TEMPLATES = Environment(
+    loader=PackageLoader("approvals_bot.channels.email", "templates"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
@@ -236,13 +245,3 @@ def _squeezed(text: str) -> str:
         if line.strip() or (lines and lines[-1]):
             lines.append(line.rstrip())
     return "\n".join(lines).strip() + "\n"
-
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("approvals_bot.channels.email", "templates"),
-    autoescape=select_autoescape(["html"]),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)

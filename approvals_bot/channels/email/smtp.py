@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 V = TypeVar("V", TryAgain, Refused)
 
+LATE = timedelta(seconds=30)  # who comes later than this for a turn has lost it: others may have gone in between
+_WORDS = {1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -147,8 +150,6 @@ class Relay:
         self._wait_idle()
         return Accepted()
 
-    # ── the connection ────────────────────────────────────────────────────────────────────────────────────────────
-
     async def _connected(self) -> aiosmtplib.SMTP:
         if self._idle is not None:
             self._idle.cancel()
@@ -213,8 +214,6 @@ class Relay:
             self._connection.close()
             self._connection = None
 
-    # ── what an answer means ──────────────────────────────────────────────────────────────────────────────────────
-
     def _judge(self, failure: Exception) -> Lost | TryAgain | Refused:
         match failure:
             case aiosmtplib.SMTPAuthenticationError(code=code) if code >= 500:
@@ -268,11 +267,6 @@ def _said(failure: Exception) -> str:
 def _patience(code: int) -> timedelta | None:
     """A full mailbox, a greylist or an overloaded relay want more than a moment."""
     return timedelta(minutes=1) if code in (421, 450, 451, 452) else None
-
-
-LATE = timedelta(seconds=30)  # who comes later than this for a turn has lost it: others may have gone in between
-
-_WORDS = {1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
 
 
 class Turns:

@@ -27,6 +27,10 @@ WHY = "why"  # the action id of "Why am I asked?"
 SHORT_DIGEST = 12  # characters of a digest that people see, as on the pages; votes are bound to all of it
 METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata, which names the delivery
 
+HEADER_LIMIT = 150  # characters of a title
+TEXT_LIMIT = 400  # of the top-level text, which notifications and screen readers take; Slack wants ≤ 4,000
+MOMENT = "{date_short_pretty} at {time}"
+
 
 @dataclass(frozen=True, slots=True)
 class CardLimits:
@@ -71,9 +75,6 @@ def summary(card: Card) -> str:
     if card.outcome is not None:
         return escape(f"{card_text.outcome(card.outcome)}: {title}")[: TEXT_LIMIT * 2]
     return escape(one_line(f"{card_text.state(card)}: {title}. {card_text.asked_by(card)}.", TEXT_LIMIT))
-
-
-# ── the card, from top to bottom ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _blocks(card: Card, room: CardLimits) -> list[Block]:
@@ -272,9 +273,6 @@ def delivery_of(message: Mapping[str, Any]) -> str | None:
     return str(delivery) if delivery else None
 
 
-# ── Smaller messages: the operator's own text, and what is said in the thread of a card. ──
-
-
 def told(dispatch: Dispatch) -> tuple[str, list[Block]]:
     """The operator's own text, as it is."""
     text = cut_to(dispatch.text, 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
@@ -314,14 +312,7 @@ def _news(dispatch: Dispatch) -> str:
             return f"{card_text.state(dispatch.card)}."
 
 
-# ── The pieces of Slack's blocks: text, dates, sections. What people wrote goes in as plain text only. ──
-
 Block = dict[str, Any]
-
-HEADER_LIMIT = 150  # characters of a title
-TEXT_LIMIT = 400  # of the top-level text, which notifications and screen readers take; Slack wants ≤ 4,000
-
-MOMENT = "{date_short_pretty} at {time}"
 
 
 def escape(text: str) -> str:

@@ -25,6 +25,27 @@ VOTE_VIEW = "vote"  # callback ids
 COMMENT = "comment"  # block ids; `ask:<name>` for what an approver fills in
 ASK = "ask:"
 
+OPTION_LIMIT = 75  # characters of an option's text
+VALUE_LIMIT = 150  # … of its value
+OPTIONS_LIMIT = 100  # options of a menu or of one of its groups
+GROUPS_LIMIT = 100
+INPUT_LIMIT = 3_000  # characters that somebody may type
+LABEL_LIMIT = 200
+HINT_LIMIT = 200
+VALUE = "value"  # action id of every input
+HINTS = {
+    "money": "An amount such as 1250.00",
+    "decimal": "A number such as 12.5",
+    "duration": "Such as 1h30m",
+    "email": "A mail address",
+    "url": "An address that starts with https://",
+}
+_TYPED: dict[str, Block] = {
+    "integer": {"type": "number_input", "is_decimal_allowed": False},
+    "email": {"type": "email_text_input"},
+    "url": {"type": "url_text_input"},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -141,24 +162,6 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
     return {COMMENT if COMMENT in values else next(iter(values)): reply.text}
 
 
-OPTION_LIMIT = 75  # characters of an option's text
-VALUE_LIMIT = 150  # … of its value
-OPTIONS_LIMIT = 100  # options of a menu or of one of its groups
-GROUPS_LIMIT = 100
-INPUT_LIMIT = 3_000  # characters that somebody may type
-LABEL_LIMIT = 200
-HINT_LIMIT = 200
-VALUE = "value"  # action id of every input
-
-HINTS = {
-    "money": "An amount such as 1250.00",
-    "decimal": "A number such as 12.5",
-    "duration": "Such as 1h30m",
-    "email": "A mail address",
-    "url": "An address that starts with https://",
-}
-
-
 def plain(text: str) -> Block:
     return {"type": "plain_text", "text": text or "–", "emoji": False}
 
@@ -227,13 +230,6 @@ def _element(ask: FormField, bounds: Mapping[str, Any]) -> Block:
     first = clean(ask.value)[:INPUT_LIMIT]
     is_fit = bool(first) and (ask.type != "integer" or re.fullmatch(r"-?[0-9]{1,18}", first))
     return element | dict(bounds) | ({"initial_value": first} if is_fit else {})
-
-
-_TYPED: dict[str, Block] = {
-    "integer": {"type": "number_input", "is_decimal_allowed": False},
-    "email": {"type": "email_text_input"},
-    "url": {"type": "url_text_input"},
-}
 
 
 def _fits(value: str) -> bool:

@@ -47,6 +47,19 @@ CONFLICT = "This was already asked, with other values. Nothing was changed."
 
 log = logging.getLogger(__name__)
 
+OPEN_VIEW = "open"  # callback ids
+CHOOSE_VIEW = "choose"
+OPEN = "open:"  # action ids: `open:<workflow>`; `open:` alone asks what there is
+FIELD = "field:"  # block ids: `field:<name>`
+BEHALF = "behalf"
+CHOOSER = "choose"
+LONGEST_FORM = 95  # fields; Slack takes 100 blocks
+LISTED = 40  # workflows that are offered at once; others are opened by their names
+ERROR_LIMIT = 300  # characters below an input
+NOTHING = "There is nothing here that you may ask for."
+CHOOSE = "What do you want to ask for?"
+TOO_LONG = "This form has too many fields for Slack. Open the request by the API or the command line."
+
 
 class SlackOpening:
     """Every method returns within about two seconds; `workflows` is replaced when the configuration is read anew."""
@@ -230,22 +243,6 @@ def _listed(text: str, names: list[str]) -> dict[str, Any]:
 
 def _text(value: Any) -> str | None:
     return str(value) if value else None
-
-
-OPEN_VIEW = "open"  # callback ids
-CHOOSE_VIEW = "choose"
-OPEN = "open:"  # action ids: `open:<workflow>`; `open:` alone asks what there is
-FIELD = "field:"  # block ids: `field:<name>`
-BEHALF = "behalf"
-CHOOSER = "choose"
-
-LONGEST_FORM = 95  # fields; Slack takes 100 blocks
-LISTED = 40  # workflows that are offered at once; others are opened by their names
-ERROR_LIMIT = 300  # characters below an input
-
-NOTHING = "There is nothing here that you may ask for."
-CHOOSE = "What do you want to ask for?"
-TOO_LONG = "This form has too many fields for Slack. Open the request by the API or the command line."
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,13 @@ KEPT = 10_000  # conversations
 
 HERE = float("inf")  # in place of the moment when one is expected back
 
+FRESH = timedelta(seconds=5)  # a step that started longer ago has been tried by somebody who did not come back
+LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
+SEARCHED = 500  # newest messages that are searched for a lost post
+NO_ACCOUNT = "users_not_found"  # Slack's word for a person whom it does not know
+REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
+log = logging.getLogger(__name__)
+
 
 class InLineError(LaterError):
     """Its turn comes later, exactly `after` from now. Nothing was sent."""
@@ -154,15 +161,6 @@ def _span(seconds: float) -> timedelta:
     return timedelta(milliseconds=max(1, ceil(seconds * 1_000)))
 
 
-FRESH = timedelta(seconds=5)  # a step that started longer ago has been tried by somebody who did not come back
-LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
-SEARCHED = 500  # newest messages that are searched for a lost post
-NO_ACCOUNT = "users_not_found"  # Slack's word for a person whom it does not know
-REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
-
-log = logging.getLogger(__name__)
-
-
 class SlackOut:
     """Delivers cards as Slack messages: to a conversation, or to a person as a direct message."""
 
@@ -212,8 +210,6 @@ class SlackOut:
         except NeverError as never:
             return _refused(never)
         return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))
-
-    # ── posting ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _post_once(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
         """Post it, unless it is there already. `tried`: when it may have been posted before."""
@@ -267,8 +263,6 @@ class SlackOut:
             answer = await self._client.ask("conversations.open", users=user)
             _keep(self._direct, user, str(answer["channel"]["id"]))
         return self._direct[user]
-
-    # ── looking for a post whose answer was lost ──────────────────────────────────────────────────────────────────
 
     def _tried_before(self, delivery_id: str) -> datetime | None:
         """When this delivery may have been posted already: its answer was lost, or its step died and runs again."""

@@ -32,6 +32,8 @@ GONE = "This button is not one of ours any more. Nothing was changed."
 
 log = logging.getLogger(__name__)
 
+NAMED = 6  # people who are named with their reasons
+
 
 class SlackVotes:
     """Takes clicks and submitted modals. Every method returns within about two seconds."""
@@ -176,9 +178,6 @@ class SlackVotes:
     def _refresh_home(self, user: str) -> None:
         if self._voted is not None:
             self._desk.afterwards.do(self._voted(user))
-
-
-NAMED = 6  # people who are named with their reasons
 
 
 def why(view: Request, address: str | None, now: datetime) -> str:
