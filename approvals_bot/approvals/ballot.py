@@ -1,18 +1,21 @@
-"""The ballot of one stage: what a vote does to it, and what the voter is told.
+"""Counting: what a vote does to a stage, and what the voter is told.
 
-Pure: `ballot + vote → ballot, verdict`. The same function answers Slack, page, inbox, API and command line. Who may
-vote was resolved at the click, by the caller; the ballot only counts, and it counts people, never clicks.
+Pure: `stage + vote → stage, reply`. The same function answers Slack, page, inbox, API and command line. The caller has
+resolved at the click who may vote; this only counts, and it counts people, never clicks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from approvals_bot.approvals.acts import Reply, Word
-from approvals_bot.approvals.port import ChoiceName, Via
+from pydantic import JsonValue
+
+from approvals_bot.approvals.acts import Reply, Vote, Word
+from approvals_bot.approvals.port import ChoiceName
+from approvals_bot.approvals.request import RecordedVote, Request, RequestSeat, RequestStage
 
 Standing = Literal["open", "filled", "rejected", "answered", "changes_requested"]
 """Where a stage stands after its votes."""
@@ -24,266 +27,246 @@ YES: tuple[ChoiceName, ...] = ("approve", "edit")
 """Choices that fill a seat. `edit` is a yes to what the voter made of the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class CastVote:
-    """One person's choice at one time. `digest`: of what she was shown; None when the caller showed her nothing."""
+def cast(
+    stage: RequestStage,
+    act: Vote,
+    at: datetime,
+    digest: str = "",
+    *,
+    answers: Mapping[str, JsonValue] | None = None,
+    invalid: Reply | None = None,
+) -> tuple[RequestStage, Reply]:
+    """Count this vote, or say why not. A refused vote leaves the stage as it was.
 
-    by: str
-    choice: ChoiceName
-    at: datetime
-    via: Via = "api"
-    comment: str = ""
-    answers: Mapping[str, Any] = field(default_factory=dict)
-    digest: str | None = None
-    seats: tuple[int, ...] = ()  # the seats she could fill at the click
-    stands: bool = True  # False: changed, taken back or reset by an edit
-    in_place_of: str = ""  # whom she stood in for, at the click
-
-    @property
-    def place(self) -> str:
-        """Whose say this is: one place has one vote, whoever gives it."""
-        return self.in_place_of or self.by
-
-
-@dataclass(frozen=True, slots=True)
-class Ballot:
-    """The open stage: its seats, its rules, and every vote it has seen."""
-
-    seats: tuple[SeatState, ...]
-    outcomes: tuple[ChoiceName, ...] = ("approve", "reject")
-    reject: int | Literal["any", "all"] = "any"
-    comment: Literal["never", "on-reject", "always"] = "on-reject"
-    recheck: Literal["at-click", "at-quorum"] = "at-click"
-    requesters: tuple[str, ...] = ()  # whose own request this is, where that bars them
-    digest: str = ""
-    votes: tuple[CastVote, ...] = ()
-
-
-def cast(ballot: Ballot, vote: CastVote, invalid: Reply | None = None) -> tuple[Ballot, Reply]:
-    """Count this vote, or say why not. A refused vote leaves the ballot as it was.
-
-    `invalid`: what the caller found wrong with the answers; it is told only to those who may vote.
+    `digest`: of what is voted on, as it is now. `answers`: as they were read. `invalid`: what the caller found wrong
+    with what was filled in; only those who may vote are told.
     """
-    refused = refusal(ballot, vote, invalid)
+    refused = refusal(stage, act, digest, invalid)
     if refused is not None:
-        return ballot, refused
-    before = vote_of(ballot, vote.by)
-    if vote.choice == "take_back":
-        after = _without(ballot, vote.by)
-        return after, _reply(after, vote, "taken_back")
-    vote = replace(vote, seats=seats_for(ballot, vote.by), stands=True, in_place_of=in_place_of(ballot, vote.by))
-    others = _without(ballot, vote.by, vote.place)
+        return stage, refused
+    before = vote_of(stage, act.by)
+    if act.choice == "take_back":
+        after = _without(stage, act.by)
+        return after, _reply(after, act, "taken_back")
+    kept = replace(act, digest=digest, answers=dict(answers or {}), fields={})
+    vote = RecordedVote(kept, at, seats_for(stage, act.by), in_place_of=in_place_of(stage, act.by))
+    others = _without(stage, act.by, vote.place)
     after = replace(others, votes=(*others.votes, vote))
     if standing(after) in DECISIVE:
-        return after, _reply(after, vote, "decided")
-    return after, _reply(after, vote, "changed" if before else "counted")
+        return after, _reply(after, act, "decided")
+    return after, _reply(after, act, "changed" if before else "counted")
 
 
-def refusal(ballot: Ballot, vote: CastVote, invalid: Reply | None = None) -> Reply | None:
-    """Why this vote can't count; None when it can. Whether she may vote comes before what she said."""
-    before = vote_of(ballot, vote.by)
-    if not (vote.choice == "take_back" and before):
-        barred = _barred(ballot, vote)
+def refusal(stage: RequestStage, act: Vote, digest: str = "", invalid: Reply | None = None) -> Reply | None:
+    """Why this vote can't count; None when it can. Whether they may vote comes before what they said."""
+    before = vote_of(stage, act.by)
+    if not (act.choice == "take_back" and before):
+        barred = _barred(stage, act)
         if barred is not None:
             return barred
-    if vote.digest is not None and vote.digest != ballot.digest:
-        return Reply("request_changed", params={"was": vote.digest, "now": ballot.digest})
-    if vote.choice == "take_back":
+    if act.digest is not None and act.digest != digest:
+        return Reply("request_changed", params={"was": act.digest, "now": digest})
+    if act.choice == "take_back":
         return None if before else Reply("invalid", code="no_vote_to_take_back")
-    if vote.choice not in ballot.outcomes:
-        return Reply("invalid", code="choice_not_offered", params={"choice": vote.choice})
-    if before and before.choice == vote.choice and vote.choice != "edit":
-        return _reply(ballot, vote, "already_voted")
-    return invalid or _missing_comment(ballot, vote)
+    if act.choice not in stage.outcomes:
+        return Reply("invalid", code="choice_not_offered", params={"choice": act.choice})
+    if before and before.choice == act.choice and act.choice != "edit":
+        return _reply(stage, act, "already_voted")
+    return invalid or _missing_comment(stage, act)
 
 
-def _barred(ballot: Ballot, vote: CastVote) -> Reply | None:
+def _barred(stage: RequestStage, act: Vote) -> Reply | None:
     """Whether this person may vote at all."""
-    unknown = any(not seat.known for seat in ballot.seats)
-    if unknown and ballot.recheck == "at-quorum":
+    unknown = any(not seat.known for seat in stage.seats)
+    if unknown and stage.recheck == "at-quorum":
         return Reply("group_unknown")
-    if seats_for(ballot, vote.by):
+    if seats_for(stage, act.by):
         return None
-    if vote.by in ballot.requesters:
+    if act.by in stage.requesters:
         return Reply("own_request")
     return Reply("group_unknown" if unknown else "not_an_approver")
 
 
-def _missing_comment(ballot: Ballot, vote: CastVote) -> Reply | None:
-    if vote.comment.strip():
+def _missing_comment(stage: RequestStage, act: Vote) -> Reply | None:
+    if act.comment.strip():
         return None
-    if vote.choice == "answer":
+    if act.choice == "answer":
         return Reply("invalid", code="answer_missing")
-    if comment_rule(ballot, vote.choice) == "required":
+    if comment_rule(stage, act.choice) == "required":
         return Reply("invalid", code="comment_missing")
     return None
 
 
-def comment_rule(ballot: Ballot, choice: ChoiceName) -> Literal["none", "optional", "required"]:
+def comment_rule(stage: RequestStage, choice: ChoiceName) -> Literal["none", "optional", "required"]:
     """Whether this choice needs a comment in this stage."""
     if choice == "take_back":
         return "none"
-    if choice == "answer" or ballot.comment == "always":
+    if choice == "answer" or stage.comment == "always":
         return "required"
-    if ballot.comment == "never":
+    if stage.comment == "never":
         return "none"
     return "required" if choice in ("reject", "changes") else "optional"
 
 
-def standing(ballot: Ballot) -> Standing:
+def standing(stage: RequestStage) -> Standing:
     """Where the stage stands."""
-    votes = standing_votes(ballot)
+    votes = standing_votes(stage)
     for vote in votes:
         if vote.choice == "answer":
             return "answered"
         if vote.choice == "changes":
             return "changes_requested"
-    if _is_rejected(ballot):
+    if _is_rejected(stage):
         return "rejected"
-    return "filled" if have(ballot) == need(ballot) else "open"
+    return "filled" if have(stage) == need(stage) else "open"
 
 
-def _is_rejected(ballot: Ballot) -> bool:
-    rejections = len(_rejecting(ballot))
+def _is_rejected(stage: RequestStage) -> bool:
+    rejections = len(_rejecting(stage))
     if rejections == 0:
         return False
-    return rejections >= rejections_needed(ballot) or not _within_reach(ballot)
+    return rejections >= rejections_needed(stage) or not _within_reach(stage)
 
 
-def rejections_needed(ballot: Ballot) -> int:
+def rejections_needed(stage: RequestStage) -> int:
     """How many rejections end the stage, if quorum stays within reach."""
-    match ballot.reject:
+    match stage.reject:
         case "any":
             return 1
         case "all":
-            return max(1, len(who_may_vote(ballot)))
+            return max(1, len(who_may_vote(stage)))
         case count:
             return count
 
 
-def _within_reach(ballot: Ballot) -> bool:
+def _within_reach(stage: RequestStage) -> bool:
     """Whether those who have not said no could still fill every seat."""
-    may_fill = _approvals(ballot)
-    for person in who_may_vote(ballot):
-        if person not in may_fill and person not in _rejecting(ballot):
-            may_fill[person] = list(seats_for(ballot, person))
-    rooms = _rooms(ballot)
+    may_fill = _approvals(stage)
+    for person in who_may_vote(stage):
+        if person not in may_fill and person not in _rejecting(stage):
+            may_fill[person] = list(seats_for(stage, person))
+    rooms = _rooms(stage)
     return len(seat_people(may_fill, rooms)) == sum(rooms.values())
 
 
-def seating(ballot: Ballot) -> dict[str, int]:
+def seating(stage: RequestStage) -> dict[str, int]:
     """Who fills which seat now: address → seat id, in the order of the votes."""
-    seated = seat_people(_approvals(ballot), _rooms(ballot))
-    return {person: seated[person] for person in _approvals(ballot) if person in seated}
+    seated = seat_people(_approvals(stage), _rooms(stage))
+    return {person: seated[person] for person in _approvals(stage) if person in seated}
 
 
-def have(ballot: Ballot) -> int:
-    return len(seating(ballot))
+def have(stage: RequestStage) -> int:
+    return len(seating(stage))
 
 
-def need(ballot: Ballot) -> int:
-    return sum(_rooms(ballot).values())
+def need(stage: RequestStage) -> int:
+    return sum(_rooms(stage).values())
 
 
-def missing(ballot: Ballot) -> tuple[Missing, ...]:
+def missing(stage: RequestStage) -> tuple[Missing, ...]:
     """What each unfilled seat still lacks."""
-    filled = list(seating(ballot).values())
-    rooms = _rooms(ballot)
-    lacks = [Missing(seat.label, rooms[seat.id] - filled.count(seat.id)) for seat in ballot.seats]
+    filled = list(seating(stage).values())
+    rooms = _rooms(stage)
+    lacks = [Missing(seat.label, rooms[seat.id] - filled.count(seat.id)) for seat in stage.seats]
     return tuple(lack for lack in lacks if lack.count > 0)
 
 
-def open_seats(ballot: Ballot) -> tuple[int, ...]:
+def open_seats(stage: RequestStage) -> tuple[int, ...]:
     """The seats that lack somebody."""
-    filled, rooms = list(seating(ballot).values()), _rooms(ballot)
-    return tuple(seat.id for seat in ballot.seats if filled.count(seat.id) < rooms[seat.id])
+    filled, rooms = list(seating(stage).values()), _rooms(stage)
+    return tuple(seat.id for seat in stage.seats if filled.count(seat.id) < rooms[seat.id])
 
 
-def still_owed(ballot: Ballot) -> tuple[str, ...]:
+def still_owed(stage: RequestStage) -> tuple[str, ...]:
     """Who has not voted and could still help: those whose yes would fill one seat more."""
-    voted = [who for vote in standing_votes(ballot) for who in (vote.by, vote.place)]
-    others = {who: seats_for(ballot, who) for who in who_may_vote(ballot) if who not in voted}
-    return tuple(who_helps(_approvals(ballot), _rooms(ballot), others))
+    voted = [who for vote in standing_votes(stage) for who in (vote.by, vote.place)]
+    others = {who: seats_for(stage, who) for who in who_may_vote(stage) if who not in voted}
+    return tuple(who_helps(_approvals(stage), _rooms(stage), others))
 
 
-def who_may_vote(ballot: Ballot) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(person for seat in ballot.seats for person in seat.eligible))
+def who_may_vote(stage: RequestStage) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(person for seat in stage.seats for person in seat.eligible))
 
 
-def seats_for(ballot: Ballot, person: str) -> tuple[int, ...]:
+def seats_for(stage: RequestStage, person: str) -> tuple[int, ...]:
     """The seats that this person may fill, as resolved now; none for whom that can't be known."""
-    return tuple(seat.id for seat in ballot.seats if person in seat.eligible and person not in seat.unsure)
+    return tuple(seat.id for seat in stage.seats if person in seat.eligible and person not in seat.unsure)
 
 
-def in_place_of(ballot: Ballot, person: str) -> str:
+def in_place_of(stage: RequestStage, person: str) -> str:
     """Whom she stands in for now; "" where she acts for herself."""
-    return next((seat.in_place_of[person] for seat in ballot.seats if person in seat.in_place_of), "")
+    return next((seat.in_place_of[person] for seat in stage.seats if person in seat.in_place_of), "")
 
 
-def vote_of(ballot: Ballot, person: str) -> CastVote | None:
-    return next((vote for vote in ballot.votes if vote.stands and vote.by == person), None)
+def vote_of(stage: RequestStage, person: str) -> RecordedVote | None:
+    return next((vote for vote in stage.votes if vote.stands and vote.by == person), None)
 
 
-def standing_votes(ballot: Ballot) -> tuple[CastVote, ...]:
-    return tuple(vote for vote in ballot.votes if vote.stands)
+def waiting_for(request: Request) -> tuple[str, ...]:
+    """Whose turn it is: people who owe a vote, or the requester who was asked for changes."""
+    if request.state == "changes_requested":
+        return tuple(who for who in (request.requester,) if not who.startswith("app:"))
+    return owed(request) if request.outcome is None and request.held is None else ()
 
 
-def reseated(ballot: Ballot, seats: Sequence[SeatState]) -> Ballot:
-    """The ballot with its lists resolved again."""
-    return replace(ballot, seats=tuple(seats))
+def owed(request: Request) -> tuple[str, ...]:
+    """The people who have not voted in the open stage and could help."""
+    return still_owed(request.stage) if request.stage and request.state == "waiting" else ()
 
 
-def reset(ballot: Ballot, digest: str) -> Ballot:
-    """The ballot after an edit that voids every vote."""
-    return replace(ballot, digest=digest, votes=tuple(replace(vote, stands=False) for vote in ballot.votes))
+def standing_votes(stage: RequestStage) -> tuple[RecordedVote, ...]:
+    return tuple(vote for vote in stage.votes if vote.stands)
 
 
-def _without(ballot: Ballot, person: str, place: str = "") -> Ballot:
+def reset(stage: RequestStage) -> RequestStage:
+    """The stage after an edit that voids every vote."""
+    return replace(stage, votes=tuple(replace(vote, stands=False) for vote in stage.votes))
+
+
+def _without(stage: RequestStage, person: str, place: str = "") -> RequestStage:
     """Without this person's vote, and without that of whoever had her place before."""
     gone = (person, place)
-    votes = (replace(vote, stands=False) if vote.by == person or vote.place in gone else vote for vote in ballot.votes)
-    return replace(ballot, votes=tuple(votes))
+    votes = (replace(vote, stands=False) if vote.by == person or vote.place in gone else vote for vote in stage.votes)
+    return replace(stage, votes=tuple(votes))
 
 
-def _approvals(ballot: Ballot) -> dict[str, list[int]]:
+def _approvals(stage: RequestStage) -> dict[str, list[int]]:
     """Who said yes, and the seats that each may fill: as of now, and, unless `recheck` says otherwise, also as of the
     click. Seats that came later are for them, too: else who has voted could not move where she is needed.
     """
     found = {}
-    for vote in standing_votes(ballot):
+    for vote in standing_votes(stage):
         if vote.choice in YES:
-            now = [seat.id for seat in ballot.seats if vote.by in seat.eligible]
-            kept = [*vote.seats, *seats_for(ballot, vote.by)] if ballot.recheck == "at-click" else now
+            now = [seat.id for seat in stage.seats if vote.by in seat.eligible]
+            kept = [*vote.seats, *seats_for(stage, vote.by)] if stage.recheck == "at-click" else now
             found[vote.by] = list(dict.fromkeys(kept))
     return found
 
 
-def _rejecting(ballot: Ballot) -> tuple[str, ...]:
-    may_vote = who_may_vote(ballot)
+def _rejecting(stage: RequestStage) -> tuple[str, ...]:
+    may_vote = who_may_vote(stage)
     return tuple(
         vote.by
-        for vote in standing_votes(ballot)
-        if vote.choice == "reject" and (ballot.recheck == "at-click" or vote.by in may_vote)
+        for vote in standing_votes(stage)
+        if vote.choice == "reject" and (stage.recheck == "at-click" or vote.by in may_vote)
     )
 
 
-def _rooms(ballot: Ballot) -> dict[int, int]:
-    approvals = _approvals(ballot)
+def _rooms(stage: RequestStage) -> dict[int, int]:
+    approvals = _approvals(stage)
     return {
         seat.id: room(seat, also=[person for person, seats in approvals.items() if seat.id in seats])
-        for seat in ballot.seats
+        for seat in stage.seats
     }
 
 
-def _reply(ballot: Ballot, vote: CastVote, word: Word) -> Reply:
+def _reply(stage: RequestStage, act: Vote, word: Word) -> Reply:
     """How the stage stands after this vote. Of a rejection that is counted: how many there are of how many."""
     is_changed = word != "already_voted"
-    if vote.choice == "reject" and word in ("counted", "changed"):
-        rejections = len(_rejecting(ballot)), rejections_needed(ballot)
+    if act.choice == "reject" and word in ("counted", "changed"):
+        rejections = len(_rejecting(stage)), rejections_needed(stage)
         return Reply(word, is_changed, params=tally("reject", "open", *rejections))
-    return Reply(
-        word, is_changed, params=tally(vote.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
-    )
+    return Reply(word, is_changed, params=tally(act.choice, standing(stage), have(stage), need(stage), missing(stage)))
 
 
 def tally(
@@ -294,28 +277,6 @@ def tally(
     return {"choice": choice, "standing": standing, "have": have, "need": need, "missing": lacks}
 
 
-# ── Seats: whose votes a stage needs, and who fills which. ──
-
-
-@dataclass(frozen=True, slots=True)
-class SeatState:
-    """Votes needed from one list of people.
-
-    `eligible`: the addresses of those who may fill it, as last resolved, without those who count as the requester.
-    `need`: how many different people; "all" is everyone who may. `known`: False when part of the list could not be
-    read now; then `unsure` are those who stood in it before, and may have left. `in_place_of`: who of them stands
-    in for whom.
-    """
-
-    id: int  # its place in the stage's definition: stays the same when another seat comes or goes
-    label: str
-    need: int | Literal["all"]
-    eligible: tuple[str, ...]
-    known: bool = True
-    unsure: tuple[str, ...] = ()
-    in_place_of: Mapping[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class Missing:
     """What a seat still lacks."""
@@ -324,7 +285,7 @@ class Missing:
     count: int
 
 
-def room(seat: SeatState, also: Sequence[str] = ()) -> int:
+def room(seat: RequestSeat, also: Sequence[str] = ()) -> int:
     """How many people this seat takes. `also`: people who filled it while they were eligible and since left."""
     if seat.need == "all":
         return max(1, len(dict.fromkeys([*seat.eligible, *also])))  # all of nobody is not a yes
@@ -365,7 +326,7 @@ def _find_place(
     return False
 
 
-def can_be_filled(seats: Sequence[SeatState]) -> bool:
+def can_be_filled(seats: Sequence[RequestSeat]) -> bool:
     """Whether all seats could be filled if everyone who may said yes."""
     if len(seats) == 1:
         return 0 < room(seats[0]) <= len(seats[0].eligible)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import (
-    Ballot,
-    CastVote,
     cast,
     comment_rule,
     have,
     in_place_of,
     need,
     refusal,
+    room,
+    seating,
     seats_for,
     standing,
     vote_of,
@@ -30,7 +31,8 @@ from approvals_bot.approvals.port import (
     CardVote,
     ChoiceName,
 )
-from approvals_bot.approvals.request import FollowUp, Request, RequestStage, ballot_of
+from approvals_bot.approvals.reassignment import reassignment_text
+from approvals_bot.approvals.request import FollowUp, RecordedVote, Request, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE
 
 SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
@@ -43,7 +45,6 @@ STYLES = {"approve": "primary", "reject": "danger"}
 def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> Card:
     """What this reader sees. None: a place that many read, such as a channel, which shows what any approver can do."""
     stage = view.stage
-    ballot = ballot_of(view, stage) if stage else None
     return Card(
         run_id=view.id,
         hook_id=view.hook_id,
@@ -57,36 +58,40 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         digest=view.digest,
         fields=tuple(sorted(view.shown, key=lambda field: not field.pinned)),
         stages=tuple(_stage(view, stage) for stage in view.stages),
-        have=have(ballot) if ballot else 0,
-        need=need(ballot) if ballot else 0,
+        have=have(stage) if stage else 0,
+        need=need(stage) if stage else 0,
         waiting_for=tuple(
-            view.acting(person, in_place_of(ballot, person) if ballot else "") for person in view.waiting_for
+            view.acting(person, in_place_of(stage, person) if stage else "") for person in view.waiting_for
         ),
-        votes=tuple(
-            CardVote(view.acting(vote.by, vote.in_place_of), vote.choice, vote.at, vote.via, vote.comment, vote.stands)
-            for vote in view.votes
-        ),
+        votes=tuple(_vote(view, vote) for vote in view.votes),
         deadline=view.deadline if view.is_open else None,
         on_deadline=view.on_deadline if view.is_open else "",
-        choices=_choices(view, stage, ballot, reader, now) if stage and ballot else (),
+        choices=_choices(view, stage, reader, now) if stage else (),
         outcome=_outcome(view),
         deliveries=view.deliveries,
         undone=tuple(_undone(action) for action in view.follow_ups if action.state in ("failed", "retrying")),
         notes=_notes(view),
-        may_hand_over=_may_hand_over(view, ballot, reader),
+        may_hand_over=_may_hand_over(view, reader),
         why_me=_why_me(view, stage, reader),
         url=url,
     )
 
 
+def _vote(view: Request, cast: RecordedVote) -> CardVote:
+    by = view.acting(cast.by, cast.in_place_of)
+    return CardVote(by, cast.choice, cast.at, cast.vote.via, cast.vote.comment, cast.stands)
+
+
 def _stage(view: Request, stage: RequestStage) -> CardStage:
-    acting = {vote.by: vote.in_place_of for vote in view.votes if vote.stands and vote.stage == stage.id}
-    seats = tuple(
-        CardSeat(seat.label, seat.room, tuple(view.acting(who, acting.get(who, "")) for who in seat.filled_by))
-        for seat in stage.seats
-    )
-    is_stopped = stage.state == "done" and view.state in UNDECIDED and standing(ballot_of(view, stage)) != "filled"
-    return CardStage(stage.id, stage.title, "stopped" if is_stopped else stage.state, seats, stage.because)
+    acting = {vote.by: vote.in_place_of for vote in stage.votes if vote.stands}
+    seated = seating(stage)
+    seats = []
+    for seat in stage.seats:
+        filled_by = [who for who, at in seated.items() if at == seat.id]
+        size = room(seat, also=filled_by) if stage.opened_at or isinstance(seat.need, int) else 0
+        seats.append(CardSeat(seat.label, size, tuple(view.acting(who, acting.get(who, "")) for who in filled_by)))
+    is_stopped = stage.state == "done" and view.state in UNDECIDED and standing(stage) != "filled"
+    return CardStage(stage.id, stage.title, "stopped" if is_stopped else stage.state, tuple(seats), stage.because)
 
 
 def _outcome(view: Request) -> CardOutcome | None:
@@ -97,38 +102,33 @@ def _outcome(view: Request) -> CardOutcome | None:
     return CardOutcome(ended.state, by, ended.at, ended.via, ended.comment, ended.because)
 
 
-def _choices(
-    view: Request, stage: RequestStage, ballot: Ballot, reader: str | None, now: datetime
-) -> tuple[CardChoice, ...]:
+def _choices(view: Request, stage: RequestStage, reader: str | None, now: datetime) -> tuple[CardChoice, ...]:
     """What the reader can choose now. In a channel, which has no reader, whatever the stage offers."""
-    if view.state != "waiting" or (view.held is not None and (reader is None or vote_of(ballot, reader) is None)):
+    if view.state != "waiting" or (view.held is not None and (reader is None or vote_of(stage, reader) is None)):
         return ()
     offered: list[ChoiceName] = [*stage.outcomes]
     if reader is None:
-        return tuple(
-            _choice(view, stage, ballot, choice, decides=_may_decide(view, stage, ballot, choice, now))
-            for choice in offered
-        )
-    mine = vote_of(ballot, reader)
+        return tuple(_choice(view, stage, choice, decides=_may_decide(view, stage, choice, now)) for choice in offered)
+    mine = vote_of(stage, reader)
     if mine is not None:
         offered.append("take_back")
     found = []
     for choice in offered:
-        trial = CastVote(reader, choice, now, comment="…")
-        if refusal(ballot, trial) is None and not (mine is not None and mine.choice == choice == "edit"):
-            found.append(_choice(view, stage, ballot, choice, decides=_decides(view, stage, ballot, trial)))
+        trial = Vote(reader, choice, comment="…")
+        if refusal(stage, trial) is None and not (mine is not None and mine.choice == choice == "edit"):
+            found.append(_choice(view, stage, choice, decides=_decides(view, stage, trial, now)))
     return tuple(found)
 
 
-def _decides(view: Request, stage: RequestStage, ballot: Ballot, trial: CastVote) -> bool:
-    _, reply = cast(ballot, trial)
+def _decides(view: Request, stage: RequestStage, trial: Vote, now: datetime) -> bool:
+    _, reply = cast(stage, trial, now)
     return reply.verdict == "decided" and (reply.params["standing"] != "filled" or _is_last(view, stage))
 
 
-def _may_decide(view: Request, stage: RequestStage, ballot: Ballot, choice: ChoiceName, now: datetime) -> bool:
+def _may_decide(view: Request, stage: RequestStage, choice: ChoiceName, now: datetime) -> bool:
     """Whether this choice would decide if one of those who are waited for made it, as far as a few of them show."""
-    trials = [CastVote(who, choice, now, comment="…") for who in view.waiting_for[:SAMPLED]]
-    return any(refusal(ballot, trial) is None and _decides(view, stage, ballot, trial) for trial in trials)
+    trials = [Vote(who, choice, comment="…") for who in view.waiting_for[:SAMPLED]]
+    return any(refusal(stage, trial) is None and _decides(view, stage, trial, now) for trial in trials)
 
 
 def _is_last(view: Request, stage: RequestStage) -> bool:
@@ -136,9 +136,9 @@ def _is_last(view: Request, stage: RequestStage) -> bool:
     return all(other.state == "skipped" for other in view.stages[ids.index(stage.id) + 1 :])
 
 
-def _choice(view: Request, stage: RequestStage, ballot: Ballot, choice: ChoiceName, *, decides: bool) -> CardChoice:
+def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: bool) -> CardChoice:
     short = VOTE[choice]
-    comment = comment_rule(ballot, choice)
+    comment = comment_rule(stage, choice)
     asks = stage.asks if choice in ("approve", "edit") else ()
     if choice == "edit":
         asks = (*view.editable, *(ask for ask in asks if ask.name not in [own.name for own in view.editable]))
@@ -156,7 +156,7 @@ def _choice(view: Request, stage: RequestStage, ballot: Ballot, choice: ChoiceNa
 
 def _notes(view: Request) -> tuple[str, ...]:
     """What has happened besides votes: who was asked by whom, and a decision that can still be taken back."""
-    notes = [f"⇄ {handover.text}" for handover in view.handovers]
+    notes = [f"⇄ {reassignment_text(done.act, view.people)}" for done in view.reassignments]
     if view.held is not None:
         who = view.acting(view.held.by, view.held.in_place_of).text
         notes.append(
@@ -170,12 +170,13 @@ def _undone(action: FollowUp) -> str:
     return f"{action.what} {how}" + (f": {action.error}" if action.error else "")
 
 
-def _may_hand_over(view: Request, ballot: Ballot | None, reader: str | None) -> bool:
+def _may_hand_over(view: Request, reader: str | None) -> bool:
     """Who is asked and has not voted may, where the workflow leaves it to approvers."""
-    if ballot is None or reader is None or view.state != "waiting" or view.held or view.reassign != "approvers":
+    stage = view.stage
+    if stage is None or reader is None or view.state != "waiting" or view.held or view.reassign != "approvers":
         return False
     asks = view.requester, view.on_behalf_of
-    return bool(seats_for(ballot, reader)) and vote_of(ballot, reader) is None and reader not in asks
+    return bool(seats_for(stage, reader)) and vote_of(stage, reader) is None and reader not in asks
 
 
 def _why_me(view: Request, stage: RequestStage | None, reader: str | None) -> str:

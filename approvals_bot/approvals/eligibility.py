@@ -14,7 +14,8 @@ from typing import Literal
 from pydantic import JsonValue
 
 from approvals_bot import people as directory
-from approvals_bot.approvals.ballot import SeatState, can_be_filled
+from approvals_bot.approvals.ballot import can_be_filled
+from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.values import shown_date
 from approvals_bot.people import People, Person
 from approvals_bot.people.absences import Away
@@ -197,7 +198,7 @@ def seats_that_fail(asks: Sequence[tuple[SeatAsk, str, int | Literal["all"]]], f
     if found.errors:
         return ""
     seats = [
-        SeatState(ask.id, label, need, tuple(seat.eligible))
+        RequestSeat(ask.id, label, need, seat.eligible)
         for (ask, label, need), seat in zip(asks, found.seats, strict=True)
     ]
     if can_be_filled(seats):
@@ -273,11 +274,11 @@ def _can_do_without(left_out: list[str], seats: list[SeatFound], needs: Mapping[
     """Whether the others can fill every seat. For "all", everybody is needed."""
     return can_be_filled(
         [
-            SeatState(
+            RequestSeat(
                 seat.id,
                 "",
                 len(seat.eligible) if needs[seat.id] == "all" else needs[seat.id],
-                tuple(who for who in seat.eligible if who not in left_out),
+                {who: why for who, why in seat.eligible.items() if who not in left_out},
             )
             for seat in seats
         ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from approvals_bot.approvals.ballot import Ballot, have, missing, need
-from approvals_bot.approvals.request import Request, RequestStage, ballot_of
+from approvals_bot.approvals.ballot import have, missing, need
+from approvals_bot.approvals.reassignment import reassignment_text
+from approvals_bot.approvals.request import AppliedRule, Request, RequestStage
 from approvals_bot.approvals.text import waiting
 
 
@@ -13,7 +14,7 @@ def explain(view: Request) -> dict[str, Any]:
     """`{"waiting_for": [{person, stage, why}], "rules": [{rule, values, applies, because}], "next": [{at, what}]}`."""
     return {
         "waiting_for": _waiting_for(view),
-        "rules": [*(rule.model_dump(mode="json") for rule in view.rules), *_votes_needed(view), *_handovers(view)],
+        "rules": [*(_rule(rule) for rule in view.rules), *_votes_needed(view), *_reassignments(view)],
         "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
     }
 
@@ -37,22 +38,30 @@ def _votes_needed(view: Request) -> list[dict[str, Any]]:
     found = []
     for stage in view.stages:
         if stage.state in ("open", "done"):
-            ballot = ballot_of(view, stage)
             found.append(
                 {
                     "rule": f"stage {stage.id}: {_seats(stage)}",
-                    "values": {"have": have(ballot), "need": need(ballot)},
+                    "values": {"have": have(stage), "need": need(stage)},
                     "applies": stage.state == "open",
-                    "because": _because(stage, ballot),
+                    "because": _because(stage),
                 }
             )
     return found
 
 
-def _handovers(view: Request) -> list[dict[str, Any]]:
+def _rule(rule: AppliedRule) -> dict[str, Any]:
+    return {"rule": rule.rule, "values": rule.values, "applies": rule.applies, "because": rule.because}
+
+
+def _reassignments(view: Request) -> list[dict[str, Any]]:
     return [
-        {"rule": f"stage {each.stage}: {each.person} was asked", "values": {}, "applies": True, "because": each.text}
-        for each in view.handovers
+        {
+            "rule": f"stage {done.stage}: {done.act.person} was asked",
+            "values": {},
+            "applies": True,
+            "because": reassignment_text(done.act, view.people),
+        }
+        for done in view.reassignments
     ]
 
 
@@ -60,13 +69,13 @@ def _seats(stage: RequestStage) -> str:
     return " and ".join(f"{'everyone' if seat.need == 'all' else seat.need} of {seat.label}" for seat in stage.seats)
 
 
-def _because(stage: RequestStage, ballot: Ballot) -> str:
+def _because(stage: RequestStage) -> str:
     unknown = [seat.label for seat in stage.seats if not seat.known]
     if unknown:
         return f"who belongs to {' and '.join(unknown)} can't be checked just now"
     if stage.state == "done":
         return "it is over"
-    return waiting((lack.label, lack.count) for lack in missing(ballot)) or "every seat is filled"
+    return waiting((lack.label, lack.count) for lack in missing(stage)) or "every seat is filled"
 
 
 def _iso(at: Any) -> str:

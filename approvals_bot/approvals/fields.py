@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from approvals_bot.approvals.acts import Rejection
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import CardField, FormField
 from approvals_bot.approvals.values import UnfitError, read, read_text, shown_value, value_schema, write
 from approvals_bot.errors import InvalidPayloadError
 
@@ -59,6 +60,34 @@ def dump(of: Definition | Fields, typed: Mapping[str, Any]) -> dict[str, JsonVal
 def shown(of: Definition | Fields, name: str, value: Any) -> str:
     """How people read this typed value: "1,250.00 EUR", "1 h 30 min", "5 Nov 2026". Plain text, to be escaped."""
     return shown_value(value)
+
+
+def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonValue]) -> CardField:
+    """A field as cards show it. `was`: what edited fields said before."""
+    before: str | None = None
+    if name in was:
+        before = shown_value(values({name: spec}, {name: was[name]}).get(name))
+    return CardField(
+        name=name,
+        label=label(name),
+        value=shown_value(value),
+        kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
+        pinned=spec.pinned,
+        was=before,
+        untrusted=spec.untrusted and value is not None,
+    )
+
+
+def form_field(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField:
+    """A field as a form asks for it."""
+    shown = "" if value is None else ("true" if value else "false") if isinstance(value, bool) else str(value)
+    return FormField(name, label(name), spec.type, spec.required, spec.values or (), spec.pattern, shown)
+
+
+def label(name: str) -> str:
+    """`budget_code` → "Budget code"."""
+    words = name.replace("_", " ")
+    return words[0].upper() + words[1:]
 
 
 def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -166,7 +167,7 @@ class FollowUps:
     def _change(self, at: int, **changes: Any) -> None:
         call = self._all[at]
         assert isinstance(call, FollowUp), "a message is where its copy is"
-        self._all[at] = call.model_copy(update=changes)
+        self._all[at] = replace(call, **changes)
 
 
 async def _tried(target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:

@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Literal
 
 from approvals_bot.approvals.acts import Reassign, Reply
-from approvals_bot.approvals.ballot import Ballot, in_place_of, open_seats, seats_for, vote_of, who_may_vote
-from approvals_bot.approvals.eligibility import Found, RequestContext, SeatFound
-from approvals_bot.approvals.port import Via
+from approvals_bot.approvals.ballot import in_place_of, open_seats, seats_for, vote_of, who_may_vote
+from approvals_bot.approvals.eligibility import Found, SeatFound
+from approvals_bot.approvals.request import RecordedReassignment, Request, RequestStage
 from approvals_bot.people import Person, is_mail
 
 
@@ -32,54 +32,32 @@ class Rank:
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
-    """`person` was asked by `by`: instead of somebody, or besides the others ("").
-
-    `place`: whose place it was, where `instead_of` stood in for her. `seats`: those that `person` may fill.
-    """
-
-    by: str
-    person: str
-    seats: tuple[int, ...]
-    at: datetime
-    via: Via
-    instead_of: str = ""
-    place: str = ""
-    reason: str = ""
-
-
-def hand_over(
-    ballot: Ballot,
-    act: Reassign,
-    about: RequestContext,
-    rank: Rank,
-    people: Mapping[str, Person],
-    now: datetime,
-    who_may: Literal["approvers", "owners", "never"] = "approvers",
-) -> Handover | Reply:
-    """What this act does to who is asked, or why it does nothing. `who_may`: as the workflow's policy says, besides
-    admins."""
-    person, by = act.person.strip().lower(), act.by
-    requesters = tuple(who for who in (about.requester, about.on_behalf_of) if who)
-    own = by if seats_for(ballot, by) else ""
+def reassigned(
+    request: Request, stage: RequestStage, act: Reassign, rank: Rank, at: datetime
+) -> RecordedReassignment | Reply:
+    """What this act does to the people of the open stage, or why it does nothing."""
+    person, by, people = act.person.strip().lower(), act.by, request.people
+    requesters = tuple(who for who in (request.requester, request.on_behalf_of) if who)
+    own = by if seats_for(stage, by) else ""
     instead_of = "" if act.instead_of is None else act.instead_of.strip().lower() or own
-    if refused := _may(act, own, instead_of, requesters, rank, who_may, ballot):
+    if refused := _may(act, own, instead_of, requesters, rank, request.reassign, stage):
         return refused
     if not is_mail(person):
         return Reply("invalid", code="no_person")
     if person in requesters:
         return _invalid("asked_for_it", _name(person, people))
-    if person in who_may_vote(ballot) or vote_of(ballot, person):
+    if person in who_may_vote(stage) or vote_of(stage, person):
         return _invalid("asked_already", _name(person, people))
+    act = replace(act, person=person, reason=act.reason.strip())
     if act.instead_of is None:
-        return Handover(by, person, open_seats(ballot), now, act.via, reason=act.reason.strip())
-    if not seats_for(ballot, instead_of):
+        return RecordedReassignment(stage.id, act, at, open_seats(stage))
+    if not seats_for(stage, instead_of):
         return _invalid("no_place", _name(instead_of, people) or "Nobody")
-    if vote_of(ballot, instead_of):
+    if vote_of(stage, instead_of):
         return _invalid("has_voted", _name(instead_of, people))
-    place = in_place_of(ballot, instead_of) or instead_of
-    return Handover(by, person, seats_for(ballot, instead_of), now, act.via, instead_of, place, act.reason.strip())
+    place = in_place_of(stage, instead_of) or instead_of
+    act = replace(act, instead_of=instead_of)
+    return RecordedReassignment(stage.id, act, at, seats_for(stage, instead_of), place)
 
 
 def _may(
@@ -89,7 +67,7 @@ def _may(
     requesters: tuple[str, ...],
     rank: Rank,
     who_may: Literal["approvers", "owners", "never"],
-    ballot: Ballot,
+    stage: RequestStage,
 ) -> Reply | None:
     """Why this person may not do this; None when they may."""
     if act.by in requesters:
@@ -99,54 +77,57 @@ def _may(
     if own and who_may == "approvers" and instead_of in ("", own):
         colleague = rank.knows or _domain(act.person) == _domain(act.by)
         return None if colleague else Reply("invalid", code="no_colleague")
-    if rank.errors or any(act.by in seat.unsure for seat in ballot.seats):
+    if rank.errors or any(act.by in seat.unsure for seat in stage.seats):
         return Reply("group_unknown", code="rank_unknown")
     if own and who_may == "approvers":
         return Reply("not_an_approver", code="not_your_place")
     return Reply("not_an_approver", code="may_not_reassign")
 
 
-def with_handovers(found: Found, handovers: Iterable[Handover], people: Mapping[str, Person]) -> Found:
-    """The seats with everything that was handed over, in the order in which it was."""
-    for handover in handovers:
-        found = replace(found, seats=tuple(_with(seat, handover, people) for seat in found.seats))
+def with_reassignments(
+    found: Found, reassignments: Iterable[RecordedReassignment], people: Mapping[str, Person]
+) -> Found:
+    """The seats after everything that was reassigned, in the order in which it was."""
+    for done in reassignments:
+        found = replace(found, seats=tuple(_with(seat, done, people) for seat in found.seats))
     return found
 
 
-def _with(seat: SeatFound, handover: Handover, people: Mapping[str, Person]) -> SeatFound:
+def _with(seat: SeatFound, done: RecordedReassignment, people: Mapping[str, Person]) -> SeatFound:
     eligible, told, acting = dict(seat.eligible), list(seat.told), dict(seat.in_place_of)
-    if handover.instead_of:
-        places = {handover.instead_of, handover.place}
+    person, instead_of = done.act.person, done.act.instead_of
+    if instead_of:
+        places = {instead_of, done.place}
         gone = {who for who in eligible if who in places or acting.get(who) in places}
         eligible = {who: why for who, why in eligible.items() if who not in gone}
         told = [who for who in told if who not in gone]
         acting = {who: place for who, place in acting.items() if who not in gone}
-    if seat.id in handover.seats and handover.person not in eligible:
-        eligible[handover.person] = why_asked(handover, people)
-        told.append(handover.person)
+    if seat.id in done.seats and person not in eligible:
+        eligible[person] = _why_asked(done.act, people)
+        told.append(person)
     return replace(seat, eligible=eligible, told=tuple(told), in_place_of=acting)
 
 
-def why_asked(handover: Handover, people: Mapping[str, Person]) -> str:
+def _why_asked(act: Reassign, people: Mapping[str, Person]) -> str:
     """Completes "You are …"."""
-    by, instead_of = _name(handover.by, people), handover.instead_of
-    if not instead_of:
+    by = _name(act.by, people)
+    if not act.instead_of:
         return f"named by {by}"
-    if instead_of == handover.by:
+    if act.instead_of == act.by:
         return f"taking the place of {by}, who handed it over"
-    return f"taking the place of {_name(instead_of, people)}, as {by} wishes"
+    return f"taking the place of {_name(act.instead_of, people)}, as {by} wishes"
 
 
-def told_of(handover: Handover, people: Mapping[str, Person]) -> str:
+def reassignment_text(act: Reassign, people: Mapping[str, Person]) -> str:
     """One sentence for the card: `Ann Ode asked Di Ops instead of Bo Lund: on holiday`."""
-    by, person = _name(handover.by, people), _name(handover.person, people)
-    if not handover.instead_of:
+    by, person = _name(act.by, people), _name(act.person, people)
+    if not act.instead_of:
         what = f"{by} asked {person}, too"
-    elif handover.instead_of == handover.by:
+    elif act.instead_of == act.by:
         what = f"{by} handed over to {person}"
     else:
-        what = f"{by} asked {person} instead of {_name(handover.instead_of, people)}"
-    return f"{what}: {handover.reason}" if handover.reason else what
+        what = f"{by} asked {person} instead of {_name(act.instead_of, people)}"
+    return f"{what}: {act.reason}" if act.reason else what
 
 
 def _domain(address: str) -> str:

@@ -1,18 +1,19 @@
-"""A request as everyone outside its run sees it: what opened it, where it stands, how it ended.
+"""A request: what opened it, where it stands, how it ended, as one frozen value.
 
-The run publishes a `Request` with every change, in the same transaction as the decision that caused it. Pages, API
-and command line read that value and nothing else, so no one ever needs to replay a run to show it.
+The run keeps it while it decides (`apply` makes the next one of it), and stores it with every change, in the same
+transaction as the decision that caused the change. Cards, pages, API and command line are made from that value and
+nothing else, so nobody needs to replay a run to show it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from approvals_bot.approvals.ballot import Ballot, CastVote, SeatState
+from approvals_bot.approvals.acts import Reassign, Vote
 from approvals_bot.approvals.port import CardDelivery, CardField, ChoiceName, FormField, Name, State, Via
 from approvals_bot.people import Person
 
@@ -57,58 +58,96 @@ class Decision:
     in_place_of: str = ""
 
 
-class _View(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+@dataclass(frozen=True, slots=True)
+class RequestSeat:
+    """Votes needed from one list of people.
 
+    `eligible`: who may fill it, as last resolved, and why: address → "@sre"; without those who count as the requester.
+    `need`: how many different people; "all" is everyone who may. `known`: False when part of the list could not be
+    read now; then `unsure` are those who were in it before, and may have left.
+    """
 
-class RequestSeat(_View):
-    """One seat of a stage. `eligible`: who may fill it, as last resolved, and why: address → "@sre"."""
-
-    id: int
+    id: int  # its place in the stage's definition: stays the same when another seat comes or goes
     label: str
     need: int | Literal["all"]
-    room: int = 0  # how many people that is
-    eligible: dict[str, str] = {}
-    filled_by: tuple[str, ...] = ()
+    eligible: dict[str, str] = field(default_factory=dict)
     known: bool = True
     unsure: tuple[str, ...] = ()
-    in_place_of: dict[str, str] = {}  # stand-in → who is away
+    in_place_of: dict[str, str] = field(default_factory=dict)  # stand-in → the person who is away
 
 
-class RequestStage(_View):
-    """One stage: where it stands, and, once it was opened, its seats and its rules."""
+@dataclass(frozen=True, slots=True)
+class RecordedVote:
+    """A vote that counted at its time. `digest` of `vote`: of what it was about."""
+
+    vote: Vote
+    at: datetime
+    seats: tuple[int, ...] = ()  # those that the voter could fill at the click
+    stands: bool = True  # False: changed, taken back or reset by an edit
+    in_place_of: str = ""  # whom the voter stood in for, at the click
+
+    @property
+    def by(self) -> str:
+        return self.vote.by
+
+    @property
+    def choice(self) -> ChoiceName:
+        return self.vote.choice
+
+    @property
+    def place(self) -> str:
+        """Whose say this is: one place has one vote, whoever gives it."""
+        return self.in_place_of or self.by
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedReassignment:
+    """`act.person` is asked instead of `act.instead_of`, or besides the others (None).
+
+    `place`: whose place it was, where `instead_of` stood in for them. `seats`: those that the person may fill.
+    """
+
+    stage: str
+    act: Reassign
+    at: datetime
+    seats: tuple[int, ...]
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Escalated:
+    """More people (`add`) or other people (`replace`) for seats that were open. `owed`: who owed a vote then."""
+
+    to: tuple[str, ...]
+    mode: Literal["add", "replace"]
+    seats: tuple[int, ...]
+    owed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStage:
+    """One stage: where it stands, and, once it was opened, its seats, its rules and every vote that it has seen."""
 
     id: str
-    title: str
-    state: Literal["done", "open", "ahead", "skipped"]
+    title: str = ""
+    state: Literal["done", "open", "ahead", "skipped"] = "ahead"
     because: str = ""
     seats: tuple[RequestSeat, ...] = ()
-    outcomes: tuple[ChoiceName, ...] = ()
+    outcomes: tuple[ChoiceName, ...] = ("approve", "reject")
     comment: Literal["never", "on-reject", "always"] = "on-reject"
     reject: int | Literal["any", "all"] = "any"
     recheck: Literal["at-click", "at-quorum"] = "at-click"
-    requesters: tuple[str, ...] = ()
+    requesters: tuple[str, ...] = ()  # those whose own request this is, where that bars them
     asks: tuple[FormField, ...] = ()
     opened_at: datetime | None = None
+    votes: tuple[RecordedVote, ...] = ()
+    reassignments: tuple[RecordedReassignment, ...] = ()
+    escalations: tuple[Escalated, ...] = ()
+    told: tuple[str, ...] = ()  # who of the eligible gets a card
 
 
-class RecordedVote(_View):
-    """A vote that counted at its time."""
-
-    stage: str
-    by: str
-    choice: ChoiceName
-    at: datetime
-    via: Via
-    comment: str = ""
-    answers: dict[str, JsonValue] = {}
-    digest: str = ""
-    seats: tuple[int, ...] = ()
-    stands: bool = True
-    in_place_of: str = ""  # whom the voter stood in for
-
-
-class RequestOutcome(_View):
+@dataclass(frozen=True, slots=True)
+class RequestOutcome:
     """How it ended. `by`: an address, `rule:<n>`, or `deadline`."""
 
     state: State
@@ -128,36 +167,26 @@ class RequestOutcome(_View):
                 return "cancelled"
 
 
-class RecordedReassignment(_View):
-    """Somebody was asked instead of another, or besides the others ("")."""
-
-    stage: str
-    by: str
-    person: str
-    instead_of: str = ""
-    reason: str = ""
-    at: datetime
-    via: Via
-    text: str  # one sentence, as cards show it
-
-
-class RequestTimer(_View):
-    """Something that happens by itself if nobody decides before."""
+@dataclass(frozen=True, slots=True)
+class RequestTimer:
+    """Something that happens at a time if nobody decides before."""
 
     at: datetime
     what: str
 
 
-class AppliedRule(_View):
+@dataclass(frozen=True, slots=True)
+class AppliedRule:
     """A condition of the workflow's file, and what it said of this request."""
 
     rule: str
-    values: dict[str, JsonValue] = {}
     applies: bool
     because: str
+    values: dict[str, JsonValue] = field(default_factory=dict)
 
 
-class FollowUp(_View):
+@dataclass(frozen=True, slots=True)
+class FollowUp:
     """An action after the decision: a call or a message."""
 
     what: str
@@ -166,28 +195,33 @@ class FollowUp(_View):
     error: str = ""
 
 
-class Request(_View):
-    """Everything about a request, for cards, the API and `explain`. Lossless as JSON."""
+class Request(BaseModel):
+    """Everything about a request. Lossless as JSON.
+
+    What follows from the rest is filled in as it is stored or shown, by `presented`: `title`, `shown`, `editable`,
+    `to_change`, `waiting_for` and `rules`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     run_id: str
     number: int = 0  # among the requests of its run; 0: the run is this request
-    hook_id: str  # opaque; grants nothing by itself
+    hook_id: str = ""  # opaque; grants nothing by itself; "" while nobody is asked
     workflow: str
     definition: str  # digest of the workflow file that this request follows
-    version: int  # grows with every change that a card shows
-    state: State
-    title: str
+    version: int = 1  # grows with every change that a card shows
+    state: State = "waiting"
+    title: str = ""
     requester: str
     on_behalf_of: str | None = None
     asked_at: datetime
     digest: str = ""
     fields: dict[str, JsonValue] = {}
+    was: dict[str, JsonValue] = {}  # what edited fields said before
     shown: tuple[CardField, ...] = ()
     editable: tuple[FormField, ...] = ()  # the fields that an approver may change, as they are now
     to_change: tuple[FormField, ...] = ()  # all fields as they are, while the requester is asked to change them
     stages: tuple[RequestStage, ...] = ()
-    votes: tuple[RecordedVote, ...] = ()
-    handovers: tuple[RecordedReassignment, ...] = ()
     people: dict[str, Person] = {}
     waiting_for: tuple[str, ...] = ()  # addresses of those whose yes would help and who have not voted
     deadline: datetime | None = None
@@ -198,7 +232,9 @@ class Request(_View):
     recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
     link_auth: Literal["link", "code"] = "link"
     held: RequestOutcome | None = None  # a decision that takes effect after `grace`, unless its vote is taken back
+    times_held: int = 0
     grace: str = ""  # "30 s"
+    is_reset: bool = False  # votes were voided, and the stage has not been opened again yet
     reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may change who is asked, besides admins
     timers: tuple[RequestTimer, ...] = ()
     rules: tuple[AppliedRule, ...] = ()
@@ -217,6 +253,23 @@ class Request(_View):
     def is_open(self) -> bool:
         return self.outcome is None
 
+    @property
+    def votes(self) -> tuple[RecordedVote, ...]:
+        """Those of all stages, in the order in which they came."""
+        return tuple(sorted((vote for stage in self.stages for vote in stage.votes), key=lambda vote: vote.at))
+
+    @property
+    def reassignments(self) -> tuple[RecordedReassignment, ...]:
+        return tuple(done for stage in self.stages for done in stage.reassignments)
+
+    def but(self, **changes: Any) -> Request:
+        """The request with these changes."""
+        return self.model_copy(update=changes)
+
+    def with_stage(self, stage: RequestStage, **changes: Any) -> Request:
+        """The request with this stage as it is now."""
+        return self.but(stages=tuple(stage if one.id == stage.id else one for one in self.stages), **changes)
+
     def name(self, key: str) -> Name:
         """How this person, app or rule is shown."""
         if key in self.people:
@@ -228,15 +281,14 @@ class Request(_View):
         name = self.name(key)
         return Name(key, f"{name.text} for {self.name(in_place_of).text}") if in_place_of else name
 
+    def called(self, address: str) -> str:
+        """This person's name in a sentence; an app is called by its key's."""
+        return self.people[address].name if address in self.people else address.removeprefix("app:")
 
-_ALWAYS: dict[str, Any] = {"digest": "", "waiting_for": [], "recipients": {}, "deliveries": []}
-"""What a stored view has even where there is nothing to say: by these it is known for a request's."""
 
-
-def dumped(view: Request) -> dict[str, Any]:
-    """The view as runs store it, without what is as usual: most of it is, and a run stores it with every change."""
-    said = view.model_dump(mode="json", exclude_defaults=True)
-    return _ALWAYS | said
+def dumped(request: Request) -> dict[str, Any]:
+    """The request as runs store it, without what is as usual: most of it is, and a run stores it with every change."""
+    return request.model_dump(mode="json", exclude_defaults=True)
 
 
 def request_id(run_id: str, number: int) -> str:
@@ -250,35 +302,3 @@ def plain_name(key: str) -> str:
     if key == DEADLINE:
         return "the deadline"
     return {"app": rest, "rule": f"rule {rest}"}.get(scheme, key) if rest else key
-
-
-def ballot_of(view: Request, stage: RequestStage) -> Ballot:
-    """The stage's ballot, as the run has it."""
-    return Ballot(
-        seats=tuple(
-            SeatState(seat.id, seat.label, seat.need, tuple(seat.eligible), seat.known, seat.unsure, seat.in_place_of)
-            for seat in stage.seats
-        ),
-        outcomes=stage.outcomes,
-        reject=stage.reject,
-        comment=stage.comment,
-        recheck=stage.recheck,
-        requesters=stage.requesters,
-        digest=view.digest,
-        votes=tuple(_vote(vote) for vote in view.votes if vote.stage == stage.id),
-    )
-
-
-def _vote(vote: RecordedVote) -> CastVote:
-    return CastVote(
-        by=vote.by,
-        choice=vote.choice,
-        at=vote.at,
-        via=vote.via,
-        comment=vote.comment,
-        answers=vote.answers,
-        digest=vote.digest,
-        seats=vote.seats,
-        stands=vote.stands,
-        in_place_of=vote.in_place_of,
-    )

@@ -24,16 +24,15 @@ from approvals_bot.approvals import outcomes
 from approvals_bot.approvals.acts import Reply, Stop
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.durations import duration_text
-from approvals_bot.approvals.editions import KeptDefinition
 from approvals_bot.approvals.outcomes import Outcome
 from approvals_bot.approvals.policy import Definition, business_times
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import Board
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
+from approvals_bot.approvals.rules import KeptDefinition
 from approvals_bot.approvals.templates import LONGEST_LINE
-from approvals_bot.approvals.views import answers_of
 from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
-from approvals_bot.approvals.workflow import Asking
+from approvals_bot.approvals.workflow import Asking, answers_of
 from approvals_bot.durable.core.api import accompany, cancel_run, get_workflow_metadata, projector, resource, step
 
 LEFT = "the workflow stopped waiting for it"
@@ -129,15 +128,10 @@ class _Request(Asking):
     ends_with_changes = True
 
     def __init__(self, asked: Asked) -> None:
-        self.number = projector(Board).next_number
         self.asked = asked
         self.settled = asyncio.Event()
         self.failure: BaseException | None = None
-        super().__init__(asked.opening, asked.definition)
-
-    @property
-    def title(self) -> str:
-        return self.asked.title
+        super().__init__(asked.opening, asked.definition, projector(Board).next_number, asked.title)
 
     def follow(self) -> None:
         super().follow()
@@ -172,15 +166,13 @@ class _Request(Asking):
         self.leave("the workflow has ended")
 
     def _outcome(self) -> Outcome:
-        case = self.case
-        ended = case.outcome
+        ended = self.request.outcome
         assert ended is not None, "it is decided"
         answers: dict[str, Any] = {}
-        asks = {stage.rule.id: stage.rule.ask for stage in case.stages}
-        for stage, given in answers_of(case).items():
-            answers |= forms.values(asks[stage], given)
+        for stage, given in answers_of(self.request).items():
+            answers |= forms.values(self.rules.stages[stage].ask, given)
         kind = _KINDS[ended.state]
-        if kind is outcomes.Approved and case.content.fields != self.asked.opening.fields:
+        if kind is outcomes.Approved and self.request.fields != self.asked.opening.fields:
             kind = outcomes.Edited
         definition = self.definition
         made: Outcome = kind(
@@ -189,9 +181,9 @@ class _Request(Asking):
             ended.at,
             ended.via,
             ended.comment,
-            case.content.typed,
+            dict(self.rules.ruling(self.request.fields).typed),
             answers,
-            case.content.digest,
+            self.request.digest,
             lambda fields: _digest(definition, fields),
             ended.in_place_of,
         )

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from approvals_bot.approvals.apply import context_of, request_of, seat_asks
 from approvals_bot.approvals.business_time import length_text
-from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.eligibility import Found, RequestContext, find, label_of, seats_that_fail, with_stand_ins
+from approvals_bot.approvals.eligibility import Found, find, label_of, seats_that_fail, with_stand_ins
 from approvals_bot.approvals.policy import Definition, Deliver
-from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.stage import StageState
+from approvals_bot.approvals.request import Opening, Request, RequestStage
+from approvals_bot.approvals.rules import Rules, rules_of
 from approvals_bot.approvals.timers import times_of
 from approvals_bot.people import People
 
@@ -22,46 +22,56 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     `auto` is the rule that would decide, or null. `timers` are those of the first stage, as if it opened now; a
     later stage's count from when it opens. Raises InvalidPayloadError for fields that don't fit.
     """
-    case = case_of(definition, opening)
-    matched = case.content.automatic()
+    rules = rules_of(definition)
+    request = request_of(rules, opening, at=now)
+    matched = rules.ruling(request.fields).automatic
     if matched is not None:
         number, rule, because = matched
         auto = {"rule": number, "decision": rule.decision, "because": because}
         return {"who": [], "auto": auto, "timers": [], "problems": []}
+    about = context_of(request, rules)
     who, problems = [], []
-    stages = [stage for stage in case.stages if stage.state != "skipped"]
+    stages = [stage for stage in request.stages if stage.state != "skipped"]
     for stage in stages:
-        needs = {number: seat.need for number, seat in case.content.seats(stage.rule)}
-        found = with_stand_ins(await find(case.asks(stage), case.about, people, at=now), needs)
+        found = await find(seat_asks(request, rules, stage), about, people, at=now)
+        found = with_stand_ins(found, {seat.id: seat.need for seat in stage.seats})
         who += list(_asked(stage, found, definition.deliver))
-        problems += _problems(case, stage, found)
+        if reason := why_nobody_can(request, rules, stage, found):
+            problems.append(f"stage {stage.id}: {reason}")
     timers = [{"at": _iso(at), "what": what} for at, what in times_of(definition, now)] if stages else []
     return {"who": who, "auto": None, "timers": timers, "problems": problems}
 
 
-async def who_could_not_decide(definition: Definition, opening: Opening, people: People) -> tuple[str, ...]:
-    """Why nobody could ever decide this request, stage by stage; empty when it can be opened.
+async def who_could_not_decide(
+    definition: Definition, opening: Opening, people: People, now: datetime
+) -> tuple[str, str] | None:
+    """The first stage that nobody could ever decide, and why; None when the request can be opened.
 
     A source of people that can't be read now leaves it open: it is read again when the stage opens.
     """
-    case = case_of(definition, opening)
-    if case.content.automatic() is not None:
-        return ()
-    problems: list[str] = []
-    for stage in case.stages:
+    rules = rules_of(definition)
+    request = request_of(rules, opening, at=now)
+    if rules.ruling(request.fields).automatic is not None:
+        return None
+    for stage in request.stages:
         if stage.state != "skipped":
-            problems += _problems(case, stage, await find(case.asks(stage), case.about, people))
-    return tuple(problems)
+            found = await find(seat_asks(request, rules, stage), context_of(request, rules), people)
+            if reason := why_nobody_can(request, rules, stage, found):
+                return stage.id, reason
+    return None
 
 
-def case_of(definition: Definition, opening: Opening) -> Case:
-    """The request as it would be opened."""
-    behalf = opening.on_behalf_of.lower() if opening.on_behalf_of else None
-    about = RequestContext(opening.requester.lower(), behalf, opening.fields, definition.policy.self_approval)
-    return Case(definition, opening.fields, about)
+def why_nobody_can(request: Request, rules: Rules, stage: RequestStage, found: Found) -> str:
+    """Why nobody could ever decide in this stage, which isn't open yet; "" when somebody could."""
+    seats = rules.ruling(request.fields).seats(rules.stages[stage.id])
+    about, people = context_of(request, rules), request.people | found.people
+    asks = seat_asks(request, rules, stage)
+    return seats_that_fail(
+        [(ask, label_of(seats[ask.id].from_, about, people), seats[ask.id].need) for ask in asks], found
+    )
 
 
-def _asked(stage: StageState, found: Found, deliver: Deliver) -> Iterator[dict[str, Any]]:
+def _asked(stage: RequestStage, found: Found, deliver: Deliver) -> Iterator[dict[str, Any]]:
     why: dict[str, list[str]] = {}
     told = [who for seat in found.seats for who in seat.told]
     for seat in found.seats:
@@ -69,7 +79,7 @@ def _asked(stage: StageState, found: Found, deliver: Deliver) -> Iterator[dict[s
             why.setdefault(who, []).append(reason)
     for who, reasons in why.items():
         via = _ways(deliver, is_told=who in told)
-        yield {"person": who, "stage": stage.rule.id, "why": ", ".join(dict.fromkeys(reasons)), "via": via}
+        yield {"person": who, "stage": stage.id, "why": ", ".join(dict.fromkeys(reasons)), "via": via}
 
 
 def _ways(deliver: Deliver, *, is_told: bool) -> str:
@@ -80,14 +90,6 @@ def _ways(deliver: Deliver, *, is_told: bool) -> str:
     if is_told and deliver.email is not None:
         ways.append(f"mail after {length_text(deliver.email)}" if deliver.email else "mail")
     return ", ".join(ways) or ("inbox" if is_told else "not told")
-
-
-def _problems(case: Case, stage: StageState, found: Found) -> list[str]:
-    rules, people = dict(case.content.seats(stage.rule)), case.people | found.people
-    asks = case.asks(stage)
-    seats = [(ask, label_of(rules[ask.id].from_, case.about, people), rules[ask.id].need) for ask in asks]
-    why = seats_that_fail(seats, found)
-    return [f"stage {stage.rule.id}: {why}"] if why else []
 
 
 def _iso(at: datetime) -> str:

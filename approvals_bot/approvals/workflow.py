@@ -3,47 +3,70 @@
 It reads like the thing itself: a rule decides, or people are asked stage by stage until there is a decision; then
 everyone is told, and what follows is done. Votes, edits and withdrawals come through one webhook, times through timers,
 and both end in one queue that is read by one reader: the log's order decides what came first.
+
+The request is one frozen value. Each turn of the loop receives a message or a time that has come, makes the next
+request of it (`apply`), and does what follows: answers, starts timers, sends notifications.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from datetime import datetime
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from typing import Any, assert_never
 
+from pydantic import JsonValue
+
+from approvals_bot.approvals import fields as forms
+from approvals_bot.approvals import notifications
 from approvals_bot.approvals.acts import (
     Act,
-    Edit,
     MailReturned,
     Message,
     Reassign,
     Reply,
     Stop,
-    Vote,
-    Withdraw,
     answer_of,
     read_message,
 )
-from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.coming_due import ComingDue
-from approvals_bot.approvals.editions import KeptDefinition
-from approvals_bot.approvals.eligibility import Found, RequestContext
+from approvals_bot.approvals.apply import (
+    apply,
+    context_of,
+    decided,
+    decided_by_rule,
+    escalated,
+    late_reply,
+    met,
+    next_stage,
+    opened,
+    presented,
+    request_of,
+    seat_asks,
+    seated,
+    taken_effect,
+    wish_of,
+    withdrawn,
+)
+from approvals_bot.approvals.ballot import owed, standing_votes
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.eligibility import Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
-from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.notifications import Copies
 from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import EMAIL, Card, Destination, Occasion, ToPerson
 from approvals_bot.approvals.published import REQUEST, Board
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import Decision, Opening, request_id
-from approvals_bot.approvals.showing import Showing
-from approvals_bot.approvals.stage import StageState
-from approvals_bot.approvals.stages import Stages
-from approvals_bot.approvals.telling import Telling
-from approvals_bot.approvals.templates import TemplateError, render_line
+from approvals_bot.approvals.request import DEADLINE, Decision, Opening, Request, RequestStage, plain_name, request_id
+from approvals_bot.approvals.rules import KeptDefinition, rules_of
+from approvals_bot.approvals.templates import (
+    AboutDecision,
+    AboutRequest,
+    Facts,
+    TemplateError,
+    Who,
+    render_line,
+)
 from approvals_bot.approvals.timers import Due, StageTimers
-from approvals_bot.approvals.views import decision_of, facts_of
 from approvals_bot.durable.core.api import (
     Answer,
     Webhook,
@@ -54,13 +77,27 @@ from approvals_bot.durable.core.api import (
     projector,
     workflow,
 )
-from approvals_bot.people import is_mail
+from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.people import Person, is_mail
 
 ON_CANCEL = {"kind": "stop", "by": "app:service", "via": "api"}
 """What code that cancels the run says by it: a request is withdrawn by its own workflow, which tells everybody."""
 
 OPERATOR = ("app:cli",)
 """Who acts at the service's own terminal, and may do there what owners may."""
+
+NO_STAGE = "rule:0"
+"""Who decided, when no stage applies to a request."""
+
+UNREADABLE = Reply("invalid", code="unreadable")
+
+
+class NobodyCanDecideError(ApprovalsBotError):
+    """Nobody could decide this request. The operator's to mend: the workflow's file, or the groups it names."""
+
+    def __init__(self, stage: str, why: str) -> None:
+        self.stage = stage
+        super().__init__(f"Nobody could decide this request: in stage {stage!r}, {why}.")
 
 
 class Left:
@@ -79,109 +116,80 @@ approval.kind = REQUEST
 class Asking:
     """One request on its way through its stages."""
 
-    number = 0  # among the requests of its run; 0: the run is this request
-    ends_with_changes = False  # whether asking for changes ends it, so that the workflow asks anew
+    ends_with_changes = False  # whether asking for changes ends it, so that the workflow asks once more
 
-    def __init__(self, opening: Opening, definition: Definition) -> None:
-        about = RequestContext(
-            requester=opening.requester.lower(),
-            on_behalf_of=opening.on_behalf_of.lower() if opening.on_behalf_of else None,
-            self_approval=definition.policy.self_approval,
-        )
+    def __init__(self, opening: Opening, definition: Definition, number: int = 0, title: str | None = None) -> None:
+        """`number`: among the requests of its run; 0: the run is this request. `title`: instead of the file's own."""
+        run_id = get_workflow_metadata().run_id
         self.definition = definition
-        self.case = Case(definition, opening.fields, about)
-        self.run_id = get_workflow_metadata().run_id
-        self.id = request_id(self.run_id, self.number)
+        self.rules = rules_of(definition)
+        self.request = request_of(self.rules, opening, run_id=run_id, number=number, at=now())
+        self.id = request_id(run_id, number)
+        self.title = title
         self.left: str | None = None  # why the workflow waits for this no longer
+        self.has_opened = False
+        self.put_off: list[Due] = []  # what came due while a decision could still be taken back
         self.queue: asyncio.Queue[WebhookRequest | Due | Left] = asyncio.Queue()
+        self.follow_ups: FollowUps | None = None  # once it is decided
+        self._presented: tuple[Request, Request] | None = None
         self.copies = Copies(
             run_id=self.id,
-            card=lambda reader: self.showing.card(reader),
-            newest=lambda: self.case.version,
+            card=self.card,
+            newest=lambda: self.request.version,
             report=self.report,
             spawn=self.spawn,
         )
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
-        self.telling = Telling(self.case, self.copies, self.timers)
-        self.showing = Showing(
-            self.case,
-            run_id=self.run_id,
-            number=self.number,
-            title=lambda: self.title,
-            copies=self.copies,
-            timers=self.timers,
-            telling=self.telling,
-        )
-        self.stages = Stages(
-            self.case, copies=self.copies, timers=self.timers, telling=self.telling, changed=self.changed
-        )
-        projector(Board).add(self.showing.view)
-        self.due = ComingDue(self.case, timers=self.timers, telling=self.telling, stages=self.stages)
+        projector(Board).add(self.published)
 
     async def run(self) -> Decision:
         """To the end: decided, everyone told."""
         await self.see_through()
-        ended = self.case.outcome
+        ended = self.request.outcome
         assert ended is not None, "it is decided"
         if ended.state == "withdrawn":
             raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
-        return decision_of(self.case)
+        return decision_of(self.request)
 
     async def see_through(self) -> None:
-        if self.case.decide_by_rule(now()):
-            self.show()
-            self.case.meet((await find_people([], self.case.about)).people)
+        self.request = decided_by_rule(self.request, self.rules, now())
+        if self.request.outcome is not None:
+            found = await find_people([], context_of(self.request, self.rules))
+            self.request = met(self.request, self.rules, found.people)
         try:
             async with asyncio.TaskGroup() as self.tasks:
-                if self.case.outcome is None:
-                    await self.ask()
+                if self.request.outcome is None:
+                    await self.decide()
                 self.follow()
         except ExceptionGroup as failures:  # one cause is what the run's error should name
             raise failures.exceptions[0] from None
 
-    # ── asking ──
-
-    async def ask(self) -> None:
-        """Until there is a decision."""
+    async def decide(self) -> None:
+        """Ask, and take what comes until there is a decision."""
         webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id}, on_cancel=ON_CANCEL)
-        self.showing.hook_id = webhook.hook_id
+        self.request = self.request.but(hook_id=webhook.hook_id)
         pump = self.spawn(self.take_messages(webhook))
-        self.show()
-        await self.stages.advance()
-        while self.case.outcome is None:
+        await self.advance()
+        while self.request.outcome is None:
             message = await self.queue.get()
             if self.left is not None:
-                self.give_up()
-            if isinstance(message, WebhookRequest):
-                await (self.hear(message) if self.left is None else self.refuse_late(message))
-            elif isinstance(message, Due) and self.left is None:
-                await self.due.come(message)
+                self.give_up(self.left)
+            match message:
+                case WebhookRequest():
+                    await (self.receive(message) if self.left is None else self.refuse_late(message))
+                case Due() if self.left is None:
+                    await self.come_due(message)
         self.timers.stop()
         webhook.dispose()
         await pump
-        await self.answer_the_late()
-
-    async def take_messages(self, webhook: Webhook) -> None:
-        async for request in webhook:
-            self.queue.put_nowait(request)
-
-    async def answer_the_late(self) -> None:
-        """Who came before the hook was closed, and after the decision, is told how it ended."""
-        while not self.queue.empty():
+        while not self.queue.empty():  # what came before the hook was closed, and after the decision
             message = self.queue.get_nowait()
             if isinstance(message, WebhookRequest):
                 await self.refuse_late(message)
 
-    async def refuse_late(self, request: WebhookRequest) -> None:
-        message = await receive(request)
-        match message:
-            case None:
-                reply = UNREADABLE
-            case MailReturned():
-                reply = Reply("bounced")
-            case _:
-                reply = late_reply(self.showing.view(), message, now())
-        await answer(request, reply)
+    async def take_messages(self, webhook: Webhook) -> None:
+        async for request in webhook:
+            self.queue.put_nowait(request)
 
     def leave(self, why: str) -> None:
         """The workflow waits for this no longer: from now on nothing can decide it."""
@@ -189,172 +197,405 @@ class Asking:
             self.left = why
             self.queue.put_nowait(Left())
 
-    def give_up(self) -> None:
-        assert self.left is not None, "the workflow has left"
-        self.case.decide("withdrawn", self.case.about.requester, now(), "api", self.left)
+    def give_up(self, why: str) -> None:
+        self.request = decided(self.request, "withdrawn", self.request.requester, now(), "api", why)
 
-    # ── what comes in ──
+    # What comes in
 
-    async def hear(self, request: WebhookRequest) -> None:
+    async def receive(self, message: WebhookRequest) -> None:
         """One message: decide, answer, and do what follows."""
-        match await receive(request):
+        match await read(message):
             case None:
-                await answer(request, UNREADABLE)
+                await answer(message, UNREADABLE)
             case MailReturned(number, reason):
-                await answer(request, Reply("bounced", self.copies.came_back(number, reason)))
+                await answer(message, Reply("bounced", self.copies.came_back(number, reason)))
             case Stop() as act:
-                await answer(request, self.stop(act))
+                await answer(message, self.stop(act))
             case act:
-                await self.act(act, request)
+                await self.perform(act, message)
 
-    async def act(self, act: Act, request: WebhookRequest) -> None:
-        came_at, before, fields = now(), self.case.stage, self.case.content.fields
-        assert before is not None, "a stage is open while nobody has decided"
+    async def perform(self, act: Act, message: WebhookRequest) -> None:
+        came_at, before = now(), self.request
+        assert before.stage is not None, "a stage is open while nobody has decided"
         person = act.person if isinstance(act, Reassign) else ""
-        rank = await self.find_rank(act) if isinstance(act, Reassign) else Rank()
-        found = await self.stages.find(before, act.by, *([person] if is_mail(person) else []))
+        rank = await self.find_rank(act) if isinstance(act, Reassign) else None
+        found = await self.find(before.stage, act.by, *([person] if is_mail(person) else []))
         if self.left is not None:
-            self.give_up()
-            await self.refuse_late(request)
+            self.give_up(self.left)
+            await self.refuse_late(message)
             return
-        reply = self.judge(act, found, rank, came_at)
-        await answer(request, reply)
+        self.request, reply = apply(self.request, act, came_at, rules=self.rules, found=found, rank=rank)
+        await answer(message, reply)
         if reply.changed:
-            await self.go_on(before, is_edited=self.case.content.fields != fields)
-            await self.due.catch_up()
+            await self.go_on(before.stage, is_edited=self.request.fields != before.fields)
+            await self.catch_up()
         if reply.changed and isinstance(act, Reassign):
-            self.telling.hand_over(before.handovers[-1])
-        if reply.verdict in ("counted", "changed") and act.via == "email" and self.case.outcome is None:
+            self.notify_reassigned(before.stage.id)
+        if reply.verdict in ("counted", "changed") and act.via == "email" and self.request.outcome is None:
             self.copies.confirm_vote(act.by)
 
-    def judge(self, act: Act, found: Found, rank: Rank, came_at: datetime) -> Reply:
-        self.case.meet(found.people)
-        if (refused := self.case.refused_while_held(act, came_at)) is not None:
-            return refused
-        match act:
-            case Withdraw() | Stop():
-                return self.case.withdraw(act, came_at)
-            case Edit():
-                return self.case.edit(act)
-            case _ if self.case.state == "changes_requested":
-                return self.not_now(act, came_at)
-            case Reassign():
-                return self.case.hand_over(act, found, rank, came_at)
-            case Vote():
-                return self.case.vote(act, found, came_at)
+    async def refuse_late(self, message: WebhookRequest) -> None:
+        match await read(message):
+            case None:
+                reply = UNREADABLE
+            case MailReturned():
+                reply = Reply("bounced")
+            case act:
+                reply = late_reply(self.request, act, now())
+        await answer(message, reply)
 
     def stop(self, act: Stop) -> Reply:
         """A run that is one request has nothing to stop but that request."""
-        return self.case.withdraw(act, now())
+        self.request, reply = withdrawn(self.request, act, now())
+        return reply
+
+    async def find(self, stage: RequestStage, *also: str) -> Found:
+        asks = seat_asks(self.request, self.rules, stage)
+        return await find_people(asks, context_of(self.request, self.rules), also, now())
 
     async def find_rank(self, act: Reassign) -> Rank:
         """What the actor may do beyond their own place, as of now."""
         owners = (*(self.definition.workflow.owners or ()), *(OPERATOR if act.via == "cli" else ()))
-        return await find_rank(act.by, act.person, owners, self.case.about)
+        return await find_rank(act.by, act.person, owners, context_of(self.request, self.rules))
 
-    def not_now(self, act: Act, came_at: datetime) -> Reply:
-        """A vote while the request is back with its requester."""
-        asked = [vote for vote in self.case.ballot.votes if vote.stands and vote.choice == "changes"]
-        who, requester = self.case.name(asked[-1].by), self.case.name(self.case.about.requester)
-        params = {"by": who, "requester": requester, **self.case.moment(asked[-1].at, came_at, act.by)}
-        return Reply("already_decided", code="with_requester", params=params)
-
-    async def go_on(self, before: StageState, *, is_edited: bool) -> None:
+    async def go_on(self, before: RequestStage, *, is_edited: bool) -> None:
         """After an act that changed something: hand back, open the next stage, or just show it."""
-        case = self.case
         grace = self.definition.policy.grace
-        if case.held is not None and grace is not None:
-            self.timers.hold(now() + grace, case.times_held)
+        if self.request.held is not None and grace is not None:
+            self.timers.hold(now() + grace, self.request.times_held)
             self.changed()
             return
         self.timers.release()
-        if case.outcome is not None or (is_edited and case.decide_by_rule(now())):
+        if is_edited and self.request.outcome is None:
+            self.request = decided_by_rule(self.request, self.rules, now())
+        if self.request.outcome is not None:
             return
-        if case.state == "changes_requested" and not is_edited and self.ends_with_changes:
-            asked = [vote for vote in case.ballot.votes if vote.stands and vote.choice == "changes"][-1]
-            case.decide("changes_requested", asked.by, asked.at, asked.via, asked.comment)
+        if self.request.state == "changes_requested" and not is_edited:
+            self.hand_back()
             return
-        if case.state == "changes_requested" and not is_edited:
-            self.timers.hand_back(now())
-            self.changed()
-            self.telling.tell_requester("change")
-            return
-        following = case.next_stage()
-        if following is not before or case.is_reset:
-            case.is_reset = False
-            if is_edited:  # who has saved it looks at it at once
-                self.show()
-            await self.stages.advance("change" if is_edited else "request")
-            if is_edited and case.outcome is None:
+        self.request, following = next_stage(self.request, self.rules)
+        if following is None or following.id != before.id or self.request.is_reset:
+            self.request = self.request.but(is_reset=False)
+            await self.advance("change" if is_edited else "request")
+            if is_edited and self.request.outcome is None:
                 self.copies.tell("change")
             return
         if is_edited:
-            case.seat(before, await self.stages.find(before))
+            self.request = seated(self.request, self.rules, following, await self.find(following))
             self.copies.tell("change")
         self.changed()
 
-    # ── the end ──
+    def hand_back(self) -> None:
+        """An approver asks for changes: the requester makes them, or the request ends with that wish."""
+        if self.ends_with_changes:
+            wish = wish_of(self.request)
+            via, comment = wish.vote.via, wish.vote.comment
+            self.request = decided(self.request, "changes_requested", wish.by, wish.at, via, comment)
+            return
+        self.timers.hand_back(now())
+        self.changed()
+        self.notify_requester("change")
+
+    # Stages
+
+    async def advance(self, occasion: Occasion = "request") -> None:
+        """Open the stage that comes next; decide when there is none."""
+        self.request, stage = next_stage(self.request, self.rules)
+        if stage is None:
+            self.approve()
+            return
+        opened_at = now()
+        found = await self.find(stage)
+        self.request = opened(self.request, self.rules, stage, found, opened_at)
+        if not self.has_opened:
+            self.refuse_if_nobody_can(stage, found)
+        self.has_opened = True
+        self.timers.start(opened_at)
+        self.look_again_if_needed(found, 0)
+        self.copies.begin()
+        self.changed()
+        self.notify_stage(occasion)
+
+    def approve(self) -> None:
+        """Every stage is complete: the last vote decided. Without a vote, no stage applied."""
+        votes = [vote for vote in self.request.votes if vote.stands]
+        if votes:
+            last = votes[-1]
+            self.request = decided(self.request, "approved", last.by, last.at, last.vote.via, last.vote.comment)
+        else:
+            because = "no stage applies to this request"
+            self.request = decided(self.request, "approved", NO_STAGE, now(), "rule", because=because)
+
+    def refuse_if_nobody_can(self, stage: RequestStage, found: Found) -> None:
+        assert self.request.stage is not None, "it was just opened"
+        seats = zip(seat_asks(self.request, self.rules, stage), self.request.stage.seats, strict=True)
+        if why := seats_that_fail([(ask, seat.label, seat.need) for ask, seat in seats], found):
+            raise NobodyCanDecideError(stage.id, why)
+
+    async def escalate(self, stage: RequestStage, numbers: list[int]) -> None:
+        for number in numbers:
+            self.request = escalated(self.request, stage, self.definition.escalate[number])
+            stage = self.open_stage()
+        told = stage.told
+        self.request = seated(self.request, self.rules, stage, await self.find(stage))
+        self.changed()
+        self.copies.tell("escalation", only_channels=True)
+        self.notify_stage("escalation", but=told)
+
+    async def look_again(self, stage: RequestStage, times: int) -> None:
+        """Ask once more for people whose source was down when the stage opened, and tell those who are found."""
+        told, found = stage.told, await self.find(stage)
+        self.request = seated(self.request, self.rules, stage, found)
+        self.look_again_if_needed(found, times)
+        self.changed()
+        self.notify_stage("request", but=told)
+
+    def look_again_if_needed(self, found: Found, times: int) -> None:
+        if found.errors:
+            self.timers.look_again(now(), times)
+        self.timers.look_when_somebody_leaves(found.changes_at)
+
+    def open_stage(self) -> RequestStage:
+        assert self.request.stage is not None, "a stage is open"
+        return self.request.stage
+
+    # What comes due
+
+    async def catch_up(self) -> None:
+        """What came due while a decision was held, once it is taken back."""
+        while self.put_off and self.request.held is None and self.request.outcome is None:
+            await self.come_due(self.put_off.pop(0))
+
+    async def come_due(self, due: Due) -> None:
+        """A time has come; one of a stage that is closed counts no more."""
+        stage = self.request.stage
+        if due.round != self.timers.round or stage is None:
+            return
+        if self.request.held is not None and due.kind != "grace":
+            self.put_off.append(due)
+            return
+        match due.kind:
+            case "grace":
+                if self.request.held is not None and due.number == self.request.times_held:
+                    self.request = taken_effect(self.request)
+            case "deadline":
+                await self.end_in_time(stage)
+            case "reminder":
+                people = self.request.people
+                self.copies.remind([people[who] for who in owed(self.request) if who in stage.told])
+            case "mail":
+                if not standing_votes(stage):
+                    self.send_late_mails(stage)
+            case "escalation":
+                await self.escalate(stage, [due.number])
+            case "people":
+                await self.look_again(stage, due.number)
+            case "absence":
+                self.request = self.request.but(version=self.request.version + 1)  # others may be asked now
+                await self.look_again(stage, 0)
+            case kind:
+                assert_never(kind)
+
+    async def end_in_time(self, stage: RequestStage) -> None:
+        """The deadline has come before a decision."""
+        because = f"Nobody decided in time in stage “{stage.title}”."
+        on_deadline = self.definition.clock.on_deadline
+        if self.request.state == "changes_requested":
+            on_deadline, because = "expire", "The changes that were asked for did not come in time."
+        late = self.timers.escalations_at_deadline()
+        if on_deadline == "escalate" and late and not self.timers.is_extended:
+            self.timers.extend(now())
+            await self.escalate(stage, late)
+            return
+        states = {"reject": "rejected", "approve": "approved"}
+        state: Any = states.get(on_deadline, "expired")
+        self.request = decided(self.request, state, DEADLINE, now(), "clock", because=because)
+
+    # Notifications
+
+    def notify_stage(self, occasion: Occasion, but: tuple[str, ...] = ()) -> None:
+        """Send the open stage's cards. A change was told in the copies there are, so only those without one get it."""
+        people = [self.request.people[who] for who in self.open_stage().told]
+        self.copies.told(people)
+        if occasion == "request" and not but:
+            for place in notifications.places(self.definition.deliver):
+                self.send(place, occasion)
+        for person in people:
+            if person.address in but or (occasion == "change" and self.copies.has_card(person.address)):
+                continue
+            for way in notifications.personal(self.definition.deliver, person):
+                self.send(way, occasion)
+
+    def notify_reassigned(self, stage_id: str) -> None:
+        """Ask the new approver at once, by a way of their own, and tell the person whose place they took."""
+        act = next(stage for stage in self.request.stages if stage.id == stage_id).reassignments[-1].act
+        for way in notifications.in_person(self.definition.deliver, self.request.people[act.person]):
+            self.send(way, "request")
+        if act.instead_of and act.instead_of != act.by:
+            self.copies.tell_one(act.instead_of, "handover")
+
+    def send_late_mails(self, stage: RequestStage) -> None:
+        """The mails that waited whether somebody votes without them."""
+        for who in stage.told:
+            if not self.copies.has_mail(who):
+                self.send(ToPerson(EMAIL, self.request.people[who]), "request")
+
+    def notify_requester(self, occasion: Occasion) -> None:
+        """Tell who asked, and for whom, unless a copy tells them anyway."""
+        for person in self.requesters():
+            if occasion == "outcome" and self.copies.has_card(person.address):
+                continue
+            if (way := notifications.to_requester(self.definition.deliver, person)) is not None:
+                self.send(way, occasion)
+
+    def requesters(self) -> Iterator[Person]:
+        for who in dict.fromkeys((self.request.requester, self.request.on_behalf_of)):
+            if who in self.request.people:
+                yield self.request.people[who]
+
+    def send(self, to: Destination, occasion: Occasion) -> None:
+        if isinstance(to, ToPerson):
+            self.remember(to.person.address)
+        self.copies.send(to, occasion=occasion, until=self.timers.deadline)
+
+    def remember(self, *addresses: str) -> None:
+        """Give these people opaque ids, which links carry instead of their addresses."""
+        known = self.request.recipients
+        taken = {*known.values()}
+        new = list(dict.fromkeys(who for who in addresses if who not in taken))
+        if new:
+            ids = {str(number): who for number, who in enumerate(new, len(known) + 1)}
+            self.request = self.request.but(recipients={**known, **ids})
+
+    # The end
 
     def follow(self) -> None:
         """Everyone is told, every copy is made true, and the file's actions are done."""
-        case = self.case
-        assert case.outcome is not None, "it is decided"
+        ended = self.request.outcome
+        assert ended is not None, "it is decided"
         self.copies.close()
         self.changed()
-        self.telling.tell_requester("outcome")
-        follow_ups = self.showing.follow_ups = FollowUps(
+        self.notify_requester("outcome")
+        self.follow_ups = FollowUps(
             run_id=self.id,
-            about=case.about,
-            facts=facts_of(case, self.id, self.showing.known().title),
+            about=context_of(self.request, self.rules),
+            facts=self.facts(self.shown().title),
             copies=self.copies,
-            report=self.show,
+            report=lambda: None,
             spawn=self.spawn,
         )
-        follow_ups.start(actions_of(self.definition.on, case.outcome.outcome))
-        self.show()
+        self.follow_ups.start(actions_of(self.definition.on, ended.outcome))
 
-    # ── showing ──
+    # What is seen of it
 
-    @property
-    def title(self) -> str:
+    def published(self) -> Request:
+        """Everything that is seen of this request now. Made when the run is stored: a replay passes many changes."""
+        return self.shown().but(
+            timers=self.timers.show(now()) if self.request.outcome is None else (),
+            deliveries=self.copies.show(),
+            follow_ups=self.follow_ups.show() if self.follow_ups else (),
+        )
+
+    def card(self, reader: str | None) -> Card:
+        """What leaves shows which copies are in trouble, and nothing that changes while all goes well."""
+        return card_of(self.shown().but(deliveries=self.copies.troubles()), reader, now())
+
+    def shown(self) -> Request:
+        """The request with all that follows from it; made once for all readers as long as it stays as it is."""
+        self.request = self._with_deadline()
+        if self._presented is None or self._presented[0] is not self.request:
+            title = self.title if self.title is not None else self.own_title()
+            self._presented = self.request, presented(self.request, self.rules, title)
+        return self._presented[1]
+
+    def _with_deadline(self) -> Request:
+        deadline = {"deadline": self.timers.deadline, "on_deadline": self.timers.then}
+        is_same = all(getattr(self.request, name) == value for name, value in deadline.items())
+        return self.request if is_same else self.request.but(**deadline)
+
+    def own_title(self) -> str:
         template = self.definition.workflow.title or self.definition.id
         try:
-            return render_line(template, facts_of(self.case, self.id)) or self.definition.id
+            return render_line(template, self.facts()) or self.definition.id
         except TemplateError:  # a title that these values break must not stop the request
             return self.definition.id
 
+    def facts(self, title: str = "") -> Facts:
+        """What templates may name."""
+        request, definition = self.request, self.definition
+        ended = request.outcome
+        given = answers_of(request)
+        asks = {stage.id: stage.ask for stage in definition.stage}
+        answers = {stage: forms.values(asks[stage], values) for stage, values in given.items()}
+        return Facts(
+            workflow=definition.id,
+            fields=self.rules.ruling(request.fields).typed,
+            requester=_who(request, request.requester),
+            on_behalf_of=_who(request, request.on_behalf_of) if request.on_behalf_of else Who(),
+            request=AboutRequest(self.id, title, request.digest),
+            decision=AboutDecision(ended.outcome, _who(request, ended.by), ended.comment, ended.via)
+            if ended
+            else AboutDecision(),
+            answers={stage: answers.get(stage, {}) for stage in asks},
+        )
+
     def changed(self) -> None:
         """The card has changed."""
-        for who in self.case.stage.told if self.case.stage else ():
-            self.telling.remember(who)
-        self.copies.change(self.case.version)
-        self.show()
+        self.remember(*(self.request.stage.told if self.request.stage else ()))
+        self.copies.change(self.request.version)
 
     def report(self, is_news: bool) -> None:
         """A copy's state has changed."""
         if is_news:
-            self.case.version += 1
-            self.copies.change(self.case.version)
-        self.show()
-
-    def show(self) -> None:
-        """The run's board shows it."""
+            self.request = self.request.but(version=self.request.version + 1)
+            self.copies.change(self.request.version)
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.tasks.create_task(task)
 
 
-UNREADABLE = Reply("invalid", code="unreadable")
+def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
+    """What approvers filled in, by stage; of two people's answers to one question, the later."""
+    found: dict[str, dict[str, JsonValue]] = {}
+    for stage in request.stages:
+        for vote in stage.votes:
+            if vote.stands and vote.vote.answers:
+                found.setdefault(stage.id, {}).update(vote.vote.answers)
+    return found
 
 
-async def receive(request: WebhookRequest) -> Message | None:
-    """The message; None for a body that holds none."""
+def decision_of(request: Request) -> Decision:
+    """The result of the run."""
+    ended = request.outcome
+    assert ended is not None, "it is decided"
+    return Decision(
+        approved=ended.state == "approved",
+        decision=ended.outcome,
+        by=ended.by,
+        comment=ended.comment,
+        fields=request.fields,
+        answers=answers_of(request),
+        digest=request.digest,
+        outcome=ended.outcome,
+        at=ended.at,
+        via=ended.via,
+        version=request.definition,
+        in_place_of=ended.in_place_of,
+    )
+
+
+def _who(request: Request, key: str) -> Who:
+    return Who(key, request.people[key].name if key in request.people else plain_name(key))
+
+
+async def read(message: WebhookRequest) -> Message | None:
+    """What was sent; None for a body that holds no message."""
     try:
-        return read_message(await request.json())
+        return read_message(await message.json())
     except ValueError:
         return None
 
 
-async def answer(request: WebhookRequest, reply: Reply) -> None:
+async def answer(message: WebhookRequest, reply: Reply) -> None:
     """Tell the sender what became of it."""
-    await request.respond_with(Answer.json(answer_of(reply)))
+    await message.respond_with(Answer.json(answer_of(reply)))

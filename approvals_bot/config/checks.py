@@ -13,7 +13,6 @@ from math import inf
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals import ballot as seats
 from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.business_time import is_at_least, takes_too_long
@@ -33,6 +32,7 @@ from approvals_bot.approvals.policy import (
     business_times,
     calendar_of,
 )
+from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.templates import TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
@@ -396,14 +396,14 @@ def _fillable(
 
 def _seat(
     each: tuple[int, Seat, tuple[str, ...]], requester: str, definition: Definition, service: ServiceSettings
-) -> seats.SeatState:
+) -> RequestSeat:
     number, seat, known = each
     eligible = known
     if requester in known and definition.policy.self_approval != "allow":
         above = _next_up(requester, service) if definition.policy.self_approval == "skip-up" else None
         eligible = tuple(dict.fromkeys(above if who == requester and above else who for who in known))
         eligible = tuple(who for who in eligible if who != requester)
-    return seats.SeatState(number, "", seat.need, eligible)
+    return RequestSeat(number, "", seat.need, dict.fromkeys(eligible, ""))
 
 
 def _next_up(person: str, service: ServiceSettings) -> str | None:

@@ -11,7 +11,7 @@ import asyncio
 from contextlib import suppress
 
 from approvals_bot.approvals.acts import Act, Reply, Vote, Word, act_word, message_of, read_answer
-from approvals_bot.approvals.late import late_reply
+from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
-from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.eligibility import RequestContext, find, label_of, seats_that_fail
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
+from approvals_bot.approvals.simulate import who_could_not_decide
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.durable.engine import Engine, Run
 from approvals_bot.errors import ApprovalsBotError, InvalidPayloadError, SerializationError
@@ -122,7 +122,7 @@ async def open_run(
         key = _scoped_key(opener, idempotency_key)
     else:
         key = _own_key(definition, typed, asks, behalf, people)
-    await _check_that_somebody_decides(definition, opening, people)
+    await _check_that_somebody_decides(definition, opening, people, engine.now())
     return await engine.start(listed.workflow, opening, idempotency_key=key)
 
 
@@ -218,25 +218,14 @@ def _who(address: str | None, people: People) -> Who:
     return Who(address, address.removeprefix("app:") if address.startswith("app:") else people.person(address).name)
 
 
-async def _check_that_somebody_decides(definition: Definition, opening: Opening, people: People) -> None:
+async def _check_that_somebody_decides(definition: Definition, opening: Opening, people: People, now: datetime) -> None:
     """Refuse what could only wait for ever: no rule decides it, and one of its stages can't be filled by anybody.
 
     A source of groups that can't be read now leaves it open: it will be read again when the stage opens.
     """
-    about = RequestContext(opening.requester, opening.on_behalf_of, opening.fields, definition.policy.self_approval)
-    case = Case(definition, opening.fields, about)
-    if case.content.automatic() is not None:
-        return
-    for stage in case.stages:
-        if stage.state == "skipped":
-            continue
-        asks = case.asks(stage)
-        found = await find(asks, about, people)
-        known = case.people | found.people
-        needs = dict(case.content.seats(stage.rule))
-        seats = [(ask, label_of(needs[ask.id].from_, about, known), needs[ask.id].need) for ask in asks]
-        if reason := seats_that_fail(seats, found):
-            raise OpeningRefused("nobody_decides", reason=reason, stage=stage.rule.id)
+    if (problem := await who_could_not_decide(definition, opening, people, now)) is not None:
+        stage, reason = problem
+        raise OpeningRefused("nobody_decides", reason=reason, stage=stage)
 
 
 async def _start_program(

@@ -147,9 +147,9 @@ def api_request(view: Request) -> dict[str, Any]:
             {
                 "by": vote.by,
                 "choice": vote.choice,
-                "comment": vote.comment,
+                "comment": vote.vote.comment,
                 "at": _iso(vote.at),
-                "via": vote.via,
+                "via": vote.vote.via,
             }
             | ({"in_place_of": vote.in_place_of} if vote.in_place_of else {})
             for vote in view.votes
@@ -158,15 +158,15 @@ def api_request(view: Request) -> dict[str, Any]:
         "waiting_for": list(view.waiting_for),
         "handovers": [
             {
-                "by": done.by,
-                "person": done.person,
-                "instead_of": done.instead_of or None,
-                "reason": done.reason,
+                "by": done.act.by,
+                "person": done.act.person,
+                "instead_of": done.act.instead_of or None,
+                "reason": done.act.reason,
                 "at": _iso(done.at),
-                "via": done.via,
+                "via": done.act.via,
                 "stage": done.stage,
             }
-            for done in view.handovers
+            for done in view.reassignments
         ],
         "deadline": _iso(view.deadline),
         "outcome": view.outcome.outcome if view.outcome else None,

@@ -29,7 +29,7 @@ from approvals_bot.approvals.port import (
     FormField,
     ToPerson,
 )
-from approvals_bot.approvals.request import RecordedVote, Request, RequestStage, ballot_of
+from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import RECEIVED, STATUS, asks_herself, perform
@@ -267,11 +267,11 @@ def _result(request: Request, reader: str, done: str) -> Reply | None:
 
 
 def _reassigned(request: Request, reader: str) -> Reply | None:
-    done = next((each for each in reversed(request.handovers) if each.by == reader), None)
+    done = next((each for each in reversed(request.reassignments) if each.act.by == reader), None)
     if done is None:
         return None
-    instead_of = request.name(done.instead_of).text if done.instead_of else ""
-    params = {"person": request.name(done.person).text, "instead_of": instead_of}
+    instead_of = request.name(done.act.instead_of).text if done.act.instead_of else ""
+    params = {"person": request.name(done.act.person).text, "instead_of": instead_of}
     return Reply("reassigned" if instead_of else "added", params=params)
 
 
@@ -293,14 +293,13 @@ def _counted(word: Word, request: Request, mine: RecordedVote) -> Reply | None:
         )
     if mine.choice == "changes":
         return CHANGES_REQUESTED
-    stage = next((stage for stage in request.stages if stage.id == mine.stage), None)
+    stage = next((stage for stage in request.stages if mine in stage.votes), None)
     if stage is None:
         return None
-    ballot = ballot_of(request, stage)
     if mine.choice == "reject":
-        rejections = sum(vote.stands and vote.choice == "reject" for vote in ballot.votes)
-        return Reply(word, params=tally("reject", "open", rejections, rejections_needed(ballot)))
-    params = tally(mine.choice, standing(ballot), have(ballot), need(ballot), missing(ballot))
+        rejections = sum(vote.stands and vote.choice == "reject" for vote in stage.votes)
+        return Reply(word, params=tally("reject", "open", rejections, rejections_needed(stage)))
+    params = tally(mine.choice, standing(stage), have(stage), need(stage), missing(stage))
     return Reply(word, params={**params, "next_stage": _following(request, stage)})
 
 

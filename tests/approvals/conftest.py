@@ -15,9 +15,9 @@ import pytest
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import MailReturned, answer_of, read_message
+from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.conditions import Condition
-from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import (
     Called,

@@ -12,8 +12,8 @@ import pytest
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.port import Dispatch, Refused, Result, TryAgain
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.workflow import approval

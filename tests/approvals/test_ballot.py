@@ -7,44 +7,42 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from ballots import people, seat_of, stage_of
 
-from approvals_bot.approvals.acts import Rejection, Reply
+from approvals_bot.approvals.acts import Rejection, Reply, Vote
 from approvals_bot.approvals.ballot import (
-    Ballot,
-    CastVote,
     Missing,
-    SeatState,
     cast,
     have,
     missing,
     need,
-    reseated,
     reset,
     seating,
     standing,
     still_owed,
 )
 from approvals_bot.approvals.port import ChoiceName
+from approvals_bot.approvals.request import RequestStage
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
 WRONG = Reply("invalid", rejections=(Rejection(("budget_code",), "required"),))
-RELEASE = SeatState(0, "Release managers", 1, ("ann", "bo", "cy"))
-SRE = SeatState(1, "SRE", 2, ("bo", "cy", "di"))
+RELEASE = seat_of(0, "Release managers", 1, ("ann", "bo", "cy"))
+SRE = seat_of(1, "SRE", 2, ("bo", "cy", "di"))
 
 
-def play(ballot: Ballot, *votes: tuple[str, ChoiceName] | CastVote, **more: Any) -> tuple[Ballot, Reply]:
-    """Cast these votes, a minute apart; the ballot and the last reply."""
+def play(ballot: RequestStage, *votes: tuple[str, ChoiceName] | Vote, digest: str = "") -> tuple[RequestStage, Reply]:
+    """Cast these votes, a minute apart; the stage and the last reply."""
     reply = None
     for minute, vote in enumerate(votes):
-        if not isinstance(vote, CastVote):
-            vote = CastVote(*vote, at=NINE + timedelta(minutes=minute), comment="because", **more)
-        ballot, reply = cast(ballot, vote)
+        if not isinstance(vote, Vote):
+            vote = Vote(*vote, comment="because")
+        ballot, reply = cast(ballot, vote, NINE + timedelta(minutes=minute), digest)
     assert reply is not None
     return ballot, reply
 
 
 def test_one_approval_decides_where_one_is_needed() -> None:
-    ballot, reply = play(Ballot((RELEASE,)), ("ann", "approve"))
+    ballot, reply = play(stage_of(RELEASE), ("ann", "approve"))
     assert (reply.verdict, reply.params["standing"], reply.params["have"], reply.params["need"]) == (
         "decided",
         "filled",
@@ -55,7 +53,7 @@ def test_one_approval_decides_where_one_is_needed() -> None:
 
 
 def test_overlapping_lists_never_deadlock() -> None:
-    ballot, reply = play(Ballot((RELEASE, SRE)), ("bo", "approve"), ("cy", "approve"))
+    ballot, reply = play(stage_of(RELEASE, SRE), ("bo", "approve"), ("cy", "approve"))
     assert (reply.verdict, have(ballot), need(ballot)) == ("counted", 2, 3)
     assert still_owed(ballot) == ("ann", "di")
     _, reply = play(ballot, ("di", "approve"))
@@ -63,7 +61,7 @@ def test_overlapping_lists_never_deadlock() -> None:
 
 
 def test_what_is_missing_is_said_by_seat() -> None:
-    ballot, reply = play(Ballot((RELEASE, SRE)), ("ann", "approve"))
+    ballot, reply = play(stage_of(RELEASE, SRE), ("ann", "approve"))
     assert missing(ballot) == (Missing("SRE", 2),)
     assert reply.params["missing"] == [["SRE", 2]]
     ballot, _ = play(ballot, ("di", "approve"))
@@ -71,32 +69,32 @@ def test_what_is_missing_is_said_by_seat() -> None:
 
 
 def test_quorum_counts_people_and_not_clicks() -> None:
-    ballot, reply = play(Ballot((SRE,)), ("bo", "approve"), ("bo", "approve"))
+    ballot, reply = play(stage_of(SRE), ("bo", "approve"), ("bo", "approve"))
     assert (reply.verdict, have(ballot)) == ("already_voted", 1)
     assert len(ballot.votes) == 1
 
 
 def test_the_last_choice_stands_while_the_request_is_open() -> None:
-    ballot, reply = play(Ballot((SRE,), reject=2), ("bo", "approve"), ("bo", "reject"))
+    ballot, reply = play(stage_of(SRE, reject=2), ("bo", "approve"), ("bo", "reject"))
     assert (reply.verdict, have(ballot)) == ("changed", 0)
     assert [vote.stands for vote in ballot.votes] == [False, True]
 
 
 def test_a_vote_can_be_taken_back_and_given_again() -> None:
-    ballot, reply = play(Ballot((SRE,)), ("bo", "approve"), ("bo", "take_back"))
+    ballot, reply = play(stage_of(SRE), ("bo", "approve"), ("bo", "take_back"))
     assert (reply.verdict, have(ballot)) == ("taken_back", 0)
     _, reply = play(ballot, ("bo", "approve"))
     assert reply.verdict == "counted"
 
 
 def test_who_has_no_vote_has_nothing_to_take_back() -> None:
-    assert play(Ballot((SRE,)), ("bo", "take_back"))[1].verdict == "invalid"
-    assert play(Ballot((SRE,)), ("eve", "take_back"))[1].verdict == "not_an_approver"
+    assert play(stage_of(SRE), ("bo", "take_back"))[1].verdict == "invalid"
+    assert play(stage_of(SRE), ("eve", "take_back"))[1].verdict == "not_an_approver"
 
 
 def test_who_left_the_list_can_still_take_her_vote_back() -> None:
-    ballot, _ = play(Ballot((SRE,)), ("bo", "approve"))
-    ballot, reply = play(reseated(ballot, [replace(SRE, eligible=("cy", "di"))]), ("bo", "take_back"))
+    ballot, _ = play(stage_of(SRE), ("bo", "approve"))
+    ballot, reply = play(replace(ballot, seats=(replace(SRE, eligible=people("cy", "di")),)), ("bo", "take_back"))
     assert (reply.verdict, have(ballot)) == ("taken_back", 0)
 
 
@@ -114,25 +112,25 @@ def test_who_left_the_list_can_still_take_her_vote_back() -> None:
 def test_a_rejection_ends_it_at_its_number_or_when_quorum_is_out_of_reach(
     reject: Any, votes: list[str], expected: str
 ) -> None:
-    ballot, _ = play(Ballot((SRE,), reject=reject), *((who, "reject") for who in votes))
+    ballot, _ = play(stage_of(SRE, reject=reject), *((who, "reject") for who in votes))
     assert standing(ballot) == expected
 
 
 def test_with_all_needed_one_rejection_puts_quorum_out_of_reach() -> None:
-    _, reply = play(Ballot((replace(SRE, need="all"),), reject="all"), ("di", "reject"))
+    _, reply = play(stage_of(replace(SRE, need="all"), reject="all"), ("di", "reject"))
     assert (reply.verdict, reply.params["standing"]) == ("decided", "rejected")
 
 
 def test_a_counted_rejection_says_how_many_end_it() -> None:
-    _, reply = play(Ballot((SRE,), reject=2), ("bo", "reject"))
+    _, reply = play(stage_of(SRE, reject=2), ("bo", "reject"))
     assert (reply.verdict, reply.params["have"], reply.params["need"]) == ("counted", 1, 2)
 
 
 def test_a_stranger_a_requester_and_an_unknown_group_are_told_apart() -> None:
-    ballot = Ballot((RELEASE,), requesters=("eve",))
+    ballot = stage_of(RELEASE, requesters=("eve",))
     assert play(ballot, ("mallory", "approve"))[1].verdict == "not_an_approver"
     assert play(ballot, ("eve", "approve"))[1].verdict == "own_request"
-    down = reseated(ballot, [replace(RELEASE, known=False, unsure=("bo", "cy"))])
+    down = replace(ballot, seats=(replace(RELEASE, known=False, unsure=("bo", "cy")),))
     assert play(down, ("mallory", "approve"))[1].verdict == "group_unknown"
     assert play(down, ("bo", "approve"))[1].verdict == "group_unknown"
     assert play(down, ("ann", "approve"))[1].verdict == "decided"
@@ -140,28 +138,34 @@ def test_a_stranger_a_requester_and_an_unknown_group_are_told_apart() -> None:
 
 
 def test_a_list_that_is_known_counts_though_another_is_not() -> None:
-    ballot = Ballot((RELEASE, replace(SRE, known=False, unsure=SRE.eligible)))
+    ballot = stage_of(RELEASE, replace(SRE, known=False, unsure=(*SRE.eligible,)))
     ballot, reply = play(ballot, ("bo", "approve"))
     assert (reply.verdict, seating(ballot)) == ("counted", {"bo": 0})
 
 
 def test_the_requester_may_vote_where_the_list_names_her_all_the_same() -> None:
-    _, reply = play(Ballot((RELEASE,), requesters=("ann",)), ("ann", "approve"))
+    _, reply = play(stage_of(RELEASE, requesters=("ann",)), ("ann", "approve"))
     assert reply.verdict == "decided"
 
 
 def test_who_has_left_keeps_her_vote_at_click_and_loses_it_at_quorum() -> None:
     for recheck, expected in (("at-click", "filled"), ("at-quorum", "open")):
-        ballot, _ = play(Ballot((SRE,), recheck=recheck), ("bo", "approve"))  # type: ignore[arg-type]
-        ballot = reseated(ballot, [replace(SRE, eligible=("cy", "di"))])
+        ballot, _ = play(stage_of(SRE, recheck=recheck), ("bo", "approve"))
+        ballot = replace(ballot, seats=(replace(SRE, eligible=people("cy", "di")),))
         ballot, _ = play(ballot, ("cy", "approve"))
         assert standing(ballot) == expected
 
 
 def test_who_voted_before_a_seat_was_needed_moves_there_when_another_takes_her_own() -> None:
     """An edit makes a seat apply, or an escalation names who has voted: overlapping lists never block each other."""
-    ballot, _ = play(Ballot((RELEASE,)), ("bo", "approve"))
-    ballot = reseated(ballot, [RELEASE, SRE])
+    ballot, _ = play(stage_of(RELEASE), ("bo", "approve"))
+    ballot = replace(
+        ballot,
+        seats=(
+            RELEASE,
+            SRE,
+        ),
+    )
     ballot, reply = play(ballot, ("cy", "approve"))
     assert (reply.verdict, still_owed(ballot)) == ("counted", ("ann", "di"))
     ballot, reply = play(ballot, ("ann", "approve"))
@@ -169,33 +173,31 @@ def test_who_voted_before_a_seat_was_needed_moves_there_when_another_takes_her_o
 
 
 def test_at_quorum_nothing_counts_while_a_list_is_unknown() -> None:
-    ballot = Ballot((RELEASE, replace(SRE, known=False)), recheck="at-quorum")
+    ballot = stage_of(RELEASE, replace(SRE, known=False), recheck="at-quorum")
     assert play(ballot, ("ann", "approve"))[1].verdict == "group_unknown"
 
 
 def test_everyone_means_those_who_may_vote_now_and_those_who_did() -> None:
-    ballot, _ = play(Ballot((replace(SRE, need="all"),)), ("bo", "approve"))
-    ballot = reseated(ballot, [replace(SRE, need="all", eligible=("cy", "di", "ed"))])
+    ballot, _ = play(stage_of(replace(SRE, need="all")), ("bo", "approve"))
+    ballot = replace(ballot, seats=(replace(SRE, need="all", eligible=people("cy", "di", "ed")),))
     assert (have(ballot), need(ballot)) == (1, 4)
 
 
 def test_a_vote_on_other_content_is_not_counted() -> None:
-    ballot = Ballot((RELEASE,), digest="new")
-    ballot, reply = play(ballot, CastVote("ann", "approve", NINE, digest="old"))
+    ballot = stage_of(RELEASE)
+    ballot, reply = play(ballot, Vote("ann", "approve", digest="old"), digest="new")
     assert (reply.verdict, reply.params["was"], reply.params["now"], ballot.votes) == (
         "request_changed",
         "old",
         "new",
         (),
     )
-    assert play(ballot, CastVote("ann", "approve", NINE, digest="new"))[1].verdict == "decided"
-    assert play(ballot, CastVote("ann", "approve", NINE, digest=None))[1].verdict == "decided"
+    assert play(ballot, Vote("ann", "approve", digest="new"), digest="new")[1].verdict == "decided"
+    assert play(ballot, Vote("ann", "approve", digest=None), digest="new")[1].verdict == "decided"
 
 
 def test_a_stranger_with_an_old_digest_learns_only_that_she_may_not_vote() -> None:
-    assert play(Ballot((RELEASE,), digest="new"), CastVote("eve", "approve", NINE, digest="old"))[1].verdict == (
-        "not_an_approver"
-    )
+    assert play(stage_of(RELEASE), Vote("eve", "approve", digest="old"), digest="new")[1].verdict == ("not_an_approver")
 
 
 @pytest.mark.parametrize(
@@ -211,42 +213,42 @@ def test_a_stranger_with_an_old_digest_learns_only_that_she_may_not_vote() -> No
     ],
 )
 def test_a_missing_comment_is_asked_for(rule: Any, choice: ChoiceName, comment: str, word: str) -> None:
-    ballot = Ballot((RELEASE,), comment=rule, outcomes=("approve", "reject", "changes", "answer"))
-    assert play(ballot, CastVote("ann", choice, NINE, comment=comment))[1].verdict == word
+    ballot = stage_of(RELEASE, comment=rule, outcomes=("approve", "reject", "changes", "answer"))
+    assert play(ballot, Vote("ann", choice, comment=comment))[1].verdict == word
 
 
 def test_a_choice_that_the_stage_does_not_offer_is_refused() -> None:
-    assert play(Ballot((RELEASE,)), ("ann", "changes"))[1].verdict == "invalid"
+    assert play(stage_of(RELEASE), ("ann", "changes"))[1].verdict == "invalid"
 
 
 def test_wrong_answers_refuse_the_vote_of_who_may_vote_only() -> None:
-    vote = CastVote("ann", "approve", NINE)
-    ballot, reply = cast(Ballot((RELEASE,)), vote, WRONG)
+    vote = Vote("ann", "approve")
+    ballot, reply = cast(stage_of(RELEASE), vote, NINE, invalid=WRONG)
     assert (reply.verdict, reply.text, ballot.votes) == (
         "invalid",
         "budget_code: is required. Nothing was changed.",
         (),
     )
-    assert cast(Ballot((RELEASE,)), replace(vote, by="eve"), WRONG)[1].verdict == "not_an_approver"
+    assert cast(stage_of(RELEASE), replace(vote, by="eve"), NINE, invalid=WRONG)[1].verdict == "not_an_approver"
 
 
 def test_changes_and_answer_end_the_stage_at_once() -> None:
-    ballot = Ballot((SRE,), outcomes=("approve", "changes", "answer"))
+    ballot = stage_of(SRE, outcomes=("approve", "changes", "answer"))
     assert play(ballot, ("bo", "changes"))[1].params["standing"] == "changes_requested"
     assert play(ballot, ("bo", "answer"))[1].params["standing"] == "answered"
 
 
 def test_an_edit_fills_a_seat() -> None:
-    assert play(Ballot((RELEASE,), outcomes=("approve", "edit")), ("ann", "edit"))[1].params["standing"] == "filled"
+    assert play(stage_of(RELEASE, outcomes=("approve", "edit")), ("ann", "edit"))[1].params["standing"] == "filled"
 
 
 def test_a_reset_voids_votes_but_remembers_them() -> None:
-    ballot, _ = play(Ballot((SRE,)), ("bo", "approve"))
-    ballot = reset(ballot, "new")
-    assert (have(ballot), ballot.digest, len(ballot.votes)) == (0, "new", 1)
+    ballot, _ = play(stage_of(SRE), ("bo", "approve"))
+    ballot = reset(ballot)
+    assert (have(ballot), len(ballot.votes)) == (0, 1)
     assert play(ballot, ("bo", "approve"))[1].verdict == "counted"
 
 
 def test_all_of_nobody_is_never_filled() -> None:
-    ballot = Ballot((RELEASE, replace(SRE, need="all", eligible=())))
+    ballot = stage_of(RELEASE, replace(SRE, need="all", eligible=people()))
     assert play(ballot, ("ann", "approve"))[1].verdict == "counted"

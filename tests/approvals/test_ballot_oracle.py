@@ -6,20 +6,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations, product
 
+from ballots import seat_of, stage_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.ballot import Ballot, CastVote, SeatState, cast, have, need, seating, standing, still_owed
+from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.ballot import cast, have, need, seating, standing, still_owed
+from approvals_bot.approvals.request import RequestSeat
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PEOPLE = ["ann", "bo", "cy", "di"]
 
 lists = st.lists(st.sampled_from(PEOPLE), unique=True, min_size=1, max_size=4)
 seats = st.lists(st.tuples(lists, st.one_of(st.integers(1, 3), st.just("all"))), min_size=1, max_size=3).map(
-    lambda found: tuple(
-        SeatState(number, f"seat {number}", need, tuple(people))  # type: ignore[arg-type]
-        for number, (people, need) in enumerate(found)
-    )
+    lambda found: tuple(seat_of(number, f"seat {number}", need, people) for number, (people, need) in enumerate(found))
 )
 votes = st.lists(
     st.tuples(st.sampled_from([*PEOPLE, "eve"]), st.sampled_from(["approve", "reject", "take_back"])), max_size=6
@@ -27,7 +27,7 @@ votes = st.lists(
 rules = st.sampled_from(["any", "all", 1, 2, 3])
 
 
-def most_filled(seats: tuple[SeatState, ...], approving: list[str]) -> int:
+def most_filled(seats: tuple[RequestSeat, ...], approving: list[str]) -> int:
     """Try every seat, and none, for everyone who says yes."""
     rooms = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
     options = ([None, *(seat.id for seat in seats if who in seat.eligible)] for who in approving)
@@ -39,7 +39,7 @@ def most_filled(seats: tuple[SeatState, ...], approving: list[str]) -> int:
     return best
 
 
-def expected(seats: tuple[SeatState, ...], reject: object, choices: dict[str, str]) -> str:
+def expected(seats: tuple[RequestSeat, ...], reject: object, choices: dict[str, str]) -> str:
     wanted = sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
     allowed = [who for who in PEOPLE if any(who in seat.eligible for seat in seats)]
     against = [who for who, choice in choices.items() if choice == "reject"]
@@ -55,12 +55,12 @@ def expected(seats: tuple[SeatState, ...], reject: object, choices: dict[str, st
 @settings(max_examples=300, deadline=None)
 @given(seats, rules, votes)
 def test_every_vote_leaves_the_stage_where_brute_force_says(
-    seats: tuple[SeatState, ...], reject: object, votes: list[tuple[str, str]]
+    seats: tuple[RequestSeat, ...], reject: object, votes: list[tuple[str, str]]
 ) -> None:
-    ballot, choices = Ballot(seats, reject=reject), dict[str, str]()  # type: ignore[arg-type]
+    ballot, choices = stage_of(*seats, reject=reject), dict[str, str]()
     for who, choice in votes:
         before = ballot
-        ballot, reply = cast(ballot, CastVote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
+        ballot, reply = cast(ballot, Vote(who, choice, comment="so"), NOON)  # type: ignore[arg-type]
         if not any(who in seat.eligible for seat in seats):
             assert (reply.verdict, ballot) == ("not_an_approver", before)
             continue
@@ -83,26 +83,26 @@ def test_every_vote_leaves_the_stage_where_brute_force_says(
 @settings(max_examples=60, deadline=None)
 @given(seats, st.dictionaries(st.sampled_from(PEOPLE), st.sampled_from(["approve", "reject"]), max_size=4))
 def test_the_order_of_votes_changes_neither_the_count_nor_the_outcome(
-    seats: tuple[SeatState, ...], choices: dict[str, str]
+    seats: tuple[RequestSeat, ...], choices: dict[str, str]
 ) -> None:
     ends = set()
     for order in permutations(choices.items()):
-        ballot = Ballot(seats, reject="all")
+        ballot = stage_of(*seats, reject="all")
         for who, choice in order:
-            ballot, _ = cast(ballot, CastVote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
+            ballot, _ = cast(ballot, Vote(who, choice, comment="so"), NOON)  # type: ignore[arg-type]
         ends.add((standing(ballot), have(ballot), need(ballot)))
     assert len(ends) == 1
 
 
 @settings(max_examples=200, deadline=None)
 @given(seats, votes)
-def test_only_those_are_owed_whose_yes_would_help(seats: tuple[SeatState, ...], votes: list[tuple[str, str]]) -> None:
-    ballot = Ballot(seats, reject="all")
+def test_only_those_are_owed_whose_yes_would_help(seats: tuple[RequestSeat, ...], votes: list[tuple[str, str]]) -> None:
+    ballot = stage_of(*seats, reject="all")
     for who, choice in votes:
-        ballot, _ = cast(ballot, CastVote(who, choice, NOON, comment="so"))  # type: ignore[arg-type]
+        ballot, _ = cast(ballot, Vote(who, choice, comment="so"), NOON)  # type: ignore[arg-type]
     for who in PEOPLE:
         if any(vote.stands and vote.by == who for vote in ballot.votes):
             assert who not in still_owed(ballot)
             continue
-        more, _ = cast(replace(ballot, reject="all"), CastVote(who, "approve", NOON))
+        more, _ = cast(replace(ballot, reject="all"), Vote(who, "approve"), NOON)
         assert (who in still_owed(ballot)) == (have(more) > have(ballot))

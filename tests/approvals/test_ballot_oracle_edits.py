@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from itertools import permutations
 from typing import Any
 
+from ballots import seat_of, stage_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import (
-    Ballot,
-    CastVote,
-    SeatState,
     can_be_filled,
     cast,
     have,
@@ -22,16 +21,14 @@ from approvals_bot.approvals.ballot import (
     standing,
     still_owed,
 )
+from approvals_bot.approvals.request import RequestSeat
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PEOPLE = ["ann", "bo", "cy", "di", "eve", "fay"]
 
 lists = st.lists(st.sampled_from(PEOPLE), unique=True, min_size=1, max_size=6)
 seats = st.lists(st.tuples(lists, st.one_of(st.integers(1, 3), st.just("all"))), min_size=1, max_size=3).map(
-    lambda found: tuple(
-        SeatState(number, f"seat {number}", need, tuple(people))  # type: ignore[arg-type]
-        for number, (people, need) in enumerate(found)
-    )
+    lambda found: tuple(seat_of(number, f"seat {number}", need, people) for number, (people, need) in enumerate(found))
 )
 acts = st.lists(
     st.one_of(
@@ -46,7 +43,7 @@ acts = st.lists(
 )
 
 
-def assignments(seats: tuple[SeatState, ...], approving: frozenset[str]) -> int:
+def assignments(seats: tuple[RequestSeat, ...], approving: frozenset[str]) -> int:
     """The most votes that can count at once: every person in each seat that she fits, or in none, one by one."""
     rooms = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
 
@@ -64,24 +61,24 @@ def assignments(seats: tuple[SeatState, ...], approving: frozenset[str]) -> int:
     return best(tuple(sorted(approving)), {})
 
 
-def wanted(seats: tuple[SeatState, ...]) -> int:
+def wanted(seats: tuple[RequestSeat, ...]) -> int:
     return sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
 
 
 @settings(max_examples=300, deadline=None)
 @given(seats, acts)
-def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[SeatState, ...], acts: list[Any]) -> None:
+def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[RequestSeat, ...], acts: list[Any]) -> None:
     edition, choices = 0, dict[str, str]()
-    ballot = Ballot(seats, reject="all", digest="0")
+    ballot = stage_of(*seats, reject="all")
     for who, choice, shown in acts:
         if choice == "edit":
             edition += 1
-            ballot, choices = reset(ballot, str(edition)), {}
+            ballot, choices = reset(ballot), {}
             assert have(ballot) == 0
             continue
         seen = str(edition if shown == "new" or edition == 0 else edition - 1)
         before = ballot
-        ballot, reply = cast(ballot, CastVote(who, choice, NOON, comment="so", digest=seen))
+        ballot, reply = cast(ballot, Vote(who, choice, comment="so", digest=seen), NOON, str(edition))
         if not any(who in seat.eligible for seat in seats):
             assert (reply.verdict, ballot) == ("not_an_approver", before)
         elif seen != str(edition):
@@ -100,13 +97,13 @@ def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[SeatStat
 @settings(max_examples=25, deadline=None)
 @given(seats, st.sets(st.sampled_from(PEOPLE)))
 def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(
-    seats: tuple[SeatState, ...], yes: set[str]
+    seats: tuple[RequestSeat, ...], yes: set[str]
 ) -> None:
     best = assignments(seats, frozenset(yes))
     for order in permutations(sorted(yes)):
-        ballot = Ballot(seats, reject="all")
+        ballot = stage_of(*seats, reject="all")
         for who in order:
-            ballot, _ = cast(ballot, CastVote(who, "approve", NOON))
+            ballot, _ = cast(ballot, Vote(who, "approve"), NOON)
         assert (have(ballot), standing(ballot) == "filled") == (best, best == wanted(seats))
         seated = seating(ballot)
         assert len(seated) == best, "a person counts once"
@@ -116,15 +113,15 @@ def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(
 @settings(max_examples=200, deadline=None)
 @given(seats, st.permutations(PEOPLE))
 def test_where_an_assignment_exists_nobody_can_vote_the_stage_into_a_lock(
-    seats: tuple[SeatState, ...], order: list[str]
+    seats: tuple[RequestSeat, ...], order: list[str]
 ) -> None:
     """Whoever votes first and wherever she is put: while it is open, somebody is owed, and the last yes fills it."""
     possible = assignments(seats, frozenset(PEOPLE)) == wanted(seats)
     assert can_be_filled(seats) == possible
-    ballot = Ballot(seats, reject="all")
+    ballot = stage_of(*seats, reject="all")
     for who in order:
         if standing(ballot) == "open":
             assert still_owed(ballot) or not possible
-            ballot, _ = cast(ballot, CastVote(who, "approve", NOON))
+            ballot, _ = cast(ballot, Vote(who, "approve"), NOON)
     assert (standing(ballot) == "filled") == possible
     assert have(ballot) <= need(ballot)

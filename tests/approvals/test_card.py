@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.apply import apply, decided, opened, presented, request_of
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.case import Case
-from approvals_bot.approvals.eligibility import Found, RequestContext, SeatFound
+from approvals_bot.approvals.eligibility import Found, SeatFound
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import Request
-from approvals_bot.approvals.views import view_of
+from approvals_bot.approvals.request import Opening, Request, dumped
+from approvals_bot.approvals.rules import rules_of
 from approvals_bot.people import Person
 
 ANN, BO, CFO, FIN = (f"{who}@acme.eu" for who in ("ann", "bo", "cfo", "fin"))
@@ -28,31 +28,30 @@ def found(*eligible: str) -> Found:
     return Found((SeatFound(0, dict.fromkeys(eligible, "in finance"), eligible),), PEOPLE)
 
 
-def expense(amount: str) -> Case:
-    definition = Definition.model_validate(tomllib.loads((SAMPLES / "expense.toml").read_text()))
+RULES = rules_of(Definition.model_validate(tomllib.loads((SAMPLES / "expense.toml").read_text())))
+
+
+def expense(amount: str) -> Request:
     fields: dict[str, Any] = {"amount": amount, "purpose": "a desk", "team": "eng"}
-    case = Case(definition, fields, RequestContext(BO, self_approval="skip-up"))
-    case.open(case.stages[0], found(ANN), NINE)
-    return case
-
-
-def view(case: Case) -> Request:
-    made = view_of(
-        case,
-        run_id="run_1",
-        hook_id="hook_1",
-        title="A desk",
-        asked_at=NINE,
-        deadline=None,
-        on_deadline="",
-        recipients={"1": ANN},
+    request = request_of(RULES, Opening(fields, BO), run_id="run_1", at=NINE).but(
+        hook_id="hook_1", recipients={"1": ANN}
     )
-    assert Request.model_validate(made.model_dump(mode="json")) == made, "a view is lossless as JSON"
+    return opened(request, RULES, request.stages[0], found(ANN), NINE)
+
+
+def vote(request: Request, act: Vote) -> Request:
+    return apply(request, act, NINE, rules=RULES, found=found(ANN))[0]
+
+
+def view(request: Request) -> Request:
+    made = presented(request, RULES, "A desk")
+    assert Request.model_validate(dumped(made)) == made, "a request is lossless as JSON"
+    assert Request.model_validate(made.model_dump(mode="json")) == made
     return made
 
 
-def choices(case: Case, reader: str | None) -> list[str]:
-    return [choice.choice for choice in card_of(view(case), reader, NINE).choices]
+def choices(request: Request, reader: str | None) -> list[str]:
+    return [choice.choice for choice in card_of(view(request), reader, NINE).choices]
 
 
 def test_a_card_shows_what_who_asks_and_the_pinned_fields_first() -> None:
@@ -74,10 +73,10 @@ def test_a_card_shows_what_who_asks_and_the_pinned_fields_first() -> None:
 
 
 def test_only_who_may_choose_has_choices() -> None:
-    case = expense("80")
-    assert choices(case, ANN) == ["approve", "reject", "changes"]
-    assert choices(case, BO) == choices(case, "eve@else.eu") == []
-    assert choices(case, None) == ["approve", "reject", "changes"]
+    request = expense("80")
+    assert choices(request, ANN) == ["approve", "reject", "changes"]
+    assert choices(request, BO) == choices(request, "eve@else.eu") == []
+    assert choices(request, None) == ["approve", "reject", "changes"]
 
 
 def test_the_choice_that_decides_asks_once_unless_it_asks_for_more_anyway() -> None:
@@ -93,22 +92,22 @@ def test_the_choice_that_decides_asks_once_unless_it_asks_for_more_anyway() -> N
 
 
 def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
-    case = expense("2000")
-    case.vote(Vote(ANN), found(ANN), NINE)
-    case.open(case.stages[1], found(CFO, FIN), NINE)
-    approve, reject, _ = card_of(view(case), FIN, NINE).choices
+    request = expense("2000")
+    request = vote(request, Vote(ANN))
+    request = opened(request, RULES, request.stages[1], found(CFO, FIN), NINE)
+    approve, reject, _ = card_of(view(request), FIN, NINE).choices
     assert [(ask.name, ask.label, ask.pattern) for ask in approve.asks] == [
         ("budget_code", "Budget code", "[A-Z]{2}-[0-9]{4}")
     ]
     assert reject.asks == ()
-    assert [(vote.by.text, vote.choice) for vote in card_of(view(case), FIN, NINE).votes] == [("Ann Ode", "approve")]
+    assert [(vote.by.text, vote.choice) for vote in card_of(view(request), FIN, NINE).votes] == [("Ann Ode", "approve")]
 
 
 @pytest.mark.parametrize("choice", ["approve", "reject"])
 def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
-    case = expense("80")
-    case.vote(Vote(ANN, choice, "slack", "well"), found(ANN), NINE)
-    card = card_of(view(case), ANN, NINE)
+    request = expense("80")
+    request = vote(request, Vote(ANN, choice, "slack", "well"))
+    card = card_of(view(request), ANN, NINE)
     assert (card.choices, card.waiting_for) == ((), ())
     assert card.outcome is not None
     assert (card.outcome.by.text, card.outcome.via, card.outcome.comment) == ("Ann Ode", "slack", "well")
@@ -117,12 +116,12 @@ def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
 
 @pytest.mark.parametrize("state", ["expired", "withdrawn"])
 def test_a_stage_that_nobody_decided_is_not_called_done(state: Any) -> None:
-    case = expense("80")
-    case.decide(state, "deadline", NINE, "clock")
-    assert [stage.state for stage in card_of(view(case), None, NINE).stages] == ["stopped", "skipped", "skipped"]
+    request = expense("80")
+    request = decided(request, state, "deadline", NINE, "clock")
+    assert [stage.state for stage in card_of(view(request), None, NINE).stages] == ["stopped", "skipped", "skipped"]
 
 
 def test_a_stage_that_was_decided_is_done_however_it_ended() -> None:
-    case = expense("80")
-    case.decide("rejected", ANN, NINE, "api")
-    assert card_of(view(case), None, NINE).stages[0].state == "done"
+    request = expense("80")
+    request = decided(request, "rejected", ANN, NINE, "api")
+    assert card_of(view(request), None, NINE).stages[0].state == "done"

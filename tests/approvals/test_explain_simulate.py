@@ -80,10 +80,14 @@ async def test_a_simulation_of_wrong_fields_names_them(office: Any) -> None:
 
 async def test_what_nobody_could_decide_is_said_before_it_is_opened(office: Any) -> None:
     fields: dict[str, Any] = {"amount": "80", "purpose": "a desk", "team": "eng"}
-    assert await who_could_not_decide(definition("expense"), Opening(fields, BO), office.people) == ()
-    problems = await who_could_not_decide(definition("expense"), Opening(fields, CFO), office.people)
-    assert problems == (
-        "stage manager: nobody may decide for the manager of Fay Cash (manager-of:requester: Fay Cash has no manager)",
+    assert (
+        await who_could_not_decide(definition("expense"), Opening(fields, BO), office.people, office.clock.now())
+        is None
+    )
+    problem = await who_could_not_decide(definition("expense"), Opening(fields, CFO), office.people, office.clock.now())
+    assert problem == (
+        "manager",
+        "nobody may decide for the manager of Fay Cash (manager-of:requester: Fay Cash has no manager)",
     )
 
 

@@ -166,7 +166,7 @@ async def test_what_is_refused_changes_nothing(
         assert (said["verdict"], said["changed"]) == (verdict, False)
         assert says in said["text"]
         assert "Nothing was changed" in said["text"]
-        assert (await asked.view()).handovers == ()
+        assert (await asked.view()).reassignments == ()
         assert (await asked.view()).waiting_for == before.waiting_for
         assert len(office.email.sent) == 2
 

@@ -75,7 +75,7 @@ async def vote(office: Any, run: Run[Any], by: str, choice: str = "approve", **m
     ("choice", "more", "said"),
     [
         ("approve", {}, "booked LH1 for 300.00"),
-        ("edit", {"fields": {"price": "250"}}, "booked LH1 for 250"),
+        ("edit", {"fields": {"price": "250"}}, "booked LH1 for 250.00"),
         ("reject", {"comment": "too early"}, "No: too early"),
         ("answer", {"comment": "take the train"}, "They say: take the train"),
     ],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import product
 
+from ballots import seat_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.ballot import SeatState, can_be_filled, room, seat_people
+from approvals_bot.approvals.ballot import can_be_filled, room, seat_people
 
 people = st.sampled_from(["ann", "bo", "cy", "di", "ed"])
 may_fill = st.dictionaries(people, st.lists(st.integers(0, 2), unique=True, max_size=3), max_size=5)
@@ -51,14 +52,14 @@ def test_a_person_of_two_lists_makes_way_for_one_of_a_single_list() -> None:
 
 
 def test_all_means_everyone_who_may_and_never_nobody() -> None:
-    assert room(SeatState(0, "SRE", "all", ("ann", "bo"))) == 2
-    assert room(SeatState(0, "SRE", "all", ("ann", "bo")), also=["cy", "bo"]) == 3
-    assert room(SeatState(0, "SRE", "all", ())) == 1
+    assert room(seat_of(0, "SRE", "all", ("ann", "bo"))) == 2
+    assert room(seat_of(0, "SRE", "all", ("ann", "bo")), also=["cy", "bo"]) == 3
+    assert room(seat_of(0, "SRE", "all", ())) == 1
 
 
 def test_one_person_cannot_fill_two_seats_alone() -> None:
     one = ("ann",)
-    assert can_be_filled([SeatState(0, "A", 1, one)])
-    assert not can_be_filled([SeatState(0, "A", 1, one), SeatState(1, "B", 1, one)])
-    assert can_be_filled([SeatState(0, "A", 1, one), SeatState(1, "B", 1, ("ann", "bo"))])
-    assert not can_be_filled([SeatState(0, "A", 1, ())])
+    assert can_be_filled([seat_of(0, "A", 1, one)])
+    assert not can_be_filled([seat_of(0, "A", 1, one), seat_of(1, "B", 1, one)])
+    assert can_be_filled([seat_of(0, "A", 1, one), seat_of(1, "B", 1, ("ann", "bo"))])
+    assert not can_be_filled([seat_of(0, "A", 1, ())])

@@ -10,10 +10,10 @@ import pytest
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.eligibility import Delegations, Found, SeatFound, with_stand_ins
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.late import late_reply
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate

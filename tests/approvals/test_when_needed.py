@@ -7,8 +7,8 @@ from typing import Annotated
 import pytest
 
 from approvals_bot import RunFailedError, create_hook, step, workflow
-from approvals_bot.approvals.editions import edition_of
 from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -65,8 +65,9 @@ async def test_what_cannot_be_made_says_why(open_engine: OpenEngine) -> None:
             await run.return_value()
 
 
-def test_an_edition_is_one_for_one_definition_and_its_conditions_are_compiled_once() -> None:
+def test_rules_are_compiled_once_for_a_definition() -> None:
     first, second = Definition.model_validate(FILE), Definition.model_validate(FILE)
-    assert edition_of(first) is edition_of(first)
-    assert edition_of(first).digest == edition_of(second).digest
-    assert edition_of(first).condition("sum > 3") is edition_of(first).condition("sum > 3")
+    assert rules_of(first) is rules_of(first)
+    assert rules_of(first).digest == rules_of(second).digest
+    assert rules_of(first).condition("sum > 3") is rules_of(first).condition("sum > 3")
+    assert rules_of(first).ruling({"sum": 1}) is rules_of(first).ruling({"sum": 1})

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ class Office:
     async def votes(self, run_id: str) -> list[Any]:
         record = await self.engine.record(run_id)
         assert record is not None
-        return list(Request.model_validate(record.parts[0]).model_dump(mode="json")["votes"])
+        request = Request.model_validate(record.parts[0])
+        return [{**asdict(one.vote), "stands": one.stands} for one in request.votes]
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):

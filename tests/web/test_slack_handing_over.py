@@ -9,6 +9,7 @@ import pytest
 from slack_office import Office
 
 from approvals_bot.approvals.port import Card, Name
+from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.reassignment import AS_WELL, reassign_modal
 from approvals_bot.playground.slack.blocks import check_view
@@ -42,7 +43,9 @@ async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(offic
     assert [option["text"]["text"] for option in places] == ["In my place", "In nobody's place, as well"]
     answer = await office.submit("U0ANN", view, values("U0DI", places[0]["value"], "on the train"))
     assert not answer.get("errors")
-    assert (await view_of(office, run_id)).handovers[0].text == "Ann Ode handed over to Di Oz: on the train"
+    request = await view_of(office, run_id)
+    done = reassignment_text(request.reassignments[0].act, request.people)
+    assert done == "Ann Ode handed over to Di Oz: on the train"
     await office.until(lambda: "handed over to Di Oz: on the train" in str(office.card.blocks))
     await office.press("U0DI", "Approve")
     assert (await office.ended(run_id))["by"] == "di@acme.eu"
@@ -63,7 +66,7 @@ async def test_who_can_not_be_asked_is_said_beside_the_name(
     view = await opened(office, user)
     answer = await office.submit(user, view, values(person, place))
     assert says in answer["errors"]["person"]
-    assert (await view_of(office, run_id)).handovers == ()
+    assert (await view_of(office, run_id)).reassignments == ()
 
 
 async def test_who_is_not_asked_is_refused_by_the_rules(office: Office) -> None:
@@ -73,7 +76,7 @@ async def test_who_is_not_asked_is_refused_by_the_rules(office: Office) -> None:
     assert answer["errors"]
     answer = await office.submit("U0DI", await opened(office, "U0DI"), values("U0DI", AS_WELL))
     assert "Only people who are asked here" in str(answer)
-    assert (await view_of(office, run_id)).handovers == ()
+    assert (await view_of(office, run_id)).reassignments == ()
 
 
 async def test_the_requester_is_not_offered_it(office: Office) -> None:

@@ -18,10 +18,10 @@ from pydantic import JsonValue
 from approvals_bot.approvals import card_text, fields
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.fields import form_field, label
 from approvals_bot.approvals.plain_text import clean, clip, one_line
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request
-from approvals_bot.approvals.views import ask_of, label
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
@@ -315,7 +315,7 @@ def form(definition: Definition, remembered: Form, asker: str) -> Block:
 
 
 def _field(name: str, spec: FieldSpec) -> Block:
-    ask = replace(ask_of(name, spec, spec.default), required=spec.required)
+    ask = replace(form_field(name, spec, spec.default), required=spec.required)
     hint = HINTS.get(spec.type, "")
     if spec.type == "money":
         hint = f"An amount in {spec.currency}, such as 1250.00"

@@ -1,0 +1,458 @@
+"""What happens to a request: it is opened, people act, stages follow one another, and it ends.
+
+Pure: each function takes a request and gives the next one. The rules come compiled, time and the people as they were
+just looked up as values. The workflow brings those, and does what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal
+
+from approvals_bot.approvals import fields as forms
+from approvals_bot.approvals import filled_in
+from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Stop, Vote, Withdraw, act_word
+from approvals_bot.approvals.ballot import (
+    cast,
+    open_seats,
+    refusal,
+    reset,
+    standing,
+    standing_votes,
+    still_owed,
+    vote_of,
+    waiting_for,
+)
+from approvals_bot.approvals.eligibility import (
+    Delegations,
+    Found,
+    PeopleSource,
+    RequestContext,
+    SeatAsk,
+    label_of,
+    with_stand_ins,
+)
+from approvals_bot.approvals.fields import form_field
+from approvals_bot.approvals.policy import Escalation
+from approvals_bot.approvals.port import State, Via
+from approvals_bot.approvals.reassignment import Rank, reassigned, with_reassignments
+from approvals_bot.approvals.request import (
+    Escalated,
+    Opening,
+    RecordedVote,
+    Request,
+    RequestOutcome,
+    RequestSeat,
+    RequestStage,
+)
+from approvals_bot.approvals.rules import Rules
+from approvals_bot.approvals.values import shown_duration
+from approvals_bot.people import Person
+
+
+def request_of(rules: Rules, opening: Opening, *, run_id: str = "", number: int = 0, at: datetime) -> Request:
+    """The request as it is opened: nobody is asked yet. Raises InvalidPayloadError for fields that don't fit."""
+    definition, ruling = rules.definition, rules.ruling(opening.fields)
+    policy = definition.policy
+    request = Request(
+        run_id=run_id,
+        number=number,
+        workflow=definition.id,
+        definition=rules.digest,
+        requester=opening.requester.lower(),
+        on_behalf_of=opening.on_behalf_of.lower() if opening.on_behalf_of else None,
+        asked_at=at,
+        digest=ruling.digest,
+        fields=ruling.fields,
+        stages=tuple(
+            RequestStage(rule.id, _title(rule.id), outcomes=definition.outcomes_of(rule)) for rule in definition.stage
+        ),
+        link_auth=definition.deliver.link_auth,
+        grace=shown_duration(policy.grace) if policy.grace else "",
+        reassign=policy.reassign or "approvers",
+    )
+    return planned(request, rules)
+
+
+def context_of(request: Request, rules: Rules) -> RequestContext:
+    """What addresses of the file may refer to."""
+    return RequestContext(
+        request.requester, request.on_behalf_of, request.fields, rules.definition.policy.self_approval
+    )
+
+
+def presented(request: Request, rules: Rules, title: str) -> Request:
+    """The request as it is stored and shown: with everything that follows from the rest."""
+    definition, ruling = rules.definition, rules.ruling(request.fields)
+    specs, values = definition.fields, request.fields
+    to_change = specs if request.state == "changes_requested" else {}
+    return request.but(
+        title=title,
+        shown=tuple(forms.shown_field(spec, name, ruling.typed.get(name), request.was) for name, spec in specs.items()),
+        editable=tuple(form_field(name, spec, values.get(name)) for name, spec in specs.items() if spec.editable),
+        to_change=tuple(form_field(name, spec, values.get(name)) for name, spec in to_change.items()),
+        waiting_for=waiting_for(request),
+        rules=ruling.applied,
+    )
+
+
+# Stages: planned, opened, filled with people
+
+
+def planned(request: Request, rules: Rules) -> Request:
+    """Say of every stage that is not open or done whether it will be asked, and by which seats."""
+    ruling, about = rules.ruling(request.fields), context_of(request, rules)
+    stages = []
+    for stage, (applies, because) in zip(request.stages, ruling.plan, strict=True):
+        state = stage.state
+        if not applies:
+            state = "skipped"
+        elif state == "skipped":
+            state = "ahead"
+        seats = stage.seats
+        if stage.opened_at is None:
+            found = ruling.seats(rules.stages[stage.id]) if state != "skipped" else {}
+            seats = tuple(
+                RequestSeat(number, label_of(seat.from_, about, request.people), seat.need)
+                for number, seat in found.items()
+            )
+        stages.append(replace(stage, state=state, because=because, seats=seats))
+    return request.but(stages=tuple(stages))
+
+
+def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | None]:
+    """The first stage that applies and is not complete; stages before it are done. None: all are."""
+    request = planned(request, rules)
+    ruling = rules.ruling(request.fields)
+    for stage in request.stages:
+        if stage.state == "skipped":
+            continue
+        if not _is_complete(stage, list(ruling.seats(rules.stages[stage.id]))):
+            return request, stage
+        request = request.with_stage(replace(stage, state="done"))
+    return request, None
+
+
+def opened(request: Request, rules: Rules, stage: RequestStage, found: Found, at: datetime) -> Request:
+    """Ask the people of this stage."""
+    policy, rule = rules.definition.policy, rules.stages[stage.id]
+    request = request.but(
+        stages=tuple(replace(one, state="ahead") if one.state == "open" else one for one in request.stages),
+        state="waiting",
+        is_reset=False,
+        version=request.version + 1,
+    )
+    stage = replace(
+        stage,
+        state="open",
+        opened_at=at,
+        seats=(),
+        comment=rule.comment,
+        reject=policy.reject,
+        recheck=policy.recheck,
+        requesters=context_of(request, rules).barred,
+        asks=tuple(form_field(name, spec) for name, spec in rule.ask.items()),
+    )
+    return seated(request.with_stage(stage), rules, stage, found)
+
+
+def seat_asks(request: Request, rules: Rules, stage: RequestStage) -> list[SeatAsk]:
+    """Whose people are to be found for this stage, escalations included."""
+    asks = []
+    for number, seat in rules.ruling(request.fields).seats(rules.stages[stage.id]).items():
+        sources, notify = [PeopleSource(seat.from_)], seat.notify
+        for more in stage.escalations:
+            if number in more.seats:
+                source = PeopleSource(more.to, more.owed)
+                sources = [source] if more.mode == "replace" else [*sources, source]
+                notify = None if more.mode == "replace" or notify is None else (*notify, *more.to)
+        asks.append(SeatAsk(number, tuple(sources), notify))
+    return asks
+
+
+def seated(request: Request, rules: Rules, stage: RequestStage, found: Found) -> Request:
+    """The stage's lists, as just resolved. One that could not be read stays as it was."""
+    request = met(request, rules, found.people)
+    about, needs = context_of(request, rules), rules.ruling(request.fields).seats(rules.stages[stage.id])
+    before = {seat.id: seat for seat in stage.seats}
+    votes = [Delegations(vote.by, vote.in_place_of) for vote in standing_votes(stage)]
+    found = with_stand_ins(found, {number: seat.need for number, seat in needs.items()}, votes)
+    found = with_reassignments(found, stage.reassignments, request.people)
+    seats, told = list[RequestSeat](), dict[str, None]()
+    for place in found.seats:
+        known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
+        if not known and place.id in before:
+            unsure = tuple(who for who in before[place.id].eligible if who not in eligible)
+            eligible |= {who: before[place.id].eligible[who] for who in unsure}
+        rule = needs[place.id]
+        label = label_of(rule.from_, about, request.people)
+        seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of))
+        told.update(dict.fromkeys(place.told))
+    all_told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
+    return request.with_stage(replace(stage, seats=tuple(seats), told=all_told))
+
+
+def escalated(request: Request, stage: RequestStage, escalation: Escalation) -> Request:
+    """More people, or other people, for every seat that is still open."""
+    more = Escalated(escalation.to, escalation.mode, open_seats(stage), still_owed(stage))
+    changed = replace(stage, escalations=(*stage.escalations, more))
+    return request.with_stage(changed, version=request.version + 1)
+
+
+def met(request: Request, rules: Rules, people: Mapping[str, Person]) -> Request:
+    """Their names, and how they are reached, as just looked up."""
+    if all(request.people.get(who) == person for who, person in people.items()):
+        return request
+    return planned(request.but(people={**request.people, **people}), rules)
+
+
+# Acts
+
+
+def apply(
+    request: Request, act: Act, at: datetime, *, rules: Rules, found: Found, rank: Rank | None = None
+) -> tuple[Request, Reply]:
+    """The request after this act, and what its actor is told.
+
+    `found`: the people of the open stage as of now. `rank`: for Reassign, what the actor may do beyond their own place.
+    """
+    request = met(request, rules, found.people)
+    if (refused := _refused_while_held(request, act, at)) is not None:
+        return request, refused
+    match act:
+        case Withdraw() | Stop():
+            return _withdraw(request, act, at)
+        case Edit():
+            return _edit(request, act, rules)
+        case _ if request.state == "changes_requested":
+            return request, _not_now(request, act, at)
+        case Reassign():
+            return _reassign(request, act, at, rules, found, rank or Rank())
+        case Vote():
+            return _vote(request, act, at, rules, found)
+
+
+def late_reply(request: Request, act: Act, now: datetime) -> Reply:
+    """What an actor is told who comes after the end. `now`: to say the day where it is not today's."""
+    ended = request.outcome
+    if ended is None:
+        return Reply("already_decided", code="takes_no_votes")
+    who = request.acting(ended.by, ended.in_place_of).text if ended.via != "clock" else ""
+    params = {"by": who, **_moment(request, ended.at, now, act.by)}
+    if ended.state in ("expired", "withdrawn"):
+        return Reply(ended.state, code="ended", params={**params, "state": ended.state})
+    for vote in request.votes:
+        if vote.stands and vote.by == act.by and vote.choice == act_word(act):
+            return Reply("already_voted", code="voted_before_the_end", params={**params, "choice": vote.choice})
+    return Reply("already_decided", code="ended", params={**params, "state": ended.state})
+
+
+def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Found) -> tuple[Request, Reply]:
+    """One person's choice, with the people of the open stage as resolved at the click."""
+    assert request.stage is not None, "a stage is open"
+    request = seated(request, rules, request.stage, found)
+    stage = request.stage
+    assert stage is not None, "it stays open"
+    definition, rule = rules.definition, rules.stages[stage.id]
+    act = replace(act, comment=act.comment.strip())
+    answers, rejections = filled_in.answers(rule, act)
+    edited: dict[str, Any] = {}
+    if act.choice == "edit":
+        changes = filled_in.approver_changes(definition, rule, request.fields, act)
+        if isinstance(changes, tuple):
+            rejections = changes
+        else:
+            edited = changes
+    invalid = Reply("invalid", rejections=rejections) if rejections else None
+    if (refused := refusal(stage, act, request.digest, invalid)) is not None:
+        return request, _refused(request, act, refused)
+    if edited:
+        request, voids = _changed(request, edited, rules)
+        request = _all_reset(request) if voids else request
+        decided = decided_by_rule(request, rules, at)
+        if decided.outcome is not None:
+            return decided, Reply("decided", True, "rule_decided")
+        assert request.stage is not None, "it stays open"
+        stage = request.stage
+    stage, reply = cast(stage, replace(act, digest=None), at, request.digest, answers=answers)
+    request = request.with_stage(stage, version=request.version + 1, held=None)
+    match standing(stage):
+        case "rejected" | "answered" as state:
+            return _end(request, rules, stage, state, act, at, reply)
+        case "changes_requested":
+            return request.but(state="changes_requested"), reply
+        case "filled":
+            request, following = next_stage(request, rules)
+            if following is None:
+                return _end(request, rules, stage, "approved", act, at, reply)
+            return request, Reply("counted", True, params={**reply.params, "next_stage": following.title})
+        case "open":
+            return request, reply
+
+
+def _end(
+    request: Request,
+    rules: Rules,
+    stage: RequestStage,
+    state: Literal["approved", "rejected", "answered"],
+    act: Vote,
+    at: datetime,
+    reply: Reply,
+) -> tuple[Request, Reply]:
+    """This vote decides: now, or, with a grace period, unless it is taken back in time."""
+    if rules.definition.policy.grace is None:
+        return decided(request, state, act.by, at, act.via, act.comment), reply
+    stage = next(one for one in request.stages if one.id == stage.id)
+    request = request.with_stage(
+        replace(stage, state="open"),
+        times_held=request.times_held + 1,
+        held=RequestOutcome(state, act.by, at, act.via, act.comment),
+    )
+    return request, Reply("counted", True, "held", {"outcome": state.capitalize(), "grace": request.grace})
+
+
+def _refused(request: Request, act: Vote, reply: Reply) -> Reply:
+    """A refusal. A person who voted in a stage that is complete is told so, rather than that they may not vote."""
+    if reply.verdict in ("not_an_approver", "own_request") and any(
+        vote_of(stage, act.by) for stage in request.stages if stage.state == "done"
+    ):
+        return Reply("already_voted", code="stage_is_over")
+    return reply
+
+
+def _refused_while_held(request: Request, act: Act, at: datetime) -> Reply | None:
+    """During the grace period only who has voted may think again, and the requester may withdraw."""
+    held, stage = request.held, request.stage
+    if held is None or isinstance(act, Withdraw):
+        return None
+    if isinstance(act, Vote) and stage is not None and vote_of(stage, act.by):
+        return None
+    params = {"state": held.state, "by": request.called(held.by), **_moment(request, held.at, at, act.by)}
+    return Reply("already_decided", code="ended", params=params)
+
+
+def _not_now(request: Request, act: Act, at: datetime) -> Reply:
+    """A vote while the request is back with its requester."""
+    wish = wish_of(request)
+    params = {"by": request.called(wish.by), "requester": request.called(request.requester)}
+    return Reply("already_decided", code="with_requester", params={**params, **_moment(request, wish.at, at, act.by)})
+
+
+def wish_of(request: Request) -> RecordedVote:
+    """The vote that asks for changes."""
+    assert request.stage is not None, "a stage is open"
+    return [vote for vote in standing_votes(request.stage) if vote.choice == "changes"][-1]
+
+
+def _moment(request: Request, at: datetime, now: datetime, reader: str) -> dict[str, str]:
+    """A time of the past, as parameters of a reply to this reader."""
+    zone = request.people[reader].zone if reader in request.people else "UTC"
+    return {"at": at.isoformat(), "now": now.isoformat(), "zone": zone}
+
+
+def _reassign(
+    request: Request, act: Reassign, at: datetime, rules: Rules, found: Found, rank: Rank
+) -> tuple[Request, Reply]:
+    """Somebody else is asked, instead of somebody or besides the others."""
+    assert request.stage is not None, "a stage is open"
+    request = seated(request, rules, request.stage, found)
+    stage = request.stage
+    assert stage is not None, "it stays open"
+    done = reassigned(request, stage, act, rank, at)
+    if isinstance(done, Reply):
+        return request, done
+    stage = replace(stage, reassignments=(*stage.reassignments, done))
+    request = seated(request.with_stage(stage, version=request.version + 1), rules, stage, found)
+    instead_of = done.act.instead_of
+    params = {"person": request.called(done.act.person), "instead_of": request.called(instead_of or "")}
+    return request, Reply("reassigned" if instead_of else "added", True, params=params)
+
+
+def _edit(request: Request, act: Edit, rules: Rules) -> tuple[Request, Reply]:
+    """The requester changes fields. Votes are reset as the policy says, and always when changes were asked for."""
+    if act.by not in (request.requester, request.on_behalf_of):
+        return request, Reply("not_an_approver", code="not_yours")
+    changes = filled_in.requester_changes(rules.definition, request.fields, act)
+    if isinstance(changes, tuple):
+        return request, Reply("invalid", rejections=changes)
+    request, resets = _changed(request, changes, rules)
+    if resets:
+        request = _all_reset(request)
+    stage = request.stage
+    if request.state == "changes_requested" and stage is not None:
+        # "waiting" at once: a reader who comes before the stage is open again is not told to change it
+        request, resets = request.with_stage(reset(stage), state="waiting"), True
+    request = request.but(is_reset=request.is_reset or resets, version=request.version + 1)
+    return request, Reply("edited", True, "edited_and_reset" if resets else "")
+
+
+def _withdraw(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Request, Reply]:
+    """The requester, or an app, takes the request back."""
+    if act.by not in (request.requester, request.on_behalf_of) and not act.by.startswith("app:"):
+        return request, Reply("not_an_approver", code="not_yours")
+    return withdrawn(request, act, at)
+
+
+def withdrawn(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Request, Reply]:
+    ended = decided(request, "withdrawn", act.by, at, act.via, act.reason.strip())
+    return ended, Reply("taken_back", True, "withdrawal")
+
+
+def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Request, bool]:
+    """Take the new values. Whether the votes so far are void."""
+    definition = rules.definition
+    before, after = rules.ruling(request.fields), rules.ruling(forms.dump(definition, typed))
+    was = {name: request.fields.get(name) for name in typed if after.fields.get(name) != request.fields.get(name)}
+    request = request.but(fields=after.fields, digest=after.digest, was={**request.was, **was})
+    return request, filled_in.voids_votes(definition.policy, before.typed, after.typed)
+
+
+def _all_reset(request: Request) -> Request:
+    return request.but(is_reset=True, stages=tuple(reset(stage) for stage in request.stages))
+
+
+# The end
+
+
+def decided(
+    request: Request, state: State, by: str, at: datetime, via: Via, comment: str = "", because: str = ""
+) -> Request:
+    """The end. There is one, and it stays."""
+    assert request.outcome is None, "a request is decided once"
+    place = next((vote.in_place_of for vote in request.votes if vote.stands and vote.by == by and vote.at == at), "")
+    return request.but(
+        state=state,
+        outcome=RequestOutcome(state, by, at, via, comment, because, place),
+        stages=tuple(replace(stage, state="done") if stage.state == "open" else stage for stage in request.stages),
+        version=request.version + 1,
+    )
+
+
+def decided_by_rule(request: Request, rules: Rules, at: datetime) -> Request:
+    """The request as a rule decides it without people; as it is where none does."""
+    matched = rules.ruling(request.fields).automatic
+    if matched is None:
+        return request
+    number, rule, because = matched
+    state: State = "approved" if rule.decision == "approve" else "rejected"
+    return decided(request, state, f"rule:{number}", at, "rule", because=because)
+
+
+def taken_effect(request: Request) -> Request:
+    """The decision that was held, once the grace period is over."""
+    held = request.held
+    assert held is not None, "a decision was held"
+    return decided(request.but(held=None), held.state, held.by, held.at, held.via, held.comment)
+
+
+def _is_complete(stage: RequestStage, seats: list[int]) -> bool:
+    """Whether it needs nobody more. `seats`: those that apply now."""
+    if stage.opened_at is None or standing(stage) != "filled":
+        return False
+    return [seat.id for seat in stage.seats] == seats
+
+
+def _title(id: str) -> str:
+    return id.replace("-", " ").replace("_", " ").capitalize()

@@ -1,0 +1,155 @@
+"""A workflow's file as it was when a request began, compiled, and what it says of a request's fields.
+
+A run keeps its definition in its log, and every replay needs it: each is read and compiled once in a process, and each
+form's values are typed and judged once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
+from typing import Annotated, Any
+
+from pydantic import JsonValue, WrapValidator
+
+from approvals_bot.approvals import fields as forms
+from approvals_bot.approvals import policy
+from approvals_bot.approvals.conditions import Condition, Judgement
+from approvals_bot.approvals.policy import Auto, Definition, Seat, Stage
+from approvals_bot.approvals.request import AppliedRule
+
+KEPT = 256  # definitions; those of the requests that were replayed last
+KEPT_RULINGS = 1024
+
+
+class Rules:
+    """One version of a workflow's file."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.stages = {stage.id: stage for stage in definition.stage}
+        self._conditions: dict[str, Condition] = {}
+
+    @cached_property
+    def digest(self) -> str:
+        return policy.digest(self.definition)
+
+    def condition(self, when: str) -> Condition:
+        """Compiling one takes longer than a whole replay."""
+        known = self._conditions.get(when)
+        if known is None:
+            known = self._conditions[when] = Condition(when, self.definition.fields)
+        return known
+
+    def ruling(self, fields: Mapping[str, JsonValue]) -> Ruling:
+        """What the file says of these fields. Raises InvalidPayloadError for fields that don't fit."""
+        return _ruling(self, json.dumps(fields))
+
+
+class Ruling:
+    """What a workflow's file says of one form's values. What can't be known applies."""
+
+    def __init__(self, rules: Rules, fields: Mapping[str, JsonValue]) -> None:
+        definition = rules.definition
+        self._rules = rules
+        self.typed = forms.values(definition, fields)
+        self.fields = forms.dump(definition, self.typed)
+        self.digest = forms.digest(definition, self.typed)
+        self._judged: dict[str, Judgement] = {}
+
+    @cached_property
+    def automatic(self) -> tuple[int, Auto, str] | None:
+        """The first rule that decides without people: its number from 1, the rule, and its text with its values."""
+        for number, rule in enumerate(self._rules.definition.auto, 1):
+            judged = self._judge(rule.when)
+            if judged.holds is True:
+                return number, rule, judged.because
+        return None
+
+    @cached_property
+    def plan(self) -> tuple[tuple[bool, str], ...]:
+        """Of each stage, whether it is asked, and why or why not."""
+        return tuple(self._applies(rule) for rule in self._rules.definition.stage)
+
+    @cached_property
+    def applied(self) -> tuple[AppliedRule, ...]:
+        """The conditions that were looked at, and what each said."""
+        definition, decides = self._rules.definition, self.automatic
+        autos = definition.auto if decides is None else definition.auto[: decides[0]]
+        found = [
+            self._applied(f"auto {number}: {rule.decision} when {rule.when}", rule.when, self._judge(rule.when).holds)
+            for number, rule in enumerate(autos, 1)
+        ]
+        for rule in definition.stage:
+            if rule.when is not None:
+                holds = self._judge(rule.when).holds is not False
+                found.append(self._applied(f"stage {rule.id} when {rule.when}", rule.when, holds))
+        return tuple(found)
+
+    def seats(self, rule: Stage) -> dict[int, Seat]:
+        """The stage's seats that apply, by their number."""
+        return {
+            number: seat
+            for number, seat in enumerate(rule.seat)
+            if seat.when is None or self._judge(seat.when).holds is not False
+        }
+
+    def _applies(self, rule: Stage) -> tuple[bool, str]:
+        because = ""
+        if rule.when is not None:
+            judged = self._judge(rule.when)
+            if judged.holds is False:
+                return False, judged.because
+            because = judged.because
+        return (True, because) if self.seats(rule) else (False, "none of its seats applies")
+
+    def _judge(self, when: str) -> Judgement:
+        judged = self._judged.get(when)
+        if judged is None:
+            judged = self._judged[when] = self._rules.condition(when).judge(self.typed)
+        return judged
+
+    def _applied(self, text: str, when: str, applies: bool | None) -> AppliedRule:
+        values = {name: self.fields[name] for name in self._rules.condition(when).names}
+        return AppliedRule(text, applies is True, self._judge(when).because, values)
+
+
+def rules_of(definition: Definition) -> Rules:
+    return _rules(_Same(definition))
+
+
+class _Same:
+    """Equal only to the very same definition: comparing what they say takes too long."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.definition is self.definition
+
+    def __hash__(self) -> int:
+        return id(self.definition)
+
+
+@lru_cache(maxsize=KEPT)
+def _rules(same: _Same) -> Rules:
+    return Rules(same.definition)
+
+
+@lru_cache(maxsize=KEPT_RULINGS)
+def _ruling(rules: Rules, text: str) -> Ruling:
+    return Ruling(rules, json.loads(text))
+
+
+def _known(value: Any, read: Callable[[Any], Definition]) -> Definition:
+    return _read(json.dumps(value)) if isinstance(value, dict) else read(value)
+
+
+@lru_cache(maxsize=KEPT)
+def _read(text: str) -> Definition:
+    return Definition.model_validate(json.loads(text))
+
+
+KeptDefinition = Annotated[Definition, WrapValidator(_known)]
+"""A definition as logs keep it: of the same JSON, the same object."""
