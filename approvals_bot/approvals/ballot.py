@@ -108,7 +108,7 @@ def comment_rule(stage: RequestStage, choice: ChoiceName) -> Literal["none", "op
     return "required" if choice in ("reject", "changes") else "optional"
 
 
-def standing(stage: RequestStage) -> Standing:
+def standing(stage: RequestStage, counted: Count | None = None) -> Standing:
     """Where the stage stands."""
     votes = standing_votes(stage)
     for vote in votes:
@@ -118,7 +118,8 @@ def standing(stage: RequestStage) -> Standing:
             return "changes_requested"
     if _is_rejected(stage):
         return "rejected"
-    return "filled" if have(stage) == need(stage) else "open"
+    counted = counted or count(stage)
+    return "filled" if counted.have == counted.need else "open"
 
 
 def _is_rejected(stage: RequestStage) -> bool:
@@ -141,47 +142,72 @@ def rejections_needed(stage: RequestStage) -> int:
 
 def _within_reach(stage: RequestStage) -> bool:
     """Whether those who have not said no could still fill every seat."""
-    may_fill = _approvals(stage)
+    may_fill, against = _approvals(stage), _rejecting(stage)
+    rooms = _rooms(stage, may_fill)
     for person in who_may_vote(stage):
-        if person not in may_fill and person not in _rejecting(stage):
+        if person not in may_fill and person not in against:
             may_fill[person] = list(seats_for(stage, person))
-    rooms = _rooms(stage)
     return len(seat_people(may_fill, rooms)) == sum(rooms.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How the votes of a stage fill its seats: person → seat id in the order of the votes, and each seat's size."""
+
+    seated: dict[str, int]
+    rooms: dict[int, int]
+
+    @property
+    def have(self) -> int:
+        return len(self.seated)
+
+    @property
+    def need(self) -> int:
+        return sum(self.rooms.values())
+
+
+def count(stage: RequestStage) -> Count:
+    """Count once where several things are asked of it."""
+    approvals = _approvals(stage)
+    rooms = _rooms(stage, approvals)
+    seated = seat_people(approvals, rooms)
+    return Count({person: seated[person] for person in approvals if person in seated}, rooms)
 
 
 def seating(stage: RequestStage) -> dict[str, int]:
     """Who fills which seat now: address → seat id, in the order of the votes."""
-    seated = seat_people(_approvals(stage), _rooms(stage))
-    return {person: seated[person] for person in _approvals(stage) if person in seated}
+    return count(stage).seated
 
 
 def have(stage: RequestStage) -> int:
-    return len(seating(stage))
+    return count(stage).have
 
 
 def need(stage: RequestStage) -> int:
-    return sum(_rooms(stage).values())
+    return count(stage).need
 
 
-def missing(stage: RequestStage) -> tuple[Missing, ...]:
+def missing(stage: RequestStage, counted: Count | None = None) -> tuple[Missing, ...]:
     """What each unfilled seat still lacks."""
-    filled = list(seating(stage).values())
-    rooms = _rooms(stage)
-    lacks = [Missing(seat.label, rooms[seat.id] - filled.count(seat.id)) for seat in stage.seats]
+    counted = counted or count(stage)
+    filled = list(counted.seated.values())
+    lacks = [Missing(seat.label, counted.rooms[seat.id] - filled.count(seat.id)) for seat in stage.seats]
     return tuple(lack for lack in lacks if lack.count > 0)
 
 
 def open_seats(stage: RequestStage) -> tuple[int, ...]:
     """The seats that lack somebody."""
-    filled, rooms = list(seating(stage).values()), _rooms(stage)
-    return tuple(seat.id for seat in stage.seats if filled.count(seat.id) < rooms[seat.id])
+    counted = count(stage)
+    filled = list(counted.seated.values())
+    return tuple(seat.id for seat in stage.seats if filled.count(seat.id) < counted.rooms[seat.id])
 
 
 def still_owed(stage: RequestStage) -> tuple[str, ...]:
     """Who has not voted and could still help: those whose yes would fill one seat more."""
     voted = [who for vote in standing_votes(stage) for who in (vote.by, vote.place)]
     others = {who: seats_for(stage, who) for who in who_may_vote(stage) if who not in voted}
-    return tuple(who_helps(_approvals(stage), _rooms(stage), others))
+    approvals = _approvals(stage)
+    return tuple(who_helps(approvals, _rooms(stage, approvals), others))
 
 
 def who_may_vote(stage: RequestStage) -> tuple[str, ...]:
@@ -199,7 +225,7 @@ def in_place_of(stage: RequestStage, person: str) -> str:
 
 
 def vote_of(stage: RequestStage, person: str) -> RecordedVote | None:
-    return next((vote for vote in stage.votes if vote.stands and vote.by == person), None)
+    return next((vote for vote in stage.votes if vote.stands and vote.vote.by == person), None)
 
 
 def waiting_for(request: Request) -> tuple[str, ...]:
@@ -232,14 +258,15 @@ def _without(stage: RequestStage, person: str, place: str = "") -> RequestStage:
 
 def _approvals(stage: RequestStage) -> dict[str, list[int]]:
     """Who said yes, and the seats that each may fill: as of now, and, unless `recheck` says otherwise, also as of the
-    click. Seats that came later are for them, too: else who has voted could not move where she is needed.
+    click. Seats that came later are for them, too: else a person who has voted could not move where they are needed.
     """
     found = {}
-    for vote in standing_votes(stage):
-        if vote.choice in YES:
-            now = [seat.id for seat in stage.seats if vote.by in seat.eligible]
-            kept = [*vote.seats, *seats_for(stage, vote.by)] if stage.recheck == "at-click" else now
-            found[vote.by] = list(dict.fromkeys(kept))
+    for vote in stage.votes:
+        who = vote.vote.by
+        if vote.stands and vote.vote.choice in YES:
+            now = [seat.id for seat in stage.seats if who in seat.eligible]
+            kept = [*vote.seats, *seats_for(stage, who)] if stage.recheck == "at-click" else now
+            found[who] = list(dict.fromkeys(kept))
     return found
 
 
@@ -252,8 +279,7 @@ def _rejecting(stage: RequestStage) -> tuple[str, ...]:
     )
 
 
-def _rooms(stage: RequestStage) -> dict[int, int]:
-    approvals = _approvals(stage)
+def _rooms(stage: RequestStage, approvals: Mapping[str, Sequence[int]]) -> dict[int, int]:
     return {
         seat.id: room(seat, also=[person for person, seats in approvals.items() if seat.id in seats])
         for seat in stage.seats
@@ -266,7 +292,9 @@ def _reply(stage: RequestStage, act: Vote, word: Word) -> Reply:
     if act.choice == "reject" and word in ("counted", "changed"):
         rejections = len(_rejecting(stage)), rejections_needed(stage)
         return Reply(word, is_changed, params=tally("reject", "open", *rejections))
-    return Reply(word, is_changed, params=tally(act.choice, standing(stage), have(stage), need(stage), missing(stage)))
+    counted = count(stage)
+    tallied = tally(act.choice, standing(stage, counted), counted.have, counted.need, missing(stage, counted))
+    return Reply(word, is_changed, params=tallied)
 
 
 def tally(

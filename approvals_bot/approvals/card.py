@@ -10,14 +10,13 @@ from datetime import datetime
 
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import (
+    Count,
     cast,
     comment_rule,
-    have,
+    count,
     in_place_of,
-    need,
     refusal,
     room,
-    seating,
     seats_for,
     standing,
     vote_of,
@@ -45,6 +44,7 @@ STYLES = {"approve": "primary", "reject": "danger"}
 def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> Card:
     """What this reader sees. None: a place that many read, such as a channel, which shows what any approver can do."""
     stage = view.stage
+    counts = {one.id: count(one) for one in view.stages if one.opened_at}
     return Card(
         run_id=view.id,
         hook_id=view.hook_id,
@@ -57,9 +57,9 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         asked_at=view.asked_at,
         digest=view.digest,
         fields=tuple(sorted(view.shown, key=lambda field: not field.pinned)),
-        stages=tuple(_stage(view, stage) for stage in view.stages),
-        have=have(stage) if stage else 0,
-        need=need(stage) if stage else 0,
+        stages=tuple(_stage(view, one, counts.get(one.id)) for one in view.stages),
+        have=counts[stage.id].have if stage else 0,
+        need=counts[stage.id].need if stage else 0,
         waiting_for=tuple(
             view.acting(person, in_place_of(stage, person) if stage else "") for person in view.waiting_for
         ),
@@ -82,13 +82,12 @@ def _vote(view: Request, cast: RecordedVote) -> CardVote:
     return CardVote(by, cast.choice, cast.at, cast.vote.via, cast.vote.comment, cast.stands)
 
 
-def _stage(view: Request, stage: RequestStage) -> CardStage:
+def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardStage:
     acting = {vote.by: vote.in_place_of for vote in stage.votes if vote.stands}
-    seated = seating(stage)
     seats = []
     for seat in stage.seats:
-        filled_by = [who for who, at in seated.items() if at == seat.id]
-        size = room(seat, also=filled_by) if stage.opened_at or isinstance(seat.need, int) else 0
+        filled_by = [who for who, at in counted.seated.items() if at == seat.id] if counted else []
+        size = room(seat, also=filled_by) if counted or isinstance(seat.need, int) else 0
         seats.append(CardSeat(seat.label, size, tuple(view.acting(who, acting.get(who, "")) for who in filled_by)))
     is_stopped = stage.state == "done" and view.state in UNDECIDED and standing(stage) != "filled"
     return CardStage(stage.id, stage.title, "stopped" if is_stopped else stage.state, tuple(seats), stage.because)
