@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Rejected,
         Withdrawn,
     )
+    from approvals_bot.approvals.policy import Ask, Clock, Deliver, Escalation, Policy, Seat, Stage
     from approvals_bot.approvals.request_approval import request_approval
     from approvals_bot.durable.core.api import (
         Hook,
@@ -89,11 +90,15 @@ __all__ = [
     "ApprovalMismatchError",
     "ApprovalsBotError",
     "Approved",
+    "Ask",
     "BlockedInWorkflowError",
     "ChangesRequested",
+    "Clock",
     "ConfigError",
+    "Deliver",
     "Edited",
     "Engine",
+    "Escalation",
     "Expired",
     "FatalError",
     "Hook",
@@ -111,6 +116,7 @@ __all__ = [
     "NotInWorkflowError",
     "OtherLoopError",
     "Outcome",
+    "Policy",
     "Rejected",
     "RetryableError",
     "Run",
@@ -118,7 +124,9 @@ __all__ = [
     "RunEndedError",
     "RunFailedError",
     "RunNotFoundError",
+    "Seat",
     "SerializationError",
+    "Stage",
     "Step",
     "StepFailedError",
     "StoreUnavailableError",
@@ -160,6 +168,9 @@ _MODULES = {
             "Answered", "Approved", "ChangesRequested", "Edited", "Expired", "Outcome", "Rejected", "Withdrawn",
         ),
         _OUTCOMES,
+    ),
+    **dict.fromkeys(
+        ("Ask", "Clock", "Deliver", "Escalation", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"
     ),
     "request_approval": "approvals_bot.approvals.request_approval",
     **dict.fromkeys(

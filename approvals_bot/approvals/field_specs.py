@@ -6,8 +6,9 @@ What values mean (parsing, bounds, how people read them) is told in `approvals.f
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -173,3 +174,28 @@ Scalar = Annotated[
 Bound = Annotated[str, BeforeValidator(_bound), WithJsonSchema({"type": ["integer", "number", "string"]})]
 
 assert set(_TEXTS + ORDERED) <= set(get_args(FieldType))
+
+
+class Ask(FieldSpec):
+    """One thing that approvers fill in, or a field of a form."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            type: FieldType,
+            required: bool = ...,
+            default: bool | int | float | str | None = ...,
+            min: int | float | Decimal | datetime.date | str | None = ...,
+            max: int | float | Decimal | datetime.date | str | None = ...,
+            min_length: int | None = ...,
+            max_length: int | None = ...,
+            pattern: str | None = ...,
+            values: Sequence[str] | None = ...,
+            currency: str | None = ...,
+            pinned: bool = ...,
+            editable: bool = ...,
+            untrusted: bool = ...,
+            view: Literal["diff"] | None = ...,
+        ) -> None: ...

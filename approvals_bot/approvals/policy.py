@@ -1,15 +1,17 @@
 """A workflow's file: who is asked for what, when, and what follows, as frozen models.
 
-A run keeps `pinned(definition)` in its log, so a changed file touches new requests only.
+A file is loaded into these models, and workflow authors hand `Stage Seat Clock Deliver Policy Escalation Ask` to
+`request_approval`, with the same keys and values: `Clock(deadline="4h", remind=["1h"])`. A wrong one raises a
+ValueError that names it. A run keeps `pinned(definition)` in its log, so a changed file touches new requests only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +23,7 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -36,6 +39,7 @@ from approvals_bot.approvals.business_time import (
     parse_length,
 )
 from approvals_bot.approvals.durations import Duration
+from approvals_bot.approvals.field_specs import Ask as Ask  # one of the models that authors write
 from approvals_bot.approvals.field_specs import FieldName, FieldSpec
 
 LONGEST_GRACE = timedelta(days=1)
@@ -107,6 +111,20 @@ class Policy(Frozen):
     reassign: Literal["approvers", "owners", "never"] | None = None  # None: "approvers"
     grace: Grace | None = None  # how long the vote that decides may still be taken back
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            self_approval: Literal["never", "allow", "skip-up"] = ...,
+            reject: int | Literal["any", "all"] = ...,
+            outcomes: Sequence[Choice] = ...,
+            on_change: Literal["reset", "keep"] | Mapping[str, OnChange] = ...,
+            recheck: Literal["at-click", "at-quorum"] = ...,
+            reassign: Literal["approvers", "owners", "never"] | None = ...,
+            grace: str | timedelta | None = ...,
+        ) -> None: ...
+
     def on_change_of(self, field: str) -> OnChange:
         """What editing this field does to the votes. A field that the table doesn't name: reset."""
         return self.on_change.get(field, "reset") if isinstance(self.on_change, dict) else self.on_change
@@ -120,7 +138,7 @@ class Auto(Frozen):
 
 
 class Stage(Frozen):
-    """Seats that are open at the same time. In the file, a stage with one seat may be that seat."""
+    """Seats that are open at the same time. A stage with one seat may be that seat: `from`, for authors `from_`."""
 
     also_written: ClassVar[tuple[str, ...]] = ("from", "need", "notify")
     id: Slug
@@ -130,9 +148,26 @@ class Stage(Frozen):
     ask: dict[FieldName, FieldSpec] = Field(default_factory=dict)  # what the approver fills in
     comment: Literal["never", "on-reject", "always"] = "on-reject"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            id: str,
+            from_: Sequence[str] = ...,
+            need: int | Literal["all"] = ...,
+            notify: Sequence[str] | None = ...,
+            when: str | None = ...,
+            seat: Sequence[Seat | Mapping[str, Any]] = ...,
+            outcomes: Sequence[Choice] | None = ...,
+            ask: Mapping[str, Ask | Mapping[str, Any] | str] = ...,
+            comment: Literal["never", "on-reject", "always"] = ...,
+        ) -> None: ...
+
     @model_validator(mode="before")
     @classmethod
-    def _is_one_seat(cls, value: object) -> object:
+    def _is_one_seat(cls, value: object, info: ValidationInfo) -> object:
+        value = _as_in_the_file(value, info)
         if not isinstance(value, dict):
             return value
         own = {key: value[key] for key in cls.also_written if key in value}
@@ -152,6 +187,29 @@ class Seat(Frozen):
     when: Text | None = None
     notify: tuple[Text, ...] | None = None  # who of them is told; None: all, (): nobody
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            from_: Sequence[str],
+            need: int | Literal["all"] = ...,
+            when: str | None = ...,
+            notify: Sequence[str] | None = ...,
+        ) -> None: ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_written_by_an_author(cls, value: object, info: ValidationInfo) -> object:
+        return _as_in_the_file(value, info)
+
+
+def _as_in_the_file(value: object, info: ValidationInfo) -> object:
+    """Authors write `from_`, because `from` is a word of Python's. A file, which is read with a context, may not."""
+    if info.context is None and isinstance(value, dict) and "from_" in value:
+        return {("from" if key == "from_" else key): of for key, of in value.items()}
+    return value
+
 
 DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_length=200)]
 """By any other channel: to each person who is asked, or to this place of it."""
@@ -166,6 +224,18 @@ class Deliver(Frozen):
     dm: Bool = False
     email: MailDelay = None  # None: no mail · 0: at once · else only if nobody has voted in the stage by then
     link_auth: Literal["link", "code"] = "link"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            slack: str | None = ...,
+            dm: bool = ...,
+            email: bool | str = ...,
+            link_auth: Literal["link", "code"] = ...,
+            **channels: Literal[True] | str,
+        ) -> None: ...
 
     @property
     def channels(self) -> Mapping[str, DeliverTo]:
@@ -285,6 +355,18 @@ class Clock(Frozen):
     i_know: Bool = False
     calendar: CalendarName = None
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            deadline: str | timedelta | None = ...,
+            remind: Sequence[str | timedelta] | Backoff | Mapping[str, Any] = ...,
+            on_deadline: Literal["expire", "reject", "escalate", "approve"] = ...,
+            i_know: bool = ...,
+            calendar: str | Calendar | None = ...,
+        ) -> None: ...
+
     def reminders(self) -> tuple[Length, ...]:
         """When to remind, after the stage opened; those surely at or after the deadline are left out."""
         lengths = self.remind.times() if isinstance(self.remind, Backoff) else tuple(dict.fromkeys(self.remind))
@@ -325,6 +407,12 @@ class Escalation(Frozen):
     after: Span
     to: Annotated[tuple[Text, ...], Field(min_length=1)]
     mode: Literal["add", "replace"] = "add"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, after: str | timedelta, to: Sequence[str], mode: Literal["add", "replace"] = ...
+        ) -> None: ...
 
 
 def business_times(

@@ -25,7 +25,7 @@ from approvals_bot.approvals.acts import Reply, Stop
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.outcomes import Outcome
-from approvals_bot.approvals.policy import Definition, business_times
+from approvals_bot.approvals.policy import Ask, Clock, Definition, Deliver, Escalation, Policy, Stage, business_times
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import Board
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
@@ -58,29 +58,29 @@ async def request_approval(
     *,
     approvers: str | Sequence[str] = (),
     need: int | str = 1,
-    stages: Sequence[Mapping[str, Any]] = (),
+    stages: Sequence[Stage | Mapping[str, Any]] = (),
     fields: Any = None,
-    form: Mapping[str, Any] | None = None,
+    form: Mapping[str, Ask | Mapping[str, Any] | str] | None = None,
     pinned: Collection[str] | None = None,
     editable: Collection[str] = (),
     untrusted: Collection[str] = (),
     outcomes: Sequence[str] = ("approve", "reject"),
-    ask: Mapping[str, Any] | None = None,
+    ask: Mapping[str, Ask | Mapping[str, Any] | str] | None = None,
     comment: str = "on-reject",
-    deliver: Mapping[str, Any] | None = None,
-    clock: Mapping[str, Any] | None = None,
-    policy: Mapping[str, Any] | None = None,
-    escalate: Sequence[Mapping[str, Any]] = (),
+    deliver: Deliver | Mapping[str, Any] | None = None,
+    clock: Clock | Mapping[str, Any] | None = None,
+    policy: Policy | Mapping[str, Any] | None = None,
+    escalate: Sequence[Escalation | Mapping[str, Any]] = (),
     requester: str | None = None,
     on_behalf_of: str | None = None,
 ) -> Outcome:
     """Ask people, wait for minutes or weeks, and return how it ended.
 
-    Who decides: `approvers` and `need`, or `stages` (tables as in `[[stage]]`). What is shown: `title`, as plain text,
-    and `fields` (a mapping, dataclass or model), each typed by its value or as `form` says (as in `[fields]`). All are
-    pinned unless `pinned` names some. `deliver`, `clock`, `policy` and `escalate` are the tables of a workflow's file;
-    without `deliver`, each approver gets a direct message, or mail. `requester` is by default who started the run, else
-    the workflow itself.
+    Who decides: `approvers` and `need`, or `stages`. What is shown: `title`, as plain text, and `fields` (a mapping,
+    dataclass or model), each typed by its value or as `form` says. All are pinned unless `pinned` names some. Without
+    `deliver`, each approver gets a direct message, or mail. `requester` is by default who started the run, else the
+    workflow itself. `stages`, `ask`, `form`, `deliver`, `clock`, `policy` and `escalate` are models, or dicts that are
+    written as the tables of a workflow's file.
 
     ValueError or TypeError: it can't be asked like this. NobodyCanDecideError: nobody could ever decide it. A workflow
     that stops waiting, because of a time limit or its end, withdraws the request.
@@ -91,16 +91,20 @@ async def request_approval(
             title,
             approvers=approvers,
             need=need,
-            stages=stages,
+            stages=[table_of(stage) for stage in stages],
             values=named(fields or {}),
-            form=form or {},
+            form={name: spec_of(spec) for name, spec in (form or {}).items()},
             marks={"pinned": pinned, "editable": editable, "untrusted": untrusted},
-            offered={"outcomes": list(outcomes), "ask": dict(ask or {}), "comment": comment},
+            offered={
+                "outcomes": list(outcomes),
+                "ask": {name: spec_of(spec) for name, spec in (ask or {}).items()},
+                "comment": comment,
+            },
             tables={
-                "deliver": dict(deliver if deliver is not None else {"dm": True}),
-                "clock": dict(clock or {}),
-                "policy": dict(policy or {}),
-                "escalate": [dict(each) for each in escalate],
+                "deliver": table_of(deliver if deliver is not None else {"dm": True}),
+                "clock": table_of(clock or {}),
+                "policy": table_of(policy or {}),
+                "escalate": [table_of(each) for each in escalate],
             },
             requester=requester,
             on_behalf_of=on_behalf_of,
@@ -268,6 +272,16 @@ _DEFINITION = TypeAdapter(Definition)
 # ── The form of a request that a workflow makes: plain Python values, as fields with types, and back. ──
 
 LONGEST_STRING = 200  # characters of a text that is shown as a line; a longer one is folded
+
+
+def table_of(written: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+    """What a model, or a dict like a table of a workflow's file, says."""
+    return written.model_dump(mode="json", exclude_unset=True) if isinstance(written, BaseModel) else dict(written)
+
+
+def spec_of(written: BaseModel | Mapping[str, Any] | str) -> dict[str, Any] | str:
+    """A field's specification; a text is its type."""
+    return written if isinstance(written, str) else table_of(written)
 
 
 def named(values: Any) -> dict[str, Any]:

@@ -11,7 +11,22 @@ from typing import Any
 
 import pytest
 
-from approvals_bot import Approved, ChangesRequested, Edited, publish, request_approval, sleep, workflow
+from approvals_bot import (
+    Approved,
+    Ask,
+    ChangesRequested,
+    Clock,
+    Deliver,
+    Edited,
+    Escalation,
+    Policy,
+    Seat,
+    Stage,
+    publish,
+    request_approval,
+    sleep,
+    workflow,
+)
 from approvals_bot.approvals.business_time import Calendar
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.api import WebhookRequest
@@ -328,6 +343,63 @@ async def test_stages_forms_deadlines_and_answers_are_those_of_a_workflow_file(o
         assert await vote(office, view, BO) == "counted"
         await office.clock.advance("4h")
         assert await run.return_value() == ["Expired", {"window": "b"}, "deadline"]
+
+
+TABLES: dict[str, Any] = {
+    "stages": [
+        {"id": "sre", "from": [ANN, BO], "need": 2, "ask": {"window": {"type": "enum", "values": ["now", "later"]}}},
+        {"id": "both", "seat": [{"from": [CY]}, {"from": [CFO], "notify": []}], "comment": "always"},
+    ],
+    "form": {"price": {"type": "money", "currency": "EUR"}},
+    "deliver": {"slack": "#deploys", "email": "after 10m"},
+    "clock": {"deadline": "4h", "remind": ["30m"], "on_deadline": "reject"},
+    "policy": {"reject": 2, "grace": "30s", "on_change": {"price": "reset-if-raised"}},
+    "escalate": [{"after": "1h", "to": [DI], "mode": "replace"}],
+}
+
+
+async def test_models_say_the_same_as_the_tables_of_a_file(office: Any) -> None:
+    @workflow
+    async def by_tables() -> None:
+        await request_approval("Deploy", fields={"price": "5"}, **TABLES)
+
+    @workflow
+    async def by_models() -> None:
+        await request_approval(
+            "Deploy",
+            fields={"price": "5"},
+            stages=[
+                Stage(id="sre", from_=[ANN, BO], need=2, ask={"window": Ask(type="enum", values=["now", "later"])}),
+                Stage(id="both", seat=[Seat(from_=[CY]), Seat(from_=[CFO], notify=[])], comment="always"),
+            ],
+            form={"price": Ask(type="money", currency="EUR")},
+            deliver=Deliver(slack="#deploys", email="after 10m"),
+            clock=Clock(deadline="4h", remind=[timedelta(minutes=30)], on_deadline="reject"),
+            policy=Policy(reject=2, grace=timedelta(seconds=30), on_change={"price": "reset-if-raised"}),
+            escalate=[Escalation(after="1h", to=[DI], mode="replace")],
+        )
+
+    async with office.open():
+        asked = []
+        for each in (by_tables, by_models):
+            run = await office.engine.start(each)
+            await office.settle()
+            log = await office.engine.events(run.id)
+            kept = next(event.data["input"]["asked"]["definition"] for event in log if event.type == "step_created")
+            asked.append({**kept, "workflow": {}})
+        assert asked[0] == asked[1]
+
+
+def test_a_model_says_what_is_wrong_with_it() -> None:
+    with pytest.raises(ValueError, match="silence would approve"):
+        Clock(deadline="4h", on_deadline="approve")
+    with pytest.raises(ValueError, match="from"):
+        Seat(from_=[])
+
+
+def test_a_file_has_no_trailing_underscore() -> None:
+    with pytest.raises(ValueError, match="from_"):
+        Seat.model_validate({"from_": [ANN]}, context={})
 
 
 async def test_it_survives_restarts_and_changed_code(office: Any) -> None:
