@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pydantic import JsonValue
+
 from approvals_bot.approvals.port import Via
+from approvals_bot.approvals.request import Decision, Request
 from approvals_bot.errors import ApprovalMismatchError
 
 
@@ -84,3 +87,33 @@ class Withdrawn(Ended):
 
 Outcome = Approved | Edited | Rejected | ChangesRequested | Answered | Expired | Withdrawn
 """What `request_approval` returns."""
+
+
+def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
+    """What approvers filled in, by stage; of two people's answers to one question, the later."""
+    found: dict[str, dict[str, JsonValue]] = {}
+    for stage in request.stages:
+        for vote in stage.votes:
+            if vote.stands and vote.vote.answers:
+                found.setdefault(stage.id, {}).update(vote.vote.answers)
+    return found
+
+
+def decision_of(request: Request) -> Decision:
+    """The result of the run."""
+    ended = request.outcome
+    assert ended is not None, "it is decided"
+    return Decision(
+        approved=ended.state == "approved",
+        decision=ended.outcome,
+        by=ended.by,
+        comment=ended.comment,
+        fields=request.fields,
+        answers=answers_of(request),
+        digest=request.digest,
+        outcome=ended.outcome,
+        at=ended.at,
+        via=ended.via,
+        version=request.definition,
+        in_place_of=ended.in_place_of,
+    )

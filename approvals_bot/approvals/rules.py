@@ -16,8 +16,10 @@ from pydantic import JsonValue, WrapValidator
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import policy
 from approvals_bot.approvals.conditions import Condition, Judgement
+from approvals_bot.approvals.outcomes import answers_of
 from approvals_bot.approvals.policy import Auto, Definition, Seat, Stage
-from approvals_bot.approvals.request import AppliedRule
+from approvals_bot.approvals.request import AppliedRule, Request, plain_name
+from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
 
 KEPT = 256  # definitions; those of the requests that were replayed last
 KEPT_RULINGS = 1024
@@ -117,6 +119,29 @@ class Ruling:
 
 def rules_of(definition: Definition) -> Rules:
     return _rules(_Same(definition))
+
+
+def facts_of(request: Request, rules: Rules, title: str = "") -> Facts:
+    """What templates of the file may name."""
+    asks = {stage.id: stage.ask for stage in rules.definition.stage}
+    answers = {stage: forms.values(asks[stage], given) for stage, given in answers_of(request).items()}
+    ended = request.outcome
+    decision = AboutDecision()
+    if ended is not None:
+        decision = AboutDecision(ended.outcome, _who(request, ended.by), ended.comment, ended.via)
+    return Facts(
+        workflow=request.workflow,
+        fields=rules.ruling(request.fields).typed,
+        requester=_who(request, request.requester),
+        on_behalf_of=_who(request, request.on_behalf_of) if request.on_behalf_of else Who(),
+        request=AboutRequest(request.id, title, request.digest),
+        decision=decision,
+        answers={stage: answers.get(stage, {}) for stage in asks},
+    )
+
+
+def _who(request: Request, key: str) -> Who:
+    return Who(key, request.people[key].name if key in request.people else plain_name(key))
 
 
 class _Same:

@@ -14,9 +14,6 @@ import asyncio
 from collections.abc import Coroutine, Iterator
 from typing import Any, assert_never
 
-from pydantic import JsonValue
-
-from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import notifications
 from approvals_bot.approvals.acts import (
     Act,
@@ -52,20 +49,14 @@ from approvals_bot.approvals.eligibility import Found, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.notifications import Copies
+from approvals_bot.approvals.outcomes import decision_of
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, Card, Destination, Occasion, ToPerson
 from approvals_bot.approvals.published import REQUEST, Board
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import DEADLINE, Decision, Opening, Request, RequestStage, plain_name, request_id
-from approvals_bot.approvals.rules import KeptDefinition, rules_of
-from approvals_bot.approvals.templates import (
-    AboutDecision,
-    AboutRequest,
-    Facts,
-    TemplateError,
-    Who,
-    render_line,
-)
+from approvals_bot.approvals.request import DEADLINE, Decision, Opening, Request, RequestStage, request_id
+from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
+from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
 from approvals_bot.durable.core.api import (
     Answer,
@@ -479,7 +470,7 @@ class Asking:
         self.follow_ups = FollowUps(
             run_id=self.id,
             about=context_of(self.request, self.rules),
-            facts=self.facts(self.shown().title),
+            facts=facts_of(self.request, self.rules, self.shown().title),
             copies=self.copies,
             report=lambda: None,
             spawn=self.spawn,
@@ -516,28 +507,9 @@ class Asking:
     def own_title(self) -> str:
         template = self.definition.workflow.title or self.definition.id
         try:
-            return render_line(template, self.facts()) or self.definition.id
+            return render_line(template, facts_of(self.request, self.rules)) or self.definition.id
         except TemplateError:  # a title that these values break must not stop the request
             return self.definition.id
-
-    def facts(self, title: str = "") -> Facts:
-        """What templates may name."""
-        request, definition = self.request, self.definition
-        ended = request.outcome
-        given = answers_of(request)
-        asks = {stage.id: stage.ask for stage in definition.stage}
-        answers = {stage: forms.values(asks[stage], values) for stage, values in given.items()}
-        return Facts(
-            workflow=definition.id,
-            fields=self.rules.ruling(request.fields).typed,
-            requester=_who(request, request.requester),
-            on_behalf_of=_who(request, request.on_behalf_of) if request.on_behalf_of else Who(),
-            request=AboutRequest(self.id, title, request.digest),
-            decision=AboutDecision(ended.outcome, _who(request, ended.by), ended.comment, ended.via)
-            if ended
-            else AboutDecision(),
-            answers={stage: answers.get(stage, {}) for stage in asks},
-        )
 
     def changed(self) -> None:
         """The card has changed."""
@@ -552,40 +524,6 @@ class Asking:
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.tasks.create_task(task)
-
-
-def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
-    """What approvers filled in, by stage; of two people's answers to one question, the later."""
-    found: dict[str, dict[str, JsonValue]] = {}
-    for stage in request.stages:
-        for vote in stage.votes:
-            if vote.stands and vote.vote.answers:
-                found.setdefault(stage.id, {}).update(vote.vote.answers)
-    return found
-
-
-def decision_of(request: Request) -> Decision:
-    """The result of the run."""
-    ended = request.outcome
-    assert ended is not None, "it is decided"
-    return Decision(
-        approved=ended.state == "approved",
-        decision=ended.outcome,
-        by=ended.by,
-        comment=ended.comment,
-        fields=request.fields,
-        answers=answers_of(request),
-        digest=request.digest,
-        outcome=ended.outcome,
-        at=ended.at,
-        via=ended.via,
-        version=request.definition,
-        in_place_of=ended.in_place_of,
-    )
-
-
-def _who(request: Request, key: str) -> Who:
-    return Who(key, request.people[key].name if key in request.people else plain_name(key))
 
 
 async def read(message: WebhookRequest) -> Message | None:
