@@ -103,6 +103,7 @@ def test_one_key_is_one_run(service: Service) -> None:
 def test_deadlines_and_reminders_come_when_the_clock_says_so(service: Service) -> None:
     run_id = service.open()
     service.card()
+    service.eventually(lambda: service.mails("ann@acme.eu"))  # only what has arrived can be followed by a reminder
     service.play("POST", "/clock", json={"advance": "45m"})
     reminders = service.eventually(
         lambda: [m for m in service.mails("ann@acme.eu") if "eminder" in m["subject"] + m["text"]]
