@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from slack_office import DEPLOY, Office
 
-from approvals_bot.channels.slack import modals
+from approvals_bot.channels.slack import home
 from approvals_bot.durable.store.sqlite import SqliteStore
 
 STAGE = [DEPLOY["stage"][0] | {"comment": "never"}]
@@ -61,7 +61,7 @@ async def test_the_home_tab_asks_once_before_what_decides_and_shows_what_is_pinn
 async def test_the_home_tab_shows_what_has_waited_longest_and_says_how_much_more_there_is(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modals, "PENDING_SHOWN", 2)
+    monkeypatch.setattr(home, "PENDING_SHOWN", 2)
     for number in range(8):
         await office.ask(given={"version": f"1.{number}"})
         await office.clock.advance("1m")
