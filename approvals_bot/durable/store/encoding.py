@@ -121,11 +121,14 @@ def given_pairs(attributes: Mapping[str, str]) -> list[Pair]:
 def indexed(attributes: Mapping[str, Sequence[str]]) -> Indexed:
     """Return each name with each of its values."""
     pairs = tuple(sorted({pair_of(name, value) for name, values in attributes.items() for value in values}))
-    return Indexed(pairs, hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:32])
+    together = "\0".join(text for pair in pairs for text in pair)  # which none of them has
+    return Indexed(pairs, hashlib.blake2b(together.encode(), digest_size=16).hexdigest())
 
 
 def _key(text: str) -> str:
     stored = storable(text)
+    if len(stored) * 4 <= MAX_KEY:
+        return stored
     raw = stored.encode()
     if len(raw) <= MAX_KEY:
         return stored

@@ -57,18 +57,18 @@ def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, th
         assert then is not None
         later = max(to_micros(then.at), at)
         events += _add(db, run.id, 1, then.events, later)
-        row = _after(then, events, later, lease)
+        wanted = None if then.attributes is None else indexed(then.attributes)
+        row = _after(then, wanted, events, later, lease)
     else:
+        wanted = None
         row = _PENDING | {"id": run.id, "wake_at": at}
     key_and_more = {"key": key, "created_at": at, "attributes": to_json(run.attributes) if run.attributes else "{}"}
     named = {"workflow": run.workflow, "code": run.code, "version": run.version, "kind": run.kind}
     db.execute(_CREATE, row | key_and_more | named)
-    pairs = given_pairs(run.attributes)
-    if fits and then is not None and then.attributes is not None:
-        pairs += indexed(then.attributes).pairs
+    pairs = [*given_pairs(run.attributes), *(wanted.pairs if wanted is not None else ())]
     _add_pairs(db, run.id, at, pairs)
     if row["ended_at"] is not None:
-        _close(db, run.id)
+        _close(db, run.id, is_found=bool(pairs))
     if lease is None or fits:
         return Created(run.id, True, run.data, then=events[1:] if fits else None)
     return Created(run.id, True, run.data, claim(db, lease, 1, run.id)[0])
@@ -77,7 +77,8 @@ def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, th
 # ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _LAST_AT = "(SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq)"
-_STANDS = f"SELECT seq, epoch, ended_at, {_LAST_AT} FROM runs WHERE id = ?"  # noqa: S608  # our own text
+_IS_FOUND = "indexed IS NOT NULL OR attributes <> '{}'"  # whether there are attributes of it
+_STANDS = f"SELECT seq, epoch, ended_at, {_LAST_AT}, {_IS_FOUND} FROM runs WHERE id = ?"  # noqa: S608  # our own text
 _SHOWN = "view = coalesce(:view, view), parts = coalesce(:parts, parts), indexed = coalesce(:indexed, indexed)"
 _KEEP = f"""
     UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, {_SHOWN}
@@ -107,20 +108,26 @@ def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
         return Fenced()
     if row[0] != batch.expected:
         return Stale()
-    return Appended(_decide(db, batch, row[3]))
+    return Appended(_decide(db, batch, row[3], is_found=row[4]))
 
 
-def _decide(db: sqlite3.Connection, batch: Append, last: int, lease: Lease | None = None) -> list[Event]:
-    """Append, and bring the run's row up to date. `last` is the time of the log's last event; with a lease, the run is
-    claimed by this."""
+def _decide(
+    db: sqlite3.Connection, batch: Append, last: int, lease: Lease | None = None, *, is_found: int
+) -> list[Event]:
+    """Append, and bring the run's row up to date.
+
+    `last`: the time of the log's last event; `is_found`: whether there are attributes of the run. With a lease, the run
+    is claimed by this.
+    """
     at = max(to_micros(batch.at), last)
     events = _add(db, batch.run_id, batch.expected, batch.events, at)
-    row = _after(batch, events, at, lease)
-    if batch.attributes is not None:
-        _index(db, batch.run_id, indexed(batch.attributes))
+    wanted = None if batch.attributes is None else indexed(batch.attributes)
+    row = _after(batch, wanted, events, at, lease)
+    if wanted is not None:
+        _index(db, batch.run_id, wanted)
     if row["ended_at"] is not None:
         db.execute(_END, row)
-        _close(db, batch.run_id)
+        _close(db, batch.run_id, is_found=bool(is_found) or wanted is not None)
     elif batch.release:
         db.execute(_LET_GO, row)
     else:
@@ -137,7 +144,7 @@ _PENDING = {
 _UNCHANGED = {"view": None, "parts": None, "indexed": None, "epoch": None}
 
 
-def _after(batch: Append, events: list[Event], at: int, lease: Lease | None) -> dict[str, Any]:
+def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, lease: Lease | None) -> dict[str, Any]:
     """A run's row when these events have been added."""
     row: dict[str, Any] = {
         **_PENDING,
@@ -146,7 +153,7 @@ def _after(batch: Append, events: list[Event], at: int, lease: Lease | None) -> 
         "status": "running",
         "view": None if batch.view is None else to_json(batch.view, "view"),
         "parts": None if batch.parts is None else to_json(batch.parts, "parts"),
-        "indexed": None if batch.attributes is None else indexed(batch.attributes).digest,
+        "indexed": None if wanted is None else wanted.digest,
         "epoch": batch.epoch,
     }
     ending = _ending(events)
@@ -164,10 +171,11 @@ def _after(batch: Append, events: list[Event], at: int, lease: Lease | None) -> 
     return row
 
 
-def _close(db: sqlite3.Connection, run_id: str) -> None:
-    """An ended run's tokens are free, and it is out of the lists of open ones."""
+def _close(db: sqlite3.Connection, run_id: str, *, is_found: bool) -> None:
+    """Free an ended run's tokens, and take it out of the lists of open ones."""
     db.execute(_CLOSE_HOOKS, (run_id,))
-    db.execute(_CLOSE_ATTRIBUTES, (run_id,))
+    if is_found:
+        db.execute(_CLOSE_ATTRIBUTES, (run_id,))
 
 
 def _index(db: sqlite3.Connection, run_id: str, wanted: Indexed) -> None:
@@ -205,7 +213,7 @@ def _ending(events: list[Event]) -> str | None:
 
 _WAKE = "UPDATE runs SET seq = :seq, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
 _HOOK_STANDS = f"""
-    SELECT run_id, number, is_live, seq, epoch, lease_until IS NULL OR lease_until <= :at, {_LAST_AT}
+    SELECT run_id, number, is_live, seq, epoch, lease_until IS NULL OR lease_until <= :at, {_LAST_AT}, {_IS_FOUND}
     FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
 
 
@@ -213,7 +221,7 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) 
     row = db.execute(_STANDS, (storable(run_id),)).fetchone()
     if row is None:
         return []
-    seq, _, ended_at, last = row
+    seq, _, ended_at, last, is_found = row
     known: list[Event] = []
     new: list[NewEvent] = []
     for fact in {fact.key: fact for fact in facts}.values():
@@ -230,7 +238,7 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) 
     ending = _ending(added)
     if ending is not None:
         db.execute(_END, _UNCHANGED | changed | {"status": ending, "ended_at": at_least})
-        _close(db, run_id)
+        _close(db, run_id, is_found=bool(is_found))
     else:
         db.execute(_WAKE, changed | {"at": at})
     return known + added
@@ -248,7 +256,7 @@ def receive(
     row = db.execute(_HOOK_STANDS, {"id": hook_id, "at": at}).fetchone()
     if row is None:
         return None
-    run_id, number, is_live, seq, epoch, is_free, last = row
+    run_id, number, is_live, seq, epoch, is_free, last, is_found = row
     fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload})
     if not is_live:
         first = event_of(db, run_id, fact.key)  # a repeat may come after the end
@@ -260,7 +268,7 @@ def receive(
     # claim of its own, since this transaction is the whole of it.
     if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", _row(run_id, event, at_least)).rowcount:
         if lease is not None and is_free and then is not None and (then.expected, then.epoch) == (seq + 1, epoch + 1):
-            return Received(event, then=_decide(db, then, at_least, lease))
+            return Received(event, then=_decide(db, then, at_least, lease, is_found=is_found))
         db.execute(_WAKE, {"id": run_id, "seq": seq + 1, "at": at})
     else:
         found = event_of(db, run_id, fact.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Literal
@@ -15,7 +16,9 @@ from simulation.world import World
 
 LONG = 50  # events; of such a log only the prefixes are replayed that were followed by a decision
 
-_ROWS = "SELECT id, code, version, status, seq, view, stalled, wake_at, owner, lease_until, epoch, ended_at FROM runs"
+_ROWS = """
+    SELECT id, code, version, status, seq, view, parts, stalled, wake_at, owner, lease_until, epoch, ended_at
+    FROM runs"""
 
 
 Replayed = Literal["whole", "decided", "all"]
@@ -23,17 +26,24 @@ Replayed = Literal["whole", "decided", "all"]
 anything else here."""
 
 
+Pairs = dict[tuple[str, str], bool]
+"""The attributes that a run is found by, and whether it is as an open one."""
+
+
 def check(world: World, *, replayed: Replayed) -> None:
     """Violation, if anything is not as it must be."""
     rows = {row[0]: row[1:] for row in world.database.rows(_ROWS)}
     if set(rows) != set(world.auditor.runs):
         raise Violation(f"runs in the table: {sorted(rows)}, in the logs: {sorted(world.auditor.runs)}")
+    pairs = defaultdict[str, Pairs](dict)
+    for run_id, name, value, is_open in world.database.rows("SELECT run_id, name, value, is_open FROM attributes"):
+        pairs[run_id][name, value] = bool(is_open)
     for run_id, row in rows.items():
         story = world.auditor.runs[run_id]
         log = world.database.log(run_id)
         _same_log(run_id, log, story)
         _row(run_id, row, log, story)
-        _decided(run_id, row, log, story, replayed)
+        _decided(run_id, row, log, story, replayed, pairs[run_id])
     _hooks(world)
     _acked(world)
 
@@ -47,7 +57,7 @@ def _same_log(run_id: str, log: Log, story: RunStory) -> None:
 
 
 def _row(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory) -> None:
-    _, _, status, seq, _, stalled, wake_at, owner, lease_until, epoch, ended_at = row
+    _, _, status, seq, _, _, stalled, wake_at, owner, lease_until, epoch, ended_at = row
     types = {event.type for event in log}
     end = next(iter(types & ENDINGS), None)
     expected = end.removeprefix("run_") if end else "running" if "run_started" in types else "pending"
@@ -65,7 +75,7 @@ def _replay(row: tuple[Any, ...], log: Log) -> ReplayResult:
     return replay(registry.get(row[0], row[1]), log, link=lambda hook_id: hook_id)
 
 
-def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, replayed: Replayed) -> None:
+def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, replayed: Replayed, pairs: Pairs) -> None:
     """Each decision in the log is what a replay of all before it decides; at the end nothing is left to decide."""
     seen = 0
     for _, lines in groupby(story.lines, key=lambda line: line.batch):
@@ -81,18 +91,31 @@ def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, repla
             if decided and not (decided[0].type == "run_cancelled" and len(batch) == 1):
                 _same_decisions(run_id, outcome, decided)
     outcome = _replay_of_prefix(run_id, row, log)
-    view = None if row[4] is None else json.loads(row[4])
+    if story.end is None or story.end.type != "run_cancelled":
+        _shown(run_id, row, outcome, pairs, is_open=story.end is None)
     if story.end is not None:
-        if story.end.type != "run_cancelled" and view != outcome.view:
-            raise Violation(f"{run_id}: its view is {view}, its log means {outcome.view}")
+        if any(pairs.values()):
+            raise Violation(f"{run_id} has ended, and is found as an open one by {pairs}")
         return
     if outcome.commands or outcome.steps:
         raise Violation(f"{run_id} is at rest, but {outcome.commands or outcome.steps} is not done")
-    if view != outcome.view:
-        raise Violation(f"{run_id}: its view is {view}, its log means {outcome.view}")
-    wake_at = None if row[6] is None else from_micros(row[6])
+    wake_at = None if row[7] is None else from_micros(row[7])
     if wake_at != outcome.next_timer:
         raise Violation(f"{run_id} wakes at {wake_at}, its next timer is at {outcome.next_timer}")
+
+
+def _shown(run_id: str, row: tuple[Any, ...], outcome: ReplayResult, pairs: Pairs, *, is_open: bool) -> None:
+    """What people are shown of a run, and by what it is found, is what its log means."""
+    view, parts = (None if text is None else json.loads(text) for text in row[4:6])
+    meant = outcome.projection
+    if view != outcome.view or parts != (None if meant is None else meant.parts):
+        raise Violation(f"{run_id}: it shows {view} and {parts}, its log means {outcome.view} and {meant}")
+    found = {pair: open for pair, open in pairs.items() if pair[0].startswith("$")}
+    expected = (
+        set() if meant is None else {(name, each) for name, values in meant.attributes.items() for each in values}
+    )
+    if found != dict.fromkeys(expected, is_open):
+        raise Violation(f"{run_id} is found by {found}, its log means {expected}, open: {is_open}")
 
 
 def _replay_of_prefix(run_id: str, row: tuple[Any, ...], prefix: Log) -> ReplayResult:
