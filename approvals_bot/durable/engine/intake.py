@@ -51,7 +51,7 @@ class HookTarget(NamedTuple):
         return self.row
 
 
-class Delivered(NamedTuple):
+class KeptPayload(NamedTuple):
     """A payload that is in the log: its hook, its event, and the events that were written together with it."""
 
     hook: HookRow
@@ -87,7 +87,7 @@ class Intake:
             raise IdempotencyConflictError(key or "", created.run_id, differs)
         return created
 
-    async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> Delivered:
+    async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
         """Write a payload.
 
         Raises InvalidPayloadError if it doesn't fit the hook's schema; HookNotFoundError if the hook has been closed
@@ -104,7 +104,7 @@ class Intake:
             raise HookNotFoundError(target.hook.token)
         if events[0].data["payload"] != encoded:
             raise IdempotencyConflictError(resume_id, target.row.id, "the payload differs from the first one")
-        return Delivered(target.hook, events)
+        return KeptPayload(target.hook, events)
 
     async def record(self, run_id: str, fact: NewEvent, *more: NewEvent) -> list[Event]:
         """Write facts that need no plan: a cancellation, the end of sleeps.
@@ -253,21 +253,21 @@ class Intake:
 
     # ── what the caller of a manual webhook is answered ──
 
-    async def answer_to(self, delivered: Delivered, seconds: float) -> dict[str, Any] | None:
+    async def answer_to(self, kept: KeptPayload, seconds: float) -> dict[str, Any] | None:
         """The workflow's answer to this request.
 
         None when the time is up, when the run has ended without an answer, or when the store can't tell.
         """
         with suppress(TimeoutError, StoreUnavailableError):
             async with asyncio.timeout(seconds):
-                return await self._answer_to(delivered)
+                return await self._answer_to(kept)
         return None
 
-    async def _answer_to(self, delivered: Delivered) -> dict[str, Any] | None:
-        run_id, seq = delivered.hook.run_id, delivered.events[0].seq
+    async def _answer_to(self, kept: KeptPayload) -> dict[str, Any] | None:
+        run_id, seq = kept.hook.run_id, kept.events[0].seq
         types = ENDINGS | {"hook_responded"}
         with self._notifier.subscribe(run_id, None, self._scheduler.poll, types) as subscription:
-            answer = _answer_in(delivered.events, seq)
+            answer = _answer_in(kept.events, seq)
             while answer is None:
                 found = await self._scheduler.store.read(run_id, after=seq)
                 answer = None if found is None else _answer_in(found[1], seq)
