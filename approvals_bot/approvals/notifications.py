@@ -329,7 +329,7 @@ class Copies:
             self._follow_up(copy, occasion)
 
     def confirm_vote(self, address: str) -> None:
-        """Tell this person by mail that a vote was counted in their name: a link decides for whoever holds it."""
+        """Tell this person by mail that a vote was counted in their name: anybody who holds a link can use it."""
         for copy in self._all:
             if copy.is_mail and copy.reader == address and not copy.text:
                 self._follow_up(copy, "vote")

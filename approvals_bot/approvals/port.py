@@ -5,7 +5,7 @@ render that value and add no fact of their own. A channel turns a card into a *c
 answers with one of three values: it arrived (`Delivered`), it may work later (`TryAgain`), or it never will
 (`Refused`). It raises only for bugs.
 
-Text in a card is plain text, as people typed it. Whoever renders it escapes it.
+Text in a card is plain text, as people typed it. The channel that renders it escapes it.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Card:
     deliveries: tuple[CardDelivery, ...] = ()
     undone: tuple[str, ...] = ()  # what follows the decision and is not done: "call erp failed: it answered 404"
     notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode handed over to Di Ops: on holiday"
-    may_hand_over: bool = False  # whether this reader may have somebody else asked in her place
+    may_hand_over: bool = False  # whether this reader may reassign it
     why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."
     url: str = ""  # the full page, for those who may see it
 
@@ -217,8 +217,8 @@ class Receipt:
 
 
 Occasion = Literal["request", "reminder", "escalation", "change", "handover", "vote", "code", "outcome"]
-"""Why something is sent now. `handover`: to whose place was given to somebody else. `vote`: to who has voted, so that
-she hears of what was done in her name. `code`: the digits that she needs besides her link."""
+"""Why something is sent now. `handover`: to the person in whose place somebody else is asked now. `vote`: to a voter, so
+that they hear of what was done in their name. `code`: the digits that they need besides their link."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ PEOPLE = 2_000  # of whom it is remembered what they got lately
 
 @dataclass(eq=False)
 class _Reader:
-    """What one person got lately, and what is held for her."""
+    """What one person got lately, and what is held for them."""
 
     singles: OrderedDict[str, datetime] = field(default_factory=OrderedDict)  # delivery id → when it first went out
     turn: datetime | None = None  # when what is held goes out

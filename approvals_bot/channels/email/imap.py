@@ -87,7 +87,7 @@ class Watch:
         return reports
 
     def hang_up(self) -> None:
-        """Whoever waits for the server waits no more."""
+        """Close the connection, so that nothing waits for the server any longer."""
         if self._line is not None:
             with suppress(OSError):
                 self._line.shutdown()

@@ -129,9 +129,9 @@ def occasion(dispatch: Dispatch) -> str:
 
 
 def not_you(dispatch: Dispatch) -> str:
-    """To who has voted: what was done in her name, and what to do if it was not her; "" to everybody else.
+    """For a voter: what was done in their name, and what to do if it wasn't them; "" for everybody else.
 
-    A link decides for whoever holds it, so the person it was made for must hear of it. While the request is open, the
+    Anybody who holds a link can decide by it, so the person it was made for must hear of it. While the request is open, the
     vote can be taken back by the link that follows this sentence; later only people can help.
     """
     assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"

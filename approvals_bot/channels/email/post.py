@@ -100,7 +100,7 @@ class Mailer:
         await self._relay.aclose()
 
     def _wait_turn(self, key: str, dispatch: Dispatch) -> TryAgain | None:
-        """When the relay has had its share for now: to come back later. Who waits for her code waits at the page, so
+        """When the relay has had its share for now: to come back later. A person who asked for a code waits at the page, so
         it is counted and not held back."""
         if self._turns is None:
             return None

@@ -192,7 +192,7 @@ def _vote(cast: CardVote, card: Card, room: CardLimits) -> list[Block]:
 
 
 def _waiting(card: Card) -> list[Block]:
-    """Who is waited for; whoever reads it may ask why it is she, or who it is."""
+    """The people it waits for, and the button that explains why them."""
     if card.outcome is not None:
         return []
     why = {"type": "button", "action_id": WHY, "text": plain("Why am I asked?"), "value": card.hook_id[:2_000]}

@@ -22,7 +22,7 @@ from approvals_bot.channels.slack.identity import Unidentified
 from approvals_bot.channels.slack.modals import plain, status_line
 from approvals_bot.service.read import list_requests
 
-PENDING_SHOWN = 18  # cards that wait for somebody, on her Home tab; Slack allows 100 blocks
+PENDING_SHOWN = 18  # cards that wait for somebody, on their Home tab; Slack allows 100 blocks
 LATELY_SHOWN = 5  # … of each other list
 PINNED_SHOWN = 3  # pinned fields of a request in a list
 CONFLICTS = 3  # times that somebody else may publish in between before we let it be
@@ -51,7 +51,7 @@ class SlackHome:
         self._looking: OrderedDict[str, _Tab] = OrderedDict()
 
     async def opened(self, user: str, team: str | None, hash: str | None = None) -> None:
-        """Show this person her inbox as it stands. `hash`: of what Slack shows her now, if it shows something."""
+        """Show this person their inbox as it stands. `hash`: of what Slack shows them now, if it shows something."""
         tab = self._looking.setdefault(user, _Tab())
         tab.team, tab.hash = team, hash or tab.hash
         while len(self._looking) > REMEMBERED:
@@ -59,7 +59,7 @@ class SlackHome:
         await self._show(user, tab)
 
     async def voted(self, user: str) -> None:
-        """Show the newest state to somebody who has her Home tab open, or had."""
+        """Show the newest state to somebody who has their Home tab open, or had."""
         if user in self._looking:
             await self._show(user, self._looking[user])
 
@@ -136,11 +136,11 @@ class Inbox:
     asked: Cards
     decided: Cards
     voted: Cards  # still open, so the vote may be changed or taken back
-    may_ask: bool = False  # whether there is something that she may ask for
+    may_ask: bool = False  # whether there is something that they may ask for
 
 
 def home(inbox: Inbox) -> Block:
-    """What waits for this person, what she voted on and asked for, and what was decided lately."""
+    """What waits for this person, what they voted on and asked for, and what was decided lately."""
     blocks = [
         *_list("Waiting for you", inbox.pending, "Nothing waits for you.", most=PENDING_SHOWN, buttons="home"),
         *_list("You voted, others are still asked", inbox.voted, buttons="voted"),

@@ -18,7 +18,7 @@ from approvals_bot.people import People, Person, SourceUnavailable
 
 LOOK_UP_LIMIT = 1.0  # seconds for asking Slack who somebody is, within the 2.5 that a click has
 GLANCE_LIMIT = 0.3  # seconds for the same about somebody whose Slack id the configuration names
-SILENCE = 10.0  # seconds in which she is not asked about after Slack had no answer, so that clicks don't pay for it
+SILENCE = 10.0  # seconds in which Slack is not asked again after it had no answer, so that clicks don't pay for it
 
 External = Literal["deny", "see-only"]
 

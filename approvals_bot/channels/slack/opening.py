@@ -1,6 +1,7 @@
 """Opening requests from Slack: `/approve`, the shortcut and the Home tab lead to a form; the form opens the request.
 
-Who asks is whoever sent the form. May she, and does it fit, is decided by `open_run`, as for every other channel.
+The requester is the person who sends the form. `open_run` decides whether they may and whether it fits, as for every
+other channel.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class SlackOpening:
         self._desk = desk
 
     async def typed(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """`/approve` lists what she may ask for, `/approve deploy` opens that form. Returns what the command answers;
+        """`/approve` lists what the person may ask for, `/approve deploy` opens that form. Returns what the command answers;
         {} for nothing.
         """
         identity = await self._desk.identities.identify(
@@ -190,7 +191,7 @@ class SlackOpening:
         return None
 
     async def _reply_opened(self, to: ReplyTo, run: Run[Any], address: str, is_approval: bool) -> None:
-        """An ephemeral where she typed the command, else a direct message: what was asked, and the way to it."""
+        """Reply where they typed the command, else by direct message: what was asked, and the way to it."""
         said = "" if run.is_new else "This was already asked. "
         url = f"{self._desk.base_url}/{'requests' if is_approval else 'runs'}/{run.id}"
         said += await self._state_of(run.id, address) if is_approval else "It was started."
@@ -247,7 +248,7 @@ def _text(value: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a form remembers until it is sent. It grants nothing: who sends it, and may she, is established then."""
+    """What a form remembers until it is sent. It grants nothing: the sender is identified once it is sent."""
 
     workflow: str
     channel: str = ""
