@@ -217,8 +217,8 @@ class Receipt:
 
 
 Occasion = Literal["request", "reminder", "escalation", "change", "handover", "vote", "code", "outcome"]
-"""Why something is sent now. `handover`: to the person in whose place somebody else is asked now. `vote`: to a voter, so
-that they hear of what was done in their name. `code`: the digits that they need besides their link."""
+"""Why something is sent now. `handover`: to the person in whose place somebody else is asked now. `vote`: to a voter,
+who is to hear what was done in their name. `code`: the digits that they need besides their link."""
 
 
 @dataclass(frozen=True, slots=True)

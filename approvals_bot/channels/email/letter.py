@@ -131,8 +131,8 @@ def occasion(dispatch: Dispatch) -> str:
 def not_you(dispatch: Dispatch) -> str:
     """For a voter: what was done in their name, and what to do if it wasn't them; "" for everybody else.
 
-    Anybody who holds a link can decide by it, so the person it was made for must hear of it. While the request is open, the
-    vote can be taken back by the link that follows this sentence; later only people can help.
+    Anybody who holds a link can decide by it, so the person it was made for must hear of it. While the request is open,
+    the vote can be taken back by the link that follows this sentence; later only people can help.
     """
     assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
     card, reader = dispatch.card, dispatch.to.person.address

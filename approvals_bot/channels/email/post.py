@@ -100,8 +100,8 @@ class Mailer:
         await self._relay.aclose()
 
     def _wait_turn(self, key: str, dispatch: Dispatch) -> TryAgain | None:
-        """When the relay has had its share for now: to come back later. A person who asked for a code waits at the page, so
-        it is counted and not held back."""
+        """When the relay has had its share for now: to come back later. A code is counted and not held back, since a
+        person waits for it at the page."""
         if self._turns is None:
             return None
         wait = self._turns.wait(key, self._now())

@@ -70,8 +70,9 @@ class SlackOpening:
         self._desk = desk
 
     async def typed(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """`/approve` lists what the person may ask for, `/approve deploy` opens that form. Returns what the command answers;
-        {} for nothing.
+        """`/approve` lists what the person may ask for, `/approve deploy` opens that form.
+
+        Returns what the command answers; {} for nothing.
         """
         identity = await self._desk.identities.identify(
             str(payload.get("user_id") or ""), _text(payload.get("team_id"))
