@@ -42,10 +42,12 @@ _OPEN: tuple[Any, ...] = (dict, list, Mapping, bytes, bytearray)
 class Codec:
     """To JSON and back, for one annotation."""
 
-    __slots__ = ("_adapter", "_is_open")
+    __slots__ = ("_adapter", "_is_itself", "_is_open")
 
     def __init__(self, annotation: Any) -> None:
         self._adapter = _adapter(annotation)
+        # JSON has these as they are. Without this, benchmarks/cycle.py asks pydantic 12 times more, 0.8 µs each.
+        self._is_itself = annotation if annotation in (int, bool) else None
         self._is_open = _is_open(annotation)
 
     def encode(self, value: Any, path: str = "value") -> Any:
@@ -55,6 +57,8 @@ class Codec:
         adapter = self._adapter
         if adapter is None:
             return _tag(value, path, 0)
+        if type(value) is self._is_itself:
+            return value
         try:
             valid = _validated(adapter, value)
             return _tag(valid, path, 0) if self._is_open else adapter.dump_python(valid, mode="json")
@@ -71,6 +75,8 @@ class Codec:
         adapter = self._adapter
         if adapter is None:
             return _untag(encoded)
+        if type(encoded) is self._is_itself:
+            return encoded
         try:
             return _validated(adapter, _untag(encoded) if self._is_open else _copied(encoded))
         except ValidationError as error:
