@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Literal
 
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.encoding import link_entry
 from approvals_bot.durable.store.protocol import AuditLine
 from approvals_bot.service.read import iso, redact
 
@@ -81,7 +82,8 @@ async def write_export(engine: Engine, key: bytes, file: BinaryIO) -> Manifest:
     chain.add({"kind": "header", "format": FORMAT, "exported_at": at})
     audit = await engine.audit_lines()
     for line in audit:
-        chain.add({"kind": "audit", **asdict(line), "at": iso(line.at), "data": redact(line.data)})
+        entry = asdict(line.entry) | {"data": redact(line.entry.data)}
+        chain.add({"kind": "audit", "seq": line.seq, "at": iso(line.at), **entry, "hash": line.hash})
     runs = events = 0
     cursor: str | None = None
     while True:
@@ -127,9 +129,8 @@ def broken_at(audit: Sequence[AuditLine]) -> int | None:
     """Return the first line of the store's own chain that doesn't follow from the one before; None if all do."""
     before = ""
     for number, line in enumerate(audit, 1):
-        data = json.dumps(line.data, sort_keys=True)
-        covered = json.dumps([before, line.seq, to_micros(line.at), line.what, line.who, line.run_id, data])
-        if line.seq != number or line.hash != hashlib.sha256(covered.encode()).hexdigest():
+        _, digest = link_entry(before, line.seq, to_micros(line.at), line.entry)
+        if line.seq != number or line.hash != digest:
             return number
         before = line.hash
     return None

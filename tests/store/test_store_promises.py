@@ -650,7 +650,7 @@ async def test_the_audit_is_a_chain_also_when_two_processes_write_it(connected: 
     lines = await stores[0].audit(None, T0)
     assert [line.seq for line in lines] == list(range(1, 21))
     assert len({line.hash for line in lines}) == 20
-    assert sorted(line.what for line in lines) == sorted(entry.what for entry in entries)
+    assert sorted(line.entry.what for line in lines) == sorted(entry.what for entry in entries)
 
 
 # ── more than one process ──

@@ -108,7 +108,7 @@ async def test_the_mailed_digits_let_the_person_decide(guarded: Any, post: Post)
     answer = await guarded.web.post(path, data=hidden(page) | {"choice": "approve", "code": digits}, headers=OURS)
     assert answer.status_code == 303
     assert "Counted: 1 of 2" in (await guarded.web.get(answer.headers["location"])).text
-    audit = [line.what for line in await guarded.engine.audit_lines()]
+    audit = [line.entry.what for line in await guarded.engine.audit_lines()]
     assert "code_sent" in audit
 
 

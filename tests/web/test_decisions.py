@@ -147,7 +147,7 @@ async def test_check_45_once_decided_the_same_choice_is_200_and_the_opposite_409
     assert "Already decided by Bo Lund at 10:00" in opposite.text  # Ann reads Berlin's time
     assert "Already decided by Bo Lund at 09:00" in late.text
     assert asked.content()["events"] == before
-    refused = [line for line in await asked.engine.audit_lines() if line.what == "act_refused"]
+    refused = [line.entry for line in await asked.engine.audit_lines() if line.entry.what == "act_refused"]
     assert [line.data["verdict"] for line in refused] == ["already_voted", "already_decided", "already_decided"]
 
 
@@ -304,7 +304,7 @@ async def test_check_44_a_form_from_elsewhere_is_refused_and_audited(asked: Any,
     assert answer.status_code == 403
     assert "nothing was changed" in answer.text
     assert asked.content()["events"] == before
-    assert [line.what for line in await asked.engine.audit_lines()].count("form_refused") == 1
+    assert [line.entry.what for line in await asked.engine.audit_lines()].count("form_refused") == 1
 
 
 @pytest.mark.parametrize("headers", [OURS, {}, {"Origin": "https://approve.acme.eu"}], ids=["browser", "w3m", "old"])

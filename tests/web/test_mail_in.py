@@ -124,8 +124,8 @@ async def test_check_58_a_bounce_marks_the_delivery_and_takes_the_other_way(open
         assert len([sent for sent in log if "'channel': 'slack'" in sent and "ann@acme.eu" in sent]) == 1
         assert await desk.send(back, report()) == 250  # the same once more changes nothing
         assert await desk.copies(run) == copies
-        lines = [line for line in await desk.service.engine.audit_lines() if line.what == "mail_came_back"]
-        assert [line.run_id for line in lines] == [run, run]
+        lines = [line for line in await desk.service.engine.audit_lines() if line.entry.what == "mail_came_back"]
+        assert [line.entry.run_id for line in lines] == [run, run]
         before = len(desk.mailbox.mails)
         for person in ("bo@acme.eu", "cy@acme.eu"):
             body = {"by": person, "choice": "approve"}

@@ -80,7 +80,7 @@ async def test_check_12_13_a_guests_click_is_in_the_audit(office: Office) -> Non
     run_id = await office.ask()
     office.invite("U0GUEST")
     await office.press("U0GUEST", "Approve")
-    lines = [line for line in await office.engine.audit_lines() if line.what == "act_refused"]
+    lines = [line.entry for line in await office.engine.audit_lines() if line.entry.what == "act_refused"]
     assert [(line.who, line.run_id) for line in lines] == [("slack:U0GUEST", run_id)]
 
 

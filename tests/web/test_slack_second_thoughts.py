@@ -160,7 +160,7 @@ async def post(office: Office, payload: dict[str, Any]) -> int:
 
 
 async def refusals(office: Office) -> list[Any]:
-    return [line.data for line in await office.engine.audit_lines() if line.what == "act_refused"]
+    return [line.entry.data for line in await office.engine.audit_lines() if line.entry.what == "act_refused"]
 
 
 @pytest.mark.parametrize("lacks", ["message of another app", "no message at all"])

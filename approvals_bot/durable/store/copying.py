@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.copying_tables import TABLES, CopiedTable, Row
-from approvals_bot.durable.store.encoding import as_given, as_given_or_none, link
-from approvals_bot.durable.store.protocol import AuditEntry
+from approvals_bot.durable.store.encoding import audit_entry, link_entry
 from approvals_bot.errors import StoreCopyError
 
 
@@ -106,8 +105,8 @@ class _Chain:
 
     def follow(self, rows: Sequence[Row]) -> None:
         for seq, at, what, who, run_id, data, digest in rows:
-            entry = AuditEntry(as_given(what), as_given_or_none(who), as_given_or_none(run_id), json.loads(data))
-            if link(self._before, seq, at, entry) != (data, digest):
+            entry = audit_entry(what, who, run_id, data)
+            if link_entry(self._before, seq, at, entry) != (data, digest):
                 raise StoreCopyError(
                     f"The audit's line {seq} is not as it was written. Nothing was copied; look at the source."
                 )

@@ -153,7 +153,12 @@ def read_cursor(cursor: str) -> tuple[int, str]:
 # ── How the audit's lines are chained: each line's hash covers it and, through the line before, everything before. ──
 
 
-def link(before: str, seq: int, at: int, entry: AuditEntry) -> tuple[str, str]:
+def audit_entry(what: str, who: str | None, run_id: str | None, data: str) -> AuditEntry:
+    """Return an entry as its row has it."""
+    return AuditEntry(as_given(what), as_given_or_none(who), as_given_or_none(run_id), json.loads(data))
+
+
+def link_entry(before: str, seq: int, at: int, entry: AuditEntry) -> tuple[str, str]:
     """Return the entry's data as the line has them, and the line's hash.
 
     `before`: the hash of the line before, or nothing; `at` in microseconds.

@@ -18,10 +18,9 @@ from asyncpg import Connection
 from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros, to_micros
 from approvals_bot.durable.store import postgres_encoding as pieces
 from approvals_bot.durable.store.encoding import (
-    as_given,
-    as_given_or_none,
+    audit_entry,
     cursor_after,
-    link,
+    link_entry,
     pair_of,
     read_cursor,
     storable,
@@ -253,16 +252,14 @@ async def _add_to_audit(line: PostgresConnection, entry: AuditEntry, at: int) ->
     while True:
         last = await line.fetch(_LAST)
         seq, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
-        data, digest = link(before, seq, at, entry)
+        data, digest = link_entry(before, seq, at, entry)
         texts = [storable_or_none(text) for text in (entry.what, entry.who, entry.run_id)]
         if await line.fetch(_ADD, seq, at, *texts, data, digest):
-            return AuditLine(seq, from_micros(at), entry.what, entry.who, entry.run_id, entry.data, digest)
+            return AuditLine(seq, from_micros(at), entry, digest)
 
 
 async def _audit_lines(line: PostgresConnection) -> list[AuditLine]:
     return [
-        AuditLine(
-            seq, from_micros(at), as_given(what), as_given_or_none(who), as_given_or_none(run), json.loads(data), digest
-        )
-        for seq, at, what, who, run, data, digest in await line.fetch(_LINES)
+        AuditLine(seq, from_micros(at), audit_entry(*entry), digest)
+        for seq, at, *entry, digest in await line.fetch(_LINES)
     ]

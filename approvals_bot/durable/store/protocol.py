@@ -237,10 +237,7 @@ class AuditLine:
 
     seq: int
     at: datetime
-    what: str
-    who: str | None
-    run_id: str | None
-    data: dict[str, Any]
+    entry: AuditEntry
     hash: str
 
 

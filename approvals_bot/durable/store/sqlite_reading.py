@@ -10,8 +10,9 @@ from approvals_bot.durable.core.events import Event, Log, from_micros
 from approvals_bot.durable.store.encoding import (
     as_given,
     as_given_or_none,
+    audit_entry,
     cursor_after,
-    link,
+    link_entry,
     pair_of,
     read_cursor,
     readable_json,
@@ -145,20 +146,17 @@ def _fetch_leniently(db: sqlite3.Connection, sql: str, given: Any) -> list[Any]:
 def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, at: int) -> AuditLine:
     row = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     seq, before = (row[0] + 1, row[1]) if row else (1, "")
-    data, digest = link(before, seq, at, entry)
+    data, digest = link_entry(before, seq, at, entry)
     db.execute(
         "INSERT INTO audit (seq, at, what, who, run_id, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (seq, at, storable(entry.what), storable_or_none(entry.who), storable_or_none(entry.run_id), data, digest),
     )
-    return AuditLine(seq, from_micros(at), entry.what, entry.who, entry.run_id, entry.data, digest)
+    return AuditLine(seq, from_micros(at), entry, digest)
 
 
 def audit_lines(db: sqlite3.Connection) -> list[AuditLine]:
     rows = db.execute("SELECT seq, at, what, who, run_id, data, hash FROM audit ORDER BY seq").fetchall()
-    return [
-        AuditLine(s, from_micros(at), as_given(what), as_given_or_none(who), as_given_or_none(run), json.loads(d), h)
-        for s, at, what, who, run, d, h in rows
-    ]
+    return [AuditLine(seq, from_micros(at), audit_entry(*entry), digest) for seq, at, *entry, digest in rows]
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
