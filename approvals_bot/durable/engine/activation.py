@@ -20,10 +20,11 @@ from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.core.serialization import encode_error
 from approvals_bot.durable.engine.batch import Batch, decide, due_steps, next_wake, plan
-from approvals_bot.durable.engine.cache import CachedRun
+from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.executor import attempt
 from approvals_bot.durable.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
+from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, Stale, Store
 from approvals_bot.errors import (
@@ -53,9 +54,10 @@ class Host(Protocol):
     def resources(self) -> Mapping[type, Any]: ...
     @property
     def registry(self) -> Registry: ...
-
-    def notify(self, run_id: str, events: list[Event]) -> None:
-        """Pass on what was written to whoever in this process waits for it."""
+    @property
+    def notifier(self) -> Notifier: ...
+    @property
+    def cache(self) -> RunCache: ...
 
     def entropy(self) -> bytes:
         """32 random bytes, for tokens."""
@@ -65,9 +67,6 @@ class Host(Protocol):
 
     def keep_task(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
-
-    def cache_run(self, run: CachedRun) -> None:
-        """The run has been released, with nothing left to do."""
 
 
 class _Running(NamedTuple):
@@ -192,7 +191,7 @@ class Activation:
         if batch.releases:
             self.due = self._host.clock.now() if must_replay else self.due
             self._is_released = True
-            self._host.cache_run(self.run)
+            self._host.cache.add(self.run)
             return True
         self._to_start = batch.starts
         if not (batch.outcome.replay_again or must_replay):
@@ -261,7 +260,7 @@ class Activation:
                 self.run.grow(events)
                 del self._finished[: self._taken]  # only those: others may have finished during the write
                 self._taken = 0
-                self._host.notify(batch.run_id, events)
+                self._host.notifier.notify(batch.run_id, events)
             case Stale():
                 self._may_have_grown = True
             case Fenced():

@@ -130,7 +130,7 @@ class Scheduler:
         self.closing = CLOSING
         self.entropy = entropy
         self.cache = RunCache()
-        self._notifier = notifier
+        self.notifier = notifier
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._woken = asyncio.Event()  # there may be something to claim
         self._progress = asyncio.Event()
@@ -207,7 +207,7 @@ class Scheduler:
         elif written.releases:
             if written.wake_at is not None or lost_a_token(events):
                 self._woken.set()
-            self.cache_run(run)
+            self.cache.add(run)
         else:
             self._activate(run, written)
 
@@ -229,14 +229,8 @@ class Scheduler:
 
     # ── what activations use ──
 
-    def notify(self, run_id: str, events: list[Event]) -> None:
-        self._notifier.notify(run_id, events)
-
     def idle(self, activation: Activation) -> None:
         self._progress.set()
-
-    def cache_run(self, run: CachedRun) -> None:
-        self.cache.add(run)
 
     def keep_task(self, task: asyncio.Task[Any]) -> None:
         """Hold on to a task until it is done, or until this process closes."""
@@ -289,7 +283,7 @@ class Scheduler:
 
     def _look_again(self, runs: Collection[str] | None = None) -> None:
         """Another process has written to these runs; None: to any."""
-        self._notifier.wake(runs)
+        self.notifier.wake(runs)
         for run_id in list(self._active) if runs is None else runs:
             if run_id in self._active:
                 self._active[run_id][0].wake()
@@ -337,7 +331,7 @@ class Scheduler:
             if self._active.get(run_id, (None, None))[0] is activation:
                 del self._active[run_id]
             if activation.is_lost:
-                self._notifier.wake((run_id,))
+                self.notifier.wake((run_id,))
             if activation.due is not None or self._is_full:
                 self._woken.set()
             self._progress.set()
