@@ -25,10 +25,10 @@ from approvals_bot.testing import FakeClock
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {
-    "press": (90, 600, 4990),
-    "mail": (84, 580, 4790),
-    "deadline": (70, 440, 3590),
-    "start": (85, 620, 5290),
+    "press": (79, 575, 4720),
+    "mail": (73, 560, 4590),
+    "deadline": (62, 435, 3340),
+    "start": (75, 600, 4920),
 }
 """What each journey may walk through as of now, above the goal: lowered with each step, until GOAL is enough."""
 

@@ -23,7 +23,7 @@ TWIN_FIELDS = 4
 TWIN_SHARE = 0.6  # of the fields of the smaller class
 COPIED_FIELDS = 4
 SENTENCE_WORDS = 3
-SENTENCE_ROOMS = ("text", "sentences", "phrases")  # modules of `approvals` that hold what people read
+SENTENCE_ROOMS = ("text", "card_text")  # modules of `approvals` that word what people read
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
-from approvals_bot.approvals.port import Card, CardChoice, CardField, CardVote, Dispatch
+from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, CardVote, Dispatch
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
@@ -101,7 +101,7 @@ def _header(card: Card) -> Block:
 
 def _status(card: Card) -> Block:
     """Our own words only, so it may be mrkdwn."""
-    icon, _, word = card_text.state(card).partition(" ")
+    icon, word = STATE_WORDS[card.state]
     parts = [f"{icon} *{word}*"]
     if done := card_text.progress(card):
         parts.append(done)
