@@ -10,28 +10,24 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import JsonValue
-
+from approvals_bot.approvals.delivery import LONGEST_TRY, call_target, tried, wait_before
 from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatAsk
 from approvals_bot.approvals.lookup import find_people
-from approvals_bot.approvals.notifications import LONGEST_TRY, Copies, Copy, Progress, wait_before
+from approvals_bot.approvals.notifications import Copies, Copy, Progress
 from approvals_bot.approvals.policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.port import (
     EMAIL,
     SLACK,
     Called,
-    CallResult,
     Destination,
     Place,
     Refused,
-    Targets,
     ToPerson,
     TryAgain,
 )
 from approvals_bot.approvals.request import FollowUp, Outcome
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json
-from approvals_bot.durable.core.api import now, random, resource, step
-from approvals_bot.errors import StepFailedError
+from approvals_bot.durable.core.api import now, random
 from approvals_bot.people import Person
 
 State = Literal["sending", "done", "retrying", "failed"]
@@ -43,14 +39,6 @@ STATES: Mapping[Progress, State] = {
 }
 
 NOBODY = "there is no person to tell"
-
-
-@step(retries=0, timeout=60.0)  # seconds; ends only what hangs
-async def call_target(
-    target: str, event_id: str, body: dict[str, JsonValue], targets: Targets = resource(Targets)
-) -> CallResult:
-    """Call one target once."""
-    return await targets.post(target, event_id, body)
 
 
 def actions_of(actions: Actions, outcome: Outcome) -> tuple[Action, ...]:
@@ -116,7 +104,7 @@ class FollowUps:
         while True:
             attempts += 1
             self._change(at, attempts=attempts)
-            match await _tried(action.http, event_id, body):
+            match await tried(call_target(action.http, event_id, body)):
                 case Called():
                     self._becomes(at, "done")
                     return
@@ -168,13 +156,6 @@ class FollowUps:
         call = self._all[at]
         assert isinstance(call, FollowUp), "a message is where its copy is"
         self._all[at] = replace(call, **changes)
-
-
-async def _tried(target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
-    try:
-        return await call_target(target, event_id, body)
-    except StepFailedError as failure:
-        return TryAgain(failure.cause_message)
 
 
 def _message(copy: Copy) -> FollowUp:

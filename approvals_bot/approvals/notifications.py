@@ -5,8 +5,7 @@ be delivered is said on the card and takes another way: a direct message becomes
 place's card goes to the people one by one.
 
 A message is edited so that it shows the newest card. A mail can't be edited, so what is new comes as another mail in
-its thread. A delivery is tried until the stage's deadline, else for 48 hours, first again after at most 5 seconds, then
-ever more rarely, up to every 15 minutes.
+its thread. A delivery is tried until the stage's deadline, else for 48 hours.
 
 What is to be done is decided by pure functions over `Copy` values; `Copies` holds those and has one loop for each.
 """
@@ -19,15 +18,26 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
+from approvals_bot.approvals.delivery import (
+    LONGEST_MAIL_VALUE,
+    LONGEST_TRY,
+    LONGEST_VALUE,
+    Pause,
+    pause_after,
+    send_copy,
+    shortened,
+    tried,
+    update_copy,
+    when_needed,
+)
 from approvals_bot.approvals.policy import Deliver
 from approvals_bot.approvals.port import (
     EMAIL,
     SLACK,
     Card,
     CardDelivery,
-    Channels,
     Delivered,
     Destination,
     Dispatch,
@@ -36,26 +46,12 @@ from approvals_bot.approvals.port import (
     Receipt,
     Refused,
     RefusedCode,
-    Result,
     ToPerson,
     TryAgain,
     place_name,
 )
-from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, when_needed
-from approvals_bot.durable.core.api import now, random, resource, step
-from approvals_bot.errors import StepFailedError
+from approvals_bot.durable.core.api import now, random
 from approvals_bot.people import Person
-
-LONGEST_TRY = timedelta(hours=48)
-"""How long a delivery is tried where no deadline ends it before."""
-
-FIRST_WAIT = 4.0  # seconds; with the jitter, 2 to 4
-LONGEST_WAIT = 900.0  # seconds
-ALL_DOWN = timedelta(minutes=1)
-"""How long to leave a channel alone that refuses everything."""
-
-LONGEST_VALUE, LONGEST_MAIL_VALUE = 9_000, 24_000
-"""Characters of one field that are handed to a channel, and so are in the log: more than it ever shows."""
 
 TOO_LATE = "it was decided before this could be delivered"
 
@@ -165,79 +161,6 @@ def is_pointless(copy: Copy, occasion: Occasion, *, is_closed: bool) -> bool:
     if not is_closed or copy.text or occasion == "outcome":
         return False
     return copy.receipt is not None or copy.is_mail or copy.delivery.attempts == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """How long to wait before the next try: the backoff after so many tries, or `wish` if that is longer. Without
-    tries, just `wish`."""
-
-    tries: int
-    wish: timedelta | None
-
-    def length(self, chance: Callable[[], float]) -> timedelta:
-        if self.wish is not None and self.tries == 0:
-            return self.wish
-        return wait_before(self.tries, self.wish, chance())
-
-
-def pause_after(copy: Copy, tries: int, result: TryAgain | Refused) -> Pause | None:
-    """What follows a try that did not deliver; None: nothing, it was refused for good."""
-    match result:
-        case Refused() if result.install and copy.is_mail:
-            # All mail is down, by a password perhaps: nothing is wrong with this one, and it goes out once somebody has
-            # mended the relay.
-            return Pause(tries, ALL_DOWN)
-        case Refused():
-            return None
-        case TryAgain(after=timedelta() as turn, held=True):
-            return Pause(0, turn)
-        case TryAgain(after=after):
-            return Pause(tries if copy.is_mail or after is None else 1, after)  # a conversation has a pace of its own
-
-
-def wait_before(attempts: int, wish: timedelta | None, chance: float) -> timedelta:
-    """The time until the next attempt, after so many. `chance`, in [0, 1), spreads those who failed together.
-
-    `wish` is the other side's own, kept unless it is shorter than ours, or longer than a day.
-    """
-    longest = min(FIRST_WAIT * 2 ** min(attempts - 1, 16), LONGEST_WAIT)
-    own = timedelta(seconds=longest * (0.5 + 0.5 * chance))
-    return own if wish is None else max(own, min(wish, timedelta(days=1)))
-
-
-def shortened(card: Card, longest: int) -> Card:
-    """The card with no value longer than so many characters."""
-    fields = [
-        field if len(field.value) <= longest else replace(field, value=field.value[:longest] + "…")
-        for field in card.fields
-    ]
-    return replace(card, fields=tuple(fields))
-
-
-# ── Handing a card to its channel, as steps: what became of it is in the log. ──
-
-MadeDispatch = Annotated[Dispatch, MADE_WHEN_NEEDED]
-
-
-@step(retries=0, timeout=120.0)  # seconds; a channel answers within 45, so this ends only what hangs
-async def send_copy(dispatch: MadeDispatch, channels: Channels = resource(Channels)) -> Result:
-    """Deliver a new copy, or a follow-up in its thread."""
-    return await channels.send(dispatch)
-
-
-@step(retries=0, timeout=120.0)
-async def update_copy(receipt: Receipt, dispatch: MadeDispatch, channels: Channels = resource(Channels)) -> Result:
-    """Show the newest card in a copy that was delivered."""
-    return await channels.update(receipt, dispatch)
-
-
-async def _tried(sending: Coroutine[Any, Any, Result]) -> Result:
-    """A bug in a channel must not end the request, and may be mended while it waits."""
-    try:
-        return await sending
-    except StepFailedError as failure:
-        return TryAgain(failure.cause_message, lost=True)
 
 
 class Copies:
@@ -461,7 +384,7 @@ class Copies:
             self._count_attempt(number, 1)
             thread, tried_at = self[number].receipt, now()
             dispatch = partial(self._dispatch, number, occasion, delivery_id, thread, lost_at)
-            result = await _tried(send_copy(when_needed(dispatch)))
+            result = await tried(send_copy(when_needed(dispatch)))
             if isinstance(result, Delivered):
                 self._arrived(number, result)
                 return True
@@ -470,7 +393,7 @@ class Copies:
                 self._count_attempt(number, -1)
             elif isinstance(result, TryAgain):
                 lost_at = lost_at or (tried_at if result.lost else None)
-            pause = pause_after(self[number], tries, result)
+            pause = pause_after(tries, result, is_mail=self[number].is_mail)
             if pause is None:
                 self._failed(number, result.error, result.code if isinstance(result, Refused) else None)
                 return False
@@ -505,7 +428,7 @@ class Copies:
             assert copy.receipt is not None, "only what was delivered can be edited"
             dispatch = partial(self._dispatch, number, copy.occasion, f"{self._run_id}-{number}-1")
             newest = self._newest()
-            match await _tried(update_copy(copy.receipt, when_needed(dispatch))):
+            match await tried(update_copy(copy.receipt, when_needed(dispatch))):
                 case Delivered():
                     self._change(self[number], shown=newest)
                     tries = 0

@@ -23,6 +23,7 @@ from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes
 from approvals_bot.approvals.acts import Reply, Stop
 from approvals_bot.approvals.business_time import Calendar, Calendars
+from approvals_bot.approvals.delivery import MADE_WHEN_NEEDED, NotMadeError, when_needed
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.outcomes import Outcome, answers_of
 from approvals_bot.approvals.policy import Ask, Clock, Definition, Deliver, Escalation, Policy, Stage, business_times
@@ -31,7 +32,6 @@ from approvals_bot.approvals.published import Board
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.rules import KeptDefinition
 from approvals_bot.approvals.templates import LONGEST_LINE
-from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
 from approvals_bot.approvals.workflow import Asking
 from approvals_bot.durable.core.api import accompany, cancel_run, get_workflow_metadata, projector, resource, step
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import pytest
 
 from approvals_bot import RunFailedError, create_hook, step, workflow
+from approvals_bot.approvals.delivery import MADE_WHEN_NEEDED, NotMadeError, when_needed
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.rules import rules_of
-from approvals_bot.approvals.when_needed import MADE_WHEN_NEEDED, NotMadeError, when_needed
 from approvals_bot.testing.fixtures import OpenEngine
 
 FILE = {
