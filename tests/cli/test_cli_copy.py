@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from new_runs import new_run
 from typer.testing import CliRunner
 
 from approvals_bot.cli.commands import app
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.protocol import NewRun
 
 
 def test_an_installation_is_copied_and_the_second_time_refused(
@@ -19,7 +19,7 @@ def test_an_installation_is_copied_and_the_second_time_refused(
 ) -> None:
     async def fill() -> None:
         store = await connect(f"sqlite:///{tmp_path}/old.db")
-        await store.create(NewRun("r", "w", "w", None, {}), datetime(2026, 1, 1, tzinfo=UTC))
+        await store.create(new_run("r", "w", "w", None, {}), datetime(2026, 1, 1, tzinfo=UTC))
         await store.close()
 
     asyncio.run(fill())

@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from new_runs import new_run
 from postgres_server import PostgresServer
 
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.copying import copy
-from approvals_bot.durable.store.protocol import Append, AuditEntry, Filter, Lease, NewRun
+from approvals_bot.durable.store.protocol import Append, AuditEntry, Filter, Lease
 from approvals_bot.errors import StoreCopyError
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +30,7 @@ async def an_installation(url: str) -> None:
     store = await connect(url)
     lease = Lease("somebody", T0, T0 + timedelta(days=1))
     for n in range(3):
-        new = NewRun(f"r{n}", "w", "w", None, {"text": ODD}, f"key {n} {ODD}", {"name": ODD}, "request")
+        new = new_run(f"r{n}", "w", "w", None, {"text": ODD}, f"key {n} {ODD}", {"name": ODD}, "request")
         created = await store.create(new, T0 + timedelta(seconds=n), lease)
         assert created.claimed is not None
         hook = NewEvent("hook_created", {"id": 1, "hook_id": f"h{n}", "token": f"{ODD} {n}", "answer": None})
@@ -79,7 +80,7 @@ async def test_an_installation_goes_to_postgresql_and_back_and_is_the_same(
     assert counts == {"runs": 3, "attributes": 6, "events": 10, "hooks": 3, "audit": 3}
     assert await seen(postgres_url) == before
     store = await connect(postgres_url)
-    again = await store.create(NewRun("new", "w", "w", None, {}, f"key 1 {ODD}"), T0)
+    again = await store.create(new_run("new", "w", "w", None, {}, f"key 1 {ODD}"), T0)
     assert again.run_id == "r1"
     assert {c.claim.run_id for c in await store.claim(Lease("me", T0, T0 + timedelta(seconds=15)), 9)} == {"r1", "r2"}
     await store.audit(AuditEntry("one more"), T0)

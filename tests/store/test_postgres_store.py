@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 from asyncpg import Connection
+from new_runs import new_run
 from postgres_server import PostgresServer
 from tcp_proxy import proxy
 
@@ -18,7 +19,7 @@ from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.postgres_connection import PostgresConnection, connect_to
 from approvals_bot.durable.store.postgres_schema import examine
-from approvals_bot.durable.store.protocol import AuditEntry, Claim, Filter, NewRun
+from approvals_bot.durable.store.protocol import AuditEntry, Claim, Filter
 from approvals_bot.errors import StoreUnavailableError
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,13 +63,13 @@ async def test_no_error_and_no_log_has_the_password(url: str, caplog: pytest.Log
 async def test_every_call_ends_in_time_when_the_server_goes_silent(postgres: PostgresServer, postgres_url: str) -> None:
     with proxy(postgres.dial) as network:
         store = await connect(postgres.url_by(network.port, postgres_url))
-        await store.create(NewRun("r", "w", "w", None, {}), T0)
+        await store.create(new_run("r", "w", "w", None, {}), T0)
         await store.read("r")
         await store.runs(Filter())
         network.silent = True
         began = time.monotonic()
         calls = (
-            store.create(NewRun("r2", "w", "w", None, {}), T0),
+            store.create(new_run("r2", "w", "w", None, {}), T0),
             store.read("r"),
             store.hook(token="t"),
             store.runs(Filter()),
@@ -98,7 +99,7 @@ async def test_two_replicas_that_write_to_the_same_runs_never_wait_for_each_othe
     stores = [await connect(postgres_url), await connect(postgres_url)]
     runs = [f"r{n:02}" for n in range(12)]
     for run in runs:
-        await stores[0].create(NewRun(run, "w", "w", None, {}), T0)
+        await stores[0].create(new_run(run, "w", "w", None, {}), T0)
     third = await asyncpg.connect(postgres_url)
     for attempt in range(4):
         holding = third.transaction()  # somebody has a run in the middle, so both have some when they begin to wait
@@ -156,7 +157,7 @@ async def test_a_connection_made_while_its_line_is_closed_is_closed_too(postgres
 async def test_a_closed_store_says_that_it_is_unavailable(postgres_url: str) -> None:
     store = await connect(postgres_url)
     await store.close()
-    for call in (store.read("r"), store.create(NewRun("r", "w", "w", None, {}), T0), store.check()):
+    for call in (store.read("r"), store.create(new_run("r", "w", "w", None, {}), T0), store.check()):
         with pytest.raises(StoreUnavailableError):
             await call
 

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from new_runs import new_run
 
 from approvals_bot.durable.store import connect, sqlite
 from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store.group_commit import in_thread
-from approvals_bot.durable.store.protocol import Filter, Lease, NewRun, OpenStore
+from approvals_bot.durable.store.protocol import Filter, Lease, OpenStore
 from approvals_bot.durable.store.sqlite import SqliteStore
 from approvals_bot.errors import StoreUnavailableError
 
@@ -53,7 +54,7 @@ async def test_a_release_brings_its_migration_once_and_the_one_before_is_refused
 ) -> None:
     url = f"sqlite:///{tmp_path}/runs.db"
     store = await connect(url)
-    await store.create(NewRun("r", "w", "w", None, {}), T0)
+    await store.create(new_run("r", "w", "w", None, {}), T0)
     known = sqlite._migrations()
     with monkeypatch.context() as newer:
         newer.setattr(sqlite, "_migrations", lambda: [*known, NEXT])
@@ -87,7 +88,7 @@ async def test_the_database_of_another_program_is_refused_and_left_alone(tmp_pat
 async def test_who_only_looks_waits_for_no_writer_and_writes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "runs.db"
     store = await SqliteStore.open(str(file))
-    await store.create(NewRun("r", "w", "w", None, {}), T0)
+    await store.create(new_run("r", "w", "w", None, {}), T0)
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         before = other.execute("PRAGMA data_version").fetchone()
@@ -113,7 +114,7 @@ async def test_who_works_alone_frees_the_leases_of_the_dead_and_whoever_else_com
 
     lease = Lease("somebody", T0, T0 + timedelta(days=1))
     first = await work()
-    await first.create(NewRun("r", "w", "w", None, {}), T0, lease)
+    await first.create(new_run("r", "w", "w", None, {}), T0, lease)
     second = await work()
     assert await second.claim(lease) == []
     await first.close()
@@ -132,18 +133,18 @@ async def test_who_works_alone_frees_the_leases_of_the_dead_and_whoever_else_com
 async def test_what_is_written_to_a_file_that_was_replaced_is_not_acknowledged(tmp_path: Path, by: str) -> None:
     file = tmp_path / "runs.db"
     store = await SqliteStore.open(str(file))
-    await store.create(NewRun("r", "w", "w", None, {}), T0)
+    await store.create(new_run("r", "w", "w", None, {}), T0)
     with closing(sqlite3.connect(file)) as db:
         db.execute("VACUUM INTO ?", (f"{tmp_path}/backup.db",))
     file.rename(tmp_path / "away.db")
     if by == "a backup":
         (tmp_path / "backup.db").rename(file)
     with pytest.raises(StoreUnavailableError, match="moved, deleted or replaced"):
-        await store.create(NewRun("s", "w", "w", None, {}), T0)
+        await store.create(new_run("s", "w", "w", None, {}), T0)
     with pytest.raises(StoreUnavailableError, match="moved, deleted or replaced"):
         await store.check()
     (tmp_path / "away.db").replace(file)
-    await store.create(NewRun("s", "w", "w", None, {}), T0)
+    await store.create(new_run("s", "w", "w", None, {}), T0)
     await store.close()
 
 
@@ -151,7 +152,7 @@ async def test_a_closed_store_says_that_it_is_unavailable(tmp_path: Path) -> Non
     store = await connect(f"sqlite:///{tmp_path}/runs.db")
     await store.close()
     with pytest.raises(StoreUnavailableError):
-        await store.create(NewRun("r", "w", "w", None, {}), T0)
+        await store.create(new_run("r", "w", "w", None, {}), T0)
     with pytest.raises(StoreUnavailableError):
         await store.read("r")
 

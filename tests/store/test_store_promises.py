@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from new_runs import new_run
 
 from approvals_bot.durable.core.events import EventType, NewEvent
 from approvals_bot.durable.store.protocol import (
@@ -18,7 +19,6 @@ from approvals_bot.durable.store.protocol import (
     Fenced,
     Filter,
     Lease,
-    NewRun,
     OpenStore,
     Stale,
 )
@@ -31,7 +31,7 @@ LEASE = timedelta(seconds=15)
 
 
 async def a_run(store: OpenStore, run_id: str = "r", **given: Any) -> None:
-    await store.create(NewRun(run_id, "w", "w", None, {"run_id": run_id, "input": {}}, **given), T0)
+    await store.create(new_run(run_id, "w", "w", None, {"run_id": run_id, "input": {}}, **given), T0)
 
 
 def lease(owner: str = "me", at: datetime = T0, until: datetime | None = None) -> Lease:
@@ -85,7 +85,7 @@ async def test_a_run_is_created_due_at_once_with_its_first_event(store: OpenStor
 
 
 async def test_who_creates_or_resumes_can_claim_in_the_same_breath(store: OpenStore) -> None:
-    created = await store.create(NewRun("r", "w", "w", None, {}), T0, lease())
+    created = await store.create(new_run("r", "w", "w", None, {}), T0, lease())
     assert created.claimed is not None
     assert (created.claimed.row, created.claimed.log) == await store.read("r")
     assert await store.claim(lease("other")) == []
@@ -99,13 +99,13 @@ async def test_who_creates_or_resumes_can_claim_in_the_same_breath(store: OpenSt
     assert free.claimed is not None
     assert free.claimed.claim.epoch == created.claimed.claim.epoch + 1
     assert free.claimed.log[-1] == free.event
-    again = await store.create(NewRun("r", "w", "w", None, {}), T0, lease())
+    again = await store.create(new_run("r", "w", "w", None, {}), T0, lease())
     assert (again.is_new, again.claimed) == (True, None)
 
 
 async def test_creating_may_be_repeated(store: OpenStore) -> None:
     """The answer to the first call may have been lost."""
-    new = NewRun("r", "w", "w", None, {"run_id": "r"})
+    new = new_run("r", "w", "w", None, {"run_id": "r"})
     first = await store.create(new, T0)
     again = await store.create(new, T0)
     assert first == again
@@ -114,7 +114,7 @@ async def test_creating_may_be_repeated(store: OpenStore) -> None:
 
 async def test_one_idempotency_key_is_one_run_whatever_the_concurrency(connected: Connect) -> None:
     stores = [await connected(), await connected()]
-    new = [NewRun(f"r{n}", "w", "w", None, {"run_id": f"r{n}", "n": n}, idempotency_key="k") for n in range(20)]
+    new = [new_run(f"r{n}", "w", "w", None, {"run_id": f"r{n}", "n": n}, idempotency_key="k") for n in range(20)]
     created = await asyncio.gather(*(stores[n % 2].create(run, T0) for n, run in enumerate(new)))
     assert sum(c.is_new for c in created) == 1
     assert len({c.run_id for c in created}) == 1
@@ -208,7 +208,7 @@ def follows(expected: int, epoch: int, *events: NewEvent, run_id: str = "r", **o
 
 async def a_waiting_run(store: OpenStore) -> None:
     created = await store.create(
-        NewRun("r", "w", "w", None, {"run_id": "r", "input": {}}),
+        new_run("r", "w", "w", None, {"run_id": "r", "input": {}}),
         T0,
         lease(),
         follows(1, 1, event("run_started"), hook_created(), release=True, view={"n": 1}),
@@ -226,7 +226,7 @@ async def test_a_run_may_be_created_with_what_follows_and_let_go_at_once(store: 
 
 
 async def test_a_run_that_is_created_with_what_follows_is_held_until_its_lease_ends(store: OpenStore) -> None:
-    new = NewRun("r", "w", "w", None, {"run_id": "r", "input": {}})
+    new = new_run("r", "w", "w", None, {"run_id": "r", "input": {}})
     created = await store.create(new, T0, lease(), follows(1, 1, event("run_started")))
     assert [e.seq for e in created.then or []] == [2]
     assert await store.claim(lease("other"), limit=9) == []
@@ -237,7 +237,7 @@ async def test_a_run_that_is_created_with_what_follows_is_held_until_its_lease_e
 
 async def test_what_follows_from_a_start_under_a_known_key_is_not_written(store: OpenStore) -> None:
     await a_run(store, idempotency_key="k")
-    again = NewRun("r2", "w", "w", None, {"run_id": "r2", "input": {}}, "k")
+    again = new_run("r2", "w", "w", None, {"run_id": "r2", "input": {}}, "k")
     created = await store.create(again, T0, lease(), follows(1, 1, event("run_started"), run_id="r2"))
     assert (created.run_id, created.is_new, created.then, created.claimed) == ("r", False, None, None)
     assert await types(store) == ["run_created"]
@@ -301,7 +301,7 @@ async def test_what_follows_is_left_out_and_the_payload_kept_when_the_run_is_hel
 
 async def test_a_token_that_is_lost_in_what_follows_wakes_the_run(store: OpenStore) -> None:
     await a_waiting_run(store)
-    new = NewRun("r2", "w", "w", None, {"run_id": "r2", "input": {}})
+    new = new_run("r2", "w", "w", None, {"run_id": "r2", "input": {}})
     taken = hook_created(hook_id="h2")
     created = await store.create(
         new, T0, lease(), follows(1, 1, event("run_started"), taken, run_id="r2", release=True)
@@ -437,7 +437,7 @@ async def test_156_an_ended_run_takes_nothing_more(store: OpenStore, ending: Eve
 async def test_what_is_due_is_claimed_once_the_earliest_first(connected: Connect) -> None:
     first, second = await connected(), await connected()
     for n in range(6):
-        await first.create(NewRun(f"r{n}", "w", "w", None, {}), T0 + n * SECOND)
+        await first.create(new_run(f"r{n}", "w", "w", None, {}), T0 + n * SECOND)
     at = T0 + 4 * SECOND
     some = await asyncio.gather(
         *(store.claim(lease("me", at, at + LEASE), limit=3) for store in (first, second, first))
@@ -484,12 +484,12 @@ async def test_a_lost_token_wakes_a_run_that_was_released(store: OpenStore) -> N
 
 async def test_152_pages_are_stable_while_runs_are_added(store: OpenStore) -> None:
     for n in range(7):
-        await store.create(NewRun(f"r{n}", "w", "w", None, {}), T0 + (n // 2) * SECOND)
+        await store.create(new_run(f"r{n}", "w", "w", None, {}), T0 + (n // 2) * SECOND)
     rows, cursor = await store.runs(Filter(limit=3))
     seen = [row.id for row in rows]
     while cursor is not None:
         await a_run(store, f"new{len(seen)}")
-        await store.create(NewRun(f"late{len(seen)}", "w", "w", None, {}), T0 + 100 * SECOND)
+        await store.create(new_run(f"late{len(seen)}", "w", "w", None, {}), T0 + 100 * SECOND)
         rows, cursor = await store.runs(Filter(limit=3, cursor=cursor))
         seen += [row.id for row in rows]
     assert [run for run in seen if run.startswith("r")] == ["r6", "r5", "r4", "r3", "r2", "r1", "r0"]
@@ -504,8 +504,8 @@ async def test_a_cursor_that_no_page_gave_is_refused(store: OpenStore, cursor: s
 
 
 async def test_runs_are_filtered(store: OpenStore) -> None:
-    await store.create(NewRun("a", "one", "w", None, {}, attributes={"k": "1", "l": "x"}), T0)
-    await store.create(NewRun("b", "two", "w", None, {}, attributes={"k": "2", 'odd" name': "✓"}), T0)
+    await store.create(new_run("a", "one", "w", None, {}, attributes={"k": "1", "l": "x"}), T0)
+    await store.create(new_run("b", "two", "w", None, {}, attributes={"k": "2", 'odd" name': "✓"}), T0)
     await store.record("b", [event("run_cancelled", reason=None)], T0)
 
     async def ids(**which: Any) -> list[str]:
@@ -521,7 +521,7 @@ async def test_runs_are_filtered(store: OpenStore) -> None:
 
 async def test_a_run_says_of_which_kind_it_is(store: OpenStore) -> None:
     await a_run(store, "a")
-    created = await store.create(NewRun("b", "w", "w", None, {}, kind="request"), T0, lease())
+    created = await store.create(new_run("b", "w", "w", None, {}, kind="request"), T0, lease())
     assert created.claimed is not None
     assert created.claimed.row.kind == "request"
     assert [row.kind for row in (await store.runs(Filter()))[0]] == ["request", "workflow"]
@@ -549,7 +549,7 @@ async def test_a_run_is_found_by_each_value_that_its_projection_has_now(store: O
 
 
 async def test_a_run_may_be_found_from_its_first_breath_and_by_what_a_payload_leads_to(store: OpenStore) -> None:
-    new = NewRun("r", "w", "w", None, {"run_id": "r", "input": {}})
+    new = new_run("r", "w", "w", None, {"run_id": "r", "input": {}})
     begins = follows(1, 1, event("run_started"), hook_created(), release=True, parts=[1], attributes={"$for": ["ann"]})
     await store.create(new, T0, lease(), begins)
     assert await found_by(store, {"$for": "ann"}, is_open=True) == ["r"]
@@ -577,7 +577,7 @@ async def test_an_ended_run_is_out_of_the_lists_of_open_ones(store: OpenStore, w
 
 async def test_lists_may_begin_with_the_oldest_and_go_on_by_pages(store: OpenStore) -> None:
     for n in range(7):
-        created = await store.create(NewRun(f"r{n}", "w", "w", None, {}), T0 + (n // 2) * SECOND, lease())
+        created = await store.create(new_run(f"r{n}", "w", "w", None, {}), T0 + (n // 2) * SECOND, lease())
         assert created.claimed is not None
         await store.append(batch(created.claimed.claim, 1, event("run_started"), attributes={"$for": ["ann"]}))
     for oldest_first in (True, False):
@@ -611,7 +611,7 @@ async def test_a_damaged_row_is_listed_with_what_can_be_read_of_it(
     store: OpenStore, damage: Callable[[str], None]
 ) -> None:
     for run in ("a", "b", "c"):
-        created = await store.create(NewRun(run, "w", "w", None, {}, attributes={"k": "v"}), T0, lease())
+        created = await store.create(new_run(run, "w", "w", None, {}, attributes={"k": "v"}), T0, lease())
         assert created.claimed is not None
         shown: dict[str, Any] = {"view": 1, "parts": [2], "attributes": {"$for": ["ann"]}}
         await store.append(batch(created.claimed.claim, 1, event("run_started"), **shown))
@@ -632,7 +632,7 @@ async def test_a_log_that_cannot_be_read_keeps_no_other_run_from_being_claimed(
     store: OpenStore, damage: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     for n, run in enumerate(("a", "b", "c")):
-        await store.create(NewRun(run, "w", "w", None, {}), T0 + n * SECOND)
+        await store.create(new_run(run, "w", "w", None, {}), T0 + n * SECOND)
     damage("UPDATE events SET data = '{' WHERE run_id = 'b'")
     at = T0 + LEASE
     assert [each.claim.run_id for each in await store.claim(lease("me", at), limit=9)] == ["a", "c"]
@@ -691,8 +691,8 @@ async def test_162_two_processes_can_open_a_new_database_at_once(connected: Conn
 
 
 async def test_a_piece_that_fails_does_not_take_the_others_along(store: OpenStore) -> None:
-    too_large = NewRun("large", "w", "w", None, {"input": "x" * 1_100_000})
-    pieces = [store.create(NewRun(f"r{n}", "w", "w", None, {}), T0) for n in range(5)]
+    too_large = new_run("large", "w", "w", None, {"input": "x" * 1_100_000})
+    pieces = [store.create(new_run(f"r{n}", "w", "w", None, {}), T0) for n in range(5)]
     results = await asyncio.gather(*pieces, store.create(too_large, T0), return_exceptions=True)
     assert isinstance(results[-1], LimitExceededError)
     assert not any(isinstance(result, BaseException) for result in results[:-1])
@@ -702,7 +702,7 @@ async def test_a_piece_that_fails_does_not_take_the_others_along(store: OpenStor
 
 async def test_93_nul_and_lone_surrogates_pass_through(store: OpenStore) -> None:
     text = "a\x00b \ud800 💥"
-    await store.create(NewRun("r", "w", "w", None, {"text": text}, attributes={"k": "✓"}), T0)
+    await store.create(new_run("r", "w", "w", None, {"text": text}, attributes={"k": "✓"}), T0)
     found = await store.read("r")
     assert found is not None
     assert found[1][0].data == {"text": text}

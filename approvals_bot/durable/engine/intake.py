@@ -75,12 +75,14 @@ class Intake:
         scheduler, now = self._scheduler, self._scheduler.now()
         run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
         data = _created(run_id, workflow, input, attributes)
-        new = NewRun(run_id, workflow.name, workflow.code, workflow.version, data, key, attributes, workflow.kind)
+        row = RunRecord.new(
+            run_id, workflow.name, workflow.code, workflow.version, now, kind=workflow.kind, attributes=attributes
+        )
         lease = scheduler.request_lease()
         run = None
         if lease is not None:
-            run = CachedRun(RunRecord.new(new, now), [Event(1, "run_created", now, data)], 0)
-        write = partial(scheduler.store.create, new, now, lease)
+            run = CachedRun(row, [Event(1, "run_created", now, data)], 0)
+        write = partial(scheduler.store.create, NewRun(row, data, key), now, lease)
         created = await self._finish(self._write(run_id, run, None, workflow, lease, now, write))
         assert created is not None  # only a hook can be gone
         if not created.is_new and (differs := difference(created.data, data)) is not None:

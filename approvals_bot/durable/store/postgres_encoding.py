@@ -51,20 +51,21 @@ _HEARD = ENDINGS | {"hook_responded"}
 
 
 def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) -> Piece:
+    new = run.row
     piece: Piece = {
         "do": "create",
-        "run": storable(run.id),
-        "workflow": storable(run.workflow),
-        "code": storable(run.code),
-        "version": storable_or_none(run.version),
+        "run": storable(new.id),
+        "workflow": storable(new.workflow),
+        "code": storable(new.code),
+        "version": storable_or_none(new.version),
         "idempotency_key": storable_or_none(run.idempotency_key),
-        "kind": storable(run.kind),
-        "attributes": to_json(run.attributes, "attributes"),
+        "kind": storable(new.kind),
+        "attributes": to_json(new.attributes, "attributes"),
         "at": to_micros(at),
         "events": [_event_piece(NewEvent("run_created", run.data))],
     }
-    if run.attributes:
-        piece["pairs"] = given_pairs(run.attributes)
+    if new.attributes:
+        piece["pairs"] = given_pairs(new.attributes)
     fits = then is not None and (then.expected, then.epoch) == (1, 1)
     return piece | _lease_and_then(lease, then if fits else None)
 
@@ -182,14 +183,20 @@ def _hook_piece(data: dict[str, Any]) -> Piece:
 def created(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Created:
     if "run" in answer:
         run_id = as_given(answer["run"])
-        return Created(run_id, run_id == run.id, json.loads(answer["data"]))  # the same id again: an answer was lost
+        return Created(
+            run_id, run_id == run.row.id, json.loads(answer["data"])
+        )  # the same id again: an answer was lost
     if then is not None and "then" in answer:
-        return Created(run.id, True, run.data, then=decided(then, answer["then"]))
-    return Created(run.id, True, run.data, _claimed_at_once(run, at) if answer["claimed"] else None)
+        return Created(run.row.id, True, run.data, then=decided(then, answer["then"]))
+    return Created(run.row.id, True, run.data, _claimed_at_once(run, at) if answer["claimed"] else None)
 
 
 def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
-    return Claimed(Claim(run.id, 1), RunRecord.new(run, at)._replace(epoch=1), [Event(1, "run_created", at, run.data)])
+    return Claimed(
+        Claim(run.row.id, 1),
+        run.row._replace(created_at=at, wake_at=at, epoch=1),
+        [Event(1, "run_created", at, run.data)],
+    )
 
 
 def received(then: Append | None, answer: Any) -> Received | None:

@@ -34,19 +34,6 @@ Status = Literal["pending", "running", "completed", "failed", "cancelled", "stal
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 
 
-class NewRun(NamedTuple):
-    """A run to be created. `data` becomes its `run_created` event."""
-
-    id: str
-    workflow: str
-    code: str
-    version: str | None
-    data: dict[str, Any]
-    idempotency_key: str | None = None
-    attributes: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
-    kind: str = "workflow"
-
-
 class RunRecord(NamedTuple):
     """A run as its row has it.
 
@@ -92,12 +79,29 @@ class RunRecord(NamedTuple):
                 return None
 
     @classmethod
-    def new(cls, run: NewRun, at: datetime) -> RunRecord:
+    def new(
+        cls,
+        id: str,
+        workflow: str,
+        code: str,
+        version: str | None,
+        at: datetime,
+        *,
+        kind: str = "workflow",
+        attributes: dict[str, str] | None = None,
+    ) -> RunRecord:
         """A run as it is created."""
         return cls(
-            run.id, run.workflow, run.code, run.version, run.kind, "pending", at, None, run.attributes, 1, None, [],
-            None, at, 0, None,
+            id, workflow, code, version, kind, "pending", at, None, attributes or {}, 1, None, [], None, at, 0, None
         )  # fmt: skip
+
+
+class NewRun(NamedTuple):
+    """A run to be created: its row, and the data of its `run_created` event."""
+
+    row: RunRecord
+    data: dict[str, Any]
+    idempotency_key: str | None = None
 
 
 class HookRow(NamedTuple):

@@ -47,31 +47,32 @@ _CREATE = """
 
 
 def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, then: Append | None) -> Created:
+    new = run.row
     key = None if run.idempotency_key is None else storable(run.idempotency_key)
-    if db.execute(_TAKEN, (run.id, key)).fetchone() is not None:
-        run_id, data = db.execute(_CREATED, (run.id, key)).fetchone()
-        return Created(run_id, run_id == run.id, json.loads(data))  # the same id again: an answer was lost
+    if db.execute(_TAKEN, (new.id, key)).fetchone() is not None:
+        run_id, data = db.execute(_CREATED, (new.id, key)).fetchone()
+        return Created(run_id, run_id == new.id, json.loads(data))  # the same id again: an answer was lost
     fits = lease is not None and then is not None and (then.expected, then.epoch) == (1, 1)
-    events = _add(db, run.id, 0, [NewEvent("run_created", run.data)], at)
+    events = _add(db, new.id, 0, [NewEvent("run_created", run.data)], at)
     if fits:
         assert then is not None
         later = max(to_micros(then.at), at)
-        events += _add(db, run.id, 1, then.events, later)
+        events += _add(db, new.id, 1, then.events, later)
         wanted = None if then.attributes is None else indexed(then.attributes)
         row = _after(then, wanted, events, later, lease)
     else:
         wanted = None
-        row = _PENDING | {"id": run.id, "wake_at": at}
-    key_and_more = {"key": key, "created_at": at, "attributes": to_json(run.attributes) if run.attributes else "{}"}
-    named = {"workflow": run.workflow, "code": run.code, "version": run.version, "kind": run.kind}
+        row = _PENDING | {"id": new.id, "wake_at": at}
+    key_and_more = {"key": key, "created_at": at, "attributes": to_json(new.attributes) if new.attributes else "{}"}
+    named = {"workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     db.execute(_CREATE, row | key_and_more | named)
-    pairs = [*given_pairs(run.attributes), *(wanted.pairs if wanted is not None else ())]
-    _add_pairs(db, run.id, at, pairs)
+    pairs = [*given_pairs(new.attributes), *(wanted.pairs if wanted is not None else ())]
+    _add_pairs(db, new.id, at, pairs)
     if row["ended_at"] is not None:
-        _close(db, run.id, is_found=bool(pairs))
+        _close(db, new.id, is_found=bool(pairs))
     if lease is None or fits:
-        return Created(run.id, True, run.data, then=events[1:] if fits else None)
-    return Created(run.id, True, run.data, claim(db, lease, 1, run.id)[0])
+        return Created(new.id, True, run.data, then=events[1:] if fits else None)
+    return Created(new.id, True, run.data, claim(db, lease, 1, new.id)[0])
 
 
 # ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
