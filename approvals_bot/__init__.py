@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from approvals_bot.approvals.field_specs import Ask
     from approvals_bot.approvals.outcomes import (
         Answered,
         Approved,
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
         Rejected,
         Withdrawn,
     )
-    from approvals_bot.approvals.policy import Ask, Clock, Deliver, Escalation, Policy, Seat, Stage
+    from approvals_bot.approvals.policy import Clock, Deliver, Escalation, Policy, Seat, Stage
     from approvals_bot.approvals.request_approval import request_approval
     from approvals_bot.durable.core.api import (
         Hook,
@@ -170,8 +171,9 @@ _MODULES = {
         _OUTCOMES,
     ),
     **dict.fromkeys(
-        ("Ask", "Clock", "Deliver", "Escalation", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"
+        ("Clock", "Deliver", "Escalation", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"
     ),
+    "Ask": "approvals_bot.approvals.field_specs",
     "request_approval": "approvals_bot.approvals.request_approval",
     **dict.fromkeys(
         (

@@ -27,10 +27,10 @@ from approvals_bot.approvals.ballot import (
 )
 from approvals_bot.approvals.eligibility import (
     Delegations,
-    Found,
     PeopleSource,
     RequestContext,
-    SeatAsk,
+    Resolution,
+    SeatQuery,
     label_of,
     with_stand_ins,
 )
@@ -98,9 +98,6 @@ def presented(request: Request, rules: Rules, title: str) -> Request:
     )
 
 
-# Stages: planned, opened, filled with people
-
-
 def planned(request: Request, rules: Rules) -> Request:
     """Say of every stage that is not open or done whether it will be asked, and by which seats."""
     ruling, about = rules.ruling(request.fields), context_of(request, rules)
@@ -135,7 +132,7 @@ def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | 
     return request, None
 
 
-def opened(request: Request, rules: Rules, stage: RequestStage, found: Found, at: datetime) -> Request:
+def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolution, at: datetime) -> Request:
     """Ask the people of this stage."""
     policy, rule = rules.definition.policy, rules.stages[stage.id]
     request = request.but(
@@ -158,7 +155,7 @@ def opened(request: Request, rules: Rules, stage: RequestStage, found: Found, at
     return seated(request.with_stage(stage), rules, stage, found)
 
 
-def seat_asks(request: Request, rules: Rules, stage: RequestStage) -> list[SeatAsk]:
+def seat_asks(request: Request, rules: Rules, stage: RequestStage) -> list[SeatQuery]:
     """Whose people are to be found for this stage, escalations included."""
     asks = []
     for number, seat in rules.ruling(request.fields).seats(rules.stages[stage.id]).items():
@@ -168,11 +165,11 @@ def seat_asks(request: Request, rules: Rules, stage: RequestStage) -> list[SeatA
                 source = PeopleSource(more.to, more.owed)
                 sources = [source] if more.mode == "replace" else [*sources, source]
                 notify = None if more.mode == "replace" or notify is None else (*notify, *more.to)
-        asks.append(SeatAsk(number, tuple(sources), notify))
+        asks.append(SeatQuery(number, tuple(sources), notify))
     return asks
 
 
-def seated(request: Request, rules: Rules, stage: RequestStage, found: Found) -> Request:
+def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> Request:
     """The stage's lists, as just resolved. One that could not be read stays as it was."""
     request = met(request, rules, found.people)
     about, needs = context_of(request, rules), rules.ruling(request.fields).seats(rules.stages[stage.id])
@@ -208,11 +205,8 @@ def met(request: Request, rules: Rules, people: Mapping[str, Person]) -> Request
     return planned(request.but(people={**request.people, **people}), rules)
 
 
-# Acts
-
-
 def apply(
-    request: Request, act: Act, at: datetime, *, rules: Rules, found: Found, rank: Rank | None = None
+    request: Request, act: Act, at: datetime, *, rules: Rules, found: Resolution, rank: Rank | None = None
 ) -> tuple[Request, Reply]:
     """The request after this act, and what its actor is told.
 
@@ -249,7 +243,7 @@ def late_reply(request: Request, act: Act, now: datetime) -> Reply:
     return Reply("already_decided", code="ended", params={**params, "state": ended.state})
 
 
-def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Found) -> tuple[Request, Reply]:
+def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolution) -> tuple[Request, Reply]:
     """One person's choice, with the people of the open stage as resolved at the click."""
     assert request.stage is not None, "a stage is open"
     request = seated(request, rules, request.stage, found)
@@ -353,7 +347,7 @@ def _moment(request: Request, at: datetime, now: datetime, reader: str) -> dict[
 
 
 def _reassign(
-    request: Request, act: Reassign, at: datetime, rules: Rules, found: Found, rank: Rank
+    request: Request, act: Reassign, at: datetime, rules: Rules, found: Resolution, rank: Rank
 ) -> tuple[Request, Reply]:
     """Somebody else is asked, instead of somebody or besides the others."""
     assert request.stage is not None, "a stage is open"
@@ -411,9 +405,6 @@ def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Req
 
 def _all_reset(request: Request) -> Request:
     return request.but(is_reset=True, stages=tuple(reset(stage) for stage in request.stages))
-
-
-# The end
 
 
 def decided(

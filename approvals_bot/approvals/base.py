@@ -42,9 +42,6 @@ def refuse(what: str, suggestion: str = "", *, at: str | tuple[str | int, ...] =
     return PydanticCustomError("refused", "{what}", details)
 
 
-# ── What is wrong with a configuration, said so that it can be mended without a search. ──
-
-
 def nearest(word: object, names: Iterable[str]) -> str:
     """The name that was probably meant; "" if none is near."""
     return next(iter(difflib.get_close_matches(str(word)[:100], list(names), n=1)), "")

@@ -165,8 +165,6 @@ def _offset(moment: datetime, zone: ZoneInfo) -> timedelta:
     return offset
 
 
-# ── Spans that are counted while an office is open: "2 business days", "4 business hours". ──
-
 MOST = {"days": 366, "hours": 3_000, "minutes": 180_000}
 """A year or so: beyond it a typing error is likelier than a wish."""
 
@@ -267,8 +265,6 @@ Span = Annotated[
 ]
 """A length longer than nothing; text in TOML and JSON."""
 
-
-# ── A calendar: when an office is open. `business days` and `business hours` of a workflow's file ──
 
 WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MOST_HOLIDAYS = 500  # dates in one calendar; each replay of a run that follows it reads them

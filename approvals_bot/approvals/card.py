@@ -21,15 +21,7 @@ from approvals_bot.approvals.ballot import (
     standing,
     vote_of,
 )
-from approvals_bot.approvals.port import (
-    Card,
-    CardChoice,
-    CardOutcome,
-    CardSeat,
-    CardStage,
-    CardVote,
-    ChoiceName,
-)
+from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, CardSeat, CardStage, CardVote, ChoiceName
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import FollowUp, RecordedVote, Request, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE

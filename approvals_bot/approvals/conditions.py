@@ -93,8 +93,6 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-# ── Conditions in rule-engine's hands: compiled, checked for what it would quietly take for false, and worked out. ──
-
 _TYPES = {
     "integer": DataType.FLOAT,
     "decimal": DataType.FLOAT,
@@ -274,8 +272,6 @@ def _reason(error: Exception) -> str:
         case _:
             return str(error)
 
-
-# ── The words of a condition, and which of them are let in, before anything else reads it. ──
 
 LONGEST = 1_000  # characters
 MOST_WORDS = 200  # names, literals and operators; bounds the depth of the tree

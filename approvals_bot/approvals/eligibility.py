@@ -1,7 +1,7 @@
-"""Who may fill which seat: the addresses of a workflow's file, resolved for one request.
+"""Eligibility: who may fill which seat, as values and rules over them.
 
-Resolved when a stage opens and again at every click, by a step, so that the log holds what was found. Whoever counts as
-the requester is left out here, once, for every way in which a vote can come.
+What a look-up finds is a `Resolution`; from it follow the seats as they are filled while people are away, whether they
+can be filled at all, and what a set of people is called.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from approvals_bot import people as directory
 from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.values import shown_date
-from approvals_bot.people import People, Person
+from approvals_bot.people import Person
 from approvals_bot.people.absences import Away
 
 SELF = "on-behalf-of"
@@ -50,7 +49,7 @@ class PeopleSource:
 
 
 @dataclass(frozen=True, slots=True)
-class SeatAsk:
+class SeatQuery:
     """A seat whose people are to be found. `notify`: who of them is told; None: all."""
 
     id: int
@@ -59,7 +58,7 @@ class SeatAsk:
 
 
 @dataclass(frozen=True, slots=True)
-class SeatFound:
+class ResolvedSeat:
     """The people of a seat. `eligible`: address → why, completing "You are …". `errors`: sources that failed."""
 
     id: int
@@ -71,13 +70,13 @@ class SeatFound:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Resolution:
     """All seats of a stage, and everybody in them.
 
     `away`: who of them is away; `changes_at`: when one of them next leaves or comes back.
     """
 
-    seats: tuple[SeatFound, ...]
+    seats: tuple[ResolvedSeat, ...]
     people: dict[str, Person]
     away: dict[str, Away] = field(default_factory=dict)
     changes_at: datetime | None = None
@@ -87,113 +86,7 @@ class Found:
         return tuple(error for seat in self.seats for error in seat.errors)
 
 
-async def find(
-    asks: Sequence[SeatAsk], about: RequestContext, people: People, also: Sequence[str] = (), at: datetime | None = None
-) -> Found:
-    """Resolve every seat. `also`: people whose name and zone are wanted too. `at`: when, to tell who is away then;
-    None: nobody is looked upon as away."""
-    wanted = (about.requester, about.on_behalf_of, *also)
-    known = {who: _person(people.person(who)) for who in wanted if who and not who.startswith("app:")}
-    seats = tuple([await _seat(ask, about, people, known) for ask in asks])
-    if at is None:
-        return Found(seats, known)
-    entitled = dict.fromkeys(who for seat in seats for who in seat.eligible)
-    away = {who: absence for who in entitled if (absence := _away(who, at, about, people)) is not None}
-    for absence in away.values():
-        known |= {who: _person(people.person(who)) for who in absence.stand_ins}
-    changes = (
-        people.next_change(who, at) for who in (*entitled, *(one for each in away.values() for one in each.stand_ins))
-    )
-    return Found(seats, known, away, min((moment for moment in changes if moment is not None), default=None))
-
-
-def _away(who: str, at: datetime, about: RequestContext, people: People) -> Away | None:
-    """Whoever counts as the requester never stands in, whatever `self_approval` says."""
-    absence = people.away(who, at)
-    if absence is None:
-        return None
-    return replace(
-        absence, stand_ins=tuple(one for one in absence.stand_ins if one not in (about.requester, about.on_behalf_of))
-    )
-
-
-async def is_among(
-    who: str, addresses: Sequence[str], about: RequestContext, people: People
-) -> tuple[bool, tuple[str, ...]]:
-    """Whether these addresses name this person or app now, and the sources that could not be asked for it."""
-    errors: list[str] = []
-    for address in addresses:
-        if address == who:
-            return True, ()
-        if address.startswith("app:"):
-            continue
-        found = await people.resolve(
-            address, requester=about.requester, on_behalf_of=about.on_behalf_of, fields=about.fields
-        )
-        if any(person.address == who for person in found.persons):
-            return True, ()
-        errors.extend(found.errors)
-    return False, tuple(errors)
-
-
-async def _seat(ask: SeatAsk, about: RequestContext, people: People, known: dict[str, Person]) -> SeatFound:
-    eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
-    for source in ask.sources:
-        for address in source.addresses:
-            await _add(address, source, about, people, known, eligible, errors, nobody)
-    told = eligible if ask.notify is None else dict[str, str]()
-    for address in ask.notify or ():
-        await _add(address, PeopleSource((address,)), about, people, known, told, errors, [])
-    return SeatFound(
-        ask.id, eligible, tuple(who for who in told if who in eligible), tuple(dict.fromkeys(errors)), tuple(nobody)
-    )
-
-
-async def _add(
-    address: str,
-    source: PeopleSource,
-    about: RequestContext,
-    people: People,
-    known: dict[str, Person],
-    eligible: dict[str, str],
-    errors: list[str],
-    nobody: list[str],
-) -> None:
-    for approver in source.approvers if address == "manager-of:approver" else (None,):
-        found = await people.resolve(
-            address,
-            requester=about.requester,
-            on_behalf_of=about.on_behalf_of,
-            fields=about.fields,
-            approver=approver,
-        )
-        errors.extend(found.errors)
-        if not found.persons and not found.errors:
-            nobody.append(f"{address}: {found.why}")
-        for person in found.persons:
-            who, why = _instead(person, found.why, address, about, people)
-            if who is not None:
-                known[who.address] = _person(who)
-                eligible.setdefault(who.address, why)
-
-
-def _instead(
-    person: directory.Person, why: str, address: str, about: RequestContext, people: People
-) -> tuple[directory.Person | None, str]:
-    """This person, or who takes the requester's place, or nobody."""
-    is_named = address == SELF and person.address == about.on_behalf_of and person.address != about.requester
-    if person.address not in about.barred or is_named:
-        return person, why
-    seen, above = [person.address], person
-    while about.self_approval == "skip-up" and above.manager and above.manager.lower() not in seen:
-        above = people.person(above.manager)
-        if above.address not in about.barred:
-            return above, f"the manager of {people.person(seen[-1]).name}, who can't decide on an own request"
-        seen.append(above.address)
-    return None, ""
-
-
-def seats_that_fail(asks: Sequence[tuple[SeatAsk, str, int | Literal["all"]]], found: Found) -> str:
+def seats_that_fail(asks: Sequence[tuple[SeatQuery, str, int | Literal["all"]]], found: Resolution) -> str:
     """Why these seats (ask, label, need) can never be filled, or "". A source that failed leaves it open."""
     if found.errors:
         return ""
@@ -211,12 +104,6 @@ def seats_that_fail(asks: Sequence[tuple[SeatAsk, str, int | Literal["all"]]], f
     return "too few different people for its seats"
 
 
-def _person(person: directory.Person) -> Person:
-    return Person(person.address, person.name, person.slack, person.manager, person.zone)
-
-
-# ── Who is asked in the place of those who are away. Pure. ──
-
 Need = int | Literal["all"]
 
 
@@ -228,7 +115,7 @@ class Delegations:
     in_place_of: str = ""
 
 
-def with_stand_ins(found: Found, needs: Mapping[int, Need], votes: Iterable[Delegations] = ()) -> Found:
+def with_stand_ins(found: Resolution, needs: Mapping[int, Need], votes: Iterable[Delegations] = ()) -> Resolution:
     """The seats as they are filled while people are away. `needs`: of each seat, by its id."""
     if not found.away:
         return found
@@ -241,7 +128,7 @@ def with_stand_ins(found: Found, needs: Mapping[int, Need], votes: Iterable[Dele
     return replace(found, seats=tuple(_with_notes(seat, left_out, found) for seat in seats))
 
 
-def _pairs(found: Found, entitled: Mapping[str, None], votes: tuple[Delegations, ...]) -> dict[str, str]:
+def _pairs(found: Resolution, entitled: Mapping[str, None], votes: tuple[Delegations, ...]) -> dict[str, str]:
     """Absent → stand-in. A pair that has voted stays one."""
     voted = {vote.by for vote in votes if not vote.in_place_of}
     acted = {vote.in_place_of: vote.by for vote in votes if vote.in_place_of}
@@ -258,7 +145,7 @@ def _pairs(found: Found, entitled: Mapping[str, None], votes: tuple[Delegations,
     return pairs
 
 
-def _with_pairs(seat: SeatFound, pairs: Mapping[str, str], found: Found) -> SeatFound:
+def _with_pairs(seat: ResolvedSeat, pairs: Mapping[str, str], found: Resolution) -> ResolvedSeat:
     eligible, in_place_of = dict[str, str](), dict[str, str]()
     for who, why in seat.eligible.items():
         if who in pairs:
@@ -270,7 +157,7 @@ def _with_pairs(seat: SeatFound, pairs: Mapping[str, str], found: Found) -> Seat
     return replace(seat, eligible=eligible, told=told, in_place_of=in_place_of)
 
 
-def _can_do_without(left_out: list[str], seats: list[SeatFound], needs: Mapping[int, Need]) -> bool:
+def _can_do_without(left_out: list[str], seats: list[ResolvedSeat], needs: Mapping[int, Need]) -> bool:
     """Whether the others can fill every seat. For "all", everybody is needed."""
     return can_be_filled(
         [
@@ -285,21 +172,19 @@ def _can_do_without(left_out: list[str], seats: list[SeatFound], needs: Mapping[
     )
 
 
-def _with_notes(seat: SeatFound, left_out: list[str], found: Found) -> SeatFound:
+def _with_notes(seat: ResolvedSeat, left_out: list[str], found: Resolution) -> ResolvedSeat:
     eligible = {
         who: f"{why} ({absence_of(who, found)})" if who in found.away else why for who, why in seat.eligible.items()
     }
     return replace(seat, eligible=eligible, told=tuple(who for who in seat.told if who not in left_out))
 
 
-def absence_of(who: str, found: Found) -> str:
+def absence_of(who: str, found: Resolution) -> str:
     """`away, back on 5 Jan 2027`, and what is wrong with who should stand in."""
     away = found.away[who]
     back = f"away, back on {shown_date(away.back)}"
     return f"{back}; {away.trouble}" if away.trouble else back
 
-
-# ── How a set of people is called: "Release managers", "SRE", "the manager of Bo Lund", "Ann Ode or Cy Rus". ──
 
 ACRONYM = 3  # letters; a group's name as short as that is one
 

@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from approvals_bot.approvals.delivery import LONGEST_TRY, call_target, tried, wait_before
-from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatAsk
-from approvals_bot.approvals.lookup import find_people
+from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatQuery
 from approvals_bot.approvals.notifications import Copies, Copy, Progress
 from approvals_bot.approvals.policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.port import (
@@ -26,6 +25,7 @@ from approvals_bot.approvals.port import (
     TryAgain,
 )
 from approvals_bot.approvals.request import FollowUp, Outcome
+from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json
 from approvals_bot.durable.core.api import now, random
 from approvals_bot.people import Person
@@ -136,7 +136,7 @@ class FollowUps:
         if not whom:
             return []
         anyone = RequestContext(self._about.requester, self._about.on_behalf_of, self._about.fields, "allow")
-        found = await find_people([SeatAsk(0, (PeopleSource((whom,)),))], anyone)
+        found = await find_people([SeatQuery(0, (PeopleSource((whom,)),))], anyone)
         return [found.people[address] for address in found.seats[0].eligible]
 
     def _say(self, to: Destination, text: str) -> None:

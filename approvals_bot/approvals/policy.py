@@ -39,8 +39,11 @@ from approvals_bot.approvals.business_time import (
     parse_length,
 )
 from approvals_bot.approvals.durations import Duration
-from approvals_bot.approvals.field_specs import Ask as Ask  # one of the models that authors write
-from approvals_bot.approvals.field_specs import FieldName, FieldSpec
+from approvals_bot.approvals.field_specs import (
+    Ask,  # one of the models that authors write
+    FieldName,
+    FieldSpec,
+)
 
 LONGEST_GRACE = timedelta(days=1)
 
@@ -341,9 +344,6 @@ Action = Annotated[
         custom_error_message="an action has one of http, slack, dm, email and resume",
     ),
 ]
-
-
-# ── The times of a workflow's file: deadline, reminders, escalations and late mails, and the calendar they follow. ──
 
 
 class Clock(Frozen):

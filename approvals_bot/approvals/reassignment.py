@@ -14,7 +14,7 @@ from typing import Literal
 
 from approvals_bot.approvals.acts import Reassign, Reply
 from approvals_bot.approvals.ballot import in_place_of, open_seats, seats_for, vote_of, who_may_vote
-from approvals_bot.approvals.eligibility import Found, SeatFound
+from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.request import RecordedReassignment, Request, RequestStage
 from approvals_bot.people import Person, is_mail
 
@@ -85,15 +85,15 @@ def _may(
 
 
 def with_reassignments(
-    found: Found, reassignments: Iterable[RecordedReassignment], people: Mapping[str, Person]
-) -> Found:
+    found: Resolution, reassignments: Iterable[RecordedReassignment], people: Mapping[str, Person]
+) -> Resolution:
     """The seats after everything that was reassigned, in the order in which it was."""
     for done in reassignments:
         found = replace(found, seats=tuple(_with(seat, done, people) for seat in found.seats))
     return found
 
 
-def _with(seat: SeatFound, done: RecordedReassignment, people: Mapping[str, Person]) -> SeatFound:
+def _with(seat: ResolvedSeat, done: RecordedReassignment, people: Mapping[str, Person]) -> ResolvedSeat:
     eligible, told, acting = dict(seat.eligible), list(seat.told), dict(seat.in_place_of)
     person, instead_of = done.act.person, done.act.instead_of
     if instead_of:

@@ -25,8 +25,9 @@ from approvals_bot.approvals.acts import Reply, Stop
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.delivery import MADE_WHEN_NEEDED, NotMadeError, when_needed
 from approvals_bot.approvals.durations import duration_text
+from approvals_bot.approvals.field_specs import Ask
 from approvals_bot.approvals.outcomes import Outcome, answers_of
-from approvals_bot.approvals.policy import Ask, Clock, Definition, Deliver, Escalation, Policy, Stage, business_times
+from approvals_bot.approvals.policy import Clock, Definition, Deliver, Escalation, Policy, Stage, business_times
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import Board
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
@@ -268,8 +269,6 @@ def _line(title: str) -> str:
 
 _DEFINITION = TypeAdapter(Definition)
 
-
-# ── The form of a request that a workflow makes: plain Python values, as fields with types, and back. ──
 
 LONGEST_STRING = 200  # characters of a text that is shown as a line; a longer one is folded
 

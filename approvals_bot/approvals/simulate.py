@@ -8,9 +8,10 @@ from typing import Any
 
 from approvals_bot.approvals.apply import context_of, request_of, seat_asks
 from approvals_bot.approvals.business_time import length_text
-from approvals_bot.approvals.eligibility import Found, find, label_of, seats_that_fail, with_stand_ins
+from approvals_bot.approvals.eligibility import Resolution, label_of, seats_that_fail, with_stand_ins
 from approvals_bot.approvals.policy import Definition, Deliver
 from approvals_bot.approvals.request import Opening, Request, RequestStage
+from approvals_bot.approvals.resolution import resolve_seats
 from approvals_bot.approvals.rules import Rules, rules_of
 from approvals_bot.approvals.timers import times_of
 from approvals_bot.people import People
@@ -33,7 +34,7 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     who, problems = [], []
     stages = [stage for stage in request.stages if stage.state != "skipped"]
     for stage in stages:
-        found = await find(seat_asks(request, rules, stage), about, people, at=now)
+        found = await resolve_seats(seat_asks(request, rules, stage), about, people, at=now)
         found = with_stand_ins(found, {seat.id: seat.need for seat in stage.seats})
         who += list(_asked(stage, found, definition.deliver))
         if reason := why_nobody_can(request, rules, stage, found):
@@ -55,13 +56,13 @@ async def who_could_not_decide(
         return None
     for stage in request.stages:
         if stage.state != "skipped":
-            found = await find(seat_asks(request, rules, stage), context_of(request, rules), people)
+            found = await resolve_seats(seat_asks(request, rules, stage), context_of(request, rules), people)
             if reason := why_nobody_can(request, rules, stage, found):
                 return stage.id, reason
     return None
 
 
-def why_nobody_can(request: Request, rules: Rules, stage: RequestStage, found: Found) -> str:
+def why_nobody_can(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> str:
     """Why nobody could ever decide in this stage, which isn't open yet; "" when somebody could."""
     seats = rules.ruling(request.fields).seats(rules.stages[stage.id])
     about, people = context_of(request, rules), request.people | found.people
@@ -71,7 +72,7 @@ def why_nobody_can(request: Request, rules: Rules, stage: RequestStage, found: F
     )
 
 
-def _asked(stage: RequestStage, found: Found, deliver: Deliver) -> Iterator[dict[str, Any]]:
+def _asked(stage: RequestStage, found: Resolution, deliver: Deliver) -> Iterator[dict[str, Any]]:
     why: dict[str, list[str]] = {}
     told = [who for seat in found.seats for who in seat.told]
     for seat in found.seats:

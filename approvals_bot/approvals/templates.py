@@ -35,9 +35,6 @@ LONGEST_RESULT = 100_000  # characters; a text field has 50,000
 LONGEST_LINE = 300  # characters of a title
 
 
-# ── what a template may name ──────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True, slots=True)
 class Who:
     """A person, app or rule. Written by itself it is the name to people, the address to programs."""
@@ -82,9 +79,6 @@ class Facts:
 def answers_of(definition: Definition, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The answers by stage and name, as Facts takes them: None for what nobody was asked, so every name is there."""
     return {stage.id: {name: given.get(stage.id, {}).get(name) for name in stage.ask} for stage in definition.stage}
-
-
-# ── writing out ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def render(text: str, facts: Facts) -> str:
@@ -219,8 +213,6 @@ def _environment(for_people: bool) -> ImmutableSandboxedEnvironment:
     environment.tests = {name: environment.tests[name] for name in TESTS}
     return environment
 
-
-# ── What a template may hold, checked when the file is loaded. ──
 
 MOST_NODES = 500  # of a template's tree
 DEEPEST = 30  # of that tree; Python compiles it

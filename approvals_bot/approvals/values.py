@@ -311,8 +311,6 @@ _SCHEMA: dict[str, dict[str, Any]] = {
 }
 
 
-# ── How people read values: "1,250.00 EUR", "1 h 30 min", "5 Nov 2026". Plain text, to be escaped ──
-
 NOT_GIVEN = "not given"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 

@@ -15,16 +15,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, assert_never
 
 from approvals_bot.approvals import notifications
-from approvals_bot.approvals.acts import (
-    Act,
-    MailReturned,
-    Message,
-    Reassign,
-    Reply,
-    Stop,
-    answer_of,
-    read_message,
-)
+from approvals_bot.approvals.acts import Act, MailReturned, Message, Reassign, Reply, Stop, answer_of, read_message
 from approvals_bot.approvals.apply import (
     apply,
     context_of,
@@ -45,9 +36,8 @@ from approvals_bot.approvals.apply import (
 )
 from approvals_bot.approvals.ballot import owed, standing_votes
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.eligibility import Found, seats_that_fail
+from approvals_bot.approvals.eligibility import Resolution, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
-from approvals_bot.approvals.lookup import find_people, find_rank
 from approvals_bot.approvals.notifications import Copies
 from approvals_bot.approvals.outcomes import decision_of
 from approvals_bot.approvals.policy import Definition
@@ -55,6 +45,7 @@ from approvals_bot.approvals.port import EMAIL, Card, Destination, Occasion, ToP
 from approvals_bot.approvals.published import REQUEST, Board
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import DEADLINE, Decision, Opening, Request, RequestStage, request_id
+from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
 from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.timers import Due, StageTimers
@@ -240,7 +231,7 @@ class Asking:
         self.request, reply = withdrawn(self.request, act, now())
         return reply
 
-    async def find(self, stage: RequestStage, *also: str) -> Found:
+    async def find(self, stage: RequestStage, *also: str) -> Resolution:
         asks = seat_asks(self.request, self.rules, stage)
         return await find_people(asks, context_of(self.request, self.rules), also, now())
 
@@ -317,7 +308,7 @@ class Asking:
             because = "no stage applies to this request"
             self.request = decided(self.request, "approved", NO_STAGE, now(), "rule", because=because)
 
-    def refuse_if_nobody_can(self, stage: RequestStage, found: Found) -> None:
+    def refuse_if_nobody_can(self, stage: RequestStage, found: Resolution) -> None:
         assert self.request.stage is not None, "it was just opened"
         seats = zip(seat_asks(self.request, self.rules, stage), self.request.stage.seats, strict=True)
         if why := seats_that_fail([(ask, seat.label, seat.need) for ask, seat in seats], found):
@@ -341,7 +332,7 @@ class Asking:
         self.changed()
         self.notify_stage("request", but=told)
 
-    def look_again_if_needed(self, found: Found, times: int) -> None:
+    def look_again_if_needed(self, found: Resolution, times: int) -> None:
         if found.errors:
             self.timers.look_again(now(), times)
         self.timers.look_when_somebody_leaves(found.changes_at)

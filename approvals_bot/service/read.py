@@ -129,9 +129,6 @@ def _over(view: Request, record: RunRecord) -> Request:
     return view.model_copy(update={"outcome": ended, "state": "withdrawn", "waiting_for": (), "timers": ()})
 
 
-# ── A request as the API shows it. ──
-
-
 def api_request(view: Request) -> dict[str, Any]:
     """The `request` of a run, as the API shows it. Votes that were changed, taken back or reset are left out; one
     that was given in an absent person's place says whose.
@@ -191,8 +188,6 @@ def api_request(view: Request) -> dict[str, Any]:
 def _iso(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat().replace("+00:00", "Z")
 
-
-# ── Events as others may read them: everything but what would let them act as somebody else. ──
 
 REDACTED = "(redacted)"
 

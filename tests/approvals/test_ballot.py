@@ -10,17 +10,7 @@ import pytest
 from ballots import people, seat_of, stage_of
 
 from approvals_bot.approvals.acts import Rejection, Reply, Vote
-from approvals_bot.approvals.ballot import (
-    Missing,
-    cast,
-    have,
-    missing,
-    need,
-    reset,
-    seating,
-    standing,
-    still_owed,
-)
+from approvals_bot.approvals.ballot import Missing, cast, have, missing, need, reset, seating, standing, still_owed
 from approvals_bot.approvals.port import ChoiceName
 from approvals_bot.approvals.request import RequestStage
 

@@ -11,16 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approvals_bot.approvals.acts import Vote
-from approvals_bot.approvals.ballot import (
-    can_be_filled,
-    cast,
-    have,
-    need,
-    reset,
-    seating,
-    standing,
-    still_owed,
-)
+from approvals_bot.approvals.ballot import can_be_filled, cast, have, need, reset, seating, standing, still_owed
 from approvals_bot.approvals.request import RequestSeat
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

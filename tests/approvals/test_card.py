@@ -12,7 +12,7 @@ import pytest
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.apply import apply, decided, opened, presented, request_of
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.eligibility import Found, SeatFound
+from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening, Request, dumped
 from approvals_bot.approvals.rules import rules_of
@@ -24,8 +24,8 @@ SAMPLES = Path(__file__).parents[2] / "workflows"
 PEOPLE = {who: Person(who, name) for who, name in ((ANN, "Ann Ode"), (BO, "Bo Lund"), (CFO, "Fay Cash"), (FIN, "Fin"))}
 
 
-def found(*eligible: str) -> Found:
-    return Found((SeatFound(0, dict.fromkeys(eligible, "in finance"), eligible),), PEOPLE)
+def found(*eligible: str) -> Resolution:
+    return Resolution((ResolvedSeat(0, dict.fromkeys(eligible, "in finance"), eligible),), PEOPLE)
 
 
 RULES = rules_of(Definition.model_validate(tomllib.loads((SAMPLES / "expense.toml").read_text())))

@@ -12,7 +12,7 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.eligibility import Delegations, Found, SeatFound, with_stand_ins
+from approvals_bot.approvals.eligibility import Delegations, Resolution, ResolvedSeat, with_stand_ins
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
@@ -81,10 +81,10 @@ def test_a_chain_is_followed_for_a_few_steps_only() -> None:
 # ── who has which place ──
 
 
-def found(*seats: dict[str, str], away: dict[str, tuple[str, ...]]) -> Found:
+def found(*seats: dict[str, str], away: dict[str, tuple[str, ...]]) -> Resolution:
     everybody = [*(who for seat in seats for who in seat), *(one for each in away.values() for one in each), *away]
-    return Found(
-        tuple(SeatFound(n, dict(seat), tuple(seat)) for n, seat in enumerate(seats)),
+    return Resolution(
+        tuple(ResolvedSeat(n, dict(seat), tuple(seat)) for n, seat in enumerate(seats)),
         {who: Person(who, who.title()) for who in everybody},
         {who: Away(NOW, date(2026, 3, 6), each) for who, each in away.items()},
     )
@@ -94,7 +94,7 @@ def seat(*members: str) -> dict[str, str]:
     return dict.fromkeys(members, "in x")
 
 
-def places(given: Found, *votes: Delegations, need: Any = 1) -> list[tuple[list[str], list[str], dict[str, str]]]:
+def places(given: Resolution, *votes: Delegations, need: Any = 1) -> list[tuple[list[str], list[str], dict[str, str]]]:
     """Of each seat: who may vote, who is told, and who stands in for whom."""
     needs = {each.id: need for each in given.seats}
     return [

@@ -11,16 +11,7 @@ from typing import Any
 import pytest
 from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, Ticks, stand_in
 
-from approvals_bot.approvals.port import (
-    Card,
-    CardChoice,
-    CardField,
-    CardOutcome,
-    CardSeat,
-    CardStage,
-    CardVote,
-    Name,
-)
+from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, CardSeat, CardStage, CardVote, Name
 from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.channels.slack.manifest import SCOPES
 from approvals_bot.channels.slack.members import SlackPeople

@@ -15,14 +15,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
-from approvals_bot.channels.slack.modals import (
-    INPUT_LIMIT,
-    OPTION_LIMIT,
-    VALUE_LIMIT,
-    given,
-    labelled,
-    plain,
-)
+from approvals_bot.channels.slack.modals import INPUT_LIMIT, OPTION_LIMIT, VALUE_LIMIT, given, labelled, plain
 from approvals_bot.service.read import request_behind
 
 REASSIGN = "hand_over"  # the button's action id

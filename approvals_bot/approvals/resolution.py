@@ -1,0 +1,178 @@
+"""Resolution: the addresses of a workflow's file, looked up for one request by a step, so the log holds what was found.
+
+Resolved when a stage opens and again at every click. The requester, and the person it is asked for, are left out here,
+once, for every way in which a vote can come.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from approvals_bot.approvals.eligibility import SELF, PeopleSource, RequestContext, Resolution, ResolvedSeat, SeatQuery
+from approvals_bot.approvals.reassignment import Rank
+from approvals_bot.durable.core.api import resource, step
+from approvals_bot.errors import StepFailedError
+from approvals_bot.people import People, Person
+from approvals_bot.people.absences import Away
+
+logger = logging.getLogger("approvals_bot.approvals")
+
+LOOKUP_LIMIT = 2.0  # seconds; Slack drops a click at 3, so by then they must have their reply
+
+
+@step(retries=0, timeout=LOOKUP_LIMIT)
+async def look_up(
+    asks: tuple[SeatQuery, ...],
+    about: RequestContext,
+    also: tuple[str, ...] = (),
+    at: datetime | None = None,
+    people: People = resource(People),
+) -> Resolution:
+    """Resolve every seat now. `at`: to tell who is away then."""
+    found = await resolve_seats(asks, about, people, also, at)
+    if any(each.trouble for each in found.away.values()):
+        logger.warning("stand-ins of somebody who is away lead nowhere; `approvals-bot doctor` says whose")
+    return found
+
+
+@step(retries=0, timeout=LOOKUP_LIMIT)
+async def look_up_rank(
+    who: str, person: str, owners: tuple[str, ...], about: RequestContext, people: People = resource(People)
+) -> Rank:
+    """Whether this person is an owner of the workflow or an admin, and whether the service knows the other one."""
+    owns, unsure_owner = await is_among(who, owners, about, people)
+    rules, unsure_admin = await is_among(who, people.admins, about, people)
+    knows = person.lower() in [each.address for each in people.known()]
+    return Rank(owns, rules, knows, (*unsure_owner, *unsure_admin))
+
+
+async def find_rank(who: str, person: str, owners: Sequence[str], about: RequestContext) -> Rank:
+    """As `look_up_rank`; a look-up that failed leaves it open."""
+    try:
+        return await look_up_rank(who, person, tuple(owners), about)
+    except StepFailedError as failure:
+        return Rank(errors=(f"looking it up failed: {failure.cause_message}",))
+
+
+async def find_people(
+    asks: Sequence[SeatQuery], about: RequestContext, also: Sequence[str] = (), at: datetime | None = None
+) -> Resolution:
+    """As `look_up`. A look-up that failed or took too long makes every seat unknown; it never fails the request."""
+    try:
+        return await look_up(tuple(asks), about, tuple(also), at)
+    except StepFailedError as failure:
+        error = f"looking people up failed: {failure.cause_message}"
+        return Resolution(tuple(ResolvedSeat(ask.id, {}, (), (error,)) for ask in asks), {})
+
+
+async def resolve_seats(
+    asks: Sequence[SeatQuery],
+    about: RequestContext,
+    people: People,
+    also: Sequence[str] = (),
+    at: datetime | None = None,
+) -> Resolution:
+    """Resolve every seat. `also`: people whose name and zone are wanted too. `at`: when, to tell who is away then;
+    None: nobody is looked upon as away."""
+    wanted = (about.requester, about.on_behalf_of, *also)
+    known = {who: people.person(who) for who in wanted if who and not who.startswith("app:")}
+    seats = tuple([await _seat(ask, about, people, known) for ask in asks])
+    if at is None:
+        return Resolution(seats, known)
+    entitled = dict.fromkeys(who for seat in seats for who in seat.eligible)
+    away = {who: absence for who in entitled if (absence := _away(who, at, about, people)) is not None}
+    for absence in away.values():
+        known |= {who: people.person(who) for who in absence.stand_ins}
+    changes = (
+        people.next_change(who, at) for who in (*entitled, *(one for each in away.values() for one in each.stand_ins))
+    )
+    return Resolution(seats, known, away, min((moment for moment in changes if moment is not None), default=None))
+
+
+def _away(who: str, at: datetime, about: RequestContext, people: People) -> Away | None:
+    """Whoever counts as the requester never stands in, whatever `self_approval` says."""
+    absence = people.away(who, at)
+    if absence is None:
+        return None
+    return replace(
+        absence, stand_ins=tuple(one for one in absence.stand_ins if one not in (about.requester, about.on_behalf_of))
+    )
+
+
+async def is_among(
+    who: str, addresses: Sequence[str], about: RequestContext, people: People
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether these addresses name this person or app now, and the sources that could not be asked for it."""
+    errors: list[str] = []
+    for address in addresses:
+        if address == who:
+            return True, ()
+        if address.startswith("app:"):
+            continue
+        found = await people.resolve(
+            address, requester=about.requester, on_behalf_of=about.on_behalf_of, fields=about.fields
+        )
+        if any(person.address == who for person in found.persons):
+            return True, ()
+        errors.extend(found.errors)
+    return False, tuple(errors)
+
+
+async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: dict[str, Person]) -> ResolvedSeat:
+    eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
+    for source in ask.sources:
+        for address in source.addresses:
+            await _add(address, source, about, people, known, eligible, errors, nobody)
+    told = eligible if ask.notify is None else dict[str, str]()
+    for address in ask.notify or ():
+        await _add(address, PeopleSource((address,)), about, people, known, told, errors, [])
+    return ResolvedSeat(
+        ask.id, eligible, tuple(who for who in told if who in eligible), tuple(dict.fromkeys(errors)), tuple(nobody)
+    )
+
+
+async def _add(
+    address: str,
+    source: PeopleSource,
+    about: RequestContext,
+    people: People,
+    known: dict[str, Person],
+    eligible: dict[str, str],
+    errors: list[str],
+    nobody: list[str],
+) -> None:
+    for approver in source.approvers if address == "manager-of:approver" else (None,):
+        found = await people.resolve(
+            address,
+            requester=about.requester,
+            on_behalf_of=about.on_behalf_of,
+            fields=about.fields,
+            approver=approver,
+        )
+        errors.extend(found.errors)
+        if not found.persons and not found.errors:
+            nobody.append(f"{address}: {found.why}")
+        for person in found.persons:
+            who, why = _instead(person, found.why, address, about, people)
+            if who is not None:
+                known[who.address] = who
+                eligible.setdefault(who.address, why)
+
+
+def _instead(
+    person: Person, why: str, address: str, about: RequestContext, people: People
+) -> tuple[Person | None, str]:
+    """This person, or who takes the requester's place, or nobody."""
+    is_named = address == SELF and person.address == about.on_behalf_of and person.address != about.requester
+    if person.address not in about.barred or is_named:
+        return person, why
+    seen, above = [person.address], person
+    while about.self_approval == "skip-up" and above.manager and above.manager.lower() not in seen:
+        above = people.person(above.manager)
+        if above.address not in about.barred:
+            return above, f"the manager of {people.person(seen[-1]).name}, who can't decide on an own request"
+        seen.append(above.address)
+    return None, ""
