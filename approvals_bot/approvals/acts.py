@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, JsonValue, TypeAdapter, ValidationError
 
-from approvals_bot.approvals.port import ChoiceName, Via
+from approvals_bot.approvals.port import ChoiceName, Remark, Via
 from approvals_bot.approvals.text import rejection_text, reply_text
 
 Word = Literal[
@@ -42,7 +42,7 @@ Word = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
+class Vote(Remark):
     """One person's choice. `digest`: of what they were shown; None when they were shown nothing.
 
     `answers`: what the stage asks for. `fields`: what an `edit` makes of the request.
@@ -50,8 +50,7 @@ class Vote:
 
     by: str
     choice: ChoiceName = "approve"
-    via: Via = "api"
-    comment: str = ""
+    via: Via = field(default="api", kw_only=True)
     answers: dict[str, JsonValue] = field(default_factory=dict)
     fields: dict[str, JsonValue] = field(default_factory=dict)
     digest: str | None = None

@@ -302,7 +302,7 @@ def _end(
     request = request.with_stage(
         replace(stage, state="open"),
         times_held=request.times_held + 1,
-        held=RequestOutcome(state, act.by, at, act.via, act.comment),
+        held=RequestOutcome(state, act.by, at=at, via=act.via, comment=act.comment),
     )
     return request, Reply("counted", True, "held", {"outcome": state.capitalize(), "grace": request.grace})
 
@@ -415,7 +415,7 @@ def decided(
     place = next((vote.in_place_of for vote in request.votes if vote.stands and vote.by == by and vote.at == at), "")
     return request.but(
         state=state,
-        outcome=RequestOutcome(state, by, at, via, comment, because, place),
+        outcome=RequestOutcome(state, by, because, place, at=at, via=via, comment=comment),
         stages=tuple(replace(stage, state="done") if stage.state == "open" else stage for stage in request.stages),
         version=request.version + 1,
     )

@@ -71,7 +71,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
 
 def _vote(view: Request, cast: RecordedVote) -> CardVote:
     by = view.acting(cast.by, cast.in_place_of)
-    return CardVote(by, cast.choice, cast.at, cast.vote.via, cast.vote.comment, cast.stands)
+    return CardVote(by, cast.choice, cast.stands, at=cast.at, via=cast.vote.via, comment=cast.vote.comment)
 
 
 def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardStage:
@@ -90,7 +90,7 @@ def _outcome(view: Request) -> CardOutcome | None:
     if ended is None:
         return None
     by = view.acting(ended.by, ended.in_place_of)
-    return CardOutcome(ended.state, by, ended.at, ended.via, ended.comment, ended.because)
+    return CardOutcome(ended.state, by, ended.because, at=ended.at, via=ended.via, comment=ended.comment)
 
 
 def _choices(view: Request, stage: RequestStage, reader: str | None, now: datetime) -> tuple[CardChoice, ...]:

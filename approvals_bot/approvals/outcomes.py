@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals.port import Via
-from approvals_bot.approvals.request import Decision, Request
+from approvals_bot.approvals.port import DatedRemark
+from approvals_bot.approvals.request import Request
 from approvals_bot.errors import ApprovalMismatchError
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(DatedRemark):
     """What every outcome knows.
 
     `by`: an address, `deadline`, or `app:<workflow>`. `in_place_of`: the absent person for whom `by` stood in; "" for
@@ -30,9 +29,6 @@ class Ended:
 
     request_id: str
     by: str
-    at: datetime
-    via: Via
-    comment: str
     fields: Mapping[str, Any]
     answers: Mapping[str, Any]
     digest: str
@@ -99,21 +95,26 @@ def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
     return found
 
 
-def decision_of(request: Request) -> Decision:
-    """The result of the run."""
+def result_of(request: Request) -> dict[str, Any]:
+    """The result of a run that is one request, as JSON: what the waiting caller is handed.
+
+    `by`: an address, `rule:<n>`, or `deadline`. `in_place_of`: the absent person for whom `by` stood in; "" for nobody.
+    `answers`: by stage, then by name. `digest`: of the pinned fields as they were decided on; "" when none is pinned.
+    `version`: the digest of the workflow file that was in force.
+    """
     ended = request.outcome
     assert ended is not None, "it is decided"
-    return Decision(
-        approved=ended.state == "approved",
-        decision=ended.outcome,
-        by=ended.by,
-        comment=ended.comment,
-        fields=request.fields,
-        answers=answers_of(request),
-        digest=request.digest,
-        outcome=ended.outcome,
-        at=ended.at,
-        via=ended.via,
-        version=request.definition,
-        in_place_of=ended.in_place_of,
-    )
+    return {
+        "approved": ended.state == "approved",
+        "decision": ended.outcome,
+        "by": ended.by,
+        "comment": ended.comment,
+        "fields": request.fields,
+        "answers": answers_of(request),
+        "digest": request.digest,
+        "outcome": ended.outcome,
+        "at": ended.at.isoformat().replace("+00:00", "Z"),
+        "via": ended.via,
+        "version": request.definition,
+        "in_place_of": ended.in_place_of,
+    }

@@ -87,15 +87,27 @@ class CardStage:
     because: str = ""  # why it was skipped
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """By which way something was said, and with which comment."""
+
+    via: Via
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatedRemark(Remark):
+    """What was said, and when."""
+
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True)
-class CardVote:
+class CardVote(DatedRemark):
     """A vote that counted at its time."""
 
     by: Name
     choice: ChoiceName
-    at: datetime
-    via: Via
-    comment: str = ""
     stands: bool = True  # False: changed, taken back or reset by an edit
 
 
@@ -126,14 +138,11 @@ class CardChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class CardOutcome:
+class CardOutcome(DatedRemark):
     """How it ended."""
 
     state: State
     by: Name
-    at: datetime
-    via: Via
-    comment: str = ""
     because: str = ""  # the rule's text, or why it expired
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from approvals_bot.approvals.acts import Reassign, Vote
-from approvals_bot.approvals.port import CardDelivery, CardField, ChoiceName, FormField, Name, State, Via
+from approvals_bot.approvals.port import CardDelivery, CardField, ChoiceName, DatedRemark, FormField, Name, State
 from approvals_bot.people import Person
 
 Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
@@ -34,28 +34,6 @@ class Opening:
     fields: dict[str, JsonValue]
     requester: str
     on_behalf_of: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The result of the run: what the waiting caller is handed.
-
-    `by`: an address, `rule:<n>`, or `deadline`. `in_place_of`: the absent person for whom `by` stood in; "" for nobody.
-    `answers`: by stage, then by name. `digest`: of the pinned fields as they were decided on; "" when none is pinned.
-    """
-
-    approved: bool
-    decision: Outcome
-    by: str
-    comment: str
-    fields: dict[str, JsonValue]
-    answers: dict[str, dict[str, JsonValue]]
-    digest: str
-    outcome: Outcome
-    at: datetime
-    via: Via
-    version: str  # digest of the workflow file that was in force
-    in_place_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +125,11 @@ class RequestStage:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestOutcome:
+class RequestOutcome(DatedRemark):
     """How it ended. `by`: an address, `rule:<n>`, or `deadline`."""
 
     state: State
     by: str
-    at: datetime
-    via: Via
-    comment: str = ""
     because: str = ""
     in_place_of: str = ""  # whom the person stood in for
 

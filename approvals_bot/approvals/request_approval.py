@@ -183,14 +183,14 @@ class _Request(Asking):
         made: Outcome = kind(
             self.id,
             ended.by,
-            ended.at,
-            ended.via,
-            ended.comment,
             dict(self.rules.ruling(self.request.fields).typed),
             answers,
             self.request.digest,
             lambda fields: _digest(definition, fields),
             ended.in_place_of,
+            at=ended.at,
+            via=ended.via,
+            comment=ended.comment,
         )
         return made
 

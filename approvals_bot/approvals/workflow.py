@@ -39,12 +39,12 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.eligibility import Resolution, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.notifications import Copies
-from approvals_bot.approvals.outcomes import decision_of
+from approvals_bot.approvals.outcomes import result_of
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, Card, Destination, Occasion, ToPerson
 from approvals_bot.approvals.published import REQUEST, Board
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import DEADLINE, Decision, Opening, Request, RequestStage, request_id
+from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage, request_id
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
 from approvals_bot.approvals.templates import TemplateError, render_line
@@ -87,7 +87,7 @@ class Left:
 
 
 @workflow(name="approval")
-async def approval(opening: Opening, settings: KeptDefinition) -> Decision:
+async def approval(opening: Opening, settings: KeptDefinition) -> dict[str, Any]:
     """Ask for a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
     return await Asking(opening, settings).run()
 
@@ -124,14 +124,14 @@ class Asking:
         self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
         projector(Board).add(self.published)
 
-    async def run(self) -> Decision:
+    async def run(self) -> dict[str, Any]:
         """To the end: decided, everyone told."""
         await self.see_through()
         ended = self.request.outcome
         assert ended is not None, "it is decided"
         if ended.state == "withdrawn":
             raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
-        return decision_of(self.request)
+        return result_of(self.request)
 
     async def see_through(self) -> None:
         self.request = decided_by_rule(self.request, self.rules, now())

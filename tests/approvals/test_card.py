@@ -106,7 +106,7 @@ def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
 @pytest.mark.parametrize("choice", ["approve", "reject"])
 def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
     request = expense("80")
-    request = vote(request, Vote(ANN, choice, "slack", "well"))
+    request = vote(request, Vote(ANN, choice, via="slack", comment="well"))
     card = card_of(view(request), ANN, NINE)
     assert (card.choices, card.waiting_for) == ((), ())
     assert card.outcome is not None

@@ -52,7 +52,7 @@ def card() -> Card:
         have=1,
         need=2,
         waiting_for=(ANN,),
-        votes=(CardVote(CY, "approve", NOW - timedelta(minutes=2), "slack", "Watch the migration."),),
+        votes=(CardVote(CY, "approve", at=NOW - timedelta(minutes=2), via="slack", comment="Watch the migration."),),
         deadline=NOW + timedelta(hours=3, minutes=30),
         on_deadline="then it is rejected",
         choices=(
@@ -67,7 +67,7 @@ def card() -> Card:
 
 @pytest.fixture
 def outcome() -> CardOutcome:
-    return CardOutcome("approved", ANN, NOW, "email", "Go.")
+    return CardOutcome("approved", ANN, at=NOW, via="email", comment="Go.")
 
 
 @dataclass

@@ -192,7 +192,8 @@ CHOICES = st.builds(
 
 @st.composite
 def cards(draw: st.DrawFn, base: Card) -> Card:
-    votes = st.builds(CardVote, NAMES, st.just("approve"), st.just(base.asked_at), st.just("slack"), TEXTS)
+    at, via = st.just(base.asked_at), st.just("slack")
+    votes = st.builds(CardVote, NAMES, st.just("approve"), at=at, via=via, comment=TEXTS)
     return replace(
         base,
         title=draw(TEXTS),

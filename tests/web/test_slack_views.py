@@ -82,7 +82,7 @@ def test_check_22_every_modal_is_one_that_slack_takes(asks: list[FormField], tit
 @given(title=TEXTS, name=TEXTS, count=st.integers(0, 40))
 def test_check_22_every_home_tab_is_one_that_slack_takes(title: str, name: str, count: int) -> None:
     card = replace(CARD, title=title, requester=Name("x", name))
-    ended = replace(card, choices=(), outcome=CardOutcome("approved", Name("x", name), NOW, "slack"))
+    ended = replace(card, choices=(), outcome=CardOutcome("approved", Name("x", name), at=NOW, via="slack"))
     found = home_tab.Cards([card] * count, count, True, [title])
     over = home_tab.Cards([ended] * count, 5 * count, False)
     assert check_view(home_tab.home(home_tab.Inbox(found, found, over, found))) == []

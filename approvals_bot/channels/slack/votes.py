@@ -65,7 +65,7 @@ class SlackVotes:
             opened = views.Opened(hook_id, choice, digest, to.channel)
             await self._open(payload, to, views.vote_modal(card, offered, opened), card, identity.address)
             return
-        vote = Vote(identity.address, cast(ChoiceName, choice), "slack", digest=digest)
+        vote = Vote(identity.address, cast(ChoiceName, choice), via="slack", digest=digest)
         reply = await self._desk.perform(target or hook_id, vote, payload)
         self._reply(to, hook_id, identity.address, reply)
         self._refresh_home(identity.user)
@@ -111,7 +111,7 @@ class SlackVotes:
         editable = self._editable(target) if choice == "edit" else ()
         comment, answers = views.filled_in(values, [ask for ask in asks if ask not in editable])
         edited = views.edits(values, editable)
-        vote = Vote(identity.address, choice, "slack", comment, {**answers}, {**edited}, opened.digest)
+        vote = Vote(identity.address, choice, {**answers}, {**edited}, opened.digest, via="slack", comment=comment)
         reply = await self._desk.perform(target or opened.hook_id, vote, payload)
         self._refresh_home(identity.user)
         if reply.verdict == "invalid":
