@@ -162,7 +162,8 @@ def act_word(act: Act) -> str:
 
 def message_of(act: Act) -> dict[str, Any]:
     """The act as its message to the request."""
-    return {"kind": act.kind, **_MESSAGE.dump_python(act, mode="json")}
+    dumped: dict[str, Any] = _MESSAGE.dump_python(act, mode="json")
+    return {key: dumped[key] for key in ("kind", "by", "choice") if key in dumped} | dumped  # as a log is read
 
 
 def read_message(given: Any) -> Message | None:

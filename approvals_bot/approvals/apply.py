@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from approvals_bot.approvals import fields as forms
-from approvals_bot.approvals import filled_in
 from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Stop, Vote, Withdraw, act_word
 from approvals_bot.approvals.ballot import (
     cast,
@@ -251,10 +250,10 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
     assert stage is not None, "it stays open"
     definition, rule = rules.definition, rules.stages[stage.id]
     act = replace(act, comment=act.comment.strip())
-    answers, rejections = filled_in.answers(rule, act)
+    answers, rejections = forms.read_answers(rule, act)
     edited: dict[str, Any] = {}
     if act.choice == "edit":
-        changes = filled_in.approver_changes(definition, rule, request.fields, act)
+        changes = forms.approver_changes(definition, rule, request.fields, act)
         if isinstance(changes, tuple):
             rejections = changes
         else:
@@ -368,7 +367,7 @@ def _edit(request: Request, act: Edit, rules: Rules) -> tuple[Request, Reply]:
     """The requester changes fields. Votes are reset as the policy says, and always when changes were asked for."""
     if act.by not in (request.requester, request.on_behalf_of):
         return request, Reply("not_an_approver", code="not_yours")
-    changes = filled_in.requester_changes(rules.definition, request.fields, act)
+    changes = forms.requester_changes(rules.definition, request.fields, act)
     if isinstance(changes, tuple):
         return request, Reply("invalid", rejections=changes)
     request, resets = _changed(request, changes, rules)
@@ -400,7 +399,7 @@ def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Req
     before, after = rules.ruling(request.fields), rules.ruling(forms.dump(definition, typed))
     was = {name: request.fields.get(name) for name in typed if after.fields.get(name) != request.fields.get(name)}
     request = request.but(fields=after.fields, digest=after.digest, was={**request.was, **was})
-    return request, filled_in.voids_votes(definition.policy, before.typed, after.typed)
+    return request, forms.voids_votes(definition.policy, before.typed, after.typed)
 
 
 def _all_reset(request: Request) -> Request:

@@ -82,7 +82,9 @@ def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardSta
         size = room(seat, also=filled_by) if counted or isinstance(seat.need, int) else 0
         seats.append(CardSeat(seat.label, size, tuple(view.acting(who, acting.get(who, "")) for who in filled_by)))
     is_stopped = stage.state == "done" and view.state in UNDECIDED and standing(stage) != "filled"
-    return CardStage(stage.id, stage.title, "stopped" if is_stopped else stage.state, tuple(seats), stage.because)
+    return CardStage(
+        stage.id, stage.title, "stopped" if is_stopped else stage.state, tuple(seats), because=stage.because
+    )
 
 
 def _outcome(view: Request) -> CardOutcome | None:

@@ -3,6 +3,9 @@
 One table of fields serves the API, Slack's and the web's forms, the answers that approvers give, conditions, templates
 and the digest. A value has three forms: as JSON (in the log and the API), typed (in conditions and templates) and as
 people read it. The JSON form is canonical: "1250" and "1250.00" euro are one value and have one digest.
+
+What people fill in comes from forms of Slack, mail and pages as the texts that were typed, from the API as JSON. Either
+way it ends as the same canonical values, or as rejections that say what is wrong.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
-from approvals_bot.approvals.acts import Rejection
+from approvals_bot.approvals.acts import Edit, Rejection, Vote
 from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.port import CardField, FormField
+from approvals_bot.approvals.policy import Definition, Policy, Stage
+from approvals_bot.approvals.port import CardField, FormField, Via
 from approvals_bot.approvals.values import UnfitError, read, read_text, shown_value, value_schema, write
 from approvals_bot.errors import InvalidPayloadError
 
@@ -196,3 +199,63 @@ def _pydantic(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
             raise PydanticCustomError("unfit", "{why}", {"why": str(error)}) from None
 
     return validate
+
+
+FORMS: tuple[Via, ...] = ("slack", "email", "inbox")
+"""Ways by which values come as texts that a person typed."""
+
+
+Changed = dict[str, Any] | tuple[Rejection, ...]
+"""All fields of a request, typed, as an edit leaves them; or what is wrong with the edit."""
+
+
+def read_answers(stage: Stage, vote: Vote) -> tuple[dict[str, JsonValue], tuple[Rejection, ...]]:
+    """The approver's answers as canonical JSON, and what is wrong with them. Only a yes has answers."""
+    if vote.choice not in ("approve", "edit") or not stage.ask:
+        return {}, ()
+    given = dict(vote.answers)
+    if vote.choice == "edit":  # one form may hold both: what the stage asks, and the fields that are changed
+        given = {name: value for name, value in {**vote.fields, **given}.items() if name in stage.ask}
+    if vote.via in FORMS:
+        given = from_texts(stage.ask, _texts(given))
+    typed, rejections = read_values(stage.ask, given)
+    return ({}, rejections) if rejections else (dump(stage.ask, typed), ())
+
+
+def approver_changes(definition: Definition, stage: Stage, now: Mapping[str, JsonValue], vote: Vote) -> Changed:
+    """The request's fields as an approver's `edit` leaves them."""
+    given = {name: value for name, value in {**vote.answers, **vote.fields}.items() if name not in stage.ask}
+    for name in given:
+        if name in definition.fields and not definition.fields[name].editable:
+            return (Rejection((), "not_editable", {"name": name}),)
+    return _changed(definition, now, given, vote.via)
+
+
+def requester_changes(definition: Definition, now: Mapping[str, JsonValue], edit: Edit) -> Changed:
+    """The request's fields as the requester's edit leaves them."""
+    return _changed(definition, now, dict(edit.fields), edit.via)
+
+
+def voids_votes(policy: Policy, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a change of fields (typed) makes the votes so far void."""
+    for name in after:
+        if before.get(name) != after[name]:
+            rule = policy.on_change_of(name)
+            if rule == "reset" or (rule == "reset-if-raised" and raised(before.get(name), after[name])):
+                return True
+    return False
+
+
+def _changed(definition: Definition, now: Mapping[str, JsonValue], given: dict[str, JsonValue], via: Via) -> Changed:
+    if via in FORMS:
+        mine = {name: spec for name, spec in definition.fields.items() if name in given}
+        left = dict.fromkeys(mine)  # what was emptied is not given any more
+        given = {**given, **left, **from_texts(mine, _texts(given))}
+    typed, rejections = read_values(definition, {**now, **given})
+    if rejections:
+        return rejections
+    return (Rejection((), "same_as_before"),) if dump(definition, typed) == now else typed
+
+
+def _texts(given: Mapping[str, JsonValue]) -> dict[str, str]:
+    return {name: "" if value is None else str(value) for name, value in given.items()}

@@ -39,11 +39,7 @@ from approvals_bot.approvals.business_time import (
     parse_length,
 )
 from approvals_bot.approvals.durations import Duration
-from approvals_bot.approvals.field_specs import (
-    Ask,  # one of the models that authors write
-    FieldName,
-    FieldSpec,
-)
+from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec
 
 LONGEST_GRACE = timedelta(days=1)
 

@@ -77,14 +77,20 @@ class CardSeat:
 
 
 @dataclass(frozen=True, slots=True)
-class CardStage:
-    """A stage as a step in the row of steps."""
+class NamedStage:
+    """What a stage is called, and why it is asked or skipped."""
 
     id: str
-    title: str
-    state: Literal["done", "open", "ahead", "skipped", "stopped"]  # stopped: the request ended before it was decided
+    title: str = ""
+    because: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CardStage(NamedStage):
+    """A stage as a step in the row of steps."""
+
+    state: Literal["done", "open", "ahead", "skipped", "stopped"] = "ahead"  # stopped: it ended before it was decided
     seats: tuple[CardSeat, ...] = ()
-    because: str = ""  # why it was skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from approvals_bot.approvals.acts import Reassign, Vote
-from approvals_bot.approvals.port import CardDelivery, CardField, ChoiceName, DatedRemark, FormField, Name, State
+from approvals_bot.approvals.port import (
+    CardDelivery,
+    CardField,
+    ChoiceName,
+    DatedRemark,
+    FormField,
+    Name,
+    NamedStage,
+    State,
+)
 from approvals_bot.people import Person
 
 Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
@@ -103,13 +112,10 @@ class Escalated:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestStage:
+class RequestStage(NamedStage):
     """One stage: where it stands, and, once it was opened, its seats, its rules and every vote that it has seen."""
 
-    id: str
-    title: str = ""
     state: Literal["done", "open", "ahead", "skipped"] = "ahead"
-    because: str = ""
     seats: tuple[RequestSeat, ...] = ()
     outcomes: tuple[ChoiceName, ...] = ("approve", "reject")
     comment: Literal["never", "on-reject", "always"] = "on-reject"
