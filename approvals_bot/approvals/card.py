@@ -37,6 +37,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
     """What this reader sees. None: a place that many read, such as a channel, which shows what any approver can do."""
     stage = view.stage
     counts = {one.id: count(one) for one in view.stages if one.opened_at}
+    # Copied: what every reader may see as it is; the rest is made for this one.
     return Card(
         run_id=view.id,
         hook_id=view.hook_id,

@@ -164,6 +164,7 @@ class CardDelivery:
     uncertain: bool = False
 
 
+# No twin of Request: it is what one reader may see, with names and choices; a channel learns no more of the state.
 @dataclass(frozen=True, slots=True)
 class Card:
     """All that a person sees of a request, in the order in which it is shown. One value, many renderings."""

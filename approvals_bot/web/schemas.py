@@ -40,6 +40,7 @@ class FieldChanges(StrictBody):
     by: Address | None = None
 
 
+# No twin of Vote or Ended: it is what a caller sends, and becomes a Vote once it is read and the way is known.
 class NewVote(StrictBody):
     """`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused."""
 
@@ -54,6 +55,7 @@ class NewVote(StrictBody):
         return Vote(via=via, **{**self.model_dump(), "by": self.by.lower()})
 
 
+# No twin of Reassign: it is what a caller sends, and becomes one once it is read and the way is known.
 class NewApprover(StrictBody):
     """`POST /api/runs/{id}/approvers`. `instead_of`: whose place the person takes; without it, she is asked as well."""
 

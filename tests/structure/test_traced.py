@@ -25,10 +25,10 @@ from approvals_bot.testing import FakeClock
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {
-    "press": (79, 575, 4720),
-    "mail": (73, 560, 4590),
-    "deadline": (62, 435, 3340),
-    "start": (75, 600, 4920),
+    "press": (78, 570, 4700),
+    "mail": (72, 550, 4520),
+    "deadline": (62, 425, 3330),
+    "start": (75, 600, 4910),
 }
 """What each journey may walk through as of now, above the goal: lowered with each step, until GOAL is enough."""
 

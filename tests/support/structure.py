@@ -1,7 +1,8 @@
 """What growth must not break in the package, read from its source: `python -m structure` lists what is found.
 
 Each rule is a function from a package to findings; `RULES` names them all. Nothing is imported or run, so a rule sees
-late imports and unreachable code like any other. There are no exemptions: a finding is mended where it is.
+late imports and unreachable code like any other. There is no list of exemptions: a finding is mended where it is. What
+only looks like a twin says why right above it: `# No twin of Card: …`, or `# Copied: …` above a constructor's call.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, takewhile
 from pathlib import Path
 
 LONGEST_MODULE = 600  # lines
@@ -63,6 +64,15 @@ class Module:
     def nodes(self) -> list[ast.AST]:
         return list(ast.walk(self.tree))
 
+    def remark(self, node: ast.stmt | ast.expr, beginning: str) -> str:
+        """What a comment right above the node says after this beginning; "" if there is none."""
+        decorators = node.decorator_list if isinstance(node, ast.ClassDef) else []
+        first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+        lines = self.text.splitlines()[: first - 1]
+        above = [line.strip() for line in takewhile(lambda line: line.strip().startswith("#"), reversed(lines))]
+        text = " ".join(line.removeprefix("#").strip() for line in reversed(above))
+        return text.partition(beginning)[2].strip()
+
     def at(self, node: ast.AST) -> str:
         return f"{self.name}:{getattr(node, 'lineno', 1)}"
 
@@ -94,6 +104,7 @@ class ClassFields:
     line: int
     own: tuple[str, ...]
     bases: tuple[str, ...]  # full names of those within the package
+    no_twin: str  # which class it is none of, and why
 
     @property
     def full_name(self) -> str:
@@ -190,7 +201,8 @@ class Package:
             for node in module.nodes:
                 if isinstance(node, ast.ClassDef):
                     bases = tuple(filter(None, (self.resolve(module.name, base) for base in node.bases)))
-                    one = ClassFields(node.name, module.name, node.lineno, tuple(_fields(node)), bases)
+                    no_twin = module.remark(node, "No twin of ")
+                    one = ClassFields(node.name, module.name, node.lineno, tuple(_fields(node)), bases, no_twin)
                     found[one.full_name] = one
         return found
 
@@ -288,6 +300,8 @@ def twin_classes(package: Package) -> Iterator[Finding]:
         shared = [name for name in mine if name in theirs and mine[name] != theirs[name]]
         if len(shared) >= TWIN_FIELDS and len(shared) >= TWIN_SHARE * min(len(mine), len(theirs)):
             place, twin = package.classes[one], package.classes[other]
+            if _says_why(place, twin) or _says_why(twin, place):
+                continue
             what = f"{place.name} and {twin.name} ({twin.module}:{twin.line}) share {', '.join(shared)}"
             yield Finding(f"{place.module}:{place.line}", what)
 
@@ -296,7 +310,7 @@ def copied_fields(package: Package) -> Iterator[Finding]:
     """No constructor call copies four fields from one object: `Card(title=it.title, …)`, or in order without names."""
     for module in package.modules.values():
         for node in module.nodes:
-            if not isinstance(node, ast.Call) or not _is_constructor(node.func):
+            if not isinstance(node, ast.Call) or not _is_constructor(node.func) or _is_remarked(module, node):
                 continue
             order = list(package.fields_of(package.resolve(module.name, node.func)))
             given = [(order[n] if n < len(order) else None, value) for n, value in enumerate(node.args)]
@@ -367,6 +381,21 @@ def _circles(package: Package, imports: Iterable[Import]) -> Iterator[Finding]:
     for name in graph:
         if name not in index:
             yield from (Finding(circle[0], "circle: " + " · ".join(circle)) for circle in visit(name))
+
+
+LEAST_REASON = 5  # words
+
+
+def _says_why(one: ClassFields, other: ClassFields) -> bool:
+    names, _, reason = one.no_twin.partition(":")
+    return other.name in re.split(r", | or ", names) and len(reason.split()) >= LEAST_REASON
+
+
+def _is_remarked(module: Module, call: ast.Call) -> bool:
+    """Whether the statement of this call says why it copies."""
+    around = (n for n in module.nodes if isinstance(n, ast.stmt) and n.lineno <= call.lineno <= (n.end_lineno or 0))
+    statement = max(around, key=lambda n: n.lineno)
+    return len(module.remark(statement, "Copied:").split()) >= LEAST_REASON
 
 
 def _is_constructor(function: ast.expr) -> bool:
