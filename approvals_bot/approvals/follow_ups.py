@@ -62,14 +62,12 @@ class FollowUps:
         about: RequestContext,
         facts: Facts,
         copies: Copies,
-        report: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._run_id = run_id
         self._about = about
         self._facts = facts
         self._copies = copies
-        self._report = report
         self._spawn = spawn
         self._all: list[FollowUp | int] = []  # calls as they are, messages by the number of their copy
 
@@ -123,7 +121,6 @@ class FollowUps:
         people = await self._people(whom)
         if not people:
             self._all.append(FollowUp(what=f"message to {whom}", state="failed", error=NOBODY))
-            self._report()
         for person in people:
             self._say(ToPerson(channel, person), text)
 
@@ -144,13 +141,11 @@ class FollowUps:
             written = render(text, self._facts)
         except TemplateError as error:
             self._all.append(FollowUp(what="message", state="failed", error=str(error)))
-            self._report()
             return
         self._all.append(self._copies.say(to, written))
 
     def _becomes(self, at: int, state: State, error: str = "") -> None:
         self._change(at, state=state, error=error)
-        self._report()
 
     def _change(self, at: int, **changes: Any) -> None:
         call = self._all[at]

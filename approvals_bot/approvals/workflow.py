@@ -463,7 +463,6 @@ class Asking:
             about=context_of(self.request, self.rules),
             facts=facts_of(self.request, self.rules, self.shown().title),
             copies=self.copies,
-            report=lambda: None,
             spawn=self.spawn,
         )
         self.follow_ups.start(actions_of(self.definition.on, ended.outcome))
