@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Called, CallResult, Channels, Delivered, Dispatch, Receipt, Result, Targets
-from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.engine import Engine, Run, RunRecord
 from approvals_bot.durable.store import connect
@@ -167,7 +167,8 @@ def script() -> list[Callable[[Engine], Awaitable[Any]]]:
 
 
 def _all_delivered(view: dict[str, Any]) -> bool:
-    return bool(view["deliveries"]) and all(delivery["state"] == "delivered" for delivery in view["deliveries"])
+    deliveries = view.get("deliveries", [])
+    return bool(deliveries) and all(delivery["state"] == "delivered" for delivery in deliveries)
 
 
 async def _once(engine: Engine, holds: Callable[[RunRecord], bool]) -> RunRecord:
@@ -200,7 +201,7 @@ async def test_the_main_job_ends_the_same_whichever_store_call_it_dies_at(tmp_pa
             assert record.status == "completed", place
             assert record.result["approved"] is True, place
             assert record.result["fields"] == expected.result["fields"], place
-            assert [v["by"] for v in record.parts[0]["votes"]] == ["ann@acme.eu", "cy@acme.eu"], place
+            assert [v.by for v in Request.model_validate(record.parts[0]).votes] == ["ann@acme.eu", "cy@acme.eu"], place
             assert set(world.sent) == set(_own(calm.sent, expected, record)), place
             assert set(world.called) == set(_own(calm.called, expected, record)), place
             assert max(world.sent.values()) <= 1 + process.deaths, place

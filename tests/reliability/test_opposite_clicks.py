@@ -10,15 +10,17 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the fixture
 from slack_office_pages import card_of, form_of, send, with_pages
 
+from approvals_bot.approvals.request import Request
 from approvals_bot.service.act import RECEIVED
+from approvals_bot.service.read import request_of
 
 RACES = int(os.environ.get("OPPOSITE_CLICKS", "30"))
 AT_ONCE = 5  # races
@@ -131,20 +133,20 @@ async def race(office: Office, number: int) -> tuple[Told | None, int]:
     view = await decided(office, run_id, told)
     if view is None:
         return None, 2
-    (winner,) = [one for one in told if view["state"] == PAST[one.choice]]
+    (winner,) = [one for one in told if view.state == PAST[one.choice]]
     (loser,) = [one for one in told if one is not winner]
-    assert [vote["by"] for vote in view["votes"] if vote.get("stands", True)] == [winner.address]
+    assert [vote.by for vote in view.votes if vote.stands] == [winner.address]
     assert winner.has_won or winner.is_unanswered, told
     assert loser.has_lost_to(winner) or loser.is_unanswered, told
     return winner, sum(one.is_unanswered for one in told)
 
 
-async def decided(office: Office, run_id: str, told: Sequence[Told]) -> Mapping[str, Any] | None:
+async def decided(office: Office, run_id: str, told: Sequence[Told]) -> Request | None:
     """The request as it was decided. None: neither press reached it, and neither person was told that it did."""
     for _ in range(1_000):
         record = await office.engine.record(run_id)
-        view: Mapping[str, Any] | None = record.parts[0] if record is not None and record.parts else None
-        if view is not None and view["state"] != "waiting":
+        view = request_of(record) if record is not None else None
+        if view is not None and view.state != "waiting":
             return view
         await asyncio.sleep(0.01)
     assert all(one.text == NOT_ANSWERED for one in told), told

@@ -18,6 +18,7 @@ from slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the 
 from slack_office_pages import Form, card_of, form_of, send, with_pages
 from tcp_proxy import Proxy, proxy
 
+from approvals_bot.approvals.request import Request
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.testing import FakeClock
 
@@ -134,7 +135,7 @@ async def heals(office: Office, requests: list[tuple[str, Form]], seen: Seen) ->
     for run_id, _ in requests:
         record = await office.engine.wait(run_id, 60.0)
         assert (record.status, record.result["outcome"]) == ("completed", "approved")
-        voted = [vote["by"] for vote in record.parts[0]["votes"] if vote.get("stands", True)]
+        voted = [vote.by for vote in Request.model_validate(record.parts[0]).votes if vote.stands]
         assert sorted(voted) == ["ann@acme.eu", "cy@acme.eu"]
         log = await office.engine.events(run_id)
         assert sum(event.type == "run_completed" for event in log) == 1
