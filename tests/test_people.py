@@ -29,8 +29,9 @@ from approvals_bot.people import (
     parse_address,
 )
 
-ANN = Person("ann@acme.eu", "Ann Ode", "U0ANN", "cfo@acme.eu", "Europe/Berlin")
-BO = Person("bo@acme.eu", "Bo Lund", "U0BO", "ann@acme.eu")
+ANN = Person("ann@acme.eu", "Ann Ode", "U0ANN", "Europe/Berlin")
+MANAGERS = {"ann@acme.eu": "cfo@acme.eu", "bo@acme.eu": "ann@acme.eu"}
+BO = Person("bo@acme.eu", "Bo Lund", "U0BO")
 
 
 class Slack:
@@ -65,7 +66,7 @@ def office(tmp_path: Path | None = None, slack: Slack | None = None, directory: 
     if slack is not None:
         groups["sre"] = SlackGroupSource("sre", slack.members)
     tables = Directory({"sre": ("di@acme.eu",)}, {"account": {"prod": ("cy@acme.eu", "ann@acme.eu")}})
-    return People([ANN, BO], groups, directory or tables, slack.members if slack else None)
+    return People([ANN, BO], groups, directory or tables, slack.members if slack else None, managers=MANAGERS)
 
 
 async def found(people: People, address: str, **about: Any) -> tuple[list[str], str]:

@@ -25,9 +25,10 @@ def build_plain_people(service: configured.ServiceSettings) -> People:
     lists = {name: group for name, group in service.groups.items() if isinstance(group, tuple)}
     match service.directory:
         case configured.DirectoryTable(oncall=oncall, owner_of=owners):
-            return People(_persons(service), lists, directory.Directory(oncall, owners), away=_absences(service))
+            tables = directory.Directory(oncall, owners)
+            return People(_persons(service), lists, tables, away=_absences(service), managers=_managers(service))
         case _:
-            return People(_persons(service), lists, away=_absences(service))
+            return People(_persons(service), lists, away=_absences(service), managers=_managers(service))
 
 
 def known_people(service: configured.ServiceSettings) -> Sequence[directory.Person]:
@@ -37,9 +38,13 @@ def known_people(service: configured.ServiceSettings) -> Sequence[directory.Pers
 
 def _persons(service: configured.ServiceSettings) -> list[directory.Person]:
     return [
-        directory.Person(address, entry.name or address.partition("@")[0], entry.slack, entry.manager, entry.zone)
+        directory.Person(address, entry.name or address.partition("@")[0], entry.slack, entry.zone)
         for address, entry in service.people.items()
     ]
+
+
+def _managers(service: configured.ServiceSettings) -> dict[str, str]:
+    return {address: entry.manager for address, entry in service.people.items() if entry.manager}
 
 
 def _absences(service: configured.ServiceSettings) -> dict[str, list[Absence]]:
@@ -77,6 +82,7 @@ def build_people(
         members or (_ask_nobody if service.slack is not None else None),
         _absences(service),
         service.server.admins,
+        _managers(service),
     )
 
 

@@ -41,6 +41,22 @@ Word = Literal[
 """The verdicts: what can become of an act. `received`: it is saved, and not counted yet. `bounced`: of a mail."""
 
 
+REFUSALS: frozenset[Word] = frozenset(
+    {
+        "already_decided",
+        "expired",
+        "group_unknown",
+        "invalid",
+        "not_an_approver",
+        "own_request",
+        "request_changed",
+        "unknown",
+        "withdrawn",
+    }
+)
+"""The verdicts of acts that changed nothing and did not find what they wanted done already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vote(Remark):
     """One person's choice. `digest`: of what they were shown; None when they were shown nothing.

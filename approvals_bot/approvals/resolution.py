@@ -170,8 +170,11 @@ def _instead(
     if person.address not in about.barred or is_named:
         return person, why
     seen, above = [person.address], person
-    while about.self_approval == "skip-up" and above.manager and above.manager.lower() not in seen:
-        above = people.person(above.manager)
+    while about.self_approval == "skip-up":
+        manager = people.manager_of(above.address)
+        if manager is None or manager.address in seen:
+            break
+        above = manager
         if above.address not in about.barred:
             return above, f"the manager of {people.person(seen[-1]).name}, who can't decide on an own request"
         seen.append(above.address)

@@ -252,9 +252,9 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
 
 def _said(verdict: dict[str, Any], as_json: bool) -> None:
     """The verdict in its sentence, which is an error's where it is a refusal: on standard error, with exit 1."""
-    from approvals_bot.service.act import STATUS
+    from approvals_bot.approvals.acts import REFUSALS
 
-    refused = STATUS[verdict["verdict"]] >= 400
+    refused = verdict["verdict"] in REFUSALS
     if as_json or not refused:
         show.say(verdict, verdict["text"], as_json)
     if refused:

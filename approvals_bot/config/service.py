@@ -160,7 +160,6 @@ class Slack(Frozen):
         return self
 
 
-# No twin of Person: a file may leave each of these out, and a person has a name and a zone.
 class PersonEntry(Frozen):
     """What is known of a person beyond her address."""
 

@@ -62,12 +62,11 @@ MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person is her address; the rest is how to reach and show her. The same shape as the channels' Person."""
+    """A person is their address; the rest is how to reach and show them."""
 
     address: str
     name: str
     slack: str | None = None
-    manager: str | None = None
     zone: str = "UTC"
 
 
@@ -109,9 +108,11 @@ class People:
         slack_group: Callable[[str], Awaitable[Sequence[str]]] | None = None,
         away: Mapping[str, Sequence[Absence]] | None = None,
         admins: Sequence[str] = (),
+        managers: Mapping[str, str] | None = None,
     ) -> None:
         """`slack_group` gives the addresses of a Slack user group's members, or raises SourceUnavailable. `away`: by
         address, when somebody is away. `admins`: addresses of those who may change who is asked in every request.
+        `managers`: whose manager is who, by address.
         """
         self._persons = {person.address.lower(): person for person in persons}
         self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
@@ -119,12 +120,18 @@ class People:
         self._directory = directory if directory is not None else Directory()
         self._slack_group = slack_group
         self.admins = tuple(admins)
+        self._managers = {address.lower(): manager.lower() for address, manager in (managers or {}).items()}
         self._away = {address.lower(): tuple(each) for address, each in (away or {}).items()}
 
     def person(self, address: str) -> Person:
         """The person of this address. One whom nobody wrote down is called by its local part."""
         address = address.lower()
         return self._persons.get(address) or Person(address, address.partition("@")[0])
+
+    def manager_of(self, address: str) -> Person | None:
+        """This person's manager; None where nobody is named."""
+        manager = self._managers.get(address.lower())
+        return None if manager is None else self.person(manager)
 
     def by_slack(self, user_id: str) -> Person | None:
         """The person whose Slack id the configuration names. Others are found by the mail address Slack has of them."""
@@ -149,9 +156,7 @@ class People:
     def known(self) -> tuple[Person, ...]:
         """Everybody who is named: as a person, a manager, in a group's list or in the directory's tables."""
         addresses = dict.fromkeys(self._persons)
-        for person in self._persons.values():
-            if person.manager:
-                addresses[person.manager.lower()] = None
+        addresses.update(dict.fromkeys(self._managers.values()))
         for planned in self._away.values():
             addresses.update(dict.fromkeys(stand_in for absence in planned for stand_in in absence.stand_ins))
         for members in self._groups.values():
@@ -233,9 +238,10 @@ class People:
             missing = "person this is asked for" if whom == "on-behalf-of" else whom
             return Resolved((), f"there is no {missing}")
         person = self.person(of)
-        if person.manager is None:
+        manager = self.manager_of(of)
+        if manager is None:
             return Resolved((), f"{person.name} has no manager")
-        return Resolved((self.person(person.manager),), f"the manager of {person.name}")
+        return Resolved((manager,), f"the manager of {person.name}")
 
     async def _owner(self, name: str, value: Any) -> Resolved:
         if value is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from approvals_bot.approvals.acts import Act, Reply, Vote, Word, act_word, message_of, read_answer
+from approvals_bot.approvals.acts import Act, Reply, Vote, act_word, message_of, read_answer
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
@@ -21,28 +21,6 @@ from approvals_bot.service.read import request_behind
 ANSWER_LIMIT = 3.5  # seconds; a page waits this long for its verdict, and all of its answer takes at most 6: a look
 # into the store, which takes up to 2, comes before, and a glance after. Slack's room passes less: it drops clicks at 3
 GLANCE = 0.5  # seconds to see whether an act without a verdict came too late
-
-STATUS: dict[Word, int] = {
-    "counted": 201,
-    "decided": 201,
-    "changed": 201,
-    "taken_back": 201,
-    "edited": 201,
-    "reassigned": 201,
-    "added": 201,
-    "received": 202,
-    "already_voted": 200,
-    "not_an_approver": 403,
-    "own_request": 403,
-    "group_unknown": 409,  # a source of groups is down: nothing was changed, and trying again may work
-    "already_decided": 409,
-    "expired": 409,
-    "withdrawn": 409,
-    "request_changed": 409,
-    "invalid": 422,
-    "unknown": 404,
-}
-"""What each verdict is in HTTP. Refusals change nothing but the audit."""
 
 RECEIVED = Reply("received")
 

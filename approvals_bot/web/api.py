@@ -16,13 +16,22 @@ from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
-from approvals_bot.service.act import STATUS, perform
+from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import open_run
 from approvals_bot.service.read import api_request, choices_of, find_record, redact, request_of, requests_of, stands_for
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.responses import JsonResponse, Problem, root_of
-from approvals_bot.web.schemas import Cancellation, FieldChanges, NewApprover, NewVote, RunBody, Status
+from approvals_bot.web.responses import STATUS, JsonResponse, Problem, root_of
+from approvals_bot.web.schemas import (
+    NEW_APPROVER,
+    NEW_VOTE,
+    Cancellation,
+    FieldChanges,
+    RunBody,
+    Status,
+    reassign_of,
+    vote_of,
+)
 from approvals_bot.web.validation import (
     API_BODY,
     bad_query,
@@ -196,16 +205,16 @@ class RunsApi:
                 "Key may not vote",
                 f"The key {key.name!r} can open requests, not vote in them. Its owner can allow it with may_vote.",
             )
-        asked = validate(NewVote, await json_object(request, API_BODY))
+        given = validate(NEW_VOTE, await json_object(request, API_BODY)).model_dump()
         shown = await self._request(request)
-        return await self._perform(shown, asked.act("api"), changed=201)
+        return await self._perform(shown, vote_of(given), changed=201)
 
     async def add_approver(self, request: HttpRequest) -> Response:
         """201: this person is asked, too, or instead of another. For approvers, owners and admins."""
         key = caller(request, self._keys)
-        asked = validate(NewApprover, await json_object(request, API_BODY))
-        shown, by = await self._request(request), _acting(key, asked.by)
-        return await self._perform(shown, asked.act(by, "api"), changed=201)
+        given = validate(NEW_APPROVER, await json_object(request, API_BODY)).model_dump()
+        shown, by = await self._request(request), _acting(key, given["by"])
+        return await self._perform(shown, reassign_of(given, by), changed=201)
 
     async def _perform(self, shown: Request, act: Act, *, changed: int) -> Response:
         """Do this to the request. `changed`: the status if it was done."""

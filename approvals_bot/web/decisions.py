@@ -32,11 +32,11 @@ from approvals_bot.approvals.port import (
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
-from approvals_bot.service.act import RECEIVED, STATUS, asks_herself, perform
+from approvals_bot.service.act import RECEIVED, asks_herself, perform
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.links import Link, Links
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.responses import Renderer, origin_of, root_of
+from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
 from approvals_bot.web.validation import is_from_own_page, read_form
 
 STALE = "This page was open for a long time, so nothing was changed. Have another look, then press again."

@@ -15,6 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from approvals_bot.approvals import card_text
+from approvals_bot.approvals.acts import Word
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import STATE_WORDS
 from approvals_bot.approvals.text import short_digest
@@ -34,6 +35,28 @@ from approvals_bot.errors import (
 from approvals_bot.service.open import OpeningCode, OpeningRefused
 
 RETRY_SOON = {"Retry-After": "2"}  # seconds; a store that is away is usually restarting
+
+STATUS: dict[Word, int] = {
+    "counted": 201,
+    "decided": 201,
+    "changed": 201,
+    "taken_back": 201,
+    "edited": 201,
+    "reassigned": 201,
+    "added": 201,
+    "received": 202,
+    "already_voted": 200,
+    "not_an_approver": 403,
+    "own_request": 403,
+    "group_unknown": 409,  # a source of groups is down: nothing was changed, and trying again may work
+    "already_decided": 409,
+    "expired": 409,
+    "withdrawn": 409,
+    "request_changed": 409,
+    "invalid": 422,
+    "unknown": 404,
+}
+"""What each verdict is in HTTP. Refusals change nothing but the audit."""
 
 _OPENING_STATUS: dict[OpeningCode, int] = {"workflow_unknown": 404, "not_allowed": 403, "group_unknown": 503}
 """What a refused opening is in HTTP; the codes that are not here are faults of the input, 422."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import MISSING, fields
+from dataclasses import Field as DataclassField
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, create_model
 from pydantic.json_schema import models_json_schema
 
 from approvals_bot.approvals.acts import Reassign, Vote
-from approvals_bot.approvals.port import ChoiceName, State, Via
+from approvals_bot.approvals.port import ChoiceName, State
 from approvals_bot.web.validation import StrictBody
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
@@ -40,38 +42,55 @@ class FieldChanges(StrictBody):
     by: Address | None = None
 
 
-# No twin of Vote or Ended: it is what a caller sends, and becomes a Vote once it is read and the way is known.
-class NewVote(StrictBody):
-    """`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused."""
+def _act_body(name: str, act: type, about: str, **limits: Any) -> type[StrictBody]:
+    """Return the model of a body that is an act: the act's own fields, but for the way it comes and its kind.
 
-    by: Address
-    choice: ChoiceName
-    comment: Comment = ""
-    answers: dict[str, JsonValue] = Field(default_factory=dict)
-    fields: dict[str, JsonValue] = Field(default_factory=dict)
-    digest: str | None = None
-
-    def act(self, via: Via) -> Vote:
-        return Vote(via=via, **{**self.model_dump(), "by": self.by.lower()})
+    `limits`: fields that are limited, or required, where strangers send them, as `create_model` takes them.
+    """
+    hints = get_type_hints(act)
+    own = {each.name: (hints[each.name], _default(each)) for each in fields(act) if each.name not in ("via", "kind")}
+    made: type[StrictBody] = create_model(name, __base__=StrictBody, __doc__=about, **{**own, **limits})
+    return made
 
 
-# No twin of Reassign: it is what a caller sends, and becomes one once it is read and the way is known.
-class NewApprover(StrictBody):
-    """`POST /api/runs/{id}/approvers`. `instead_of`: whose place the person takes; without it, she is asked as well."""
+def _default(field: DataclassField[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else Field(default_factory=field.default_factory)
 
-    person: Address
-    instead_of: Address | None = None
-    by: Address | None = None
-    reason: Annotated[str, Field(max_length=500)] = ""
 
-    def act(self, by: str, via: Via) -> Reassign:
-        return Reassign(via=via, **{**self.model_dump(), "by": by})
+NEW_VOTE = _act_body(
+    "NewVote",
+    Vote,
+    "`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused.",
+    by=(Address, ...),
+    choice=(ChoiceName, ...),
+    comment=(Comment, ""),
+)
+
+NEW_APPROVER = _act_body(
+    "NewApprover",
+    Reassign,
+    "`POST /api/runs/{id}/approvers`. `instead_of`: whose place the person takes; without it, they are asked as well.",
+    person=(Address, ...),
+    instead_of=(Address | None, None),
+    by=(Address | None, None),
+    reason=(Annotated[str, Field(max_length=500)], ""),
+)
+
+
+def vote_of(given: dict[str, Any]) -> Vote:
+    """Return the vote that a `NEW_VOTE` body gave."""
+    return Vote(via="api", **{**given, "by": given["by"].lower()})
+
+
+def reassign_of(given: dict[str, Any], by: str) -> Reassign:
+    """Return the act that a `NEW_APPROVER` body gave. `by`: the actor, as the key may name them."""
+    return Reassign(via="api", **{**given, "by": by})
 
 
 def schemas() -> dict[str, Any]:
     """Each by its name: what may be sent, as the models that check it say, and what is answered."""
     _, found = models_json_schema(
-        [(model, "validation") for model in (RunBody, Cancellation, FieldChanges, NewVote, NewApprover)],
+        [(model, "validation") for model in (RunBody, Cancellation, FieldChanges, NEW_VOTE, NEW_APPROVER)],
         ref_template="#/components/schemas/{model}",
     )
     sent: dict[str, Any] = found["$defs"]

@@ -242,10 +242,10 @@ def office(store_url: str) -> Office:
     live = LiveGroup(BO, CY)
     people = People(
         persons=[
-            Person(ANN, "Ann Ode", "U0ANN", CFO, "Europe/Berlin"),
-            Person(BO, "Bo Lund", "U0BO", ANN),
-            Person(CY, "Cy Rus", None, ANN),
-            Person(DI, "Di Ops", None, BO),
+            Person(ANN, "Ann Ode", "U0ANN", "Europe/Berlin"),
+            Person(BO, "Bo Lund", "U0BO"),
+            Person(CY, "Cy Rus"),
+            Person(DI, "Di Ops"),
             Person(CFO, "Fay Cash", "U0CFO"),
         ],
         groups={
@@ -255,6 +255,7 @@ def office(store_url: str) -> Office:
             "live": live,
         },
         directory=Directory({"sre": [DI]}, {"account": {"aws-prod": [CY]}}),
+        managers={ANN: CFO, BO: ANN, CY: ANN, DI: BO},
     )
     slack, email = Outbox("slack"), Outbox("mail")
     return Office(

@@ -34,12 +34,13 @@ GROUPS = {
     "finance": ("cfo@acme.eu",),
 }
 PERSONS = (
-    Person("ann@acme.eu", "Ann Ode", manager="cfo@acme.eu", zone="Europe/Berlin"),
-    Person("bo@acme.eu", "Bo Lund", manager="ann@acme.eu"),
-    Person("cy@acme.eu", "Cy Rus", manager="ann@acme.eu"),
-    Person("di@acme.eu", "Di Oz", manager="ann@acme.eu"),
+    Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin"),
+    Person("bo@acme.eu", "Bo Lund"),
+    Person("cy@acme.eu", "Cy Rus"),
+    Person("di@acme.eu", "Di Oz"),
     Person("cfo@acme.eu", "Fay Cash"),
 )
+MANAGERS = {"ann@acme.eu": "cfo@acme.eu", **dict.fromkeys(("bo@acme.eu", "cy@acme.eu", "di@acme.eu"), "ann@acme.eu")}
 
 
 @dataclass
@@ -102,7 +103,7 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
     async def opened(
         *, keys: bool = True, open_pages: bool = False, channels: Channels | None = None, base_url: str = BASE_URL
     ) -> AsyncIterator[Service]:
-        clock, people, listed = FakeClock(), People(PERSONS, GROUPS), dict[str, Listed]()
+        clock, people, listed = FakeClock(), People(PERSONS, GROUPS, managers=MANAGERS), dict[str, Listed]()
         database = tmp_path / "runs.db"
         async with Engine.open(
             store_url,
