@@ -39,6 +39,7 @@ BLURRED: tuple[tuple[str, str], ...] = (
     (r"(?<=Your code is )\d{6}", "<code>"),
     (r"\b\d+\.\d seconds\b", "<n> seconds"),
     (r"\b\d+(?:\.\d+)? ?ms\b", "<n> ms"),
+    (r"\b120 minutes\b", "2 hours"),  # a time limit of two hours, taken a moment before or after it
 )
 SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
 EPOCH = re.compile(r"\b22\d{8}\b")  # seconds, in the year that the journeys play in

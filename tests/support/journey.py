@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 
 READY = 60.0  # seconds from the start to the line that says it is ready
-SOON = 10.0  # seconds within which anything that was set in motion has happened
+SOON = 30.0  # seconds for what takes a moment on an idle machine
 
 Json = dict[str, Any]
 
