@@ -95,7 +95,7 @@ async def is_decided(office: Office, run_id: str) -> bool:
         record = await office.engine.record(run_id)
     except StoreUnavailableError:
         return False
-    return record is not None and bool(record.parts) and record.parts[0]["state"] != "waiting"
+    return record is not None and bool(record.parts) and record.parts[0].get("state", "waiting") != "waiting"
 
 
 async def press_on_the_page(office: Office, run_id: str, form: Form, seen: Seen) -> None:

@@ -42,7 +42,7 @@ ODD: dict[str, Any] = {
 
 
 @workflow
-async def shows(name: str) -> None:
+async def publishes(name: str) -> None:
     publish(ODD[name])
     await create_hook(f"shows/{name}")
 
@@ -77,7 +77,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
 async def office(open_service: Any) -> AsyncIterator[Any]:
     async with open_service(open_pages=True) as service:
         service.engine.resources[Calendars] = Calendars({})
-        for each in (shows, shows_a_whole_request, asks_and_shows):
+        for each in (publishes, shows_a_whole_request, asks_and_shows):
             service.workflows[each.name] = Listed(each)
         definition = Definition.model_validate(SPEND)
         service.workflows["spend"] = Listed(approval.under("spend", pinned(definition)), definition)
@@ -125,7 +125,7 @@ async def waiting(office: Any, person: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ODD)
 async def test_a_published_value_is_never_taken_for_a_request(office: Any, name: str) -> None:
-    run_id, asked = await office.start("shows", {"name": name}), await spend(office)
+    run_id, asked = await office.start("publishes", {"name": name}), await spend(office)
     assert (await look_everywhere(office, run_id))["request"] is None
     assert await waiting(office, ANN) == [asked]
     assert (await office.web.get(f"/requests/{run_id}")).status_code == 404
@@ -158,14 +158,14 @@ async def test_what_a_workflow_publishes_leaves_its_requests_alone(office: Any) 
 
 
 async def test_an_attribute_of_the_starter_lists_no_request(office: Any) -> None:
-    await office.engine.start(shows, "a number", attributes={"waiting_for": ANN, "team": "red"})
+    await office.engine.start(publishes, "a number", attributes={"waiting_for": ANN, "team": "red"})
     await office.engine.settle()
     assert await waiting(office, ANN) == []
     (record,) = (await office.engine.records(attributes={"team": "red"})).records
     assert record.attributes == {"waiting_for": ANN, "team": "red"}
     assert (await office.engine.records(attributes={"team": "blue"})).records == []
     with pytest.raises(ValueError, match="reserved"):
-        await office.engine.start(shows, "a number", attributes={"$waiting_for": ANN})
+        await office.engine.start(publishes, "a number", attributes={"$waiting_for": ANN})
 
 
 # ── rows that are damaged ──
@@ -290,7 +290,7 @@ async def test_an_inbox_begins_with_the_oldest_and_goes_on_to_the_newest(
 
 async def test_lists_of_the_api_are_filtered_and_paged(office: Any) -> None:
     asked = [await spend(office, amount) for amount in range(5)]
-    await office.start("shows", {"name": "a list"})
+    await office.start("publishes", {"name": "a list"})
     await office.api.post(f"/api/runs/{asked[0]}/cancellation", json={"reason": "no"})
     await office.engine.settle()
 
@@ -304,7 +304,7 @@ async def test_lists_of_the_api_are_filtered_and_paged(office: Any) -> None:
             cursor = {"cursor": page["cursor"]}
 
     assert await ids(waiting_for=ANN, limit=2) == asked[:0:-1]
-    assert await ids(waiting_for=ANN, workflow="shows") == []
+    assert await ids(waiting_for=ANN, workflow="publishes") == []
     assert await ids(workflow="spend", status="cancelled") == asked[:1]
     assert await ids(workflow="spend", status="running", limit=1) == asked[:0:-1]
 
@@ -315,10 +315,11 @@ async def test_lists_of_the_api_are_filtered_and_paged(office: Any) -> None:
 def test_a_run_is_found_by_exactly_those_who_have_to_do_with_its_requests() -> None:
     base = {"run_id": "r", "hook_id": "h", "workflow": "w", "definition": "", "version": 1, "title": "t"}
     base |= {"requester": BO, "asked_at": "2026-01-01T00:00:00Z"}
-    vote = {"stage": "go", "by": CY, "choice": "approve", "at": "2026-01-01T00:00:00Z", "via": "api"}
+    vote = {"vote": {"by": CY, "choice": "approve", "via": "api"}, "at": "2026-01-01T00:00:00Z"}
+    stages = [{"id": "go", "state": "open", "votes": [vote]}]
     ended = {"state": "approved", "by": CY, "at": "2026-01-01T00:00:00Z", "via": "api"}
-    waits = Request.model_validate(base | {"state": "waiting", "waiting_for": [ANN], "votes": [vote]})
-    done = Request.model_validate(base | {"state": "approved", "votes": [vote], "outcome": ended, "on_behalf_of": ANN})
+    waits = Request.model_validate(base | {"state": "waiting", "waiting_for": [ANN], "stages": stages})
+    done = Request.model_validate(base | {"state": "approved", "stages": stages, "outcome": ended, "on_behalf_of": ANN})
     assert found_by([waits]) == {
         "waiting_for": [ANN],
         "requested_by": [BO],
