@@ -15,7 +15,7 @@ from postgres_server import PostgresServer, missing_server, postgres_server
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.service.python_workflows import PACKAGE
 
-pytest_plugins = ["approvals_bot.testing.fixtures", "always_replay", "histories"]
+pytest_plugins = ["approvals_bot.testing.fixtures", "always_replay", "histories", "whole_service"]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from house import House, furnish
 
 from approvals_bot.durable.lint import EXEMPTION, RULES, UNREADABLE, lint_paths, lint_text
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 BEFORE = """\
 import asyncio, datetime, glob, httpx2, os, pathlib, platform, random, requests, secrets, shutil, socket

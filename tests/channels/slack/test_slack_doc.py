@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+) \|$", re.M)
 NAMED = re.compile(r"^(?:async )?def (test_check((?:_\d+)+)_\w+)", re.M)
 

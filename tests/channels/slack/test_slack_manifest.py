@@ -16,11 +16,8 @@ import approvals_bot.channels.slack.inbound
 from approvals_bot.channels.slack.manifest import FEATURE_SCOPES, METHODS, SCOPES, manifest
 from approvals_bot.cli import app
 
-DATA = Path(__file__).parent.parent / "data"
-ROOMS = (
-    *Path(approvals_bot.channels.slack.__file__).parent.glob("*.py"),
-    *Path(approvals_bot.channels.slack.inbound.__file__).parent.glob("slack*.py"),
-)
+DATA = Path(__file__).parents[2] / "data"
+ROOMS = (*Path(approvals_bot.channels.slack.__file__).parent.glob("*.py"),)
 NAMED = re.compile(r'"((?:admin|auth|bots|chat|conversations|files|im|oauth|team|usergroups|users|views)\.[A-Za-z.]+)"')
 
 

@@ -166,7 +166,7 @@ async def test_a_server_that_we_did_not_write_understands_us(open_service: Any, 
         files = [tmp_path / "report.eml", tmp_path / "other.eml"]
         files[0].write_bytes(f"Delivered-To: {back}\r\n".encode() + REPORT)
         files[1].write_bytes(b"Subject: hello\r\n\r\nhello\r\n")
-        command = ["node", str(Path(__file__).parents[1] / "support" / "imap_judge.js"), *map(str, files)]
+        command = ["node", str(Path(__file__).parents[2] / "support" / "imap_judge.js"), *map(str, files)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
             try:

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "email.md"
 ROW = re.compile(r"^\| (\d\d) \| [^|]+ \| (.+) \|$", re.MULTILINE)
 CHECKS = range(42, 61)
@@ -15,7 +15,7 @@ CHECKS = range(42, 61)
 
 def numbered_tests() -> dict[int, set[str]]:
     found: dict[int, set[str]] = defaultdict(set)
-    for path in (ROOT / "tests").glob("*/test_*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 number = re.match(r"test_check_(\d+)_", node.name)
