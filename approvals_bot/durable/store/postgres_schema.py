@@ -16,6 +16,7 @@ from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER
 from approvals_bot.errors import StoreUnavailableError
 
 _TURN = 7_165_904_210_112_233  # an advisory lock of ours: any number that nobody else in this database uses
+TRIES = 10  # at a schema that others lock, each after a second (deadlock_timeout): busy replicas let one through
 _VERSION = "SELECT coalesce(max(version), 0) FROM schema_versions"
 
 
@@ -29,8 +30,23 @@ def migrations() -> list[tuple[str, str]]:
 
 async def migrate(connection: Connection, url: str, *, upgrade: bool = True) -> None:
     """Apply what is missing, all in one transaction. Of replicas that start at once, one does it and the others wait.
-    StoreUnavailableError if the schema is newer than this program, or may not be changed; without `upgrade` also if it
-    is older, unless there is none."""
+
+    Raises StoreUnavailableError if the schema is newer than this program, or may not be changed; without `upgrade` also
+    if it is older, unless there is none.
+    """
+    for tries_left in reversed(range(TRIES)):
+        try:
+            await _apply(connection, url, upgrade=upgrade)
+            return
+        except asyncpg.DeadlockDetectedError as error:
+            # Replicas at work lock the tables in the order in which they need them, which is not this file's. Nothing
+            # was applied; by the time it is tried again, the transaction that stood in the way is over.
+            if not tries_left:
+                raise StoreUnavailableError(f"The database {place(url)} can't be brought up to date: {error}") from None
+
+
+async def _apply(connection: Connection, url: str, *, upgrade: bool) -> None:
+    """Apply what is missing, once. A deadlock is raised as it is: it may be tried again."""
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _TURN)
@@ -49,6 +65,8 @@ async def migrate(connection: Connection, url: str, *, upgrade: bool = True) -> 
             for number, (name, script) in enumerate(migrations()[version:], version + 1):
                 await connection.execute(script)
                 await connection.execute("INSERT INTO schema_versions VALUES ($1, $2)", number, name)
+    except asyncpg.DeadlockDetectedError:
+        raise
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise StoreUnavailableError(f"The database {place(url)} can't be brought up to date: {error}") from None
 
@@ -64,8 +82,6 @@ def judge(version: int, is_writable: bool) -> None:
     if not is_writable:
         raise StoreUnavailableError("The database takes no writes: it is a standby, or in recovery.")
 
-
-# ── What `doctor` wants to know of a PostgreSQL server. ──
 
 _START = 5.0  # seconds that the connection may take
 _HEARD = 1.0  # seconds that a NOTIFY may take; it takes a millisecond

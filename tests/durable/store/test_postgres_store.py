@@ -16,7 +16,7 @@ from postgres_server import PostgresServer
 from tcp_proxy import proxy
 
 from approvals_bot.durable.core.events import NewEvent
-from approvals_bot.durable.store import connect
+from approvals_bot.durable.store import connect, postgres_schema
 from approvals_bot.durable.store.postgres_connection import PostgresConnection, connect_to
 from approvals_bot.durable.store.postgres_schema import examine
 from approvals_bot.durable.store.protocol import AuditEntry, Claim, Filter
@@ -38,6 +38,30 @@ async def test_a_newer_schema_is_refused(postgres: PostgresServer, postgres_url:
     await asyncio.to_thread(postgres.execute, "INSERT INTO schema_versions VALUES (999, 'later')", postgres_url)
     with pytest.raises(StoreUnavailableError, match="newer program"):
         await connect(postgres_url)
+
+
+async def test_a_deadlock_with_replicas_at_work_is_tried_again(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "ALTER TABLE runs ADD COLUMN note TEXT; ALTER TABLE hooks ADD COLUMN note TEXT"
+    known = postgres_schema.migrations()
+    monkeypatch.setattr(postgres_schema, "migrations", lambda: [*known, ("9999_next.postgres.sql", script)])
+    other, upgrading = await asyncpg.connect(postgres_url), await asyncpg.connect(postgres_url)
+    watching = await asyncpg.connect(postgres_url)
+    try:
+        at_work = other.transaction()
+        await at_work.start()
+        await other.execute("SELECT FROM hooks")  # the schema needs this table second …
+        task = asyncio.create_task(postgres_schema.migrate(upgrading, postgres_url))
+        while not await watching.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        await other.execute("SELECT FROM runs")  # … and has this one: who waited first is told of the deadlock
+        await at_work.rollback()
+        await task
+        assert await other.fetchval("SELECT count(note) FROM hooks") == 0
+    finally:
+        for connection in (other, upgrading, watching):
+            await connection.close()
 
 
 @pytest.mark.parametrize(
