@@ -461,8 +461,11 @@ class Copies:
         if self._closed.is_set():
             await asyncio.sleep(wait.total_seconds())
         else:
+            # Not wait_for: how many turns of the loop it takes is another number on Python 3.11 than on later ones, and
+            # a run must go on where another Python left it.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), wait.total_seconds())
+                async with asyncio.timeout(wait.total_seconds()):
+                    await self._closed.wait()
         return True
 
     def _dispatch(
