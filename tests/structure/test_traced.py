@@ -19,16 +19,17 @@ from traced import Traced, Tracer
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.people import Person
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, User, routes
+from approvals_bot.playground.mailbox import ReceivedMail
 from approvals_bot.playground.slack.shapes import Message
 from approvals_bot.service.catalog import read_configuration
 from approvals_bot.testing import FakeClock
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {
-    "press": (78, 570, 4700),
-    "mail": (72, 550, 4520),
-    "deadline": (62, 425, 3330),
-    "start": (75, 600, 4910),
+    "press": (72, 540, 4480),
+    "mail": (68, 500, 4240),
+    "deadline": (57, 397, 3090),
+    "start": (66, 520, 4360),
 }
 """What each journey may walk through as of now, above the goal: lowered with each step, until GOAL is enough."""
 
@@ -63,31 +64,42 @@ name  = "Bo Lund"
 slack = "U0BO"
 [people."cy@acme.eu"]
 name = "Cy Rus"
+[people."di@acme.eu"]
+name = "Di Moe"
 """
 
-DEPLOY = """
+WORKFLOW = """
 [workflow]
-id      = "deploy"
-title   = "Deploy {{ service }} {{ version }}"
+id      = "{id}"
+title   = "Deploy {{{{ service }}}} {{{{ version }}}}"
 request = ["*"]
 [fields]
 service = "string"
-version = { type = "string", pinned = true }
+version = {{ type = "string", pinned = true }}
 [[stage]]
 id   = "go"
-from = ["ann@acme.eu", "cy@acme.eu"]
+from = ["{approver}"]
 [deliver]
-slack = "#deploys"
-email = true
+{deliver}
 [clock]
 deadline = "4h"
 """
+
+IN_SLACK, BY_MAIL = "deploy-in-slack", "deploy-by-mail"
+"""Each channel on its own, for the approver and the requester: only so can press and mail be compared."""
+
+WORKFLOWS = {
+    IN_SLACK: {"approver": "ann@acme.eu", "deliver": 'slack = "#deploys"'},
+    BY_MAIL: {"approver": "cy@acme.eu", "deliver": "email = true"},
+}
+REQUESTERS = {IN_SLACK: "bo@acme.eu", BY_MAIL: "di@acme.eu"}
 
 SECRETS = {"signing.key": "k" * 40, "ci.key": "c" * 40, "bot.token": "xoxb-1", "signing.secret": "s" * 40}
 PEOPLE = (
     User(Person("ann@acme.eu", "Ann Ode", "U0ANN")),
     User(Person("bo@acme.eu", "Bo Lund", "U0BO")),
     User(Person("cy@acme.eu", "Cy Rus")),
+    User(Person("di@acme.eu", "Di Moe")),
 )
 
 
@@ -103,9 +115,10 @@ class House:
     playground: Playground
     http: httpx2.AsyncClient
 
-    async def begin(self) -> None:
-        """`POST /api/runs`, until the card and the mails are out."""
-        body = {"workflow": "deploy", "input": {"service": "api", "version": "2.1"}, "requester": "bo@acme.eu"}
+    async def begin(self, workflow: str = IN_SLACK) -> None:
+        """`POST /api/runs`, until the card or the mail is out."""
+        given = {"service": "api", "version": "2.1"}
+        body = {"workflow": workflow, "input": given, "requester": REQUESTERS[workflow]}
         headers = {"authorization": f"Bearer {SECRETS['ci.key']}"}
         answer = await self.http.post("/api/runs", json=body, headers=headers)
         assert answer.status_code == 202, answer.text
@@ -126,8 +139,8 @@ class House:
 
     async def mail(self) -> Act:
         """The form of the page that a mail leads to, sent with the choice that decides."""
-        await self.begin()
-        mail = [mail for mail in self.playground.mailbox.mails if mail.to == "cy@acme.eu"][-1]
+        await self.begin(BY_MAIL)
+        mail = self._mails("cy@acme.eu")[-1]
         link = re.findall(r"http://\S+/decisions/\S+", mail.text)[0]
         page = await self.http.get(link)
         form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
@@ -136,7 +149,8 @@ class House:
         async def act() -> None:
             answer = await self.http.post(link, data=form | {"choice": "approve"}, headers=headers)
             assert answer.status_code == 303, answer.text
-            await self._decided("Approved by Cy Rus")
+            await self.service.engine.settle()
+            assert "Approved" in self._mails("di@acme.eu")[-1].subject
 
         return act
 
@@ -158,6 +172,9 @@ class House:
         await self.service.engine.settle()
         assert words in str(self._cards()[-1])
 
+    def _mails(self, to: str) -> list[ReceivedMail]:
+        return [mail for mail in self.playground.mailbox.mails if mail.to == to]
+
     def _cards(self) -> list[Message]:
         return [one for one in self.playground.workspace.messages.values() if not one.ephemeral_to]
 
@@ -167,7 +184,8 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
     for name, text in SECRETS.items():
         (folder / name).write_text(text)
     (folder / "workflows").mkdir()
-    (folder / "workflows/deploy.toml").write_text(DEPLOY)
+    for id, parts in WORKFLOWS.items():
+        (folder / f"workflows/{id}.toml").write_text(WORKFLOW.format(id=id, **parts))
     clock = FakeClock()
     with a_port() as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"

@@ -102,7 +102,10 @@ def test_postgresql_reads_a_page_in_the_order_of_an_index(
     which, index = LISTS[name]
     plan = _plan(postgres, database, *page_of(_at(which, cursor)))
     assert index in [node.get("Index Name") for node in plan], plan
-    assert not any(node["Node Type"] in ("Sort", "Seq Scan", "Incremental Sort") for node in plan), plan
+    assert not any(node["Node Type"] == "Seq Scan" for node in plan), plan
+    # Where a sample of the table lets PostgreSQL expect hardly a row, it may sort those few: no more than a page.
+    sorted_rows = [below["Actual Rows"] for node in plan if "Sort" in node["Node Type"] for below in node["Plans"]]
+    assert sum(sorted_rows) <= which.limit + 1, plan
     rows = sum(node["Actual Rows"] * node["Actual Loops"] for node in plan if "Index Name" in node)
     assert rows <= 4 * (which.limit + 1), "it reads what is on the page, and hardly more"
 
