@@ -115,11 +115,12 @@ def main() -> int:
     given = parser.parse_args()
     files = [file for file in our_files() if not given.paths or file.startswith(tuple(given.paths))]
     found = find_words(files)
+    lines = [str(one) for one in found]
     if given.count:
-        for key in (lambda f: f.word, lambda f: "/".join(f.file.split("/")[:2])):
-            print("\n".join(f"{count:5} {name}" for name, count in Counter(map(key, found)).most_common()), "\n")
-    else:
-        print("\n".join(map(str, found)))
+        words = Counter(one.word for one in found)
+        rooms = Counter("/".join(one.file.split("/")[:2]) for one in found)
+        lines = [f"{count:5} {name}" for by in (words, rooms) for name, count in by.most_common()]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 1 if found else 0
 
 
