@@ -26,10 +26,10 @@ from approvals_bot.testing import FakeClock
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {
-    "press": (72, 540, 4480),
-    "mail": (68, 500, 4240),
-    "deadline": (57, 397, 3090),
-    "start": (66, 520, 4360),
+    "press": (72, 530, 4450),
+    "mail": (67, 488, 4200),
+    "deadline": (56, 385, 3060),
+    "start": (66, 512, 4360),
 }
 """What each journey may walk through as of now, above the goal: lowered with each step, until GOAL is enough."""
 

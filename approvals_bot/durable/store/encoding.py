@@ -12,35 +12,32 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar, overload
 
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.store.protocol import AuditEntry, RunRecord
 
 logger = logging.getLogger("approvals_bot.durable.store")
 
+Text = TypeVar("Text", str, str | None)
+Json = TypeVar("Json")
+
 _UNHELD = re.compile(r"[\x00\\\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 
-def storable(text: str) -> str:
+def storable(text: Text) -> Text:
     """Return the text with NUL, lone surrogates and the backslash itself as `\\u….`: equal exactly if the texts are."""
-    if text.isascii() and "\\" not in text and "\x00" not in text:
+    if text is None or (text.isascii() and "\\" not in text and "\x00" not in text):
         return text
     return _UNHELD.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def as_given(stored: str) -> str:
+def as_given(stored: Text) -> Text:
     """Return the text that `storable` took."""
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), stored) if "\\" in stored else stored
-
-
-def storable_or_none(text: str | None) -> str | None:
-    return None if text is None else storable(text)
-
-
-def as_given_or_none(stored: str | None) -> str | None:
-    return None if stored is None else as_given(stored)
+    if stored is None or "\\" not in stored:
+        return stored
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), stored)
 
 
 # What a row says is read as far as it can be: one damaged row must not take away the list that it stands in.
@@ -48,43 +45,32 @@ def as_given_or_none(stored: str | None) -> str | None:
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def readable_json(stored: str | None) -> Any:
-    """Return the JSON value, or None if there is none or it can't be read."""
+def readable_json(stored: str | None, kind: type[Json]) -> Json | None:
+    """Return the JSON value, or None if there is none, it can't be read or is of another kind."""
     if stored is None:
         return None
     try:
-        return json.loads(stored)
+        found = json.loads(stored)
     except (ValueError, RecursionError):
         return None
-
-
-def readable_object(stored: str | None) -> dict[str, Any] | None:
-    """Return the JSON object, or None if it is anything else."""
-    found = readable_json(stored)
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, kind) else None
 
 
 def readable_texts(stored: str | None) -> dict[str, str]:
     """Return the texts by name that the JSON object has."""
-    return {name: text for name, text in (readable_object(stored) or {}).items() if isinstance(text, str)}
+    return {name: text for name, text in (readable_json(stored, dict) or {}).items() if isinstance(text, str)}
 
 
-def readable_list(stored: str | None) -> list[Any] | None:
-    """Return the JSON array, or None if it is anything else."""
-    found = readable_json(stored)
-    return found if isinstance(found, list) else None
-
-
-def readable_time(micros: int) -> datetime:
+@overload
+def readable_time(micros: int) -> datetime: ...
+@overload
+def readable_time(micros: int | None) -> datetime | None: ...
+def readable_time(micros: int | None) -> datetime | None:
     """Return the time, or 1970 for a number that is no time of any calendar."""
     try:
-        return from_micros(micros)
+        return None if micros is None else from_micros(micros)
     except (OverflowError, ValueError):
         return _UNKNOWN_TIME
-
-
-def readable_time_or_none(micros: int | None) -> datetime | None:
-    return None if micros is None else readable_time(micros)
 
 
 def log_unreadable(run_id: str, error: Exception) -> None:
@@ -155,7 +141,7 @@ def read_cursor(cursor: str) -> tuple[int, str]:
 
 def audit_entry(what: str, who: str | None, run_id: str | None, data: str) -> AuditEntry:
     """Return an entry as its row has it."""
-    return AuditEntry(as_given(what), as_given_or_none(who), as_given_or_none(run_id), json.loads(data))
+    return AuditEntry(as_given(what), as_given(who), as_given(run_id), json.loads(data))
 
 
 def link_entry(before: str, seq: int, at: int, entry: AuditEntry) -> tuple[str, str]:

@@ -13,18 +13,13 @@ from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, fro
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store.encoding import (
     as_given,
-    as_given_or_none,
     given_pairs,
     indexed,
     log_unreadable,
     readable_json,
-    readable_list,
-    readable_object,
     readable_texts,
     readable_time,
-    readable_time_or_none,
     storable,
-    storable_or_none,
 )
 from approvals_bot.durable.store.protocol import (
     Append,
@@ -57,8 +52,8 @@ def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) 
         "run": storable(new.id),
         "workflow": storable(new.workflow),
         "code": storable(new.code),
-        "version": storable_or_none(new.version),
-        "idempotency_key": storable_or_none(run.idempotency_key),
+        "version": storable(new.version),
+        "idempotency_key": storable(run.idempotency_key),
         "kind": storable(new.kind),
         "attributes": to_json(new.attributes, "attributes"),
         "at": to_micros(at),
@@ -267,11 +262,11 @@ def event(answer: Any) -> Event:
 
 def run_row(row: Any) -> RunRecord:
     return RunRecord(
-        id=as_given(row[0]), workflow=as_given(row[1]), code=as_given(row[2]), version=as_given_or_none(row[3]),
-        kind=as_given(row[4]), status=row[5], created_at=readable_time(row[6]), ended_at=readable_time_or_none(row[7]),
-        attributes=readable_texts(row[8]), seq=row[9], view=readable_json(row[10]), parts=readable_list(row[11]) or [],
-        stalled=as_given_or_none(row[12]), wake_at=readable_time_or_none(row[13]), epoch=row[14],
-        ending=readable_object(row[15]),
+        id=as_given(row[0]), workflow=as_given(row[1]), code=as_given(row[2]), version=as_given(row[3]),
+        kind=as_given(row[4]), status=row[5], created_at=readable_time(row[6]), ended_at=readable_time(row[7]),
+        attributes=readable_texts(row[8]), seq=row[9], view=readable_json(row[10], object),
+        parts=readable_json(row[11], list) or [], stalled=as_given(row[12]), wake_at=readable_time(row[13]),
+        epoch=row[14], ending=readable_json(row[15], dict),
     )  # fmt: skip
 
 

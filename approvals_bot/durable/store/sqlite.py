@@ -10,44 +10,48 @@ import asyncio
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import aiosqlite
 
-from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros, to_micros
 from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.group_commit import ReadConnection, Writer, in_thread
-from approvals_bot.durable.store.protocol import (
-    SCHEMA_IS_OLDER,
-    Append,
-    Appended,
-    AuditEntry,
-    AuditLine,
-    Claim,
-    Claimed,
-    Created,
-    Fenced,
-    Filter,
-    HookRow,
-    Lease,
-    NewRun,
-    Received,
-    RunRecord,
-    Stale,
-)
+from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, AuditEntry, AuditLine
 from approvals_bot.errors import StoreUnavailableError
 
 APPLICATION_ID = 0x41707072
 """In the header of each of our files ("Appr"): tells them from other programs', which count their schemas, too."""
 
 BUSY_TIMEOUT = 5000  # milliseconds that we wait for another process's write, a CLI command for example
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Work = Callable[Concatenate[sqlite3.Connection, P], T]
+Call = Callable[Concatenate["SqliteStore", P], Coroutine[Any, Any, T]]
+
+
+def written(work: Work[P, T]) -> Call[P, T]:
+    """Make a call of the store of what is written for it in one transaction."""
+
+    async def call(self: SqliteStore, /, *given: P.args, **named: P.kwargs) -> T:
+        return await self._writer.run(lambda db: work(db, *given, **named))
+
+    return call
+
+
+def looked_up(work: Work[P, T]) -> Call[P, T]:
+    """Make a call of the store of what is read for it in one consistent look."""
+
+    async def call(self: SqliteStore, /, *given: P.args, **named: P.kwargs) -> T:
+        return await self._reader.run(lambda db: work(db, *given, **named))
+
+    return call
 
 
 class SqliteStore:
@@ -87,71 +91,24 @@ class SqliteStore:
         finally:
             self._sole_owner.share()
 
-    async def create(
-        self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
-    ) -> Created:
-        return await self._writer.run(partial(log.create, run=run, at=to_micros(at), lease=lease, then=then))
+    create = written(log.create)
+    append = written(log.append)
+    record = written(log.record)
+    receive = written(log.receive)
+    claim = written(log.claim)
+    renew = written(log.renew)
 
-    async def read(self, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
-        return await self._reader.run(partial(reading.run_and_log, run_id=run_id, after=after))
-
-    async def append(self, batch: Append) -> Appended | Stale | Fenced:
-        return await self._writer.run(partial(log.append, batch=batch))
-
-    async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
-        return await self._writer.run(lambda db: log.record(db, run_id, facts, to_micros(at)))
-
-    async def receive(
-        self,
-        hook_id: str,
-        resume_id: str,
-        payload: Any,
-        at: datetime,
-        lease: Lease | None = None,
-        then: Append | None = None,
-    ) -> Received | None:
-        return await self._writer.run(
-            partial(
-                log.receive,
-                hook_id=hook_id,
-                resume_id=resume_id,
-                payload=payload,
-                at=to_micros(at),
-                lease=lease,
-                then=then,
-            )
-        )
-
-    async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
-        return await self._writer.run(lambda db: log.claim(db, lease, limit, run_id))
-
-    async def renew(self, claims: list[Claim], lease_until: datetime) -> None:
-        given = [(to_micros(lease_until), claim.run_id, claim.epoch) for claim in claims]
-        await self._writer.run(lambda db: db.executemany(log.RENEW, given))
-
-    async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
-        return await self._reader.run(partial(reading.hook, token=token, hook_id=hook_id))
-
-    async def look(
-        self, most: int, *, token: str | None = None, hook_id: str | None = None
-    ) -> tuple[HookRow, RunRecord, Log | None] | None:
-        return await self._reader.run(lambda db: reading.look(db, most, token, hook_id))
-
-    async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
-        return await self._reader.run(lambda db: reading.runs(db, which))
-
-    async def count(self, which: Filter, most: int) -> int:
-        return await self._reader.run(lambda db: reading.count(db, which, most))
-
-    async def next_wake(self, owner: str, at: datetime) -> datetime | None:
-        given = {"owner": owner, "at": to_micros(at)}
-        row = await self._reader.run(lambda db: db.execute(log.NEXT_WAKE, given).fetchone())
-        return None if row[0] is None else from_micros(row[0])
+    read = looked_up(reading.run_and_log)
+    hook = looked_up(reading.hook)
+    look = looked_up(reading.look)
+    runs = looked_up(reading.runs)
+    count = looked_up(reading.count)
+    next_wake = looked_up(reading.next_wake)
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
         if entry is None:
             return await self._reader.run(reading.audit_lines)
-        return await self._writer.run(lambda db: [reading.add_to_audit(db, entry, to_micros(at))])
+        return await self._writer.run(lambda db: [reading.add_to_audit(db, entry, at)])
 
     def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
         """SQLite tells nobody: `changed` has to be asked."""

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import datetime
 from typing import Any
 
-from approvals_bot.durable.core.events import Event, Log, from_micros
+from approvals_bot.durable.core.events import Event, Log, from_micros, to_micros
 from approvals_bot.durable.store.encoding import (
     as_given,
-    as_given_or_none,
     audit_entry,
     cursor_after,
     link_entry,
     pair_of,
     read_cursor,
     readable_json,
-    readable_list,
-    readable_object,
     readable_texts,
     readable_time,
-    readable_time_or_none,
     storable,
-    storable_or_none,
 )
 from approvals_bot.durable.store.protocol import AuditEntry, AuditLine, Filter, HookRow, RunRecord
 
@@ -38,7 +34,7 @@ _LIVE = f"{_SELECT_HOOK} WHERE token = ? AND is_live = 1"
 _SELECT_EVENTS = "SELECT seq, type, at, data FROM events WHERE run_id = ? AND seq > ? ORDER BY seq"
 
 
-def run_and_log(db: sqlite3.Connection, run_id: str, after: int) -> tuple[RunRecord, Log] | None:
+def run_and_log(db: sqlite3.Connection, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
     rows = _fetch_leniently(db, _SELECT_RUN, (storable(run_id),))
     if not rows:
         return None
@@ -52,7 +48,7 @@ def event_of(db: sqlite3.Connection, run_id: str, key: str) -> Event | None:
     return None if row is None else _event(*row)
 
 
-def hook(db: sqlite3.Connection, token: str | None, hook_id: str | None) -> HookRow | None:
+def hook(db: sqlite3.Connection, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
     sql, given = (
         (_LIVE, storable(token or "")) if hook_id is None else (f"{_SELECT_HOOK} WHERE id = ?", storable(hook_id))
     )
@@ -61,15 +57,30 @@ def hook(db: sqlite3.Connection, token: str | None, hook_id: str | None) -> Hook
 
 
 def look(
-    db: sqlite3.Connection, most: int, token: str | None, hook_id: str | None
+    db: sqlite3.Connection, most: int, *, token: str | None = None, hook_id: str | None = None
 ) -> tuple[HookRow, RunRecord, Log | None] | None:
-    found = hook(db, token, hook_id)
+    found = hook(db, token=token, hook_id=hook_id)
     if found is None:
         return None
     (row,) = [_run_row(each) for each in _fetch_leniently(db, _SELECT_RUN, (found.run_id,))]
     if row.seq > most:
         return found, row, None
     return found, row, [_event(*event) for event in db.execute(_SELECT_EVENTS, (found.run_id, 0)).fetchall()]
+
+
+_NEXT_WAKE = """
+    SELECT min(at) FROM (
+      SELECT * FROM (
+        SELECT wake_at AS at FROM runs WHERE wake_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= :at)
+        ORDER BY wake_at LIMIT 1)
+      UNION ALL
+      SELECT min(lease_until) FROM runs WHERE owner IS NOT NULL AND owner <> :owner AND lease_until > :at
+    )"""
+
+
+def next_wake(db: sqlite3.Connection, owner: str, at: datetime) -> datetime | None:
+    (wake,) = db.execute(_NEXT_WAKE, {"owner": owner, "at": to_micros(at)}).fetchone()
+    return None if wake is None else from_micros(wake)
 
 
 # ── lists ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,6 +131,8 @@ def _matching(which: Filter) -> tuple[str, list[str], dict[str, Any]]:
     if which.status is not None:
         where.append("status = :status")
         given["status"] = which.status
+        if which.status != "completed":
+            where.append("status <> 'completed'")  # in the words of its index
     if which.is_open is not None:
         is_open = f"found.is_open = {int(which.is_open)}"  # in the words of its index
         where.append(is_open if which.attributes else f"ended_at IS {'' if which.is_open else 'NOT '}NULL")
@@ -143,13 +156,14 @@ def _fetch_leniently(db: sqlite3.Connection, sql: str, given: Any) -> list[Any]:
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, at: int) -> AuditLine:
+def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, when: datetime) -> AuditLine:
+    at = to_micros(when)
     row = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     seq, before = (row[0] + 1, row[1]) if row else (1, "")
     data, digest = link_entry(before, seq, at, entry)
     db.execute(
         "INSERT INTO audit (seq, at, what, who, run_id, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (seq, at, storable(entry.what), storable_or_none(entry.who), storable_or_none(entry.run_id), data, digest),
+        (seq, at, storable(entry.what), storable(entry.who), storable(entry.run_id), data, digest),
     )
     return AuditLine(seq, from_micros(at), entry, digest)
 
@@ -169,9 +183,9 @@ def _event(seq: int, type: Any, at: int, data: str) -> Event:
 def _run_row(row: Any) -> RunRecord:
     return RunRecord(
         id=row[0], workflow=row[1], code=row[2], version=row[3], kind=row[4], status=row[5],
-        created_at=readable_time(row[6]), ended_at=readable_time_or_none(row[7]), attributes=readable_texts(row[8]),
-        seq=row[9], view=readable_json(row[10]), parts=readable_list(row[11]) or [], stalled=as_given_or_none(row[12]),
-        wake_at=readable_time_or_none(row[13]), epoch=row[14], ending=readable_object(row[15]),
+        created_at=readable_time(row[6]), ended_at=readable_time(row[7]), attributes=readable_texts(row[8]),
+        seq=row[9], view=readable_json(row[10], object), parts=readable_json(row[11], list) or [],
+        stalled=as_given(row[12]), wake_at=readable_time(row[13]), epoch=row[14], ending=readable_json(row[15], dict),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, from_micros, lost_a_token, to_micros
@@ -30,7 +31,6 @@ from approvals_bot.durable.store.protocol import (
 from approvals_bot.durable.store.sqlite_reading import event_of, run_and_log
 
 FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
-RENEW = "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS NOT NULL"
 
 
 # ── creating ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -46,28 +46,30 @@ _CREATE = """
       :stalled, :view, :parts, :indexed, :epoch, :wake_at, :owner, :until)"""
 
 
-def create(db: sqlite3.Connection, run: NewRun, at: int, lease: Lease | None, then: Append | None) -> Created:
-    new = run.row
+def create(
+    db: sqlite3.Connection, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
+) -> Created:
+    new, now = run.row, to_micros(at)
     key = None if run.idempotency_key is None else storable(run.idempotency_key)
     if db.execute(_TAKEN, (new.id, key)).fetchone() is not None:
         run_id, data = db.execute(_CREATED, (new.id, key)).fetchone()
         return Created(run_id, run_id == new.id, json.loads(data))  # the same id again: an answer was lost
     fits = lease is not None and then is not None and (then.expected, then.epoch) == (1, 1)
-    events = _add(db, new.id, 0, [NewEvent("run_created", run.data)], at)
+    events = _add(db, new.id, 0, [NewEvent("run_created", run.data)], now)
     if fits:
         assert then is not None
-        later = max(to_micros(then.at), at)
+        later = max(to_micros(then.at), now)
         events += _add(db, new.id, 1, then.events, later)
         wanted = None if then.attributes is None else indexed(then.attributes)
         row = _after(then, wanted, events, later, lease)
     else:
         wanted = None
-        row = _PENDING | {"id": new.id, "wake_at": at}
-    key_and_more = {"key": key, "created_at": at, "attributes": to_json(new.attributes) if new.attributes else "{}"}
+        row = _PENDING | {"id": new.id, "wake_at": now}
+    key_and_more = {"key": key, "created_at": now, "attributes": to_json(new.attributes) if new.attributes else "{}"}
     named = {"workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     db.execute(_CREATE, row | key_and_more | named)
     pairs = [*given_pairs(new.attributes), *(wanted.pairs if wanted is not None else ())]
-    _add_pairs(db, new.id, at, pairs)
+    _add_pairs(db, new.id, now, pairs)
     if row["ended_at"] is not None:
         _close(db, new.id, is_found=bool(pairs))
     if lease is None or fits:
@@ -218,7 +220,7 @@ _HOOK_STANDS = f"""
     FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
 
 
-def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) -> list[Event]:
+def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
     row = db.execute(_STANDS, (storable(run_id),)).fetchone()
     if row is None:
         return []
@@ -233,7 +235,8 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) 
             known.append(event)
     if not new or ended_at is not None:
         return known
-    at_least = max(at, last)
+    now = to_micros(at)
+    at_least = max(now, last)
     added = _add(db, run_id, seq, new, at_least)
     changed = {"id": run_id, "seq": seq + len(added)}
     ending = _ending(added)
@@ -241,7 +244,7 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: int) 
         db.execute(_END, _UNCHANGED | changed | {"status": ending, "ended_at": at_least})
         _close(db, run_id, is_found=bool(is_found))
     else:
-        db.execute(_WAKE, changed | {"at": at})
+        db.execute(_WAKE, changed | {"at": now})
     return known + added
 
 
@@ -250,11 +253,12 @@ def receive(
     hook_id: str,
     resume_id: str,
     payload: Any,
-    at: int,
-    lease: Lease | None,
-    then: Append | None,
+    at: datetime,
+    lease: Lease | None = None,
+    then: Append | None = None,
 ) -> Received | None:
-    row = db.execute(_HOOK_STANDS, {"id": hook_id, "at": at}).fetchone()
+    now = to_micros(at)
+    row = db.execute(_HOOK_STANDS, {"id": hook_id, "at": now}).fetchone()
     if row is None:
         return None
     run_id, number, is_live, seq, epoch, is_free, last, is_found = row
@@ -262,7 +266,7 @@ def receive(
     if not is_live:
         first = event_of(db, run_id, fact.key)  # a repeat may come after the end
         return None if first is None else Received(first)
-    at_least = max(at, last)
+    at_least = max(now, last)
     event = Event(seq + 1, fact.type, from_micros(at_least), fact.data)
     # The payload goes in before it is asked who works on the run: it is kept whoever that is. What follows from it is
     # written only if it was planned for exactly this log and the epoch of a claim made now; and then the run needs no
@@ -270,7 +274,7 @@ def receive(
     if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", _row(run_id, event, at_least)).rowcount:
         if lease is not None and is_free and then is not None and (then.expected, then.epoch) == (seq + 1, epoch + 1):
             return Received(event, then=_decide(db, then, at_least, lease, is_found=is_found))
-        db.execute(_WAKE, {"id": run_id, "seq": seq + 1, "at": at})
+        db.execute(_WAKE, {"id": run_id, "seq": seq + 1, "at": now})
     else:
         found = event_of(db, run_id, fact.key)
         assert found is not None  # it stood in the way
@@ -341,20 +345,22 @@ _CLAIM_ONE = f"""
     UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
     WHERE id = :id AND ended_at IS NULL AND {_FREE}
     RETURNING id, epoch"""  # noqa: S608
-NEXT_WAKE = f"""
-    SELECT min(at) FROM (
-      SELECT * FROM (SELECT wake_at AS at FROM runs WHERE wake_at IS NOT NULL AND {_FREE} ORDER BY wake_at LIMIT 1)
-      UNION ALL
-      SELECT min(lease_until) FROM runs WHERE owner IS NOT NULL AND owner <> :owner AND lease_until > :at
-    )"""  # noqa: S608
 
 
-def claim(db: sqlite3.Connection, lease: Lease, limit: int, run_id: str | None) -> list[Claimed]:
+def claim(db: sqlite3.Connection, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
     at, until = to_micros(lease.at), to_micros(lease.until)
     given = {"owner": lease.owner, "at": at, "until": until, "limit": limit, "id": run_id}
     claims = [Claim(*row) for row in db.execute(_CLAIM_DUE if run_id is None else _CLAIM_ONE, given).fetchall()]
     found = ((claim, _readable(db, claim.run_id)) for claim in claims)
     return [Claimed(claim, *run) for claim, run in found if run is not None]
+
+
+def renew(db: sqlite3.Connection, claims: list[Claim], lease_until: datetime) -> None:
+    until = to_micros(lease_until)
+    db.executemany(
+        "UPDATE runs SET lease_until = ? WHERE id = ? AND epoch = ? AND owner IS NOT NULL",
+        [(until, claim.run_id, claim.epoch) for claim in claims],
+    )
 
 
 def _readable(db: sqlite3.Connection, run_id: str) -> tuple[RunRecord, Log] | None:

@@ -23,7 +23,7 @@ from approvals_bot.durable.engine.activation import Activation
 from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.protocol import Append, Appended, Created, Fenced, Lease, NewRun, Received, Stale
-from approvals_bot.durable.store.sqlite import SqliteStore
+from approvals_bot.durable.store.sqlite import SqliteStore, written
 from simulation.play import play
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -31,38 +31,43 @@ Bug = Callable[[pytest.MonkeyPatch], None]
 
 def decides_on_a_log_that_has_grown(patch: pytest.MonkeyPatch) -> None:
     """`append` doesn't compare the length of the log."""
-    real = log.append
 
     def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
         (seq,) = db.execute("SELECT seq FROM runs WHERE id = ?", (batch.run_id,)).fetchone()
-        return real(db, batch._replace(expected=seq))
+        return log.append(db, batch._replace(expected=seq))
 
-    patch.setattr(log, "append", append)
+    patch.setattr(SqliteStore, "append", written(append))
 
 
 def lets_zombies_write(patch: pytest.MonkeyPatch) -> None:
     """`append` doesn't compare the epoch."""
-    real = log.append
 
     def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
         (epoch,) = db.execute("SELECT epoch FROM runs WHERE id = ?", (batch.run_id,)).fetchone()
-        return real(db, batch._replace(epoch=epoch))
+        return log.append(db, batch._replace(epoch=epoch))
 
-    patch.setattr(log, "append", append)
+    patch.setattr(SqliteStore, "append", written(append))
 
 
 def believes_what_is_remembered(patch: pytest.MonkeyPatch) -> None:
     """`receive` doesn't compare the log with the one from which it was decided what follows."""
-    real = log.receive
 
-    def receive(db: sqlite3.Connection, hook_id: str, *, then: Append | None, **given: Any) -> Received | None:
+    def receive(
+        db: sqlite3.Connection,
+        hook_id: str,
+        resume_id: str,
+        payload: Any,
+        at: datetime,
+        lease: Lease | None = None,
+        then: Append | None = None,
+    ) -> Received | None:
         stands = "SELECT seq, epoch FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = ?"
         row = db.execute(stands, (hook_id,)).fetchone()
         if then is not None and row is not None:
             then = then._replace(expected=row[0] + 1, epoch=row[1] + 1)
-        return real(db, hook_id, then=then, **given)
+        return log.receive(db, hook_id, resume_id, payload, at, lease, then)
 
-    patch.setattr(log, "receive", receive)
+    patch.setattr(SqliteStore, "receive", written(receive))
 
 
 def claims_in_the_same_epoch(patch: pytest.MonkeyPatch) -> None:
@@ -209,12 +214,11 @@ def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 def starts_twice(patch: pytest.MonkeyPatch) -> None:
     """The idempotency key isn't kept."""
-    real = log.create
 
-    def create(db: sqlite3.Connection, run: NewRun, **rest: Any) -> Created:
-        return real(db, run._replace(idempotency_key=None), **rest)
+    def create(db: sqlite3.Connection, run: NewRun, *rest: Any) -> Created:
+        return log.create(db, run._replace(idempotency_key=None), *rest)
 
-    patch.setattr(log, "create", create)
+    patch.setattr(SqliteStore, "create", written(create))
 
 
 def keeps_the_first_view(patch: pytest.MonkeyPatch) -> None:
