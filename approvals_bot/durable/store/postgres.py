@@ -24,7 +24,6 @@ from approvals_bot.durable.store.encoding import (
     pair_of,
     read_cursor,
     storable,
-    storable_or_none,
 )
 from approvals_bot.durable.store.postgres_connection import (
     BatchedConnection,
@@ -232,6 +231,8 @@ def _matching(which: Filter) -> tuple[str, list[str], list[Any]]:
         add("workflow = {}", storable(which.workflow))
     if which.status is not None:
         add("status = {}", which.status)
+        if which.status != "completed":
+            where.append("status <> 'completed'")  # in the words of its index
     if which.is_open is not None:
         negated = "" if which.is_open else "NOT "
         where.append(f"{negated}found.is_open" if which.attributes else f"(ended_at IS NULL) = {which.is_open}")
@@ -253,7 +254,7 @@ async def _add_to_audit(line: PostgresConnection, entry: AuditEntry, at: int) ->
         last = await line.fetch(_LAST)
         seq, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
         data, digest = link_entry(before, seq, at, entry)
-        texts = [storable_or_none(text) for text in (entry.what, entry.who, entry.run_id)]
+        texts = [storable(text) for text in (entry.what, entry.who, entry.run_id)]
         if await line.fetch(_ADD, seq, at, *texts, data, digest):
             return AuditLine(seq, from_micros(at), entry, digest)
 

@@ -24,6 +24,8 @@ LISTS = {
     "of a workflow": (Filter(workflow="rare"), "runs_of_workflow"),
     "failed": (Filter(status="failed"), "runs_of_status"),
     "stalled": (Filter(status="stalled"), "runs_of_status"),
+    "running": (Filter(status="running"), "runs_of_status"),
+    "completed": (Filter(status="completed"), "runs_listed"),
     "waiting for me, the oldest first": (
         Filter(attributes={"$waiting_for": "ann"}, is_open=True, oldest_first=True),
         "attributes_open",
@@ -90,7 +92,9 @@ def test_sqlite_reads_a_page_in_the_order_of_an_index(db: sqlite3.Connection, na
         plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()]
         leading = next(step for step in plan if step.startswith(("SEARCH", "SCAN")) and "CO-ROUTINE" not in step)
         as_sqlite_says = "PRIMARY KEY" if index == "attributes_pkey" else index
-        assert as_sqlite_says in leading or (sql is not page and "COVERING INDEX" in leading), plan
+        # Counting needs no order, and nearly every run is one of the completed.
+        fits_a_count = "COVERING INDEX" in leading or which.status == "completed"
+        assert as_sqlite_says in leading or (sql is not page and fits_a_count), plan
         assert not any("TEMP B-TREE" in step for step in plan), plan
 
 

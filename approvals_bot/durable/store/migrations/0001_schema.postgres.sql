@@ -35,7 +35,7 @@ CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_held ON runs (lease_until) WHERE owner IS NOT NULL;
 CREATE INDEX runs_listed ON runs (created_at, id);
 CREATE INDEX runs_of_workflow ON runs (workflow, created_at, id);
-CREATE INDEX runs_of_status ON runs (status, created_at, id);
+CREATE INDEX runs_of_status ON runs (status, created_at, id) WHERE status <> 'completed';
 
 -- A table, as in SQLite, and no array with a GIN index: that has no order, so each page would read and sort all that
 -- match.
