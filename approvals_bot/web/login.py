@@ -7,17 +7,21 @@ something waits.
 
 from __future__ import annotations
 
+import logging
+
+from starlette.background import BackgroundTask
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
-from approvals_bot.service.background import BackgroundTasks
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.sessions import SESSION_TIME, Sessions
 from approvals_bot.web.responses import Renderer, origin_of, root_of
 from approvals_bot.web.validation import is_from_own_page, read_form
+
+log = logging.getLogger(__name__)
 
 LONGEST_ADDRESS = 254  # characters; RFC 5321
 
@@ -79,7 +83,6 @@ class Login:
         self._origin = origin_of(base_url)
         self._root = root_of(base_url)
         self._codes = codes
-        self._afterwards = BackgroundTasks()
 
     async def show(self, request: HttpRequest) -> Response:
         return self._page()
@@ -120,16 +123,20 @@ class Login:
         if issued is None:
             return self._page(429, "Several codes were asked for already. Wait an hour, then ask for another one.")
         code_token, digits = issued
-        self._afterwards.do(self._mail(address, digits, code_token[-40:]))
-        return self._page(200, SENT, address=address, code_token=code_token)
+        page = self._page(200, SENT, address=address, code_token=code_token)
+        page.background = BackgroundTask(self._mail, address, digits, code_token[-40:])
+        return page
 
     async def _mail(self, address: str, digits: str, delivery_id: str) -> None:
-        if "email" not in self._channels or not await self._is_known(address):
-            return
+        """Mail the digits to somebody whom we know. The answer is out already, so a failure is only logged."""
         card = Card("", "", "", 0, "waiting", "Sign in to Approvals", Name("", ""), self._engine.now(), "")
         person = self._people.person(address)
         to = ToPerson("email", Person(person.address, person.name, zone=person.zone))
-        await self._channels.send(Dispatch(delivery_id, to, card, "code", CODE_MAIL.format(digits=digits)))
+        try:
+            if "email" in self._channels and await self._is_known(address):
+                await self._channels.send(Dispatch(delivery_id, to, card, "code", CODE_MAIL.format(digits=digits)))
+        except Exception as error:  # noqa: BLE001  # neither the store nor a channel breaks an answer that was given
+            log.error("%s while a code was mailed", type(error).__name__)
 
     async def _is_known(self, address: str) -> bool:
         if any(person.address == address for person in self._people.known()):

@@ -64,14 +64,17 @@ class Middleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 0
+        status, seconds = 0, 0.0
 
         async def send_safely(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_missing_headers(message)
+                headers = list(message.get("headers", ()))
+                given = {name.lower() for name, _ in headers}
+                message["headers"] = headers + [header for header in _SECURITY_HEADERS if header[0] not in given]
             await send(message)
+            seconds = time.perf_counter() - started  # nobody waits for what is done after the answer's end
 
         try:
             await self._app(scope, receive, send_safely)
@@ -87,19 +90,12 @@ class Middleware:
                 raise ConnectionError("an answer was cut short") from None
             await (await self._respond(HttpRequest(scope), error))(scope, receive, send_safely)
         finally:
-            seconds = time.perf_counter() - started
             template = self._template_of(scope)
             self._metrics.answered(scope["method"], template, status or 500, seconds)
             access_log.info("%s %s %d %.1f ms", scope["method"], template, status or 500, seconds * 1000)
 
 
 _SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-
-
-def _add_missing_headers(start: Message) -> None:
-    headers = list(start.get("headers", ()))
-    given = {name.lower() for name, _ in headers}
-    start["headers"] = headers + [header for header in _SECURITY_HEADERS if header[0] not in given]
 
 
 def _log_error(error: Exception, template: str) -> None:

@@ -38,27 +38,18 @@ async def read_body(request: HttpRequest, limit: int) -> bytes:
         raise Problem(400, detail="Content-Length is not a number of bytes.")
     if int(declared) > limit:
         raise _too_large(limit)
+    body = b""
     try:
         async with asyncio.timeout(BODY_TIME):
-            return await _read_bytes(request, limit)
+            async for part in request.stream():
+                body += part
+                if len(body) > limit:
+                    raise _too_large(limit)
     except TimeoutError:
         raise Problem(408, detail=f"The body did not arrive within {BODY_TIME:g} seconds.") from None
     except ClientDisconnect:
         raise Problem(400, detail="The connection closed before the body was complete.") from None
-
-
-async def _read_bytes(request: HttpRequest, limit: int) -> bytes:
-    body = bytearray()
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        more = message.get("more_body", False)
-    return bytes(body)
+    return body
 
 
 def _too_large(limit: int) -> Problem:

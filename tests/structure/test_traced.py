@@ -26,16 +26,15 @@ from approvals_bot.testing import FakeClock
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {
-    "press": (72, 530, 4450),
-    "mail": (67, 488, 4200),
-    "deadline": (56, 385, 3060),
-    "start": (66, 512, 4360),
+    "press": (72, 503, 4370),
+    "mail": (67, 487, 4200),
+    "deadline": (56, 363, 2997),
+    "start": (66, 490, 4292),
 }
 """What each journey may walk through as of now, above the goal: lowered with each step, until GOAL is enough."""
 
 OF_SLACK = ("channels/slack/",)
 OF_MAIL = ("channels/email/", "web/")  # a mail's way in is a page
-NOT_ALIKE_YET = {"service/background.py"}  # only Slack uses it
 
 TIMES = 3  # each journey is made so often; what it walks through is what ran each time
 
@@ -238,7 +237,7 @@ async def test_an_act_walks_through_no_more_than_it_needs(tmp_path: Path) -> Non
         Path(table).write_text("\n".join(_tables(found, sizes)) + "\n")
     assert all(size <= most for name in sizes for size, most in zip(sizes[name], CEILINGS[name], strict=True)), sizes
     press, mail = found["press"].files, found["mail"].files
-    assert [file for file in press - mail if not file.startswith(OF_SLACK)] == [*NOT_ALIKE_YET]
+    assert [file for file in press - mail if not file.startswith(OF_SLACK)] == []
     assert [file for file in mail - press if not file.startswith(OF_MAIL)] == []
 
 

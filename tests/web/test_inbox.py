@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from browsing import a_port, serving
 from posting import a_posting_service, until
 
+from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result, place_name
 from approvals_bot.durable.core.api import workflow
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.web import pages
@@ -156,6 +159,33 @@ async def test_whether_an_address_is_known_is_not_told_and_strangers_get_no_mail
     assert (known.status_code, blank(known)) == (stranger.status_code, blank(stranger))
     await browser.digits_for("bo@acme.eu")
     assert [mail.to for mail in browser.mailbox.mails] == ["ann@acme.eu", "bo@acme.eu"]
+
+
+class SlowMail:
+    """A mail channel whose relay takes its time."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    async def send(self, dispatch: Dispatch) -> Result:
+        await asyncio.sleep(0.3)
+        self.sent.append(place_name(dispatch.to))
+        return Delivered(Receipt("inbox", "1"))
+
+    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
+        return Delivered(receipt)
+
+
+async def test_digits_under_way_arrive_when_the_service_stops(open_service: Any) -> None:
+    slow = SlowMail()
+    async with open_service(channels=Channels({"email": slow})) as service:
+        with a_port() as bound:
+            url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+            async with serving(service.app, bound), httpx2.AsyncClient(base_url=url, trust_env=False) as http:
+                page = await http.post("/login", data={"address": "ann@acme.eu"}, headers=OURS)
+                assert page.status_code == 200
+                assert slow.sent == []  # the page waits for no mail, or its time would tell who is known
+    assert slow.sent == ["ann@acme.eu"]
 
 
 async def test_digits_open_one_persons_inbox_for_ten_minutes_and_five_tries(browser: Browser) -> None:

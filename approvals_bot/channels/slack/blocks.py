@@ -7,14 +7,14 @@ characters. The one `mrkdwn` line is ours, for Slack's date token that shows the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
-from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, CardVote, Dispatch
+from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, CardOutcome, Dispatch
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
@@ -64,7 +64,8 @@ def card_message(card: Card) -> tuple[str, list[Block]]:
     """The whole card, as it stands. Decided cards keep everything but the buttons."""
     for room in ROOMS:
         blocks = _blocks(card, room)
-        if len(blocks) <= BLOCK_LIMIT and size(blocks) <= CARD_LIMIT:
+        size = length(json.dumps(blocks, ensure_ascii=False, separators=(",", ":")))
+        if len(blocks) <= BLOCK_LIMIT and size <= CARD_LIMIT:
             break
     return summary(card), blocks
 
@@ -78,25 +79,27 @@ def summary(card: Card) -> str:
 
 
 def _blocks(card: Card, room: CardLimits) -> list[Block]:
-    fields, cut = _fields(card, room)
-    return [
-        _header(card),
-        _status(card),
-        rich("who", card, [section(*_who(card))]),
-        *_outcome(card, room),
-        *fields,
-        *_people(card, room),
-        *_undelivered(card, room),
-        *_waiting(card),
-        *_full_page(card, cut or len(card.title) > HEADER_LIMIT or card.state == "changes_requested"),
-        *_actions(card),
-        *_small_print(card),
-    ]
-
-
-def _header(card: Card) -> Block:
-    title = one_line(card.title, HEADER_LIMIT) or "A request"
-    return {"type": "header", "block_id": block_id_of("title", card), "text": plain(title)}
+    """Each part that has something to say. Their ids are new on every update, as Slack asks."""
+    fields, is_cut = _fields(card, room)
+    is_cut = is_cut or len(card.title) > HEADER_LIMIT or card.state == "changes_requested"
+    troubles = [[said(one_line(trouble, 200))] for trouble in card_text.troubles(card)[: room.rows]]
+    page: Block = {"type": "link", "url": card.url[:3_000], "text": "Open the full request"}
+    digest = f"digest {card.digest[:SHORT_DIGEST]}" if card.digest else ""
+    small = [plain(line) for line in (one_line(card.why_me, 200), digest) if line]
+    parts: dict[str, Block | None] = {
+        "title": {"type": "header", "text": plain(one_line(card.title, HEADER_LIMIT) or "A request")},
+        "state": _status(card),
+        "who": rich(paragraph([said(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)])),
+        "outcome": _outcome(card.outcome, room) if card.outcome else None,
+        "fields": rich(*fields) if fields else None,
+        "people": _people(card, room),
+        "undelivered": rich(paragraph(*troubles)) if troubles else None,
+        "waiting": _waiting(card) if card.outcome is None else None,
+        "full": rich(paragraph([page])) if is_cut and card.url else None,
+        "choices": choices(card, "choices") if card.choices else None,
+        "small": {"type": "context", "elements": small} if small else None,
+    }
+    return [{"block_id": f"{part}:{card.version}", **block} for part, block in parts.items() if block]
 
 
 def _status(card: Card) -> Block:
@@ -108,55 +111,38 @@ def _status(card: Card) -> Block:
     if card.deadline is not None and card.outcome is None:
         then = f", {escape(one_line(card.on_deadline, 100))}" if card.on_deadline else ""
         parts.append(f"until {date_token(card.deadline)}{then}")
-    text = {"type": "mrkdwn", "text": " · ".join(parts), "verbatim": True}
-    return {"type": "context", "block_id": block_id_of("state", card), "elements": [text]}
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": " · ".join(parts), "verbatim": True}]}
 
 
-def _who(card: Card) -> list[Block]:
-    return [said(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)]
-
-
-def _outcome(card: Card, room: CardLimits) -> list[Block]:
-    ended = card.outcome
-    if ended is None:
-        return []
-    elements = [
-        section(
-            said(one_line(card_text.outcome(ended), 200), bold=True),
-            said(", "),
-            dated(ended.at),
-            *([said(f"\n{sentence(one_line(ended.because, room.short))}")] if ended.because.strip() else []),
-        )
-    ]
-    if comment := cut_to(ended.comment, room.short * 2):
-        elements.append({"type": "rich_text_quote", "elements": [said(comment)]})
-    return [rich("outcome", card, elements)]
+def _outcome(ended: CardOutcome, room: CardLimits) -> Block:
+    line = [said(one_line(card_text.outcome(ended), 200), bold=True), said(", "), dated(ended.at)]
+    if ended.because.strip():
+        because = one_line(ended.because, room.short)
+        line.append(said(f"\n{because[:1].upper()}{because[1:]}"))
+    comment = cut_to(ended.comment, room.short * 2)
+    return rich(paragraph(line), *([quotation(comment)] if comment else []))
 
 
 def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
-    """Short fields first, pinned ones before the others; then the long ones, folded to the room there is."""
-    ordered = sorted(card.fields, key=lambda field: not field.pinned)
-    short = [field for field in ordered if _is_brief(field)]
-    long = [field for field in ordered if not _is_brief(field)]
-    cut = len(short) > room.rows or len(long) > room.longs
-    elements: list[Block] = []
-    if short:
-        lines = [_short_field(field, room) for field in short[: room.rows]]
-        elements.append(section(*(part for line in with_breaks(lines) for part in line)))
+    """Short fields first, pinned ones before the others; then the long ones, cut to the room there is. A long field
+    with little in it, or nothing, takes a line like a short one. Also returns whether anything was left out.
+    """
+    short: list[CardField] = []
+    long: list[CardField] = []
+    for field in sorted(card.fields, key=lambda field: not field.pinned):
+        is_brief = len(field.value) <= BRIEF and "\n" not in field.value.strip()
+        (short if is_brief or field.kind == "short" else long).append(field)
+    left = max(0, len(short) - room.rows) + max(0, len(long) - room.longs)
+    is_cut = left > 0
+    elements = [paragraph(*(_short_field(field, room) for field in short[: room.rows]))] if short else []
     for field in long[: room.longs]:
         value = clip(clean(field.value[: room.long * 8]).strip("\n"), room.long) or "–"
-        cut = cut or len(value) < len(field.value.strip("\n"))
-        elements.append(section(*_label(field)))
-        kind = "rich_text_quote" if field.untrusted else "rich_text_preformatted"
-        elements.append({"type": kind, "elements": [said(value)]})
-    if left := len(short) + len(long) - min(len(short), room.rows) - min(len(long), room.longs):
-        elements.append(section(said(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)))
-    return ([rich("fields", card, elements)] if elements else []), cut
-
-
-def _is_brief(field: CardField) -> bool:
-    """A long field with little in it, or nothing, takes a line like any other."""
-    return field.kind == "short" or (len(field.value) <= BRIEF and "\n" not in field.value.strip())
+        is_cut = is_cut or len(value) < len(field.value.strip("\n"))
+        text: Block = {"type": "rich_text_preformatted", "elements": [said(value)]}
+        elements += [paragraph(_label(field)), quotation(value) if field.untrusted else text]
+    if left:
+        elements.append(paragraph([said(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)]))
+    return elements, is_cut
 
 
 def _short_field(field: CardField, room: CardLimits) -> list[Block]:
@@ -171,57 +157,34 @@ def _label(field: CardField) -> list[Block]:
     return [*label, said(" (pinned)", italic=True)] if field.pinned else label
 
 
-def _people(card: Card, room: CardLimits) -> list[Block]:
+def _people(card: Card, room: CardLimits) -> Block | None:
     """The row of steps, the seats of the open stage, and who voted what."""
-    lines: list[list[Block]] = []
-    if steps := card_text.steps(card, most=min(room.rows, 12)):
-        lines.append([said(one_line(steps, 600))])
+    steps = card_text.steps(card, most=min(room.rows, 12))
+    texts = [one_line(steps, 600)] if steps else []
     for stage in [stage for stage in card.stages if stage.state == "open"][:3]:
-        lines += [[said(one_line(seat, 200))] for seat in card_text.seats(stage)[: room.rows]]
-    if earlier := len(card.votes) - room.rows:
-        lines += [[said(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")]] if earlier > 0 else []
-    lines += [_vote(cast, card, room) for cast in card.votes[-room.rows :]]
+        texts += [one_line(seat, 200) for seat in card_text.seats(stage)[: room.rows]]
+    if (earlier := len(card.votes) - room.rows) > 0:
+        texts.append(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")
+    lines = [[said(text)] for text in texts]
+    for cast in card.votes[-room.rows :]:
+        comment = one_line(card_text.own_comment(cast, card), room.short)
+        line = [said(one_line(card_text.vote(cast), 200)), said(", "), dated(cast.at)]
+        lines.append([*line, said(f": “{comment}”")] if comment else line)
     lines += [[said(one_line(note, room.short))] for note in card_text.notes(card, min(room.rows, 6))]
-    return [rich("people", card, [section(*(part for line in with_breaks(lines) for part in line))])] if lines else []
+    return rich(paragraph(*lines)) if lines else None
 
 
-def _vote(cast: CardVote, card: Card, room: CardLimits) -> list[Block]:
-    line = [said(one_line(card_text.vote(cast), 200)), said(", "), dated(cast.at)]
-    comment = one_line(card_text.own_comment(cast, card), room.short)
-    return [*line, said(f": “{comment}”")] if comment else line
-
-
-def _waiting(card: Card) -> list[Block]:
+def _waiting(card: Card) -> Block:
     """The people it waits for, and the button that explains why them."""
-    if card.outcome is not None:
-        return []
     why = {"type": "button", "action_id": WHY, "text": plain("Why am I asked?"), "value": card.hook_id[:2_000]}
-    text = plain(one_line(card_text.waiting_for(card), 300) or card_text.state(card))
-    return [{"type": "section", "block_id": block_id_of("waiting", card), "text": text, "accessory": why}]
-
-
-def _undelivered(card: Card, room: CardLimits) -> list[Block]:
-    lines = [[said(one_line(trouble, 200))] for trouble in card_text.troubles(card)[: room.rows]]
-    if not lines:
-        return []
-    return [rich("undelivered", card, [section(*(part for line in with_breaks(lines) for part in line))])]
-
-
-def _full_page(card: Card, cut: bool) -> list[Block]:
-    if not cut or not card.url:
-        return []
-    link = {"type": "link", "url": card.url[:3_000], "text": "Open the full request"}
-    return [rich("full", card, [section(link)])]
-
-
-def _actions(card: Card) -> list[Block]:
-    return [choices(card, "choices")] if card.choices else []
+    text = one_line(card_text.waiting_for(card), 300) or card_text.state(card)
+    return {"type": "section", "text": plain(text), "accessory": why}
 
 
 def choices(card: Card, part: str) -> Block:
     """The buttons of what can be chosen. `part`: what the block's id begins with."""
     buttons = list({choice.choice: _button(card, choice) for choice in card.choices}.values())
-    shown = f"{block_id_of(part, card)}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
+    shown = f"{part}:{card.version}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
     return {"type": "actions", "block_id": shown, "elements": buttons}
 
 
@@ -248,14 +211,6 @@ def _button(card: Card, choice: CardChoice) -> Block:
     return button
 
 
-def _small_print(card: Card) -> list[Block]:
-    parts = [one_line(card.why_me, 200)] if card.why_me else []
-    if card.digest:
-        parts.append(f"digest {card.digest[:SHORT_DIGEST]}")
-    elements = [plain(part) for part in parts if part]
-    return [{"type": "context", "block_id": block_id_of("small", card), "elements": elements}] if elements else []
-
-
 def digest_seen(block_id: str) -> str | None:
     """The digest that the card with these buttons showed; None when nothing was pinned."""
     return block_id.partition(":")[2].partition(":")[2] or None
@@ -276,10 +231,10 @@ def delivery_of(message: Mapping[str, Any]) -> str | None:
 def told(dispatch: Dispatch) -> tuple[str, list[Block]]:
     """The operator's own text, as it is."""
     text = cut_to(dispatch.text, 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
-    elements = [section(said(text))]
+    elements = [paragraph([said(text)])]
     if dispatch.card.url:
-        elements.append(section({"type": "link", "url": dispatch.card.url[:3_000], "text": "Open the request"}))
-    return escape(one_line(text, TEXT_LIMIT)) or "–", [rich("text", dispatch.card, elements)]
+        elements.append(paragraph([{"type": "link", "url": dispatch.card.url[:3_000], "text": "Open the request"}]))
+    return escape(one_line(text, TEXT_LIMIT)) or "–", [{"block_id": f"text:{dispatch.card.version}", **rich(*elements)}]
 
 
 def note(dispatch: Dispatch) -> tuple[str, list[Block]]:
@@ -290,10 +245,11 @@ def note(dispatch: Dispatch) -> tuple[str, list[Block]]:
         parts.append(said(f"\n{one_line(waiting, 300)}"))
     if card.deadline is not None and card.outcome is None:
         parts += [said("\nDeadline: "), dated(card.deadline)]
-    elements = [section(*parts)]
+    elements = [paragraph(parts)]
     if card.outcome is not None and (comment := cut_to(card.outcome.comment, 1_000)):
-        elements.append({"type": "rich_text_quote", "elements": [said(comment)]})
-    return escape(one_line(f"{_news(dispatch)} {card.title}", TEXT_LIMIT)), [rich("note", card, elements)]
+        elements.append(quotation(comment))
+    text = escape(one_line(f"{_news(dispatch)} {card.title}", TEXT_LIMIT))
+    return text, [{"block_id": f"note:{card.version}", **rich(*elements)}]
 
 
 def _news(dispatch: Dispatch) -> str:
@@ -322,15 +278,13 @@ def escape(text: str) -> str:
 
 def date_token(at: datetime) -> str:
     """Slack's own date syntax, which shows the moment in the reader's zone."""
-    return f"<!date^{int(at.timestamp())}^{MOMENT}|{_fallback(at)}>"
+    date = dated(at)
+    return f"<!date^{date['timestamp']}^{date['format']}|{date['fallback']}>"
 
 
 def dated(at: datetime) -> Block:
-    return {"type": "date", "timestamp": int(at.timestamp()), "format": MOMENT, "fallback": _fallback(at)}
-
-
-def _fallback(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    fallback = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return {"type": "date", "timestamp": int(at.timestamp()), "format": MOMENT, "fallback": fallback}
 
 
 def plain(text: str) -> Block:
@@ -342,32 +296,20 @@ def said(text: str, **style: bool) -> Block:
     return element | ({"style": style} if style else {})
 
 
-def sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def cut_to(text: str, limit: int) -> str:
     """The text's beginning, cleaned; of a very long one, no more is looked at than may be shown."""
     return clip(clean(text.lstrip()[: limit * 8]).strip(), limit)
 
 
-def section(*elements: Block) -> Block:
-    return {"type": "rich_text_section", "elements": list(elements)}
+def paragraph(*lines: list[Block]) -> Block:
+    """Elements of rich text, line below line."""
+    broken = [element for line in lines for element in (*line, said("\n"))]
+    return {"type": "rich_text_section", "elements": broken[:-1]}
 
 
-def rich(part: str, card: Card, elements: list[Block]) -> Block:
-    return {"type": "rich_text", "block_id": block_id_of(part, card), "elements": elements}
+def quotation(text: str) -> Block:
+    return {"type": "rich_text_quote", "elements": [said(text)]}
 
 
-def with_breaks(lines: list[list[Block]]) -> Iterable[list[Block]]:
-    for index, line in enumerate(lines):
-        yield line if index == len(lines) - 1 else [*line, said("\n")]
-
-
-def block_id_of(part: str, card: Card) -> str:
-    """Unique in the message and new on every update, as Slack asks; clicks name the version that was seen."""
-    return f"{part}:{card.version}"
-
-
-def size(blocks: list[Block]) -> int:
-    return length(json.dumps(blocks, ensure_ascii=False, separators=(",", ":")))
+def rich(*elements: Block) -> Block:
+    return {"type": "rich_text", "elements": list(elements)}

@@ -110,8 +110,10 @@ class SlackClient:
 
         Raises LaterError, NeverError or AnswerLostError.
         """
-        conversation = conversation if method in BY_CONVERSATION else ""
-        self._heed_rate_limit(method, conversation)
+        limited = (method, conversation if method in BY_CONVERSATION else "")
+        if (left := self._blocked.get(limited, 0.0) - self.monotonic()) > 0:
+            raise LaterError(method, "ratelimited", timedelta(seconds=left))
+        self._blocked.pop(limited, None)
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
             if get:
@@ -119,7 +121,7 @@ class SlackClient:
             else:
                 answer = await self.web.api_call(method, json=given)
         except SlackApiError as refusal:
-            raise self._meaning(method, conversation, refusal) from None
+            raise self._meaning(limited, refusal) from None
         except aiohttp.ClientConnectorError as failure:
             raise LaterError(method, f"unreachable: {type(failure).__name__}") from None
         except (TimeoutError, aiohttp.ClientError, SlackClientError, OSError) as failure:
@@ -139,20 +141,12 @@ class SlackClient:
             if cursor is None:
                 return
 
-    def _heed_rate_limit(self, method: str, conversation: str) -> None:
-        until = self._blocked.get((method, conversation))
-        if until is None:
-            return
-        if (left := until - self.monotonic()) > 0:
-            raise LaterError(method, "ratelimited", timedelta(seconds=left))
-        del self._blocked[(method, conversation)]
-
-    def _meaning(self, method: str, conversation: str, refusal: SlackApiError) -> SlackError:
-        status, headers, data = _parts(refusal)
+    def _meaning(self, limited: tuple[str, str], refusal: SlackApiError) -> SlackError:
+        method, (status, headers, data) = limited[0], _parts(refusal)
         code = str(data.get("error") or f"HTTP {status}")
         if status == 429 or code in ("ratelimited", "rate_limited"):
             after = _retry_after(headers)
-            self._blocked[(method, conversation)] = self.monotonic() + after.total_seconds()
+            self._blocked[limited] = self.monotonic() + after.total_seconds()
             return LaterError(method, "ratelimited", after)
         if code in TRANSIENT_ERRORS:
             return LaterError(method, code)

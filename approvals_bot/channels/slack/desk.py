@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any
@@ -25,10 +25,11 @@ from approvals_bot.channels.slack.identity import SlackIdentities
 from approvals_bot.channels.slack.modals import said_modal
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.service.act import perform
-from approvals_bot.service.background import BackgroundTasks
 
 OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the click
 VERDICT_LIMIT = 1.5  # seconds that a click waits for its verdict, of the 2.5 that all of it may take
+CLOSE_LIMIT = 2.0  # seconds at shutdown for what is under way
+MOST = 1_000  # tasks at a time; more is dropped, because the other side does not keep up
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,38 @@ class ReplyTo:
             str(payload.get("response_url") or ""),
             bool(container.get("is_ephemeral")),
         )
+
+
+class BackgroundTasks:
+    """Runs coroutines after the acknowledgements that they follow, and ends them with the service.
+
+    Only for news that nobody depends on. What must happen goes into a run's log.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def do(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._tasks) >= MOST:
+            work.close()
+            log.warning("Too much is under way to tell people; some news was dropped.")
+            return
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    async def aclose(self) -> None:
+        """Give what is under way a moment, then stop it."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_LIMIT)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s while telling somebody the news", type(error).__qualname__)
 
 
 class EphemeralReplies:

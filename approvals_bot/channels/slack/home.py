@@ -15,11 +15,11 @@ from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.published import Relation
 from approvals_bot.approvals.request import Request
-from approvals_bot.channels.slack.blocks import Block, choices, escape
+from approvals_bot.channels.slack.blocks import Block, choices, escape, plain
 from approvals_bot.channels.slack.client import NeverError, SlackError
 from approvals_bot.channels.slack.desk import SlackDesk
 from approvals_bot.channels.slack.identity import Unidentified
-from approvals_bot.channels.slack.modals import plain, status_line
+from approvals_bot.channels.slack.modals import status_line
 from approvals_bot.service.read import list_requests
 
 PENDING_SHOWN = 18  # cards that wait for somebody, on their Home tab; Slack allows 100 blocks

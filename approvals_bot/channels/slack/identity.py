@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from approvals_bot.channels.slack.client import SlackClient
-from approvals_bot.channels.slack.members import SlackPeople, SlackUser
-from approvals_bot.people import People, Person, SourceUnavailable
+from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.people import People, SourceUnavailable
 
 LOOK_UP_LIMIT = 1.0  # seconds for asking Slack who somebody is, within the 2.5 that a click has
 GLANCE_LIMIT = 0.3  # seconds for the same about somebody whose Slack id the configuration names
@@ -136,25 +136,21 @@ class SlackIdentities:
         ours = await self.workspace()
         if team and team not in (ours.team, ours.enterprise):
             return self._outsider(user_id)
-        if named is not None and self._client.monotonic() < self._silent_until:
-            return Identified(named.address.lower(), user_id)
+        known = Identified(named.address.lower(), user_id) if named is not None else None
+        if known is not None and self._client.monotonic() < self._silent_until:
+            return known
         try:
-            async with asyncio.timeout(GLANCE_LIMIT if named else LOOK_UP_LIMIT):
+            async with asyncio.timeout(GLANCE_LIMIT if known else LOOK_UP_LIMIT):
                 user = await self._slack_people.user(user_id)
         except (SourceUnavailable, TimeoutError):
-            if named is not None:  # the operator's own word is enough when Slack can't be asked
-                self._silent_until = self._client.monotonic() + SILENCE
-                return Identified(named.address.lower(), user_id)
-            return Unidentified(user_id, "group_unknown", UNSURE)
-        return self._judge(user_id, user, named, ours)
-
-    def _judge(
-        self, user_id: str, user: SlackUser | None, named: Person | None, ours: SlackTeam
-    ) -> Identified | Unidentified:
+            if known is None:
+                return Unidentified(user_id, "group_unknown", UNSURE)
+            self._silent_until = self._client.monotonic() + SILENCE
+            return known  # the operator's own word is enough when Slack can't be asked
         if user is None or not user.is_member or (user.team and user.team not in (ours.team, ours.enterprise)):
             return self._outsider(user_id, is_alive=user is not None and not user.is_deleted and not user.is_bot)
-        if named is not None:
-            return Identified(named.address.lower(), user_id)
+        if known is not None:
+            return known
         if user.address is None:
             return Unidentified(user_id, "not_an_approver", NO_ADDRESS)
         return Identified(user.address, user_id)

@@ -27,7 +27,7 @@ from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.blocks import WHY
 from approvals_bot.channels.slack.client import SlackClient, SlackError
-from approvals_bot.channels.slack.desk import EphemeralReplies, SlackDesk
+from approvals_bot.channels.slack.desk import BackgroundTasks, EphemeralReplies, SlackDesk
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import External, SlackIdentities
 from approvals_bot.channels.slack.manifest import PATH, SHORTCUT
@@ -38,7 +38,6 @@ from approvals_bot.channels.slack.verify import FromSlack, SlackGuard
 from approvals_bot.channels.slack.votes import SlackVotes
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
-from approvals_bot.service.background import BackgroundTasks
 from approvals_bot.service.catalog import Catalog
 
 ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack drops the click at 3
@@ -97,7 +96,7 @@ def slack_in(
     )
     home = SlackHome(desk, may_ask=workflows is not None)
     opening = SlackOpening(desk, workflows)
-    votes = SlackVotes(desk, home.voted)
+    votes = SlackVotes(desk, home)
     bolt = _bolt(desk, votes, SlackReassignments(desk), opening, home)
     return SlackIn(bolt, desk, opening, home)
 

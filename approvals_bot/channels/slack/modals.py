@@ -17,7 +17,7 @@ from approvals_bot.approvals.acts import Reply
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.port import Card, CardChoice, FormField
 from approvals_bot.approvals.text import UNCHANGED
-from approvals_bot.channels.slack.blocks import VOTE, Block, date_token, escape
+from approvals_bot.channels.slack.blocks import VOTE, Block, date_token, escape, plain
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
 
@@ -160,10 +160,6 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
     if errors or not values:
         return errors or None
     return {COMMENT if COMMENT in values else next(iter(values)): reply.text}
-
-
-def plain(text: str) -> Block:
-    return {"type": "plain_text", "text": text or "–", "emoji": False}
 
 
 def ask_input(block_id: str, ask: FormField, *, bounds: Mapping[str, Any] | None = None, hint: str = "") -> Block:

@@ -24,10 +24,10 @@ from approvals_bot.approvals.plain_text import clean, clip, one_line
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
-from approvals_bot.channels.slack.blocks import Block, escape
+from approvals_bot.channels.slack.blocks import Block, escape, plain
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
-from approvals_bot.channels.slack.modals import HINTS, INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled, plain
+from approvals_bot.channels.slack.modals import HINTS, INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled
 from approvals_bot.durable.engine import Run
 from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, SerializationError
 from approvals_bot.people import SourceUnavailable

@@ -24,7 +24,6 @@ from approvals_bot.approvals.port import (
     Refused,
     RefusedCode,
     Result,
-    ToPerson,
     TryAgain,
     place_name,
 )
@@ -66,20 +65,12 @@ class _Line:
     failures: int = 0  # in a row
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def enter(self, key: str, now: float) -> None:
-        for absent in [one for one, at in self.expected.items() if at + GRACE < now and one != key]:
-            del self.expected[absent]
-        self.expected[key] = HERE
-
-    def ahead_of(self, key: str) -> int:
-        self.expected.setdefault(key, HERE)
-        return list(self.expected).index(key)
-
-    def leave(self, key: str) -> None:
-        self.expected.pop(key, None)
-        self.move()
-
-    def move(self) -> None:
+    def give_way(self, key: str, until: float | None = None) -> None:
+        """Let the next one go; this one is back then, or has left for good."""
+        if until is None:
+            self.expected.pop(key, None)
+        else:
+            self.expected[key] = until
         self.moved.set()
         self.moved = asyncio.Event()
 
@@ -100,47 +91,46 @@ class ConversationQueues:
         """Be the one who posts to this conversation. InLineError when that is not soon.
 
         What the block raises decides what comes next: after a LaterError the place is kept, and its `after` is when to
-        come back; after anything else, and after a success, the next one posts.
+        come back; after anything else, and after a success, the next one posts, at its distance.
         """
-        line = self._line(conversation)
-        line.enter(key, self._monotonic())
+        now = self._monotonic()
+        if len(self._lines) > KEPT:
+            self._lines = {name: line for name, line in self._lines.items() if line.expected or line.free_at > now}
+        line = self._lines.setdefault(conversation, _Line())
+        for absent in [one for one, at in line.expected.items() if at + GRACE < now and one != key]:
+            del line.expected[absent]
+        line.expected[key] = HERE
         try:
             await self._wait(line, key)
             yield
         except InLineError:
             raise
         except LaterError as later:
-            now = self._monotonic()
             if later.after is None:
                 later.after = _span(min(FIRST_PAUSE * 2 ** min(line.failures, 16), LONGEST_PAUSE))
                 line.failures += 1
-            line.free_at = max(line.free_at, now + later.after.total_seconds())
-            line.expected[key] = line.free_at
-            line.move()
+            line.free_at = max(line.free_at, self._monotonic() + later.after.total_seconds())
+            line.give_way(key, until=line.free_at)
             raise
         except BaseException:
-            line.leave(key)
+            line.give_way(key)
             raise
         line.failures = 0
-        line.leave(key)
-
-    def posted(self, conversation: str) -> None:
-        """Something was posted there just now, or may have been: the next post keeps its distance."""
-        line = self._line(conversation)
         line.free_at = max(line.free_at, self._monotonic() + self._every)
+        line.give_way(key)
 
     async def _wait(self, line: _Line, key: str) -> None:
         """Until it is this one's turn; InLineError as soon as that turns out to be too far away."""
         while True:
             now = self._monotonic()
-            ahead = line.ahead_of(key)
+            line.expected.setdefault(key, HERE)
+            ahead = list(line.expected).index(key)
             turn = max(now, line.free_at) + ahead * self._every
             if turn - now > self._patience:
                 line.expected[key] = turn
                 raise InLineError(METHOD, "waits for its turn", _span(turn - now))
             if ahead == 0:
-                if turn > now:
-                    await asyncio.sleep(turn - now)
+                await asyncio.sleep(turn - now)
                 return
             try:
                 async with asyncio.timeout(self._patience):
@@ -148,12 +138,6 @@ class ConversationQueues:
             except TimeoutError:  # the one before takes long
                 line.expected[key] = self._monotonic() + self._every
                 raise InLineError(METHOD, "waits for its turn", _span(self._every)) from None
-
-    def _line(self, conversation: str) -> _Line:
-        if len(self._lines) > KEPT:
-            now = self._monotonic()
-            self._lines = {name: line for name, line in self._lines.items() if line.expected or line.free_at > now}
-        return self._lines.setdefault(conversation, _Line())
 
 
 def _span(seconds: float) -> timedelta:
@@ -181,8 +165,9 @@ class SlackOut:
         try:
             conversation = await self._conversation(dispatch)
             tried = dispatch.lost_at or self._tried_before(dispatch.delivery_id)
-            async with self._lines.turn(_line_of(dispatch), dispatch.delivery_id):
-                return await self._post_once(dispatch, conversation, tried)
+            # In line by name: a conversation's id is learnt only by posting there.
+            async with self._lines.turn(place_name(dispatch.to), dispatch.delivery_id):
+                return await self._post(dispatch, conversation, tried)
         except InLineError as soon:
             return TryAgain(str(soon), soon.after, held=True)
         except AnswerLostError as lost:
@@ -211,23 +196,17 @@ class SlackOut:
             return _refused(never)
         return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))
 
-    async def _post_once(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
+    async def _post(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
         """Post it, unless it is there already. `tried`: when it may have been posted before."""
-        uncertain = False
-        if tried is not None:
-            found = await self._find(dispatch, conversation, tried)
-            if isinstance(found, Receipt):
-                self._lost.pop(dispatch.delivery_id, None)
-                return Delivered(found)
-            uncertain = not found
-        return await self._post(dispatch, conversation, uncertain)
-
-    async def _post(self, dispatch: Dispatch, conversation: str, uncertain: bool) -> Delivered:
+        found = await self._find(dispatch, conversation, tried) if tried is not None else True
+        if isinstance(found, Receipt):
+            self._lost.pop(dispatch.delivery_id, None)
+            return Delivered(found)
         text, shown = blocks.message(dispatch)
         try:
             answer = await self._client.ask(
-                "chat.postMessage",
-                conversation=_line_of(dispatch),
+                METHOD,
+                conversation=place_name(dispatch.to),
                 channel=conversation,
                 text=text,
                 blocks=shown,
@@ -240,25 +219,20 @@ class SlackOut:
             _keep(self._lost, dispatch.delivery_id, self._lost.get(dispatch.delivery_id) or self._now())
             raise
         self._lost.pop(dispatch.delivery_id, None)
-        self._lines.posted(_line_of(dispatch))
         place = str(answer["channel"])
         if conversation != place:
             _keep(self._named, conversation, place)
-        return Delivered(Receipt(place, str(answer["ts"]), dispatch.card.version), uncertain=uncertain)
+        return Delivered(Receipt(place, str(answer["ts"]), dispatch.card.version), uncertain=not found)
 
     async def _conversation(self, dispatch: Dispatch) -> str:
         if dispatch.thread is not None:
             return dispatch.thread.place
-        match dispatch.to:
-            case Place(_, place):
-                return self._named.get(place, place)
-            case ToPerson(_, person):
-                user = person.slack or await self._people.id_of(person.address)
-                if user is None:
-                    raise NeverError("users.lookupByEmail", NO_ACCOUNT, "nobody in Slack has this address")
-                return await self._direct_conversation(user)
-
-    async def _direct_conversation(self, user: str) -> str:
+        if isinstance(dispatch.to, Place):
+            return self._named.get(dispatch.to.place, dispatch.to.place)
+        person = dispatch.to.person
+        user = person.slack or await self._people.id_of(person.address)
+        if user is None:
+            raise NeverError("users.lookupByEmail", NO_ACCOUNT, "nobody in Slack has this address")
         if user not in self._direct:
             answer = await self._client.ask("conversations.open", users=user)
             _keep(self._direct, user, str(answer["channel"]["id"]))
@@ -321,11 +295,6 @@ class SlackOut:
 def _refused(never: NeverError) -> Refused:
     code: RefusedCode = "install" if never.install else "no_account" if never.code == NO_ACCOUNT else "other"
     return Refused(str(never), code)
-
-
-def _line_of(dispatch: Dispatch) -> str:
-    """What order and rate limits are kept for. Not the conversation's id, which we learn only by posting there."""
-    return place_name(dispatch.to)
 
 
 def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:

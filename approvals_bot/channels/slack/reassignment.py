@@ -12,10 +12,10 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clean, clip, one_line
 from approvals_bot.approvals.port import Card, Name
 from approvals_bot.approvals.request import Request
-from approvals_bot.channels.slack.blocks import Block
+from approvals_bot.channels.slack.blocks import Block, plain
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
-from approvals_bot.channels.slack.modals import INPUT_LIMIT, OPTION_LIMIT, VALUE_LIMIT, given, labelled, plain
+from approvals_bot.channels.slack.modals import INPUT_LIMIT, OPTION_LIMIT, VALUE_LIMIT, given, labelled
 from approvals_bot.service.read import request_behind
 
 REASSIGN = "hand_over"  # the button's action id

@@ -18,6 +18,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from slack_sdk.signature import Clock, SignatureVerifier
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -80,10 +82,12 @@ class SlackGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         signature = ""
         try:
-            body = await _body(receive)
-            headers = _headers(scope)
-            signature = self._verify(headers, body)
-            request = FromSlack(body.decode(), _payload(headers, body), _passed_on(headers))
+            asked = Request(scope, receive)
+            body = await _body(asked)
+            signature = self._verify(asked.headers, body)
+            # bolt's own headers steer its dispatch and are not signed, so they must not come from outside
+            headers = {name: value for name, value in asked.headers.items() if not name.startswith("x-slack-bolt-")}
+            request = FromSlack(body.decode(), _payload(asked.headers, body), headers)
         except RefusedRequestError as refusal:
             await self._turn_away(refusal, scope, receive, send)
             return
@@ -106,8 +110,12 @@ class SlackGuard:
             await self._witness("wrong workspace or app")
         return response
 
-    def _verify(self, headers: Mapping[str, str], body: bytes) -> str:
+    def _verify(self, headers: Headers, body: bytes) -> str:
         """Slack's own check, after ours has made sure that it can't stumble. Returns the signature, now used up."""
+        if any(len(headers.getlist(name)) > 1 for name in ONCE):
+            raise RefusedRequestError("a header came twice")
+        if headers.get("content-encoding", "identity") != "identity":
+            raise RefusedRequestError("compressed")
         timestamp = headers.get("x-slack-request-timestamp", "")
         signature = headers.get("x-slack-signature", "")
         if not TIMESTAMP.fullmatch(timestamp) or not SIGNATURE.fullmatch(signature):
@@ -140,33 +148,17 @@ class SlackGuard:
                 log.warning("The refusal could not be written to the audit.")
 
 
-async def _body(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async with asyncio.timeout(BODY_TIME):
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RefusedRequestError("gone before the body was complete")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > BODY_LIMIT:
-                raise RefusedRequestError("body too large", 413)
-            parts.append(part)
-            if not message.get("more_body"):
-                return b"".join(parts)
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1").lower()
-        if name in headers and name in ONCE:
-            raise RefusedRequestError("a header came twice")
-        headers[name] = raw_value.decode("latin-1")
-    if headers.get("content-encoding", "identity") != "identity":
-        raise RefusedRequestError("compressed")
-    return headers
+async def _body(request: Request) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_TIME):
+            async for part in request.stream():
+                body += part
+                if len(body) > BODY_LIMIT:
+                    raise RefusedRequestError("body too large", 413)
+    except ClientDisconnect:
+        raise RefusedRequestError("gone before the body was complete") from None
+    return body
 
 
 def _payload(headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:
@@ -185,11 +177,6 @@ def _payload(headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:
     if not isinstance(said, dict):
         raise RefusedRequestError("not a payload")
     return said
-
-
-def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    """bolt's own `x-slack-bolt-*` headers steer its dispatch and are not signed, so they must not come from outside."""
-    return {name: value for name, value in headers.items() if not name.startswith("x-slack-bolt-")}
 
 
 class _Clock(Clock):

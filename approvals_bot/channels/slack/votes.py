@@ -7,7 +7,7 @@ API may be slow or down while clicks still count.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast, get_args
 
@@ -19,6 +19,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
+from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
 from approvals_bot.durable.engine import HookTarget
@@ -38,10 +39,9 @@ NAMED = 6  # people who are named with their reasons
 class SlackVotes:
     """Takes clicks and submitted modals. Every method returns within about two seconds."""
 
-    def __init__(self, desk: SlackDesk, voted: Callable[[str], Coroutine[Any, Any, None]] | None = None) -> None:
-        """`voted(user)` is called after a vote of that Slack user."""
+    def __init__(self, desk: SlackDesk, home: SlackHome) -> None:
         self._desk = desk
-        self._voted = voted
+        self._home = home
 
     async def pressed(self, payload: Mapping[str, Any]) -> None:
         """A button of a card: count the vote, or open the modal that it needs."""
@@ -68,7 +68,7 @@ class SlackVotes:
         vote = Vote(identity.address, cast(ChoiceName, choice), via="slack", digest=digest)
         reply = await self._desk.perform(target or hook_id, vote, payload)
         self._reply(to, hook_id, identity.address, reply)
-        self._refresh_home(identity.user)
+        self._desk.afterwards.do(self._home.voted(identity.user))
 
     async def explain(self, payload: Mapping[str, Any]) -> None:
         """A person wants to know why they are asked, or who is. They get a reply; nothing changes."""
@@ -113,7 +113,7 @@ class SlackVotes:
         edited = views.edits(values, editable)
         vote = Vote(identity.address, choice, {**answers}, {**edited}, opened.digest, via="slack", comment=comment)
         reply = await self._desk.perform(target or opened.hook_id, vote, payload)
-        self._refresh_home(identity.user)
+        self._desk.afterwards.do(self._home.voted(identity.user))
         if reply.verdict == "invalid":
             errors = views.complaint(reply, values, asks)
             return {"response_action": "errors", "errors": errors} if errors else say_in_modal(reply.text)
@@ -174,10 +174,6 @@ class SlackVotes:
         card, take_back = self._offered(await self._desk.engine.find(hook_id), address, "take_back")
         blocks: list[Block] = views.changed_your_mind(text, card) if card is not None and take_back is not None else []
         await self._desk.replies.reply_now(to, text, blocks)
-
-    def _refresh_home(self, user: str) -> None:
-        if self._voted is not None:
-            self._desk.afterwards.do(self._voted(user))
 
 
 def why(view: Request, address: str | None, now: datetime) -> str:

@@ -28,7 +28,6 @@ async def post(lines: ConversationQueues, key: str, place: str = "C1", failure: 
         async with lines.turn(place, key):
             if failure is not None:
                 raise failure
-            lines.posted(place)
     except LaterError as later:
         return later.after.total_seconds() if later.after is not None else -1.0
     return 0.0
@@ -116,7 +115,6 @@ async def test_a_near_turn_is_waited_for_in_place_and_in_order() -> None:
 
     async def one(key: str) -> None:
         async with lines.turn("C1", key):
-            lines.posted("C1")
             order.append(key)
 
     async with asyncio.TaskGroup() as group:
@@ -127,7 +125,7 @@ async def test_a_near_turn_is_waited_for_in_place_and_in_order() -> None:
 
 async def test_one_that_takes_long_holds_the_next_ones_back_and_then_lets_them_go() -> None:
     lines, began, done = (
-        ConversationQueues(asyncio.get_running_loop().time, patience=0.1),
+        ConversationQueues(asyncio.get_running_loop().time, patience=0.1, every=0.0),
         asyncio.Event(),
         asyncio.Event(),
     )
