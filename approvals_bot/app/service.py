@@ -22,8 +22,8 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
-from approvals_bot.service.links import Links
 from approvals_bot.web.api import ApiKey
+from approvals_bot.web.links import Links
 from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
 

@@ -368,6 +368,13 @@ class CheckUp:
 
 
 @runtime_checkable
+class WithoutLinks(Protocol):
+    """A channel that knows by itself who acts, so that no link of their own is made for the people whom it reaches."""
+
+    without_links: Literal[True]
+
+
+@runtime_checkable
 class WithRoutes(Protocol):
     """A channel that is called over HTTP."""
 
@@ -449,22 +456,23 @@ class Channels:
         channel = self.by_name.get(dispatch.to.channel)
         if channel is None:
             return _not_configured(dispatch.to.channel)
-        return await self._counted(dispatch.to.channel, "send", channel.send(await self._with_links(dispatch)))
+        with_links = await self._with_links(channel, dispatch)
+        return await self._counted(dispatch.to.channel, "send", channel.send(with_links))
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
         """Show the card's newest state in a copy that was delivered."""
         channel = self.by_name.get(dispatch.to.channel)
         if channel is None:
             return _not_configured(dispatch.to.channel)
-        with_links = await self._with_links(dispatch)
+        with_links = await self._with_links(channel, dispatch)
         return await self._counted(dispatch.to.channel, "update", channel.update(receipt, with_links))
 
-    async def _with_links(self, dispatch: Dispatch) -> Dispatch:
-        """A place gets the request's page, which asks for a sign-in; only a person gets their own link."""
+    async def _with_links(self, channel: Channel, dispatch: Dispatch) -> Dispatch:
+        """A place gets the request's page, which asks for a sign-in; only a person gets their own link, if any."""
         card = dispatch.card
         page = f"{self.base_url}/requests/{card.run_id}" if self.base_url else ""
         link = ""
-        if self.link is not None and isinstance(dispatch.to, ToPerson):
+        if self.link is not None and isinstance(dispatch.to, ToPerson) and not isinstance(channel, WithoutLinks):
             link = await self.link(card.hook_id, dispatch.to.person.address)
         return replace(dispatch, card=replace(card, url=page), link=link)
 

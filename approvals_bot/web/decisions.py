@@ -34,7 +34,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import RECEIVED, asks_herself, perform
 from approvals_bot.service.codes import Codes
-from approvals_bot.service.links import Link, Links
+from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
 from approvals_bot.web.validation import is_from_own_page, read_form
@@ -110,13 +110,14 @@ class Decisions:
         link = await self._links.open(request.path_params["signed"])
         if link is None:
             return self._not_found()
-        if refusal := self._refuse(request, link, form):
+        shown = self._links.shown_form(link, form.get("form_token", ""))
+        if refusal := self._refuse(request, link, form, shown):
             status, said = refusal
             await self._audit("form_refused", link, {"status": status})
             return self._page(link, status, said=said, refused=True, values=form)
-        if "send_code" in form and link.hook.is_live:
+        if "send_code" in form and link.target.hook.is_live:
             return await self._send_code(link, form)
-        if "look" in form and link.hook.is_live:
+        if "look" in form and link.target.hook.is_live:
             return self._page(link, 200, values=form, proven=True)
         if "hand_over" in form:
             return await self._perform(link, reassignment_of(link, form), form)
@@ -124,20 +125,21 @@ class Decisions:
             return await self._perform(link, own_act_of(link, form), form)
         choice = form.get("choice")
         if choice not in get_args(ChoiceName):
-            return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.hook.is_live)
-        shown = self._links.digest_of(form.get("form_token", ""))
-        return await self._perform(link, vote_of(link, cast(ChoiceName, choice), form, self._card(link), shown), form)
+            return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.target.hook.is_live)
+        digest = shown.digest if shown is not None else None
+        return await self._perform(link, vote_of(link, cast(ChoiceName, choice), form, self._card(link), digest), form)
 
-    def _refuse(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> tuple[int, str] | None:
+    def _refuse(
+        self, request: HttpRequest, link: Link, form: Mapping[str, str], shown: ShownForm | None
+    ) -> tuple[int, str] | None:
         """Say why this form is not taken: it isn't ours, is too old, or its code isn't right."""
         if not is_from_own_page(request.headers, self._origin):
             return 403, NOT_OURS
-        if not link.hook.is_live:
+        if not link.target.hook.is_live:
             return None  # there is no form any more; nothing can change, so saying how it ended needs no proof
-        form_token = form.get("form_token", "")
-        if not self._links.is_form_of(link, form_token):
+        if shown is None:
             return 403, NOT_OURS
-        if not self._links.is_fresh(form_token):
+        if not shown.is_fresh:
             return 403, STALE
         if link.view.link_auth == "code" and "send_code" not in form:
             match self._codes.check(link.binding, form.get("code_token", ""), form.get("code", "")):
@@ -155,7 +157,7 @@ class Decisions:
             return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
         status, refused = _status(reply, act, link.view)
-        live = link.hook.is_live
+        live = link.target.hook.is_live
         return self._page(link, status, said=reply.text, refused=refused, chosen=not refused, values=form, proven=live)
 
     async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
@@ -213,7 +215,7 @@ class Decisions:
             refused=refused,
             again=chosen and bool(card.choices),
             change=change_of(link.view, link.address),
-            may_withdraw=asks_herself(link.view, link.address) and link.hook.is_live,
+            may_withdraw=asks_herself(link.view, link.address) and link.target.hook.is_live,
             values=values,
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
             wrong=lacking(card, values) if status == 422 else (),
@@ -226,7 +228,7 @@ class Decisions:
         return link.view.people.get(link.address) or Person(link.address, link.address)
 
     async def _audit(self, what: str, link: Link, data: dict[str, object]) -> None:
-        await self._engine.audit(what, who=link.address, run_id=link.hook.run_id, data=data)
+        await self._engine.audit(what, who=link.address, run_id=link.target.hook.run_id, data=data)
 
     def _not_found(self) -> Response:
         return self._pages.page("not_found.html", 404)

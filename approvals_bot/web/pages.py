@@ -24,8 +24,8 @@ from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.service.act import asks_herself
 from approvals_bot.service.history import Span, history_of
-from approvals_bot.service.links import Links
 from approvals_bot.service.read import RequestPage, find_record, list_requests, request_of, requests_of
+from approvals_bot.web.links import Links
 from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.responses import Renderer
 from approvals_bot.web.schemas import Status

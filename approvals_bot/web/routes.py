@@ -20,11 +20,11 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
-from approvals_bot.service.links import Links
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.api import ApiKey, RunsApi
 from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.hooks import HooksApi, Webhooks
+from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login, SessionCookies
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware

@@ -26,15 +26,15 @@ from approvals_bot.testing import FakeClock
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {
-    "press": (72, 503, 4370),
-    "mail": (67, 487, 4200),
-    "deadline": (56, 363, 2997),
+    "press": (70, 497, 4343),
+    "mail": (67, 483, 4194),
+    "deadline": (52, 345, 2893),
     "start": (66, 490, 4292),
 }
 """What each journey may walk through as of now, above the goal: lowered with each step, until GOAL is enough."""
 
 OF_SLACK = ("channels/slack/",)
-OF_MAIL = ("channels/email/", "web/")  # a mail's way in is a page
+OF_MAIL = ("channels/email/", "web/", "durable/tokens.py")  # a mail's way in is a page, behind a signed link
 
 TIMES = 3  # each journey is made so often; what it walks through is what ran each time
 

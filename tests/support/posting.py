@@ -19,7 +19,7 @@ from approvals_bot.channels.email.smtp import Relay, Turns
 from approvals_bot.config.mail import MailAccount
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.service.catalog import Listed
-from approvals_bot.service.links import DECISION
+from approvals_bot.web.links import DECISION
 
 
 def deploy() -> Definition:

@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from approvals_bot.channels.slack.blocks import delivery_of
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
-from approvals_bot.service.links import DECISION
+from approvals_bot.web.links import DECISION
 from approvals_bot.web.routes import build
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}

@@ -20,9 +20,9 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
 from approvals_bot.service.catalog import Catalog, Listed
-from approvals_bot.service.links import DECISION
 from approvals_bot.testing import FakeClock
 from approvals_bot.web.api import ApiKey
+from approvals_bot.web.links import DECISION
 from approvals_bot.web.routes import build
 
 BASE_URL = "https://approve.acme.eu"

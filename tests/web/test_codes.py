@@ -16,7 +16,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.codes import Codes
-from approvals_bot.service.links import Links
+from approvals_bot.web.links import Links
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 

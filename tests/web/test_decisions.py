@@ -13,7 +13,7 @@ from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
-from approvals_bot.service.links import DECISION
+from approvals_bot.web.links import DECISION
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 """What a browser says of a form that came from our own page, which asks for no referrer."""

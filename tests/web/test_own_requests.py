@@ -11,7 +11,7 @@ import pytest
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.catalog import Listed
-from approvals_bot.service.links import DECISION
+from approvals_bot.web.links import DECISION
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 ASKS_FOR_CHANGES: dict[str, Any] = {

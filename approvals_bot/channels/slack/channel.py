@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal
 
 from starlette.routing import Route
 
@@ -26,6 +27,8 @@ def make(settings: Slack) -> SlackChannel:
 class SlackChannel:
     """One Slack workspace. It works once it is attached to a service; without one it can be examined, and its groups
     be read."""
+
+    without_links: Literal[True] = True  # Slack says who presses, and a press comes from the card itself
 
     def __init__(self, settings: Slack) -> None:
         self._settings = settings

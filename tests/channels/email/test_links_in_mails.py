@@ -19,7 +19,7 @@ from posting import a_posting_service, until
 
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.mailbox import MailServer
-from approvals_bot.service.links import DECISION, FORM
+from approvals_bot.web.links import DECISION, FORM
 
 W3M = shutil.which("w3m")
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}

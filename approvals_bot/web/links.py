@@ -15,11 +15,12 @@ from typing import Any
 from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, HookTarget
-from approvals_bot.durable.store.protocol import HookRow
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import InvalidTokenError
 from approvals_bot.people import is_mail
 from approvals_bot.service.read import request_behind
+
+PAGES = "/decisions"
 
 DECISION = "decision.v1"
 FORM = "form.v1"
@@ -39,17 +40,21 @@ class Link:
     via: Via = "email"  # where they found it
 
     @property
-    def hook(self) -> HookRow:
-        return self.target.hook
-
-    @property
     def binding(self) -> dict[str, Any]:
         """What makes this link this one. Never the token's text: several texts verify as one token."""
-        return {"h": self.hook.id, "r": self.recipient, "g": self.hook.generation}
+        return {"h": self.target.hook.id, "r": self.recipient, "g": self.target.hook.generation}
 
     @property
     def path(self) -> str:
-        return _path_of(self.signed)
+        return f"{PAGES}/{self.signed}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownForm:
+    """A form that came back: the digest that was shown with it, and whether that was lately."""
+
+    digest: str
+    is_fresh: bool
 
 
 class Links:
@@ -80,7 +85,7 @@ class Links:
 
     def _path(self, hook_id: str, generation: int, recipient: str, **more: str) -> str:
         token = self._tokens.sign(DECISION, {"h": hook_id, "r": recipient, "g": generation} | more)
-        return _path_of(token)
+        return f"{PAGES}/{token}"
 
     async def open(self, signed: str) -> Link | None:
         """Return the link that this token is; None for every kind of bad one."""
@@ -99,30 +104,19 @@ class Links:
         """Make the proof for the form on this link's page: its sender has seen the page, and what it showed."""
         return self._tokens.sign(FORM, link.binding | {"t": self._now().timestamp(), "d": link.view.digest})
 
-    def digest_of(self, form_token: str) -> str | None:
-        """Return the digest that was shown with this form; None for what is no form."""
+    def shown_form(self, link: Link, form_token: str) -> ShownForm | None:
+        """Return what this form showed behind this link, at any time; None for what is no form of it."""
         payload = self._read(FORM, form_token)
-        return str(payload["d"]) if payload is not None else None
-
-    def is_form_of(self, link: Link, form_token: str) -> bool:
-        """Tell whether this form was shown behind this link, at any time."""
-        payload = self._read(FORM, form_token)
-        return payload is not None and link.binding.items() <= payload.items()
-
-    def is_fresh(self, form_token: str) -> bool:
-        """Tell whether this form was shown lately."""
-        payload = self._read(FORM, form_token)
-        return payload is not None and self._now().timestamp() - float(payload["t"]) <= FORM_TIME.total_seconds()
+        if payload is None or not link.binding.items() <= payload.items():
+            return None
+        age = self._now().timestamp() - float(payload["t"])
+        return ShownForm(str(payload["d"]), is_fresh=age <= FORM_TIME.total_seconds())
 
     def _read(self, purpose: str, token: str) -> dict[str, Any] | None:
         try:
             return self._tokens.read(purpose, token)
         except InvalidTokenError:
             return None
-
-
-def _path_of(signed: str) -> str:
-    return f"/decisions/{signed}"
 
 
 REQUESTERS = ("requester", "on_behalf_of")
