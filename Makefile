@@ -13,14 +13,14 @@ test: $(VENV)/.installed-dev
 	@sh tests/support/install_browser.sh
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-# Play many seeds of the simulated engine on all processors, or tell the story of one: `make simulate SEED=17`.
+# Play many seeds of the simulated engine on all processors, or print the timeline of one: `make simulate SEED=17`.
 # STORE=postgres plays them on PostgreSQL, which takes ten times as long.
 SEEDS ?= 10000
 STORE ?= sqlite
 simulate: $(VENV)/.installed-dev
 	PYTHONPATH=tests/support $(BIN)/python -m simulation --store $(STORE) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-# Kill and stall replicas on PostgreSQL while people ask and click, so many in all; CI does one of each.
+# Kill and stall replicas on PostgreSQL while people open requests and vote, LOSSES times; CI does one of each.
 LOSSES ?= 200
 replicas: $(VENV)/.installed-dev
 	APPROVALS_TEST_LOSSES=$(LOSSES) $(BIN)/python -m pytest tests/reliability/test_replicas_die_and_stall.py -k p8
@@ -32,22 +32,27 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/structure
 
-# A venv of another Python is made anew, so `make test PYTHON=python3.13` means what it says.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# Another Python gets a new venv, so that `make test PYTHON=python3.13` means what it says.
 $(VENV)/.python-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null):
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	touch $@
+	@echo "Creating $(VENV) with $$($(PYTHON) --version) …"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
 
 PY_STAMP := $(VENV)/.python-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 
 $(VENV)/.installed: $(PY_STAMP) pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	touch $@
+	@echo "Installing Approvals Bot into $(VENV); the first time takes about half a minute …"
+	@$(INSTALL) -r requirements.lock
+	@$(INSTALL) --no-deps -e .
+	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
-	touch $@
+	@echo "Installing what tests and checks need into $(VENV) …"
+	@$(INSTALL) -r requirements-dev.lock
+	@touch $@
 
 # Measure everything, side by side with other systems in a venv of their own, and write docs/performance.md.
 # PARTS=cycle,paused measures only these again. The machine should have nothing else to do; it takes about 12 minutes.
@@ -61,7 +66,7 @@ lock: $(PY_STAMP)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --group dev pyproject.toml -o requirements-dev.lock
 
-# The pictures of docs/slack.md and docs/email.md, taken anew; they need Chromium.
+# Take the pictures of docs/slack.md and docs/email.md again; this needs Chromium.
 pictures: $(VENV)/.installed-dev
 	PYTHONPATH=tests/support $(BIN)/python tests/support/slack_pictures.py
 	PYTHONPATH=tests/support $(BIN)/python tests/support/mail_pictures.py
