@@ -6,7 +6,7 @@ just looked up as values. The workflow brings those, and does what follows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
@@ -46,13 +46,19 @@ from approvals_bot.approvals.request import (
     RequestSeat,
     RequestStage,
 )
-from approvals_bot.approvals.rules import Rules
+from approvals_bot.approvals.rules import Rules, facts_of
+from approvals_bot.approvals.templates import TemplateError, render_line
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.people import Person
 
 
-def request_of(rules: Rules, opening: Opening, *, run_id: str = "", number: int = 0, at: datetime) -> Request:
-    """The request as it is opened: nobody is asked yet. Raises InvalidPayloadError for fields that don't fit."""
+def request_of(
+    rules: Rules, opening: Opening, *, run_id: str = "", number: int = 0, at: datetime, title: str | None = None
+) -> Request:
+    """The request as it is opened: nobody is asked yet. Raises InvalidPayloadError for fields that don't fit.
+
+    `title`: its own, where the file has none.
+    """
     definition, ruling = rules.definition, rules.ruling(opening.fields)
     policy = definition.policy
     request = Request(
@@ -60,19 +66,21 @@ def request_of(rules: Rules, opening: Opening, *, run_id: str = "", number: int 
         number=number,
         workflow=definition.id,
         definition=rules.digest,
+        title=definition.id if title is None else title,
         requester=opening.requester.lower(),
         on_behalf_of=opening.on_behalf_of.lower() if opening.on_behalf_of else None,
         asked_at=at,
         digest=ruling.digest,
         fields=ruling.fields,
         stages=tuple(
-            RequestStage(rule.id, _title(rule.id), outcomes=definition.outcomes_of(rule)) for rule in definition.stage
+            RequestStage(rule.id, _stage_title(rule.id), outcomes=definition.outcomes_of(rule))
+            for rule in definition.stage
         ),
         link_auth=definition.deliver.link_auth,
         grace=shown_duration(policy.grace) if policy.grace else "",
         reassign=policy.reassign or "approvers",
     )
-    return planned(request, rules)
+    return planned(described(request, rules), rules)
 
 
 def context_of(request: Request, rules: Rules) -> RequestContext:
@@ -82,23 +90,31 @@ def context_of(request: Request, rules: Rules) -> RequestContext:
     )
 
 
-def presented(request: Request, rules: Rules, title: str) -> Request:
+def presented(request: Request, rules: Rules) -> Request:
     """The request as it is stored and shown: with everything that follows from the rest."""
-    definition, ruling = rules.definition, rules.ruling(request.fields)
-    specs, values = definition.fields, request.fields
-    to_change = specs if request.state == "changes_requested" else {}
+    specs = rules.definition.fields if request.state == "changes_requested" else {}
     return request.but(
-        title=title,
+        to_change=tuple(form_field(name, spec, request.fields.get(name)) for name, spec in specs.items()),
+        waiting_for=waiting_for(request),
+    )
+
+
+def described(request: Request, rules: Rules) -> Request:
+    """Fill in how the fields are shown: to be done once they, or the names of people, have changed."""
+    specs, values, ruling = rules.definition.fields, request.fields, rules.ruling(request.fields)
+    return request.but(
+        title=_title(request, rules),
         shown=tuple(forms.shown_field(spec, name, ruling.typed.get(name), request.was) for name, spec in specs.items()),
         editable=tuple(form_field(name, spec, values.get(name)) for name, spec in specs.items() if spec.editable),
-        to_change=tuple(form_field(name, spec, values.get(name)) for name, spec in to_change.items()),
-        waiting_for=waiting_for(request),
         rules=ruling.applied,
     )
 
 
 def planned(request: Request, rules: Rules) -> Request:
-    """Say of every stage that is not open or done whether it will be asked, and by which seats."""
+    """Say of every stage that is not open or done whether it will be asked, and by which seats.
+
+    It follows from the fields and from the names of people, so it is to be done once those have changed.
+    """
     ruling, about = rules.ruling(request.fields), context_of(request, rules)
     stages = []
     for stage, (applies, because) in zip(request.stages, ruling.plan, strict=True):
@@ -118,9 +134,19 @@ def planned(request: Request, rules: Rules) -> Request:
     return request.but(stages=tuple(stages))
 
 
+def _title(request: Request, rules: Rules) -> str:
+    """The title as the file's template makes it; a title that these values break must not stop the request."""
+    template = rules.definition.workflow.title
+    if not template:
+        return request.title
+    try:
+        return render_line(template, facts_of(request, rules)) or rules.definition.id
+    except TemplateError:
+        return rules.definition.id
+
+
 def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | None]:
     """The first stage that applies and is not complete; stages before it are done. None: all are."""
-    request = planned(request, rules)
     ruling = rules.ruling(request.fields)
     for stage in request.stages:
         if stage.state == "skipped":
@@ -187,7 +213,15 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
         seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of))
         told.update(dict.fromkeys(place.told))
     all_told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
-    return request.with_stage(replace(stage, seats=tuple(seats), told=all_told))
+    return with_recipients(request, all_told).with_stage(replace(stage, seats=tuple(seats), told=all_told))
+
+
+def with_recipients(request: Request, addresses: Iterable[str]) -> Request:
+    """Give these people opaque ids, which links carry instead of their addresses."""
+    known = request.recipients
+    taken = {*known.values()}
+    new = [who for who in addresses if who not in taken]
+    return request.but(recipients={**known, **{str(at): who for at, who in enumerate(new, len(known) + 1)}})
 
 
 def escalated(request: Request, stage: RequestStage, escalation: Escalation) -> Request:
@@ -201,7 +235,7 @@ def met(request: Request, rules: Rules, people: Mapping[str, Person]) -> Request
     """Their names, and how they are reached, as just looked up."""
     if all(request.people.get(who) == person for who, person in people.items()):
         return request
-    return planned(request.but(people={**request.people, **people}), rules)
+    return planned(described(request.but(people={**request.people, **people}), rules), rules)
 
 
 def apply(
@@ -277,7 +311,7 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
         case "changes_requested":
             return request.but(state="changes_requested"), reply
         case "filled":
-            request, following = next_stage(request, rules)
+            request, following = next_stage(planned(request, rules) if edited else request, rules)
             if following is None:
                 return _end(request, rules, stage, "approved", act, at, reply)
             return request, Reply("counted", True, params={**reply.params, "next_stage": following.title})
@@ -399,7 +433,7 @@ def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Req
     before, after = rules.ruling(request.fields), rules.ruling(forms.dump(definition, typed))
     was = {name: request.fields.get(name) for name in typed if after.fields.get(name) != request.fields.get(name)}
     request = request.but(fields=after.fields, digest=after.digest, was={**request.was, **was})
-    return request, forms.voids_votes(definition.policy, before.typed, after.typed)
+    return described(request, rules), forms.voids_votes(definition.policy, before.typed, after.typed)
 
 
 def _all_reset(request: Request) -> Request:
@@ -416,6 +450,8 @@ def decided(
         state=state,
         outcome=RequestOutcome(state, by, because, place, at=at, via=via, comment=comment),
         stages=tuple(replace(stage, state="done") if stage.state == "open" else stage for stage in request.stages),
+        deadline=None,
+        on_deadline="",
         version=request.version + 1,
     )
 
@@ -444,5 +480,5 @@ def _is_complete(stage: RequestStage, seats: list[int]) -> bool:
     return [seat.id for seat in stage.seats] == seats
 
 
-def _title(id: str) -> str:
+def _stage_title(id: str) -> str:
     return id.replace("-", " ").replace("_", " ").capitalize()

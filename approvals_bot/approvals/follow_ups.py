@@ -6,13 +6,14 @@ They come after the decision and can't change it. One that fails for good is sho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.delivery import LONGEST_TRY, call_target, tried, wait_before
 from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatQuery
-from approvals_bot.approvals.notifications import Copies, Copy, Progress
+from approvals_bot.approvals.notifications import Copy, Progress
 from approvals_bot.approvals.policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.port import (
     EMAIL,
@@ -55,38 +56,30 @@ def actions_of(actions: Actions, outcome: Outcome) -> tuple[Action, ...]:
 class FollowUps:
     """The actions of one decided request."""
 
-    def __init__(
-        self,
-        *,
-        run_id: str,
-        about: RequestContext,
-        facts: Facts,
-        copies: Copies,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
-    ) -> None:
-        self._run_id = run_id
-        self._about = about
+    def __init__(self, request_id: str, facts: Facts, copies: Copies, tasks: asyncio.TaskGroup) -> None:
+        """`tasks`: in which they are done; it ends before the run does."""
+        self._id = request_id
         self._facts = facts
         self._copies = copies
-        self._spawn = spawn
+        self._tasks = tasks
         self._all: list[FollowUp | int] = []  # calls as they are, messages by the number of their copy
 
     def show(self) -> tuple[FollowUp, ...]:
         """Each of them, and how far it is."""
-        return tuple(one if isinstance(one, FollowUp) else _message(self._copies[one]) for one in self._all)
+        return tuple(one if isinstance(one, FollowUp) else _message(self._copies.all[one - 1]) for one in self._all)
 
     def start(self, actions: tuple[Action, ...]) -> None:
         for number, action in enumerate(actions, 1):
             match action:
                 case CallTarget():
                     self._all.append(FollowUp(what=f"call {action.http}", state="sending"))
-                    self._spawn(self._call(len(self._all) - 1, action, f"{self._run_id}-call-{number}"))
+                    self._tasks.create_task(self._call(len(self._all) - 1, action, f"{self._id}-call-{number}"))
                 case SayInSlack():
                     self._say(Place(SLACK, action.slack), action.text)
                 case SendDm():
-                    self._spawn(self._tell(action.dm, action.text, SLACK))
+                    self._tasks.create_task(self._tell(action.dm, action.text, SLACK))
                 case SendMail():
-                    self._spawn(self._tell(action.email, action.text, EMAIL))
+                    self._tasks.create_task(self._tell(action.email, action.text, EMAIL))
                 case Resume():
                     pass  # the run's result is what the waiting caller is handed
 
@@ -126,13 +119,14 @@ class FollowUps:
 
     async def _people(self, whom: str) -> list[Person]:
         """Who is meant. For a request that an app made, "requester" is the human it acts for."""
+        request = self._copies.request
         if whom == "requester":
-            whom = self._about.requester
+            whom = request.requester
             if whom.startswith("app:"):
-                whom = self._about.on_behalf_of or ""
+                whom = request.on_behalf_of or ""
         if not whom:
             return []
-        anyone = RequestContext(self._about.requester, self._about.on_behalf_of, self._about.fields, "allow")
+        anyone = RequestContext(request.requester, request.on_behalf_of, request.fields, "allow")
         found = await find_people([SeatQuery(0, (PeopleSource((whom,)),))], anyone)
         return [found.people[address] for address in found.seats[0].eligible]
 

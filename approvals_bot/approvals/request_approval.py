@@ -181,7 +181,7 @@ class _Request(Asking):
             kind = outcomes.Edited
         definition = self.definition
         made: Outcome = kind(
-            self.id,
+            self.request.id,
             ended.by,
             dict(self.rules.ruling(self.request.fields).typed),
             answers,

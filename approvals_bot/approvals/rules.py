@@ -121,7 +121,7 @@ def rules_of(definition: Definition) -> Rules:
     return _rules(_Same(definition))
 
 
-def facts_of(request: Request, rules: Rules, title: str = "") -> Facts:
+def facts_of(request: Request, rules: Rules) -> Facts:
     """What templates of the file may name."""
     asks = {stage.id: stage.ask for stage in rules.definition.stage}
     answers = {stage: forms.values(asks[stage], given) for stage, given in answers_of(request).items()}
@@ -134,7 +134,7 @@ def facts_of(request: Request, rules: Rules, title: str = "") -> Facts:
         fields=rules.ruling(request.fields).typed,
         requester=_who(request, request.requester),
         on_behalf_of=_who(request, request.on_behalf_of) if request.on_behalf_of else Who(),
-        request=AboutRequest(request.id, title, request.digest),
+        request=AboutRequest(request.id, request.title, request.digest),
         decision=decision,
         answers={stage: answers.get(stage, {}) for stage in asks},
     )

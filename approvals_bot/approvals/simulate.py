@@ -13,7 +13,7 @@ from approvals_bot.approvals.policy import Definition, Deliver
 from approvals_bot.approvals.request import Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import resolve_seats
 from approvals_bot.approvals.rules import Rules, rules_of
-from approvals_bot.approvals.timers import times_of
+from approvals_bot.approvals.timers import stage_times
 from approvals_bot.people import People
 
 
@@ -39,7 +39,8 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
         who += list(_asked(stage, found, definition.deliver))
         if reason := why_nobody_can(request, rules, stage, found):
             problems.append(f"stage {stage.id}: {reason}")
-    timers = [{"at": _iso(at), "what": what} for at, what in times_of(definition, now)] if stages else []
+    times = sorted(stage_times(definition, now), key=lambda time: time.at) if stages else []
+    timers = [{"at": _iso(time.at), "what": time.what} for time in times]
     return {"who": who, "auto": None, "timers": timers, "problems": problems}
 
 

@@ -8,14 +8,14 @@ already put into the queue no longer counts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from approvals_bot.approvals.business_time import BusinessTime, Calendar, Length, after
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import RequestTimer
+from approvals_bot.approvals.request import Request, RequestTimer
 from approvals_bot.durable.core.api import now
 from approvals_bot.durable.core.loop import WorkflowLoop
 
@@ -44,47 +44,63 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class _Time:
-    """A time of a stage."""
+class Time:
+    """A time that comes while a stage is open. `then`: for people, what a deadline brings."""
 
     at: datetime
     kind: Kind
     what: str
     number: int = 0
+    then: str = ""
 
 
-def times_of(definition: Definition, opened_at: datetime) -> list[tuple[datetime, str]]:
-    """What comes by itself while a stage that opened then is open, and when; the earliest first."""
-    return [(time.at, time.what) for time in sorted(_times(definition, opened_at), key=lambda time: time.at)]
+def stage_times(definition: Definition, opened_at: datetime) -> tuple[Time, ...]:
+    """Return what comes while a stage that opened then is open.
 
-
-def _times(definition: Definition, opened_at: datetime) -> Iterator[_Time]:
-    """Escalations that come no earlier than the deadline wait for it: they are what it may escalate to."""
-    clock = definition.clock
+    Escalations that come no earlier than the deadline wait for it: they are what it may escalate to.
+    """
+    clock, times = definition.clock, list[Time]()
     deadline = _after(definition, opened_at, clock.deadline) if clock.deadline is not None else None
     for at in sorted({_after(definition, opened_at, length) for length in clock.reminders()}):
         if deadline is None or at < deadline:
-            yield _Time(at, "reminder", "a reminder to those who still owe a vote")
+            times.append(Time(at, "reminder", "a reminder to those who still owe a vote"))
     escalations = [_after(definition, opened_at, escalation.after) for escalation in definition.escalate]
     for number, (escalation, at) in enumerate(zip(definition.escalate, escalations, strict=True)):
         if deadline is None or at < deadline:
             what = f"escalation: {', '.join(escalation.to)} {_ASKED[escalation.mode]}"
-            yield _Time(at, "escalation", what, number)
+            times.append(Time(at, "escalation", what, number))
     if definition.deliver.email:
         at = _after(definition, opened_at, definition.deliver.email)
-        yield _Time(at, "mail", "mail, if nobody has voted by then")
+        times.append(Time(at, "mail", "mail, if nobody has voted by then"))
     if deadline is not None:
-        yield _Time(
-            deadline,
-            "deadline",
-            f"{_deadline(definition)}: {_then(definition, any(at >= deadline for at in escalations))}",
-        )
+        is_end = clock.on_deadline == "escalate" and all(at < deadline for at in escalations)
+        times.append(_deadline(definition, deadline, THEN["expire" if is_end else clock.on_deadline]))
+    return tuple(times)
 
 
-def _then(definition: Definition, has_more: bool) -> str:
-    """What the deadline brings. `has_more`: whether an escalation has waited for it; else there is nobody to ask."""
-    on_deadline = definition.clock.on_deadline
-    return THEN["expire" if on_deadline == "escalate" and not has_more else on_deadline]
+def second_deadline(definition: Definition, at: datetime) -> tuple[Time, ...]:
+    """Return the time that starts again at `at`, if there is one: as long as the stage had, and then it expires."""
+    length = definition.clock.deadline
+    return () if length is None else (_deadline(definition, _after(definition, at, length), THEN["expire"]),)
+
+
+def with_deadline(request: Request, times: Sequence[Time]) -> Request:
+    """Return the request with the deadline that is among these times, or without one."""
+    at, then = next(((time.at, time.then) for time in times if time.kind == "deadline"), (None, ""))
+    return request.but(deadline=at, on_deadline=then)
+
+
+def late_escalations(definition: Definition, times: Sequence[Time]) -> list[int]:
+    """Return the numbers of the escalations that wait for the deadline."""
+    earlier = [time.number for time in times if time.kind == "escalation"]
+    return [number for number in range(len(definition.escalate)) if number not in earlier]
+
+
+def next_look(at: datetime, times: int) -> Time:
+    """Return when to look for people again whose source was down `times` times."""
+    first, longest = LOOK_AGAIN
+    wait = timedelta(seconds=min(first * 2**times, longest))
+    return Time(at + wait, "people", "another look for the people who are asked", times + 1)
 
 
 def _after(definition: Definition, start: datetime, length: Length) -> datetime:
@@ -92,134 +108,64 @@ def _after(definition: Definition, start: datetime, length: Length) -> datetime:
     return after(start, length, calendar if isinstance(calendar, Calendar) else None)
 
 
-def _deadline(definition: Definition) -> str:
+def _deadline(definition: Definition, at: datetime, then: str) -> Time:
     """Business time is named: one can't see from a date how it was counted."""
     length = definition.clock.deadline
-    return f"deadline after {length}" if isinstance(length, BusinessTime) else "deadline"
-
-
-@dataclass
-class Timer:
-    at: datetime
-    what: str
-    task: Any
+    name = f"deadline after {length}" if isinstance(length, BusinessTime) else "deadline"
+    return Time(at, "deadline", f"{name}: {then}", then=then)
 
 
 class StageTimers:
-    """The timers of the stage that is open."""
+    """The timers of the stage that is open: each puts a `Due` into the queue when its time has come."""
 
-    def __init__(
-        self,
-        definition: Definition,
-        *,
-        put: Callable[[Due], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-    ) -> None:
-        self._definition = definition
-        self._put = put
-        self._spawn = spawn
-        self._timers: list[Timer] = []
+    def __init__(self, queue: asyncio.Queue[Any], tasks: asyncio.TaskGroup) -> None:
+        self._queue = queue
+        self._tasks = tasks
+        self._coming: dict[Time, asyncio.Task[None]] = {}
         self.round = 0
-        self.deadline: datetime | None = None
-        self.then = ""
-        self._late: list[int] = []
-        self._held: Timer | None = None
-        self.is_extended = False  # the deadline has escalated once: the next one is the last
 
-    def start(self, at: datetime) -> None:
-        """The stage opened at this time."""
-        self.stop()
-        self.is_extended = False
-        times = list(_times(self._definition, at))
+    def add(self, *times: Time) -> None:
+        """Set a timer for each of these times, beside those that are set."""
         for time in times:
-            self._add(time.at, time.kind, time.what, time.number)
-        earlier = [time.number for time in times if time.kind == "escalation"]
-        self._late = [number for number in range(len(self._definition.escalate)) if number not in earlier]
-        for time in times:
-            if time.kind == "deadline":
-                self.deadline, self.then = time.at, _then(self._definition, bool(self._late))
+            if time in self._coming:
+                continue
+            self._coming[time] = self._tasks.create_task(self._come(time.at, Due(time.kind, self.round, time.number)))
 
-    def hand_back(self, at: datetime) -> None:
-        """The requester is asked for changes: she has as long as the stage had, and then it expires."""
-        self.stop()
-        self._start_again(at)
+    def has(self, at: datetime) -> bool:
+        """Return whether something comes at this time anyway."""
+        return any(time.at == at for time in self._coming)
 
-    def extend(self, at: datetime) -> None:
-        """Other people are asked instead of an end: once more the same time, and then it expires."""
-        self.is_extended = True
-        self._start_again(at)
-
-    def escalations_at_deadline(self) -> list[int]:
-        """Which escalations wait for the deadline: those that come no earlier."""
-        return self._late if self.deadline is not None else []
-
-    def look_again(self, at: datetime, times: int) -> None:
-        """Some source of people could not be read when the stage opened."""
-        first, longest = LOOK_AGAIN
-        wait = timedelta(seconds=min(first * 2**times, longest))
-        self._add(at + wait, "people", "another look for the people who are asked", times + 1)
-
-    def look_when_somebody_leaves(self, at: datetime | None) -> None:
-        """Somebody who may be asked leaves, or comes back, at this time."""
-        is_in_time = at is not None and (self.deadline is None or at < self.deadline)
-        if at is not None and is_in_time and not any(timer.at == at for timer in self._timers):
-            self._add(at, "absence", "another look at who is away")
-
-    def hold(self, at: datetime, number: int) -> None:
-        """A decision takes effect then; `number`: which one."""
-        self.release()
-        self._add(at, "grace", "the decision takes effect", number)
-        self._held = self._timers[-1]
-
-    def release(self) -> None:
-        """The decision that was held was taken back."""
-        if self._held is not None:
-            self._held.task.cancel()
-            self._timers.remove(self._held)
-            self._held = None
+    def withdraw(self, kind: Kind) -> None:
+        """Withdraw the timers of one kind."""
+        for time in [time for time in self._coming if time.kind == kind]:
+            self._coming.pop(time).cancel()
 
     def stop(self) -> None:
-        """Withdraw every timer."""
+        """Withdraw every timer, and what those that have come put into the queue."""
         self.round += 1
-        self.deadline, self.then = None, ""
-        for timer in self._timers:
-            timer.task.cancel()
-        self._timers.clear()
-        self._held = None
+        for task in self._coming.values():
+            task.cancel()
+        self._coming.clear()
 
     def show(self, now: datetime) -> tuple[RequestTimer, ...]:
-        """What comes, the earliest first."""
-        coming = (RequestTimer(at=timer.at, what=timer.what) for timer in self._timers if timer.at > now)
-        return tuple(sorted(coming, key=lambda timer: timer.at))
+        """Return what comes, the earliest first."""
+        coming = sorted((time for time in self._coming if time.at > now), key=lambda time: time.at)
+        return tuple(RequestTimer(at=time.at, what=time.what) for time in coming)
 
-    def _start_again(self, at: datetime) -> None:
-        length = self._definition.clock.deadline
-        if length is not None:
-            self.deadline, self.then = _after(self._definition, at, length), THEN["expire"]
-            self._add(self.deadline, "deadline", f"{_deadline(self._definition)}: {self.then}")
-
-    def _add(self, at: datetime, kind: Kind, what: str, number: int = 0) -> None:
-        task = self._spawn(self._wait(at, Due(kind, self.round, number)))
-        self._timers.append(Timer(at, what, task))
-
-    async def _wait(self, at: datetime, due: Due) -> None:
-        await _until(at)
-        self._put(due)
-
-
-async def _until(at: datetime) -> None:
-    """As `sleep`, but no sleep: those can be ended by `wake_up`, and a deadline must not come before its time."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, WorkflowLoop), "it is durable, so it is a workflow's"
-    if at <= now():
-        await asyncio.sleep(0)
-        return
-    come = loop.create_future()
-    timer = loop.call_at_instant(at.timestamp(), _arrive, come)
-    try:
-        await come
-    finally:
-        timer.cancel()
+    async def _come(self, at: datetime, due: Due) -> None:
+        """As `sleep`, but no sleep: those can be ended by `wake_up`, and a deadline must not come before its time."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, WorkflowLoop), "it is durable, so it is a workflow's"
+        if at <= now():
+            await asyncio.sleep(0)
+        else:
+            come = loop.create_future()
+            timer = loop.call_at_instant(at.timestamp(), _arrive, come)
+            try:
+                await come
+            finally:
+                timer.cancel()
+        self._queue.put_nowait(due)
 
 
 def _arrive(come: asyncio.Future[None]) -> None:

@@ -5,16 +5,15 @@ everyone is told, and what follows is done. Votes, edits and withdrawals come th
 and both end in one queue that is read by one reader: the log's order decides what came first.
 
 The request is one frozen value. Each turn of the loop receives a message or a time that has come, makes the next
-request of it (`apply`), and does what follows: answers, starts timers, sends notifications.
+request of it (`apply`), and does what follows: answers, starts timers, sends notifications. Which times come, and which
+notifications, is decided by pure functions; `Copies` and `StageTimers` are handed what those return.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
 from typing import Any, assert_never
 
-from approvals_bot.approvals import notifications
 from approvals_bot.approvals.acts import Act, MailReturned, Message, Reassign, Reply, Stop, answer_of, read_message
 from approvals_bot.approvals.apply import (
     apply,
@@ -26,29 +25,46 @@ from approvals_bot.approvals.apply import (
     met,
     next_stage,
     opened,
+    planned,
     presented,
     request_of,
     seat_asks,
     seated,
     taken_effect,
     wish_of,
+    with_recipients,
     withdrawn,
 )
 from approvals_bot.approvals.ballot import owed, standing_votes
-from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution, seats_that_fail
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
-from approvals_bot.approvals.notifications import Copies
+from approvals_bot.approvals.notifications import (
+    Notification,
+    in_person,
+    late_mails,
+    requester_notifications,
+    stage_notifications,
+    to_remind,
+)
 from approvals_bot.approvals.outcomes import result_of
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.port import EMAIL, Card, Destination, Occasion, ToPerson
+from approvals_bot.approvals.port import Occasion, ToPerson
 from approvals_bot.approvals.published import REQUEST, Board
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage, request_id
+from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
-from approvals_bot.approvals.templates import TemplateError, render_line
-from approvals_bot.approvals.timers import Due, StageTimers
+from approvals_bot.approvals.timers import (
+    Due,
+    StageTimers,
+    Time,
+    late_escalations,
+    next_look,
+    second_deadline,
+    stage_times,
+    with_deadline,
+)
 from approvals_bot.durable.core.api import (
     Answer,
     Webhook,
@@ -60,7 +76,7 @@ from approvals_bot.durable.core.api import (
     workflow,
 )
 from approvals_bot.errors import ApprovalsBotError
-from approvals_bot.people import Person, is_mail
+from approvals_bot.people import is_mail
 
 ON_CANCEL = {"kind": "stop", "by": "app:service", "via": "api"}
 """What code that cancels the run says by it: a request is withdrawn by its own workflow, which tells everybody."""
@@ -89,7 +105,13 @@ class Left:
 @workflow(name="approval")
 async def approval(opening: Opening, settings: KeptDefinition) -> dict[str, Any]:
     """Ask for a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
-    return await Asking(opening, settings).run()
+    asking = Asking(opening, settings)
+    await asking.see_through()
+    ended = asking.request.outcome
+    assert ended is not None, "it is decided"
+    if ended.state == "withdrawn":
+        raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
+    return result_of(asking.request)
 
 
 approval.kind = REQUEST
@@ -101,45 +123,39 @@ class Asking:
     ends_with_changes = False  # whether asking for changes ends it, so that the workflow asks once more
 
     def __init__(self, opening: Opening, definition: Definition, number: int = 0, title: str | None = None) -> None:
-        """`number`: among the requests of its run; 0: the run is this request. `title`: instead of the file's own."""
+        """`number`: among the requests of its run; 0: the run is this request. `title`: its own, of no file."""
         run_id = get_workflow_metadata().run_id
         self.definition = definition
         self.rules = rules_of(definition)
-        self.request = request_of(self.rules, opening, run_id=run_id, number=number, at=now())
-        self.id = request_id(run_id, number)
-        self.title = title
+        self.request = request_of(self.rules, opening, run_id=run_id, number=number, at=now(), title=title)
         self.left: str | None = None  # why the workflow waits for this no longer
         self.has_opened = False
+        self.late: list[int] = []  # escalations that wait for the stage's deadline
         self.put_off: list[Due] = []  # what came due while a decision could still be taken back
         self.queue: asyncio.Queue[WebhookRequest | Due | Left] = asyncio.Queue()
+        self.tasks = asyncio.TaskGroup()
+        self.copies = Copies(self.request, self.tasks)
+        self.timers = StageTimers(self.queue, self.tasks)
         self.follow_ups: FollowUps | None = None  # once it is decided
-        self._presented: tuple[Request, Request] | None = None
-        self.copies = Copies(
-            run_id=self.id,
-            card=self.card,
-            newest=lambda: self.request.version,
-            report=self.report,
-            spawn=self.spawn,
-        )
-        self.timers = StageTimers(definition, put=self.queue.put_nowait, spawn=self.spawn)
         projector(Board).add(self.published)
 
-    async def run(self) -> dict[str, Any]:
-        """To the end: decided, everyone told."""
-        await self.see_through()
-        ended = self.request.outcome
-        assert ended is not None, "it is decided"
-        if ended.state == "withdrawn":
-            raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
-        return result_of(self.request)
+    def published(self) -> Request:
+        """Everything that is seen of this request now. Made when the run is stored: a replay passes many changes."""
+        return presented(self.request, self.rules).but(
+            version=self.request.version + self.copies.failures,
+            timers=self.timers.show(now()) if self.request.outcome is None else (),
+            deliveries=self.copies.outlook(),
+            follow_ups=self.follow_ups.show() if self.follow_ups else (),
+        )
 
     async def see_through(self) -> None:
+        """To the end: decided, everyone told."""
         self.request = decided_by_rule(self.request, self.rules, now())
         if self.request.outcome is not None:
             found = await find_people([], context_of(self.request, self.rules))
             self.request = met(self.request, self.rules, found.people)
         try:
-            async with asyncio.TaskGroup() as self.tasks:
+            async with self.tasks:
                 if self.request.outcome is None:
                     await self.decide()
                 self.follow()
@@ -150,7 +166,7 @@ class Asking:
         """Ask, and take what comes until there is a decision."""
         webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id}, on_cancel=ON_CANCEL)
         self.request = self.request.but(hook_id=webhook.hook_id)
-        pump = self.spawn(self.take_messages(webhook))
+        pump = self.tasks.create_task(self.take_messages(webhook))
         await self.advance()
         while self.request.outcome is None:
             message = await self.queue.get()
@@ -158,7 +174,7 @@ class Asking:
                 self.give_up(self.left)
             match message:
                 case WebhookRequest():
-                    await (self.receive(message) if self.left is None else self.refuse_late(message))
+                    await self.receive(message)
                 case Due() if self.left is None:
                     await self.come_due(message)
         self.timers.stop()
@@ -167,7 +183,7 @@ class Asking:
         while not self.queue.empty():  # what came before the hook was closed, and after the decision
             message = self.queue.get_nowait()
             if isinstance(message, WebhookRequest):
-                await self.refuse_late(message)
+                await self.receive(message)
 
     async def take_messages(self, webhook: Webhook) -> None:
         async for request in webhook:
@@ -185,12 +201,15 @@ class Asking:
     # What comes in
 
     async def receive(self, message: WebhookRequest) -> None:
-        """One message: decide, answer, and do what follows."""
+        """One message: decide, answer, and do what follows. After the decision, say that it comes too late."""
+        came_at, is_late = now(), self.request.outcome is not None
         match await read(message):
             case None:
                 await answer(message, UNREADABLE)
             case MailReturned(number, reason):
-                await answer(message, Reply("bounced", self.copies.came_back(number, reason)))
+                await answer(message, Reply("bounced", not is_late and self.copies.came_back(number, reason)))
+            case act if is_late:
+                await answer(message, late_reply(self.request, act, came_at))
             case Stop() as act:
                 await answer(message, self.stop(act))
             case act:
@@ -199,32 +218,25 @@ class Asking:
     async def perform(self, act: Act, message: WebhookRequest) -> None:
         came_at, before = now(), self.request
         assert before.stage is not None, "a stage is open while nobody has decided"
-        person = act.person if isinstance(act, Reassign) else ""
-        rank = await self.find_rank(act) if isinstance(act, Reassign) else None
-        found = await self.find(before.stage, act.by, *([person] if is_mail(person) else []))
+        rank, also = None, list[str]()
+        if isinstance(act, Reassign):
+            rank = await self.find_rank(act)
+            also = [act.person] if is_mail(act.person) else []
+        found = await self.find(before.stage, act.by, *also)
         if self.left is not None:
             self.give_up(self.left)
-            await self.refuse_late(message)
+            await answer(message, late_reply(self.request, act, now()))
             return
         self.request, reply = apply(self.request, act, came_at, rules=self.rules, found=found, rank=rank)
         await answer(message, reply)
         if reply.changed:
             await self.go_on(before.stage, is_edited=self.request.fields != before.fields)
-            await self.catch_up()
+            while self.put_off and self.request.held is None and self.request.outcome is None:
+                await self.come_due(self.put_off.pop(0))  # held until then, and the decision was taken back
         if reply.changed and isinstance(act, Reassign):
             self.notify_reassigned(before.stage.id)
         if reply.verdict in ("counted", "changed") and act.via == "email" and self.request.outcome is None:
             self.copies.confirm_vote(act.by)
-
-    async def refuse_late(self, message: WebhookRequest) -> None:
-        match await read(message):
-            case None:
-                reply = UNREADABLE
-            case MailReturned():
-                reply = Reply("bounced")
-            case act:
-                reply = late_reply(self.request, act, now())
-        await answer(message, reply)
 
     def stop(self, act: Stop) -> Reply:
         """A run that is one request has nothing to stop but that request."""
@@ -243,11 +255,11 @@ class Asking:
     async def go_on(self, before: RequestStage, *, is_edited: bool) -> None:
         """After an act that changed something: hand back, open the next stage, or just show it."""
         grace = self.definition.policy.grace
+        self.timers.withdraw("grace")
         if self.request.held is not None and grace is not None:
-            self.timers.hold(now() + grace, self.request.times_held)
-            self.changed()
+            self.timers.add(Time(now() + grace, "grace", "the decision takes effect", self.request.times_held))
+            self.copies.show(self.request)
             return
-        self.timers.release()
         if is_edited and self.request.outcome is None:
             self.request = decided_by_rule(self.request, self.rules, now())
         if self.request.outcome is not None:
@@ -255,6 +267,8 @@ class Asking:
         if self.request.state == "changes_requested" and not is_edited:
             self.hand_back()
             return
+        if is_edited:
+            self.request = planned(self.request, self.rules)
         self.request, following = next_stage(self.request, self.rules)
         if following is None or following.id != before.id or self.request.is_reset:
             self.request = self.request.but(is_reset=False)
@@ -265,7 +279,7 @@ class Asking:
         if is_edited:
             self.request = seated(self.request, self.rules, following, await self.find(following))
             self.copies.tell("change")
-        self.changed()
+        self.copies.show(self.request)
 
     def hand_back(self) -> None:
         """An approver asks for changes: the requester makes them, or the request ends with that wish."""
@@ -274,8 +288,8 @@ class Asking:
             via, comment = wish.vote.via, wish.vote.comment
             self.request = decided(self.request, "changes_requested", wish.by, wish.at, via, comment)
             return
-        self.timers.hand_back(now())
-        self.changed()
+        self.start_timers(second_deadline(self.definition, now()))
+        self.copies.show(self.request)
         self.notify_requester("change")
 
     # Stages
@@ -292,11 +306,19 @@ class Asking:
         if not self.has_opened:
             self.refuse_if_nobody_can(stage, found)
         self.has_opened = True
-        self.timers.start(opened_at)
+        times = stage_times(self.definition, opened_at)
+        self.start_timers(times)
+        self.late = late_escalations(self.definition, times)
         self.look_again_if_needed(found, 0)
         self.copies.begin()
-        self.changed()
+        self.copies.show(self.request)
         self.notify_stage(occasion)
+
+    def start_timers(self, times: tuple[Time, ...]) -> None:
+        """Set these timers instead of all that were set."""
+        self.timers.stop()
+        self.timers.add(*times)
+        self.request = with_deadline(self.request, times)
 
     def approve(self) -> None:
         """Every stage is complete: the last vote decided. Without a vote, no stage applied."""
@@ -309,8 +331,7 @@ class Asking:
             self.request = decided(self.request, "approved", NO_STAGE, now(), "rule", because=because)
 
     def refuse_if_nobody_can(self, stage: RequestStage, found: Resolution) -> None:
-        assert self.request.stage is not None, "it was just opened"
-        seats = zip(seat_asks(self.request, self.rules, stage), self.request.stage.seats, strict=True)
+        seats = zip(seat_asks(self.request, self.rules, stage), self.open_stage().seats, strict=True)
         if why := seats_that_fail([(ask, seat.label, seat.need) for ask, seat in seats], found):
             raise NobodyCanDecideError(stage.id, why)
 
@@ -320,33 +341,31 @@ class Asking:
             stage = self.open_stage()
         told = stage.told
         self.request = seated(self.request, self.rules, stage, await self.find(stage))
-        self.changed()
-        self.copies.tell("escalation", only_channels=True)
-        self.notify_stage("escalation", but=told)
+        self.copies.show(self.request)
+        self.copies.tell("escalation", only_places=True)
+        self.notify_stage("escalation", told)
 
     async def look_again(self, stage: RequestStage, times: int) -> None:
         """Ask once more for people whose source was down when the stage opened, and tell those who are found."""
         told, found = stage.told, await self.find(stage)
         self.request = seated(self.request, self.rules, stage, found)
         self.look_again_if_needed(found, times)
-        self.changed()
-        self.notify_stage("request", but=told)
+        self.copies.show(self.request)
+        self.notify_stage("request", told)
 
     def look_again_if_needed(self, found: Resolution, times: int) -> None:
+        """Set timers: for a source of people that is down, and for when somebody who may be asked leaves or returns."""
         if found.errors:
-            self.timers.look_again(now(), times)
-        self.timers.look_when_somebody_leaves(found.changes_at)
+            self.timers.add(next_look(now(), times))
+        at, deadline = found.changes_at, self.request.deadline
+        if at is not None and (deadline is None or at < deadline) and not self.timers.has(at):
+            self.timers.add(Time(at, "absence", "another look at who is away"))
 
     def open_stage(self) -> RequestStage:
         assert self.request.stage is not None, "a stage is open"
         return self.request.stage
 
     # What comes due
-
-    async def catch_up(self) -> None:
-        """What came due while a decision was held, once it is taken back."""
-        while self.put_off and self.request.held is None and self.request.outcome is None:
-            await self.come_due(self.put_off.pop(0))
 
     async def come_due(self, due: Due) -> None:
         """A time has come; one of a stage that is closed counts no more."""
@@ -363,11 +382,11 @@ class Asking:
             case "deadline":
                 await self.end_in_time(stage)
             case "reminder":
-                people = self.request.people
-                self.copies.remind([people[who] for who in owed(self.request) if who in stage.told])
+                owe = [who for who in owed(self.request) if who in stage.told]
+                self.copies.follow_up(to_remind(self.copies.all, owe), "reminder")
             case "mail":
                 if not standing_votes(stage):
-                    self.send_late_mails(stage)
+                    self.copies.send(late_mails(self.request, self.copies.all))
             case "escalation":
                 await self.escalate(stage, [due.number])
             case "people":
@@ -384,9 +403,11 @@ class Asking:
         on_deadline = self.definition.clock.on_deadline
         if self.request.state == "changes_requested":
             on_deadline, because = "expire", "The changes that were asked for did not come in time."
-        late = self.timers.escalations_at_deadline()
-        if on_deadline == "escalate" and late and not self.timers.is_extended:
-            self.timers.extend(now())
+        if on_deadline == "escalate" and self.late:
+            late, self.late = self.late, []  # the next deadline is the last
+            times = second_deadline(self.definition, now())
+            self.timers.add(*times)
+            self.request = with_deadline(self.request, times)
             await self.escalate(stage, late)
             return
         states = {"reject": "rejected", "approve": "approved"}
@@ -395,59 +416,24 @@ class Asking:
 
     # Notifications
 
-    def notify_stage(self, occasion: Occasion, but: tuple[str, ...] = ()) -> None:
-        """Send the open stage's cards. A change was told in the copies there are, so only those without one get it."""
-        people = [self.request.people[who] for who in self.open_stage().told]
-        self.copies.told(people)
-        if occasion == "request" and not but:
-            for place in notifications.places(self.definition.deliver):
-                self.send(place, occasion)
-        for person in people:
-            if person.address in but or (occasion == "change" and self.copies.has_card(person.address)):
-                continue
-            for way in notifications.personal(self.definition.deliver, person):
-                self.send(way, occasion)
+    def notify_stage(self, occasion: Occasion, told: tuple[str, ...] = ()) -> None:
+        """Send the open stage's cards. `told`: who had it before."""
+        self.copies.send(stage_notifications(self.request, self.definition.deliver, self.copies.all, occasion, told))
 
     def notify_reassigned(self, stage_id: str) -> None:
         """Ask the new approver at once, by a way of their own, and tell the person whose place they took."""
         act = next(stage for stage in self.request.stages if stage.id == stage_id).reassignments[-1].act
-        for way in notifications.in_person(self.definition.deliver, self.request.people[act.person]):
-            self.send(way, "request")
+        ways = in_person(self.definition.deliver, self.request.people[act.person])
+        self.copies.send(Notification(way, "request") for way in ways)
         if act.instead_of and act.instead_of != act.by:
             self.copies.tell_one(act.instead_of, "handover")
 
-    def send_late_mails(self, stage: RequestStage) -> None:
-        """The mails that waited whether somebody votes without them."""
-        for who in stage.told:
-            if not self.copies.has_mail(who):
-                self.send(ToPerson(EMAIL, self.request.people[who]), "request")
-
     def notify_requester(self, occasion: Occasion) -> None:
-        """Tell who asked, and for whom, unless a copy tells them anyway."""
-        for person in self.requesters():
-            if occasion == "outcome" and self.copies.has_card(person.address):
-                continue
-            if (way := notifications.to_requester(self.definition.deliver, person)) is not None:
-                self.send(way, occasion)
-
-    def requesters(self) -> Iterator[Person]:
-        for who in dict.fromkeys((self.request.requester, self.request.on_behalf_of)):
-            if who in self.request.people:
-                yield self.request.people[who]
-
-    def send(self, to: Destination, occasion: Occasion) -> None:
-        if isinstance(to, ToPerson):
-            self.remember(to.person.address)
-        self.copies.send(to, occasion=occasion, until=self.timers.deadline)
-
-    def remember(self, *addresses: str) -> None:
-        """Give these people opaque ids, which links carry instead of their addresses."""
-        known = self.request.recipients
-        taken = {*known.values()}
-        new = list(dict.fromkeys(who for who in addresses if who not in taken))
-        if new:
-            ids = {str(number): who for number, who in enumerate(new, len(known) + 1)}
-            self.request = self.request.but(recipients={**known, **ids})
+        """Tell who asked, and for whom."""
+        notifications = [*requester_notifications(self.request, self.definition.deliver, self.copies.all, occasion)]
+        people = [sent.to.person.address for sent in notifications if isinstance(sent.to, ToPerson)]
+        self.request = with_recipients(self.request, people)
+        self.copies.send(notifications)
 
     # The end
 
@@ -456,64 +442,12 @@ class Asking:
         ended = self.request.outcome
         assert ended is not None, "it is decided"
         self.copies.close()
-        self.changed()
+        self.copies.show(self.request)
         self.notify_requester("outcome")
-        self.follow_ups = FollowUps(
-            run_id=self.id,
-            about=context_of(self.request, self.rules),
-            facts=facts_of(self.request, self.rules, self.shown().title),
-            copies=self.copies,
-            spawn=self.spawn,
-        )
-        self.follow_ups.start(actions_of(self.definition.on, ended.outcome))
-
-    # What is seen of it
-
-    def published(self) -> Request:
-        """Everything that is seen of this request now. Made when the run is stored: a replay passes many changes."""
-        return self.shown().but(
-            timers=self.timers.show(now()) if self.request.outcome is None else (),
-            deliveries=self.copies.show(),
-            follow_ups=self.follow_ups.show() if self.follow_ups else (),
-        )
-
-    def card(self, reader: str | None) -> Card:
-        """What leaves shows which copies are in trouble, and nothing that changes while all goes well."""
-        return card_of(self.shown().but(deliveries=self.copies.troubles()), reader, now())
-
-    def shown(self) -> Request:
-        """The request with all that follows from it; made once for all readers as long as it stays as it is."""
-        self.request = self._with_deadline()
-        if self._presented is None or self._presented[0] is not self.request:
-            title = self.title if self.title is not None else self.own_title()
-            self._presented = self.request, presented(self.request, self.rules, title)
-        return self._presented[1]
-
-    def _with_deadline(self) -> Request:
-        deadline = {"deadline": self.timers.deadline, "on_deadline": self.timers.then}
-        is_same = all(getattr(self.request, name) == value for name, value in deadline.items())
-        return self.request if is_same else self.request.but(**deadline)
-
-    def own_title(self) -> str:
-        template = self.definition.workflow.title or self.definition.id
-        try:
-            return render_line(template, facts_of(self.request, self.rules)) or self.definition.id
-        except TemplateError:  # a title that these values break must not stop the request
-            return self.definition.id
-
-    def changed(self) -> None:
-        """The card has changed."""
-        self.remember(*(self.request.stage.told if self.request.stage else ()))
-        self.copies.change(self.request.version)
-
-    def report(self, is_news: bool) -> None:
-        """A copy's state has changed."""
-        if is_news:
-            self.request = self.request.but(version=self.request.version + 1)
-            self.copies.change(self.request.version)
-
-    def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return self.tasks.create_task(task)
+        if actions := actions_of(self.definition.on, ended.outcome):
+            facts = facts_of(self.request, self.rules)
+            self.follow_ups = FollowUps(self.request.id, facts, self.copies, self.tasks)
+            self.follow_ups.start(actions)
 
 
 async def read(message: WebhookRequest) -> Message | None:

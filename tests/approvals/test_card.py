@@ -44,7 +44,7 @@ def vote(request: Request, act: Vote) -> Request:
 
 
 def view(request: Request) -> Request:
-    made = presented(request, RULES, "A desk")
+    made = presented(request, RULES).but(title="A desk")
     assert Request.model_validate(dumped(made)) == made, "a request is lossless as JSON"
     assert Request.model_validate(made.model_dump(mode="json")) == made
     return made

@@ -1,0 +1,307 @@
+"""The copies of a request's card: each is sent, kept true, and finished.
+
+Every copy has its own task in the run, so a slow or dead channel holds up neither a vote nor another copy. What can't
+be delivered is said on the card and takes another way: a direct message becomes a mail, a mail a direct message, a
+place's card goes to the people one by one.
+
+A message is edited so that it shows the newest card. A mail can't be edited, so what is new comes as another mail in
+its thread. A delivery is tried until the stage's deadline, else for 48 hours.
+
+What is to be done is decided by the pure functions of `notifications` over `Copy` values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from approvals_bot.approvals.ballot import waiting_for
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.delivery import (
+    LONGEST_MAIL_VALUE,
+    LONGEST_TRY,
+    LONGEST_VALUE,
+    Pause,
+    pause_after,
+    send_copy,
+    shortened,
+    tried,
+    update_copy,
+    when_needed,
+)
+from approvals_bot.approvals.notifications import (
+    Copy,
+    Notification,
+    best_copy,
+    is_pointless,
+    newest_copy,
+    next_act,
+    ways_instead,
+)
+from approvals_bot.approvals.port import (
+    CardDelivery,
+    Delivered,
+    Destination,
+    Dispatch,
+    Occasion,
+    Place,
+    Receipt,
+    Refused,
+    TryAgain,
+    place_name,
+)
+from approvals_bot.approvals.request import Request
+from approvals_bot.durable.core.api import now, random
+
+TOO_LATE = "it was decided before this could be delivered"
+
+
+class Copies:
+    """All copies of one request, and a task for each."""
+
+    def __init__(self, request: Request, tasks: asyncio.TaskGroup) -> None:
+        """`tasks`: in which the copies are delivered; it ends before the run does."""
+        self.all: list[Copy] = []  # by number, from 1
+        self.request = request  # as every message is to show it
+        self.failures = 0  # each is news for every reader: the card's next version
+        self._tasks = tasks
+        self._news: list[asyncio.Event] = []  # of each copy: there may be something to do
+        self._closed = asyncio.Event()
+        self._round = 0
+        self._troubles: dict[int, CardDelivery] = {}
+
+    @property
+    def version(self) -> int:
+        """The card's version: what every message is to show."""
+        return self.request.version + self.failures
+
+    def outlook(self) -> tuple[CardDelivery, ...]:
+        """What became of each card."""
+        return tuple(copy.delivery for copy in self.all if not copy.text and not copy.is_elsewhere)
+
+    def show(self, request: Request) -> None:
+        """The card has changed; messages are edited to show it."""
+        self.request = request
+        for news in self._news:
+            news.set()
+
+    def begin(self) -> None:
+        """A stage opens: those who are asked now are asked once more."""
+        self._round += 1
+
+    def send(self, notifications: Iterable[Notification]) -> None:
+        """Send each card, or, where there is one already, a follow-up in its thread."""
+        for notification in notifications:
+            copy = newest_copy(self.all, notification.to)
+            if copy is None or (copy.delivery.state == "not_delivered" and not copy.is_replaced):
+                self._add(notification.to, notification.occasion, self.request.deadline or now() + LONGEST_TRY)
+                continue
+            copy = self._put(replace(copy, round=self._round))
+            if copy.is_replaced:
+                self._fall_back(copy.number)
+            else:
+                self.follow_up([copy], notification.occasion)
+
+    def say(self, to: Destination, text: str) -> int:
+        """Send an operator's text; the number of its copy."""
+        return self._add(to, "outcome", now() + LONGEST_TRY, text)
+
+    def follow_up(self, copies: Iterable[Copy], occasion: Occasion) -> None:
+        """Tell the readers of these copies that something has happened."""
+        for copy in copies:
+            if copy.receipt is not None:  # what is still on its way shows the newest card when it arrives
+                self._put(replace(copy, due=(*copy.due, occasion)))
+                self._news[copy.number - 1].set()
+
+    def tell(self, occasion: Occasion, *, only_places: bool = False) -> None:
+        """Tell everyone who has a card that something has changed."""
+        readers = (copy for copy in self.all if isinstance(copy.to, Place) or not only_places)
+        self.follow_up([copy for copy in readers if not copy.text], occasion)
+
+    def tell_one(self, address: str, occasion: Occasion) -> None:
+        """Tell this person, where they got their card."""
+        copy = best_copy(self.all, address)
+        self.follow_up([copy] if copy is not None else [], occasion)
+
+    def confirm_vote(self, address: str) -> None:
+        """Tell this person by mail that a vote was counted in their name: anybody who holds a link can use it."""
+        self.follow_up([copy for copy in self.all if copy.is_mail and copy.reader == address and not copy.text], "vote")
+
+    def came_back(self, number: int, reason: str) -> bool:
+        """A mail was accepted by the relay and refused by the mailbox: this copy takes another way. False: there is no
+        such copy, or it has come back already."""
+        copy = self.all[number - 1] if 1 <= number <= len(self.all) else None
+        if copy is None or not copy.is_mail or copy.receipt is None:
+            return False
+        back = replace(copy, receipt=None, is_back=True, due=())
+        self._put(back.became("not_delivered", f"the mail came back: {reason}"))
+        self._fall_back(number)
+        return True
+
+    def close(self) -> None:
+        """The request is decided: everyone who got a card hears how it ended, and nothing else is sent any more."""
+        self._closed.set()
+        for copy in self.all:
+            self._put(replace(copy, due=("outcome",) if copy.is_mail and not copy.text and not copy.is_back else ()))
+
+    def _put(self, copy: Copy) -> Copy:
+        """Keep what became of a copy. It must come of the newest value: others may have changed it during an `await`.
+
+        A card that is not delivered any more is said on all the others, as long as the request is open.
+        """
+        before, self.all[copy.number - 1] = self.all[copy.number - 1], copy
+        is_failed = copy.delivery.state == "not_delivered"
+        if not copy.text and not copy.is_elsewhere and (is_failed or copy.delivery.uncertain):
+            self._troubles[copy.number] = copy.delivery
+        else:
+            self._troubles.pop(copy.number, None)
+        if is_failed and before.delivery.state != "not_delivered" and not copy.text and not self._closed.is_set():
+            self.failures += 1
+            self.show(self.request)
+        return copy
+
+    def _add(self, to: Destination, occasion: Occasion, until: datetime, text: str = "") -> int:
+        number = len(self.all) + 1
+        delivery = CardDelivery(place_name(to), to.channel, "sending")
+        self.all.append(Copy(number, to, occasion, until, delivery, text, round=self._round))
+        self._news.append(asyncio.Event())
+        self._tasks.create_task(self._keep(number))
+        return number
+
+    # One copy
+
+    async def _keep(self, number: int) -> None:
+        """Deliver one copy, then follow the request to its end."""
+        copy = self.all[number - 1]
+        if not await self._deliver(number, copy.occasion, copy.until):
+            self._fall_back(number)
+            return
+        while True:
+            copy = self.all[number - 1]
+            match next_act(copy, self.version, is_closed=self._closed.is_set()):
+                case "edit":
+                    await self._edit(number)
+                case "send":
+                    self._put(replace(copy, due=copy.due[1:]))
+                    await self._deliver(number, copy.due[0], now() + LONGEST_TRY)
+                case "wait":
+                    self._news[number - 1].clear()
+                    await self._news[number - 1].wait()
+                case "end":
+                    return
+
+    async def _deliver(self, number: int, occasion: Occasion, until: datetime) -> bool:
+        """Send one thing, again and again until it has arrived, is refused, or comes too late."""
+        copy = self._put(replace(self.all[number - 1], sent=self.all[number - 1].sent + 1))
+        delivery_id = f"{self.request.id}-{number}-{copy.sent}"
+        tries, lost_at = 0, None
+        while not is_pointless(copy, occasion, is_closed=self._closed.is_set()):
+            tries += 1
+            thread, tried_at = copy.receipt, now()
+            self._count_attempt(number, 1)
+            dispatch = partial(self._dispatch, number, occasion, delivery_id, thread, lost_at)
+            result = await tried(send_copy(when_needed(dispatch)))
+            copy = self.all[number - 1]
+            if isinstance(result, Delivered):
+                self._put(copy.arrived(result))
+                return True
+            if isinstance(result, TryAgain) and result.held and result.after is not None:
+                tries -= 1  # it was not its turn, so nothing was tried
+                self._count_attempt(number, -1)
+            elif isinstance(result, TryAgain):
+                lost_at = lost_at or (tried_at if result.lost else None)
+            pause = pause_after(tries, result, is_mail=copy.is_mail)
+            if pause is None:
+                code = result.code if isinstance(result, Refused) else None
+                self._put(self.all[number - 1].failed(result.error, code))
+                return False
+            if isinstance(result, Refused) and not copy.is_replaced:
+                self._fall_back(number)
+            if not await self._wait(number, pause, result.error, until):
+                return False
+            copy = self.all[number - 1]
+        self._put(copy.failed(copy.delivery.error or TOO_LATE, copy.code))
+        return False
+
+    def _count_attempt(self, number: int, by: int) -> None:
+        copy = self.all[number - 1]
+        if copy.receipt is None:
+            self._put(replace(copy, delivery=replace(copy.delivery, attempts=copy.delivery.attempts + by)))
+
+    async def _edit(self, number: int) -> None:
+        """Edit the message until it shows the newest card. One that can't be edited is answered in its thread."""
+        until, tries = now() + LONGEST_TRY, 0
+        while (copy := self.all[number - 1]).is_editable and copy.shown < self.version:
+            assert copy.receipt is not None, "only what was delivered can be edited"
+            newest = self.version
+            dispatch = partial(self._dispatch, number, copy.occasion, f"{self.request.id}-{number}-1")
+            match await tried(update_copy(copy.receipt, when_needed(dispatch))):
+                case Delivered():
+                    self._put(replace(self.all[number - 1], shown=newest).became("delivered"))
+                    tries = 0
+                case Refused():
+                    self._put(replace(self.all[number - 1], is_editable=False))
+                    await self._repost(number)
+                case TryAgain(error, after):
+                    tries += 1
+                    is_in_time = await self._wait(number, Pause(tries, after), error, until)
+                    self._put(replace(self.all[number - 1], is_editable=is_in_time))
+
+    async def _repost(self, number: int) -> None:
+        """The message can't be edited: answer in its thread, or, if it is gone, post the card once more."""
+        if await self._deliver(number, "outcome" if self._closed.is_set() else "change", now() + LONGEST_TRY):
+            return
+        self._put(replace(self.all[number - 1], receipt=None))
+        if await self._deliver(number, "outcome" if self._closed.is_set() else "request", now() + LONGEST_TRY):
+            self._put(replace(self.all[number - 1], is_editable=True))
+        else:
+            self._fall_back(number)
+
+    async def _wait(self, number: int, pause: Pause, error: str, until: datetime) -> bool:
+        """Wait before the next attempt; the decision ends the wait. False: the time is up."""
+        wait = pause.length(random().random)
+        if now() + wait > until:
+            self._put(self.all[number - 1].failed(error))
+            return False
+        self._put(self.all[number - 1].became("retrying", error))
+        if self._closed.is_set():
+            await asyncio.sleep(wait.total_seconds())
+        else:
+            # Not wait_for: how many turns of the loop it takes is another number on Python 3.11 than on later ones, and
+            # a run must go on where another Python left it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait.total_seconds()):
+                    await self._closed.wait()
+        return True
+
+    def _fall_back(self, number: int) -> None:
+        """Take another way to the same people, unless it was taken already."""
+        copy = self.all[number - 1]
+        if self._closed.is_set() and copy.occasion != "outcome":
+            return
+        for way in ways_instead(copy, self.request, self.all):
+            copy = self._put(replace(self.all[number - 1], is_replaced=True))
+            other = newest_copy(self.all, way, copy.text)
+            if other is None:
+                self._add(way, copy.occasion, max(copy.until, now() + timedelta(minutes=5)), copy.text)
+            elif other.round < copy.round:
+                self.follow_up([self._put(replace(other, round=copy.round))], "request")
+
+    def _dispatch(
+        self,
+        number: int,
+        occasion: Occasion,
+        delivery_id: str,
+        thread: Receipt | None = None,
+        lost_at: datetime | None = None,
+    ) -> Dispatch:
+        """What is sent: the card as it is now. It says which copies are in trouble, and nothing while all goes well."""
+        copy = self.all[number - 1]
+        troubles = tuple(delivery for _, delivery in sorted(self._troubles.items()))
+        shown = self.request.but(version=self.version, waiting_for=waiting_for(self.request), deliveries=troubles)
+        card = shortened(card_of(shown, copy.reader, now()), LONGEST_MAIL_VALUE if copy.is_mail else LONGEST_VALUE)
+        return Dispatch(delivery_id, copy.to, card, occasion, copy.text, thread, lost_at)
