@@ -119,10 +119,10 @@ async def test_the_approval_page_and_the_chat(files: dict[str, Any], service: An
 async def test_webhooks_directly(files: dict[str, Any], service: Any, answer: dict[str, Any], said: str) -> None:
     webhooks, told = files["webhooks"], list[str]()
 
-    async def tell(person: str, url: str) -> None:
+    async def notify(person: str, url: str) -> None:
         told.append(url)
 
-    webhooks.tell.function = tell
+    webhooks.notify.function = notify
     booking = {"flight_number": "LH1", "passenger_name": "Ann", "price": 90}
     run = await service.engine.start(webhooks.book_by_link, booking, "bo@acme.eu")
     await service.engine.settle()
