@@ -123,7 +123,7 @@ class History:
     def result(self) -> Any:
         """What the run returned. AssertionError if it hasn't."""
         assert self.log[-1].type == "run_completed", self.log[-1]
-        return self.workflow.signature.decode_result(self.log[-1].data["result"])
+        return self.workflow.signature.result.decode(self.log[-1].data["result"])
 
     @property
     def error(self) -> dict[str, Any]:

@@ -69,14 +69,6 @@ def in_workflow() -> bool:
     return context_of_run.get(None) is not None
 
 
-def current_step() -> StepContext:
-    """The step that is running. Raises NotInStepError elsewhere."""
-    context = step_context.get()
-    if context is None:
-        raise NotInStepError()
-    return context
-
-
 class OpenEngine(Protocol):
     """What a typed hook needs of the engine: to resume by token."""
 
@@ -243,8 +235,14 @@ def resource(kind: type[T]) -> T:
 
 
 def get_step_metadata() -> StepMetadata:
-    """The step that is running: name, id (stable over attempts), attempt (from 1), first started at."""
-    return current_step().step
+    """The step that is running: name, id (stable over attempts), attempt (from 1), first started at.
+
+    Raises NotInStepError elsewhere.
+    """
+    context = step_context.get()
+    if context is None:
+        raise NotInStepError()
+    return context.step
 
 
 def get_workflow_metadata() -> WorkflowMetadata:

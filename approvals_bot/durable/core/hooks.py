@@ -190,7 +190,7 @@ class Hook(Generic[T]):
         self._registered: asyncio.Future[None] | None = None
         self._owner: Owner | None = None
         self._is_registered = False
-        self._is_disposed = False
+        self.is_disposed = False
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._next().__await__()
@@ -216,21 +216,17 @@ class Hook(Generic[T]):
 
     def dispose(self) -> None:
         """Close the hook and free its token. Payloads that had already come can still be taken. Repeatable."""
-        if self._is_disposed or self._run.loop.closing:
+        if self.is_disposed or self._run.loop.closing:
             return
-        self._is_disposed = True
+        self.is_disposed = True
         if self._owner is None:
             self._run.dispose_hook(self._number)
         self._wake_all()
 
     @property
-    def is_disposed(self) -> bool:
-        return self._is_disposed
-
-    @property
     def is_open(self) -> bool:
         """Payloads may still come."""
-        return not self._is_disposed and self._owner is None
+        return not self.is_disposed and self._owner is None
 
     @property
     def waits_for_token(self) -> bool:
@@ -246,7 +242,7 @@ class Hook(Generic[T]):
             self._wake_all()
 
     def receive(self, seq: int, payload: Any) -> None:
-        if not self._is_disposed:
+        if not self.is_disposed:
             self._inbox.append((seq, payload))
             self._wake_one()
 
@@ -255,7 +251,7 @@ class Hook(Generic[T]):
         while not self._inbox:
             if self._owner is not None:
                 raise HookConflictError(self.token, self._owner)
-            if self._is_disposed:
+            if self.is_disposed:
                 raise HookDisposedError()
             waiter: asyncio.Future[None] = self._run.loop.create_future()
             self._waiters.append(waiter)

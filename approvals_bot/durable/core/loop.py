@@ -62,7 +62,9 @@ class _Timer(asyncio.TimerHandle):
     def cancel(self) -> None:
         if not self.cancelled():
             super().cancel()
-            self._loop.cancel_timer(self.number)  # type: ignore[attr-defined]  # the loop is always ours
+            loop: WorkflowLoop = self._loop  # type: ignore[attr-defined]  # the loop is always ours
+            if not loop.closing:
+                loop.timers.cancel_timer(self.number)
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
@@ -72,7 +74,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.now = 0.0
         self.closing = False
         self.unhandled: list[BaseException] = []
-        self._timers = timers
+        self.timers = timers
         self._ready: deque[asyncio.Handle] = deque()
         self._births = 0
         self._tasks: list[_Task] = []  # strong references, in order of birth
@@ -104,12 +106,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, when: float, delay: float | None, callback: Callable[..., object], args: Any, context: Any
     ) -> asyncio.TimerHandle:
         timer = _Timer(when, callback, args, self, context)
-        timer.number = self._timers.start_timer(when, delay, callback, lambda: self._ready.append(timer))
+        timer.number = self.timers.start_timer(when, delay, callback, lambda: self._ready.append(timer))
         return timer
-
-    def cancel_timer(self, number: int) -> None:
-        if not self.closing:
-            self._timers.cancel_timer(number)
 
     def time(self) -> float:
         return self.now
@@ -171,7 +169,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 _close(task.get_coro())
         self._tasks.clear()
         self._ready.clear()
-        del self._timers  # the run points at us, and nobody asks for a timer any more
+        del self.timers  # the run points at us, and nobody asks for a timer any more
 
     def first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was started; nothing to remember, its finaliser is the next method."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import events as asyncio_events
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -127,8 +127,13 @@ class Replay:
         return outcome
 
     def _close(self) -> None:
+        """A run and its parts refer to each other. Taken apart, they are freed at once, without the collector."""
+        run = self._run
         self.is_closed = True
-        self._run.throw_away()
+        run.loop.throw_away()
+        run.body = run.projector = None
+        for owned in (run.hooks, run.steps, run.timers):
+            owned.clear()
 
 
 def _advance(workflow: Workflow[Any, Any], events: Log, run: RunState) -> None:
@@ -152,10 +157,10 @@ def _advance(workflow: Workflow[Any, Any], events: Log, run: RunState) -> None:
 
 def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> asyncio.Task[Any]:
     run.loop.now = created.at.timestamp()
-    args, kwargs = _input(workflow, created)
-    whole: Coroutine[Any, Any, Any] = run.companions.around(
-        workflow.function(*args, **kwargs), lambda: run.loop.closing
-    )
+    args, kwargs = workflow.signature.decode_call(created.data["input"])
+    if workflow.signature.takes_bound:
+        kwargs["settings"] = decode(created.data.get("settings"), workflow.signature.annotation("settings"))
+    whole = run.companions.around(workflow.function(*args, **kwargs), lambda: run.loop.closing)
     body: asyncio.Task[Any] = run.loop.create_task(whole, name=workflow.name)
     return body
 
@@ -175,13 +180,6 @@ def _after_the_end(run: RunState, event: Event) -> None:
         run.deliver(event)
     elif event.type not in FACTS and not (run.token_is_settled and run.has_decided(event)):
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
-
-
-def _input(workflow: Workflow[Any, Any], first: Event) -> tuple[list[Any], dict[str, Any]]:
-    args, kwargs = workflow.signature.decode_call(first.data["input"])
-    if workflow.signature.takes_bound:
-        kwargs["settings"] = decode(first.data.get("settings"), workflow.signature.annotation("settings"))
-    return args, kwargs
 
 
 def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
@@ -206,17 +204,10 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
             f"{workflow.name} waits, but no step, hook or timer is open that could wake it. "
             "It probably awaits a future, lock or queue that nothing will ever release."
         )
-    return ReplayResult(
-        commands,
-        ended=False,
-        steps=list(run.steps.values()),
-        timers=list(run.timers.values()),
-        schemas=run.schemas,
-        view=_view(run),
-        projection=_projection(run),
-        replay_again=waits_for_token or not can_go_on,
-        waits_on_hooks=open_hooks,
-    )
+    result = _result(run, commands)
+    result.steps, result.timers = list(run.steps.values()), list(run.timers.values())
+    result.replay_again, result.waits_on_hooks = waits_for_token or not can_go_on, open_hooks
+    return result
 
 
 def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
@@ -227,22 +218,20 @@ def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
     except BaseException as error:  # noqa: BLE001  # whatever the author raised ends the run, not the engine
         return End("run_failed", {"error": encode_error(error)})
     try:
-        return End("run_completed", {"result": workflow.signature.encode_result(result)})
+        return End("run_completed", {"result": workflow.signature.result.encode(result, "result")})
     except Exception as error:  # noqa: BLE001  # a result that can't be kept is the author's error too
         return End("run_failed", {"error": encode_error(error)})
 
 
 def _ended(run: RunState, end: End) -> ReplayResult:
-    commands = run.new_commands(ended=True)
-    return ReplayResult([*commands, end], ended=True, schemas=run.schemas, view=_view(run), projection=_projection(run))
+    return _result(run, [*run.new_commands(ended=True), end], ended=True)
 
 
-def _view(run: RunState) -> Any:
-    return None if run.view is None else encode(run.view, Any, "view")
-
-
-def _projection(run: RunState) -> Projection | None:
-    if run.projector is None:
-        return None
-    made = run.projector()
-    return Projection(made.parts, {projected(name): values for name, values in made.attributes.items()})
+def _result(run: RunState, commands: list[Command], *, ended: bool = False) -> ReplayResult:
+    """A result with what the run shows of itself by now."""
+    view = None if run.view is None else encode(run.view, Any, "view")
+    projection = None
+    if run.projector is not None:
+        made = run.projector()
+        projection = Projection(made.parts, {projected(name): values for name, values in made.attributes.items()})
+    return ReplayResult(commands, ended, schemas=run.schemas, view=view, projection=projection)

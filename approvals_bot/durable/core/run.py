@@ -8,7 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from random import Random
 from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
@@ -175,8 +175,9 @@ class RunState:
             number = event.data["id"]
             self._recorded[number] = event
             self._newest = max(self._newest, number)
-            if number in self._asked:
-                self._compare(self._asked[number], event)
+            asked = self._asked.get(number)
+            if asked is not None and not asked.is_as(event):
+                self._drifted(number, commands.describe(event), str(asked))
             if number in self.timers:
                 self.timers[number].resume_at = commands.resume_at(event)
 
@@ -194,7 +195,7 @@ class RunState:
         return UUID(int=self._uuids.getrandbits(128), version=4)
 
     async def call_step(self, step: StepCode, args: Any, kwargs: Any) -> Any:
-        number = self._next()
+        number = self._count = self._count + 1
         recorded = self._recorded.get(number)
         # What is recorded is what runs. If the log has something else here, `_ask` finds the drift.
         given = recorded.data.get("input") if recorded is not None else None
@@ -211,7 +212,7 @@ class RunState:
                 self._new.pop(("created", number), None)
             raise
         try:
-            return step.signature.decode_result(result)
+            return step.signature.result.decode(result)
         except InvalidPayloadError as error:
             self._drifted(number, f"a result of {step.name!r}", f"another type ({error})")
             raise
@@ -224,7 +225,7 @@ class RunState:
         answer: dict[str, Any] | None = None,
         on_cancel: Any = None,
     ) -> Hook[Any]:
-        number = self._next()
+        number = self._count = self._count + 1
         found = self._recorded.get(number)
         recorded = found.data if found is not None else {}
         hook_id = recorded.get("hook_id") or self._secret(number, "id")[:26]
@@ -240,10 +241,16 @@ class RunState:
         if token is not None and recorded.get("token", token) != token:
             self._drifted(number, f"hook #{number} with token {recorded['token']!r}", f"the token {token!r}")
         hook: Hook[Any]
+        typed = Any if schema is None else schema
         if answer is None:
-            hook = Hook(self, number, hook_id, given, metadata, lambda _, payload: _read(payload, schema))
+            hook = Hook(self, number, hook_id, given, metadata, lambda _, payload: decode(payload, typed))
         else:
-            hook = Webhook(self, number, hook_id, given, metadata, self._reader(number, answer))
+            can_answer = answer["mode"] == "manual"
+
+            def read(seq: int, payload: Any) -> WebhookRequest:
+                return WebhookRequest.decode(payload, partial(self._respond, number, seq) if can_answer else None)
+
+            hook = Webhook(self, number, hook_id, given, metadata, read)
         self.hooks[number] = hook
         if schema is not None:
             self.schemas[number] = schema
@@ -256,7 +263,7 @@ class RunState:
     def start_timer(
         self, when: float, delay: float | None, callback: Callable[..., object], fire: Callable[[], None]
     ) -> int:
-        number = self._next()
+        number = self._count = self._count + 1
         kind: Literal["sleep", "timeout"] = "sleep" if callback is _is_sleep else "timeout"
         command = commands.StartTimer(number, from_micros(round(when * 1_000_000)), kind, delay)
         recorded = self._ask(command)
@@ -281,27 +288,14 @@ class RunState:
         elif (key := ("wait_over", number)) not in self._decided:
             self._new[key] = CancelTimer(number)
 
-    def _reader(self, number: int, answer: dict[str, Any]) -> Callable[[int, Any], WebhookRequest]:
-        """Rebuild the request from the log, and let a manual webhook answer it."""
-
-        def respond(seq: int, response: dict[str, Any]) -> None:
-            if self.loop.closing:
-                return
-            if seq in self._answered:
-                raise RuntimeError("this caller has already been answered")
-            self._answered.add(seq)
-            if (key := ("responded", seq)) not in self._decided:
-                self._new[key] = Respond(number, seq, response)
-
-        def read(seq: int, payload: Any) -> WebhookRequest:
-            can_answer = answer["mode"] == "manual"
-            return WebhookRequest.decode(payload, (lambda response: respond(seq, response)) if can_answer else None)
-
-        return read
-
-    def _next(self) -> int:
-        self._count += 1
-        return self._count
+    def _respond(self, number: int, seq: int, response: dict[str, Any]) -> None:
+        if self.loop.closing:
+            return
+        if seq in self._answered:
+            raise RuntimeError("this caller has already been answered")
+        self._answered.add(seq)
+        if (key := ("responded", seq)) not in self._decided:
+            self._new[key] = Respond(number, seq, response)
 
     def _ask(self, command: Creation) -> Event | None:
         """The recorded event of this command, or None when it is new. A mismatch is drift, never an exception in the
@@ -309,14 +303,11 @@ class RunState:
         self._asked[command.id] = command
         recorded = self._recorded.get(command.id)
         if recorded is not None:
-            self._compare(command, recorded)
+            if not command.is_as(recorded):
+                self._drifted(command.id, commands.describe(recorded), str(command))
         elif not self.loop.closing:
             self._new["created", command.id] = command
         return recorded
-
-    def _compare(self, command: Creation, recorded: Event) -> None:
-        if not command.is_as(recorded):
-            self._drifted(command.id, commands.describe(recorded), str(command))
 
     def _secret(self, number: int, purpose: str) -> str:
         mac = hashlib.blake2b(f"{purpose}:{number}".encode(), key=self._entropy, digest_size=32).digest()
@@ -335,38 +326,44 @@ class RunState:
         self.loop.now = event.at.timestamp()
         if event.type in FACTS:
             self.token_is_settled = False
-        number = event.data.get("id")
+        number: Any = event.data.get("id")
         if event.type in CREATIONS and number not in self._asked:
             self._drifted_from(event, f"nothing (it has asked for {self._count} so far)")
             return
         match event.type:
-            case "step_created" if event.data["id"] in self.steps:
-                self.steps[event.data["id"]].seq = event.seq
+            case "step_created" if number in self.steps:
+                self.steps[number].seq = event.seq
             case "step_started":
-                state = self.steps[event.data["id"]]
+                state = self.steps[number]
                 state.started.add(event.data["attempt"])
                 state.first_started_at = state.first_started_at or event.at
             case "step_retrying":
-                state = self.steps[event.data["id"]]
+                state = self.steps[number]
                 state.failures = event.data["attempt"]
                 state.retry_at = from_micros(event.data["retry_at"])
             case "step_completed" | "step_failed":
-                self._finish_step(event)
+                done = self.steps.pop(number, None)
+                if done is None or done.future is None or done.future.done():
+                    return
+                if event.type == "step_completed":
+                    done.future.set_result(event.data["result"])
+                else:
+                    done.future.set_exception(step_error(done.step.name, event.data))
             case "hook_created":
                 self.token_is_settled = True
-                self.hooks[event.data["id"]].registered(None)
+                self.hooks[number].registered(None)
             case "hook_conflict":
                 self.token_is_settled = True
-                self.hooks[event.data["id"]].registered(event.data["owner"])
+                self.hooks[number].registered(event.data["owner"])
             case "hook_received":
-                self.hooks[event.data["id"]].receive(event.seq, event.data["payload"])
+                self.hooks[number].receive(event.seq, event.data["payload"])
             case "wait_completed":
-                timer = self.timers.pop(event.data["id"], None)
+                timer = self.timers.pop(number, None)
                 if timer is not None:
                     timer.fire()
-            case "hook_disposed" if not self.hooks[event.data["id"]].is_disposed:
+            case "hook_disposed" if not self.hooks[number].is_disposed:
                 self._drifted_from(event, f"hook #{number} to stay open")
-            case "wait_cancelled" if event.data["id"] in self.timers:
+            case "wait_cancelled" if number in self.timers:
                 self._drifted_from(event, f"wait #{number} to go on")
             case "hook_responded" if event.data["to"] not in self._answered:
                 self._drifted_from(event, f"no answer to event {event.data['to']}")
@@ -383,15 +380,6 @@ class RunState:
     def _drifted_from(self, event: Event, got: str) -> None:
         self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)
 
-    def _finish_step(self, event: Event) -> None:
-        state = self.steps.pop(event.data["id"], None)
-        if state is None or state.future is None or state.future.done():
-            return
-        if event.type == "step_completed":
-            state.future.set_result(event.data["result"])
-        else:
-            state.future.set_exception(step_error(state.step.name, event.data))
-
     # ── what came of it ──
 
     def new_commands(self, *, ended: bool) -> list[Command]:
@@ -406,17 +394,3 @@ class RunState:
             if isinstance(command, CreateStep | CreateHook | commands.StartTimer) and command.id < self._newest:
                 self._drifted(command.id, f"nothing at #{command.id}", str(command))
         return new
-
-    def throw_away(self) -> None:
-        """Close the body, wherever it waits.
-
-        A run and its parts refer to each other. Taken apart, they are freed at once, and not by the garbage collector.
-        """
-        self.loop.throw_away()
-        self.body = self.projector = None
-        for owned in (self.hooks, self.steps, self.timers):
-            owned.clear()
-
-
-def _read(payload: Any, schema: Any) -> Any:
-    return decode(payload, Any if schema is None else schema)

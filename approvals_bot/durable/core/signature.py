@@ -44,7 +44,7 @@ class Signature:
         return {name: codec(self.annotation(name)) for name in self._signature.parameters}
 
     @cached_property
-    def _result(self) -> Codec:
+    def result(self) -> Codec:
         return codec(self.annotation("return"))
 
     @cached_property
@@ -107,19 +107,16 @@ class Signature:
 
     def missing(self, encoded: dict[str, Any]) -> list[str]:
         """Parameters that this call has no value for, and the function no default."""
+        return [name for name in self._required if name not in encoded]
+
+    @cached_property
+    def _required(self) -> list[str]:
         return [
             name
             for name, parameter in self.called.parameters.items()
-            if name not in encoded
-            and parameter.default is parameter.empty
+            if parameter.default is parameter.empty
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ]
-
-    def encode_result(self, value: Any) -> Any:
-        return self._result.encode(value, "result")
-
-    def decode_result(self, encoded: Any) -> Any:
-        return self._result.decode(encoded)
 
 
 def _hints(function: Callable[..., Any], local_names: dict[str, Any]) -> dict[str, Any]:

@@ -354,7 +354,7 @@ class Engine:
     def decode_result(self, row: RunRecord, result: Any) -> Any:
         """A result as its workflow's type; as plain data if that workflow isn't registered here."""
         try:
-            return self.registry.get(row.code, row.version).signature.decode_result(result)
+            return self.registry.get(row.code, row.version).signature.result.decode(result)
         except WorkflowNotFoundError:
             return decode(result)
 

@@ -39,13 +39,17 @@ async def attempt(
     args, kwargs = _call(state)
     step_context.set(context)
     try:
-        kwargs |= {name: _resource(resources, kind, step.name) for name, kind in step.signature.needs.items()}
+        for name, kind in step.signature.needs.items():
+            if kind not in resources:
+                missing = f"{step.name}() needs a {kind.__name__}, and this engine has none."
+                raise FatalError(f"{missing} Give it: Engine.open(…, resources=[…]).")
+            kwargs[name] = resources[kind]
         if step.timeout is None:
             result = await step.run(args, kwargs)
         else:
             async with asyncio.timeout(step.timeout):
                 result = await step.run(args, kwargs)
-        encoded = step.signature.encode_result(result)
+        encoded = step.signature.result.encode(result, "result")
         to_json(encoded, f"the result of {step.name}()")
     except asyncio.CancelledError as error:
         if is_called_off():
@@ -94,12 +98,3 @@ def _again(state: OpenStep, number: int, error: BaseException, after: Any, now: 
 
 def _failed(state: OpenStep, number: int, error: BaseException) -> NewEvent:
     return NewEvent("step_failed", {"id": state.id, "attempts": number, "error": encode_error(error)})
-
-
-def _resource(resources: Mapping[type, Any], kind: type, step: str) -> Any:
-    try:
-        return resources[kind]
-    except KeyError:
-        raise FatalError(
-            f"{step}() needs a {kind.__name__}, and this engine has none. Give it: Engine.open(…, resources=[…])."
-        ) from None
