@@ -227,6 +227,7 @@ class Relay:
                     self._drop()
                 if code < 500:
                     return TryAgain(f"the relay asks to try later: {_said(failure)}", _patience(code))
+                log.warning("The relay refused a mail: %s", _said(failure))
                 return Refused(f"the relay refuses the mail: {_said(failure)}")
             case aiosmtplib.SMTPNotSupported():
                 return Refused(failure.message)

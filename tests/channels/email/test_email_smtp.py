@@ -171,6 +171,16 @@ async def test_check_55_4xx_may_go_through_later_and_5xx_never_will(
     assert len(server.mails) == 1
 
 
+async def test_a_mail_that_is_refused_for_good_leaves_one_line_in_the_log_without_the_address(
+    start: Start, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, channel, _ = await start()
+    server.answers["RCPT"] = ["550 5.1.1 <ann@acme.eu> unknown"]
+    assert isinstance(await channel.send(dispatch(card)), Refused)
+    (line,) = [one for one in caplog.records if one.name.startswith("approvals_bot") and one.levelname != "DEBUG"]
+    assert (line.levelname, line.getMessage()) == ("WARNING", "The relay refused a mail: 550 5.1.1 <…> unknown")
+
+
 async def test_check_57_a_line_that_breaks_after_the_text_is_tried_again_as_the_same_mail_and_marked(
     start: Start, card: Card
 ) -> None:
