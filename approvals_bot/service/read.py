@@ -6,6 +6,7 @@ and its number, `run_0….2`, and by the run's id alone where only one can be me
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,6 +92,26 @@ async def list_requests(
         cursor=cursor,
         limit=limit,
     )
+    return await _page(engine, which, relation, address)
+
+
+async def list_decided(engine: Engine, address: str, *, limit: int) -> RequestPage:
+    """Return the newest requests that this person voted on and that have ended; there is no next page.
+
+    A run that was ended from outside is still found as it was while it ran: by the vote in an open request.
+    """
+    cut_off = Filter(attributes={projected("open_vote_of"): address}, is_open=False, limit=limit)
+    ended, ended_by_force = await asyncio.gather(
+        list_requests(engine, "ended_vote_of", address, limit=limit),
+        _page(engine, cut_off, "ended_vote_of", address),
+    )
+    rows = {(run.id, request and request.id): (run, request) for run, request in (*ended.rows, *ended_by_force.rows)}
+    newest = sorted(rows.values(), key=lambda row: (row[0].created_at, row[0].id), reverse=True)
+    total = max(len(newest), ended.total, ended_by_force.total)
+    return RequestPage(newest[:limit], None, total, ended.is_whole and ended_by_force.is_whole)
+
+
+async def _page(engine: Engine, which: Filter, relation: Relation, address: str) -> RequestPage:
     page = await engine.list_runs(which)
     rows: list[tuple[RunRecord, Request | None]] = []
     for record in page.records:
@@ -98,7 +119,7 @@ async def list_requests(
         rows += [(record, one) for one in requests if concerns(one, relation, address)]
         if not requests:
             rows.append((record, None))
-    if page.cursor is None and cursor is None:
+    if page.cursor is None and which.cursor is None:
         return RequestPage(rows, None, len(rows), is_whole=True)
     counted = await engine.count_runs(which, MOST_COUNTED)
     return RequestPage(rows, page.cursor, max(counted, len(rows)), is_whole=False)

@@ -13,14 +13,13 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import Card
-from approvals_bot.approvals.published import Relation
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block, choices, escape, plain
 from approvals_bot.channels.slack.client import NeverError, SlackError
 from approvals_bot.channels.slack.desk import SlackDesk
 from approvals_bot.channels.slack.identity import Unidentified
 from approvals_bot.channels.slack.modals import status_line
-from approvals_bot.service.read import list_requests
+from approvals_bot.service.read import RequestPage, list_decided, list_requests
 
 PENDING_SHOWN = 18  # cards that wait for somebody, on their Home tab; Slack allows 100 blocks
 LATELY_SHOWN = 5  # … of each other list
@@ -98,16 +97,23 @@ class SlackHome:
         )
 
     async def _home(self, address: str) -> Block:
+        engine = self._desk.engine
         pending, voted, asked, decided = await asyncio.gather(
-            self._list("waiting_for", address, PENDING_SHOWN),
-            self._list("open_vote_of", address, LATELY_SHOWN),
-            self._list("requested_by", address, LATELY_SHOWN),
-            self._list("ended_vote_of", address, LATELY_SHOWN),
+            list_requests(engine, "waiting_for", address, limit=PENDING_SHOWN + 1),
+            list_requests(engine, "open_vote_of", address, limit=LATELY_SHOWN + 1),
+            list_requests(engine, "requested_by", address, limit=LATELY_SHOWN + 1),
+            list_decided(engine, address, limit=LATELY_SHOWN + 1),
         )
-        return home(Inbox(pending=pending, voted=voted, asked=asked, decided=decided, may_ask=self._may_ask))
+        inbox = Inbox(
+            pending=self._cards(pending, address),
+            voted=self._cards(voted, address),
+            asked=self._cards(asked, address),
+            decided=self._cards(decided, address),
+            may_ask=self._may_ask,
+        )
+        return home(inbox)
 
-    async def _list(self, relation: Relation, address: str, most: int) -> Cards:
-        page = await list_requests(self._desk.engine, relation, address, limit=most + 1)
+    def _cards(self, page: RequestPage, address: str) -> Cards:
         cards = [self._card(request, address) for _, request in page.rows if request is not None]
         unreadable = [f"{run.workflow}: {run.status} ({run.id})" for run, request in page.rows if request is None]
         return Cards(cards, page.total, page.is_whole, unreadable)

@@ -10,6 +10,7 @@ import pytest
 from slack_office import DEPLOY, Office
 
 from approvals_bot.channels.slack import home
+from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store.sqlite import SqliteStore
 
 STAGE = [DEPLOY["stage"][0] | {"comment": "never"}]
@@ -75,6 +76,17 @@ async def test_the_home_tab_shows_what_has_waited_longest_and_says_how_much_more
         *[True] * 5,
     ]
     assert r"\u2026 and at least 3 more" in asked
+
+
+async def test_what_was_ended_by_force_is_among_what_was_decided_lately(office: Office) -> None:
+    run_id = await office.ask(stage=[STAGE[0] | {"need": 2}])
+    await office.press("U0ANN", "Approve")
+    await office.engine.settle()
+    await office.engine.store.record(run_id, [NewEvent("run_cancelled", {"reason": None})], office.clock.now())
+    await office.slack.home.opened("U0ANN", "T0PLAY")
+    lately = home_of(office, "U0ANN").partition("Decided lately")[2]
+    assert "Deploy api 2.1" in lately
+    assert "Withdrawn" in lately
 
 
 async def test_a_damaged_row_is_a_plain_line_of_the_home_tab(office: Office) -> None:
