@@ -136,8 +136,8 @@ def _pairs(found: Resolution, entitled: Mapping[str, None], votes: tuple[Delegat
     for who in sorted(entitled, key=lambda who: who not in acted):
         if who not in found.away or who in voted:
             continue
-        stand_ins = found.away[who].stand_ins
-        free = [one for one in stand_ins if one not in entitled and one not in pairs.values()]
+        delegates = found.away[who].delegates
+        free = [one for one in delegates if one not in entitled and one not in pairs.values()]
         if acted.get(who) in free:
             pairs[who] = acted[who]
         elif free:

@@ -85,9 +85,9 @@ async def resolve_seats(
     entitled = dict.fromkeys(who for seat in seats for who in seat.eligible)
     away = {who: absence for who in entitled if (absence := _away(who, at, about, people)) is not None}
     for absence in away.values():
-        known |= {who: people.person(who) for who in absence.stand_ins}
+        known |= {who: people.person(who) for who in absence.delegates}
     changes = (
-        people.next_change(who, at) for who in (*entitled, *(one for each in away.values() for one in each.stand_ins))
+        people.next_change(who, at) for who in (*entitled, *(one for each in away.values() for one in each.delegates))
     )
     return Resolution(seats, known, away, min((moment for moment in changes if moment is not None), default=None))
 
@@ -98,7 +98,7 @@ def _away(who: str, at: datetime, about: RequestContext, people: People) -> Away
     if absence is None:
         return None
     return replace(
-        absence, stand_ins=tuple(one for one in absence.stand_ins if one not in (about.requester, about.on_behalf_of))
+        absence, delegates=tuple(one for one in absence.delegates if one not in (about.requester, about.on_behalf_of))
     )
 
 

@@ -234,8 +234,8 @@ def _check_absences(people: People, now: datetime) -> Iterator[Diagnosis]:
         zone = people.person(address).zone
         for absence in planned:
             at = max(now, absence.begins(zone))
-            away = people.away(address, at) if absence.stand_ins and at < absence.ends(zone) else None
-            if away is None or (away.stand_ins and not away.trouble):
+            away = people.away(address, at) if absence.delegates and at < absence.ends(zone) else None
+            if away is None or (away.delegates and not away.trouble):
                 continue
             what = away.trouble or "everyone who should stand in is away, too"
             todo = "She stays asked herself meanwhile; name somebody who is there as her delegate."

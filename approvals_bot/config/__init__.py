@@ -1,1 +1,1 @@
-"""Loading config.toml and the workflows' files: strictly, all or nothing, each problem with its line."""
+"""Loads config.toml and the workflow files, strictly, all or nothing, with a line for each problem."""

@@ -1,7 +1,7 @@
-"""What a workflow's file refers to, checked when it is loaded: names, conditions, templates, and whether it can work.
+"""Checks of a workflow file beyond its shape: names, conditions, templates, and whether its stages can be filled.
 
-The shapes are checked before, by the models. Everything here is found without asking anybody: what only a live source
-or the request itself can tell (a Slack group, the requester's manager) is left to the opening of a request.
+The models have checked the shapes by then. Nothing here makes a network call: what only a live source or the request
+itself knows (a Slack group's members, the requester's manager) is checked when a request opens.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _RUN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _OF_APPROVALS = ("policy", "auto", "stage", "deliver", "clock", "escalate", "on")
 
 
-def check(definition: Definition, service: ServiceSettings) -> list[Finding]:
-    """Everything that is wrong with this workflow in this service, in no particular order."""
+def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
+    """List everything that is wrong with this workflow in this service, in no particular order."""
     found = [*_fields(("fields",), definition.fields), *_requesters(definition, service)]
     if definition.is_approval:
         found += _approval(definition, service)
@@ -69,7 +69,7 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     if definition.workflow.title is None:
         yield Finding(("workflow", "title"), "is missing")
     if not definition.stage:
-        yield Finding(("stage",), "is missing; an approval asks somebody, in at least one [[stage]]")
+        yield Finding(("stage",), "is missing; an approval needs at least one [[stage]]")
     if definition.settings:
         yield Finding(("settings",), 'is for Python workflows (run = "module:function")')
     yield from _conditions(definition)
@@ -86,10 +86,10 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
 
 def _python_workflow(definition: Definition) -> Iterator[Finding]:
     if not _RUN.fullmatch(definition.workflow.run or ""):
-        yield Finding(("workflow", "run"), 'write the workflow like "module:function"')
+        yield Finding(("workflow", "run"), 'write the function as "module:function"')
     for table in _OF_APPROVALS:
         if table in definition.model_fields_set:
-            yield Finding((table,), "is for approvals; a Python workflow decides this itself")
+            yield Finding((table,), "is for approvals; a Python workflow does this in its code")
     if definition.workflow.key is not None:
         yield from _template(("workflow", "key"), definition.workflow.key, definition, of_decision=False)
     if definition.workflow.title is not None:
@@ -155,7 +155,7 @@ def _policy(definition: Definition) -> Iterator[Finding]:
             near = nearest(name, definition.fields)
             yield Finding(("policy", "on_change", name), "no such field", near, about=("fields",))
         elif change == "reset-if-raised" and spec.type not in ORDERED:
-            what = f"a field of type {spec.type} can't be raised"
+            what = f"a {spec.type} field has no order, so it can't be raised"
             yield Finding(("policy", "on_change", name), what, "reset", about=("fields",))
     if definition.stage and "edit" in definition.policy.outcomes:
         yield from _editable(("policy", "outcomes"), definition)
@@ -163,7 +163,7 @@ def _policy(definition: Definition) -> Iterator[Finding]:
 
 def _editable(path: Path, definition: Definition) -> Iterator[Finding]:
     if not any(spec.editable for spec in definition.fields.values()):
-        yield Finding(path, '"edit" needs a field that is editable', about=("fields",))
+        yield Finding(path, '"edit" needs at least one field with editable = true', about=("fields",))
 
 
 def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -176,7 +176,8 @@ def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Findin
         if stage.outcomes is not None and "edit" in stage.outcomes:
             yield from _editable(("stage", at, "outcomes"), definition)
         if stage.comment == "never" and {"answer", "changes"} & set(definition.outcomes_of(stage)):
-            yield Finding(("stage", at, "comment"), "an answer, or what to change, is said in the comment", "on-reject")
+            what = "answers and requests for changes are written in the comment"
+            yield Finding(("stage", at, "comment"), what, "on-reject")
         for number, seat in enumerate(stage.seat):
             path = ("stage", at, "seat", number)
             yield from _addresses((*path, "from"), seat.from_, definition, service)
@@ -186,19 +187,19 @@ def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Findin
 def _clock(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     clock = definition.clock
     if clock.on_deadline == "escalate" and not definition.escalate:
-        yield Finding(("clock", "on_deadline"), "there is no [[escalate]] that says to whom")
+        yield Finding(("clock", "on_deadline"), "no [[escalate]] says to whom")
     mail = definition.deliver.email
     if mail and clock.deadline is not None and is_at_least(mail, clock.deadline):
-        yield Finding(("deliver", "email"), "the deadline comes before, so this mail would never be sent")
+        yield Finding(("deliver", "email"), "the deadline is earlier, so this mail would never be sent")
     for at, escalation in enumerate(definition.escalate):
         length, until = escalation.after, clock.deadline
         if until is not None and is_at_least(length, until) and not is_at_least(until, length):
-            yield Finding(("escalate", at, "after"), "the deadline comes before")
+            yield Finding(("escalate", at, "after"), "the deadline is earlier, so this would never happen")
         yield from _addresses(("escalate", at, "to"), escalation.to, definition, service, of_approver=True)
 
 
 def _calendar(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
-    """The calendar that business days are counted in, and whether they can be."""
+    """Check that the calendar exists and that the business days can be counted in it."""
     name, calendars = definition.clock.calendar, service.calendars
     if isinstance(name, str) and name not in calendars:
         yield Finding(("clock", "calendar"), f"no calendar is called {name}", nearest(name, calendars))
@@ -209,9 +210,9 @@ def _calendar(definition: Definition, service: ServiceSettings) -> Iterator[Find
             there = (
                 f"choose one of {', '.join(sorted(calendars))}" if calendars else "[calendars] of config.toml has none"
             )
-            yield Finding(path, f'"{length}" needs a calendar; name it as calendar in [clock] ({there})')
+            yield Finding(path, f'"{length}" needs a calendar; set calendar in [clock] ({there})')
         elif takes_too_long(length, calendar):
-            yield Finding(path, f'"{length}" takes more than five years in a calendar that is open so rarely')
+            yield Finding(path, f'"{length}" takes more than five years, because the calendar is rarely open')
 
 
 def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -224,7 +225,7 @@ def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Fi
         elif text.startswith("@"):
             yield from _address(path, text, definition, service)
         elif text != "*" and not is_mail(text):
-            yield Finding(path, 'write "*" for every person, "@group", "app:name" or a mail address')
+            yield Finding(path, 'write "*" for everyone, "@group", "app:name" or an email address')
 
 
 def _owners(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -260,9 +261,9 @@ def _address(
         case SlackGroupAddress() if service.slack is None:
             yield Finding(path, "Slack is not configured")
         case ManagerOf("approver") if not of_approver:
-            yield Finding(path, "nobody was asked before; this is for [[escalate]]", "manager-of:requester")
+            yield Finding(path, "there is no approver yet; this is for [[escalate]]", "manager-of:requester")
         case ManagerOf("on-behalf-of") | OnBehalfOf() if definition.workflow.on_behalf_of == "never":
-            yield Finding(path, 'this workflow says on_behalf_of = "never"')
+            yield Finding(path, 'is never known: this workflow sets on_behalf_of = "never"')
         case OwnerOf(name) if name not in definition.fields:
             near = nearest(name, definition.fields)
             yield Finding(path, f"no field is called {name}", near and f"owner-of:{near}", about=("fields",))
@@ -299,7 +300,7 @@ def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Findi
             case CallTarget(http=name):
                 target = service.http.get(name)
                 if target is None:
-                    yield Finding((*path, "http"), f"no [http.{name}] says where that is", nearest(name, service.http))
+                    yield Finding((*path, "http"), f"there is no [http.{name}]", nearest(name, service.http))
                 elif target.secret is None:
                     yield Finding((*path, "http"), f"[http.{name}] has no secret to sign the call with")
             case SayInSlack():
@@ -328,15 +329,15 @@ def _all_actions(definition: Definition) -> Iterator[tuple[Path, Action]]:
             yield ("on", outcome, at), action
 
 
-# Whether the people whom a workflow names are enough, as far as its files tell.
+# Whether a workflow names enough people, as far as the files say.
 
 OUTSIDER = ""
-"""A requester who is in no list, or an app: nobody is left out because of it."""
+"""A requester who is in no list, or an app, so no approver is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Crowd:
-    """Whom a seat's addresses mean. `more`: how many people they may mean beyond those known by name."""
+    """The people a seat's addresses mean. `more`: how many they may mean beyond those in `known`."""
 
     known: tuple[str, ...]
     more: float = 0
@@ -347,7 +348,7 @@ class _Crowd:
 
 
 def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
-    """Seats that ask for more people than there are, and stages that nobody could fill."""
+    """Yield the seats that need more people than there are, and the stages that can't be filled."""
     requesters = list(_possible_requesters(definition, service))
     for at, stage in enumerate(definition.stage):
         crowds = [_crowd(seat, service) for seat in stage.seat]
@@ -360,16 +361,16 @@ def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[F
         if not too_many and requesters and not _fillable(stage, crowds, definition, service, requesters):
             yield Finding(
                 ("stage", at, "seat", 0, "from") if len(stage.seat) == 1 else ("stage", at),
-                "nobody could fill this stage once the requester is left out, whoever asks",
+                "can't be filled: requesters don't approve their own requests, and nobody else is left",
             )
 
 
 def _too_many(seat: Seat, crowd: _Crowd) -> str:
     if crowd.most == 0:
-        return f"{', '.join(seat.from_)} is nobody"
+        return f"nobody is in {', '.join(seat.from_)}"
     if seat.need != "all" and seat.need > crowd.most:
         there = "1 person" if crowd.most == 1 else f"{int(crowd.most)} people"
-        return f"{seat.need} are needed, and {', '.join(seat.from_)} is {there}"
+        return f"{seat.need} are needed, but {', '.join(seat.from_)} is only {there}"
     return ""
 
 
@@ -380,7 +381,10 @@ def _fillable(
     service: ServiceSettings,
     requesters: Sequence[str],
 ) -> bool:
-    """Whether, for some permitted requester, the seats that are always open and each of the others can be filled."""
+    """Whether some permitted requester leaves enough people for the seats.
+
+    The seats that are always open must be filled together, and with each conditional seat in turn.
+    """
     static = [
         (number, seat, crowd.known)
         for number, (seat, crowd) in enumerate(zip(stage.seat, crowds, strict=True))
@@ -389,20 +393,20 @@ def _fillable(
     always = [each for each in static if each[1].when is None]
     together = [[*always, each] for each in static if each[1].when is not None] or [always]
     return any(
-        all(can_be_filled([_seat(each, who, definition, service) for each in those]) for those in together)
-        for who in requesters
+        all(can_be_filled([_seat(each, requester, definition, service) for each in seats]) for seats in together)
+        for requester in requesters
     )
 
 
 def _seat(
-    each: tuple[int, Seat, tuple[str, ...]], requester: str, definition: Definition, service: ServiceSettings
+    numbered: tuple[int, Seat, tuple[str, ...]], requester: str, definition: Definition, service: ServiceSettings
 ) -> RequestSeat:
-    number, seat, known = each
+    number, seat, known = numbered
     eligible = known
     if requester in known and definition.policy.self_approval != "allow":
         above = _next_up(requester, service) if definition.policy.self_approval == "skip-up" else None
-        eligible = tuple(dict.fromkeys(above if who == requester and above else who for who in known))
-        eligible = tuple(who for who in eligible if who != requester)
+        eligible = tuple(dict.fromkeys(above if each == requester and above else each for each in known))
+        eligible = tuple(each for each in eligible if each != requester)
     return RequestSeat(number, "", seat.need, dict.fromkeys(eligible, ""))
 
 
@@ -412,7 +416,7 @@ def _next_up(person: str, service: ServiceSettings) -> str | None:
 
 
 def _possible_requesters(definition: Definition, service: ServiceSettings) -> Iterator[str]:
-    """Yield the people who may open a request, as far as it makes a difference."""
+    """Yield the people who may open a request, and OUTSIDER once where anybody else may."""
     for text in definition.workflow.request:
         if text == "*" or text.startswith("app:"):
             yield OUTSIDER
@@ -424,7 +428,7 @@ def _possible_requesters(definition: Definition, service: ServiceSettings) -> It
 
 
 def _crowd(seat: Seat, service: ServiceSettings) -> _Crowd | None:
-    """None when an address of the seat is wrong, which is said elsewhere."""
+    """Resolve a seat's addresses as far as the files go. None if one is wrong, which is reported elsewhere."""
     known: dict[str, None] = {}
     more: float = 0
     directory = service.directory

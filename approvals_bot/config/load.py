@@ -1,7 +1,7 @@
-"""Load config.toml and the workflows' files: strictly, and all or nothing.
+"""Loads config.toml and the workflow files.
 
-Every problem is found at once and has its file, line and key. Nothing is returned unless everything is right, so a bad
-reload leaves the old configuration as it was.
+All problems are reported at once, each with its file, line and key. Nothing is returned unless everything is valid, so
+a bad reload leaves the old configuration in force.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from approvals_bot.config.service import ServiceSettings
 LARGEST_FILE = 262_144  # bytes
 
 Check = Callable[[Definition, ServiceSettings], Iterable[Finding]]
-"""What knows more than shapes: whether names exist, conditions compile, stages can be filled."""
+"""Checks beyond the shape: whether names exist, conditions compile, stages can be filled."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Everything that is configured, checked together."""
+    """The service and its workflows, checked together."""
 
     service: ServiceSettings
     workflows: tuple[Definition, ...]
 
 
-def load(path: Path, env: Mapping[str, str], check: Check | None = None) -> Configuration:
-    """config.toml and all its workflows. Raises ConfigErrors with every problem of every file."""
+def load_configuration(path: Path, env: Mapping[str, str], check: Check | None = None) -> Configuration:
+    """Load config.toml and all its workflows. Raises ConfigErrors with every problem of every file."""
     problems: list[ConfigProblem] = []
     service: ServiceSettings | None = None
     workflows: list[Definition] = []
@@ -67,7 +67,7 @@ def load(path: Path, env: Mapping[str, str], check: Check | None = None) -> Conf
 
 
 def load_service(path: Path, env: Mapping[str, str]) -> ServiceSettings:
-    """config.toml by itself; `env` is where `env:NAME` looks. Raises ConfigErrors."""
+    """Load config.toml alone, resolving each `env:NAME` from `env`. Raises ConfigErrors."""
     file = _File.read(path)
     service, wrong = file.fit(ServiceSettings, {"env": env, "folder": path.parent})
     if service is None:
@@ -76,7 +76,7 @@ def load_service(path: Path, env: Mapping[str, str]) -> ServiceSettings:
 
 
 def _but_for_its_secrets(path: Path) -> ServiceSettings | None:
-    """The service as it would be with every secret there, so that its workflows can be checked all the same."""
+    """Load the service as if every secret were set, to check its workflows despite missing secrets."""
     try:
         return load_service(path, _AnySecret())
     except ConfigErrors:
@@ -84,7 +84,7 @@ def _but_for_its_secrets(path: Path) -> ServiceSettings | None:
 
 
 class _AnySecret(dict[str, str]):
-    """An environment in which every variable is set, each to something else."""
+    """An environment in which every variable is set, each to a different value."""
 
     def get(self, name: str, default: Any = None) -> Any:
         return f"{name} " * 32
@@ -93,7 +93,10 @@ class _AnySecret(dict[str, str]):
 def load_workflows(
     folder: Path, service: ServiceSettings | None = None, check: Check | None = None
 ) -> list[Definition]:
-    """All *.toml of the folder, by name. Raises ConfigErrors; without a service only the files' shapes are checked."""
+    """Load every *.toml of the folder, sorted by name. Without a service, only shapes are checked.
+
+    Raises ConfigErrors with every problem of every file.
+    """
     definitions: list[Definition] = []
     problems: list[ConfigProblem] = []
     for path in _files(folder) if service is not None or folder.is_dir() else ():
@@ -107,18 +110,21 @@ def load_workflows(
 
 
 def _files(folder: Path) -> list[Path]:
-    """The folder's *.toml. ConfigErrors if it can't be read: that would look as if it were empty."""
+    """List the folder's *.toml. Raises ConfigErrors for an unreadable folder, which would look empty otherwise."""
     try:
         return visible(folder, ".toml")
     except FileNotFoundError:
-        what = "there is no such folder of workflows"
+        what = "this folder of workflows doesn't exist"
     except OSError as error:
         what = f"can't be read: {error.strerror or 'unknown'}"
     raise ConfigErrors([ConfigProblem(str(folder), 1, "file", what)])
 
 
 def visible(folder: Path, suffix: str) -> list[Path]:
-    """The folder's files of this kind, by name; OSError. What begins with a dot is an editor's or the file system's."""
+    """List the folder's files with this suffix, sorted by name. Raises OSError.
+
+    Dotfiles are left out: editors and file systems put them there.
+    """
     return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
 
 
@@ -141,7 +147,7 @@ def _load_workflow(path: Path, service: ServiceSettings | None, check: Check | N
 
 
 def problems_of(path: Path, found: Iterable[Finding]) -> list[ConfigProblem]:
-    """These findings, which were made later, at the lines of the file."""
+    """Give findings that were made after loading their lines in the file."""
     found = list(found)
     if not found:
         return []
@@ -151,7 +157,7 @@ def problems_of(path: Path, found: Iterable[Finding]) -> list[ConfigProblem]:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A TOML file that could be read, and the lines of its keys."""
+    """A parsed TOML file and the lines of its keys."""
 
     name: str
     content: dict[str, Any]
@@ -167,7 +173,7 @@ class _File:
         except UnreadableError as error:
             if error.message:
                 raise ConfigErrors([ConfigProblem(name, error.line, "syntax", error.message)]) from None
-            # tomllib sees no more than what was scanned, so nothing that is slow for it gets there unseen
+            # tomllib reads only what was scanned, so nothing slow reaches it
             stopped_at = error.line
             readable = "\n".join(text.split("\n")[:stopped_at])
         try:
@@ -175,7 +181,7 @@ class _File:
         except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
             raise ConfigErrors([_syntax_problem(name, readable, error, stopped_at)]) from None
         if stopped_at:
-            raise ConfigErrors([ConfigProblem(name, stopped_at, "syntax", "this can't be read")])
+            raise ConfigErrors([ConfigProblem(name, stopped_at, "syntax", "this is not TOML")])
         return cls(name, content, places)
 
     def fit(self, model: type[Model], context: Mapping[str, Any]) -> tuple[Model | None, list[Finding]]:
@@ -204,7 +210,7 @@ def _text(path: Path, name: str) -> str:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        todo = "; `approvals-bot init` writes one, --config names another" if name == "config.toml" else ""
+        todo = "; `approvals-bot init` writes one, --config reads another" if name == "config.toml" else ""
         what = f"can't be read: {error.strerror or 'unknown'}{todo}"
         raise ConfigErrors([ConfigProblem(name, 1, "file", what)]) from None
     if len(content) > LARGEST_FILE:
@@ -213,7 +219,7 @@ def _text(path: Path, name: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigErrors([ConfigProblem(name, line, "syntax", "holds bytes that are not UTF-8")]) from None
+        raise ConfigErrors([ConfigProblem(name, line, "syntax", "is not UTF-8")]) from None
 
 
 _LONG_NUMBER = re.compile(r"[0-9_]{4000,}")  # Python reads integers of up to 4,300 digits
@@ -229,7 +235,7 @@ def _syntax_problem(name: str, text: str, error: Exception, stopped_at: int) -> 
     elif isinstance(error, RecursionError):
         message = "is nested too deeply"
     else:
-        message = "holds a number that is too long"
+        message = "this number is too long"
         number = _LONG_NUMBER.search(text)
         line = text.count("\n", 0, number.start()) + 1 if number else line
     return ConfigProblem(name, line or 1, "syntax", message[:1].lower() + message[1:])

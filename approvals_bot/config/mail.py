@@ -1,4 +1,4 @@
-"""`[email]` of config.toml: the relay that takes our mail, and what comes back by mail."""
+"""`[email]` of config.toml: the relay that sends our mail, and the way back for bounces."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PER = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hou
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most so many in any such span of time."""
+    """A limit: at most `count` in any span of `per`."""
 
     count: int
     per: timedelta
 
 
 class MailAccount(Frozen):
-    """A mail server, and the account that we have there."""
+    """A mail server and our account on it."""
 
     host: Text
     port: Annotated[Int, Field(ge=1, le=65_535)] = 587
@@ -39,26 +39,26 @@ class MailAccount(Frozen):
 
 
 class Email(MailAccount):
-    """The relay that takes our mail, and how much of it."""
+    """The relay that sends our mail, and how fast."""
 
     sender: Sender
-    rate: RateText | None = None  # no more than the relay takes; each replica counts for itself
-    digest: Duration | None = None  # what somebody gets beyond a few requests in this time comes together, at its end
+    rate: RateText | None = None  # what the relay accepts; each replica counts separately
+    digest: Duration | None = None  # beyond a few requests in this time, a person gets one mail at its end
     bounces: Bounces | None = None
 
     @model_validator(mode="after")
     def _is_private(self) -> Email:
         if self.security == "none" and not is_loopback(self.host):
             raise refuse(
-                f'security = "none" is for a relay on this machine; {self.host} is not', "starttls", at="security"
+                f'security = "none" is for a relay on this machine, and {self.host} isn\'t', "starttls", at="security"
             )
         if (self.username is None) != (self.password is None):
-            raise refuse("username and password go together", at="username" if self.password is None else "password")
+            raise refuse("set both username and password", at="username" if self.password is None else "password")
         return self
 
 
 class Imap(MailAccount):
-    """A mailbox for bounces alone, into which we look."""
+    """A mailbox that holds nothing but bounces, read by IMAP."""
 
     port: Annotated[Int, Field(ge=1, le=65_535)] = 993
     security: Literal["starttls", "tls", "none"] = "tls"
@@ -70,15 +70,18 @@ class Imap(MailAccount):
     @model_validator(mode="after")
     def _is_private(self) -> Imap:
         if self.security == "none" and not is_loopback(self.host):
-            raise refuse(f'security = "none" is for a server on this machine; {self.host} is not', "tls", at="security")
+            what = f'security = "none" is for a server on this machine, and {self.host} isn\'t'
+            raise refuse(what, "tls", at="security")
         if self.every < timedelta(seconds=10):
-            raise refuse("at least 10 seconds", at="every")
+            raise refuse("must be at least 10 seconds", at="every")
         return self
 
 
 class Bounces(Frozen):
-    """Where mails come back to, and how they reach us: by a server of ours that only your own relay should reach, in a
-    mailbox, or both."""
+    """Where bounces go and how we receive them: our own LMTP or SMTP server, a mailbox, or both.
+
+    Only your own relay should be able to reach that server.
+    """
 
     address: MailAddress
     listen: Listen | None = None
@@ -87,23 +90,21 @@ class Bounces(Frozen):
 
     @property
     def place(self) -> tuple[str, int] | None:
-        """Host and port at which to listen."""
+        """The host and port to listen on; None without a server."""
         host, _, port = (self.listen or "").rpartition(":")
         return (host.strip("[]"), int(port)) if port else None
 
     @model_validator(mode="after")
     def _has_a_way(self) -> Bounces:
         if self.listen is None and self.imap is None:
-            raise refuse("listen, for your relay to hand bounces over, or [email.bounces.imap]", at="listen")
+            raise refuse("set listen, where your relay delivers bounces, or [email.bounces.imap]", at="listen")
         return self
 
     @model_validator(mode="after")
     def _has_room(self) -> Bounces:
         name = self.address.rpartition("@")[0]
         if len(name) > 10 or "+" in name or not self.address.isascii():
-            raise refuse(
-                'an address that leaves room for an id: at most 10 letters before the "@", no "+"', at="address"
-            )
+            raise refuse('must leave room for an id: at most 10 letters before the "@", and no "+"', at="address")
         return self
 
 
@@ -117,31 +118,31 @@ def is_loopback(host: str) -> bool:
 
 def mail_address(value: str) -> str:
     if not _MAIL_ADDRESS.fullmatch(value) or not value.isprintable():
-        raise refuse(f'"{value[:80]}" is not a mail address')
+        raise refuse(f'"{value[:80]}" is not an email address')
     return value.lower()
 
 
 def _sender(value: str) -> str:
     name, address = parseaddr(value)
     if not value.isprintable() or not _MAIL_ADDRESS.fullmatch(address) or (name and "<" not in value):
-        raise refuse('write the sender like "Approvals <approvals@acme.eu>"')
+        raise refuse('write a sender like "Approvals <approvals@acme.eu>"')
     return value
 
 
 def _folder(value: str) -> str:
     if not re.fullmatch(r"[\x20-\x7e]{1,200}", value) or any(sign in value for sign in '"\\*%'):
-        raise refuse("a folder's name in ASCII, as the server lists it")
+        raise refuse("write the folder's name in ASCII, as the server lists it")
     return value
 
 
 def _listen(value: str) -> str:
     host, separator, port = value.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65_535:
-        raise refuse('write where to listen like "127.0.0.1:2525"')
+        raise refuse('write a host and port like "127.0.0.1:2525"')
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        raise refuse('listen at an address of this machine, like "127.0.0.1:2525"') from None
+        raise refuse('write an IP address of this machine, like "127.0.0.1:2525"') from None
     return value
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, said so that it can be mended without a search."""
+"""Configuration errors that say where they are and how to fix them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong at a key. `path` may name a key that is missing; it is then looked up where its table begins.
+    """Something wrong at a key. `path` may name a missing key, which is reported where its table begins.
 
-    `about`: what else it was found by, such as another table ("fields") or the addresses that it counts.
+    `about`: what else the finding depends on, such as another table ("fields") or the addresses that it counts.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """A finding with its place. `key` is "file" or "syntax" for what has no key."""
+    """A finding with its place. `key` is "file" or "syntax" where no key is at fault."""
 
     file: str
     line: int
@@ -48,7 +48,7 @@ class ConfigProblem:
 
 
 class ConfigErrors(ConfigError):
-    """The configuration can't be loaded. The operator's to mend; `problems` has every one, with file, line and key."""
+    """The configuration can't be loaded. `problems` lists what to fix, each with file, line and key."""
 
     def __init__(self, problems: Iterable[ConfigProblem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda each: (each.file, each.line)))
@@ -56,7 +56,7 @@ class ConfigErrors(ConfigError):
 
 
 def written(path: Path) -> str:
-    """A path as people write it: `stage[0].from`, `people."ann@acme.eu".manager`."""
+    """Write a path as people would: `stage[0].from`, `people."ann@acme.eu".manager`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -67,7 +67,7 @@ def written(path: Path) -> str:
     return text
 
 
-# Pydantic's errors, in the words of the person who wrote the file: where in the file, and what to write instead.
+# Pydantic's errors, translated for people who write TOML: where in the file, and what to write instead.
 
 _EXPECTED = re.compile(r"'([^']*)'")
 _MUST_BE = {
@@ -75,7 +75,7 @@ _MUST_BE = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
-    "string_type": 'a text, in "quotes"',
+    "string_type": 'text, in "quotes"',
     "tuple_type": 'a list, like ["…", "…"]',
     "dict_type": "a table",
     "model_type": "a table",
@@ -85,7 +85,7 @@ _MUST_BE = {
 
 @dataclass(frozen=True, slots=True)
 class _Mistake:
-    """One of pydantic's errors: either what the value must be, or `what` is wrong with it."""
+    """One of pydantic's errors: what the value must be, or else `what` is wrong with it."""
 
     path: Path
     must_be: str = ""
@@ -94,18 +94,21 @@ class _Mistake:
 
 
 def findings(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> list[Finding]:
-    """Return one finding for each place, in the order of the errors. Alternatives that all failed are one finding."""
+    """Return one finding for each place, in the order of the errors.
+
+    A union whose members all failed is one finding.
+    """
     places: dict[Path, list[_Mistake]] = {}
     for details in error.errors(include_url=False):
         if details["type"] == "too_short" and details["input"]:
-            continue  # its elements are wrong, which is said of each
+            continue  # its elements are wrong, and each has an error of its own
         mistake = _mistake(details, model, raw)
         places.setdefault(mistake.path, []).append(mistake)
     return [_finding(path, mistakes) for path, mistakes in places.items()]
 
 
 def _finding(path: Path, mistakes: Sequence[_Mistake]) -> Finding:
-    """Say all of them at once: "must be … or a whole number"."""
+    """Join the mistakes at one place: "must be … or a whole number"."""
     first = mistakes[0]
     message = f"must be {first.must_be}" if first.must_be else first.what
     others = dict.fromkeys(each.must_be or each.what for each in mistakes)
@@ -145,25 +148,27 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
 def _form(pattern: str) -> str:
     match pattern:
         case _ if pattern.startswith("^[A-Za-z0-9](?:"):
-            return "has letters, digits, dots, dashes and underscores, and begins and ends with a letter or a digit"
+            return (
+                "may have letters, digits, dots, dashes and underscores, and begins and ends with a letter or a digit"
+            )
         case _ if pattern.startswith("^[A-Za-z]["):
-            return "a field's name has letters, digits and underscores, and begins with a letter"
+            return "a field's name may have letters, digits and underscores, and begins with a letter"
         case _ if pattern.startswith("^(#"):
-            return 'write a channel like "#deploys", or its id'
+            return 'write a channel like "#deploys", or its ID'
         case _ if pattern.startswith("^[UW]"):
-            return 'write a Slack user id like "U012AB3CD"'
+            return 'write a Slack user ID like "U012AB3CD"'
         case _ if pattern.startswith("^@"):
             return 'write a Slack user group like "slack:@sre"'
         case _ if pattern.startswith("^[A-Z]{3}"):
             return 'write a currency like "EUR"'
         case _:
-            return f"does not have the form {pattern}"
+            return f"does not match {pattern}"
 
 
 def in_file(path: Path, raw: Any, keep_last: bool) -> Path:
-    """Leave out what the file doesn't say, such as the seat of a stage that is one seat itself.
+    """Drop the parts of a path that aren't in the file, such as the seat of a stage that is its own seat.
 
-    `keep_last`: the path names a key, which stays even if it is missing.
+    `keep_last`: the last part is a key that stays even if the file doesn't have it.
     """
     kept: list[int | str] = []
     for at, part in enumerate(path):
@@ -177,7 +182,10 @@ def in_file(path: Path, raw: Any, keep_last: bool) -> Path:
 
 
 def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, Any]:
-    """Walk the types along a location, leaving out what is no key: tags of unions and "[key]". (path, last table)."""
+    """Walk the types along a pydantic location.
+
+    Returns its keys, without union tags and "[key]", and the last table.
+    """
     path: list[int | str] = []
     kind: Any = model
     table: Any = model
@@ -185,7 +193,7 @@ def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, A
     while rest:
         kind, rest = _settle(kind, rest)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind.model_rebuild()  # it may name types that are defined below it
+            kind.model_rebuild()  # its types may be defined below it
             table = kind
         if not rest:
             break
@@ -198,7 +206,7 @@ def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, A
 
 
 def _settle(kind: Any, rest: list[int | str]) -> tuple[Any, list[int | str]]:
-    """Open Annotated and unions, consuming the tag that says which member it was."""
+    """Unwrap Annotated and unions, consuming the tag that names the member."""
     while True:
         if get_origin(kind) is Annotated:
             kind = get_args(kind)[0]
@@ -237,20 +245,23 @@ def _keys(model: Any) -> list[str]:
     return [*names, *getattr(model, "also_written", ())]
 
 
-# What is left of a file when its wrong keys are taken out, so that the rest can be checked at the same time.
+# A file without its wrong keys, so that the rest can be checked in the same pass.
 
 Model = TypeVar("Model", bound=BaseModel)
 Fit = Callable[[dict[str, Any]], tuple[Model | None, list[Finding]]]
-"""Fits a file's content to a model: the model, or what is wrong."""
+"""Validates a file's content. Returns the model, or None and what is wrong."""
 
 _NOBODY = "nobody@example.invalid"
-_STAND_INS: dict[str, Any] = {"from": [_NOBODY], "to": [_NOBODY], "request": ["*"]}
-_ROUNDS = 5  # taking one key out can make another one missing, and so on outwards
-_TEXTS = frozenset({"when", "title", "key", "text", "json"})  # they name fields
+_PLACEHOLDERS: dict[str, Any] = {"from": [_NOBODY], "to": [_NOBODY], "request": ["*"]}
+_ROUNDS = 5  # removing a key can invalidate the table around it, and so on outwards
+_TEXTS = frozenset({"when", "title", "key", "text", "json"})  # these refer to fields
 
 
 def remainder(content: Mapping[str, Any], wrong: Iterable[Finding], fit: Fit[Model]) -> Model | None:
-    """The model of what is left. None when nothing is, or an element of a list would have to go (lines would shift)."""
+    """Build the model without the wrong keys.
+
+    Returns None if nothing is left, or if an element of a list would have to go, which would shift the lines.
+    """
     rest = copy.deepcopy(dict(content))
     found = list(wrong)
     for _ in range(_ROUNDS):
@@ -263,20 +274,20 @@ def remainder(content: Mapping[str, Any], wrong: Iterable[Finding], fit: Fit[Mod
 
 
 def independent(found: Iterable[Finding], wrong: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings that don't follow from what was taken out: a lost field makes names in texts unknown."""
-    told = {each.path for each in wrong}
-    lost_fields = any({"fields", "ask"} & set(path) for path in told)
-    lost_stages = any(path[:1] == ("stage",) and len(path) < 3 for path in told)
+    """Yield the findings that the removal of wrong keys didn't cause, such as unknown names of removed fields."""
+    removed = {each.path for each in wrong}
+    lost_fields = any({"fields", "ask"} & set(path) for path in removed)
+    lost_stages = any(path[:1] == ("stage",) and len(path) < 3 for path in removed)
     for each in found:
         in_text = bool(_TEXTS & set(each.path))
         follows_from_field = lost_fields and (in_text or "fields" in each.about)
         follows_from_stage = lost_stages and (in_text or each.path[:1] == ("stage",))
-        if not (each.path in told or _NOBODY in each.about or follows_from_field or follows_from_stage):
+        if not (each.path in removed or _NOBODY in each.about or follows_from_field or follows_from_stage):
             yield each
 
 
 def _take_out(rest: dict[str, Any], path: Path) -> bool:
-    """Remove a key, or put a stand-in where one is missing. False if that can't be done."""
+    """Remove a key, or add a placeholder for a missing one. Returns False if neither is possible."""
     if not path:
         return False
     *around, last = path
@@ -287,13 +298,13 @@ def _take_out(rest: dict[str, Any], path: Path) -> bool:
         except (KeyError, IndexError, TypeError):
             return False
     if isinstance(table, list):
-        return _take_out(rest, tuple(around))  # a wrong element takes its whole list along
-    if not isinstance(table, dict):  # written in short, like `price = "money"`: it goes as a whole
+        return _take_out(rest, tuple(around))  # a wrong element removes the whole list
+    if not isinstance(table, dict):  # a short form, like `price = "money"`, is removed as a whole
         return bool(around) and _take_out(rest, tuple(around))
     if last in table:
         del table[last]
-    elif last in _STAND_INS:
-        table[last] = _STAND_INS[str(last)]
-    else:  # what is missing can't be made up, so its table goes
+    elif last in _PLACEHOLDERS:
+        table[last] = _PLACEHOLDERS[str(last)]
+    else:  # no placeholder would do, so the table goes
         return bool(around) and not isinstance(around[-1], int) and _take_out(rest, tuple(around))
     return True

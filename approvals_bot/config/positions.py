@@ -1,8 +1,7 @@
-"""On which line of a TOML file each key stands, because `tomllib` doesn't say.
+"""The line of each key in a TOML file, which `tomllib` doesn't report.
 
-A scanner of TOML's layout, not of its values: headers, keys (dotted, quoted), strings, arrays and inline tables. It
-reads every file before `tomllib` does and sets the limits that keep `tomllib` fast; itself it never goes back, and so
-takes linear time.
+The scanner reads TOML's layout but not its values: headers, keys (dotted, quoted), strings, arrays and inline tables.
+It runs before `tomllib` and enforces the limits that keep `tomllib` fast. It never backtracks, so it takes linear time.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 Path = tuple[str | int, ...]
-"""From the root to a value: names of tables and keys, numbers of array elements."""
+"""The way from the root to a value: names of tables and keys, indexes of array elements."""
 
 LONGEST_LINE = 8_192  # bytes, outside of multi-line strings
 MOST_KEY_PARTS = 20  # tomllib takes 41 s for a dotted key of 100 kB
-DEEPEST = 20  # arrays and inline tables within each other; tomllib recurses
+DEEPEST = 20  # nested arrays and inline tables; tomllib recurses
 
 _SPACE = re.compile(r"[ \t]*")
 _SPACE_AND_LINES = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
@@ -31,7 +30,7 @@ _SCALAR = re.compile(r"[^,\[\]{}#\n\"'=]+")
 
 
 class UnreadableError(Exception):
-    """The scan ended here, at a limit (`message` says which) or at what is no TOML (no message: tomllib explains)."""
+    """The scan stopped at a limit, which `message` names, or at invalid TOML, which tomllib explains."""
 
     def __init__(self, line: int, message: str = "") -> None:
         self.line = line
@@ -46,14 +45,14 @@ class Places:
     lines: dict[Path, int] = field(default_factory=dict)
 
     def line_of(self, path: Path) -> int:
-        """The line of this key; of the innermost table around it that is written down, if the key itself is not."""
+        """Return the line of this key or, if the file doesn't have it, of the innermost table around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
 def find_places(text: str) -> Places:
-    """Scan a whole file; raises UnreadableError."""
+    """Scan a whole file. Raises UnreadableError."""
     return _Scan(text).run()
 
 
@@ -100,13 +99,13 @@ class _Scan:
             index = self._lengths.get(path, 0)
             self._lengths[path] = index + 1
             path = (*path, index)
-        if path not in self._headers:  # a header says where a table is, better than a key that implied it
+        if path not in self._headers:  # a table's own header is a better place than a key that implied it
             self._headers.add(path)
             self._places.lines[path] = line
         return path
 
     def _enter(self, path: Path, line: int) -> Path:
-        """A table on the way to a header's table; of an array of tables, its last element."""
+        """Step into a table on the way to a header's table; in an array of tables, its last element."""
         self._note(path, line)
         return (*path, self._lengths[path] - 1) if path in self._lengths else path
 
@@ -124,7 +123,7 @@ class _Scan:
 
     def _value(self, path: Path, depth: int) -> None:
         if depth > DEEPEST:
-            raise self._unreadable(f"arrays and tables may be nested {DEEPEST} deep at most")
+            raise self._unreadable(f"arrays and tables may be at most {DEEPEST} deep")
         start = self._text[self._at : self._at + 3]
         if start.startswith("["):
             self._array(path, depth)
@@ -182,7 +181,7 @@ class _Scan:
             self._skip(_SPACE)
             parts.append(self._key_part())
             if len(parts) > MOST_KEY_PARTS:
-                raise self._unreadable(f"a key may have {MOST_KEY_PARTS} parts at most")
+                raise self._unreadable(f"a key may have at most {MOST_KEY_PARTS} parts")
             self._skip(_SPACE)
             if not self._looks_at("."):
                 return parts
@@ -214,7 +213,7 @@ class _Scan:
 
     def _skip(self, pattern: re.Pattern[str]) -> None:
         match = pattern.match(self._text, self._at)
-        assert match is not None, "it matches nothing at all, too"
+        assert match is not None, "these patterns match the empty string too"
         self._at = match.end()
 
     def _line(self) -> int:
@@ -229,6 +228,6 @@ class _Scan:
         return {line for line, (start, end) in lengths if end - start > LONGEST_LINE}
 
     def _refuse_long_line(self) -> None:
-        """Whatever begins outside of a multi-line string begins on a line of bearable length."""
+        """Refuse a line over the limit, unless a multi-line string covers its beginning."""
         if self._long_lines and self._line() in self._long_lines:
-            raise self._unreadable(f"a line may have {LONGEST_LINE:,} characters at most")
+            raise self._unreadable(f"a line may have at most {LONGEST_LINE:,} characters")

@@ -1,7 +1,7 @@
-"""JSON Schema of the two files, for editors that complete and check TOML while it is written.
+"""JSON Schemas of the two files, for editors that complete and check TOML as you type.
 
-Derived from the models, so it can't drift; added are the short forms that the models read and then forget. It knows
-shapes only: what names mean is told by `check`.
+They are derived from the models, plus the short forms that the models accept and normalize. They know shapes only;
+`check` also looks up names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SECRET = {"type": "string", "pattern": "^(env|file):.+"}
 
 
 def service_schema() -> dict[str, Any]:
-    """JSON Schema 2020-12 of config.toml."""
+    """Return the JSON Schema (2020-12) of config.toml."""
     schema = ServiceSettings.model_json_schema(by_alias=True)
     tables = schema["$defs"]
     _or(tables, "ApiKeyEntry", {**_SECRET, "description": "The key itself; short for { key = … }."})
@@ -26,7 +26,7 @@ def service_schema() -> dict[str, Any]:
 
 
 def workflow_schema() -> dict[str, Any]:
-    """JSON Schema 2020-12 of a workflow's file."""
+    """Return the JSON Schema (2020-12) of a workflow file."""
     schema = Definition.model_json_schema(by_alias=True)
     tables = schema["$defs"]
     _or(tables, "FieldSpec", {"type": "string", "enum": list(get_args(FieldType))})
@@ -35,7 +35,7 @@ def workflow_schema() -> dict[str, Any]:
 
 
 def _or(tables: dict[str, Any], name: str, short: dict[str, Any]) -> None:
-    """The table, or its short form."""
+    """Accept a short form beside the table."""
     table = tables.pop(name)
     tables[f"{name}Table"] = table
     tables[name] = {"anyOf": [short, {"$ref": f"#/$defs/{name}Table"}]}

@@ -1,4 +1,7 @@
-"""Secrets: `env:NAME` or `file:path` in the file, the value only in memory, never in a repr, a dump or an error."""
+"""Secrets: references in the file (`env:NAME`, `file:path`), values only in memory.
+
+A value never appears in a repr, a dump or an error.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ _LONGEST = 16_384  # characters of a secret file: a key or token, not a mistaken
 
 
 def look_up(value: object, info: ValidationInfo) -> SecretStr:
-    """What `env:NAME` or `file:path` names. Complains of whatever is not there, and of secrets in the file itself."""
+    """Look up `env:NAME` or `file:path`. Refuses references to nothing and secrets in the file itself."""
     if isinstance(value, SecretStr):
         return value
     if not isinstance(value, str):
-        raise refuse('a secret is named as text: "env:NAME" or "file:path"')
+        raise refuse('refer to a secret as "env:NAME" or "file:path"')
     context: Mapping[str, object] = info.context or {}
     scheme, _, name = value.partition(":")
     if scheme == "env" and name:
@@ -29,7 +32,7 @@ def look_up(value: object, info: ValidationInfo) -> SecretStr:
         return SecretStr(found)
     if scheme == "file" and name:
         return SecretStr(_read(Path(str(context.get("folder", "."))) / name, name))
-    raise refuse('a secret may not stand in the file itself; name it: "env:NAME" or "file:path"')
+    raise refuse('secrets don\'t belong in this file; refer to it as "env:NAME" or "file:path"')
 
 
 def _read(path: Path, name: str) -> str:
@@ -51,4 +54,4 @@ Secret = Annotated[
     PlainSerializer(lambda secret: str(secret), return_type=str),
     WithJsonSchema({"type": "string", "pattern": "^(env|file):.+", "examples": ["env:NAME", "file:path"]}),
 ]
-"""A secret by reference. `.get_secret_value()` gives it; everything else shows asterisks."""
+"""A secret by reference. `.get_secret_value()` returns it; everything else shows asterisks."""

@@ -25,11 +25,11 @@ from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_ch
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
 
-SHORTEST_SIGNING_KEY = 32  # bytes: no shorter than the digest that is made with it
+SHORTEST_SIGNING_KEY = 32  # bytes, as long as the SHA-256 digest
 
 
 class ServiceSettings(Frozen):
-    """All that config.toml says. A channel that is absent is None; every other absent table is empty."""
+    """The whole config.toml. An absent channel is None; every other absent table is empty."""
 
     server: Server
     api_keys: dict[Slug, ApiKeyEntry] = Field(default_factory=dict)
@@ -49,14 +49,14 @@ class ServiceSettings(Frozen):
             if name in BUILT_IN:
                 raise refuse(f"{name} has a table of its own, [{name}]", f"[{name}]", at=name)
             if name not in (installed := installed_channels()):
-                what = f"no channel of this name is installed (entry point group {CHANNELS_GROUP})"
+                what = f"no channel with this name is installed (entry point group {CHANNELS_GROUP})"
                 raise refuse(what, nearest(name, installed.keys() - BUILT_IN), at=name)
             try:
                 make_channel(name, settings)
             except KeyError as missing:
                 raise refuse("is missing", at=(name, str(missing.args[0]))) from None
-            except Exception as error:  # noqa: BLE001  # another package's code: whatever it is, it can't be used
-                raise refuse(f"this channel can't be made: {error or type(error).__name__}", at=name) from None
+            except Exception as error:  # noqa: BLE001  # another package's code may raise anything
+                raise refuse(f"this channel can't be created: {error or type(error).__name__}", at=name) from None
         return channels
 
     @model_validator(mode="after")
@@ -66,7 +66,7 @@ class ServiceSettings(Frozen):
             *((("groups", name), of) for name, of in self.groups.items()),
         ):
             if isinstance(source, HttpSourceEntry) and source.http not in self.http:
-                raise refuse(f'no [http.{source.http}] says where "{source.http}" is', at=(*at, "http"))
+                raise refuse(f"there is no [http.{source.http}]", at=(*at, "http"))
             if isinstance(source, SlackGroupEntry) and self.slack is None:
                 raise refuse("Slack is not configured", at=at)
         return self
@@ -79,11 +79,11 @@ class ServiceSettings(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _nobody_stands_in_for_herself(self) -> ServiceSettings:
+    def _nobody_is_their_own_delegate(self) -> ServiceSettings:
         for address, person in self.people.items():
             for at, absence in enumerate(person.away):
                 if address in absence.delegate:
-                    raise refuse("nobody stands in for herself", at=("people", address, "away", at, "delegate"))
+                    raise refuse("people can't be their own delegate", at=("people", address, "away", at, "delegate"))
         return self
 
     @model_validator(mode="after")
@@ -91,19 +91,19 @@ class ServiceSettings(Frozen):
         seen: dict[str, str] = {}
         for address, person in self.people.items():
             if person.slack is not None and (other := seen.setdefault(person.slack, address)) != address:
-                what = f"{other} has this Slack id, too, so nobody could tell whose press it is"
+                what = f"{other} has this Slack ID too, so a press could be by either"
                 raise refuse(what, at=("people", address, "slack"))
         return self
 
     @field_validator("people", mode="before")
     @classmethod
     def _addresses_differ(cls, people: object) -> object:
-        """Capital letters make no other address, so one entry would silently replace the other."""
+        """Refuse addresses that differ in case only: one entry would silently replace the other."""
         seen: dict[str, str] = {}
         for address in people if isinstance(people, dict) else ():
             other = seen.setdefault(str(address).lower(), address)
             if other != address:
-                raise refuse(f'"{other}" and "{address}" are one address, so one entry says all of her', at=address)
+                raise refuse(f'"{other}" and "{address}" are the same address; merge the two entries', at=address)
         return people
 
     @field_validator("api_keys")
@@ -113,26 +113,26 @@ class ServiceSettings(Frozen):
         for name, entry in keys.items():
             other = seen.setdefault(entry.key.get_secret_value(), name)
             if other != name:
-                raise refuse(f'"{other}" and "{name}" have the same key, so nobody could tell who calls')
+                raise refuse(f'"{other}" and "{name}" have the same key, so a call could be by either')
         return keys
 
 
-_DATABASE: Any = "sqlite:///approvals.db"  # as a file would say it, and validated like that
+_DATABASE: Any = "sqlite:///approvals.db"  # as written in a file, and validated like it
 
 
 class Server(Frozen):
-    """Where the service lives and what it signs with."""
+    """The service's address, folders, database, signing keys and admins."""
 
     base_url: BaseUrl
     database: Database = _DATABASE
     signing_keys: Annotated[tuple[SigningKey, ...], Field(min_length=1)]  # first signs, all verify
     workflows: FolderPath = Path("workflows")
-    allow_private: tuple[PrivateAddress, ...] = ()  # outgoing calls to private addresses are refused but for these
-    admins: tuple[Admin, ...] = ()  # "@group" or an address: who may change who is asked in every request
+    allow_private: tuple[PrivateAddress, ...] = ()  # the only private addresses that outgoing calls may reach
+    admins: tuple[Admin, ...] = ()  # "@group" or an address: people who may reassign every request
 
 
 class ApiKeyEntry(Frozen):
-    """Who may call the API; the table's key is the caller's name. `may_vote`: may pass on a named person's vote."""
+    """A caller of the API, named by the table's key. `may_vote`: may cast a named person's vote."""
 
     key: Secret
     may_vote: Bool = False
@@ -144,7 +144,7 @@ class ApiKeyEntry(Frozen):
 
 
 class Slack(Frozen):
-    """Slack by HTTP (`signing_secret`), by Socket Mode (`app_token`), or both."""
+    """Slack over HTTP (`signing_secret`), Socket Mode (`app_token`), or both."""
 
     bot_token: Secret
     signing_secret: Secret | None = None
@@ -161,7 +161,7 @@ class Slack(Frozen):
 
 
 class PersonEntry(Frozen):
-    """What is known of a person beyond her address."""
+    """What is known about a person beyond their address."""
 
     name: Text | None = None
     slack: Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{2,20}$")] | None = None
@@ -171,7 +171,7 @@ class PersonEntry(Frozen):
 
 
 class AbsenceEntry(Frozen):
-    """Days on which a person is away, the first and the last included; `delegate` stands in, the first who can."""
+    """Days on which a person is away, first and last included. `delegate`: their delegates, in order of preference."""
 
     from_: Annotated[Day, Field(alias="from")]
     until: Day
@@ -180,12 +180,12 @@ class AbsenceEntry(Frozen):
     @model_validator(mode="after")
     def _ends_after_it_begins(self) -> AbsenceEntry:
         if self.until < self.from_:
-            raise refuse("this is before the absence begins", at="until")
+            raise refuse("is before the first day", at="until")
         return self
 
 
 class SlackGroupEntry(Frozen):
-    """The members of a Slack user group. In the file: "slack:@sre"."""
+    """The members of a Slack user group, written as "slack:@sre"."""
 
     slack: Annotated[str, Field(pattern=r"^@\S{1,80}$")]
 
@@ -196,33 +196,33 @@ class SlackGroupEntry(Frozen):
 
 
 class FileSourceEntry(Frozen):
-    """A JSON file, read again each time it is asked."""
+    """A JSON file, read at each lookup."""
 
     file: FolderPath
 
 
 class HttpSourceEntry(Frozen):
-    """A GET of a target of [http.*], made again each time it is asked."""
+    """A target in [http.*], requested with GET at each lookup."""
 
     http: Slug
 
 
 class DirectoryTable(Frozen):
-    """Who is on call, and who owns what: `oncall.<name>`, `owner-of.<field>.<value>`."""
+    """On-call people and owners: `oncall.<name>`, `owner-of.<field>.<value>`."""
 
     oncall: dict[Slug, People] = Field(default_factory=dict)
     owner_of: dict[str, dict[str, People]] = Field(default_factory=dict, alias="owner-of")
 
 
 class HttpTarget(Frozen):
-    """A place that may be called. `secret` signs what is sent there; a target that is sent anything needs it."""
+    """A URL that may be called. `secret` signs the calls; only sources of people do without."""
 
     url: HttpUrl
     secret: Secret | None = None
 
 
 def _channel_table(value: object, info: ValidationInfo) -> object:
-    """A channel's own settings: anything, with every secret that is named in it looked up."""
+    """Look up every secret in a channel's own settings, which may have any shape."""
     match value:
         case dict():
             return {key: _channel_table(each, info) for key, each in value.items()}
@@ -243,7 +243,7 @@ def _http_url(value: str) -> str:
     if not well_formed or not value.isprintable() or " " in value:
         raise refuse('write a URL like "https://deploy.acme.eu/hooks"')
     if url.username is not None or url.password is not None:
-        raise refuse("a URL may not hold a user name or password")
+        raise refuse("a URL may not contain a user name or password")
     if url.fragment:
         raise refuse("a URL that is called has no #fragment")
     return value
@@ -252,7 +252,7 @@ def _http_url(value: str) -> str:
 def _base_url(value: str) -> str:
     url = urlsplit(_http_url(value))
     if url.query or "?" in value:
-        raise refuse('base_url is the place that links begin with, like "https://approve.acme.eu", without a query')
+        raise refuse('links begin with base_url; write a URL like "https://approve.acme.eu", without a query')
     return value.rstrip("/")
 
 
@@ -268,13 +268,13 @@ def _database(value: object, info: ValidationInfo) -> SecretStr:
 
 
 def _in_folder(path: Path, info: ValidationInfo) -> Path:
-    """Relative paths are relative to the file that names them."""
+    """Resolve a relative path against the folder of the file that contains it."""
     return Path((info.context or {}).get("folder", "")) / path
 
 
 def _path(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str) and (not value or "\0" in value):
-        raise refuse("a path is missing here")
+        raise refuse("a path is missing")
     return _in_folder(Path(value), info) if isinstance(value, (str, Path)) else value
 
 
@@ -304,7 +304,7 @@ def _people(value: object) -> object:
 
 
 def _kind_of_source(value: Any) -> str:
-    """Which of the written forms this is; a wrong one is then explained by the nearest."""
+    """Say which form of a source this is. Errors are then about that form alone."""
     if isinstance(value, (SlackGroupEntry, FileSourceEntry, HttpSourceEntry, DirectoryTable)):
         return type(value).__name__
     if isinstance(value, str):
@@ -330,11 +330,11 @@ def _kind_of_directory(value: Any) -> str:
 ChannelTable = Annotated[
     dict[str, Any], BeforeValidator(_channel_table), WithJsonSchema({"type": "object", "additionalProperties": True})
 ]
-"""The settings of a channel that doesn't come with the package; its `make` knows what they mean."""
+"""The settings of a registered channel, whose `make` checks them."""
 Admin = Annotated[str, AfterValidator(_admin)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Database = Annotated[SecretStr, BeforeValidator(_database), WithJsonSchema({"type": "string"})]
-"""Its URL may have a password."""
+"""A database URL; secret, because it may contain a password."""
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 People = Annotated[

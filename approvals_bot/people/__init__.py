@@ -1,13 +1,13 @@
 """People, and the addresses that name them.
 
-A person is her mail address; whatever else is known makes her easier to reach. A workflow names people by *addresses*:
+A person is their mail address; everything else only helps to reach them. A workflow names people by *addresses*:
 
     ann@acme.eu · @group · slack:@usergroup · manager-of:requester|approver|on-behalf-of · on-behalf-of
     owner-of:<field> · oncall:<name>
 
-They are resolved when somebody is asked and again at the click, so live sources (a file, Slack, a URL) are read anew
-each time and nothing is cached here. A source that can't be read is an error of the resolution, never an empty group:
-who is asked by it then learns that her group can't be checked, and nobody is let in or shut out by an outage.
+Addresses are resolved when a stage opens and again at the click. Live sources (a file, Slack, a URL) are read each time
+and never cached here. A source that can't be read is an error of the resolution, never an empty group: its members
+learn that their group can't be checked, and an outage neither lets anybody in nor shuts anybody out.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Whom an address means right now.
+    """The people an address means right now.
 
-    `why` completes "You are …" ("in release-managers"); with nobody in `persons` it says why there is nobody.
-    `errors` are sources that could not be read: then membership is unknown, not denied.
+    `why` completes "You are …" ("in release-managers"); if `persons` is empty, it says why. `errors`: why sources could
+    not be read; membership is then unknown, not denied.
     """
 
     persons: tuple[Person, ...]
@@ -88,7 +88,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Who is on call, and who owns what: {name: addresses} and {field: {value: addresses}}."""
+    """On-call people and owners: {name: addresses} and {field: {value: addresses}}."""
 
     oncall: Mapping[str, Sequence[str]] = field(default_factory=dict)
     owner_of: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Directory:
 
 
 class People:
-    """Everybody this installation knows, and everybody else by address."""
+    """Everybody the configuration names, and everybody else by address."""
 
     def __init__(
         self,
@@ -110,9 +110,10 @@ class People:
         admins: Sequence[str] = (),
         managers: Mapping[str, str] | None = None,
     ) -> None:
-        """`slack_group` gives the addresses of a Slack user group's members, or raises SourceUnavailable. `away`: by
-        address, when somebody is away. `admins`: addresses of those who may change who is asked in every request.
-        `managers`: whose manager is who, by address.
+        """Collect what the configuration says about people; all mappings are by address.
+
+        `slack_group` returns the addresses of a Slack user group's members, or raises SourceUnavailable. `away`: each
+        person's absences. `admins`: the people who may reassign every request. `managers`: each person's manager.
         """
         self._persons = {person.address.lower(): person for person in persons}
         self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
@@ -124,41 +125,44 @@ class People:
         self._away = {address.lower(): tuple(each) for address, each in (away or {}).items()}
 
     def person(self, address: str) -> Person:
-        """The person of this address. One whom nobody wrote down is called by its local part."""
+        """Return the person with this address. The name of an unknown one is the address's local part."""
         address = address.lower()
         return self._persons.get(address) or Person(address, address.partition("@")[0])
 
     def manager_of(self, address: str) -> Person | None:
-        """This person's manager; None where nobody is named."""
+        """Return this person's manager, or None."""
         manager = self._managers.get(address.lower())
         return None if manager is None else self.person(manager)
 
     def by_slack(self, user_id: str) -> Person | None:
-        """The person whose Slack id the configuration names. Others are found by the mail address Slack has of them."""
+        """Return the person with this Slack ID in the configuration, or None.
+
+        Others are found by the mail address that Slack has for them.
+        """
         return self._by_slack.get(user_id)
 
     def away(self, address: str, at: datetime) -> Away | None:
-        """Whether this person is away at this time, and who may stand in. None: she is there."""
+        """Return this person's absence at this time, with its delegates; None if they aren't away."""
         return absences.away(address.lower(), at, self._absences) if self._away else None
 
     def next_change(self, address: str, at: datetime) -> datetime | None:
-        """When this person next leaves or comes back, by what is written down now."""
+        """Return when this person next leaves or comes back, by today's configuration; None for never."""
         return absences.next_change(address.lower(), at, self._absences) if self._away else None
 
     @property
     def absences(self) -> Mapping[str, Sequence[Absence]]:
-        """Everybody who is or will be away, or was."""
+        """Every configured absence, by address: past, present and future."""
         return self._away
 
     def _absences(self, address: str) -> tuple[Sequence[Absence], str]:
         return self._away.get(address, ()), self.person(address).zone
 
     def known(self) -> tuple[Person, ...]:
-        """Everybody who is named: as a person, a manager, in a group's list or in the directory's tables."""
+        """List everybody the configuration names, as a person, manager, group member or in the directory."""
         addresses = dict.fromkeys(self._persons)
         addresses.update(dict.fromkeys(self._managers.values()))
         for planned in self._away.values():
-            addresses.update(dict.fromkeys(stand_in for absence in planned for stand_in in absence.stand_ins))
+            addresses.update(dict.fromkeys(delegate for absence in planned for delegate in absence.delegates))
         for members in self._groups.values():
             if isinstance(members, Sequence):
                 addresses.update(dict.fromkeys(member.lower() for member in members))
@@ -177,7 +181,7 @@ class People:
         return self._directory
 
     async def is_in(self, address: str, group: str) -> bool:
-        """Whether this person is in the group now. Raises SourceUnavailable when that can't be known."""
+        """Check whether this person is in the group now. Raises SourceUnavailable if that can't be known."""
         resolved = await self.resolve(f"@{group}", requester=address)
         if resolved.errors:
             raise SourceUnavailable(f"@{group}", resolved.errors[0])
@@ -192,10 +196,12 @@ class People:
         fields: Mapping[str, Any] | None = None,
         approver: str | None = None,
     ) -> Resolved:
-        """Whom the address means now. Never raises for a source that fails; ValueError for what is no address.
+        """Return the people an address means now.
 
-        `requester` is a mail address or "app:<name>"; for an app, `on_behalf_of` stands for the requester. `fields` are
-        the request's values, typed or JSON. `approver` is who was asked, for `manager-of:approver`.
+        `requester` is a mail address or "app:<name>"; for an app, `manager-of:requester` uses `on_behalf_of`. `fields`
+        are the request's values, typed or JSON. `approver` is the person whose manager `manager-of:approver` means.
+
+        Raises ValueError for an invalid address. A source that fails doesn't raise; it is in the result's `errors`.
         """
         try:
             match parse_address(address):
@@ -207,8 +213,8 @@ class People:
                     return self._members(f"slack:@{handle}", await self._slack(handle).read())
                 case OnBehalfOf():
                     if on_behalf_of is None:
-                        return Resolved((), "nobody is named on whose behalf this is asked")
-                    return Resolved((self.person(on_behalf_of),), "the person this is asked for")
+                        return Resolved((), "the request isn't on anybody's behalf")
+                    return Resolved((self.person(on_behalf_of),), "the person this is requested for")
                 case ManagerOf(whom):
                     human = on_behalf_of if requester.startswith("app:") else requester
                     of = {"requester": human, "approver": approver, "on-behalf-of": on_behalf_of}[whom]
@@ -235,7 +241,7 @@ class People:
 
     def _manager(self, of: str | None, whom: str) -> Resolved:
         if of is None:
-            missing = "person this is asked for" if whom == "on-behalf-of" else whom
+            missing = "person this is requested for" if whom == "on-behalf-of" else whom
             return Resolved((), f"there is no {missing}")
         person = self.person(of)
         manager = self.manager_of(of)
@@ -245,7 +251,7 @@ class People:
 
     async def _owner(self, name: str, value: Any) -> Resolved:
         if value is None:
-            return Resolved((), f"{name} is not given")
+            return Resolved((), f"the request has no {name}")
         owners = (await self._tables()).owner_of.get(name, {}).get(str(value), ())
         return self._listed(owners, f"the owner of {name} {value}", f"nobody owns {name} {value}")
 
@@ -271,7 +277,7 @@ def _directory(found: Any, source: str) -> Directory:
         case _:
             raise SourceUnavailable(source, 'it has neither "oncall" nor "owner-of"')
     if not isinstance(oncall, dict) or not all(isinstance(of, dict) for of in (owners, *owners.values())):
-        raise SourceUnavailable(source, "its tables are not tables")
+        raise SourceUnavailable(source, '"oncall" and "owner-of" must be objects')
     return Directory(
         {name: _addresses(people, source) for name, people in oncall.items()},
         {name: {value: _addresses(people, source) for value, people in of.items()} for name, of in owners.items()},
@@ -281,7 +287,7 @@ def _directory(found: Any, source: str) -> Directory:
 def _addresses(found: Any, source: str) -> Sequence[str]:
     people = [found] if isinstance(found, str) else found
     if not isinstance(people, list) or not all(isinstance(each, str) and is_mail(each) for each in people):
-        raise SourceUnavailable(source, 'it gives no list of mail addresses (expected {"people": ["ann@acme.eu"]})')
+        raise SourceUnavailable(source, 'expected a list of email addresses, like {"people": ["ann@acme.eu"]}')
     if len(people) > MOST_PEOPLE:
-        raise SourceUnavailable(source, f"it gives more than {MOST_PEOPLE:,} people")
+        raise SourceUnavailable(source, f"it has more than {MOST_PEOPLE:,} people")
     return people

@@ -1,7 +1,7 @@
-"""Who is away, and who stands in: days in a person's own zone, followed from stand-in to stand-in.
+"""Absences and delegates: days in a person's own time zone, followed from delegate to delegate.
 
-A stand-in who is away has stand-ins of her own. They are followed for a few steps and never in a circle; where nobody
-is found, it says why, and the person herself stays asked.
+A delegate who is away has delegates of their own. These chains are followed for a few steps, and never in a circle. If
+nobody is found, the result says why, and the person stays an approver.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-MOST_STEPS = 5  # from stand-in to stand-in; who is so far away knows nothing of the matter
+MOST_STEPS = 5  # from delegate to delegate; anybody further away knows nothing about the matter
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Days on which a person is away, the first and the last included. `stand_ins`: in the order they are asked."""
+    """Days on which a person is away, first and last included. `delegates`: in order of preference."""
 
     first: date
     last: date
-    stand_ins: tuple[str, ...] = ()
+    delegates: tuple[str, ...] = ()
 
     def begins(self, zone: str) -> datetime:
         return _midnight(self.first, zone)
@@ -31,24 +31,24 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """A person is away now.
+    """A person who is away now.
 
-    `until`: when she is back, and `back`: on which day. `stand_ins`: who is there and may be asked in her place, in
-    that order. `trouble`: what is wrong with the stand-ins that are written down, for the operator to mend; or "".
+    `until`: when they are back; `back`: on which day. `delegates`: the available delegates, in order of preference.
+    `trouble`: what the operator has to fix about the configured delegates, or "".
     """
 
     until: datetime
     back: date
-    stand_ins: tuple[str, ...] = ()
+    delegates: tuple[str, ...] = ()
     trouble: str = ""
 
 
 Known = Callable[[str], tuple[Sequence[Absence], str]]
-"""A person's absences and her zone, by address."""
+"""Looks up a person's absences and time zone, by address."""
 
 
 def away(address: str, at: datetime, known: Known) -> Away | None:
-    """Whether this person is away at this time, and who may stand in for her. None: she is there."""
+    """Return this person's absence at this time, with its delegates; None if they aren't away."""
     absence = _absence(address, at, known)
     if absence is None:
         return None
@@ -59,7 +59,7 @@ def away(address: str, at: datetime, known: Known) -> Away | None:
 
 
 def next_change(address: str, at: datetime, known: Known) -> datetime | None:
-    """When this person next leaves or comes back, by what is written down now."""
+    """Return when this person next leaves or comes back, by today's configuration; None for never."""
     absences, zone = known(address)
     moments = [moment for each in absences for moment in (each.begins(zone), each.ends(zone))]
     return min((moment for moment in moments if moment > at), default=None)
@@ -73,21 +73,21 @@ def _follow(
     found: dict[str, None],
     troubles: dict[str, None],
 ) -> None:
-    for stand_in in absence.stand_ins:
-        theirs = _absence(stand_in, at, known)
-        if stand_in in way:
-            circle = (*way[way.index(stand_in) :], stand_in)
-            troubles.setdefault(f"the stand-ins lead in a circle ({' → '.join(circle)})")
+    for delegate in absence.delegates:
+        theirs = _absence(delegate, at, known)
+        if delegate in way:
+            circle = (*way[way.index(delegate) :], delegate)
+            troubles.setdefault(f"the delegates form a circle ({' → '.join(circle)})")
         elif theirs is None:
-            found.setdefault(stand_in)
+            found.setdefault(delegate)
         elif len(way) == MOST_STEPS:
-            troubles.setdefault(f"there are more than {MOST_STEPS} stand-ins in a row ({' → '.join((*way, stand_in))})")
+            troubles.setdefault(f"more than {MOST_STEPS} delegates in a row are away ({' → '.join((*way, delegate))})")
         else:
-            _follow((*way, stand_in), theirs, at, known, found, troubles)
+            _follow((*way, delegate), theirs, at, known, found, troubles)
 
 
 def _absence(address: str, at: datetime, known: Known) -> Absence | None:
-    """The one that lasts longest, of those that overlap."""
+    """Return the current absence; of several, the one that ends last."""
     absences, zone = known(address)
     current = [each for each in absences if each.begins(zone) <= at < each.ends(zone)]
     return max(current, key=lambda each: each.last, default=None)

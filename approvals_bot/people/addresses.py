@@ -1,4 +1,4 @@
-"""Addresses, as a workflow's file writes them: whom they name is looked up elsewhere, each time anew."""
+"""Addresses as workflow files write them. The people they mean are looked up elsewhere, at each use."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Address = PersonAddress | GroupAddress | SlackGroupAddress | ManagerOf | OnBehal
 
 @lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address:
-    """Read an address as a workflow's file writes it; ValueError says how to write it."""
+    """Parse an address as workflow files write it. Raises ValueError that says how to write one."""
     scheme, colon, rest = text.partition(":")
     match scheme, rest:
         case "on-behalf-of", "" if not colon:
@@ -71,10 +71,10 @@ def parse_address(text: str) -> Address:
     if is_mail(text):
         return PersonAddress(text.lower())
     raise ValueError(
-        f'"{text[:60]}" is no address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …'
+        f'"{text[:60]}" is not an address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …'
     )
 
 
 def is_mail(text: str) -> bool:
-    """Whether this is a mail address, and so may name a person."""
+    """Check whether this is a mail address, and so may name a person."""
     return _MAIL.fullmatch(text) is not None and text.isprintable()

@@ -1,4 +1,4 @@
-"""Live sources of people: read anew each time, and never guessed at when they can't be."""
+"""Live sources of people: read at each lookup. A failure is an error, never a guess."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST_FILE = 1_000_000  # bytes of a source's file
 
 
 class SourceUnavailable(ApprovalsBotError):
-    """A source of people can't be read now. Nothing was decided; the operator mends the source, people try again."""
+    """A source of people can't be read now. Nothing was decided; the operator fixes it, and people try again."""
 
     def __init__(self, source: str, reason: str) -> None:
         self.source = source
@@ -24,21 +24,21 @@ class SourceUnavailable(ApprovalsBotError):
 
 
 class LiveSource(Protocol):
-    """People, read anew each time. `name` is how the configuration calls it."""
+    """A source of people that is read at each lookup. `name` is its name in the configuration."""
 
     @property
     def name(self) -> str: ...
 
     async def read(self) -> Any:
-        """The source's JSON: {"people": [address, …]} of a group, or a directory's tables.
+        """Return the source's JSON: {"people": [address, …]} for a group, or a directory's tables.
 
-        Raises SourceUnavailable when it can't be read or isn't JSON.
+        Raises SourceUnavailable if it can't be read or isn't JSON.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A JSON file, read again each time it is asked."""
+    """A JSON file, read at each lookup."""
 
     path: Path
 
@@ -64,7 +64,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class SlackGroupSource:
-    """The members of a Slack user group, by what asks Slack."""
+    """The members of a Slack user group, from a callable that asks Slack."""
 
     handle: str
     members: Callable[[str], Awaitable[Sequence[str]]]

@@ -14,8 +14,8 @@ from typing import Any
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.config.checks import check
-from approvals_bot.config.load import Configuration, load, load_service, problems_of
+from approvals_bot.config.checks import check_definition
+from approvals_bot.config.load import Configuration, load_configuration, load_service, problems_of
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.registry import registry
@@ -52,7 +52,7 @@ class Catalog:
 
 def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Configuration:
     """Read config.toml and everything it names, and check it together. Raises ConfigErrors with every problem."""
-    return load(path, os.environ if env is None else env, check)
+    return load_configuration(path, os.environ if env is None else env, check_definition)
 
 
 def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[ConfigProblem]:

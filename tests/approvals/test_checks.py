@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.config.checks import check
+from approvals_bot.config.checks import check_definition
 from approvals_bot.config.service import ServiceSettings
 
 GROUPS: dict[str, Any] = {
@@ -45,7 +45,9 @@ def workflow(*stages: dict[str, Any], request: tuple[str, ...] = ("*",), **table
 
 
 def told(definition: Definition, of: ServiceSettings | None = None) -> list[str]:
-    return [f"{'.'.join(map(str, each.path))}: {each.message}" for each in check(definition, of or service())]
+    return [
+        f"{'.'.join(map(str, each.path))}: {each.message}" for each in check_definition(definition, of or service())
+    ]
 
 
 SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
@@ -79,18 +81,22 @@ FILLABLE = [
 ]
 
 UNFILLABLE = [
-    ({"from": ["@nobody"]}, ("*",), "from: @nobody is nobody"),
-    ({"from": ["@two"], "need": 3}, ("*",), "need: 3 are needed, and @two is 2 people"),
-    ({"from": ["@ann", "ann@acme.eu"], "need": 2}, ("*",), "need: 2 are needed, and @ann, ann@acme.eu is 1 person"),
-    ({"from": ["manager-of:requester"], "need": 2}, ("*",), "need: 2 are needed"),
-    ({"from": ["owner-of:env"], "need": 2}, ("*",), "need: 2 are needed"),
-    ({"from": ["oncall:sre"], "need": 2}, ("*",), "need: 2 are needed"),
-    ({"from": ["@two"], "need": 2}, ("@two",), "nobody could fill this stage"),
-    ({"from": ["@ann"]}, ("ann@acme.eu",), "nobody could fill this stage"),
-    ({"from": ["@ann"], "need": "all"}, ("@ann",), "nobody could fill this stage"),
-    ({"seat": [{"from": ["@two"]}, {"from": ["@ann"]}, {"from": ["@ann"]}]}, ("*",), "nobody could fill"),
-    ({"seat": [{"from": ["@two"]}, {"from": ["@two"]}]}, ("@two",), "nobody could fill this stage"),
-    ({"seat": [{"from": ["@ann"]}, {"from": ["@ann"], "when": 'env == "prod"'}]}, ("*",), "nobody could fill"),
+    ({"from": ["@nobody"]}, ("*",), "from: nobody is in @nobody"),
+    ({"from": ["@two"], "need": 3}, ("*",), "need: 3 are needed, but @two is only 2 people"),
+    (
+        {"from": ["@ann", "ann@acme.eu"], "need": 2},
+        ("*",),
+        "need: 2 are needed, but @ann, ann@acme.eu is only 1 person",
+    ),
+    ({"from": ["manager-of:requester"], "need": 2}, ("*",), "need: 2 are needed, but"),
+    ({"from": ["owner-of:env"], "need": 2}, ("*",), "need: 2 are needed, but"),
+    ({"from": ["oncall:sre"], "need": 2}, ("*",), "need: 2 are needed, but"),
+    ({"from": ["@two"], "need": 2}, ("@two",), "can't be filled"),
+    ({"from": ["@ann"]}, ("ann@acme.eu",), "can't be filled"),
+    ({"from": ["@ann"], "need": "all"}, ("@ann",), "can't be filled"),
+    ({"seat": [{"from": ["@two"]}, {"from": ["@ann"]}, {"from": ["@ann"]}]}, ("*",), "can't be filled"),
+    ({"seat": [{"from": ["@two"]}, {"from": ["@two"]}]}, ("@two",), "can't be filled"),
+    ({"seat": [{"from": ["@ann"]}, {"from": ["@ann"], "when": 'env == "prod"'}]}, ("*",), "can't be filled"),
 ]
 
 
@@ -118,7 +124,7 @@ def test_self_approval_changes_who_could_fill_it() -> None:
 
 def test_the_second_stage_is_looked_at_too() -> None:
     found = told(workflow({"from": ["@three"]}, {"from": ["@nobody"], "when": 'env == "prod"'}))
-    assert found == ["stage.1.seat.0.from: @nobody is nobody"]
+    assert found == ["stage.1.seat.0.from: nobody is in @nobody"]
 
 
 def test_a_live_directory_is_left_to_the_moment() -> None:
@@ -154,12 +160,12 @@ def test_a_python_workflow_needs_neither() -> None:
     assert told(definition) == []
     for run in ("greeting", "greeting:", ":greet", "a b:c", "os.path:join()", "../x:y"):
         wrong = Definition.model_validate({"workflow": about | {"run": run}})
-        assert told(wrong) == ['workflow.run: write the workflow like "module:function"']
+        assert told(wrong) == ['workflow.run: write the function as "module:function"']
 
 
 def test_an_answer_or_a_wish_for_changes_needs_a_comment() -> None:
     stage = {"from": ["@two"], "comment": "never", "outcomes": ["approve", "changes"]}
-    assert told(workflow(stage)) == ["stage.0.comment: an answer, or what to change, is said in the comment"]
+    assert told(workflow(stage)) == ["stage.0.comment: answers and requests for changes are written in the comment"]
 
 
 def test_a_call_must_be_signed() -> None:

@@ -26,8 +26,8 @@ ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "c
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 
-def absent(*stand_ins: str, first: str = "2026-02-20", last: str = "2026-03-05") -> Absence:
-    return Absence(date.fromisoformat(first), date.fromisoformat(last), stand_ins)
+def absent(*delegates: str, first: str = "2026-02-20", last: str = "2026-03-05") -> Absence:
+    return Absence(date.fromisoformat(first), date.fromisoformat(last), delegates)
 
 
 def people(**away: Absence) -> People:
@@ -50,20 +50,20 @@ def test_an_absence_has_whole_days_of_the_persons_own_zone() -> None:
 def test_a_stand_in_who_is_away_has_stand_ins_of_her_own() -> None:
     found = people(ann=absent(BO, DI), bo=absent(CY)).away(ANN, NOW)
     assert found is not None
-    assert (found.stand_ins, found.trouble) == ((CY, DI), "")
+    assert (found.delegates, found.trouble) == ((CY, DI), "")
 
 
 def test_a_circle_is_found_and_named() -> None:
     found = people(ann=absent(BO), bo=absent(ANN)).away(ANN, NOW)
     assert found is not None
-    assert found.stand_ins == ()
-    assert found.trouble == f"the stand-ins lead in a circle ({ANN} → {BO} → {ANN})"
+    assert found.delegates == ()
+    assert found.trouble == f"the delegates form a circle ({ANN} → {BO} → {ANN})"
 
 
 def test_a_circle_further_on_does_not_hide_who_is_there() -> None:
     found = people(ann=absent(BO, DI), bo=absent(CY), cy=absent(BO)).away(ANN, NOW)
     assert found is not None
-    assert found.stand_ins == (DI,)
+    assert found.delegates == (DI,)
     assert "circle (bo@acme.eu → cy@acme.eu → bo@acme.eu)" in found.trouble
 
 
@@ -71,11 +71,11 @@ def test_a_chain_is_followed_for_a_few_steps_only() -> None:
     chain = {f"p{n}": absent(f"p{n + 1}@acme.eu") for n in range(MOST_STEPS + 1)}
     far = people(**chain).away("p0@acme.eu", NOW)
     assert far is not None
-    assert far.stand_ins == ()
-    assert "more than 5 stand-ins in a row" in far.trouble
+    assert far.delegates == ()
+    assert "more than 5 delegates in a row" in far.trouble
     near = people(**chain).away("p1@acme.eu", NOW)
     assert near is not None
-    assert near.stand_ins == (f"p{MOST_STEPS + 1}@acme.eu",)
+    assert near.delegates == (f"p{MOST_STEPS + 1}@acme.eu",)
 
 
 # ── who has which place ──
@@ -216,7 +216,7 @@ async def test_a_circle_falls_back_on_who_was_asked_and_warns(office: Any, caplo
         asked = await office.ask(ONE, {}, by=DI)
         assert await asked_of(asked) == [ANN]
         [waiting] = explain(await asked.view())["waiting_for"]
-        assert "away, back on 6 Mar 2026; the stand-ins lead in a circle" in waiting["why"]
+        assert "away, back on 6 Mar 2026; the delegates form a circle" in waiting["why"]
         assert await asked.vote(ANN) == "decided"
     assert any("lead nowhere" in record.getMessage() for record in caplog.records)
     assert "@" not in caplog.text

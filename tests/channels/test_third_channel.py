@@ -251,11 +251,11 @@ async def test_the_doctor_asks_it_about_the_places_that_are_named(desk: Desk, tm
 @pytest.mark.parametrize(
     ("written", "instead", "said"),
     [
-        ("[channels.chat]", "[channels.chatt]", "channels.chatt: no channel of this name is installed"),
+        ("[channels.chat]", "[channels.chatt]", "channels.chatt: no channel with this name is installed"),
         ("[channels.chat]", "[channels.slack]", "channels.slack: slack has a table of its own"),
         ('secret = "env:CHAT"', "", "channels.chat.secret: is missing"),
         ('secret = "env:CHAT"', 'secret = "env:NOT_SET"', "channels.chat: the environment variable NOT_SET is not set"),
-        ('url    = "http', 'url    = "ftp', "channels.chat: this channel can't be made: url is a URL"),
+        ('url    = "http', 'url    = "ftp', "channels.chat: this channel can't be created: url is a URL"),
     ],
 )
 def test_what_is_wrong_in_its_table_is_a_load_error(

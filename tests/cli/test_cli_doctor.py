@@ -322,4 +322,4 @@ def test_delegates_that_lead_nowhere_are_found(house: House) -> None:
     house.write("config.toml", text + away.format("ann", "bo") + away.format("bo", "ann"))
     [(state, what)] = of(findings(house), "absence of ann@acme.eu")
     assert state == "WARN"
-    assert "the stand-ins lead in a circle (ann@acme.eu → bo@acme.eu → ann@acme.eu)" in what
+    assert "the delegates form a circle (ann@acme.eu → bo@acme.eu → ann@acme.eu)" in what

@@ -1,4 +1,4 @@
-"""Every broken file gets its file, line, key and, where one is near, what was meant."""
+"""Errors in configuration files name the file, line and key, and suggest the nearest valid name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from approvals_bot.config.checks import check
-from approvals_bot.config.load import LARGEST_FILE, Configuration, load
+from approvals_bot.config.checks import check_definition
+from approvals_bot.config.load import LARGEST_FILE, Configuration, load_configuration
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.service.python_workflows import import_programs
 
@@ -83,7 +83,7 @@ ENV = {
 
 
 class Office:
-    """Writes the two files and loads them."""
+    """A folder with the two files, to write and load."""
 
     def __init__(self, folder: Path) -> None:
         self.config = folder / "config.toml"
@@ -97,7 +97,7 @@ class Office:
         self.workflow.write_text(workflow)
 
     def load(self) -> Configuration:
-        return load(self.config, self.env, check)
+        return load_configuration(self.config, self.env, check_definition)
 
     def problems(self) -> tuple[ConfigProblem, ...]:
         with pytest.raises(ConfigErrors) as refused:
@@ -110,13 +110,13 @@ def office(tmp_path: Path) -> Office:
     return Office(tmp_path)
 
 
-def test_the_unbroken_files_load(office: Office) -> None:
+def test_valid_files_load(office: Office) -> None:
     configuration = office.load()
     assert [workflow.id for workflow in configuration.workflows] == ["deploy"]
 
 
 BROKEN_SERVICE = [
-    # what is written instead of what → on whose line, which key, what is said, what was meant
+    # (old text, its replacement, text on the reported line, key, part of the message, suggestion)
     ("base_url", "base_urll", "base_urll", "server.base_urll", "unknown key", "base_url"),
     ("base_url", "base_urll", "[server]", "server.base_url", "is missing", ""),
     ('"https://approve.acme.eu"', '"approve.acme.eu"', "base_url", "server.base_url", "write a URL", ""),
@@ -134,7 +134,7 @@ BROKEN_SERVICE = [
     ("[slack]", "[slack]\nexternal_users = 'deni'", "external", "slack.external_users", "must be", "deny"),
     ('signing_secret = "env:SLACK_SIGNING_SECRET"\n', "", "[slack]", "slack", "Socket Mode", ""),
     ("signing_secret =", "signing_secrets =", "signing_secrets", "slack.signing_secrets", "unknown", "signing_secret"),
-    ('"env:SLACK_BOT_TOKEN"', '"xoxb-1-2-3"', "bot_token", "slack.bot_token", "may not stand in the file", ""),
+    ('"env:SLACK_BOT_TOKEN"', '"xoxb-1-2-3"', "bot_token", "slack.bot_token", "don't belong in this file", ""),
     ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nport = "25"', "port", "email.port", "whole number", ""),
     ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nport = 70000', "port", "email.port", "at most 65535", ""),
     (
@@ -145,9 +145,9 @@ BROKEN_SERVICE = [
         "this mach",
         "starttls",
     ),
-    ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nusername = "x"', "username", "email.username", "together", ""),
-    ("Approvals <approvals@acme.eu>", "Approvals", "sender", "email.sender", "write the sender", ""),
-    ('people."ann@acme.eu"', 'people."ann"', "[people", "people.ann", "not a mail address", ""),
+    ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nusername = "x"', "username", "email.username", "set both", ""),
+    ("Approvals <approvals@acme.eu>", "Approvals", "sender", "email.sender", "write a sender", ""),
+    ('people."ann@acme.eu"', 'people."ann"', "[people", "people.ann", "not an email address", ""),
     ('name = "Ann Ode"', 'nmae = "Ann"', "nmae", 'people."ann@acme.eu".nmae', "unknown key", "name"),
     ('name = "Ann Ode"', 'zone = "Mars/Base"', "zone", 'people."ann@acme.eu".zone', "not a time zone", ""),
     (
@@ -155,7 +155,7 @@ BROKEN_SERVICE = [
         'slack = "U0ANN"\n[people."bo@acme.eu"]\nslack = "U0ANN"  # too',
         "# too",
         'people."bo@acme.eu".slack',
-        "ann@acme.eu has this Slack id, too",
+        "ann@acme.eu has this Slack ID too",
         "",
     ),
     (
@@ -163,16 +163,16 @@ BROKEN_SERVICE = [
         '[people."ANN@acme.eu"]  # again',
         "# again",
         'people."ANN@acme.eu"',
-        "are one address",
+        "are the same address",
         "",
     ),
-    ('name = "Ann Ode"', 'slack = "@ann"', "slack =", 'people."ann@acme.eu".slack', "Slack user id", ""),
+    ('name = "Ann Ode"', 'slack = "@ann"', "slack =", 'people."ann@acme.eu".slack', "Slack user ID", ""),
     (
         'name = "Ann Ode"',
         'name = "Ann Ode"\naway = [{ from = "2026-12-21", until = "2026-12-20" }]',
         "away",
         'people."ann@acme.eu".away[0].until',
-        "before the absence begins",
+        "is before the first day",
         "",
     ),
     (
@@ -180,10 +180,10 @@ BROKEN_SERVICE = [
         'name = "Ann Ode"\naway = [{ from = "2026-12-21", until = "2026-12-22", delegate = "ann@acme.eu" }]',
         "away",
         'people."ann@acme.eu".away[0].delegate',
-        "nobody stands in for herself",
+        "people can't be their own delegate",
         "",
     ),
-    ('lonely = ["ann@acme.eu"]', 'lonely = ["ann"]', "lonely", "groups.lonely[0]", "not a mail address", ""),
+    ('lonely = ["ann@acme.eu"]', 'lonely = ["ann"]', "lonely", "groups.lonely[0]", "not an email address", ""),
     ('lonely = ["ann@acme.eu"]', 'lonely = "slack:sre"', "lonely", "groups.lonely", "slack:@sre", ""),
     ('lonely = ["ann@acme.eu"]', 'lonely = { http = "hr" }', "lonely", "groups.lonely.http", "no [http.hr]", ""),
     ('lonely = ["ann@acme.eu"]', 'lonely = { fil = "x" }', "lonely", "groups.lonely.fil", "unknown key", "file"),
@@ -275,7 +275,7 @@ BROKEN_WORKFLOW = [
     ('from = ["@release-managers"]', 'form = ["@x"]', "form", "stage[0].form", "unknown key", "from"),
     ('from = ["@release-managers"]', "from = []", "from", "stage[0].from", "must not be empty", ""),
     ('from = ["@release-managers"]', 'from = ["@relase-managers"]', "from", "stage[0].from[0]", "no group", "@release"),
-    ('from = ["@release-managers"]', 'from = ["ann"]', "from", "stage[0].from[0]", "is no address", ""),
+    ('from = ["@release-managers"]', 'from = ["ann"]', "from", "stage[0].from[0]", "is not an address", ""),
     ('from = ["@release-managers"]', 'from = ["oncall:sr"]', "from", "stage[0].from[0]", "no oncall.sr", "oncall:sre"),
     ('from = ["@release-managers"]', 'from = ["owner-of:evn"]', "from", "stage[0].from[0]", "no field", "owner-of:env"),
     (
@@ -286,7 +286,7 @@ BROKEN_WORKFLOW = [
         "[[escalate]]",
         "man",
     ),
-    ("need = 1", "need = 3", "need", "stage[0].need", "3 are needed, and @release-managers is 2 people", ""),
+    ("need = 1", "need = 3", "need", "stage[0].need", "3 are needed, but @release-managers is only 2 people", ""),
     ("need = 1", 'need = "al"', "need", "stage[0].need", "must be", "all"),
     ("need = 1", 'need = 1\nask = { code = "strin" }', "ask", "stage[0].ask.code", "must be", "string"),
     ("need = 1", "need = 1\n[[stage.seat]]\nfrom = ['@lonely']", "from", "stage[0].from", "belongs into one", ""),
@@ -325,7 +325,7 @@ BROKEN_WORKFLOW = [
     ('["30m", "2h"]', '{ first = "30m", bakoff = 2, max = 2 }', "remind", "clock.remind.bakoff", "unknown", "backoff"),
     ('= "reject"\n[[esc', '= "approve"\n[[esc', "on_deadline", "clock.on_deadline", "i_know = true", ""),
     ('= "reject"\n[[esc', '= "rejct"\n[[esc', "on_deadline", "clock.on_deadline", "must be", "reject"),
-    ('after = "1h"', 'after = "5h"', "after", "escalate[0].after", "deadline comes before", ""),
+    ('after = "1h"', 'after = "5h"', "after", "escalate[0].after", "deadline is earlier", ""),
     ("email = true", 'email = "after 5h"', "email", "deliver.email", "this mail would never be sent", ""),
     ('"oncall:sre"', '"@nobody-here"', "to =", "escalate[0].to[0]", "no group", ""),
     ("[[on.approved]]", "[[on.aproved]]", "[[on.aproved]]", "on.aproved", "unknown key", "approved"),
@@ -339,7 +339,7 @@ BROKEN_WORKFLOW = [
         "",
     ),
     ('http = "deploy-api"', 'htp = "deploy-api"', "[[on.approved]]", "on.approved[0]", "has one of http", ""),
-    ('dm = "requester"', 'dm = "requestor"', "dm =", "on.ended[0].dm", "is no address", ""),
+    ('dm = "requester"', 'dm = "requestor"', "dm =", "on.ended[0].dm", "is not an address", ""),
     ("{{ decision.outcome }}", "{{ decision.outcom }}", "text", "on.ended[0].text", "has no outcom", "outcome"),
     ('id = "deploy"', 'id = "deploy"\nrun = "greeting"', "run =", "workflow.run", "module:function", ""),
     ("[policy]", "[settings]\na = 1\n[policy]", "[settings]", "settings", "Python workflows", ""),
@@ -349,7 +349,7 @@ BROKEN_WORKFLOW = [
 
 
 @pytest.mark.parametrize(("old", "new", "where", "key", "message", "meant"), BROKEN_SERVICE)
-def test_a_broken_service_file(
+def test_service_file_errors_name_line_key_and_suggestion(
     office: Office, old: str, new: str, where: str, key: str, message: str, meant: str
 ) -> None:
     assert old in SERVICE
@@ -358,7 +358,7 @@ def test_a_broken_service_file(
 
 
 @pytest.mark.parametrize(("old", "new", "where", "key", "message", "meant"), BROKEN_WORKFLOW)
-def test_a_broken_workflow_file(
+def test_workflow_file_errors_name_line_key_and_suggestion(
     office: Office, old: str, new: str, where: str, key: str, message: str, meant: str
 ) -> None:
     assert old in WORKFLOW
@@ -380,13 +380,13 @@ def _has_problem(office: Office, file: Path, where: str, key: str, message: str,
     assert len(problems) <= 2 or key == "workflow.run", [str(each) for each in problems]
 
 
-def test_a_python_workflow_has_none_of_an_approvals_tables(office: Office) -> None:
+def test_python_workflow_refuses_the_tables_of_approvals(office: Office) -> None:
     office.write(workflow=WORKFLOW.replace('id = "deploy"', 'id = "deploy"\nrun = "greeting:greet"'))
     found = {each.key for each in office.problems()}
     assert found == {"policy", "auto", "stage", "deliver", "clock", "escalate", "on"}
 
 
-def test_every_problem_of_every_file_is_told_at_once(office: Office) -> None:
+def test_all_problems_of_all_files_are_reported_at_once(office: Office) -> None:
     del office.env["CI_KEY"]
     broken = WORKFLOW.replace("pinned = true", "pined = true").replace('"staging"\'', '"stagin"\'')
     office.write(workflow=broken.replace("@release-managers", "@nobody").replace("4h", "4 hrs."))
@@ -403,30 +403,30 @@ def test_every_problem_of_every_file_is_told_at_once(office: Office) -> None:
     ]
 
 
-def test_a_field_in_short_hides_no_other_problem(office: Office) -> None:
+def test_error_in_a_short_form_hides_no_other_error(office: Office) -> None:
     broken = WORKFLOW.replace('{ type = "money", currency = "EUR", required = false }', '"money"')
     office.write(workflow=broken.replace('from = ["@release-managers"]', 'from = ["@nobody"]'))
     assert [each.key for each in office.problems()] == ["fields.amount.currency", "stage[0].from[0]"]
 
 
-def test_sixty_kinds_of_mistakes_are_tried() -> None:
+def test_at_least_sixty_kinds_of_errors_are_tested() -> None:
     kinds = {(key, message, meant) for _, _, _, key, message, meant in (*BROKEN_SERVICE, *BROKEN_WORKFLOW)}
     assert len(kinds) >= 60
 
 
-def test_a_lost_field_hides_no_mistake_in_another(office: Office) -> None:
+def test_invalid_field_hides_no_error_in_another_field(office: Office) -> None:
     fields = '[fields]\nrisky = "texxt"\nrisk = { type = "enum", values = ["low", "high"], default = "lowe" }\n'
     office.write(workflow=WORKFLOW.replace("[fields]\n", fields))
     keys = [problem.key for problem in office.problems()]
     assert "fields.risk.default" in keys
 
 
-def test_what_follows_from_another_mistake_is_not_told(office: Office) -> None:
+def test_consequential_errors_are_not_reported(office: Office) -> None:
     office.write(workflow=WORKFLOW.replace("env = {", "1env = {"))
     assert [each.key for each in office.problems()] == ["fields.1env"]
 
 
-def test_no_secret_is_ever_quoted(office: Office) -> None:
+def test_errors_and_reprs_never_show_a_secret(office: Office) -> None:
     secret = "xoxb-0123456789-canary"
     office.env |= {"KEY": secret, "CI_KEY": secret, "DEPLOY_HMAC": secret}
     for name in ("signing_keys = [", "bot_token = ", "secret = ", "ci = "):
@@ -446,7 +446,7 @@ def test_no_secret_is_ever_quoted(office: Office) -> None:
     ("content", "line", "key", "message"),
     [
         (b"a = 1\n" + b".".join([b"a"] * 50_000) + b" = 1\n", 2, "syntax", "at most"),
-        (b"a = " + b"[" * 2_000 + b"]" * 2_000, 1, "syntax", "nested"),
+        (b"a = " + b"[" * 2_000 + b"]" * 2_000, 1, "syntax", "at most 20 deep"),
         (b"b = 1\na = " + b"1" * 5_000, 2, "syntax", "too long"),
         (b"x" * 9_000 + b" = 1", 1, "syntax", "8,192"),
         (b"#" * (LARGEST_FILE + 1), 1, "file", "larger than"),
@@ -458,7 +458,9 @@ def test_no_secret_is_ever_quoted(office: Office) -> None:
         (b"a = 2026-13-45\n", 1, "syntax", ""),
     ],
 )
-def test_a_file_that_is_no_bearable_toml(office: Office, content: bytes, line: int, key: str, message: str) -> None:
+def test_invalid_or_excessive_toml_is_refused_quickly(
+    office: Office, content: bytes, line: int, key: str, message: str
+) -> None:
     office.config.write_bytes(content)
     started = time.process_time()
     problem = office.problems()[0]
@@ -467,28 +469,28 @@ def test_a_file_that_is_no_bearable_toml(office: Office, content: bytes, line: i
     assert message in problem.message
 
 
-def test_a_file_with_a_byte_order_mark_is_read(office: Office) -> None:
+def test_file_with_a_byte_order_mark_loads(office: Office) -> None:
     office.config.write_bytes(b"\xef\xbb\xbf" + SERVICE.encode())
     office.load()
 
 
-def test_a_missing_file_and_a_missing_folder_are_problems_too(office: Office, tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_reported(office: Office, tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors, match=r"nowhere.toml:1: file: can't be read: No such file"):
-        load(tmp_path / "nowhere.toml", {})
+        load_configuration(tmp_path / "nowhere.toml", {})
     office.write(service=SERVICE.replace("[server]", '[server]\nworkflows = "elsewhere"'))
-    with pytest.raises(ConfigErrors, match=r"elsewhere:1: file: there is no such folder"):
+    with pytest.raises(ConfigErrors, match=r"elsewhere:1: file: this folder of workflows doesn't exist"):
         office.load()
     (office.config.parent / "elsewhere").write_text("no folder")
     with pytest.raises(ConfigErrors, match=r"elsewhere:1: file: can't be read: Not a directory"):
         office.load()
 
 
-def test_what_an_editor_leaves_beside_a_file_is_none_of_ours(office: Office) -> None:
+def test_dotfiles_of_editors_are_ignored(office: Office) -> None:
     office.write(service=SERVICE)
     names = [definition.id for definition in office.load().workflows]
     folder = office.config.parent / "workflows"
     (folder / ".#deploy.toml").symlink_to("di@laptop.4711:1795340000")
     (folder / "._deploy.toml").write_bytes(b"\x00\x05\x16\x07")
-    (folder / ".notes.py").write_text("this is no Python")
+    (folder / ".notes.py").write_text("this is not Python")
     assert [definition.id for definition in office.load().workflows] == names
     assert import_programs(folder) == ([], [])

@@ -1,4 +1,4 @@
-"""The scanner finds every key's line, and stops whatever would be slow for tomllib."""
+"""The scanner finds every key's line and stops input that would be slow for tomllib."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ d = \'\'\'\'quoted\'\'\'\'
 '''
 
 
-def test_keys_of_every_kind_are_found_on_their_lines() -> None:
+def test_every_kind_of_key_is_found_on_its_line() -> None:
     places = find_places(SHOWCASE)
     expected: dict[Path, int] = {
         ("title",): 2,
@@ -59,24 +59,24 @@ def test_keys_of_every_kind_are_found_on_their_lines() -> None:
         ("stage", 0, "ask", "code"): 21,
         ("stage", 1, "id"): 23,
         ("a", "b", "c"): 24,
-        ("a",): 25,  # its own header says it better than the one that implied it
+        ("a",): 25,  # its own header is a better place than the one that implied it
         ("a", "d"): 26,
     }
     assert {path: places.line_of(path) for path in expected} == expected
 
 
-def test_a_missing_key_is_looked_up_where_its_table_begins() -> None:
+def test_missing_key_is_placed_where_its_table_begins() -> None:
     places = find_places(SHOWCASE)
     assert places.line_of(("stage", 1, "from")) == 22
     assert places.line_of(("stage", 0, "seat", 1, "from")) == 18
     assert places.line_of(("nothing", "here")) == 1
 
 
-def test_lines_are_counted_the_same_with_windows_line_ends() -> None:
+def test_windows_line_ends_count_the_same() -> None:
     assert find_places(SHOWCASE.replace("\n", "\r\n")).lines == find_places(SHOWCASE).lines
 
 
-# ── written by hypothesis, read by tomllib and by the scanner ─────────────────────────────────────────────────────
+# ── documents by hypothesis, read by tomllib and the scanner ─────────────────────────────────────────────────────
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12)
 bare = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True)
@@ -111,7 +111,7 @@ tables = st.tuples(bare, st.booleans(), st.lists(pairs, max_size=5))
 
 @st.composite
 def documents(draw: st.DrawFn) -> tuple[str, dict[Path, int]]:
-    """A TOML text, and the line on which each header and key was written."""
+    """Draw a TOML text, and the line of each header and key."""
     text, lines = "", dict[Path, int]()
     counts: dict[str, int] = {}
     kinds: dict[str, bool] = {}
@@ -142,11 +142,11 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[Path, int]]:
 
 @given(documents())
 @settings(max_examples=120, deadline=None)
-def test_whatever_is_valid_is_scanned_to_its_end_and_every_key_is_on_its_line(
+def test_valid_toml_is_scanned_completely_with_correct_lines(
     document: tuple[str, dict[Path, int]],
 ) -> None:
     text, lines = document
-    content = tomllib.loads(text)  # the generator writes TOML, or the test is worth nothing
+    content = tomllib.loads(text)  # the test proves nothing unless the generator writes TOML
     places = find_places(text)
     assert {path: places.line_of(path) for path in lines} == lines
     assert set(_paths(content)) <= set(places.lines)
@@ -157,7 +157,7 @@ def test_whatever_is_valid_is_scanned_to_its_end_and_every_key_is_on_its_line(
 @example('a = """\n')
 @example("[[a]]\n[a.b]\n")
 @example("a = [1, \n")
-def test_what_tomllib_accepts_is_never_refused(text: str) -> None:
+def test_scanner_accepts_whatever_tomllib_accepts(text: str) -> None:
     try:
         tomllib.loads(text)
     except (tomllib.TOMLDecodeError, ValueError):
@@ -191,7 +191,7 @@ def _paths(value: Any, path: Path = ()) -> list[Path]:
         ("a = [\n1,\n" + "1, " * 4_000 + "\n]", 3),
     ],
 )
-def test_what_would_be_slow_is_stopped_at_its_line(text: str, line: int) -> None:
+def test_slow_input_is_stopped_at_its_line(text: str, line: int) -> None:
     started = time.process_time()
     with pytest.raises(UnreadableError) as stopped:
         find_places(text)
@@ -200,14 +200,14 @@ def test_what_would_be_slow_is_stopped_at_its_line(text: str, line: int) -> None
     assert time.process_time() - started < 0.1
 
 
-def test_a_long_line_inside_a_multi_line_string_is_fine() -> None:
+def test_long_line_in_a_multi_line_string_is_allowed() -> None:
     find_places('text = """\n' + "x" * 200_000 + '\n"""\nb = 1\n')
 
 
 @pytest.mark.parametrize(
     "text", ['a = "' * 20_000, 'a = """' + '"" ' * 80_000, "'" * 200_000, "[" * 200_000, '"""' * 60_000]
 )
-def test_scanning_takes_linear_time_whatever_comes(text: str) -> None:
+def test_scanning_takes_linear_time_on_any_input(text: str) -> None:
     started = time.process_time()
     with pytest.raises(UnreadableError):
         find_places(text)

@@ -1,4 +1,4 @@
-"""The JSON Schemas take what the models take, short forms included."""
+"""The JSON Schemas accept what the models accept, including short forms."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from approvals_bot.config.schema import service_schema, workflow_schema
 ROOT = Path(__file__).parents[2]
 
 
-def test_both_are_json_schema() -> None:
+def test_both_are_valid_json_schemas() -> None:
     Draft202012Validator.check_schema(service_schema())
     Draft202012Validator.check_schema(workflow_schema())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.toml")), ids=lambda path: path.stem)
-def test_the_sample_workflows_are_valid(path: Path) -> None:
+def test_sample_workflows_match_the_schema(path: Path) -> None:
     Draft202012Validator(workflow_schema()).validate(tomllib.loads(path.read_text()))
 
 
-def test_the_example_configuration_is_valid() -> None:
+def test_example_configuration_matches_the_schema() -> None:
     content = tomllib.loads((ROOT / "config.example.toml").read_text())
     Draft202012Validator(service_schema()).validate(content)
 
@@ -42,7 +42,7 @@ def test_the_example_configuration_is_valid() -> None:
         {"on": {"approved": [{"http": "x", "jsn": {}}]}},
     ],
 )
-def test_what_the_models_refuse_by_its_shape_is_invalid(wrong: dict[str, Any]) -> None:
+def test_schema_refuses_the_shapes_that_the_models_refuse(wrong: dict[str, Any]) -> None:
     about = {"id": "x", "title": "X", "request": ["*"]}
     validator = Draft202012Validator(workflow_schema())
     assert validator.is_valid({"workflow": about, "stage": [{"id": "s", "from": ["@a"]}]})

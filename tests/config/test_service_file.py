@@ -1,4 +1,4 @@
-"""config.toml as values, and the commented example of it."""
+"""Loading config.toml, and its commented example."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from approvals_bot.config.checks import check
-from approvals_bot.config.load import load, load_service
+from approvals_bot.config.checks import check_definition
+from approvals_bot.config.load import load_configuration, load_service
 from approvals_bot.config.mail import Email
 from approvals_bot.config.service import (
     ApiKeyEntry,
@@ -44,13 +44,13 @@ def service(**tables: Any) -> ServiceSettings:
     return ServiceSettings.model_validate(content, context={"env": Everything(), "folder": Path("/etc/approvals")})
 
 
-def test_the_example_loads_with_the_workflows_beside_it() -> None:
-    configuration = load(EXAMPLE, Everything(), check)
+def test_example_loads_with_its_workflows() -> None:
+    configuration = load_configuration(EXAMPLE, Everything(), check_definition)
     assert [each.id for each in configuration.workflows] == ["book-flight", "deploy", "expense", "prod-access"]
     assert configuration.service.people["ann@acme.eu"].zone == "Europe/Berlin"
 
 
-def test_the_example_shows_every_setting_there_is() -> None:
+def test_example_shows_every_setting() -> None:
     text = EXAMPLE.read_text()
     tables = (
         ServiceSettings,
@@ -77,7 +77,7 @@ def written_in(name: str, text: str) -> bool:
     return any(f"{before}{name}{after}" in text for before in "\n# [{." for after in " =].\n")
 
 
-def test_what_is_commented_out_in_the_example_is_right_too(tmp_path: Path) -> None:
+def test_commented_settings_of_the_example_are_valid(tmp_path: Path) -> None:
     lines = []
     for line in EXAMPLE.read_text().splitlines():
         setting = line.removeprefix("# ")
@@ -95,7 +95,7 @@ def test_what_is_commented_out_in_the_example_is_right_too(tmp_path: Path) -> No
     assert tomllib.loads(text)["email"]["username"] == "approvals"
 
 
-def test_paths_are_relative_to_the_file_that_names_them() -> None:
+def test_paths_are_relative_to_the_file_that_contains_them() -> None:
     loaded = service(server={"workflows": "flows"}, groups={"a": {"file": "people/a.json"}})
     assert loaded.server.workflows == Path("/etc/approvals/flows")
     assert loaded.server.database.get_secret_value() == "sqlite:////etc/approvals/approvals.db"
@@ -105,7 +105,7 @@ def test_paths_are_relative_to_the_file_that_names_them() -> None:
     assert elsewhere.workflows == Path("/srv/flows")
 
 
-def test_a_database_may_be_named_by_the_environment_and_its_password_is_never_shown(tmp_path: Path) -> None:
+def test_database_url_from_the_environment_stays_secret(tmp_path: Path) -> None:
     plain = service(server={"database": "postgresql://me@db/x"}).server.database
     assert plain.get_secret_value() == "postgresql://me@db/x"
     config = tmp_path / "config.toml"
@@ -119,9 +119,9 @@ def test_a_database_may_be_named_by_the_environment_and_its_password_is_never_sh
     assert "hunter2" not in loaded.model_dump_json()
     with pytest.raises(ConfigError, match="DATABASE_URL is not set"):
         load_service(config, {"A": "a" * 32})
-    with pytest.raises(ConfigError, match="write the database like") as complaint:
+    with pytest.raises(ConfigError, match="write the database like") as caught:
         load_service(config, environment | {"DATABASE_URL": "mysql://me:hunter2@db/x"})
-    assert "hunter2" not in str(complaint.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
     assert loaded.server.signing_keys[0].get_secret_value() == "a" * 32
 
 
-def test_short_forms_mean_the_long_ones() -> None:
+def test_short_forms_equal_their_long_forms() -> None:
     loaded = service(
         api_keys={"ci": "env:CI", "desk": {"key": "env:DESK", "may_vote": True}},
         slack={"bot_token": "env:T", "app_token": "env:A"},
@@ -149,26 +149,26 @@ def test_short_forms_mean_the_long_ones() -> None:
     assert loaded.server.base_url == "https://approve.acme.eu"
 
 
-def test_a_directory_may_be_one_live_source() -> None:
+def test_directory_may_be_a_live_source() -> None:
     assert service(directory={"file": "dir.json"}).directory == FileSourceEntry(file=Path("/etc/approvals/dir.json"))
-    with pytest.raises(ValidationError, match=r"no \[http.who\]"):
-        service(directory={"http": "who"})
+    with pytest.raises(ValidationError, match=r"no \[http.directory\]"):
+        service(directory={"http": "directory"})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
-def test_mail_goes_without_encryption_only_to_this_machine(host: str) -> None:
+def test_unencrypted_mail_goes_to_this_machine_only(host: str) -> None:
     loaded = service(email={"host": host, "security": "none", "sender": "a@acme.eu"})
     assert loaded.email is not None
     with pytest.raises(ValidationError, match="this machine"):
         service(email={"host": "10.0.0.1", "security": "none", "sender": "a@acme.eu"})
 
 
-def test_a_group_of_slack_needs_slack() -> None:
+def test_slack_group_needs_slack() -> None:
     with pytest.raises(ValidationError, match="Slack is not configured"):
         service(groups={"sre": "slack:@sre"})
 
 
-def test_what_is_loaded_does_not_change() -> None:
+def test_loaded_settings_are_frozen() -> None:
     loaded = service()
     with pytest.raises(ValidationError, match="frozen"):
         loaded.server.base_url = "https://elsewhere"  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""A workflow's file as a value: every short form, the whole way into a run's log and back."""
+"""Workflow files as values: short forms, and the round trip through a run's log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def definition(**tables: Any) -> Definition:
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_a_definition_survives_the_log(path: Path) -> None:
+def test_definition_round_trips_through_the_log(path: Path) -> None:
     loaded = Definition.model_validate(tomllib.loads(path.read_text()))
     for dumped in (pinned(loaded), loaded.model_dump(mode="json")):
         again = Definition.model_validate(json.loads(json.dumps(dumped)))
@@ -34,7 +34,7 @@ def test_a_definition_survives_the_log(path: Path) -> None:
         assert digest(again) == digest(loaded)
 
 
-def test_all_options_survive_the_log() -> None:
+def test_every_option_round_trips_through_the_log() -> None:
     loaded = definition(
         fields={
             "a": "string",
@@ -62,14 +62,14 @@ def test_all_options_survive_the_log() -> None:
     assert loaded.deliver.email == timedelta(minutes=90)
 
 
-def test_the_digest_is_of_what_the_file_says_and_not_of_how() -> None:
+def test_digest_ignores_how_the_file_writes_a_value() -> None:
     short = definition(fields={"a": "string"}, clock={"deadline": "90m"})
     long = definition(fields={"a": {"type": "string", "required": True}}, clock={"deadline": "1h 30 min"})
     assert digest(short) == digest(long)
     assert digest(short) != digest(definition(fields={"a": "text"}, clock={"deadline": "90m"}))
 
 
-def test_a_stage_with_one_seat_may_be_that_seat() -> None:
+def test_stage_with_one_seat_may_be_that_seat() -> None:
     one = definition(stage=[{"id": "s", "from": ["@a"], "need": 2}])
     other = definition(stage=[{"id": "s", "seat": [{"from": ["@a"], "need": 2}]}])
     assert one == other
@@ -77,7 +77,7 @@ def test_a_stage_with_one_seat_may_be_that_seat() -> None:
         definition(stage=[{"id": "s", "need": 2, "seat": [{"from": ["@a"]}]}])
 
 
-def test_actions_are_told_apart_by_their_key() -> None:
+def test_actions_are_distinguished_by_their_key() -> None:
     approved = [{"http": "x"}, {"dm": "requester", "text": "hi"}, {"resume": True}]
     loaded = definition(on={"approved": approved})
     assert [type(action) for action in loaded.on.approved] == [CallTarget, SendDm, Resume]
@@ -90,18 +90,18 @@ def test_actions_are_told_apart_by_their_key() -> None:
     ("written", "meant"),
     [(False, None), (True, timedelta(0)), ("after 10m", timedelta(minutes=10))],
 )
-def test_mail_goes_at_once_or_later_or_never(written: object, meant: timedelta | None) -> None:
+def test_mail_is_sent_at_once_later_or_never(written: object, meant: timedelta | None) -> None:
     assert definition(deliver={"email": written}).deliver.email == meant
 
 
-def test_reminders_grow_apart() -> None:
+def test_reminders_back_off() -> None:
     backoff = Backoff.model_validate({"first": "15m", "backoff": 2, "max": 4})
     assert backoff.times() == tuple(timedelta(minutes=at) for at in (15, 45, 105, 225))
     clock = definition(clock={"deadline": "2h", "remind": {"first": "15m", "backoff": 2, "max": 4}}).clock
     assert clock.reminders() == tuple(timedelta(minutes=at) for at in (15, 45, 105))
 
 
-def test_a_stage_offers_its_own_outcomes_or_the_policys() -> None:
+def test_stage_offers_its_own_outcomes_or_the_policys() -> None:
     stages = [{"id": "a", "from": ["x@y.z"]}, {"id": "b", "from": ["x@y.z"], "outcomes": ["answer"]}]
     loaded = definition(stage=stages, policy={"outcomes": ["approve", "changes"]})
     assert [loaded.outcomes_of(stage) for stage in loaded.stage] == [("approve", "changes"), ("answer",)]
@@ -115,13 +115,13 @@ def test_edits_reset_unless_the_policy_says_otherwise() -> None:
 
 
 @given(st.integers(0, int(LONGEST.total_seconds())).map(lambda seconds: timedelta(seconds=seconds)))
-def test_spans_are_written_exactly(span: timedelta) -> None:
+def test_durations_round_trip(span: timedelta) -> None:
     assert parse_duration(duration_text(span)) == span
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", "4", "h", "-4h", "4x", "1.5s", "1h-30m", "٣h", "9" * 80 + "d", "99999d", "4h;", "1e3s", "inf"]
 )
-def test_what_is_no_span_is_refused(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_duration(text)

@@ -1,4 +1,4 @@
-"""Addresses become people: from the configuration, from live sources, and from nothing but a mail address."""
+"""Resolving addresses to people: from the configuration, live sources, or the mail address alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BO = Person("bo@acme.eu", "Bo Lund", "U0BO")
 
 
 class Slack:
-    """A Slack that has one user group, until it goes down."""
+    """A Slack with one user group, which can go down."""
 
     def __init__(self) -> None:
         self.up = True
@@ -48,8 +48,8 @@ class Slack:
         return ["di@acme.eu", "BO@acme.eu"] if handle == "sre" else []
 
 
-class Answering:
-    """A target that answers with this JSON."""
+class FixedSource:
+    """A live source that returns this JSON."""
 
     def __init__(self, answer: Any) -> None:
         self.name = "hr"
@@ -75,7 +75,7 @@ async def found(people: People, address: str, **about: Any) -> tuple[list[str], 
     return [person.address for person in resolved.persons], resolved.why
 
 
-def test_a_person_is_her_address() -> None:
+def test_person_is_identified_by_their_address() -> None:
     people = office()
     assert people.person("ANN@acme.eu") == ANN
     assert people.person("New.Hire@Acme.eu") == Person("new.hire@acme.eu", "new.hire")
@@ -83,12 +83,12 @@ def test_a_person_is_her_address() -> None:
     assert people.by_slack("U0NOBODY") is None
 
 
-def test_everybody_who_is_named_is_known() -> None:
+def test_known_people_are_all_that_the_configuration_names() -> None:
     addresses = {person.address for person in office().known()}
     assert addresses == {"ann@acme.eu", "bo@acme.eu", "cfo@acme.eu", "di@acme.eu", "cy@acme.eu"}
 
 
-async def test_every_kind_of_address_is_resolved_and_says_why() -> None:
+async def test_every_kind_of_address_resolves_with_a_reason() -> None:
     people = office(slack=Slack())
     assert await found(people, "zoe@acme.eu") == (["zoe@acme.eu"], "named in the workflow")
     assert await found(people, "@managers") == (["ann@acme.eu", "bo@acme.eu"], "in managers")
@@ -104,25 +104,25 @@ async def test_every_kind_of_address_is_resolved_and_says_why() -> None:
         "the owner of account prod",
     )
     behalf = {"requester": "app:agent", "on_behalf_of": "ann@acme.eu"}
-    assert await found(people, "on-behalf-of", **behalf) == (["ann@acme.eu"], "the person this is asked for")
+    assert await found(people, "on-behalf-of", **behalf) == (["ann@acme.eu"], "the person this is requested for")
     assert (await found(people, "manager-of:on-behalf-of", **behalf))[0] == ["cfo@acme.eu"]
     assert (await found(people, "manager-of:requester", **behalf))[0] == ["cfo@acme.eu"], "the human counts"
 
 
-async def test_where_there_is_nobody_it_says_why() -> None:
+async def test_empty_resolution_says_why() -> None:
     people = office()
     assert await found(people, "@empty") == ([], "nobody is in empty")
     assert await found(people, "@nowhere") == ([], "there is no group nowhere")
     assert await found(people, "manager-of:requester", requester="cfo@acme.eu") == ([], "cfo has no manager")
     assert await found(people, "manager-of:requester", requester="app:ci") == ([], "there is no requester")
     assert await found(people, "manager-of:approver") == ([], "there is no approver")
-    assert await found(people, "on-behalf-of") == ([], "nobody is named on whose behalf this is asked")
-    assert await found(people, "owner-of:account", fields={"account": None}) == ([], "account is not given")
+    assert await found(people, "on-behalf-of") == ([], "the request isn't on anybody's behalf")
+    assert await found(people, "owner-of:account", fields={"account": None}) == ([], "the request has no account")
     assert await found(people, "owner-of:account", fields={"account": "x"}) == ([], "nobody owns account x")
     assert await found(people, "oncall:dba") == ([], "nobody is on call for dba")
 
 
-async def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
+async def test_file_source_is_read_at_each_lookup(tmp_path: Path) -> None:
     people, path = office(tmp_path), tmp_path / "people.json"
     path.write_text(json.dumps({"people": ["ann@acme.eu"]}))
     assert await found(people, "@on-file") == (["ann@acme.eu"], "in on-file")
@@ -137,7 +137,7 @@ async def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
     [None, "", "{", "[" * 100_000, '{"members": []}', '{"people": "x y"}', '{"people": [5]}', "x" * 1_000_001, "null"],
     ids=lambda content: str(content)[:20],
 )
-async def test_a_source_that_fails_is_an_error_and_never_an_empty_group(tmp_path: Path, content: str | None) -> None:
+async def test_failing_source_is_an_error_and_never_an_empty_group(tmp_path: Path, content: str | None) -> None:
     people = office(tmp_path)
     if content is not None:
         (tmp_path / "people.json").write_text(content)
@@ -150,7 +150,7 @@ async def test_a_source_that_fails_is_an_error_and_never_an_empty_group(tmp_path
         await people.is_in("ann@acme.eu", "on-file")
 
 
-async def test_slack_is_asked_each_time_and_may_be_down() -> None:
+async def test_slack_group_is_read_at_each_lookup_and_may_fail() -> None:
     slack = Slack()
     people = office(slack=slack)
     assert await people.is_in("di@acme.eu", "sre")
@@ -162,9 +162,9 @@ async def test_slack_is_asked_each_time_and_may_be_down() -> None:
     assert "not configured" in without.errors[0]
 
 
-async def test_a_live_directory_has_the_shape_of_the_table() -> None:
+async def test_live_directory_has_the_shape_of_the_table() -> None:
     tables = {"oncall": {"sre": ["di@acme.eu"]}, "owner-of": {"account": {"prod": "cy@acme.eu"}}}
-    people = office(directory=Answering(tables))
+    people = office(directory=FixedSource(tables))
     assert (await found(people, "oncall:sre"))[0] == ["di@acme.eu"]
     assert (await found(people, "owner-of:account", fields={"account": "prod"}))[0] == ["cy@acme.eu"]
     wrong: list[Any] = [
@@ -176,11 +176,11 @@ async def test_a_live_directory_has_the_shape_of_the_table() -> None:
         {"oncall": {"sre": {"a": "b"}}},
     ]
     for answer in wrong:
-        resolved = await office(directory=Answering(answer)).resolve("oncall:sre", requester="bo@acme.eu")
+        resolved = await office(directory=FixedSource(answer)).resolve("oncall:sre", requester="bo@acme.eu")
         assert resolved.errors, answer
 
 
-def test_addresses_are_read() -> None:
+def test_every_kind_of_address_is_parsed() -> None:
     assert parse_address("Ann@Acme.eu") == PersonAddress("ann@acme.eu")
     assert parse_address("@release-managers") == GroupAddress("release-managers")
     assert parse_address("slack:@sre") == SlackGroupAddress("sre")
@@ -197,13 +197,13 @@ def test_addresses_are_read() -> None:
         *("on-behalf-of:", "http://x", "a@b@c", "Ann <a@b.c>", "a@b\n", "a@b\u202e", "*", "app:ci"),
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_address(text)
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_an_address_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         parse_address(text)
     except ValueError:
