@@ -271,7 +271,6 @@ class Asking:
             self.request = planned(self.request, self.rules)
         self.request, following = next_stage(self.request, self.rules)
         if following is None or following.id != before.id or self.request.is_reset:
-            self.request = self.request.but(is_reset=False)
             await self.advance("change" if is_edited else "request")
             if is_edited and self.request.outcome is None:
                 self.copies.tell("change")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from approvals_bot.approvals.acts import Act, Reply, Vote, act_word, message_of, read_answer
+from approvals_bot.approvals.acts import Act, Edit, Reply, Vote, act_word, message_of, read_answer
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
@@ -20,7 +20,8 @@ from approvals_bot.service.read import request_behind
 
 ANSWER_LIMIT = 3.5  # seconds; a page waits this long for its verdict, and all of its answer takes at most 6: a look
 # into the store, which takes up to 2, comes before, and a glance after. Slack's room passes less: it drops clicks at 3
-GLANCE = 0.5  # seconds to see whether an act without a verdict came too late
+GLANCE = 0.5  # seconds to see whether an act without a verdict came too late, or what an edit has led to
+LOOK_EVERY = 0.02  # seconds
 
 RECEIVED = Reply("received")
 
@@ -56,7 +57,10 @@ async def perform(
         if shown is not None and not shown.is_open and not _is_counted(shown, act):
             return await _too_late(engine, target.hook.id, act)  # it lies behind the end, and will be told so
         return Reply("received", changed=True)
-    return read_answer(bytes(answer.body))
+    reply = read_answer(bytes(answer.body))
+    if isinstance(act, Edit) and reply.changed:
+        await _until_reopened(engine, target)
+    return reply
 
 
 def _hook_of(request: Request | str) -> str:
@@ -69,6 +73,14 @@ async def _glance(engine: Engine, target: HookTarget) -> Request | None:
         async with asyncio.timeout(GLANCE):
             return request_behind(await engine.find(target.hook.id))
     return None
+
+
+async def _until_reopened(engine: Engine, target: HookTarget) -> None:
+    """Wait, if only for a glance, until the stage that an edit has reset is open again, with its new deadline."""
+    with suppress(TimeoutError, StoreUnavailableError):
+        async with asyncio.timeout(GLANCE):
+            while (shown := request_behind(await engine.find(target.hook.id))) and shown.is_open and shown.is_reset:
+                await engine.wait(target.row.id, LOOK_EVERY)
 
 
 def _is_counted(request: Request, act: Act) -> bool:

@@ -83,6 +83,17 @@ async def test_who_has_just_saved_is_not_told_once_more_to_change_it(trip: Any) 
     assert "Save and ask again" not in page.text
 
 
+async def test_who_has_just_saved_sees_the_new_deadline(trip: Any) -> None:
+    """The stage opens once more after the edit, with all of its time."""
+    service, run_id = trip
+    await service.clock.advance("1h")
+    path = await service.link(run_id, "di@acme.eu")
+    form = hidden(await service.web.get(path)) | {"own": "change", "edit.price": "700"}
+    done = await service.web.post(path, data=form, headers=OURS)
+    page = await service.web.get(done.headers["location"])
+    assert "<b>in 4 hours</b>" in page.text
+
+
 async def test_who_asked_withdraws_it_there_and_then_nobody_can_decide_it(trip: Any) -> None:
     service, run_id = trip
     path = await service.link(run_id, "di@acme.eu")
