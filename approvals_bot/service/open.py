@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -122,7 +121,10 @@ async def open_run(
         key = _scoped_key(opener, idempotency_key)
     else:
         key = _own_key(definition, typed, asks, behalf, people)
-    await _check_that_somebody_decides(definition, opening, people, engine.now())
+    # What no rule decides, and a stage that nobody can fill could only wait for ever. A source of groups that can't be
+    # read now leaves it open: it will be read again when the stage opens.
+    if (problem := await who_could_not_decide(definition, opening, people, engine.now())) is not None:
+        raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
     return await engine.start(listed.workflow, opening, idempotency_key=key)
 
 
@@ -138,20 +140,23 @@ def _requester(opener: str, requester: str | None) -> str:
 async def check_requester(
     definition: Definition, opener: str, requester: str, behalf: str | None, people: People
 ) -> None:
-    """Raise OpeningRefused unless they may ask for this, in this person's name."""
-    await _may_request(definition, opener, requester, people)
-    _check_behalf(definition, requester, behalf)
-
-
-async def _may_request(definition: Definition, opener: str, requester: str, people: People) -> None:
+    """Raise OpeningRefused unless the opener or the requester may ask for this, in this person's name."""
     who = tuple(dict.fromkeys((opener, requester)))
     try:
         for one in who:
             if await may_open(definition, one, people):
-                return
+                break
+        else:
+            raise OpeningRefused("not_allowed", who=" and ".join(who), workflow=definition.id)
     except SourceUnavailable as error:
         raise OpeningRefused("group_unknown", error=str(error)) from None
-    raise OpeningRefused("not_allowed", who=" and ".join(who), workflow=definition.id)
+    rule = definition.workflow.on_behalf_of
+    if behalf is not None and not is_mail(behalf):
+        raise OpeningRefused("behalf_not_a_person", ("on_behalf_of",))
+    if behalf is None and rule == "required":
+        raise OpeningRefused("behalf_missing", ("on_behalf_of",))
+    if behalf is not None and rule == "never":
+        raise OpeningRefused("behalf_not_taken", ("on_behalf_of",))
 
 
 async def may_open(definition: Definition, who: str, people: People) -> bool:
@@ -174,16 +179,6 @@ async def _is_listed(one: str, entry: str, people: People) -> bool:
     if resolved.errors:
         raise SourceUnavailable(entry, resolved.errors[0])
     return any(person.address == one for person in resolved.persons)
-
-
-def _check_behalf(definition: Definition, requester: str, behalf: str | None) -> None:
-    rule = definition.workflow.on_behalf_of
-    if behalf is not None and not is_mail(behalf):
-        raise OpeningRefused("behalf_not_a_person", ("on_behalf_of",))
-    if behalf is None and rule == "required":
-        raise OpeningRefused("behalf_missing", ("on_behalf_of",))
-    if behalf is not None and rule == "never":
-        raise OpeningRefused("behalf_not_taken", ("on_behalf_of",))
 
 
 def _scoped_key(opener: str, key: str | None) -> str | None:
@@ -216,16 +211,6 @@ def _who(address: str | None, people: People) -> Who:
     if address is None:
         return Who()
     return Who(address, address.removeprefix("app:") if address.startswith("app:") else people.person(address).name)
-
-
-async def _check_that_somebody_decides(definition: Definition, opening: Opening, people: People, now: datetime) -> None:
-    """Refuse what could only wait for ever: no rule decides it, and one of its stages can't be filled by anybody.
-
-    A source of groups that can't be read now leaves it open: it will be read again when the stage opens.
-    """
-    if (problem := await who_could_not_decide(definition, opening, people, now)) is not None:
-        stage, reason = problem
-        raise OpeningRefused("nobody_decides", reason=reason, stage=stage)
 
 
 async def _start_program(

@@ -67,7 +67,12 @@ class ApiKey:
 def caller(request: HttpRequest, keys: Sequence[ApiKey]) -> ApiKey:
     """The key that this request bears. Raises Problem 401; without configured keys, always."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and (found := _match(given.strip(), keys)):
+    offered = given.strip().encode("utf-8", "surrogateescape")
+    found = None
+    for key in keys:  # each of them, and in constant time, so that the time taken tells nothing about any
+        if hmac.compare_digest(offered, key.secret.encode()):
+            found = key
+    if found is not None and scheme.lower() == "bearer":
         return found
     raise Problem(
         401,
@@ -76,16 +81,6 @@ def caller(request: HttpRequest, keys: Sequence[ApiKey]) -> ApiKey:
         else "This service has no API keys. Add one to [api_keys] in its config.toml.",
         headers={"WWW-Authenticate": 'Bearer realm="approvals-bot"'},
     )
-
-
-def _match(given: str, keys: Sequence[ApiKey]) -> ApiKey | None:
-    """Every key is compared, and in constant time, so that the time taken tells nothing about any of them."""
-    offered = given.encode("utf-8", "surrogateescape")
-    found = None
-    for key in keys:
-        if hmac.compare_digest(offered, key.secret.encode()):
-            found = key
-    return found
 
 
 class RunsApi:

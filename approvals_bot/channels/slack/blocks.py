@@ -61,21 +61,19 @@ def message(dispatch: Dispatch) -> tuple[str, list[Block]]:
 
 
 def card_message(card: Card) -> tuple[str, list[Block]]:
-    """The whole card, as it stands. Decided cards keep everything but the buttons."""
+    """The whole card, as it stands, below `⏳ Waiting: Deploy api 2.1 to prod. Asked by Bo Lund.`
+
+    Decided cards keep everything but the buttons.
+    """
     for room in ROOMS:
         blocks = _blocks(card, room)
         size = length(json.dumps(blocks, ensure_ascii=False, separators=(",", ":")))
         if len(blocks) <= BLOCK_LIMIT and size <= CARD_LIMIT:
             break
-    return summary(card), blocks
-
-
-def summary(card: Card) -> str:
-    """The top-level text: `⏳ Waiting: Deploy api 2.1 to prod. Asked by Bo Lund.`, escaped."""
-    title = clip(one_line(card.title, 250), 250)
+    title = one_line(card.title, 250)
     if card.outcome is not None:
-        return escape(f"{card_text.outcome(card.outcome)}: {title}")[: TEXT_LIMIT * 2]
-    return escape(one_line(f"{card_text.state(card)}: {title}. {card_text.asked_by(card)}.", TEXT_LIMIT))
+        return escape(f"{card_text.outcome(card.outcome)}: {title}")[: TEXT_LIMIT * 2], blocks
+    return escape(one_line(f"{card_text.state(card)}: {title}. {card_text.asked_by(card)}.", TEXT_LIMIT)), blocks
 
 
 def _blocks(card: Card, room: CardLimits) -> list[Block]:
@@ -221,11 +219,10 @@ def delivery_of(message: Mapping[str, Any]) -> str | None:
 
     It begins with the run's id.
     """
-    metadata = message.get("metadata") or {}
-    if metadata.get("event_type") != METADATA:
-        return None
-    delivery = (metadata.get("event_payload") or {}).get("delivery_id")
-    return str(delivery) if delivery else None
+    match message.get("metadata"):
+        case {"event_type": kind, "event_payload": {"delivery_id": delivery}} if kind == METADATA and delivery:
+            return str(delivery)
+    return None
 
 
 def told(dispatch: Dispatch) -> tuple[str, list[Block]]:

@@ -122,8 +122,7 @@ class EphemeralReplies:
         given, api = urlsplit(url), urlsplit(self._client.web.base_url)
         if (given.scheme, given.netloc) == (api.scheme, api.netloc):
             return True
-        host = given.hostname or ""
-        return given.scheme == "https" and (host == "hooks.slack.com" or host == "hooks.slack-gov.com")
+        return given.scheme == "https" and given.hostname in ("hooks.slack.com", "hooks.slack-gov.com")
 
     async def _show_in(self, to: ReplyTo, said: Mapping[str, Any], or_directly: bool) -> None:
         try:

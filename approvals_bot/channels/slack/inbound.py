@@ -105,8 +105,11 @@ def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datet
     """`POST /slack/events`, for HTTP mode. Refused requests get a line in the engine's audit."""
 
     async def receive(request: FromSlack) -> Response:
-        if request.payload.get("type") == "block_actions" and not _has_an_action(request.payload.get("actions")):
-            return Response("Not accepted.\n", 401)
+        if request.payload.get("type") == "block_actions":
+            actions = request.payload.get("actions")
+            # Slack's own library takes the first one without looking whether there is any
+            if not (isinstance(actions, list) and actions and all(isinstance(action, dict) for action in actions)):
+                return Response("Not accepted.\n", 401)
         headers: dict[str, str | Sequence[str]] = dict(request.headers)
         answer = await slack.bolt.async_dispatch(AsyncBoltRequest(body=request.body, headers=headers))
         kept = {name: values[0] for name, values in answer.headers.items() if name.lower() == "content-type"}
@@ -117,11 +120,6 @@ def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datet
 
     guard = SlackGuard(receive, signing_secret=signing_secret, now=now, refused=refused)
     return [Route(PATH, guard, methods=["POST"], name="slack")]
-
-
-def _has_an_action(actions: Any) -> bool:
-    """Slack's own library takes the first one without looking whether there is any."""
-    return isinstance(actions, list) and bool(actions) and all(isinstance(action, dict) for action in actions)
 
 
 def _bolt(
