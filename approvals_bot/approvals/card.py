@@ -21,15 +21,21 @@ from approvals_bot.approvals.ballot import (
     standing,
     vote_of,
 )
-from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, CardSeat, CardStage, CardVote, ChoiceName
+from approvals_bot.approvals.port import (
+    Card,
+    CardChoice,
+    CardOutcome,
+    CardSeat,
+    CardStage,
+    CardVote,
+    ChoiceName,
+    StageState,
+)
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import FollowUp, RecordedVote, Request, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE
 
 SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
-UNDECIDED = ("expired", "withdrawn")
-"""Ends that nobody's vote brought about."""
-
 STYLES = {"approve": "primary", "reject": "danger"}
 
 
@@ -82,10 +88,16 @@ def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardSta
         filled_by = [who for who, at in counted.seated.items() if at == seat.id] if counted else []
         size = room(seat, also=filled_by) if counted or isinstance(seat.need, int) else 0
         seats.append(CardSeat(seat.label, size, tuple(view.acting(who, acting.get(who, "")) for who in filled_by)))
-    is_stopped = stage.state == "done" and view.state in UNDECIDED and standing(stage) != "filled"
-    return CardStage(
-        stage.id, stage.title, "stopped" if is_stopped else stage.state, tuple(seats), because=stage.because
-    )
+    return CardStage(stage.id, stage.title, _stage_state(view, stage), tuple(seats), because=stage.because)
+
+
+def _stage_state(view: Request, stage: RequestStage) -> StageState:
+    """What became of this stage. One that ended before it had its votes is what its request is, never "done"."""
+    match view.state:
+        case "rejected" | "expired" | "withdrawn" if stage.state in ("open", "done") and standing(stage) != "filled":
+            return view.state
+        case _:
+            return stage.state
 
 
 def _outcome(view: Request) -> CardOutcome | None:

@@ -16,6 +16,7 @@ from approvals_bot.approvals.port import (
     CardVote,
     ChoiceName,
     Name,
+    StageState,
     Via,
 )
 
@@ -38,7 +39,15 @@ CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
     "take_back": ("↩︎", "took the vote back"),
 }
 
-STAGE_ICONS = {"done": "✓", "open": "●", "ahead": "○", "skipped": "–", "stopped": "✕"}
+STAGE_ICONS: dict[StageState, str] = {
+    "done": "✓",
+    "open": "●",
+    "ahead": "○",
+    "skipped": "–",
+    "rejected": "✕",
+    "expired": "✕",
+    "withdrawn": "✕",
+}
 
 
 def state(card: Card) -> str:

@@ -85,11 +85,16 @@ class NamedStage:
     because: str = field(default="", kw_only=True)
 
 
+StageState = Literal["done", "open", "ahead", "skipped", "rejected", "expired", "withdrawn"]
+"""What became of a stage. `done`: it has all its votes, or a rule or an answer ended it well. A stage that ended any
+other way is what its request is."""
+
+
 @dataclass(frozen=True, slots=True)
 class CardStage(NamedStage):
     """A stage as a step in the row of steps."""
 
-    state: Literal["done", "open", "ahead", "skipped", "stopped"] = "ahead"  # stopped: it ended before it was decided
+    state: StageState = "ahead"
     seats: tuple[CardSeat, ...] = ()
 
 

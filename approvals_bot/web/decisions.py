@@ -39,20 +39,18 @@ from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
 from approvals_bot.web.validation import is_from_own_page, read_form
 
-STALE = "This page was open for a long time, so nothing was changed. Have another look, then press again."
+STALE = "This page was open too long, so nothing was changed. Check the request, then press again."
 NOT_OURS = (
-    "This did not come from the request's own page, so nothing was changed. Look at the request, then press again."
+    "This form didn't come from the request's own page, so nothing was changed. Check the request, then press again."
 )
-NO_CHOICE = "No choice came with this form, so nothing was changed. Press one of the buttons."
-WRONG_CODE = (
-    "These are not the digits that we sent you, so nothing was changed. Look into the newest mail and try again."
-)
-CODE_OVER = "This code is too old or was tried too often, so nothing was changed. Let us send you a new one."
-NO_MORE_CODES = "We have sent you several codes already. Nothing was changed; wait an hour, then ask for another one."
-CODE_NOT_SENT = "The code could not be sent just now. Nothing was changed; try again in a few minutes."
+NO_CHOICE = "No choice was sent, so nothing was changed. Press one of the buttons."
+WRONG_CODE = "That's not the code we sent you, so nothing was changed. Check the newest email and try again."
+CODE_OVER = "This code has expired or was tried too often, so nothing was changed. Ask for a new one."
+NO_MORE_CODES = "We've already sent you several codes. Nothing was changed. Wait an hour, then ask for a new one."
+CODE_NOT_SENT = "We couldn't send the code. Nothing was changed. Try again in a few minutes."
 CODE_MAIL = (
-    "Your code is {digits}. Enter it within ten minutes, on the page where you asked for it. "
-    "If you did not ask for a code, somebody else has your link: tell {requester}."
+    "Your code is {digits}. Enter it within ten minutes on the page where you asked for it. "
+    "If you didn't ask for a code, someone else has your link: let {requester} know."
 )
 
 LONGEST_ADDRESS = 320  # characters: 64 before the @, 255 after it
@@ -393,7 +391,7 @@ def change_of(view: Request, address: str) -> CardChoice | None:
     """Return what the requester may change, as a form; None for others, and while nothing is to be changed."""
     if not asks_herself(view, address) or view.state != "changes_requested":
         return None
-    return CardChoice("edit", "Change the request", "Change the request", "link", asks=view.to_change)
+    return CardChoice("edit", "Edit request", "Edit request", "link", asks=view.to_change)
 
 
 def reassignment_of(link: Link, form: Mapping[str, str]) -> Reassign:

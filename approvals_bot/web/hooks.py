@@ -84,7 +84,7 @@ def _takes_calls(hook: HookRow, payload: dict[str, Any]) -> bool:
 
 
 def _nothing_waits() -> Problem:
-    return Problem(404, detail="Nothing waits for a call at this address.")
+    return Problem(404, detail="Nothing is waiting for a call at this address.")
 
 
 class HooksApi:

@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 LONGEST_ADDRESS = 254  # characters; RFC 5321
 
-SENT = "If we know this address, six digits are on their way to it. Enter them within ten minutes."
-WRONG = "These are not the digits that we sent you. Look into the newest mail and try again."
-OVER = "This code is too old or was tried too often. Ask for a new one."
-NO_ADDRESS = "Enter your mail address, like ann@acme.eu."
-ELSEWHERE = "This did not come from our own page, so nobody was signed in. Try again here."
+SENT = "If we know this address, we've emailed it a six-digit code. It's valid for ten minutes."
+WRONG = "That's not the code we sent you. Check the newest email and try again."
+OVER = "This code has expired or was tried too often. Ask for a new one."
+NO_ADDRESS = "Enter your email address, like ann@acme.eu."
+ELSEWHERE = "This form didn't come from our own page, so nobody was signed in. Try again here."
 CODE_MAIL = (
-    "Your code is {digits}. Enter it within ten minutes, on the page where you asked for it. "
-    "If you did not ask for it, somebody typed in your address: there is nothing to do, and nobody got in."
+    "Your code is {digits}. Enter it within ten minutes on the page where you asked for it. "
+    "If you didn't ask for it, someone else typed in your address. Nobody got in, and you don't need to do anything."
 )
 
 
@@ -121,7 +121,7 @@ class Login:
         """Give the same page, as fast, for every address; the mail is sent after it."""
         issued = self._codes.issue(_binding(address))
         if issued is None:
-            return self._page(429, "Several codes were asked for already. Wait an hour, then ask for another one.")
+            return self._page(429, "We've already sent several codes. Wait an hour, then ask for a new one.")
         code_token, digits = issued
         page = self._page(200, SENT, address=address, code_token=code_token)
         page.background = BackgroundTask(self._mail, address, digits, code_token[-40:])

@@ -40,7 +40,7 @@ access_log = logging.getLogger("approvals_bot.access")
 error_log = logging.getLogger("approvals_bot.web")
 
 STOPPING = Problem(
-    503, "Service stopping", "It can't be told whether this was done. Try again in a moment.", headers=RETRY_SOON
+    503, "Service stopping", "We can't say whether this was done. Try again in a moment.", headers=RETRY_SOON
 )
 
 UNMATCHED = "(no route)"

@@ -37,8 +37,8 @@ WAITING_SHOWN = 100  # requests on one page of an inbox
 OTHERS_SHOWN = 50  # on one page of what a person asked for, and voted on
 
 LISTS: tuple[tuple[Relation, str, str], ...] = (
-    ("requested_by", "asked", "You asked for"),
-    ("voted_by", "voted", "You voted on"),
+    ("requested_by", "asked", "Your requests"),
+    ("voted_by", "voted", "Requests you voted on"),
 )
 """Below what waits for a person: which of their requests, the query's name for the cursor, and the heading."""
 

@@ -130,7 +130,7 @@ def problem_of(error: Exception) -> Problem | None:
         case LimitExceededError():
             return Problem(413, "Too large", str(error))
         case StoreUnavailableError():
-            detail = "It can't be told whether this was saved. Try again in a moment."
+            detail = "We can't say whether this was saved. Try again in a moment."
             return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)
     return None
 
@@ -224,7 +224,7 @@ class ErrorResponses:
     async def __call__(self, request: HttpRequest, error: Exception) -> Response:
         problem = problem_of(error)
         if problem is None:
-            problem = Problem(500, detail="The fault is ours, and it is in our log. Please try again.")
+            problem = Problem(500, detail="Something went wrong on our side, and it has been logged. Please try again.")
         if (request.url.path + "/").startswith(FOR_PROGRAMS):
             return problem.response()
         if problem.status == 404:

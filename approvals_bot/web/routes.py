@@ -151,7 +151,7 @@ class Resource:
         endpoint = self.methods.get(scope["method"])
         if endpoint is None:
             allowed = ", ".join(sorted(self.methods))
-            raise Problem(405, detail=f"Here one can {allowed}.", headers={"Allow": allowed})
+            raise Problem(405, detail=f"This address takes only {allowed}.", headers={"Allow": allowed})
         if any("\0" in str(value) for value in scope["path_params"].values()):
             raise Problem(404)  # no id or token of ours has a NUL, and PostgreSQL takes none as text
         response = await endpoint(HttpRequest(scope, receive))
@@ -198,4 +198,4 @@ async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await WebSocketClose()(scope, receive, send)
         return
-    raise Problem(404, detail="There is nothing at this address.")
+    raise Problem(404, detail="There's nothing at this address.")

@@ -118,7 +118,7 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise _invalid_json(f"the key {key[:80]!a} stands twice in one object")
+        raise _invalid_json(f"the key {key[:80]!a} appears twice in one object")
     return found
 
 
@@ -194,7 +194,7 @@ def read_query(request: HttpRequest, *names: str) -> dict[str, str]:
     """Read the query's values by name. A name that is unknown or given twice is a fault: it would do nothing."""
     given = request.query_params.multi_items()
     faults = [
-        {"loc": ["query", name], "msg": "stands twice" if name in names else "no such filter"}
+        {"loc": ["query", name], "msg": "appears twice" if name in names else "no such filter"}
         for name in dict.fromkeys(name for name, _ in given)
         if name not in names or [other for other, _ in given].count(name) > 1
     ]

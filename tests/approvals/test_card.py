@@ -114,14 +114,15 @@ def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
     assert len(card.fields) == 3
 
 
-@pytest.mark.parametrize("state", ["expired", "withdrawn"])
-def test_a_stage_that_nobody_decided_is_not_called_done(state: Any) -> None:
-    request = expense("80")
-    request = decided(request, state, "deadline", NINE, "clock")
-    assert [stage.state for stage in card_of(view(request), None, NINE).stages] == ["stopped", "skipped", "skipped"]
+@pytest.mark.parametrize("state", ["rejected", "expired", "withdrawn"])
+def test_a_stage_without_its_votes_ends_as_its_request(state: Any) -> None:
+    request = decided(expense("80"), state, ANN, NINE, "api")
+    assert [stage.state for stage in card_of(view(request), None, NINE).stages] == [state, "skipped", "skipped"]
 
 
-def test_a_stage_that_was_decided_is_done_however_it_ended() -> None:
-    request = expense("80")
-    request = decided(request, "rejected", ANN, NINE, "api")
-    assert card_of(view(request), None, NINE).stages[0].state == "done"
+@pytest.mark.parametrize("state", ["rejected", "expired", "withdrawn"])
+def test_a_stage_that_had_its_votes_stays_done(state: Any) -> None:
+    request = vote(expense("2000"), Vote(ANN))
+    request = opened(request, RULES, request.stages[1], found(CFO, FIN), NINE)
+    request = decided(request, state, CFO, NINE, "api")
+    assert [stage.state for stage in card_of(view(request), None, NINE).stages] == ["done", state, "skipped"]

@@ -9,8 +9,8 @@ import httpx2
 from journey import Json, Service
 
 ASKED = {"account": "aws-prod", "role": "admin", "duration": "4h", "reason": "The nightly backup fails since Monday."}
-GUESS = "not the digits"
-OVER = "too old or was tried too often"
+GUESS = "not the code we sent you"
+OVER = "expired or was tried too often"
 
 
 def test_check_60_from_one_command_a_request_is_mailed_decided_and_the_run_goes_on(installed: Service) -> None:
@@ -85,7 +85,7 @@ def forms(page: httpx2.Response) -> dict[str, str]:
 
 
 def ask_for_code(service: Service, link: str) -> tuple[httpx2.Response, str]:
-    """Press "Send me the code": the page that follows, and the digits of the mail."""
+    """Press "Send the code", and return the next page and the digits of the mail."""
     known = len(codes(service))
     page = service.post(link, forms(service.page(link)) | {"send_code": "yes"})
     assert page.status_code == 200, page.text
@@ -104,7 +104,7 @@ def test_a_mailed_code_is_needed_where_a_link_is_not_enough(service: Service) ->
     run_id = service.open("prod-access", "di@acme.eu", **ASKED)
     link = service.link("cy@acme.eu")
     page = service.page(link)
-    assert "Send me the code" in page.text
+    assert "Send the code" in page.text
     assert 'name="choice"' not in page.text
     forwarded = service.post(link, forms(page) | {"choice": "approve", "code": "123456"})
     assert forwarded.status_code == 403  # whoever got the link and not the mailbox

@@ -43,7 +43,7 @@ BLURRED: tuple[tuple[str, str], ...] = (
 )
 SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
 EPOCH = re.compile(r"\b22\d{8}\b")  # seconds, in the year that the journeys play in
-DRAWN = re.compile(r'(?<= )(x|width)="\d+\.\d+"')  # the timeline's bars are as long as the steps took
+DRAWN = re.compile(r'(?<= )(x|width)="\d+\.\d+%?"')  # the timeline's bars are as long as the steps took
 
 
 class Names:

@@ -221,6 +221,56 @@ async def test_what_a_thumb_hits_is_large_enough(site: Any) -> None:
         assert boxes == []
 
 
+HIDDEN_FOCUS = """() => {
+  const bar = document.querySelector('.docked'), focused = document.activeElement;
+  const edge = bar.getBoundingClientRect().top;
+  if (focused === document.body || bar.contains(focused)) return '';
+  const box = focused.getBoundingClientRect();
+  return box.top >= -1 && Math.min(box.bottom, box.top + 60) <= edge ? '' : focused.outerHTML;
+}"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("deciding", [False, True], ids=["first vote", "deciding vote"])
+async def test_a_phone_keeps_the_choices_in_reach(site: Any, deciding: bool) -> None:
+    service, url = site
+    run_id, path = await open_link(service, "pair", "bo@acme.eu")
+    if deciding:  # then Approve asks once, in the bar
+        await service.api.post(f"/api/runs/{run_id}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
+    async with chromium(viewport={"width": 320, "height": 600}) as page:
+        await page.goto(url + path)
+        bar = await page.locator(".docked").bounding_box()
+        assert (bar["y"] + bar["height"], bar["height"] < 80) == (600, True)
+        assert await page.locator(".docked > *").count() == 2
+        for opened in (False, True) if deciding else (False,):
+            if opened:
+                await page.click(".docked summary")
+                await page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
+            for _ in range(20):
+                await page.keyboard.press("Tab")
+                assert await page.evaluate(HIDDEN_FOCUS) == ""
+
+
+@needs_chromium
+async def test_lists_fill_a_wide_screen_and_stack_on_a_phone(site: Any) -> None:
+    service, url = site
+    run_id, _ = await open_link(service, "pair")
+    lefts = "[...document.querySelectorAll('tbody tr:first-child > *')].map(e => e.getBoundingClientRect().left)"
+    async with chromium(viewport={"width": 320, "height": 600}) as page:
+        for path in ("/runs", "/inbox?person=ann@acme.eu"):
+            await page.goto(url + path)
+            assert len(set(await page.evaluate(lefts))) == 1
+        await page.goto(f"{url}/runs/{run_id}")
+        assert not await page.is_visible(".timeline")
+        assert "webhook" in await page.inner_text(".spans")
+        await page.set_viewport_size({"width": 1280, "height": 800})
+        assert await page.is_visible(".timeline")
+        assert not await page.is_visible(".spans")
+        await page.goto(f"{url}/runs")
+        assert len(set(await page.evaluate(lefts))) == 4
+        assert (await page.locator("table").bounding_box())["width"] > 1_000
+
+
 @pytest.mark.skipif(W3M is None, reason="w3m is not installed: pages go untried in a text browser")
 async def test_check_46_a_text_browser_shows_all_that_is_needed(site: Any) -> None:
     service, url = site

@@ -1,4 +1,4 @@
-"""Where a link alone is not enough: six digits, mailed to the person it was made for."""
+"""Requests that need a six-digit code by email besides the link."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def hidden(page: httpx2.Response) -> dict[str, str]:
 
 
 async def ask_for_code(service: Any, path: str) -> httpx2.Response:
-    """Press "Send me the code": the page that follows."""
+    """Press "Send the code", and return the next page."""
     page = await service.web.get(path)
     answer = await service.web.post(path, data=hidden(page) | {"send_code": "yes"}, headers=OURS)
     assert answer.status_code == 303, answer.text
@@ -90,7 +90,7 @@ async def test_without_a_code_the_page_offers_no_choice_and_takes_none(guarded: 
     path = await open_link(guarded)
     page = await guarded.web.get(path)
     assert 'name="choice"' not in page.text
-    assert "we mail six digits to ann@acme.eu" in page.text
+    assert "email a six-digit code to ann@acme.eu" in page.text
     before = guarded.content()["events"]
     for form in ({}, {"code": "000000"}, {"code": "", "code_token": "made-up"}):
         answer = await guarded.web.post(path, data=hidden(page) | {"choice": "approve", **form}, headers=OURS)
@@ -121,7 +121,7 @@ async def test_digits_are_good_for_their_link_ten_minutes_and_five_tries(guarded
         form = hidden(page) | {"choice": "approve", "code": digits}
         answer = await guarded.web.post(path, data=form, headers=OURS)
         assert answer.status_code == 403
-        return "wrong" if "not the digits" in answer.text else "over" if "too old or was tried" in answer.text else "?"
+        return "wrong" if "not the code" in answer.text else "over" if "expired or was tried" in answer.text else "?"
 
     assert [await tried(page, wrong) for _ in range(6)] == ["wrong"] * 5 + ["over"]
     assert await tried(page, right) == "over"
@@ -131,7 +131,7 @@ async def test_digits_are_good_for_their_link_ten_minutes_and_five_tries(guarded
     form_token = hidden(await guarded.web.get(path))["form_token"]
     stale = hidden(page) | {"form_token": form_token, "choice": "approve", "code": right}
     answer = await guarded.web.post(path, data=stale, headers=OURS)
-    assert "too old or was tried" in answer.text
+    assert "expired or was tried" in answer.text
 
     page, right = await ask_for_code(guarded, path), post.digits()
     other = await open_link(guarded, "bo@acme.eu")

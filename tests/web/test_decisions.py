@@ -61,7 +61,7 @@ async def test_the_page_shows_the_request_and_whom_one_acts_as(asked: Any) -> No
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     page = await asked.web.get(path)
     assert page.status_code == 200
-    for words in ("Deploy api 2.1", "Waiting", "Asked by desk", "Ann Ode", "0 of 2", "Open until", "Approve", "Reject"):
+    for words in ("Deploy api 2.1", "Waiting", "Asked by desk", "Ann Ode", "0 of 2", "Due", "Approve", "Reject"):
         assert words in page.text
     assert "<script" not in page.text
 
@@ -114,7 +114,7 @@ async def test_a_choice_in_the_link_is_shown_first_and_decides_nothing(asked: An
     path = await asked.link(run_id, "ann@acme.eu")
     before = asked.content()
     page = await asked.web.get(f"{path}?choice=reject")
-    assert "You chose “Reject”. It counts once you press the button here." in page.text
+    assert "You chose “Reject”. Press the button below to confirm." in page.text
     assert 'class="danger chosen"' in page.text
     for strange in ("take_back", "explode", "%3Cscript%3E"):
         assert "You chose" not in (await asked.web.get(f"{path}?choice={strange}")).text
@@ -334,7 +334,7 @@ async def test_a_page_that_lay_open_for_long_is_looked_at_again(asked: Any) -> N
     await asked.clock.advance("31m")
     answer = await asked.web.post(path, data=form, headers=OURS)
     assert answer.status_code == 403
-    assert "This page was open for a long time" in answer.text
+    assert "This page was open too long" in answer.text
     assert "As typed." in answer.text
     assert (await asked.web.post(path, data=form_of(answer, "approve"), headers=OURS)).status_code == 303
 

@@ -79,7 +79,7 @@ async def test_a_person_signs_in_sees_what_waits_for_her_and_decides_it(browser:
     for word in ("HttpOnly", "Secure", "SameSite=lax", "Path=/", "Max-Age=43200"):
         assert word in cookie
     inbox = await browser.http.get("/inbox?person=bo@acme.eu")  # whose inbox it is, the session says and nobody else
-    assert "2 requests wait for ann@acme.eu" in inbox.text
+    assert "2 requests are waiting for you" in inbox.text
     page, *_ = re.findall(r'<a href="(/decisions/[^"]+)">Deploy api 2\.0</a>', inbox.text)
     shown = await browser.http.get(page)
     answer = await browser.post(page, **hidden(shown), choice="approve")
@@ -87,8 +87,8 @@ async def test_a_person_signs_in_sees_what_waits_for_her_and_decides_it(browser:
     (vote,) = (await browser.service.run(runs[0]))["request"]["votes"]
     assert (vote["by"], vote["via"]) == ("ann@acme.eu", "inbox")
     inbox = await browser.http.get("/inbox")
-    assert "1 request waits for ann@acme.eu" in inbox.text
-    assert "You voted on" in inbox.text
+    assert "1 request is waiting for you" in inbox.text
+    assert "Requests you voted on" in inbox.text
     left = await browser.post("/logout")
     assert left.headers["location"] == "/login"
     assert (await browser.http.get("/inbox")).status_code == 401
@@ -98,7 +98,7 @@ async def test_a_request_opens_for_those_whom_it_concerns_and_for_nobody_else(br
     run = await browser.service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
     for person, status, offered in (
         ("ann@acme.eu", 200, ">Decide</a>"),
-        ("di@acme.eu", 200, ">Change it or withdraw it</a>"),
+        ("di@acme.eu", 200, ">Change or withdraw it</a>"),
         ("cfo@acme.eu", 404, ""),
     ):
         await browser.sign_in(person)
@@ -110,8 +110,8 @@ async def test_a_request_opens_for_those_whom_it_concerns_and_for_nobody_else(br
         assert (await browser.http.get(f"/runs/{run}")).status_code == 401
     await browser.sign_in("di@acme.eu")
     inbox = await browser.http.get("/inbox")
-    assert "Nothing waits for di@acme.eu" in inbox.text
-    assert "You asked for" in inbox.text
+    assert "You're all caught up." in inbox.text
+    assert "Your requests" in inbox.text
     assert f'href="/requests/{run}"' in inbox.text
 
 
@@ -141,8 +141,8 @@ async def test_what_one_asked_for_and_voted_on_is_found_after_any_number_of_newe
             path = older[1].replace("&amp;", "&") if older else ""
         return seen
 
-    assert await listed("You asked for") == own[::-1]
-    assert await listed("You voted on") == [voted]
+    assert await listed("Your requests") == own[::-1]
+    assert await listed("Requests you voted on") == [voted]
 
 
 async def test_whether_an_address_is_known_is_not_told_and_strangers_get_no_mail(browser: Browser) -> None:
@@ -198,7 +198,7 @@ async def test_digits_open_one_persons_inbox_for_ten_minutes_and_five_tries(brow
     assert "tried too often" in late.text
     fields, digits = await browser.digits_for("ann@acme.eu")
     await browser.service.clock.advance("11m")
-    assert "too old" in (await browser.post("/login", **fields, code=digits)).text
+    assert "expired or was tried" in (await browser.post("/login", **fields, code=digits)).text
     assert not browser.http.cookies
     for _ in range(3):
         await browser.digits_for("ann@acme.eu")

@@ -280,7 +280,7 @@ async def test_an_inbox_begins_with_the_oldest_and_goes_on_to_the_newest(
     while path:
         text = (await office.web.get(path)).text
         seen += re.findall(r'href="/requests/(run_\w+)"', text)
-        assert f"At least 7 requests wait for {ANN}, the oldest first." in text
+        assert f"At least 7 requests are waiting for {ANN}, oldest first." in text
         more = re.search(r'<a href="([^"]+)">More requests', text)
         path = more[1].replace("&amp;", "&") if more else ""
     assert seen == asked

@@ -120,7 +120,7 @@ async def test_without_a_session_pages_say_only_how_to_get_in(service: Any) -> N
         page = await service.web.get(path)
         assert page.status_code == 401
         assert page.text == (await service.web.get("/runs")).text
-        assert "Open this from your own link" in sound(page)
+        assert "You can't sign in here" in sound(page)
     assert (await service.web.get("/login")).status_code == 200
 
 
@@ -131,7 +131,7 @@ async def test_the_list_of_runs_shows_requests_and_other_runs(open_office: Any) 
     assert f'<a href="/runs/{napping}">nap</a>' in text
     assert "Waiting for Ann Ode" in text
     assert "Team offsite" not in sound(await open_office.web.get("/runs?status=completed"))
-    assert "No runs are failed" in sound(await open_office.web.get("/runs?status=failed"))
+    assert "No failed runs." in sound(await open_office.web.get("/runs?status=failed"))
     assert "Team offsite" in sound(await open_office.web.get("/runs?status=nonsense"))
 
 
@@ -149,11 +149,11 @@ async def test_a_run_is_told_and_drawn(open_office: Any) -> None:
 async def test_a_request_and_the_inbox_show_its_card(open_office: Any) -> None:
     run_id = await spend(open_office)
     text = sound(await open_office.web.get(f"/requests/{run_id}"))
-    for words in ("Team offsite", "Asked by Bo Lund", "Manager", "Ann Ode", "Open until", '<span class="added">'):
+    for words in ("Team offsite", "Asked by Bo Lund", "Manager", "Ann Ode", "Due", '<span class="added">'):
         assert words in text
     assert "<form" not in text
-    assert "1 request waits for ann@acme.eu" in sound(await open_office.web.get("/inbox?person=ann@acme.eu"))
-    assert "Nothing waits for bo@acme.eu" in sound(await open_office.web.get("/inbox?person=bo@acme.eu"))
+    assert "1 request is waiting for ann@acme.eu" in sound(await open_office.web.get("/inbox?person=ann@acme.eu"))
+    assert "bo@acme.eu is all caught up." in sound(await open_office.web.get("/inbox?person=bo@acme.eu"))
     assert "Whose inbox?" in sound(await open_office.web.get("/inbox"))
     napping = await open_office.start("nap")
     assert (await open_office.web.get(f"/requests/{napping}")).status_code == 404
