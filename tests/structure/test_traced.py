@@ -26,10 +26,10 @@ from approvals_bot.testing import FakeClock
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {
-    "press": (68, 473, 4135),
-    "mail": (66, 466, 4050),
-    "deadline": (49, 315, 2680),
-    "start": (68, 481, 4250),
+    "press": (68, 465, 4135),
+    "mail": (66, 462, 4050),
+    "deadline": (49, 307, 2680),
+    "start": (68, 472, 4250),
 }
 """What each journey may walk through as of now, above the goal: lowered with each step, until GOAL is enough."""
 
