@@ -22,13 +22,16 @@ GroupMembers = Callable[[str], Awaitable[Sequence[str]]]
 
 def build_plain_people(service: configured.ServiceSettings) -> People:
     """The people without live sources, for commands that run beside the service."""
-    lists = {name: group for name, group in service.groups.items() if isinstance(group, tuple)}
-    match service.directory:
-        case configured.DirectoryTable(oncall=oncall, owner_of=owners):
-            tables = directory.Directory(oncall, owners)
-            return People(_persons(service), lists, tables, away=_absences(service), managers=_managers(service))
-        case _:
-            return People(_persons(service), lists, away=_absences(service), managers=_managers(service))
+    lists = {id: group.people for id, group in service.groups.items() if isinstance(group, configured.PeopleGroupEntry)}
+    tables = service.directory
+    return People(
+        _persons(service),
+        lists,
+        directory.Directory(tables.oncall, tables.owner_of) if isinstance(tables, configured.DirectoryTable) else None,
+        away=_absences(service),
+        managers=_managers(service),
+        group_names=service.group_names,
+    )
 
 
 def known_people(service: configured.ServiceSettings) -> Sequence[directory.Person]:
@@ -64,6 +67,8 @@ def build_people(
 
     def source(given: object) -> Any:
         match given:
+            case configured.PeopleGroupEntry(people=people):
+                return people
             case configured.FileSourceEntry(file=path):
                 return directory.FileSource(path)
             case configured.HttpSourceEntry(http=name):
@@ -83,6 +88,7 @@ def build_people(
         _absences(service),
         service.server.admins,
         _managers(service),
+        service.group_names,
     )
 
 

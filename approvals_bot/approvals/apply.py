@@ -34,6 +34,7 @@ from approvals_bot.approvals.eligibility import (
     with_stand_ins,
 )
 from approvals_bot.approvals.fields import form_field
+from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Escalation
 from approvals_bot.approvals.port import State, Via
 from approvals_bot.approvals.reassignment import Rank, reassigned, with_reassignments
@@ -47,7 +48,7 @@ from approvals_bot.approvals.request import (
     RequestStage,
 )
 from approvals_bot.approvals.rules import Rules, facts_of
-from approvals_bot.approvals.templates import TemplateError, render_line
+from approvals_bot.approvals.templates import TemplateError, render, render_line
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.people import Person
 
@@ -73,9 +74,10 @@ def request_of(
         digest=ruling.digest,
         fields=ruling.fields,
         stages=tuple(
-            RequestStage(rule.id, _stage_title(rule.id), outcomes=definition.outcomes_of(rule))
+            RequestStage(rule.id, rule.title or readable(rule.id), outcomes=definition.outcomes_of(rule))
             for rule in definition.stage
         ),
+        labels=definition.labels.given(),
         link_auth=definition.deliver.link_auth,
         grace=shown_duration(policy.grace) if policy.grace else "",
         reassign=policy.reassign or "approvers",
@@ -85,8 +87,13 @@ def request_of(
 
 def context_of(request: Request, rules: Rules) -> RequestContext:
     """What addresses of the file may refer to."""
+    definition = rules.definition
     return RequestContext(
-        request.requester, request.on_behalf_of, request.fields, rules.definition.policy.self_approval
+        request.requester,
+        request.on_behalf_of,
+        request.fields,
+        definition.policy.self_approval,
+        definition.group_names,
     )
 
 
@@ -102,8 +109,9 @@ def presented(request: Request, rules: Rules) -> Request:
 def described(request: Request, rules: Rules) -> Request:
     """Fill in how the fields are shown: to be done once they, or the names of people, have changed."""
     specs, values, ruling = rules.definition.fields, request.fields, rules.ruling(request.fields)
+    request = request.but(title=_title(request, rules))
     return request.but(
-        title=_title(request, rules),
+        instructions=_instructions(request, rules),
         shown=tuple(forms.shown_field(spec, name, ruling.typed.get(name), request.was) for name, spec in specs.items()),
         editable=tuple(form_field(name, spec, values.get(name)) for name, spec in specs.items() if spec.editable),
         rules=ruling.applied,
@@ -143,6 +151,17 @@ def _title(request: Request, rules: Rules) -> str:
         return render_line(template, facts_of(request, rules)) or rules.definition.id
     except TemplateError:
         return rules.definition.id
+
+
+def _instructions(request: Request, rules: Rules) -> str:
+    """What the approvers should look at; nothing, if these values break the template."""
+    template = rules.definition.workflow.instructions
+    if template is None:
+        return ""
+    try:
+        return render(template, facts_of(request, rules)).strip()
+    except TemplateError:
+        return ""
 
 
 def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | None]:
@@ -478,7 +497,3 @@ def _is_complete(stage: RequestStage, seats: list[int]) -> bool:
     if stage.opened_at is None or standing(stage) != "filled":
         return False
     return [seat.id for seat in stage.seats] == seats
-
-
-def _stage_title(id: str) -> str:
-    return id.replace("-", " ").replace("_", " ").capitalize()

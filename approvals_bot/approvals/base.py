@@ -6,18 +6,31 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic import StrictBool as Bool
 from pydantic import StrictInt as Int
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Bool", "Frozen", "Int", "Slug", "Text", "refuse"]
+__all__ = ["Bool", "Frozen", "Hint", "Int", "Label", "Slug", "Text", "refuse"]
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]
 """A name that is at home in URLs, file names and addresses."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 """Text the operator wrote, never empty."""
+
+
+def _on_one_line(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise refuse("write it on one line, without spaces around it")
+    return value
+
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=75), AfterValidator(_on_one_line)]
+"""What a field, stage, group or button is called: 75 characters at most, as many as a button in Slack can hold."""
+
+Hint = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_on_one_line)]
+"""A sentence beside something that people fill in."""
 
 
 class Frozen(BaseModel):

@@ -71,6 +71,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         undone=tuple(_undone(action) for action in view.follow_ups if action.state in ("failed", "retrying")),
         notes=_notes(view),
         may_hand_over=_may_hand_over(view, reader),
+        instructions=view.instructions if view.is_open else "",
         why_me=_why_me(view, stage, reader),
         url=url,
     )
@@ -143,7 +144,8 @@ def _is_last(view: Request, stage: RequestStage) -> bool:
 
 
 def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: bool) -> CardChoice:
-    short = VOTE[choice]
+    own = view.labels.get(choice)
+    short = own or VOTE[choice]
     comment = comment_rule(stage, choice)
     asks = stage.asks if choice in ("approve", "edit") else ()
     if choice == "edit":
@@ -151,7 +153,7 @@ def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: 
     is_one_press = not asks and comment != "required"
     return CardChoice(
         choice=choice,
-        label=f"{short}: {view.title}" if choice in ("approve", "reject") else short,
+        label=f"{short}: {view.title}" if choice in ("approve", "reject") and own is None else short,
         short=short,
         style=STYLES.get(choice, "link"),  # type: ignore[arg-type]  # the two styles above are of the three
         confirm=f"{short} “{view.title}”? This decides it." if decides and is_one_press else None,

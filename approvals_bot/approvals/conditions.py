@@ -15,7 +15,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, timedelta
 from decimal import Context as DecimalContext
 from decimal import Decimal
 from functools import lru_cache
@@ -26,8 +26,7 @@ from rule_engine import Context, DataType, EngineError, EvaluationError, Rule, R
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import shown
-
-_LONGEST_SHOWN = 60  # characters of a value in a reason
+from approvals_bot.approvals.reasons import NoWordsError, children, plain, reason_for, shortened, the
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,16 @@ class Condition:
         """Decide by the typed values of the request's fields. Never raises for a value that fits its field."""
         unset = [name for name in self.names if typed.get(name) is None and name not in self._rule.compared_with_null]
         if unset:
-            return Judgement(None, f"{_listed(unset)} {'is' if len(unset) == 1 else 'are'} not given")
+            names = [the(name, self._fields[name]) for name in unset]
+            return Judgement(None, f"{_listed(names)} {'is' if len(unset) == 1 else 'are'} not given")
         try:
             holds = self._rule.holds({name: typed.get(name) for name in self.names})
         except ArithmeticError as error:
             return Judgement(None, f"{self.text} can't be worked out: {error}")
-        return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
+        try:
+            return Judgement(holds, self._rule.reason(holds, typed))
+        except NoWordsError:
+            return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
 
     def values(self, typed: Mapping[str, Any]) -> dict[str, Any]:
         """The typed values that it looks at, by field, in the order in which it names them."""
@@ -67,7 +70,7 @@ class Condition:
 
     def _shown(self, typed: Mapping[str, Any]) -> str:
         values = {name: shown(self._fields, name, typed.get(name)) for name in self.names}
-        return ", ".join(f"{name}: {_short(value)}" for name, value in values.items()) or "always"
+        return ", ".join(f"{name}: {shortened(value)}" for name, value in values.items()) or "always"
 
 
 def condition(text: str, fields: Mapping[str, FieldSpec]) -> Condition:
@@ -83,10 +86,6 @@ def _cached(text: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
 def _compiled(text: str, fields: Mapping[str, FieldSpec]) -> CompiledRule:
 
     return CompiledRule(text, fields)
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= _LONGEST_SHOWN else value[: _LONGEST_SHOWN - 1] + "…"
 
 
 def _listed(names: list[str]) -> str:
@@ -115,14 +114,19 @@ class CompiledRule:
         """Raises ConditionError."""
         self._rule = _compile(text, fields)
         _Checker(fields).check(self._rule.statement.expression)
+        self._fields = fields
         self.compared_with_null = frozenset(_null_compared(self._rule.statement.expression))
 
     def holds(self, typed: Mapping[str, Any]) -> bool:
         """Whether it is true of these typed values. Raises Unworkable."""
         try:
-            return bool(self._rule.evaluate({name: _plain(value) for name, value in typed.items()}))
+            return bool(self._rule.evaluate({name: plain(value) for name, value in typed.items()}))
         except (EngineError, ArithmeticError) as error:
             raise Unworkable(_reason(error)) from None
+
+    def reason(self, holds: bool, typed: Mapping[str, Any]) -> str:
+        """Why it is true or false of these typed values, in words. Raises NoWordsError."""
+        return reason_for(self._rule.statement.expression, holds, typed, self._fields)
 
 
 def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
@@ -180,7 +184,7 @@ class _Checker:
                 for each in members:
                     self._must_be_alike(member, each)
                 self._must_be_values_of(member, members)
-        for child in _children(node):
+        for child in children(node):
             self.check(child)
 
     def _must_be_boolean(self, node: Any, operator: str) -> None:
@@ -209,31 +213,8 @@ def _null_compared(node: Any) -> Iterator[str]:
         for one, other in ((node.left, node.right), (node.right, node.left)):
             if isinstance(one, ast.SymbolExpression) and isinstance(other, ast.NullExpression):
                 yield one.name
-    for child in _children(node):
+    for child in children(node):
         yield from _null_compared(child)
-
-
-def _children(node: Any) -> Iterator[Any]:
-    for name in ("left", "right", "container", "member", "item", "object", "function"):
-        child = getattr(node, name, None)
-        if isinstance(child, ast.ExpressionBase):
-            yield child
-    yield from getattr(node, "arguments", ())
-    if isinstance(node, ast.ArrayExpression):
-        yield from node.value
-
-
-def _plain(value: Any) -> Any:
-    """A typed value as rule-engine knows it. It compares classes exactly, so money must become a bare number."""
-    match value:
-        case bool() | None | str() | timedelta() | datetime():
-            return value
-        case int() | Decimal():
-            return Decimal(value)
-        case date():
-            return datetime.combine(value, time(), UTC)
-        case _:
-            raise TypeError(f"a field holds no {type(value).__name__}")
 
 
 _KINDS = {"FLOAT": "a number", "STRING": "a text", "BOOLEAN": "a yes or no", "TIMEDELTA": "a span of time"}

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals.ballot import can_be_filled
+from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.values import shown_date
 from approvals_bot.people import Person
@@ -31,6 +32,7 @@ class RequestContext:
     on_behalf_of: str | None = None
     fields: Mapping[str, JsonValue] = field(default_factory=dict)
     self_approval: Literal["never", "allow", "skip-up"] = "never"
+    group_names: Mapping[str, str] = field(default_factory=dict)  # of groups that have one, by id
 
     @property
     def barred(self) -> tuple[str, ...]:
@@ -214,7 +216,7 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
         case "slack", group:
             return _group(group.removeprefix("@"))
         case _ if address.startswith("@"):
-            return _group(address[1:])
+            return about.group_names.get(address[1:]) or _group(address[1:])
         case _:
             return _name(address.lower(), people)
 
@@ -222,8 +224,7 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
 def _group(name: str) -> str:
     if len(name) <= ACRONYM:
         return name.upper()
-    words = name.replace("-", " ").replace("_", " ")
-    return words[0].upper() + words[1:]
+    return readable(name)
 
 
 def _name(who: str | None, people: Mapping[str, Person]) -> str:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import SchemaError
 
-from approvals_bot.approvals.base import Bool, Frozen, Int, refuse
+from approvals_bot.approvals.base import Bool, Frozen, Hint, Int, Label, refuse
 
 FieldType = Literal[
     "string",
@@ -80,6 +80,9 @@ class FieldSpec(Frozen):
     editable: Bool = False  # an approver may change it with `edit`
     untrusted: Bool = False  # shown as quoted plain text
     view: Literal["diff"] | None = None
+    label: Label | None = None  # what people read instead of the field's name
+    hint: Hint | None = None  # one line below the input
+    example: Scalar | None = None  # in an empty input; a value that the field would take
 
     @property
     def longest(self) -> int | None:
@@ -198,4 +201,7 @@ class Ask(FieldSpec):
             editable: bool = ...,
             untrusted: bool = ...,
             view: Literal["diff"] | None = ...,
+            label: str | None = ...,
+            hint: str | None = ...,
+            example: bool | int | float | Decimal | datetime.date | str | None = ...,
         ) -> None: ...

@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Edit, Rejection, Vote
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition, Policy, Stage
 from approvals_bot.approvals.port import CardField, FormField, Via
 from approvals_bot.approvals.values import UnfitError, read, read_text, shown_value, value_schema, write
@@ -72,7 +73,7 @@ def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonVa
         before = shown_value(values({name: spec}, {name: was[name]}).get(name))
     return CardField(
         name=name,
-        label=label(name),
+        label=label(name, spec),
         value=shown_value(value),
         kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
         pinned=spec.pinned,
@@ -84,13 +85,12 @@ def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonVa
 def form_field(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField:
     """A field as a form asks for it."""
     shown = "" if value is None else ("true" if value else "false") if isinstance(value, bool) else str(value)
-    return FormField(name, label(name), spec.type, spec.required, spec.values or (), spec.pattern, shown)
+    return FormField(name, label(name, spec), spec, shown)
 
 
-def label(name: str) -> str:
-    """`budget_code` → "Budget code"."""
-    words = name.replace("_", " ")
-    return words[0].upper() + words[1:]
+def label(name: str, spec: FieldSpec) -> str:
+    """What people call the field: its own label, or made of its name: `budget_code` → "Budget code"."""
+    return spec.label or readable(name)
 
 
 def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:
@@ -163,6 +163,11 @@ def faults(fields: Fields) -> Iterable[tuple[tuple[str, ...], str]]:
                 read(spec, spec.default)
             except UnfitError as error:
                 yield (name, "default"), f"no valid value of this field: {error}"
+        if spec.example is not None:
+            try:
+                read_text(spec.type, str(spec.example))
+            except UnfitError as error:
+                yield (name, "example"), f"not a value that this field takes: {error}"
 
 
 def raised(before: Any, after: Any) -> bool:

@@ -66,3 +66,9 @@ def header(text: str, limit: int = 200) -> str:
     while "=?" in text or "?=" in text:
         text = text.replace("=?", "= ").replace("?=", " =")
     return clip(text, limit)
+
+
+def readable(name: str) -> str:
+    """A name of the file's as people read it: `budget_code` → "Budget code", `prod-access` → "Prod access"."""
+    words = name.replace("-", " ").replace("_", " ")
+    return words[:1].upper() + words[1:]

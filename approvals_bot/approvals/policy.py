@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -27,8 +27,9 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
-from approvals_bot.approvals.base import Bool, Frozen, Int, Slug, Text, refuse
+from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, refuse
 from approvals_bot.approvals.business_time import (
     BusinessTime,
     Calendar,
@@ -62,7 +63,16 @@ class Definition(Frozen):
     clock: Clock = Field(default_factory=lambda: Clock())
     escalate: tuple[Escalation, ...] = ()
     on: Actions = Field(default_factory=lambda: Actions())
+    labels: Labels = Field(default_factory=lambda: Labels())
     settings: dict[str, JsonValue] = Field(default_factory=dict)
+    group_names: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)  # not in a file: `with_group_names`
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_no_groups_in_a_file(cls, value: object, info: ValidationInfo) -> object:
+        if info.context is not None and isinstance(value, dict) and "group_names" in value:
+            raise refuse("unknown key", at="group_names")
+        return value
 
     @property
     def id(self) -> str:
@@ -86,12 +96,25 @@ class Definition(Frozen):
             return self
         return self.model_copy(update={"clock": self.clock.model_copy(update={"calendar": calendar})})
 
+    def with_group_names(self, names: Mapping[str, str]) -> Definition:
+        """The same, with what the groups that it names are called: a run keeps the names it began with.
+
+        `names`: of all groups of the service that have one, by the group's id.
+        """
+        seats = [seat for stage in self.stage for seat in stage.seat]
+        addresses = {address for seat in seats for address in (*seat.from_, *(seat.notify or ()))}
+        addresses.update(address for escalation in self.escalate for address in escalation.to)
+        used = {id: name for id, name in names.items() if f"@{id}" in addresses}
+        return self.model_copy(update={"group_names": used}) if used else self
+
 
 class WorkflowInfo(Frozen):
-    """What it is called and who may open one. `title` and `key` are templates."""
+    """What it is called and who may open one. `title`, `instructions` and `key` are templates."""
 
     id: Slug
     title: Text | None = None
+    description: Annotated[Text, StringConstraints(max_length=500)] | None = None  # for the people who may open one
+    instructions: Annotated[Text, StringConstraints(max_length=2_000)] | None = None  # for the people who decide
     request: Annotated[tuple[Text, ...], Field(min_length=1)]  # "*" every person, "@group", "app:ci", an address
     owners: tuple[Text, ...] | None = None  # "@group", "app:desk", an address: who may change who is asked
     on_behalf_of: Literal["required", "optional", "never"] = "optional"
@@ -129,6 +152,32 @@ class Policy(Frozen):
         return self.on_change.get(field, "reset") if isinstance(self.on_change, dict) else self.on_change
 
 
+class Labels(Frozen):
+    """What the buttons say, for each choice: "Approve deletion"."""
+
+    approve: Label | None = None
+    reject: Label | None = None
+    changes: Label | None = None
+    edit: Label | None = None
+    answer: Label | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            approve: str | None = ...,
+            reject: str | None = ...,
+            changes: str | None = ...,
+            edit: str | None = ...,
+            answer: str | None = ...,
+        ) -> None: ...
+
+    def given(self) -> dict[Choice, str]:
+        """The choices that have a label of their own."""
+        return {choice: label for choice in get_args(Choice) if (label := getattr(self, choice)) is not None}
+
+
 class Auto(Frozen):
     """A rule that decides without people. The first that matches wins."""
 
@@ -141,6 +190,7 @@ class Stage(Frozen):
 
     also_written: ClassVar[tuple[str, ...]] = ("from", "need", "notify")
     id: Slug
+    title: Label | None = None  # None: made of the id
     when: Text | None = None
     seat: Annotated[tuple[Seat, ...], Field(min_length=1)]
     outcomes: Outcomes | None = None
@@ -153,6 +203,7 @@ class Stage(Frozen):
             self,
             *,
             id: str,
+            title: str | None = ...,
             from_: Sequence[str] = ...,
             need: int | Literal["all"] = ...,
             notify: Sequence[str] | None = ...,

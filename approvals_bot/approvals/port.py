@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
+from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.people import Person
 
 State = Literal["waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn"]
@@ -124,15 +125,12 @@ class CardVote(DatedRemark):
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """A field that the approver fills in."""
+    """A field that people fill in. `value` is what it shows at first, as the text of a form."""
 
     name: str
     label: str
-    type: str  # a field type of the workflow file: string, text, integer, decimal, money, boolean, enum, date, …
-    required: bool = True
-    values: tuple[str, ...] = ()
-    pattern: str | None = None
-    value: str = ""  # what to show at first
+    spec: FieldSpec
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +196,7 @@ class Card:
     undone: tuple[str, ...] = ()  # what follows the decision and is not done: "call erp failed: it answered 404"
     notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode handed over to Di Ops: on holiday"
     may_hand_over: bool = False  # whether this reader may reassign it
+    instructions: str = ""  # what the approvers should look at
     why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."
     url: str = ""  # the full page, for those who may see it
 

@@ -179,8 +179,8 @@ class FollowUp:
 class Request(BaseModel):
     """Everything about a request. Lossless as JSON.
 
-    What follows from the rest is filled in as it is stored or shown, by `presented`: `title`, `shown`, `editable`,
-    `to_change`, `waiting_for` and `rules`.
+    What follows from the rest is filled in as it is stored or shown, by `described` and `presented`: `title`,
+    `instructions`, `shown`, `editable`, `to_change`, `waiting_for` and `rules`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -212,6 +212,8 @@ class Request(BaseModel):
     follow_ups: tuple[FollowUp, ...] = ()
     recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
     link_auth: Literal["link", "code"] = "link"
+    labels: dict[ChoiceName, str] = {}  # what the buttons say, where the workflow says it
+    instructions: str = ""  # what the approvers should look at
     held: RequestOutcome | None = None  # a decision that takes effect after `grace`, unless its vote is taken back
     times_held: int = 0
     grace: str = ""  # "30 s"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,16 @@ from approvals_bot.approvals.delivery import MADE_WHEN_NEEDED, NotMadeError, whe
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import Ask
 from approvals_bot.approvals.outcomes import Outcome, answers_of
-from approvals_bot.approvals.policy import Clock, Definition, Deliver, Escalation, Policy, Stage, business_times
+from approvals_bot.approvals.policy import (
+    Clock,
+    Definition,
+    Deliver,
+    Escalation,
+    Labels,
+    Policy,
+    Stage,
+    business_times,
+)
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import Board
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
@@ -35,6 +45,7 @@ from approvals_bot.approvals.rules import KeptDefinition
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.workflow import Asking
 from approvals_bot.durable.core.api import accompany, cancel_run, get_workflow_metadata, projector, resource, step
+from approvals_bot.people import People
 
 LEFT = "the workflow stopped waiting for it"
 
@@ -49,9 +60,14 @@ class Asked:
 
 
 @step(retries=0)
-async def ask(asked: Annotated[Asked, MADE_WHEN_NEEDED], calendars: Calendars = resource(Calendars)) -> Asked:
-    """Keep what is asked, with the calendar it is counted in: from here on the log says it, and not the code."""
-    return replace(asked, definition=asked.definition.with_calendar(calendars.named))
+async def ask(
+    asked: Annotated[Asked, MADE_WHEN_NEEDED],
+    calendars: Calendars = resource(Calendars),
+    people: People = resource(People),
+) -> Asked:
+    """Keep what is asked, with its calendar and its groups' names: from here on the log says it, and not the code."""
+    definition = asked.definition.with_calendar(calendars.named).with_group_names(people.group_names)
+    return replace(asked, definition=definition)
 
 
 async def request_approval(
@@ -72,6 +88,8 @@ async def request_approval(
     clock: Clock | Mapping[str, Any] | None = None,
     policy: Policy | Mapping[str, Any] | None = None,
     escalate: Sequence[Escalation | Mapping[str, Any]] = (),
+    labels: Labels | Mapping[str, str] | None = None,
+    instructions: str | None = None,
     requester: str | None = None,
     on_behalf_of: str | None = None,
 ) -> Outcome:
@@ -81,7 +99,8 @@ async def request_approval(
     dataclass or model), each typed by its value or as `form` says. All are pinned unless `pinned` names some. Without
     `deliver`, each approver gets a direct message, or mail. `requester` is by default who started the run, else the
     workflow itself. `stages`, `ask`, `form`, `deliver`, `clock`, `policy` and `escalate` are models, or dicts that are
-    written as the tables of a workflow's file.
+    written as the tables of a workflow's file. `labels` are what the buttons say (`{"approve": "Approve deletion"}`),
+    `instructions` what the approvers should look at, as plain text.
 
     ValueError or TypeError: it can't be asked like this. NobodyCanDecideError: nobody could ever decide it. A workflow
     that stops waiting, because of a time limit or its end, withdraws the request.
@@ -106,7 +125,9 @@ async def request_approval(
                 "clock": table_of(clock or {}),
                 "policy": table_of(policy or {}),
                 "escalate": [table_of(each) for each in escalate],
+                "labels": table_of(labels or {}),
             },
+            instructions=instructions,
             requester=requester,
             on_behalf_of=on_behalf_of,
         )
@@ -221,6 +242,7 @@ def _asked(
     marks: Mapping[str, Any],
     offered: Mapping[str, Any],
     tables: Mapping[str, Any],
+    instructions: str | None,
     requester: str | None,
     on_behalf_of: str | None,
 ) -> Asked:
@@ -232,7 +254,7 @@ def _asked(
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.workflow_name).strip("-_.")[:64] or "workflow"
     own = [{"id": "approval", "from": from_, "need": need}] if from_ else [dict(stage) for stage in stages]
     table = {
-        "workflow": {"id": name, "request": [f"app:{name}"]},
+        "workflow": {"id": name, "request": [f"app:{name}"], "instructions": _literal(instructions)},
         "fields": specs(values, form, **marks),
         "stage": [{"ask": offered["ask"], "comment": offered["comment"]} | stage for stage in own],
         **tables,
@@ -254,6 +276,11 @@ def _asked(
         (on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "").lower() or None,
     )
     return Asked(_line(title), opening, definition)
+
+
+def _literal(text: str | None) -> str | None:
+    """A template that gives just this text."""
+    return None if text is None else f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
 
 
 def _before(stage: Any, definition: Definition) -> list[JsonValue]:

@@ -290,7 +290,7 @@ def _request_of(record: RunRecord) -> Request:
 
 def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]:
     """What was typed, as the JSON that these fields take. What can't be read stays text, and is refused by name."""
-    kinds = {ask.name: ask.type for ask in asks}
+    kinds = {ask.name: ask.spec.type for ask in asks}
     typed: dict[str, Any] = dict(texts)
     for name, text in texts.items():
         match kinds.get(name):

@@ -132,6 +132,8 @@ def card_lines(card: Card, now: datetime) -> list[str]:
     """The card for a terminal, in the order in which it is shown everywhere."""
     lines = [bold(f"{card_text.state(card)} · {one_line(card.title)}")]
     lines.append(f"{card_text.asked_by(card)}, {card_text.moment(card.asked_at, ZONE)}")
+    if card.instructions:
+        lines += ["", *(f"  {line}" for line in clean(card.instructions).splitlines())]
     if card.fields:
         lines += ["", *_fields(card.fields)]
     lines += ["", *_progress(card)]
@@ -163,7 +165,7 @@ def _progress(card: Card) -> Iterator[str]:
         if stage.state == "open":
             yield from card_text.seats(stage)
         elif stage.state == "skipped":
-            yield f"{stage.title} is skipped: {stage.because}"
+            yield f"{stage.title} is skipped because {stage.because}."
     for vote in card.votes:
         yield f"{card_text.vote(vote)}, {card_text.moment(vote.at, ZONE)}"
         if vote.comment:

@@ -38,7 +38,7 @@ from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
-from approvals_bot.config.service import DirectoryTable, ServiceSettings
+from approvals_bot.config.service import DirectoryTable, PeopleGroupEntry, ServiceSettings
 from approvals_bot.people import (
     GroupAddress,
     ManagerOf,
@@ -52,7 +52,7 @@ from approvals_bot.people import (
 )
 
 _RUN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_OF_APPROVALS = ("policy", "auto", "stage", "deliver", "clock", "escalate", "on")
+_OF_APPROVALS = ("policy", "auto", "stage", "deliver", "clock", "escalate", "on", "labels")
 
 
 def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
@@ -90,6 +90,8 @@ def _python_workflow(definition: Definition) -> Iterator[Finding]:
     for table in _OF_APPROVALS:
         if table in definition.model_fields_set:
             yield Finding((table,), "is for approvals; a Python workflow does this in its code")
+    if definition.workflow.instructions is not None:
+        yield Finding(("workflow", "instructions"), "is for approvals; a Python workflow does this in its code")
     if definition.workflow.key is not None:
         yield from _template(("workflow", "key"), definition.workflow.key, definition, of_decision=False)
     if definition.workflow.title is not None:
@@ -117,7 +119,7 @@ def _conditions(definition: Definition) -> Iterator[Finding]:
 
 def _templates(definition: Definition) -> Iterator[Finding]:
     about = definition.workflow
-    for name, text in (("title", about.title), ("key", about.key)):
+    for name, text in (("title", about.title), ("instructions", about.instructions), ("key", about.key)):
         if text is not None:
             yield from _template(("workflow", name), text, definition, of_decision=False)
     for path, action in _all_actions(definition):
@@ -421,8 +423,13 @@ def _possible_requesters(definition: Definition, service: ServiceSettings) -> It
         if text == "*" or text.startswith("app:"):
             yield OUTSIDER
         elif text.startswith("@"):
-            members = service.groups.get(text[1:], ())
-            yield from members if isinstance(members, tuple) else (OUTSIDER,)
+            match service.groups.get(text[1:]):
+                case PeopleGroupEntry(people=members):
+                    yield from members
+                case None:
+                    pass  # said elsewhere
+                case _:
+                    yield OUTSIDER
         else:
             yield text.lower()
 
@@ -441,13 +448,13 @@ def _crowd(seat: Seat, service: ServiceSettings) -> _Crowd | None:
             case PersonAddress(person):
                 known[person] = None
             case GroupAddress(name):
-                members = service.groups.get(name)
-                if members is None:
-                    return None
-                if isinstance(members, tuple):
-                    known.update(dict.fromkeys(members))
-                else:
-                    more = inf
+                match service.groups.get(name):
+                    case None:
+                        return None
+                    case PeopleGroupEntry(people=members):
+                        known.update(dict.fromkeys(members))
+                    case _:
+                        more = inf
             case OnCall(name) if isinstance(directory, DirectoryTable):
                 if name not in directory.oncall:
                     return None

@@ -143,7 +143,9 @@ def _load_workflow(path: Path, service: ServiceSettings | None, check: Check | N
         found += independent(rest, wrong)
     if definition is None or found:
         raise ConfigErrors(file.problems(found))
-    return definition if service is None else definition.with_calendar(service.calendars)
+    if service is None:
+        return definition
+    return definition.with_calendar(service.calendars).with_group_names(service.group_names)
 
 
 def problems_of(path: Path, found: Iterable[Finding]) -> list[ConfigProblem]:

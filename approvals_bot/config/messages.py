@@ -254,7 +254,7 @@ Fit = Callable[[dict[str, Any]], tuple[Model | None, list[Finding]]]
 _NOBODY = "nobody@example.invalid"
 _PLACEHOLDERS: dict[str, Any] = {"from": [_NOBODY], "to": [_NOBODY], "request": ["*"]}
 _ROUNDS = 5  # removing a key can invalidate the table around it, and so on outwards
-_TEXTS = frozenset({"when", "title", "key", "text", "json"})  # these refer to fields
+_TEXTS = frozenset({"when", "title", "instructions", "key", "text", "json"})  # these refer to fields
 
 
 def remainder(content: Mapping[str, Any], wrong: Iterable[Finding], fit: Fit[Model]) -> Model | None:

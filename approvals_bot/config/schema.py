@@ -21,6 +21,7 @@ def service_schema() -> dict[str, Any]:
     schema = ServiceSettings.model_json_schema(by_alias=True)
     tables = schema["$defs"]
     _or(tables, "ApiKeyEntry", {**_SECRET, "description": "The key itself; short for { key = … }."})
+    _or(tables, "PeopleGroupEntry", tables["PeopleGroupEntry"]["properties"]["people"])
     _or(tables, "SlackGroupEntry", {"type": "string", "pattern": r"^slack:@\S+$"})
     return {"$schema": DIALECT, **schema, "title": "Approvals Bot: config.toml"}
 

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from approvals_bot.approvals.base import Bool, Frozen, Slug, Text, nearest, refuse
+from approvals_bot.approvals.base import Bool, Frozen, Label, Slug, Text, nearest, refuse
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.mail import Email, MailAddress, mail_address
@@ -41,6 +41,11 @@ class ServiceSettings(Frozen):
     calendars: dict[Slug, Calendar] = Field(default_factory=dict)
     http: dict[Slug, HttpTarget] = Field(default_factory=dict)
     channels: dict[Slug, ChannelTable] = Field(default_factory=dict)
+
+    @property
+    def group_names(self) -> dict[str, str]:
+        """What people read instead of the id, of each group that has a name."""
+        return {id: group.name for id, group in self.groups.items() if group.name is not None}
 
     @field_validator("channels")
     @classmethod
@@ -184,17 +189,6 @@ class AbsenceEntry(Frozen):
         return self
 
 
-class SlackGroupEntry(Frozen):
-    """The members of a Slack user group, written as "slack:@sre"."""
-
-    slack: Annotated[str, Field(pattern=r"^@\S{1,80}$")]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: object) -> object:
-        return {"slack": value.removeprefix("slack:")} if isinstance(value, str) else value
-
-
 class FileSourceEntry(Frozen):
     """A JSON file, read at each lookup."""
 
@@ -205,6 +199,42 @@ class HttpSourceEntry(Frozen):
     """A target in [http.*], requested with GET at each lookup."""
 
     http: Slug
+
+
+class GroupEntry(Frozen):
+    """A group. `name` is what people read instead of the group's id."""
+
+    name: Label | None = None
+
+
+class PeopleGroupEntry(GroupEntry):
+    """People by their addresses. In the file also a plain list."""
+
+    people: tuple[MailAddress, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return value if isinstance(value, dict) else {"people": value}
+
+
+class SlackGroupEntry(GroupEntry):
+    """The members of a Slack user group. In the file also "slack:@sre"."""
+
+    slack: Annotated[str, Field(pattern=r"^@\S{1,80}$")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return {"slack": value.removeprefix("slack:")} if isinstance(value, str) else value
+
+
+class FileGroupEntry(FileSourceEntry, GroupEntry):
+    """The people that a JSON file lists."""
+
+
+class HttpGroupEntry(HttpSourceEntry, GroupEntry):
+    """The people that a target of [http.*] answers with."""
 
 
 class DirectoryTable(Frozen):
@@ -303,28 +333,31 @@ def _people(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _kind_of_source(value: Any) -> str:
-    """Say which form of a source this is. Errors are then about that form alone."""
-    if isinstance(value, (SlackGroupEntry, FileSourceEntry, HttpSourceEntry, DirectoryTable)):
-        return type(value).__name__
-    if isinstance(value, str):
-        return "SlackGroup"
-    if isinstance(value, dict):
-        return next((kind for key, kind in _SOURCES.items() if key in value), "table")
-    return "list"
+def _kind_of_group(value: object) -> str:
+    """Say which form of a group this is. Errors are then about that form alone."""
+    match value:
+        case GroupEntry():
+            return type(value).__name__
+        case str():
+            return "SlackGroupEntry"
+        case dict():
+            meant = [nearest(key, _GROUPS) for key in value]
+            return next((kind for key, kind in _GROUPS.items() if key in meant), "PeopleGroupEntry")
+        case _:
+            return "PeopleGroupEntry"
 
 
-_SOURCES = {"file": "FileSource", "http": "HttpSource", "slack": "SlackGroup"}
+_GROUPS = {"people": "PeopleGroupEntry", "slack": "SlackGroupEntry", "file": "FileGroupEntry", "http": "HttpGroupEntry"}
 
 
-def _kind_of_group(value: Any) -> str:
-    kind = _kind_of_source(value)
-    return "FileSource" if kind == "table" else kind
-
-
-def _kind_of_directory(value: Any) -> str:
-    kind = _kind_of_source(value)
-    return kind if kind in ("FileSource", "HttpSource") else "DirectoryTable"
+def _kind_of_directory(value: object) -> str:
+    match value:
+        case FileSourceEntry() | {"file": _}:
+            return "FileSourceEntry"
+        case HttpSourceEntry() | {"http": _}:
+            return "HttpSourceEntry"
+        case _:
+            return "DirectoryTable"
 
 
 ChannelTable = Annotated[
@@ -345,15 +378,15 @@ People = Annotated[
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 SigningKey = Annotated[Secret, AfterValidator(_signing_key)]
 Group = Annotated[
-    Annotated[tuple[MailAddress, ...], Tag("list")]
-    | Annotated[SlackGroupEntry, Tag("SlackGroup")]
-    | Annotated[FileSourceEntry, Tag("FileSource")]
-    | Annotated[HttpSourceEntry, Tag("HttpSource")],
+    Annotated[PeopleGroupEntry, Tag("PeopleGroupEntry")]
+    | Annotated[SlackGroupEntry, Tag("SlackGroupEntry")]
+    | Annotated[FileGroupEntry, Tag("FileGroupEntry")]
+    | Annotated[HttpGroupEntry, Tag("HttpGroupEntry")],
     Discriminator(_kind_of_group),
 ]
 Directory = Annotated[
     Annotated[DirectoryTable, Tag("DirectoryTable")]
-    | Annotated[FileSourceEntry, Tag("FileSource")]
-    | Annotated[HttpSourceEntry, Tag("HttpSource")],
+    | Annotated[FileSourceEntry, Tag("FileSourceEntry")]
+    | Annotated[HttpSourceEntry, Tag("HttpSourceEntry")],
     Discriminator(_kind_of_directory),
 ]

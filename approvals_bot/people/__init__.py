@@ -109,11 +109,13 @@ class People:
         away: Mapping[str, Sequence[Absence]] | None = None,
         admins: Sequence[str] = (),
         managers: Mapping[str, str] | None = None,
+        group_names: Mapping[str, str] | None = None,
     ) -> None:
         """Collect what the configuration says about people; all mappings are by address.
 
         `slack_group` returns the addresses of a Slack user group's members, or raises SourceUnavailable. `away`: each
         person's absences. `admins`: the people who may reassign every request. `managers`: each person's manager.
+        `group_names`: what people read instead of a group's id, by that id.
         """
         self._persons = {person.address.lower(): person for person in persons}
         self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
@@ -121,6 +123,7 @@ class People:
         self._directory = directory if directory is not None else Directory()
         self._slack_group = slack_group
         self.admins = tuple(admins)
+        self.group_names = dict(group_names or {})
         self._managers = {address.lower(): manager.lower() for address, manager in (managers or {}).items()}
         self._away = {address.lower(): tuple(each) for address, each in (away or {}).items()}
 
@@ -232,12 +235,13 @@ class People:
         if source is None:
             return Resolved((), f"there is no group {name}")
         if isinstance(source, Sequence):
-            return self._listed(source, f"in {name}", f"nobody is in {name}")
+            return self._members(name, list(source))
         return self._members(name, await source.read(), source.name)
 
-    def _members(self, name: str, found: Any, source: str | None = None) -> Resolved:
+    def _members(self, group: str, found: Any, source: str | None = None) -> Resolved:
+        name = self.group_names.get(group, group)
         members = found.get("people") if isinstance(found, Mapping) else found
-        return self._listed(_addresses(members, source or name), f"in {name}", f"nobody is in {name}")
+        return self._listed(_addresses(members, source or group), f"in {name}", f"nobody is in {name}")
 
     def _manager(self, of: str | None, whom: str) -> Resolved:
         if of is None:

@@ -359,7 +359,7 @@ def changes(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> di
 
     `part`: what stands before their names.
     """
-    shown = [ask for ask in asks if ask.type == "boolean" or f"{part}.{ask.name}" in form]
+    shown = [ask for ask in asks if ask.spec.type == "boolean" or f"{part}.{ask.name}" in form]
     texts = {ask.name: _value(ask, form.get(f"{part}.{ask.name}", "")) for ask in shown}
     return {ask.name: texts[ask.name] for ask in shown if texts[ask.name] != _untouched(ask)}
 
@@ -367,13 +367,13 @@ def changes(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> di
 def _value(ask: FormField, text: str) -> str:
     """Return what a person typed, "" for a blank. An unticked box sends nothing."""
     text = text.replace("\r\n", "\n").strip()
-    return (text or "false") if ask.type == "boolean" else text
+    return (text or "false") if ask.spec.type == "boolean" else text
 
 
 def _untouched(ask: FormField) -> str:
     """Return what an untouched input sends. Browsers take line breaks out of what is no text area."""
     text = clean(ask.value)
-    return _value(ask, text if ask.type == "text" else text.replace("\n", ""))
+    return _value(ask, text if ask.spec.type == "text" else text.replace("\n", ""))
 
 
 def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:

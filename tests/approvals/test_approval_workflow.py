@@ -124,7 +124,7 @@ async def test_a_rule_decides_without_people(office: Any) -> None:
         assert office.slack.sent == office.email.sent == []
         view = await asked.view()
         assert view.rules[0].values == {"env": "staging", "risk": "low"}
-        assert "env" in view.outcome.because
+        assert view.outcome.because == "the risk is low (staging, not high)"
 
 
 # ── who may decide ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -96,7 +96,7 @@ def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
     request = vote(request, Vote(ANN))
     request = opened(request, RULES, request.stages[1], found(CFO, FIN), NINE)
     approve, reject, _ = card_of(view(request), FIN, NINE).choices
-    assert [(ask.name, ask.label, ask.pattern) for ask in approve.asks] == [
+    assert [(ask.name, ask.label, ask.spec.pattern) for ask in approve.asks] == [
         ("budget_code", "Budget code", "[A-Z]{2}-[0-9]{4}")
     ]
     assert reject.asks == ()

@@ -32,7 +32,7 @@ def test_a_rule_that_would_decide_is_named(house: House) -> None:
     found = house.json("simulate", "leave", "--input", '{"days": 1}', "--requester", "bo@acme.eu")
     assert (found["who"], found["auto"]["rule"], found["auto"]["decision"]) == ([], 1, "approve")
     text = house.type("simulate", "leave", "--input", '{"days": 1}', "--requester", "bo@acme.eu").stdout
-    assert text.startswith("leave: approved by rule 1, and nobody is asked\n  days <= 1")
+    assert text.startswith("leave: approved by rule 1, and nobody is asked\n  the days is 1 (1 or less)")
 
 
 def test_who_may_not_ask_learns_it_and_the_command_fails(house: House) -> None:

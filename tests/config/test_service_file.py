@@ -16,9 +16,12 @@ from approvals_bot.config.mail import Email
 from approvals_bot.config.service import (
     ApiKeyEntry,
     DirectoryTable,
+    FileGroupEntry,
     FileSourceEntry,
+    HttpGroupEntry,
     HttpSourceEntry,
     HttpTarget,
+    PeopleGroupEntry,
     PersonEntry,
     Server,
     ServiceSettings,
@@ -91,7 +94,7 @@ def test_commented_settings_of_the_example_are_valid(tmp_path: Path) -> None:
     path.write_text(text)
     loaded = load_service(path, Everything())
     assert loaded.api_keys["desk"].may_vote
-    assert loaded.groups["contractors"] == HttpSourceEntry(http="hr")
+    assert loaded.groups["contractors"] == HttpGroupEntry(http="hr")
     assert tomllib.loads(text)["email"]["username"] == "approvals"
 
 
@@ -99,7 +102,7 @@ def test_paths_are_relative_to_the_file_that_contains_them() -> None:
     loaded = service(server={"workflows": "flows"}, groups={"a": {"file": "people/a.json"}})
     assert loaded.server.workflows == Path("/etc/approvals/flows")
     assert loaded.server.database.get_secret_value() == "sqlite:////etc/approvals/approvals.db"
-    assert loaded.groups["a"] == FileSourceEntry(file=Path("/etc/approvals/people/a.json"))
+    assert loaded.groups["a"] == FileGroupEntry(file=Path("/etc/approvals/people/a.json"))
     elsewhere = service(server={"database": "sqlite:////var/x.db", "workflows": "/srv/flows"}).server
     assert elsewhere.database.get_secret_value() == "sqlite:////var/x.db"
     assert elsewhere.workflows == Path("/srv/flows")
@@ -144,7 +147,7 @@ def test_short_forms_equal_their_long_forms() -> None:
     assert loaded.api_keys["desk"].may_vote
     assert not loaded.api_keys["ci"].may_vote
     assert loaded.groups["sre"] == SlackGroupEntry(slack="@sre")
-    assert loaded.groups["us"] == ("ann@acme.eu",)  # addresses are compared without regard to case
+    assert loaded.groups["us"] == PeopleGroupEntry(people=("ann@acme.eu",))  # capital letters make no other address
     assert loaded.directory == DirectoryTable.model_validate({"owner-of": {"account": {"prod": ["cy@acme.eu"]}}})
     assert loaded.server.base_url == "https://approve.acme.eu"
 

@@ -18,7 +18,7 @@ from slack_javascript import node_folder, refused_by_compiler
 from slack_sdk.models.blocks import Block as SdkBlock
 from slack_sdk.models.views import View as SdkView
 
-from approvals_bot.approvals.field_specs import FieldType
+from approvals_bot.approvals.field_specs import FieldSpec, FieldType
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import (
     Card,
@@ -93,9 +93,14 @@ def card_with(text: str, state: State = "waiting") -> Card:
 KINDS: tuple[Any, ...] = ("short", "long", "diff")
 
 
+def any_spec(kind: FieldType, required: bool, values: tuple[str, ...], text: str) -> FieldSpec:
+    """A field of any texts at all: what a file may say is not looked at."""
+    return FieldSpec.model_construct(type=kind, required=required, values=values, hint=text, example=text)
+
+
 def CHOICES(text: str) -> tuple[CardChoice, ...]:
     asks = tuple(
-        FormField(f"a{n}", text, kind, n % 2 == 0, (text[:75] or "a", "b"), None, text)
+        FormField(f"a{n}", text, any_spec(kind, n % 2 == 0, (text[:75] or "a", "b"), text), text)
         for n, kind in enumerate(get_args(FieldType))
     )
     return (

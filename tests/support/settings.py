@@ -31,6 +31,8 @@ def settings_of(model: type[BaseModel], above: str = "") -> Iterator[Setting]:
     """Every setting, tables included as far as they hold values of their own."""
     model.model_rebuild()
     for name, field in model.model_fields.items():
+        if any(type(mark).__name__ == "SkipJsonSchema" for mark in field.metadata):
+            continue  # set by the service, not by a file
         path = f"{above}{field.alias or name}"
         inner = list(_models(field.annotation, path))
         if not inner or _has_plain_form(field.annotation):

@@ -189,6 +189,7 @@ def _fitting(card: Card, room: LetterLimits) -> Card:
     return replace(
         card,
         title=one_line(card.title, 200),
+        instructions=clip(clean(card.instructions), room.text_long),
         fields=tuple(_fitting_field(field, room) for field in fields),
         votes=tuple(replace(vote, comment=clip(clean(vote.comment), room.short)) for vote in card.votes[-room.rows :]),
         stages=tuple(replace(stage, seats=stage.seats[: room.rows]) for stage in card.stages[: room.rows]),

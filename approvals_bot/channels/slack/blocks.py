@@ -79,7 +79,12 @@ def card_message(card: Card) -> tuple[str, list[Block]]:
 def _blocks(card: Card, room: CardLimits) -> list[Block]:
     """Each part that has something to say. Their ids are new on every update, as Slack asks."""
     fields, is_cut = _fields(card, room)
-    is_cut = is_cut or len(card.title) > HEADER_LIMIT or card.state == "changes_requested"
+    is_cut = (
+        is_cut
+        or len(card.instructions) > room.long
+        or len(card.title) > HEADER_LIMIT
+        or card.state == "changes_requested"
+    )
     troubles = [[said(one_line(trouble, 200))] for trouble in card_text.troubles(card)[: room.rows]]
     page: Block = {"type": "link", "url": card.url[:3_000], "text": "Open the full request"}
     digest = f"digest {card.digest[:SHORT_DIGEST]}" if card.digest else ""
@@ -89,6 +94,7 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
         "state": _status(card),
         "who": rich(paragraph([said(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)])),
         "outcome": _outcome(card.outcome, room) if card.outcome else None,
+        "instructions": rich(quotation(cut_to(card.instructions, room.long))) if card.instructions else None,
         "fields": rich(*fields) if fields else None,
         "people": _people(card, room),
         "undelivered": rich(paragraph(*troubles)) if troubles else None,

@@ -14,6 +14,7 @@ from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Reply
+from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.port import Card, CardChoice, FormField
 from approvals_bot.approvals.text import UNCHANGED
@@ -32,9 +33,9 @@ GROUPS_LIMIT = 100
 INPUT_LIMIT = 3_000  # characters that somebody may type
 LABEL_LIMIT = 200
 HINT_LIMIT = 200
+PLACEHOLDER_LIMIT = 150
 VALUE = "value"  # action id of every input
 HINTS = {
-    "money": "An amount such as 1250.00",
     "decimal": "A number such as 12.5",
     "duration": "Such as 1h30m",
     "email": "A mail address",
@@ -146,7 +147,7 @@ def edits(values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str
 
 def _plainly(ask: FormField, text: str) -> str:
     """An input of one line holds no line breaks, wherever its first value had some."""
-    return text if ask.type == "text" else " ".join(text.split())
+    return text if ask.spec.type == "text" else " ".join(text.split())
 
 
 def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str] | None:
@@ -162,12 +163,22 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
     return {COMMENT if COMMENT in values else next(iter(values)): reply.text}
 
 
-def ask_input(block_id: str, ask: FormField, *, bounds: Mapping[str, Any] | None = None, hint: str = "") -> Block:
+def ask_input(block_id: str, ask: FormField, *, bounds: Mapping[str, Any] | None = None) -> Block:
     """An input for this field. `bounds` are Slack's own limits of the element, such as `max_length`."""
     element = _element(ask, bounds or {})
     block = labelled(block_id, one_line(ask.label, LABEL_LIMIT) or ask.name, element)
-    said = one_line(hint or HINTS.get(ask.type, ""), HINT_LIMIT)
-    return block | {"optional": not ask.required} | ({"hint": plain(said)} if said else {})
+    hint = one_line(_hint(ask.spec), HINT_LIMIT)
+    return block | {"optional": not ask.spec.required} | ({"hint": plain(hint)} if hint else {})
+
+
+def _hint(spec: FieldSpec) -> str:
+    if spec.hint is not None:
+        return spec.hint
+    if spec.type == "money":
+        return f"An amount in {spec.currency}, such as 1250.00"
+    if spec.longest is not None and spec.longest > INPUT_LIMIT:
+        return f"At most {INPUT_LIMIT:,} characters in Slack"
+    return HINTS.get(spec.type, "")
 
 
 def labelled(block_id: str, label: str, element: Block) -> Block:
@@ -209,23 +220,26 @@ def holds(ask: FormField) -> bool:
 
 
 def _element(ask: FormField, bounds: Mapping[str, Any]) -> Block:
-    if ask.type == "boolean":
+    if ask.spec.type == "boolean":
         return _menu([("Yes", "true"), ("No", "false")], ask.value)
-    if ask.type == "enum" and 0 < len(ask.values) <= OPTIONS_LIMIT * GROUPS_LIMIT and all(map(_fits, ask.values)):
-        return _menu([(value, value) for value in ask.values], ask.value)
-    if ask.type == "date":
+    values = ask.spec.values or ()
+    if ask.spec.type == "enum" and 0 < len(values) <= OPTIONS_LIMIT * GROUPS_LIMIT and all(map(_fits, values)):
+        return _menu([(value, value) for value in values], ask.value)
+    if ask.spec.type == "date":
         return {"type": "datepicker", **({"initial_date": ask.value} if _is_date(ask.value) else {})}
-    if ask.type == "datetime":
+    if ask.spec.type == "datetime":
         at = _moment(ask.value)
         return {"type": "datetimepicker", **({"initial_date_time": at} if at else {})}
-    element: Block = _TYPED.get(ask.type) or {
+    element: Block = _TYPED.get(ask.spec.type) or {
         "type": "plain_text_input",
-        "multiline": ask.type == "text",
+        "multiline": ask.spec.type == "text",
         "max_length": INPUT_LIMIT,
     }
     first = clean(ask.value)[:INPUT_LIMIT]
-    is_fit = bool(first) and (ask.type != "integer" or re.fullmatch(r"-?[0-9]{1,18}", first))
-    return element | dict(bounds) | ({"initial_value": first} if is_fit else {})
+    is_fit = bool(first) and (ask.spec.type != "integer" or re.fullmatch(r"-?[0-9]{1,18}", first))
+    example = "" if ask.spec.example is None else one_line(str(ask.spec.example), PLACEHOLDER_LIMIT)
+    placeholder = {"placeholder": plain(example)} if example else {}
+    return element | dict(bounds) | placeholder | ({"initial_value": first} if is_fit else {})
 
 
 def _fits(value: str) -> bool:

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue
@@ -19,15 +19,15 @@ from pydantic import JsonValue
 from approvals_bot.approvals import card_text, fields
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.approvals.fields import form_field, label
-from approvals_bot.approvals.plain_text import clean, clip, one_line
+from approvals_bot.approvals.fields import form_field
+from approvals_bot.approvals.plain_text import clean, clip, one_line, readable
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, escape, plain
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
-from approvals_bot.channels.slack.modals import HINTS, INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled
+from approvals_bot.channels.slack.modals import INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled
 from approvals_bot.durable.engine import Run
 from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, SerializationError
 from approvals_bot.people import SourceUnavailable
@@ -264,18 +264,13 @@ class Form:
         return cls(str(said["w"]), str(said["ch"]))
 
 
-def title_of(name: str) -> str:
-    """`prod-access` → "Prod access"."""
-    return label(name.replace("-", "_"))
-
-
 def choices(names: Sequence[str]) -> list[Block]:
     """A button for each workflow."""
     shown = sorted(names)[:LISTED]
     rows: list[Block] = [{"type": "section", "text": plain(CHOOSE if shown else NOTHING)}]
     for at in range(0, len(shown), 5):
         buttons: list[Block] = [
-            {"type": "button", "action_id": OPEN + name, "text": plain(one_line(title_of(name), 75)), "value": name}
+            {"type": "button", "action_id": OPEN + name, "text": plain(one_line(readable(name), 75)), "value": name}
             for name in shown[at : at + 5]
         ]
         rows.append({"type": "actions", "block_id": f"{CHOOSER}:{at}", "elements": buttons})
@@ -304,12 +299,13 @@ def form(definition: Definition, remembered: Form, asker: str) -> Block:
     if definition.workflow.on_behalf_of != "never":
         behalf = labelled(BEHALF, "On behalf of", {"type": "users_select"})
         inputs.append(behalf | {"optional": definition.workflow.on_behalf_of != "required"})
-    context = {"type": "context", "elements": [plain(one_line(f"You ask as {asker}.", 300))]}
+    described = [plain(one_line(definition.workflow.description, 600))] if definition.workflow.description else []
+    context = {"type": "context", "elements": [*described, plain(one_line(f"You ask as {asker}.", 300))]}
     return {
         "type": "modal",
         "callback_id": OPEN_VIEW,
         "private_metadata": remembered.dump(),
-        "title": plain(one_line(title_of(definition.id), TITLE_LIMIT)),
+        "title": plain(one_line(readable(definition.id), TITLE_LIMIT)),
         "submit": plain("Ask"),
         "close": plain("Not now"),
         "blocks": [context, *inputs],
@@ -317,13 +313,7 @@ def form(definition: Definition, remembered: Form, asker: str) -> Block:
 
 
 def _field(name: str, spec: FieldSpec) -> Block:
-    ask = replace(form_field(name, spec, spec.default), required=spec.required)
-    hint = HINTS.get(spec.type, "")
-    if spec.type == "money":
-        hint = f"An amount in {spec.currency}, such as 1250.00"
-    elif spec.longest is not None and spec.longest > INPUT_LIMIT:
-        hint = f"At most {INPUT_LIMIT:,} characters in Slack"
-    return ask_input(FIELD + name, ask, bounds=_bounds(spec), hint=hint)
+    return ask_input(FIELD + name, form_field(name, spec, spec.default), bounds=_bounds(spec))
 
 
 def _bounds(spec: FieldSpec) -> dict[str, Any]:
@@ -357,7 +347,7 @@ def complaints(values: Mapping[str, Any], errors: Iterable[Mapping[str, Any]], o
         if block in values:
             found[block] = _sentence(message)
         else:
-            loose.append(f"{title_of(name)}: {message}")
+            loose.append(f"{readable(name)}: {message}")
     if not found and not loose:
         loose.append(otherwise)
     if loose and values:

@@ -189,7 +189,9 @@ def why(view: Request, address: str | None, now: datetime) -> str:
     else:
         own = "You are not one of the people who are asked here."
     sentences = [card.why_me or own, own if card.why_me and voted else "", _others(view, address)]
-    skipped = [f"{stage.title} was skipped: {stage.because}." for stage in view.stages if stage.state == "skipped"]
+    skipped = [
+        f"{stage.title} was skipped because {stage.because}." for stage in view.stages if stage.state == "skipped"
+    ]
     return " ".join(sentence for sentence in [*sentences, *skipped] if sentence)
 
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from approvals_bot.approvals.acts import Rejection, Reply
+from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, FormField, Name
 from approvals_bot.channels.slack import home as home_tab
 from approvals_bot.channels.slack import modals as views
@@ -53,9 +54,15 @@ ASKS = st.builds(
     FormField,
     NAMES,
     TEXTS,
-    st.sampled_from(TYPES),
-    st.booleans(),
-    st.lists(TEXTS, unique=True, max_size=120).map(tuple),
+    st.builds(
+        FieldSpec.model_construct,
+        type=st.sampled_from(TYPES),
+        required=st.booleans(),
+        values=st.lists(TEXTS, unique=True, max_size=120).map(tuple),
+        hint=st.none() | TEXTS,
+        example=st.none() | TEXTS,
+    ),
+    TEXTS,
 )
 
 
@@ -92,7 +99,7 @@ def test_check_22_every_home_tab_is_one_that_slack_takes(title: str, name: str, 
 
 def test_what_was_filled_in_is_read_by_the_kind_of_input() -> None:
     asks = [
-        FormField(name, name, kind)
+        FormField(name, name, FieldSpec.model_validate(kind))
         for name, kind in (("code", "string"), ("ok", "boolean"), ("on", "date"), ("at", "datetime"))
     ]
     values = {
@@ -109,7 +116,11 @@ def test_what_was_filled_in_is_read_by_the_kind_of_input() -> None:
 
 
 def test_empty_and_broken_inputs_are_left_out() -> None:
-    asks = [FormField("a", "A", "string"), FormField("b", "B", "enum"), FormField("c", "C", "string")]
+    asks = [
+        FormField("a", "A", FieldSpec(type="string")),
+        FormField("b", "B", FieldSpec(type="enum", values=("x",))),
+        FormField("c", "C", FieldSpec(type="string")),
+    ]
     values = {"ask:a": {"value": {"value": None}}, "ask:b": {"value": {"selected_option": None}}, "ask:c": None}
     assert views.filled_in(values, asks) == ("", {})
 
@@ -140,7 +151,10 @@ TOO_SMALL = Rejection(("cost",), "below_min", {"min": "1"})
     ],
 )
 def test_what_is_wrong_is_said_where_it_belongs(reply: Reply, expected: dict[str, str]) -> None:
-    asks = [FormField("code", "Budget code", "string"), FormField("cost", "Cost", "integer")]
+    asks = [
+        FormField("code", "Budget code", FieldSpec(type="string")),
+        FormField("cost", "Cost", FieldSpec(type="integer")),
+    ]
     values: dict[str, object] = {"ask:code": {}, "ask:cost": {}, "comment": {}}
     assert views.complaint(reply, values, asks) == expected
     assert views.complaint(reply, {}, asks) is None

@@ -1,0 +1,219 @@
+"""Why a condition holds or doesn't, in words: "the amount is 640.00 EUR (sales, 500 or more)".
+
+Only what decided is named. Of `a or b`, that is the first part that holds; of `a and b`, the first that doesn't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from rule_engine import ast
+
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.fields import label
+from approvals_bot.approvals.values import shown_date, shown_value
+
+LONGEST_VALUE = 60  # characters of a value in a reason
+LONGEST_NOUN = 4  # words of a label that reads well after "the"
+
+_NOT = {"eq": "ne", "ne": "eq", "ge": "lt", "lt": "ge", "gt": "le", "le": "gt"}
+_MIRRORED = {"eq": "eq", "ne": "ne", "ge": "le", "le": "ge", "gt": "lt", "lt": "gt"}
+_OF_AMOUNTS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
+_OF_TIMES = {"ge": "{} or later", "gt": "after {}", "le": "{} or earlier", "lt": "before {}"}
+
+
+class NoWordsError(Exception):
+    """A part of the condition is more than a comparison of a field, so only its text can say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A comparison that decided: of this field, and in words. `is_value`: the words name the field's own value."""
+
+    field: str
+    words: str
+    is_value: bool = False
+    kind: str = ""  # of a comparison with a constant: ge, gt, le, lt
+    bound: Any = None
+
+
+def reason_for(expression: Any, holds: bool, typed: Mapping[str, Any], fields: Mapping[str, FieldSpec]) -> str:
+    """Say in words why this expression of rule-engine is true or false of these values.
+
+    Reads well after "because". `typed` are the values by field, `fields` their types. Raises NoWordsError.
+    """
+    return _Reasons(typed, fields).sentence(expression, holds)
+
+
+def the(name: str, spec: FieldSpec) -> str:
+    """The field as the subject of a sentence: `the amount`, `“What is deleted, and why?”`."""
+    called = noun(name, spec)
+    return called if called.startswith("“") else f"the {called}"
+
+
+def noun(name: str, spec: FieldSpec) -> str:
+    """The field's label as a noun within a sentence; in quotation marks where it is a sentence itself."""
+    text = label(name, spec)
+    first, *rest = text.split()
+    if len(rest) >= LONGEST_NOUN or not text[-1].isalnum():
+        return f"“{text}”"
+    return text if first[1:] != first[1:].lower() else text[:1].lower() + text[1:]
+
+
+def shortened(value: str) -> str:
+    """The value, cut to what a reason has room for."""
+    return value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reasons:
+    typed: Mapping[str, Any]
+    fields: Mapping[str, FieldSpec]
+
+    def sentence(self, expression: Any, holds: bool) -> str:
+        parts = _tightest(self._parts(expression, holds))
+        if not parts:
+            return "it always does" if holds else "it never does"
+        named = {part.field for part in parts if not part.is_value}
+        if not named:
+            return _listed([self._fact(part.field) for part in parts])
+        heads = _listed([self._fact(name) for name in dict.fromkeys(p.field for p in parts) if name in named])
+        return f"{heads} ({', '.join(part.words for part in parts)})"
+
+    def _parts(self, node: Any, holds: bool) -> Iterator[_Part]:
+        """Yield what decided that this node is true, or false."""
+        match node:
+            case ast.LogicExpression(type=kind, left=left, right=right):
+                both = (kind == "and") is holds
+                for side in (left, right):
+                    if both or self._value(side) is holds:
+                        yield from self._parts(side, holds)
+                    if not both and self._value(side) is holds:
+                        return
+            case ast.UnaryExpression(type="not", right=right):
+                yield from self._parts(right, not holds)
+            case ast.ComparisonExpression(type=kind, left=left, right=right):
+                yield self._comparison(kind if holds else _NOT[kind], left, right)
+            case ast.ContainsExpression(container=container, member=member):
+                yield self._containing(container, member, holds)
+            case ast.SymbolExpression(name=name, scope=None):
+                yield self._yes_or_no(name, holds)
+            case ast.BooleanExpression():
+                return
+            case _:
+                raise NoWordsError
+
+    def _comparison(self, kind: str, left: Any, right: Any) -> _Part:
+        if not isinstance(left, ast.SymbolExpression):
+            kind, left, right = _MIRRORED[kind], right, left
+        if not isinstance(left, ast.SymbolExpression) or left.scope is not None:
+            raise NoWordsError
+        name = left.name
+        match right:
+            case ast.NullExpression():
+                return _Part(name, f"{self._called(name)} {'not ' if kind == 'eq' else ''}given", is_value=kind == "eq")
+            case ast.BooleanExpression(value=value):
+                return self._yes_or_no(name, value is (kind == "eq"))
+        other = self._other_side(right, name)
+        if kind in ("eq", "ne"):
+            return _Part(name, other, is_value=True) if kind == "eq" else _Part(name, f"not {other}")
+        words = _OF_TIMES if self.fields[name].type in ("date", "datetime") else _OF_AMOUNTS
+        bound = None if isinstance(right, ast.SymbolExpression) else self._value(right)
+        return _Part(name, words[kind].format(other), kind=kind if bound is not None else "", bound=bound)
+
+    def _containing(self, container: Any, member: Any, holds: bool) -> _Part:
+        match container, member:
+            case ast.ArrayExpression(value=members), ast.SymbolExpression(name=name, scope=None):
+                if holds:
+                    return _Part(name, self._shown(name), is_value=True)
+                return _Part(name, f"not {_listed([self._other_side(each, name) for each in members], 'or')}")
+            case ast.SymbolExpression(name=name, scope=None), ast.StringExpression(value=text):
+                return _Part(name, f"{'with' if holds else 'without'} “{text}”")
+            case _:
+                raise NoWordsError
+
+    def _yes_or_no(self, name: str, value: bool) -> _Part:
+        return _Part(name, f"{'' if value else 'not '}{self._called(name)}", is_value=True)
+
+    def _other_side(self, node: Any, field: str) -> str:
+        """What a field is compared with: a constant, or another field with its value."""
+        if isinstance(node, ast.SymbolExpression) and node.scope is None:
+            return f"{self._the(node.name)} of {self._shown(node.name)}"
+        if any(isinstance(each, ast.SymbolExpression) and each.scope is None for each in _inside(node)):
+            raise NoWordsError
+        value = self._value(node)
+        match value:
+            case Decimal():
+                return f"{value.normalize():,f}"
+            case datetime() if self.fields[field].type == "date":
+                return shown_date(value.date())
+            case _:
+                return shortened(shown_value(value))
+
+    def _fact(self, name: str) -> str:
+        """`the amount is 640.00 EUR`."""
+        if self.typed.get(name) is None:
+            return f"{self._the(name)} is not given"
+        subject = self._the(name) if self.fields[name].type != "boolean" else f"“{label(name, self.fields[name])}”"
+        return f"{subject} is {self._shown(name)}"
+
+    def _the(self, name: str) -> str:
+        return the(name, self.fields[name])
+
+    def _called(self, name: str) -> str:
+        return noun(name, self.fields[name])
+
+    def _shown(self, name: str) -> str:
+        return shortened(shown_value(self.typed.get(name)))
+
+    def _value(self, node: Any) -> Any:
+        return node.evaluate({name: plain(value) for name, value in self.typed.items()})
+
+
+def _tightest(parts: Iterable[_Part]) -> list[_Part]:
+    """Each part once; of "less than 1,000" and "less than 500" the one that says more."""
+    kept: dict[object, _Part] = {}
+    for part in parts:
+        key = (part.field, part.kind) if part.kind else part
+        known = kept.setdefault(key, part)
+        if part.kind and (part.bound > known.bound if part.kind in ("ge", "gt") else part.bound < known.bound):
+            kept[key] = part
+    return list(kept.values())
+
+
+def plain(value: Any) -> Any:
+    """A typed value as rule-engine knows it. It compares classes exactly, so money must become a bare number."""
+    match value:
+        case bool() | None | str() | timedelta() | datetime():
+            return value
+        case int() | Decimal():
+            return Decimal(value)
+        case date():
+            return datetime.combine(value, time(), UTC)
+        case _:
+            raise TypeError(f"a field holds no {type(value).__name__}")
+
+
+def children(node: Any) -> Iterator[Any]:
+    """Yield the expressions that this one of rule-engine is made of."""
+    for name in ("left", "right", "container", "member", "item", "object", "function"):
+        child = getattr(node, name, None)
+        if isinstance(child, ast.ExpressionBase):
+            yield child
+    yield from getattr(node, "arguments", ())
+    if isinstance(node, ast.ArrayExpression):
+        yield from node.value
+
+
+def _inside(node: Any) -> Iterator[Any]:
+    yield node
+    for child in children(node):
+        yield from _inside(child)
+
+
+def _listed(texts: list[str], last: str = "and") -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} {last} {texts[-1]}"
