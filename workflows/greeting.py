@@ -1,4 +1,4 @@
-"""The smallest useful workflows: a step, a sleep, a hook, a webhook. Start one with
+"""The smallest useful workflows: a step, a sleep, a hook, a webhook. Start one with:
 
     curl -X POST http://127.0.0.1:8000/api/runs -H 'Authorization: Bearer dev' \
          -H 'Content-Type: application/json' -d '{"workflow": "greeting", "input": {"name": "Ann"}}'
@@ -16,13 +16,13 @@ class Guest(BaseModel):
 
 @step(retries=3)
 async def greet(name: str) -> str:
-    """Steps touch the outside world. They are run at least once, and their result is recorded once."""
+    """Steps touch the outside world. They run at least once, and their result is recorded once."""
     return f"Hello, {name}!"
 
 
 @workflow
 async def greeting(guest: Guest) -> str:
-    """A step, a durable sleep, a step. Kill the process in between: it goes on where it was."""
+    """A step, a durable sleep, a step. Kill the process in between, and it continues where it was."""
     hello = await greet(guest.name)
     await sleep(guest.pause)
     return hello + " " + await greet("again")
@@ -38,7 +38,7 @@ reply_hook = define_hook(schema=Reply)
 
 @workflow
 async def conversation(guest: Guest) -> str:
-    """Waits, for minutes or weeks, until somebody answers: POST {"text": …} to /api/hooks/reply-<name>."""
+    """Wait, for minutes or weeks, until somebody POSTs {"text": …} to /api/hooks/reply-<name>."""
     async with reply_hook.create(token=f"reply-{guest.name}") as hook:
         reply = await hook
     return f"{guest.name} says: {reply.text} {'🙂' if reply.happy else ''}".strip()
@@ -46,7 +46,7 @@ async def conversation(guest: Guest) -> str:
 
 @workflow
 async def callback(guest: Guest) -> dict[str, str]:
-    """Publishes a signed URL and waits until some system posts to it. GET only looks; POST resumes."""
+    """Publish a signed URL and wait until something posts to it. POST resumes the run; GET never does."""
     webhook = create_webhook()
     publish({"url": webhook.url})
     request = await webhook

@@ -1,4 +1,4 @@
-"""Asking people from Python: a text goes back and forth until somebody says yes. Start it with
+"""Approvals from Python: a text goes back and forth until somebody approves it. Start it with:
 
     curl -X POST http://127.0.0.1:8000/api/runs -H 'Authorization: Bearer dev' -H 'Content-Type: application/json' \
          -d '{"workflow": "publish_text", "requester": "bo@acme.eu", "input": {"headline": "We ship!", "text": "…"}}'
@@ -21,7 +21,7 @@ async def put_online(text: Text) -> str:
 
 @workflow
 async def publish_text(text: Text) -> str:
-    """One of the release managers reads it, may mend it, or says what to change; three rounds at most."""
+    """Let a release manager approve, edit or return the text; three rounds at most."""
     for _ in range(3):
         outcome = await request_approval(
             f"Publish “{text.headline}”?",
