@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from approvals_bot import Engine, HookNotFoundError, create_hook, step, workflow
+from approvals_bot.durable.engine.notifier import Subscription
 from benchmarks.measures import SqliteCommits, own_cpu, percentile
 
 
@@ -59,7 +60,7 @@ class Figures:
 
 async def hook_is_open(engine: Engine, run_id: str, token: str) -> None:
     """Look once; if it isn't there yet, it is heard of in this process."""
-    with engine.notifier.subscribe(run_id, None, None, {"hook_created"}) as subscription:
+    with Subscription(engine.notifier, run_id, None, None, {"hook_created"}) as subscription:
         try:
             await engine.get_hook_by_token(token)
         except HookNotFoundError:

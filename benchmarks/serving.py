@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine.notifier import Subscription
 from benchmarks.acme import CHANNELS, PEOPLE, serving
 from benchmarks.measures import SqliteCommits
 
@@ -59,7 +60,7 @@ async def webhook(engine: Engine, run: str) -> str:
 
 async def hook_of(engine: Engine, run: str, posted: bool) -> str:
     """The hook of a request, once it waits for votes (and its card is posted)."""
-    with engine.notifier.subscribe(run, None, 1.0) as subscription:
+    with Subscription(engine.notifier, run, None, 1.0) as subscription:
         while True:
             record = await engine.record(run)
             view = record.parts[0] if record is not None and record.parts else {}

@@ -80,7 +80,7 @@ async def _until_reopened(engine: Engine, target: HookTarget) -> None:
     with suppress(TimeoutError, StoreUnavailableError):
         async with asyncio.timeout(GLANCE):
             while (shown := request_behind(await engine.find(target.hook.id))) and shown.is_open and shown.is_reset:
-                await engine.wait(target.row.id, LOOK_EVERY)
+                await engine.wait(target.record.id, LOOK_EVERY)
 
 
 def _is_counted(request: Request, act: Act) -> bool:

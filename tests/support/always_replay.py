@@ -82,13 +82,13 @@ def always_replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
     async def outcome_and_look(self: Replayed, log: Log) -> ReplayResult:
         outcome = await _outcome(self, log)  # which tries at_once, on the event loop, before it goes to a thread
-        watched.look(self.workflow, log, outcome, self._entropy, self._replayer._link)
+        watched.look(self.workflow, log, outcome, self._entropy, self._replayer.link)
         return outcome
 
     def at_once_and_look(self: Replayed, log: Log) -> ReplayResult | None:
         outcome = _at_once(self, log)
         if outcome is not None:
-            watched.look(self.workflow, log, outcome, self._entropy, self._replayer._link)
+            watched.look(self.workflow, log, outcome, self._entropy, self._replayer.link)
         return outcome
 
     monkeypatch.setattr(Replayed, "outcome", outcome_and_look)

@@ -166,7 +166,7 @@ class Reports:
         if target is None:
             return
         message = {"kind": "bounced", "by": "relay", "via": "email", "copy": returned.copy, "reason": reason}
-        await self._engine.audit("mail_came_back", run_id=target.row.id, data={"copy": returned.copy, "why": reason})
+        await self._engine.audit("mail_came_back", run_id=target.record.id, data={"copy": returned.copy, "why": reason})
         try:
             await self._engine.resume_webhook(target, WebhookRequest.of_json(message))
         except HookNotFoundError:

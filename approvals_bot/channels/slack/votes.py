@@ -144,7 +144,7 @@ class SlackVotes:
         if target is None or delivery is None:
             return True
         view = request_behind(target)
-        return delivery.startswith(f"{view.id if view is not None else target.row.id}-")
+        return delivery.startswith(f"{view.id if view is not None else target.record.id}-")
 
     async def _refuse(self, identity: Unidentified, hook_id: str, choice: str) -> None:
         hook = await self._desk.engine.find_hook(hook_id)

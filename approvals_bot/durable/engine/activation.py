@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 
 from approvals_bot.durable.core.api import StepContext, StepMetadata, WorkflowMetadata
 from approvals_bot.durable.core.events import Event, NewEvent, lost_a_token
-from approvals_bot.durable.core.registry import Registry
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.core.serialization import encode_error
@@ -25,7 +24,7 @@ from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.executor import attempt
 from approvals_bot.durable.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
 from approvals_bot.durable.engine.notifier import Notifier
-from approvals_bot.durable.engine.replayer import Replayer
+from approvals_bot.durable.engine.replayer import Replayed
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, Stale, Store
 from approvals_bot.errors import (
     LimitExceededError,
@@ -49,21 +48,16 @@ class Host(Protocol):
     @property
     def clock(self) -> TimeSource: ...
     @property
-    def replayer(self) -> Replayer: ...
-    @property
     def resources(self) -> Mapping[type, Any]: ...
-    @property
-    def registry(self) -> Registry: ...
     @property
     def notifier(self) -> Notifier: ...
     @property
     def cache(self) -> RunCache: ...
+    @property
+    def progress(self) -> asyncio.Event: ...  # set when an activation has done all that is due, and waits
 
-    def entropy(self) -> bytes:
-        """32 random bytes, for tokens."""
-
-    def idle(self, activation: Activation) -> None:
-        """The activation has done all that is due, and waits."""
+    def replay_of(self, run: CachedRun) -> Replayed:
+        """The replay of a run, to be continued. Raises WorkflowNotFoundError."""
 
     def keep_task(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
@@ -115,7 +109,10 @@ class Activation:
         """Work until the run has ended, only waits for something outside, or was claimed by another process."""
         delay = RETRY_STORE
         try:
-            is_done = self._written is not None and self._follow_up(self._written, self._written.tail(self.run.log))
+            is_done = False
+            if (written := self._written) is not None:
+                log = self.run.log
+                is_done = self._follow_up(written, log[len(log) - len(written.append.events) :])
             while not is_done:
                 if self._outcome is not None and not self._is_closing:
                     timer = self._begin_to_wait(self._outcome)
@@ -164,9 +161,13 @@ class Activation:
         try:
             if self._misfit is not None:
                 raise self._misfit
-            outcome = await self._replay(facts, now)
-            batch = decide(self.run.index, facts, outcome, now, self._in_hand(), is_closing=self._is_closing)
-            result = await self._write(batch.append(self.run.row.id, self.run.epoch, len(self.run.log), now))
+            log = plan(self.run.log, facts, now)
+            if len(log) > MAX_EVENTS:
+                raise LimitExceededError("events of one run", MAX_EVENTS, len(log), "events")
+            outcome = await self._host.replay_of(self.run).outcome(log)
+            append = self._batch(facts, now)
+            batch = decide(self.run.index, append, outcome, self._in_hand(), is_closing=self._is_closing)
+            result = await self._write(batch.append)
         except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  # what a replay raises is this run's, and must not harm others
@@ -184,11 +185,11 @@ class Activation:
 
     def _follow_up(self, batch: Batch, events: list[Event]) -> bool:
         """Start the steps of a batch that is durable. Returns True if the run has ended or was released."""
-        self.due = batch.wake_at
+        self.due = batch.append.wake_at
         if batch.outcome.ended:
             return True
         must_replay = lost_a_token(events)
-        if batch.releases:
+        if batch.append.release:
             self.due = self._host.clock.now() if must_replay else self.due
             self._is_released = True
             self._host.cache.add(self.run)
@@ -224,13 +225,6 @@ class Activation:
         if self._finished:
             self._finished = [fact for fact in self._finished if not index.has(fact)]
         return [*self._finished, *index.due(now)]
-
-    async def _replay(self, facts: list[NewEvent], now: datetime) -> ReplayResult:
-        workflow = self._host.registry.get(self.run.row.code, self.run.row.version)
-        log = plan(self.run.log, facts, now)
-        if len(log) > MAX_EVENTS:
-            raise LimitExceededError("events of one run", MAX_EVENTS, len(log), "events")
-        return await self.run.replay(log, workflow, self._host.replayer, self._host.entropy)
 
     async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
         """End or stall a run that can't go on.
@@ -276,7 +270,7 @@ class Activation:
         self._to_start = []
         self.due = next_wake(outcome, self._in_hand(), self.run.log[-1].at, self.run.index.waits)
         self._is_waiting = True
-        self._host.idle(self)
+        self._host.progress.set()
         if self.due is None:
             return None
         return loop.call_later(max(0.0, (self.due - self._host.clock.now()).total_seconds()), self._woken.set)

@@ -20,30 +20,8 @@ class Batch(NamedTuple):
     """Facts and decisions that are appended together, before they are written."""
 
     outcome: ReplayResult
-    events: list[NewEvent]  # the facts, then what the replay decided
-    starts: list[OpenStep]  # to be run once the events are durable
-    releases: bool  # nothing keeps the run in this process
-    wake_at: datetime | None  # when the run is due again
-
-    def append(self, run_id: str, epoch: int, expected: int, at: datetime) -> Append:
-        """The store's append, for a log of `expected` events and a claim of this `epoch`."""
-        shown = self.outcome.projection
-        return Append(
-            run_id,
-            epoch,
-            expected,
-            self.events,
-            at,
-            view=self.outcome.view,
-            parts=None if shown is None else shown.parts,
-            attributes=None if shown is None else shown.attributes,
-            release=self.releases,
-            wake_at=self.wake_at,
-        )
-
-    def tail(self, log: Log) -> Log:
-        """The part of a log ending with this batch that the batch wrote."""
-        return log[len(log) - len(self.events) :]
+    append: Append  # the facts, then what the replay decided; released if nothing keeps the run in this process
+    starts: list[OpenStep]  # to be run once the append is durable
 
 
 class LogIndex:
@@ -98,20 +76,15 @@ def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
 
 
 def decide(
-    index: LogIndex,
-    facts: list[NewEvent],
-    outcome: ReplayResult,
-    now: datetime,
-    in_hand: Collection[int] = (),
-    *,
-    is_closing: bool = False,
+    index: LogIndex, append: Append, outcome: ReplayResult, in_hand: Collection[int] = (), *, is_closing: bool = False
 ) -> Batch:
-    """The batch that follows from the replay of a planned log.
+    """Complete an append of facts with what follows from the replay of the log that has them.
 
     `in_hand` are the numbers of steps that are running, or whose outcome comes with the next batch. They keep the run
     in this process, and so does a workflow that waits to learn whether it got a token. A process that is closing starts
     no steps.
     """
+    now, shown = append.at, outcome.projection
     at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back
     decided = [] if index.has_started else [NewEvent("run_started", {})]
     decided += [command.event(at) for command in outcome.commands]
@@ -123,8 +96,15 @@ def decide(
     if not outcome.ended and (outcome.timers or outcome.steps):
         waits = {event.data["id"]: resume_at(event) for event in decided if event.type == "wait_created"}
         wake_at = next_wake(outcome, {*in_hand, *(step.id for step in starts)}, now, waits)
-    releases = not (starts or in_hand or outcome.replay_again)
-    return Batch(outcome, [*facts, *decided], starts, releases, wake_at)
+    whole = append._replace(
+        events=[*append.events, *decided],
+        view=outcome.view,
+        parts=None if shown is None else shown.parts,
+        attributes=None if shown is None else shown.attributes,
+        release=not (starts or in_hand or outcome.replay_again),
+        wake_at=wake_at,
+    )
+    return Batch(outcome, whole, starts)
 
 
 def due_steps(outcome: ReplayResult, in_hand: Collection[int], now: datetime) -> list[OpenStep]:

@@ -8,15 +8,12 @@ date. That is safe because a log only grows: when the store writes, it compares 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
-from approvals_bot.durable.core.api import Workflow
-from approvals_bot.durable.core.events import Log, NewEvent
-from approvals_bot.durable.core.replay import ReplayResult
-from approvals_bot.durable.engine.batch import Batch, LogIndex, decide, plan
+from approvals_bot.durable.core.events import Log
+from approvals_bot.durable.engine.batch import LogIndex
 from approvals_bot.durable.engine.limits import CACHED_RUNS, CACHED_SIZE
-from approvals_bot.durable.engine.replayer import Replayed, Replayer
+from approvals_bot.durable.engine.replayer import Replayed
 from approvals_bot.durable.store.protocol import HookRow, RunRecord
 
 Entropy = Callable[[], bytes]
@@ -28,7 +25,7 @@ class CachedRun:
     `epoch` is that of its last claim.
     """
 
-    __slots__ = ("_size", "_sized", "epoch", "index", "log", "replayed", "row", "schemas")
+    __slots__ = ("_size", "_sized", "epoch", "index", "log", "replayed", "row")
 
     def __init__(self, row: RunRecord, log: Log, epoch: int) -> None:
         self.row = row
@@ -36,7 +33,6 @@ class CachedRun:
         self.epoch = epoch
         self.index = LogIndex(log)
         self.replayed: Replayed | None = None
-        self.schemas: dict[int, Any] | None = None  # of its hooks, by number; None: not replayed yet
         self._size = self._sized = 0  # characters in the first `_sized` events
 
     def grow(self, events: Log) -> None:
@@ -51,50 +47,6 @@ class CachedRun:
         self._sized = len(self.log)
         return self._size
 
-    def is_of(self, workflow: Workflow[Any, Any]) -> bool:
-        """Whether it has been replayed with this code."""
-        return self.replayed is not None and self.replayed.workflow is workflow
-
-    async def replay(
-        self, log: Log, workflow: Workflow[Any, Any], replayer: Replayer, entropy: Entropy
-    ) -> ReplayResult:
-        """Continue the replay to this log, which begins with ours. Raises as `Replayed.outcome`."""
-        outcome = await self._replay_of(workflow, replayer, entropy).outcome(log)
-        self.schemas = outcome.schemas
-        return outcome
-
-    def _replay_of(self, workflow: Workflow[Any, Any], replayer: Replayer, entropy: Entropy) -> Replayed:
-        """The replay to continue; a new one if there is none, or if the code has changed."""
-        if self.replayed is None or not self.is_of(workflow):
-            self.close()
-            self.replayed = replayer.begin(workflow, entropy())
-        return self.replayed
-
-    def plan_ahead(
-        self,
-        fact: NewEvent | None,
-        workflow: Workflow[Any, Any] | None,
-        replayer: Replayer,
-        now: datetime,
-        entropy: Entropy,
-    ) -> Batch | None:
-        """Decide what the run would do next if `fact` were appended, without writing anything.
-
-        Returns None when that can't be decided inline: the code isn't here, has drifted, or takes too long. The caller
-        then writes the fact alone, and the activation that follows decides, and reports what is wrong.
-        """
-        if workflow is None:
-            return None
-        try:
-            log = self.log if fact is None else plan(self.log, [fact], now)
-            outcome = self._replay_of(workflow, replayer, entropy).at_once(log)
-            if outcome is None:
-                return None
-            self.schemas = outcome.schemas
-            return decide(self.index, [], outcome, now)
-        except Exception:  # noqa: BLE001  # the activation meets the same error, and records it
-            return None
-
     def close(self) -> None:
         """Throw the body away, wherever it waits."""
         if self.replayed is not None:
@@ -108,7 +60,7 @@ class RunCache:
     def __init__(self) -> None:
         self._runs: dict[str, CachedRun] = {}  # the oldest first
         self._by_token: dict[str, CachedRun] = {}
-        self._by_hook: dict[str, CachedRun] = {}
+        self.by_hook: dict[str, CachedRun] = {}
 
     def add(self, run: CachedRun) -> None:
         if run.replayed is None or run.size() > CACHED_SIZE:
@@ -117,7 +69,7 @@ class RunCache:
         self.forget(run.row.id)
         self._runs[run.row.id] = run
         for created in run.index.hooks.values():
-            self._by_token[created.data["token"]] = self._by_hook[created.data["hook_id"]] = run
+            self._by_token[created.data["token"]] = self.by_hook[created.data["hook_id"]] = run
         if len(self._runs) > CACHED_RUNS:
             self.forget(next(iter(self._runs)))
 
@@ -126,7 +78,7 @@ class RunCache:
         run = self._runs.pop(run_id, None)
         if run is not None:
             for created in run.index.hooks.values():
-                self._by_hook.pop(created.data["hook_id"], None)
+                self.by_hook.pop(created.data["hook_id"], None)
                 if self._by_token.get(created.data["token"]) is run:  # it may have been freed, and be another run's
                     del self._by_token[created.data["token"]]
         return run
@@ -135,10 +87,6 @@ class RunCache:
         run = self.take(run_id)
         if run is not None:
             run.close()
-
-    def of_hook(self, hook_id: str) -> CachedRun | None:
-        """The cached run that has this hook."""
-        return self._by_hook.get(hook_id)
 
     def by_token(self, token: str) -> tuple[CachedRun, HookRow] | None:
         """The cached run that waits on this token, and its hook."""

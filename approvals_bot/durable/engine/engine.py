@@ -20,8 +20,8 @@ from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSo
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
 from approvals_bot.durable.engine.intake import HookTarget, Intake
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
-from approvals_bot.durable.engine.notifier import Notifier
-from approvals_bot.durable.engine.replayer import Replayer
+from approvals_bot.durable.engine.notifier import Notifier, Subscription
+from approvals_bot.durable.engine.replayer import INLINE_EVENTS, Replayer
 from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run
 from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.store import connect
@@ -246,7 +246,9 @@ class Engine:
     async def find(self, hook_id: str) -> HookTarget | None:
         """A hook by its id, live or not, and its run, in one look. Who resumes it by this spares a second one."""
         self._here("find()")
-        return await self._intake.find_hook(hook_id)
+        cached = self.scheduler.cache.by_hook.get(hook_id)
+        found = await self.store.look(0 if cached else INLINE_EVENTS, hook_id=hook_id)
+        return None if found is None else HookTarget(*found, cached)
 
     def link(self, hook_id: str) -> str:
         """The signed URL of a webhook."""
@@ -316,7 +318,7 @@ class Engine:
         scheduler = self.scheduler
         with (
             scheduler.slots.given_up(),
-            self.notifier.subscribe(run_id, seconds, scheduler.poll, ENDINGS) as subscription,
+            Subscription(self.notifier, run_id, seconds, scheduler.poll, ENDINGS) as subscription,
         ):
             while (row := await self._row(run_id)).status not in ENDED:
                 if self.is_ending or not await subscription.changed():
@@ -334,7 +336,7 @@ class Engine:
         scheduler = self.scheduler
         with (
             scheduler.slots.given_up(),
-            self.notifier.subscribe(run_id, None, scheduler.poll, ENDINGS) as subscription,
+            Subscription(self.notifier, run_id, None, scheduler.poll, ENDINGS) as subscription,
         ):
             while True:
                 # An activation in this process notifies of the run's end, and of losing it: no need to read the store.

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, to_micros
 from approvals_bot.durable.core.serialization import encode, to_json
+from approvals_bot.durable.engine.batch import Batch, decide, plan
 from approvals_bot.durable.engine.cache import CachedRun
-from approvals_bot.durable.engine.notifier import Notifier
+from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
-from approvals_bot.durable.store.protocol import ENDED, Append, Created, HookRow, Lease, NewRun, Received, RunRecord
+from approvals_bot.durable.store.protocol import Append, Created, HookRow, Lease, NewRun, Received, RunRecord
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
@@ -35,20 +36,15 @@ PYTHON = platform.python_version()
 
 
 class HookTarget(NamedTuple):
-    """Where a payload goes: a hook, its run, and the run's log if it is short, all from one read of the store.
+    """Where a payload goes: a hook, its run as it was read, and the run's log if it is short, all from one read.
 
     `cached` is set if the run is in the run cache; the target may then be out of date, and the write finds out.
     """
 
     hook: HookRow
-    row: RunRecord
+    record: RunRecord
     log: Log | None
     cached: CachedRun | None = None
-
-    @property
-    def record(self) -> RunRecord:
-        """The run as it was when it was read."""
-        return self.row
 
 
 class KeptPayload(NamedTuple):
@@ -72,18 +68,16 @@ class Intake:
 
         Raises IdempotencyConflictError if that one has other input; LimitExceededError, SerializationError.
         """
-        scheduler, now = self._scheduler, self._scheduler.now()
+        scheduler, now = self._scheduler, self._scheduler.clock.now()
         run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
         data = _created(run_id, workflow, input, attributes)
         row = RunRecord.new(
             run_id, workflow.name, workflow.code, workflow.version, now, kind=workflow.kind, attributes=attributes
         )
         lease = scheduler.request_lease()
-        run = None
-        if lease is not None:
-            run = CachedRun(row, [Event(1, "run_created", now, data)], 0)
+        run = None if lease is None else CachedRun(row, [Event(1, "run_created", now, data)], 0)
         write = partial(scheduler.store.create, NewRun(row, data, key), now, lease)
-        created = await self._finish(self._write(run_id, run, None, workflow, lease, now, write))
+        created = await self._finish(self._write(run_id, run, None, lease, now, write))
         assert created is not None  # only a hook can be gone
         if not created.is_new and (differs := difference(created.data, data)) is not None:
             raise IdempotencyConflictError(key or "", created.run_id, differs)
@@ -105,7 +99,7 @@ class Intake:
         if events is None:
             raise HookNotFoundError(target.hook.token)
         if events[0].data["payload"] != encoded:
-            raise IdempotencyConflictError(resume_id, target.row.id, "the payload differs from the first one")
+            raise IdempotencyConflictError(resume_id, target.record.id, "the payload differs from the first one")
         return KeptPayload(target.hook, events)
 
     async def record(self, run_id: str, fact: NewEvent, *more: NewEvent) -> list[Event]:
@@ -115,7 +109,7 @@ class Intake:
         event in its place.
         """
         scheduler, facts = self._scheduler, [fact, *more]
-        found = await scheduler.store.record(run_id, facts, scheduler.now())
+        found = await scheduler.store.record(run_id, facts, scheduler.clock.now())
         recorded = [event for event in found if (event.type, event.data) in facts]
         self._notifier.notify(run_id, recorded)
         scheduler.wake(run_id)
@@ -123,13 +117,15 @@ class Intake:
 
     async def _receive(self, target: HookTarget, payload: Any, resume_id: str) -> list[Event] | None:
         """Write an encoded payload. None: the hook is not open any more."""
-        scheduler, hook, now = self._scheduler, target.hook, self._scheduler.now()
-        lease = scheduler.request_lease(target.row.id)
-        run = None if lease is None else self._own_copy(target)
+        scheduler, hook, record = self._scheduler, target.hook, target.record
+        now, lease, run = scheduler.clock.now(), scheduler.request_lease(record.id), None
+        if lease is not None and target.cached is not None:
+            run = scheduler.cache.take(record.id)  # None: another call has taken it
+        elif lease is not None and target.log is not None:
+            run = CachedRun(record, [*target.log], record.epoch)
         fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
-        workflow = None if run is None else self._workflow(run.row)
         write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease)
-        received = await self._write(target.row.id, run, fact, workflow, lease, now, write)
+        received = await self._write(record.id, run, fact, lease, now, write)
         return None if received is None else [received.event, *(received.then or ())]
 
     async def _write(
@@ -137,32 +133,32 @@ class Intake:
         run_id: str,
         run: CachedRun | None,
         fact: NewEvent | None,
-        workflow: Workflow[Any, Any] | None,
         lease: Lease | None,
         now: datetime,
         write: Callable[[Append | None], Awaitable[Written | None]],
     ) -> Written | None:
         """Write a fact, claim its run, and append what follows from it: one transaction, one commit.
 
-        `run` is a copy of the run that belongs to this call; None if this process can't work on it now. `write` is the
-        store's call. The order:
+        `run` belongs to this call; None if this process can't work on it now. `write` is the store's call. The order:
 
-        1. The caller has asked the scheduler for the lease first. If the store's answer is lost, this process may hold
-           a claim that it doesn't know of; the scheduler then looks again when that lease ends.
-        2. The plan is made before anything is written, on a log that may be out of date. The store therefore appends it
-           only if the log has the length and the epoch that were planned for; else it writes the fact alone, with the
-           claim, and an activation decides anew. A wrong guess costs a replay, never a wrong decision.
+        1. The lease was asked of the scheduler first. If the store's answer is lost, this process may hold a claim that
+           it doesn't know of; the scheduler then looks again when that lease ends.
+        2. The plan is made before anything is written, on a log that may be out of date. So the store appends it only
+           if the log has the length and the epoch that were planned for; else it writes the fact alone, with the claim,
+           and an activation decides anew. A wrong guess costs a replay, never a wrong decision.
         3. Nothing has had an effect yet. Steps start only after the commit, in the activation.
         4. Subscribers are notified last: what they read in the store is then there.
         """
         scheduler = self._scheduler
-        batch = then = None
+        batch = None
         try:
-            if run is not None:
-                batch = run.plan_ahead(fact, workflow, scheduler.replayer, now, scheduler.entropy)
-            if run is not None and batch is not None:
-                then = batch.append(run.row.id, run.epoch + 1, len(run.log) + (fact is not None), now)
-            written = await _with_plan(write, then)
+            batch = None if run is None else self._plan(run, fact, now)
+            try:
+                written = await write(None if batch is None else batch.append)
+            except (LimitExceededError, SerializationError):
+                if batch is None:
+                    raise
+                written = await write(None)  # the activation meets the same error, and ends the run with it
         except BaseException:
             if run is not None:
                 run.close()
@@ -182,6 +178,20 @@ class Intake:
         self._notifier.notify(run_id, events)
         return written
 
+    def _plan(self, run: CachedRun, fact: NewEvent | None, now: datetime) -> Batch | None:
+        """Decide what the run would do next if `fact` were appended, without writing anything.
+
+        Returns None when that can't be decided inline: the code isn't here, has drifted, or takes too long. The
+        activation that follows then decides, and reports what is wrong.
+        """
+        try:
+            log = run.log if fact is None else plan(run.log, [fact], now)
+            outcome = self._scheduler.replay_of(run).at_once(log)
+            append = Append(run.row.id, run.epoch + 1, len(log), [], now)
+            return None if outcome is None else decide(run.index, append, outcome)
+        except Exception:  # noqa: BLE001  # the activation meets the same error, and records it
+            return None
+
     async def _finish(self, writing: Coroutine[Any, Any, T]) -> T:
         """Finish a write even if its caller goes away: it may have claimed a run, which would otherwise wait for the
         end of its lease."""
@@ -193,19 +203,7 @@ class Intake:
             task.add_done_callback(_ignore_outcome)
             raise
 
-    def _own_copy(self, target: HookTarget) -> CachedRun | None:
-        """The run, for this call alone. None if it is cached no longer: another call has taken it."""
-        if target.cached is not None:
-            return self._scheduler.cache.take(target.row.id)
-        return None if target.log is None else CachedRun(target.row, [*target.log], target.row.epoch)
-
     # ── which hook a payload is for ──
-
-    async def find_hook(self, hook_id: str) -> HookTarget | None:
-        """The hook of this id, live or not. None: there is no such hook."""
-        cached = self._scheduler.cache.of_hook(hook_id)
-        found = await self._scheduler.store.look(0 if cached else INLINE_EVENTS, hook_id=hook_id)
-        return None if found is None else HookTarget(*found, cached)
 
     async def open_hook(self, token: str, *, is_webhook: bool) -> HookTarget:
         """The open hook of this token. Raises HookNotFoundError unless there is one of this kind."""
@@ -233,25 +231,22 @@ class Intake:
 
         None if that code is not here or has drifted: the payload is then checked when it is delivered.
         """
-        workflow, log, run = self._workflow(target.row), target.log, target.cached
-        if workflow is None:
+        record, log = target.record, target.log
+        try:
+            workflow = self._scheduler.registry.get(record.code, record.version)
+        except WorkflowNotFoundError:
             return None
-        if run is not None and run.schemas is not None and run.is_of(workflow):
-            return run.schemas.get(target.hook.number)
+        replayed = None if target.cached is None else target.cached.replayed
+        if replayed is not None and replayed.workflow is workflow and replayed.schemas is not None:
+            return replayed.schemas.get(target.hook.number)
         if log is None:
-            found = await self._scheduler.store.read(target.row.id)
+            found = await self._scheduler.store.read(record.id)
             log = [] if found is None else found[1]
         try:
             outcome = await self._scheduler.replayer.replay(workflow, log, b"")
         except ApprovalsBotError:
             return None
         return outcome.schemas.get(target.hook.number)
-
-    def _workflow(self, row: RunRecord) -> Workflow[Any, Any] | None:
-        try:
-            return self._scheduler.registry.get(row.code, row.version)
-        except WorkflowNotFoundError:
-            return None
 
     # ── what the caller of a manual webhook is answered ──
 
@@ -260,50 +255,31 @@ class Intake:
 
         None when the time is up, when the run has ended without an answer, or when the store can't tell.
         """
-        with suppress(TimeoutError, StoreUnavailableError):
+        run_id, seq, log = kept.hook.run_id, kept.events[0].seq, kept.events
+        row: RunRecord | None = None
+        subscription = Subscription(self._notifier, run_id, None, self._scheduler.poll, ENDINGS | {"hook_responded"})
+        with suppress(TimeoutError, StoreUnavailableError), subscription:
             async with asyncio.timeout(seconds):
-                return await self._answer_to(kept)
+                while True:
+                    for event in log:
+                        if event.type == "hook_responded" and event.data["to"] == seq:
+                            answer: dict[str, Any] = event.data["answer"]
+                            return answer
+                    if row is not None:
+                        if row.has_ended:
+                            return None
+                        await subscription.changed()
+                    found = await self._scheduler.store.read(run_id, after=seq)
+                    if found is None:
+                        return None
+                    row, log = found
         return None
-
-    async def _answer_to(self, kept: KeptPayload) -> dict[str, Any] | None:
-        run_id, seq = kept.hook.run_id, kept.events[0].seq
-        types = ENDINGS | {"hook_responded"}
-        with self._notifier.subscribe(run_id, None, self._scheduler.poll, types) as subscription:
-            answer = _answer_in(kept.events, seq)
-            while answer is None:
-                found = await self._scheduler.store.read(run_id, after=seq)
-                answer = None if found is None else _answer_in(found[1], seq)
-                if answer is None and (found is None or found[0].status in ENDED):
-                    return None
-                if answer is None:
-                    await subscription.changed()
-            return answer
-
-
-async def _with_plan(write: Callable[[Append | None], Awaitable[T]], then: Append | None) -> T:
-    """Write with the plan if it can be kept. If not, write without: the activation meets the same error, and ends the
-    run with it."""
-    try:
-        return await write(then)
-    except (LimitExceededError, SerializationError):
-        if then is None:
-            raise
-        return await write(None)
 
 
 def _ignore_outcome(task: asyncio.Task[Any]) -> None:
     """Mark the task's error as seen; its caller is gone."""
     if not task.cancelled():
         task.exception()
-
-
-def _answer_in(log: Log, seq: int) -> dict[str, Any] | None:
-    """The answer to the request that is this event."""
-    for event in log:
-        if event.type == "hook_responded" and event.data["to"] == seq:
-            answer: dict[str, Any] = event.data["answer"]
-            return answer
-    return None
 
 
 def _created(

@@ -15,45 +15,34 @@ class Notifier:
 
     def __init__(self, watch: Callable[[list[Event]], None] | None = None) -> None:
         self._watch = watch
-        self._subscriptions: defaultdict[str, dict[Subscription, None]] = defaultdict(dict)  # in order of arrival
+        self.subscriptions: defaultdict[str, dict[Subscription, None]] = defaultdict(dict)  # in order of arrival
 
     def notify(self, run_id: str, events: list[Event]) -> None:
         """Pass on events that this process has written."""
         if self._watch is not None:
             self._watch(events)
-        for subscription in self._subscriptions.get(run_id, ()):
+        for subscription in self.subscriptions.get(run_id, ()):
             subscription.deliver(events)
 
     def wake(self, runs: Collection[str] | None) -> None:
         """Make subscribers look again: another process has written to these runs. None: it may be any run."""
-        for run_id in list(self._subscriptions) if runs is None else runs:
-            for subscription in self._subscriptions.get(run_id, ()):
+        for run_id in list(self.subscriptions) if runs is None else runs:
+            for subscription in self.subscriptions.get(run_id, ()):
                 subscription.wake()
-
-    def subscribe(
-        self, run_id: str, seconds: float | None, poll: float | None, types: Collection[str] = EVENT_TYPES
-    ) -> Subscription:
-        """Subscribe to a run's events of these types, for at most `seconds`.
-
-        Subscribe first and read the store inside the block: an event written in between is then not missed. With
-        `poll`, `changed` also returns after that many seconds without an event.
-        """
-        return Subscription(self._subscriptions, run_id, seconds, poll, types)
 
 
 class Subscription:
-    """One caller that waits for events of a run. Active inside its `with` block."""
+    """One caller that waits for a run's events of these types, for at most `seconds`, inside its `with` block.
+
+    Read the store inside the block: an event written in between is then not missed. With `poll`, `changed` also returns
+    after that many seconds without an event.
+    """
 
     def __init__(
-        self,
-        subscriptions: defaultdict[str, dict[Subscription, None]],
-        run_id: str,
-        seconds: float | None,
-        poll: float | None,
-        types: Collection[str],
+        self, to: Notifier, run_id: str, seconds: float | None, poll: float | None, types: Collection[str] = EVENT_TYPES
     ) -> None:
         self.latest: Event | None = None  # the last event of these types that this process wrote
-        self._subscriptions = subscriptions
+        self._subscriptions = to.subscriptions
         self._run_id = run_id
         self._types = types
         self._loop = asyncio.get_running_loop()

@@ -185,26 +185,18 @@ class Replayer:
     """Runs replays, on the event loop or off it."""
 
     def __init__(self, link: Callable[[str], str]) -> None:
-        self._link = link
+        self.link = link
         self._watchdog = Watchdog(INLINE_TIME)
         self._threads = _threads()
         self._slow: set[str] = set()  # workflows that had to be interrupted once
 
     async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> ReplayResult:
         """A whole replay. WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME; else as `replay`."""
-        replayed = self.begin(workflow, entropy)
+        replayed = Replayed(self, workflow, entropy)
         try:
             return await replayed.outcome(log)
         finally:
             replayed.close()
-
-    def begin(self, workflow: Workflow[Any, Any], entropy: bytes) -> Replayed:
-        """A replay that goes on as its log grows."""
-        return Replayed(self, workflow, entropy)
-
-    def new(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> Replay:
-        """One that has nothing delivered yet."""
-        return Replay(workflow, log[0], entropy=entropy, link=self._link)
 
     def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> ReplayResult | None:
         """Deliver events on the event loop. None: it takes too long for that, and begins anew elsewhere."""
@@ -216,7 +208,10 @@ class Replayer:
             replay.leave()  # it may have come while the replay was doing that
             self._slow.add(workflow.code)
             return None  # a replay has no effects
-        return None if outcome.ended and _may_be_a_signal(outcome) else outcome
+        end = outcome.commands[-1] if outcome.ended else None
+        if isinstance(end, End) and end.data.get("error", {}).get("type") in ("KeyboardInterrupt", "SystemExit"):
+            return None  # by Ctrl-C, perhaps: in another thread it shows whether the body raised it itself
+        return outcome
 
     def throw_away(self, replay: Replay) -> None:
         """Close a body; `finally` of an author's may take its time too."""
@@ -281,6 +276,7 @@ class Replayed:
         self._entropy = entropy
         self._replay: Replay | None = None
         self._log: Log = []  # what it has been delivered
+        self.schemas: dict[int, Any] | None = None  # of the run's hooks, by number; None: not replayed yet
 
     async def outcome(self, log: Log) -> ReplayResult:
         """As `replay`. WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME."""
@@ -290,7 +286,7 @@ class Replayed:
         replay, events = self._continued(log)
         self._replay = None  # while it is in another thread, it is not ours
         outcome = await self._replayer.in_thread(self.workflow, replay, events)
-        self._replay, self._log = replay, log[:]
+        self._replay, self._log, self.schemas = replay, log[:], outcome.schemas
         return outcome
 
     def at_once(self, log: Log) -> ReplayResult | None:
@@ -298,7 +294,7 @@ class Replayed:
         replay, events = self._continued(log)
         outcome = self._replayer.inline(self.workflow, replay, events)
         if outcome is not None:
-            self._log = log[:]
+            self._log, self.schemas = log[:], outcome.schemas
         return outcome
 
     def close(self) -> None:
@@ -312,16 +308,9 @@ class Replayed:
         replay, delivered = self._replay, len(self._log)
         if replay is None or replay.is_closed or log[:delivered] != self._log:
             self.close()
-            replay = self._replay = self._replayer.new(self.workflow, log, self._entropy)
+            replay = self._replay = Replay(self.workflow, log[0], entropy=self._entropy, link=self._replayer.link)
             self._log, delivered = [], 0
         return replay, log[delivered:]
-
-
-def _may_be_a_signal(outcome: ReplayResult) -> bool:
-    """Whether the body was ended by what Ctrl-C raises on this thread, at whatever it does just then. In another thread
-    it shows whether the body raised it itself."""
-    end = outcome.commands[-1]
-    return isinstance(end, End) and end.data.get("error", {}).get("type") in ("KeyboardInterrupt", "SystemExit")
 
 
 def _used(watched: Interruptible) -> float:

@@ -22,7 +22,7 @@ from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
 from approvals_bot.durable.engine.notifier import Notifier
-from approvals_bot.durable.engine.replayer import Replayer
+from approvals_bot.durable.engine.replayer import Replayed, Replayer
 from approvals_bot.durable.store.protocol import Claim, Claimed, Filter, Lease, OpenStore, RunRecord
 from approvals_bot.errors import StoreUnavailableError
 
@@ -133,7 +133,7 @@ class Scheduler:
         self.notifier = notifier
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._woken = asyncio.Event()  # there may be something to claim
-        self._progress = asyncio.Event()
+        self.progress = asyncio.Event()
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
         self.slots = Slots(self._active, self._slot_freed)
         self._leased_until: datetime | None = None
@@ -155,14 +155,9 @@ class Scheduler:
         ]
 
     @property
-    def works(self) -> bool:
-        """Whether this process works on runs, and so is notified of what others write."""
-        return bool(self._tasks)
-
-    @property
     def poll(self) -> float | None:
-        """Seconds after which a subscriber reads the store again. None: this process is notified of all writes."""
-        return None if self.works else POLL
+        """Seconds after which a subscriber reads the store again. None: this process works, and hears of all writes."""
+        return None if self._tasks else POLL
 
     def row_at_work(self, run_id: str) -> RunRecord | None:
         """The row of a run that this process works on, as it was when that began. None: it doesn't."""
@@ -178,7 +173,7 @@ class Scheduler:
         self._is_full = self.slots.free <= 0
         if self._is_full or self._is_closing or not self._tasks or run_id in self._active:
             return None
-        now = self.now()
+        now = self.clock.now()
         lease = Lease(self._owner, now, now + LEASE)
         if self._unsettled and self._unsettled[0] <= now:
             self._unsettled = [until for until in self._unsettled if until > now]
@@ -204,8 +199,8 @@ class Scheduler:
         run.grow(events)
         if written.outcome.ended:
             run.close()
-        elif written.releases:
-            if written.wake_at is not None or lost_a_token(events):
+        elif written.append.release:
+            if written.append.wake_at is not None or lost_a_token(events):
                 self._woken.set()
             self.cache.add(run)
         else:
@@ -215,7 +210,7 @@ class Scheduler:
         if self._is_closed:  # the answer came too late: the run waits for the end of the lease
             run.close()
             return
-        until = self.now() + LEASE
+        until = self.clock.now() + LEASE
         self._leased_until = until if self._leased_until is None else min(self._leased_until, until)
         activation = Activation(self, run, written)
         task = asyncio.get_running_loop().create_task(self._work(activation), name=f"run {run.row.id}")
@@ -229,30 +224,32 @@ class Scheduler:
 
     # ── what activations use ──
 
-    def idle(self, activation: Activation) -> None:
-        self._progress.set()
+    def replay_of(self, run: CachedRun) -> Replayed:
+        """The replay to continue; a new one if there is none, or if the code has changed. WorkflowNotFoundError."""
+        workflow = self.registry.get(run.row.code, run.row.version)
+        if run.replayed is None or run.replayed.workflow is not workflow:
+            run.close()
+            run.replayed = Replayed(self.replayer, workflow, self.entropy())
+        return run.replayed
 
     def keep_task(self, task: asyncio.Task[Any]) -> None:
         """Hold on to a task until it is done, or until this process closes."""
         self._kept[task] = None
         task.add_done_callback(self._kept.pop)
 
-    def now(self) -> datetime:
-        return self.clock.now()
-
     # ── working ──
 
     async def _schedule(self) -> None:
         """Claim what is due; sleep until the next timer, a wake-up, or a write by another process."""
         await self._until_it_works(self._stalled.retry)
-        due: datetime | None = self.now()
+        due: datetime | None = self.clock.now()
         time = asyncio.get_running_loop().time
         looked = time()
-        ahead = self.now().timestamp() - looked
+        ahead = self.clock.now().timestamp() - looked
         while not self._is_closing:
-            seconds = POLL if due is None else min(POLL, max(0.0, (due - self.now()).total_seconds()))
+            seconds = POLL if due is None else min(POLL, max(0.0, (due - self.clock.now()).total_seconds()))
             woken = await self._sleep(seconds)
-            last_ahead, ahead = ahead, self.now().timestamp() - time()
+            last_ahead, ahead = ahead, self.clock.now().timestamp() - time()
             if ahead - last_ahead > LEAP:
                 self._wake_overdue()
             try:
@@ -260,16 +257,16 @@ class Scheduler:
                     self._look_again()
                 if self._stalled.is_due:
                     await self._stalled.retry()
-                if woken or elsewhere or looked + LOOK <= time() or (due is not None and due <= self.now()):
+                if woken or elsewhere or looked + LOOK <= time() or (due is not None and due <= self.clock.now()):
                     due, looked = await self._claim_due(), time()
             except StoreUnavailableError as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
                 await self._sleep(RETRY_STORE)
-                due = self.now()
+                due = self.clock.now()
             except Exception:  # a process that claims nothing any more would look alive and be dead
                 logger.exception("looking for work failed, trying again")
                 await self._sleep(RETRY_STORE)
-                due = self.now()
+                due = self.clock.now()
 
     async def _sleep(self, seconds: float) -> bool:
         """Sleep for so long, or until woken. Returns whether it was woken."""
@@ -292,7 +289,7 @@ class Scheduler:
     def _wake_overdue(self) -> None:
         """Wake activations whose time has come early: the clock was set, or the machine was suspended."""
         for activation, _ in self._active.values():
-            if activation.due is not None and activation.due <= self.now():
+            if activation.due is not None and activation.due <= self.clock.now():
                 activation.wake()
 
     async def _claim_due(self) -> datetime | None:
@@ -301,7 +298,7 @@ class Scheduler:
         while True:
             due = await self.next_wake()
             free = self.slots.free
-            if due is None or due > self.now() or self._is_closing or free <= 0:
+            if due is None or due > self.clock.now() or self._is_closing or free <= 0:
                 return due
             if not await self._claim(limit=free):
                 return await self.next_wake()
@@ -326,7 +323,7 @@ class Scheduler:
             await activation.work()
         except Exception:
             logger.exception("run %s: working on it failed; it will be tried again when its lease ends", run_id)
-            activation.due, activation.is_lost = self.now() + LEASE, True
+            activation.due, activation.is_lost = self.clock.now() + LEASE, True
         finally:
             if self._active.get(run_id, (None, None))[0] is activation:
                 del self._active[run_id]
@@ -334,7 +331,7 @@ class Scheduler:
                 self.notifier.wake((run_id,))
             if activation.due is not None or self._is_full:
                 self._woken.set()
-            self._progress.set()
+            self.progress.set()
 
     async def _renew(self) -> None:
         """Renew leases for as long as this process works."""
@@ -351,7 +348,7 @@ class Scheduler:
         This comes before each claim, too. After a leap of the clock the leases may have ended, and the process would
         otherwise claim its own runs and fence itself off.
         """
-        now = self.now()
+        now = self.clock.now()
         if self._leased_until is None or now + LEASE * 2 / 3 < self._leased_until:
             return
         claims = [Claim(run_id, activation.run.epoch) for run_id, (activation, _) in self._active.items()]
@@ -366,13 +363,13 @@ class Scheduler:
 
     async def _free_slot(self) -> None:
         while self.slots.free <= 0 and not self._is_closing:
-            self._progress.clear()
-            await self._progress.wait()
+            self.progress.clear()
+            await self.progress.wait()
 
     def _slot_freed(self) -> None:
         if self._is_full:
             self._woken.set()
-        self._progress.set()
+        self.progress.set()
 
     async def _until_it_works(self, call: Callable[[], Awaitable[None]]) -> None:
         while not self._is_closing:
@@ -387,21 +384,21 @@ class Scheduler:
 
     async def next_wake(self) -> datetime | None:
         """When this process has something to do without a request."""
-        claimable = await self.store.next_wake(self._owner, self.now())
+        claimable = await self.store.next_wake(self._owner, self.clock.now())
         held = (activation.due for activation, _ in self._active.values())
         return min((due for due in (claimable, *held, *self._unsettled) if due is not None), default=None)
 
     async def settle(self) -> None:
         """Return when all that is due has been done. A long step is not waited for."""
         while self._tasks:
-            self._progress.clear()
+            self.progress.clear()
             due = await self._claim_due()
-            busy = [activation for activation, _ in self._active.values() if activation.is_busy(self.now())]
-            if not busy and (due is None or due > self.now() or self.slots.free <= 0):
+            busy = [activation for activation, _ in self._active.values() if activation.is_busy(self.clock.now())]
+            if not busy and (due is None or due > self.clock.now() or self.slots.free <= 0):
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE if busy else 0):
-                    await self._progress.wait()
+                    await self.progress.wait()
 
     # ── closing ──
 
@@ -410,7 +407,7 @@ class Scheduler:
         self._is_closing = True
         self._stalled.close()
         self._woken.set()
-        self._progress.set()
+        self.progress.set()
         if self._tasks:
             schedule, renew = self._tasks
             await asyncio.wait([schedule], timeout=CLOSING)  # it may be claiming: what it claims must be released

@@ -310,11 +310,13 @@ async def test_a_timer_that_was_asked_for_late_is_waited_for_without_spinning(
         run = engine.get_run(run.id)
         rested = 0
 
-        def rests(activation: object) -> None:
-            nonlocal rested
-            rested += 1
+        class Counted(asyncio.Event):
+            def set(self) -> None:
+                nonlocal rested
+                rested += 1
+                super().set()
 
-        engine.scheduler.idle = rests  # type: ignore[method-assign]
+        engine.scheduler.progress = Counted()
         while "step_started" not in [e.type for e in await run.events()]:
             await asyncio.sleep(0.01)
         for _ in range(200):
