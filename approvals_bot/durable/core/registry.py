@@ -128,6 +128,13 @@ class Registry:
                 return found
         raise WorkflowNotFoundError(name)
 
+    def modules(self) -> list[dict[str, Any]]:
+        """The global names of each module that has workflows."""
+        workflows = [*self._kept.values(), *self._local.values()]
+        return list(
+            {id(found): found for w in workflows if (found := getattr(w.function, "__globals__", None))}.values()
+        )
+
     def names(self) -> list[str]:
         return sorted({name for name, _ in [*self._kept, *self._local]})
 

@@ -7,7 +7,8 @@ open, and `replay()`. What is changed:
   process gets an error that says where, and what to do instead. The interpreter announces such calls to audit hooks
   before it makes them. Ours looks at nothing but the name of the event unless a body is running, so it costs
   everything else 0.1 µs a call. Python can't remove an audit hook: afterwards it stays, and does nothing.
-- Before Python 3.13, `time.sleep` and `threading.Thread.start` aren't announced. They are wrapped, and put back.
+- Before Python 3.13, `time.sleep` and `threading.Thread.start` aren't announced. They are wrapped, and put back; so is
+  the `sleep` that a module with workflows has imported by name. A helper module's own `sleep` still gets past.
 - `asyncio.as_completed` makes tasks of coroutines in the order given, in a workflow. Elsewhere it is as it was. The
   function keeps its identity and gets other code, because `from asyncio import as_completed` in an author's file runs
   long before an engine opens. Its own code is put back.
@@ -28,6 +29,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from approvals_bot.durable.core.loop import WorkflowLoop, context_of_run
+from approvals_bot.durable.core.registry import registry
 from approvals_bot.errors import BlockedInWorkflowError
 
 _BLOCKED = {
@@ -121,6 +123,7 @@ class _Sandbox:
         self._lock = threading.Lock()
         self._has_hook = False
         self._replaced: list[tuple[Any, str, Any, Any]] = []  # owner, name, what was there, ours
+        self._imported: list[tuple[dict[str, Any], str, Any, Any]] = []  # likewise, by name, in modules with workflows
         self._as_completed_code: CodeType | None = None
 
     def enter(self) -> None:
@@ -145,6 +148,11 @@ class _Sandbox:
                 ours = _announced(call, event)
                 setattr(owner, name, ours)
                 self._replaced.append((owner, name, call, ours))
+                for module in registry.modules():
+                    names = [each for each, value in [*module.items()] if value is call]
+                    self._imported += [(module, each, call, ours) for each in names]
+            for module, name, _, ours in self._imported:
+                module[name] = ours
         self._redirect_as_completed()
 
     def _redirect_as_completed(self) -> None:
@@ -171,6 +179,10 @@ class _Sandbox:
             if getattr(owner, name) is ours:  # else somebody has wrapped it since, and takes theirs away themselves
                 setattr(owner, name, before)
         self._replaced.clear()
+        for module, name, before, ours in self._imported:
+            if module.get(name) is ours:
+                module[name] = before
+        self._imported.clear()
         function: Any = asyncio.tasks.as_completed
         if self._as_completed_code is not None:
             function.__code__ = self._as_completed_code

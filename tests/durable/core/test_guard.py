@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep as sleep_by_name
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -75,6 +76,18 @@ def test_131_what_asyncio_would_do_outside_is_refused_too(how: str) -> None:
     run.decide()
     assert run.error["type"] == "BlockedInWorkflowError"
     assert "do that in a @step" in run.error["message"]
+
+
+def test_a_sleep_that_was_imported_by_name_is_refused_too() -> None:
+    @workflow
+    async def naughty() -> None:
+        sleep_by_name(0)
+
+    run = History(naughty)
+    run.decide()
+    assert run.error["type"] == "BlockedInWorkflowError"
+    assert "test_guard.py:" in run.error["message"]
+    assert sleep_by_name is time.sleep, "it is put back"
 
 
 def test_imports_time_zones_and_tracebacks_still_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
