@@ -61,7 +61,7 @@ class _Timer(asyncio.TimerHandle):
 
     def cancel(self) -> None:
         if not self.cancelled():
-            super().cancel()
+            asyncio.Handle.cancel(self)  # a TimerHandle's would tell the loop of a heap that ours doesn't have
             loop: WorkflowLoop = self._loop  # type: ignore[attr-defined]  # the loop is always ours
             if not loop.closing:
                 loop.timers.cancel_timer(self.number)
@@ -130,9 +130,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def is_closed(self) -> bool:
         return False
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """asyncio calls this for timers on its own heap; ours are the run's."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """A callback raised. A task that failed unseen, or that we threw away, is not an error of the run."""

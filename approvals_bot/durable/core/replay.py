@@ -118,7 +118,7 @@ class Replay:
             self._close()
             raise
         except (SystemExit, KeyboardInterrupt) as error:  # the body means itself, not the process it runs in
-            outcome = _ended(run, End("run_failed", {"error": encode_error(error)}))
+            outcome = _result(run, run.new_commands(ended=True), End("run_failed", {"error": encode_error(error)}))
         except BaseException:
             self._close()
             raise
@@ -188,9 +188,10 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
     if run.drift is not None:
         raise run.drift
     if run.loop.unhandled and not body.done():
-        return _ended(run, End("run_failed", {"error": encode_error(run.loop.unhandled[0])}))
+        failed = End("run_failed", {"error": encode_error(run.loop.unhandled[0])})
+        return _result(run, run.new_commands(ended=True), failed)
     if body.done():
-        return _ended(run, _end(workflow, body))
+        return _result(run, run.new_commands(ended=True), _end(workflow, body))
     commands = run.new_commands(ended=False)
     if run.drift is not None:
         raise run.drift
@@ -223,15 +224,12 @@ def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
         return End("run_failed", {"error": encode_error(error)})
 
 
-def _ended(run: RunState, end: End) -> ReplayResult:
-    return _result(run, [*run.new_commands(ended=True), end], ended=True)
-
-
-def _result(run: RunState, commands: list[Command], *, ended: bool = False) -> ReplayResult:
+def _result(run: RunState, commands: list[Command], end: End | None = None) -> ReplayResult:
     """A result with what the run shows of itself by now."""
     view = None if run.view is None else encode(run.view, Any, "view")
     projection = None
     if run.projector is not None:
         made = run.projector()
         projection = Projection(made.parts, {projected(name): values for name, values in made.attributes.items()})
-    return ReplayResult(commands, ended, schemas=run.schemas, view=view, projection=projection)
+    commands = commands if end is None else [*commands, end]
+    return ReplayResult(commands, end is not None, schemas=run.schemas, view=view, projection=projection)

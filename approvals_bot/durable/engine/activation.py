@@ -141,10 +141,9 @@ class Activation:
         The order is what makes a run safe:
 
         1. The wake-up flag is cleared before the log is read. A later write sets it again, so none is missed.
-        2. The log is replayed as it will be with the new facts in it, and nothing has happened yet: a replay has no
-           effects, so it can be thrown away if the append is refused.
-        3. Facts and decisions are appended as one batch, and only to the log that was replayed (law 4). Facts alone
-           would leave a time when the log says what happened, and nobody has decided what follows.
+        2. The log is replayed as it will be with the new facts in it. A replay has no effects, so it can be thrown away
+           if the append is refused.
+        3. Facts and what follows from them are one append, and only to the log that was replayed (law 4).
         4. Steps start after that, in `_follow_up`: an effect whose cause is not in the log would be lost with the
            process, or happen twice (law 5).
         """
@@ -278,16 +277,19 @@ class Activation:
     async def _run_step(self, state: OpenStep) -> None:
         """Make one attempt at a step whose `step_started` is in the log.
 
-        The outcome goes into the next batch, not straight into the store: one transaction then records it together with
-        what follows from it. If this activation is over (the run was released, lost or ended meanwhile), the outcome is
-        a fact like any other and is recorded under its own key. A process that dies before that has run the step for
-        nothing: the log shows an attempt without an outcome, and the next owner makes the same attempt again, so a
-        crash costs the author no retries (law 6).
+        The outcome goes into the next batch: one transaction records it together with what follows from it. If this
+        activation is over meanwhile, the outcome is a fact like any other and is recorded under its own key. If the
+        process dies before that, the log shows an attempt without an outcome, and the next owner makes the same attempt
+        again, so a crash costs the author no retries (law 6).
         """
+        run_id, created = self.run.row.id, self.run.log[0]
+        started = self.run.index.first_starts.get(state.id) or self._host.clock.now()
+        context = StepContext(
+            StepMetadata(state.step.name, f"{run_id}.{state.id}", state.failures + 1, started),
+            WorkflowMetadata(created.data["workflow"], run_id, created.at, dict(created.data.get("attributes", {}))),
+        )
         try:
-            fact = await attempt(
-                state, self._context(state), self._host.resources, self._host.clock.now, self._calls_off
-            )
+            fact = await attempt(state, context, self._host.resources, self._host.clock.now, self._calls_off)
         except NondeterminismError as error:
             self._misfit = error
             return
@@ -295,18 +297,9 @@ class Activation:
             self._running.pop(state.id, None)
             self._woken.set()
         if self._is_over:
-            await self._host.store.record(self.run.row.id, [fact], self._host.clock.now())
+            await self._host.store.record(run_id, [fact], self._host.clock.now())
         else:
             self._finished.append(fact)
-
-    def _context(self, state: OpenStep) -> StepContext:
-        created = self.run.log[0]
-        started = self.run.index.first_starts.get(state.id) or self._host.clock.now()
-        run_id = self.run.row.id
-        return StepContext(
-            StepMetadata(state.step.name, f"{run_id}.{state.id}", state.failures + 1, started),
-            WorkflowMetadata(created.data["workflow"], run_id, created.at, dict(created.data.get("attributes", {}))),
-        )
 
     def _calls_off(self) -> bool:
         """Whether the engine, and not the step's own code, is cancelling a step now."""

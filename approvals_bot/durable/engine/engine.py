@@ -208,11 +208,11 @@ class Engine:
         timeout: float = MANUAL_ANSWER,
         resume_id: str | None = None,
     ) -> Response:
-        """Give a request to a webhook, by its token or as `find` has found it, and answer as it was created to. The
-        same `resume_id` twice: one payload, and the same answer; IdempotencyConflictError if the requests differ.
+        """Give a request to a webhook, by its token or as `find` has found it, and answer as it was created to.
 
-        A manual answer that hasn't come `timeout` seconds from now is a 504; the request was taken all the same.
-        HookNotFoundError for a plain hook, and for one that is no longer live.
+        A manual answer that hasn't come `timeout` seconds from now is a 504; the request was taken all the same. The
+        same `resume_id` twice is one payload, with the same answer. Raises IdempotencyConflictError if the requests
+        differ; HookNotFoundError for a plain hook, and for one that is no longer live.
         """
         self._here("resume_webhook()")
         target = await self._intake.open_hook(hook, is_webhook=True) if isinstance(hook, str) else hook

@@ -166,9 +166,8 @@ def _transact(raw: sqlite3.Connection, shared: list[Work[Any]]) -> list[Any]:
     """Do all pieces in one transaction; if one of them fails by its own fault, each in a transaction of its own.
 
     Nobody is answered before the COMMIT has returned: until then a crash undoes all pieces together. A piece that
-    raises takes the transaction with it, so the others are done again, from the state before; the functions that do
-    the work keep nothing outside the database. An error of the database itself is nobody's fault and repeats nothing:
-    whether such a commit took place may be unknown.
+    raises takes the transaction with it, so the others are done again; they keep nothing outside the database. An error
+    of the database itself repeats nothing: whether such a commit took place may be unknown.
     """
     try:
         # IMMEDIATE takes the write lock before anything is read. A deferred transaction that reads, compares and then
