@@ -131,7 +131,7 @@ FOUND = [
     ("sorted(given, key=lambda each: id(each))", "AB109"),
     # blocking
     ("time.sleep(1)", "AB110"),
-    # the engine from inside
+    # calls to the engine
     ("await ab.resume_hook('t', 1)", "AB111"),
     ("await ab.start(given)", "AB111"),
 ]

@@ -168,7 +168,7 @@ BLOCKING = Rule(
 )
 ENGINE = Rule(
     "AB111",
-    "the engine from inside",
+    "calls to the engine",
     "acts on other runs from a body, and again at each replay",
     _STEP,
     called=re.compile(
