@@ -1,22 +1,27 @@
-"""A run's log as history: what happened, in sentences, and how long each thing took. Pure."""
+"""A run's log as history: what happened, and how long it took. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from approvals_bot.approvals.card_text import CHOICE_WORDS, VIA_WORDS
 from approvals_bot.durable.core.events import Event, from_micros
 
 Kind = Literal["step", "hook", "wait"]
 Ending = Literal["open", "done", "failed", "withdrawn"]
 
+# What people chose, and by which way. A log may name others than those that there are now.
+_CHOSE: Mapping[str, str] = {choice: word for choice, (_, word) in CHOICE_WORDS.items()}
+_VIA = dict[str, str](VIA_WORDS.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. `detail`: what a machine said of it, shown on demand."""
+    """One thing that happened. `detail`: an error or a reason, shown on demand."""
 
     at: datetime
     text: str
@@ -36,14 +41,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class RunHistory:
-    """Everything that happened: entries in the order of the log, spans in the order in which they began."""
+    """Everything that happened: entries in the log's order, spans in the order of their start."""
 
     entries: tuple[Entry, ...]
     spans: tuple[Span, ...]
 
 
 def history_of(log: Sequence[Event]) -> RunHistory:
-    """Tell what happened in this log."""
+    """Return the history of this log."""
     names = {event.data["id"]: _name(event) for event in log if event.type.endswith("_created") and "id" in event.data}
     entries = tuple(entry for event in log if (entry := _entry(event, names.get(event.data.get("id"), ""))))
     return RunHistory(entries, tuple(_spans(log, names)))
@@ -62,62 +67,67 @@ def _name(event: Event) -> str:
 
 
 def _entry(event: Event, name: str) -> Entry | None:
-    """Say to a person what this event was; None where another event says it better."""
+    """Return the event in words; None where another event says it better."""
     data, at = event.data, event.at
     match event.type:
         case "run_created":
-            return Entry(at, "The run was opened.")
+            return Entry(at, "Run started.")
         case "run_started" | "step_created" | "step_started" | "hook_conflict" | "wait_cancelled":
             return None
         case "step_completed":
-            return Entry(at, f"{name} is done.")
+            return Entry(at, f"{name} finished.")
         case "step_retrying":
-            return Entry(at, f"{name} failed and is tried again.", _cause(event))
+            return Entry(at, f"{name} failed and will be retried.", _cause(event))
         case "step_failed":
-            return Entry(at, f"{name} failed for good.", _cause(event))
+            return Entry(at, f"{name} failed.", _cause(event))
         case "hook_created":
-            return Entry(at, f"A {name} is open: the run can be resumed from outside.")
+            return Entry(at, f"Waiting for a call to a {name}.")
         case "hook_received":
             return Entry(at, _act(data.get("payload")) or f"The {name} was called.")
         case "hook_responded":
             answer = _json(data.get("answer"))
             return Entry(
-                at, f"Answered: {answer['text']}" if answer and "text" in answer else "The caller was answered."
+                at, f"Reply: {answer['text']}" if answer and "text" in answer else "The caller got its response."
             )
         case "hook_disposed":
-            return Entry(at, f"The {name} is closed.")
+            return Entry(at, f"The {name} closed.")
         case "wait_created":
             until = from_micros(data["resume_at"])
-            return Entry(at, f"A {name} runs until {until:%d %b %Y, %H:%M:%S} UTC.")
+            return Entry(at, f"{name.capitalize()} until {until:%d %b %Y, %H:%M:%S} UTC.")
         case "wait_completed":
-            return Entry(at, "The time limit was reached." if name == "time limit" else "The sleep is over.")
+            return Entry(at, "Time limit reached." if name == "time limit" else "Sleep over.")
         case "run_completed":
-            return Entry(at, "The run is complete.")
+            return Entry(at, "Run completed.")
         case "run_failed":
-            return Entry(at, "The run failed.", _cause(event))
+            return Entry(at, "Run failed.", _cause(event))
         case "run_cancelled":
-            return Entry(at, "The run was cancelled.", str(data.get("reason") or ""))
+            return Entry(at, "Run cancelled.", str(data.get("reason") or ""))
 
 
 def _act(payload: Any) -> str:
-    """Say what a person did to a request, from the payload that the act became; "" for any other payload.
+    """Return what a person did to a request, from the act's payload; "" for any other payload.
 
-    Our own messages have no URL: what came to a webhook's URL can say whatever its sender likes.
+    Our own messages have no URL: what is sent to a webhook's URL can say anything.
     """
     match _json(payload) if isinstance(payload, dict) and payload.get("url") == "" else None:
         case {"kind": "vote", "by": str(by), "choice": str(choice), "via": str(via)}:
-            return f"{by} chose “{choice.replace('_', ' ')}”, via {via}."
+            return f"{by} {_CHOSE.get(choice, choice)}{_by_way(via)}."
         case {"kind": "edit", "by": str(by), "via": str(via)}:
-            return f"{by} edited the request, via {via}."
+            return f"{by} edited the request{_by_way(via)}."
         case {"kind": "withdraw", "by": str(by), "via": str(via)}:
-            return f"{by} took the request back, via {via}."
+            return f"{by} withdrew the request{_by_way(via)}."
         case {"kind": "stop", "by": str(by), "via": str(via)}:
-            return f"{by} ended the run, via {via}."
+            return f"{by} cancelled the run{_by_way(via)}."
     return ""
 
 
+def _by_way(via: str) -> str:
+    words = _VIA.get(via, f"via {via}")
+    return f" {words}" if words else ""
+
+
 def _json(carried: Any) -> dict[str, Any] | None:
-    """Read the JSON object in a request's or an answer's body, as the log keeps it; None if there is none."""
+    """Read the JSON object in a logged body; None if there is none."""
     try:
         found = json.loads(carried["text"])
     except (TypeError, KeyError, ValueError):

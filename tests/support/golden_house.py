@@ -390,7 +390,7 @@ class GoldenHouse(Service):
             line, cwd=self.folder, env=os.environ | {"COLUMNS": "120"}, capture_output=True, text=True, timeout=60
         )
         lines = (done.stdout + done.stderr).splitlines()
-        steps = [line for line in lines if re.fullmatch(r" +\d\d:\d\d:\d\d +\w+ is done\.", line)]
+        steps = [line for line in lines if re.fullmatch(r" +\d\d:\d\d:\d\d +\w+ finished\.", line)]
         told = [*(line for line in lines if line not in steps), *sorted(steps, key=anonymous)]
         self.book.text(f"{heading} → exit {done.returncode}", "\n".join(told))
         self.settle()
@@ -403,11 +403,12 @@ def last(block_id: str) -> str:
 def steps_last(page: str) -> str:
     """A run's page with the steps that are done after all else: those that run side by side end in any order."""
     items = re.findall(r" *<li><time.*?</li>\n", page, re.DOTALL)
-    done = [item for item in items if " is done.</div>" in item]
+    done = [item for item in items if " finished.</div>" in item]
     for item in items:
         page = page.replace(item, "", 1)
     kept = [item for item in items if item not in done]
-    return page.replace("</ol>", "".join([*kept, *sorted(done, key=anonymous)]) + "</ol>", 1)
+    before, end, after = page.rpartition("</ol>")
+    return "".join([before, *kept, *sorted(done, key=anonymous), end, after])
 
 
 def visible(view: Json) -> Json:

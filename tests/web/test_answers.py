@@ -1,4 +1,4 @@
-"""What a workflow kept can be shown, whatever it is."""
+"""Everything that a workflow keeps can be shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python workflows are started over HTTP as they are written: with a model, or with arguments."""
+"""Starting Python workflows over HTTP, with a model or with arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages in real browsers: Chromium by keyboard on a phone's width, and w3m."""
+"""The pages in real browsers: Chromium and w3m."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ async def site(open_service: Any) -> AsyncIterator[Any]:
                 yield service, url
 
 
-async def open_link(service: Any, workflow: str, who: str = "ann@acme.eu") -> tuple[str, str]:
+async def open_link(service: Any, workflow: str, person: str = "ann@acme.eu") -> tuple[str, str]:
     run_id = await service.start(workflow, FIELDS, requester="di@acme.eu")
-    return run_id, await service.link(run_id, who)
+    return run_id, await service.link(run_id, person)
 
 
 async def tab_to(page: Any, name: str) -> None:
-    """Press Tab until what has the focus bears this name."""
+    """Press Tab until something of this name has the focus."""
     for _ in range(40):
         await page.keyboard.press("Tab")
         focused = await page.evaluate(
@@ -133,7 +133,7 @@ async def test_check_43_a_scanner_that_runs_scripts_decides_nothing(site: Any) -
 
 
 @needs_chromium
-async def test_check_44_another_site_can_neither_frame_the_page_nor_post_its_form(site: Any) -> None:
+async def test_check_44_no_other_site_frames_the_page_or_posts_its_form(site: Any) -> None:
     service, url = site
     _, path = await open_link(service, "pair")
     form = (await service.web.get(path)).text.partition('name="form_token" value="')[2].partition('"')[0]
@@ -185,8 +185,8 @@ async def test_the_html_of_every_page_is_valid(site: Any, tmp_path: Path) -> Non
     open_run, counted = await open_link(service, "pair")
     await service.api.post(f"/api/runs/{open_run}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
     ended_run, ended = await open_link(service, "pair")
-    for who in ("ann@acme.eu", "bo@acme.eu"):
-        await service.api.post(f"/api/runs/{ended_run}/votes", json={"by": who, "choice": "approve"})
+    for voter in ("ann@acme.eu", "bo@acme.eu"):
+        await service.api.post(f"/api/runs/{ended_run}/votes", json={"by": voter, "choice": "approve"})
     await service.engine.settle()
     paths = {
         "decide": f"{path}?choice=reject",
@@ -208,7 +208,7 @@ async def test_the_html_of_every_page_is_valid(site: Any, tmp_path: Path) -> Non
 
 
 @needs_chromium
-async def test_what_a_thumb_hits_is_large_enough(site: Any) -> None:
+async def test_touch_targets_are_large_enough(site: Any) -> None:
     service, url = site
     _, path = await open_link(service, "single")
     async with chromium(viewport={"width": 320, "height": 600}) as page:

@@ -22,7 +22,7 @@ OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 
 
 class Post:
-    """A mail channel that keeps what it was given; `works` is how it goes."""
+    """A mail channel that keeps what it is given; `works` says whether it delivers."""
 
     def __init__(self) -> None:
         self.texts: list[tuple[str, str]] = []

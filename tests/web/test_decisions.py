@@ -16,7 +16,7 @@ from approvals_bot.service.catalog import Listed
 from approvals_bot.web.links import DECISION
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
-"""What a browser says of a form that came from our own page, which asks for no referrer."""
+"""Headers that a browser sends with a form from our own page, which asks for no referrer."""
 
 
 def deploy(**more: Any) -> Definition:
@@ -57,7 +57,7 @@ async def press(service: Any, path: str, choice: str, **more: str) -> httpx2.Res
     return answer
 
 
-async def test_the_page_shows_the_request_and_whom_one_acts_as(asked: Any) -> None:
+async def test_the_page_shows_the_request_and_the_acting_person(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     page = await asked.web.get(path)
     assert page.status_code == 200
@@ -78,7 +78,7 @@ async def test_a_choice_leads_to_a_page_that_says_it_counted(asked: Any) -> None
     assert "<form" not in result.text
 
 
-async def test_the_result_page_says_nothing_to_who_did_nothing(asked: Any) -> None:
+async def test_the_result_page_says_nothing_to_other_readers(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     for done in ("counted", "decided", "taken_back", "nonsense"):
         page = await asked.web.get(f"{path}?done={done}")
@@ -88,7 +88,7 @@ async def test_the_result_page_says_nothing_to_who_did_nothing(asked: Any) -> No
 
 async def test_the_last_vote_decides_and_every_page_says_so(asked: Any) -> None:
     run_id = await open_request(asked)
-    ann, bo = [await asked.link(run_id, who) for who in ("ann@acme.eu", "bo@acme.eu")]
+    ann, bo = [await asked.link(run_id, person) for person in ("ann@acme.eu", "bo@acme.eu")]
     await press(asked, ann, "approve")
     decided = await asked.web.get((await press(asked, bo, "approve")).headers["location"])
     assert "Approved. Your vote decided it, and everyone is told." in decided.text
@@ -99,7 +99,7 @@ async def test_the_last_vote_decides_and_every_page_says_so(asked: Any) -> None:
     assert (await asked.run(run_id))["status"] == "completed"
 
 
-async def test_a_mind_can_be_changed_while_the_request_is_open(asked: Any) -> None:
+async def test_a_vote_can_be_changed_while_the_request_is_open(asked: Any) -> None:
     run_id = await open_request(asked)
     path = await asked.link(run_id, "ann@acme.eu")
     await press(asked, path, "approve")
@@ -124,7 +124,7 @@ async def test_a_choice_in_the_link_is_shown_first_and_decides_nothing(asked: An
     assert [vote["choice"] for vote in (await asked.run(run_id))["request"]["votes"]] == ["approve"]
 
 
-async def test_check_45_the_same_choice_again_is_200_and_says_that_it_counts(asked: Any) -> None:
+async def test_check_45_the_same_choice_again_is_200_and_counts(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     form = form_of(await asked.web.get(path), "approve")
     assert (await asked.web.post(path, data=form, headers=OURS)).status_code == 303
@@ -133,9 +133,9 @@ async def test_check_45_the_same_choice_again_is_200_and_says_that_it_counts(ask
     assert "You have already approved this, and it counts." in again.text
 
 
-async def test_check_45_once_decided_the_same_choice_is_200_and_the_opposite_409_with_who_and_when(asked: Any) -> None:
+async def test_check_45_once_decided_the_opposite_choice_is_409(asked: Any) -> None:
     run_id = await open_request(asked)
-    ann, bo, cy = [await asked.link(run_id, who) for who in ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu")]
+    ann, bo, cy = [await asked.link(run_id, person) for person in ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu")]
     forms = {path: await asked.web.get(path) for path in (ann, bo, cy)}
     await press(asked, ann, "approve")
     await press(asked, bo, "approve")
@@ -186,7 +186,7 @@ async def test_a_rejection_needs_its_reason_and_keeps_what_was_typed(asked: Any)
     assert "Too risky &lt;today&gt;." in (await asked.web.get(path)).text
 
 
-async def test_the_requester_is_refused_with_the_sentence_and_the_audit_has_it_in_the_log(asked: Any) -> None:
+async def test_the_requester_cannot_approve_their_own_request(asked: Any) -> None:
     run_id = await open_request(asked, requester="ann@acme.eu")
     view = await asked.view(run_id)
     assert "ann@acme.eu" not in view["recipients"].values()
@@ -196,7 +196,7 @@ async def test_the_requester_is_refused_with_the_sentence_and_the_audit_has_it_i
     assert answer.json()["text"] == "You asked for this yourself, so somebody else decides."
 
 
-async def test_who_asks_for_changes_reads_what_follows(service: Any) -> None:
+async def test_requesting_changes_says_what_happens_next(service: Any) -> None:
     definition = deploy(policy={"outcomes": ["approve", "reject", "changes"]})
     service.workflows["deploy"] = Listed(approval.under("deploy", pinned(definition)), definition)
     path = await service.link(await open_request(service, requester="di@acme.eu"), "ann@acme.eu")
@@ -207,7 +207,7 @@ async def test_who_asks_for_changes_reads_what_follows(service: Any) -> None:
     assert "Counted: you ask for changes. You are asked again once the request has been edited." in page.text
 
 
-async def test_an_edit_between_look_and_press_is_told_and_counts_nothing(asked: Any) -> None:
+async def test_a_vote_on_an_edited_request_is_not_counted(asked: Any) -> None:
     run_id = await open_request(asked, requester="di@acme.eu")
     path = await asked.link(run_id, "ann@acme.eu")
     shown = await asked.web.get(path)
@@ -223,10 +223,10 @@ async def test_an_edit_between_look_and_press_is_told_and_counts_nothing(asked: 
     assert (await asked.run(run_id))["request"]["votes"] == []
 
 
-# ── who may not get in ──
+# ── links and forms that are refused ──
 
 
-async def test_check_42_a_hundred_looks_by_scanners_leave_the_store_as_it_was(asked: Any) -> None:
+async def test_check_42_a_hundred_scans_leave_the_store_unchanged(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     before = asked.content()
     scanner = {
@@ -314,7 +314,7 @@ async def test_a_form_from_our_own_page_is_taken(asked: Any, headers: dict[str, 
     assert (await asked.web.post(path, data=form, headers=headers)).status_code == 303
 
 
-async def test_check_44_a_form_counts_only_with_the_token_of_this_request_and_this_person(asked: Any) -> None:
+async def test_check_44_a_form_needs_its_own_request_and_person(asked: Any) -> None:
     run_id, other = await open_request(asked), await open_request(asked)
     mine, theirs = await asked.link(run_id, "ann@acme.eu"), await asked.link(run_id, "bo@acme.eu")
     elsewhere = await asked.link(other, "ann@acme.eu")
@@ -328,7 +328,7 @@ async def test_check_44_a_form_counts_only_with_the_token_of_this_request_and_th
     assert asked.content()["events"] == before
 
 
-async def test_a_page_that_lay_open_for_long_is_looked_at_again(asked: Any) -> None:
+async def test_a_page_open_for_too_long_must_be_read_again(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     form = form_of(await asked.web.get(path), "approve", comment="As typed.")
     await asked.clock.advance("31m")

@@ -1,4 +1,4 @@
-"""Approving with changes: what the form says is what is approved, in Slack and on the page, and nothing else."""
+"""Approving with changes, in Slack and on the page: exactly what the form says is approved."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def asked(service: Any) -> tuple[str, str]:
 
 
 class Inputs(HTMLParser):
-    """What a form's inputs hold, as a browser sends them when nobody touches them."""
+    """The values of a form's untouched inputs, as a browser sends them."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Inputs(HTMLParser):
 
 
 async def edit(service: Any, path: str, **changes: str) -> Any:
-    """Press "Approve with changes" after these inputs were changed."""
+    """Press "Approve with changes" after changing these inputs."""
     shown = Inputs((await service.web.get(path)).text).values
     assert shown["edit.flight"] == "LH 1"
     form = shown | {"choice": "edit"} | {f"edit.{name}": value for name, value in changes.items()}
@@ -91,7 +91,7 @@ async def fields_of(service: Any, run_id: str) -> Mapping[str, Any]:
 
 
 @needs_chromium
-async def test_the_enter_key_in_a_changed_field_does_not_approve_what_was_there_before(site: Any) -> None:
+async def test_enter_in_a_changed_field_approves_nothing(site: Any) -> None:
     service, url = site
     run_id, path = await asked(service)
     async with chromium(viewport={"width": 390, "height": 800}) as page:
@@ -108,7 +108,7 @@ async def test_the_enter_key_in_a_changed_field_does_not_approve_what_was_there_
 
 
 async def given(service: Any) -> dict[str, Any]:
-    """The fields as they stand in a request that nobody touched."""
+    """The fields of a request that nobody edited."""
     run_id, _ = await asked(service)
     return dict((await service.run(run_id))["request"]["fields"])
 

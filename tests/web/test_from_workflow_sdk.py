@@ -23,7 +23,7 @@ BLOCK = re.compile(r"```python\n# (\w+)\.py\n(.*?)```", re.DOTALL)
 
 @pytest.fixture(scope="module")
 def files() -> Iterator[dict[str, Any]]:
-    """The blocks as the files that they say they are; later ones import earlier ones."""
+    """The blocks as the files that they name; later ones import earlier ones."""
     found: dict[str, Any] = {}
     for name, code in BLOCK.findall(PAGE.read_text()):
         assert name not in sys.modules
@@ -36,7 +36,7 @@ def files() -> Iterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def browser(service: Any, *files: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """An application of these files' routes, and who calls it."""
+    """An application with the routes of these files, and a client for it."""
     app = Starlette(routes=[route for file in files for route in file.routes])
     app.state.engine = service.engine
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="https://acme.eu") as client:
@@ -117,18 +117,18 @@ async def test_the_approval_page_and_the_chat(files: dict[str, Any], service: An
     ],
 )
 async def test_webhooks_directly(files: dict[str, Any], service: Any, answer: dict[str, Any], said: str) -> None:
-    webhooks, told = files["webhooks"], list[str]()
+    webhooks, urls = files["webhooks"], list[str]()
 
     async def notify(person: str, url: str) -> None:
-        told.append(url)
+        urls.append(url)
 
     webhooks.notify.function = notify
     booking = {"flight_number": "LH1", "passenger_name": "Ann", "price": 90}
     run = await service.engine.start(webhooks.book_by_link, booking, "bo@acme.eu")
     await service.engine.settle()
-    assert (await service.web.get(told[0])).status_code == 200
+    assert (await service.web.get(urls[0])).status_code == 200
     assert await run.status() == "running", "looking never resumes"
-    assert (await service.web.post(told[0], json=answer)).status_code == 202
+    assert (await service.web.post(urls[0], json=answer)).status_code == 202
     assert await run.return_value() == said
 
 

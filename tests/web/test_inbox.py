@@ -1,4 +1,4 @@
-"""People without Slack see all that waits for them: they sign in by a code, and decide as by a mail's link."""
+"""People without Slack sign in with a code, see their inbox, and decide."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Browser:
         return answer
 
     async def digits_for(self, address: str) -> tuple[dict[str, str], str]:
-        """What the page for the code has hidden, and the digits that were mailed."""
+        """Return the hidden fields of the page for the code, and the digits from the mail."""
         before = len(self.mailbox.mails)
         asked = await self.post("/login", address=address)
         assert asked.status_code == 200
@@ -58,7 +58,7 @@ def hidden(page: httpx2.Response) -> dict[str, str]:
 
 @workflow
 async def passes_by() -> None:
-    """A run that has nothing to do with anybody."""
+    """A run that concerns nobody."""
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ async def browser(open_service: Any) -> AsyncIterator[Browser]:
             yield Browser(service, mailbox, http)
 
 
-async def test_a_person_signs_in_sees_what_waits_for_her_and_decides_it(browser: Browser) -> None:
+async def test_a_person_signs_in_and_decides_what_is_waiting(browser: Browser) -> None:
     runs = [await browser.service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(2)]
     assert (await browser.http.get("/inbox")).status_code == 401
     done = await browser.sign_in("ann@acme.eu")
@@ -78,7 +78,7 @@ async def test_a_person_signs_in_sees_what_waits_for_her_and_decides_it(browser:
     assert cookie.startswith("__Host-approvals=")
     for word in ("HttpOnly", "Secure", "SameSite=lax", "Path=/", "Max-Age=43200"):
         assert word in cookie
-    inbox = await browser.http.get("/inbox?person=bo@acme.eu")  # whose inbox it is, the session says and nobody else
+    inbox = await browser.http.get("/inbox?person=bo@acme.eu")  # the session says whose inbox it is, not the query
     assert "2 requests are waiting for you" in inbox.text
     page, *_ = re.findall(r'<a href="(/decisions/[^"]+)">Deploy api 2\.0</a>', inbox.text)
     shown = await browser.http.get(page)
@@ -94,7 +94,7 @@ async def test_a_person_signs_in_sees_what_waits_for_her_and_decides_it(browser:
     assert (await browser.http.get("/inbox")).status_code == 401
 
 
-async def test_a_request_opens_for_those_whom_it_concerns_and_for_nobody_else(browser: Browser) -> None:
+async def test_a_request_opens_only_for_people_it_concerns(browser: Browser) -> None:
     run = await browser.service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
     for person, status, offered in (
         ("ann@acme.eu", 200, ">Decide</a>"),
@@ -106,7 +106,7 @@ async def test_a_request_opens_for_those_whom_it_concerns_and_for_nobody_else(br
         assert page.status_code == status
         assert ('href="/decisions/' in page.text) == bool(offered)
         assert offered in page.text
-        assert (await browser.http.get("/runs")).status_code == 401  # runs are for whoever runs the service
+        assert (await browser.http.get("/runs")).status_code == 401  # runs are for the operators
         assert (await browser.http.get(f"/runs/{run}")).status_code == 401
     await browser.sign_in("di@acme.eu")
     inbox = await browser.http.get("/inbox")
@@ -115,7 +115,7 @@ async def test_a_request_opens_for_those_whom_it_concerns_and_for_nobody_else(br
     assert f'href="/requests/{run}"' in inbox.text
 
 
-async def test_what_one_asked_for_and_voted_on_is_found_after_any_number_of_newer_runs(
+async def test_own_requests_and_votes_are_found_behind_many_newer_runs(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "OTHERS_SHOWN", 2)
@@ -145,7 +145,7 @@ async def test_what_one_asked_for_and_voted_on_is_found_after_any_number_of_newe
     assert await listed("Requests you voted on") == [voted]
 
 
-async def test_whether_an_address_is_known_is_not_told_and_strangers_get_no_mail(browser: Browser) -> None:
+async def test_sign_in_reveals_no_address_and_mails_no_stranger(browser: Browser) -> None:
     known = await browser.post("/login", address="ann@acme.eu")
     await until(lambda: len(browser.mailbox.mails) == 1)
     stranger = await browser.post("/login", address="eve@elsewhere.eu")
@@ -162,7 +162,7 @@ async def test_whether_an_address_is_known_is_not_told_and_strangers_get_no_mail
 
 
 class SlowMail:
-    """A mail channel whose relay takes its time."""
+    """A mail channel with a slow relay."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -184,7 +184,7 @@ async def test_digits_under_way_arrive_when_the_service_stops(open_service: Any)
             async with serving(service.app, bound), httpx2.AsyncClient(base_url=url, trust_env=False) as http:
                 page = await http.post("/login", data={"address": "ann@acme.eu"}, headers=OURS)
                 assert page.status_code == 200
-                assert slow.sent == []  # the page waits for no mail, or its time would tell who is known
+                assert slow.sent == []  # the page waits for no mail, so its response time reveals no address
     assert slow.sent == ["ann@acme.eu"]
 
 

@@ -1,4 +1,4 @@
-"""Which JSON is taken, and that everything else is a 400 with its reason."""
+"""Which JSON is accepted; everything else is a 400 with its reason."""
 
 from __future__ import annotations
 

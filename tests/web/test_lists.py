@@ -1,4 +1,4 @@
-"""Lists on both stores: what a workflow publishes, and what has become of a row, breaks none of them."""
+"""Lists on both stores survive whatever workflows publish, and damaged rows."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ SPEND = {
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
-    """This test's own store: each of both."""
+    """A store of this test's own, of either kind."""
     return f"sqlite:///{tmp_path}/runs.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
 
@@ -86,7 +86,7 @@ async def office(open_service: Any) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def damage(store_url: str, request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Changes rows behind the program's back."""
+    """Changes rows without the program knowing."""
 
     def execute(sql: str) -> None:
         if store_url.startswith("sqlite"):
@@ -99,13 +99,13 @@ def damage(store_url: str, request: pytest.FixtureRequest) -> Callable[[str], No
 
 
 async def spend(office: Any, amount: int = 1) -> str:
-    """One a minute, so that the order of lists is known."""
+    """Open requests a minute apart, so lists have a known order."""
     await office.clock.advance("1m")
     return str(await office.start("spend", {"amount": amount}, requester=BO))
 
 
 async def look_everywhere(office: Any, run_id: str) -> dict[str, Any]:
-    """All lists answer, each with this run; gives the run as the API lists it."""
+    """Check that every list has this run. Returns it as the API lists it."""
     (listed,) = [run for run in (await office.api.get("/api/runs")).json()["runs"] if run["id"] == run_id]
     assert listed == await office.run(run_id)
     assert f'href="/runs/{run_id}"' in (await office.web.get("/runs")).text
@@ -196,7 +196,7 @@ async def test_a_damaged_row_is_listed_as_plain_and_breaks_no_list(
     assert (await office.run(whole))["request"]["title"] == "Spend 1"
     inbox = (await office.web.get(f"/inbox?person={ANN}")).text
     assert "Spend 1" in inbox
-    assert f'href="/runs/{damaged}"' in inbox, "it waits for her, as its attributes say"
+    assert f'href="/runs/{damaged}"' in inbox, "its attributes say that it waits for them"
 
 
 async def test_an_unknown_status_and_an_odd_end_break_no_list(office: Any, damage: Callable[[str], None]) -> None:
@@ -221,7 +221,7 @@ async def test_a_text_that_is_no_text_breaks_no_list(
     damage(f"UPDATE runs SET parts = CAST(x'5bff5d' AS TEXT) WHERE id = '{damaged}'")  # noqa: S608
     assert (await look_everywhere(office, damaged))["request"] is None
     answer = await office.api.post(f"/api/runs/{whole}/votes", json={"by": ANN, "choice": "approve"})
-    assert answer.json()["verdict"] == "counted", "who works on other runs notices nothing"
+    assert answer.json()["verdict"] == "counted", "other runs are unaffected"
     mended = await office.api.post(f"/api/runs/{damaged}/votes", json={"by": ANN, "choice": "approve"})
     assert mended.status_code == 409
 
@@ -231,7 +231,7 @@ LEAVES: list[Any] = [None, "", 0, -1, True, [], {}, "x" * 300, "2026-99-99", [No
 
 @st.composite
 def damaged_part(draw: st.DrawFn, part: dict[str, Any]) -> Any:
-    """The part with something else in one place of it."""
+    """The part with one of its values replaced."""
     whole = json.loads(json.dumps(part))
     place: Any = whole
     while True:
@@ -309,10 +309,10 @@ async def test_lists_of_the_api_are_filtered_and_paged(office: Any) -> None:
     assert await ids(workflow="spend", status="running", limit=1) == asked[:0:-1]
 
 
-# ── by whom a run is found ──
+# ── the people whose lists have a run ──
 
 
-def test_a_run_is_found_by_exactly_those_who_have_to_do_with_its_requests() -> None:
+def test_a_run_is_found_by_everyone_in_its_requests() -> None:
     base = {"run_id": "r", "hook_id": "h", "workflow": "w", "definition": "", "version": 1, "title": "t"}
     base |= {"requester": BO, "asked_at": "2026-01-01T00:00:00Z"}
     vote = {"vote": {"by": CY, "choice": "approve", "via": "api"}, "at": "2026-01-01T00:00:00Z"}

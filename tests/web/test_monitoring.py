@@ -1,4 +1,4 @@
-"""What monitors read: how connections are, and what became of runs and deliveries; and that it is documented."""
+"""What monitors read: connections, runs and deliveries, all of it documented."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_check_37_readiness_says_how_socket_mode_is_and_stays_ready(servic
 
 
 class Scripted:
-    """A channel that answers as it was told."""
+    """A channel that gives the answers that it was made with."""
 
     def __init__(self, *answers: Result) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""The page of whoever asked: she changes what she is asked to change, and withdraws what she no longer wants."""
+"""The requester's own page: they edit their request when asked to, and withdraw it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ASKS_FOR_CHANGES: dict[str, Any] = {
 
 @pytest.fixture
 async def trip(service: Any) -> tuple[Any, str]:
-    """The service, and a request that Ann has handed back to Di."""
+    """The service, and a request for which Ann has requested changes from Di."""
     definition = Definition.model_validate(ASKS_FOR_CHANGES)
     service.workflows["trip"] = Listed(approval.under("trip", pinned(definition)), definition)
     given = {"place": "Rome", "price": "900", "why": "A fair."}
@@ -52,7 +52,7 @@ async def send(service: Any, path: str, **form: str) -> httpx2.Response:
     return answer
 
 
-async def test_who_asked_changes_it_on_the_page_of_her_mail_and_it_is_asked_anew(trip: Any) -> None:
+async def test_a_requester_edits_on_their_page_and_resubmits(trip: Any) -> None:
     service, run_id = trip
     path = await service.link(run_id, "di@acme.eu")
     page = await service.web.get(path)
@@ -60,7 +60,7 @@ async def test_who_asked_changes_it_on_the_page_of_her_mail_and_it_is_asked_anew
     wrong = await send(service, path, own="change", **{"edit.place": "", "edit.price": "700"})
     assert wrong.status_code == 422
     assert "place: is required. Nothing was changed." in wrong.text
-    assert 'value="700"' in wrong.text, "what she wrote is kept"
+    assert 'value="700"' in wrong.text, "what they wrote is kept"
     done = await send(service, path, own="change", **{"edit.place": "Rome", "edit.price": "700", "edit.why": ""})
     assert done.status_code == 303
     page = await service.web.get(done.headers["location"])
@@ -71,8 +71,8 @@ async def test_who_asked_changes_it_on_the_page_of_her_mail_and_it_is_asked_anew
     assert request["waiting_for"] == ["ann@acme.eu", "bo@acme.eu", "cy@acme.eu"]
 
 
-async def test_who_has_just_saved_is_not_told_once_more_to_change_it(trip: Any) -> None:
-    """She is led back to her page before the people of the stage have been looked up anew."""
+async def test_a_saved_edit_is_not_requested_again(trip: Any) -> None:
+    """The page comes back before the approvers have been looked up again."""
     service, run_id = trip
     path = await service.link(run_id, "di@acme.eu")
     form = hidden(await service.web.get(path)) | {"own": "change", "edit.price": "700"}
@@ -83,8 +83,8 @@ async def test_who_has_just_saved_is_not_told_once_more_to_change_it(trip: Any) 
     assert "Save and resubmit" not in page.text
 
 
-async def test_who_has_just_saved_sees_the_new_deadline(trip: Any) -> None:
-    """The stage opens once more after the edit, with all of its time."""
+async def test_a_saved_edit_shows_the_new_deadline(trip: Any) -> None:
+    """After the edit, the stage opens again with its full time."""
     service, run_id = trip
     await service.clock.advance("1h")
     path = await service.link(run_id, "di@acme.eu")
@@ -94,7 +94,7 @@ async def test_who_has_just_saved_sees_the_new_deadline(trip: Any) -> None:
     assert "<b>in 4 hours</b>" in page.text
 
 
-async def test_who_asked_withdraws_it_there_and_then_nobody_can_decide_it(trip: Any) -> None:
+async def test_a_withdrawn_request_can_be_decided_by_nobody(trip: Any) -> None:
     service, run_id = trip
     path = await service.link(run_id, "di@acme.eu")
     done = await send(service, path, own="withdraw", reason="Not needed any more.")
@@ -106,13 +106,13 @@ async def test_who_asked_withdraws_it_there_and_then_nobody_can_decide_it(trip: 
     assert (await send(service, path, own="withdraw")).status_code == 410
 
 
-async def test_who_decides_neither_changes_nor_withdraws_what_others_asked_for(trip: Any) -> None:
+async def test_an_approver_can_neither_edit_nor_withdraw(trip: Any) -> None:
     service, run_id = trip
     path = await service.link(run_id, "ann@acme.eu")
     assert 'name="own"' not in (await service.web.get(path)).text
     own = await service.web.get(await service.link(run_id, "di@acme.eu"))
-    hers = (await service.web.post(path, data=hidden(own) | {"own": "withdraw"}, headers=OURS)).text
-    assert "come from the request&#39;s own page" in hers
+    answer = (await service.web.post(path, data=hidden(own) | {"own": "withdraw"}, headers=OURS)).text
+    assert "come from the request&#39;s own page" in answer
     view = await service.view(run_id)
     hook = await service.engine.find_hook(view["hook_id"])
     form_token = service.tokens.sign(
@@ -133,7 +133,7 @@ async def test_who_decides_neither_changes_nor_withdraws_what_others_asked_for(t
     assert (await service.run(run_id))["request"]["state"] == "changes_requested"
 
 
-async def test_who_was_sent_nothing_has_a_page_of_her_own_all_the_same(trip: Any) -> None:
+async def test_a_requester_without_a_mail_has_a_page_too(trip: Any) -> None:
     service, _ = trip
     run_id = await service.start("trip", {"place": "Oslo", "price": "90"}, requester="di@acme.eu")
     view = await service.view(run_id)
@@ -142,7 +142,7 @@ async def test_who_was_sent_nothing_has_a_page_of_her_own_all_the_same(trip: Any
     token = service.tokens.sign(DECISION, {"h": hook.hook_id, "r": "requester", "g": hook.generation, "v": "inbox"})
     page = await service.web.get(f"/decisions/{token}")
     assert "Withdraw request" in page.text
-    assert "Save and resubmit" not in page.text, "nobody has asked for changes"
+    assert "Save and resubmit" not in page.text, "no changes are requested"
     for nobody in ("on_behalf_of", "app"):
         token = service.tokens.sign(DECISION, {"h": hook.hook_id, "r": nobody, "g": hook.generation})
         assert (await service.web.get(f"/decisions/{token}")).status_code == 404

@@ -62,7 +62,7 @@ async def stumble() -> None:
 
 @pytest.fixture
 async def open_office(open_service: Any) -> AsyncIterator[Any]:
-    """A service on a machine of its own: its pages ask for no session."""
+    """A service whose pages need no session, as on a machine of its own."""
     async with open_service(open_pages=True) as service:
         service.workflows["expense"] = Listed(approval.under("expense", pinned(EXPENSE)), EXPENSE)
         service.workflows[nap.name] = Listed(nap)
@@ -102,7 +102,7 @@ class _Page(HTMLParser):
 
 
 def sound(answer: Any) -> str:
-    """The page's text, once it is sure that it is whole and holds no script, style, or handler."""
+    """Check that the page is whole and has no script, style or handler. Returns its text."""
     page = _Page()
     page.feed(answer.text)
     assert page.open == []
@@ -135,10 +135,16 @@ async def test_the_list_of_runs_shows_requests_and_other_runs(open_office: Any) 
     assert "Team offsite" in sound(await open_office.web.get("/runs?status=nonsense"))
 
 
-async def test_a_run_is_told_and_drawn(open_office: Any) -> None:
+async def test_a_run_page_has_a_timeline_and_a_history(open_office: Any) -> None:
     run_id = await open_office.start("nap")
     text = sound(await open_office.web.get(f"/runs/{run_id}"))
-    for words in ("The run was opened.", "shout is done.", "A hook is open", "<svg", "shout, 0.0 seconds, done"):
+    for words in (
+        "Run started.",
+        "shout finished.",
+        "Waiting for a call to a hook.",
+        "<svg",
+        "shout, 0.0 seconds, done",
+    ):
         assert words in text
     failed = await open_office.start("stumble")
     text = sound(await open_office.web.get(f"/runs/{failed}"))
@@ -167,7 +173,7 @@ async def test_what_people_typed_is_text_on_every_page(open_office: Any) -> None
         text = sound(await open_office.web.get(path))
         assert "<script>" not in text
         assert "49" not in text or "7*7" in text
-        assert "\u202e" not in text, "nobody turns round how the page reads"
+        assert "\u202e" not in text, "nobody reverses the text of the page"
 
 
 async def test_an_approvers_form_has_a_field_for_all_that_is_asked(open_office: Any) -> None:
@@ -193,7 +199,7 @@ async def test_an_approvers_form_has_a_field_for_all_that_is_asked(open_office: 
     assert result["answers"]["finance"] == {"code": "EU", "paid": False, "share": 3, "quarter": "Q1"}
 
 
-# ── stories and their drawings ──
+# ── histories and their drawings ──
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -204,7 +210,7 @@ def log(*events: tuple[Any, float, dict[str, Any]]) -> list[Event]:
     ]
 
 
-def test_a_history_says_what_took_how_long_and_how_it_ended() -> None:
+def test_a_history_shows_durations_and_endings() -> None:
     history = history_of(
         log(
             ("run_created", 0, {}),
@@ -218,12 +224,12 @@ def test_a_history_says_what_took_how_long_and_how_it_ended() -> None:
         )
     )
     assert [entry.text for entry in history.entries] == [
-        "The run was opened.",
-        "send failed and is tried again.",
-        "send failed for good.",
-        "A time limit runs until 01 Jan 1970, 00:00:00 UTC.",
-        "A hook is open: the run can be resumed from outside.",
-        "The run was cancelled.",
+        "Run started.",
+        "send failed and will be retried.",
+        "send failed.",
+        "Time limit until 01 Jan 1970, 00:00:00 UTC.",
+        "Waiting for a call to a hook.",
+        "Run cancelled.",
     ]
     assert [entry.detail for entry in history.entries][1::4] == ["OSError: no route", "Not needed."]
     assert [(s.label, s.ending, (s.end - s.start).total_seconds()) for s in history.spans if s.end] == [
@@ -234,7 +240,7 @@ def test_a_history_says_what_took_how_long_and_how_it_ended() -> None:
     assert history_of([]).entries == ()
 
 
-def test_a_history_tells_what_people_did_and_believes_no_caller_from_outside() -> None:
+def test_a_history_trusts_no_caller_about_who_acted() -> None:
     vote = '{"kind": "vote", "by": "ann@acme.eu", "choice": "take_back", "via": "slack"}'
     edit = '{"kind": "edit", "by": "bo@acme.eu", "fields": {}, "via": "api"}'
     said = '{"verdict": "counted", "text": "Counted: 1 of 2.", "changed": true}'
@@ -250,28 +256,28 @@ def test_a_history_tells_what_people_did_and_believes_no_caller_from_outside() -
         )
     )
     assert [entry.text for entry in history.entries][1:] == [
-        "ann@acme.eu chose “take back”, via slack.",
-        "Answered: Counted: 1 of 2.",
-        "bo@acme.eu edited the request, via api.",
+        "ann@acme.eu took the vote back via Slack.",
+        "Reply: Counted: 1 of 2.",
+        "bo@acme.eu edited the request via the API.",
         "The webhook was called.",
         "The webhook was called.",
-        "The caller was answered.",
+        "The caller got its response.",
     ]
 
 
 def test_a_drawing_keeps_order_and_stays_in_its_frame() -> None:
     weeks = timedelta(days=21)
-    stretches = (
+    spans = (
         Span("step", "find", NOON, NOON + timedelta(milliseconds=3), "done"),
         Span("hook", "webhook", NOON + timedelta(milliseconds=3), NOON + weeks, "done"),
         Span("step", "call", NOON + weeks, None, "open"),
     )
-    drawing = draw(stretches, start=NOON, end=NOON + weeks + timedelta(seconds=1))
+    drawing = draw(spans, start=NOON, end=NOON + weeks + timedelta(seconds=1))
     starts = [bar.x for bar in drawing.bars]
     assert starts == sorted(starts)
     assert all(bar.x >= 150 and bar.width >= 4 for bar in drawing.bars)
     assert all(bar.x + bar.width <= drawing.width for bar in drawing.bars)
     assert drawing.bars[1].words == "webhook, 21 days, done"
-    many = draw(stretches * 20, start=NOON, end=NOON + weeks)
+    many = draw(spans * 20, start=NOON, end=NOON + weeks)
     assert (len(many.bars), many.left_out) == (MOST_LANES, 60 - MOST_LANES)
     assert draw((), start=NOON, end=NOON).bars == ()

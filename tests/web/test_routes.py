@@ -1,4 +1,4 @@
-"""Every route: its headers, its methods, its limits, its place in the OpenAPI document."""
+"""Every route: its headers, methods, limits and place in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_check_47_every_answer_bears_the_security_headers(service: Any) ->
             assert headers["cache-control"] == "no-store" or path.startswith("/static/")
 
 
-async def test_a_method_that_a_path_does_not_have_is_405_and_names_those_it_has(service: Any) -> None:
+async def test_an_unsupported_method_is_405_and_names_the_others(service: Any) -> None:
     for path in PATHS[:18]:
         answer = await service.api.request("TRACE", path)
         assert answer.status_code == 405, path
@@ -194,7 +194,7 @@ async def test_bad_webhook_urls_are_one_404_and_bad_bodies_refused(service: Any)
 # ── for machines ──
 
 
-async def test_the_openapi_document_is_sound_and_lists_every_route_for_programs(service: Any) -> None:
+async def test_the_openapi_document_is_valid_and_complete(service: Any) -> None:
     document = (await service.web.get("/openapi.json")).json()
     assert document["openapi"] == "3.1.0"
     described = {
@@ -291,7 +291,7 @@ async def test_what_a_stranger_asks_for_is_no_error_in_our_log(service: Any, cap
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_what_a_stopping_service_gives_up_on_is_told_so(service: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_stopping_service_answers_what_it_gives_up_on(service: Any, caplog: pytest.LogCaptureFixture) -> None:
     begun = asyncio.Event()
 
     async def last(request: Request) -> Response:
@@ -320,9 +320,7 @@ async def test_what_a_stopping_service_gives_up_on_is_told_so(service: Any, capl
     assert caplog.text == ""
 
 
-async def test_an_unexpected_error_is_a_plain_500_and_its_message_stays_inside(
-    service: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_unexpected_error_is_a_500_without_its_message(service: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def explode(request: Request) -> Response:
         raise RuntimeError(" ".join(("secret", "words")))
 

@@ -120,7 +120,7 @@ async def test_a_service_without_keys_lets_nobody_in(open_service: Any) -> None:
         assert problem(empty, 401)
 
 
-async def test_the_same_key_and_body_is_the_same_run_and_another_body_a_conflict(office: Any) -> None:
+async def test_a_repeated_key_is_the_same_run_or_a_conflict(office: Any) -> None:
     body, key = {"workflow": "greet", "input": {"name": "Ann"}}, {"Idempotency-Key": "abc"}
     first = await office.api.post("/api/runs", json=body, headers=key)
     again = await office.api.post("/api/runs", json=body, headers=key)
@@ -163,7 +163,7 @@ async def test_what_cannot_be_started_starts_nothing(office: Any) -> None:
     assert office.content() == before
 
 
-async def test_only_who_may_request_can_open_a_request(office: Any) -> None:
+async def test_only_listed_requesters_can_open_a_request(office: Any) -> None:
     async def opened(client: Any, workflow: str, requester: str | None, **more: Any) -> int:
         input = {"deploy": PROD, "expense": {"amount": "5"}}[workflow]
         body = {"workflow": workflow, "input": input, **({"requester": requester} if requester else {}), **more}
@@ -171,7 +171,7 @@ async def test_only_who_may_request_can_open_a_request(office: Any) -> None:
         return status
 
     assert await opened(office.plain, "deploy", None) == 202  # app:ci is listed
-    assert await opened(office.plain, "deploy", "cfo@acme.eu") == 202  # it vouches for whom it names
+    assert await opened(office.plain, "deploy", "cfo@acme.eu") == 202  # it vouches for the person it names
     assert await opened(office.api, "deploy", None) == 403
     assert await opened(office.api, "deploy", "Ann@ACME.eu") == 202  # an engineer
     assert await opened(office.api, "deploy", "cfo@acme.eu") == 403
@@ -197,7 +197,7 @@ async def test_a_request_that_nobody_could_decide_is_refused(office: Any) -> Non
 # ── a request ──
 
 
-async def test_a_request_shows_where_it_stands(office: Any) -> None:
+async def test_a_request_shows_its_state(office: Any) -> None:
     run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
     request = (await office.run(run_id))["request"]
     assert request["title"] == "Deploy 2.1"
@@ -271,7 +271,7 @@ async def test_a_request_that_a_rule_decided_takes_no_votes(office: Any) -> None
     assert problem(edit, 409)
 
 
-async def test_the_requester_edits_and_an_approver_may_change_what_is_editable(office: Any) -> None:
+async def test_requesters_edit_and_approvers_change_editable_fields(office: Any) -> None:
     run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
 
     async def edit(by: str, **fields: Any) -> Any:
@@ -312,10 +312,10 @@ async def test_cancelling_ends_runs_and_withdraws_requests(office: Any) -> None:
 # ── finding ──
 
 
-async def test_runs_are_found_by_workflow_status_and_person_a_page_at_a_time(office: Any) -> None:
+async def test_runs_are_listed_by_workflow_status_and_person(office: Any) -> None:
     ids = []
-    for who in ("bo@acme.eu", "ann@acme.eu", "di@acme.eu"):
-        ids.append(await office.start("deploy", PROD, requester=who))
+    for requester in ("bo@acme.eu", "ann@acme.eu", "di@acme.eu"):
+        ids.append(await office.start("deploy", PROD, requester=requester))
         await office.clock.advance("1s")  # the order of runs is that of their times
     ids.append(await office.start("tick"))
 
@@ -364,7 +364,7 @@ async def test_a_wait_that_is_no_time_is_refused(office: Any, wait: str) -> None
     assert places(await office.api.get(f"/api/runs/run_x?wait={wait}")) == [["query", "wait"]]
 
 
-async def test_a_request_whose_run_was_cancelled_from_outside_never_says_that_it_waits(office: Any) -> None:
+async def test_a_request_of_a_cancelled_run_is_not_waiting(office: Any) -> None:
     run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
     link = await office.link(run_id, "ann@acme.eu")
     assert "Approve" in (await office.web.get(link)).text
@@ -425,7 +425,7 @@ async def test_hooks_are_looked_at_and_resumed_by_their_token(office: Any) -> No
 
 
 @pytest.mark.parametrize("key", ["", " ", "k" * 201, "a\tb"])
-async def test_a_key_that_could_tell_no_payload_from_another_is_refused(office: Any, key: str) -> None:
+async def test_an_unusable_idempotency_key_is_refused(office: Any, key: str) -> None:
     run_id = await office.start("greet", {"name": "Ann"})
     refused = await office.api.post("/api/hooks/reply/Ann", json={"a": 1}, headers={"Idempotency-Key": key})
     assert places(refused) == [["header", "Idempotency-Key"]]

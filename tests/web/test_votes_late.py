@@ -1,4 +1,4 @@
-"""Acts that come to a request whose answer takes too long: each is told what is true by then."""
+"""Acts whose answer takes too long are answered with what is true by then."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEPLOY = Definition.model_validate(
 
 
 class Slow:
-    """The engine, but its answers to webhooks come too late: what was sent is durable, and decided meanwhile."""
+    """The engine, with answers to webhooks that come too late: the act is durable and gets decided meanwhile."""
 
     def __init__(self, engine: Engine, meanwhile: Vote | None = None) -> None:
         self._engine = engine
@@ -65,7 +65,7 @@ async def ask(engine: Engine) -> str:
     return str(record.parts[0]["hook_id"])
 
 
-async def test_a_late_answer_after_somebody_elses_decision_says_how_it_ended(engine: Engine) -> None:
+async def test_a_late_answer_after_a_decision_says_how_it_ended(engine: Engine) -> None:
     slow = Slow(engine, meanwhile=Vote(ANN, "approve"))
     reply = await perform(slow, await ask(engine), Vote(BO, "reject", comment="no"))  # type: ignore[arg-type]
     assert reply.verdict == "already_decided"
@@ -80,6 +80,6 @@ async def test_a_late_answer_to_the_vote_that_decided_is_that_it_is_saved(engine
 
 async def test_a_late_answer_while_it_is_open_is_that_it_is_saved(engine: Engine) -> None:
     hook_id = await ask(engine)
-    slow: Any = Slow(engine, meanwhile=Vote(CY, "approve"))  # refused: it is her own request
+    slow: Any = Slow(engine, meanwhile=Vote(CY, "approve"))  # refused: it is their own request
     reply = await perform(slow, hook_id, Vote(BO, "approve"))
     assert (reply.verdict, reply.text) == ("received", RECEIVED.text)
