@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Stop, Vote, Withdraw, act_word
@@ -138,6 +138,10 @@ def planned(request: Request, rules: Rules) -> Request:
                 RequestSeat(number, label_of(seat.from_, about, request.people), seat.need)
                 for number, seat in found.items()
             )
+        elif stage.state == "open":
+            addresses = [rules.stages[stage.id].seat[seat.id].from_ for seat in seats]
+            labels = [label_of(from_, about, request.people) for from_ in addresses]
+            seats = tuple(replace(seat, label=label) for seat, label in zip(seats, labels, strict=True))
         stages.append(replace(stage, state=state, because=because, seats=seats))
     return request.but(stages=tuple(stages))
 
@@ -170,7 +174,9 @@ def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | 
     for stage in request.stages:
         if stage.state == "skipped":
             continue
-        if not _is_complete(stage, list(ruling.seats(rules.stages[stage.id]))):
+        seats = list(ruling.seats(rules.stages[stage.id]))
+        is_filled = stage.opened_at is not None and standing(stage) == "filled"
+        if not is_filled or [seat.id for seat in stage.seats] != seats:
             return request, stage
         request = request.with_stage(replace(stage, state="done"))
     return request, None
@@ -218,8 +224,9 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
     request = met(request, rules, found.people)
     about, needs = context_of(request, rules), rules.ruling(request.fields).seats(rules.stages[stage.id])
     before = {seat.id: seat for seat in stage.seats}
-    votes = [Delegations(vote.by, vote.in_place_of) for vote in standing_votes(stage)]
-    found = with_stand_ins(found, {number: seat.need for number, seat in needs.items()}, votes)
+    if found.away:
+        votes = [Delegations(vote.by, vote.in_place_of) for vote in standing_votes(stage)]
+        found = with_stand_ins(found, {number: seat.need for number, seat in needs.items()}, votes)
     found = with_reassignments(found, stage.reassignments, request.people)
     seats, told = list[RequestSeat](), dict[str, None]()
     for place in found.seats:
@@ -228,7 +235,7 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
             unsure = tuple(who for who in before[place.id].eligible if who not in eligible)
             eligible |= {who: before[place.id].eligible[who] for who in unsure}
         rule = needs[place.id]
-        label = label_of(rule.from_, about, request.people)
+        label = before[place.id].label if place.id in before else label_of(rule.from_, about, request.people)
         seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of))
         told.update(dict.fromkeys(place.told))
     all_told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
@@ -265,8 +272,8 @@ def apply(
     `found`: the people of the open stage as of now. `rank`: for Reassign, what the actor may do beyond their own place.
     """
     request = met(request, rules, found.people)
-    if (refused := _refused_while_held(request, act, at)) is not None:
-        return request, refused
+    if request.held is not None and not _may_change_mind(request, act):
+        return request, _held(request, request.held, act, at)
     match act:
         case Withdraw() | Stop():
             return _withdraw(request, act, at)
@@ -301,56 +308,49 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
     request = seated(request, rules, request.stage, found)
     stage = request.stage
     assert stage is not None, "it stays open"
-    definition, rule = rules.definition, rules.stages[stage.id]
     act = replace(act, comment=act.comment.strip())
-    answers, rejections = forms.read_answers(rule, act)
+    answers, rejections = forms.read_answers(rules.stages[stage.id], act)
     edited: dict[str, Any] = {}
     if act.choice == "edit":
-        changes = forms.approver_changes(definition, rule, request.fields, act)
+        changes = forms.approver_changes(rules.definition, rules.stages[stage.id], request.fields, act)
         if isinstance(changes, tuple):
             rejections = changes
         else:
             edited = changes
     invalid = Reply("invalid", rejections=rejections) if rejections else None
-    if (refused := refusal(stage, act, request.digest, invalid)) is not None:
-        return request, _refused(request, act, refused)
-    if edited:
+    if edited and refusal(stage, act, request.digest, invalid) is None:
         request, voids = _changed(request, edited, rules)
         request = _all_reset(request) if voids else request
-        decided = decided_by_rule(request, rules, at)
-        if decided.outcome is not None:
-            return decided, Reply("decided", True, "rule_decided")
+        by_rule = decided_by_rule(request, rules, at)
+        if by_rule.outcome is not None:
+            return by_rule, Reply("decided", True, "rule_decided")
         assert request.stage is not None, "it stays open"
-        stage = request.stage
-    stage, reply = cast(stage, replace(act, digest=None), at, request.digest, answers=answers)
+        stage, act = request.stage, replace(act, digest=None)
+    stage, reply = cast(stage, act, at, request.digest, answers=answers, invalid=invalid)
+    if not reply.changed:
+        return request, _refused(request, act, reply)
     request = request.with_stage(stage, version=request.version + 1, held=None)
+    state: State
     match standing(stage):
-        case "rejected" | "answered" as state:
-            return _end(request, rules, stage, state, act, at, reply)
+        case "open":
+            return request, reply
         case "changes_requested":
             return request.but(state="changes_requested"), reply
         case "filled":
             request, following = next_stage(planned(request, rules) if edited else request, rules)
-            if following is None:
-                return _end(request, rules, stage, "approved", act, at, reply)
-            return request, Reply("counted", True, params={**reply.params, "next_stage": following.title})
-        case "open":
-            return request, reply
+            if following is not None:
+                return request, Reply("counted", True, params={**reply.params, "next_stage": following.title})
+            state = "approved"
+        case "rejected" | "answered" as state:
+            pass
+    if rules.definition.policy.grace is not None:
+        return _hold(request, stage.id, state, act, at)
+    return decided(request, state, act.by, at, act.via, act.comment), reply
 
 
-def _end(
-    request: Request,
-    rules: Rules,
-    stage: RequestStage,
-    state: Literal["approved", "rejected", "answered"],
-    act: Vote,
-    at: datetime,
-    reply: Reply,
-) -> tuple[Request, Reply]:
-    """This vote decides: now, or, with a grace period, unless it is taken back in time."""
-    if rules.definition.policy.grace is None:
-        return decided(request, state, act.by, at, act.via, act.comment), reply
-    stage = next(one for one in request.stages if one.id == stage.id)
+def _hold(request: Request, stage_id: str, state: State, act: Vote, at: datetime) -> tuple[Request, Reply]:
+    """This vote decides once the grace period is over, unless it is taken back in time."""
+    stage = next(one for one in request.stages if one.id == stage_id)
     request = request.with_stage(
         replace(stage, state="open"),
         times_held=request.times_held + 1,
@@ -368,13 +368,15 @@ def _refused(request: Request, act: Vote, reply: Reply) -> Reply:
     return reply
 
 
-def _refused_while_held(request: Request, act: Act, at: datetime) -> Reply | None:
+def _may_change_mind(request: Request, act: Act) -> bool:
     """During the grace period only who has voted may think again, and the requester may withdraw."""
-    held, stage = request.held, request.stage
-    if held is None or isinstance(act, Withdraw):
-        return None
-    if isinstance(act, Vote) and stage is not None and vote_of(stage, act.by):
-        return None
+    stage = request.stage
+    has_voted = isinstance(act, Vote) and stage is not None and vote_of(stage, act.by) is not None
+    return has_voted or isinstance(act, Withdraw)
+
+
+def _held(request: Request, held: RequestOutcome, act: Act, at: datetime) -> Reply:
+    """What somebody is told who comes in the grace period of a decision."""
     params = {"state": held.state, "by": request.called(held.by), **_moment(request, held.at, at, act.by)}
     return Reply("already_decided", code="ended", params=params)
 
@@ -490,10 +492,3 @@ def taken_effect(request: Request) -> Request:
     held = request.held
     assert held is not None, "a decision was held"
     return decided(request.but(held=None), held.state, held.by, held.at, held.via, held.comment)
-
-
-def _is_complete(stage: RequestStage, seats: list[int]) -> bool:
-    """Whether it needs nobody more. `seats`: those that apply now."""
-    if stage.opened_at is None or standing(stage) != "filled":
-        return False
-    return [seat.id for seat in stage.seats] == seats

@@ -6,6 +6,7 @@ resolved at the click who may vote; this only counts, and it counts people, neve
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -52,9 +53,8 @@ def cast(
     vote = RecordedVote(kept, at, seats_for(stage, act.by), in_place_of=in_place_of(stage, act.by))
     others = _without(stage, act.by, vote.place)
     after = replace(others, votes=(*others.votes, vote))
-    if standing(after) in DECISIVE:
-        return after, _reply(after, act, "decided")
-    return after, _reply(after, act, "changed" if before else "counted")
+    is_decided = standing(after) in DECISIVE
+    return after, _reply(after, act, "decided" if is_decided else "changed" if before else "counted")
 
 
 def refusal(stage: RequestStage, act: Vote, digest: str = "", invalid: Reply | None = None) -> Reply | None:
@@ -72,7 +72,11 @@ def refusal(stage: RequestStage, act: Vote, digest: str = "", invalid: Reply | N
         return Reply("invalid", code="choice_not_offered", params={"choice": act.choice})
     if before and before.choice == act.choice and act.choice != "edit":
         return _reply(stage, act, "already_voted")
-    return invalid or _missing_comment(stage, act)
+    if invalid is not None or act.comment.strip():
+        return invalid
+    if act.choice == "answer":
+        return Reply("invalid", code="answer_missing")
+    return Reply("invalid", code="comment_missing") if comment_rule(stage, act.choice) == "required" else None
 
 
 def _barred(stage: RequestStage, act: Vote) -> Reply | None:
@@ -85,16 +89,6 @@ def _barred(stage: RequestStage, act: Vote) -> Reply | None:
     if act.by in stage.requesters:
         return Reply("own_request")
     return Reply("group_unknown" if unknown else "not_an_approver")
-
-
-def _missing_comment(stage: RequestStage, act: Vote) -> Reply | None:
-    if act.comment.strip():
-        return None
-    if act.choice == "answer":
-        return Reply("invalid", code="answer_missing")
-    if comment_rule(stage, act.choice) == "required":
-        return Reply("invalid", code="comment_missing")
-    return None
 
 
 def comment_rule(stage: RequestStage, choice: ChoiceName) -> Literal["none", "optional", "required"]:
@@ -116,17 +110,11 @@ def standing(stage: RequestStage, counted: Count | None = None) -> Standing:
             return "answered"
         if vote.choice == "changes":
             return "changes_requested"
-    if _is_rejected(stage):
+    rejections = len(_rejecting(stage))
+    if rejections and (rejections >= rejections_needed(stage) or not _within_reach(stage)):
         return "rejected"
     counted = counted or count(stage)
     return "filled" if counted.have == counted.need else "open"
-
-
-def _is_rejected(stage: RequestStage) -> bool:
-    rejections = len(_rejecting(stage))
-    if rejections == 0:
-        return False
-    return rejections >= rejections_needed(stage) or not _within_reach(stage)
 
 
 def rejections_needed(stage: RequestStage) -> int:
@@ -170,8 +158,7 @@ def count(stage: RequestStage) -> Count:
     """Count once where several things are asked of it."""
     approvals = _approvals(stage)
     rooms = _rooms(stage, approvals)
-    seated = seat_people(approvals, rooms)
-    return Count({person: seated[person] for person in approvals if person in seated}, rooms)
+    return Count(seat_people(approvals, rooms), rooms)
 
 
 def seating(stage: RequestStage) -> dict[str, int]:
@@ -322,34 +309,27 @@ def room(seat: RequestSeat, also: Sequence[str] = ()) -> int:
 
 def seat_people(may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int]) -> dict[str, int]:
     """A maximum matching: person → seat id. Earlier people are never unseated for later ones, only moved."""
-    return {person: seat for seat, people in _seated(may_fill, rooms).items() for person in people}
-
-
-def _seated(may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int]) -> dict[int, list[str]]:
-    seated: dict[int, list[str]] = {seat: [] for seat in rooms}
+    seated, free = dict[str, int](), dict(rooms)
     for person in may_fill:
-        _find_place(person, may_fill, rooms, seated, tried=set())
+        _find_place(person, may_fill, free, seated, tried=set())
     return seated
 
 
 def _find_place(
-    person: str,
-    may_fill: Mapping[str, Sequence[int]],
-    rooms: Mapping[int, int],
-    seated: dict[int, list[str]],
-    tried: set[int],
+    person: str, may_fill: Mapping[str, Sequence[int]], free: dict[int, int], seated: dict[str, int], tried: set[int]
 ) -> bool:
-    """Seat this person, if need be by moving somebody to another seat that he may fill too."""
+    """Seat this person, if need be by moving somebody to another seat that they may fill too."""
     for seat in may_fill[person]:
-        if seat in tried or seat not in rooms:
+        if seat in tried or seat not in free:
             continue
         tried.add(seat)
-        if len(seated[seat]) < rooms[seat]:
-            seated[seat].append(person)
+        if free[seat] > 0:
+            free[seat] -= 1
+            seated[person] = seat
             return True
-        for place, other in enumerate(seated[seat]):
-            if _find_place(other, may_fill, rooms, seated, tried):
-                seated[seat][place] = person
+        for other in [other for other, place in seated.items() if place == seat]:
+            if _find_place(other, may_fill, free, seated, tried):
+                seated[person] = seat
                 return True
     return False
 
@@ -369,22 +349,15 @@ def can_be_filled(seats: Sequence[RequestSeat]) -> bool:
 def who_helps(
     may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int], others: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """Which of the others would fill one seat more, each by herself, beside those who fill seats already."""
-    seated = _seated(may_fill, rooms)
-    open_ones = {seat for seat in rooms if len(seated[seat]) < rooms[seat]}
+    """Which of the others would fill one seat more, each alone, beside those who fill seats already."""
+    seated = seat_people(may_fill, rooms)
+    filled = Counter(seated.values())
+    free = {seat: size - filled[seat] for seat, size in rooms.items()}
+    if not any(free.values()):
+        return []
     return [
         person
         for person, seats in others.items()
-        if any(seat in open_ones for seat in seats)
-        or (open_ones and _has_place(person, {**may_fill, person: seats}, rooms, seated))
+        if any(free.get(seat) for seat in seats)
+        or _find_place(person, {**may_fill, person: seats}, {**free}, {**seated}, tried=set())
     ]
-
-
-def _has_place(
-    person: str,
-    may_fill: Mapping[str, Sequence[int]],
-    rooms: Mapping[int, int],
-    seated: Mapping[int, list[str]],
-) -> bool:
-    trial = {seat: list(people) for seat, people in seated.items()}
-    return _find_place(person, may_fill, rooms, trial, tried=set())

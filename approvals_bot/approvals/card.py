@@ -10,6 +10,7 @@ from datetime import datetime
 
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import (
+    YES,
     Count,
     cast,
     comment_rule,
@@ -29,6 +30,7 @@ from approvals_bot.approvals.port import (
     CardStage,
     CardVote,
     ChoiceName,
+    FormField,
     StageState,
 )
 from approvals_bot.approvals.reassignment import reassignment_text
@@ -70,9 +72,9 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         deliveries=view.deliveries,
         undone=tuple(_undone(action) for action in view.follow_ups if action.state in ("failed", "retrying")),
         notes=_notes(view),
-        may_hand_over=_may_hand_over(view, reader),
+        may_hand_over=stage is not None and reader is not None and _may_hand_over(view, stage, reader),
         instructions=view.instructions if view.is_open else "",
-        why_me=_why_me(view, stage, reader),
+        why_me=_why_me(view, stage, reader) if stage is not None and reader is not None else "",
         url=url,
     )
 
@@ -146,20 +148,29 @@ def _is_last(view: Request, stage: RequestStage) -> bool:
 def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: bool) -> CardChoice:
     own = view.labels.get(choice)
     short = own or VOTE[choice]
-    comment = comment_rule(stage, choice)
-    asks = stage.asks if choice in ("approve", "edit") else ()
-    if choice == "edit":
-        asks = (*view.editable, *(ask for ask in asks if ask.name not in [own.name for own in view.editable]))
-    is_one_press = not asks and comment != "required"
     return CardChoice(
         choice=choice,
         label=f"{short}: {view.title}" if choice in ("approve", "reject") and own is None else short,
         short=short,
         style=STYLES.get(choice, "link"),  # type: ignore[arg-type]  # the two styles above are of the three
-        confirm=f"{short} “{view.title}”? This decides it." if decides and is_one_press else None,
-        comment=comment,
-        asks=asks,
+        confirm=f"{short} “{view.title}”? This decides it." if decides and not needs_form(view, choice) else None,
+        comment=comment_rule(stage, choice),
+        asks=_asks(view, stage, choice),
     )
+
+
+def needs_form(view: Request, choice: ChoiceName) -> bool:
+    """Return whether this choice takes more than one press now: it needs a comment, or there are things to fill in."""
+    stage = view.stage
+    return stage is not None and (comment_rule(stage, choice) == "required" or bool(_asks(view, stage, choice)))
+
+
+def _asks(view: Request, stage: RequestStage, choice: ChoiceName) -> tuple[FormField, ...]:
+    """What is filled in with this choice: answers to a yes, and with an edit also the fields that may be changed."""
+    if choice not in YES:
+        return ()
+    editable = view.editable if choice == "edit" else ()
+    return (*editable, *(ask for ask in stage.asks if ask.name not in [own.name for own in editable]))
 
 
 def _notes(view: Request) -> tuple[str, ...]:
@@ -178,18 +189,15 @@ def _undone(action: FollowUp) -> str:
     return f"{action.what} {how}" + (f": {action.error}" if action.error else "")
 
 
-def _may_hand_over(view: Request, reader: str | None) -> bool:
+def _may_hand_over(view: Request, stage: RequestStage, reader: str) -> bool:
     """Who is asked and has not voted may, where the workflow leaves it to approvers."""
-    stage = view.stage
-    if stage is None or reader is None or view.state != "waiting" or view.held or view.reassign != "approvers":
+    if view.state != "waiting" or view.held or view.reassign != "approvers":
         return False
     asks = view.requester, view.on_behalf_of
     return bool(seats_for(stage, reader)) and vote_of(stage, reader) is None and reader not in asks
 
 
-def _why_me(view: Request, stage: RequestStage | None, reader: str | None) -> str:
-    if stage is None or reader is None or not view.is_open:
-        return ""
+def _why_me(view: Request, stage: RequestStage, reader: str) -> str:
     if view.state == "changes_requested" and reader in (view.requester, view.on_behalf_of):
         return TO_CHANGE
     for seat in stage.seats:

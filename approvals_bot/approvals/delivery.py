@@ -53,9 +53,9 @@ class NotMadeError(Exception):
         self.cause = cause
 
 
+@dataclass(frozen=True, slots=True)
 class _Recipe:
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make = make
+    make: Callable[[], Any]
 
 
 def when_needed(make: Callable[[], T]) -> T:
@@ -90,7 +90,7 @@ async def send_copy(dispatch: MadeDispatch, channels: Channels = resource(Channe
 @step(retries=0, timeout=120.0)
 async def update_copy(receipt: Receipt, dispatch: MadeDispatch, channels: Channels = resource(Channels)) -> Result:
     """Show the newest card in a copy that was delivered."""
-    return await channels.update(receipt, dispatch)
+    return await channels.send(dispatch, receipt)
 
 
 async def tried(sending: Coroutine[Any, Any, R]) -> R | TryAgain:

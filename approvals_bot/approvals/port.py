@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import JsonValue
@@ -450,26 +451,26 @@ class Channels:
     by_name: Mapping[str, Channel] = field(default_factory=dict)
     base_url: str = ""
     link: Callable[[str, str], Awaitable[str]] | None = None
-    count: Count | None = None
+    count: Count = lambda channel, act, outcome: None
 
     def __contains__(self, channel: str) -> bool:
         return channel in self.by_name
 
-    async def send(self, dispatch: Dispatch) -> Result:
-        """Deliver this by its channel."""
-        channel = self.by_name.get(dispatch.to.channel)
+    async def send(self, dispatch: Dispatch, update: Receipt | None = None) -> Result:
+        """Deliver this by its channel. `update`: show it in that copy, which was delivered before."""
+        name = dispatch.to.channel
+        channel = self.by_name.get(name)
         if channel is None:
-            return _not_configured(dispatch.to.channel)
-        with_links = await self._with_links(channel, dispatch)
-        return await self._counted(dispatch.to.channel, "send", channel.send(with_links))
-
-    async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
-        """Show the card's newest state in a copy that was delivered."""
-        channel = self.by_name.get(dispatch.to.channel)
-        if channel is None:
-            return _not_configured(dispatch.to.channel)
-        with_links = await self._with_links(channel, dispatch)
-        return await self._counted(dispatch.to.channel, "update", channel.update(receipt, with_links))
+            return Refused(f"{name} is not configured here", "not_configured")
+        dispatch = await self._with_links(channel, dispatch)
+        count = partial(self.count, name, "send" if update is None else "update")
+        try:
+            result = await (channel.send(dispatch) if update is None else channel.update(update, dispatch))
+        except Exception:
+            count("error")
+            raise
+        count("uncertain" if isinstance(result, Delivered) and result.uncertain else result.kind)
+        return result
 
     async def _with_links(self, channel: Channel, dispatch: Dispatch) -> Dispatch:
         """A place gets the request's page, which asks for a sign-in; only a person gets their own link, if any."""
@@ -479,21 +480,3 @@ class Channels:
         if self.link is not None and isinstance(dispatch.to, ToPerson) and not isinstance(channel, WithoutLinks):
             link = await self.link(card.hook_id, dispatch.to.person.address)
         return replace(dispatch, card=replace(card, url=page), link=link)
-
-    async def _counted(self, channel: str, act: Literal["send", "update"], attempt: Awaitable[Result]) -> Result:
-        try:
-            result = await attempt
-        except Exception:
-            self._count(channel, act, "error")
-            raise
-        is_uncertain = isinstance(result, Delivered) and result.uncertain
-        self._count(channel, act, "uncertain" if is_uncertain else result.kind)
-        return result
-
-    def _count(self, channel: str, act: Literal["send", "update"], outcome: str) -> None:
-        if self.count is not None:
-            self.count(channel, act, outcome)
-
-
-def _not_configured(channel: str) -> Refused:
-    return Refused(f"{channel} is not configured here", "not_configured")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 from approvals_bot.approvals.request import Request, dumped
 from approvals_bot.durable.core.run import Projection
@@ -54,43 +54,25 @@ class Board:
 
 def found_by(requests: Sequence[Request]) -> dict[str, list[str]]:
     """Return by which addresses a run with these requests is found, and as what."""
-    found: dict[str, dict[str, None]] = {relation: {} for relation in _PEOPLE}
+    found: dict[str, dict[str, None]] = {relation: {} for relation in get_args(Relation)}
     for request in requests:
-        for relation, people in _PEOPLE.items():
-            found[relation] |= dict.fromkeys(people(request))
+        for relation, people in _people(request).items():
+            found[relation] |= dict.fromkeys(people)
     return {relation: list(people) for relation, people in found.items()}
 
 
 def concerns(request: Request, relation: Relation, address: str) -> bool:
     """Return whether this is what this person has to do with this request, by the rule of its run's attributes."""
-    return address in _PEOPLE[relation](request)
+    return address in _people(request)[relation]
 
 
-def _waiting_for(request: Request) -> Iterable[str]:
-    return request.waiting_for if request.is_open else ()
-
-
-def _requested_by(request: Request) -> Iterable[str]:
-    return [who for who in (request.requester, request.on_behalf_of) if who]
-
-
-def _voted_by(request: Request) -> Iterable[str]:
-    return [vote.by for vote in request.votes if vote.by not in request.waiting_for]
-
-
-def _open_vote_of(request: Request) -> Iterable[str]:
-    standing = [vote.by for vote in request.votes if vote.stands and vote.by not in request.waiting_for]
-    return standing if request.is_open else ()
-
-
-def _ended_vote_of(request: Request) -> Iterable[str]:
-    return () if request.is_open else [vote.by for vote in request.votes]
-
-
-_PEOPLE: dict[Relation, Callable[[Request], Iterable[str]]] = {
-    "waiting_for": _waiting_for,
-    "requested_by": _requested_by,
-    "voted_by": _voted_by,
-    "open_vote_of": _open_vote_of,
-    "ended_vote_of": _ended_vote_of,
-}
+def _people(request: Request) -> dict[Relation, list[str]]:
+    votes, waiting = request.votes, request.waiting_for
+    done = [vote for vote in votes if vote.by not in waiting]
+    return {
+        "waiting_for": [*waiting] if request.is_open else [],
+        "requested_by": [who for who in (request.requester, request.on_behalf_of) if who],
+        "voted_by": [vote.by for vote in done],
+        "open_vote_of": [vote.by for vote in done if vote.stands and request.is_open],
+        "ended_vote_of": [vote.by for vote in votes if not request.is_open],
+    }

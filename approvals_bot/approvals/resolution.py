@@ -83,7 +83,8 @@ async def resolve_seats(
     if at is None:
         return Resolution(seats, known)
     entitled = dict.fromkeys(who for seat in seats for who in seat.eligible)
-    away = {who: absence for who in entitled if (absence := _away(who, at, about, people)) is not None}
+    absences = {who: absence for who in entitled if (absence := people.away(who, at)) is not None}
+    away = {who: _without_requester(absence, about) for who, absence in absences.items()}
     for absence in away.values():
         known |= {who: people.person(who) for who in absence.delegates}
     changes = (
@@ -92,14 +93,10 @@ async def resolve_seats(
     return Resolution(seats, known, away, min((moment for moment in changes if moment is not None), default=None))
 
 
-def _away(who: str, at: datetime, about: RequestContext, people: People) -> Away | None:
-    """Whoever counts as the requester never stands in, whatever `self_approval` says."""
-    absence = people.away(who, at)
-    if absence is None:
-        return None
-    return replace(
-        absence, delegates=tuple(one for one in absence.delegates if one not in (about.requester, about.on_behalf_of))
-    )
+def _without_requester(absence: Away, about: RequestContext) -> Away:
+    """Who counts as the requester never stands in, whatever `self_approval` says."""
+    asking = (about.requester, about.on_behalf_of)
+    return replace(absence, delegates=tuple(one for one in absence.delegates if one not in asking))
 
 
 async def is_among(
@@ -122,29 +119,15 @@ async def is_among(
 
 
 async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: dict[str, Person]) -> ResolvedSeat:
+    """The people of one seat. All who are found are added to `known`."""
     eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
-    for source in ask.sources:
-        for address in source.addresses:
-            await _add(address, source, about, people, known, eligible, errors, nobody)
-    told = eligible if ask.notify is None else dict[str, str]()
-    for address in ask.notify or ():
-        await _add(address, PeopleSource((address,)), about, people, known, told, errors, [])
-    return ResolvedSeat(
-        ask.id, eligible, tuple(who for who in told if who in eligible), tuple(dict.fromkeys(errors)), tuple(nobody)
-    )
-
-
-async def _add(
-    address: str,
-    source: PeopleSource,
-    about: RequestContext,
-    people: People,
-    known: dict[str, Person],
-    eligible: dict[str, str],
-    errors: list[str],
-    nobody: list[str],
-) -> None:
-    for approver in source.approvers if address == "manager-of:approver" else (None,):
+    addresses = [
+        (address, approver)
+        for source in ask.sources
+        for address in source.addresses
+        for approver in (source.approvers if address == "manager-of:approver" else (None,))
+    ]
+    for address, approver in addresses:
         found = await people.resolve(
             address,
             requester=about.requester,
@@ -156,18 +139,26 @@ async def _add(
         if not found.persons and not found.errors:
             nobody.append(f"{address}: {found.why}")
         for person in found.persons:
-            who, why = _instead(person, found.why, address, about, people)
+            who: Person | None = person
+            why = found.why
+            if person.address in about.barred:
+                who, why = _instead(person, why, address, about, people)
             if who is not None:
                 known[who.address] = who
                 eligible.setdefault(who.address, why)
+    told = list(eligible)
+    if ask.notify is not None:
+        notified = await _seat(SeatQuery(ask.id, (PeopleSource(ask.notify),)), about, people, known)
+        told = [who for who in notified.eligible if who in eligible]
+        errors += notified.errors
+    return ResolvedSeat(ask.id, eligible, tuple(told), tuple(dict.fromkeys(errors)), tuple(nobody))
 
 
 def _instead(
     person: Person, why: str, address: str, about: RequestContext, people: People
 ) -> tuple[Person | None, str]:
-    """This person, or who takes the requester's place, or nobody."""
-    is_named = address == SELF and person.address == about.on_behalf_of and person.address != about.requester
-    if person.address not in about.barred or is_named:
+    """Who decides in the place of a requester: they themselves if the file names them, somebody above them, nobody."""
+    if address == SELF and person.address == about.on_behalf_of and person.address != about.requester:
         return person, why
     seen, above = [person.address], person
     while about.self_approval == "skip-up":

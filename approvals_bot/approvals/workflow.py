@@ -137,11 +137,14 @@ class Asking:
         self.copies = Copies(self.request, self.tasks)
         self.timers = StageTimers(self.queue, self.tasks)
         self.follow_ups: FollowUps | None = None  # once it is decided
+        self.shown: tuple[Request, Request] | None = None  # `request`, and what was made of it when it was stored
         projector(Board).add(self.published)
 
     def published(self) -> Request:
         """Everything that is seen of this request now. Made when the run is stored: a replay passes many changes."""
-        return presented(self.request, self.rules).but(
+        if self.shown is None or self.shown[0] is not self.request:
+            self.shown = self.request, presented(self.request, self.rules)
+        return self.shown[1].but(
             version=self.request.version + self.copies.failures,
             timers=self.timers.show(now()) if self.request.outcome is None else (),
             deliveries=self.copies.outlook(),

@@ -58,7 +58,7 @@ async def test_a_channel_that_knows_who_acts_costs_no_link() -> None:
     channels = Channels(by_name, "https://approve.acme.eu", link)
     for name in by_name:
         dispatch = Dispatch("d1", ToPerson(name, Person(f"{name}@acme.eu", name)), CARD)
-        await channels.update(Receipt("there", "1"), dispatch)
+        await channels.send(dispatch, Receipt("there", "1"))
         await channels.send(dispatch)
     assert made == ["email@acme.eu"] * 2
     assert {each.link for each in knowing.given} == {""}

@@ -94,7 +94,7 @@ async def test_attempts_to_deliver_are_counted_by_what_became_of_them() -> None:
     )
     for answer in answers:
         assert await channel.send(dispatch) == answer
-    assert await channel.update(here, dispatch) == Delivered(here)
+    assert await channel.send(dispatch, here) == Delivered(here)
     with pytest.raises(RuntimeError):
         await channel.send(dispatch)
     text = bytes(metrics.response().body).decode()

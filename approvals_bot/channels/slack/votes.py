@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Reply, Vote
-from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card import card_of, needs_form
 from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
@@ -60,7 +60,9 @@ class SlackVotes:
             self._desk.replies.reply(to, GONE)
             return
         digest = digest_seen(str(action.get("block_id") or ""))
-        card, offered = self._offered(target, identity.address, choice)
+        view = request_behind(target)
+        is_form = view is not None and needs_form(view, cast(ChoiceName, choice))
+        card, offered = self._offered(target, identity.address, choice) if is_form else (None, None)
         if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
             opened = views.Opened(hook_id, choice, digest, to.channel)
             await self._open(payload, to, views.vote_modal(card, offered, opened), card, identity.address)
