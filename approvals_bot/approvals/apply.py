@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.approvals import fields as forms
-from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Stop, Vote, Withdraw, act_word
+from approvals_bot.approvals.acts import Act, Edit, Reassign, Rejection, Reply, Stop, Vote, Withdraw, act_word
 from approvals_bot.approvals.ballot import (
     cast,
     open_seats,
@@ -310,22 +310,13 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
     assert stage is not None, "it stays open"
     act = replace(act, comment=act.comment.strip())
     answers, rejections = forms.read_answers(rules.stages[stage.id], act)
-    edited: dict[str, Any] = {}
     if act.choice == "edit":
-        changes = forms.approver_changes(rules.definition, rules.stages[stage.id], request.fields, act)
-        if isinstance(changes, tuple):
-            rejections = changes
-        else:
-            edited = changes
-    invalid = Reply("invalid", rejections=rejections) if rejections else None
-    if edited and refusal(stage, act, request.digest, invalid) is None:
-        request, voids = _changed(request, edited, rules)
-        request = _all_reset(request) if voids else request
-        by_rule = decided_by_rule(request, rules, at)
-        if by_rule.outcome is not None:
-            return by_rule, Reply("decided", True, "rule_decided")
+        request, act, rejections = _edited_by_approver(request, act, at, rules, rejections)
+        if request.outcome is not None:
+            return request, Reply("decided", True, "rule_decided")
         assert request.stage is not None, "it stays open"
-        stage, act = request.stage, replace(act, digest=None)
+        stage = request.stage
+    invalid = Reply("invalid", rejections=rejections) if rejections else None
     stage, reply = cast(stage, act, at, request.digest, answers=answers, invalid=invalid)
     if not reply.changed:
         return request, _refused(request, act, reply)
@@ -337,7 +328,7 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
         case "changes_requested":
             return request.but(state="changes_requested"), reply
         case "filled":
-            request, following = next_stage(planned(request, rules) if edited else request, rules)
+            request, following = next_stage(planned(request, rules) if act.choice == "edit" else request, rules)
             if following is not None:
                 return request, Reply("counted", True, params={**reply.params, "next_stage": following.title})
             state = "approved"
@@ -346,6 +337,25 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
     if rules.definition.policy.grace is not None:
         return _hold(request, stage.id, state, act, at)
     return decided(request, state, act.by, at, act.via, act.comment), reply
+
+
+def _edited_by_approver(
+    request: Request, act: Vote, at: datetime, rules: Rules, rejections: tuple[Rejection, ...]
+) -> tuple[Request, Vote, tuple[Rejection, ...]]:
+    """What an approver's edit makes of the request, if their vote counts; it may be that a rule decides it then.
+
+    The vote is about what it makes, so it has no digest any more. `rejections`: what is wrong with their answers.
+    """
+    stage = request.stage
+    assert stage is not None, "a stage is open"
+    changes = forms.approver_changes(rules.definition, rules.stages[stage.id], request.fields, act)
+    if isinstance(changes, tuple):
+        return request, act, changes
+    if rejections or refusal(stage, act, request.digest) is not None:
+        return request, act, rejections
+    request, voids = _changed(request, changes, rules)
+    request = _all_reset(request) if voids else request
+    return decided_by_rule(request, rules, at), replace(act, digest=None), ()
 
 
 def _hold(request: Request, stage_id: str, state: State, act: Vote, at: datetime) -> tuple[Request, Reply]:

@@ -155,19 +155,20 @@ def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: 
         style=STYLES.get(choice, "link"),  # type: ignore[arg-type]  # the two styles above are of the three
         confirm=f"{short} “{view.title}”? This decides it." if decides and not needs_form(view, choice) else None,
         comment=comment_rule(stage, choice),
-        asks=_asks(view, stage, choice),
+        asks=asks_of(view, choice),
     )
 
 
 def needs_form(view: Request, choice: ChoiceName) -> bool:
     """Return whether this choice takes more than one press now: it needs a comment, or there are things to fill in."""
     stage = view.stage
-    return stage is not None and (comment_rule(stage, choice) == "required" or bool(_asks(view, stage, choice)))
+    return stage is not None and (comment_rule(stage, choice) == "required" or bool(asks_of(view, choice)))
 
 
-def _asks(view: Request, stage: RequestStage, choice: ChoiceName) -> tuple[FormField, ...]:
-    """What is filled in with this choice: answers to a yes, and with an edit also the fields that may be changed."""
-    if choice not in YES:
+def asks_of(view: Request, choice: ChoiceName) -> tuple[FormField, ...]:
+    """Return what is filled in with this choice: answers to a yes, with an edit also the fields that may be changed."""
+    stage = view.stage
+    if stage is None or choice not in YES:
         return ()
     editable = view.editable if choice == "edit" else ()
     return (*editable, *(ask for ask in stage.asks if ask.name not in [own.name for own in editable]))

@@ -156,6 +156,8 @@ class _Table:
 
 def _for_people(value: Any) -> Any:
     match value:
+        case str():
+            return value
         case Who():
             return value.name or value.address
         case Money():

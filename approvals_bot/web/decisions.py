@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Vote, Withdraw, Word
 from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, standing, tally
-from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card import asks_of, card_of
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import (
     Card,
@@ -125,7 +125,7 @@ class Decisions:
         if choice not in get_args(ChoiceName):
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.target.hook.is_live)
         digest = shown.digest if shown is not None else None
-        return await self._perform(link, vote_of(link, cast(ChoiceName, choice), form, self._card(link), digest), form)
+        return await self._perform(link, vote_of(link, cast(ChoiceName, choice), form, digest), form)
 
     def _refuse(
         self, request: HttpRequest, link: Link, form: Mapping[str, str], shown: ShownForm | None
@@ -333,14 +333,13 @@ def _ends_as(choice: ChoiceName, state: str) -> bool:
 # The form as it came back: what the person chose, wrote and filled in. Nothing here is trusted.
 
 
-def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], card: Card, digest: str | None) -> Vote:
+def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str | None) -> Vote:
     """Read the form as a vote.
 
     What an `edit` changes of the request are its fields, and a blank takes a value away; all else are answers to the
     stage.
     """
-    asks: Sequence[FormField] = next((offer.asks for offer in card.choices if offer.choice == choice), ())
-    filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks}
+    filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks_of(link.view, choice)}
     editable = link.view.editable if choice == "edit" else ()
     names = {ask.name for ask in editable}
     return Vote(
