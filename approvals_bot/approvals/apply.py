@@ -14,6 +14,7 @@ from typing import Any
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.acts import Act, Edit, Reassign, Rejection, Reply, Stop, Vote, Withdraw, act_word
 from approvals_bot.approvals.ballot import (
+    can_be_filled,
     cast,
     open_seats,
     refusal,
@@ -219,6 +220,26 @@ def seat_asks(request: Request, rules: Rules, stage: RequestStage) -> list[SeatQ
     return asks
 
 
+def why_nobody_can(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> str:
+    """Why nobody could ever decide in this stage, or "". A source of people that failed leaves it open."""
+    if found.errors:
+        return ""
+    about, people = context_of(request, rules), request.people | found.people
+    given = rules.ruling(request.fields).seats(rules.stages[stage.id])
+    seats = [
+        RequestSeat(seat.id, label_of(given[seat.id].from_, about, people), given[seat.id].need, seat.eligible)
+        for seat in found.seats
+    ]
+    if can_be_filled(seats):
+        return ""
+    for seat, place in zip(seats, found.seats, strict=True):
+        if not seat.eligible:
+            return f"nobody may decide for {seat.label}" + (f" ({'; '.join(place.nobody)})" if place.nobody else "")
+        if isinstance(seat.need, int) and len(seat.eligible) < seat.need:
+            return f"{seat.label} needs {seat.need} people, and only {len(seat.eligible)} may decide"
+    return "too few different people for its seats"
+
+
 def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> Request:
     """The stage's lists, as just resolved. One that could not be read stays as it was."""
     request = met(request, rules, found.people)
@@ -227,7 +248,8 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
     if found.away:
         votes = [Delegations(vote.by, vote.in_place_of) for vote in standing_votes(stage)]
         found = with_stand_ins(found, {number: seat.need for number, seat in needs.items()}, votes)
-    found = with_reassignments(found, stage.reassignments, request.people)
+    if stage.reassignments:
+        found = with_reassignments(found, stage.reassignments, request.people)
     seats, told = list[RequestSeat](), dict[str, None]()
     for place in found.seats:
         known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()

@@ -88,24 +88,6 @@ class Resolution:
         return tuple(error for seat in self.seats for error in seat.errors)
 
 
-def seats_that_fail(asks: Sequence[tuple[SeatQuery, str, int | Literal["all"]]], found: Resolution) -> str:
-    """Why these seats (ask, label, need) can never be filled, or "". A source that failed leaves it open."""
-    if found.errors:
-        return ""
-    seats = [
-        RequestSeat(ask.id, label, need, seat.eligible)
-        for (ask, label, need), seat in zip(asks, found.seats, strict=True)
-    ]
-    if can_be_filled(seats):
-        return ""
-    for seat, place in zip(seats, found.seats, strict=True):
-        if not seat.eligible:
-            return f"nobody may decide for {seat.label}" + (f" ({'; '.join(place.nobody)})" if place.nobody else "")
-        if isinstance(seat.need, int) and len(seat.eligible) < seat.need:
-            return f"{seat.label} needs {seat.need} people, and only {len(seat.eligible)} may decide"
-    return "too few different people for its seats"
-
-
 Need = int | Literal["all"]
 
 

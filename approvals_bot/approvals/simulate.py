@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.apply import context_of, request_of, seat_asks
+from approvals_bot.approvals.apply import context_of, request_of, seat_asks, why_nobody_can
 from approvals_bot.approvals.business_time import length_text
-from approvals_bot.approvals.eligibility import Resolution, label_of, seats_that_fail, with_stand_ins
+from approvals_bot.approvals.eligibility import Resolution, with_stand_ins
 from approvals_bot.approvals.policy import Definition, Deliver
-from approvals_bot.approvals.request import Opening, Request, RequestStage
+from approvals_bot.approvals.request import Opening, RequestStage
 from approvals_bot.approvals.resolution import resolve_seats
-from approvals_bot.approvals.rules import Rules, rules_of
+from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.timers import stage_times
 from approvals_bot.people import People
 
@@ -61,16 +61,6 @@ async def who_could_not_decide(
             if reason := why_nobody_can(request, rules, stage, found):
                 return stage.id, reason
     return None
-
-
-def why_nobody_can(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> str:
-    """Why nobody could ever decide in this stage, which isn't open yet; "" when somebody could."""
-    seats = rules.ruling(request.fields).seats(rules.stages[stage.id])
-    about, people = context_of(request, rules), request.people | found.people
-    asks = seat_asks(request, rules, stage)
-    return seats_that_fail(
-        [(ask, label_of(seats[ask.id].from_, about, people), seats[ask.id].need) for ask in asks], found
-    )
 
 
 def _asked(stage: RequestStage, found: Resolution, deliver: Deliver) -> Iterator[dict[str, Any]]:

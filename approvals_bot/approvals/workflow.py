@@ -31,13 +31,14 @@ from approvals_bot.approvals.apply import (
     seat_asks,
     seated,
     taken_effect,
+    why_nobody_can,
     wish_of,
     with_recipients,
     withdrawn,
 )
 from approvals_bot.approvals.ballot import owed, standing_votes
 from approvals_bot.approvals.copies import Copies
-from approvals_bot.approvals.eligibility import Resolution, seats_that_fail
+from approvals_bot.approvals.eligibility import Resolution
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.notifications import (
     Notification,
@@ -305,8 +306,8 @@ class Asking:
         opened_at = now()
         found = await self.find(stage)
         self.request = opened(self.request, self.rules, stage, found, opened_at)
-        if not self.has_opened:
-            self.refuse_if_nobody_can(stage, found)
+        if not self.has_opened and (why := why_nobody_can(self.request, self.rules, stage, found)):
+            raise NobodyCanDecideError(stage.id, why)
         self.has_opened = True
         times = stage_times(self.definition, opened_at)
         self.start_timers(times)
@@ -331,11 +332,6 @@ class Asking:
         else:
             because = "no stage applies to this request"
             self.request = decided(self.request, "approved", NO_STAGE, now(), "rule", because=because)
-
-    def refuse_if_nobody_can(self, stage: RequestStage, found: Resolution) -> None:
-        seats = zip(seat_asks(self.request, self.rules, stage), self.open_stage().seats, strict=True)
-        if why := seats_that_fail([(ask, seat.label, seat.need) for ask, seat in seats], found):
-            raise NobodyCanDecideError(stage.id, why)
 
     async def escalate(self, stage: RequestStage, numbers: list[int]) -> None:
         for number in numbers:

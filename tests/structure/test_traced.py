@@ -26,10 +26,10 @@ from approvals_bot.testing import FakeClock
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {
-    "press": (68, 444, 3950),
-    "mail": (66, 444, 3900),
-    "deadline": (49, 305, 2650),
-    "start": (68, 466, 4186),
+    "press": (67, 432, 3910),
+    "mail": (65, 424, 3800),
+    "deadline": (49, 292, 2620),
+    "start": (67, 446, 4100),
 }
 """What each journey may walk through as of now, above the goal: lowered with each step, until GOAL is enough."""
 
