@@ -11,7 +11,7 @@ import pytest
 
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.apply import apply, decided, opened, presented, request_of
-from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card import asks_of, card_of, needs_form
 from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening, Request, dumped
@@ -101,6 +101,19 @@ def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
     ]
     assert reject.asks == ()
     assert [(vote.by.text, vote.choice) for vote in card_of(view(request), FIN, NINE).votes] == [("Ann Ode", "approve")]
+
+
+def test_a_choice_needs_a_form_for_a_comment_or_for_questions() -> None:
+    request = expense("80")
+    assert [needs_form(request, choice) for choice in ("approve", "reject", "changes")] == [False, True, True]
+    request = vote(expense("2000"), Vote(ANN))
+    request = opened(request, RULES, request.stages[1], found(CFO, FIN), NINE)
+    assert (needs_form(request, "approve"), [ask.name for ask in asks_of(request, "approve")]) == (
+        True,
+        ["budget_code"],
+    )
+    assert asks_of(request, "reject") == ()
+    assert not needs_form(decided(request, "expired", "deadline", NINE, "clock"), "reject")
 
 
 @pytest.mark.parametrize("choice", ["approve", "reject"])

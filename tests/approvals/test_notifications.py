@@ -1,0 +1,124 @@
+"""Which copies are to be sent, and what each needs next: decided from values alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from approvals_bot.approvals.notifications import (
+    Copy,
+    has_card,
+    is_pointless,
+    late_mails,
+    next_act,
+    requester_notifications,
+    stage_notifications,
+    to_remind,
+    ways_instead,
+)
+from approvals_bot.approvals.policy import Deliver
+from approvals_bot.approvals.port import (
+    CardDelivery,
+    Delivered,
+    Destination,
+    Place,
+    Receipt,
+    ToPerson,
+    place_name,
+)
+from approvals_bot.approvals.request import Request, RequestStage
+from approvals_bot.people import Person
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+ANN, BO, DI = (Person(f"{who}@acme.eu", who.title()) for who in ("ann", "bo", "di"))
+DEPLOYS = Place("slack", "#deploys")
+DELIVER = Deliver(slack="#deploys", dm=True)
+
+
+def request(**changes: Any) -> Request:
+    stage = RequestStage("go", state="open", told=(ANN.address, BO.address))
+    people = {person.address: person for person in (ANN, BO, DI)}
+    made = Request(run_id="run_1", workflow="deploy", definition="d", requester=DI.address, asked_at=NOON)
+    return made.but(stages=(stage,), people=people, **changes)
+
+
+def copy(number: int, to: Destination, *, text: str = "") -> Copy:
+    delivery = CardDelivery(place_name(to), to.channel, "sending")
+    return Copy(number, to, "request", NOON + timedelta(hours=4), delivery, text)
+
+
+def delivered(number: int, to: Destination) -> Copy:
+    return copy(number, to).arrived(Delivered(Receipt(place_name(to), f"m{number}", version=1)))
+
+
+def test_a_stage_goes_to_its_place_and_to_each_who_is_asked() -> None:
+    sent = [(one.to, one.occasion) for one in stage_notifications(request(), DELIVER, [], "request")]
+    ways = (DEPLOYS, ToPerson("slack", ANN), ToPerson("slack", BO))
+    assert sent == [(way, "request") for way in ways]
+
+
+def test_those_found_later_are_sent_their_cards_alone() -> None:
+    sent = stage_notifications(request(), DELIVER, [], "request", (ANN.address,))
+    assert [one.to for one in sent] == [ToPerson("slack", BO)]
+
+
+def test_a_change_sends_cards_only_to_those_without_one() -> None:
+    copies = [delivered(1, ToPerson("slack", ANN)), copy(2, ToPerson("slack", BO)).failed("no such user")]
+    assert (has_card(copies, ANN.address), has_card(copies, BO.address)) == (True, False)
+    sent = stage_notifications(request(), DELIVER, copies, "change")
+    assert [one.to for one in sent] == [ToPerson("slack", BO)]
+
+
+def test_late_mails_leave_out_those_who_have_one() -> None:
+    sent = late_mails(request(), [delivered(1, ToPerson("email", ANN))])
+    assert [(one.to, one.occasion) for one in sent] == [(ToPerson("email", BO), "request")]
+
+
+@pytest.mark.parametrize(("occasion", "is_sent"), [("outcome", False), ("change", True)])
+def test_a_requester_with_a_card_hears_the_outcome_there(occasion: Any, is_sent: bool) -> None:
+    copies = [delivered(1, ToPerson("slack", DI))]
+    assert [one.to for one in requester_notifications(request(), DELIVER, copies, occasion)] == (
+        [ToPerson("slack", DI)] if is_sent else []
+    )
+    assert [one.to for one in requester_notifications(request(), DELIVER, [], occasion)] == [ToPerson("slack", DI)]
+
+
+def test_each_is_reminded_once_and_every_place_too() -> None:
+    place, mail, dm = delivered(1, DEPLOYS), delivered(2, ToPerson("email", ANN)), delivered(3, ToPerson("slack", ANN))
+    copies = [place, mail, dm, delivered(4, ToPerson("slack", BO)), copy(5, ToPerson("email", BO))]
+    assert to_remind(copies, [ANN.address]) == [place, dm]
+    assert to_remind(copies, []) == []
+
+
+def test_a_card_that_a_place_refuses_goes_to_those_without_one() -> None:
+    copies = [copy(1, DEPLOYS), delivered(2, ToPerson("slack", ANN))]
+    assert list(ways_instead(copies[0], request(), copies)) == [ToPerson("slack", BO)]
+    assert list(ways_instead(copies[1], request(), copies)) == [ToPerson("email", ANN)]
+    assert list(ways_instead(copy(3, DEPLOYS, text="done"), request(), copies)) == []
+
+
+def test_a_message_is_edited_and_a_mail_is_followed_by_another() -> None:
+    message, mail = delivered(1, DEPLOYS), replace(delivered(2, ToPerson("email", ANN)), due=("outcome",))
+    assert next_act(message, 2, is_closed=False) == "edit"
+    assert next_act(message, 1, is_closed=False) == "wait"
+    assert next_act(replace(message, is_editable=False), 2, is_closed=True) == "end"
+    assert next_act(mail, 2, is_closed=True) == "send"
+    assert next_act(copy(3, DEPLOYS, text="done"), 2, is_closed=False) == "end"
+
+
+def test_after_the_decision_only_what_may_have_arrived_is_tried_again() -> None:
+    message = copy(1, DEPLOYS)
+    tried = replace(message, delivery=replace(message.delivery, attempts=1))
+    assert is_pointless(message, "request", is_closed=True)
+    assert not is_pointless(tried, "request", is_closed=True)
+    assert is_pointless(delivered(2, DEPLOYS), "reminder", is_closed=True)
+    assert not is_pointless(delivered(2, DEPLOYS), "outcome", is_closed=True)
+    assert not is_pointless(message, "request", is_closed=False)
+
+
+def test_a_card_that_has_arrived_stays_so_though_a_follow_up_failed() -> None:
+    assert delivered(1, DEPLOYS).failed("gone").delivery.state == "delivered"
+    assert copy(1, DEPLOYS).failed("gone").delivery.state == "not_delivered"
