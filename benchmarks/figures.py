@@ -1,19 +1,19 @@
-"""What each number says, in which unit, and what it was promised to be."""
+"""What each figure means, its unit, and what was promised."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 OF_A_CYCLE = {
-    "per_second": "cycles a second, 50 at a time, from the first's start to the last's end; the best of three runs for ours",
-    "cpu_ms": "milliseconds of CPU, user and system, per cycle at 50 at a time: client and engine, which share a process",
-    "server_cpu_ms": "milliseconds of CPU per cycle that the database's (or the engine's own) server uses besides",
+    "per_second": "cycles per second, 50 at a time, from the first start to the last end; the best of three runs for ours",
+    "cpu_ms": "milliseconds of CPU, user and system, per cycle at 50 at a time, for client and engine together (they share a process)",
+    "server_cpu_ms": "additional milliseconds of CPU per cycle used by the database server (or the engine's own server)",
     "busy_p50_ms": "milliseconds from resume to completed, median, at 50 at a time",
     "busy_p99_ms": "the same, 99th percentile",
     "alone_ms": "milliseconds from start to completed of a lone cycle, median",
     "p50_ms": "milliseconds from resume to completed of a lone cycle, median",
     "p99_ms": "the same, 99th percentile",
-    "commits": "transactions that wrote something, per cycle, at 50 at a time",
+    "commits": "writing transactions per cycle, at 50 at a time",
     "commits_alone": "the same for lone cycles",
 }
 """The last word of `cycle.<system>.<…>`."""
@@ -33,9 +33,9 @@ SYSTEMS = (
     System("sqlite.asyncio", "**Ours, SQLite**", "`synchronous=FULL`, asyncio's own loop"),
     System("postgres.uvloop", "**Ours, PostgreSQL**", "one replica, uvloop"),
     System("postgres.asyncio", "**Ours, PostgreSQL**", "one replica, asyncio's own loop"),
-    System("dbos_sqlite", "DBOS, SQLite", "as it comes"),
+    System("dbos_sqlite", "DBOS, SQLite", "default settings"),
     System("dbos_sqlite_fast", "DBOS, SQLite", "polling every 10 ms"),
-    System("dbos_postgres", "DBOS, PostgreSQL", "as it comes, LISTEN/NOTIFY on"),
+    System("dbos_postgres", "DBOS, PostgreSQL", "default settings, LISTEN/NOTIFY on"),
     System("dbos_postgres_fast", "DBOS, PostgreSQL", "polling every 10 ms"),
     System("langgraph_async", "LangGraph, SQLite", '`durability="async"`, its default'),
     System("langgraph_sync", "LangGraph, SQLite", '`durability="sync"`'),
@@ -66,20 +66,20 @@ FLOOR_OF_THE_PROMISE = {"raw.floor.per_second": 5324.0, "raw.floor.cpu_ms": 0.17
 """What the floor did on the machine that the promises of speed were made on, by the project's design."""
 
 PROMISES = (
-    Promise("cycle.sqlite.uvloop.per_second", "SQLite: cycles a second, 50 at a time", at_least=2000),
+    Promise("cycle.sqlite.uvloop.per_second", "SQLite: cycles per second, 50 at a time", at_least=2000),
     Promise("cycle.sqlite.uvloop.cpu_ms", "SQLite: CPU per cycle", at_most=0.5, unit="ms"),
     Promise("cycle.sqlite.uvloop.commits_alone", "SQLite: commits of a lone cycle", at_most=5),
     Promise("cycle.sqlite.uvloop.commits", "SQLite: commits per cycle, 50 at a time", at_most=1),
     Promise("cycle.sqlite.uvloop.p50_ms", "SQLite: resume → completed, median", at_most=2, unit="ms"),
     Promise("cycle.sqlite.uvloop.p99_ms", "SQLite: resume → completed, 99th percentile", at_most=10, unit="ms"),
-    Promise("cycle.postgres.uvloop.per_second", "PostgreSQL: cycles a second of one replica", at_least=500),
-    Promise("replicas.gain", "PostgreSQL: two replicas, in cycles a second of one", at_least=1),
+    Promise("cycle.postgres.uvloop.per_second", "PostgreSQL: cycles per second of one replica", at_least=500),
+    Promise("replicas.gain", "PostgreSQL: two replicas, relative to one", at_least=1),
     Promise(
-        "clicks.webhook.per_second", "Webhook calls a second over HTTP: verified, committed, answered", at_least=1000
+        "clicks.webhook.per_second", "Webhook calls per second over HTTP: verified, committed, answered", at_least=1000
     ),
-    Promise("paused.memory_mb", "Memory with all runs paused, over an empty store", at_most=20, unit="MB"),
-    Promise("paused.idle_cpu_percent", "CPU while all wait", at_most=0.5, unit="%"),
-    Promise("paused.resume_ratio", "Resume → completed, median, in that with 1,000 runs", at_most=1.3, unit="×"),
+    Promise("paused.memory_mb", "Additional memory with all runs paused", at_most=20, unit="MB"),
+    Promise("paused.idle_cpu_percent", "CPU while all runs wait", at_most=0.5, unit="%"),
+    Promise("paused.resume_ratio", "Resume → completed, median, relative to 1,000 runs", at_most=1.3, unit="×"),
     Promise("paused.restart_s", "Restart → first resume completed", at_most=1, unit="s"),
     Promise("replay.1000_us", "Replay of 1,000 events", at_most=10_000, unit="µs"),
     Promise(
@@ -91,76 +91,76 @@ PROMISES = (
 )
 
 OTHERS = {
-    "raw.sqlite.commits": "one-row commits a second by Python's sqlite3, WAL, `synchronous=FULL`",
-    "raw.sqlite.rows_of_50": "rows a second by Python's sqlite3 in commits of 50 rows, WAL, `synchronous=FULL`",
-    "raw.postgres.commits": "one-row commits a second by asyncpg on one connection, the server's fsync on",
+    "raw.sqlite.commits": "one-row commits per second by Python's sqlite3, WAL, `synchronous=FULL`",
+    "raw.sqlite.rows_of_50": "rows per second by Python's sqlite3 in commits of 50 rows, WAL, `synchronous=FULL`",
+    "raw.postgres.commits": "one-row commits per second by asyncpg on one connection, with fsync on the server",
     "raw.token.sign_us": "microseconds to sign one of our tokens (itsdangerous)",
     "raw.token.read_us": "microseconds to verify and read one of our tokens (itsdangerous)",
-    "raw.floor.per_second": "cycles a second of a bare SQLite event log, the same rows in the same transactions, 50 cycles' legs a commit",
+    "raw.floor.per_second": "cycles per second of a bare SQLite event log: the same rows in the same transactions, 50 cycles per commit",
     "raw.floor.cpu_ms": "its milliseconds of CPU per cycle",
     "raw.floor.commits": "its commits per cycle",
-    "raw.floor_alone.per_second": "cycles a second of that log, a lone cycle after the other",
+    "raw.floor_alone.per_second": "cycles per second of that log, one cycle after the other",
     "raw.floor_alone.cpu_ms": "its milliseconds of CPU per cycle",
     "raw.floor_alone.commits": "its commits per cycle",
-    "replay.10_us": "microseconds to replay a log of 10 events (run of steps, still going on)",
+    "replay.10_us": "microseconds to replay a log of 10 events (a run of steps that hasn't ended)",
     "replay.100_us": "microseconds to replay a log of 100 events",
     "replay.1000_us": "microseconds to replay a log of 1,000 events",
     "replay.10000_us": "microseconds to replay a log of 10,000 events",
-    "steps.10.cpu_ms": "milliseconds of CPU a step, in a run of 10 trivial steps one after the other, the run included",
+    "steps.10.cpu_ms": "milliseconds of CPU per step, in a run of 10 trivial steps one after the other, including the run's own overhead",
     "steps.100.cpu_ms": "the same in a run of 100 steps",
-    "steps.1000.cpu_ms": "the same in a run of 1,000 steps: a run that is worked on goes on with its replay, so a step costs the same whatever came before it",
-    "replicas.1.per_second": "cycles a second of one replica on PostgreSQL, 50 at a time (uvloop), the best of three runs",
-    "replicas.2.per_second": "cycles a second of two replicas, 25 at a time each, on one database, begun together",
-    "replicas.gain": "the second by the first",
-    "clicks.webhook.per_second": "webhook calls a second from 50 connections of another process, each 202 after its commit; what follows in the runs goes on meanwhile",
+    "steps.1000.cpu_ms": "the same in a run of 1,000 steps: an active run continues its replay, so a step costs the same whatever came before it",
+    "replicas.1.per_second": "cycles per second of one replica on PostgreSQL, 50 at a time (uvloop), the best of three runs",
+    "replicas.2.per_second": "cycles per second of two replicas on one database, 25 at a time each, started together",
+    "replicas.gain": "times as many with two replicas",
+    "clicks.webhook.per_second": "webhook calls per second from 50 connections of another process, each a 202 after its commit; the runs continue in the meantime",
     "clicks.webhook.p50_ms": "milliseconds a webhook call takes, median, at 50 at a time",
     "clicks.webhook.p99_ms": "the same, 99th percentile",
     "clicks.webhook.alone_p50_ms": "milliseconds a webhook call takes, median, one after the other",
-    "clicks.vote.per_second": "votes a second over the API, each deciding a request of its own and answered with the verdict, 20 at a time",
+    "clicks.vote.per_second": "votes per second over the API, each deciding its own request and answered with the verdict, 20 at a time",
     "clicks.vote.p50_ms": "milliseconds a vote takes, median, at 20 at a time",
     "clicks.vote.p99_ms": "the same, 99th percentile",
-    "clicks.slack.per_second": "signed Slack clicks a second, each deciding a request of its own, 20 at a time, until acknowledged",
+    "clicks.slack.per_second": "signed Slack clicks per second, each deciding its own request, 20 at a time, until acknowledged",
     "clicks.slack.p50_ms": "milliseconds until a Slack click is acknowledged, median, at 20 at a time",
     "clicks.slack.p99_ms": "the same, 99th percentile",
-    "approval.cpu_ms": "milliseconds of CPU of the service for one approval that three people may decide: opened over the API, card posted to a stand-in for Slack, decided by an API vote, card updated",
-    "approval.per_second": "approvals a second at 10 at a time, from the first's opening to the last's decision",
-    "approval.decide_p50_ms": "milliseconds from the vote to its answer, median, one after the other",
-    "approval.commits": "transactions that wrote something, per approval, one after the other",
+    "approval.cpu_ms": "milliseconds of CPU for one approval with three possible approvers: opened over the API, card posted to a fake Slack, decided by an API vote, card updated",
+    "approval.per_second": "approvals per second, 10 at a time, from the first opening to the last decision",
+    "approval.decide_p50_ms": "milliseconds from the vote to its response, median, one after the other",
+    "approval.commits": "writing transactions per approval, one after the other",
     "approval.events": "events in the log of one approval",
     "approval.bytes": "bytes on disk per approval, its log, indexes and views included",
-    "approval.many_cpu_ms": "milliseconds of CPU where fifty people may decide it",
-    "approval.many_per_second": "of these a second",
+    "approval.many_cpu_ms": "milliseconds of CPU with fifty possible approvers",
+    "approval.many_per_second": "of these per second",
     "approval.many_bytes": "bytes on disk of each of these",
-    "startup.ready_s": "seconds from starting `approvals-bot serve` to its line that it is ready, median of five",
-    "startup.imports_s": "seconds of those that importing the program takes",
+    "startup.ready_s": "seconds from starting `approvals-bot serve` until it says that it is ready, median of five",
+    "startup.imports_s": "of those seconds, the time for importing the program",
     "startup.cpu_s": "seconds of CPU until it is ready",
     "slack_ack.p50_ms": "milliseconds until a Slack click is acknowledged while Slack's API hangs, median",
     "slack_ack.p99_ms": "the same, 99th percentile; the worse of Slack hanging and refusing",
     "paused.runs": "paused runs in the store",
-    "paused.create_s": "seconds to write them: one really paused run's rows copied under other ids by SQL, not by the engine",
-    "paused.empty_mb": "MB in RAM of a process that has opened an empty store",
-    "paused.memory_mb": "MB in RAM of a process that has opened the store of paused runs, over that",
-    "paused.idle_cpu_percent": "percent of one CPU that it uses while nothing happens, over 20 s",
+    "paused.create_s": "seconds to create them: SQL, not the engine, copies the rows of one really paused run under other ids",
+    "paused.empty_mb": "MB of RAM in a process that has opened an empty store",
+    "paused.memory_mb": "MB of RAM more in a process that has opened the store of paused runs",
+    "paused.idle_cpu_percent": "percent of one CPU used while nothing happens, over 20 s",
     "paused.resume_ms": "milliseconds from resume to completed, median, one after the other, runs picked at random",
     "paused.resume_few_ms": "the same with 1,000 paused runs",
-    "paused.resume_ratio": "the first by the second",
-    "paused.restart_s": "seconds from starting a process that opens the store to its first resumed run's completion, imports included; the file is in the system's cache",
-    "paused.restart_imports_s": "seconds of those that Python's start and imports take",
+    "paused.resume_ratio": "the ratio of the two",
+    "paused.restart_s": "seconds from starting a process on that store until its first resumed run is complete, imports included; the file is in the system's cache",
+    "paused.restart_imports_s": "of those seconds, the time for starting Python and imports",
     "paused.disk_mb": "MB on disk of the store of paused runs",
     "paused.bytes_per_run": "bytes on disk of one paused run",
 }
 """All other figures."""
 
 GROWTH = {
-    "cycle_ms": "milliseconds of CPU per cycle, 50 at a time, with so many runs paused in the store",
-    "resume_ms": "milliseconds from resume to completed, median, one after the other, with so many runs paused",
-    "restart_s": "seconds from starting a process to its first resumed run's completion",
+    "cycle_ms": "milliseconds of CPU per cycle, 50 at a time",
+    "resume_ms": "milliseconds from resume to completed, median, one after the other",
+    "restart_s": "seconds from starting a process until its first resumed run is complete",
 }
 """The last word of `growth.<runs>.<…>`."""
 
 
 def said(key: str) -> str | None:
-    """What a figure says. None: nobody has said, which is a mistake."""
+    """Return what a figure means, or None if the tables above lack it, which is a mistake."""
     if key in OTHERS:
         return OTHERS[key]
     if key.startswith("cycle.") and any(key == f"cycle.{s.key}.{key.rpartition('.')[2]}" for s in SYSTEMS):
