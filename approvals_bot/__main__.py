@@ -1,4 +1,4 @@
-"""`python -m approvals_bot` does what the command `approvals-bot` does."""
+"""`python -m approvals_bot` is the same as the command `approvals-bot`."""
 
 from approvals_bot.cli import main
 

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import uvicorn
 
 from approvals_bot.app import open_service, read_configuration
-from approvals_bot.cli.serving import settle_in
+from approvals_bot.cli.serving import tune_garbage_collector
 from approvals_bot.durable.engine import Engine
 
 SECRET = "the signing secret of the benchmark"
@@ -73,7 +73,7 @@ async def serving(
             serving = asyncio.create_task(server.serve(sockets=[bound]))
             while not server.started:  # noqa: ASYNC110  # uvicorn tells nobody
                 await asyncio.sleep(0.01)
-            settle_in()  # as `approvals-bot serve` does
+            tune_garbage_collector()  # as `approvals-bot serve` does
             try:
                 yield url, running.engine
             finally:

@@ -115,9 +115,9 @@ async def measured(url: str, cycles: int, at_once: int, count_commits: bool, hol
             await one(engine, f"warm-{secrets.token_hex(4)}-{n}", warm)
         # As `approvals-bot serve` does once it is ready. Imported here: who measures how fast an engine opens needs no
         # web server.
-        from approvals_bot.cli.serving import settle_in
+        from approvals_bot.cli.serving import tune_garbage_collector
 
-        settle_in()
+        tune_garbage_collector()
         if hold:
             sys.stdout.write("ready\n")
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The commands. Each takes `--config FILE`; those that print take `--json`."""
+"""The command line. Commands take `--config FILE`, and `--json` if they print anything."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from approvals_bot.cli.commands import app
 
 
 def main() -> None:
-    """The console script `approvals-bot`."""
+    """Run the console script `approvals-bot`."""
     app()
 
 

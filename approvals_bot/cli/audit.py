@@ -1,4 +1,4 @@
-"""`audit export`, `audit verify`: everything that happened, as a file that shows whether it was changed."""
+"""`audit export` and `audit verify`: the audit log as a tamper-evident file."""
 
 from __future__ import annotations
 
@@ -19,27 +19,33 @@ from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.audit import Manifest, Verification, derive_key, verify_lines, write_export
 
-BROKEN = "⚠ The database's own audit was changed before it was exported, from its line {} on."
+BROKEN = "⚠ The audit log in the database was changed before the export, from line {} on."
 
 ONLY_INTEGRITY = (
-    "⚠ Only integrity was checked, not origin: whoever rewrites the whole file can make a new chain. "
-    "Give --config or --key to check who exported it."
+    "⚠ Only integrity was checked, not origin: anybody can rewrite the whole file with a new chain. "
+    "Pass --config or --key to check who exported it."
 )
 
-app = typer.Typer(help="Export everything that happened, or verify it.", no_args_is_help=True)
+app = typer.Typer(help="Export the audit log, or verify an export.", no_args_is_help=True)
 
 
 @app.command()
 def export(
     config: Config = CONFIG,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write to this file, which must not exist yet.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--output", help="The file to write; it must not exist. Default: standard output.", metavar="FILE"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the audit and all logs, chained and signed.
+    """Export the audit log and all runs, chained and signed.
 
-    As JSON lines: each has the hash of all before it, and the last a signature.
+    The export is JSON lines. Each contains a hash of all lines before it; the last one is signed.
+
+    \b
+    Example: approvals-bot audit export --output audit.jsonl
     """
 
     async def write(engine: Engine, service: ServiceSettings) -> Manifest:
@@ -50,8 +56,8 @@ def export(
     try:
         manifest = with_engine(config, write)
     except FileExistsError:
-        fail(f"{output} exists. Nothing was written; choose another name.")
-    counted = f"{manifest.audit:,} lines of audit, {manifest.events:,} events of {manifest.runs:,} runs."
+        fail(f"{output} already exists. Nothing was written. Choose another name.")
+    counted = f"{_counted(manifest)}."
     if output is None:
         typer.echo(counted, err=True)  # standard output is the export
     else:
@@ -62,23 +68,27 @@ def export(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="What `audit export` wrote.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="A file that `audit export` wrote.", metavar="FILE")],
     config: Annotated[
-        Path | None, typer.Option("--config", help="Take the signing keys from this file.", metavar="FILE")
+        Path | None, typer.Option("--config", help="Use the signing keys of this config.toml.", metavar="FILE")
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", help="A signing key of the service: env:NAME or file:PATH.", metavar="SECRET")
+        str | None, typer.Option("--key", help="Use this signing key: env:NAME or file:PATH.", metavar="SECRET")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether an exported file is as it was written.
+    """Verify that an export hasn't been changed.
 
-    Works offline. Exits 1 if it is not.
+    Works offline. Exits with 1 if the file was changed. Without --config or --key, only integrity is checked, not
+    origin.
+
+    \b
+    Example: approvals-bot audit verify audit.jsonl --config config.toml
     """
     keys = _given_keys(config, key)
     with file.open("rb") as lines:
         checked = verify_lines(lines, keys)
-    show.say(checked.as_json(), _said(checked), as_json)
+    show.say(checked.as_json(), _verification_text(checked), as_json)
     if checked.fault is not None or checked.manifest.broken_at is not None:
         raise typer.Exit(1)
 
@@ -88,7 +98,7 @@ def _keys(service: ServiceSettings) -> Sequence[bytes]:
 
 
 def _given_keys(config: Path | None, key: str | None) -> Sequence[bytes]:
-    """None given: only the chain is checked."""
+    """Return the keys to verify with; none if only the chain is to be checked."""
     if key is not None:
         kind, _, name = key.partition(":")
         match kind:
@@ -97,22 +107,26 @@ def _given_keys(config: Path | None, key: str | None) -> Sequence[bytes]:
             case "file":
                 return [derive_key(Path(name).read_text("utf-8").strip())]
             case "env":
-                fail(f"The environment has no {name}.")
+                fail(f"The environment variable {name} isn't set.")
             case _:
-                fail("--key is written env:NAME or file:PATH; a key on the command line would be seen by others.")
+                fail("Write --key as env:NAME or file:PATH; others could see a key on the command line.")
     if config is not None:
         return _keys(load_service(config, os.environ))
     return ()
 
 
-def _said(checked: Verification) -> str:
+def _counted(manifest: Manifest) -> str:
+    return f"{manifest.audit:,} audit lines, {manifest.events:,} events in {manifest.runs:,} runs"
+
+
+def _verification_text(checked: Verification) -> str:
     if checked.fault is not None:
-        return f"⛔ Line {checked.fault.line}: {checked.fault.what}. Nothing from there on can be trusted."
+        return f"⛔ Line {checked.fault.line}: {checked.fault.what}. Don't trust anything from there on."
     manifest = checked.manifest
-    counted = f"{manifest.audit:,} lines of audit, {manifest.events:,} events of {manifest.runs:,} runs"
+    counted = _counted(manifest)
     broken = [BROKEN.format(checked.manifest.broken_at)] if checked.manifest.broken_at is not None else []
     if checked.origin == "checked":
-        said = f"✅ Unchanged since it was exported with this key, {manifest.exported_at}: {counted}."
-        return "\n".join([said, *broken])
-    said = f"✅ The chain is whole: {counted}, exported {manifest.exported_at}."
-    return "\n".join([said, *broken, ONLY_INTEGRITY])
+        text = f"✅ Unchanged since it was exported with this key, {manifest.exported_at}: {counted}."
+        return "\n".join([text, *broken])
+    text = f"✅ The chain is intact: {counted}, exported {manifest.exported_at}."
+    return "\n".join([text, *broken, ONLY_INTEGRITY])

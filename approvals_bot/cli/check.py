@@ -1,4 +1,4 @@
-"""`check`, `lint`, `doctor`, `schema`: what can be known before anybody is asked."""
+"""`check`, `lint`, `doctor` and `schema`: finding problems before they reach people."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from approvals_bot.errors import ApprovalsBotError
 def check(
     config: Config = CONFIG,
     runs: Annotated[
-        bool, typer.Option("--runs", help="Replay every open run on this code, too; say which would stall.")
+        bool, typer.Option("--runs", help="Also replay every open run on this code; list those that would stall.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Check config.toml and all workflows.
 
-    Starts nothing. Exits 1 if something is wrong.
+    Starts nothing. Reports every problem with file, line and key, and then exits with 1.
     """
     from approvals_bot.service.catalog import find_problems, load_catalog, read_configuration
 
@@ -44,7 +44,7 @@ def check(
         raise typer.Exit(1)
     names = sorted(load_catalog(read_configuration(config, os.environ)).names())
     found: dict[str, object] = {"problems": [], "workflows": names}
-    text = f"{config}: fine. Workflows: {', '.join(names) or 'none'}."
+    text = f"{config}: no problems. Workflows: {', '.join(names) or 'none'}."
     if not runs:
         show.say(found, text, as_json)
         return
@@ -53,34 +53,38 @@ def check(
 
 
 def _check_runs(config: Path, found: dict[str, object], text: str, as_json: bool) -> bool:
-    """Print what became of the open runs. True: some would stall."""
+    """Replay the open runs and print the result. Returns whether any would stall."""
     checked, stalling = with_engine(config, replay_open_runs, upgrade=False)
     found["runs"] = {"checked": checked, "would_stall": [asdict(each) for each in stalling]}
-    lines = [text, f"{checked:,} open {'run goes' if checked == 1 else 'runs go'} on with this code."]
+    lines = [text, f"{checked:,} open {'run continues' if checked == 1 else 'runs continue'} with this code."]
     if stalling:
-        lines[1] = f"Of {checked:,} open runs {len(stalling):,} would stall on this code:"
+        lines[1] = f"{len(stalling):,} of {checked:,} open runs would stall on this code:"
         lines += [f"  {each.run_id}  {each.workflow}: {each.why}" for each in stalling]
-        lines.append("Deploy code that still matches their logs, or give the new code @workflow(version=…).")
+        lines.append("Deploy code that still matches their logs, or give the new code another @workflow(version=…).")
     show.say(found, "\n".join(lines), as_json)
     return bool(stalling)
 
 
 def lint(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Files, or folders of *.py files.", metavar="PATHS", exists=True)
+        list[Path] | None, typer.Argument(help="Python files, or folders of them.", metavar="PATHS", exists=True)
     ] = None,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> None:
-    """Find what a workflow's replay could not repeat: clocks, random numbers, I/O, the order of sets.
+    """Find workflow code that can't be replayed.
 
-    Without PATHS it reads the configuration's workflows folder. Imports nothing. Exits 1 if something is found.
+    It finds clocks, random numbers, I/O, sets that are iterated over, and more. Without PATHS, it lints the workflows
+    folder of config.toml. Imports nothing. Exits with 1 if anything is found.
+
+    \b
+    Example: approvals-bot lint workflows/refund.py
     """
     from approvals_bot.durable.lint import lint_paths
     from approvals_bot.service.catalog import workflows_folder
 
     found = lint_paths(paths or [workflows_folder(config, os.environ)])
-    text = "\n".join(str(finding) for finding in found) or "Nothing found."
+    text = "\n".join(str(finding) for finding in found) or "No problems found."
     show.say({"findings": [asdict(finding) for finding in found]}, text, as_json)
     if found:
         raise typer.Exit(1)
@@ -89,10 +93,16 @@ def lint(
 def schema(
     of: Annotated[
         Literal["service", "workflow"],
-        typer.Argument(help="service (config.toml) or workflow (one of its files).", metavar="KIND"),
+        typer.Argument(help="service, for config.toml, or workflow, for a workflow file.", metavar="KIND"),
     ],
 ) -> None:
-    """Print a file's JSON Schema, for editors."""
+    """Print the JSON Schema of config.toml or of workflow files.
+
+    Editors use it to complete and check TOML.
+
+    \b
+    Example: approvals-bot schema workflow > workflow.schema.json
+    """
     found = service_schema() if of == "service" else workflow_schema()
     show.say(found, "", as_json=True)
 
@@ -100,32 +110,35 @@ def schema(
 def doctor(
     config: Config = CONFIG,
     send: Annotated[
-        str | None, typer.Option("--send", help="Mail a test to this address, too.", metavar="ADDRESS")
+        str | None, typer.Option("--send", help="Also send a test mail to this address.", metavar="ADDRESS")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Try everything that a running service needs.
+    """Check everything a running service needs.
 
-    Each line says what to do. Exits 1 if something fails.
+    The store, Slack, mail, and whether people can be reached. Each problem comes with what to do about it. Exits with 1
+    if anything fails.
+
+    \b
+    Example: approvals-bot doctor --send you@acme.eu
     """
     from approvals_bot.cli.doctor import examine, report
 
     show.quiet_logs()
     findings = asyncio.run(examine(config, os.environ, send))
-    say = {"findings": [asdict(finding) for finding in findings]}
-    show.say(say, report(findings), as_json)
+    show.say({"findings": [asdict(finding) for finding in findings]}, report(findings), as_json)
     if any(finding.state == "FAIL" for finding in findings):
         raise typer.Exit(1)
 
 
 OPEN: tuple[Status, ...] = ("pending", "running", "stalled")
-PAGE = 200  # runs read at once
-SAY_EVERY = 1.0  # seconds between two lines of progress
+PAGE_SIZE = 200  # runs
+PROGRESS_EVERY = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Stalling:
-    """A run that this code can't go on with."""
+    """A run that this code can't continue, and why."""
 
     run_id: str
     workflow: str
@@ -133,20 +146,20 @@ class Stalling:
 
 
 async def replay_open_runs(engine: Engine, _: ServiceSettings) -> tuple[int, list[Stalling]]:
-    """How many runs are open, and which of them would stall. Nothing is written, no step is run."""
+    """Count the open runs and find those that would stall. Writes nothing and runs no step."""
     checked, stalling = 0, list[Stalling]()
-    said = time.monotonic()
+    reported_at = time.monotonic()
     for status in OPEN:
         cursor: str | None = None
         while True:
-            page = await engine.records(status=status, limit=PAGE, cursor=cursor)
+            page = await engine.records(status=status, limit=PAGE_SIZE, cursor=cursor)
             for record in page.records:
                 checked += 1
                 if why := await _why_it_stalls(engine, record):
                     stalling.append(Stalling(record.id, record.workflow, why))
-                if time.monotonic() - said > SAY_EVERY and sys.stderr.isatty():
+                if time.monotonic() - reported_at > PROGRESS_EVERY and sys.stderr.isatty():
                     typer.echo(f"{checked:,} open runs replayed …", err=True)
-                    said = time.monotonic()
+                    reported_at = time.monotonic()
             cursor = page.cursor
             if cursor is None:
                 break
@@ -163,6 +176,6 @@ async def _why_it_stalls(engine: Engine, record: RunRecord) -> str:
         await engine.replayer.replay(workflow, log, secrets.token_bytes(32))
     except ApprovalsBotError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001  # whatever a body's replay raises is what would stall its run
+    except Exception as error:  # noqa: BLE001  # anything that a replayed body raises would stall its run
         return f"{type(error).__name__}: {error}"
     return ""

@@ -1,7 +1,7 @@
-"""What the commands share: options, the end of every error, an engine beside the service, and its clock.
+"""What the commands share: options, error handling, an engine beside the service, and its clock.
 
-A command that only looks starts quickly: the modules of the commands import what only a running service needs (rules,
-HTTP, Slack, mail) inside of the command that uses it. A test holds them to it.
+Read-only commands start quickly, because the command modules import what only a running service needs (rules, HTTP,
+Slack, mail) inside the functions that use it. A test checks that.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ T = TypeVar("T")
 
 CONFIG = Path("config.toml")
 
-Config = Annotated[Path, typer.Option("--config", help="The service's file.", metavar="FILE")]
+Config = Annotated[Path, typer.Option("--config", help="The service's configuration.", metavar="FILE")]
 Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's ID.")]
 Input = Annotated[str, typer.Option(help="The input, as a JSON object.", metavar="JSON")]
-OnBehalfOf = Annotated[str | None, typer.Option(help="The person for whom it is asked.", metavar="ADDRESS")]
+OnBehalfOf = Annotated[str | None, typer.Option(help="The person the request is for.", metavar="ADDRESS")]
 
 
 def fail(text: str) -> NoReturn:
-    """Print one sentence on standard error, and exit 1."""
+    """Print this on standard error and exit with 1."""
     typer.echo(text, err=True)
     raise typer.Exit(1)
 
@@ -65,25 +65,25 @@ def read_object(text: str, option: str) -> dict[str, Any]:
 
 
 def read_pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    """Read `name=value`, as often as it was given."""
+    """Parse the `name=value` texts of a repeated option."""
     pairs = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            fail(f"{option} is written {option} name=value, not {text!r}")
+            fail(f"Write {option} name=value, not {text!r}")
         pairs[name] = value
     return pairs
 
 
 TRACEBACK = "APPROVALS_BOT_TRACEBACK"
-"""Set in the environment, it shows where an error of ours was raised. It may show secrets."""
+"""The environment variable that makes commands print tracebacks, which may show secrets."""
 
 
 class Commands(TyperGroup):
-    """The commands, each of whose errors ends as a sentence on standard error and exit 1, never as a traceback."""
+    """The commands, whose errors are printed as a sentence on standard error, never as a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        _replace_what_the_terminal_lacks()
+        _replace_unprintable()
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -91,32 +91,32 @@ class Commands(TyperGroup):
                 raise
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
-            typer.echo(sentence(error), err=True)
+            typer.echo(error_text(error), err=True)
             raise typer.Exit(1) from None
 
 
-def _replace_what_the_terminal_lacks() -> None:
-    """Let icons that the locale lacks become question marks, and no error. (JSON is then written in ASCII.)"""
+def _replace_unprintable() -> None:
+    """Print characters that the locale lacks as question marks instead of failing. JSON is ASCII then."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
-def sentence(error: Exception) -> str:
-    """Say what went wrong."""
+def error_text(error: Exception) -> str:
+    """Say in a sentence what went wrong."""
     match error:
         case ApprovalsBotError():
             return str(error)
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror}"
         case OSError() if error.strerror:
-            return f"The system refuses what this needs: {error.strerror}."
+            return f"The operating system reported an error: {error.strerror}."
         case _:
             what = f"{type(error).__name__}: {error}"
-            return f"Something went wrong that should not have: {what}\n({TRACEBACK}=1 shows where. Please report it.)"
+            return f"This is a bug in Approvals Bot: {what}\nPlease report it. {TRACEBACK}=1 prints the traceback."
 
 
 def _is_for_typer(error: Exception) -> bool:
-    """Tell usage errors, Exit and Abort, and a reader that has gone (`… | head`): typer knows what to do."""
+    """Check whether typer handles this: usage errors, Exit, Abort, and a closed pipe (`… | head`)."""
     is_gone = isinstance(error, OSError) and error.errno == errno.EPIPE
     return is_gone or isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
 
@@ -124,10 +124,10 @@ def _is_for_typer(error: Exception) -> bool:
 def with_engine(
     config: Path, use: Callable[[Engine, ServiceSettings], Coroutine[Any, Any, T]], *, upgrade: bool = True
 ) -> T:
-    """Run `use` with an engine on the service's database that starts, resumes and looks, but works on nothing.
+    """Run `use` with an engine on the service's database that can start and resume runs but executes none.
 
-    Without `upgrade` the database's schema is left as it is, and one that is out of date refused. Only config.toml is
-    read: a workflow's file that is wrong just now keeps nobody from looking at a run.
+    Without `upgrade`, the database's schema is left alone, and an outdated one is refused. Only config.toml is read, so
+    people can look at a run even while a workflow file is invalid.
     """
     quiet_logs()
     service = load_service(config, os.environ)
@@ -149,13 +149,13 @@ async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bo
 
 
 def clock_of(config: Path) -> TimeSource:
-    """Return the clock of the service beside which this works: the playground's may have been moved."""
+    """Return the service's clock, which a playground may have moved."""
     moved = config.parent / "clock.json"
     return PlaygroundClock(moved) if moved.exists() else SystemClock()
 
 
 async def record_of(engine: Engine, run: str) -> RunRecord:
-    """Return the run of this id. Raises RunNotFoundError if there is none."""
+    """Return the run with this ID. Raises RunNotFoundError."""
     record = await find_record(engine, run)
     if record is None:
         raise RunNotFoundError(run)
@@ -163,7 +163,7 @@ async def record_of(engine: Engine, run: str) -> RunRecord:
 
 
 class PlaygroundClock:
-    """Real time, moved on by as much as the playground was asked to. `memory` keeps it over restarts."""
+    """Real time plus the offset set in the playground, which the file `memory` keeps across restarts."""
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
@@ -174,7 +174,7 @@ class PlaygroundClock:
         return datetime.now(UTC) + self._offset
 
     async def advance(self, text: str) -> datetime:
-        """Move on by this duration, stopping wherever an engine has something to do. Raises ValueError."""
+        """Advance by this duration, stopping whenever an engine has something to do. Raises ValueError."""
         target = self.now() + parse_duration(text)
         while True:
             wakes = [wake for engine in self._engines if (wake := await engine.next_wake()) is not None]
@@ -203,7 +203,7 @@ class PlaygroundClock:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write all of it or nothing, whenever the process ends. Readable by nobody else: it may be a secret."""
+    """Write a file atomically, readable by its owner alone, since it may be a secret."""
     beside = file.with_name(f".{file.name}.new")
     beside.unlink(missing_ok=True)
     beside.touch(mode=0o600)

@@ -1,7 +1,7 @@
-"""`approvals-bot dev`: the real service on this machine, with stand-ins for Slack, SMTP and everything it calls.
+"""`approvals-bot dev`: the real service on this machine, with a fake Slack, SMTP server and HTTP targets.
 
-What it makes lies in `.approvals/`: the database, throw-away secrets, and a config.toml with which every other command
-works beside it.
+It writes to `.approvals/`: the database, throwaway secrets, and a config.toml that makes every other command work
+beside it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,16 @@ HOST = "127.0.0.1"
 
 
 def samples() -> Path:
-    """Where the sample configuration lies: beside the package's source, or inside the installed package."""
+    """Return the folder of the sample configuration: the source tree, or inside the installed package."""
     inside = Path(__file__).parent.parent / "samples"
     return inside if inside.is_dir() else Path(__file__).parent.parent.parent
 
 
 async def dev(port: int, source: Path | None, fresh: bool) -> None:
-    """Run until interrupted. ConfigError for a bad configuration, AddressTakenError for a port that is taken."""
+    """Run until interrupted.
+
+    Raises ConfigError for an invalid configuration, and AddressTakenError if the port is in use.
+    """
     listening = listen(HOST, port)
     port = listening.getsockname()[1]
     base_url = f"http://{HOST}:{port}"
@@ -63,18 +66,20 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
             playground.meet(_people(fresh.service), _places(fresh))
             return fresh
 
-        await serve(service, listening, ConfigSource(read, origin.files), lambda: _say_where(base_url))
+        await serve(service, listening, ConfigSource(read, origin.files), lambda: _print_ready(base_url))
 
 
-def _say_where(base_url: str) -> None:
+def _print_ready(base_url: str) -> None:
     print(  # noqa: T201
-        f"Approvals Bot is ready. Look at {base_url}/playground  (API: {base_url}/api/runs, key: {API_KEY})", flush=True
+        f"Approvals Bot is ready. Open {base_url}/playground  (API: {base_url}/api/runs, key: {API_KEY})", flush=True
     )
 
 
 class Origin:
-    """`.approvals/config.toml`, made from another file: its people, groups, keys and workflows, on this machine and its
-    stand-ins. It is made again when that file changes; a change made by hand holds until then.
+    """`.approvals/config.toml`, derived from another file and pointed at this machine's fakes.
+
+    People, groups, keys and workflows come from that file. It is derived again when that file changes; until then,
+    manual changes stay.
     """
 
     def __init__(self, source: Path, base_url: str) -> None:
@@ -86,7 +91,7 @@ class Origin:
         self.seen = ""
 
     def read(self) -> Configuration:
-        """ConfigErrors name the source's lines where the mistake is there already."""
+        """Derive and load the configuration. ConfigErrors refer to the source file's lines where they can."""
         try:
             text = self.source.read_text("utf-8-sig")
             if text != self.seen:
@@ -96,8 +101,8 @@ class Origin:
         except (OSError, ValueError, TypeError, AttributeError, RecursionError, ConfigError) as error:
             try:
                 read_configuration(self.source, _every_variable(self.source))
-            except ConfigErrors as told:
-                raise _also_there(told, error, self.source) from None
+            except ConfigErrors as of_source:
+                raise _shared_problems(of_source, error, self.source) from None
             raise
 
     def write(self, text: str) -> None:
@@ -107,35 +112,36 @@ class Origin:
         made = _on_this_machine(given, self.source, self.base_url, self.smtp_port)
         write_whole(
             self.config,
-            "# Made by `approvals-bot dev` at every start. Use it beside the running playground:\n"
+            "# Written by `approvals-bot dev` at every start. Use it with other commands while the playground runs:\n"
             "#   approvals-bot runs --config .approvals/config.toml\n" + tomli_w.dumps(made),
         )
 
 
-def _also_there(told: ConfigErrors, error: Exception, source: Path) -> ConfigErrors:
-    """Of what is wrong by the source alone, what is still wrong on this machine, where the key "dev" exists."""
+def _shared_problems(of_source: ConfigErrors, error: Exception, source: Path) -> ConfigErrors:
+    """Keep the source's problems that remain in the derived file, where for instance the API key "dev" exists."""
     if not isinstance(error, ConfigErrors):
-        return told
-    ours = {source.name, CONFIG}  # the same thing has another place there
+        return of_source
+    ours = {source.name, CONFIG}  # their lines differ
 
     def place(problem: ConfigProblem) -> tuple[object, ...]:
         name = Path(problem.file).name
         return (problem.key,) if name in ours else (name, problem.line, problem.key)
 
     here = {place(problem) for problem in error.problems}
-    kept = [problem for problem in told.problems if place(problem) in here]
+    kept = [problem for problem in of_source.problems if place(problem) in here]
     return ConfigErrors(kept) if kept else error
 
 
 def _every_variable(source: Path) -> dict[str, str]:
-    """An environment in which nothing is missing that the file asks for."""
+    """Return an environment with a value for every variable that the file refers to."""
     named = re.findall(r"env:(\w+)", source.read_text("utf-8", "replace")) if source.exists() else []
     return {name: f"{name} " * 8 for name in named} | os.environ
 
 
 def _with_secrets(given: Any, secrets: Path, folder: Path) -> Any:
-    """Throw-away values, kept in files, in place of environment variables that are not set. Files are named in full,
-    since what is made of this lies in another folder.
+    """Replace unset environment variables by throwaway values in files, and make paths absolute.
+
+    The derived file is in another folder, so relative paths would no longer work.
     """
     match given:
         case {"file": str(file), **rest} if not rest:
@@ -175,10 +181,10 @@ def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_po
     slack["signing_secret"] = slack.get("signing_secret") or _throw_away(secret_folder, "SLACK_SIGNING_SECRET")
     slack["api_url"] = f"{base_url}/playground/slack/api/"
     slack["app_id"] = APP_ID
-    slack.pop("app_token", None)  # the stand-in posts over HTTP, as Slack does to a public URL
+    slack.pop("app_token", None)  # the fake Slack posts over HTTP, as Slack does to a public URL
     sender = given.get("email", {}).get("sender", "Approvals <approvals@example.com>")
-    pace = {key: value for key, value in given.get("email", {}).items() if key in ("rate", "digest")}
-    given["email"] = {"host": HOST, "port": smtp_port, "security": "none", "sender": sender, **pace}
+    limits = {key: value for key, value in given.get("email", {}).items() if key in ("rate", "digest")}
+    given["email"] = {"host": HOST, "port": smtp_port, "security": "none", "sender": sender, **limits}
     for name, target in given.get("http", {}).items():
         target["url"] = f"{base_url}/playground/http/{name}"
     return given
@@ -192,7 +198,7 @@ def _free_port() -> int:
 
 
 def build_playground(configuration: Configuration, base_url: str, clock: PlaygroundClock) -> Playground:
-    """Stand-ins that know the configuration's people, channels, groups and targets."""
+    """Build the fakes, which know the configuration's people, channels, groups and targets."""
     service = configuration.service
     assert service.slack is not None
     assert service.slack.signing_secret is not None
@@ -236,7 +242,7 @@ def _target_secrets(targets: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _channels(configuration: Configuration) -> list[str]:
-    """Every Slack channel that a workflow names, so that it exists."""
+    """List every Slack channel that a workflow names, for the fake Slack to have."""
     named = [d.deliver.slack for d in configuration.workflows if d.deliver.slack]
     actions = [
         action.slack
@@ -248,7 +254,7 @@ def _channels(configuration: Configuration) -> list[str]:
     return list(dict.fromkeys(name.removeprefix("#") for name in [*named, *actions] if name.startswith("#")))
 
 
-# title · key (None: that of whoever tries the playground) · body
+# title · API key (None: the playground's own) · body
 SAMPLES: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
     (
         "Bo deploys api 2.1 to production",
@@ -310,7 +316,10 @@ SAMPLES: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
 
 
 def sample_requests(configuration: Configuration, own_key: str) -> list[Sample]:
-    """Those that this configuration has the workflow, the people and the key for. `own_key` is the playground's."""
+    """List the sample requests whose workflow, people and key the configuration has.
+
+    `own_key` is the playground's.
+    """
     return list(_fitting(configuration, own_key))
 
 

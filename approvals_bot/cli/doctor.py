@@ -1,4 +1,4 @@
-"""`approvals-bot doctor`: everything that a running service will need, tried now."""
+"""`approvals-bot doctor`: checks now everything that a running service will need."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from approvals_bot.service.catalog import find_problems
 
 ICONS: dict[DiagnosisState, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
 BUILT_IN_CHANNELS = {SLACK: "Slack", EMAIL: "mail"}
-"""The channels that a report names even where they are not configured."""
+"""The channels that a report lists even if they aren't configured."""
 
-LITTLE_SPACE = 500_000_000  # bytes on the database's disk; below, an operator wants to know
-FEW_SIGNS = 12  # different characters in a key; a random one of 32 bytes has about 20 at least
+LITTLE_SPACE = 500_000_000  # bytes on the database's disk, below which the operator is warned
+FEW_CHARACTERS = 12  # different ones in a key; a random key of 32 bytes has about 20
 MOST_NAMED = 10  # people in one line
 
 
 async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -> list[Diagnosis]:
-    """Examine everything, in the order in which one would mend it. `send`: an address that gets a test mail."""
+    """Examine everything, in the order to fix it in. `send`: an address that gets a test mail."""
     problems = find_problems(path, env)
     findings = [_check_configuration(path, problems)]
     try:
@@ -41,7 +41,7 @@ async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -
         workflows = load_workflows(service.server.workflows)
     except ConfigErrors as errors:
         if problems:
-            return findings  # said already; the rest can't be tried without it
+            return findings  # reported already; the rest depends on it
         return [*findings, Diagnosis("FAIL", "configuration", str(errors))]
     findings += [_check_base_url(service), *_check_signing_keys(service), *await _check_store(service)]
     findings += await examine_channels(service, workflows, send)
@@ -65,68 +65,69 @@ def _check_configuration(path: Path, problems: Sequence[ConfigProblem]) -> Diagn
     if problems:
         count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
         text = "\n".join(str(problem) for problem in problems)
-        return Diagnosis("FAIL", "configuration", f"{path} has {count}", "Mend these lines.", text)
-    return Diagnosis("OK", "configuration", f"{path} and its workflows")
+        return Diagnosis("FAIL", "configuration", f"{path} has {count}", "Fix these lines.", text)
+    return Diagnosis("OK", "configuration", f"{path} and its workflows are valid")
 
 
 def _check_base_url(service: ServiceSettings) -> Diagnosis:
     url = str(service.server.base_url)
     parts = urlsplit(url)
     if is_loopback(parts.hostname or ""):
-        todo = "Set [server] base_url to the https address that people reach this service by."
-        return Diagnosis("WARN", "base_url", f"{url} is this machine: links open nowhere else", todo)
+        todo = "Set [server] base_url to the https URL at which people reach this service."
+        return Diagnosis("WARN", "base_url", f"{url} is this machine, so links open nowhere else", todo)
     if parts.scheme != "https":
         todo = "Put TLS in front of the service, and write https:// in [server] base_url."
-        return Diagnosis("FAIL", "base_url", f"{url} is not encrypted: whoever listens could decide by a link", todo)
+        what = f"{url} is not encrypted, so anybody on the network could use a decision link"
+        return Diagnosis("FAIL", "base_url", what, todo)
     return Diagnosis("OK", "base_url", url)
 
 
 def _check_signing_keys(service: ServiceSettings) -> Iterator[Diagnosis]:
     keys = [key.get_secret_value() for key in service.server.signing_keys]
     for number, key in enumerate(keys, 1):
-        if len(set(key)) < FEW_SIGNS:
-            todo = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
-            yield Diagnosis("WARN", "signing keys", f"key {number} looks as if a person had made it up", todo)
+        if len(set(key)) < FEW_CHARACTERS:
+            todo = "Generate one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            yield Diagnosis("WARN", "signing keys", f"key {number} doesn't look random", todo)
     if len(set(keys)) < len(keys):
-        yield Diagnosis("WARN", "signing keys", "one stands there twice", "Take the second out.")
-    yield Diagnosis("OK", "signing keys", f"{len(keys)}; the first signs, all are accepted")
+        yield Diagnosis("WARN", "signing keys", "the same key is listed twice", "Remove the second one.")
+    yield Diagnosis("OK", "signing keys", f"{len(keys)}; the first one signs, all are accepted")
 
 
 async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
-    """Opening it applies what its schema lacks, and fails where SQLite can't be made to keep WAL and FULL."""
+    """Open the store, which updates its schema and fails if SQLite can't use WAL and synchronous=FULL."""
     url = service.server.database.get_secret_value()
     try:
         opened = await connect(url)
     except (StoreUnavailableError, ValueError, ModuleNotFoundError) as error:
-        return [Diagnosis("FAIL", "store", str(error), "Look at [server] database, and who may write there.")]
+        return [Diagnosis("FAIL", "store", str(error), "Check [server] database and its permissions.")]
     try:
         await opened.check()
     except StoreUnavailableError as error:
-        return [Diagnosis("FAIL", "store", str(error), "Nothing can be accepted until it can be written to.")]
+        return [Diagnosis("FAIL", "store", str(error), "Make it writable; until then, nothing can be accepted.")]
     finally:
         await opened.close()
     if not url.startswith("sqlite:///"):
         return await _check_postgres(url)
-    found = [Diagnosis("OK", "store", "SQLite is writable, in WAL with synchronous=FULL, its schema is current")]
+    found = [Diagnosis("OK", "store", "SQLite is writable, in WAL mode with synchronous=FULL; the schema is current")]
     return [*found, *_check_space(Path(url.removeprefix("sqlite:///")))]
 
 
 async def _check_postgres(url: str) -> Sequence[Diagnosis]:
-    """What a PostgreSQL server's own settings mean for what people were told is taken."""
+    """Check whether the server's settings keep every acknowledged decision."""
     from approvals_bot.durable.store.postgres_schema import examine  # psycopg is an extra
 
     found = await examine(url)
-    findings = [Diagnosis("OK", "store", f"PostgreSQL {found.version} is writable, its schema is current")]
+    findings = [Diagnosis("OK", "store", f"PostgreSQL {found.version} is writable; the schema is current")]
     if not found.fsync:
-        todo = "Set fsync = on: without it, a power cut may take the whole database along."
+        todo = "Set fsync = on; without it, a power cut can destroy the whole database."
         findings.append(Diagnosis("FAIL", "store", "the server has fsync=off", todo))
     if found.asynchronous_standbys and not found.synchronous_standbys:
         names = ", ".join(found.asynchronous_standbys)
-        todo = "Set synchronous_standby_names, or accept that a failover may forget the last decisions."
+        todo = "Set synchronous_standby_names, or accept that a failover may lose the last decisions."
         findings.append(Diagnosis("WARN", "store", f"the standby {names} is asynchronous", todo))
     if not found.hears:
         todo = "Connect to the server itself or to a pool in session mode (PgBouncer: pool_mode = session)."
-        what = "NOTIFY does not arrive, as behind a pool in transaction mode: replicas hear of each other late"
+        what = "NOTIFY doesn't arrive, as behind a pool in transaction mode, so replicas learn of changes late"
         findings.append(Diagnosis("WARN", "store", what, todo))
     return findings
 
@@ -134,14 +135,14 @@ async def _check_postgres(url: str) -> Sequence[Diagnosis]:
 def _check_space(database: Path) -> Iterator[Diagnosis]:
     free = shutil.disk_usage(database.absolute().parent).free
     if free < LITTLE_SPACE:
-        what = f"only {free / 1e6:,.0f} MB are free where the database lies"
-        yield Diagnosis("WARN", "store", what, "Make room: without it, clicks are refused.")
+        what = f"only {free / 1e6:,.0f} MB are free on the database's disk"
+        yield Diagnosis("WARN", "store", what, "Free some space; clicks are refused once the disk is full.")
 
 
 async def examine_channels(
     service: ServiceSettings, workflows: Sequence[Definition], send: str | None
 ) -> list[Diagnosis]:
-    """Examine what is configured. `send`: an address that gets a test mail."""
+    """Examine the configured channels. `send`: an address that gets a test mail."""
     found: list[Diagnosis] = []
     async with AsyncExitStack() as stack:
         channels = open_channels(stack, service)
@@ -154,12 +155,12 @@ async def examine_channels(
                 asked = CheckUp(places_of(name, workflows), groups, send if name == EMAIL else None)
                 found += await channel.check(asked)
     if send is not None and EMAIL not in channels:
-        found.append(Diagnosis("FAIL", "test mail", "no [email] is configured", "Add it."))
+        found.append(Diagnosis("FAIL", "test mail", "email is not configured", "Add [email] to the configuration."))
     return found
 
 
 def places_of(channel: str, workflows: Sequence[Definition]) -> dict[str, str]:
-    """Every place of this channel that a workflow writes to, and which one does."""
+    """Return every place of this channel that workflows write to, with the first such workflow."""
     found: dict[str, str] = {}
     for definition in workflows:
         to = definition.deliver.slack if channel == SLACK else definition.deliver.channels.get(channel)
@@ -173,7 +174,7 @@ def places_of(channel: str, workflows: Sequence[Definition]) -> dict[str, str]:
 
 
 def groups_of(service: ServiceSettings, workflows: Sequence[Definition]) -> list[str]:
-    """Every Slack user group that is named, by its handle without the @."""
+    """List every Slack user group that the files name, by its handle without the @."""
     found = [of.slack.removeprefix("@") for of in service.groups.values() if isinstance(of, SlackGroupEntry)]
     for definition in workflows:
         seats = [seat for stage in definition.stage for seat in stage.seat]
@@ -189,12 +190,15 @@ def groups_of(service: ServiceSettings, workflows: Sequence[Definition]) -> list
 
 
 async def examine_people(service: ServiceSettings, workflows: Sequence[Definition]) -> list[Diagnosis]:
-    """Live sources are asked. Whom only a request can tell (somebody's manager, a field's owner) is left out."""
+    """Check whether each workflow's people can be reached, reading live sources.
+
+    People who depend on a request (the requester's manager, a field's owner) are left out.
+    """
     approvals = [definition for definition in workflows if definition.is_approval]
     async with open_people(service, lambda: datetime.now(UTC)) as people:
         found = [await _check_reach(service, definition, people) for definition in approvals]
         found += _check_absences(people, datetime.now(UTC))
-    return found or [Diagnosis("OK", "people", "no approval is configured")]
+    return found or [Diagnosis("OK", "people", "there is no approval workflow")]
 
 
 async def _check_reach(service: ServiceSettings, definition: Definition, people: People) -> Diagnosis:
@@ -207,7 +211,9 @@ async def _check_reach(service: ServiceSettings, definition: Definition, people:
             asked |= {person.address: person.slack for person in resolved.persons}
             down += resolved.errors
     if down:
-        return Diagnosis("FAIL", about, "; ".join(dict.fromkeys(down)), "Until it answers, their votes can't count.")
+        return Diagnosis(
+            "FAIL", about, "; ".join(dict.fromkeys(down)), "Fix the source; until then, its members' votes can't count."
+        )
     by_mail = service.email is not None and (deliver.email is not None or deliver.dm)
     if deliver.slack or by_mail or deliver.channels:
         ways = [
@@ -218,18 +224,18 @@ async def _check_reach(service: ServiceSettings, definition: Definition, people:
         ]
         return Diagnosis("OK", about, f"{len(asked)} can be reached ({', '.join(way for way in ways if way)})")
     if not deliver.dm:
-        todo = "Add slack, dm or email to its [deliver], unless people look into their inbox by themselves."
-        return Diagnosis("WARN", about, "nobody is told of a request", todo)
+        todo = "Add slack, dm or email to its [deliver], unless people check their inbox page anyway."
+        return Diagnosis("WARN", about, "nobody is notified of a request", todo)
     lost = [address for address, slack in asked.items() if slack is None]
     if lost:
         names = ", ".join(lost[:MOST_NAMED]) + (f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else "")
-        todo = "Configure [email], or see that Slack knows them by this address."
-        return Diagnosis("WARN", about, f"reached only if Slack knows their address: {names}", todo)
+        todo = "Configure [email], or make sure that Slack knows these addresses."
+        return Diagnosis("WARN", about, f"reachable only if Slack knows their addresses: {names}", todo)
     return Diagnosis("OK", about, f"{len(asked)} can be reached (direct message)")
 
 
 def _check_absences(people: People, now: datetime) -> Iterator[Diagnosis]:
-    """Absences, now or to come, in which nobody could stand in though somebody is named."""
+    """Yield current and future absences whose delegates are all unavailable."""
     for address, planned in people.absences.items():
         zone = people.person(address).zone
         for absence in planned:
@@ -237,8 +243,8 @@ def _check_absences(people: People, now: datetime) -> Iterator[Diagnosis]:
             away = people.away(address, at) if absence.delegates and at < absence.ends(zone) else None
             if away is None or (away.delegates and not away.trouble):
                 continue
-            what = away.trouble or "everyone who should stand in is away, too"
-            todo = "She stays asked herself meanwhile; name somebody who is there as her delegate."
+            what = away.trouble or "all delegates are away too"
+            todo = "They stay an approver while away. Name a delegate who isn't away."
             yield Diagnosis("WARN", f"absence of {address}", f"from {absence.first}: {what}", todo)
 
 

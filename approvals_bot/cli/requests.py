@@ -1,4 +1,4 @@
-"""`start`, `simulate`, `vote`, `reassign`, `cancel`, `explain`, `runs`, `show`, `resume`: requests and other runs."""
+"""Commands for requests and other runs: `start`, `simulate`, `vote`, `reassign`, `cancel`, `explain`, `runs`, …"""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from approvals_bot.cli.common import (
     OnBehalfOf,
     RunId,
     clock_of,
+    error_text,
     fail,
     read_json,
     read_object,
     read_pairs,
     record_of,
-    sentence,
     with_engine,
 )
 from approvals_bot.cli.show import explained, explained_program, simulated
@@ -35,10 +35,10 @@ from approvals_bot.durable.store.protocol import Status
 from approvals_bot.service.python_workflows import import_programs
 from approvals_bot.service.read import choices_of, request_of, requests_of
 
-PATIENCE = 5.0  # seconds for a running service to begin with a request
+PATIENCE = 5.0  # seconds to wait until the running service has opened a request
 
 CLI = "app:cli"
-"""Who acts where nobody is named."""
+"""The actor if no option names one."""
 
 
 def start(
@@ -46,13 +46,20 @@ def start(
     config: Config = CONFIG,
     input: Input = "{}",
     requester: Annotated[
-        str | None, typer.Option(help="Who asks: a person's address, or app:NAME.", metavar="ADDRESS")
+        str | None,
+        typer.Option(help="The requester: a person's address, or app:NAME. Default: app:cli.", metavar="ADDRESS"),
     ] = None,
     on_behalf_of: OnBehalfOf = None,
-    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is the same run.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key returns the same run.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Open a request, or start any other workflow."""
+    """Open a request, or start any other workflow.
+
+    Prints the run's ID and the URL of its page.
+
+    \b
+    Example: approvals-bot start deploy --requester bo@acme.eu --input '{"version": "2.1"}'
+    """
     from approvals_bot.app.directory import open_people
     from approvals_bot.service.catalog import load_catalog, read_configuration
     from approvals_bot.service.open import open_run
@@ -83,17 +90,18 @@ def simulate(
     config: Config = CONFIG,
     input: Input = "{}",
     requester: Annotated[
-        str, typer.Option(help="Who would ask: a person's address, or app:NAME.", metavar="ADDRESS")
+        str, typer.Option(help="The requester: a person's address, or app:NAME.", metavar="ADDRESS")
     ] = CLI,
     on_behalf_of: OnBehalfOf = None,
-    live: Annotated[
-        bool, typer.Option("--live", help="Ask Slack and HTTP sources who is in their groups now.")
-    ] = False,
+    live: Annotated[bool, typer.Option("--live", help="Read groups from Slack and HTTP sources.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say who would be asked, when and how; send nothing.
+    """Show who a request would notify, when and how.
 
-    Exits 1 if such a request could not be opened, and says why.
+    Sends nothing. Exits with 1 if the request would be refused, and says why.
+
+    \b
+    Example: approvals-bot simulate deploy --requester bo@acme.eu --input '{"version": "2.1"}'
     """
     from approvals_bot.app.directory import open_people
     from approvals_bot.approvals import fields
@@ -102,53 +110,59 @@ def simulate(
     from approvals_bot.service.catalog import load_catalog, read_configuration
     from approvals_bot.service.open import OpeningRefused, check_requester
 
-    given, asks = read_object(input, "--input"), requester.lower()
+    given, opener = read_object(input, "--input"), requester.lower()
     behalf = on_behalf_of.lower() if on_behalf_of else None
     configuration = read_configuration(config)
     listed = load_catalog(configuration).find(workflow)
     if listed is None:
-        fail(f"No workflow named {workflow!r} is listed here.")
+        fail(f"There is no workflow named {workflow!r}. `approvals-bot check` lists them.")
     definition = listed.definition
     if definition is None or not definition.is_approval:
-        fail(f"{workflow!r} is a Python workflow: only running it can tell what it does.")
+        fail(f"{workflow!r} is a Python workflow, which can't be simulated.")
     now = clock_of(config).now()
 
     async def look() -> tuple[dict[str, Any], list[str]]:
-        opening = Opening(fields.dump(definition, fields.values(definition, given)), asks, behalf)
+        opening = Opening(fields.dump(definition, fields.values(definition, given)), opener, behalf)
         async with open_people(configuration.service, lambda: now, live=live) as people:
             found = await play(definition, opening, people, now)
             problems = list(found.pop("problems"))
             try:
-                await check_requester(definition, asks, asks, behalf, people)
+                await check_requester(definition, opener, opener, behalf, people)
             except OpeningRefused as refused:
-                if refused.code != "group_unknown":  # a source was not asked, or is down: it may well be allowed
-                    problems.append(sentence(refused))
+                if refused.code != "group_unknown":  # a source was not read, or is down: it may well be allowed
+                    problems.append(error_text(refused))
             return found, problems
 
     found, problems = asyncio.run(look())
     show.say(found, simulated(workflow, found, now), as_json)
     if problems:
-        fail("\n".join(["⚠ It would not be opened:", *(f"  {problem}" for problem in problems)]))
+        fail("\n".join(["⚠ This request would be refused:", *(f"  {problem}" for problem in problems)]))
 
 
 def vote(
     run: RunId,
-    by: Annotated[str, typer.Option(help="Who votes: her address.", metavar="ADDRESS")],
+    by: Annotated[str, typer.Option(help="The voter's address.", metavar="ADDRESS")],
     choice: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(ChoiceName))}.")],
     config: Config = CONFIG,
-    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    comment: Annotated[str, typer.Option(help="A comment, shown with the vote.")] = "",
     answer: Annotated[
-        list[str] | None, typer.Option(help="What the stage asks for; may be repeated.", metavar="NAME=VALUE")
+        list[str] | None, typer.Option(help="An answer that the stage asks for; repeatable.", metavar="NAME=VALUE")
     ] = None,
     field: Annotated[
-        list[str] | None, typer.Option(help="With --choice edit: a field's new value.", metavar="NAME=VALUE")
+        list[str] | None,
+        typer.Option(help="A field's new value, with --choice edit; repeatable.", metavar="NAME=VALUE"),
     ] = None,
-    digest: Annotated[str | None, typer.Option(help="Count only if the pinned fields still have this digest.")] = None,
+    digest: Annotated[
+        str | None, typer.Option(help="Refuse the vote unless the pinned fields have this digest.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Cast a person's vote, by the same rules as everywhere.
+    """Cast a person's vote.
 
-    Exits 1 if it was refused.
+    The same rules apply as in every channel. Exits with 1 if the vote is refused.
+
+    \b
+    Example: approvals-bot vote RUN --by ann@acme.eu --choice approve --comment "Looks good"
     """
     from approvals_bot.approvals.acts import Vote
     from approvals_bot.service.act import perform
@@ -169,36 +183,39 @@ def vote(
             digest=digest,
         )
         reply = await perform(engine, request, given)
-        _said({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
+        _print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
 
 
 def reassign(
     run: RunId,
-    person: Annotated[str, typer.Option("--to", help="Who is to be asked: her address.", metavar="ADDRESS")],
+    person: Annotated[str, typer.Option("--to", help="The new approver's address.", metavar="ADDRESS")],
     config: Config = CONFIG,
     by: Annotated[
-        str | None, typer.Option(help="Who says so; you, at this terminal, when left out.", metavar="ADDRESS")
+        str | None, typer.Option(help="The person who reassigns; the operator by default.", metavar="ADDRESS")
     ] = None,
     instead_of: Annotated[
         str | None,
-        typer.Option("--from", help="Whose place she takes; without it, she is asked as well.", metavar="ADDRESS"),
+        typer.Option("--from", help="The approver to replace; without it, an approver is added.", metavar="ADDRESS"),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, shown to everyone involved.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Ask somebody else, instead of an approver or as well.
+    """Replace an approver, or add one.
 
-    Exits 1 if it was refused.
+    Exits with 1 if it is refused.
+
+    \b
+    Example: approvals-bot reassign RUN --from ann@acme.eu --to di@acme.eu --reason "Ann is ill"
     """
     from approvals_bot.approvals.acts import Reassign
     from approvals_bot.service.act import perform
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
-        request, who = _request_of(await _opened(engine, run)), by.lower() if by else CLI
-        reply = await perform(engine, request, Reassign(who, person, instead_of, reason, "cli"))
-        _said({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
+        request, actor = _request_of(await _opened(engine, run)), by.lower() if by else CLI
+        reply = await perform(engine, request, Reassign(actor, person, instead_of, reason, "cli"))
+        _print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
 
@@ -206,12 +223,15 @@ def reassign(
 def cancel(
     run: RunId,
     config: Config = CONFIG,
-    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, shown to everyone involved.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Withdraw a request, or end any other run.
+    """Withdraw a request, or cancel any other run.
 
-    Exits 1 if it was refused.
+    Exits with 1 if it is refused, for example because the request is already decided.
+
+    \b
+    Example: approvals-bot cancel RUN --reason "Not needed any more"
     """
     from approvals_bot.approvals.acts import Stop, Withdraw
     from approvals_bot.service.act import perform
@@ -225,15 +245,15 @@ def cancel(
         else:
             act = Stop if request.number and run == record.id else Withdraw
             reply = await perform(engine, request, act(CLI, reason, "cli"))
-            _said({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
+            _print_reply({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
 
     with_engine(config, end)
 
 
 def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
-    """Say why a run waits.
+    """Explain what a run is waiting for.
 
-    For whom, every rule with its values, and what comes next.
+    Lists the people and the reason for each, every rule with its values, and what happens next.
     """
     from approvals_bot.approvals.explain import explain as why
 
@@ -250,8 +270,8 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
     with_engine(config, look)
 
 
-def _said(verdict: dict[str, Any], as_json: bool) -> None:
-    """The verdict in its sentence, which is an error's where it is a refusal: on standard error, with exit 1."""
+def _print_reply(verdict: dict[str, Any], as_json: bool) -> None:
+    """Print the reply to an act. A refusal goes to standard error and exits with 1."""
     from approvals_bot.approvals.acts import REFUSALS
 
     refused = verdict["verdict"] in REFUSALS
@@ -262,7 +282,7 @@ def _said(verdict: dict[str, Any], as_json: bool) -> None:
 
 
 async def _opened(engine: Engine, run: str) -> RunRecord:
-    """Return the run, once the service has begun with it: a request opened this very moment shows nothing yet."""
+    """Return the run once the service has begun it; a brand-new request shows nothing yet."""
     record = await record_of(engine, run)
     until = time.monotonic() + PATIENCE
     while record.kind == REQUEST and not _has_begun(record) and time.monotonic() < until:
@@ -273,23 +293,23 @@ async def _opened(engine: Engine, run: str) -> RunRecord:
 
 
 def _has_begun(record: RunRecord) -> bool:
-    """Tell whether it can be seen whom the request asks, and for what."""
+    """Check whether the request has a stage, or has ended without one."""
     request = request_of(record)
     return request is not None and (request.stage is not None or not request.is_open)
 
 
 def _request_of(record: RunRecord) -> Request:
-    """Return the one request that is meant."""
+    """Return the run's one request. Fails if there is none, or if several are open."""
     request = request_of(record)
     if several := choices_of(requests_of(record)):
-        fail(f"{record.id} asks several things at once. Name one of them: {', '.join(several)}.")
+        fail(f"{record.id} has several requests. Name one of them: {', '.join(several)}.")
     if request is None:
-        fail(f"{record.id} is no request that people vote on, but a run of {record.workflow!r}.")
+        fail(f"{record.id} is not a request that people vote on; it is a run of {record.workflow!r}.")
     return request
 
 
 def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]:
-    """What was typed, as the JSON that these fields take. What can't be read stays text, and is refused by name."""
+    """Convert the typed texts to the fields' JSON types. Others stay text, which validation then refuses by name."""
     kinds = {ask.name: ask.spec.type for ask in asks}
     typed: dict[str, Any] = dict(texts)
     for name, text in texts.items():
@@ -306,24 +326,28 @@ def runs(
     workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
     status: Annotated[str | None, typer.Option(help=f"Only runs with this status: {', '.join(show.STATUSES)}.")] = None,
     waiting_for: Annotated[
-        str | None, typer.Option(help="Only runs that wait for this person.", metavar="ADDRESS")
+        str | None, typer.Option(help="Only open runs that wait for this person.", metavar="ADDRESS")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list said so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="The most runs to list.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Continue an earlier list, with the cursor it printed.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List runs, the newest first."""
+    """List runs, newest first.
+
+    \b
+    Example: approvals-bot runs --waiting-for ann@acme.eu
+    """
     if status is not None and status not in show.STATUSES:
         fail(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
-    whom = waiting_for.lower() if waiting_for else None
+    person = waiting_for.lower() if waiting_for else None
 
     async def look(engine: Engine, _: ServiceSettings) -> Page:
         try:
             return await engine.records(
                 workflow,
                 cast("Status | None", status),
-                waiting_for=whom,
-                is_open=True if whom else None,
+                waiting_for=person,
+                is_open=True if person else None,
                 limit=limit,
                 cursor=cursor,
             )
@@ -336,7 +360,7 @@ def runs(
 
 
 def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
-    """Show a run: its card, and its log as a story."""
+    """Show a run: its card and its timeline."""
 
     async def look(engine: Engine, _: ServiceSettings) -> None:
         record, events = await record_of(engine, run), await engine.events(run.partition(".")[0])
@@ -349,14 +373,18 @@ def resume(
     token: Annotated[str, typer.Argument(help="A hook's token.", metavar="TOKEN")],
     config: Config = CONFIG,
     payload: Annotated[str, typer.Option(help="The payload, as JSON.", metavar="JSON")] = "null",
-    resume_id: Annotated[str | None, typer.Option(help="The same id twice is one payload.")] = None,
+    resume_id: Annotated[str | None, typer.Option(help="Idempotency key: the same key delivers one payload.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Give a payload to a hook."""
+    """Resume a run that waits for a hook.
+
+    \b
+    Example: approvals-bot resume order-17 --payload '{"paid": true}'
+    """
     value = read_json(payload, "--payload")
 
     async def give(engine: Engine, service: ServiceSettings) -> None:
-        import_programs(service.server.workflows)  # a hook's schema stands in its workflow's code
+        import_programs(service.server.workflows)  # a hook's schema is in its workflow's code
         info = await engine.resume_hook(token, value, resume_id=resume_id)
         show.say({"run_id": info.run_id, "hook_id": info.hook_id}, f"{info.run_id} was resumed.", as_json)
 

@@ -1,4 +1,4 @@
-"""`init`, `slack manifest`, `dev`, `serve`, `migrate`, `copy`: from an empty folder to a running service."""
+"""Commands from an empty folder to a running service: `init`, `slack manifest`, `dev`, `serve`, `migrate`, `copy`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 
-Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65_535, help="The port; 0 takes a free one.")]
+Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65_535, help="The port to listen on; 0 picks a free one.")]
 
 
 def dev(
     port: Port = 8000,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Take people and workflows from it.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--config", help="Use the people and workflows of this config.toml. Default: samples.", metavar="FILE"
+        ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start from an empty store.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the playground's data first.")] = False,
 ) -> None:
-    """Try everything here, with stand-ins for Slack and mail."""
+    """Try everything on this machine, with a fake Slack and mailbox.
+
+    Opens a playground in which you press the buttons as anybody. Its data stays in .approvals/.
+
+    \b
+    Example: approvals-bot dev --config config.toml
+    """
     from approvals_bot.cli.dev import dev as run_dev
     from approvals_bot.cli.serving import run
 
@@ -46,15 +55,19 @@ def serve_command(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Port = 8000,
     workers: Annotated[
-        int, typer.Option(min=1, help="Only 1: for more, start one `serve` each, on PostgreSQL, behind a balancer.")
+        int,
+        typer.Option(min=1, help="Must be 1. To scale out, run several `serve` on PostgreSQL behind a load balancer."),
     ] = 1,
 ) -> None:
-    """Run the service."""
+    """Run the service.
+
+    Reloads when a configuration file changes, and on SIGHUP.
+    """
     if workers > 1:
         fail(
-            f"--workers {workers}: one `serve` is one process. On SQLite more would only wait for each other, since a "
-            "file takes one writer at a time. On PostgreSQL start `serve` as often as you like, each on its own port "
-            "or machine, behind a load balancer."
+            f"--workers {workers} isn't possible: one `serve` is one process. With SQLite, more processes would only "
+            "wait for each other, since a file takes one writer at a time. With PostgreSQL, run `serve` as often as "
+            "you like, each on its own port or machine, behind a load balancer."
         )
     from approvals_bot.app.service import open_service
     from approvals_bot.cli.serving import ConfigSource, listen, run, serve
@@ -74,30 +87,39 @@ def serve_command(
 
 def copy_command(
     source: Annotated[str, typer.Option("--from", help="The database to copy: a URL, or env:NAME.", metavar="URL")],
-    target: Annotated[str, typer.Option("--to", help="An empty one: a URL, or env:NAME.", metavar="URL")],
+    target: Annotated[str, typer.Option("--to", help="An empty database: a URL, or env:NAME.", metavar="URL")],
 ) -> None:
-    """Copy a stopped installation to another database: all of it, or nothing."""
+    """Copy a stopped service's database to another one.
+
+    Copies and verifies everything, or copies nothing.
+
+    \b
+    Example: approvals-bot copy --from sqlite:///approvals.db --to env:DATABASE_URL
+    """
     from approvals_bot.durable.store.copying import copy
 
     urls = _url(source, "--from"), _url(target, "--to")
     counts = asyncio.run(copy(*urls, lambda text: typer.echo(text, err=True)))
-    typer.echo(f"Copied {counts['runs']:,} runs, {counts['events']:,} events; verified, the audit's chain too.")
+    typer.echo(f"Copied and verified {counts['runs']:,} runs, {counts['events']:,} events and the audit log.")
 
 
 def _url(given: str, option: str) -> str:
-    """`env:NAME` keeps a password out of the list of processes."""
+    """Resolve a database URL; `env:NAME` keeps its password out of the list of processes."""
     name = given.removeprefix("env:")
     if name != given:
         given = os.environ.get(name, "")
         if not given:
-            fail(f"{option}: the environment variable {name} is not set")
+            fail(f"{option}: the environment variable {name} is not set.")
     if not given.startswith(("sqlite:///", "postgresql://", "postgres://")):
-        fail(f"{option}: a database's URL starts with sqlite:/// or postgresql://")
+        fail(f"{option}: write a database URL that starts with sqlite:/// or postgresql://.")
     return given
 
 
 def migrate(config: Config = CONFIG) -> None:
-    """Bring the database's schema up to date. `serve` does it, too."""
+    """Update the database's schema.
+
+    `serve` does this too, at its start.
+    """
 
     async def look(engine: Engine, _: ServiceSettings) -> None:
         await engine.ready()
@@ -106,27 +128,27 @@ def migrate(config: Config = CONFIG) -> None:
     typer.echo("The database is up to date.")
 
 
-# `init`: a configuration that works at once, small enough to be read whole.
+# `init` writes a configuration that works immediately and is short enough to read.
 
 CONFIG_TEMPLATE = """\
-# Approvals Bot: the service's file. `approvals-bot check` tells what is wrong with it, with the line.
+# Approvals Bot: the service's configuration. `approvals-bot check` finds mistakes in it.
 [server]
-base_url     = "http://127.0.0.1:8000"             # people's links are made from this
+base_url     = "http://127.0.0.1:8000"             # links in messages begin with this
 database     = "sqlite:///approvals.db"
-signing_keys = ["file:secrets/signing.key"]        # first signs, all verify: put a new one in front to rotate
+signing_keys = ["file:secrets/signing.key"]        # the first signs, all verify; to rotate, add a new one in front
 workflows    = "workflows"
 
 [api_keys]
-ci = { key = "file:secrets/ci.key", may_vote = false }   # Authorization: Bearer <what is in that file>
+ci = { key = "file:secrets/ci.key", may_vote = false }   # Authorization: Bearer <the content of that file>
 
-# [slack]                                          # `approvals-bot slack manifest` prints the app to create
+# [slack]                                          # `approvals-bot slack manifest` prints the manifest of the app
 # bot_token      = "env:SLACK_BOT_TOKEN"
 # signing_secret = "env:SLACK_SIGNING_SECRET"
 
 [email]
 host     = "127.0.0.1"
 port     = 25
-security = "none"                                  # starttls or tls for a relay that isn't this machine
+security = "none"                                  # starttls or tls for a relay on another machine
 sender   = "Approvals <approvals@example.com>"
 
 [people."@you@"]
@@ -139,11 +161,11 @@ approvers = ["@you@", "@colleague@"]
 """
 
 WORKFLOW_TEMPLATE = """\
-# Who may decide, and how they hear of it. The file's name is the workflow's name.
+# An approval: who may request it, who approves it, and how they are notified.
 [workflow]
-id      = "@what@"
+id      = "@what@"                   # the same as the file's name
 title   = "{{ what }}"
-request = ["*", "app:ci"]            # who may ask: every person, and the app "ci"
+request = ["*", "app:ci"]            # who may request it: everyone, and the API key "ci"
 
 [fields]
 what = { type = "string", pinned = true }
@@ -151,7 +173,7 @@ why  = { type = "text", required = false }
 
 [[stage]]
 id   = "ok"
-from = ["@approvers"]                # one of them decides; whoever asked never decides alone
+from = ["@approvers"]                # nobody approves their own request
 need = 1
 
 [deliver]
@@ -166,22 +188,23 @@ on_deadline = "expire"
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The three answers, and what is proposed for each."""
+    """The answers to init's three questions, with defaults."""
 
     you: str = "you@example.com"
     colleague: str = "colleague@example.com"
     what: str = "first"
 
     def check(self) -> None:
-        """ValueError says which can't be used."""
+        """Raise ValueError for an answer that can't be used."""
         for address in (self.you, self.colleague):
             if not re.fullmatch(r"[^\s@\"\\]+@[^\s@\"\\]+", address):
-                raise ValueError(f"{address!r} is not a mail address. Nothing was written.")
+                raise ValueError(f"{address!r} is not an email address. Nothing was written.")
         if self.you.lower() == self.colleague.lower():
-            raise ValueError("The two addresses are one person, and nobody decides alone. Nothing was written.")
+            what = "The two addresses are the same, but nobody can approve their own requests. Nothing was written."
+            raise ValueError(what)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", self.what):
             raise ValueError(
-                f"{self.what!r} is no name of a file: one word of letters and digits. Nothing was written."
+                f"{self.what!r} can't be a file name. Use one word of letters and digits. Nothing was written."
             )
 
     def fill(self, text: str) -> str:
@@ -190,60 +213,66 @@ class Answers:
         return text
 
 
-PROPOSED = Answers()
+DEFAULTS = Answers()
 
 
 def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
-    """Write the files and say what they are. FileExistsError if there is a config.toml; nothing is overwritten."""
+    """Write the files, and yield a line about each.
+
+    Raises FileExistsError if there is a config.toml. Nothing is overwritten.
+    """
     answers.check()
     config = folder / "config.toml"
     if config.exists():
-        raise FileExistsError(f"{config} exists. Nothing was changed; choose another folder, or edit that file.")
+        raise FileExistsError(
+            f"{config} already exists. Nothing was changed. Choose another folder, or edit that file."
+        )
     kept = folder / "secrets"
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "workflows").mkdir(exist_ok=True)
     config.write_text(answers.fill(CONFIG_TEMPLATE), "utf-8")
-    yield f"{config}: the service: people, groups, keys, mail, Slack"
+    yield f"{config}: the service's configuration: people, groups, keys, mail, Slack"
     for name in ("signing.key", "ci.key"):
         file = kept / name
         if not file.exists():
             file.touch(mode=0o600)
             file.write_text(secrets.token_urlsafe(48), "ascii")
-        yield f"{file}: secret; keep it out of version control"
+        yield f"{file}: a secret; keep it out of version control"
     first = folder / "workflows" / f"{answers.what}.toml"
     if not first.exists():
         first.write_text(answers.fill(WORKFLOW_TEMPLATE), "utf-8")
-    yield f"{first}: a first approval"
+    yield f"{first}: a first approval workflow"
     named = shlex.quote(str(config))
-    yield f"Next: approvals-bot dev --config {named}   (everything on this machine, with a mailbox to look into)"
+    yield f"Next, try it on this machine: approvals-bot dev --config {named}"
     body = {"workflow": answers.what, "requester": answers.you, "input": {"what": "A first try"}}
     yield (
-        "Then ask for something: curl http://127.0.0.1:8000/api/runs -H 'Authorization: Bearer dev' "
+        "Then open a request: curl http://127.0.0.1:8000/api/runs -H 'Authorization: Bearer dev' "
         f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
     )
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to.", metavar="FOLDER")] = Path(),
-    you: Annotated[
-        str | None, typer.Option("--you", help="Your mail address; asked for on a terminal.", metavar="ADDRESS")
-    ] = None,
+    folder: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="FOLDER")] = Path(),
+    you: Annotated[str | None, typer.Option("--you", help="Your email address.", metavar="ADDRESS")] = None,
     colleague: Annotated[
-        str | None, typer.Option("--colleague", help="Who decides besides you.", metavar="ADDRESS")
+        str | None, typer.Option("--colleague", help="The email address of the second approver.", metavar="ADDRESS")
     ] = None,
     what: Annotated[
-        str | None, typer.Option("--what", help="What is decided, as a name: purchase.", metavar="NAME")
+        str | None, typer.Option("--what", help="The workflow's name, such as purchase.", metavar="NAME")
     ] = None,
 ) -> None:
-    """Write config.toml, a first workflow and signing keys.
+    """Create config.toml, a first workflow and signing keys.
 
-    On a terminal it asks three questions; Enter takes what is proposed.
+    On a terminal, it asks for what the options don't say. Nothing is overwritten.
+
+    \b
+    Example: approvals-bot init approvals --you you@acme.eu --what purchase
     """
     try:
         answers = Answers(
-            you=_asked("Your mail address", you, PROPOSED.you),
-            colleague=_asked("Who decides besides you (a mail address)", colleague, PROPOSED.colleague),
-            what=_asked("What is decided (one word, the workflow's name)", what, PROPOSED.what),
+            you=_answer("Your email address", you, DEFAULTS.you),
+            colleague=_answer("A second approver's email address", colleague, DEFAULTS.colleague),
+            what=_answer("What needs approval, in one word (the workflow's name)", what, DEFAULTS.what),
         )
         for line in write_beginning(folder, answers):
             typer.echo(line)
@@ -251,18 +280,18 @@ def init(
         fail(str(error))
 
 
-def _asked(question: str, given: str | None, proposed: str) -> str:
-    """The answer: given on the command line, else typed on a terminal, else what is proposed."""
+def _answer(question: str, given: str | None, default: str) -> str:
+    """Return the answer from the command line, else from the terminal, else the default."""
     if given is not None:
         return given
-    return str(typer.prompt(question, default=proposed)) if sys.stdin.isatty() else proposed
+    return str(typer.prompt(question, default=default)) if sys.stdin.isatty() else default
 
 
-slack_app = typer.Typer(help="Show what the Slack app needs.", no_args_is_help=True)
+slack_app = typer.Typer(help="Set up the Slack app.", no_args_is_help=True)
 
 MANIFEST_HOW = """\
-Paste this at https://api.slack.com/apps → Create New App → From a manifest, install the app, and put its tokens into
-[slack] of config.toml: {tokens}."""
+Paste this at https://api.slack.com/apps → Create New App → From a manifest. Then install the app, and put its tokens
+in [slack] of config.toml: {tokens}."""
 MANIFEST_TOKENS = {
     True: "bot_token (xoxb-…) and app_token (xapp-…, with the scope connections:write)",
     False: "bot_token (xoxb-…) and signing_secret",
@@ -271,34 +300,42 @@ MANIFEST_TOKENS = {
 
 @slack_app.callback()
 def _slack_group() -> None:
-    """Keeps `manifest` a command of its own."""
+    """Keep `manifest` a subcommand, although it is the only one."""
 
 
 @slack_app.command()
 def manifest(
     config: Config = CONFIG,
-    base_url: Annotated[str | None, typer.Option(help="The service's URL, instead of the file's.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="The service's URL, instead of [server] base_url.")] = None,
     socket: Annotated[
-        bool | None, typer.Option("--socket/--http", help="Socket Mode, or HTTP. Default: as the file says.")
+        bool | None,
+        typer.Option("--socket/--http", help="Use Socket Mode, or HTTP. Default: as [slack] is configured."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the manifest to make the Slack app from. Tokens need not be set yet."""
+    """Print the manifest to create the Slack app from.
+
+    Works before any token is set.
+
+    \b
+    Example: approvals-bot slack manifest --base-url https://approve.acme.eu
+    """
     given = _table(config) if base_url is None or socket is None else {}
     url = base_url or given.get("server", {}).get("base_url")
     if not isinstance(url, str) or not url.startswith(("https://", "http://")):
-        fail(f"{config} names no [server] base_url. Name one with --base-url https://….")
+        fail(f"{config} has no [server] base_url. Pass --base-url https://….")
     of_file = given.get("slack", {})
     by_socket = socket if socket is not None else "app_token" in of_file and "signing_secret" not in of_file
     if not as_json:
         typer.echo(MANIFEST_HOW.format(tokens=MANIFEST_TOKENS[by_socket]), err=True)
         if not by_socket and not url.startswith("https://"):
-            typer.echo(f"Slack posts to https URLs only, and {url} is none; --socket needs no public URL.", err=True)
+            what = f"Slack posts to https URLs only, and {url} isn't one. With --socket, no public URL is needed."
+            typer.echo(what, err=True)
     show.say(manifest_of(url, socket=by_socket), "", as_json=True)
 
 
 def _table(config: Path) -> dict[str, Any]:
-    """The file as it is, unchecked: it may name secrets that are not known before the app is made."""
+    """Read the file unchecked, since its secrets may not exist before the app does."""
     try:
         given = tomllib.loads(config.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the commands print: the same card as everywhere, in the same order; bold only on a terminal."""
+"""The commands' output: the same card as in every channel, in the same order; bold only on a terminal."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from approvals_bot.service.history import history_of
 from approvals_bot.service.read import api_request, iso, redact, request_of, requests_of
 
 STATUSES: tuple[str, ...] = get_args(Status)
-ZONE = "UTC"  # of everything on a terminal: what is pasted from one into a ticket means the same to its reader
+ZONE = "UTC"  # on a terminal, because output that is pasted into a ticket must mean the same to its readers
 WIDEST = 96  # columns of a paragraph
 
 
 def quiet_logs() -> None:
-    """Warnings and errors of ours, and what a command has to tell, on standard error, without the libraries' chatter
-    (which may name paths and people).
+    """Log our own warnings and errors to standard error.
+
+    Libraries stay silent, since they may log paths and people.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("approvals_bot.cli").setLevel(logging.INFO)
@@ -44,12 +45,12 @@ def say(value: Any, text: str, as_json: bool) -> None:
 
 
 def bold(text: str) -> str:
-    """A heading. Plain where the output is no terminal (`typer.echo` sees to that), or NO_COLOR is set."""
+    """Format a heading. It is plain if NO_COLOR is set or, thanks to `typer.echo`, off a terminal."""
     return text if os.environ.get("NO_COLOR") else typer.style(text, bold=True)
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    """Rows under each other, the last column as wide as it likes."""
+    """Align rows in columns; the last column may have any width."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)] if rows else []
     return [
         indent + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
@@ -58,7 +59,7 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
 
 
 def record_json(record: RunRecord) -> dict[str, Any]:
-    """A run as the API has it."""
+    """Return a run as JSON, as in the API."""
     request = request_of(record)
     several = [one for one in requests_of(record) if one.number]
     return {
@@ -82,7 +83,7 @@ def table(page: Page) -> str:
         return "No runs."
     rows = [("RUN", "WORKFLOW", "STATUS", "OPENED (UTC)", "WHAT"), *map(_row, page.records)]
     header, *lines = columns(rows)
-    more = [f"There are more: --cursor {page.cursor}"] if page.cursor else []
+    more = [f"More with --cursor {page.cursor}"] if page.cursor else []
     return "\n".join([bold(header), *lines, *more])
 
 
@@ -99,7 +100,7 @@ def _row(record: RunRecord) -> tuple[str, ...]:
 
 
 def history_text(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
-    """The card, if the run is a request, then what happened."""
+    """Return the card, if the run is a request, and the timeline."""
     request = request_of(record)
     lines = _program(record) if request is None or request.number else []
     for one in requests_of(record):
@@ -109,7 +110,7 @@ def history_text(record: RunRecord, events: Sequence[Event], now: datetime) -> s
         lines += ["", f"⚠ Stalled: {clean(record.stalled)}"]
     if record.error and record.error["message"]:
         lines += ["", f"{record.error['type']}: {clean(record.error['message'])}"]
-    lines += ["", bold("What happened (UTC)")]
+    lines += ["", bold("Timeline (UTC)")]
     day = ""
     for entry in history_of(events).entries:
         if f"{entry.at:%a %d %b %Y}" != day:
@@ -129,7 +130,7 @@ def _program(record: RunRecord) -> list[str]:
 
 
 def card_lines(card: Card, now: datetime) -> list[str]:
-    """The card for a terminal, in the order in which it is shown everywhere."""
+    """Return the card for a terminal, in the same order as in every channel."""
     lines = [bold(f"{card_text.state(card)} · {one_line(card.title)}")]
     lines.append(f"{card_text.asked_by(card)}, {card_text.moment(card.asked_at, ZONE)}")
     if card.instructions:
@@ -139,7 +140,7 @@ def card_lines(card: Card, now: datetime) -> list[str]:
     lines += ["", *_progress(card)]
     if card.deadline is not None:
         then = f", {card.on_deadline}" if card.on_deadline else ""
-        lines.append(f"Until {card_text.moment(card.deadline, ZONE)}: {card_text.until(card.deadline, now)}{then}")
+        lines.append(f"Due {card_text.moment(card.deadline, ZONE)}, {card_text.until(card.deadline, now)}{then}")
     lines += card_text.troubles(card)
     if card.digest:
         lines += ["", f"Digest {card.digest}"]
@@ -158,14 +159,14 @@ def _fields(fields: Sequence[CardField]) -> Iterator[str]:
 
 
 def _progress(card: Card) -> Iterator[str]:
-    """Who decides, who has, and how it ended."""
+    """Yield the stages, the votes and the outcome."""
     if row := card_text.steps(card):
         yield row
     for stage in card.stages:
         if stage.state == "open":
             yield from card_text.seats(stage)
         elif stage.state == "skipped":
-            yield f"{stage.title} is skipped because {stage.because}."
+            yield f"{stage.title} was skipped because {stage.because}."
     for vote in card.votes:
         yield f"{card_text.vote(vote)}, {card_text.moment(vote.at, ZONE)}"
         if vote.comment:
@@ -180,27 +181,27 @@ def _progress(card: Card) -> Iterator[str]:
 
 
 def explained(record: RunRecord, request: Request, found: Mapping[str, Any], now: datetime) -> str:
-    """Why this request waits."""
+    """Explain what this request is waiting for."""
     card = card_of(request, None, now)
     lines = [bold(f"{card_text.state(card)} · {one_line(card.title)}")]
     if record.stalled:
         lines += [f"⚠ Stalled: {one_line(record.stalled)}"]
     if card.outcome is not None:
-        lines.append(f"It waits for nobody: {card_text.outcome(card.outcome)}.")
+        lines.append(f"It isn't waiting for anybody: {card_text.outcome(card.outcome)}.")
     if found["waiting_for"]:
-        rows = [(_called(request, who["person"]), who["stage"], who["why"]) for who in found["waiting_for"]]
-        lines += ["", bold("It waits for"), *columns(rows, "  ")]
+        rows = [(_named(request, each["person"]), each["stage"], each["why"]) for each in found["waiting_for"]]
+        lines += ["", bold("Waiting for"), *columns(rows, "  ")]
     if found["rules"]:
-        lines += ["", bold("The rules, and what they said")]
+        lines += ["", bold("Rules and their results")]
         for rule in found["rules"]:
             lines += _rule(rule)
     if found["next"]:
-        lines += ["", bold("What comes next, if nobody decides"), *_times(found["next"], now)]
+        lines += ["", bold("Next, if nobody decides"), *_times(found["next"], now)]
     return "\n".join(lines)
 
 
 def explained_program(record: RunRecord, events: Sequence[Event], now: datetime) -> tuple[dict[str, Any], str]:
-    """Why a run that is no request waits, as JSON and as text."""
+    """Explain what a run other than a request is waiting for, as JSON and as text."""
     open_spans = [span for span in history_of(events).spans if span.ending == "open"]
     timers = [event for event in events if event.type == "wait_created"]
     over = {event.data["id"] for event in events if event.type in ("wait_completed", "wait_cancelled")}
@@ -210,29 +211,29 @@ def explained_program(record: RunRecord, events: Sequence[Event], now: datetime)
     if record.stalled:
         lines.append(f"⚠ Stalled: {one_line(record.stalled)}")
     if record.has_ended:
-        lines.append("It waits for nothing any more.")
+        lines.append("It has ended and isn't waiting for anything.")
     else:
-        lines += [f"It waits for a {span.kind}: {span.label}" for span in open_spans if span.kind != "wait"]
+        lines += [f"Waiting for a {span.kind}: {span.label}" for span in open_spans if span.kind != "wait"]
     if found["next"]:
-        lines += ["", bold("What comes next"), *_times(found["next"], now)]
+        lines += ["", bold("Next"), *_times(found["next"], now)]
     return found, "\n".join(lines)
 
 
 def simulated(workflow: str, found: Mapping[str, Any], now: datetime) -> str:
-    """Who would be asked, and when."""
+    """Say who a request would notify, and when."""
     if found["auto"] is not None:
         auto = found["auto"]
         word = "approved" if auto["decision"] == "approve" else "rejected"
-        lines = [bold(f"{workflow}: {word} by rule {auto['rule']}, and nobody is asked"), f"  {auto['because']}"]
+        lines = [bold(f"{workflow}: {word} by rule {auto['rule']}, without approvers"), f"  {auto['because']}"]
         return "\n".join(lines)
-    lines = [bold(f"{workflow}: if it were opened now")]
-    for stage in dict.fromkeys(who["stage"] for who in found["who"]):
-        rows = [(who["person"], who["via"], who["why"]) for who in found["who"] if who["stage"] == stage]
-        lines += ["", bold(f"Stage {stage} asks"), *columns(rows, "  ")]
+    lines = [bold(f"{workflow}: if a request were opened now")]
+    for stage in dict.fromkeys(each["stage"] for each in found["who"]):
+        rows = [(each["person"], each["via"], each["why"]) for each in found["who"] if each["stage"] == stage]
+        lines += ["", bold(f"Approvers of stage {stage}"), *columns(rows, "  ")]
     if not found["who"]:
-        return "\n".join([*lines, "", "  It asks nobody."])
+        return "\n".join([*lines, "", "  There are no approvers."])
     if found["timers"]:
-        lines += ["", bold("What comes by itself, until the stage is decided"), *_times(found["timers"], now)]
+        lines += ["", bold("Next, if nobody decides"), *_times(found["timers"], now)]
     return "\n".join([*lines, "", "Nothing was sent."])
 
 
@@ -252,10 +253,10 @@ def _times(times: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
 
 
 def _timer(event: Event) -> dict[str, str]:
-    what = "a time limit is over" if event.data.get("kind") == "timeout" else "a sleep is over"
+    what = "a time limit ends" if event.data.get("kind") == "timeout" else "a sleep ends"
     return {"at": iso(from_micros(event.data["resume_at"])), "what": what}
 
 
-def _called(request: Request, address: str) -> str:
+def _named(request: Request, address: str) -> str:
     name = request.name(address).text
     return name if name == address else f"{name} ({address})"

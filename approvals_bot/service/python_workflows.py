@@ -285,9 +285,7 @@ def _unfit(spec: FieldSpec, example: Any, member: _Member, owner: str) -> str:
     wants = member.kind.__name__ if isinstance(member.kind, type) else str(member.kind).replace("typing.", "")
     if spec.type == "enum":
         return f'"{example}" is no value of {owner}.{member.name} ({wants})'
-    return (
-        f"a value of type {spec.type} is handed over as {example!r}, which {owner}.{member.name} ({wants}) doesn't take"
-    )
+    return f"a value of type {spec.type} is passed as {example!r}, which {owner}.{member.name} ({wants}) doesn't take"
 
 
 def _settings(definition: Definition, program: Program) -> Iterator[Finding]:

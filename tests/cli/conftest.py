@@ -1,4 +1,4 @@
-"""The house, and the house with its service running."""
+"""A folder with a configuration, and the same with its service running."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def house(tmp_path: Path) -> House:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def either_house(house: House, request: pytest.FixtureRequest) -> House:
-    """The house on a file, and on PostgreSQL."""
+    """The house on SQLite, and on PostgreSQL."""
     if request.param == "postgres":
         settings = house.config.read_text().replace("sqlite:///approvals.db", request.getfixturevalue("postgres_url"))
         house.write("config.toml", settings)
@@ -32,7 +32,7 @@ def either_house(house: House, request: pytest.FixtureRequest) -> House:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A house whose service runs in a process of its own."""
+    """A house whose service runs in its own process."""
     house = furnish(tmp_path_factory.mktemp("served"))
     house.write("workflows/hello.py", HELLO)
     command = [sys.executable, "-m", "approvals_bot", "serve", "--port", "0", "--config", str(house.config)]
@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         assert process.stdout is not None
         with selectors.DefaultSelector() as waiting:
             waiting.register(process.stdout, selectors.EVENT_READ)
-            assert waiting.select(60), "it never got ready"
+            assert waiting.select(60), "the service never got ready"
         assert "ready on http://127.0.0.1:" in process.stdout.readline()
         yield house
     finally:
@@ -52,12 +52,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], Any]], Any]:
-    """What is found, as soon as it is there: another process writes it."""
+    """Polls until a callable returns something true, which another process writes."""
 
     def until(look: Callable[[], Any]) -> Any:
         end = time.monotonic() + 20
         while not (found := look()):
-            assert time.monotonic() < end, "it has not happened"
+            assert time.monotonic() < end, "it hasn't happened"
             time.sleep(0.1)
         return found
 

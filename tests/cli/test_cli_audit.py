@@ -1,4 +1,4 @@
-"""The exported audit shows every change, offline."""
+"""`audit export` and `audit verify`: every change to an export is found, offline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def checked(content: bytes, *keys: bytes) -> Any:
     return verify_lines(io.BytesIO(content), keys)
 
 
-def test_what_was_exported_verifies(exported: bytes) -> None:
+def test_unchanged_export_verifies(exported: bytes) -> None:
     found = checked(exported, SIGNED_BY)
     assert (found.fault, found.origin) == (None, "checked")
     assert (found.manifest.audit, found.manifest.runs, found.manifest.broken_at) == (2, 3, None)
@@ -44,7 +44,7 @@ def test_what_was_exported_verifies(exported: bytes) -> None:
     assert (kinds[-1], kinds.count("event")) == ("manifest", found.manifest.events)
 
 
-def test_no_token_leaves_with_it(exported: bytes) -> None:
+def test_export_contains_no_tokens(exported: bytes) -> None:
     assert b"hook_created" in exported
     for line in exported.splitlines():
         value = json.loads(line)
@@ -52,8 +52,8 @@ def test_no_token_leaves_with_it(exported: bytes) -> None:
             assert value["data"]["token"] == "(redacted)"
 
 
-def test_every_one_of_2000_random_mutations_is_found(exported: bytes) -> None:
-    """A byte flipped, a line deleted, doubled, moved or inserted, the end cut off; found even without the key."""
+def test_each_of_2000_random_mutations_is_found(exported: bytes) -> None:
+    """Flip a byte; delete, duplicate, move or insert a line; cut off the end. All are found, even without the key."""
     rng = random.Random(14)  # noqa: S311  # the same mutations each time
     lines = exported.splitlines(keepends=True)
     for number in range(MUTATIONS):
@@ -91,7 +91,7 @@ def _mutated(rng: random.Random, lines: list[bytes]) -> bytes:
             return b"".join([*lines[:at], canonical(value) + b"\n", *lines[at + 1 :]])
 
 
-def test_whoever_makes_the_whole_chain_anew_is_found_with_the_key_only(exported: bytes) -> None:
+def test_rewritten_chain_is_found_only_with_the_key(exported: bytes) -> None:
     lines = [json.loads(line) for line in exported.splitlines()]
     lines[1]["who"] = "somebody@else.eu"
     content, head = b"", ""
@@ -103,27 +103,31 @@ def test_whoever_makes_the_whole_chain_anew_is_found_with_the_key_only(exported:
     assert "has signed this" in checked(content, SIGNED_BY).fault.what
 
 
-def test_lines_of_the_same_json_in_other_writing_are_refused(exported: bytes) -> None:
+def test_reformatted_json_lines_are_refused(exported: bytes) -> None:
     lines = exported.splitlines(keepends=True)
     spaced = json.dumps(json.loads(lines[2])).encode() + b"\n"
     assert checked(b"".join([*lines[:2], spaced, *lines[3:]])).fault.line == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"{}\n", b"[]\n", b"nonsense", b'{"a": NaN}\n', b"[" * 100_000])
-def test_anything_else_is_no_exported_audit(content: bytes) -> None:
+def test_other_files_are_not_exports(content: bytes) -> None:
     assert checked(content).fault is not None
 
 
-def test_it_is_typed_verified_and_explained(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_and_verify_commands_explain_their_result(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.start(days=1)
     house.work()
     file = house.folder / "a.jsonl"
-    assert "of 1 runs" in house.type("audit", "export", "--output", str(file)).stdout
-    assert "exists. Nothing was written" in house.type("audit", "export", "--output", str(file), fails=True).stderr
+    assert "in 1 runs" in house.type("audit", "export", "--output", str(file)).stdout
+    assert (
+        "already exists. Nothing was written" in house.type("audit", "export", "--output", str(file), fails=True).stderr
+    )
     assert house.type("audit", "export").stdout_bytes.count(b"\n") == file.read_bytes().count(b"\n")
 
     plain = house.type("audit", "verify", str(file)).stdout
-    assert plain.startswith("✅ The chain is whole")
+    assert plain.startswith("✅ The chain is intact")
     assert "Only integrity was checked, not origin" in plain
     with_key = ("audit", "verify", str(file), "--key", f"file:{house.folder}/signing.key")
     assert house.type(*with_key).stdout.startswith("✅ Unchanged since it was exported with this key")
@@ -138,7 +142,7 @@ def test_it_is_typed_verified_and_explained(house: House, tmp_path: Path, monkey
     assert "No such file" in house.type("audit", "verify", str(tmp_path / "none"), fails=True).stderr
 
 
-def test_a_retired_key_still_verifies(house: House) -> None:
+def test_retired_key_still_verifies(house: House) -> None:
     file = house.folder / "a.jsonl"
     house.type("audit", "export", "--output", str(file))
     house.write("new.key", "another signing key of the tests, fresh from the oven")
@@ -146,21 +150,21 @@ def test_a_retired_key_still_verifies(house: House) -> None:
     assert house.json("audit", "verify", str(file), "--config", str(house.config))["origin"] == "checked"
 
 
-def test_an_audit_that_was_changed_in_the_database_is_exported_and_said(house: House) -> None:
+def test_audit_changed_in_the_database_is_exported_and_reported(house: House) -> None:
     run = house.start(days=1)
     house.work()
-    for who in ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu"):
-        house.type("vote", run, "--by", who, "--choice", "approve", fails=True)
+    for person in ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu"):
+        house.type("vote", run, "--by", person, "--choice", "approve", fails=True)
     with sqlite3.connect(house.folder / "approvals.db") as db:
         db.execute("DELETE FROM audit WHERE seq = 2")
     db.close()
     file = house.folder / "a.jsonl"
-    assert "from its line 2 on" in house.type("audit", "export", "--output", str(file), fails=True).stderr
-    said = house.json("audit", "verify", str(file), fails=True)
-    assert (said["intact"], said["broken_at"]) == (True, 2)
+    assert "from line 2 on" in house.type("audit", "export", "--output", str(file), fails=True).stderr
+    verified = house.json("audit", "verify", str(file), fails=True)
+    assert (verified["intact"], verified["broken_at"]) == (True, 2)
 
 
-async def test_every_character_that_a_person_may_type_survives_the_chain(tmp_path: Path) -> None:
+async def test_any_characters_that_people_type_survive_the_export(tmp_path: Path) -> None:
     async with Engine.open(f"sqlite:///{tmp_path}/runs.db") as engine:
         await engine.audit("said", who="ann@acme.eu", data={"text": "\u2028 \x00 \ud800 🙂 \\u0041", "n": 1.5e300})
         file = io.BytesIO()

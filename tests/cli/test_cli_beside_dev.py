@@ -1,4 +1,4 @@
-"""The commands beside a running playground, whose clock has been moved."""
+"""Commands beside a running playground whose clock was moved."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ def typed(service: Service, *words: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_a_request_is_opened_voted_on_explained_and_exported_on_the_playgrounds_own_time(playground: Service) -> None:
+def test_commands_use_the_playgrounds_clock(playground: Service) -> None:
     playground.play("POST", "/clock", json={"advance": "2d"})
     given = ("--input", '{"service": "api", "version": "2.1", "env": "prod", "risk": "high"}')
     run = typed(playground, "start", "deploy", *given, "--requester", "bo@acme.eu")["run_id"]
     playground.settled(run)
     first = typed(playground, "vote", run, "--by", "ann@acme.eu", "--choice", "approve")
     assert first["text"] == "Counted: 1 of 3. Waiting for two more from SRE."
-    assert {who["person"] for who in typed(playground, "explain", run)["waiting_for"]} == {"cy@acme.eu", "di@acme.eu"}
+    waiting = {each["person"] for each in typed(playground, "explain", run)["waiting_for"]}
+    assert waiting == {"cy@acme.eu", "di@acme.eu"}
     moments = [event["at"] for event in playground.events(run)]
-    assert moments == sorted(moments), "nothing that a command writes lies before what was there"
+    assert moments == sorted(moments), "commands write with the playground's clock"
     simulated = typed(playground, "simulate", "deploy", *given, "--requester", "bo@acme.eu")
     assert simulated["timers"][0]["at"] > moments[-1]
     assert typed(playground, "doctor")["findings"]

@@ -1,4 +1,4 @@
-"""`check`: every mistake of TOML and Python at once, at its line; and whether open runs go on with this code."""
+"""`check`: every problem in TOML and Python with its line, and whether open runs continue on this code."""
 
 from __future__ import annotations
 
@@ -77,17 +77,17 @@ BODY = "from approvals_bot import workflow\n\n@workflow\nasync def {}() -> None:
 
 
 def lines(house: House) -> list[str]:
-    """What `check` prints, without the folder."""
-    said = house.type("check", fails=True).stdout
-    return [line.removeprefix(f"{house.folder}/") for line in said.splitlines()]
+    """Return the problems that `check` prints, without the folder's name."""
+    printed = house.type("check", fails=True).stdout
+    return [line.removeprefix(f"{house.folder}/") for line in printed.splitlines()]
 
 
-def test_a_house_in_order_is_said_to_be_fine(house: House) -> None:
-    assert house.type("check").stdout == f"{house.config}: fine. Workflows: leave.\n"
+def test_check_reports_no_problems_and_the_workflows(house: House) -> None:
+    assert house.type("check").stdout == f"{house.config}: no problems. Workflows: leave.\n"
     assert house.json("check") == {"problems": [], "workflows": ["leave"]}
 
 
-def test_mistakes_of_toml_and_python_are_named_together_each_at_its_line(house: House) -> None:
+def test_check_reports_toml_and_python_problems_with_lines(house: House) -> None:
     house.write("workflows/leave.toml", LEAVE.replace("days <= 1", "dys <= 1"))
     house.write("workflows/a.py", "import os\n\nimport nothing_of_this_name\n")
     house.write("workflows/b.py", "def broken(:\n")
@@ -100,12 +100,12 @@ def test_mistakes_of_toml_and_python_are_named_together_each_at_its_line(house: 
     assert (first["line"], first["key"]) == (3, "import")
 
 
-def test_a_file_that_ends_the_program_at_import_does_not_end_the_check(house: House) -> None:
+def test_check_survives_a_module_that_exits_at_import(house: House) -> None:
     house.write("workflows/a.py", "raise SystemExit(3)\n")
     assert lines(house) == ["workflows/a.py:1: import: can't be imported: SystemExit: 3"]
 
 
-def test_two_workflows_of_one_name_are_an_error(house: House) -> None:
+def test_duplicate_workflow_names_are_an_error(house: House) -> None:
     house.write("workflows/one.py", BODY.format("leave"))
     assert lines(house) == [
         "workflows/leave.toml:2: workflow.id: a Python workflow has this name, too (one.py:3); rename one"
@@ -115,15 +115,15 @@ def test_two_workflows_of_one_name_are_an_error(house: House) -> None:
     assert "two.py:3: import: can't be imported: WorkflowNameTakenError" in lines(house)[0]
 
 
-def test_a_python_workflow_behind_a_file_fits_it(house: House) -> None:
+def test_python_workflow_matches_its_file(house: House) -> None:
     house.write("workflows/trips.py", TRIPS)
     house.write("workflows/trip.toml", TRIP)
-    assert house.json("check")["workflows"] == ["leave", "trip"]  # and not by its own name, past the file's `request`
+    assert house.json("check")["workflows"] == ["leave", "trip"]  # only behind its file, whose `request` applies
 
 
 OPTIONAL = 'to    = { type = "string", required = false }'
 NARROW = 'klass: Literal["economy", "first"]'
-UNFIT: list[tuple[Any, Any, str]] = [  # what is replaced in the TOML file, what in the Python file, and what is said
+UNFIT: list[tuple[Any, Any, str]] = [  # (replacement in the TOML file, in the Python file, expected problem)
     (
         ("trips:trip", "trips:tripp"), (),
         "3: workflow.run: trips.py has no @workflow named tripp (did you mean trips:trip?)",
@@ -142,7 +142,7 @@ UNFIT: list[tuple[Any, Any, str]] = [  # what is replaced in the TOML file, what
     ),
     (
         ('to    = "string"', 'to    = "integer"'), (),
-        "6: fields.to: a value of type integer is handed over as 1, which Trip.to (str) doesn't take",
+        "6: fields.to: a value of type integer is passed as 1, which Trip.to (str) doesn't take",
     ),
     (
         ('to    = "string"', OPTIONAL), (),
@@ -171,14 +171,14 @@ UNFIT: list[tuple[Any, Any, str]] = [  # what is replaced in the TOML file, what
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("toml", "python", "expected"), UNFIT, ids=[said for *_, said in UNFIT])
-def test_what_does_not_fit_is_named(house: House, toml: Any, python: Any, expected: str) -> None:
+@pytest.mark.parametrize(("toml", "python", "expected"), UNFIT, ids=[expected for *_, expected in UNFIT])
+def test_mismatches_between_file_and_function_are_named(house: House, toml: Any, python: Any, expected: str) -> None:
     house.write("workflows/trip.toml", TRIP.replace(*toml) if toml else TRIP)
     house.write("workflows/trips.py", TRIPS.replace(*python) if python else TRIPS)
     assert lines(house) == [f"workflows/trip.toml:{expected}"]
 
 
-def test_fields_that_have_nowhere_to_go_are_an_error(house: House) -> None:
+def test_fields_without_a_parameter_are_an_error(house: House) -> None:
     house.write(
         "workflows/trips.py", "from approvals_bot import workflow\n\n@workflow\nasync def trip() -> None: ...\n"
     )
@@ -186,13 +186,13 @@ def test_fields_that_have_nowhere_to_go_are_an_error(house: House) -> None:
     assert lines(house) == ["workflows/trip.toml:5: fields: trips:trip has no argument that could take them"]
 
 
-def test_without_fields_they_are_derived_from_the_functions_type(house: House) -> None:
+def test_fields_are_derived_from_the_functions_parameter(house: House) -> None:
     house.write("workflows/orders.py", MODEL)
     house.write("workflows/order.toml", ORDER)
     house.type("check")
-    said = house.type("start", "order", "--requester", "bo@acme.eu", "--input", '{"wat": 1}', fails=True).stderr
-    assert 'wat: no such field (did you mean "what"?)' in said
-    assert "input.count: is required" in said
+    refused = house.type("start", "order", "--requester", "bo@acme.eu", "--input", '{"wat": 1}', fails=True).stderr
+    assert 'wat: no such field (did you mean "what"?)' in refused
+    assert "input.count: is required" in refused
     run = house.start("order", what="a desk", count=12)
     created = house.json("show", run)["events"][0]["data"]["input"]["asked"]
     assert created == {
@@ -200,7 +200,7 @@ def test_without_fields_they_are_derived_from_the_functions_type(house: House) -
     }  # fmt: skip
 
 
-def test_a_type_that_no_form_can_show_is_left_to_itself(house: House) -> None:
+def test_parameter_type_without_a_form_takes_any_input(house: House) -> None:
     house.write("workflows/orders.py", MODEL.replace("fast: bool = False", "tags: list[str] = []"))
     house.write("workflows/order.toml", ORDER)
     run = house.start("order", what="a desk", count=12, tags=["x"])
@@ -223,27 +223,25 @@ async def wait() -> None:
 """
 
 
-def test_open_runs_are_replayed_on_this_code_and_those_that_would_stall_are_named(either_house: House) -> None:
+def test_check_runs_lists_open_runs_that_would_stall(either_house: House) -> None:
     house = either_house
     house.write("workflows/waits.py", FIRST)
-    waiting, asked = house.json("start", "wait")["run_id"], house.start(days=3)
+    waiting, request = house.json("start", "wait")["run_id"], house.start(days=3)
     house.work()
     assert house.json("check", "--runs")["runs"] == {"checked": 2, "would_stall": []}
-    assert "2 open runs go on with this code." in house.type("check", "--runs").stdout
+    assert "2 open runs continue with this code." in house.type("check", "--runs").stdout
 
     house.write("workflows/waits.py", FIRST.replace("    await look()\n", ""))
     found = house.json("check", "--runs", fails=True)["runs"]
     assert (found["checked"], [each["run_id"] for each in found["would_stall"]]) == (2, [waiting])
     assert "recorded" in found["would_stall"][0]["why"]
     text = house.type("check", "--runs", fails=True).stdout
-    assert "Of 2 open runs 1 would stall on this code:" in text
-    assert asked not in text
-    assert house.json("show", waiting)["status"] == "running"  # nothing was touched
+    assert "1 of 2 open runs would stall on this code:" in text
+    assert request not in text
+    assert house.json("show", waiting)["status"] == "running"  # nothing was changed
 
 
-def test_looking_at_open_runs_leaves_an_older_schema_as_it_is(
-    either_house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_runs_leaves_an_older_schema_alone(either_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     either_house.start()
     store = sqlite if "sqlite:" in either_house.config.read_text() else postgres_schema
     name = "_migrations" if store is sqlite else "migrations"
@@ -253,17 +251,17 @@ def test_looking_at_open_runs_leaves_an_older_schema_as_it_is(
         refused = either_house.type("check", "--runs", fails=True)
         assert f"it has schema {len(known)}, but this program works with {len(known) + 1}" in refused.output
         assert "approvals-bot migrate" in refused.output
-    assert either_house.json("check", "--runs")["runs"]["checked"] == 1, "the program before it still serves"
+    assert either_house.json("check", "--runs")["runs"]["checked"] == 1, "the older program still works"
 
 
-def test_looking_at_open_runs_makes_no_database(house: House) -> None:
+def test_check_runs_creates_no_database(house: House) -> None:
     settings = house.config.read_text().replace("sqlite:///approvals.db", "sqlite:///mistyped/approvals.db")
     house.write("config.toml", settings)
     assert "There is no database" in house.type("check", "--runs", fails=True).stderr
     assert not (house.folder / "mistyped").exists()
 
 
-def test_a_run_whose_code_is_gone_would_stall(house: House) -> None:
+def test_run_whose_code_is_gone_would_stall(house: House) -> None:
     house.write("workflows/waits.py", FIRST.replace("wait()", "gone()"))
     house.json("start", "gone")
     house.work()
@@ -275,18 +273,18 @@ def test_a_run_whose_code_is_gone_would_stall(house: House) -> None:
     assert "No workflow named 'gone'" in found[0]["why"]
 
 
-# ── schemas, and the beginning ────────────────────────────────────────────────────────────────────────────────────
+# ── schema, init and the rest ────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("of", ["service", "workflow"])
-def test_the_schemas_are_json_schemas(house: House, of: str) -> None:
+def test_schema_prints_valid_json_schemas(house: House, of: str) -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(house.type("schema", of).stdout))
 
 
-def test_an_empty_folder_becomes_a_service_that_checks(house: House) -> None:
+def test_init_writes_a_configuration_that_checks(house: House) -> None:
     folder = house.folder / "new"
     answers = ("--you", "me@here.eu", "--colleague", "you@here.eu", "--what", "purchase")
-    assert "'me@' is not a mail address" in house.type("init", str(folder), "--you", "me@", fails=True).stderr
+    assert "'me@' is not an email address" in house.type("init", str(folder), "--you", "me@", fails=True).stderr
     assert not folder.exists()
     assert "config.toml" in house.type("init", str(folder), *answers).stdout
     assert "you@here.eu" in (folder / "config.toml").read_text()
@@ -295,14 +293,14 @@ def test_an_empty_folder_becomes_a_service_that_checks(house: House) -> None:
     assert "Nothing was changed" in house.type("init", str(folder), fails=True).stderr
 
 
-def test_a_file_that_is_not_there_is_said(house: House) -> None:
-    said = house.type("runs", "--config", str(house.folder / "none.toml"), fails=True)
-    assert said.stderr.endswith("none.toml:1: file: can't be read: No such file or directory\n")
+def test_missing_configuration_is_reported(house: House) -> None:
+    refused = house.type("runs", "--config", str(house.folder / "none.toml"), fails=True)
+    assert refused.stderr.endswith("none.toml:1: file: can't be read: No such file or directory\n")
 
 
-def test_the_version_is_told(house: House) -> None:
+def test_version_is_printed(house: House) -> None:
     assert house.type("--version").stdout.startswith("approvals-bot ")
 
 
-def test_the_schema_of_the_database_is_brought_up_to_date(house: House) -> None:
+def test_migrate_updates_the_database_schema(house: House) -> None:
     assert house.type("migrate").stdout == "The database is up to date.\n"

@@ -1,4 +1,4 @@
-"""`copy`, and what `serve --workers` says."""
+"""`copy`, and `serve --workers`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from approvals_bot.cli.commands import app
 from approvals_bot.durable.store import connect
 
 
-def test_an_installation_is_copied_and_the_second_time_refused(
+def test_copy_works_once_and_refuses_a_filled_target(
     tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fill() -> None:
@@ -26,14 +26,14 @@ def test_an_installation_is_copied_and_the_second_time_refused(
     monkeypatch.setenv("NEW_DATABASE", postgres_url)
     line = ["copy", "--from", f"sqlite:///{tmp_path}/old.db", "--to", "env:NEW_DATABASE"]
     done = CliRunner().invoke(app, line)
-    assert (done.exit_code, done.stdout) == (0, "Copied 1 runs, 1 events; verified, the audit's chain too.\n")
+    assert (done.exit_code, done.stdout) == (0, "Copied and verified 1 runs, 1 events and the audit log.\n")
     again = CliRunner().invoke(app, line)
     assert again.exit_code == 1
     unset = CliRunner().invoke(app, ["copy", "--from", "env:NOWHERE_SET", "--to", "env:NEW_DATABASE"])
     assert "NOWHERE_SET is not set" in unset.stderr
 
 
-def test_a_source_that_is_not_there_or_empty_is_no_success(tmp_path: Path) -> None:
+def test_copy_refuses_a_missing_or_empty_source(tmp_path: Path) -> None:
     def refused(source: str, target: str) -> str:
         done = CliRunner().invoke(app, ["copy", "--from", source, "--to", target])
         assert done.exit_code == 1
@@ -42,14 +42,14 @@ def test_a_source_that_is_not_there_or_empty_is_no_success(tmp_path: Path) -> No
 
     old, new = f"sqlite:///{tmp_path}/old.db", f"sqlite:///{tmp_path}/new.db"
     assert "There is no file" in refused(old, new)
-    assert list(tmp_path.iterdir()) == [], "neither of the two was made"
-    asyncio.run(_made(old))
+    assert list(tmp_path.iterdir()) == [], "neither database was created"
+    asyncio.run(_create(old))
     assert "The source is empty" in refused(old, new)
-    assert "--from: a database's URL starts with" in refused("old.db", new)
-    assert "--to: a database's URL starts with" in refused(old, "mysql://somebody:secret@host/x")
+    assert "--from: write a database URL that starts with" in refused("old.db", new)
+    assert "--to: write a database URL that starts with" in refused(old, "mysql://somebody:secret@host/x")
 
 
-async def _made(url: str) -> None:
+async def _create(url: str) -> None:
     await (await connect(url)).close()
 
 

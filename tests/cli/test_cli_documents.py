@@ -1,4 +1,4 @@
-"""What is documented is what there is: every command, option and setting, with its default."""
+"""The docs list every command, option and setting, with its default."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ ROW = re.compile(
 )
 
 
-def test_every_command_and_option_is_in_the_table() -> None:
+def test_every_command_and_option_is_documented() -> None:
     found = BETWEEN.search(DOCUMENT.read_text())
     assert found is not None
-    assert found[0] == table(), "run `python tests/support/commands.py` to write the table anew"
+    assert found[0] == table(), "run `python tests/support/commands.py` to update the table"
 
 
 @pytest.mark.parametrize("file", ["config.toml", "workflow"])
-def test_every_setting_is_told_with_its_default(file: str) -> None:
+def test_every_setting_is_documented_with_its_default(file: str) -> None:
     _, of_service, of_workflow = re.split(r"^## ", CONFIGURATION.read_text(), flags=re.MULTILINE)
-    told = {row["path"]: row for row in ROW.finditer(of_service if file == "config.toml" else of_workflow)}
+    documented = {row["path"]: row for row in ROW.finditer(of_service if file == "config.toml" else of_workflow)}
     settings = every_setting()[file]
-    assert list(told) == list(settings), "the tables have the order of the models"
+    assert list(documented) == list(settings), "the tables have the order of the models"
     for path, default in settings.items():
-        shown = told[path]["default"].strip()
+        shown = documented[path]["default"].strip()
         assert shown == (default if default in ("", "required") else f"`{default}`"), path
-        assert told[path]["meaning"].strip()
+        assert documented[path]["meaning"].strip()
 
 
-def test_the_example_has_every_setting_of_the_service() -> None:
+def test_example_file_has_every_setting() -> None:
     text = (Path(__file__).parents[2] / "config.example.toml").read_text()
     for path in every_setting()["config.toml"]:
         assert path.rpartition(".")[2].replace("<name>", "") in text, path

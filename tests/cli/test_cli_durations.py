@@ -1,4 +1,4 @@
-"""A Python workflow that takes a span of time is handed one, however its form writes it."""
+"""A Python workflow that takes a timedelta gets one, in whatever form the input writes it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def result(house: House, workflow: str, **input: str) -> list[str]:
     return found
 
 
-def test_its_type_reads_the_words_that_all_of_the_product_reads(house: House) -> None:
+def test_timedelta_parameters_take_the_products_durations(house: House) -> None:
     house.write("workflows/naps.py", NAP)
     assert result(house, "siesta", length="1h30m", snooze="5 minutes", note="1h") == [
         "1:30:00",
@@ -42,10 +42,15 @@ def test_its_type_reads_the_words_that_all_of_the_product_reads(house: House) ->
         "1h",
         "1:30:00",
     ]
-    assert result(house, "siesta", length="PT2H") == ["2:00:00", "None", "-", "1:30:00"]  # and what pydantic reads
+    assert result(house, "siesta", length="PT2H") == [
+        "2:00:00",
+        "None",
+        "-",
+        "1:30:00",
+    ]  # pydantic's own format works too
 
 
-def test_behind_a_file_its_form_is_derived_or_has_durations(house: House) -> None:
+def test_workflow_file_derives_durations_or_declares_them(house: House) -> None:
     house.write("workflows/naps.py", NAP)
     house.write("workflows/rest.toml", BEHIND_A_FILE)
     assert result(house, "rest", length="45m") == ["0:45:00", "None", "-", "1:30:00"]
@@ -53,7 +58,7 @@ def test_behind_a_file_its_form_is_derived_or_has_durations(house: House) -> Non
     assert result(house, "rest", length="2h") == ["2:00:00", "None", "x", "1:30:00"]
 
 
-def test_what_is_no_span_is_refused_by_name(house: House) -> None:
+def test_invalid_duration_is_refused_by_its_field(house: House) -> None:
     house.write("workflows/naps.py", NAP)
     refused = house.type("start", "siesta", "--input", '{"length": "soon"}', "--requester", "ann@acme.eu", fails=True)
     assert "length" in refused.output

@@ -1,4 +1,4 @@
-"""What every command has in common: no traceback, no colour where none is wanted, and a quick start."""
+"""What all commands share: no tracebacks, no unwanted colour, and a quick start."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from approvals_bot.service.open import OpeningRefused
 
 NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
-NOT_FOR_LOOKING = ("rule_engine", "aiohttp", "slack_bolt", "uvicorn", "jinja2", "aiosmtplib")
+SERVICE_ONLY = ("rule_engine", "aiohttp", "slack_bolt", "uvicorn", "jinja2", "aiosmtplib")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["runs"], ["show", "run_0"]], ids=" ".join)
-def test_looking_is_quick_because_what_only_a_service_needs_is_not_imported(house: House, words: list[str]) -> None:
+def test_read_only_commands_import_no_service_modules(house: House, words: list[str]) -> None:
     code = f"""
 import sys
 from approvals_bot.cli import app
@@ -32,7 +32,7 @@ try:
     app({[*words, *(["--config", str(house.config)] if words != ["--help"] else [])]!r})
 except SystemExit:
     pass
-print(*(name for name in {NOT_FOR_LOOKING!r} if name in sys.modules), file=sys.stderr)
+print(*(name for name in {SERVICE_ONLY!r} if name in sys.modules), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr.splitlines()[-1] == ""
@@ -53,7 +53,7 @@ def _failing(error: Exception) -> typer.Typer:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "printed"),
     [
         (StoreUnavailableError("The database is away."), "The database is away.\n"),
         (
@@ -61,29 +61,29 @@ def _failing(error: Exception) -> typer.Typer:
             "Invalid input. Nothing was started.\n  input.a: is odd\n",
         ),
         (FileNotFoundError(2, "No such file or directory", "a.toml"), "a.toml: No such file or directory\n"),
-        (OSError(28, "No space left on device"), "The system refuses what this needs: No space left on device.\n"),
-        (KeyError("x"), "Something went wrong that should not have: KeyError: 'x'\n"),
+        (OSError(28, "No space left on device"), "The operating system reported an error: No space left on device.\n"),
+        (KeyError("x"), "This is a bug in Approvals Bot: KeyError: 'x'\n"),
     ],
 )
-def test_an_error_is_a_sentence_on_standard_error(error: Exception, said: str) -> None:
+def test_errors_are_a_sentence_on_standard_error(error: Exception, printed: str) -> None:
     result = CliRunner().invoke(_failing(error), ["fail"])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(said)
+    assert result.stderr.startswith(printed)
     assert "Traceback" not in result.stderr
 
 
-def test_the_traceback_is_there_for_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variable_turns_tracebacks_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TRACEBACK, "1")
     assert "Traceback" in CliRunner().invoke(_failing(KeyError("x")), ["fail"]).stderr
 
 
-def test_who_stops_reading_ends_the_command_quietly(house: House) -> None:
+def test_closed_pipe_ends_the_command_quietly(house: House) -> None:
     command = f"{sys.executable} -m approvals_bot schema service | head -c 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert "Traceback" not in done.stderr
 
 
-def test_a_database_that_can_not_be_opened_is_one_sentence(house: House) -> None:
+def test_unopenable_database_is_one_sentence(house: House) -> None:
     house.write("config.toml", house.config.read_text().replace("approvals.db", "workflows"))
     command = [sys.executable, "-m", "approvals_bot", "runs", "--config", str(house.config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -93,7 +93,7 @@ def test_a_database_that_can_not_be_opened_is_one_sentence(house: House) -> None
 
 
 @pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii:strict"}, {"PYTHONIOENCODING": "latin-1"}, NO_UTF8])
-def test_a_terminal_that_knows_no_icons_is_no_error(house: House, settings: dict[str, str]) -> None:
+def test_terminal_without_icons_is_not_an_error(house: House, settings: dict[str, str]) -> None:
     house.start(days=3, why="\N{SNOWMAN} caf\xe9 \N{PILE OF POO}")
     house.work()
 
@@ -108,20 +108,20 @@ def test_a_terminal_that_knows_no_icons_is_no_error(house: House, settings: dict
     typed("check")
 
 
-def test_a_command_that_does_not_exist_is_typers_to_explain(house: House) -> None:
+def test_unknown_command_is_explained_by_typer(house: House) -> None:
     result = CliRunner().invoke(_failing(KeyError("x")), ["fial"])
     assert result.exit_code == 2
     assert "fial" in result.stderr
 
 
-def test_headings_are_bold_unless_no_colour_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headings_are_bold_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert show.bold("x") == "\x1b[1mx\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
     assert show.bold("x") == "x"
 
 
-def test_output_that_is_no_terminal_has_no_escapes(house: House) -> None:
+def test_piped_output_has_no_escapes(house: House) -> None:
     command = [sys.executable, "-m", "approvals_bot", "runs", "--config", str(house.config)]
     house.start()
     environment: Any = {**os.environ, "TERM": "xterm-256color"}

@@ -1,4 +1,4 @@
-"""How the process of `serve` is set up for a long life."""
+"""How `serve` sets up its process: the garbage collector and the event loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from approvals_bot.cli.serving import YOUNG, run, settle_in
+from approvals_bot.cli.serving import YOUNG, run, tune_garbage_collector
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("collector")
-def test_what_there_is_when_the_service_begins_is_never_looked_at_by_the_collector_again() -> None:
+def test_objects_made_at_startup_are_never_collected() -> None:
     kept = [object() for _ in range(10)]
-    settle_in()
+    tune_garbage_collector()
     assert gc.get_freeze_count() > len(kept)
     assert gc.get_threshold()[0] == YOUNG
     assert gc.isenabled()
@@ -33,11 +33,11 @@ async def _loop() -> str:
     return type(asyncio.get_running_loop()).__module__
 
 
-def test_the_service_runs_on_uvloop_where_that_is_installed() -> None:
+def test_service_uses_uvloop_if_installed() -> None:
     pytest.importorskip("uvloop")
     assert run(_loop()).startswith("uvloop")
 
 
-def test_without_uvloop_it_runs_on_the_loop_of_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_uses_asyncio_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert run(_loop()).startswith("asyncio")

@@ -119,7 +119,7 @@ def test_every_other_command_works_beside_it(service: Service) -> None:
     beside(service, "cancel", withdrawn, "--reason", "not needed")
     ended = service.eventually(lambda: (run := service.run(withdrawn))["status"] != "running" and run)
     assert ended["request"]["state"] == "withdrawn"
-    assert beside(service, "check").startswith(".approvals/config.toml: fine")
+    assert beside(service, "check").startswith(".approvals/config.toml: no problems")
 
 
 def test_a_hook_is_resumed_from_beside(installed: Service) -> None:

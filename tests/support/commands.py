@@ -1,4 +1,4 @@
-"""The commands as typer has them, as the table of docs/cli.md. Run it to write that table anew."""
+"""The table of commands in docs/cli.md, from their help. Run it to update that table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BETWEEN = re.compile(r"(?<=<!-- commands -->\n).*?(?=<!-- end of commands -->)",
 def table() -> str:
     rows = ["| Command | What it does | Options |", "|---|---|---|"]
     for name, command in _all(typer.main.get_command(app), ""):
-        what = " ".join((command.help or "").split())
+        what = " ".join((command.help or "").partition("\b")[0].split())  # an example follows
         rows.append(f"| `{' '.join([name, *_arguments(command)])}` | {what} | {'<br>'.join(_options(command))} |")
     return "\n".join(rows) + "\n"
 
@@ -43,7 +43,7 @@ def _options(command: Any) -> Iterator[str]:
         if each.param_type_name == "option" and each.name != "help":
             names = "/".join([*each.opts, *each.secondary_opts])
             help_ = " ".join((each.help or "").split())
-            assert help_, f"{command.name} {names} says nothing of itself"
+            assert help_, f"{command.name} {names} has no help"
             metavar = "" if getattr(each, "is_flag", False) else f" {each.metavar or 'VALUE'}"
             needed = " *needed.*" if each.required else ""
             default = _default(each.default)

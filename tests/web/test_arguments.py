@@ -106,7 +106,9 @@ async def test_the_input_is_the_argument_or_has_the_arguments_by_name(
         ("with_nothing", {"x": 1}, ["input"]),
     ],
 )
-async def test_what_does_not_fit_is_named(programs: Any, name: str, given: dict[str, Any], place: list[str]) -> None:
+async def test_mismatches_between_file_and_function_are_named(
+    programs: Any, name: str, given: dict[str, Any], place: list[str]
+) -> None:
     answer = await programs.api.post("/api/runs", json={"workflow": name, "input": given})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["loc"] == place

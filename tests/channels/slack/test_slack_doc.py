@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+) \|$", re.M)
-NAMED = re.compile(r"^(?:async )?def (test_check((?:_\d+)+)_\w+)", re.M)
+NAMED = re.compile(r"test_check((?:_\d+)+)_\w+")
 
 
 def shown() -> dict[int, set[str]]:
-    """Which tests say by their names that they show a check."""
+    """Map each check to the tests that show it, by their marker `check(n)` or by their names."""
     found: dict[int, set[str]] = {}
     for file in TESTS.rglob("test_*.py"):
-        for name, numbers in NAMED.findall(file.read_text(encoding="utf-8")):
-            for number in numbers.split("_")[1:]:
-                found.setdefault(int(number), set()).add(f"{file.relative_to(TESTS.parent).as_posix()}::{name}")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for number in _checks_of(node):
+                    found.setdefault(number, set()).add(f"{file.relative_to(TESTS.parent).as_posix()}::{node.name}")
     return found
+
+
+def _checks_of(test: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[int]:
+    if named := NAMED.fullmatch(test.name):
+        yield from map(int, named[1].split("_")[1:])
+    for decorator in test.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.check":
+            yield from (ast.literal_eval(number) for number in decorator.args)
 
 
 def test_the_table_of_slacks_checks_agrees_with_the_tests() -> None:
