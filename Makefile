@@ -23,7 +23,7 @@ simulate: $(VENV)/.installed-dev
 # Kill and stall replicas on PostgreSQL while people open requests and vote, LOSSES times; CI does one of each.
 LOSSES ?= 200
 replicas: $(VENV)/.installed-dev
-	APPROVALS_TEST_LOSSES=$(LOSSES) $(BIN)/python -m pytest tests/reliability/test_replicas_die_and_stall.py -k p8
+	APPROVALS_TEST_LOSSES=$(LOSSES) $(BIN)/python -m pytest tests/reliability/test_replicas_die_and_stall.py -m "promise(n=8)"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

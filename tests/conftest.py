@@ -16,6 +16,8 @@ from approvals_bot.durable.core.registry import registry
 from approvals_bot.service.python_workflows import PACKAGE
 
 pytest_plugins = ["approvals_bot.testing.fixtures", "always_replay", "histories", "whole_service"]
+TABLES = ("promise", "scenario", "check", "conformance")
+"""The tables of docs/ whose row numbers are markers."""
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +53,11 @@ def names_are_free_again() -> Iterator[None]:
     for key, workflow in list(registry._kept.items()):
         if key not in before and workflow.origin.startswith(f"{PACKAGE}."):
             del registry._kept[key]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let `-m "promise(n=8)"` select what `@pytest.mark.promise(8)` marks; `-m` compares keyword arguments only."""
+    for table in TABLES:
+        for mark in list(item.iter_markers(table)):
+            for number in mark.args:
+                item.add_marker(getattr(pytest.mark, table)(n=number))

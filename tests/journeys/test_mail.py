@@ -6,6 +6,7 @@ import re
 import time
 
 import httpx2
+import pytest
 from journey import Json, Service
 
 ASKED = {"account": "aws-prod", "role": "admin", "duration": "4h", "reason": "The nightly backup fails since Monday."}
@@ -13,7 +14,8 @@ GUESS = "not the code we sent you"
 OVER = "expired or was tried too often"
 
 
-def test_check_60_from_one_command_a_request_is_mailed_decided_and_the_run_goes_on(installed: Service) -> None:
+@pytest.mark.check(60)
+def test_one_command_leads_to_a_decision_by_mail(installed: Service) -> None:
     """No credentials, no network but this machine's own, and under a minute."""
     started = time.monotonic()
     service = installed.start()
@@ -29,7 +31,8 @@ def test_check_60_from_one_command_a_request_is_mailed_decided_and_the_run_goes_
     assert time.monotonic() - started < 60
 
 
-def test_check_53_reminder_and_outcome_lie_in_the_first_mails_thread(service: Service) -> None:
+@pytest.mark.check(53)
+def test_reminder_and_outcome_join_the_first_mails_thread(service: Service) -> None:
     run_id = service.open()
     first = service.eventually(lambda: service.mails("ann@acme.eu"))[0]
     service.play("POST", "/clock", json={"advance": "45m"})
@@ -49,7 +52,8 @@ def test_check_53_reminder_and_outcome_lie_in_the_first_mails_thread(service: Se
     assert all(len(one.strip("<>")) <= 60 for one in ids)
 
 
-def test_check_48_no_link_address_or_secret_is_in_any_log(installed: Service) -> None:
+@pytest.mark.check(48)
+def test_no_log_has_a_link_an_address_or_a_secret(installed: Service) -> None:
     """Everything that the service says while a request is mailed, looked at, attacked, decided and told."""
     service = installed.start()
     service.play("POST", "/mail/faults", json={"kind": "error", "method": "RCPT", "code": 550, "channel": "cy@acme.eu"})

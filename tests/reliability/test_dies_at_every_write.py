@@ -44,9 +44,7 @@ def deaths(folder: Path, *how: str, first: int = 1) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", HOW)
-def test_whichever_write_it_dies_at_nothing_acknowledged_is_lost_and_the_run_ends_the_same(
-    tmp_path: Path, how: str
-) -> None:
+def test_dying_at_any_write_loses_no_acknowledged_click(tmp_path: Path, how: str) -> None:
     found = deaths(tmp_path, how)
     died, survived = ([each for each in found if (each["ended"] == 0) is lived] for lived in (False, True))
     assert {each["ended"] for each in died} == {-signal.SIGKILL}
@@ -61,6 +59,6 @@ def test_whichever_write_it_dies_at_nothing_acknowledged_is_lost_and_the_run_end
 
 
 @pytest.mark.timeout(600)
-def test_an_acknowledgement_before_the_write_is_found_out(tmp_path: Path) -> None:
+def test_a_premature_acknowledgement_is_detected(tmp_path: Path) -> None:
     after_the_schema = 45  # writes, about; with fewer, nothing can be acknowledged yet
     assert any(each["lost"] == ["resumed"] for each in deaths(tmp_path, "whole", "early", first=after_the_schema))

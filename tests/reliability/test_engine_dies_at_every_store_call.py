@@ -176,7 +176,8 @@ async def until_done(act: Callable[[Engine], Awaitable[Any]], engine: Engine, st
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["dies before", "dies after", "no answer before", "no answer after"])
-async def test_157_whichever_store_call_fails_the_run_ends_the_same(
+@pytest.mark.conformance(157)
+async def test_a_run_ends_the_same_whichever_store_call_fails(
     tmp_path: Path, how: How, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activation, "RETRY_STORE", 0.005)

@@ -99,7 +99,8 @@ async def seen(engine: Engine, *types: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["pending", "in a step", "asleep", "on a hook", "between click and resume"])
-async def test_129_a_killed_process_is_followed_by_one_that_goes_on(tmp_path: Path, where: str) -> None:
+@pytest.mark.conformance(129)
+async def test_another_process_continues_after_a_kill(tmp_path: Path, where: str) -> None:
     environment = {"START": where if where == "pending" else "yes"}
     if where == "in a step":
         environment["BLOCK"] = "first"

@@ -66,9 +66,8 @@ def refused(replica: Replica, clicks: Clicks, run_id: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_p10_clicks_are_refused_while_it_lasts_and_all_goes_on_afterwards(
-    service: tuple[Fleet, Disk], trouble: str
-) -> None:
+@pytest.mark.promise(10)
+def test_a_broken_disk_refuses_clicks_and_work_resumes_after_it(service: tuple[Fleet, Disk], trouble: str) -> None:
     replicas, disk = service
     (one,) = replicas.replicas
     run_id = one.start_run("collects", token=trouble)
@@ -97,7 +96,8 @@ def test_p10_clicks_are_refused_while_it_lasts_and_all_goes_on_afterwards(
     sys.stdout.write(f"{trouble}: {len(clicks.acknowledged)} acknowledged, {clicks.statuses['503']} refused, 0 lost\n")
 
 
-def test_p10_a_slow_disk_is_slow_and_no_more(service: tuple[Fleet, Disk]) -> None:
+@pytest.mark.promise(10)
+def test_a_slow_disk_only_slows_clicks_down(service: tuple[Fleet, Disk]) -> None:
     replicas, disk = service
     (one,) = replicas.replicas
     run_id = one.start_run("collects", token="slow")
@@ -110,7 +110,8 @@ def test_p10_a_slow_disk_is_slow_and_no_more(service: tuple[Fleet, Disk]) -> Non
     nothing_is_lost(one, run_id, clicks)
 
 
-def test_p10_who_presses_in_slack_or_on_a_page_meanwhile_is_told_so_and_presses_again(
+@pytest.mark.promise(10)
+def test_people_see_an_error_while_the_disk_fails_and_can_retry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(tmp_path / "trouble")
@@ -151,7 +152,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_p10_a_real_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
+@pytest.mark.promise(10)
+def test_a_really_full_disk_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
     ballast = small_disk / "ballast"
     with fleet(tmp_path, f"sqlite:///{small_disk}/runs.db") as replicas:
         (one,) = replicas.start(1)
@@ -176,7 +178,8 @@ def fill(ballast: Path) -> None:
                 continue
 
 
-def test_p10_an_acknowledgement_before_the_write_is_found_out(tmp_path: Path) -> None:
+@pytest.mark.promise(10)
+def test_a_premature_acknowledgement_is_detected(tmp_path: Path) -> None:
     with served(tmp_path, FAILING_DISK_EARLY="1") as (replicas, disk):
         (one,) = replicas.replicas
         run_id = one.start_run("collects", token="early")

@@ -186,7 +186,7 @@ async def play(path: Path, at: int | None, when: When) -> tuple[World, Process, 
     return world, process, record
 
 
-async def test_the_main_job_ends_the_same_whichever_store_call_it_dies_at(tmp_path: Path) -> None:
+async def test_the_main_job_survives_dying_at_any_store_call(tmp_path: Path) -> None:
     calm, undisturbed, expected = await play(tmp_path / "calm.db", None, "before")
     assert expected.status == "completed"
     assert undisturbed.deaths == 0
@@ -216,6 +216,6 @@ def _own(ids: Counter[str], theirs: RunRecord, mine: RunRecord) -> list[str]:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_the_harness_would_notice_a_death(tmp_path: Path, when: When) -> None:
+async def test_the_harness_notices_a_death(tmp_path: Path, when: When) -> None:
     _, process, _ = await play(tmp_path / "one.db", 5, when)
     assert process.deaths == 1

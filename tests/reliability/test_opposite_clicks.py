@@ -56,7 +56,7 @@ class Told:
         return f"Already decided by {winner.name}" in self.text
 
 
-async def test_of_two_opposite_clicks_one_decides_and_both_are_told_the_same(open_office: Open) -> None:  # noqa: F811
+async def test_one_of_two_opposite_clicks_decides_and_both_see_it(open_office: Open) -> None:  # noqa: F811
     office = await open_office(channels=CHANNELS, settle=0.0)
     with_pages(office)
     won, unanswered = Counter[str](), 0

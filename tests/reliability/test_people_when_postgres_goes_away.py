@@ -150,7 +150,8 @@ def answered_in_time(seen: Seen) -> None:
     assert max(seen.pages, default=0.0) < ANSWERED + BUSY, seen.pages
 
 
-async def test_p9_people_press_while_the_server_is_silent(office: Office, network: Proxy) -> None:
+@pytest.mark.promise(9)
+async def test_people_vote_while_postgres_is_silent(office: Office, network: Proxy) -> None:
     requests, seen = await asked(office), Seen()
     network.silent = True
     await everybody_presses(office, requests, seen)
@@ -160,7 +161,8 @@ async def test_p9_people_press_while_the_server_is_silent(office: Office, networ
     await heals(office, requests, seen)
 
 
-async def test_p9_people_press_while_the_server_is_restarted(office: Office, postgres: PostgresServer) -> None:
+@pytest.mark.promise(9)
+async def test_people_vote_while_postgres_restarts(office: Office, postgres: PostgresServer) -> None:
     if not postgres.can_restart:
         pytest.skip("NOT TESTED: this PostgreSQL is somebody else's, so it can't be restarted")
     requests, seen = await asked(office), Seen()
@@ -173,7 +175,8 @@ async def test_p9_people_press_while_the_server_is_restarted(office: Office, pos
 
 
 @pytest.mark.parametrize("delay", [0.1, 0.5])
-async def test_p9_people_press_while_the_link_is_slow(office: Office, network: Proxy, delay: float) -> None:
+@pytest.mark.promise(9)
+async def test_people_vote_while_the_network_is_slow(office: Office, network: Proxy, delay: float) -> None:
     requests, seen = await asked(office), Seen()
     network.delay = (
         delay  # seconds for each piece, there and back: of the second one a click's two round trips are too many

@@ -27,7 +27,8 @@ def replicas(postgres: PostgresServer, network: Proxy, tmp_path_factory: pytest.
         yield made
 
 
-def test_p9_a_server_that_is_restarted_loses_nothing(replicas: Fleet, postgres: PostgresServer) -> None:
+@pytest.mark.promise(9)
+def test_restarting_postgres_loses_nothing(replicas: Fleet, postgres: PostgresServer) -> None:
     if not postgres.can_restart:
         pytest.skip("NOT TESTED: this PostgreSQL is somebody else's, so it can't be restarted")
     one, two = replicas.replicas
@@ -40,7 +41,8 @@ def test_p9_a_server_that_is_restarted_loses_nothing(replicas: Fleet, postgres: 
     nothing_is_lost(one, run_id, clicks)
 
 
-def test_p9_a_server_that_goes_silent_hangs_nobody(replicas: Fleet, network: Proxy) -> None:
+@pytest.mark.promise(9)
+def test_a_silent_postgres_leaves_nobody_hanging(replicas: Fleet, network: Proxy) -> None:
     one, two = replicas.replicas
     run_id = one.start_run("collects", token="silent")
     with people_click([one, two], "silent") as clicks:
@@ -55,7 +57,8 @@ def test_p9_a_server_that_goes_silent_hangs_nobody(replicas: Fleet, network: Pro
     eventually(lambda: one.http.get("/readyz").status_code == 200)
 
 
-def test_p9_a_slow_link_is_slow_and_no_more(replicas: Fleet, network: Proxy) -> None:
+@pytest.mark.promise(9)
+def test_a_slow_network_only_slows_clicks_down(replicas: Fleet, network: Proxy) -> None:
     one, two = replicas.replicas
     run_id = one.start_run("collects", token="slow")
     network.delay = 0.1

@@ -39,7 +39,7 @@ def after(image: Image, folder: Path) -> tuple[Path, list[str]]:
 
 
 @pytest.mark.timeout(900)
-def test_nothing_acknowledged_is_lost_whatever_the_disk_made_of_what_was_not_synced(tmp_path: Path) -> None:
+def test_a_power_cut_loses_no_acknowledged_click(tmp_path: Path) -> None:
     recording = recorded(tmp_path, "FULL")
     done = [each for each in recording if isinstance(each, Operation)]
     assert sum(each.kind == "sync" for each in done) > CLICKS
@@ -69,7 +69,7 @@ async def finish(database: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_without_a_sync_at_each_commit_acknowledged_clicks_are_lost(tmp_path: Path) -> None:
+def test_without_full_sync_a_power_cut_loses_clicks(tmp_path: Path) -> None:
     recording = recorded(tmp_path, "NORMAL")
     disks = [after(image, tmp_path)[1] for image in images(recording, 60, seed=1)]
     assert not any(each.startswith("integrity") for missing in disks for each in missing), "it is whole all the same"

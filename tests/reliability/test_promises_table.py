@@ -9,19 +9,19 @@ ROOT = Path(__file__).parents[2]
 TOLD = (ROOT / "docs" / "reliability.md").read_text()
 
 
-def test_every_proof_that_is_named_exists() -> None:
+def test_every_named_proof_exists() -> None:
     named = set(re.findall(r"`(tests/[\w/.]+)`", TOLD))
     assert len(named) > 12
     assert [path for path in sorted(named) if not (ROOT / path).is_file()] == []
 
 
-def test_every_file_of_proofs_is_named() -> None:
+def test_every_proof_file_is_named() -> None:
     here = {f"tests/reliability/{file.name}" for file in Path(__file__).parent.glob("test_*.py")} - {
         f"tests/reliability/{Path(__file__).name}"
     }
     assert sorted(path for path in here if path not in TOLD) == []
 
 
-def test_what_turns_a_proof_up_to_its_full_size_exists() -> None:
+def test_every_size_variable_exists() -> None:
     for name in re.findall(r"`([A-Z_]+)=\d+`", TOLD):
         assert any(f'"{name}"' in file.read_text() for file in Path(__file__).parent.glob("test_*.py")), name

@@ -93,7 +93,7 @@ class Race:
 
 
 @pytest.mark.timeout(1200)
-async def test_of_many_opposite_clicks_one_decides_and_everybody_hears_the_same(tmp_path: Path) -> None:
+async def test_one_of_many_opposite_clicks_decides_and_all_see_it(tmp_path: Path) -> None:
     random = Random(6)  # noqa: S311  # the same races in each run
     ways: Counter[str] = Counter()
     async with AsyncExitStack() as stack:

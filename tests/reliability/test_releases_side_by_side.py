@@ -49,7 +49,8 @@ def tells(replica: Replica, name: str) -> str:
     return run_id
 
 
-def test_p12_two_releases_serve_side_by_side_and_the_older_one_goes(
+@pytest.mark.promise(12)
+def test_two_releases_serve_side_by_side_until_the_older_stops(
     replicas: Fleet, postgres: PostgresServer, database: str
 ) -> None:
     older = replicas.start(2)  # at once, on an empty database
@@ -92,7 +93,8 @@ def test_p12_two_releases_serve_side_by_side_and_the_older_one_goes(
     assert "run the newer program" in said
 
 
-def test_p12_a_schema_that_can_not_be_brought_up_to_date_stays_as_it_was(
+@pytest.mark.promise(12)
+def test_a_failed_migration_leaves_the_schema_unchanged(
     replicas: Fleet, postgres: PostgresServer, database: str
 ) -> None:
     (older,) = replicas.start(1)

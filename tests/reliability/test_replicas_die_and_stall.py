@@ -30,7 +30,8 @@ def replicas(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.timeout(300 + 60 * LOSSES)
-def test_p8_what_killed_and_stalled_replicas_held_goes_on_elsewhere_and_zombies_write_nothing(
+@pytest.mark.promise(8)
+def test_other_replicas_take_over_and_zombies_write_nothing(
     replicas: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     within = LEASE.total_seconds() + 2 * LOOK
@@ -45,7 +46,8 @@ def test_p8_what_killed_and_stalled_replicas_held_goes_on_elsewhere_and_zombies_
     assert len(late) <= len(tally.takeovers) // 50, late
 
 
-def test_p12_new_replicas_come_and_old_ones_go_while_people_click(replicas: Fleet) -> None:
+@pytest.mark.promise(12)
+def test_replicas_can_be_replaced_while_people_click(replicas: Fleet) -> None:
     there = [replica for replica in replicas.replicas if replica.process.poll() is None]
     if len(there) < 2:
         there = replicas.start(2)

@@ -54,7 +54,7 @@ def test_no_seed_breaks_a_rule(part: int) -> None:
 
 
 @pytest.mark.timeout(600 * PARTS)
-def test_enough_went_wrong_to_mean_something() -> None:
+def test_the_seeds_contain_enough_faults() -> None:
     """Of all seeds: those that this process has not played yet are played now."""
     for part in set(range(PARTS)) - happened.keys():
         play_part(part)
@@ -70,7 +70,7 @@ def test_a_planted_bug_is_found(name: str) -> None:
     assert found is not None, f"{seeds} seeds did not show it"
 
 
-def test_a_seed_tells_the_same_story_in_another_process() -> None:
+def test_a_seed_plays_the_same_in_another_process() -> None:
     here = [played.told() for played in play(range(7, 10))]
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     code = "from simulation.play import play; print('\\x1e'.join(p.told() for p in play(range(7, 10))), end='')"

@@ -61,9 +61,7 @@ def test_a_bug_planted_into_postgres_is_found(database: PostgresDatabase, name: 
     assert found is not None, f"{seeds} seeds did not show it"
 
 
-def test_a_seed_tells_the_same_story_on_another_database_in_another_process(
-    postgres: PostgresServer, database: PostgresDatabase
-) -> None:
+def test_a_seed_plays_the_same_on_another_database(postgres: PostgresServer, database: PostgresDatabase) -> None:
     here = [played.told() for played in play(range(6, 10), database)]
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     code = (

@@ -152,7 +152,7 @@ def counted(slack: StandIn) -> Counter[str]:
     return struck
 
 
-async def test_every_card_arrives_once_and_in_order_whatever_slack_does(tmp_path: Path) -> None:
+async def test_every_card_arrives_once_and_in_order(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
         script(it.slack, FAULTS)
         struck = counted(it.slack)
@@ -181,7 +181,7 @@ async def test_every_card_arrives_once_and_in_order_whatever_slack_does(tmp_path
         sys.stdout.write(f"{APPROVALS} cards, {CHANNELS} channels, {it.channel.attempts} attempts: {dict(struck)}\n")
 
 
-async def test_a_channel_that_does_not_look_for_lost_posts_posts_them_twice(tmp_path: Path) -> None:
+async def test_without_looking_for_lost_posts_they_are_posted_twice(tmp_path: Path) -> None:
     async with world(tmp_path, Forgetful) as it:
         script(it.slack, 6)
         for number in range(12):

@@ -95,7 +95,8 @@ def waiting(database: Path) -> int:
 
 
 @pytest.mark.timeout(180 + TIMERS // 20)
-async def test_p13_each_timer_fires_once_and_none_early_though_the_process_is_killed(tmp_path: Path) -> None:
+@pytest.mark.promise(13)
+async def test_each_timer_fires_once_and_none_early_despite_kills(tmp_path: Path) -> None:
     database, spread = tmp_path / "runs.db", TIMERS / A_SECOND
     lives, runs = list[float](), TIMERS // 2
     for number in range(1, KILLS + 1):
@@ -168,7 +169,8 @@ async def soon(engine: Engine, runs: list[str]) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def test_p13_a_clock_that_leaps_makes_nothing_early_and_nothing_twice(tmp_path: Path) -> None:
+@pytest.mark.promise(13)
+async def test_a_jumping_clock_fires_no_timer_early_or_twice(tmp_path: Path) -> None:
     clock, hold = LeapingClock(), tmp_path / "hold"
     hold.touch()
     async with Engine.open(f"sqlite:///{tmp_path}/runs.db", clock=clock) as engine:
@@ -225,7 +227,8 @@ def walls(chance: Random) -> Iterator[datetime]:
             yield wall.replace(fold=chance.randrange(2))
 
 
-async def test_p13_the_changes_of_clocks_move_no_timer(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.promise(13)
+async def test_daylight_saving_changes_move_no_timer(open_engine: OpenEngine, clock: FakeClock) -> None:
     """Restarted on the way. What is due when is reckoned here by the zone's own offset, not by the product."""
     made = walls(Random(13))  # noqa: S311  # the same each time
     expected: dict[str, datetime] = {}
@@ -249,9 +252,8 @@ async def test_p13_the_changes_of_clocks_move_no_timer(open_engine: OpenEngine, 
 
 
 @pytest.mark.drifts
-async def test_p13_an_engine_that_is_a_little_early_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.promise(13)
+async def test_an_engine_that_fires_a_little_early_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = turn.LogIndex.due
     monkeypatch.setattr(turn.LogIndex, "due", lambda standing, now: real(standing, now + timedelta(seconds=0.5)))
 

@@ -1,9 +1,11 @@
-"""docs/scenarios.md and the tests tell of the same forty scenarios."""
+"""docs/scenarios.md and the tests have the same forty scenarios."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+from numbered import numbered_tests
 
 ROOT = Path(__file__).parents[2]
 
@@ -11,8 +13,11 @@ ROOT = Path(__file__).parents[2]
 def test_the_table_and_the_tests_agree() -> None:
     table = (ROOT / "docs" / "scenarios.md").read_text()
     rows = {int(number): test for number, test in re.findall(r"^\| (\d+) \|.*\| (.+) \|$", table, re.MULTILINE)}
-    written = "\n".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
-    tests = {int(number): name for name, number in re.findall(r"^def (test_scenario_(\d\d)_\w+)\(", written, re.M)}
+    tests = {number: names for number, names in numbered_tests("scenario").items() if number in rows}
     assert list(rows) == list(range(1, 41))
     for number, said in rows.items():
-        assert said == f"`{tests[number]}`" if number in tests else said.startswith("missing: "), number
+        assert (
+            {f"`{name.partition('::')[2]}`" for name in tests[number]} == {said}
+            if number in tests
+            else said.startswith("missing: ")
+        ), number

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections import defaultdict
 from pathlib import Path
+
+from numbered import numbered_tests
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "email.md"
@@ -13,21 +13,10 @@ ROW = re.compile(r"^\| (\d\d) \| [^|]+ \| (.+) \|$", re.MULTILINE)
 CHECKS = range(42, 61)
 
 
-def numbered_tests() -> dict[int, set[str]]:
-    found: dict[int, set[str]] = defaultdict(set)
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                number = re.match(r"test_check_(\d+)_", node.name)
-                if number and int(number[1]) in CHECKS:
-                    found[int(number[1])].add(f"{path.relative_to(ROOT).as_posix()}::{node.name}")
-    return found
-
-
 def test_the_table_of_checks_has_every_numbered_test_and_no_other() -> None:
     rows = {int(number): shown for number, shown in ROW.findall(PAGE.read_text())}
     assert list(rows) == list(CHECKS)
-    tests = numbered_tests()
+    tests = numbered_tests("check")
     for number, shown in rows.items():
         named = set(re.findall(r"`(tests/[^`]+)`", shown))
         assert named == tests[number], number
