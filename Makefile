@@ -44,7 +44,7 @@ $(VENV)/.python-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version
 PY_STAMP := $(VENV)/.python-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
 
 $(VENV)/.installed: $(PY_STAMP) pyproject.toml requirements.lock
-	@echo "Installing Approvals Bot into $(VENV); the first time takes about half a minute …"
+	@echo "Installing Approvals Bot into $(VENV); the first time takes half a minute to a minute …"
 	@$(INSTALL) -r requirements.lock
 	@$(INSTALL) --no-deps -e .
 	@touch $@

@@ -147,16 +147,19 @@ def _promises(values: Values) -> str:
 def _by_the_floor(values: Values) -> str:
     """Compare with the floor, which separates a slow engine from a slow machine."""
     lines = []
-    for key, says in (("per_second", "of the floor's cycles per second"), ("cpu_ms", "× the floor's CPU time")):
+    for key, says, unit in (
+        ("per_second", "of the floor's cycles per second", "cycles/s"),
+        ("cpu_ms", "× the floor's CPU time", "ms"),
+    ):
         ours, here = values.get(f"cycle.sqlite.uvloop.{key}"), values.get(f"raw.floor.{key}")
         promise = next(each for each in PROMISES if each.key == f"cycle.sqlite.uvloop.{key}")
         there = FLOOR_OF_THE_PROMISE[f"raw.floor.{key}"]
         if ours is None or here is None:
             return ""
         lines.append(
-            f"- Promised: {number(promise.target / there)} {says}, on a machine whose floor is {number(there)}. "
-            f"Measured: {number(ours / here)}, with a floor of {number(here)} here. If everything scales alike, "
-            f"that is {number(ours / here * there)} on the machine of the promise."
+            f"- Promised: {number(promise.target / there)} {says}, on a machine whose floor is {number(there)} {unit}. "
+            f"Measured: {number(ours / here)}, with a floor of {number(here)} {unit} here. If everything scales alike, "
+            f"that is {number(ours / here * there)} {unit} on the machine of the promise."
         )
     return "\n".join(["The same two promises relative to the floor below, which no engine can beat:", "", *lines])
 
