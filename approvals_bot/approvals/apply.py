@@ -16,23 +16,23 @@ from approvals_bot.approvals.acts import Act, Edit, Reassign, Rejection, Reply, 
 from approvals_bot.approvals.ballot import (
     can_be_filled,
     cast,
+    current_votes,
+    missing_voters,
     open_seats,
     refusal,
     reset,
-    standing,
-    standing_votes,
-    still_owed,
+    stage_status,
     vote_of,
     waiting_for,
 )
 from approvals_bot.approvals.eligibility import (
-    Delegations,
+    CountedVote,
     PeopleSource,
     RequestContext,
     Resolution,
     SeatQuery,
     label_of,
-    with_stand_ins,
+    with_delegates,
 )
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.plain_text import readable
@@ -176,7 +176,7 @@ def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | 
         if stage.state == "skipped":
             continue
         seats = list(ruling.seats(rules.stages[stage.id]))
-        is_filled = stage.opened_at is not None and standing(stage) == "filled"
+        is_filled = stage.opened_at is not None and stage_status(stage) == "filled"
         if not is_filled or [seat.id for seat in stage.seats] != seats:
             return request, stage
         request = request.with_stage(replace(stage, state="done"))
@@ -206,7 +206,7 @@ def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
     return seated(request.with_stage(stage), rules, stage, found)
 
 
-def seat_asks(request: Request, rules: Rules, stage: RequestStage) -> list[SeatQuery]:
+def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[SeatQuery]:
     """Whose people are to be found for this stage, escalations included."""
     asks = []
     for number, seat in rules.ruling(request.fields).seats(rules.stages[stage.id]).items():
@@ -220,7 +220,7 @@ def seat_asks(request: Request, rules: Rules, stage: RequestStage) -> list[SeatQ
     return asks
 
 
-def why_nobody_can(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> str:
+def why_undecidable(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> str:
     """Why nobody could ever decide in this stage, or "". A source of people that failed leaves it open."""
     if found.errors:
         return ""
@@ -242,15 +242,15 @@ def why_nobody_can(request: Request, rules: Rules, stage: RequestStage, found: R
 
 def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> Request:
     """The stage's lists, as just resolved. One that could not be read stays as it was."""
-    request = met(request, rules, found.people)
+    request = with_people(request, rules, found.people)
     about, needs = context_of(request, rules), rules.ruling(request.fields).seats(rules.stages[stage.id])
     before = {seat.id: seat for seat in stage.seats}
     if found.away:
-        votes = [Delegations(vote.by, vote.in_place_of) for vote in standing_votes(stage)]
-        found = with_stand_ins(found, {number: seat.need for number, seat in needs.items()}, votes)
+        votes = [CountedVote(vote.by, vote.in_place_of) for vote in current_votes(stage)]
+        found = with_delegates(found, {number: seat.need for number, seat in needs.items()}, votes)
     if stage.reassignments:
         found = with_reassignments(found, stage.reassignments, request.people)
-    seats, told = list[RequestSeat](), dict[str, None]()
+    seats, notified = list[RequestSeat](), dict[str, None]()
     for place in found.seats:
         known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
         if not known and place.id in before:
@@ -259,9 +259,9 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
         rule = needs[place.id]
         label = before[place.id].label if place.id in before else label_of(rule.from_, about, request.people)
         seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of))
-        told.update(dict.fromkeys(place.told))
-    all_told = tuple(dict.fromkeys([*stage.told, *told])) if found.errors else tuple(told)
-    return with_recipients(request, all_told).with_stage(replace(stage, seats=tuple(seats), told=all_told))
+        notified.update(dict.fromkeys(place.notified))
+    all_notified = tuple(dict.fromkeys([*stage.notified, *notified])) if found.errors else tuple(notified)
+    return with_recipients(request, all_notified).with_stage(replace(stage, seats=tuple(seats), notified=all_notified))
 
 
 def with_recipients(request: Request, addresses: Iterable[str]) -> Request:
@@ -274,12 +274,12 @@ def with_recipients(request: Request, addresses: Iterable[str]) -> Request:
 
 def escalated(request: Request, stage: RequestStage, escalation: Escalation) -> Request:
     """More people, or other people, for every seat that is still open."""
-    more = Escalated(escalation.to, escalation.mode, open_seats(stage), still_owed(stage))
+    more = Escalated(escalation.to, escalation.mode, open_seats(stage), missing_voters(stage))
     changed = replace(stage, escalations=(*stage.escalations, more))
     return request.with_stage(changed, version=request.version + 1)
 
 
-def met(request: Request, rules: Rules, people: Mapping[str, Person]) -> Request:
+def with_people(request: Request, rules: Rules, people: Mapping[str, Person]) -> Request:
     """Their names, and how they are reached, as just looked up."""
     if all(request.people.get(who) == person for who, person in people.items()):
         return request
@@ -293,7 +293,7 @@ def apply(
 
     `found`: the people of the open stage as of now. `rank`: for Reassign, what the actor may do beyond their own place.
     """
-    request = met(request, rules, found.people)
+    request = with_people(request, rules, found.people)
     if request.held is not None and not _may_change_mind(request, act):
         return request, _held(request, request.held, act, at)
     match act:
@@ -319,7 +319,7 @@ def late_reply(request: Request, act: Act, now: datetime) -> Reply:
     if ended.state in ("expired", "withdrawn"):
         return Reply(ended.state, code="ended", params={**params, "state": ended.state})
     for vote in request.votes:
-        if vote.stands and vote.by == act.by and vote.choice == act_word(act):
+        if vote.counts and vote.by == act.by and vote.choice == act_word(act):
             return Reply("already_voted", code="voted_before_the_end", params={**params, "choice": vote.choice})
     return Reply("already_decided", code="ended", params={**params, "state": ended.state})
 
@@ -344,7 +344,7 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
         return request, _refused(request, act, reply)
     request = request.with_stage(stage, version=request.version + 1, held=None)
     state: State
-    match standing(stage):
+    match stage_status(stage):
         case "open":
             return request, reply
         case "changes_requested":
@@ -415,15 +415,15 @@ def _held(request: Request, held: RequestOutcome, act: Act, at: datetime) -> Rep
 
 def _not_now(request: Request, act: Act, at: datetime) -> Reply:
     """A vote while the request is back with its requester."""
-    wish = wish_of(request)
+    wish = changes_vote(request)
     params = {"by": request.called(wish.by), "requester": request.called(request.requester)}
     return Reply("already_decided", code="with_requester", params={**params, **_moment(request, wish.at, at, act.by)})
 
 
-def wish_of(request: Request) -> RecordedVote:
+def changes_vote(request: Request) -> RecordedVote:
     """The vote that asks for changes."""
     assert request.stage is not None, "a stage is open"
-    return [vote for vote in standing_votes(request.stage) if vote.choice == "changes"][-1]
+    return [vote for vote in current_votes(request.stage) if vote.choice == "changes"][-1]
 
 
 def _moment(request: Request, at: datetime, now: datetime, reader: str) -> dict[str, str]:
@@ -498,7 +498,7 @@ def decided(
 ) -> Request:
     """The end. There is one, and it stays."""
     assert request.outcome is None, "a request is decided once"
-    place = next((vote.in_place_of for vote in request.votes if vote.stands and vote.by == by and vote.at == at), "")
+    place = next((vote.in_place_of for vote in request.votes if vote.counts and vote.by == by and vote.at == at), "")
     return request.but(
         state=state,
         outcome=RequestOutcome(state, by, because, place, at=at, via=via, comment=comment),

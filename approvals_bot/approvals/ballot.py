@@ -18,10 +18,10 @@ from approvals_bot.approvals.acts import Reply, Vote, Word
 from approvals_bot.approvals.port import ChoiceName
 from approvals_bot.approvals.request import RecordedVote, Request, RequestSeat, RequestStage
 
-Standing = Literal["open", "filled", "rejected", "answered", "changes_requested"]
+StageStatus = Literal["open", "filled", "rejected", "answered", "changes_requested"]
 """Where a stage stands after its votes."""
 
-DECISIVE: tuple[Standing, ...] = ("filled", "rejected", "answered")
+DECISIVE: tuple[StageStatus, ...] = ("filled", "rejected", "answered")
 """A stage that stands so takes no more votes. `changes_requested` only hands the request back."""
 
 YES: tuple[ChoiceName, ...] = ("approve", "edit")
@@ -53,7 +53,7 @@ def cast(
     vote = RecordedVote(kept, at, seats_for(stage, act.by), in_place_of=in_place_of(stage, act.by))
     others = _without(stage, act.by, vote.place)
     after = replace(others, votes=(*others.votes, vote))
-    is_decided = standing(after) in DECISIVE
+    is_decided = stage_status(after) in DECISIVE
     return after, _reply(after, act, "decided" if is_decided else "changed" if before else "counted")
 
 
@@ -102,9 +102,9 @@ def comment_rule(stage: RequestStage, choice: ChoiceName) -> Literal["none", "op
     return "required" if choice in ("reject", "changes") else "optional"
 
 
-def standing(stage: RequestStage, counted: Count | None = None) -> Standing:
+def stage_status(stage: RequestStage, counted: Count | None = None) -> StageStatus:
     """Where the stage stands."""
-    votes = standing_votes(stage)
+    votes = current_votes(stage)
     for vote in votes:
         if vote.choice == "answer":
             return "answered"
@@ -123,7 +123,7 @@ def rejections_needed(stage: RequestStage) -> int:
         case "any":
             return 1
         case "all":
-            return max(1, len(who_may_vote(stage)))
+            return max(1, len(eligible_voters(stage)))
         case count:
             return count
 
@@ -131,11 +131,11 @@ def rejections_needed(stage: RequestStage) -> int:
 def _within_reach(stage: RequestStage) -> bool:
     """Whether those who have not said no could still fill every seat."""
     may_fill, against = _approvals(stage), _rejecting(stage)
-    rooms = _rooms(stage, may_fill)
-    for person in who_may_vote(stage):
+    sizes = _sizes(stage, may_fill)
+    for person in eligible_voters(stage):
         if person not in may_fill and person not in against:
             may_fill[person] = list(seats_for(stage, person))
-    return len(seat_people(may_fill, rooms)) == sum(rooms.values())
+    return len(seat_people(may_fill, sizes)) == sum(sizes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Count:
     """How the votes of a stage fill its seats: person → seat id in the order of the votes, and each seat's size."""
 
     seated: dict[str, int]
-    rooms: dict[int, int]
+    sizes: dict[int, int]
 
     @property
     def have(self) -> int:
@@ -151,14 +151,14 @@ class Count:
 
     @property
     def need(self) -> int:
-        return sum(self.rooms.values())
+        return sum(self.sizes.values())
 
 
 def count(stage: RequestStage) -> Count:
     """Count once where several things are asked of it."""
     approvals = _approvals(stage)
-    rooms = _rooms(stage, approvals)
-    return Count(seat_people(approvals, rooms), rooms)
+    sizes = _sizes(stage, approvals)
+    return Count(seat_people(approvals, sizes), sizes)
 
 
 def seating(stage: RequestStage) -> dict[str, int]:
@@ -178,7 +178,7 @@ def missing(stage: RequestStage, counted: Count | None = None) -> tuple[Missing,
     """What each unfilled seat still lacks."""
     counted = counted or count(stage)
     filled = list(counted.seated.values())
-    lacks = [Missing(seat.label, counted.rooms[seat.id] - filled.count(seat.id)) for seat in stage.seats]
+    lacks = [Missing(seat.label, counted.sizes[seat.id] - filled.count(seat.id)) for seat in stage.seats]
     return tuple(lack for lack in lacks if lack.count > 0)
 
 
@@ -186,18 +186,18 @@ def open_seats(stage: RequestStage) -> tuple[int, ...]:
     """The seats that lack somebody."""
     counted = count(stage)
     filled = list(counted.seated.values())
-    return tuple(seat.id for seat in stage.seats if filled.count(seat.id) < counted.rooms[seat.id])
+    return tuple(seat.id for seat in stage.seats if filled.count(seat.id) < counted.sizes[seat.id])
 
 
-def still_owed(stage: RequestStage) -> tuple[str, ...]:
+def missing_voters(stage: RequestStage) -> tuple[str, ...]:
     """Who has not voted and could still help: those whose yes would fill one seat more."""
-    voted = [who for vote in standing_votes(stage) for who in (vote.by, vote.place)]
-    others = {who: seats_for(stage, who) for who in who_may_vote(stage) if who not in voted}
+    voted = [who for vote in current_votes(stage) for who in (vote.by, vote.place)]
+    others = {who: seats_for(stage, who) for who in eligible_voters(stage) if who not in voted}
     approvals = _approvals(stage)
-    return tuple(who_helps(approvals, _rooms(stage, approvals), others))
+    return tuple(helpful_voters(approvals, _sizes(stage, approvals), others))
 
 
-def who_may_vote(stage: RequestStage) -> tuple[str, ...]:
+def eligible_voters(stage: RequestStage) -> tuple[str, ...]:
     return tuple(dict.fromkeys(person for seat in stage.seats for person in seat.eligible))
 
 
@@ -212,7 +212,7 @@ def in_place_of(stage: RequestStage, person: str) -> str:
 
 
 def vote_of(stage: RequestStage, person: str) -> RecordedVote | None:
-    return next((vote for vote in stage.votes if vote.stands and vote.vote.by == person), None)
+    return next((vote for vote in stage.votes if vote.counts and vote.vote.by == person), None)
 
 
 def waiting_for(request: Request) -> tuple[str, ...]:
@@ -224,22 +224,22 @@ def waiting_for(request: Request) -> tuple[str, ...]:
 
 def owed(request: Request) -> tuple[str, ...]:
     """The people who have not voted in the open stage and could help."""
-    return still_owed(request.stage) if request.stage and request.state == "waiting" else ()
+    return missing_voters(request.stage) if request.stage and request.state == "waiting" else ()
 
 
-def standing_votes(stage: RequestStage) -> tuple[RecordedVote, ...]:
-    return tuple(vote for vote in stage.votes if vote.stands)
+def current_votes(stage: RequestStage) -> tuple[RecordedVote, ...]:
+    return tuple(vote for vote in stage.votes if vote.counts)
 
 
 def reset(stage: RequestStage) -> RequestStage:
     """The stage after an edit that voids every vote."""
-    return replace(stage, votes=tuple(replace(vote, stands=False) for vote in stage.votes))
+    return replace(stage, votes=tuple(replace(vote, counts=False) for vote in stage.votes))
 
 
 def _without(stage: RequestStage, person: str, place: str = "") -> RequestStage:
     """Without this person's vote, and without that of whoever had her place before."""
     gone = (person, place)
-    votes = (replace(vote, stands=False) if vote.by == person or vote.place in gone else vote for vote in stage.votes)
+    votes = (replace(vote, counts=False) if vote.by == person or vote.place in gone else vote for vote in stage.votes)
     return replace(stage, votes=tuple(votes))
 
 
@@ -250,7 +250,7 @@ def _approvals(stage: RequestStage) -> dict[str, list[int]]:
     found = {}
     for vote in stage.votes:
         who = vote.vote.by
-        if vote.stands and vote.vote.choice in YES:
+        if vote.counts and vote.vote.choice in YES:
             now = [seat.id for seat in stage.seats if who in seat.eligible]
             kept = [*vote.seats, *seats_for(stage, who)] if stage.recheck == "at-click" else now
             found[who] = list(dict.fromkeys(kept))
@@ -258,17 +258,17 @@ def _approvals(stage: RequestStage) -> dict[str, list[int]]:
 
 
 def _rejecting(stage: RequestStage) -> tuple[str, ...]:
-    may_vote = who_may_vote(stage)
+    may_vote = eligible_voters(stage)
     return tuple(
         vote.by
-        for vote in standing_votes(stage)
+        for vote in current_votes(stage)
         if vote.choice == "reject" and (stage.recheck == "at-click" or vote.by in may_vote)
     )
 
 
-def _rooms(stage: RequestStage, approvals: Mapping[str, Sequence[int]]) -> dict[int, int]:
+def _sizes(stage: RequestStage, approvals: Mapping[str, Sequence[int]]) -> dict[int, int]:
     return {
-        seat.id: room(seat, also=[person for person, seats in approvals.items() if seat.id in seats])
+        seat.id: seat_size(seat, also=[person for person, seats in approvals.items() if seat.id in seats])
         for seat in stage.seats
     }
 
@@ -280,16 +280,16 @@ def _reply(stage: RequestStage, act: Vote, word: Word) -> Reply:
         rejections = len(_rejecting(stage)), rejections_needed(stage)
         return Reply(word, is_changed, params=tally("reject", "open", *rejections))
     counted = count(stage)
-    tallied = tally(act.choice, standing(stage, counted), counted.have, counted.need, missing(stage, counted))
+    tallied = tally(act.choice, stage_status(stage, counted), counted.have, counted.need, missing(stage, counted))
     return Reply(word, is_changed, params=tallied)
 
 
 def tally(
-    choice: ChoiceName, standing: Standing, have: int, need: int, missing: Iterable[Missing] = ()
+    choice: ChoiceName, status: StageStatus, have: int, need: int, missing: Iterable[Missing] = ()
 ) -> dict[str, Any]:
     """A count, as a reply's parameters."""
     lacks = [[lack.label, lack.count] for lack in missing]
-    return {"choice": choice, "standing": standing, "have": have, "need": need, "missing": lacks}
+    return {"choice": choice, "standing": status, "have": have, "need": need, "missing": lacks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,16 +300,16 @@ class Missing:
     count: int
 
 
-def room(seat: RequestSeat, also: Sequence[str] = ()) -> int:
+def seat_size(seat: RequestSeat, also: Sequence[str] = ()) -> int:
     """How many people this seat takes. `also`: people who filled it while they were eligible and since left."""
     if seat.need == "all":
         return max(1, len(dict.fromkeys([*seat.eligible, *also])))  # all of nobody is not a yes
     return seat.need
 
 
-def seat_people(may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int]) -> dict[str, int]:
+def seat_people(may_fill: Mapping[str, Sequence[int]], sizes: Mapping[int, int]) -> dict[str, int]:
     """A maximum matching: person → seat id. Earlier people are never unseated for later ones, only moved."""
-    seated, free = dict[str, int](), dict(rooms)
+    seated, free = dict[str, int](), dict(sizes)
     for person in may_fill:
         _find_place(person, may_fill, free, seated, tried=set())
     return seated
@@ -337,22 +337,22 @@ def _find_place(
 def can_be_filled(seats: Sequence[RequestSeat]) -> bool:
     """Whether all seats could be filled if everyone who may said yes."""
     if len(seats) == 1:
-        return 0 < room(seats[0]) <= len(seats[0].eligible)
+        return 0 < seat_size(seats[0]) <= len(seats[0].eligible)
     may_fill: dict[str, list[int]] = {}
     for seat in seats:
         for person in seat.eligible:
             may_fill.setdefault(person, []).append(seat.id)
-    rooms = {seat.id: room(seat) for seat in seats}
-    return all(rooms.values()) and len(seat_people(may_fill, rooms)) == sum(rooms.values())
+    sizes = {seat.id: seat_size(seat) for seat in seats}
+    return all(sizes.values()) and len(seat_people(may_fill, sizes)) == sum(sizes.values())
 
 
-def who_helps(
-    may_fill: Mapping[str, Sequence[int]], rooms: Mapping[int, int], others: Mapping[str, Sequence[int]]
+def helpful_voters(
+    may_fill: Mapping[str, Sequence[int]], sizes: Mapping[int, int], others: Mapping[str, Sequence[int]]
 ) -> list[str]:
     """Which of the others would fill one seat more, each alone, beside those who fill seats already."""
-    seated = seat_people(may_fill, rooms)
+    seated = seat_people(may_fill, sizes)
     filled = Counter(seated.values())
-    free = {seat: size - filled[seat] for seat, size in rooms.items()}
+    free = {seat: size - filled[seat] for seat, size in sizes.items()}
     if not any(free.values()):
         return []
     return [

@@ -17,9 +17,9 @@ from approvals_bot.approvals.ballot import (
     count,
     in_place_of,
     refusal,
-    room,
+    seat_size,
     seats_for,
-    standing,
+    stage_status,
     vote_of,
 )
 from approvals_bot.approvals.port import (
@@ -70,9 +70,9 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         choices=_choices(view, stage, reader, now) if stage else (),
         outcome=_outcome(view),
         deliveries=view.deliveries,
-        undone=tuple(_undone(action) for action in view.follow_ups if action.state in ("failed", "retrying")),
+        unfinished=tuple(_undone(action) for action in view.follow_ups if action.state in ("failed", "retrying")),
         notes=_notes(view),
-        may_hand_over=stage is not None and reader is not None and _may_hand_over(view, stage, reader),
+        may_reassign=stage is not None and reader is not None and _may_reassign(view, stage, reader),
         instructions=view.instructions if view.is_open else "",
         why_me=_why_me(view, stage, reader) if stage is not None and reader is not None else "",
         url=url,
@@ -81,15 +81,15 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
 
 def _vote(view: Request, cast: RecordedVote) -> CardVote:
     by = view.acting(cast.by, cast.in_place_of)
-    return CardVote(by, cast.choice, cast.stands, at=cast.at, via=cast.vote.via, comment=cast.vote.comment)
+    return CardVote(by, cast.choice, cast.counts, at=cast.at, via=cast.vote.via, comment=cast.vote.comment)
 
 
 def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardStage:
-    acting = {vote.by: vote.in_place_of for vote in stage.votes if vote.stands}
+    acting = {vote.by: vote.in_place_of for vote in stage.votes if vote.counts}
     seats = []
     for seat in stage.seats:
         filled_by = [who for who, at in counted.seated.items() if at == seat.id] if counted else []
-        size = room(seat, also=filled_by) if counted or isinstance(seat.need, int) else 0
+        size = seat_size(seat, also=filled_by) if counted or isinstance(seat.need, int) else 0
         seats.append(CardSeat(seat.label, size, tuple(view.acting(who, acting.get(who, "")) for who in filled_by)))
     return CardStage(stage.id, stage.title, _stage_state(view, stage), tuple(seats), because=stage.because)
 
@@ -97,7 +97,9 @@ def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardSta
 def _stage_state(view: Request, stage: RequestStage) -> StageState:
     """What became of this stage. One that ended before it had its votes is what its request is, never "done"."""
     match view.state:
-        case "rejected" | "expired" | "withdrawn" if stage.state in ("open", "done") and standing(stage) != "filled":
+        case "rejected" | "expired" | "withdrawn" if (
+            stage.state in ("open", "done") and stage_status(stage) != "filled"
+        ):
             return view.state
         case _:
             return stage.state
@@ -190,7 +192,7 @@ def _undone(action: FollowUp) -> str:
     return f"{action.what} {how}" + (f": {action.error}" if action.error else "")
 
 
-def _may_hand_over(view: Request, stage: RequestStage, reader: str) -> bool:
+def _may_reassign(view: Request, stage: RequestStage, reader: str) -> bool:
     """Who is asked and has not voted may, where the workflow leaves it to approvers."""
     if view.state != "waiting" or view.held or view.reassign != "approvers":
         return False

@@ -123,7 +123,7 @@ def seats(stage: CardStage) -> list[str]:
 def vote(cast: CardVote) -> str:
     """`✅ Ann Ode approved via Slack`, and what became of it if it no longer counts."""
     icon, word = CHOICE_WORDS[cast.choice]
-    counts = "" if cast.stands else " (no longer counts)"
+    counts = "" if cast.counts else " (no longer counts)"
     return f"{icon} {cast.by.text} {word} {VIA_WORDS[cast.via]}".rstrip() + counts
 
 
@@ -150,7 +150,7 @@ def notes(card: Card, most: int = 6) -> tuple[str, ...]:
 
 def own_comment(cast: CardVote, card: Card) -> str:
     """The vote's comment, unless it is said already as that of the outcome."""
-    is_said = card.outcome is not None and cast.stands and cast.comment == card.outcome.comment
+    is_said = card.outcome is not None and cast.counts and cast.comment == card.outcome.comment
     return "" if is_said else cast.comment
 
 
@@ -174,8 +174,8 @@ def perhaps_twice(copy: CardDelivery) -> str:
 def troubles(card: Card) -> list[str]:
     """A sentence for each copy that did not arrive, or may have arrived twice, and for what follows and is not done."""
     doubtful = [copy for copy in card.deliveries if copy.uncertain and copy.state != "not_delivered"]
-    undone = [f"{NOT_DELIVERED[0]} What follows is not done: {what}" for what in card.undone]
-    return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful), *undone]
+    unfinished = [f"{NOT_DELIVERED[0]} What follows is not done: {what}" for what in card.unfinished]
+    return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful), *unfinished]
 
 
 def moment(at: datetime, zone: str) -> str:

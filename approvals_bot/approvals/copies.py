@@ -26,21 +26,21 @@ from approvals_bot.approvals.delivery import (
     LONGEST_TRY,
     LONGEST_VALUE,
     Pause,
+    attempt,
+    lazily,
     pause_after,
     send_copy,
     shortened,
-    tried,
     update_copy,
-    when_needed,
 )
 from approvals_bot.approvals.notifications import (
     Copy,
     Notification,
     best_copy,
+    fallbacks,
     is_pointless,
     newest_copy,
     next_act,
-    ways_instead,
 )
 from approvals_bot.approvals.port import (
     CardDelivery,
@@ -69,7 +69,7 @@ class Copies:
         self.request = request  # as every message is to show it
         self.failures = 0  # each is news for every reader: the card's next version
         self._tasks = tasks
-        self._news: list[asyncio.Event] = []  # of each copy: there may be something to do
+        self._wake_ups: list[asyncio.Event] = []  # of each copy: there may be something to do
         self._closed = asyncio.Event()
         self._round = 0
         self._troubles: dict[int, CardDelivery] = {}
@@ -79,15 +79,15 @@ class Copies:
         """The card's version: what every message is to show."""
         return self.request.version + self.failures
 
-    def outlook(self) -> tuple[CardDelivery, ...]:
+    def deliveries(self) -> tuple[CardDelivery, ...]:
         """What became of each card."""
         return tuple(copy.delivery for copy in self.all if not copy.text and not copy.is_elsewhere)
 
     def show(self, request: Request) -> None:
         """The card has changed; messages are edited to show it."""
         self.request = request
-        for news in self._news:
-            news.set()
+        for wake_up in self._wake_ups:
+            wake_up.set()
 
     def begin(self) -> None:
         """A stage opens: those who are asked now are asked once more."""
@@ -106,7 +106,7 @@ class Copies:
             else:
                 self.follow_up([copy], notification.occasion)
 
-    def say(self, to: Destination, text: str) -> int:
+    def send_text(self, to: Destination, text: str) -> int:
         """Send an operator's text; the number of its copy."""
         return self._add(to, "outcome", now() + LONGEST_TRY, text)
 
@@ -115,14 +115,14 @@ class Copies:
         for copy in copies:
             if copy.receipt is not None:  # what is still on its way shows the newest card when it arrives
                 self._put(replace(copy, due=(*copy.due, occasion)))
-                self._news[copy.number - 1].set()
+                self._wake_ups[copy.number - 1].set()
 
-    def tell(self, occasion: Occasion, *, only_places: bool = False) -> None:
+    def notify_all(self, occasion: Occasion, *, only_places: bool = False) -> None:
         """Tell everyone who has a card that something has changed."""
         readers = (copy for copy in self.all if isinstance(copy.to, Place) or not only_places)
         self.follow_up([copy for copy in readers if not copy.text], occasion)
 
-    def tell_one(self, address: str, occasion: Occasion) -> None:
+    def notify_one(self, address: str, occasion: Occasion) -> None:
         """Tell this person, where they got their card."""
         copy = best_copy(self.all, address)
         self.follow_up([copy] if copy is not None else [], occasion)
@@ -131,13 +131,13 @@ class Copies:
         """Tell this person by mail that a vote was counted in their name: anybody who holds a link can use it."""
         self.follow_up([copy for copy in self.all if copy.is_mail and copy.reader == address and not copy.text], "vote")
 
-    def came_back(self, number: int, reason: str) -> bool:
+    def mark_bounced(self, number: int, reason: str) -> bool:
         """A mail was accepted by the relay and refused by the mailbox: this copy takes another way. False: there is no
         such copy, or it has come back already."""
         copy = self.all[number - 1] if 1 <= number <= len(self.all) else None
         if copy is None or not copy.is_mail or copy.receipt is None:
             return False
-        back = replace(copy, receipt=None, is_back=True, due=())
+        back = replace(copy, receipt=None, has_bounced=True, due=())
         self._put(back.became("not_delivered", f"the mail came back: {reason}"))
         self._fall_back(number)
         return True
@@ -146,7 +146,9 @@ class Copies:
         """The request is decided: everyone who got a card hears how it ended, and nothing else is sent any more."""
         self._closed.set()
         for copy in self.all:
-            self._put(replace(copy, due=("outcome",) if copy.is_mail and not copy.text and not copy.is_back else ()))
+            self._put(
+                replace(copy, due=("outcome",) if copy.is_mail and not copy.text and not copy.has_bounced else ())
+            )
 
     def _put(self, copy: Copy) -> Copy:
         """Keep what became of a copy. It must come of the newest value: others may have changed it during an `await`.
@@ -168,7 +170,7 @@ class Copies:
         number = len(self.all) + 1
         delivery = CardDelivery(place_name(to), to.channel, "sending")
         self.all.append(Copy(number, to, occasion, until, delivery, text, round=self._round))
-        self._news.append(asyncio.Event())
+        self._wake_ups.append(asyncio.Event())
         self._tasks.create_task(self._keep(number))
         return number
 
@@ -189,8 +191,8 @@ class Copies:
                     self._put(replace(copy, due=copy.due[1:]))
                     await self._deliver(number, copy.due[0], now() + LONGEST_TRY)
                 case "wait":
-                    self._news[number - 1].clear()
-                    await self._news[number - 1].wait()
+                    self._wake_ups[number - 1].clear()
+                    await self._wake_ups[number - 1].wait()
                 case "end":
                     return
 
@@ -204,7 +206,7 @@ class Copies:
             thread, tried_at = copy.receipt, now()
             self._count_attempt(number, 1)
             dispatch = partial(self._dispatch, number, occasion, delivery_id, thread, lost_at)
-            result = await tried(send_copy(when_needed(dispatch)))
+            result = await attempt(send_copy(lazily(dispatch)))
             copy = self.all[number - 1]
             if isinstance(result, Delivered):
                 self._put(copy.arrived(result))
@@ -239,7 +241,7 @@ class Copies:
             assert copy.receipt is not None, "only what was delivered can be edited"
             newest = self.version
             dispatch = partial(self._dispatch, number, copy.occasion, f"{self.request.id}-{number}-1")
-            match await tried(update_copy(copy.receipt, when_needed(dispatch))):
+            match await attempt(update_copy(copy.receipt, lazily(dispatch))):
                 case Delivered():
                     self._put(replace(self.all[number - 1], shown=newest).became("delivered"))
                     tries = 0
@@ -283,7 +285,7 @@ class Copies:
         copy = self.all[number - 1]
         if self._closed.is_set() and copy.occasion != "outcome":
             return
-        for way in ways_instead(copy, self.request, self.all):
+        for way in fallbacks(copy, self.request, self.all):
             copy = self._put(replace(self.all[number - 1], is_replaced=True))
             other = newest_copy(self.all, way, copy.text)
             if other is None:

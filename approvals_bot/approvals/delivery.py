@@ -45,7 +45,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class NotMadeError(Exception):
+class LazyArgumentError(Exception):
     """Making it raised `cause`: a ValueError, which pydantic would take for a complaint of its own."""
 
     def __init__(self, cause: ValueError) -> None:
@@ -54,46 +54,46 @@ class NotMadeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Recipe:
+class _Lazy:
     make: Callable[[], Any]
 
 
-def when_needed(make: Callable[[], T]) -> T:
+def lazily(make: Callable[[], T]) -> T:
     """An argument for a parameter that is `Annotated[…, MADE_WHEN_NEEDED]`: made at the call, unless it is recorded.
 
     Only for calls of steps inside a workflow. The call raises NotMadeError where `make` raises ValueError. Nothing else
     that the workflow does may depend on whether it was made.
     """
-    return cast(T, _Recipe(make))
+    return cast(T, _Lazy(make))
 
 
 def _made(value: Any) -> Any:
-    if not isinstance(value, _Recipe):
+    if not isinstance(value, _Lazy):
         return value
     try:
         return value.make()
     except ValueError as error:
-        raise NotMadeError(error) from error
+        raise LazyArgumentError(error) from error
 
 
-MADE_WHEN_NEEDED = BeforeValidator(_made)
+LAZY = BeforeValidator(_made)
 
-MadeDispatch = Annotated[Dispatch, MADE_WHEN_NEEDED]
+LazyDispatch = Annotated[Dispatch, LAZY]
 
 
 @step(retries=0, timeout=120.0)  # seconds; a channel answers within 45, so this ends only what hangs
-async def send_copy(dispatch: MadeDispatch, channels: Channels = resource(Channels)) -> Result:
+async def send_copy(dispatch: LazyDispatch, channels: Channels = resource(Channels)) -> Result:
     """Deliver a new copy, or a follow-up in its thread."""
     return await channels.send(dispatch)
 
 
 @step(retries=0, timeout=120.0)
-async def update_copy(receipt: Receipt, dispatch: MadeDispatch, channels: Channels = resource(Channels)) -> Result:
+async def update_copy(receipt: Receipt, dispatch: LazyDispatch, channels: Channels = resource(Channels)) -> Result:
     """Show the newest card in a copy that was delivered."""
     return await channels.send(dispatch, receipt)
 
 
-async def tried(sending: Coroutine[Any, Any, R]) -> R | TryAgain:
+async def attempt(sending: Coroutine[Any, Any, R]) -> R | TryAgain:
     """Await a step. A bug in a channel must not end the request, and may be mended while it waits."""
     try:
         return await sending

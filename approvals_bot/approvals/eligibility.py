@@ -65,7 +65,7 @@ class ResolvedSeat:
 
     id: int
     eligible: dict[str, str]
-    told: tuple[str, ...]
+    notified: tuple[str, ...]
     errors: tuple[str, ...] = ()
     nobody: tuple[str, ...] = ()  # addresses that name nobody, and why
     in_place_of: dict[str, str] = field(default_factory=dict)  # stand-in → who is away
@@ -92,14 +92,14 @@ Need = int | Literal["all"]
 
 
 @dataclass(frozen=True, slots=True)
-class Delegations:
+class CountedVote:
     """A vote that stands when places are given: by whom, and in whose place ("" in her own)."""
 
     by: str
     in_place_of: str = ""
 
 
-def with_stand_ins(found: Resolution, needs: Mapping[int, Need], votes: Iterable[Delegations] = ()) -> Resolution:
+def with_delegates(found: Resolution, needs: Mapping[int, Need], votes: Iterable[CountedVote] = ()) -> Resolution:
     """The seats as they are filled while people are away. `needs`: of each seat, by its id."""
     if not found.away:
         return found
@@ -112,7 +112,7 @@ def with_stand_ins(found: Resolution, needs: Mapping[int, Need], votes: Iterable
     return replace(found, seats=tuple(_with_notes(seat, left_out, found) for seat in seats))
 
 
-def _pairs(found: Resolution, entitled: Mapping[str, None], votes: tuple[Delegations, ...]) -> dict[str, str]:
+def _pairs(found: Resolution, entitled: Mapping[str, None], votes: tuple[CountedVote, ...]) -> dict[str, str]:
     """Absent → stand-in. A pair that has voted stays one."""
     voted = {vote.by for vote in votes if not vote.in_place_of}
     acted = {vote.in_place_of: vote.by for vote in votes if vote.in_place_of}
@@ -137,8 +137,8 @@ def _with_pairs(seat: ResolvedSeat, pairs: Mapping[str, str], found: Resolution)
             eligible[pairs[who]] = f"standing in for {found.people[who].name} ({why})"
         else:
             eligible[who] = why
-    told = tuple(dict.fromkeys(pairs.get(who, who) for who in seat.told))
-    return replace(seat, eligible=eligible, told=told, in_place_of=in_place_of)
+    notified = tuple(dict.fromkeys(pairs.get(who, who) for who in seat.notified))
+    return replace(seat, eligible=eligible, notified=notified, in_place_of=in_place_of)
 
 
 def _can_do_without(left_out: list[str], seats: list[ResolvedSeat], needs: Mapping[int, Need]) -> bool:
@@ -160,7 +160,7 @@ def _with_notes(seat: ResolvedSeat, left_out: list[str], found: Resolution) -> R
     eligible = {
         who: f"{why} ({absence_of(who, found)})" if who in found.away else why for who, why in seat.eligible.items()
     }
-    return replace(seat, eligible=eligible, told=tuple(who for who in seat.told if who not in left_out))
+    return replace(seat, eligible=eligible, notified=tuple(who for who in seat.notified if who not in left_out))
 
 
 def absence_of(who: str, found: Resolution) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from approvals_bot.approvals.copies import Copies
-from approvals_bot.approvals.delivery import LONGEST_TRY, call_target, tried, wait_before
+from approvals_bot.approvals.delivery import LONGEST_TRY, attempt, call_target, wait_before
 from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatQuery
 from approvals_bot.approvals.notifications import Copy, Progress
 from approvals_bot.approvals.policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
@@ -75,11 +75,11 @@ class FollowUps:
                     self._all.append(FollowUp(what=f"call {action.http}", state="sending"))
                     self._tasks.create_task(self._call(len(self._all) - 1, action, f"{self._id}-call-{number}"))
                 case SayInSlack():
-                    self._say(Place(SLACK, action.slack), action.text)
+                    self._send_text(Place(SLACK, action.slack), action.text)
                 case SendDm():
-                    self._tasks.create_task(self._tell(action.dm, action.text, SLACK))
+                    self._tasks.create_task(self._send_to(action.dm, action.text, SLACK))
                 case SendMail():
-                    self._tasks.create_task(self._tell(action.email, action.text, EMAIL))
+                    self._tasks.create_task(self._send_to(action.email, action.text, EMAIL))
                 case Resume():
                     pass  # the run's result is what the waiting caller is handed
 
@@ -95,7 +95,7 @@ class FollowUps:
         while True:
             attempts += 1
             self._change(at, attempts=attempts)
-            match await tried(call_target(action.http, event_id, body)):
+            match await attempt(call_target(action.http, event_id, body)):
                 case Called():
                     self._becomes(at, "done")
                     return
@@ -110,12 +110,12 @@ class FollowUps:
                     self._becomes(at, "retrying", error)
                     await asyncio.sleep(wait.total_seconds())
 
-    async def _tell(self, whom: str, text: str, channel: str) -> None:
+    async def _send_to(self, whom: str, text: str, channel: str) -> None:
         people = await self._people(whom)
         if not people:
             self._all.append(FollowUp(what=f"message to {whom}", state="failed", error=NOBODY))
         for person in people:
-            self._say(ToPerson(channel, person), text)
+            self._send_text(ToPerson(channel, person), text)
 
     async def _people(self, whom: str) -> list[Person]:
         """Who is meant. For a request that an app made, "requester" is the human it acts for."""
@@ -130,13 +130,13 @@ class FollowUps:
         found = await find_people([SeatQuery(0, (PeopleSource((whom,)),))], anyone)
         return [found.people[address] for address in found.seats[0].eligible]
 
-    def _say(self, to: Destination, text: str) -> None:
+    def _send_text(self, to: Destination, text: str) -> None:
         try:
             written = render(text, self._facts)
         except TemplateError as error:
             self._all.append(FollowUp(what="message", state="failed", error=str(error)))
             return
-        self._all.append(self._copies.say(to, written))
+        self._all.append(self._copies.send_text(to, written))
 
     def _becomes(self, at: int, state: State, error: str = "") -> None:
         self._change(at, state=state, error=error)

@@ -48,7 +48,7 @@ class Copy:
     round: int = 0  # for which opening of a stage it was last asked for
     is_editable: bool = True  # False: an update was refused for good
     is_replaced: bool = False  # another way was taken
-    is_back: bool = False  # the mail was accepted and came back later
+    has_bounced: bool = False  # the mail was accepted and came back later
     due: tuple[Occasion, ...] = ()
 
     @property
@@ -114,7 +114,7 @@ def personal(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
             yield ToPerson(channel, person)
 
 
-def in_person(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
+def to_new_approver(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
     """The ways to one person who is asked in another's place: their own ones, at once, even where the file has none."""
     own = tuple(ToPerson(channel, person) for channel, to in deliver.channels.items() if to is True)
     if deliver.dm or (deliver.email is None and not own):
@@ -133,7 +133,7 @@ def to_requester(deliver: Deliver, person: Person) -> ToPerson | None:
     return next((ToPerson(channel, person) for channel in deliver.channels), None)
 
 
-def other_way(channel: str) -> str:
+def fallback_channel(channel: str) -> str:
     """The channel for people whom this one can't reach."""
     return EMAIL if channel == SLACK else SLACK
 
@@ -142,17 +142,17 @@ def other_way(channel: str) -> str:
 
 
 def stage_notifications(
-    request: Request, deliver: Deliver, copies: Sequence[Copy], occasion: Occasion, told: Sequence[str] = ()
+    request: Request, deliver: Deliver, copies: Sequence[Copy], occasion: Occasion, notified: Sequence[str] = ()
 ) -> Iterator[Notification]:
     """The open stage's cards, for all who are asked but those who were `told` before.
 
     A change was told in the copies there are, so only those without one get a card.
     """
     assert request.stage is not None, "a stage is open"
-    if occasion == "request" and not told:
+    if occasion == "request" and not notified:
         yield from (Notification(place, occasion) for place in places(deliver))
-    for who in request.stage.told:
-        if who not in told and not (occasion == "change" and has_card(copies, who)):
+    for who in request.stage.notified:
+        if who not in notified and not (occasion == "change" and has_card(copies, who)):
             yield from (Notification(way, occasion) for way in personal(deliver, request.people[who]))
 
 
@@ -160,7 +160,7 @@ def late_mails(request: Request, copies: Sequence[Copy]) -> Iterator[Notificatio
     """The mails that waited whether somebody votes without them."""
     assert request.stage is not None, "a stage is open"
     mailed = [copy.reader for copy in copies if copy.is_mail and not copy.text]
-    for who in request.stage.told:
+    for who in request.stage.notified:
         if who not in mailed:
             yield Notification(ToPerson(EMAIL, request.people[who]), "request")
 
@@ -224,12 +224,12 @@ def is_pointless(copy: Copy, occasion: Occasion, *, is_closed: bool) -> bool:
     return copy.receipt is not None or copy.is_mail or copy.delivery.attempts == 0
 
 
-def ways_instead(copy: Copy, request: Request, copies: Sequence[Copy]) -> Iterator[ToPerson]:
+def fallbacks(copy: Copy, request: Request, copies: Sequence[Copy]) -> Iterator[ToPerson]:
     """The other ways to the same people: of a place's card to each who is asked and has none."""
     match copy.to:
         case ToPerson(channel, person):
-            yield ToPerson(other_way(channel), person)
+            yield ToPerson(fallback_channel(channel), person)
         case Place(channel) if request.stage is not None and not copy.text:
-            for who in request.stage.told:
+            for who in request.stage.notified:
                 if not has_card(copies, who):
                     yield ToPerson(channel, request.people[who])

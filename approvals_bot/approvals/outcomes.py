@@ -90,7 +90,7 @@ def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
     found: dict[str, dict[str, JsonValue]] = {}
     for stage in request.stages:
         for vote in stage.votes:
-            if vote.stands and vote.vote.answers:
+            if vote.counts and vote.vote.answers:
                 found.setdefault(stage.id, {}).update(vote.vote.answers)
     return found
 

@@ -121,7 +121,7 @@ class CardVote(DatedRemark):
 
     by: Name
     choice: ChoiceName
-    stands: bool = True  # False: changed, taken back or reset by an edit
+    counts: bool = True  # False: changed, taken back or reset by an edit
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +194,9 @@ class Card:
     choices: tuple[CardChoice, ...] = ()
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
-    undone: tuple[str, ...] = ()  # what follows the decision and is not done: "call erp failed: it answered 404"
+    unfinished: tuple[str, ...] = ()  # what follows the decision and is not done: "call erp failed: it answered 404"
     notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode handed over to Di Ops: on holiday"
-    may_hand_over: bool = False  # whether this reader may reassign it
+    may_reassign: bool = False  # whether this reader may reassign it
     instructions: str = ""  # what the approvers should look at
     why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."
     url: str = ""  # the full page, for those who may see it

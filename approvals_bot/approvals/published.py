@@ -23,7 +23,7 @@ MOST_ENDED = 50  # requests that have ended and are still shown; who comes with 
 ENDED_SIZE = 400_000  # characters of JSON for them all; all that a run shows must stay under 1 MB
 
 
-class Board:
+class PublishedRequests:
     """The requests of a run: none, one or many, each with its number."""
 
     def __init__(self) -> None:
@@ -73,6 +73,6 @@ def _people(request: Request) -> dict[Relation, list[str]]:
         "waiting_for": [*waiting] if request.is_open else [],
         "requested_by": [who for who in (request.requester, request.on_behalf_of) if who],
         "voted_by": [vote.by for vote in done],
-        "open_vote_of": [vote.by for vote in done if vote.stands and request.is_open],
+        "open_vote_of": [vote.by for vote in done if vote.counts and request.is_open],
         "ended_vote_of": [vote.by for vote in votes if not request.is_open],
     }

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Literal
 
 from approvals_bot.approvals.acts import Reassign, Reply
-from approvals_bot.approvals.ballot import in_place_of, open_seats, seats_for, vote_of, who_may_vote
+from approvals_bot.approvals.ballot import eligible_voters, in_place_of, open_seats, seats_for, vote_of
 from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.request import RecordedReassignment, Request, RequestStage
 from approvals_bot.people import Person, is_mail
@@ -46,7 +46,7 @@ def reassigned(
         return Reply("invalid", code="no_person")
     if person in requesters:
         return _invalid("asked_for_it", _name(person, people))
-    if person in who_may_vote(stage) or vote_of(stage, person):
+    if person in eligible_voters(stage) or vote_of(stage, person):
         return _invalid("asked_already", _name(person, people))
     act = replace(act, person=person, reason=act.reason.strip())
     if act.instead_of is None:
@@ -94,18 +94,18 @@ def with_reassignments(
 
 
 def _with(seat: ResolvedSeat, done: RecordedReassignment, people: Mapping[str, Person]) -> ResolvedSeat:
-    eligible, told, acting = dict(seat.eligible), list(seat.told), dict(seat.in_place_of)
+    eligible, notified, acting = dict(seat.eligible), list(seat.notified), dict(seat.in_place_of)
     person, instead_of = done.act.person, done.act.instead_of
     if instead_of:
         places = {instead_of, done.place}
         gone = {who for who in eligible if who in places or acting.get(who) in places}
         eligible = {who: why for who, why in eligible.items() if who not in gone}
-        told = [who for who in told if who not in gone]
+        notified = [who for who in notified if who not in gone]
         acting = {who: place for who, place in acting.items() if who not in gone}
     if seat.id in done.seats and person not in eligible:
         eligible[person] = _why_asked(done.act, people)
-        told.append(person)
-    return replace(seat, eligible=eligible, told=tuple(told), in_place_of=acting)
+        notified.append(person)
+    return replace(seat, eligible=eligible, notified=tuple(notified), in_place_of=acting)
 
 
 def _why_asked(act: Reassign, people: Mapping[str, Person]) -> str:

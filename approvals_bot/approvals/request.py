@@ -70,7 +70,7 @@ class RecordedVote:
     vote: Vote
     at: datetime
     seats: tuple[int, ...] = ()  # those that the voter could fill at the click
-    stands: bool = True  # False: changed, taken back or reset by an edit
+    counts: bool = True  # False: changed, taken back or reset by an edit
     in_place_of: str = ""  # whom the voter stood in for, at the click
 
     @property
@@ -127,7 +127,7 @@ class RequestStage(NamedStage):
     votes: tuple[RecordedVote, ...] = ()
     reassignments: tuple[RecordedReassignment, ...] = ()
     escalations: tuple[Escalated, ...] = ()
-    told: tuple[str, ...] = ()  # who of the eligible gets a card
+    notified: tuple[str, ...] = ()  # who of the eligible gets a card
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes
 from approvals_bot.approvals.acts import Reply, Stop
 from approvals_bot.approvals.business_time import Calendar, Calendars
-from approvals_bot.approvals.delivery import MADE_WHEN_NEEDED, NotMadeError, when_needed
+from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import Ask
 from approvals_bot.approvals.outcomes import Outcome, answers_of
@@ -39,19 +39,19 @@ from approvals_bot.approvals.policy import (
     business_times,
 )
 from approvals_bot.approvals.port import State
-from approvals_bot.approvals.published import Board
+from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.rules import KeptDefinition
 from approvals_bot.approvals.templates import LONGEST_LINE
-from approvals_bot.approvals.workflow import Asking
+from approvals_bot.approvals.workflow import PendingRequest
 from approvals_bot.durable.core.api import accompany, cancel_run, get_workflow_metadata, projector, resource, step
 from approvals_bot.people import People
 
-LEFT = "the workflow stopped waiting for it"
+STOPPED_WAITING = "the workflow stopped waiting for it"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestSpec:
     """What a workflow asked, as its run keeps it."""
 
     title: str
@@ -61,10 +61,10 @@ class Asked:
 
 @step(retries=0)
 async def ask(
-    asked: Annotated[Asked, MADE_WHEN_NEEDED],
+    asked: Annotated[RequestSpec, LAZY],
     calendars: Calendars = resource(Calendars),
     people: People = resource(People),
-) -> Asked:
+) -> RequestSpec:
     """Keep what is asked, with its calendar and its groups' names: from here on the log says it, and not the code."""
     definition = asked.definition.with_calendar(calendars.named).with_group_names(people.group_names)
     return replace(asked, definition=definition)
@@ -106,7 +106,7 @@ async def request_approval(
     that stops waiting, because of a time limit or its end, withdraws the request.
     """
 
-    def made() -> Asked:
+    def made() -> RequestSpec:
         return _asked(
             title,
             approvers=approvers,
@@ -133,8 +133,8 @@ async def request_approval(
         )
 
     try:
-        asked = await _ask(when_needed(made))
-    except NotMadeError as failure:
+        asked = await _ask(lazily(made))
+    except LazyArgumentError as failure:
         raise failure.cause from None
     definition = asked.definition
     business = next(iter(business_times(definition.clock, definition.escalate, definition.deliver.email)), None)
@@ -148,25 +148,25 @@ async def request_approval(
 _ask = ask  # the function has an argument of this name
 
 
-class _Request(Asking):
+class _Request(PendingRequest):
     """One request of a workflow that goes on once it is decided, while the copies are brought up to date."""
 
     ends_with_changes = True
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: RequestSpec) -> None:
         self.asked = asked
         self.settled = asyncio.Event()
         self.failure: BaseException | None = None
-        super().__init__(asked.opening, asked.definition, projector(Board).next_number, asked.title)
+        super().__init__(asked.opening, asked.definition, projector(PublishedRequests).next_number, asked.title)
 
-    def follow(self) -> None:
-        super().follow()
+    def finish(self) -> None:
+        super().finish()
         self.settled.set()
 
     async def accompany(self) -> None:
         """To the end, beside the workflow: it must not wait until the last mail has left."""
         try:
-            await self.see_through()
+            await self.run()
         except Exception as failure:
             if self.settled.is_set():
                 raise
@@ -177,7 +177,7 @@ class _Request(Asking):
         try:
             await self.settled.wait()
         except asyncio.CancelledError as cancelled:
-            self.leave(str(cancelled) or LEFT)
+            self.abandon(str(cancelled) or STOPPED_WAITING)
             raise
         if self.failure is not None:
             raise self.failure
@@ -189,7 +189,7 @@ class _Request(Asking):
         return Reply("taken_back", True, "withdrawal")
 
     def end_with_run(self) -> None:
-        self.leave("the workflow has ended")
+        self.abandon("the workflow has ended")
 
     def _outcome(self) -> Outcome:
         ended = self.request.outcome
@@ -245,7 +245,7 @@ def _asked(
     instructions: str | None,
     requester: str | None,
     on_behalf_of: str | None,
-) -> Asked:
+) -> RequestSpec:
     """The same request, as a workflow's file would say it."""
     run = get_workflow_metadata()
     from_ = [approvers] if isinstance(approvers, str) else list(approvers)
@@ -275,7 +275,7 @@ def _asked(
         (requester or run.attributes.get(REQUESTER) or f"app:{name}").lower(),
         (on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "").lower() or None,
     )
-    return Asked(_line(title), opening, definition)
+    return RequestSpec(_line(title), opening, definition)
 
 
 def _literal(text: str | None) -> str | None:
@@ -324,19 +324,19 @@ def named(values: Any) -> dict[str, Any]:
 
 def specs(
     values: Mapping[str, Any],
-    told: Mapping[str, Any],
+    given: Mapping[str, Any],
     *,
     pinned: Collection[str] | None,
     editable: Collection[str],
     untrusted: Collection[str],
 ) -> dict[str, Any]:
-    """A `[fields]` table: each field by what its value is, or as it was told. Without `pinned`, all are."""
-    for name in {*told, *(pinned or ()), *editable, *untrusted}:
+    """A `[fields]` table: each field by what its value is, or as it was given. Without `pinned`, all are."""
+    for name in {*given, *(pinned or ()), *editable, *untrusted}:
         if name not in values:
             raise ValueError(f"there is no field named {name!r}; the fields are {', '.join(values) or 'none'}")
     found = {}
     for name, value in values.items():
-        spec = told[name] if name in told else _kind(name, value)
+        spec = given[name] if name in given else _kind(name, value)
         spec = {"type": spec} if isinstance(spec, str) else dict(spec)
         spec.setdefault("pinned", pinned is None or name in pinned)
         spec.setdefault("editable", name in editable)

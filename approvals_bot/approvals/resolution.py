@@ -146,12 +146,12 @@ async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: di
             if who is not None:
                 known[who.address] = who
                 eligible.setdefault(who.address, why)
-    told = list(eligible)
+    notified = list(eligible)
     if ask.notify is not None:
-        notified = await _seat(SeatQuery(ask.id, (PeopleSource(ask.notify),)), about, people, known)
-        told = [who for who in notified.eligible if who in eligible]
-        errors += notified.errors
-    return ResolvedSeat(ask.id, eligible, tuple(told), tuple(dict.fromkeys(errors)), tuple(nobody))
+        chosen = await _seat(SeatQuery(ask.id, (PeopleSource(ask.notify),)), about, people, known)
+        notified = [who for who in chosen.eligible if who in eligible]
+        errors += chosen.errors
+    return ResolvedSeat(ask.id, eligible, tuple(notified), tuple(dict.fromkeys(errors)), tuple(nobody))
 
 
 def _instead(

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.apply import context_of, request_of, seat_asks, why_nobody_can
+from approvals_bot.approvals.apply import context_of, request_of, seat_queries, why_undecidable
 from approvals_bot.approvals.business_time import length_text
-from approvals_bot.approvals.eligibility import Resolution, with_stand_ins
+from approvals_bot.approvals.eligibility import Resolution, with_delegates
 from approvals_bot.approvals.policy import Definition, Deliver
 from approvals_bot.approvals.request import Opening, RequestStage
 from approvals_bot.approvals.resolution import resolve_seats
@@ -34,17 +34,17 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     who, problems = [], []
     stages = [stage for stage in request.stages if stage.state != "skipped"]
     for stage in stages:
-        found = await resolve_seats(seat_asks(request, rules, stage), about, people, at=now)
-        found = with_stand_ins(found, {seat.id: seat.need for seat in stage.seats})
+        found = await resolve_seats(seat_queries(request, rules, stage), about, people, at=now)
+        found = with_delegates(found, {seat.id: seat.need for seat in stage.seats})
         who += list(_asked(stage, found, definition.deliver))
-        if reason := why_nobody_can(request, rules, stage, found):
+        if reason := why_undecidable(request, rules, stage, found):
             problems.append(f"stage {stage.id}: {reason}")
     times = sorted(stage_times(definition, now), key=lambda time: time.at) if stages else []
     timers = [{"at": _iso(time.at), "what": time.what} for time in times]
     return {"who": who, "auto": None, "timers": timers, "problems": problems}
 
 
-async def who_could_not_decide(
+async def find_undecidable_stage(
     definition: Definition, opening: Opening, people: People, now: datetime
 ) -> tuple[str, str] | None:
     """The first stage that nobody could ever decide, and why; None when the request can be opened.
@@ -57,31 +57,31 @@ async def who_could_not_decide(
         return None
     for stage in request.stages:
         if stage.state != "skipped":
-            found = await resolve_seats(seat_asks(request, rules, stage), context_of(request, rules), people)
-            if reason := why_nobody_can(request, rules, stage, found):
+            found = await resolve_seats(seat_queries(request, rules, stage), context_of(request, rules), people)
+            if reason := why_undecidable(request, rules, stage, found):
                 return stage.id, reason
     return None
 
 
 def _asked(stage: RequestStage, found: Resolution, deliver: Deliver) -> Iterator[dict[str, Any]]:
     why: dict[str, list[str]] = {}
-    told = [who for seat in found.seats for who in seat.told]
+    notified = [who for seat in found.seats for who in seat.notified]
     for seat in found.seats:
         for who, reason in seat.eligible.items():
             why.setdefault(who, []).append(reason)
     for who, reasons in why.items():
-        via = _ways(deliver, is_told=who in told)
+        via = _ways(deliver, is_notified=who in notified)
         yield {"person": who, "stage": stage.id, "why": ", ".join(dict.fromkeys(reasons)), "via": via}
 
 
-def _ways(deliver: Deliver, *, is_told: bool) -> str:
+def _ways(deliver: Deliver, *, is_notified: bool) -> str:
     """By which ways a person hears of it: `#deploys, mail`."""
     ways = [deliver.slack] if deliver.slack else []
-    if is_told and deliver.dm:
+    if is_notified and deliver.dm:
         ways.append("dm")
-    if is_told and deliver.email is not None:
+    if is_notified and deliver.email is not None:
         ways.append(f"mail after {length_text(deliver.email)}" if deliver.email else "mail")
-    return ", ".join(ways) or ("inbox" if is_told else "not told")
+    return ", ".join(ways) or ("inbox" if is_notified else "not told")
 
 
 def _iso(at: datetime) -> str:

@@ -17,41 +17,41 @@ from typing import Any, assert_never
 from approvals_bot.approvals.acts import Act, MailReturned, Message, Reassign, Reply, Stop, answer_of, read_message
 from approvals_bot.approvals.apply import (
     apply,
+    changes_vote,
     context_of,
     decided,
     decided_by_rule,
     escalated,
     late_reply,
-    met,
     next_stage,
     opened,
     planned,
     presented,
     request_of,
-    seat_asks,
+    seat_queries,
     seated,
     taken_effect,
-    why_nobody_can,
-    wish_of,
+    why_undecidable,
+    with_people,
     with_recipients,
     withdrawn,
 )
-from approvals_bot.approvals.ballot import owed, standing_votes
+from approvals_bot.approvals.ballot import current_votes, owed
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.notifications import (
     Notification,
-    in_person,
     late_mails,
     requester_notifications,
     stage_notifications,
+    to_new_approver,
     to_remind,
 )
 from approvals_bot.approvals.outcomes import result_of
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import Occasion, ToPerson
-from approvals_bot.approvals.published import REQUEST, Board
+from approvals_bot.approvals.published import REQUEST, PublishedRequests
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
@@ -99,15 +99,15 @@ class NobodyCanDecideError(ApprovalsBotError):
         super().__init__(f"Nobody could decide this request: in stage {stage!r}, {why}.")
 
 
-class Left:
+class Abandoned:
     """In the queue: the workflow that asked waits no longer."""
 
 
 @workflow(name="approval")
 async def approval(opening: Opening, settings: KeptDefinition) -> dict[str, Any]:
     """Ask for a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
-    asking = Asking(opening, settings)
-    await asking.see_through()
+    asking = PendingRequest(opening, settings)
+    await asking.run()
     ended = asking.request.outcome
     assert ended is not None, "it is decided"
     if ended.state == "withdrawn":
@@ -118,7 +118,7 @@ async def approval(opening: Opening, settings: KeptDefinition) -> dict[str, Any]
 approval.kind = REQUEST
 
 
-class Asking:
+class PendingRequest:
     """One request on its way through its stages."""
 
     ends_with_changes = False  # whether asking for changes ends it, so that the workflow asks once more
@@ -129,17 +129,17 @@ class Asking:
         self.definition = definition
         self.rules = rules_of(definition)
         self.request = request_of(self.rules, opening, run_id=run_id, number=number, at=now(), title=title)
-        self.left: str | None = None  # why the workflow waits for this no longer
+        self.abandoned: str | None = None  # why the workflow waits for this no longer
         self.has_opened = False
         self.late: list[int] = []  # escalations that wait for the stage's deadline
-        self.put_off: list[Due] = []  # what came due while a decision could still be taken back
-        self.queue: asyncio.Queue[WebhookRequest | Due | Left] = asyncio.Queue()
+        self.postponed: list[Due] = []  # what came due while a decision could still be taken back
+        self.queue: asyncio.Queue[WebhookRequest | Due | Abandoned] = asyncio.Queue()
         self.tasks = asyncio.TaskGroup()
         self.copies = Copies(self.request, self.tasks)
         self.timers = StageTimers(self.queue, self.tasks)
         self.follow_ups: FollowUps | None = None  # once it is decided
         self.shown: tuple[Request, Request] | None = None  # `request`, and what was made of it when it was stored
-        projector(Board).add(self.published)
+        projector(PublishedRequests).add(self.published)
 
     def published(self) -> Request:
         """Everything that is seen of this request now. Made when the run is stored: a replay passes many changes."""
@@ -148,21 +148,21 @@ class Asking:
         return self.shown[1].but(
             version=self.request.version + self.copies.failures,
             timers=self.timers.show(now()) if self.request.outcome is None else (),
-            deliveries=self.copies.outlook(),
+            deliveries=self.copies.deliveries(),
             follow_ups=self.follow_ups.show() if self.follow_ups else (),
         )
 
-    async def see_through(self) -> None:
+    async def run(self) -> None:
         """To the end: decided, everyone told."""
         self.request = decided_by_rule(self.request, self.rules, now())
         if self.request.outcome is not None:
             found = await find_people([], context_of(self.request, self.rules))
-            self.request = met(self.request, self.rules, found.people)
+            self.request = with_people(self.request, self.rules, found.people)
         try:
             async with self.tasks:
                 if self.request.outcome is None:
                     await self.decide()
-                self.follow()
+                self.finish()
         except ExceptionGroup as failures:  # one cause is what the run's error should name
             raise failures.exceptions[0] from None
 
@@ -174,13 +174,13 @@ class Asking:
         await self.advance()
         while self.request.outcome is None:
             message = await self.queue.get()
-            if self.left is not None:
-                self.give_up(self.left)
+            if self.abandoned is not None:
+                self.abandon_request(self.abandoned)
             match message:
                 case WebhookRequest():
                     await self.receive(message)
-                case Due() if self.left is None:
-                    await self.come_due(message)
+                case Due() if self.abandoned is None:
+                    await self.handle_due(message)
         self.timers.stop()
         webhook.dispose()
         await pump
@@ -193,13 +193,13 @@ class Asking:
         async for request in webhook:
             self.queue.put_nowait(request)
 
-    def leave(self, why: str) -> None:
+    def abandon(self, why: str) -> None:
         """The workflow waits for this no longer: from now on nothing can decide it."""
-        if self.left is None:
-            self.left = why
-            self.queue.put_nowait(Left())
+        if self.abandoned is None:
+            self.abandoned = why
+            self.queue.put_nowait(Abandoned())
 
-    def give_up(self, why: str) -> None:
+    def abandon_request(self, why: str) -> None:
         self.request = decided(self.request, "withdrawn", self.request.requester, now(), "api", why)
 
     # What comes in
@@ -211,7 +211,7 @@ class Asking:
             case None:
                 await answer(message, UNREADABLE)
             case MailReturned(number, reason):
-                await answer(message, Reply("bounced", not is_late and self.copies.came_back(number, reason)))
+                await answer(message, Reply("bounced", not is_late and self.copies.mark_bounced(number, reason)))
             case act if is_late:
                 await answer(message, late_reply(self.request, act, came_at))
             case Stop() as act:
@@ -227,16 +227,16 @@ class Asking:
             rank = await self.find_rank(act)
             also = [act.person] if is_mail(act.person) else []
         found = await self.find(before.stage, act.by, *also)
-        if self.left is not None:
-            self.give_up(self.left)
+        if self.abandoned is not None:
+            self.abandon_request(self.abandoned)
             await answer(message, late_reply(self.request, act, now()))
             return
         self.request, reply = apply(self.request, act, came_at, rules=self.rules, found=found, rank=rank)
         await answer(message, reply)
         if reply.changed:
-            await self.go_on(before.stage, is_edited=self.request.fields != before.fields)
-            while self.put_off and self.request.held is None and self.request.outcome is None:
-                await self.come_due(self.put_off.pop(0))  # held until then, and the decision was taken back
+            await self.proceed(before.stage, is_edited=self.request.fields != before.fields)
+            while self.postponed and self.request.held is None and self.request.outcome is None:
+                await self.handle_due(self.postponed.pop(0))  # held until then, and the decision was taken back
         if reply.changed and isinstance(act, Reassign):
             self.notify_reassigned(before.stage.id)
         if reply.verdict in ("counted", "changed") and act.via == "email" and self.request.outcome is None:
@@ -248,7 +248,7 @@ class Asking:
         return reply
 
     async def find(self, stage: RequestStage, *also: str) -> Resolution:
-        asks = seat_asks(self.request, self.rules, stage)
+        asks = seat_queries(self.request, self.rules, stage)
         return await find_people(asks, context_of(self.request, self.rules), also, now())
 
     async def find_rank(self, act: Reassign) -> Rank:
@@ -256,7 +256,7 @@ class Asking:
         owners = (*(self.definition.workflow.owners or ()), *(OPERATOR if act.via == "cli" else ()))
         return await find_rank(act.by, act.person, owners, context_of(self.request, self.rules))
 
-    async def go_on(self, before: RequestStage, *, is_edited: bool) -> None:
+    async def proceed(self, before: RequestStage, *, is_edited: bool) -> None:
         """After an act that changed something: hand back, open the next stage, or just show it."""
         grace = self.definition.policy.grace
         self.timers.withdraw("grace")
@@ -269,7 +269,7 @@ class Asking:
         if self.request.outcome is not None:
             return
         if self.request.state == "changes_requested" and not is_edited:
-            self.hand_back()
+            self.return_to_requester()
             return
         if is_edited:
             self.request = planned(self.request, self.rules)
@@ -277,17 +277,17 @@ class Asking:
         if following is None or following.id != before.id or self.request.is_reset:
             await self.advance("change" if is_edited else "request")
             if is_edited and self.request.outcome is None:
-                self.copies.tell("change")
+                self.copies.notify_all("change")
             return
         if is_edited:
             self.request = seated(self.request, self.rules, following, await self.find(following))
-            self.copies.tell("change")
+            self.copies.notify_all("change")
         self.copies.show(self.request)
 
-    def hand_back(self) -> None:
+    def return_to_requester(self) -> None:
         """An approver asks for changes: the requester makes them, or the request ends with that wish."""
         if self.ends_with_changes:
-            wish = wish_of(self.request)
+            wish = changes_vote(self.request)
             via, comment = wish.vote.via, wish.vote.comment
             self.request = decided(self.request, "changes_requested", wish.by, wish.at, via, comment)
             return
@@ -306,7 +306,7 @@ class Asking:
         opened_at = now()
         found = await self.find(stage)
         self.request = opened(self.request, self.rules, stage, found, opened_at)
-        if not self.has_opened and (why := why_nobody_can(self.request, self.rules, stage, found)):
+        if not self.has_opened and (why := why_undecidable(self.request, self.rules, stage, found)):
             raise NobodyCanDecideError(stage.id, why)
         self.has_opened = True
         times = stage_times(self.definition, opened_at)
@@ -325,7 +325,7 @@ class Asking:
 
     def approve(self) -> None:
         """Every stage is complete: the last vote decided. Without a vote, no stage applied."""
-        votes = [vote for vote in self.request.votes if vote.stands]
+        votes = [vote for vote in self.request.votes if vote.counts]
         if votes:
             last = votes[-1]
             self.request = decided(self.request, "approved", last.by, last.at, last.vote.via, last.vote.comment)
@@ -337,19 +337,19 @@ class Asking:
         for number in numbers:
             self.request = escalated(self.request, stage, self.definition.escalate[number])
             stage = self.open_stage()
-        told = stage.told
+        notified = stage.notified
         self.request = seated(self.request, self.rules, stage, await self.find(stage))
         self.copies.show(self.request)
-        self.copies.tell("escalation", only_places=True)
-        self.notify_stage("escalation", told)
+        self.copies.notify_all("escalation", only_places=True)
+        self.notify_stage("escalation", notified)
 
     async def look_again(self, stage: RequestStage, times: int) -> None:
         """Ask once more for people whose source was down when the stage opened, and tell those who are found."""
-        told, found = stage.told, await self.find(stage)
+        notified, found = stage.notified, await self.find(stage)
         self.request = seated(self.request, self.rules, stage, found)
         self.look_again_if_needed(found, times)
         self.copies.show(self.request)
-        self.notify_stage("request", told)
+        self.notify_stage("request", notified)
 
     def look_again_if_needed(self, found: Resolution, times: int) -> None:
         """Set timers: for a source of people that is down, and for when somebody who may be asked leaves or returns."""
@@ -365,25 +365,25 @@ class Asking:
 
     # What comes due
 
-    async def come_due(self, due: Due) -> None:
+    async def handle_due(self, due: Due) -> None:
         """A time has come; one of a stage that is closed counts no more."""
         stage = self.request.stage
         if due.round != self.timers.round or stage is None:
             return
         if self.request.held is not None and due.kind != "grace":
-            self.put_off.append(due)
+            self.postponed.append(due)
             return
         match due.kind:
             case "grace":
                 if self.request.held is not None and due.number == self.request.times_held:
                     self.request = taken_effect(self.request)
             case "deadline":
-                await self.end_in_time(stage)
+                await self.reach_deadline(stage)
             case "reminder":
-                owe = [who for who in owed(self.request) if who in stage.told]
+                owe = [who for who in owed(self.request) if who in stage.notified]
                 self.copies.follow_up(to_remind(self.copies.all, owe), "reminder")
             case "mail":
-                if not standing_votes(stage):
+                if not current_votes(stage):
                     self.copies.send(late_mails(self.request, self.copies.all))
             case "escalation":
                 await self.escalate(stage, [due.number])
@@ -395,7 +395,7 @@ class Asking:
             case kind:
                 assert_never(kind)
 
-    async def end_in_time(self, stage: RequestStage) -> None:
+    async def reach_deadline(self, stage: RequestStage) -> None:
         """The deadline has come before a decision."""
         because = f"Nobody decided in time in stage “{stage.title}”."
         on_deadline = self.definition.clock.on_deadline
@@ -414,17 +414,19 @@ class Asking:
 
     # Notifications
 
-    def notify_stage(self, occasion: Occasion, told: tuple[str, ...] = ()) -> None:
+    def notify_stage(self, occasion: Occasion, notified: tuple[str, ...] = ()) -> None:
         """Send the open stage's cards. `told`: who had it before."""
-        self.copies.send(stage_notifications(self.request, self.definition.deliver, self.copies.all, occasion, told))
+        self.copies.send(
+            stage_notifications(self.request, self.definition.deliver, self.copies.all, occasion, notified)
+        )
 
     def notify_reassigned(self, stage_id: str) -> None:
         """Ask the new approver at once, by a way of their own, and tell the person whose place they took."""
         act = next(stage for stage in self.request.stages if stage.id == stage_id).reassignments[-1].act
-        ways = in_person(self.definition.deliver, self.request.people[act.person])
+        ways = to_new_approver(self.definition.deliver, self.request.people[act.person])
         self.copies.send(Notification(way, "request") for way in ways)
         if act.instead_of and act.instead_of != act.by:
-            self.copies.tell_one(act.instead_of, "handover")
+            self.copies.notify_one(act.instead_of, "handover")
 
     def notify_requester(self, occasion: Occasion) -> None:
         """Tell who asked, and for whom."""
@@ -435,7 +437,7 @@ class Asking:
 
     # The end
 
-    def follow(self) -> None:
+    def finish(self) -> None:
         """Everyone is told, every copy is made true, and the file's actions are done."""
         ended = self.request.outcome
         assert ended is not None, "it is decided"

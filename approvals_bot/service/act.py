@@ -87,7 +87,7 @@ def _is_counted(request: Request, act: Act) -> bool:
     """Whether this act is one of those that led to the end."""
     if not isinstance(act, Vote):
         return request.outcome is not None and request.outcome.by == act.by
-    return (act.by, act.choice) in ((vote.by, vote.choice) for vote in request.votes if vote.stands)
+    return (act.by, act.choice) in ((vote.by, vote.choice) for vote in request.votes if vote.counts)
 
 
 async def _too_late(engine: Engine, hook_id: str, act: Act) -> Reply:

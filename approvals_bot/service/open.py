@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
-from approvals_bot.approvals.simulate import who_could_not_decide
+from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.durable.engine import Engine, Run
 from approvals_bot.errors import ApprovalsBotError, InvalidPayloadError, SerializationError
@@ -123,7 +123,7 @@ async def open_run(
         key = _own_key(definition, typed, asks, behalf, people)
     # What no rule decides, and a stage that nobody can fill could only wait for ever. A source of groups that can't be
     # read now leaves it open: it will be read again when the stage opens.
-    if (problem := await who_could_not_decide(definition, opening, people, engine.now())) is not None:
+    if (problem := await find_undecidable_stage(definition, opening, people, engine.now())) is not None:
         raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
     return await engine.start(listed.workflow, opening, idempotency_key=key)
 

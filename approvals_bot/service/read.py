@@ -171,7 +171,7 @@ def api_request(view: Request) -> dict[str, Any]:
             }
             | ({"in_place_of": vote.in_place_of} if vote.in_place_of else {})
             for vote in view.votes
-            if vote.stands
+            if vote.counts
         ],
         "waiting_for": list(view.waiting_for),
         "handovers": [

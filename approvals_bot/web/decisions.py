@@ -16,7 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Vote, Withdraw, Word
-from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, standing, tally
+from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, stage_status, tally
 from approvals_bot.approvals.card import asks_of, card_of
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import (
@@ -248,7 +248,7 @@ def result(request: Request, reader: str, done: str) -> str | None:
 
 def _result(request: Request, reader: str, done: str) -> Reply | None:
     if done == "edited":
-        reset = request.is_open and not any(vote.stands for vote in request.votes)
+        reset = request.is_open and not any(vote.counts for vote in request.votes)
         return Reply("edited", code="edited_and_reset" if reset else "")
     if done in ("reassigned", "added"):
         return _reassigned(request, reader)
@@ -258,8 +258,8 @@ def _result(request: Request, reader: str, done: str) -> Reply | None:
     if mine is None or done not in DONE:
         return None
     if done == "taken_back":
-        return None if mine.stands else _counted("taken_back", request, mine)
-    if not mine.stands:
+        return None if mine.counts else _counted("taken_back", request, mine)
+    if not mine.counts:
         return None
     if request.outcome is not None and request.outcome.by == reader:
         return _decided(request)
@@ -297,9 +297,9 @@ def _counted(word: Word, request: Request, mine: RecordedVote) -> Reply | None:
     if stage is None:
         return None
     if mine.choice == "reject":
-        rejections = sum(vote.stands and vote.choice == "reject" for vote in stage.votes)
+        rejections = sum(vote.counts and vote.choice == "reject" for vote in stage.votes)
         return Reply(word, params=tally("reject", "open", rejections, rejections_needed(stage)))
-    params = tally(mine.choice, standing(stage), have(stage), need(stage), missing(stage))
+    params = tally(mine.choice, stage_status(stage), have(stage), need(stage), missing(stage))
     return Reply(word, params={**params, "next_stage": _following(request, stage)})
 
 

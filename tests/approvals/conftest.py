@@ -183,19 +183,19 @@ class Office:
 
     async def ask(
         self, text: str = DEPLOY, fields: dict[str, JsonValue] | None = None, by: str = DI, behalf: str | None = None
-    ) -> Asked:
+    ) -> OpenedRequest:
         definition = Definition.model_validate(tomllib.loads(text))
         listed = approval.under(definition.id, definition.model_dump(mode="json"))
         run = await self.engine.start(listed, Opening(API if fields is None else fields, by, behalf))
         await self.settle()
-        return Asked(self, run)
+        return OpenedRequest(self, run)
 
     async def settle(self) -> None:
         await self.clock.advance(0)
 
 
 @dataclass
-class Asked:
+class OpenedRequest:
     """One request that was opened."""
 
     office: Office

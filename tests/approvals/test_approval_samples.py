@@ -88,16 +88,16 @@ async def test_who_is_told_of_a_change_reads_whose_turn_it_is_then(office: Any) 
         view = await asked.view()
         assert (view.state, view.stage.id) == ("waiting", "finance")
         for news, who in ((office.email, FIN), (office.slack, CFO)):
-            (change,) = [told for told in news.to(who) if told.occasion == "change"]
+            (change,) = [sent for sent in news.to(who) if sent.occasion == "change"]
             card = change.card
             assert (card.state, card.deadline, card.on_deadline) == ("waiting", view.deadline, view.on_deadline)
             assert [person.key for person in card.waiting_for] == [CFO, FIN]
             assert "approve" in [choice.choice for choice in card.choices]
         await asked.tell(kind="edit", by=BO, fields={"amount": "20000"})
         assert (await asked.view()).stage.id == "manager"
-        told = [told for told in office.slack.to(ANN) if told.occasion == "change"][-1]
-        assert [person.key for person in told.card.waiting_for] == [ANN]
-        assert "approve" in [choice.choice for choice in told.card.choices]
+        sent = [sent for sent in office.slack.to(ANN) if sent.occasion == "change"][-1]
+        assert [person.key for person in sent.card.waiting_for] == [ANN]
+        assert "approve" in [choice.choice for choice in sent.card.choices]
 
 
 async def test_a_lower_amount_keeps_votes_and_a_raised_one_resets_them(office: Any) -> None:
@@ -105,11 +105,11 @@ async def test_a_lower_amount_keeps_votes_and_a_raised_one_resets_them(office: A
         asked = await office.ask(sample("expense"), claim("2000"), by=BO)
         await asked.vote(ANN)
         await asked.tell(kind="edit", by=BO, fields={"amount": "1500"})
-        assert [vote.stands for vote in (await asked.view()).votes] == [True]
+        assert [vote.counts for vote in (await asked.view()).votes] == [True]
         assert (await asked.view()).stage.id == "finance"
         await asked.tell(kind="edit", by=BO, fields={"amount": "20000"})
         view = await asked.view()
-        assert ([vote.stands for vote in view.votes], view.stage.id) == ([False], "manager")
+        assert ([vote.counts for vote in view.votes], view.stage.id) == ([False], "manager")
 
 
 async def test_a_lower_amount_that_skips_the_open_stage_is_decided_by_the_votes_there_are(office: Any) -> None:

@@ -215,7 +215,7 @@ async def test_an_edit_resets_votes_tells_everyone_and_outdates_what_was_shown(o
         assert (said["verdict"], said["changed"]) == ("edited", True)
         view = await asked.view()
         assert (view.title, view.waiting_for) == ("Deploy api 2.2 to prod", (ANN, BO, CY, DI))
-        assert [vote.stands for vote in view.votes] == [False]
+        assert [vote.counts for vote in view.votes] == [False]
         assert await asked.vote(ANN, digest=old) == "request_changed"
         assert [mail.occasion for mail in office.email.to(ANN)] == ["request", "change"]
         assert [field.was for field in office.slack.newest("#deploys").card.fields if field.name == "version"] == [
@@ -515,8 +515,8 @@ async def test_what_follows_and_can_not_be_done_is_told_on_the_request(office: A
         assert wait == ["⚠ What follows is not done: call shop is tried again: it answered 503"]
         await office.clock.advance("30s")
         view = await asked.view()
-        told = card_text.troubles(card_of(view, None, office.clock.now()))
-        assert told == ["⚠ What follows is not done: call shop failed: it answered 404"]
+        troubles = card_text.troubles(card_of(view, None, office.clock.now()))
+        assert troubles == ["⚠ What follows is not done: call shop failed: it answered 404"]
         assert api_request(view)["follow_ups"][0] == {
             "what": "call shop",
             "state": "failed",

@@ -10,7 +10,17 @@ import pytest
 from ballots import people, seat_of, stage_of
 
 from approvals_bot.approvals.acts import Rejection, Reply, Vote
-from approvals_bot.approvals.ballot import Missing, cast, have, missing, need, reset, seating, standing, still_owed
+from approvals_bot.approvals.ballot import (
+    Missing,
+    cast,
+    have,
+    missing,
+    missing_voters,
+    need,
+    reset,
+    seating,
+    stage_status,
+)
 from approvals_bot.approvals.port import ChoiceName
 from approvals_bot.approvals.request import RequestStage
 
@@ -45,7 +55,7 @@ def test_one_approval_decides_where_one_is_needed() -> None:
 def test_overlapping_lists_never_deadlock() -> None:
     ballot, reply = play(stage_of(RELEASE, SRE), ("bo", "approve"), ("cy", "approve"))
     assert (reply.verdict, have(ballot), need(ballot)) == ("counted", 2, 3)
-    assert still_owed(ballot) == ("ann", "di")
+    assert missing_voters(ballot) == ("ann", "di")
     _, reply = play(ballot, ("di", "approve"))
     assert reply.params["standing"] == "filled"
 
@@ -67,7 +77,7 @@ def test_quorum_counts_people_and_not_clicks() -> None:
 def test_the_last_choice_stands_while_the_request_is_open() -> None:
     ballot, reply = play(stage_of(SRE, reject=2), ("bo", "approve"), ("bo", "reject"))
     assert (reply.verdict, have(ballot)) == ("changed", 0)
-    assert [vote.stands for vote in ballot.votes] == [False, True]
+    assert [vote.counts for vote in ballot.votes] == [False, True]
 
 
 def test_a_vote_can_be_taken_back_and_given_again() -> None:
@@ -103,7 +113,7 @@ def test_a_rejection_ends_it_at_its_number_or_when_quorum_is_out_of_reach(
     reject: Any, votes: list[str], expected: str
 ) -> None:
     ballot, _ = play(stage_of(SRE, reject=reject), *((who, "reject") for who in votes))
-    assert standing(ballot) == expected
+    assert stage_status(ballot) == expected
 
 
 def test_with_all_needed_one_rejection_puts_quorum_out_of_reach() -> None:
@@ -143,7 +153,7 @@ def test_who_has_left_keeps_her_vote_at_click_and_loses_it_at_quorum() -> None:
         ballot, _ = play(stage_of(SRE, recheck=recheck), ("bo", "approve"))
         ballot = replace(ballot, seats=(replace(SRE, eligible=people("cy", "di")),))
         ballot, _ = play(ballot, ("cy", "approve"))
-        assert standing(ballot) == expected
+        assert stage_status(ballot) == expected
 
 
 def test_who_voted_before_a_seat_was_needed_moves_there_when_another_takes_her_own() -> None:
@@ -157,7 +167,7 @@ def test_who_voted_before_a_seat_was_needed_moves_there_when_another_takes_her_o
         ),
     )
     ballot, reply = play(ballot, ("cy", "approve"))
-    assert (reply.verdict, still_owed(ballot)) == ("counted", ("ann", "di"))
+    assert (reply.verdict, missing_voters(ballot)) == ("counted", ("ann", "di"))
     ballot, reply = play(ballot, ("ann", "approve"))
     assert (reply.verdict, seating(ballot)) == ("decided", {"bo": 1, "cy": 1, "ann": 0})
 

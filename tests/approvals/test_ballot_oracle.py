@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approvals_bot.approvals.acts import Vote
-from approvals_bot.approvals.ballot import cast, have, need, seating, standing, still_owed
+from approvals_bot.approvals.ballot import cast, have, missing_voters, need, seating, stage_status
 from approvals_bot.approvals.request import RequestSeat
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -29,12 +29,12 @@ rules = st.sampled_from(["any", "all", 1, 2, 3])
 
 def most_filled(seats: tuple[RequestSeat, ...], approving: list[str]) -> int:
     """Try every seat, and none, for everyone who says yes."""
-    rooms = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
+    sizes = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
     options = ([None, *(seat.id for seat in seats if who in seat.eligible)] for who in approving)
     best = 0
     for assignment in product(*options):
         taken = [seat for seat in assignment if seat is not None]
-        if all(taken.count(seat) <= size for seat, size in rooms.items()):
+        if all(taken.count(seat) <= size for seat, size in sizes.items()):
             best = max(best, len(taken))
     return best
 
@@ -70,13 +70,13 @@ def test_every_vote_leaves_the_stage_where_brute_force_says(
         else:
             assert (reply.verdict == "already_voted") == (choices.get(who) == choice)
             choices[who] = choice
-        assert standing(ballot) == expected(seats, reject, choices)
+        assert stage_status(ballot) == expected(seats, reject, choices)
         assert reply.changed == (ballot != before)
         approving = [who for who, choice in choices.items() if choice == "approve"]
         assert have(ballot) == len(seating(ballot)) == most_filled(seats, approving)
         for person, seat in seating(ballot).items():
             assert person in seats[seat].eligible
-        if standing(ballot) != "open":
+        if stage_status(ballot) != "open":
             return
 
 
@@ -90,7 +90,7 @@ def test_the_order_of_votes_changes_neither_the_count_nor_the_outcome(
         ballot = stage_of(*seats, reject="all")
         for who, choice in order:
             ballot, _ = cast(ballot, Vote(who, choice, comment="so"), NOON)  # type: ignore[arg-type]
-        ends.add((standing(ballot), have(ballot), need(ballot)))
+        ends.add((stage_status(ballot), have(ballot), need(ballot)))
     assert len(ends) == 1
 
 
@@ -101,8 +101,8 @@ def test_only_those_are_owed_whose_yes_would_help(seats: tuple[RequestSeat, ...]
     for who, choice in votes:
         ballot, _ = cast(ballot, Vote(who, choice, comment="so"), NOON)  # type: ignore[arg-type]
     for who in PEOPLE:
-        if any(vote.stands and vote.by == who for vote in ballot.votes):
-            assert who not in still_owed(ballot)
+        if any(vote.counts and vote.by == who for vote in ballot.votes):
+            assert who not in missing_voters(ballot)
             continue
         more, _ = cast(replace(ballot, reject="all"), Vote(who, "approve"), NOON)
-        assert (who in still_owed(ballot)) == (have(more) > have(ballot))
+        assert (who in missing_voters(ballot)) == (have(more) > have(ballot))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approvals_bot.approvals.acts import Vote
-from approvals_bot.approvals.ballot import can_be_filled, cast, have, need, reset, seating, standing, still_owed
+from approvals_bot.approvals.ballot import can_be_filled, cast, have, missing_voters, need, reset, seating, stage_status
 from approvals_bot.approvals.request import RequestSeat
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -80,8 +80,8 @@ def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[RequestS
             choices[who] = choice
         yes = frozenset(who for who, said in choices.items() if said == "approve")
         assert have(ballot) == assignments(seats, yes)
-        assert (standing(ballot) == "filled") == (assignments(seats, yes) == wanted(seats))
-        if standing(ballot) != "open":
+        assert (stage_status(ballot) == "filled") == (assignments(seats, yes) == wanted(seats))
+        if stage_status(ballot) != "open":
             return
 
 
@@ -95,7 +95,7 @@ def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(
         ballot = stage_of(*seats, reject="all")
         for who in order:
             ballot, _ = cast(ballot, Vote(who, "approve"), NOON)
-        assert (have(ballot), standing(ballot) == "filled") == (best, best == wanted(seats))
+        assert (have(ballot), stage_status(ballot) == "filled") == (best, best == wanted(seats))
         seated = seating(ballot)
         assert len(seated) == best, "a person counts once"
         assert all(who in seats[seat].eligible for who, seat in seated.items())
@@ -111,8 +111,8 @@ def test_where_an_assignment_exists_nobody_can_vote_the_stage_into_a_lock(
     assert can_be_filled(seats) == possible
     ballot = stage_of(*seats, reject="all")
     for who in order:
-        if standing(ballot) == "open":
-            assert still_owed(ballot) or not possible
+        if stage_status(ballot) == "open":
+            assert missing_voters(ballot) or not possible
             ballot, _ = cast(ballot, Vote(who, "approve"), NOON)
-    assert (standing(ballot) == "filled") == possible
+    assert (stage_status(ballot) == "filled") == possible
     assert have(ballot) <= need(ballot)

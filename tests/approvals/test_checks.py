@@ -44,7 +44,7 @@ def workflow(*stages: dict[str, Any], request: tuple[str, ...] = ("*",), **table
     return Definition.model_validate({**content, **tables})
 
 
-def told(definition: Definition, of: ServiceSettings | None = None) -> list[str]:
+def problems(definition: Definition, of: ServiceSettings | None = None) -> list[str]:
     return [
         f"{'.'.join(map(str, each.path))}: {each.message}" for each in check_definition(definition, of or service())
     ]
@@ -62,7 +62,7 @@ def test_the_samples_are_right_with_the_example(path: Path) -> None:
             return f"{name}-" * 8
 
     of = ServiceSettings.model_validate(content, context={"env": Everything(), "folder": path.parents[1]})
-    assert told(Definition.model_validate(tomllib.loads(path.read_text())), of) == []
+    assert problems(Definition.model_validate(tomllib.loads(path.read_text())), of) == []
 
 
 FILLABLE = [
@@ -102,12 +102,12 @@ UNFILLABLE = [
 
 @pytest.mark.parametrize(("stage", "request_"), FILLABLE)
 def test_a_stage_that_somebody_could_fill(stage: dict[str, Any], request_: tuple[str, ...]) -> None:
-    assert told(workflow(stage, request=request_)) == []
+    assert problems(workflow(stage, request=request_)) == []
 
 
 @pytest.mark.parametrize(("stage", "request_", "message"), UNFILLABLE)
 def test_a_stage_that_nobody_could_fill(stage: dict[str, Any], request_: tuple[str, ...], message: str) -> None:
-    found = told(workflow(stage, request=request_))
+    found = problems(workflow(stage, request=request_))
     assert len(found) == 1
     assert message in found[0]
     assert found[0].startswith("stage.0")
@@ -115,41 +115,43 @@ def test_a_stage_that_nobody_could_fill(stage: dict[str, Any], request_: tuple[s
 
 def test_self_approval_changes_who_could_fill_it() -> None:
     stage = {"from": ["@ann"]}
-    assert told(workflow(stage, request=("@ann",), policy={"self_approval": "never"})) != []
-    assert told(workflow(stage, request=("@ann",), policy={"self_approval": "allow"})) == []
-    assert told(workflow(stage, request=("@ann",), policy={"self_approval": "skip-up"})) == [], "her manager is asked"
+    assert problems(workflow(stage, request=("@ann",), policy={"self_approval": "never"})) != []
+    assert problems(workflow(stage, request=("@ann",), policy={"self_approval": "allow"})) == []
+    assert problems(workflow(stage, request=("@ann",), policy={"self_approval": "skip-up"})) == [], (
+        "her manager is asked"
+    )
     alone = service(people={})
-    assert told(workflow(stage, request=("@ann",), policy={"self_approval": "skip-up"}), alone) != []
+    assert problems(workflow(stage, request=("@ann",), policy={"self_approval": "skip-up"}), alone) != []
 
 
 def test_the_second_stage_is_looked_at_too() -> None:
-    found = told(workflow({"from": ["@three"]}, {"from": ["@nobody"], "when": 'env == "prod"'}))
+    found = problems(workflow({"from": ["@three"]}, {"from": ["@nobody"], "when": 'env == "prod"'}))
     assert found == ["stage.1.seat.0.from: nobody is in @nobody"]
 
 
 def test_a_live_directory_is_left_to_the_moment() -> None:
     of = service(directory={"http": "who"}, http={"who": {"url": "https://who.acme.eu"}})
-    assert told(workflow({"from": ["oncall:anything", "owner-of:env"], "need": 5}), of) == []
+    assert problems(workflow({"from": ["oncall:anything", "owner-of:env"], "need": 5}), of) == []
 
 
 def test_channels_that_are_not_configured_can_not_deliver() -> None:
     everything = {"slack": "#x", "dm": True, "email": True}
     definition = workflow({"from": ["@two"]}, deliver=everything, on={"ended": [{"slack": "#x", "text": "t"}]})
-    assert told(definition) == []
+    assert problems(definition) == []
     groups = {"two": GROUPS["two"]}
-    assert told(definition, service(slack=None, groups=groups)) == [
+    assert problems(definition, service(slack=None, groups=groups)) == [
         "deliver.slack: Slack is not configured",
         "on.ended.0.slack: Slack is not configured",
     ]
-    assert told(definition, service(email=None)) == ["deliver.email: email is not configured"]
+    assert problems(definition, service(email=None)) == ["deliver.email: email is not configured"]
     only_dm = workflow({"from": ["@two"]}, deliver={"dm": True})
-    assert told(only_dm, service(slack=None, groups=groups)) == [], "dm falls back to mail"
-    assert told(only_dm, service(slack=None, email=None, groups=groups)) != []
+    assert problems(only_dm, service(slack=None, groups=groups)) == [], "dm falls back to mail"
+    assert problems(only_dm, service(slack=None, email=None, groups=groups)) != []
 
 
 def test_an_approval_needs_a_title_and_a_stage() -> None:
     bare = Definition.model_validate({"workflow": {"id": "x", "request": ["*"]}})
-    assert [each.split(":")[0] for each in told(bare)] == ["workflow.title", "stage"]
+    assert [each.split(":")[0] for each in problems(bare)] == ["workflow.title", "stage"]
 
 
 def test_a_python_workflow_needs_neither() -> None:
@@ -157,19 +159,19 @@ def test_a_python_workflow_needs_neither() -> None:
     definition = Definition.model_validate(
         {"workflow": about, "fields": {"name": "string"}, "settings": {"loud": True}}
     )
-    assert told(definition) == []
+    assert problems(definition) == []
     for run in ("greeting", "greeting:", ":greet", "a b:c", "os.path:join()", "../x:y"):
         wrong = Definition.model_validate({"workflow": about | {"run": run}})
-        assert told(wrong) == ['workflow.run: write the function as "module:function"']
+        assert problems(wrong) == ['workflow.run: write the function as "module:function"']
 
 
 def test_an_answer_or_a_wish_for_changes_needs_a_comment() -> None:
     stage = {"from": ["@two"], "comment": "never", "outcomes": ["approve", "changes"]}
-    assert told(workflow(stage)) == ["stage.0.comment: answers and requests for changes are written in the comment"]
+    assert problems(workflow(stage)) == ["stage.0.comment: answers and requests for changes are written in the comment"]
 
 
 def test_a_call_must_be_signed() -> None:
     definition = workflow({"from": ["@two"]}, on={"approved": [{"http": "x"}]})
     unsigned = service(http={"x": {"url": "https://x.eu"}})
-    assert told(definition, unsigned) == ["on.approved.0.http: [http.x] has no secret to sign the call with"]
-    assert told(definition, service(http={"x": {"url": "https://x.eu", "secret": "env:A"}})) == []
+    assert problems(definition, unsigned) == ["on.approved.0.http: [http.x] has no secret to sign the call with"]
+    assert problems(definition, service(http={"x": {"url": "https://x.eu", "secret": "env:A"}})) == []

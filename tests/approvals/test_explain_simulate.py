@@ -11,7 +11,7 @@ import pytest
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.simulate import simulate, who_could_not_decide
+from approvals_bot.approvals.simulate import find_undecidable_stage, simulate
 from approvals_bot.errors import InvalidPayloadError
 
 ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
@@ -81,10 +81,12 @@ async def test_a_simulation_of_wrong_fields_names_them(office: Any) -> None:
 async def test_what_nobody_could_decide_is_said_before_it_is_opened(office: Any) -> None:
     fields: dict[str, Any] = {"amount": "80", "purpose": "a desk", "team": "eng"}
     assert (
-        await who_could_not_decide(definition("expense"), Opening(fields, BO), office.people, office.clock.now())
+        await find_undecidable_stage(definition("expense"), Opening(fields, BO), office.people, office.clock.now())
         is None
     )
-    problem = await who_could_not_decide(definition("expense"), Opening(fields, CFO), office.people, office.clock.now())
+    problem = await find_undecidable_stage(
+        definition("expense"), Opening(fields, CFO), office.people, office.clock.now()
+    )
     assert problem == (
         "manager",
         "nobody may decide for the manager of Fay Cash (manager-of:requester: Fay Cash has no manager)",

@@ -194,7 +194,7 @@ async def test_nobody_on_whose_behalf_it_is_asked_gets_a_place(office: Any) -> N
 async def test_a_workflow_says_who_may(office: Any, rule: str, approver: bool, owner: bool) -> None:
     async with office.open():
         asked = await office.ask(TWO + f'[policy]\nreassign = "{rule}"\n', {}, by=DI)
-        assert card_of(await asked.view(), ANN, office.clock.now()).may_hand_over == approver
+        assert card_of(await asked.view(), ANN, office.clock.now()).may_reassign == approver
         assert (await asked.tell(kind="reassign", instead_of=None, by=CFO, person="gil@acme.eu"))["changed"] == owner
         assert (await asked.tell(kind="reassign", instead_of=None, by=ANN, person=BO))["changed"] == approver
         office.people.admins = (CFO,)

@@ -10,6 +10,7 @@ import pytest
 
 from approvals_bot.approvals.notifications import (
     Copy,
+    fallbacks,
     has_card,
     is_pointless,
     late_mails,
@@ -17,7 +18,6 @@ from approvals_bot.approvals.notifications import (
     requester_notifications,
     stage_notifications,
     to_remind,
-    ways_instead,
 )
 from approvals_bot.approvals.policy import Deliver
 from approvals_bot.approvals.port import (
@@ -39,7 +39,7 @@ DELIVER = Deliver(slack="#deploys", dm=True)
 
 
 def request(**changes: Any) -> Request:
-    stage = RequestStage("go", state="open", told=(ANN.address, BO.address))
+    stage = RequestStage("go", state="open", notified=(ANN.address, BO.address))
     people = {person.address: person for person in (ANN, BO, DI)}
     made = Request(run_id="run_1", workflow="deploy", definition="d", requester=DI.address, asked_at=NOON)
     return made.but(stages=(stage,), people=people, **changes)
@@ -95,9 +95,9 @@ def test_each_is_reminded_once_and_every_place_too() -> None:
 
 def test_a_card_that_a_place_refuses_goes_to_those_without_one() -> None:
     copies = [copy(1, DEPLOYS), delivered(2, ToPerson("slack", ANN))]
-    assert list(ways_instead(copies[0], request(), copies)) == [ToPerson("slack", BO)]
-    assert list(ways_instead(copies[1], request(), copies)) == [ToPerson("email", ANN)]
-    assert list(ways_instead(copy(3, DEPLOYS, text="done"), request(), copies)) == []
+    assert list(fallbacks(copies[0], request(), copies)) == [ToPerson("slack", BO)]
+    assert list(fallbacks(copies[1], request(), copies)) == [ToPerson("email", ANN)]
+    assert list(fallbacks(copy(3, DEPLOYS, text="done"), request(), copies)) == []
 
 
 def test_a_message_is_edited_and_a_mail_is_followed_by_another() -> None:

@@ -101,9 +101,9 @@ async def test_several_at_once_are_told_apart(office: Any) -> None:
         assert (shown := request_of(record))
         assert (shown.title, shown.state) == ("Number 2", "approved")
         assert (await office.engine.records(waiting_for=BO)).records == []
-        standing = request_of(await office.engine.record(run.id))
-        assert standing is not None
-        assert standing.number == 1, "the run stands for the one that is open"
+        published = request_of(await office.engine.record(run.id))
+        assert published is not None
+        assert published.number == 1, "the run stands for the one that is open"
         assert await vote(office, first, ANN) == "decided"
         assert await run.return_value() == ["Approved", "Approved", "Rejected"]
         ids = [sent.delivery_id for sent in (*office.slack.sent, *office.email.sent)]

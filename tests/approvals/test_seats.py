@@ -8,40 +8,40 @@ from ballots import seat_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.ballot import can_be_filled, room, seat_people
+from approvals_bot.approvals.ballot import can_be_filled, seat_people, seat_size
 
 people = st.sampled_from(["ann", "bo", "cy", "di", "ed"])
 may_fill = st.dictionaries(people, st.lists(st.integers(0, 2), unique=True, max_size=3), max_size=5)
-rooms = st.fixed_dictionaries({seat: st.integers(0, 3) for seat in range(3)})
+sizes = st.fixed_dictionaries({seat: st.integers(0, 3) for seat in range(3)})
 
 
-def most_seated(may_fill: dict[str, list[int]], rooms: dict[int, int]) -> int:
+def most_seated(may_fill: dict[str, list[int]], sizes: dict[int, int]) -> int:
     """The oracle: try every seat, and none, for everyone."""
     best = 0
     for assignment in product(*([None, *seats] for seats in may_fill.values())):
         taken = [seat for seat in assignment if seat is not None]
-        if all(taken.count(seat) <= rooms[seat] for seat in rooms):
+        if all(taken.count(seat) <= sizes[seat] for seat in sizes):
             best = max(best, len(taken))
     return best
 
 
-@given(may_fill, rooms)
-def test_as_many_people_sit_as_any_assignment_allows(may_fill: dict[str, list[int]], rooms: dict[int, int]) -> None:
-    seated = seat_people(may_fill, rooms)
-    assert len(seated) == most_seated(may_fill, rooms)
+@given(may_fill, sizes)
+def test_as_many_people_sit_as_any_assignment_allows(may_fill: dict[str, list[int]], sizes: dict[int, int]) -> None:
+    seated = seat_people(may_fill, sizes)
+    assert len(seated) == most_seated(may_fill, sizes)
     for person, seat in seated.items():
         assert seat in may_fill[person]
-    for seat, size in rooms.items():
+    for seat, size in sizes.items():
         assert list(seated.values()).count(seat) <= size
 
 
-@given(may_fill, rooms)
+@given(may_fill, sizes)
 def test_who_sits_is_moved_but_never_unseated_by_who_comes_later(
-    may_fill: dict[str, list[int]], rooms: dict[int, int]
+    may_fill: dict[str, list[int]], sizes: dict[int, int]
 ) -> None:
     seated: list[str] = []
     for count in range(len(may_fill) + 1):
-        now = seat_people(dict(list(may_fill.items())[:count]), rooms)
+        now = seat_people(dict(list(may_fill.items())[:count]), sizes)
         assert set(seated) <= set(now)
         seated = list(now)
 
@@ -52,9 +52,9 @@ def test_a_person_of_two_lists_makes_way_for_one_of_a_single_list() -> None:
 
 
 def test_all_means_everyone_who_may_and_never_nobody() -> None:
-    assert room(seat_of(0, "SRE", "all", ("ann", "bo"))) == 2
-    assert room(seat_of(0, "SRE", "all", ("ann", "bo")), also=["cy", "bo"]) == 3
-    assert room(seat_of(0, "SRE", "all", ())) == 1
+    assert seat_size(seat_of(0, "SRE", "all", ("ann", "bo"))) == 2
+    assert seat_size(seat_of(0, "SRE", "all", ("ann", "bo")), also=["cy", "bo"]) == 3
+    assert seat_size(seat_of(0, "SRE", "all", ())) == 1
 
 
 def test_one_person_cannot_fill_two_seats_alone() -> None:

@@ -12,7 +12,7 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.eligibility import Delegations, Resolution, ResolvedSeat, with_stand_ins
+from approvals_bot.approvals.eligibility import CountedVote, Resolution, ResolvedSeat, with_delegates
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
@@ -94,18 +94,19 @@ def seat(*members: str) -> dict[str, str]:
     return dict.fromkeys(members, "in x")
 
 
-def places(given: Resolution, *votes: Delegations, need: Any = 1) -> list[tuple[list[str], list[str], dict[str, str]]]:
+def places(given: Resolution, *votes: CountedVote, need: Any = 1) -> list[tuple[list[str], list[str], dict[str, str]]]:
     """Of each seat: who may vote, who is told, and who stands in for whom."""
     needs = {each.id: need for each in given.seats}
     return [
-        (list(each.eligible), list(each.told), each.in_place_of) for each in with_stand_ins(given, needs, votes).seats
+        (list(each.eligible), list(each.notified), each.in_place_of)
+        for each in with_delegates(given, needs, votes).seats
     ]
 
 
 def test_a_stand_in_takes_the_place_and_is_told_why() -> None:
     given = found(seat("ann", "cy"), away={"ann": ("bo",)})
     assert places(given) == [(["bo", "cy"], ["bo", "cy"], {"bo": "ann"})]
-    eligible = with_stand_ins(given, {0: 1}).seats[0].eligible
+    eligible = with_delegates(given, {0: 1}).seats[0].eligible
     assert eligible["bo"] == "standing in for Ann (in x)"
 
 
@@ -124,13 +125,13 @@ def test_without_a_stand_in_she_is_told_only_if_the_others_are_too_few() -> None
     assert places(given, need=2) == [(["ann", "bo", "cy"], ["bo", "cy"], {})]
     assert places(given, need=3) == [(["ann", "bo", "cy"], ["ann", "bo", "cy"], {})]
     assert places(given, need="all") == [(["ann", "bo", "cy"], ["ann", "bo", "cy"], {})]
-    assert with_stand_ins(given, {0: 2}).seats[0].eligible["ann"] == "in x (away, back on 6 Mar 2026)"
+    assert with_delegates(given, {0: 2}).seats[0].eligible["ann"] == "in x (away, back on 6 Mar 2026)"
 
 
 def test_who_has_voted_keeps_her_place_and_so_does_who_voted_for_her() -> None:
     given = found(seat("cy", "ann"), away={"ann": ("bo", "di"), "cy": ("bo",)})
-    assert places(given, Delegations("ann")) == [(["bo", "ann"], ["bo"], {"bo": "cy"})]
-    assert places(given, Delegations("bo", "ann")) == [(["cy", "bo"], ["bo"], {"bo": "ann"})]
+    assert places(given, CountedVote("ann")) == [(["bo", "ann"], ["bo"], {"bo": "cy"})]
+    assert places(given, CountedVote("bo", "ann")) == [(["cy", "bo"], ["bo"], {"bo": "ann"})]
 
 
 # ── a request ──
@@ -254,7 +255,7 @@ async def test_one_place_has_one_vote_whoever_comes_back(office: Any) -> None:
         assert await asked_of(asked) == [CY]  # Bo's vote stands in Ann's place
         assert await asked.vote(ANN) == "counted"
         view = await asked.view()
-        assert [(vote.by, vote.stands) for vote in view.votes] == [(BO, False), (ANN, True)]
+        assert [(vote.by, vote.counts) for vote in view.votes] == [(BO, False), (ANN, True)]
         assert view.outcome is None
         assert await asked.vote(CY) == "decided"
 

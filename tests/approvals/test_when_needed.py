@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 
 from approvals_bot import RunFailedError, create_hook, step, workflow
-from approvals_bot.approvals.delivery import MADE_WHEN_NEEDED, NotMadeError, when_needed
+from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.rules import rules_of
 from approvals_bot.testing.fixtures import OpenEngine
@@ -20,7 +20,7 @@ FILE = {
 
 
 @step
-async def echo(text: Annotated[str, MADE_WHEN_NEEDED]) -> str:
+async def echo(text: Annotated[str, LAZY]) -> str:
     return text
 
 
@@ -36,7 +36,7 @@ async def test_an_argument_is_made_once_for_a_step_and_not_on_the_replays_after_
             made.append(text)
             return text
 
-        said = [await echo(when_needed(lambda text=text: make(text))) for text in ("a", "b")]  # type: ignore[misc]
+        said = [await echo(lazily(lambda text=text: make(text))) for text in ("a", "b")]  # type: ignore[misc]
         said.append(await create_hook("the hook"))
         return [*said, await echo("plain")]
 
@@ -55,8 +55,8 @@ async def test_what_cannot_be_made_says_why(open_engine: OpenEngine) -> None:
             raise ValueError("no such thing")
 
         try:
-            return await echo(when_needed(make))
-        except NotMadeError as failure:
+            return await echo(lazily(make))
+        except LazyArgumentError as failure:
             raise failure.cause from None
 
     async with open_engine() as engine:

@@ -135,7 +135,7 @@ async def race(office: Office, number: int) -> tuple[Told | None, int]:
         return None, 2
     (winner,) = [one for one in told if view.state == PAST[one.choice]]
     (loser,) = [one for one in told if one is not winner]
-    assert [vote.by for vote in view.votes if vote.stands] == [winner.address]
+    assert [vote.by for vote in view.votes if vote.counts] == [winner.address]
     assert winner.has_won or winner.is_unanswered, told
     assert loser.has_lost_to(winner) or loser.is_unanswered, told
     return winner, sum(one.is_unanswered for one in told)

@@ -135,7 +135,7 @@ async def heals(office: Office, requests: list[tuple[str, Form]], seen: Seen) ->
     for run_id, _ in requests:
         record = await office.engine.wait(run_id, 60.0)
         assert (record.status, record.result["outcome"]) == ("completed", "approved")
-        voted = [vote.by for vote in Request.model_validate(record.parts[0]).votes if vote.stands]
+        voted = [vote.by for vote in Request.model_validate(record.parts[0]).votes if vote.counts]
         assert sorted(voted) == ["ann@acme.eu", "cy@acme.eu"]
         log = await office.engine.events(run_id)
         assert sum(event.type == "run_completed" for event in log) == 1

@@ -127,7 +127,7 @@ class Office:
         record = await self.engine.record(run_id)
         assert record is not None
         request = Request.model_validate(record.parts[0])
-        return [{**asdict(one.vote), "stands": one.stands} for one in request.votes]
+        return [{**asdict(one.vote), "counts": one.counts} for one in request.votes]
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):

@@ -136,7 +136,7 @@ def not_you(dispatch: Dispatch) -> str:
     """
     assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
     card, reader = dispatch.card, dispatch.to.person.address
-    mine = [vote for vote in card.votes if vote.by.key == reader and vote.stands]
+    mine = [vote for vote in card.votes if vote.by.key == reader and vote.counts]
     if not mine or dispatch.text:
         return ""
     did = f"You {card_text.CHOICE_WORDS[mine[-1].choice][1]} this {card_text.VIA_WORDS[mine[-1].via]}".rstrip()

@@ -112,7 +112,7 @@ def with_reassign_button(text: str, view: Request) -> list[Block]:
 
 def reassign_modal(card: Card, reader: str, channel: str) -> Block:
     """The modal that asks for the person, in whose place, and why. An approver gives away their own place, no other."""
-    places = [who for who in card.waiting_for if who.key == reader or not card.may_hand_over]
+    places = [who for who in card.waiting_for if who.key == reader or not card.may_reassign]
     blocks: list[Block] = [
         {"type": "section", "text": plain(one_line(card.title, 300))},
         labelled(PERSON, "Who should be asked?", {"type": "users_select"}),

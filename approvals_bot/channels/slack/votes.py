@@ -183,7 +183,7 @@ def why(view: Request, address: str | None, now: datetime) -> str:
     card = card_of(view, address, now)
     if card.outcome is not None:
         return f"{card_text.outcome(card.outcome)}. Nobody is asked any more."
-    voted = any(vote.by == address and vote.stands for vote in view.votes) if address else False
+    voted = any(vote.by == address and vote.counts for vote in view.votes) if address else False
     if voted:
         own = "You have voted."
     elif address is not None and address in (view.requester, view.on_behalf_of):

@@ -25,7 +25,7 @@ async def test_check_7_of_two_opposite_clicks_at_once_one_wins_and_the_other_is_
     won, lost, winner = (yes, no, "Ann Ode") if decision["decision"] == "approved" else (no, yes, "Cy Rus")
     assert "Your vote decided it" in won["ephemeral"]
     assert lost["ephemeral"].startswith(f"Already decided by {winner}")
-    assert len([vote for vote in await office.votes(run_id) if vote["stands"]]) == 1
+    assert len([vote for vote in await office.votes(run_id) if vote["counts"]]) == 1
 
 
 async def test_check_9_who_never_saw_the_answer_presses_again_and_one_vote_counts(office: Office) -> None:

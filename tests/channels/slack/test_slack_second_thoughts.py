@@ -33,7 +33,7 @@ async def test_a_counted_vote_can_be_taken_back_by_the_button_beside_its_answer(
     assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
     back = await office.press("U0ANN", "Take back", ts=told.ts)
     assert back["ephemeral"].startswith("Taken back: your vote no longer counts.")
-    assert [vote["stands"] for vote in await office.votes(run_id)] == [False]
+    assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
     (replaced,) = office.told("U0ANN")
     assert replaced.blocks == ()
 
@@ -44,7 +44,7 @@ async def test_a_vote_that_came_by_a_form_can_be_taken_back_too(office: Office) 
     await office.submit("U0ANN", view, {"ask:budget_code": {"value": "AB-1"}})
     assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
     await office.press("U0ANN", "Take back", ts=office.told("U0ANN")[-1].ts)
-    assert [vote["stands"] for vote in await office.votes(run_id)] == [False]
+    assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
 
 
 async def test_a_vote_that_decided_can_not_be_taken_back(office: Office) -> None:
@@ -70,7 +70,7 @@ async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(off
     assert "You voted, others are still asked" in json.dumps(home)
     where = {"view_id": home["view"]["id"], "action_id": "vote:take_back"}
     await office.call("/slack/click", {"user": "U0ANN"} | where)
-    assert [vote["stands"] for vote in await office.votes(run_id)] == [False]
+    assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
 
 
 # ── why am I asked? ───────────────────────────────────────────────────────────────────────────────────────────────
