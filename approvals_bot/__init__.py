@@ -1,7 +1,6 @@
-"""Approvals by Slack and email, on durable workflows. This is what workflow authors import.
+"""Approvals in Slack and by email, on durable workflows. This is what workflow authors import.
 
-Importing the package costs next to nothing: a name is imported from the module that defines it when it is first used
-(PEP 562).
+Importing the package costs next to nothing: each name is imported from its module on first use (PEP 562).
 """
 
 from importlib import import_module
@@ -190,7 +189,7 @@ _MODULES = {
         _ENGINE,
     ),
 }  # fmt: skip
-"""Where a public name is defined. Errors aren't listed: they are all in one module."""
+"""The module of each public name. Errors aren't listed; they are all in one module."""
 
 
 def __getattr__(name: str) -> Any:

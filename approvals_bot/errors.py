@@ -1,7 +1,7 @@
 """Every error this package raises, under one base.
 
-Each leaf answers two questions: whose fault is it, and what now. The docstring is the default message; what was
-found is kept as attributes, so that a caller never has to read a sentence to learn a fact.
+Each error says who has to act and what to do. Its docstring is the default message. Details are attributes, so callers
+never have to parse a message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ApprovalsBotError(Exception):
 class HookNotFoundError(ApprovalsBotError):
     """Hook not found: no live hook has this token. It never existed, was disposed, or its run has ended.
 
-    The caller's mistake or simply too late; nothing was written. Retrying does not help.
+    The caller is mistaken or too late. Nothing was written, and retrying won't help.
     """
 
     def __init__(self, token: str) -> None:
@@ -33,17 +33,17 @@ class HookNotFoundError(ApprovalsBotError):
 
 
 class RunNotFoundError(ApprovalsBotError):
-    """No run has this id. Check the id, and that you look at the right database."""
+    """No run has this ID. Check the ID, and that this is the right database."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        super().__init__(f"No run has the id {run_id!r}. Check the id, and that you look at the right database.")
+        super().__init__(f"No run has the ID {run_id!r}. Check the ID, and that this is the right database.")
 
 
 class RunFailedError(ApprovalsBotError):
-    """The run failed: its workflow raised.
+    """The run failed because its workflow raised an error.
 
-    The author's to mend; `cause_type` and `cause_message` say what it raised.
+    The workflow's author has to fix it; `cause_type`, `cause_message` and `traceback` describe the error.
     """
 
     def __init__(self, run_id: str, cause_type: str, cause_message: str, traceback: str = "") -> None:
@@ -55,7 +55,7 @@ class RunFailedError(ApprovalsBotError):
 
 
 class RunCancelledError(ApprovalsBotError):
-    """The run was cancelled, by a person or a program; `reason` is theirs."""
+    """The run was cancelled by a person or a program, who may have given a `reason`."""
 
     def __init__(self, run_id: str, reason: str | None = None) -> None:
         self.run_id = run_id
@@ -69,11 +69,11 @@ class RunEndedError(ApprovalsBotError):
     def __init__(self, run_id: str, status: str) -> None:
         self.run_id = run_id
         self.status = status
-        super().__init__(f"Run {run_id} has already ended ({status}); nothing was changed.")
+        super().__init__(f"Run {run_id} has already ended ({status}). Nothing was changed.")
 
 
 class IdempotencyConflictError(ApprovalsBotError):
-    """The same idempotency key was used for something else. Use a new key for a new request."""
+    """The idempotency key was already used with other input. Use a new key for a new request."""
 
     def __init__(self, key: str, run_id: str, difference: str) -> None:
         self.key = key
@@ -83,15 +83,15 @@ class IdempotencyConflictError(ApprovalsBotError):
 
 
 class InvalidTokenError(ApprovalsBotError):
-    """This signed token is not one of ours: forged, cut, for another purpose, or signed with a retired key."""
+    """This signed token is invalid: forged, truncated, for another purpose, or signed with a retired key."""
 
 
 class TokenExpiredError(InvalidTokenError):
-    """This signed token was ours and has expired. Ask for a new link."""
+    """This signed token has expired. Ask for a new link."""
 
 
 class SerializationError(ApprovalsBotError):
-    """A value can't be stored in the log. `path` names it; give it a type that JSON or pydantic can carry."""
+    """A value can't be stored in the log. `path` locates it; use a type that JSON or pydantic supports."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path = path
@@ -100,17 +100,17 @@ class SerializationError(ApprovalsBotError):
 
 
 class InvalidPayloadError(ApprovalsBotError, ValueError):
-    """A payload or input does not fit its schema. Nothing was written; `errors` lists each place and what is wrong."""
+    """A payload or input doesn't match its schema. Nothing was written; `errors` lists what is wrong where."""
 
     def __init__(self, errors: list[dict[str, Any]], what: str = "payload") -> None:
         self.errors = errors
         self.what = what
         lines = "; ".join(f"{'.'.join(str(p) for p in e['loc']) or what}: {e['msg']}" for e in errors)
-        super().__init__(f"The {what} does not fit its schema: {lines}")
+        super().__init__(f"The {what} doesn't match its schema: {lines}")
 
 
 class LimitExceededError(ApprovalsBotError):
-    """A limit with a name was exceeded. Nothing was written; `limit` names it and `maximum` is its value."""
+    """A limit was exceeded. Nothing was written; `limit` is its name and `maximum` its value."""
 
     def __init__(self, limit: str, maximum: int | float, got: int | float, unit: str) -> None:
         self.limit = limit
@@ -120,20 +120,20 @@ class LimitExceededError(ApprovalsBotError):
 
 
 class NoEngineError(ApprovalsBotError):
-    """No engine is open in this process. Open one with `async with Engine.open(...)` first, or call its method."""
+    """No engine is open in this process. Open one first, with `async with Engine.open(...)`."""
 
 
 class OtherLoopError(ApprovalsBotError):
-    """The engine was called from another event loop than the one it is open on: do that on its own loop.
+    """The engine was called from another event loop than the one it was opened on. Nothing was done.
 
-    From a thread, a step that is a plain `def` for example: `asyncio.run_coroutine_threadsafe(call, loop).result()`, or
-    make the step an `async def`. Nothing was done.
+    A step that is a plain `def` runs in a thread. Make it an `async def` instead, or use
+    `asyncio.run_coroutine_threadsafe(call, loop).result()`.
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
         super().__init__(
-            f"{what} was called on another event loop than the one the engine is open on. Make the step an `async "
+            f"{what} was called on another event loop than the one the engine was opened on. Make the step an `async "
             "def`, or use asyncio.run_coroutine_threadsafe(…) with the engine's loop."
         )
 
@@ -143,22 +143,25 @@ class StoreUnavailableError(ApprovalsBotError):
 
 
 class StoreCopyError(ApprovalsBotError):
-    """An installation can't be copied from one store to another: nothing was written. The operator's to mend."""
+    """One store can't be copied to another. Nothing was written; the operator has to fix the cause."""
 
 
 class ConfigError(ApprovalsBotError):
-    """The configuration can't be loaded. The operator's to mend; each problem has its file, line and key."""
+    """The configuration can't be loaded. The operator has to fix it; each problem has its file, line and key."""
 
 
 # ── the workflow author's side ────────────────────────────────────────────────────────────────────────────────────
 
 
 class FatalError(ApprovalsBotError):
-    """Raised by a step: trying again would not help, so the step fails at once."""
+    """Raised by a step when retrying wouldn't help, so that it fails at once."""
 
 
 class RetryableError(ApprovalsBotError):
-    """Raised by a step: try again, not before `retry_after` (as `sleep` takes it; default: the step's retry delay)."""
+    """Raised by a step to be retried after `retry_after`, a duration or time as for `sleep`.
+
+    The default is the step's retry delay.
+    """
 
     def __init__(self, message: str | None = None, *, retry_after: Any = None) -> None:
         self.retry_after = retry_after
@@ -166,7 +169,7 @@ class RetryableError(ApprovalsBotError):
 
 
 class StepFailedError(FatalError):
-    """What a workflow sees when a step has failed for good. `__cause__` is the step's last error."""
+    """Raised in a workflow when a step has failed for good. `__cause__` is the step's last error."""
 
     def __init__(self, step: str, attempts: int, cause_type: str, cause_message: str) -> None:
         self.step = step
@@ -180,7 +183,7 @@ class StepFailedError(FatalError):
 
 
 class HookConflictError(ApprovalsBotError):
-    """Another live hook has this token. `run_id` is the run that owns it: resume or cancel that one, or wait for it."""
+    """Another live hook has this token. Resume or cancel `run_id`, the run that owns it, or wait for it."""
 
     def __init__(self, token: str, run_id: str) -> None:
         self.token = token
@@ -201,11 +204,11 @@ class NotInStepError(ApprovalsBotError):
 
 
 class BlockedInWorkflowError(ApprovalsBotError):
-    """Workflows may not touch the outside world: do that in a @step."""
+    """Workflows can't do I/O or use the clock, randomness or threads directly. Do that in a @step."""
 
 
 class WorkflowNameTakenError(ApprovalsBotError, ValueError):
-    """Two workflows have one name. Give one of them `@workflow(name=…)`, or a `version`."""
+    """Two workflows have the same name. Give one of them `@workflow(name=…)`, or a `version`."""
 
     def __init__(self, name: str, version: str | None) -> None:
         self.name = name
@@ -217,7 +220,7 @@ class WorkflowNameTakenError(ApprovalsBotError, ValueError):
 
 
 class WorkflowNotFoundError(ApprovalsBotError):
-    """No workflow of this name is registered in this process. Import the module that defines it."""
+    """No workflow with this name is registered in this process. Import the module that defines it."""
 
     def __init__(self, name: str, version: str | None = None) -> None:
         self.name = name
@@ -229,7 +232,7 @@ class WorkflowNotFoundError(ApprovalsBotError):
 
 
 class NondeterminismError(ApprovalsBotError):
-    """The code no longer does what the log says it did. The run stalls until matching code runs."""
+    """The code no longer does what its log recorded. The run stalls until matching code is deployed."""
 
     def __init__(self, seq: int, expected: str, got: str) -> None:
         self.seq = seq
@@ -247,9 +250,9 @@ class WorkflowSpinsError(ApprovalsBotError):
 
 
 class ApprovalMismatchError(ApprovalsBotError):
-    """What is about to be done is not what was approved. The caller's to mend: ask again, with what is to be done now.
+    """The fields differ from those that were approved. Open a new request for what is to be done now.
 
-    `expected` is the digest that was approved, `got` that of the fields at hand.
+    `expected` is the approved digest, `got` that of the current fields.
     """
 
     def __init__(self, request_id: str, expected: str, got: str) -> None:
@@ -258,6 +261,5 @@ class ApprovalMismatchError(ApprovalsBotError):
         self.got = got
         super().__init__(
             f"What was approved in {request_id} is not what is about to be done: the pinned fields have changed "
-            f"(digest {expected[:12]} was approved, and they have {got[:12]}). Nothing was done; ask "
-            "for a new approval."
+            f"(approved digest {expected[:12]}, now {got[:12]}). Nothing was done. Open a new request."
         )

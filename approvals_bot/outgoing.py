@@ -1,8 +1,8 @@
-"""Calls to other services: only to the targets that the operator named, only to addresses that may be called.
+"""Calls to other services: only to configured targets, and only to permitted addresses.
 
-A target's name is resolved, every address that comes back is checked, and the connection goes to a checked one, so that
-no name server can point a call at this machine or its neighbours. Redirects are not followed and proxies named in the
-environment are not used. Private addresses are refused unless `[server] allow_private` lists them.
+A target's name is resolved, every resulting address is checked, and the connection goes to a checked one, so no name
+server can point a call at this machine or its neighbours. Redirects aren't followed, and proxies from the environment
+aren't used. Private addresses are refused unless `[server] allow_private` lists them.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from pydantic import JsonValue
 from approvals_bot.approvals.port import Called, CallResult, Refused, TryAgain
 from approvals_bot.people import SourceUnavailable
 
-CALL_LIMIT = 10.0  # seconds for a whole call; a target that needs longer should answer 202 and go on by itself
-ANSWER_LIMIT = 64_000  # bytes of an answer that are read; the rest is not ours to care about
-SOURCE_LIMIT = 1_000_000  # bytes of a directory's answer
+CALL_LIMIT = 10.0  # seconds for a whole call; a target that needs longer should answer 202 and continue on its own
+ANSWER_LIMIT = 64_000  # bytes read of a response; the rest doesn't matter
+SOURCE_LIMIT = 1_000_000  # bytes of the response of a source of people
 
 _PUBLIC_V6 = ipaddress.ip_network("2000::/3")
 _REFUSED = [
     ipaddress.ip_network(text)
     for text in (
-        # `ipaddress.is_global` calls some of these global, so the list is our own: RFC 6890 and what came after
+        # `ipaddress.is_global` calls some of these global, so this is our own list: RFC 6890 and later additions
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
         *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
         *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
@@ -50,11 +50,11 @@ log = logging.getLogger(__name__)
 
 
 class AddressRefused(OSError):
-    """This address may not be called: it is private, and `[server] allow_private` does not list it."""
+    """This address may not be called: it is private, and `[server] allow_private` doesn't list it."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an address belongs to the public internet. Anything that is no plain address doesn't."""
+    """Check whether this is an address on the public internet. Anything but a plain address isn't."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -65,7 +65,7 @@ def is_public(address: str) -> bool:
 
 
 class CheckedResolver(AbstractResolver):
-    """Resolves names to addresses that may be called; AddressRefused if one of them may not."""
+    """A resolver that raises AddressRefused if a name has an address that may not be called."""
 
     def __init__(self, allowed: Collection[str]) -> None:
         self._allowed = allowed
@@ -84,13 +84,11 @@ class CheckedResolver(AbstractResolver):
 
 
 def check_address(address: str, port: int, allowed: Collection[str], *, named: str = "") -> None:
-    """AddressRefused unless the address is public, or `allowed` lists it (or the name it was found by) with this
-    port.
-    """
+    """Raise AddressRefused unless the address is public, or `allowed` lists it or its name with this port."""
     bare = address.partition("%")[0]
     names = {f"{bare}:{port}", f"[{bare}]:{port}", f"{named}:{port}"}
     if not is_public(bare) and names.isdisjoint(allowed):
-        raise AddressRefused(f"port {port} of a private address may not be called; [server] allow_private can list it")
+        raise AddressRefused(f"port {port} of a private address may not be called; [server] allow_private can allow it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class OutgoingTarget:
 
 
 class OutgoingTargets:
-    """The targets of `[http.*]`: signed POSTs for approvals, and GETs for sources of people."""
+    """The targets in `[http.*]`: signed POSTs for follow-ups, and GETs for sources of people."""
 
     def __init__(
         self,
@@ -117,7 +115,7 @@ class OutgoingTargets:
         self._now = now
 
     async def post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
-        """POST this as JSON, signed with the target's secret."""
+        """POST this as JSON, signed with the target's secret. Returns what became of the call; never raises for it."""
         found = self._targets.get(target)
         if found is None or found.secret is None:
             return Refused(f"there is no [http.{target}] with a secret in config.toml")
@@ -133,7 +131,7 @@ class OutgoingTargets:
             return _private(error) or TryAgain(f"no answer ({type(error).__name__})")
 
     async def read(self, target: str) -> Any:
-        """The JSON that a GET of this target gives. SourceUnavailable if it doesn't."""
+        """GET this target's JSON. Raises SourceUnavailable if it returns none."""
         found = self._targets.get(target)
         if found is None:
             raise SourceUnavailable(target, f"there is no [http.{target}] in config.toml")
@@ -158,7 +156,7 @@ class OutgoingTargets:
         try:
             ipaddress.ip_address(parts.hostname or "")
         except ValueError:
-            pass  # a name: the resolver checks what it means
+            pass  # a name; the resolver checks its addresses
         else:
             check_address(parts.hostname or "", port, self._allowed)
         async with self._session.request(method, url, allow_redirects=False, **options) as answer:
@@ -180,7 +178,7 @@ class TargetSource:
 async def outgoing_targets(
     *, targets: Mapping[str, OutgoingTarget], allow_private: Collection[str], now: Callable[[], datetime]
 ) -> AsyncIterator[OutgoingTargets]:
-    """The targets on one session, which is closed at the end."""
+    """Open the targets with a shared HTTP session, which is closed at the end."""
     connector = aiohttp.TCPConnector(resolver=CheckedResolver(allow_private), use_dns_cache=False)
     limit = aiohttp.ClientTimeout(total=CALL_LIMIT)
     async with aiohttp.ClientSession(connector=connector, timeout=limit, trust_env=False) as session:
@@ -198,7 +196,7 @@ def _meaning(answer: aiohttp.ClientResponse) -> CallResult:
 
 
 def _private(error: BaseException) -> Refused | None:
-    """A refusal of ours, found inside what aiohttp made of it."""
+    """Find our own refusal inside an aiohttp error."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, AddressRefused):
@@ -210,9 +208,12 @@ def _private(error: BaseException) -> Refused | None:
 
 
 def signature_headers(secret: str, event_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """Sign this body as Standard Webhooks do, so that receivers exist in every language: `webhook-id` (the event, the
-    same on every attempt), `webhook-timestamp` (seconds since 1970), `webhook-signature` (`v1,` and the Base64 of the
-    HMAC-SHA256 over `id.timestamp.body`). `secret` may be in the format's own form, `whsec_` and Base64."""
+    """Sign a body by the Standard Webhooks specification, which has receivers in every language.
+
+    Returns `webhook-id` (the event's, the same on every attempt), `webhook-timestamp` (seconds since 1970) and
+    `webhook-signature` (`v1,` and the Base64 of the HMAC-SHA256 of `id.timestamp.body`). `secret` may have the
+    specification's own format, `whsec_` and Base64.
+    """
     stamp = str(int(at.timestamp()))
     signed = hmac.digest(_key(secret), f"{event_id}.{stamp}.".encode() + body, hashlib.sha256)
     return {
@@ -227,5 +228,5 @@ def _key(secret: str) -> bytes:
         try:
             return b64decode(secret.removeprefix("whsec_"), validate=True)
         except Base64Error:
-            pass  # a secret that only happens to begin like this
+            pass  # a secret that merely begins like this
     return secret.encode()

@@ -1,4 +1,4 @@
-"""Calls go out to targets that were named, and to nobody's private network."""
+"""Outgoing calls reach configured targets only, and no private network."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def now() -> datetime:
         "fec0::1",
     ],
 )
-def test_no_private_address_counts_as_public(address: str) -> None:
+def test_private_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
@@ -61,13 +61,13 @@ def test_public_addresses_may_be_called(address: str) -> None:
     check_address(address, 443, ())
 
 
-def test_a_listed_address_may_be_called_on_its_port_only() -> None:
+def test_listed_address_may_be_called_on_its_port_only() -> None:
     check_address("127.0.0.1", 9000, ["127.0.0.1:9000"])
     with pytest.raises(AddressRefused):
         check_address("127.0.0.1", 9001, ["127.0.0.1:9000"])
 
 
-async def test_a_target_gets_signed_json_and_its_answer_is_understood() -> None:
+async def test_target_gets_signed_json_and_its_response_is_understood() -> None:
     seen: list[tuple[dict[str, str], bytes]] = []
     answers = iter([web.Response(), web.Response(status=503, headers={"Retry-After": "7"}), web.Response(status=404)])
 
@@ -94,7 +94,7 @@ async def test_a_target_gets_signed_json_and_its_answer_is_understood() -> None:
     assert {name: headers[name] for name in expected} == expected
 
 
-async def test_a_private_target_that_is_not_listed_is_never_called() -> None:
+async def test_unlisted_private_target_is_never_called() -> None:
     called: list[str] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -129,7 +129,7 @@ async def test_redirects_are_not_followed() -> None:
             assert isinstance(await outgoing.post("away", "evt_1", {}), Refused)
 
 
-async def test_a_dead_target_is_called_again_later() -> None:
+async def test_unreachable_target_is_retried() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""docs/performance.md and its charts say what benchmarks/results.json says, and every figure has its words."""
+"""docs/performance.md and its charts agree with benchmarks/results.json, and every figure is explained."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ RESULTS = json.loads(report.RESULTS.read_text())
 
 
 @pytest.mark.parametrize("name", sorted(report.texts(RESULTS)))
-def test_a_page_or_chart_is_what_the_results_make_of_it(name: str) -> None:
-    assert (report.ROOT / name).read_text() == report.texts(RESULTS)[name], "write it anew: python -m benchmarks.report"
+def test_page_and_charts_match_the_results(name: str) -> None:
+    assert (report.ROOT / name).read_text() == report.texts(RESULTS)[name], (
+        "update it with: python -m benchmarks.report"
+    )
 
 
-def test_every_figure_says_what_it_measures() -> None:
+def test_every_figure_is_explained() -> None:
     named = {*report.values_of(RESULTS), *(promise.key for promise in PROMISES)}
     assert [key for key in sorted(named) if said(key) is None] == []
 
 
-def test_a_missed_promise_is_told_with_its_factor() -> None:
+def test_missed_promise_shows_its_factor() -> None:
     some = {"parts": {"cycle": _part({"cycle.sqlite.uvloop.per_second": 500.0, "cycle.sqlite.uvloop.cpu_ms": 0.4})}}
     page = report.texts(some)["docs/performance.md"]
     assert "| ≥ 2,000 | 500 | **missed by 4 ×** |" in page
     assert "| ≤ 0.5 ms | 0.4 ms | kept |" in page
 
 
-def test_a_part_that_failed_was_skipped_or_was_a_trial_says_so() -> None:
+def test_failed_skipped_and_trial_parts_say_so() -> None:
     some = {
         "parts": {
             "dbos": {"at": "2026-01-01", "scale": 1, "load": 0.1, "seconds": 1, "skipped": "no registry"},
@@ -43,7 +45,7 @@ def test_a_part_that_failed_was_skipped_or_was_a_trial_says_so() -> None:
     assert "too small to mean anything: cycle." in page
 
 
-def test_a_figure_in_a_page_is_brought_up_to_date() -> None:
+def test_figures_in_a_page_are_updated() -> None:
     text = "up to <!--= a.b -->7<!--/--> or <!--= a.b * 3600 -->–<!--/-->, <!--= c -->9<!--/-->"
     assert report.filled_in(text, {"a.b": 12.0}) == (
         "up to <!--= a.b -->12<!--/--> or <!--= a.b * 3600 -->43,200<!--/-->, <!--= c -->–<!--/-->"

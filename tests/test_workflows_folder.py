@@ -1,4 +1,4 @@
-"""The workflows folder is taken up as a whole or not at all, and its workflows may move from file to file."""
+"""The workflows folder loads as a whole or not at all, and workflows may move between its files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from approvals_bot import workflow
 
 @workflow
 async def greet_of_the_folder() -> str:
-    return "{said}"
+    return "{text}"
 """
 
 
@@ -46,42 +46,42 @@ def read(folder: Path) -> Configuration:
     return read_configuration(folder.parent / "config.toml", {"KEY": "k" * 40})
 
 
-async def said() -> str:
+async def greet() -> str:
     found = registry.newest("greet_of_the_folder").function
     return str(await found())
 
 
-async def test_a_workflow_may_move_to_another_file(folder: Path) -> None:
-    (folder / "one.py").write_text(PROGRAM.format(said="one"))
+async def test_workflow_may_move_to_another_file(folder: Path) -> None:
+    (folder / "one.py").write_text(PROGRAM.format(text="one"))
     load_catalog(read(folder))
-    assert await said() == "one"
+    assert await greet() == "one"
     (folder / "one.py").unlink()
-    (folder / "two.py").write_text(PROGRAM.format(said="two"))
+    (folder / "two.py").write_text(PROGRAM.format(text="two"))
     assert load_catalog(read(folder)).names() == {"greet_of_the_folder"}
-    assert await said() == "two"
-    (folder / "one.py").write_text(PROGRAM.format(said="one again"))
+    assert await greet() == "two"
+    (folder / "one.py").write_text(PROGRAM.format(text="one again"))
     with pytest.raises(ConfigErrors, match="greet_of_the_folder"):
         load_catalog(read(folder))
-    assert await said() == "two"
+    assert await greet() == "two"
 
 
-async def test_of_a_broken_folder_nothing_is_taken_up(folder: Path) -> None:
-    (folder / "one.py").write_text(PROGRAM.format(said="before"))
+async def test_broken_folder_changes_nothing(folder: Path) -> None:
+    (folder / "one.py").write_text(PROGRAM.format(text="before"))
     load_catalog(read(folder))
     before, other = sys.modules[f"{PACKAGE}.one"], sys.modules.get(f"{PACKAGE}.two")
-    (folder / "one.py").write_text(PROGRAM.format(said="after"))
+    (folder / "one.py").write_text(PROGRAM.format(text="after"))
     (folder / "two.py").write_text("import nothing_of_this_name")
     with pytest.raises(ConfigErrors, match=r"two\.py:1: import"):
         load_catalog(read(folder))
-    assert await said() == "before"
+    assert await greet() == "before"
     assert sys.modules[f"{PACKAGE}.one"] is before
     assert sys.modules.get(f"{PACKAGE}.two") is other
     (folder / "two.py").unlink()
     load_catalog(read(folder))
-    assert await said() == "after"
+    assert await greet() == "after"
 
 
-def test_what_is_built_at_the_start_only_is_named(folder: Path) -> None:
+def test_tables_that_need_a_restart_are_named(folder: Path) -> None:
     started = read(folder).service
     file = folder.parent / "config.toml"
     assert needing_a_restart(started, started) == []

@@ -1,6 +1,6 @@
-"""The service, put together: the only room where its objects are built.
+"""Builds the running service out of its parts, and is the only package that does.
 
-Programs that embed the service, such as tests of a configuration, need two names:
+To embed the service in a program, for example to test a configuration:
 
     async with open_service(read_configuration(Path("config.toml"))) as service:
         run_asgi(service.app)

@@ -1,4 +1,4 @@
-"""What the service holds open to others while it runs: HTTP targets and channels."""
+"""The connections that the running service keeps open: HTTP targets and channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from approvals_bot.config import service as configured
 from approvals_bot.config.channels import make_channel
 from approvals_bot.outgoing import OutgoingTarget, OutgoingTargets, outgoing_targets
 
-RESTART = 5.0  # seconds until a channel's task that failed is started again
+RESTART = 5.0  # seconds until a channel's failed task is restarted
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 async def open_targets(
     stack: AsyncExitStack, service: configured.ServiceSettings, now: Callable[[], datetime]
 ) -> OutgoingTargets:
-    """Open the targets of `[http.*]`; the stack closes them."""
+    """Open the targets in `[http.*]`; the stack closes them."""
     targets = {
         name: OutgoingTarget(str(target.url), target.secret.get_secret_value() if target.secret else None)
         for name, target in service.http.items()
@@ -33,13 +33,13 @@ async def open_targets(
 
 
 def channel_settings(service: configured.ServiceSettings) -> Mapping[str, Any]:
-    """Return what each configured channel is made from: `[slack]`, `[email]`, `[channels.<name>]`."""
+    """Return the settings of each configured channel: `[slack]`, `[email]`, `[channels.<name>]`."""
     built_in = {SLACK: service.slack, EMAIL: service.email}
     return {name: settings for name, settings in built_in.items() if settings is not None} | service.channels
 
 
 def open_channels(stack: AsyncExitStack, service: configured.ServiceSettings) -> dict[str, Channel]:
-    """Make every configured channel; the stack closes them."""
+    """Create every configured channel; the stack closes them."""
     channels: dict[str, Channel] = {}
     for name, settings in channel_settings(service).items():
         channels[name] = channel = make_channel(name, settings)
@@ -49,7 +49,7 @@ def open_channels(stack: AsyncExitStack, service: configured.ServiceSettings) ->
 
 
 def start_tasks(stack: AsyncExitStack, channels: Mapping[str, Channel]) -> None:
-    """Start what channels do in the background; the stack stops it."""
+    """Start the channels' background tasks; the stack stops them."""
     for name, channel in channels.items():
         if isinstance(channel, WithTask):
             task = asyncio.create_task(_run(name, channel), name=f"the channel {name}")
@@ -57,7 +57,7 @@ def start_tasks(stack: AsyncExitStack, channels: Mapping[str, Channel]) -> None:
 
 
 async def _run(name: str, channel: WithTask) -> None:
-    """Keep it running. One channel that fails holds up nothing else."""
+    """Keep a channel's task running. A failure affects no other channel."""
     while True:
         try:
             await channel.run()

@@ -1,4 +1,4 @@
-"""Who there is, and who knows: the people of the configuration, with their live sources."""
+"""The people of the configuration, with their live sources."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.people.absences import Absence
 
 GroupMembers = Callable[[str], Awaitable[Sequence[str]]]
-"""The addresses of a Slack group's members, by its handle."""
+"""Looks up the addresses of a Slack group's members, by the group's handle."""
 
 
 def build_plain_people(service: configured.ServiceSettings) -> People:
-    """The people without live sources, for commands that run beside the service."""
+    """Build the people without live sources, for commands that run beside the service."""
     lists = {id: group.people for id, group in service.groups.items() if isinstance(group, configured.PeopleGroupEntry)}
     tables = service.directory
     return People(
@@ -35,7 +35,7 @@ def build_plain_people(service: configured.ServiceSettings) -> People:
 
 
 def known_people(service: configured.ServiceSettings) -> Sequence[directory.Person]:
-    """Everybody whom the configuration names, as far as no live source has to be asked."""
+    """List everybody the configuration names, without the members of live sources."""
     return build_plain_people(service).known()
 
 
@@ -61,8 +61,9 @@ def _absences(service: configured.ServiceSettings) -> dict[str, list[Absence]]:
 def build_people(
     service: configured.ServiceSettings, members: GroupMembers | None, targets: OutgoingTargets | None
 ) -> People:
-    """The people of the configuration, with their live sources. One whose way is None is not asked: who belongs to it
-    is then unknown.
+    """Build the people of the configuration, with their live sources.
+
+    A source whose reader is None isn't read; its members are then unknown.
     """
 
     def source(given: object) -> Any:
@@ -72,9 +73,9 @@ def build_people(
             case configured.FileSourceEntry(file=path):
                 return directory.FileSource(path)
             case configured.HttpSourceEntry(http=name):
-                return TargetSource(name, targets) if targets is not None else _NotAsked(name)
+                return TargetSource(name, targets) if targets is not None else _Unread(name)
             case configured.SlackGroupEntry(slack=handle):
-                return directory.SlackGroupSource(handle.removeprefix("@"), members or _ask_nobody)
+                return directory.SlackGroupSource(handle.removeprefix("@"), members or _never_read)
             case configured.DirectoryTable(oncall=oncall, owner_of=owners):
                 return directory.Directory(oncall, owners)
             case _:
@@ -84,7 +85,7 @@ def build_people(
         _persons(service),
         {name: source(group) for name, group in service.groups.items()},
         source(service.directory),
-        members or (_ask_nobody if service.slack is not None else None),
+        members or (_never_read if service.slack is not None else None),
         _absences(service),
         service.server.admins,
         _managers(service),
@@ -96,7 +97,7 @@ def build_people(
 async def open_people(
     service: configured.ServiceSettings, now: Callable[[], datetime], *, live: bool = True
 ) -> AsyncIterator[People]:
-    """The people by themselves, for commands. Without `live`, nothing outside of this machine is asked."""
+    """Open the people alone, for commands. Without `live`, nothing outside this machine is called."""
     if not live:
         yield build_people(service, None, None)
         return
@@ -107,14 +108,14 @@ async def open_people(
 
 
 @dataclass(frozen=True, slots=True)
-class _NotAsked:
-    """A live source that is left alone."""
+class _Unread:
+    """A live source that is never read."""
 
     name: str
 
     async def read(self) -> Any:
-        raise SourceUnavailable(self.name, "it was not asked")
+        raise SourceUnavailable(self.name, "it was not read")
 
 
-async def _ask_nobody(handle: str) -> Sequence[str]:
-    raise SourceUnavailable(f"slack:@{handle}", "Slack was not asked")
+async def _never_read(handle: str) -> Sequence[str]:
+    raise SourceUnavailable(f"slack:@{handle}", "Slack was not called")

@@ -1,4 +1,4 @@
-"""The running service: everything is built, works while the block runs, and is taken down in order."""
+"""The running service: builds everything, and shuts it down in order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from approvals_bot.web.routes import build
 
 
 class Switch:
-    """The ASGI app, which a reload replaces while requests that are under way finish on the old one."""
+    """An ASGI app that a reload can replace. HTTP requests in progress finish on the old one."""
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
@@ -41,7 +41,7 @@ class Switch:
 
 @dataclass(slots=True)
 class Service:
-    """The running service."""
+    """The running service: its ASGI app, its engine, and a way to reload."""
 
     app: Switch
     engine: Engine
@@ -57,10 +57,10 @@ async def open_service(
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
 ) -> AsyncIterator[Service]:
-    """Build everything, work while the block runs, and take it down in order.
+    """Build the service, run it while the block runs, and shut it down in order.
 
-    `extra` are routes of others (the playground); `open_pages` shows the pages for people without a session, for a
-    service that listens on this machine alone.
+    `extra`: additional routes, such as the playground's. `open_pages`: show the pages for signed-in people to anybody,
+    for a service that only this machine can reach.
     """
     service = configuration.service
     clock = clock or SystemClock()
@@ -125,8 +125,10 @@ async def open_service(
             )
 
         def reload(fresh: Configuration) -> Sequence[str]:
-            """New requests see the new files; open runs keep the ones that they were started with. Gives the tables
-            whose changes take effect only at the next start."""
+            """Apply a new configuration to new requests; open runs keep theirs.
+
+            Returns the tables whose changes take effect only after a restart.
+            """
             host.workflows = listing = load_catalog(fresh)
             host.people = engine.resources[People] = build_people(fresh.service, members, targets)
             engine.resources[Calendars] = Calendars(fresh.service.calendars)
@@ -144,7 +146,7 @@ async def open_service(
 
 
 def needing_a_restart(started: configured.ServiceSettings, fresh: configured.ServiceSettings) -> Sequence[str]:
-    """What has changed since the start and is built only then: connections, keys, addresses."""
+    """List the tables with changes that only a restart applies: connections, keys, addresses."""
     found = []
     if fresh.server.model_copy(update={"workflows": started.server.workflows}) != started.server:
         found.append("[server]")

@@ -1,9 +1,9 @@
-"""For the tests of those who write workflows.
+"""Tools for testing your workflows.
 
-- `play(workflow, …, answers=…, steps=…)` runs a workflow to its end in memory: no store, no waiting. Days pass at once.
-- `FakeClock` is a clock for a real engine that stands still until it is moved: `await clock.advance("4h")`.
-- `History` is a run as a table, one event at a time, for tests of the order of things.
-- `pytest_plugins = ["approvals_bot.testing.fixtures"]` in a `conftest.py` gives the fixtures `clock` and `open_engine`.
+- `play(workflow, …, answers=…, steps=…)` runs a workflow to its end in memory, without a store. Days pass instantly.
+- `FakeClock` is a clock for a real engine that only moves when you move it: `await clock.advance("4h")`.
+- `History` builds a run's log one event at a time, to test what happens in which order.
+- `pytest_plugins = ["approvals_bot.testing.fixtures"]` in a `conftest.py` adds the fixtures `clock` and `open_engine`.
 """
 
 from approvals_bot.testing.clock import FakeClock

@@ -1,4 +1,4 @@
-"""For the tests of those who write workflows."""
+"""A clock for tests of workflows on a real engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from approvals_bot.durable.engine.clock import Settles
 
 
 class FakeClock:
-    """A clock that stands still until you move it."""
+    """A clock that only moves when you move it.
+
+    Example:
+        clock = FakeClock()
+        async with Engine.open("sqlite:///runs.db", clock=clock) as engine:
+            run = await engine.start(expense, 420)
+            await clock.advance("1 day")
+    """
 
     def __init__(self, start: datetime | None = None) -> None:
         self._now = start or datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
@@ -19,9 +26,7 @@ class FakeClock:
         return self._now
 
     async def advance(self, duration: Duration) -> None:
-        """Move time on, stopping at every moment when an open engine has something to do, and return when it is
-        done.
-        """
+        """Advance the time, and let open engines do what becomes due on the way. Returns once they are idle."""
         target = self._now + timedelta(seconds=as_seconds(duration, self._now))
         while True:
             for engine in self._engines:

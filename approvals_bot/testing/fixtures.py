@@ -1,4 +1,4 @@
-"""pytest fixtures for those who test workflows on a real engine:
+"""pytest fixtures for testing workflows on a real engine.
 
 # conftest.py
 pytest_plugins = ["approvals_bot.testing.fixtures"]
@@ -27,14 +27,17 @@ OpenEngine = Callable[..., AbstractAsyncContextManager[Engine]]
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that stands still until the test moves it."""
+    """A clock that only moves when the test moves it."""
     return FakeClock()
 
 
 @pytest.fixture
 def open_engine(tmp_path: Path, clock: FakeClock) -> OpenEngine:
-    """Opens an engine on this test's own SQLite file, on the test's clock. Opened again, it finds the same runs: so a
-    restart is two `async with` blocks. Takes the options of `Engine.open`."""
+    """A function that opens an engine on this test's SQLite file and clock.
+
+    It takes the options of `Engine.open`. Opened again, the engine finds the same runs, so two `async with` blocks test
+    a restart.
+    """
 
     def open(**options: Any) -> AbstractAsyncContextManager[Engine]:
         given = {"signing_keys": ["a test's key, 32 bytes and longer"], "base_url": "https://example.test"}

@@ -1,4 +1,4 @@
-"""A run as a table: its log grows by what you say happened, and the workflow says what it decides."""
+"""A run's log, built one event at a time: you append what happened, the workflow what it decides."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 
 
 class History:
-    """Plays the store and the world for one run, in memory.
+    """The store and the outside world for one run, in memory.
 
-    `decide()` replays and appends the decisions; `complete`, `fail`, `receive` and `fire` append what happened. Steps,
-    hooks and waits are named by their numbers, in the order in which the code asked for them, from 1.
-    `taken` are tokens that other runs own: `{token: run id}`.
+    `decide()` replays the log and appends the workflow's decisions; `complete`, `fail`, `receive` and `fire` append
+    what happened. Steps, hooks and waits are numbered from 1, in the order in which the code creates them. `taken`:
+    tokens that other runs own, `{token: run id}`.
+
+    Example:
+        history = History(expense, 420)
+        assert history.decide() == ["hook #1"]
+        history.receive(1, {"approved": True})
+        assert history.decide() == ["run_completed"]
     """
 
     def __init__(
@@ -45,10 +51,10 @@ class History:
         data = {"run_id": run_id, "workflow": workflow.name, "input": workflow.signature.encode_call(args, kwargs)}
         self._append(NewEvent("run_created", data | {"settings": workflow.settings}))
 
-    # ── the workflow's side ──
+    # ── what the workflow does ──
 
     def decide(self) -> list[str]:
-        """Replay, append the decisions, and give them in words: `step #1 'charge'`, `wait #2`, `run_completed`."""
+        """Replay and append the decisions. Returns them as text: `step #1 'charge'`, `wait #2`, `run_completed`."""
         decisions: list[str] = []
         while True:
             self.outcome = self.replay(self.log)
@@ -66,12 +72,14 @@ class History:
         return describe(self.log[-1]), event
 
     def replay(self, log: Log) -> ReplayResult:
-        """What the workflow would ask for, given this log."""
+        """Return what the workflow would ask for, given this log."""
         return replay(self.workflow, log, entropy=b"history", link=lambda hook_id: f"https://example.test/{hook_id}")
 
     def check_prefixes(self) -> None:
-        """Replay every beginning of the log: what it asks for must be what the log says was asked for then.
-        AssertionError or NondeterminismError if the workflow depends on anything but its log."""
+        """Check that replaying each beginning of the log leads to what the log continues with.
+
+        Raises AssertionError or NondeterminismError if the workflow depends on anything but its log.
+        """
         recorded = {event.data["id"]: describe(event) for event in self.log if event.type in CREATIONS}
         for length in range(1, len(self.log) + 1):
             for command in self.replay(self.log[:length]).commands:
@@ -80,40 +88,40 @@ class History:
                 asked = str(command)
                 assert recorded.get(command.id, asked) == asked, (length, recorded[command.id], asked)
 
-    # ── the world's side ──
+    # ── what the outside world does ──
 
     def complete(self, step: int, result: Any = None) -> None:
-        """A step has returned this."""
+        """Append that a step returned this."""
         self._append(NewEvent("step_completed", {"id": step, "result": encode(result)}))
 
     def fail(self, step: int, error: Exception, attempts: int = 1) -> None:
-        """A step has failed for good."""
+        """Append that a step failed for good."""
         self._append(NewEvent("step_failed", {"id": step, "attempts": attempts, "error": encode_error(error)}))
 
     def receive(self, hook: int, payload: Any = None) -> None:
-        """A payload has come for a hook (a WebhookRequest, for a webhook)."""
+        """Append that a hook received a payload (for a webhook, a WebhookRequest)."""
         encoded = payload.encode() if isinstance(payload, WebhookRequest) else encode(payload)
         resume_id = f"resume-{len(self.log)}"
         self._append(NewEvent("hook_received", {"id": hook, "resume_id": resume_id, "payload": encoded}))
 
     def fire(self, wait: int) -> None:
-        """A timer is due; time is moved to it."""
+        """Advance the time to the end of a wait, and append that it ended."""
         self.now = max(self.now, self.due(wait))
         self._append(NewEvent("wait_completed", {"id": wait}))
 
     def happened(self, type: EventType, data: dict[str, Any]) -> None:
-        """Any other event."""
+        """Append any other event."""
         self._append(NewEvent(type, data))
 
     def due(self, wait: int) -> datetime:
-        """When a wait is over."""
+        """Return when a wait ends."""
         return resume_at(next(e for e in self.log if e.type == "wait_created" and e.data["id"] == wait))
 
     def advance(self, duration: Duration) -> None:
-        """Let time pass; nothing happens by that alone."""
+        """Advance the time, without firing anything."""
         self.now += timedelta(seconds=as_seconds(duration, self.now))
 
-    # ── what came of it ──
+    # ── the result ──
 
     @property
     def types(self) -> list[str]:
@@ -121,13 +129,13 @@ class History:
 
     @property
     def result(self) -> Any:
-        """What the run returned. AssertionError if it hasn't."""
+        """The run's result. Raises AssertionError if it hasn't completed."""
         assert self.log[-1].type == "run_completed", self.log[-1]
         return self.workflow.signature.result.decode(self.log[-1].data["result"])
 
     @property
     def error(self) -> dict[str, Any]:
-        """What the run failed of. AssertionError if it hasn't."""
+        """The run's error. Raises AssertionError if it hasn't failed."""
         assert self.log[-1].type == "run_failed", self.log[-1]
         error: dict[str, Any] = self.log[-1].data["error"]
         return error
@@ -136,7 +144,7 @@ class History:
         self.log.append(Event(len(self.log) + 1, event.type, self.now, event.data))
 
     def _with_owner(self, event: NewEvent) -> NewEvent:
-        """As a store does it: a token has one live owner."""
+        """Add a token's owner, as a store does: a token has one live owner."""
         if event.type != "hook_created":
             return event
         owner = self._taken.get(event.data["token"]) or self._own_live_token(event.data["token"])

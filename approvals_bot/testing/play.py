@@ -1,4 +1,4 @@
-"""`play`: a workflow from start to end, in memory, as fast as it computes."""
+"""`play`: runs a workflow from start to end in memory, without waiting."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from approvals_bot.testing.history import START, History
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """An answer that comes some time after the run began to wait for it."""
+    """An answer that arrives some time after the run began to wait for it."""
 
     duration: Duration
     payload: Any
 
 
 def after(duration: Duration, payload: Any) -> Later:
-    """An answer that takes its time: `answers=[after("2 days", {"approved": True})]`."""
+    """Delay an answer: `answers=[after("2 days", {"approved": True})]`."""
     return Later(duration, payload)
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """How a run went. `result` if it completed, `error` if it failed; `waits_for` what it waited for in the end."""
+    """A played run. `result` if it completed, `error` if it failed; `waits_for`: the hooks it still waits for."""
 
     status: Literal["completed", "failed", "cancelled", "running"]
     result: Any
@@ -48,7 +48,7 @@ class Played:
     waits_for: list[str] = field(default_factory=list)
 
     def calls(self, step: Step[..., Any]) -> list[dict[str, Any]]:
-        """The arguments of each call of a step, by name, as the log keeps them."""
+        """Return the arguments of each call of a step, by name, as the log stores them."""
         return [
             e.data["input"] for e in self.log if e.type == "step_created" and e.data["name"] == step.name
         ]  # fmt: skip
@@ -66,17 +66,17 @@ async def play(
     start: datetime = START,
     **kwargs: Any,
 ) -> Played:
-    """Run a workflow until it ends, or waits for an answer that isn't given.
+    """Run a workflow until it ends or waits for an answer that isn't given.
 
-    `answers`: payloads, for whichever hook has been open the longest, in order; or `{token: payload}`,
-    `{token: [payload, payload]}` for hooks with tokens of their own. A webhook is given a WebhookRequest, or a JSON
-    value to POST. `after("2 days", payload)` lets time pass first; timers that are due by then fire before it.
+    `answers`: a list of payloads, each for the hook that has been open the longest; or `{token: payload}` and
+    `{token: [payload, payload]}` for hooks with their own tokens. For a webhook, pass a WebhookRequest or a JSON value
+    to POST. With `after("2 days", payload)`, time passes first, and timers that are due by then fire before it.
 
-    `steps`: what a step does instead of its own code: `{charge: "receipt 1"}` (a value it returns),
-    `{charge: ValueError("declined")}` (raised at each attempt), or an `async def` that is called in its place, with
-    the arguments of the step but its resources. Steps that aren't named run for real. Retries happen, and their delays
-    pass at once.
+    `steps`: replacements for steps: `{charge: "receipt 1"}` is returned, `{charge: ValueError("no funds")}` is raised
+    at each attempt, and an `async def` is called with the step's arguments but without its resources. Other steps run
+    for real. Retries happen, without their delays.
 
+    Example:
         played = await play(expense, 420, answers={"expense-420": after("1 day", {"approved": True})})
         assert played.result == "paid"
     """
@@ -102,7 +102,7 @@ class _Player:
                 return self._played()
 
     async def _go_on(self, steps: list[OpenStep]) -> bool:
-        """Whatever happens next: a step ends, an answer comes, or a timer is due. False: nothing ever will."""
+        """Let the next thing happen: a step ends, an answer arrives, or a timer fires. False if nothing can."""
         moments: list[tuple[datetime, int, Any]] = []
         for state in steps:
             moments.append((state.retry_at or self._history.now, 0, state))
@@ -183,7 +183,7 @@ class _Player:
         history, last = self._history, self._history.log[-1]
         status = last.type.removeprefix("run_") if last.type.startswith("run_") else "running"
         return Played(
-            status=status,  # type: ignore[arg-type]  # a run that is over ends with one of those words
+            status=status,  # type: ignore[arg-type]  # an ended run has one of these statuses
             result=history.result if status == "completed" else None,
             error=decode_error(last.data["error"]) if status == "failed" else None,
             view=history.view,
@@ -196,7 +196,7 @@ class _Player:
 
 
 def _is_cancelled() -> bool:
-    """Whether the test that plays this is being stopped."""
+    """Check whether the surrounding test is being cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -122,7 +122,7 @@ def test_vote_names_invalid_options(house: House) -> None:
     words = ("vote", run, "--by", "a@b.eu", "--choice", "approve", "--answer", "count")
     assert "--answer name=value" in house.type(*words, fails=True).stderr
     unknown = house.type("vote", "run_0", "--by", "a@b.eu", "--choice", "approve", fails=True)
-    assert "No run has the id 'run_0'" in unknown.stderr
+    assert "No run has the ID 'run_0'" in unknown.stderr
 
 
 def test_explain_lists_people_rules_and_times(served: House, eventually: Eventually) -> None:
