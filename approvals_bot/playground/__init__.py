@@ -1,8 +1,8 @@
-"""The playground of `approvals-bot dev`: a stand-in Slack, a mailbox, HTTP targets, and pages to look at them.
+"""The playground of `approvals-bot dev`: a fake Slack, a mailbox, HTTP targets, and pages that show them.
 
-A new user has neither Slack nor SMTP. The service talks to these stand-ins exactly as it talks to the real ones (by
-`api_url`, by host and port) and no code of the service can tell the difference. Nothing here is for production: it
-listens on loopback only and refuses other callers.
+New users have neither Slack nor SMTP set up. The service talks to these fakes exactly as to the real servers (through
+`api_url`, host and port), and its code can't see a difference. The playground isn't for production: it listens on
+loopback only and refuses other callers.
 """
 
 from approvals_bot.playground.playground import Playground, Sample

@@ -1,4 +1,4 @@
-"""Scripted faults: what goes wrong, at which call, how often. One script serves Slack, the mailbox and the targets."""
+"""Scripted faults for Slack, the mailbox and the targets: what goes wrong, at which call, how often."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ FaultKind = Literal[
     "rate_limited",  # HTTP 429 with Retry-After
     "error",  # ok:false with `error` · SMTP: `code` · target: `code`
     "server_error",  # HTTP 500 with a page of HTML
-    "slow",  # the answer comes after `seconds`
-    "drop_before",  # the connection breaks, nothing was done
-    "drop_after",  # it was done, then the connection breaks
-    "truncated",  # it was done, and half of the JSON arrives
+    "slow",  # the response takes `seconds`
+    "drop_before",  # the connection breaks before anything is done
+    "drop_after",  # the connection breaks after the call took effect
+    "truncated",  # the call takes effect, but only half of the JSON arrives
     "duplicate",  # an interaction is sent twice
-    "delayed",  # an interaction arrives `seconds` late; the person has long seen the warning
+    "delayed",  # an interaction arrives `seconds` late, after the person saw the warning
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One scripted fault: the `nth` matching call from now and the `times - 1` after it go wrong.
+    """A scripted fault of the `nth` matching call from now and the `times - 1` calls after it.
 
     `method` is a Web API method, `interaction`, `command`, `event`, an SMTP command (`RCPT`, `DATA`), a target's name,
-    or `*`. `times: null` means for ever.
+    or `*`. `times: null` means forever.
     """
 
     kind: FaultKind
@@ -46,7 +46,7 @@ FAULTS = TypeAdapter(list[Fault])
 
 
 def read_faults(given: Any) -> list[Fault]:
-    """One fault, a list of them, or `{"faults": [...]}`; pydantic's ValidationError says what is wrong."""
+    """Parse one fault, a list of faults, or `{"faults": [...]}`. Raises pydantic's ValidationError."""
     match given:
         case {"faults": list(many)}:
             return FAULTS.validate_python(many)
@@ -57,7 +57,7 @@ def read_faults(given: Any) -> list[Fault]:
 
 
 class Faults:
-    """The script, with how many matching calls each line has seen."""
+    """The scripted faults, each with its count of matching calls so far."""
 
     def __init__(self) -> None:
         self.script: list[tuple[Fault, int]] = []
@@ -72,7 +72,7 @@ class Faults:
         return [fault for fault, seen in self.script if fault.times is None or seen < fault.nth - 1 + fault.times]
 
     def next(self, method: str, *channels: str | None) -> Fault | None:
-        """The fault that befalls this call, if any. `channels`: every name that the place has."""
+        """Count this call and return its fault, if any. `channels`: every name of the conversation."""
         strikes: Fault | None = None
         for index, (fault, seen) in enumerate(self.script):
             if fault.method not in ("*", method) or (fault.channel is not None and fault.channel not in channels):
@@ -85,22 +85,22 @@ class Faults:
 
 
 class Dropped(Response):
-    """The connection is cut without an answer."""
+    """A response that cuts the connection instead of answering."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # ASGI has no word for this. uvicorn's `receive` is a method of the object that holds the transport.
+        # ASGI can't express this. uvicorn's `receive` is a method of the object that holds the transport.
         transport = getattr(getattr(receive, "__self__", None), "transport", None)
         if transport is not None:
             transport.abort()
             await until_disconnected(receive)
             return
-        # Behind a middleware that wraps `receive`: promise a body and let the server find out that none comes.
+        # Behind a middleware that wraps `receive`, promise a body and let the server notice that none follows.
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         raise ConnectionAbortedError("scripted fault: the connection breaks here")
 
 
 class TruncatedResponse(Response):
-    """The length says so much, and half of it comes before the connection is cut."""
+    """A response that is cut after half of the body that its length announces."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         whole = bytes(self.body)
@@ -111,7 +111,7 @@ class TruncatedResponse(Response):
         transport = getattr(getattr(receive, "__self__", None), "transport", None)
         if transport is None:
             raise ConnectionAbortedError("scripted fault: the connection breaks here")
-        transport.close()  # after what was written has left
+        transport.close()  # this flushes what was written first
         await until_disconnected(receive)
 
 

@@ -1,4 +1,4 @@
-"""A real SMTP server on loopback that keeps every mail it is given, and fails when the script says so."""
+"""A real SMTP server on loopback that keeps every mail, and fails as scripted."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from approvals_bot.playground.faults import Fault, Faults
 from approvals_bot.playground.slack.shapes import Numbers
 
-LARGEST_MAIL = 25_000_000  # bytes; what large providers take
+LARGEST_MAIL = 25_000_000  # bytes, the limit of large providers
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMail:
-    """One mail as it arrived. `to` are the addresses of the envelope, not of the header."""
+    """A mail as it arrived. `to` are the envelope's addresses, not the header's."""
 
     id: str
     at: datetime
@@ -32,7 +32,7 @@ class ReceivedMail:
     html: str
     headers: dict[str, str]
     raw: str
-    envelope_sender: str = ""  # where it would come back to
+    envelope_sender: str = ""  # where it would bounce to
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -49,9 +49,9 @@ class ReceivedMail:
 
 
 class MailServer:
-    """Open as a context: it listens from then on. `port` 0 lets the system choose; `self.port` says which it was.
+    """The SMTP server; it listens while its context is open.
 
-    `remember` is called before a mail's receipt is confirmed.
+    `port` 0 lets the system choose one, which `self.port` then has. `remember` is called before a mail is acknowledged.
     """
 
     def __init__(
@@ -71,34 +71,34 @@ class MailServer:
         self.mails: list[ReceivedMail] = []
         self.numbers = Numbers()
         self.server: asyncio.Server | None = None
-        self.lines: list[SMTP] = []
+        self.sessions: list[SMTP] = []
 
     async def __aenter__(self) -> MailServer:
         loop = asyncio.get_running_loop()
 
-        def new_line() -> SMTP:
-            line = SMTP(
+        def new_session() -> SMTP:
+            session = SMTP(
                 self, hostname="playground", data_size_limit=LARGEST_MAIL, enable_SMTPUTF8=True, loop=loop, timeout=300
             )
-            self.lines.append(line)
-            return line
+            self.sessions.append(session)
+            return session
 
-        self.server = await loop.create_server(new_line, self.host, self.port)
+        self.server = await loop.create_server(new_session, self.host, self.port)
         self.port = self.server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self.server is not None
         self.server.close()
-        for line in self.lines:
-            cut(line)
+        for session in self.sessions:
+            cut(session)
         await self.server.wait_closed()
-        await asyncio.sleep(0)  # lets the lines notice that they are cut
+        await asyncio.sleep(0)  # lets the sessions notice that they were cut
 
     def find(self, mail_id: str) -> ReceivedMail | None:
         return next((mail for mail in self.mails if mail.id == mail_id), None)
 
-    # what aiosmtpd asks its owner; the names are its own
+    # aiosmtpd's hooks, by its names
 
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -135,11 +135,11 @@ class MailServer:
         return await self.refuse(self.faults.next(command, *places), server)
 
     async def refuse(self, fault: Fault | None, server: SMTP) -> str:
-        """The reply of a scripted refusal; "" when the command may go on."""
+        """Return the reply of a scripted refusal, or "" to let the command pass."""
         match fault:
             case Fault(kind="error" | "rate_limited" | "server_error"):
-                said = fault.error if fault.error != "internal_error" else "scripted fault"
-                return f"{fault.code} {said}"
+                reason = fault.error if fault.error != "internal_error" else "scripted fault"
+                return f"{fault.code} {reason}"
             case Fault(kind="slow" | "delayed"):
                 await asyncio.sleep(fault.seconds)
             case Fault(kind="drop_before"):
@@ -163,13 +163,13 @@ class MailServer:
         )
 
 
-def cut(line: SMTP) -> None:
-    """Break the connection, as a network does."""
-    if isinstance(line.transport, asyncio.Transport):
-        line.transport.abort()
+def cut(session: SMTP) -> None:
+    """Break the connection, as a network failure does."""
+    if isinstance(session.transport, asyncio.Transport):
+        session.transport.abort()
 
 
 def part(mail: EmailMessage, kind: str) -> str:
-    """The text or HTML part; "" when the mail has none."""
+    """Return the text or HTML part, or "" if the mail has none."""
     body = mail.get_body(preferencelist=(kind,))
     return str(body.get_content()) if body else ""

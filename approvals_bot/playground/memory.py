@@ -1,8 +1,7 @@
-"""What the stand-ins remember over a restart: messages, screens, mails and calls, in a small SQLite file.
+"""What the fakes remember across restarts: messages, screens, mails and calls, in a small SQLite file.
 
-A call is answered only after what it changed was written, so everything the service knows to be delivered is still
-there when the process is killed and started again. What lasts seconds anyway is forgotten: triggers, response URLs,
-scripted faults, rate limits, open sockets.
+A call is answered only after its effects are written, so everything that the service considers delivered survives a
+kill. Short-lived things are forgotten: triggers, response URLs, scripted faults, rate limits, open sockets.
 """
 
 from __future__ import annotations
@@ -19,32 +18,30 @@ from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.playground.mailbox import MailServer, ReceivedMail
 from approvals_bot.playground.slack.shapes import Json, Message, Numbers, View
 from approvals_bot.playground.slack.workspace import Workspace
-from approvals_bot.playground.targets import ReceivedCall, StandInTargets
+from approvals_bot.playground.targets import FakeTargets, ReceivedCall
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (
     kind TEXT NOT NULL, place TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, place)
 ) WITHOUT ROWID
 """
-LEAP = 1000  # numbers may have been given out after the last write, so a restart goes on far behind them
+LEAP = 1000  # IDs may have been assigned after the last write, so a restart skips this many
 
 Row = tuple[str, str, str]  # kind, place, JSON
 K = TypeVar("K", ReceivedMail, ReceivedCall)
 
 
 class MemoryUnreadableError(ApprovalsBotError):
-    """The file is damaged, or another version wrote it. Nothing of the service is in it: it may be deleted."""
+    """The file is damaged, or another version wrote it. It has no data of the service, so it can be deleted."""
 
     def __init__(self, file: Path) -> None:
-        super().__init__(
-            f"What the playground remembers can't be read: {file}. Start with --fresh, or delete that file."
-        )
+        super().__init__(f"The playground's memory can't be read: {file}. Start with --fresh, or delete that file.")
 
 
 class Memory:
-    """Remembers one playground. Raises MemoryUnreadableError for a file that it can't make sense of."""
+    """The memory of one playground. Raises MemoryUnreadableError for a file that it can't read."""
 
-    def __init__(self, file: Path, space: Workspace, mailbox: MailServer, targets: StandInTargets) -> None:
+    def __init__(self, file: Path, space: Workspace, mailbox: MailServer, targets: FakeTargets) -> None:
         self.file = file
         self.space = space
         self.mailbox = mailbox
@@ -55,12 +52,12 @@ class Memory:
         self.screens_kept = ""
 
     def open(self) -> None:
-        """Bring back what was remembered; what the configuration no longer has a place for is left out."""
+        """Restore what was remembered, except for what the configuration no longer has."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.db = sqlite3.connect(self.file)
             self.db.execute("PRAGMA journal_mode = WAL")
-            self.db.execute("PRAGMA synchronous = NORMAL")  # survives a kill; only the service must survive more
+            self.db.execute("PRAGMA synchronous = NORMAL")  # survives a kill; nothing here has to survive a power cut
             self.db.execute(SCHEMA)
             self.recall(self.db)
         except (sqlite3.DatabaseError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -75,7 +72,7 @@ class Memory:
     # writing
 
     def keep(self) -> None:
-        """Write what has changed, in one transaction; write nothing when nothing has."""
+        """Write all changes in one transaction, if there are any."""
         if self.db is None:
             return
         gone = [(key_of(place),) for place in self.space.touched if place not in self.space.messages]
@@ -105,8 +102,8 @@ class Memory:
         for text in rows_of(db, "screens"):
             show_again(self.space, json.loads(text))
         for text in rows_of(db, "message"):
-            said = json.loads(text)
-            message = Message(**said | {"blocks": tuple(said["blocks"])})
+            stored = json.loads(text)
+            message = Message(**stored | {"blocks": tuple(stored["blocks"])})
             if message.channel in self.space.channels:
                 self.space.messages[message.channel, message.ts] = message
         self.mailbox.mails += [arrived(ReceivedMail, text) for text in rows_of(db, "mail")]
@@ -159,7 +156,7 @@ def arrived(kind: type[K], text: str) -> K:
 
 
 def rows_of(db: sqlite3.Connection, kind: str) -> list[str]:
-    """In the order in which they were first written; the place of a message or mail begins with or is its number."""
+    """Return the rows in the order in which they were first written; places begin with a number."""
     found = db.execute(
         "SELECT value FROM kept WHERE kind = ? ORDER BY CAST(place AS INTEGER), place", (kind,)
     ).fetchall()

@@ -1,4 +1,4 @@
-"""The pages for a person: Slack as each user sees it, the mailbox, and what the service sent. Forms only, no script."""
+"""The playground's pages: Slack as each user sees it, the mailbox, and what the service sent. Forms, no scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from approvals_bot.playground.slack.person import ActOutcome, CannotDoError, NoS
 from approvals_bot.playground.slack.shapes import Conversation, Message, User, View
 from approvals_bot.playground.slack.workspace import Workspace
 
-# The mail page shows mails with their own inline styles, in a sandboxed frame that inherits this policy.
+# The mail page shows mails with their inline styles, in a sandboxed frame that inherits this policy.
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; form-action 'self'; "
@@ -39,7 +39,7 @@ Row = tuple[str, Endpoint, tuple[str, ...]]
 
 
 class PlaygroundPages:
-    """Pages and forms, each for the person that `?as=` or the form names: its reader."""
+    """Pages and forms, each for a reader: the person that `?as=` or the form names."""
 
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
@@ -76,7 +76,7 @@ class PlaygroundPages:
         return [(path, self.explained(endpoint), methods) for path, endpoint, methods in rows]
 
     def explained(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint with its errors shown on a page: on the form's own page, or on one for the error alone."""
+        """Wrap an endpoint to show its errors on the form's own page, or on an error page."""
 
         async def page(request: Request) -> Response:
             try:
@@ -101,7 +101,7 @@ class PlaygroundPages:
         reader = self.reader(request.query_params.get("as"))
         place = self.space.channels.get(request.path_params["id"])
         if place is None or (place.private and (reader.key not in place.members)):
-            raise NoSuchThingError(f"{reader.name} sees no such channel.")
+            raise NoSuchThingError(f"{reader.name} can't see a channel with this name.")
         return self.page("channel.html", request, place=place, threads=threads_in(self.space, place, reader))
 
     async def home(self, request: Request) -> Response:
@@ -178,7 +178,7 @@ class PlaygroundPages:
         return self.back(form)
 
     async def sample(self, request: Request) -> Response:
-        """Open one of the sample requests, by the same API that any program uses."""
+        """Open a sample request through the API, as any program would."""
         form, reader = await self.form_of(request)
         index = field(form, "sample")
         if not index.isdigit() or int(index) >= len(self.playground.samples):
@@ -194,9 +194,9 @@ class PlaygroundPages:
         try:
             await self.playground.advance(field(form, "advance"))
         except ValueError as wrong:
-            self.notices[reader.key] = Notice(f"The clock stands where it stood: {wrong}", refused=True)
+            self.notices[reader.key] = Notice(f"The clock wasn't moved: {wrong}", refused=True)
         else:
-            self.notices[reader.key] = Notice(f"The clock was moved by {field(form, 'advance')}.")
+            self.notices[reader.key] = Notice(f"The clock moved forward by {field(form, 'advance')}.")
         return self.back(form)
 
     async def open_run(self, sample: Sample) -> Notice:
@@ -206,13 +206,13 @@ class PlaygroundPages:
                 aiohttp.ClientSession(headers={"Authorization": f"Bearer {sample.api_key}"}) as session,
                 session.post(url, json=sample.body) as answer,
             ):
-                said = await answer.text()
+                body = await answer.text()
                 opened = answer.status in (200, 202)
         except aiohttp.ClientError as lost:
             return Notice(f"The service can't be reached: {lost}", refused=True)
         if opened:
-            return Notice(f"Opened: {sample.title}. Look at the channels, the Home tab and the mailbox.")
-        return Notice(f"The API answered {answer.status}: {detail_of(said)}", refused=True)
+            return Notice(f"Opened: {sample.title}. Its card is in a channel, the Home tab or the mailbox.")
+        return Notice(f"The API answered {answer.status}: {detail_of(body)}", refused=True)
 
     # what every page shows
 
@@ -243,15 +243,15 @@ class PlaygroundPages:
         return HTMLResponse(shown, headers=HEADERS)
 
     def reader(self, key: str | None) -> User:
-        """The person of this key or address; the first one when nobody is named."""
+        """Return the person with this key or address, by default the first one."""
         people = self.playground.people
         if not people:
-            raise NoSuchThingError("There is nobody in this playground; the configuration names no people.")
+            raise NoSuchThingError("The playground has no people. Add some to the configuration.")
         if key is None:
             return people[0]
         found = next((one for one in people if key.lower() in (one.key.lower(), one.address.lower())), None)
         if found is None:
-            raise NoSuchThingError(f"Nobody here is {key!r}.")
+            raise NoSuchThingError(f"There is nobody named {key!r} here.")
         return found
 
     def in_slack(self, reader: User) -> User:
@@ -264,7 +264,7 @@ class PlaygroundPages:
         return form, self.reader(field(form, "as"))
 
     def back(self, form: FormData, anchor: str = "") -> Response:
-        """To the page that the form stood on; only ever to one of the playground's own."""
+        """Redirect to the page that the form was on, if it is one of the playground's."""
         wanted = field(form, "back")
         path = (
             wanted if wanted == "/playground" or wanted.startswith(("/playground?", "/playground/")) else "/playground"
@@ -274,24 +274,24 @@ class PlaygroundPages:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What came of the reader's last act. `about`: the message's ts or the view's id."""
+    """The result of the reader's last act. `about`: the message's ts or the view's ID."""
 
     text: str
     refused: bool = False
     about: str = ""
-    whisper: str = ""  # what the app said to this reader alone
+    whisper: str = ""  # the app's reply to this reader alone
 
 
 def notice_of(outcome: ActOutcome, about: str) -> Notice:
     if outcome.seen == "warning":
-        answered = f"answered {outcome.status}" if outcome.status else "did not answer within 3 seconds"
-        return Notice(f"⚠ This didn't work: the app {answered}. In Slack you would see a warning sign.", True, about)
+        answered = f"answered {outcome.status}" if outcome.status else "didn't answer within 3 seconds"
+        return Notice(f"⚠ This didn't work: the app {answered}. Slack would show a warning sign.", True, about)
     return Notice(f"Acknowledged in {outcome.ack_ms} ms.", about=about, whisper=outcome.ephemeral or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A message with the replies under it."""
+    """A message with its replies."""
 
     message: Message
     author: User | None
@@ -300,7 +300,7 @@ class Thread:
 
 
 def threads_in(space: Workspace, place: Conversation, reader: User) -> list[Thread]:
-    """The conversation as this reader sees it, replies under what they answer."""
+    """Return the conversation as this reader sees it, with replies under their messages."""
     seen = [message for message in space.messages_in(place.id) if message.ephemeral_to in (None, reader.key)]
     replies: dict[str, list[Thread]] = {}
 
@@ -315,7 +315,7 @@ def threads_in(space: Workspace, place: Conversation, reader: User) -> list[Thre
 
 
 def framed(letter: str) -> str:
-    """The mail with its links leading out of the frame; the doctype stays first, so that it is drawn as in a mail."""
+    """Make a mail's links open outside its frame. The doctype stays first, for the same rendering mode."""
     with_base, changed = re.subn(r"(<head[^>]*>)", r'\1<base target="_top">', letter, count=1, flags=re.IGNORECASE)
     return with_base if changed else f'<base target="_top">{letter}'
 
@@ -325,12 +325,12 @@ def is_for(mail: ReceivedMail, reader: User) -> bool:
 
 
 def detail_of(problem: str) -> str:
-    """The sentence of a problem document, else the answer as it is."""
+    """Return the detail of a problem document, or else the whole response."""
     try:
-        said = json.loads(problem)
+        body = json.loads(problem)
     except ValueError:
         return problem[:200]
-    return str(said.get("detail") or said.get("title") or said) if isinstance(said, dict) else problem[:200]
+    return str(body.get("detail") or body.get("title") or body) if isinstance(body, dict) else problem[:200]
 
 
 def field(form: FormData, name: str) -> str:
@@ -339,13 +339,13 @@ def field(form: FormData, name: str) -> str:
 
 
 def values_of(form: FormData, name: str) -> Any:
-    """None, one value, or a list when a menu or a group of boxes sent several."""
+    """Return None, one value, or a list if a menu or checkboxes sent several."""
     given = [value for value in form.getlist(name) if isinstance(value, str) and value]
     return given if len(given) > 1 else (given[0] if given else None)
 
 
 def inputs_of(form: FormData, view: View | None) -> Mapping[str, Mapping[str, Any]]:
-    """The inputs of a modal's form are named by their place among the blocks."""
+    """Collect the inputs of a modal's form, which are named by their blocks' positions."""
     found: dict[str, dict[str, Any]] = {}
     for index, block in enumerate(view.blocks if view else []):
         if block["type"] == "input":

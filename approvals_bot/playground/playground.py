@@ -1,4 +1,4 @@
-"""The playground: a stand-in Slack, a mailbox and HTTP targets, put together from plain values."""
+"""The playground: a fake Slack, a mailbox and HTTP targets, built from plain values."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from approvals_bot.playground.slack.delivery import ACK_LIMIT, Outbound, SocketS
 from approvals_bot.playground.slack.person import SETTLE, SlackActor
 from approvals_bot.playground.slack.shapes import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, User
 from approvals_bot.playground.slack.workspace import Workspace
-from approvals_bot.playground.targets import StandInTargets
+from approvals_bot.playground.targets import FakeTargets
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A request that the page offers to open: `POST /api/runs` with this body and key."""
+    """A request that the start page offers to open: `POST /api/runs` with this body and key."""
 
     title: str
     body: dict[str, Any]
@@ -31,15 +31,17 @@ class Sample:
 
 
 class Playground:
-    """Open as a context: the mailbox and Socket Mode then listen on loopback. The rest is served by `routes(self)`.
+    """The fakes together. While the context is open, the mailbox and Socket Mode listen on loopback.
 
-    - `base_url`: where those routes are reachable (`http://127.0.0.1:8000`), for links that the stand-in gives out.
+    `routes(self)` serves the rest.
+
+    - `base_url`: the URL of those routes (`http://127.0.0.1:8000`), for links.
     - `events_url`: the service's `/slack/events`; unused while the service is connected by Socket Mode.
-    - `advance`: moves the service's clock by a duration (`"4h"`) and returns its new time; None: the clock can't move.
-    - `now`: the stand-in's time: message ids, lives of triggers, and signatures unless `signing_clock` (Unix seconds)
-      says otherwise. It should be the clock that the service checks against.
-    - `samples`: requests that a new user can open from the page with one click.
-    - `memory`: the file that messages, screens, mails and calls are kept in over restarts; None: they are forgotten.
+    - `advance`: moves the service's clock by a duration (`"4h"`) and returns the new time; None if it can't be moved.
+    - `now`: the fakes' time, for message IDs, the lifetime of triggers, and signatures unless `signing_clock` (Unix
+      seconds) is given. It should be the clock that the service checks against.
+    - `samples`: requests that a new user can open from the start page with one click.
+    - `memory`: the file that keeps messages, screens, mails and calls across restarts; None forgets them.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Playground:
         self.person = SlackActor(self.workspace, self.outbound, self.base_url, settle=settle)
         self.socket_mode = SocketServer(self.workspace)
         self.mailbox = MailServer(port=smtp_port, now=now, faults=self.mail_faults, remember=self.remember)
-        self.targets = StandInTargets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
+        self.targets = FakeTargets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
         self.memory = Memory(memory, self.workspace, self.mailbox, self.targets) if memory else None
         self.resources = AsyncExitStack()
 
@@ -110,16 +112,16 @@ class Playground:
         self.workspace.meet(people, channels)
 
     def remember(self) -> None:
-        """Write down what has changed, before the request that changed it is answered."""
+        """Write all changes; called before the request that made them is answered."""
         if self.memory:
             self.memory.keep()
 
     @property
     def api_url(self) -> str:
-        """What the service's `[slack] api_url` must be."""
+        """The value for the service's `[slack] api_url`."""
         return f"{self.base_url}/playground/slack/api/"
 
     @property
     def smtp_port(self) -> int:
-        """Where the mailbox listens; known once the playground is open."""
+        """The mailbox's port, known once the playground is open."""
         return self.mailbox.port

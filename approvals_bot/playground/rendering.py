@@ -1,6 +1,6 @@
-"""Slack's text as HTML: mrkdwn, rich text and date tokens, as a reader sees them in their own zone.
+"""Slack's text as HTML: mrkdwn, rich text and date tokens, in the reader's time zone.
 
-Everything that people typed is escaped. Broadcasts and mentions are marked, so that an injected one shows.
+Everything that people typed is escaped. Broadcasts and mentions are marked, so injected ones are visible.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MOMENTS = re.compile(r"\{(\w+)\}")
 
 
 class Rendering:
-    """For one reader. `name_of` turns an id (person, channel, user group) into what is shown."""
+    """Renders for one reader. `name_of` returns the displayed name of a person, channel or user group ID."""
 
     def __init__(self, name_of: Callable[[str], str], zone: str, now: datetime) -> None:
         self.name_of = name_of
@@ -47,7 +47,7 @@ class Rendering:
     # mrkdwn
 
     def text(self, given: Mapping[str, Any]) -> Markup:
-        """A text object, or a cell of a table."""
+        """Render a text object, or a cell of a table."""
         match given:
             case {"type": "mrkdwn", "text": str(text)}:
                 return self.mrkdwn(text)
@@ -57,23 +57,23 @@ class Rendering:
                 return lines(escape(given.get("text") or given.get("value") or ""))
 
     def mrkdwn(self, text: str) -> Markup:
-        return Markup("").join(self.piece(piece) for piece in CONTROL.split(text))
+        return Markup("").join(self.span(span) for span in CONTROL.split(text))
 
-    def piece(self, piece: str) -> Markup:
-        if piece.startswith("```") and len(piece) > 6:
-            return Markup("<pre>{}</pre>").format(html.unescape(piece[3:-3]).strip("\n"))
-        if piece.startswith("`") and len(piece) > 1:
-            return Markup("<code>{}</code>").format(html.unescape(piece[1:-1]))
-        if piece.startswith("<") and piece.endswith(">"):
-            return self.control(piece[1:-1])
-        marked = str(escape(html.unescape(piece)))
+    def span(self, text: str) -> Markup:
+        if text.startswith("```") and len(text) > 6:
+            return Markup("<pre>{}</pre>").format(html.unescape(text[3:-3]).strip("\n"))
+        if text.startswith("`") and len(text) > 1:
+            return Markup("<code>{}</code>").format(html.unescape(text[1:-1]))
+        if text.startswith("<") and text.endswith(">"):
+            return self.control(text[1:-1])
+        marked = str(escape(html.unescape(text)))
         for pattern, tag in EMPHASIS:
             marked = pattern.sub(rf"<{tag}>\1</{tag}>", marked)
         marked = re.sub(r":([a-z_]+):", lambda found: EMOJI.get(found[1], found[0]), marked)
-        return lines(Markup(marked))  # noqa: S704 - escaped three lines above
+        return lines(Markup(marked))  # noqa: S704 - escaped above
 
     def control(self, inside: str) -> Markup:
-        """What stands between angle brackets: a mention, a date, a link."""
+        """Render the content of angle brackets: a mention, a date or a link."""
         target, _, label = html.unescape(inside).partition("|")
         if target.startswith("!date^"):
             _, stamp, form, *_ = [*target.split("^"), ""]
@@ -137,7 +137,7 @@ class Rendering:
     # moments
 
     def date(self, stamp: int, form: str, fallback: str) -> Markup:
-        """A date token in the reader's zone."""
+        """Render a date token in the reader's time zone."""
         try:
             at = datetime.fromtimestamp(stamp, UTC).astimezone(self.zone)
         except (OverflowError, ValueError, OSError):
@@ -146,7 +146,7 @@ class Rendering:
         return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), fallback, shown)
 
     def moment(self, at: datetime, word: str) -> str:
-        """One of Slack's words for a part of a date: `date_short_pretty`, `time`, …"""
+        """Render one of Slack's date placeholders: `date_short_pretty`, `time`, …"""
         if word.startswith("time"):
             return f"{at:%H:%M:%S}" if word == "time_secs" else f"{at:%H:%M}"
         if word.endswith("_pretty") and (near := self.near(at)):
@@ -165,7 +165,7 @@ class Rendering:
         return ""
 
     def time_of(self, at: datetime) -> Markup:
-        """When something was said: the time, with the day when it isn't today."""
+        """Render a message's time, with the day unless it is today."""
         local = at.astimezone(self.zone)
         near = self.near(local)
         day = "" if near == "today" else f"{near or f'{local:%b} {local.day}'}, "
@@ -181,7 +181,7 @@ def mention(text: str) -> Markup:
 
 
 def link(url: str, label: str) -> Markup:
-    """Only http, https and mailto become links, as in Slack."""
+    """Render a link; as in Slack, only to http, https and mailto."""
     if not re.match(r"(https?://|mailto:)", url):
         return escape(label)
     return Markup('<a href="{}">{}</a>').format(url, label)

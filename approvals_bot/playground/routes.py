@@ -1,4 +1,4 @@
-"""The playground's URLs: what the service calls, what tests ask in JSON, and the pages for a person."""
+"""The playground's URLs: the fakes that the service calls, a JSON API for tests, and pages for people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def routes(playground: Playground) -> list[BaseRoute]:
-    """All routes of the playground, to be listed beside the service's own."""
+    """Return the playground's routes, which are mounted beside the service's."""
     surface = JsonApi(playground)
     pages = PlaygroundPages(playground)
 
@@ -36,7 +36,7 @@ def routes(playground: Playground) -> list[BaseRoute]:
         return await respond(playground.workspace, request)
 
     return [
-        # what the service calls
+        # for the service
         route("/slack/api/{method}", playground.web_api.answer, "GET", "POST"),
         route("/slack/response/{key}", response_url, "POST"),
         # JSON
@@ -64,14 +64,14 @@ def routes(playground: Playground) -> list[BaseRoute]:
 
 
 class AsciiJson(JSONResponse):
-    """JSON in ASCII: what came may hold half a character, which is no UTF-8."""
+    """JSON in ASCII, since its content may have lone surrogates, which UTF-8 can't encode."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
 class Body(BaseModel):
-    """What a test sends. An unknown key is a mistake in the test."""
+    """A test's request body. An unknown key is a mistake in the test."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -128,7 +128,7 @@ class ClockAdvance(Body):
 
 
 class JsonApi:
-    """What tests ask and do in JSON, as a person would on the pages."""
+    """The JSON API, through which tests do what people do on the pages."""
 
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
@@ -137,7 +137,10 @@ class JsonApi:
         self.screen = playground.person.screen
 
     async def messages(self, request: Request) -> Response:
-        """Newest state of each message, oldest first. `?channel=` and `?user=` (one who may see it) narrow it."""
+        """List the messages in their newest state, oldest first.
+
+        `?channel=` limits them to a channel, `?user=` to those that this user can see.
+        """
         shown = sorted(self.space.messages.values(), key=lambda m: (m.ts, m.channel))
         if where := request.query_params.get("channel"):
             shown = [m for m in shown if m.channel == self.screen.place(where).id]
@@ -204,7 +207,7 @@ class JsonApi:
         return AsciiJson(outcome.as_json())
 
     async def home(self, request: Request) -> Response:
-        """Opens the Home tab, as a person does, and shows what the app published for them."""
+        """Open the Home tab as a person does, and return the view that the app published for them."""
         user = self.screen.user(request.query_params.get("user", ""))
         view = await self.person.open_home(user)
         shown = self.space.view_json(view) if view else None
@@ -212,7 +215,7 @@ class JsonApi:
         return AsciiJson({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
 
     async def calls(self, request: Request) -> Response:
-        """The Web API calls of the service, newest last."""
+        """List the service's Web API calls, newest last."""
         return AsciiJson(
             [
                 {"at": c.at.isoformat(), "method": c.method, "arguments": c.arguments, "answer": c.answer}
@@ -221,7 +224,7 @@ class JsonApi:
         )
 
     async def groups(self, request: Request) -> Response:
-        """The user groups; POST changes the members of one."""
+        """List the user groups. POST changes a group's members."""
         if request.method == "POST":
             asked = await body_of(request, Members)
             if asked.group.removeprefix("@") not in {group.handle for group in self.space.groups.values()}:
@@ -236,7 +239,7 @@ class JsonApi:
         return AsciiJson({"on": self.playground.web_api.rates.on})
 
     def faults_of(self, faults: Faults) -> Endpoint:
-        """Script faults (POST), see those still to come (GET), forget them (DELETE)."""
+        """Script faults (POST), list the pending ones (GET), or remove them (DELETE)."""
 
         async def endpoint(request: Request) -> Response:
             if request.method == "DELETE":
@@ -263,7 +266,7 @@ class JsonApi:
         try:
             now = await self.playground.advance(asked.advance)
         except ValueError as wrong:
-            return problem(422, f"{asked.advance!r} is not a time to move the clock by: {wrong}")
+            return problem(422, f"The clock can't be moved by {asked.advance!r}: {wrong}")
         return AsciiJson({"now": now.isoformat()})
 
 
@@ -279,7 +282,7 @@ async def json_of(request: Request) -> Any:
 
 
 def remembered(endpoint: Endpoint, playground: Playground) -> Endpoint:
-    """The endpoint, answering only when what it changed will survive the process."""
+    """Wrap an endpoint to answer only after its changes were written."""
 
     async def kept(request: Request) -> Response:
         try:
@@ -291,7 +294,7 @@ def remembered(endpoint: Endpoint, playground: Playground) -> Endpoint:
 
 
 def explained(endpoint: Callable[[Request], Awaitable[Response]]) -> Endpoint:
-    """The endpoint with each of its errors answered as a sentence."""
+    """Wrap an endpoint to answer errors with a sentence."""
 
     async def explaining(request: Request) -> Response:
         try:
@@ -313,20 +316,20 @@ LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def guarded(endpoint: Endpoint, *, allow_remote: bool) -> Endpoint:
-    """The endpoint, closed to everybody who isn't on this machine (unless remote callers are allowed)."""
+    """Wrap an endpoint to refuse other machines, unless remote callers are allowed."""
 
     async def checked(request: Request) -> Response:
         if not allow_remote and not is_local(request):
-            return problem(403, "The playground answers only to this machine (loopback).")
+            return problem(403, "The playground can only be used from the machine it runs on (loopback).")
         if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") == "cross-site":
-            return problem(403, "The playground takes no requests from other sites' pages.")
+            return problem(403, "The playground refuses requests from other sites' pages.")
         return await endpoint(request)
 
     return checked
 
 
 def is_local(request: Request) -> bool:
-    """Peer and Host: the second keeps out a foreign name that resolves to 127.0.0.1."""
+    """Check the peer and the Host header, since a foreign name may resolve to 127.0.0.1."""
     peer = request.client.host if request.client else ""
     return is_loopback(peer) and (request.url.hostname or "") in LOOPBACK_NAMES
 
@@ -339,7 +342,7 @@ def is_loopback(host: str) -> bool:
 
 
 def problem(status: int, detail: str) -> Response:
-    """An error as JSON (RFC 9457), with one clear sentence."""
+    """Return an error as JSON (RFC 9457)."""
     titles = {400: "Bad request", 403: "Not allowed", 404: "Not found", 409: "Not possible", 422: "Wrong input"}
     body = {"type": "about:blank", "title": titles.get(status, "Error"), "status": status, "detail": detail}
     return JSONResponse(body, status, media_type="application/problem+json")

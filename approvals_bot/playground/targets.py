@@ -1,4 +1,4 @@
-"""Answers the sample configuration's HTTP targets: checks the Standard Webhooks signature and keeps what came."""
+"""Fake HTTP targets that check the Standard Webhooks signature and keep each request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the standard's own prefix, not a secret
 
 @dataclass(frozen=True, slots=True)
 class ReceivedCall:
-    """One request to a target. `json` is None when the body isn't JSON."""
+    """A request to a target. `json` is None if the body isn't JSON."""
 
     name: str
     at: datetime
@@ -43,8 +43,8 @@ class ReceivedCall:
         }
 
 
-class StandInTargets:
-    """All targets by name. `answers` are what a GET of a target gives (a group's or directory's source)."""
+class FakeTargets:
+    """All targets, by name. `answers`: the response to a GET of a target, for a group's or directory's source."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class StandInTargets:
         self.received: list[ReceivedCall] = []
 
     async def answer(self, request: Request) -> Response:
-        """202 and the request is kept; 401 when the signature is wrong; 404 for a target that isn't configured."""
+        """Keep the request and answer 202; 401 for a wrong signature, 404 for an unknown target."""
         name = request.path_params["name"]
         if name not in self.secrets and name not in self.answers:
             known = ", ".join(sorted(self.secrets)) or "none"
@@ -91,7 +91,7 @@ class StandInTargets:
 
 
 def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
-    """Standard Webhooks: base64 HMAC-SHA256 over `id.timestamp.body`; any one of several signatures will do."""
+    """Verify a Standard Webhooks signature: base64 HMAC-SHA256 of `id.timestamp.body`; one valid one suffices."""
     message_id, at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not (secret and message_id and at.isdigit()):
         return False
@@ -102,7 +102,7 @@ def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
 
 
 def key_of(secret: str) -> bytes:
-    """`whsec_` + base64, as the standard has it; any other secret is taken as its bytes."""
+    """Decode a secret: `whsec_` and base64 as the standard has it, or else the text's bytes."""
     if secret.startswith(SECRET_PREFIX):
         try:
             return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)

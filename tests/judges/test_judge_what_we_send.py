@@ -1,7 +1,7 @@
 """Slack's own types and models judge what we send: every card, view and manifest, with hostile and oversized content.
 
 Three judges that we did not write: the TypeScript compiler with `@slack/types` and `@slack/web-api` (names, kinds,
-styles), `slack_sdk.models` (lengths and counts), and in the rooms' own tests the limits that the stand-in enforces.
+styles), `slack_sdk.models` (lengths and counts), and in the packages' tests the limits that the fake Slack enforces.
 Without Node the first is skipped, and the summary says so.
 """
 
@@ -118,7 +118,7 @@ def _messages() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             yield f"card {kind} {state}", blocks.card_message(card_with(text, state))[1]
         card = card_with(text)
         yield f"note {kind}", blocks.message(Dispatch("d", to, card, "reminder", thread=Receipt("C1", "1.2")))[1]
-        yield f"told {kind}", blocks.message(Dispatch("d", to, card, text=text or "–"))[1]
+        yield f"notice {kind}", blocks.message(Dispatch("d", to, card, text=text or "–"))[1]
         yield f"opened {kind}", forms.opened(text or "–", "https://approve.acme.eu/requests/run_1")
         yield f"changed your mind {kind}", views.changed_your_mind(text, card)
     yield "choices", forms.choices([f"workflow-{n}" for n in range(60)])
@@ -201,19 +201,22 @@ def refused() -> dict[str, str]:
     return refused_by_compiler(node_folder(), TYPES, given | BAD)
 
 
-def test_check_22_slacks_types_take_every_message_and_view(refused: dict[str, str]) -> None:
+@pytest.mark.check(22)
+def test_slacks_types_accept_every_message_and_view(refused: dict[str, str]) -> None:
     assert {name: refused[name] for name in (*messages(), *modals(), *homes()) if name in refused} == {}
 
 
-def test_check_38_slacks_types_take_the_manifests_and_know_every_scope(refused: dict[str, str]) -> None:
+@pytest.mark.check(38)
+def test_slacks_types_accept_the_manifests_and_know_every_scope(refused: dict[str, str]) -> None:
     assert {name: why for name, why in refused.items() if name.startswith("manifest")} == {}
 
 
-def test_the_compiler_is_a_judge_that_refuses(refused: dict[str, str]) -> None:
+def test_compiler_refuses_invalid_messages(refused: dict[str, str]) -> None:
     assert BAD.keys() <= refused.keys()
 
 
-def test_check_22_slack_sdks_models_take_every_message_and_view() -> None:
+@pytest.mark.check(22)
+def test_slack_sdk_models_accept_every_message_and_view() -> None:
     for name, shown in messages().items():
         for block in shown:
             parsed = SdkBlock.parse(block)

@@ -154,7 +154,7 @@ LIMITS: list[tuple[str, Callable[[int], list[Json]], int, str]] = [
 
 
 @pytest.mark.parametrize(("made", "limit", "pointer"), [row[1:] for row in LIMITS], ids=[row[0] for row in LIMITS])
-def test_a_limit_is_exact(made: Callable[[int], list[Json]], limit: int, pointer: str) -> None:
+def test_limits_are_exact(made: Callable[[int], list[Json]], limit: int, pointer: str) -> None:
     assert check_blocks(made(limit), "message") == []
     found = [p.pointer for p in check_blocks(made(limit + 1), "message")]
     assert found[0] == pointer
@@ -207,7 +207,7 @@ WRONG: list[tuple[str, Json, str]] = [
 
 
 @pytest.mark.parametrize(("block", "message"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
-def test_a_wrong_block_is_refused_with_its_reason(block: Json, message: str) -> None:
+def test_invalid_block_is_refused_with_its_reason(block: Json, message: str) -> None:
     found = check_blocks([block], "message")
     assert [p.message for p in found if p.message.startswith(message)], found
 
@@ -224,12 +224,12 @@ def test_action_ids_may_repeat_in_different_blocks() -> None:
 
 
 @pytest.mark.parametrize("blocks", [None, "x", {}, [None], [[]], [1]])
-def test_what_is_not_blocks_at_all_is_refused_without_a_crash(blocks: Any) -> None:
+def test_anything_but_blocks_is_refused(blocks: Any) -> None:
     assert check_blocks(blocks, "message")
 
 
 @pytest.mark.parametrize("surface", ["modal", "home"])
-def test_views_hold_a_hundred_blocks(surface: Surface) -> None:
+def test_views_have_at_most_a_hundred_blocks(surface: Surface) -> None:
     assert check_blocks([{"type": "divider"}] * 100, surface) == []
     assert check_blocks([{"type": "divider"}] * 101, surface)
 
@@ -248,7 +248,7 @@ def modal(**more: Any) -> Json:
         ("callback_id", 255, "/view/callback_id", False),
     ],
 )
-def test_a_modals_parts_have_limits(field: str, limit: int, pointer: str, in_text: bool) -> None:
+def test_parts_of_a_modal_have_limits(field: str, limit: int, pointer: str, in_text: bool) -> None:
     def view(length: int) -> Json:
         return modal(**{field: plain("x" * length) if in_text else "x" * length})
 
@@ -256,18 +256,18 @@ def test_a_modals_parts_have_limits(field: str, limit: int, pointer: str, in_tex
     assert [p.pointer for p in check_view(view(limit + 1))] == [pointer]
 
 
-def test_a_modal_with_an_input_needs_a_submit_button() -> None:
+def test_modal_with_an_input_needs_a_submit_button() -> None:
     blocks = [entry({"type": "plain_text_input"})]
     assert check_view(modal(blocks=blocks))
     assert check_view(modal(blocks=blocks, submit=plain("Send"))) == []
 
 
 @pytest.mark.parametrize("view", [None, [], {"type": "page"}, {"type": "modal"}, {"type": "home", "title": plain("x")}])
-def test_what_is_no_view_is_refused(view: Any) -> None:
+def test_anything_but_a_view_is_refused(view: Any) -> None:
     assert check_view(view)
 
 
-def test_characters_are_counted_over_all_blocks() -> None:
+def test_characters_are_counted_in_all_blocks() -> None:
     assert characters_in([{"type": "header", "text": plain("four")}, rich({"type": "text", "text": "six"})]) == 7
 
 

@@ -1,6 +1,6 @@
-"""Slack's own JavaScript judges the stand-in: a real Bolt app and web client, and the compiler with Slack's types.
+"""Slack's own JavaScript judges the fake Slack: a real Bolt app and web client, and the compiler with Slack's types.
 
-A stand-in and a client that we both wrote would agree about anything. These need Node; without it they are skipped.
+A fake and a client that we both wrote would agree about anything. These tests need Node; without it they are skipped.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def free_port() -> int:
         return port
 
 
-async def test_bolt_for_javascript_finds_a_slack_here(start: Start, node: Path) -> None:
+async def test_bolt_for_javascript_works_with_the_fake_slack(start: Start, node: Path) -> None:
     port = free_port()
     stage = await start(events_url=f"http://127.0.0.1:{port}/slack/events")
     async with bolt_for_javascript(stage, node, port) as lines:
@@ -187,7 +187,7 @@ BAD: list[dict[str, Any]] = [
 ]
 
 
-def test_slacks_types_take_what_we_take_and_refuse_what_we_refuse(node: Path) -> None:
+def test_slacks_types_and_our_rules_agree(node: Path) -> None:
     assert {block["type"] for block in GOOD} | {"context_actions"} == set(BLOCKS), "a block has no example here"
     assert [check_blocks([block], "message") for block in GOOD] == [[] for _ in GOOD]
     assert all(check_blocks([block], "message") for block in BAD)

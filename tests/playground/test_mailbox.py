@@ -39,7 +39,7 @@ async def send(stage: Stage, message: EmailMessage, to: list[str] | None = None)
     )
 
 
-async def test_a_mail_is_kept_with_its_parts(stage: Stage) -> None:
+async def test_mail_is_kept_with_its_parts(stage: Stage) -> None:
     await send(stage, mail())
     [kept] = await stage.call("/mail/messages")
     assert kept["to"] == "ann@acme.eu"
@@ -52,7 +52,7 @@ async def test_a_mail_is_kept_with_its_parts(stage: Stage) -> None:
     assert "=?utf-8?" in kept["raw"]
 
 
-async def test_mails_are_numbered_in_their_order(stage: Stage) -> None:
+async def test_mails_are_numbered_in_order(stage: Stage) -> None:
     for name in ("one", "two"):
         await send(stage, mail(subject=name))
     kept = await stage.call("/mail/messages")
@@ -60,7 +60,7 @@ async def test_mails_are_numbered_in_their_order(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("code", "command"), [(451, "DATA"), (550, "RCPT"), (452, "RCPT"), (554, "MAIL")])
-async def test_a_scripted_refusal_has_its_code_and_passes(stage: Stage, code: int, command: str) -> None:
+async def test_scripted_refusal_has_its_code_and_ends(stage: Stage, code: int, command: str) -> None:
     await stage.call("/mail/faults", {"kind": "error", "method": command, "code": code})
     with pytest.raises((aiosmtplib.SMTPResponseException, aiosmtplib.SMTPRecipientsRefused)) as caught:
         await send(stage, mail())
@@ -73,7 +73,7 @@ async def test_a_scripted_refusal_has_its_code_and_passes(stage: Stage, code: in
     assert len(await stage.call("/mail/messages")) == 1
 
 
-async def test_a_fault_may_befall_one_recipient(stage: Stage) -> None:
+async def test_fault_can_affect_one_recipient(stage: Stage) -> None:
     await stage.call("/mail/faults", {"kind": "error", "method": "RCPT", "code": 550, "channel": "bo@acme.eu"})
     await send(stage, mail("ann@acme.eu"))
     with pytest.raises(aiosmtplib.SMTPRecipientsRefused):
@@ -81,14 +81,14 @@ async def test_a_fault_may_befall_one_recipient(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("drop_before", 0), ("drop_after", 1)])
-async def test_a_drop_is_a_lost_connection_with_or_without_the_mail(stage: Stage, kind: str, kept: int) -> None:
+async def test_drop_loses_the_connection_with_or_without_the_mail(stage: Stage, kind: str, kept: int) -> None:
     await stage.call("/mail/faults", {"kind": kind, "method": "DATA"})
     with pytest.raises((aiosmtplib.SMTPServerDisconnected, ConnectionError)):
         await send(stage, mail())
     assert len(await stage.call("/mail/messages")) == kept
 
 
-async def test_the_mailbox_closes_with_a_client_still_connected() -> None:
+async def test_mailbox_closes_with_a_client_still_connected() -> None:
     async with MailServer() as mailbox:
         client = aiosmtplib.SMTP(hostname="127.0.0.1", port=mailbox.port, start_tls=False, local_hostname="test")
         await client.connect()

@@ -28,7 +28,7 @@ async def everything(stage: Any) -> tuple[Any, ...]:
     return tuple([await stage.call(path) for path in paths])
 
 
-async def test_messages_mails_calls_and_groups_are_there_after_a_restart(start: Start, file: Path) -> None:
+async def test_messages_mails_calls_and_groups_survive_a_restart(start: Start, file: Path) -> None:
     before = await start(memory=file, target_secrets={"deploys": "s" * 32})
     kept = await before.card()
     gone = await before.card()
@@ -46,7 +46,7 @@ async def test_messages_mails_calls_and_groups_are_there_after_a_restart(start: 
     assert await everything(after) == seen
 
 
-async def test_people_go_on_where_they_were(start: Start, file: Path) -> None:
+async def test_screens_survive_a_restart(start: Start, file: Path) -> None:
     before = await start(memory=file)
     ts = await before.card()
     opens_a_modal(before)
@@ -76,7 +76,7 @@ def opens_a_modal(stage: Any) -> None:
     stage.bolt.action("reject")(reject)
 
 
-async def test_ids_stay_unique_and_grow_over_a_restart(start: Start, file: Path) -> None:
+async def test_ids_stay_unique_and_increase_across_a_restart(start: Start, file: Path) -> None:
     times: list[str] = []
     numbers: list[int] = []
     for _ in range(3):
@@ -88,7 +88,7 @@ async def test_ids_stay_unique_and_grow_over_a_restart(start: Start, file: Path)
     assert numbers == sorted(set(numbers))
 
 
-async def test_ids_grow_when_the_clock_went_back(start: Start, file: Path) -> None:
+async def test_ids_increase_if_the_clock_goes_back(start: Start, file: Path) -> None:
     before = await start(memory=file)
     await before.call("/clock", {"advance": "60m"})
     early = await before.card()
@@ -96,7 +96,7 @@ async def test_ids_grow_when_the_clock_went_back(start: Start, file: Path) -> No
     assert early < await after.card()
 
 
-async def test_what_was_answered_is_written(start: Start, file: Path) -> None:
+async def test_answered_calls_are_written(start: Start, file: Path) -> None:
     """Looked at by a second reader at the moment of the answer, with the first process still open."""
     stage = await start(memory=file)
     ts = await stage.card()
@@ -107,7 +107,7 @@ async def test_what_was_answered_is_written(start: Start, file: Path) -> None:
     db.close()
 
 
-async def test_a_channel_that_is_no_longer_configured_is_left_out(start: Start, file: Path) -> None:
+async def test_channel_removed_from_the_configuration_is_forgotten(start: Start, file: Path) -> None:
     before = await start(memory=file)
     await before.card()
     with sqlite3.connect(file) as db:
@@ -123,7 +123,7 @@ async def test_without_a_file_nothing_is_remembered(start: Start) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"not a database at all, but long enough to be looked at" * 40, None])
-async def test_a_damaged_file_is_named_with_what_to_do(start: Start, file: Path, damage: bytes | None) -> None:
+async def test_damaged_file_is_named_with_what_to_do(start: Start, file: Path, damage: bytes | None) -> None:
     if damage is not None:
         file.parent.mkdir()
         file.write_bytes(damage)
@@ -133,9 +133,9 @@ async def test_a_damaged_file_is_named_with_what_to_do(start: Start, file: Path,
             db.execute("""UPDATE kept SET value = '{"colour": "blue"}' WHERE kind = 'message'""")
         db.close()
     playground = Playground(app=SeedApp("", ""), people=(), base_url="", events_url="", memory=file)
-    with pytest.raises(MemoryUnreadableError, match=r"--fresh") as told:
+    with pytest.raises(MemoryUnreadableError, match=r"--fresh") as caught:
         await playground.__aenter__()
-    assert str(file) in str(told.value)
+    assert str(file) in str(caught.value)
 
 
 def mail(port: int) -> None:

@@ -28,7 +28,7 @@ async def look(stage: Stage, path: str, status: int = 200) -> str:
 
 
 async def press(stage: Stage, page: str, button: str, **typed: str) -> str:
-    """Send the form that holds this button, with its hidden fields; the page that follows."""
+    """Submit the form with this button, including its hidden fields, and return the next page."""
     for action, inside in FORM.findall(page):
         if button in inside:
             fields = {unescape(name): unescape(value) for name, value in FIELD.findall(inside)}
@@ -38,15 +38,15 @@ async def press(stage: Stage, page: str, button: str, **typed: str) -> str:
     raise AssertionError(f"no form has the button {button}")
 
 
-async def test_the_first_page_says_what_this_is_and_where_to_go(stage: Stage) -> None:
+async def test_start_page_explains_the_playground(stage: Stage) -> None:
     page = await look(stage, "")
-    assert "A stand-in, not Slack" in page
+    assert "This is a playground, not Slack" in page
     for word in ("Ann Ode", "# deploys", "Home tab", "Mailbox", "Move the clock", "Gus Guest"):
         assert word in page
     assert "<script" not in page
 
 
-async def test_a_card_is_pressed_and_its_answer_stands_beside_it(stage: Stage) -> None:
+async def test_reply_to_a_press_is_shown_beside_the_card(stage: Stage) -> None:
     @stage.bolt.action("approve")
     async def approve(ack: Any, respond: Any) -> None:
         await ack()
@@ -63,7 +63,7 @@ async def test_a_card_is_pressed_and_its_answer_stands_beside_it(stage: Stage) -
     assert "Counted" not in await look(stage, "/channels/C0DEPLOYS?as=U0BO")
 
 
-async def test_a_modal_is_filled_in_corrected_and_sent(stage: Stage) -> None:
+async def test_modal_is_filled_in_corrected_and_submitted(stage: Stage) -> None:
     reasons: list[str] = []
 
     @stage.bolt.action("reject")
@@ -86,7 +86,7 @@ async def test_a_modal_is_filled_in_corrected_and_sent(stage: Stage) -> None:
     assert reasons == ["too risky"]
 
 
-async def test_what_people_typed_is_never_markup(stage: Stage) -> None:
+async def test_user_text_is_never_markup(stage: Stage) -> None:
     evil = "<img src=x onerror=alert(1)> <!channel> *x*"
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": evil}},
@@ -103,7 +103,7 @@ async def test_what_people_typed_is_never_markup(stage: Stage) -> None:
     assert page.count('<span class="mention">@channel</span>') == 2  # mrkdwn only: there it is live, as in Slack
 
 
-async def test_private_channels_and_other_peoples_messages_are_not_shown(stage: Stage) -> None:
+async def test_private_channels_and_others_messages_are_hidden(stage: Stage) -> None:
     await look(stage, "/channels/C0SECRET?as=U0ANN")
     await look(stage, "/channels/C0SECRET?as=U0BO", status=404)
     await stage.client.chat_postMessage(channel="U0ANN", text="for Ann")
@@ -112,13 +112,13 @@ async def test_private_channels_and_other_peoples_messages_are_not_shown(stage: 
     await look(stage, "?as=nobody", status=404)
 
 
-async def test_somebody_without_slack_has_a_mailbox_only(stage: Stage) -> None:
+async def test_person_without_slack_has_only_a_mailbox(stage: Stage) -> None:
     page = await look(stage, "/mailbox?as=fin@acme.eu")
     assert "Mail for fin@acme.eu" in page
     assert "Home tab" not in page
 
 
-async def test_a_mail_is_shown_in_a_frame_without_scripts_and_as_text(stage: Stage) -> None:
+async def test_mail_is_shown_as_text_and_in_a_frame_without_scripts(stage: Stage) -> None:
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = "a@acme.eu", "ann@acme.eu", "Deploy <b>api</b>"
     message.set_content("Open https://approve.acme.eu/decisions/abc")
@@ -137,7 +137,7 @@ async def test_a_mail_is_shown_in_a_frame_without_scripts_and_as_text(stage: Sta
     await look(stage, "/mailbox/m9", status=404)
 
 
-async def test_the_home_tab_is_asked_for_when_it_is_looked_at(stage: Stage) -> None:
+async def test_home_tab_is_requested_when_opened(stage: Stage) -> None:
     @stage.bolt.event("app_home_opened")
     async def opened(client: Any, event: dict[str, Any]) -> None:
         await client.views_publish(user_id=event["user"], view={"type": "home", "blocks": stage.card_blocks})
@@ -151,27 +151,27 @@ async def test_the_home_tab_is_asked_for_when_it_is_looked_at(stage: Stage) -> N
     assert "Acknowledged in" in await press(stage, page, ">Reject<")
 
 
-async def test_commands_shortcuts_and_the_clock_have_their_forms(stage: Stage) -> None:
+async def test_commands_and_the_clock_have_forms(stage: Stage) -> None:
     @stage.bolt.command("/approve")
     async def approve(ack: Any, command: dict[str, Any]) -> None:
         await ack(f"You typed {command['text']}")
 
     page = await look(stage, "/channels/C0DEPLOYS?as=U0ANN")
     assert "You typed deploy api" in await press(stage, page, ">Send<", command="/approve", text="deploy api")
-    assert "moved by 30m" in await press(stage, page, 'value="30m"', advance="30m")
-    assert "stands where it stood" in await press(stage, page, 'value="30m"', advance="4h")
+    assert "moved forward by 30m" in await press(stage, page, 'value="30m"', advance="30m")
+    assert "The clock wasn't moved" in await press(stage, page, 'value="30m"', advance="4h")
 
 
-async def test_a_sample_request_is_opened_through_the_api(start: Start) -> None:
+async def test_sample_request_is_opened_through_the_api(start: Start) -> None:
     sample = Sample("Deploy api", {"workflow": "deploy"}, "dev")
     stage = await start(samples=[sample])
     page = await look(stage, "?as=U0ANN")
     assert "Deploy api" in page
-    asked = await press(stage, page, 'name="sample"', sample="0")
-    assert "notice refused" in asked  # this stage has no API; the answer is told
+    answered = await press(stage, page, 'name="sample"', sample="0")
+    assert "notice refused" in answered  # this stage has no API, and the page shows the response
 
 
-async def test_what_the_service_sent_is_listed(start: Start) -> None:
+async def test_calls_of_the_service_are_listed(start: Start) -> None:
     stage = await start(target_secrets={"deploy-api": "s"})
     async with stage.http.post(f"{stage.base_url}/playground/http/deploy-api", json={"service": "api"}):
         pass
@@ -182,7 +182,7 @@ async def test_what_the_service_sent_is_listed(start: Start) -> None:
     assert "chat.postMessage" in page
 
 
-async def test_a_button_that_is_gone_says_so_on_the_page(stage: Stage) -> None:
+async def test_removed_button_says_so_on_the_page(stage: Stage) -> None:
     ts = await stage.card()
     page = await look(stage, "/channels/C0DEPLOYS?as=U0ANN")
     await stage.client.chat_update(channel="C0DEPLOYS", ts=ts, text="Approved")
@@ -211,7 +211,7 @@ async def test_forms_lead_back_into_the_playground_only(stage: Stage) -> None:
         ("<!date^soon^{date}|soon>", "soon"),
     ],
 )
-def test_mrkdwn_is_drawn_as_slack_draws_it(text: str, shown: str) -> None:
+def test_mrkdwn_is_rendered_as_in_slack(text: str, shown: str) -> None:
     draw = Rendering(lambda one: {"U0ANN": "Ann"}.get(one, one), "Europe/Berlin", datetime(2026, 3, 2, tzinfo=UTC))
     drawn = re.sub(r"</?(span|time)[^>]*>", "", str(draw.mrkdwn(text)))
     assert drawn == shown

@@ -1,4 +1,4 @@
-"""People click in the stand-in; a real Bolt app answers. Each payload is signed and verified as with Slack."""
+"""People click in the fake Slack, and a real Bolt app answers. Each payload is signed and verified as with Slack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def click(stage: Stage, ts: str, user: str = "Ann Ode", status: int = 200,
     return await stage.call("/slack/click", body, status=status)
 
 
-async def test_a_click_reaches_bolt_with_the_fields_that_slack_sends(stage: Stage) -> None:
+async def test_click_reaches_bolt_with_slacks_fields(stage: Stage) -> None:
     seen: list[dict[str, Any]] = []
 
     @stage.bolt.action("approve")
@@ -48,7 +48,7 @@ async def test_a_click_reaches_bolt_with_the_fields_that_slack_sends(stage: Stag
     assert body["response_url"].startswith(stage.base_url)
 
 
-async def test_the_refusal_of_a_click_is_an_ephemeral_by_response_url(stage: Stage) -> None:
+async def test_refusal_by_response_url_is_an_ephemeral_message(stage: Stage) -> None:
     @stage.bolt.action("approve")
     async def approve(ack: Any, respond: Any) -> None:
         await ack()
@@ -64,18 +64,18 @@ async def test_the_refusal_of_a_click_is_an_ephemeral_by_response_url(stage: Sta
     ]
 
 
-async def test_an_ephemeral_after_the_ack_is_still_seen(stage: Stage) -> None:
+async def test_ephemeral_message_after_the_ack_is_still_seen(stage: Stage) -> None:
     later: list[asyncio.Task[Any]] = []
 
     @stage.bolt.action("approve")
     async def approve(ack: Any) -> None:
         await ack()
 
-        async def tell() -> None:
+        async def reply() -> None:
             await asyncio.sleep(0.05)
             await stage.client.chat_postEphemeral(channel="C0DEPLOYS", user="U0ANN", text="Counted: 1 of 2")
 
-        later.append(asyncio.create_task(tell()))
+        later.append(asyncio.create_task(reply()))
 
     assert (await click(stage, await stage.card()))["ephemeral"] == "Counted: 1 of 2"
     await asyncio.gather(*later)
@@ -96,13 +96,13 @@ async def test_no_ack_within_the_limit_shows_the_warning(start: Start) -> None:
     release.set()
 
 
-async def test_a_wrong_signature_is_refused_by_bolt_and_shown_as_a_warning(stage: Stage) -> None:
+async def test_wrong_signature_is_refused_by_bolt_and_shown_as_a_warning(stage: Stage) -> None:
     stage.playground.outbound.signing_secret = "another secret"
     outcome = await click(stage, await stage.card())
     assert (outcome["status"], outcome["seen"]) == (401, "warning")
 
 
-async def test_a_click_on_what_is_not_there_says_so(stage: Stage) -> None:
+async def test_click_on_a_missing_element_says_so(stage: Stage) -> None:
     ts = await stage.card()
     gone = await click(stage, "1.2", status=404)
     assert gone["detail"] == "There is no such message: nothing in #deploys has the ts '1.2'."
@@ -115,7 +115,7 @@ async def test_a_click_on_what_is_not_there_says_so(stage: Stage) -> None:
     await stage.call("/slack/click", body, status=409)
 
 
-async def test_a_longer_label_is_found_by_its_first_word(stage: Stage) -> None:
+async def test_longer_label_is_found_by_its_first_word(stage: Stage) -> None:
     pressed: list[str] = []
 
     @stage.bolt.action("approve")
@@ -152,7 +152,7 @@ def rejecting(stage: Stage) -> list[Any]:
     return reasons
 
 
-async def test_a_modal_opens_is_corrected_and_submitted(stage: Stage) -> None:
+async def test_modal_opens_is_corrected_and_submitted(stage: Stage) -> None:
     reasons = rejecting(stage)
     outcome = await click(stage, await stage.card(), button="Reject")
     view = outcome["view"]
@@ -172,7 +172,7 @@ async def test_a_modal_opens_is_corrected_and_submitted(stage: Stage) -> None:
     await stage.call("/slack/submit", submit, status=404)
 
 
-async def test_a_trigger_works_once_and_for_three_seconds(stage: Stage) -> None:
+async def test_trigger_works_once_and_for_three_seconds(stage: Stage) -> None:
     errors: list[str] = []
 
     @stage.bolt.action("reject")
@@ -235,7 +235,7 @@ def press_in(view: dict[str, Any]) -> dict[str, Any]:
     return {"user": "U0ANN", "view_id": view["id"], "button": "Reject"}
 
 
-async def test_an_answer_to_a_submission_may_replace_or_push_or_clear(stage: Stage) -> None:
+async def test_response_to_a_submission_may_update_push_or_clear(stage: Stage) -> None:
     rejecting(stage)
     answers: list[dict[str, Any]] = []
 
@@ -263,7 +263,7 @@ async def test_an_answer_to_a_submission_may_replace_or_push_or_clear(stage: Sta
     assert cleared["view"] is None
 
 
-async def test_a_stale_hash_conflicts(stage: Stage) -> None:
+async def test_stale_hash_conflicts(stage: Stage) -> None:
     rejecting(stage)
     view = (await click(stage, await stage.card(), button="Reject"))["view"]
     await stage.client.views_update(view_id=view["id"], hash=view["hash"], view=stage.modal)
@@ -284,7 +284,7 @@ async def test_a_stale_hash_conflicts(stage: Stage) -> None:
         ({"type": "checkboxes"}, ["red"], {"selected_options": ["red"]}),
     ],
 )
-async def test_inputs_are_reported_as_slack_reports_them(
+async def test_inputs_are_reported_as_by_slack(
     stage: Stage, element: dict[str, Any], given: Any, state: dict[str, Any]
 ) -> None:
     rejecting(stage)
@@ -310,7 +310,7 @@ async def test_inputs_are_reported_as_slack_reports_them(
 # ── commands, shortcuts, Home tab, response URLs ──────────────────────────────────────────────────────────────────
 
 
-async def test_a_slash_command_may_answer_in_its_ack(stage: Stage) -> None:
+async def test_slash_command_may_answer_in_its_ack(stage: Stage) -> None:
     @stage.bolt.command("/approve")
     async def approve(ack: Any, command: dict[str, Any]) -> None:
         await ack(f"{command['user_id']} in {command['channel_name']}: {command['text']}")
@@ -321,7 +321,7 @@ async def test_a_slash_command_may_answer_in_its_ack(stage: Stage) -> None:
     await stage.call("/slack/command", body | {"command": "/nope"}, status=404)
 
 
-async def test_a_command_opens_a_modal_and_a_shortcut_too(stage: Stage) -> None:
+async def test_command_and_shortcut_open_a_modal(stage: Stage) -> None:
     @stage.bolt.command("/approve")
     async def approve(ack: Any, client: Any, body: dict[str, Any]) -> None:
         await client.views_open(trigger_id=body["trigger_id"], view=stage.modal)
@@ -339,7 +339,7 @@ async def test_a_command_opens_a_modal_and_a_shortcut_too(stage: Stage) -> None:
     assert (await stage.call("/slack/shortcut", on_message))["view"]["title"]["text"] == "Reject"
 
 
-async def test_opening_the_home_tab_sends_the_event_and_shows_what_is_published(stage: Stage) -> None:
+async def test_opening_the_home_tab_sends_the_event_and_shows_the_view(stage: Stage) -> None:
     @stage.bolt.event("app_home_opened")
     async def opened(client: Any, event: dict[str, Any]) -> None:
         blocks = [{"type": "section", "text": {"type": "plain_text", "text": "Nothing waits for you."}}]
@@ -350,7 +350,7 @@ async def test_opening_the_home_tab_sends_the_event_and_shows_what_is_published(
     assert home["text"] == "Nothing waits for you."
 
 
-async def test_a_response_url_works_five_times_and_for_half_an_hour(stage: Stage) -> None:
+async def test_response_url_works_five_times_within_half_an_hour(stage: Stage) -> None:
     urls: list[str] = []
 
     @stage.bolt.action("approve")
@@ -382,7 +382,7 @@ async def test_a_response_url_works_five_times_and_for_half_an_hour(stage: Stage
 # ── faults on the way to the app ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_an_interaction_may_come_twice_or_late_or_never(start: Start) -> None:
+async def test_interaction_may_arrive_twice_late_or_never(start: Start) -> None:
     stage = await start(ack_limit=0.5)
     count = 0
     arrived = asyncio.Event()
@@ -411,7 +411,7 @@ async def test_an_interaction_may_come_twice_or_late_or_never(start: Start) -> N
     assert count == 3
 
 
-async def test_a_failed_event_is_sent_again_with_retry_headers(stage: Stage) -> None:
+async def test_failed_event_is_resent_with_retry_headers(stage: Stage) -> None:
     stage.playground.outbound.retries = (0.0, 0.0)
     seen: list[tuple[str, Any]] = []
     again = asyncio.Event()

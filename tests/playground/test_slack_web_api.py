@@ -1,4 +1,4 @@
-"""The real `slack_sdk` client against the stand-in's Web API."""
+"""The real `slack_sdk` client against the fake Slack's Web API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def refused(call: Awaitable[Any]) -> dict[str, Any]:
     return answer
 
 
-def test_every_published_method_we_hold_is_answered_and_extras_are_few() -> None:
+def test_every_published_method_is_answered_and_extras_are_few() -> None:
     assert set(METHODS) == set(ANSWERERS) | {"apps.connections.open"}
     assert sum(len(names) for names in EXTRA_ERRORS.values()) <= 3
 
@@ -40,7 +40,7 @@ async def test_auth_test_names_the_bot(stage: Stage) -> None:
     assert answer["team_id"] == "T0PLAY"
 
 
-async def test_a_message_goes_to_a_channel_by_name_and_by_id(stage: Stage) -> None:
+async def test_message_goes_to_a_channel_by_name_and_by_id(stage: Stage) -> None:
     by_name = await stage.client.chat_postMessage(channel="#deploys", text="one")
     by_id = await stage.client.chat_postMessage(channel="C0DEPLOYS", text="two")
     assert by_name["channel"] == by_id["channel"] == "C0DEPLOYS"
@@ -48,13 +48,13 @@ async def test_a_message_goes_to_a_channel_by_name_and_by_id(stage: Stage) -> No
     assert [m["text"] for m in await stage.call("/slack/messages")] == ["one", "two"]
 
 
-async def test_a_message_to_a_persons_id_opens_the_direct_message(stage: Stage) -> None:
+async def test_message_to_a_persons_id_opens_the_direct_message(stage: Stage) -> None:
     answer = await stage.client.chat_postMessage(channel="U0ANN", text="hello")
     opened = await stage.client.conversations_open(users="U0ANN")
     assert answer["channel"] == opened["channel"]["id"] == "D0ANN"
 
 
-async def test_ts_is_unique_and_grows_within_a_channel(stage: Stage) -> None:
+async def test_ts_is_unique_and_increases_within_a_channel(stage: Stage) -> None:
     answers = await asyncio.gather(*(stage.client.chat_postMessage(channel="#deploys", text=str(i)) for i in range(20)))
     assert len({answer["ts"] for answer in answers}) == 20
 
@@ -70,18 +70,18 @@ async def test_ts_is_unique_and_grows_within_a_channel(stage: Stage) -> None:
         ("U0ROBO", "cannot_dm_bot"),
     ],
 )
-async def test_a_message_that_cannot_be_posted_says_why(stage: Stage, channel: str, error: str) -> None:
+async def test_refused_message_says_why(stage: Stage, channel: str, error: str) -> None:
     assert (await refused(stage.client.chat_postMessage(channel=channel, text="x")))["error"] == error
 
 
-async def test_a_channel_the_bot_is_not_in_takes_messages_only_with_the_public_scope(start: Start) -> None:
+async def test_channel_without_the_bot_needs_the_public_scope(start: Start) -> None:
     with_scope = await start()
     await with_scope.client.chat_postMessage(channel="#uninvited", text="x")
     without = await start(scopes=("chat:write",))
     assert (await refused(without.client.chat_postMessage(channel="#uninvited", text="x")))["error"] == "not_in_channel"
 
 
-async def test_a_missing_scope_is_named(start: Start) -> None:
+async def test_missing_scope_is_named(start: Start) -> None:
     stage = await start(scopes=("chat:write",))
     answer = await refused(stage.client.users_info(user="U0ANN"))
     assert answer["error"] == "missing_scope"
@@ -91,26 +91,26 @@ async def test_a_missing_scope_is_named(start: Start) -> None:
 @pytest.mark.parametrize(
     ("token", "error"), [("", "not_authed"), ("xoxb-other", "invalid_auth"), ("xoxb-dead", "token_revoked")]
 )
-async def test_a_wrong_token_is_refused(stage: Stage, token: str, error: str) -> None:
+async def test_wrong_token_is_refused(stage: Stage, token: str, error: str) -> None:
     stage.playground.web_api.dead_tokens["xoxb-dead"] = "token_revoked"
     other = AsyncWebClient(token, base_url=stage.playground.api_url)
     assert (await refused(other.auth_test()))["error"] == error
 
 
-async def test_an_unknown_method_and_a_missing_argument_are_refused(stage: Stage) -> None:
+async def test_unknown_method_and_missing_argument_are_refused(stage: Stage) -> None:
     assert (await refused(stage.client.api_call("chat.shout")))["error"] == "unknown_method"
     answer = await refused(stage.client.api_call("chat.postMessage", json={"text": "x"}))
     assert answer["error"] == "invalid_arguments"
     assert answer["response_metadata"]["messages"] == ["[ERROR] missing required field: channel"]
 
 
-async def test_a_message_needs_text_or_blocks(stage: Stage) -> None:
+async def test_message_needs_text_or_blocks(stage: Stage) -> None:
     assert (await refused(stage.client.api_call("chat.postMessage", json={"channel": "#deploys"})))[
         "error"
     ] == "no_text"
 
 
-async def test_wrong_blocks_are_refused_with_a_pointer(stage: Stage) -> None:
+async def test_invalid_blocks_are_refused_with_a_pointer(stage: Stage) -> None:
     stage.card_blocks[1]["elements"][0]["text"]["text"] = "x" * 76
     answer = await refused(stage.client.chat_postMessage(channel="#deploys", text="x", blocks=stage.card_blocks))
     assert answer["error"] == "invalid_blocks"
@@ -119,13 +119,13 @@ async def test_wrong_blocks_are_refused_with_a_pointer(stage: Stage) -> None:
     ]
 
 
-async def test_too_many_characters_in_all_are_refused(stage: Stage) -> None:
+async def test_too_many_characters_in_total_are_refused(stage: Stage) -> None:
     section = {"type": "section", "text": {"type": "plain_text", "text": "x" * 3000}}
     answer = await refused(stage.client.chat_postMessage(channel="#deploys", text="x", blocks=[section] * 5))
     assert answer["error"] == "msg_blocks_too_long"
 
 
-async def test_forms_with_json_in_their_fields_are_understood(stage: Stage) -> None:
+async def test_form_fields_may_contain_json(stage: Stage) -> None:
     form = {"token": "xoxb-playground", "channel": "C0DEPLOYS", "text": "form", "blocks": '[{"type": "divider"}]'}
     async with stage.http.post(f"{stage.playground.api_url}chat.postMessage", data=form) as response:
         answer = await response.json()
@@ -136,7 +136,7 @@ async def test_forms_with_json_in_their_fields_are_understood(stage: Stage) -> N
         assert (await response.json())["error"] == "invalid_blocks_format"
 
 
-async def test_an_update_without_blocks_drops_them_and_keeps_metadata(stage: Stage) -> None:
+async def test_update_without_blocks_drops_them_and_keeps_metadata(stage: Stage) -> None:
     about = {"event_type": "card", "event_payload": {"delivery_id": "d1"}}
     ts = await stage.card(metadata=about)
     await stage.client.chat_update(channel="C0DEPLOYS", ts=ts, text="done")
@@ -148,13 +148,13 @@ async def test_an_update_without_blocks_drops_them_and_keeps_metadata(stage: Sta
     assert message["edited"]["user"] == "U0APPROVALS"
 
 
-async def test_metadata_is_hidden_unless_asked_for(stage: Stage) -> None:
+async def test_metadata_is_hidden_unless_requested(stage: Stage) -> None:
     await stage.card(metadata={"event_type": "card", "event_payload": {"delivery_id": "d1"}})
     history = await stage.client.conversations_history(channel="C0DEPLOYS")
     assert "metadata" not in history["messages"][0]
 
 
-async def test_updates_of_what_is_not_there_or_not_ours_are_refused(stage: Stage) -> None:
+async def test_updates_of_missing_or_foreign_messages_are_refused(stage: Stage) -> None:
     ts = await stage.card()
     update = stage.client.chat_update
     assert (await refused(update(channel="C0DEPLOYS", ts="1.2", text="x")))["error"] == "message_not_found"
@@ -167,7 +167,7 @@ async def test_updates_of_what_is_not_there_or_not_ours_are_refused(stage: Stage
     assert (await refused(update(channel="C0DEPLOYS", ts=ts, text="x")))["error"] == "is_inactive"
 
 
-async def test_a_deleted_message_is_gone(stage: Stage) -> None:
+async def test_deleted_message_is_gone(stage: Stage) -> None:
     ts = await stage.card()
     await stage.client.chat_delete(channel="C0DEPLOYS", ts=ts)
     assert await stage.call("/slack/messages") == []
@@ -176,7 +176,7 @@ async def test_a_deleted_message_is_gone(stage: Stage) -> None:
     ] == "message_not_found"
 
 
-async def test_a_reply_stands_in_its_thread(stage: Stage) -> None:
+async def test_reply_is_in_its_thread(stage: Stage) -> None:
     ts = await stage.card()
     await stage.client.chat_postMessage(channel="#deploys", thread_ts=ts, text="outcome")
     shown = await stage.call("/slack/messages")
@@ -185,7 +185,7 @@ async def test_a_reply_stands_in_its_thread(stage: Stage) -> None:
     assert (await refused(stray))["error"] == "cannot_reply_to_message"
 
 
-async def test_an_ephemeral_is_for_one_member_only(stage: Stage) -> None:
+async def test_ephemeral_message_is_for_one_member_only(stage: Stage) -> None:
     await stage.client.chat_postEphemeral(channel="C0DEPLOYS", user="U0ANN", text="psst")
     assert [m["ephemeral_to"] for m in await stage.call("/slack/messages")] == ["U0ANN"]
     assert await stage.call("/slack/messages?user=U0BO") == []
@@ -193,14 +193,14 @@ async def test_an_ephemeral_is_for_one_member_only(stage: Stage) -> None:
     assert (await refused(outside))["error"] == "user_not_in_channel"
 
 
-async def test_people_are_found_by_address_and_strangers_are_not(stage: Stage) -> None:
+async def test_people_are_found_by_address_but_not_strangers(stage: Stage) -> None:
     found = await stage.client.users_lookupByEmail(email="CY@acme.eu")
     assert found["user"]["id"] == "U0CY"
     for address in ("fin@acme.eu", "stella@other.example", "dora@acme.eu"):
         assert (await refused(stage.client.users_lookupByEmail(email=address)))["error"] == "users_not_found"
 
 
-async def test_users_info_tells_guests_strangers_bots_and_the_departed(stage: Stage) -> None:
+async def test_users_info_distinguishes_guests_strangers_and_bots(stage: Stage) -> None:
     async def user(one: str) -> dict[str, Any]:
         answer = await stage.client.users_info(user=one)
         found = answer["user"]
@@ -232,7 +232,7 @@ async def test_user_groups_are_listed_with_their_members(stage: Stage) -> None:
     assert (await stage.client.usergroups_users_list(usergroup="S0SRE"))["users"] == ["U0ANN"]
 
 
-async def test_lists_come_in_pages(stage: Stage) -> None:
+async def test_lists_are_paged(stage: Stage) -> None:
     seen: list[str] = []
     cursor = ""
     while True:
@@ -269,7 +269,7 @@ async def test_blocks_validate_needs_no_token_and_points_at_the_fault(stage: Sta
     assert error["constraint"] == {"type": "enum", "expected": ["mrkdwn", "plain_text"]}
 
 
-async def test_a_home_tab_is_published_with_a_hash(stage: Stage) -> None:
+async def test_home_tab_is_published_with_a_hash(stage: Stage) -> None:
     home = {"type": "home", "blocks": [{"type": "divider"}]}
     first = await stage.client.views_publish(user_id="U0ANN", view=home)
     second = await stage.client.views_publish(user_id="U0ANN", view=home, hash=first["view"]["hash"])
@@ -281,7 +281,7 @@ async def test_a_home_tab_is_published_with_a_hash(stage: Stage) -> None:
 # ── faults and limits ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_scripted_429_carries_retry_after_and_passes(stage: Stage) -> None:
+async def test_scripted_429_has_retry_after_and_ends(stage: Stage) -> None:
     await stage.call("/slack/faults", {"kind": "rate_limited", "method": "chat.postMessage", "retry_after": 7})
     with pytest.raises(SlackApiError) as caught:
         await stage.card()
@@ -290,7 +290,7 @@ async def test_a_scripted_429_carries_retry_after_and_passes(stage: Stage) -> No
     await stage.card()
 
 
-async def test_a_fault_strikes_the_nth_call_to_one_channel_and_as_often_as_said(stage: Stage) -> None:
+async def test_fault_hits_the_nth_call_to_a_channel_as_often_as_scripted(stage: Stage) -> None:
     fault = {"kind": "error", "error": "channel_not_found", "channel": "#deploys", "nth": 2, "times": 2}
     await stage.call("/slack/faults", {"faults": [fault]})
     outcomes = []
@@ -305,7 +305,7 @@ async def test_a_fault_strikes_the_nth_call_to_one_channel_and_as_often_as_said(
     assert await stage.call("/slack/faults") == []
 
 
-async def test_dropped_before_nothing_was_posted_dropped_after_it_was(stage: Stage) -> None:
+async def test_drop_before_posts_nothing_and_drop_after_posts(stage: Stage) -> None:
     await stage.call("/slack/faults", [{"kind": "drop_before"}, {"kind": "drop_after", "nth": 2}])
     for posted in (0, 1):
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -314,7 +314,7 @@ async def test_dropped_before_nothing_was_posted_dropped_after_it_was(stage: Sta
 
 
 async def test_the_sdks_own_retries_post_twice_after_a_drop(stage: Stage) -> None:
-    """Why the service must not use them: the stand-in shows it as Slack does."""
+    """The SDK's retries duplicate posts, so the service mustn't use them; the fake Slack behaves like Slack here."""
     await stage.call("/slack/faults", {"kind": "drop_after", "method": "chat.postMessage"})
     client = AsyncWebClient(
         "xoxb-playground", base_url=stage.playground.api_url, retry_handlers=[AsyncConnectionErrorRetryHandler()]
@@ -323,7 +323,7 @@ async def test_the_sdks_own_retries_post_twice_after_a_drop(stage: Stage) -> Non
     assert len(await stage.call("/slack/messages")) == 2
 
 
-async def test_a_page_of_html_and_half_a_json_are_errors_to_the_client(stage: Stage) -> None:
+async def test_html_and_truncated_json_are_client_errors(stage: Stage) -> None:
     await stage.call("/slack/faults", [{"kind": "server_error"}, {"kind": "truncated", "nth": 2}])
     with pytest.raises(SlackApiError) as caught:
         await stage.card()
@@ -333,7 +333,7 @@ async def test_a_page_of_html_and_half_a_json_are_errors_to_the_client(stage: St
     assert len(await stage.call("/slack/messages")) == 1
 
 
-async def test_a_fault_that_does_not_exist_is_refused_with_a_sentence(stage: Stage) -> None:
+async def test_unknown_fault_is_refused_with_a_sentence(stage: Stage) -> None:
     answer = await stage.call("/slack/faults", {"kind": "meteor"}, status=422)
     assert "kind" in answer["detail"]
 
@@ -356,7 +356,7 @@ async def limited(call: Awaitable[Any]) -> bool:
     return False
 
 
-async def test_the_log_of_calls_shows_no_token(stage: Stage) -> None:
+async def test_log_of_calls_has_no_tokens(stage: Stage) -> None:
     async with stage.http.post(f"{stage.playground.api_url}auth.test", data={"token": "xoxb-playground"}) as response:
         assert (await response.json())["ok"]
     calls = await stage.call("/slack/calls")
@@ -364,7 +364,7 @@ async def test_the_log_of_calls_shows_no_token(stage: Stage) -> None:
     assert "xoxb" not in str(calls)
 
 
-async def test_channels_are_listed_by_kind_and_private_ones_only_to_their_members(stage: Stage) -> None:
+async def test_channels_are_listed_by_kind_and_private_ones_to_members(stage: Stage) -> None:
     public = await stage.client.conversations_list()
     assert [c["name"] for c in public["channels"]] == ["deploys", "uninvited", "old"]
     open_ones = await stage.client.conversations_list(exclude_archived=True, types="public_channel,private_channel")
@@ -374,7 +374,7 @@ async def test_channels_are_listed_by_kind_and_private_ones_only_to_their_member
     assert (missing["error"], missing["needed"]) == ("missing_scope", "mpim:read")
 
 
-async def test_a_thread_is_read_from_its_first_message_on(stage: Stage) -> None:
+async def test_thread_is_read_from_its_first_message(stage: Stage) -> None:
     first = await stage.card()
     await stage.card()
     replies = [

@@ -1,4 +1,4 @@
-"""The real Socket Mode handler of Bolt (aiohttp) against the stand-in's websocket."""
+"""Bolt's real Socket Mode handler (aiohttp) against the fake Slack's websocket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ async def connected(stage: Stage) -> AsyncIterator[AsyncSocketModeHandler]:
         await handler.close_async()  # type: ignore[no-untyped-call]
 
 
-async def test_check_37_a_click_goes_over_the_websocket_and_is_acknowledged(start: Start) -> None:
+@pytest.mark.check(37)
+async def test_click_goes_over_the_websocket_and_is_acknowledged(start: Start) -> None:
     stage = await start(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
     seen: list[str] = []
 
@@ -46,7 +47,7 @@ async def test_check_37_a_click_goes_over_the_websocket_and_is_acknowledged(star
     assert (outcome["status"], outcome["seen"], outcome["ephemeral"]) == (200, "ok", "Counted: 1 of 2")
 
 
-async def test_a_modal_is_submitted_with_errors_in_the_acknowledgement(start: Start) -> None:
+async def test_modal_errors_come_in_the_acknowledgement(start: Start) -> None:
     stage = await start(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
 
     @stage.bolt.command("/approve")
@@ -65,7 +66,8 @@ async def test_a_modal_is_submitted_with_errors_in_the_acknowledgement(start: St
         assert (await stage.call("/slack/submit", body))["errors"] == {"why": "Not like that."}
 
 
-async def test_check_37_the_app_reconnects_when_slack_asks_it_to(start: Start) -> None:
+@pytest.mark.check(37)
+async def test_app_reconnects_when_slack_asks_it_to(start: Start) -> None:
     stage = await start(app_token=APP_TOKEN)
     socket = stage.playground.socket_mode
     seen: list[str] = []
@@ -86,7 +88,7 @@ async def test_check_37_the_app_reconnects_when_slack_asks_it_to(start: Start) -
     assert seen == ["ok"]
 
 
-async def test_without_a_connection_payloads_go_to_the_url(start: Start) -> None:
+async def test_payloads_go_to_the_url_without_a_connection(start: Start) -> None:
     stage = await start(app_token=APP_TOKEN)
 
     @stage.bolt.action("approve")
@@ -97,7 +99,7 @@ async def test_without_a_connection_payloads_go_to_the_url(start: Start) -> None
     assert (await stage.call("/slack/click", body))["status"] == 200
 
 
-async def test_only_the_app_token_opens_a_connection_and_a_ticket_works_once(start: Start) -> None:
+async def test_only_the_app_token_connects_and_a_ticket_works_once(start: Start) -> None:
     stage = await start(app_token=APP_TOKEN)
     for token, error in (("xoxb-playground", "invalid_auth"), ("", "not_authed")):
         with pytest.raises(SlackApiError) as caught:

@@ -30,7 +30,7 @@ def signed(body: bytes, secret: bytes = b"a key of the deploy target, long") -> 
     }
 
 
-async def test_a_signed_request_is_kept_and_a_forged_one_is_told_apart(start: Start) -> None:
+async def test_signed_and_forged_requests_are_kept_and_distinguished(start: Start) -> None:
     stage = await start(target_secrets={"deploy-api": SECRET, "erp": "plain secret"})
     url = f"{stage.base_url}/playground/http"
     body = json.dumps({"service": "api"}).encode()
@@ -53,7 +53,7 @@ async def test_a_signed_request_is_kept_and_a_forged_one_is_told_apart(start: St
     assert kept[0]["headers"]["webhook-id"] == "msg_1"
 
 
-async def test_half_a_character_that_reached_a_target_is_shown_as_its_escape(start: Start) -> None:
+async def test_lone_surrogate_in_a_call_is_shown_as_an_escape(start: Start) -> None:
     stage = await start(target_secrets={"deploy-api": "s" * 32})
     body = b'{"text": "\\ud800"}'
     async with stage.http.post(f"{stage.base_url}/playground/http/deploy-api", data=body):
@@ -63,7 +63,7 @@ async def test_half_a_character_that_reached_a_target_is_shown_as_its_escape(sta
         assert b"\\ud800" in await shown.read()
 
 
-async def test_a_target_may_fail_and_may_answer_a_get(start: Start) -> None:
+async def test_target_may_fail_or_answer_a_get(start: Start) -> None:
     stage = await start(target_secrets={"erp": "s"}, target_answers={"hr": {"people": ["ann@acme.eu"]}})
     await stage.call("/http/faults", {"kind": "server_error", "method": "erp"})
     async with stage.http.post(f"{stage.base_url}/playground/http/erp", data=b"{}") as response:
@@ -71,7 +71,7 @@ async def test_a_target_may_fail_and_may_answer_a_get(start: Start) -> None:
     assert await stage.call("/http/hr") == {"people": ["ann@acme.eu"]}
 
 
-async def test_the_clock_moves_by_what_is_asked(stage: Stage) -> None:
+async def test_clock_moves_by_the_requested_duration(stage: Stage) -> None:
     before = stage.clock.now()
     answer = await stage.call("/clock", {"advance": "30m"})
     assert answer["now"] > before.isoformat()
@@ -79,7 +79,7 @@ async def test_the_clock_moves_by_what_is_asked(stage: Stage) -> None:
     assert "a while" in wrong["detail"]
 
 
-async def test_broken_json_and_unknown_fields_are_told(stage: Stage) -> None:
+async def test_invalid_json_and_unknown_fields_are_reported(stage: Stage) -> None:
     async with stage.http.post(f"{stage.base_url}/playground/slack/click", data=b"{") as response:
         assert response.status == 400
     answer = await stage.call("/slack/click", {"usr": "ann"}, status=422)

@@ -1,1 +1,1 @@
-"""The stand-in Slack: a workspace in memory, its Web API, and people who click."""
+"""The fake Slack: a workspace in memory, its Web API, and people who click."""

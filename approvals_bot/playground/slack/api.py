@@ -1,4 +1,4 @@
-"""Slack's HTTP doors: one for every Web API method, with scopes, faults and rate limits, and the response URLs."""
+"""Slack's HTTP endpoints: the Web API with scopes, faults and rate limits, and the response URLs."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ REMEMBERED_CALLS = 500
 
 @dataclass(frozen=True, slots=True)
 class LoggedCall:
-    """One call as it is shown on the page's log: never with a token."""
+    """A call as the log page shows it, without its token."""
 
     at: datetime
     method: str
     arguments: Json
-    answer: str  # "ok", Slack's error name, or the fault that struck
+    answer: str  # "ok", Slack's error name, or the scripted fault
 
 
 class WebApi:
-    """Answers the calls of the service under test."""
+    """The Web API that the service calls."""
 
     def __init__(self, space: Workspace, faults: Faults, base_url: str) -> None:
         self.space = space
@@ -58,11 +58,11 @@ class WebApi:
         self.seen: deque[LoggedCall] = deque(maxlen=REMEMBERED_CALLS)
 
     def new_socket_ticket(self) -> str:
-        """Where a Socket Mode client may connect; replaced by the socket server when it runs."""
+        """Return where a Socket Mode client may connect; replaced by the socket server when it runs."""
         return self.socket_url
 
     async def answer(self, request: Request) -> Response:
-        """Everything that can befall one call, in Slack's order: fault, rate limit, token, scope, the method itself."""
+        """Answer a call, with checks in Slack's order: scripted fault, rate limit, token, scope, the method itself."""
         name = request.path_params["method"]
         try:
             arguments = await arguments_of(request)
@@ -162,7 +162,7 @@ class WebApi:
         return JSONResponse({"ok": False, "error": "ratelimited"}, 429, headers={"Retry-After": str(seconds)})
 
     def names_of_place(self, arguments: Json) -> tuple[str, ...]:
-        """The channel of a call by each of its names, so that a fault may be scripted by any of them."""
+        """List all names of a call's channel, so a fault can be scripted by any of them."""
         where = str(arguments.get("channel") or "")
         found = self.space.find_channel(where)
         names = {where} | ({found.id, found.label, found.name} if found else set())
@@ -175,7 +175,7 @@ class WebApi:
 
 
 async def arguments_of(request: Request) -> Json:
-    """Query, form and JSON merged; the token is kept apart by the caller."""
+    """Merge query, form and JSON. The caller takes the token out."""
     merged: dict[str, Any] = dict(request.query_params)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method != "POST" or kind == "":
@@ -199,7 +199,7 @@ async def arguments_of(request: Request) -> Json:
 
 
 def token_of(request: Request, arguments: Json) -> str:
-    """The bearer token, else the `token` argument, which is taken out so that no log shows it."""
+    """Return the bearer token or else the `token` argument, which is removed so that no log shows it."""
     given = str(arguments.pop("token", "") or "")
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     return bearer.strip() if scheme.lower() == "bearer" else given
@@ -213,7 +213,7 @@ def check_arguments(method: Method, arguments: Json) -> None:
 
 
 async def respond(space: Workspace, request: Request) -> Response:
-    """Post, replace or delete, as the JSON says."""
+    """Answer a call of a response URL: post, replace or delete a message."""
     allowed = space.response_urls.get(request.path_params["key"])
     if allowed is None:
         return refusal("invalid_url", 404)
@@ -222,38 +222,38 @@ async def respond(space: Workspace, request: Request) -> Response:
     if allowed.uses >= RESPONSE_URL_USES:
         return refusal("used_url", 404)
     try:
-        said = json.loads(await request.body())
+        body = json.loads(await request.body())
     except ValueError:
         return refusal("invalid_payload", 400)
-    if not isinstance(said, dict):
+    if not isinstance(body, dict):
         return refusal("invalid_payload", 400)
-    blocks = said.get("blocks") or []
+    blocks = body.get("blocks") or []
     if blocks and check_blocks(blocks, "message"):
         return refusal("invalid_blocks", 400)
-    if not said.get("delete_original") and not said.get("text") and not blocks:
+    if not body.get("delete_original") and not body.get("text") and not blocks:
         return refusal("no_text", 400)
     allowed.uses += 1
-    obey(space, allowed, said, blocks)
+    obey(space, allowed, body, blocks)
     return PlainTextResponse("ok")
 
 
-def obey(space: Workspace, allowed: ResponseUrl, said: Json, blocks: Any) -> None:
+def obey(space: Workspace, allowed: ResponseUrl, body: Json, blocks: Any) -> None:
     original = space.messages.get((allowed.channel, allowed.ts or ""))
-    text = str(said.get("text") or "")
-    if said.get("delete_original"):
+    text = str(body.get("text") or "")
+    if body.get("delete_original"):
         if original:
             space.delete(original)
-    elif said.get("replace_original") and original:
+    elif body.get("replace_original") and original:
         edited = f"{space.now().timestamp():.6f}"
         space.keep(replace(original, text=text, blocks=tuple(space.with_ids(blocks)), edited=edited))
     else:
-        alone = said.get("response_type", "ephemeral") == "ephemeral"
+        alone = body.get("response_type", "ephemeral") == "ephemeral"
         space.post(
             allowed.channel,
             space.bot,
             text,
             blocks,
-            thread_ts=said.get("thread_ts"),
+            thread_ts=body.get("thread_ts"),
             ephemeral_to=allowed.user if alone else None,
         )
 

@@ -1,8 +1,7 @@
-"""Block Kit's rules: which blocks exist, what they hold, and how much fits into a message or a view.
+"""Block Kit's rules: the blocks, their content, and how much fits in a message or a view.
 
-The tables below read like Slack's reference; those of the parts that blocks hold are in `elements`. Slack's newest
-blocks (card, carousel, container, plan, alert) are left out on purpose: its own documents differ on where they may
-stand.
+The tables read like Slack's reference; those for the parts of blocks are in `elements`. Slack's newest blocks (card,
+carousel, container, plan, alert) are left out on purpose, because its own documents differ on where they may be used.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ VIEW_BYTES = 250_000
 
 
 def check_blocks(blocks: Any, surface: Surface, at: str = "/blocks") -> list[BlockProblem]:
-    """All that is wrong with the blocks of a message or view; an empty list when Slack would take them."""
+    """List what is wrong with the blocks of a message or view; empty if Slack would accept them."""
     problems: list[BlockProblem] = []
     most = BLOCKS_PER_MESSAGE if surface == "message" else BLOCKS_PER_VIEW
     array(tagged(BLOCKS, "block"), most=most)(blocks, at, problems)
@@ -58,7 +57,7 @@ def check_blocks(blocks: Any, surface: Surface, at: str = "/blocks") -> list[Blo
 
 
 def check_view(view: Any, at: str = "/view") -> list[BlockProblem]:
-    """All that is wrong with a modal or a Home tab."""
+    """List what is wrong with a modal or a Home tab."""
     if not isinstance(view, dict):
         return [BlockProblem(at, "must be an object", ("type", "object"))]
     problems: list[BlockProblem] = []
@@ -73,7 +72,7 @@ def check_view(view: Any, at: str = "/view") -> list[BlockProblem]:
 
 
 def characters_in(value: Any) -> int:
-    """How many characters of text people are shown, over all blocks."""
+    """Count the characters of visible text in all blocks."""
     match value:
         case dict():
             own = len(value["text"]) if isinstance(value.get("text"), str) else 0
@@ -85,7 +84,7 @@ def characters_in(value: Any) -> int:
 
 
 def elements_of(blocks: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every interactive element with the block that holds it, in the order of the screen."""
+    """Yield every interactive element with its block, in screen order."""
     for block in blocks:
         match block:
             case {"type": "actions" | "context_actions", "elements": list(elements)}:
@@ -208,7 +207,7 @@ BLOCKS: dict[str, Rule] = {
 
 
 def any_value(value: Any, at: str, problems: list[BlockProblem]) -> None:
-    """Checked elsewhere."""
+    """Accept anything; it is checked elsewhere."""
 
 
 VIEWS: dict[str, Rule] = {

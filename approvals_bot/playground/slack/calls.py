@@ -1,4 +1,4 @@
-"""The table of Web API methods, and what a call is."""
+"""The table of Web API methods, and their calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from approvals_bot.playground.slack.workspace import Workspace
 
 
 class SlackRefusedError(ApprovalsBotError):
-    """The stand-in answers `ok: false`; `error` is Slack's name for why."""
+    """The call is answered with `ok: false`; `error` is Slack's name for the reason."""
 
     def __init__(self, error: str, **more: Any) -> None:
         self.error = error
@@ -26,7 +26,7 @@ class SlackRefusedError(ApprovalsBotError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a method, its arguments merged from query, form and JSON."""
+    """A call of a method, with its arguments merged from query, form and JSON."""
 
     method: str
     arguments: Json
@@ -53,7 +53,7 @@ class Call:
             raise wrong_arguments(f"must be an integer: {name}") from None
 
     def value(self, name: str, broken: str = "invalid_arguments") -> Any:
-        """An argument that may come JSON-encoded in a string; None when absent or empty."""
+        """Return an argument that may be JSON in a string; None if absent or empty."""
         given = self.arguments.get(name)
         if isinstance(given, str):
             if not given.strip():
@@ -74,7 +74,7 @@ Answerer = Callable[[Workspace, Call], Json]
 
 @dataclass(slots=True)
 class MethodTable:
-    """Which function answers which method."""
+    """The methods and the functions that answer them."""
 
     answerers: dict[str, Answerer] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ def wrong_arguments(*lines: str) -> SlackRefusedError:
 
 
 def conversation(space: Workspace, call: Call, *, by_name: bool = False) -> Conversation:
-    """The channel that the call names; a private one that the bot is not in does not exist for it."""
+    """Return the call's channel. Private channels without the bot don't exist for it."""
     where = call.text("channel")
     found = space.find_channel(where) if by_name else space.channels.get(where)
     if found is None or (found.private and space.bot.id not in found.members):
@@ -109,22 +109,22 @@ COMMON_ERRORS = frozenset({
     "not_allowed_token_type", "not_authed", "ratelimited", "request_timeout", "service_unavailable", "token_expired",
     "token_revoked", "unknown_method",
 })  # fmt: skip
-"""Errors that every method may answer; Slack documents them once, not per method."""
+"""Errors that every method may return; Slack documents them once, not per method."""
 
 EXTRA_ERRORS: dict[str, frozenset[str]] = {
     "chat.postMessage": frozenset({"cannot_dm_bot"}),
     "conversations.open": frozenset({"cannot_dm_bot"}),
 }
-"""Seen in the wild, but in no published list."""
+"""Seen in practice, but in no published list."""
 
 CALLS_PER_MINUTE = {"t1": 1, "t2": 20, "t3": 50, "t4": 100, "t5": 600}
-"""Slack's tiers. t5 is its "special": chat.postMessage has one message per second and channel besides."""
+"""Calls per minute in Slack's tiers. t5 is "special": chat.postMessage is also limited to 1/s in each channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     name: str
-    scopes: tuple[str, ...]  # a bot token needs one of them
+    scopes: tuple[str, ...]  # a bot token needs one of these
     tier: str
     required: tuple[str, ...]
     arguments: frozenset[str]
@@ -153,7 +153,7 @@ METHODS = load_methods()
 
 
 SECONDS_PER_MESSAGE = 1.0
-BURST_OF_MESSAGES = 3  # Slack lets a short burst through before it says 429
+BURST_OF_MESSAGES = 3  # Slack allows a short burst before it answers 429
 
 
 class Rates:
@@ -165,7 +165,7 @@ class Rates:
         self.buckets: dict[tuple[str, str], tuple[float, float]] = {}  # (method, channel) → (tokens, at)
 
     def wait(self, method: Method, channel: str | None) -> int:
-        """Whole seconds that the caller must wait; 0 when the call may pass (it is then counted)."""
+        """Return the whole seconds that the caller must wait, or count the call and return 0."""
         if not self.on:
             return 0
         per_minute = CALLS_PER_MINUTE[method.tier]

@@ -1,4 +1,4 @@
-"""`chat.*`: messages are posted, changed and deleted, with Slack's own rules for each."""
+"""`chat.*`: posting, changing and deleting messages, by Slack's rules."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def permalink(space: Workspace, call: Call) -> Json:
 
 
 def place_to_post(space: Workspace, call: Call) -> Conversation:
-    """A channel by id or name, or a person's id, which opens the direct message."""
+    """Return a channel by ID or name, or a person's direct message by their ID."""
     user = space.users.get(call.text("channel"))
     if user is None:
         return conversation(space, call, by_name=True)
@@ -115,7 +115,7 @@ def place_to_post(space: Workspace, call: Call) -> Conversation:
 
 
 def content(call: Call, too_long: str) -> tuple[str, list[Json]]:
-    """Text and blocks, checked as Slack checks them."""
+    """Return text and blocks, checked as Slack checks them."""
     text = call.text("text")[:TEXT_CHARACTERS]
     markdown = call.text("markdown_text")
     blocks = call.value("blocks", broken="invalid_blocks_format")
@@ -156,7 +156,7 @@ def metadata(call: Call) -> Json | None:
 
 
 def is_flat(value: Any, depth: int = 1) -> bool:
-    """Scalars, and one level of nesting."""
+    """Check for scalars with at most one level of nesting."""
     match value:
         case dict():
             return depth > 0 and all(is_flat(part, depth - 1) for part in value.values())

@@ -29,11 +29,11 @@ FAULT_NAMES: dict[Envelope, str] = {"interactive": "interaction", "slash_command
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What the app answered. `status` is None when nothing came within three seconds."""
+    """The app's response. `status` is None if none arrived within three seconds."""
 
     status: int | None
     ms: int
-    body: Any = None  # JSON, or the text of an answer that isn't JSON
+    body: Any = None  # JSON, or the text if it isn't JSON
 
     @property
     def ok(self) -> bool:
@@ -41,7 +41,10 @@ class Ack:
 
 
 class SocketServer:
-    """The server, on a port of its own (aiohttp brings the websocket that uvicorn alone has not). Open as a context."""
+    """The Socket Mode server, running while its context is open.
+
+    It has its own port, because aiohttp has websockets and uvicorn alone doesn't.
+    """
 
     def __init__(self, space: Workspace, host: str = "127.0.0.1", port: int = 0) -> None:
         self.space = space
@@ -77,7 +80,7 @@ class SocketServer:
         return bool(self.connections)
 
     def new_ticket(self) -> str:
-        """A URL that one connection may use once."""
+        """Return a URL that allows one connection, once."""
         ticket = self.space.secret()
         self.tickets.add(ticket)
         return f"ws://{self.host}:{self.port}/link/?ticket={ticket}&app_id={APP_ID}"
@@ -107,7 +110,7 @@ class SocketServer:
         return connection
 
     async def send(self, kind: Envelope, payload: Json, retry: tuple[int, str] | None) -> Any:
-        """One envelope to any one of the connections, and the payload of its acknowledgement."""
+        """Send an envelope to any one connection, and return the payload of its acknowledgement."""
         envelope_id = f"envelope-{next(self.numbers)}"
         envelope: Json = {
             "type": kind,
@@ -126,7 +129,7 @@ class SocketServer:
             del self.waiting[envelope_id]
 
     def acknowledge(self, text: str) -> None:
-        """A late or foreign acknowledgement changes nothing."""
+        """Record an acknowledgement; a late or foreign one changes nothing."""
         try:
             given = json.loads(text)
         except ValueError:
@@ -138,13 +141,13 @@ class SocketServer:
                     answer.set_result(given.get("payload"))
 
     async def ask_to_reconnect(self, reason: str = "refresh_requested") -> None:
-        """What Slack does every few hours: it asks, and the app opens a new connection."""
+        """Ask the app to open a new connection, as Slack does every few hours."""
         for connection in [*self.connections]:
             await connection.send_json({"type": "disconnect", "reason": reason, "debug_info": {"host": "playground"}})
 
 
 class Outbound:
-    """Delivers payloads and waits for the acknowledgement. Open as a context."""
+    """Delivers payloads and waits for acknowledgements, while its context is open."""
 
     def __init__(
         self,
@@ -180,7 +183,7 @@ class Outbound:
             await self.session.close()
 
     async def deliver(self, kind: Envelope, payload: Json) -> Ack:
-        """Send one payload, with whatever fault is scripted for it."""
+        """Send one payload, with its scripted fault, if any."""
         fault = self.faults.next(FAULT_NAMES[kind])
         match fault:
             case Fault(kind="drop_before"):
@@ -245,7 +248,7 @@ class Outbound:
 
 
 def encoded(kind: Envelope, payload: Json) -> tuple[bytes, str]:
-    """Events are JSON; commands are plain form fields; everything else is a form field that holds JSON."""
+    """Encode a payload: events as JSON, commands as form fields, everything else as JSON in a form field."""
     match kind:
         case "events_api":
             return json.dumps(payload).encode(), "application/json"

@@ -1,4 +1,4 @@
-"""`auth.* users.* usergroups.* conversations.* team.*`: who and what there is in the workspace."""
+"""`auth.* users.* usergroups.* conversations.* team.*`: the workspace's people, groups and channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 DIRECTORY = MethodTable()
 KINDS = {"public_channel": "channels:read", "private_channel": "groups:read", "im": "im:read", "mpim": "mpim:read"}
-"""What can be listed, and the scope that each needs."""
+"""The kinds of conversations, and the scope that listing each needs."""
 
 
 @DIRECTORY.answers("api.test")
@@ -48,7 +48,7 @@ def team_info(space: Workspace, call: Call) -> Json:
 
 @DIRECTORY.answers("oauth.v2.access")
 def oauth_access(space: Workspace, call: Call) -> Json:
-    """Only what an installation needs: the code `playground` is exchanged for the bot token."""
+    """Exchange the code `playground` for the bot token, which is all that an installation needs."""
     if call.text("code") != "playground":
         raise SlackRefusedError("invalid_code")
     return {
@@ -87,7 +87,7 @@ def users_list(space: Workspace, call: Call) -> Json:
 
 @DIRECTORY.answers("users.lookupByEmail")
 def users_lookup_by_email(space: Workspace, call: Call) -> Json:
-    """Finds neither people of other companies nor deactivated accounts."""
+    """Find a person, but neither people of other companies nor deactivated accounts."""
     user = space.by_address.get(call.text("email").lower())
     if user is None or user.kind in ("stranger", "deactivated"):
         raise SlackRefusedError("users_not_found")
@@ -129,7 +129,7 @@ def conversations_open(space: Workspace, call: Call) -> Json:
     if not ids:
         raise SlackRefusedError("users_list_not_supplied")
     if len(ids) > 1:
-        raise SlackRefusedError("too_many_users")  # group messages are not played
+        raise SlackRefusedError("too_many_users")  # group messages aren't supported
     user = space.users.get(ids[0])
     if user is None:
         raise SlackRefusedError("user_not_found")
@@ -159,7 +159,7 @@ def conversations_members(space: Workspace, call: Call) -> Json:
 
 @DIRECTORY.answers("conversations.list")
 def conversations_list(space: Workspace, call: Call) -> Json:
-    """Of private channels only those that the bot is in."""
+    """List channels; private ones only if the bot is a member."""
     types = [one.strip() for one in call.text("types", "public_channel").split(",")]
     if not set(types) <= KINDS.keys():
         raise SlackRefusedError("invalid_types")
@@ -180,7 +180,7 @@ def conversations_list(space: Workspace, call: Call) -> Json:
 
 @DIRECTORY.answers("conversations.history")
 def conversations_history(space: Workspace, call: Call) -> Json:
-    """Newest first; neither ephemeral messages nor replies in threads."""
+    """List messages, newest first, without ephemeral messages and replies in threads."""
     place = readable(space, call)
     found = [message for message in reversed(space.messages_in(place.id)) if message.thread_ts in (None, message.ts)]
     return messages(space, call, [message for message in found if in_time(call, message)])
@@ -188,7 +188,7 @@ def conversations_history(space: Workspace, call: Call) -> Json:
 
 @DIRECTORY.answers("conversations.replies")
 def conversations_replies(space: Workspace, call: Call) -> Json:
-    """The first message of a thread whatever the time range, and what was answered to it, oldest first."""
+    """List a thread, oldest first: its first message regardless of the time range, and its replies."""
     place = readable(space, call)
     first = space.messages.get((place.id, call.text("ts")))
     if first is None or first.ephemeral_to:
@@ -243,7 +243,7 @@ def seconds(call: Call, name: str, error: str, default: float) -> float:
 
 
 def paged(items: Sequence[T], call: Call) -> tuple[list[T], str]:
-    """One page, and the cursor of the next one ("" at the end)."""
+    """Return a page and the cursor of the next one ("" at the end)."""
     limit = min(max(call.number("limit", 100), 1), 1000)
     start = 0
     if call.text("cursor"):

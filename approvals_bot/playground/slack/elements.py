@@ -1,7 +1,7 @@
-"""Block Kit's smaller parts, of which blocks are made: composition objects, rich text, and elements.
+"""The parts of Block Kit's blocks: composition objects, rich text, and elements.
 
-Tables that read like Slack's reference, and before them the rules they are made of: a `Rule` looks at one value and
-adds to a list what is wrong with it and where.
+The tables read like Slack's reference. They consist of rules, which come first: a `Rule` checks one value and appends
+its problems to a list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class BlockProblem:
-    """One thing that is wrong, where, and what was expected."""
+    """A problem: what is wrong, where, and the constraint that failed."""
 
     pointer: str
     message: str
@@ -88,7 +88,7 @@ def array(item: Rule, least: int = 0, most: int | None = None) -> Rule:
 
 
 def record(fields: Fields) -> Rule:
-    """An object that has exactly these fields; no others."""
+    """Build a rule for an object with these fields and no others."""
     rules = {name.rstrip("!"): rule for name, rule in fields.items()}
     required = [name[:-1] for name in fields if name.endswith("!")]
 
@@ -109,7 +109,7 @@ def record(fields: Fields) -> Rule:
 
 
 def tagged(kinds: Mapping[str, Rule], what: str, *, only: frozenset[str] | None = None) -> Rule:
-    """An object whose `type` says which rule it must obey."""
+    """Build a rule for an object whose `type` selects its rule."""
 
     def rule(value: Any, at: str, problems: list[BlockProblem]) -> None:
         if not isinstance(value, dict):
@@ -241,7 +241,7 @@ def select(fields: Fields, *more: Rule) -> Rule:
 
 
 def initial_is_an_option(value: Any, at: str, problems: list[BlockProblem]) -> None:
-    """What is chosen at first must be one of the options, letter by letter."""
+    """Check that the initial option is exactly one of the options."""
     match value:
         case {"option_groups": list(groups)}:
             options = [o for g in groups if isinstance(g, dict) for o in g.get("options", [])]

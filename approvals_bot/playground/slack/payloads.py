@@ -1,4 +1,4 @@
-"""What Slack tells the app of a person's act: the payload, field by field, with the values of the inputs."""
+"""The payloads that Slack sends to the app for a person's act, with the values of the inputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TOKEN = "playground-verification"  # noqa: S105 - Slack's deprecated verificatio
 
 
 class Payloads:
-    """Makes them for one workspace. `base_url` is where the response URLs lead."""
+    """Builds payloads for one workspace. `base_url` is the base of the response URLs."""
 
     def __init__(self, space: Workspace, base_url: str) -> None:
         self.space = space
         self.base_url = base_url
 
     def about(self, user: User, kind: str) -> Json:
-        """The part that all interactions share."""
+        """Build the part that all interactions share."""
         app = self.space.app
         return {
             "type": kind,
@@ -35,7 +35,7 @@ class Payloads:
         }
 
     def command(self, user: User, place: Conversation, command: str, text: str) -> Json:
-        """A slash command: plain form fields."""
+        """Build a slash command: plain form fields."""
         return {
             "token": TOKEN,
             "team_id": self.space.app.team_id,
@@ -90,7 +90,7 @@ class Payloads:
             "channel": {"id": place.id, "name": "directmessage" if place.with_user else place.name},
             "response_url": self.response_url(user, place.id, message.ts),
         }
-        if message.ephemeral_to is None:  # Slack doesn't send the content of ephemeral messages along
+        if message.ephemeral_to is None:  # Slack doesn't include the content of ephemeral messages
             found["message"] = message.as_json(self.space.app.team_id, with_metadata=True)
         return found
 
@@ -116,9 +116,10 @@ NEEDED = "Please complete this required field."
 
 
 def read_inputs(blocks: list[Json], values: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Json], dict[str, str]]:
-    """(state as Slack sends it, what Slack shows under an input instead of sending). Unnamed inputs keep their start.
+    """Return the state as Slack sends it, and the errors that Slack shows under inputs instead of sending.
 
-    A value is what a person would type or choose, or a whole state object as Slack would send it.
+    A value is what a person would type or choose, or a whole state object as Slack would send it. Inputs without a
+    value keep their initial one.
     """
     state: dict[str, Json] = {}
     errors: dict[str, str] = {}
@@ -136,13 +137,13 @@ def read_inputs(blocks: list[Json], values: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def unknown_inputs(blocks: list[Json], values: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names that the view does not have: a test that misspells one should hear of it."""
+    """List the names that the view doesn't have, such as a test's typo."""
     known = {(block["block_id"], element["action_id"]) for block, element in elements_of(blocks)}
     return [f"{b}.{a}" for b, actions in values.items() for a in actions if (b, a) not in known]
 
 
 def state_of(element: Json, value: Any) -> Json:
-    """`{"type": "plain_text_input", "value": "…"}`, `{"type": "static_select", "selected_option": {…}}`, …"""
+    """Build an input's state, such as `{"type": "plain_text_input", "value": "…"}`."""
     kind = element["type"]
     name = STATE_FIELD.get(kind, "value")
     match name:
@@ -183,7 +184,7 @@ STATE_FIELD = {
 
 
 def initial(element: Json) -> Any:
-    """What stands in an input before anybody touched it."""
+    """Return an input's initial value."""
     for name in (
         "initial_value",
         "initial_option",
@@ -209,7 +210,7 @@ def options_of(element: Json) -> list[Json]:
 
 
 def option(element: Json, wanted: Any) -> Json | None:
-    """The option by its value or its text."""
+    """Find an option by its value or its text."""
     name = wanted.get("value") if isinstance(wanted, dict) else str(wanted)
     options = options_of(element)
     by_value = next((one for one in options if one["value"] == name), None)
@@ -217,7 +218,7 @@ def option(element: Json, wanted: Any) -> Json | None:
 
 
 def complaint(element: Json, state: Json, optional: bool) -> str | None:
-    """What Slack itself says before it sends anything."""
+    """Return Slack's own validation error for an input, or None."""
     value = next((part for name, part in state.items() if name != "type"), None)
     if value in (None, "", []):
         return None if optional else NEEDED

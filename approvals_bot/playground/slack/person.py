@@ -1,4 +1,4 @@
-"""What people do in Slack: click, submit, close, command. Each act sends the real payload and reports what showed."""
+"""People's acts in Slack: click, submit, close, command. Each sends the real payload and reports what they saw."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from approvals_bot.playground.slack.shapes import Conversation, Json, Message, U
 from approvals_bot.playground.slack.views import push
 from approvals_bot.playground.slack.workspace import Workspace
 
-SETTLE = 0.5  # seconds to wait after the ack for a modal, an ephemeral or an update to appear
-HOME_SETTLE = 5.0  # … for the Home tab, which an app publishes whenever it is opened
+SETTLE = 0.5  # seconds to wait after the ack for a modal, an ephemeral message or an update to appear
+HOME_SETTLE = 5.0  # … for the Home tab, which an app publishes each time it is opened
 TROUBLE = "We had some trouble connecting. Try again?"
 
 Glance = Literal["ok", "warning", "errors"]
-"""What the person saw of the ack: nothing wrong, Slack's warning sign, or messages under the inputs."""
+"""What the person sees of the ack: nothing, Slack's warning sign, or errors under the inputs."""
 
 
 Watch = tuple[frozenset[tuple[str, str, str | None]], tuple[str, str] | None]
-"""The ephemerals and the topmost modal that a person had before they did something."""
+"""The ephemeral messages and the topmost modal that a person had before their act."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActOutcome:
-    """What came of an act, as its person saw it. `status` is the ack's HTTP status; None: none within 3 s."""
+    """An act's outcome as its person saw it. `status`: the ack's HTTP status; None if none came within 3 s."""
 
     status: int | None
     ack_ms: int
@@ -53,7 +53,7 @@ class ActOutcome:
 
 
 class SlackActor:
-    """Hands on the keyboard of any user of the workspace."""
+    """Acts as any user of the workspace."""
 
     def __init__(self, space: Workspace, outbound: Outbound, base_url: str, *, settle: float = SETTLE) -> None:
         self.space = space
@@ -77,7 +77,10 @@ class SlackActor:
         value: Any = None,
         values: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> ActOutcome:
-        """Press a button or choose `value` in a menu, in a message, a modal or the Home tab. Confirms are confirmed."""
+        """Press a button or choose `value` in a menu, in a message, a modal or the Home tab.
+
+        Confirmation dialogs are confirmed.
+        """
         message, view = None, None
         if view_id:
             view = self.screen.view_of(user, view_id)
@@ -103,7 +106,7 @@ class SlackActor:
     async def submit(
         self, user: User, view_id: str, values: Mapping[str, Mapping[str, Any]] | None = None
     ) -> ActOutcome:
-        """Press the modal's submit button, with these values: block_id → action_id → what was typed or chosen."""
+        """Submit a modal with these values: block_id → action_id → what was typed or chosen."""
         view = self.screen.view_of(user, view_id)
         if view.given["type"] != "modal":
             raise CannotDoError("A Home tab has no submit button; click one of its buttons.")
@@ -112,7 +115,7 @@ class SlackActor:
             known = ", ".join(f"{b['block_id']}.{e['action_id']}" for b, e in elements_of(view.blocks)) or "none"
             raise CannotDoError(f"This view has no input {', '.join(stray)}; it has: {known}.")
         view.values, view.errors = read_inputs(view.blocks, values or {})
-        if view.errors:  # Slack does not send an incomplete form
+        if view.errors:  # Slack doesn't send an incomplete form
             return ActOutcome(None, 0, "errors", self.space.view_json(view), errors=view.errors)
         payload = self.payloads.about(user, "view_submission") | {
             "view": self.space.view_json(view),
@@ -126,7 +129,7 @@ class SlackActor:
         return replace(outcome, seen="errors", errors=view.errors) if view.errors else outcome
 
     async def close(self, user: User, view_id: str, *, clear: bool = False) -> ActOutcome:
-        """Press Cancel, or the cross that clears the whole stack. The app hears of it only if it asked to."""
+        """Cancel a modal, or with `clear` the whole stack. The app is notified only if it asked for that."""
         view = self.screen.view_of(user, view_id)
         shown = self.space.view_json(view)
         if clear or view.given.get("clear_on_close"):
@@ -154,7 +157,7 @@ class SlackActor:
         return await self.seen(user, ack, watch)
 
     async def shortcut(self, user: User, callback_id: str, channel: str = "", ts: str = "") -> ActOutcome:
-        """Start a global shortcut, or with a message a message shortcut."""
+        """Start a global shortcut or, on a message, a message shortcut."""
         payload = self.payloads.about(user, "message_action" if ts else "shortcut") | {"callback_id": callback_id}
         payload["action_ts"] = f"{self.space.now().timestamp():.6f}"
         if ts:
@@ -170,7 +173,7 @@ class SlackActor:
         return await self.seen(user, await self.outbound.deliver("interactive", payload), watch)
 
     async def open_home(self, user: User) -> View | None:
-        """Open the app's Home tab; the app hears `app_home_opened` and may publish a view."""
+        """Open the app's Home tab. The app receives `app_home_opened` and may publish a view."""
         before = self.home_of(user)
         event: Json = {
             "type": "app_home_opened",
@@ -193,7 +196,7 @@ class SlackActor:
     # what the person sees
 
     def obey(self, view: View, body: Any) -> bool:
-        """Do what the answer to a submission says; False when Slack would not understand it."""
+        """Apply the app's response to a submission. Returns False if Slack wouldn't understand it."""
         match body:
             case _ if not body:
                 self.space.close_top_modal(view.user)
@@ -212,22 +215,22 @@ class SlackActor:
         return True
 
     def say(self, user: User, place: Conversation, body: Any) -> None:
-        """The answer to a slash command may be a message: for the person alone, or for the channel."""
-        said = body if isinstance(body, dict) else {"text": str(body)}
-        if not said.get("text") and not said.get("blocks"):
+        """Post the response to a slash command: for the person alone, or for the channel."""
+        body = body if isinstance(body, dict) else {"text": str(body)}
+        if not body.get("text") and not body.get("blocks"):
             return
-        alone = said.get("response_type", "ephemeral") == "ephemeral"
-        blocks: Any = said.get("blocks") or []
+        alone = body.get("response_type", "ephemeral") == "ephemeral"
+        blocks: Any = body.get("blocks") or []
         self.space.post(
             place.id,
             self.space.bot,
-            str(said.get("text", "")),
+            str(body.get("text", "")),
             blocks if not check_blocks(blocks, "message") else [],
             ephemeral_to=user.id if alone else None,
         )
 
     def watch(self, user: User) -> Watch:
-        """What this person has seen so far."""
+        """Record what this person sees now, to compare with later."""
         mine = frozenset(self.ephemerals_of(user))
         top = self.space.top_modal(user.id)
         return mine, (top.id, top.hash) if top else None
@@ -253,8 +256,8 @@ class SlackActor:
 
         if ack.ok and not (closes and closes.errors):
             await self.until(something_new)
-        said = new_ephemerals()
-        text = "\n".join(plain_text(message) for message in said) or None
+        ephemerals = new_ephemerals()
+        text = "\n".join(plain_text(message) for message in ephemerals) or None
         if not ack.ok and closes:
             text = text or TROUBLE
         return ActOutcome(ack.status, ack.ms, "ok" if ack.ok else "warning", self.view_json(user), text)
@@ -264,7 +267,7 @@ class SlackActor:
         return self.space.view_json(top) if top else None
 
     async def until(self, happened: Callable[[], bool], seconds: float | None = None) -> None:
-        """Look on for a moment; what the app does after its ack may take as long as it likes."""
+        """Wait until something happens, for a limited time, since apps may do more after their ack."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settle if seconds is None else seconds):
                 while not happened():
@@ -276,11 +279,11 @@ class NoSuchThingError(ApprovalsBotError):
 
 
 class CannotDoError(ApprovalsBotError):
-    """It exists, but this person can't do that with it. HTTP 409."""
+    """The thing exists, but this person can't do that with it. HTTP 409."""
 
 
 class Screen:
-    """Looks things up for a person; raises `NoSuchThingError` and `CannotDoError`."""
+    """What a person can see. Lookups raise `NoSuchThingError` and `CannotDoError`."""
 
     def __init__(self, space: Workspace) -> None:
         self.space = space
@@ -293,7 +296,7 @@ class Screen:
         return user
 
     def place(self, channel: str, user: User | None = None) -> Conversation:
-        """By name or id; a person's id, name or address with the bot's direct message to them."""
+        """Find a channel by name or ID, or a direct message by the person's ID, name or address."""
         found = self.space.find_channel(channel)
         if found is None and (other := self.space.find_user(channel)) and other.kind != "bot":
             found = self.space.direct_message(other)
@@ -317,7 +320,7 @@ class Screen:
         if view is None or view.user != user.id:
             raise NoSuchThingError(f"{user.name} has no view {view_id!r} on the screen.")
         if view.given["type"] == "modal" and self.space.top_modal(user.id) is not view:
-            raise CannotDoError("Another modal lies on top of this one.")
+            raise CannotDoError("Another modal is on top of this one.")
         return view
 
     def find_element(
@@ -332,7 +335,7 @@ class Screen:
             labels.append(label or element["action_id"])
             if element["action_id"] == action_id if action_id else label.strip().lower() == button.strip().lower():
                 return block, element
-        if button:  # a label that begins with what was asked for, when only one does: "Approve deploy of api 2.1"
+        if button:  # the only label with this prefix, such as "Approve deploy of api 2.1"
             close = [
                 (block, element)
                 for block, element in elements_of(blocks)
@@ -345,7 +348,7 @@ class Screen:
 
 
 def plain_text(message: Message) -> str:
-    """The words of a message: its text, else those of its blocks."""
+    """Return a message's text, or else the text of its blocks."""
     return message.text or "\n".join(words_in(list(message.blocks)))
 
 

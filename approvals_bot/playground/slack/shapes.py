@@ -1,6 +1,6 @@
-"""What the stand-in Slack is made of: what it starts with, what it keeps, and how the Web API shows each.
+"""The fake Slack's data: what it starts with, what it stores, and their form in the Web API.
 
-A playground is built from `User`, `SeedChannel`, `SeedGroup` and `SeedApp`; the rest comes into being while it runs.
+A playground is built from `User`, `SeedChannel`, `SeedGroup` and `SeedApp`; the rest is created while it runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODAL_DEPTH = 3
 
 
 class Numbers:
-    """A count that goes on from a number and says which comes next."""
+    """A counter that can continue from a number."""
 
     def __init__(self, following: int = 1) -> None:
         self.following = following
@@ -32,7 +32,7 @@ class Numbers:
 
 
 def id_part(name: str) -> str:
-    """The characters that Slack's ids are made of."""
+    """Reduce a name to the characters of Slack's IDs."""
     return re.sub(r"[^A-Z0-9]", "", name.upper()) or "X"
 
 
@@ -42,14 +42,14 @@ Kind = Literal["member", "guest", "single_channel_guest", "deactivated", "strang
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person of the playground with their Slack account; without one, mail alone reaches them."""
+    """A person and their Slack account; without one, only mail reaches them."""
 
     person: Person
     kind: Kind = "member"
 
     @property
     def id(self) -> str:
-        """Slack's id of the account. Only users of the workspace have one."""
+        """The account's Slack ID, which only users of the workspace have."""
         assert self.person.slack is not None, f"{self.name} isn't in Slack"
         return self.person.slack
 
@@ -59,7 +59,7 @@ class User:
 
     @property
     def key(self) -> str:
-        """What names them in the pages' URLs: the Slack id, else the address."""
+        """Their key in the pages' URLs: the Slack ID, or else the address."""
         return self.person.slack or self.person.address
 
     @property
@@ -79,11 +79,11 @@ class User:
         return "B" + self.id[1:] if self.kind == "bot" else None
 
     def is_called(self, name: str) -> bool:
-        """Whether this is their id, address, name or handle, in any case."""
+        """Check whether this is their ID, address, name or handle, ignoring case."""
         return bool(name) and name.lower() in {one.lower() for one in (self.key, self.address, self.name, self.handle)}
 
     def team(self, home: str) -> str:
-        """The id of the workspace that the account belongs to."""
+        """Return the ID of the account's workspace."""
         return "T0OTHER" if self.kind == "stranger" else home
 
     def as_json(self, with_address: bool, home_team: str) -> Json:
@@ -119,12 +119,12 @@ OUTSIDERS = (
     User(Person("stella@other.example", "Stella Strange", "U0STRANGER"), "stranger"),
     User(Person("dora@acme.eu", "Dora Gone", "U0GONE"), "deactivated"),
 )
-"""People who may not decide, so that a new user can try what happens when they click."""
+"""People who may not decide, so that new users can try what happens when they click."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedChannel:
-    """One channel, by name without `#`. `members` are addresses; None means every member of the workspace."""
+    """A channel, named without `#`. `members` are addresses; None means every member of the workspace."""
 
     name: str
     private: bool = False
@@ -139,7 +139,7 @@ class SeedChannel:
 
 @dataclass(slots=True)
 class Conversation:
-    """A channel with its members' ids, or a direct message between the bot and one person (`with_user`)."""
+    """A channel with its members' IDs, or a direct message between the bot and one person (`with_user`)."""
 
     channel: SeedChannel
     members: set[str]
@@ -184,7 +184,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class SeedGroup:
-    """One user group, by handle without `@`. `members` are addresses."""
+    """A user group, by its handle without `@`. `members` are addresses."""
 
     handle: str
     members: tuple[str, ...]
@@ -217,7 +217,7 @@ class UserGroup:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The newest state of one message. `ephemeral_to`: only this person ever saw it."""
+    """A message in its newest state. `ephemeral_to`: the only person who ever saw it."""
 
     channel: str
     ts: str
@@ -248,7 +248,7 @@ class Message:
 
 @dataclass(slots=True)
 class View:
-    """A modal on a person's screen, or their Home tab. `given` is what the app sent."""
+    """A modal on a person's screen, or their Home tab. `given`: the view as the app sent it."""
 
     id: str
     given: Json
@@ -257,7 +257,7 @@ class View:
     root: str
     previous: str | None = None
     values: Json = field(default_factory=dict)  # block_id → action_id → state
-    errors: dict[str, str] = field(default_factory=dict)  # block_id → what Slack shows under the input
+    errors: dict[str, str] = field(default_factory=dict)  # block_id → the error under the input
 
     @property
     def blocks(self) -> list[Json]:
@@ -274,7 +274,7 @@ class Trigger:
 
 @dataclass(slots=True)
 class ResponseUrl:
-    """What a `response_url` allows: five answers in thirty minutes, about one message."""
+    """A `response_url`, which allows five responses within thirty minutes, about one message."""
 
     user: str
     channel: str
@@ -305,7 +305,7 @@ BOT_SCOPES = (
 
 @dataclass(frozen=True, slots=True)
 class SeedApp:
-    """The Slack app as it is installed in the stand-in workspace. The values must equal the service's `[slack]`."""
+    """The Slack app installed in the fake workspace. Its values must equal the service's `[slack]`."""
 
     bot_token: str
     signing_secret: str

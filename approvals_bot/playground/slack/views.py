@@ -1,4 +1,4 @@
-"""`views.*` and `blocks.validate`: modals live on a stack of three, triggers work once and for three seconds."""
+"""`views.*` and `blocks.validate`. Modals stack three deep; triggers work once, for three seconds."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def views_publish(space: Workspace, call: Call) -> Json:
 
 @VIEWS.answers("blocks.validate")
 def blocks_validate(space: Workspace, call: Call) -> Json:
-    """Needs no token. Names every constraint that failed, with a JSON pointer."""
+    """Report every failed constraint with a JSON pointer. Needs no token."""
     given = [name for name in ("blocks", "message", "view") if name in call.arguments]
     if len(given) != 1:
         raise SlackRefusedError(
@@ -92,7 +92,7 @@ def blocks_validate(space: Workspace, call: Call) -> Json:
 
 
 def push(space: Workspace, top: View, given: Json) -> View:
-    """A view on top of another; at most three are on the stack."""
+    """Put a view on top of another. At most three are on the stack."""
     stack = space.modals[top.user]
     if len(stack) >= MODAL_DEPTH:
         raise SlackRefusedError("push_limit_reached")
@@ -102,7 +102,7 @@ def push(space: Workspace, top: View, given: Json) -> View:
 
 
 def view_of(space: Workspace, call: Call, kind: str, instead_of: View | None = None) -> Json:
-    """The view that was sent, checked."""
+    """Return the call's view, checked."""
     given = call.value("view")
     if len(json.dumps(given).encode()) > VIEW_BYTES:
         raise SlackRefusedError("view_too_large")

@@ -1,6 +1,6 @@
-"""The stand-in's state: one workspace with people, channels, user groups, messages and views.
+"""The fake Slack's state: one workspace with people, channels, user groups, messages and views.
 
-The rules about who may call what are with the Web API methods.
+Permissions are checked by the Web API methods.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from approvals_bot.playground.slack.shapes import (
 
 
 class Workspace:
-    """The whole state. Time and randomness are arguments, so two runs of one script give the same ids."""
+    """The whole state. Time and randomness are arguments, so a script always produces the same IDs."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class Workspace:
         }
         self.channels: dict[str, Conversation] = {}
         self.meet((), channels)
-        self.groups_set: set[str] = set()  # those whose members were changed by hand
+        self.groups_set: set[str] = set()  # handles of groups whose members were changed through the JSON API
         self.messages: dict[tuple[str, str], Message] = {}
-        self.touched: set[tuple[str, str]] = set()  # messages posted, changed or deleted since they were last written
+        self.touched: set[tuple[str, str]] = set()  # messages posted, changed or deleted since the last write
         self.views: dict[str, View] = {}
         self.modals: dict[str, list[str]] = {}  # user → view ids, the topmost last
         self.homes: dict[str, str] = {}  # user → view id
@@ -69,7 +69,7 @@ class Workspace:
     # people and places
 
     def meet(self, people: Sequence[User], channels: Sequence[SeedChannel]) -> None:
-        """Add the people and channels that are not there yet. New people join every public channel."""
+        """Add people and channels that are new. New people join every public channel."""
         for user in people:
             if user.in_slack and user.id not in self.users:
                 self.users[user.id] = self.by_address[user.address.lower()] = user
@@ -91,12 +91,12 @@ class Workspace:
         return members | ({self.bot.id} if channel.has_bot else set())
 
     def find_user(self, name: str) -> User | None:
-        """By id, address, name or handle."""
+        """Find a person by ID, address, name or handle."""
         name = name.strip().removeprefix("@")
         return next((user for user in self.users.values() if user.is_called(name)), None)
 
     def name_of(self, one: str) -> str:
-        """What is shown for the id of a person, a user group or a channel."""
+        """Return the displayed name of a person, user group or channel ID."""
         if one in self.users:
             return self.users[one].name
         if one in self.groups:
@@ -104,19 +104,19 @@ class Workspace:
         return self.channels[one].name if one in self.channels else one
 
     def find_channel(self, where: str) -> Conversation | None:
-        """By id, or by name with or without `#`."""
+        """Find a channel by ID, or by name with or without `#`."""
         if where in self.channels:
             return self.channels[where]
         name = where.strip().removeprefix("#").lower()
         return next((c for c in self.channels.values() if c.name == name and not c.with_user), None)
 
     def direct_message(self, user: User) -> Conversation:
-        """The conversation of the bot with one person; it is made when first needed."""
+        """Return the bot's conversation with a person, creating it if needed."""
         place = Conversation(SeedChannel(user.handle, private=True), {user.id, self.bot.id}, with_user=user.id)
         return self.channels.setdefault(place.id, place)
 
     def set_group(self, handle: str, members: Sequence[str]) -> None:
-        """Replace the members of a user group, so that a membership can be seen to change."""
+        """Replace the members of a user group."""
         for group in self.groups.values():
             if group.handle == handle.removeprefix("@"):
                 self.groups[group.id] = replace(group, members=tuple(self.ids_of(members)))
@@ -125,7 +125,7 @@ class Workspace:
     # messages
 
     def next_ts(self, channel: str) -> str:
-        """Unique and growing within a channel, like Slack's: seconds and microseconds."""
+        """Return a ts that is unique and increases within a channel, like Slack's: seconds and microseconds."""
         micros = max(int(self.now().timestamp() * 1_000_000), self.last_ts.get(channel, 0) + 1)
         self.last_ts[channel] = micros
         return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
@@ -167,7 +167,7 @@ class Workspace:
         self.changed()
 
     def with_ids(self, blocks: Sequence[Json]) -> list[Json]:
-        """Slack names every block and interactive element that came without an id."""
+        """Add IDs to blocks and interactive elements without one, as Slack does."""
         named = []
         for block in blocks:
             mine = {"type": block["type"], "block_id": block.get("block_id") or self.short_id()} | block
@@ -254,7 +254,7 @@ class Workspace:
             "bot_id": self.bot.bot_id,
         }
 
-    # looking on
+    # watching for changes
 
     def changed(self) -> None:
         """Wake everybody who waits in `next_change`."""
@@ -264,12 +264,12 @@ class Workspace:
         self.onlookers.clear()
 
     async def next_change(self) -> None:
-        """Return when a message or view has been posted or changed."""
+        """Wait until a message or view is posted or changed."""
         onlooker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.onlookers.append(onlooker)
         await onlooker
 
-    # what an interaction hands to the app
+    # for the payloads of interactions
 
     def new_trigger(self, user: str) -> str:
         trigger = f"{next(self.numbers)}.{int(self.now().timestamp())}.{self.secret()}"
@@ -277,7 +277,7 @@ class Workspace:
         return trigger
 
     def new_response_url(self, user: str, channel: str, ts: str | None) -> str:
-        """The secret part of the URL; the caller knows the base."""
+        """Return the secret part of a response URL; the caller adds the base."""
         key = self.secret()
         self.response_urls[key] = ResponseUrl(user, channel, ts, self.now())
         return key
