@@ -182,7 +182,7 @@ def _notes(view: Request) -> tuple[str, ...]:
     if view.held is not None:
         who = view.acting(view.held.by, view.held.in_place_of).text
         notes.append(
-            f"⏳ {view.held.state.capitalize()} by {who}. It takes effect after {view.grace}, if it is not taken back."
+            f"⏳ {view.held.state.capitalize()} by {who}. It takes effect in {view.grace} unless {who} undoes it."
         )
     return tuple(notes)
 
@@ -205,5 +205,5 @@ def _why_me(view: Request, stage: RequestStage, reader: str) -> str:
         return TO_CHANGE
     for seat in stage.seats:
         if reader in seat.eligible:
-            return f"You are asked because you are {seat.eligible[reader]}."
+            return f"You're an approver because you're {seat.eligible[reader]}."
     return ""

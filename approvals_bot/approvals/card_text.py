@@ -22,7 +22,7 @@ from approvals_bot.approvals.port import (
 
 VIA_WORDS: dict[Via, str] = {
     "slack": "via Slack",
-    "email": "via mail",
+    "email": "via email",
     "inbox": "via the inbox",
     "api": "via the API",
     "cli": "via the terminal",
@@ -33,10 +33,10 @@ VIA_WORDS: dict[Via, str] = {
 CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
     "approve": ("✅", "approved"),
     "reject": ("⛔", "rejected"),
-    "changes": ("↩︎", "asked for changes"),
-    "edit": ("✎", "approved with edits"),
+    "changes": ("↩︎", "requested changes"),
+    "edit": ("✎", "approved with changes"),
     "answer": ("💬", "answered"),
-    "take_back": ("↩︎", "took the vote back"),
+    "take_back": ("↩︎", "undid their vote"),
 }
 
 STAGE_ICONS: dict[StageState, str] = {
@@ -135,16 +135,14 @@ def outcome(ended: CardOutcome) -> str:
 
 
 def changed(card: Card) -> str:
-    """What is said with the word that something has changed: the request, or that somebody wishes it were."""
+    """What a notification of a change says: the request changed, or changes were requested."""
     if card.state == "changes_requested":
-        return (
-            f"Changes are asked for. Once {card.requester.text} has made them, on the request's page, it is asked anew."
-        )
-    return "The request was changed. Look at it again, please."
+        return f"Changes requested. You'll be asked again once {card.requester.text} has edited the request."
+    return "The request has changed. Please check it again."
 
 
 def notes(card: Card, most: int = 6) -> tuple[str, ...]:
-    """What else has happened, the latest: `⇄ Ann Ode handed over to Di Ops: on holiday`."""
+    """What else has happened, the latest: `⇄ Ann Ode reassigned this to Di Ops: on holiday`."""
     return card.notes[-most:]
 
 

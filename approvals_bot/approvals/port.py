@@ -32,7 +32,7 @@ Via = Literal["slack", "email", "inbox", "api", "cli", "rule", "clock"]
 
 STATE_WORDS: dict[State, tuple[str, str]] = {
     "waiting": ("⏳", "Waiting"),
-    "changes_requested": ("↩︎", "Changes asked"),
+    "changes_requested": ("↩︎", "Changes requested"),
     "approved": ("✅", "Approved"),
     "rejected": ("⛔", "Rejected"),
     "answered": ("💬", "Answered"),
@@ -195,10 +195,10 @@ class Card:
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
     unfinished: tuple[str, ...] = ()  # what follows the decision and is not done: "call erp failed: it answered 404"
-    notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode handed over to Di Ops: on holiday"
+    notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode reassigned this to Di Ops: on holiday"
     may_reassign: bool = False  # whether this reader may reassign it
     instructions: str = ""  # what the approvers should look at
-    why_me: str = ""  # why this reader is asked: "You are asked because you are in release-managers."
+    why_me: str = ""  # why this reader is asked: "You're an approver because you're in release-managers."
     url: str = ""  # the full page, for those who may see it
 
 

@@ -114,19 +114,19 @@ def _why_asked(act: Reassign, people: Mapping[str, Person]) -> str:
     if not act.instead_of:
         return f"named by {by}"
     if act.instead_of == act.by:
-        return f"taking the place of {by}, who handed it over"
-    return f"taking the place of {_name(act.instead_of, people)}, as {by} wishes"
+        return f"taking over from {by}"
+    return f"taking over from {_name(act.instead_of, people)}, as {by} decided"
 
 
 def reassignment_text(act: Reassign, people: Mapping[str, Person]) -> str:
-    """One sentence for the card: `Ann Ode asked Di Ops instead of Bo Lund: on holiday`."""
+    """One sentence for the card: `Ann Ode reassigned this from Bo Lund to Di Ops: on holiday`."""
     by, person = _name(act.by, people), _name(act.person, people)
     if not act.instead_of:
-        what = f"{by} asked {person}, too"
+        what = f"{by} added {person} as an approver"
     elif act.instead_of == act.by:
-        what = f"{by} handed over to {person}"
+        what = f"{by} reassigned this to {person}"
     else:
-        what = f"{by} asked {person} instead of {_name(act.instead_of, people)}"
+        what = f"{by} reassigned this from {_name(act.instead_of, people)} to {person}"
     return f"{what}: {act.reason}" if act.reason else what
 
 

@@ -15,107 +15,107 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from approvals_bot.approvals.port import ChoiceName
 
 UNCHANGED = "Nothing was changed."
+NOTIFIED = "Everyone involved has been notified."
 SHORT_DIGEST = 12  # hex digits: enough to compare by eye, small enough for a button's row
 
 CHOSEN: dict[ChoiceName, str] = {
     "approve": "approved this",
     "reject": "rejected this",
-    "changes": "asked for changes",
+    "changes": "requested changes",
     "edit": "approved this with changes",
     "answer": "answered this",
-    "take_back": "taken your vote back",
+    "take_back": "undone your vote",
 }
 """After "You have already …"."""
 
 VOTE: dict[ChoiceName, str] = {
     "approve": "Approve",
     "reject": "Reject",
-    "changes": "Ask for changes",
+    "changes": "Request changes",
     "edit": "Approve with changes",
     "answer": "Answer",
-    "take_back": "Take back",
+    "take_back": "Undo vote",
 }
 """The name of each choice, as on its button."""
 
 DECIDED = {
-    "filled": "Approved. Your vote decided it, and everyone is told.",
-    "rejected": "Rejected. Your vote decided it, and everyone is told.",
-    "answered": "Answered. Your answer goes back, and nobody else is asked.",
+    "filled": f"Approved. {NOTIFIED}",
+    "rejected": f"Rejected. {NOTIFIED}",
+    "answered": f"Answered. {NOTIFIED}",
 }
 """By how the stage stands after the vote that decided."""
 
-TO_CHANGE = "You asked for this, and changes are asked for. Make them, or withdraw it, on your own page."
+TO_CHANGE = "Changes were requested. You can edit or withdraw your request on its page."
 
 REPLIES = {
-    "own_request": "You asked for this yourself, so somebody else decides.",
+    "own_request": "You can't approve your own request.",
     "group_unknown": (
-        f"Your group could not be checked just now, so your vote could not count. {UNCHANGED} Please try again."
+        f"We couldn't check your group just now, so your vote wasn't counted. {UNCHANGED} Please try again."
     ),
-    "not_an_approver": f"You are not one of the people who are asked here, so your vote can't count. {UNCHANGED}",
-    "not_yours": f"Only the person who asked can do this. {UNCHANGED}",
-    "stage_is_over": "You have already voted, and your stage is complete. ",
-    "rule_decided": "Saved. What it says now is decided by a rule, and everyone is told.",
-    "edited": "Saved. The votes so far stand.",
-    "edited_and_reset": "Saved. The votes were reset, and everyone who was asked is told.",
-    "changes_requested": "Counted: you ask for changes. You are asked again once the request has been edited.",
-    "withdrawal": "Withdrawn. Everyone who was asked is told.",
-    "received": "Your choice is saved and is being counted. Look again in a moment; there is no need to press twice.",
+    "not_an_approver": f"You're not an approver for this request. {UNCHANGED}",
+    "not_yours": f"Only the requester can do this. {UNCHANGED}",
+    "stage_is_over": "You've already voted, and your stage is complete.",
+    "rule_decided": f"Saved. A rule decided the request as it is now. {NOTIFIED}",
+    "edited": "Saved. The votes so far still count.",
+    "edited_and_reset": "Saved. The votes were reset, and the approvers have been notified.",
+    "changes_requested": "Counted: you requested changes. You'll be asked again once the request has been edited.",
+    "withdrawal": f"Withdrawn. {NOTIFIED}",
+    "received": "Your choice is saved and is being counted. Check again in a moment; you don't need to press twice.",
     "unknown": "This request can't be found. Nothing was changed.",
-    "takes_no_votes": f"This request takes no votes any more. {UNCHANGED}",
+    "takes_no_votes": f"This request no longer takes votes. {UNCHANGED}",
     "bounced": "",
+    "notified": NOTIFIED,  # where the outcome is in sight
     # what is invalid about a message
-    "unreadable": f"This message could not be read. {UNCHANGED}",
-    "no_vote_to_take_back": f"You have no vote here to take back. {UNCHANGED}",
-    "choice_not_offered": "“{choice}” is no choice here. " + UNCHANGED,
+    "unreadable": f"This message couldn't be read. {UNCHANGED}",
+    "no_vote_to_take_back": f"You have no vote here to undo. {UNCHANGED}",
+    "choice_not_offered": "“{choice}” isn't a choice here. " + UNCHANGED,
     "answer_missing": f"Please write your answer. {UNCHANGED}",
-    "comment_missing": f"Please say why, in a comment. {UNCHANGED}",
+    "comment_missing": f"Please say why in a comment. {UNCHANGED}",
     # reassigning
-    "own_reassignment": f"You asked for this yourself, so somebody else says who decides. {UNCHANGED}",
-    "may_not_reassign": (
-        f"Only people who are asked here, the workflow's owners and admins can say who else is asked. {UNCHANGED}"
-    ),
+    "own_reassignment": f"You can't choose who decides your own request. {UNCHANGED}",
+    "may_not_reassign": (f"Only approvers, the workflow's owners and admins can reassign this request. {UNCHANGED}"),
     "not_your_place": (
-        f"You can hand over your own place. Somebody else's is changed by the workflow's owners and admins. {UNCHANGED}"
+        f"You can reassign only your own place. The workflow's owners and admins can reassign any. {UNCHANGED}"
     ),
-    "rank_unknown": f"Whether you may do this could not be checked just now. Please try again. {UNCHANGED}",
+    "rank_unknown": f"We couldn't check just now whether you may do this. {UNCHANGED} Please try again.",
     "no_colleague": (
-        f"You can ask a colleague, with an address like yours. Owners and admins can ask anybody. {UNCHANGED}"
+        f"You can choose only a colleague with an address like yours. Owners and admins can choose anyone. {UNCHANGED}"
     ),
-    "no_person": f"Name one person, by her mail address. {UNCHANGED}",
-    "asked_for_it": "{name} asked for this, or it is asked for her, so somebody else decides. " + UNCHANGED,
-    "asked_already": "{name} is one of the people who are asked here already. " + UNCHANGED,
-    "no_place": "{name} is not asked here, so there is no place to hand over. " + UNCHANGED,
-    "has_voted": "{name} has voted already. Take the vote back first. " + UNCHANGED,
-    "added": "{person} is asked too, and told.",
-    "reassigned": "{person} is asked instead of {instead_of}, and told.",
-    "held": "{outcome}: your vote decides it in {grace}. Until then you can take it back.",
+    "no_person": f"Name one person by their email address. {UNCHANGED}",
+    "asked_for_it": "{name} can't decide their own request. " + UNCHANGED,
+    "asked_already": "{name} is already an approver here. " + UNCHANGED,
+    "no_place": "{name} isn't an approver here, so there's no place to reassign. " + UNCHANGED,
+    "has_voted": "{name} has already voted. Their vote must be undone first. " + UNCHANGED,
+    "added": "{person} was added as an approver and has been notified.",
+    "reassigned": "{person} now decides instead of {instead_of} and has been notified.",
+    "held": "{outcome}: your vote takes effect in {grace}. Until then, you can undo it.",
 }
 """Replies that need no more than their parameters."""
 
 FAULTS = {
-    "not_text": "must be a text",
-    "broken_character": "holds a broken character (half of a surrogate pair)",
-    "control_character": "holds a control character; only line breaks and tabs are allowed",
+    "not_text": "must be text",
+    "broken_character": "contains a broken character (half of a surrogate pair)",
+    "control_character": "contains a control character; only line breaks and tabs are allowed",
     "too_long": "is too long: {length:,} characters, and at most {longest:,} are allowed",
     "too_short": "is too short: at least {shortest:,} characters are needed",
     "required": "is required",
     "pattern": "does not have the form {pattern}",
-    "not_email": "must be a mail address, like ann@acme.eu",
+    "not_email": "must be an email address, like ann@acme.eu",
     "not_url": "must be a URL, like https://acme.eu/page",
     "not_boolean": "must be true or false",
     "not_integer": "must be a whole number",
-    "integer_range": "must lie between -{largest} and {largest}",
+    "integer_range": "must be between -{largest} and {largest}",
     "not_number": 'must be a number, like "1250.00"',
     "number_form": 'must be a number like "1250.00", of at most 15 digits and 9 decimals',
     "not_date": 'must be a date, like "2026-11-05"',
-    "not_datetime": ('must be a moment with its offset, like "2026-11-05T14:00:00Z" or "2026-11-05T15:00:00+01:00"'),
-    "not_duration": 'must be a span of time, like "1h30m", or a number of seconds',
+    "not_datetime": ('must be a time with its offset, like "2026-11-05T14:00:00Z" or "2026-11-05T15:00:00+01:00"'),
+    "not_duration": 'must be a duration, like "1h30m", or a number of seconds',
     "below_min": "must be at least {min}",
     "above_max": "must be at most {max}",
     "no_bounds": "a field of type {type} has no bounds",
     "unknown_field": "no such field",
     "not_editable": "“{name}” can't be changed here",
-    "same_as_before": "That is what it says already",
+    "same_as_before": "That's what it already says",
 }
 """What is wrong with a value, after its field's name."""
 
@@ -132,21 +132,21 @@ def reply_text(code: str, params: Mapping[str, Any], faults: Sequence[tuple[tupl
         case "changed":
             return REPLIES["changes_requested"]
         case "taken_back":
-            return f"Taken back: your vote no longer counts. {_so_far(params)}"
+            return f"Undone: your vote no longer counts. {_so_far(params)}"
         case "decided":
             return DECIDED[params["standing"]]
         case "already_voted":
-            return f"You have already {CHOSEN[params['choice']]}, and it counts. {UNCHANGED}"
+            return f"You've already {CHOSEN[params['choice']]}, and your vote counts. {UNCHANGED}"
         case "voted_before_the_end":
             decided = f"decided{_by(params['by'])} {_moment(params)}"
-            return f"You have already {CHOSEN[params['choice']]}; it was {decided}. {UNCHANGED}"
+            return f"You've already {CHOSEN[params['choice']]}, and it was {decided}. {UNCHANGED}"
         case "request_changed":
             return _request_changed(params)
         case "ended":
             return _ended(params)
         case "with_requester":
             return (
-                f"{params['by']} asked for changes {_moment(params)}. "
+                f"{params['by']} requested changes {_moment(params)}. "
                 f"You can vote once {params['requester']} has edited the request. {UNCHANGED}"
             )
         case "invalid":
@@ -194,7 +194,7 @@ def _counted(params: Mapping[str, Any]) -> str:
     if params["choice"] == "changes":
         return REPLIES["changes_requested"]
     if params["choice"] == "reject":
-        return f"Counted: {params['have']} of {params['need']} rejections that end it."
+        return f"Counted: {params['have']} of {params['need']} rejections needed to end it."
     count = f"Counted: {params['have']} of {params['need']}."
     if params["standing"] == "filled":
         following = params.get("next_stage")
@@ -204,14 +204,16 @@ def _counted(params: Mapping[str, Any]) -> str:
 
 def _so_far(params: Mapping[str, Any]) -> str:
     if params["choice"] == "reject":
-        return f"{params['have']} of {params['need']} rejections that end it."
+        return f"{params['have']} of {params['need']} rejections needed to end it."
     return f"{params['have']} of {params['need']} so far. {waiting(params['missing'])}".strip()
 
 
 def _request_changed(params: Mapping[str, Any]) -> str:
     was, now = params["was"], params["now"]
     change = f" ({short_digest(was)} → {short_digest(now)})" if was and now else ""
-    return f"The request has changed since you looked{change}, so your vote was not counted. Look again, then vote."
+    return (
+        f"The request has changed since you opened it{change}, so your vote wasn't counted. Check it, then vote again."
+    )
 
 
 def _ended(params: Mapping[str, Any]) -> str:
@@ -219,9 +221,9 @@ def _ended(params: Mapping[str, Any]) -> str:
     by, when = _by(params["by"]), _moment(params)
     match params["state"]:
         case "expired":
-            return f"The time to decide this ended {when}. {UNCHANGED}"
+            return f"This request expired {when}. {UNCHANGED}"
         case "withdrawn":
-            return f"Withdrawn{by} {when}, so there is nothing left to decide. {UNCHANGED}"
+            return f"This request was withdrawn{by} {when}. {UNCHANGED}"
         case _:
             return f"Already decided{by} {when}. {UNCHANGED}"
 

@@ -25,7 +25,7 @@ THEN = {
     "expire": "then it expires",
     "reject": "then it is rejected",
     "approve": "then it is approved",
-    "escalate": "then other people are asked",
+    "escalate": "then it escalates",
 }
 """What happens at the deadline, after "in 3 hours, "."""
 

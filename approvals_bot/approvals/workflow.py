@@ -400,7 +400,7 @@ class PendingRequest:
         because = f"Nobody decided in time in stage “{stage.title}”."
         on_deadline = self.definition.clock.on_deadline
         if self.request.state == "changes_requested":
-            on_deadline, because = "expire", "The changes that were asked for did not come in time."
+            on_deadline, because = "expire", "The requested changes didn't come in time."
         if on_deadline == "escalate" and self.late:
             late, self.late = self.late, []  # the next deadline is the last
             times = second_deadline(self.definition, now())

@@ -262,7 +262,7 @@ def _result(request: Request, reader: str, done: str) -> Reply | None:
     if not mine.counts:
         return None
     if request.outcome is not None and request.outcome.by == reader:
-        return _decided(request)
+        return Reply("decided", code="notified")  # the page opens with the outcome itself
     return _counted("changed" if done == "changed" else "counted", request, mine)
 
 
@@ -273,17 +273,6 @@ def _reassigned(request: Request, reader: str) -> Reply | None:
     instead_of = request.name(done.act.instead_of).text if done.act.instead_of else ""
     params = {"person": request.name(done.act.person).text, "instead_of": instead_of}
     return Reply("reassigned" if instead_of else "added", params=params)
-
-
-def _decided(request: Request) -> Reply | None:
-    match request.state:
-        case "approved":
-            return Reply("decided", params={"standing": "filled"})
-        case "rejected" | "answered":
-            return Reply("decided", params={"standing": request.state})
-        case "changes_requested":
-            return CHANGES_REQUESTED
-    return None
 
 
 def _counted(word: Word, request: Request, mine: RecordedVote) -> Reply | None:

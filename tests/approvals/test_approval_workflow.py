@@ -62,7 +62,7 @@ async def test_a_release_is_asked_for_approved_and_told(office: Any) -> None:
 
         assert await asked.tell(kind="vote", by=ANN, choice="approve", via="slack") == {
             "verdict": "decided",
-            "text": "Approved. Your vote decided it, and everyone is told.",
+            "text": "Approved. Everyone involved has been notified.",
             "changed": True,
         }
         record = await asked.record()
@@ -137,7 +137,7 @@ async def test_strangers_requesters_and_second_clicks_are_told_and_change_nothin
         assert await asked.vote("eve@else.eu") == "not_an_approver"
         assert await asked.tell(kind="vote", by=BO, choice="approve") == {
             "verdict": "own_request",
-            "text": "You asked for this yourself, so somebody else decides.",
+            "text": "You can't approve your own request.",
             "changed": False,
         }
         assert await asked.vote(ANN, "reject", comment="") == "invalid"
@@ -253,7 +253,7 @@ async def test_a_withdrawn_request_ends_as_cancelled_and_every_copy_says_so(offi
         asked = await office.ask()
         assert (await asked.tell(kind="withdraw", by=ANN))["verdict"] == "not_an_approver"
         said = await asked.tell(kind="withdraw", by=DI, reason="not needed")
-        assert (said["text"], said["changed"]) == ("Withdrawn. Everyone who was asked is told.", True)
+        assert (said["text"], said["changed"]) == ("Withdrawn. Everyone involved has been notified.", True)
         record, view = await asked.record(), await asked.view()
         assert (record.status, view.state, view.outcome.outcome) == ("cancelled", "withdrawn", "cancelled")
         assert office.slack.newest("#deploys").card.state == "withdrawn"
@@ -599,7 +599,7 @@ async def test_every_reader_has_her_own_choices(office: Any) -> None:
         view, now = await asked.view(), office.clock.now()
         assert [choice.choice for choice in card_of(view, ANN, now).choices] == ["approve", "reject"]
         assert card_of(view, BO, now).choices == ()
-        assert card_of(view, ANN, now).why_me == "You are asked because you are in release-managers."
+        assert card_of(view, ANN, now).why_me == "You're an approver because you're in release-managers."
         await asked.vote(ANN)
         assert [choice.choice for choice in card_of(await asked.view(), ANN, now).choices] == ["reject", "take_back"]
 

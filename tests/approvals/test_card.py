@@ -69,7 +69,7 @@ def test_a_card_shows_what_who_asks_and_the_pinned_fields_first() -> None:
     ]
     assert [(stage.title, stage.state) for stage in card.stages][1:] == [("Finance", "skipped"), ("Board", "skipped")]
     assert (card.have, card.need, [name.text for name in card.waiting_for]) == (0, 1, ["Ann Ode"])
-    assert card.why_me == "You are asked because you are in finance."
+    assert card.why_me == "You're an approver because you're in finance."
 
 
 def test_only_who_may_choose_has_choices() -> None:

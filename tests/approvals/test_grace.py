@@ -39,7 +39,7 @@ async def decided(office: Any) -> Any:
     said = await asked.tell(kind="vote", by=BO, choice="approve")
     assert (said["verdict"], said["text"]) == (
         "counted",
-        "Approved: your vote decides it in 30 s. Until then you can take it back.",
+        "Approved: your vote takes effect in 30 s. Until then, you can undo it.",
     )
     return asked
 
@@ -62,7 +62,7 @@ async def test_it_takes_effect_when_the_time_is_over(office: Any) -> None:
         asked = await decided(office)
         view = await asked.view()
         assert (view.outcome, view.waiting_for) == (None, ())
-        note = "⏳ Approved by Bo Lund. It takes effect after 30 s, if it is not taken back."
+        note = "⏳ Approved by Bo Lund. It takes effect in 30 s unless Bo Lund undoes it."
         assert card_text.notes(card_of(view, None, office.clock.now())) == (note,)
         assert explain(view)["next"][0]["what"] == "the decision takes effect"
         await office.clock.advance("29s")

@@ -23,26 +23,26 @@ SAID = [
         Reply("counted", params=tally("approve", "open", 1, 4, [Missing("Finance", 1), Missing("SRE", 2)])),
         "Counted: 1 of 4. Waiting for one more from Finance and two more from SRE.",
     ),
-    (Reply("counted", params=tally("reject", "open", 1, 2)), "Counted: 1 of 2 rejections that end it."),
+    (Reply("counted", params=tally("reject", "open", 1, 2)), "Counted: 1 of 2 rejections needed to end it."),
     (
         Reply("counted", params=tally("changes", "changes_requested", 0, 1)),
-        "Counted: you ask for changes. You are asked again once the request has been edited.",
+        "Counted: you requested changes. You'll be asked again once the request has been edited.",
     ),
     (
         Reply("decided", params=tally("approve", "filled", 1, 1)),
-        "Approved. Your vote decided it, and everyone is told.",
+        "Approved. Everyone involved has been notified.",
     ),
     (
         Reply("decided", params=tally("reject", "rejected", 0, 1)),
-        "Rejected. Your vote decided it, and everyone is told.",
+        "Rejected. Everyone involved has been notified.",
     ),
     (
         Reply("already_voted", params=tally("approve", "open", 1, 2)),
-        "You have already approved this, and it counts. Nothing was changed.",
+        "You've already approved this, and your vote counts. Nothing was changed.",
     ),
     (
         Reply("changed", params=tally("reject", "open", 1, 2)),
-        "Changed: your vote is now “Reject”. 1 of 2 rejections that end it.",
+        "Changed: your vote is now “Reject”. 1 of 2 rejections needed to end it.",
     ),
     (
         Reply("changed", params=tally("approve", "open", 1, 2, [Missing("SRE", 1)])),
@@ -50,36 +50,38 @@ SAID = [
     ),
     (
         Reply("taken_back", params=tally("take_back", "open", 0, 1, [Missing("SRE", 1)])),
-        "Taken back: your vote no longer counts. 0 of 1 so far. Waiting for one more from SRE.",
+        "Undone: your vote no longer counts. 0 of 1 so far. Waiting for one more from SRE.",
     ),
     (
         Reply("not_an_approver"),
-        "You are not one of the people who are asked here, so your vote can't count. Nothing was changed.",
+        "You're not an approver for this request. Nothing was changed.",
     ),
-    (Reply("own_request"), "You asked for this yourself, so somebody else decides."),
+    (Reply("own_request"), "You can't approve your own request."),
     (
         Reply("group_unknown"),
-        "Your group could not be checked just now, so your vote could not count. Nothing was changed. "
-        "Please try again.",
+        "We couldn't check your group just now, so your vote wasn't counted. Nothing was changed. Please try again.",
     ),
     (
         Reply("request_changed", params={"was": "a" * 64, "now": "b" * 64}),
-        "The request has changed since you looked (aaaaaaaaaaaa → bbbbbbbbbbbb), so your vote was not counted. "
-        "Look again, then vote.",
+        "The request has changed since you opened it (aaaaaaaaaaaa → bbbbbbbbbbbb), so your vote wasn't counted. "
+        "Check it, then vote again.",
     ),
-    (Reply("invalid", code="comment_missing"), "Please say why, in a comment. Nothing was changed."),
+    (Reply("invalid", code="comment_missing"), "Please say why in a comment. Nothing was changed."),
     (
         Reply(
             "invalid", rejections=(Rejection(("count",), "below_min", {"min": "1"}), Rejection(("why",), "required"))
         ),
         "count: must be at least 1; why: is required. Nothing was changed.",
     ),
-    (Reply("edited"), "Saved. The votes so far stand."),
-    (Reply("reassigned", params={"person": "Bo", "instead_of": "Ann"}), "Bo is asked instead of Ann, and told."),
-    (Reply("added", params={"person": "Bo", "instead_of": ""}), "Bo is asked too, and told."),
+    (Reply("edited"), "Saved. The votes so far still count."),
+    (
+        Reply("reassigned", params={"person": "Bo", "instead_of": "Ann"}),
+        "Bo now decides instead of Ann and has been notified.",
+    ),
+    (Reply("added", params={"person": "Bo", "instead_of": ""}), "Bo was added as an approver and has been notified."),
     (
         Reply("received"),
-        "Your choice is saved and is being counted. Look again in a moment; there is no need to press twice.",
+        "Your choice is saved and is being counted. Check again in a moment; you don't need to press twice.",
     ),
     (Reply("unknown"), "This request can't be found. Nothing was changed."),
     (Reply("bounced"), ""),
@@ -119,8 +121,9 @@ def test_who_comes_late_reads_who_decided_and_when_in_her_own_zone() -> None:
         "Already decided at 09:42 UTC on 2 March. Nothing was changed."
     )
     assert ended("expired", "", NINE + timedelta(days=365), "UTC") == (
-        "The time to decide this ended at 09:42 UTC on 2 March 2026. Nothing was changed."
+        "This request expired at 09:42 UTC on 2 March 2026. Nothing was changed."
     )
-    assert ended("withdrawn", "Bo Lund", later, "UTC") == (
-        "Withdrawn by Bo Lund at 09:42 UTC, so there is nothing left to decide. Nothing was changed."
+    assert (
+        ended("withdrawn", "Bo Lund", later, "UTC")
+        == "This request was withdrawn by Bo Lund at 09:42 UTC. Nothing was changed."
     )

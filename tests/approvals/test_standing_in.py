@@ -169,7 +169,7 @@ async def test_a_delegate_decides_and_everything_says_for_whom(office: Any) -> N
         assert await asked_of(asked) == [BO, CY]
         assert (len(office.email.to(ANN)), len(office.email.to(BO))) == (0, 1)
         card = card_of(await asked.view(), BO, NOW)
-        assert card.why_me == "You are asked because you are standing in for Ann Ode (named in the workflow)."
+        assert card.why_me == "You're an approver because you're standing in for Ann Ode (named in the workflow)."
         assert card_text.waiting_for(card) == "Waiting for Bo Lund for Ann Ode and Cy Rus"
         why = {each["person"]: each["why"] for each in explain(await asked.view())["waiting_for"]}
         assert why[BO] == "standing in for Ann Ode (named in the workflow)"

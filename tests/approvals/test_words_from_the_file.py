@@ -68,7 +68,7 @@ async def test_the_card_says_what_the_file_says(office: Any) -> None:
         ("Approve with changes", "Approve with changes"),
     ]
     assert card.choices[0].confirm == "Approve deletion “Delete old logs”? This decides it."
-    assert card.why_me == "You are asked because you are in Release team."
+    assert card.why_me == "You're an approver because you're in Release team."
 
 
 async def test_instructions_leave_the_card_with_the_decision(office: Any) -> None:

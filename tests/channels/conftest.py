@@ -58,9 +58,9 @@ def card() -> Card:
         choices=(
             CardChoice("approve", "Approve: Deploy api 2.1.0 to prod", "Approve", "primary", confirm="Sure?"),
             CardChoice("reject", "Reject: Deploy api 2.1.0 to prod", "Reject", "danger", comment="required"),
-            CardChoice("changes", "Ask for changes", "Ask for changes", comment="required"),
+            CardChoice("changes", "Request changes", "Request changes", comment="required"),
         ),
-        why_me="You are asked because you are in release-managers.",
+        why_me="You're an approver because you're in release-managers.",
         url="https://approve.acme.eu/requests/run_1",
     )
 

@@ -72,7 +72,5 @@ def test_of_many_stages_one_sees_those_around_the_open_one(open_at: int, row: st
 
 
 def test_a_request_that_is_handed_back_is_not_said_to_have_changed() -> None:
-    assert card_text.changed(CARD) == (
-        "Changes are asked for. Once Bo Lund has made them, on the request's page, it is asked anew."
-    )
-    assert card_text.changed(replace(CARD, state="waiting")) == "The request was changed. Look at it again, please."
+    assert card_text.changed(CARD) == ("Changes requested. You'll be asked again once Bo Lund has edited the request.")
+    assert card_text.changed(replace(CARD, state="waiting")) == "The request has changed. Please check it again."

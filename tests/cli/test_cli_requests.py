@@ -71,7 +71,7 @@ def test_vote_counts_while_the_service_runs(served: House) -> None:
     words = ("vote", run, "--choice", "approve", "--answer", "count=2", "--by")
     first = served.json(*words, "ann@acme.eu", "--answer", "paid=yes")
     assert (first["verdict"], first["text"]) == ("counted", "Counted: 1 of 2. Waiting for one more from Managers.")
-    assert served.type(*words, "CY@acme.eu").stdout == "Approved. Your vote decided it, and everyone is told.\n"
+    assert served.type(*words, "CY@acme.eu").stdout == "Approved. Everyone involved has been notified.\n"
     shown = served.json("show", run)
     assert shown["request"]["outcome"] == "approved"
     assert [(vote["by"], vote["via"]) for vote in shown["request"]["votes"]] == [
@@ -86,13 +86,13 @@ def test_show_includes_reassignments(served: House) -> None:
         "reassign", run, "--to", "di@acme.eu", "--from", "ann@acme.eu", "--by", "ann@acme.eu", "--reason", "ill"
     )
     assert "⇄ " in served.type("show", run).stdout
-    assert "handed over to" in served.type("show", run).stdout
+    assert "reassigned this to" in served.type("show", run).stdout
 
 
 def test_refused_vote_says_why_and_exits_1(served: House) -> None:
     run = served.start(days=6)
     own = served.type("vote", run, "--by", "bo@acme.eu", "--choice", "approve", "--answer", "count=1", fails=True)
-    assert own.stderr == "You asked for this yourself, so somebody else decides.\n"
+    assert own.stderr == "You can't approve your own request.\n"
     stranger = served.json("vote", run, "--by", "eve@acme.eu", "--choice", "approve", "--answer", "count=1", fails=True)
     assert (stranger["verdict"], stranger["changed"]) == ("not_an_approver", False)
     wordless = served.type("vote", run, "--by", "ann@acme.eu", "--choice", "reject", fails=True)

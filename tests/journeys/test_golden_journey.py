@@ -171,7 +171,7 @@ def test_what_is_seen_of_second_thoughts(enter: Enter) -> None:
     house.show_run(run)
 
     house.act("taken-back")
-    house.pressed("Ann takes it back", house.click("U0ANN", mind, "Take back"))
+    house.pressed("Ann takes it back", house.click("U0ANN", mind, "Undo vote"))
     house.answered("once more, by the API", house.vote(run, "ann@acme.eu", "take_back"))
     house.show_run(run)
 
@@ -197,7 +197,7 @@ def test_what_is_seen_of_changes_and_withdrawals(enter: Enter) -> None:
     house.act("changes-asked-in-slack")
     run = house.asks("deploy", **PROD)
     digest = house.run(run)["request"]["digest"]
-    view = house.pressed("Ann asks for changes", house.click("U0ANN", house.card(), "Ask for changes"))["view"]
+    view = house.pressed("Ann asks for changes", house.click("U0ANN", house.card(), "Request changes"))["view"]
     house.pressed("and says which", house.submits("U0ANN", view, comment="A newer one?"))
     house.show_run(run)
 

@@ -23,7 +23,7 @@ def test_approving_in_slack_completes_the_run_and_every_copy_says_so(service: Se
     link = service.link("ann@acme.eu")
     pressed = service.click("U0ANN", service.card(), "Approve")
     assert pressed["status"] == 200
-    assert "decided" in pressed["ephemeral"]
+    assert "Everyone involved has been notified." in pressed["ephemeral"]
     ended = service.ended(run_id)
     assert ended["result"]["approved"] is True
     assert ended["result"]["by"] == "ann@acme.eu"

@@ -74,7 +74,7 @@ def test_each_request_of_a_run_is_decided_by_its_own_way(travelling: Service) ->
     assert [title in shown for title in ("Flight to Rome", "Hotel to Rome", "Car to Rome")] == [True] * 3
 
     card = next(m for m in service.messages("D0ANN") if "Flight to Rome" in m["text"])
-    assert "decided" in service.click("U0ANN", card, "Approve")["ephemeral"]
+    assert "Everyone involved has been notified." in service.click("U0ANN", card, "Approve")["ephemeral"]
     link = mailed(service, "Hotel to Rome")
     assert "Rejected" in service.press(link, "reject", comment="Too dear.").text
     assert typed(service, "cancel", ids[2], "--reason", "by train").returncode == 0

@@ -61,8 +61,8 @@ def without_audit(service: Service) -> list[str]:
 @pytest.mark.parametrize(
     ("user", "sentence"),
     [
-        ("U0BO", "You asked for this yourself, so somebody else decides."),
-        ("U0CFO", "You are not one of the people who are asked here"),
+        ("U0BO", "You can't approve your own request."),
+        ("U0CFO", "You're not an approver for this request"),
     ],
 )
 def test_a_click_that_does_not_count_is_refused_changes_nothing_and_is_in_the_log(
@@ -87,7 +87,7 @@ def test_the_same_refusals_meet_who_comes_by_mail_or_api(service: Service) -> No
     own = service.vote(run_id, "bo@acme.eu", "approve")
     stranger = service.vote(run_id, "cfo@acme.eu", "approve")
     assert (own.status_code, stranger.status_code) == (403, 403)
-    assert "You asked for this yourself, so somebody else decides." in own.text
+    assert "You can't approve your own request." in own.text
     assert service.run(run_id)["request"]["votes"] == []
 
 

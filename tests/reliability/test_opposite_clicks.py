@@ -50,7 +50,7 @@ class Told:
 
     @property
     def has_won(self) -> bool:
-        return "Your vote decided it" in self.text
+        return "Everyone involved has been notified." in self.text
 
     def has_lost_to(self, winner: Told) -> bool:
         return f"Already decided by {winner.name}" in self.text

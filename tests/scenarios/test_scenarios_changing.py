@@ -12,9 +12,11 @@ def test_scenario_19_who_has_left_is_refused_and_the_rest_of_the_group_may_decid
     assert acme.request(run_id)["waiting_for"] == [ANN]
     acme.live(BO, CY)
     refused = acme.click("U0ANN", acme.card("Scenario 19"), "Approve")["ephemeral"]
-    assert "You are not one of the people who are asked here" in refused
+    assert "You're not an approver for this request" in refused
     assert sorted(acme.request(run_id)["waiting_for"]) == [BO, CY]
-    assert "decided" in acme.click("U0BO", acme.card("Scenario 19"), "Approve")["ephemeral"]
+    assert (
+        "Everyone involved has been notified." in acme.click("U0BO", acme.card("Scenario 19"), "Approve")["ephemeral"]
+    )
     assert acme.ended(run_id)["result"]["by"] == BO
 
 
@@ -25,11 +27,13 @@ def test_scenario_20_while_the_group_cannot_be_read_nobody_is_let_in(acme: Acme)
         acme.click("U0ANN", acme.card("Scenario 20"), "Approve")["ephemeral"],
         acme.vote(run_id, BO, "approve").json()["detail"],
     ):
-        assert "could not be checked" in told
+        assert "couldn't check your group" in told
         assert "try again" in told.lower()
     assert acme.request(run_id)["votes"] == []
     acme.live(ANN)
-    assert "decided" in acme.click("U0ANN", acme.card("Scenario 20"), "Approve")["ephemeral"]
+    assert (
+        "Everyone involved has been notified." in acme.click("U0ANN", acme.card("Scenario 20"), "Approve")["ephemeral"]
+    )
     acme.ended(run_id)
 
 
@@ -63,10 +67,10 @@ def test_scenario_23_an_undo_within_the_grace_period_resumes_nothing(acme: Acme)
     run_id = acme.asks("careful", "Scenario 23")
     acme.vote(run_id, ANN, "approve")
     told = acme.click("U0BO", acme.card("Scenario 23"), "Approve")["ephemeral"]
-    assert told == "Approved: your vote decides it in 30 s. Until then you can take it back."
-    acme.eventually(lambda: "It takes effect after 30 s" in str(acme.card("Scenario 23")["blocks"]))
+    assert told == "Approved: your vote takes effect in 30 s. Until then, you can undo it."
+    acme.eventually(lambda: "It takes effect in 30 s" in str(acme.card("Scenario 23")["blocks"]))
     acme.advance("20s")
-    assert "Taken back" in acme.vote(run_id, BO, "take_back").json()["text"]
+    assert "Undone" in acme.vote(run_id, BO, "take_back").json()["text"]
     acme.advance("5m")
     assert list(acme.reached("Scenario 23")) == []
     assert [vote["by"] for vote in acme.request(run_id)["votes"]] == [ANN]

@@ -82,7 +82,7 @@ def test_scenario_14_where_the_bot_may_not_post_people_are_reached_one_by_one_an
     acme.eventually(undelivered)
     direct = next(m for m in acme.messages("D0ANN") if "Scenario 14" in m["text"])
     acme.eventually(lambda: "Not delivered" in str(next(m for m in acme.messages("D0ANN") if m["ts"] == direct["ts"])))
-    assert "decided" in acme.click("U0ANN", direct, "Approve")["ephemeral"]
+    assert "Everyone involved has been notified." in acme.click("U0ANN", direct, "Approve")["ephemeral"]
 
 
 def test_scenario_15_while_slack_is_down_mail_goes_out_and_slack_catches_up_in_order_nothing_twice(acme: Acme) -> None:
@@ -122,7 +122,7 @@ def test_scenario_16_a_click_while_the_service_is_down_fails_visibly_and_the_nex
         own.post(link, form)
     own.start("--config", "config.toml")
     assert own.request(run_id)["votes"] == []
-    assert "decided" in own.click("U0ANN", own.card("Scenario 16"), "Approve")["ephemeral"]
+    assert "Everyone involved has been notified." in own.click("U0ANN", own.card("Scenario 16"), "Approve")["ephemeral"]
     ended = own.ended(run_id)
     assert len(ended["request"]["votes"]) == 1
     assert len(own.calls("Scenario 16")) == 1

@@ -25,7 +25,7 @@ def test_scenario_33_a_modal_that_is_sent_after_the_withdrawal_gives_the_comment
     assert withdrawn.status_code == 202
     answer = acme.submit("U0ANN", modal, "A reason that took long to write.")
     said = json.dumps(answer)
-    assert "Withdrawn" in said
+    assert "was withdrawn" in said
     assert "A reason that took long to write." in said
     run = acme.run(run_id, wait=10)
     assert (run["status"], run["request"]["votes"]) == ("cancelled", [])

@@ -171,11 +171,11 @@ async def cards(it: Studio) -> None:
     await it.card("changed", it.shown(changed, "5.1"), "U0ANN")
 
     _, asked = it.ask("Let Nimbus", "vendor", vendor="Nimbus", until="2027-03-31")
-    view = it.service.click("U0ANN", asked, "Ask for changes")["view"]
+    view = it.service.click("U0ANN", asked, "Request changes")["view"]
     block, action = comment_input(view)
     values = {block: {action: "Until the end of the year is enough."}}
     it.service.play("POST", "/slack/submit", json={"user": "U0ANN", "view_id": view["id"], "values": values})
-    await it.card("changes-asked", it.shown(asked, "Changes asked"), "U0ANN", dark=True)
+    await it.card("changes-asked", it.shown(asked, "Changes requested"), "U0ANN", dark=True)
 
     archived = {"kind": "error", "method": "chat.postMessage", "channel": "#deploys", "error": "is_archived"}
     it.service.play("POST", "/slack/faults", json=archived)

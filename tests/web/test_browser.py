@@ -116,7 +116,7 @@ async def test_a_choice_that_cannot_be_taken_back_asks_once_in_place(site: Any) 
         await tab_to(page, "Approve: Deploy api 2.1")
         await page.keyboard.press("Enter")
         await page.wait_for_url("**?done=decided")
-        assert "Approved. Your vote decided it" in await page.inner_text("main")
+        assert "Everyone involved has been notified." in await page.inner_text("main")
     assert (await service.run(run_id))["request"]["state"] == "approved"
 
 

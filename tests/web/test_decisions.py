@@ -91,7 +91,7 @@ async def test_the_last_vote_decides_and_every_page_says_so(asked: Any) -> None:
     ann, bo = [await asked.link(run_id, person) for person in ("ann@acme.eu", "bo@acme.eu")]
     await press(asked, ann, "approve")
     decided = await asked.web.get((await press(asked, bo, "approve")).headers["location"])
-    assert "Approved. Your vote decided it, and everyone is told." in decided.text
+    assert "Everyone involved has been notified." in decided.text
     page = await asked.web.get(ann)
     assert page.status_code == 200
     assert "Approved by Bo Lund" in page.text
@@ -104,7 +104,7 @@ async def test_a_vote_can_be_changed_while_the_request_is_open(asked: Any) -> No
     path = await asked.link(run_id, "ann@acme.eu")
     await press(asked, path, "approve")
     back = await press(asked, path, "take_back")
-    assert "Taken back" in (await asked.web.get(back.headers["location"])).text
+    assert "Undone" in (await asked.web.get(back.headers["location"])).text
     assert (await asked.run(run_id))["request"]["votes"] == []
     assert (await press(asked, path, "approve")).status_code == 303
 
@@ -120,7 +120,7 @@ async def test_a_choice_in_the_link_is_shown_first_and_decides_nothing(asked: An
         assert "You chose" not in (await asked.web.get(f"{path}?choice={strange}")).text
     assert asked.content() == before
     await press(asked, path, "approve")
-    assert "You chose “Take back”" in (await asked.web.get(f"{path}?choice=take_back")).text
+    assert "You chose “Undo vote”" in (await asked.web.get(f"{path}?choice=take_back")).text
     assert [vote["choice"] for vote in (await asked.run(run_id))["request"]["votes"]] == ["approve"]
 
 
@@ -130,7 +130,7 @@ async def test_check_45_the_same_choice_again_is_200_and_counts(asked: Any) -> N
     assert (await asked.web.post(path, data=form, headers=OURS)).status_code == 303
     again = await asked.web.post(path, data=form, headers=OURS)
     assert again.status_code == 200
-    assert "You have already approved this, and it counts." in again.text
+    assert "You&#39;ve already approved this, and your vote counts." in again.text
 
 
 async def test_check_45_once_decided_the_opposite_choice_is_409(asked: Any) -> None:
@@ -159,7 +159,7 @@ async def test_check_45_after_the_deadline_the_link_is_gone(asked: Any) -> None:
     assert (await asked.web.get(path)).status_code == 410
     late = await asked.web.post(path, data=form_of(shown, "approve"), headers=OURS)
     assert late.status_code == 410
-    assert "The time to decide this ended" in late.text
+    assert "This request expired" in late.text
 
 
 async def test_after_a_withdrawal_the_link_is_gone(asked: Any) -> None:
@@ -178,7 +178,7 @@ async def test_a_rejection_needs_its_reason_and_keeps_what_was_typed(asked: Any)
     path = await asked.link(run_id, "ann@acme.eu")
     refused = await press(asked, path, "reject", comment="  ")
     assert refused.status_code == 422
-    assert "Please say why, in a comment." in refused.text
+    assert "Please say why in a comment." in refused.text
     assert 'aria-invalid="true"' in refused.text
     assert (await press(asked, path, "reject", comment="Too risky <today>.")).status_code == 303
     found = (await asked.run(run_id))["request"]
@@ -193,7 +193,7 @@ async def test_the_requester_cannot_approve_their_own_request(asked: Any) -> Non
     answer = await asked.api.post(f"/api/runs/{run_id}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
     assert answer.status_code == 403
     assert answer.json()["verdict"] == "own_request"
-    assert answer.json()["text"] == "You asked for this yourself, so somebody else decides."
+    assert answer.json()["text"] == "You can't approve your own request."
 
 
 async def test_requesting_changes_says_what_happens_next(service: Any) -> None:
@@ -204,7 +204,7 @@ async def test_requesting_changes_says_what_happens_next(service: Any) -> None:
     assert answer.status_code == 303, answer.text
     page = await service.web.get(answer.headers["location"])
     assert page.status_code == 200
-    assert "Counted: you ask for changes. You are asked again once the request has been edited." in page.text
+    assert "Counted: you requested changes. You&#39;ll be asked again once the request has been edited." in page.text
 
 
 async def test_a_vote_on_an_edited_request_is_not_counted(asked: Any) -> None:
@@ -218,7 +218,7 @@ async def test_a_vote_on_an_edited_request_is_not_counted(asked: Any) -> None:
     await asked.engine.settle()
     answer = await asked.web.post(path, data=form_of(shown, "approve"), headers=OURS)
     assert answer.status_code == 409
-    assert "The request has changed since you looked" in answer.text
+    assert "The request has changed since you opened it" in answer.text
     assert "2.2" in answer.text
     assert (await asked.run(run_id))["request"]["votes"] == []
 

@@ -135,7 +135,7 @@ async def test_a_form_that_nobody_touched_changes_nothing(site: Any) -> None:
     run_id, path = await asked(service)
     answer = await edit(service, path)
     assert answer.status_code == 422
-    assert "That is what it says already." in answer.text
+    assert "That&#39;s what it already says." in answer.text
     assert (await service.run(run_id))["request"]["state"] == "waiting"
 
 

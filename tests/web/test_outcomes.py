@@ -116,10 +116,12 @@ async def test_approved_is_said_once_apart_from_the_votes(office: Any) -> None:
         await vote(office, run_id, by)
     own = await office.link(run_id, CFO)
     await vote(office, run_id, CFO, comment="Within budget.")
-    for path in (f"/requests/{run_id}", own):
+    for path in (f"/requests/{run_id}", own, f"{own}?done=decided"):
         page = await office.web.get(path)
         text = main_of(page).partition("✅ Ann Ode approved")[0]
-        assert text.startswith("✅ Approved by Fay Cash via the API")
+        assert text.removeprefix("Everyone involved has been notified. ").startswith(
+            "✅ Approved by Fay Cash via the API"
+        )
         assert text.lower().count("approved") == 1
         assert stages_of(page) == ["done", "done"]
 

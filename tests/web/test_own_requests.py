@@ -64,7 +64,7 @@ async def test_a_requester_edits_on_their_page_and_resubmits(trip: Any) -> None:
     done = await send(service, path, own="change", **{"edit.place": "Rome", "edit.price": "700", "edit.why": ""})
     assert done.status_code == 303
     page = await service.web.get(done.headers["location"])
-    assert "Saved. The votes were reset, and everyone who was asked is told." in page.text
+    assert "Saved. The votes were reset, and the approvers have been notified." in page.text
     assert "Save and resubmit" not in page.text
     request = (await service.run(run_id))["request"]
     assert (request["state"], request["fields"]) == ("waiting", {"place": "Rome", "price": "700.00", "why": None})
@@ -79,7 +79,7 @@ async def test_a_saved_edit_is_not_requested_again(trip: Any) -> None:
     done = await service.web.post(path, data=form, headers=OURS)
     page = await service.web.get(done.headers["location"])
     assert "Waiting" in page.text
-    assert "Changes asked" not in page.text
+    assert "Changes requested" not in page.text
     assert "Save and resubmit" not in page.text
 
 
@@ -129,7 +129,7 @@ async def test_an_approver_can_neither_edit_nor_withdraw(trip: Any) -> None:
         form = {"form_token": form_token, "own": act, "edit.place": "Mars"}
         answer = await service.web.post(path, data=form, headers=OURS)
         assert answer.status_code == 403
-        assert "Only the person who asked can do this. Nothing was changed." in answer.text
+        assert "Only the requester can do this. Nothing was changed." in answer.text
     assert (await service.run(run_id))["request"]["state"] == "changes_requested"
 
 

@@ -256,7 +256,7 @@ def test_a_history_trusts_no_caller_about_who_acted() -> None:
         )
     )
     assert [entry.text for entry in history.entries][1:] == [
-        "ann@acme.eu took the vote back via Slack.",
+        "ann@acme.eu undid their vote via Slack.",
         "Reply: Counted: 1 of 2.",
         "bo@acme.eu edited the request via the API.",
         "The webhook was called.",

@@ -233,7 +233,7 @@ async def test_votes_have_the_status_and_sentence_of_their_verdict(office: Any) 
     assert decided.status_code == 201
     assert decided.json() == {
         "verdict": "decided",
-        "text": "Approved. Your vote decided it, and everyone is told.",
+        "text": "Approved. Everyone involved has been notified.",
     }
     await office.engine.settle()
     assert (await vote(office.api, run_id, "ann@acme.eu", "approve")).status_code == 200

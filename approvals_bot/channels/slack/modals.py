@@ -113,7 +113,7 @@ def changed_your_mind(text: str, card: Card) -> list[Block]:
     button = {
         "type": "button",
         "action_id": f"{VOTE}take_back",
-        "text": plain("Take back"),
+        "text": plain("Undo vote"),
         "value": card.hook_id,
         "accessibility_label": "Take back your vote",
     }

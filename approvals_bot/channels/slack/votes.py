@@ -189,7 +189,7 @@ def why(view: Request, address: str | None, now: datetime) -> str:
     elif address is not None and address in (view.requester, view.on_behalf_of):
         own = "You asked for this yourself." if address == view.requester else "This is asked for you."
     else:
-        own = "You are not one of the people who are asked here."
+        own = "You're not an approver for this request."
     sentences = [card.why_me or own, own if card.why_me and voted else "", _others(view, address)]
     skipped = [
         f"{stage.title} was skipped because {stage.because}." for stage in view.stages if stage.state == "skipped"

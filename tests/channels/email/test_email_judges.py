@@ -149,7 +149,7 @@ def test_the_html_of_every_mail_is_valid(card: Card, now: datetime, outcome: Car
     ann = ToPerson("email", Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin"))
     cy = ToPerson("email", Person("cy@acme.eu", "Cy Rus"))
     decided = replace(card, state="approved", outcome=outcome, choices=())
-    back = replace(card, choices=(*card.choices, CardChoice("take_back", "Take back", "Take back")))
+    back = replace(card, choices=(*card.choices, CardChoice("take_back", "Undo vote", "Undo vote")))
     mails = {
         "request": Dispatch("a", ann, card),
         "outcome": Dispatch("b", ann, decided, "outcome"),

@@ -99,13 +99,13 @@ def test_check_53_what_follows_threads_under_the_first_mail(card: Card, now: dat
     message = parsed(mail(decided, now, occasion="outcome", thread=Receipt("ann@acme.eu", first.message_id)))
     assert message["In-Reply-To"] == message["References"] == f"<{first.message_id}>"
     assert message["Subject"] == "Re: Please decide: Deploy api 2.1.0 to prod"
-    assert "✅ Approved by Ann Ode via mail" in part(message, "plain")
+    assert "✅ Approved by Ann Ode via email" in part(message, "plain")
     assert "?choice=" not in part(message, "html")
 
 
 def test_who_has_voted_reads_what_to_do_if_it_was_not_her(card: Card, now: datetime, outcome: CardOutcome) -> None:
     cy = Person("cy@acme.eu", "Cy Rus")
-    back = CardChoice("take_back", "Take back", "Take back")
+    back = CardChoice("take_back", "Undo vote", "Undo vote")
     open_still = parsed(mail(replace(card, choices=(*card.choices, back)), now, cy, occasion="change"))
     text = part(open_still, "plain")
     assert "You approved this via Slack. Not you? Take it back while the request is open:" in text

@@ -142,10 +142,10 @@ async def test_a_vote_by_link_is_confirmed_by_mail_and_can_be_taken_back_by_it(p
     assert told.to == "ann@acme.eu"
     assert told.headers["In-Reply-To"] == first.headers["Message-ID"]
     assert "Your vote was counted." in told.text
-    assert "You approved this via mail. Not you? Take it back while the request is open:" in told.text
+    assert "You approved this via email. Not you? Take it back while the request is open:" in told.text
     back = next(link for link in links(mailbox) if link.endswith("?choice=take_back"))
     shown = await service.web.get(back.removeprefix(url))
-    assert "You chose “Take back”" in shown.text
+    assert "You chose “Undo vote”" in shown.text
     assert (await press(service, path, "take_back")).status_code == 303
     assert (await service.run(run_id))["request"]["votes"] == []
     for who in ("ann@acme.eu", "bo@acme.eu"):

@@ -17,7 +17,7 @@ async def test_check_33_approve_decides_tells_the_person_and_takes_the_buttons_a
     run_id = await office.ask()
     answer = await office.press("U0ANN", "Approve")
     assert answer["status"] == 200
-    assert answer["ephemeral"] == "Approved. Your vote decided it, and everyone is told."
+    assert answer["ephemeral"] == "Approved. Everyone involved has been notified."
     decision = await office.ended(run_id)
     assert (decision["decision"], decision["by"], decision["via"]) == ("approved", "ann@acme.eu", "slack")
     assert office.card.text == "✅ Approved by Ann Ode via Slack: Deploy api 2.1"
@@ -58,8 +58,8 @@ async def test_check_20_what_is_wrong_in_a_modal_is_said_in_its_place_and_the_dr
 @pytest.mark.parametrize(
     ("user", "said"),
     [
-        ("U0DI", "You are not one of the people who are asked here"),
-        ("U0BO", "You asked for this yourself, so somebody else decides."),
+        ("U0DI", "You're not an approver for this request"),
+        ("U0BO", "You can't approve your own request."),
         ("U0GUEST", "You are a guest here or come from another workspace"),
         ("U0STRANGER", "You are a guest here or come from another workspace"),
     ],
@@ -89,7 +89,7 @@ async def test_a_second_click_and_a_late_one_are_told_what_stands(office: Office
     first = await office.press("U0ANN", "Approve")
     assert first["ephemeral"].startswith("Counted: 1 of 2.")
     again = await office.press("U0ANN", "Approve")
-    assert again["ephemeral"].startswith("You have already approved this")
+    assert again["ephemeral"].startswith("You've already approved this")
     assert len(await office.votes(run_id)) == 1
 
 
@@ -106,7 +106,7 @@ async def test_a_click_on_content_that_has_changed_is_not_counted(office: Office
     blocks = json.loads(json.dumps(office.card.blocks).replace("choices:", "choices:0:stale-"))
     office.card.blocks[-2].update(block_id=next(b["block_id"] for b in blocks if "stale" in b.get("block_id", "")))
     answer = await office.press("U0ANN", "Approve")
-    assert answer["ephemeral"].startswith("The request has changed since you looked")
+    assert answer["ephemeral"].startswith("The request has changed since you opened it")
     assert await office.votes(run_id) == []
 
 

@@ -82,7 +82,7 @@ def test_check_24_a_card_reads_from_top_to_bottom_in_the_order_of_every_card(car
 
 def test_check_17_buttons_carry_only_the_requests_id_and_name_the_act(card: Card) -> None:
     actions = next(block for block in blocks.card_message(card)[1] if block["type"] == "actions")
-    assert [button["text"]["text"] for button in actions["elements"]] == ["Approve", "Reject", "Ask for changes"]
+    assert [button["text"]["text"] for button in actions["elements"]] == ["Approve", "Reject", "Request changes"]
     assert [button.get("style") for button in actions["elements"]] == ["primary", "danger", None]
     assert {button["value"] for button in actions["elements"]} == {"hook_1"}
     assert actions["elements"][0]["action_id"] == "vote:approve"
@@ -95,10 +95,10 @@ def test_check_33_a_decided_card_keeps_everything_but_the_buttons(card: Card, ou
     decided = replace(card, state="approved", outcome=outcome, choices=(), version=4)
     text, shown = blocks.card_message(decided)
     assert_sound(text, shown)
-    assert text == "✅ Approved by Ann Ode via mail: Deploy api 2.1.0 to prod"
+    assert text == "✅ Approved by Ann Ode via email: Deploy api 2.1.0 to prod"
     assert not [block for block in shown if block["type"] == "actions"]
     said = " ".join(texts(shown))
-    for part in ("✅ Approved by Ann Ode via mail", "Go.", "Version", "+replicas: 6"):
+    for part in ("✅ Approved by Ann Ode via email", "Go.", "Version", "+replicas: 6"):
         assert part in said
 
 

@@ -23,7 +23,7 @@ async def test_check_7_of_two_opposite_clicks_at_once_one_wins_and_the_other_is_
     yes, no = await asyncio.gather(office.press("U0ANN", "Approve"), office.press("U0CY", "Reject"))
     decision = await office.ended(run_id)
     won, lost, winner = (yes, no, "Ann Ode") if decision["decision"] == "approved" else (no, yes, "Cy Rus")
-    assert "Your vote decided it" in won["ephemeral"]
+    assert "Everyone involved has been notified." in won["ephemeral"]
     assert lost["ephemeral"].startswith(f"Already decided by {winner}")
     assert len([vote for vote in await office.votes(run_id) if vote["counts"]]) == 1
 
@@ -36,7 +36,7 @@ async def test_check_9_who_never_saw_the_answer_presses_again_and_one_vote_count
     assert lost["seen"] == "warning"
     await office.press("U0ANN", "Approve")
     await office.until(lambda: len(office.told("U0ANN")) == 2)
-    assert any(told.text.startswith("You have already approved this") for told in office.told("U0ANN"))
+    assert any(told.text.startswith("You've already approved this") for told in office.told("U0ANN"))
     assert len(await office.votes(run_id)) == 1
     await office.clock.advance("1m")  # the card is updated as soon as Slack lets us
     assert (await office.ended(run_id))["decision"] == "approved"
@@ -71,7 +71,7 @@ async def test_check_14_who_left_the_group_since_the_card_was_sent_is_refused(of
     office.playground.workspace.set_group("sre", ("cy@acme.eu",))
     await office.clock.advance("61s")
     answer = await office.press("U0ANN", "Approve")
-    assert answer["ephemeral"].startswith("You are not one of the people who are asked here")
+    assert answer["ephemeral"].startswith("You're not an approver for this request")
     assert await office.votes(run_id) == []
     await office.press("U0CY", "Approve")
     assert (await office.ended(run_id))["by"] == "cy@acme.eu"
@@ -82,7 +82,7 @@ async def test_check_14_while_the_group_can_not_be_read_nobody_is_let_in(office:
     await office.clock.advance("61s")
     office.fault("server_error", "usergroups.users.list", times=None)
     answer = await office.press("U0ANN", "Approve")
-    assert answer["ephemeral"].startswith("Your group could not be checked just now")
+    assert answer["ephemeral"].startswith("We couldn't check your group just now")
     assert await office.votes(run_id) == []
 
 
@@ -119,7 +119,7 @@ async def test_check_34_expiry_is_shown_on_the_card_and_a_late_click_is_told_so(
     await office.ended(run_id)
     assert office.card.text.startswith("⌛ Expired")
     late = await press_old(office, blocks)
-    assert late.startswith("The time to decide this ended")
+    assert late.startswith("This request expired")
 
 
 async def press_old(office: Office, blocks: list[dict[str, Any]]) -> str:

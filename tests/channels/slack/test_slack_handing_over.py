@@ -45,8 +45,8 @@ async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(offic
     assert not answer.get("errors")
     request = await view_of(office, run_id)
     done = reassignment_text(request.reassignments[0].act, request.people)
-    assert done == "Ann Ode handed over to Di Oz: on the train"
-    await office.until(lambda: "handed over to Di Oz: on the train" in str(office.card.blocks))
+    assert done == "Ann Ode reassigned this to Di Oz: on the train"
+    await office.until(lambda: "reassigned this to Di Oz: on the train" in str(office.card.blocks))
     await office.press("U0DI", "Approve")
     assert (await office.ended(run_id))["by"] == "di@acme.eu"
 
@@ -54,8 +54,8 @@ async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(offic
 @pytest.mark.parametrize(
     ("user", "person", "place", "says"),
     [
-        ("U0ANN", "U0BO", "ann@acme.eu", "Bo Lund asked for this"),
-        ("U0ANN", "U0CY", "ann@acme.eu", "is one of the people who are asked here already"),
+        ("U0ANN", "U0BO", "ann@acme.eu", "Bo Lund can't decide their own request"),
+        ("U0ANN", "U0CY", "ann@acme.eu", "is already an approver here"),
         ("U0ANN", "U0GUEST", "ann@acme.eu", "Nobody with this account can decide here"),
     ],
 )
@@ -75,7 +75,7 @@ async def test_who_is_not_asked_is_refused_by_the_rules(office: Office) -> None:
     answer = await office.submit("U0DI", view, values("U0GUEST", AS_WELL))
     assert answer["errors"]
     answer = await office.submit("U0DI", await opened(office, "U0DI"), values("U0DI", AS_WELL))
-    assert "Only people who are asked here" in str(answer)
+    assert "Only approvers, the workflow's owners and admins" in str(answer)
     assert (await view_of(office, run_id)).reassignments == ()
 
 

@@ -31,8 +31,8 @@ async def test_a_counted_vote_can_be_taken_back_by_the_button_beside_its_answer(
     assert answer["ephemeral"].startswith("Counted: 1 of 2.")
     (told,) = office.told("U0ANN")
     assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
-    back = await office.press("U0ANN", "Take back", ts=told.ts)
-    assert back["ephemeral"].startswith("Taken back: your vote no longer counts.")
+    back = await office.press("U0ANN", "Undo vote", ts=told.ts)
+    assert back["ephemeral"].startswith("Undone: your vote no longer counts.")
     assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
     (replaced,) = office.told("U0ANN")
     assert replaced.blocks == ()
@@ -43,7 +43,7 @@ async def test_a_vote_that_came_by_a_form_can_be_taken_back_too(office: Office) 
     view = (await office.press("U0ANN", "Approve"))["view"]
     await office.submit("U0ANN", view, {"ask:budget_code": {"value": "AB-1"}})
     assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
-    await office.press("U0ANN", "Take back", ts=office.told("U0ANN")[-1].ts)
+    await office.press("U0ANN", "Undo vote", ts=office.told("U0ANN")[-1].ts)
     assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
 
 
@@ -59,7 +59,7 @@ async def test_taking_back_after_the_decision_is_told_how_it_ended(office: Offic
     (told,) = office.told("U0ANN")
     await office.press("U0CY", "Approve")
     await office.ended(run_id)
-    late = await office.press("U0ANN", "Take back", ts=told.ts)
+    late = await office.press("U0ANN", "Undo vote", ts=told.ts)
     assert late["ephemeral"].startswith("Already decided by Cy Rus")
 
 
@@ -81,10 +81,10 @@ async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(off
     [
         (
             "U0ANN",
-            "You are asked because you are named in the workflow. Also waiting for Cy Rus (named in the workflow).",
+            "You're an approver because you're named in the workflow. Also waiting for Cy Rus (named in the workflow).",
         ),
         ("U0BO", "You asked for this yourself. Waiting for Ann Ode (named in the workflow) and Cy Rus"),
-        ("U0DI", "You are not one of the people who are asked here. Waiting for Ann Ode"),
+        ("U0DI", "You're not an approver for this request. Waiting for Ann Ode"),
     ],
 )
 async def test_everybody_may_ask_why_she_is_asked_or_who_is(office: Office, user: str, said: str) -> None:
@@ -116,7 +116,7 @@ async def test_check_13_outsiders_who_may_see_are_told_why_and_still_never_vote(
     run_id = await office.ask()
     office.invite(user)
     why = await office.press(user, "Why am I asked?")
-    assert why["ephemeral"].startswith("You are not one of the people who are asked here. Waiting for Ann Ode")
+    assert why["ephemeral"].startswith("You're not an approver for this request. Waiting for Ann Ode")
     vote = await office.press(user, "Approve")
     assert "so you can look on, but neither decide nor ask" in vote["ephemeral"]
     home = await office.call(f"/slack/home?user={user}")
@@ -204,10 +204,10 @@ async def test_check_18_a_tampered_button_changes_nothing(office: Office, change
 
 async def test_who_asked_is_led_to_her_own_page_where_changes_are_made(office: Office) -> None:
     await office.ask(policy={"outcomes": ["approve", "reject", "changes"]})
-    view = (await office.press("U0ANN", "Ask for changes"))["view"]
+    view = (await office.press("U0ANN", "Request changes"))["view"]
     await office.submit("U0ANN", view, {"comment": {"value": "Which tests ran?"}})
-    await office.until(lambda: "Changes asked" in office.card.text)
+    await office.until(lambda: "Changes requested" in office.card.text)
     said = (await office.press("U0BO", "Why am I asked?"))["ephemeral"]
-    assert "You asked for this, and changes are asked for. Make them, or withdraw it, on your own page." in said
+    assert "Changes were requested. You can edit or withdraw your request on its page." in said
     assert f"{office.url}/decisions/of-bo@acme.eu" in said
     assert "/decisions/" not in (await office.press("U0ANN", "Why am I asked?"))["ephemeral"]

@@ -142,7 +142,7 @@ TOO_SMALL = Rejection(("cost",), "below_min", {"min": "1"})
         ),
         (
             Reply("invalid", code="comment_missing"),
-            {"comment": "Please say why, in a comment. Nothing was changed."},
+            {"comment": "Please say why in a comment. Nothing was changed."},
         ),
         (
             Reply("invalid", rejections=(Rejection(("other",), "unknown_field"),)),
