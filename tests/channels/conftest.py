@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, Ticks, stand_in
+from fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, Ticks, run_fake_slack
 
 from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, CardSeat, CardStage, CardVote, Name
 from approvals_bot.channels.slack.client import SlackClient, slack_client
@@ -74,7 +74,7 @@ def outcome() -> CardOutcome:
 class Stage:
     """Our Slack channel in front of a running stand-in."""
 
-    slack: StandIn
+    slack: FakeSlack
     client: SlackClient
     people: SlackPeople
     out: SlackOut
@@ -101,7 +101,7 @@ async def start() -> AsyncIterator[Start]:
 
         async def starter(**more: Any) -> Stage:
             app = SeedApp(BOT_TOKEN, SIGNING_SECRET, "", scopes=SCOPES)
-            slack = await stack.enter_async_context(stand_in(app=app, **more))
+            slack = await stack.enter_async_context(run_fake_slack(app=app, **more))
             ticks, api_url = Ticks(), slack.playground.api_url
             client = await stack.enter_async_context(slack_client(token=BOT_TOKEN, api_url=api_url, monotonic=ticks))
             people = SlackPeople(client, monotonic=ticks)

@@ -78,7 +78,7 @@ def test_what_is_seen_of_deciding_on_every_channel(enter: Enter) -> None:
     form = house.hidden(link)
     house.pressed("Ann approves", house.click("U0ANN", card, "Approve"))
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
     house.answered("the request's page", house.page(f"/requests/{run}"))
 
     house.act("too-late")
@@ -137,7 +137,7 @@ def test_what_is_seen_of_deciding_on_every_channel(enter: Enter) -> None:
     house.act("decided-by-a-rule")
     run = house.asks("deploy", **PROD | {"env": "staging"})
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
 
     house.act("not-delivered-at-once")
     house.play("POST", "/mail/faults", json={"kind": "error", "method": "RCPT", "code": 550, "channel": "cy@acme.eu"})
@@ -161,7 +161,7 @@ def test_what_is_seen_of_second_thoughts(enter: Enter) -> None:
 
     house.act("counted")
     house.pressed("Ann approves", house.click("U0ANN", card, "Approve"))
-    mind = house.told("U0ANN")
+    mind = house.newest_ephemeral("U0ANN")
     house.settle()
     house.show_run(run)
 
@@ -187,7 +187,7 @@ def test_what_is_seen_of_second_thoughts(enter: Enter) -> None:
     house.answered("Cy approves after all", house.press(link, "approve"))
     house.answered("Ann, by the API", house.vote(run, "ann@acme.eu", "approve"))
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
     house.end_of_acts()
 
 
@@ -229,7 +229,7 @@ def test_what_is_seen_of_changes_and_withdrawals(enter: Enter) -> None:
 
     house.act("handed-over-in-slack")
     house.click("U0ANN", house.card("Deploy api 2.3"), "Why am I asked?")
-    view = house.pressed("asks", house.click("U0ANN", house.told("U0ANN"), "Ask somebody else"))["view"]
+    view = house.pressed("asks", house.click("U0ANN", house.newest_ephemeral("U0ANN"), "Ask somebody else"))["view"]
     place = next(b for b in view["blocks"] if b.get("block_id") == "instead_of")["element"]["options"][0]["value"]
     house.pressed("Fay", house.submits("U0ANN", view, person="U0CFO", instead_of=place, reason="ill"))
     house.show_run(run)
@@ -248,7 +248,7 @@ def test_what_is_seen_of_changes_and_withdrawals(enter: Enter) -> None:
     house.answered("Eve approves", house.post(late, form | {"choice": "approve"}))
     house.answered("by the API", house.vote(run, "eve@acme.eu", "approve"))
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
 
     house.act("cancelled-by-the-api")
     run = house.asks("deploy", **PROD | {"version": "9"})
@@ -284,7 +284,7 @@ def test_what_is_seen_of_edits_and_answers(enter: Enter) -> None:
     view = house.pressed("Ann presses", house.click("U0ANN", house.newest("D0ANN"), "Answer"))["view"]
     house.pressed("Ann answers", house.submits("U0ANN", view, comment="Take the train."))
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
 
     house.act("answered-on-the-page")
     run = house.asks("trip", **TRIP | {"flight": "LH 5"})
@@ -307,7 +307,7 @@ def test_what_is_seen_of_edits_and_answers(enter: Enter) -> None:
     view = house.pressed("wrong", house.submits("U0CFO", view, budget_code="x", comment="Fine."))["view"]
     house.pressed("right", house.submits("U0CFO", view, budget_code="AB-1234", comment="Fine."))
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
     house.end_of_acts()
 
 
@@ -329,7 +329,7 @@ def test_what_is_seen_of_time_that_passes(enter: Enter) -> None:
 
     house.act("expired", timedelta(hours=2, minutes=1))
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
 
     house.act("too-late")
     house.answered("Cy's page", house.page(link))
@@ -354,7 +354,7 @@ def test_what_is_seen_of_python_workflows_and_commands(enter: Enter) -> None:
     house.answered("POST the webhook", house.http.post(url, content="it's done", headers=SYSTEM))
     house.answered("once more", house.http.post(url, content="it's done", headers=SYSTEM))
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
     house.typed("show", "show", run)
 
     house.act("a-program-asks")
@@ -374,7 +374,7 @@ def test_what_is_seen_of_python_workflows_and_commands(enter: Enter) -> None:
     house.act("the-second-question")
     house.answered("by the run's id", house.vote(run, "cy@acme.eu", "reject", comment="One is enough."))
     house.show_run(run)
-    house.show_story(run)
+    house.show_timeline(run)
     house.typed("runs", "runs")
     house.typed("show", "show", run)
     house.end_of_acts()

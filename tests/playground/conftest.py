@@ -12,11 +12,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from fake_slack import BOT_TOKEN, SIGNING_SECRET, run_fake_slack
 from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_sdk.web.async_client import AsyncWebClient
-from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, stand_in
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -132,7 +132,7 @@ async def start() -> AsyncIterator[Start]:
             clock = Clock()
             app = SeedApp(BOT_TOKEN, SIGNING_SECRET, app_token, scopes=BOT_SCOPES if scopes is None else scopes)
             slack = await stack.enter_async_context(
-                stand_in(
+                run_fake_slack(
                     app=app,
                     events_url=events_url,
                     now=clock.now,

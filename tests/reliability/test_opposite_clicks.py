@@ -116,7 +116,7 @@ async def race(office: Office, number: int) -> tuple[Told | None, int]:
             return Told(address, name, choice, way, NOT_ANSWERED)
 
         def said() -> list[str]:
-            mine = [one for one in office.told(user) if one.channel == card.channel]
+            mine = [one for one in office.ephemerals(user) if one.channel == card.channel]
             return [one.text for one in mine if float(one.ts) > float(card.ts)]
 
         await office.until(lambda: bool(said()))

@@ -37,7 +37,7 @@ def test_other_replicas_take_over_and_zombies_write_nothing(
     within = LEASE.total_seconds() + 2 * LOOK
     tally = Attrition(replicas, min(LANES, LOSSES)).run(LOSSES)
     with capsys.disabled():
-        sys.stdout.write(f"\n{tally.told(within)}\n")
+        sys.stdout.write(f"\n{tally.summary(within)}\n")
     assert (tally.killed, tally.stalled) == ((LOSSES + 1) // 2, LOSSES // 2)
     assert tally.asked >= LOSSES // 2  # each of them may wait for a lease to end, as every loss does
     assert tally.fenced >= tally.stalled * RUNS, "the zombies tried"

@@ -43,7 +43,7 @@ def play_part(part: int) -> None:
     for played in play(range(part, SEEDS, PARTS)):
         counts.update(played.counts)
         if played.found is not None:
-            pytest.fail(f"{played.told(last=60)}\nAgain: make simulate SEED={played.seed}", pytrace=False)
+            pytest.fail(f"{played.timeline(last=60)}\nAgain: make simulate SEED={played.seed}", pytrace=False)
     happened[part] = counts
 
 
@@ -71,9 +71,9 @@ def test_a_planted_bug_is_found(name: str) -> None:
 
 
 def test_a_seed_plays_the_same_in_another_process() -> None:
-    here = [played.told() for played in play(range(7, 10))]
+    here = [played.timeline() for played in play(range(7, 10))]
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
-    code = "from simulation.play import play; print('\\x1e'.join(p.told() for p in play(range(7, 10))), end='')"
+    code = "from simulation.play import play; print('\\x1e'.join(p.timeline() for p in play(range(7, 10))), end='')"
     there = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, cwd=Path.cwd()
     )

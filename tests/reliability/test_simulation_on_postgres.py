@@ -49,7 +49,7 @@ def test_no_seed_breaks_a_rule_on_postgres(database: PostgresDatabase) -> None:
         happened.update(played.counts)
         if played.found is not None:
             pytest.fail(
-                f"{played.told(last=60)}\nAgain: make simulate SEED={played.seed} STORE=postgres", pytrace=False
+                f"{played.timeline(last=60)}\nAgain: make simulate SEED={played.seed} STORE=postgres", pytrace=False
             )
     missing = {what: happened[what] for what, floor in FLOORS.items() if happened[what] < floor * SEEDS // 50}
     assert not missing
@@ -62,12 +62,12 @@ def test_a_bug_planted_into_postgres_is_found(database: PostgresDatabase, name: 
 
 
 def test_a_seed_plays_the_same_on_another_database(postgres: PostgresServer, database: PostgresDatabase) -> None:
-    here = [played.told() for played in play(range(6, 10), database)]
+    here = [played.timeline() for played in play(range(6, 10), database)]
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     code = (
         "import sys; from simulation.play import play; from simulation.postgres_store import PostgresDatabase; "
         "there = PostgresDatabase(sys.argv[1]); "
-        "print('\\x1e'.join(p.told() for p in play(range(7, 10), there)), end=''); there.close()"
+        "print('\\x1e'.join(p.timeline() for p in play(range(7, 10), there)), end=''); there.close()"
     )
     there = subprocess.run(
         [sys.executable, "-c", code, postgres.empty_database()],

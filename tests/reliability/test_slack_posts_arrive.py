@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
+from fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, run_fake_slack
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels, Dispatch, Receipt, Result, place_name
@@ -68,7 +68,7 @@ class Forgetful(SlackOut):
 
 @dataclass
 class World:
-    slack: StandIn
+    slack: FakeSlack
     channel: Noted
     engine: Engine
     clock: FakeClock
@@ -112,7 +112,7 @@ async def world(folder: Path, kind: type[SlackOut] = SlackOut) -> AsyncIterator[
         return clock.now().timestamp()
 
     async with (
-        stand_in(app=app, channels=channels, now=clock.now) as slack,
+        run_fake_slack(app=app, channels=channels, now=clock.now) as slack,
         slack_client(token=BOT_TOKEN, api_url=slack.playground.api_url, monotonic=seconds) as client,
     ):
         people = SlackPeople(client, monotonic=seconds)
@@ -131,14 +131,14 @@ LIMIT: dict[str, Any] = {"kind": "rate_limited", "retry_after": 30}
 BROKEN = ("drop_before", "drop_after", "server_error", "truncated")
 
 
-def script(slack: StandIn, faults: int) -> None:
+def script(slack: FakeSlack, faults: int) -> None:
     """One fault in every four posts or so, of every kind."""
     for number in range(faults):
         fault = LIMIT if number % 5 == 4 else {"kind": BROKEN[number % 5]}
         slack.fault(**({"method": "chat.postMessage", "nth": number * 4 + 1} | fault))
 
 
-def counted(slack: StandIn) -> Counter[str]:
+def counted(slack: FakeSlack) -> Counter[str]:
     """How often each kind of fault strikes from now on."""
     struck, faults = Counter[str](), slack.playground.slack_faults
     plain = faults.next

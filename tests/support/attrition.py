@@ -39,7 +39,7 @@ class Tally:
     unanswered: int = 0  # how often people had to go to another replica
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def told(self, within: float) -> str:
+    def summary(self, within: float) -> str:
         took = sorted(self.takeovers)
         share = sum(1 for seconds in took if seconds <= within)
         return (

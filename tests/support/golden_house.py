@@ -266,10 +266,10 @@ class GoldenHouse(Service):
     def show_run(self, run_id: str) -> None:
         self.answered("GET the run", self.api("GET", f"/runs/{run_id}"))
 
-    def show_story(self, run_id: str) -> None:
+    def show_timeline(self, run_id: str) -> None:
         """The run's page and its events, in files of their own: they tell much of how the inside works."""
         page = self.page(f"/runs/{run_id}")
-        self.book.html(f"the run's page → {page.status_code}", steps_last(page.text), "story.html")
+        self.book.html(f"the run's page → {page.status_code}", steps_last(page.text), "timeline.html")
         events = self.events(run_id)
         types = [e["type"] for e in events]
         received = [e["data"].get("payload") for e in events if e["type"] == "hook_received"]
@@ -345,7 +345,7 @@ class GoldenHouse(Service):
         """The address that the workflow has told to the system that it waits for."""
         return (self.folder / "webhook.txt").read_text()
 
-    def told(self, user: str) -> Json:
+    def newest_ephemeral(self, user: str) -> Json:
         """The newest thing that only this person sees in Slack."""
         return self._ephemerals(user)[-1]
 

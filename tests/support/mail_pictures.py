@@ -110,7 +110,7 @@ class Studio:
         sent: list[Json] = self.service.run(run)["request"]["deliveries"]
         return [one for one in sent if one["to"] == "ann@acme.eu"] or [{"state": "sending"}]
 
-    def told(self, words: str, to: str = "ann@acme.eu") -> Json:
+    def mail_with(self, words: str, to: str = "ann@acme.eu") -> Json:
         """The newest mail to this person that says this."""
         found: Json = self.service.eventually(lambda: [m for m in self.service.mails(to) if words in m["text"]])[-1]
         return found
@@ -118,14 +118,14 @@ class Studio:
 
 async def mails(it: Studio) -> None:
     it.ask("2.1")
-    first = it.told("api 2.1 ")
+    first = it.mail_with("api 2.1 ")
     await it.mail("light", first)
     await it.mail("dark", first, dark=True)
     await it.mail("phone", first, phone=True)
     it.service.press(it.link("2.1"), "approve")
-    await it.mail("vote", it.told("Not you? Take it back"))
+    await it.mail("vote", it.mail_with("Not you? Take it back"))
     it.service.press(it.link("2.1", "bo@acme.eu"), "reject", comment="The migration locks the table for an hour.")
-    await it.mail("outcome", it.told("Rejected by"))
+    await it.mail("outcome", it.mail_with("Rejected by"))
 
 
 async def open_pages(it: Studio) -> None:
@@ -192,7 +192,7 @@ async def inbox(it: Studio) -> None:
     await page.goto(f"{base}/login")
     await page.fill("#address", "cy@acme.eu")
     await page.click("button.primary")
-    digits = re.search(r"code is (\d{6})", it.told("Your code is", "cy@acme.eu")["text"])
+    digits = re.search(r"code is (\d{6})", it.mail_with("Your code is", "cy@acme.eu")["text"])
     assert digits
     await page.fill("#code", digits[1])
     await page.click("button.primary")
@@ -210,7 +210,7 @@ async def digest(it: Studio) -> None:
         run = it.service.open("golive", ("di@acme.eu", "bo@acme.eu")[number % 2], **fields)
         it.service.eventually(lambda: all(sent["state"] != "sending" for sent in it.sent_to_ann(run)))  # noqa: B023
     it.service.play("POST", "/clock", json={"advance": "11m"})
-    together = it.told("come together")
+    together = it.mail_with("come together")
     await it.mail("digest", together)
     await it.mail("digest-phone-dark", together, phone=True, dark=True)
 

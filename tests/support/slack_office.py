@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from slack_stand_in import BOT_TOKEN, SIGNING_SECRET, StandIn, stand_in
+from fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, run_fake_slack
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels
@@ -52,17 +52,17 @@ class Office:
 
     engine: Engine
     clock: FakeClock
-    stand_in: StandIn
+    fake_slack: FakeSlack
     slack: SlackIn
     http: aiohttp.ClientSession
 
     @property
     def playground(self) -> Playground:
-        return self.stand_in.playground
+        return self.fake_slack.playground
 
     @property
     def url(self) -> str:
-        return self.stand_in.url
+        return self.fake_slack.url
 
     async def ask(self, requester: str = "bo@acme.eu", given: Mapping[str, Any] | None = None, **more: Any) -> str:
         """Open a request; its run's id, once its card stands in #deploys. `given`: fields that `more` adds."""
@@ -102,7 +102,7 @@ class Office:
 
     async def call(self, path: str, body: Any = None) -> Any:
         verb = "GET" if body is None else "POST"
-        async with self.http.request(verb, f"{self.stand_in.url}/playground{path}", json=body) as response:
+        async with self.http.request(verb, f"{self.fake_slack.url}/playground{path}", json=body) as response:
             answer = await response.json(content_type=None)
             assert response.status == 200, answer
             return answer
@@ -111,7 +111,7 @@ class Office:
         body = {"user": user, "channel": channel, "command": "/approve", "text": text}
         return dict(await self.call("/slack/command", body))
 
-    def told(self, user: str) -> list[Any]:
+    def ephemerals(self, user: str) -> list[Any]:
         """What only this person saw."""
         return [one for one in self.playground.workspace.messages.values() if one.ephemeral_to == user]
 
@@ -140,7 +140,7 @@ class Office:
         channel.members.update(users)
 
     def fault(self, kind: str, method: str, **more: Any) -> None:
-        self.stand_in.fault(kind, method, **more)
+        self.fake_slack.fault(kind, method, **more)
 
 
 Open = Callable[..., Awaitable[Office]]
@@ -160,8 +160,8 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
             **more: Any,
         ) -> Office:
             clock = clock or FakeClock()
-            stood_in = await stack.enter_async_context(
-                stand_in(
+            fake = await stack.enter_async_context(
+                run_fake_slack(
                     app=SeedApp(
                         BOT_TOKEN, SIGNING_SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Ask for approval"),)
                     ),
@@ -172,7 +172,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                     settle=settle,
                 )
             )
-            playground, url = stood_in.playground, stood_in.url
+            playground, url = fake.playground, fake.url
             client = await stack.enter_async_context(slack_client(token=BOT_TOKEN, api_url=playground.api_url))
             slack_people = SlackPeople(client, monotonic=lambda: clock.now().timestamp())
             people = People(PEOPLE, {}, slack_group=slack_people.members)
@@ -191,9 +191,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                 link=lambda hook_id, address: f"{url}/decisions/of-{address}",
             )
             stack.push_async_callback(slack.aclose)
-            stood_in.web.router.routes += slack_routes(
-                slack, signing_secret=SIGNING_SECRET, now=clock.now, engine=engine
-            )
+            fake.web.router.routes += slack_routes(slack, signing_secret=SIGNING_SECRET, now=clock.now, engine=engine)
             if app_token:
                 connection = await stack.enter_async_context(
                     socket_mode(slack.bolt, app_token=app_token, client=client)
@@ -203,7 +201,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                         await asyncio.sleep(0.01)
             closing = aiohttp.TCPConnector(force_close=True)  # a busy server may drop one that was idle
             http = await stack.enter_async_context(aiohttp.ClientSession(connector=closing))
-            return Office(engine, clock, stood_in, slack, http)
+            return Office(engine, clock, fake, slack, http)
 
         yield opened
 

@@ -22,7 +22,7 @@ Form = tuple[str, dict[str, str]]
 
 
 def with_pages(office: Office) -> None:
-    engine, url = office.engine, office.stand_in.url
+    engine, url = office.engine, office.fake_slack.url
     pages = build(
         engine=engine,
         tokens=Tokens([KEY]),
@@ -32,7 +32,7 @@ def with_pages(office: Office) -> None:
         base_url=url,
         now=engine.now,
     )
-    office.stand_in.web.router.routes.append(Mount("/", pages))
+    office.fake_slack.web.router.routes.append(Mount("/", pages))
 
 
 def card_of(office: Office, run_id: str) -> Any:
@@ -50,7 +50,7 @@ async def form_of(office: Office, run_id: str, address: str) -> Form:
     assert hook is not None
     recipient = next(id for id, known in record.parts[0]["recipients"].items() if known == address)
     token = Tokens([KEY]).sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation})
-    page = f"{office.stand_in.url}/decisions/{token}"
+    page = f"{office.fake_slack.url}/decisions/{token}"
     async with office.http.get(page) as answer:
         assert answer.status == 200
         return page, dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', await answer.text()))

@@ -35,8 +35,8 @@ async def test_check_9_who_never_saw_the_answer_presses_again_and_one_vote_count
     lost = await office.press("U0ANN", "Approve")
     assert lost["seen"] == "warning"
     await office.press("U0ANN", "Approve")
-    await office.until(lambda: len(office.told("U0ANN")) == 2)
-    assert any(told.text.startswith("You've already approved this") for told in office.told("U0ANN"))
+    await office.until(lambda: len(office.ephemerals("U0ANN")) == 2)
+    assert any(told.text.startswith("You've already approved this") for told in office.ephemerals("U0ANN"))
     assert len(await office.votes(run_id)) == 1
     await office.clock.advance("1m")  # the card is updated as soon as Slack lets us
     assert (await office.ended(run_id))["decision"] == "approved"
@@ -134,8 +134,8 @@ async def press_old(office: Office, blocks: list[dict[str, Any]]) -> str:
     }
     status, _ = await office.playground.outbound.post("interactive", payload, None)
     assert status == 200
-    await office.until(lambda: len(office.told("U0ANN")) == 1)
-    return str(office.told("U0ANN")[0].text)
+    await office.until(lambda: len(office.ephemerals("U0ANN")) == 1)
+    return str(office.ephemerals("U0ANN")[0].text)
 
 
 async def test_check_35_a_request_is_never_sent_as_an_ephemeral(office: Office) -> None:

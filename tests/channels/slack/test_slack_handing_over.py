@@ -20,8 +20,8 @@ BO = "bo@acme.eu"
 async def opened(office: Office, user: str) -> dict[str, Any]:
     """The modal, by the button beside the answer to "Why am I asked?"."""
     await office.press(user, "Why am I asked?")
-    await office.until(lambda: bool(office.told(user)))
-    answer = await office.press(user, "Ask somebody else", ts=office.told(user)[-1].ts)
+    await office.until(lambda: bool(office.ephemerals(user)))
+    answer = await office.press(user, "Ask somebody else", ts=office.ephemerals(user)[-1].ts)
     view: dict[str, Any] = answer["view"]
     return view
 
@@ -82,8 +82,8 @@ async def test_who_is_not_asked_is_refused_by_the_rules(office: Office) -> None:
 async def test_the_requester_is_not_offered_it(office: Office) -> None:
     await office.ask()
     await office.press("U0BO", "Why am I asked?")
-    await office.until(lambda: bool(office.told("U0BO")))
-    assert "Ask somebody else" not in str(office.told("U0BO")[-1].blocks)
+    await office.until(lambda: bool(office.ephemerals("U0BO")))
+    assert "Ask somebody else" not in str(office.ephemerals("U0BO")[-1].blocks)
 
 
 def test_a_modal_with_many_places_fits_slacks_rules() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from slack_stand_in import Ticks
+from fake_slack import Ticks
 
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError
 from approvals_bot.channels.slack.post import GRACE, LONGEST_PAUSE, ConversationQueues, InLineError

@@ -103,7 +103,7 @@ async def test_who_asked_is_told_alone_where_she_typed_with_the_way_to_the_reque
     answer = await office.submit("U0BO", view, values)
     record = await only_run(office)
     assert "Waiting: Deploy api 2.1. Waiting for Ann Ode and Cy Rus." in answer["ephemeral"]
-    assert f"{office.url}/requests/{record.id}" in json.dumps(office.told("U0BO")[-1].blocks)
+    assert f"{office.url}/requests/{record.id}" in json.dumps(office.ephemerals("U0BO")[-1].blocks)
 
 
 async def test_where_the_bot_is_not_the_answer_is_a_direct_message(office: Office) -> None:
@@ -121,13 +121,16 @@ async def test_the_command_alone_lists_what_may_be_asked_for(office: Office) -> 
         secret=DEPLOY | {"workflow": {"request": ["ann@acme.eu", "app:ci"], "title": "x"}},
     )
     answer = await office.command("U0BO")
-    said = office.told("U0BO")[-1]
+    said = office.ephemerals("U0BO")[-1]
     buttons = [e for block in said.blocks if block["type"] == "actions" for e in block["elements"]]
     assert [button["text"]["text"] for button in buttons] == ["Change", "Deploy"]
     assert answer["ephemeral"].startswith("What do you want to ask for?")
     opened = await office.press("U0BO", "Deploy", ts=said.ts)
     assert opened["view"]["title"]["text"] == "Deploy"
-    assert json.loads(opened["view"]["private_metadata"]) == {"w": "deploy", "ch": office.told("U0BO")[-1].channel}
+    assert json.loads(opened["view"]["private_metadata"]) == {
+        "w": "deploy",
+        "ch": office.ephemerals("U0BO")[-1].channel,
+    }
 
 
 @pytest.mark.parametrize("text", ["secret", "nothing <!channel>"])

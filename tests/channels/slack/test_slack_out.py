@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from slack_stand_in import Ticks
+from fake_slack import Ticks
 
 from approvals_bot.approvals.port import (
     Card,

@@ -36,7 +36,9 @@ class Tape:
 
 
 def tape(office: Office) -> Tape:
-    (route,) = [each for each in office.stand_in.web.router.routes if isinstance(each, Route) and each.name == "slack"]
+    (route,) = [
+        each for each in office.fake_slack.web.router.routes if isinstance(each, Route) and each.name == "slack"
+    ]
     route.app = kept = Tape(route.app)
     return kept
 

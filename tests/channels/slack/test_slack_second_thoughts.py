@@ -16,7 +16,7 @@ TWO = [DEPLOY["stage"][0] | {"need": 2}]
 async def buttons_told(office: Office, user: str) -> list[str]:
     return [
         element["action_id"]
-        for block in office.told(user)[-1].blocks
+        for block in office.ephemerals(user)[-1].blocks
         if block["type"] == "actions"
         for element in block["elements"]
     ]
@@ -29,12 +29,12 @@ async def test_a_counted_vote_can_be_taken_back_by_the_button_beside_its_answer(
     run_id = await office.ask(stage=TWO)
     answer = await office.press("U0ANN", "Approve")
     assert answer["ephemeral"].startswith("Counted: 1 of 2.")
-    (told,) = office.told("U0ANN")
+    (told,) = office.ephemerals("U0ANN")
     assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
     back = await office.press("U0ANN", "Undo vote", ts=told.ts)
     assert back["ephemeral"].startswith("Undone: your vote no longer counts.")
     assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
-    (replaced,) = office.told("U0ANN")
+    (replaced,) = office.ephemerals("U0ANN")
     assert replaced.blocks == ()
 
 
@@ -43,7 +43,7 @@ async def test_a_vote_that_came_by_a_form_can_be_taken_back_too(office: Office) 
     view = (await office.press("U0ANN", "Approve"))["view"]
     await office.submit("U0ANN", view, {"ask:budget_code": {"value": "AB-1"}})
     assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
-    await office.press("U0ANN", "Undo vote", ts=office.told("U0ANN")[-1].ts)
+    await office.press("U0ANN", "Undo vote", ts=office.ephemerals("U0ANN")[-1].ts)
     assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
 
 
@@ -56,7 +56,7 @@ async def test_a_vote_that_decided_can_not_be_taken_back(office: Office) -> None
 async def test_taking_back_after_the_decision_is_told_how_it_ended(office: Office) -> None:
     run_id = await office.ask(stage=TWO)
     await office.press("U0ANN", "Approve")
-    (told,) = office.told("U0ANN")
+    (told,) = office.ephemerals("U0ANN")
     await office.press("U0CY", "Approve")
     await office.ended(run_id)
     late = await office.press("U0ANN", "Undo vote", ts=told.ts)
@@ -170,8 +170,8 @@ async def test_b14_a_click_on_what_we_did_not_post_is_refused(office: Office, la
     payload = click_of(office, message=message if lacks == "message of another app" else None)
     assert await post(office, payload) == 200
     assert await office.votes(run_id) == []
-    await office.until(lambda: len(office.told("U0ANN")) == 1)
-    assert office.told("U0ANN")[0].text == "This button is not one of ours any more. Nothing was changed."
+    await office.until(lambda: len(office.ephemerals("U0ANN")) == 1)
+    assert office.ephemerals("U0ANN")[0].text == "This button is not one of ours any more. Nothing was changed."
     assert [line["verdict"] for line in await refusals(office)] == ["unknown"]
 
 

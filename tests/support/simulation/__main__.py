@@ -39,7 +39,7 @@ def main() -> int:
             return _many(range(given.first, given.first + given.seeds), given.processes, url)
         with _database(url) as database:
             (played,) = play([given.seed], database)
-        print(played.told())
+        print(played.timeline())
         return 1 if played.found else 0
 
 
@@ -66,7 +66,7 @@ def _many(seeds: range, processes: int, url: str | None) -> int:
         counts["seeds"] += 1
         if played.found:
             findings += 1
-            print(f"{played.told(last=30)}\nAgain: make simulate SEED={played.seed}{again}\n")
+            print(f"{played.timeline(last=30)}\nAgain: make simulate SEED={played.seed}{again}\n")
         if counts["seeds"] % 1000 == 0:
             print(f"{counts['seeds']} seeds, {findings} findings, {time.monotonic() - began:.0f} s", flush=True)
     happened = ", ".join(f"{what} {times:,}" for what, times in sorted(counts.items()))

@@ -114,7 +114,7 @@ class Approval(Scene):
                 break
             except (NoAnswerError, StoreUnavailableError):
                 await self.world.pause(3)
-        self.world.tell("people", f"{by} is told: {verdict.verdict}, {verdict.text}")
+        self.world.record("people", f"{by} is told: {verdict.verdict}, {verdict.text}")
         self.world.count("acked")
         await self.believe(by, choice, verdict)
 

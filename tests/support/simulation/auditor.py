@@ -38,7 +38,7 @@ class Change(NamedTuple):
 
 
 @dataclass
-class RunStory:
+class RunHistory:
     """What the auditor knows of one run, from its log alone."""
 
     lines: list[Line] = field(default_factory=list)
@@ -58,7 +58,7 @@ DECISIONS = frozenset({"step_created", "step_started", "hook_created", "hook_con
 
 class Auditor:
     def __init__(self) -> None:
-        self.runs: defaultdict[str, RunStory] = defaultdict(RunStory)
+        self.runs: defaultdict[str, RunHistory] = defaultdict(RunHistory)
         self.tokens: dict[str, tuple[str, int]] = {}  # live ones, and whose they are
         self.waking: set[str] = set()  # runs whose sleeps somebody has asked to end
         self.woken: set[tuple[str, int]] = set()  # sleeps that may have ended by that
@@ -90,38 +90,38 @@ class Auditor:
         self._batches += 1
         lines = []
         for run_id, epoch, events in changes:
-            story = self.runs[run_id]
-            if epoch != story.epoch:
-                if epoch < story.epoch:
-                    raise Violation(f"{run_id}: the epoch went back from {story.epoch} to {epoch}")
-                self.takeovers += story.holder not in ("", process)
-                story.epoch, story.holder = epoch, process
+            history = self.runs[run_id]
+            if epoch != history.epoch:
+                if epoch < history.epoch:
+                    raise Violation(f"{run_id}: the epoch went back from {history.epoch} to {epoch}")
+                self.takeovers += history.holder not in ("", process)
+                history.epoch, history.holder = epoch, process
             for seq, type, at, data in events:
                 line = Line(seq, type, at, json.loads(data), process, self._batches)
-                self._judge(run_id, story, line, clock)
-                story.lines.append(line)
+                self._judge(run_id, history, line, clock)
+                history.lines.append(line)
                 lines.append((run_id, line))
         return lines
 
-    def _judge(self, run_id: str, story: RunStory, line: Line, clock: int) -> None:
+    def _judge(self, run_id: str, history: RunHistory, line: Line, clock: int) -> None:
         where = f"{run_id}: event {line.seq} ({line.type} {line.data})"
-        last = story.lines[-1] if story.lines else None
+        last = history.lines[-1] if history.lines else None
         if line.seq != (last.seq if last else 0) + 1:
             raise Violation(f"{where} leaves a gap")
         if last is not None and line.at < last.at:
             raise Violation(f"{where}: time went back")
         if line.seq > MOST_EVENTS:
             raise Violation(f"{where}: it goes round in circles")
-        if story.end is not None:
+        if history.end is not None:
             raise Violation(f"{where} came after the end")
-        if line.type in DECISIONS and story.holder != line.wrote:
+        if line.type in DECISIONS and history.holder != line.wrote:
             raise Violation(
-                f"{where} was decided by {line.wrote}, but epoch {story.epoch} is {story.holder}'s: a zombie"
+                f"{where} was decided by {line.wrote}, but epoch {history.epoch} is {history.holder}'s: a zombie"
             )
-        self._count_once(where, story, line)
-        self._follow(where, run_id, story, line, clock)
+        self._count_once(where, history, line)
+        self._follow(where, run_id, history, line, clock)
 
-    def _count_once(self, where: str, story: RunStory, line: Line) -> None:
+    def _count_once(self, where: str, history: RunHistory, line: Line) -> None:
         data = line.data
         match line.type:
             case "run_created" | "run_started":
@@ -140,11 +140,11 @@ class Auditor:
                 what = ("disposed", data["id"])
             case _:
                 what = ("end",)
-        if what in story.once:
+        if what in history.once:
             raise Violation(f"{where} is there twice")
-        story.once.add(what)
+        history.once.add(what)
 
-    def _follow(self, where: str, run_id: str, story: RunStory, line: Line, clock: int) -> None:
+    def _follow(self, where: str, run_id: str, history: RunHistory, line: Line, clock: int) -> None:
         data = line.data
         number = data.get("id", 0)
         match line.type:
@@ -152,42 +152,42 @@ class Auditor:
                 if data["token"] in self.tokens:
                     raise Violation(f"{where}: the token belongs to {self.tokens[data['token']]}")
                 self.tokens[data["token"]] = (run_id, number)
-                story.hooks[number] = data["token"]
+                history.hooks[number] = data["token"]
             case "hook_conflict":
                 owner = self.tokens.get(data["token"])
                 if owner is None or owner[0] != data["owner"]:
                     raise Violation(f"{where}: the token's owner is {owner}")
             case "hook_disposed":
-                self.tokens.pop(story.hooks.pop(number), None)
+                self.tokens.pop(history.hooks.pop(number), None)
             case "hook_received":
-                if number not in story.hooks:
+                if number not in history.hooks:
                     raise Violation(f"{where}: the hook was not open")
             case "wait_created":
-                story.waits[number] = data
+                history.waits[number] = data
             case "wait_completed":
-                wait = story.waits.pop(number)
+                wait = history.waits.pop(number)
                 if run_id in self.waking and wait["kind"] == "sleep":
                     self.woken.add((run_id, number))
                 elif wait["resume_at"] > clock:
                     raise Violation(f"{where} is {(wait['resume_at'] - clock) / 1e6:.3f} s early")
             case "wait_cancelled":
-                story.waits.pop(number)
+                history.waits.pop(number)
             case "step_created":
-                story.steps[number] = 0
+                history.steps[number] = 0
             case "step_started":
-                if story.steps.get(number) != data["attempt"] - 1:
-                    raise Violation(f"{where}: it had failed {story.steps.get(number)} times")
+                if history.steps.get(number) != data["attempt"] - 1:
+                    raise Violation(f"{where}: it had failed {history.steps.get(number)} times")
             case "step_retrying":
-                if story.steps.get(number) != data["attempt"] - 1:
-                    raise Violation(f"{where}: it had failed {story.steps.get(number)} times")
-                story.steps[number] += 1
+                if history.steps.get(number) != data["attempt"] - 1:
+                    raise Violation(f"{where}: it had failed {history.steps.get(number)} times")
+                history.steps[number] += 1
             case "step_completed" | "step_failed":
-                story.steps.pop(number)
+                history.steps.pop(number)
             case type if type in ENDINGS:
-                story.end = line
-                for token in story.hooks.values():
+                history.end = line
+                for token in history.hooks.values():
                     self.tokens.pop(token, None)
-                story.hooks.clear()
+                history.hooks.clear()
             case _:
                 pass
         assert line.type in FACTS or line.type in DECISIONS or line.type in ("run_created", "run_cancelled")

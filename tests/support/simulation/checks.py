@@ -11,7 +11,7 @@ from typing import Any, Literal
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.replay import ReplayResult, replay
-from simulation.auditor import Line, RunStory, Violation
+from simulation.auditor import Line, RunHistory, Violation
 from simulation.world import World
 
 LONG = 50  # events; of such a log only the prefixes are replayed that were followed by a decision
@@ -39,29 +39,29 @@ def check(world: World, *, replayed: Replayed) -> None:
     for run_id, name, value, is_open in world.database.rows("SELECT run_id, name, value, is_open FROM attributes"):
         pairs[run_id][name, value] = bool(is_open)
     for run_id, row in rows.items():
-        story = world.auditor.runs[run_id]
+        history = world.auditor.runs[run_id]
         log = world.database.log(run_id)
-        _same_log(run_id, log, story)
-        _row(run_id, row, log, story)
-        _decided(run_id, row, log, story, replayed, pairs[run_id])
+        _same_log(run_id, log, history)
+        _row(run_id, row, log, history)
+        _decided(run_id, row, log, history, replayed, pairs[run_id])
     _hooks(world)
     _acked(world)
 
 
-def _same_log(run_id: str, log: Log, story: RunStory) -> None:
+def _same_log(run_id: str, log: Log, history: RunHistory) -> None:
     """Nothing was changed or taken out after it had been written."""
     there = [(event.seq, event.type, to_micros(event.at), event.data) for event in log]
-    seen = [(line.seq, line.type, line.at, line.data) for line in story.lines]
+    seen = [(line.seq, line.type, line.at, line.data) for line in history.lines]
     if there != seen:
         raise Violation(f"{run_id}: the log is {there}, but written was {seen}")
 
 
-def _row(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory) -> None:
+def _row(run_id: str, row: tuple[Any, ...], log: Log, history: RunHistory) -> None:
     _, _, status, seq, _, _, stalled, wake_at, owner, lease_until, epoch, ended_at = row
     types = {event.type for event in log}
     end = next(iter(types & ENDINGS), None)
     expected = end.removeprefix("run_") if end else "running" if "run_started" in types else "pending"
-    if (status, seq, epoch) != (expected, len(log), story.epoch):
+    if (status, seq, epoch) != (expected, len(log), history.epoch):
         raise Violation(f"{run_id}: status, seq, epoch are {(status, seq, epoch)}; log: {expected}, {len(log)}")
     if stalled is not None:
         raise Violation(f"{run_id} stalled: {stalled}")
@@ -75,10 +75,12 @@ def _replay(row: tuple[Any, ...], log: Log) -> ReplayResult:
     return replay(registry.get(row[0], row[1]), log, link=lambda hook_id: hook_id)
 
 
-def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, replayed: Replayed, pairs: Pairs) -> None:
+def _decided(
+    run_id: str, row: tuple[Any, ...], log: Log, history: RunHistory, replayed: Replayed, pairs: Pairs
+) -> None:
     """Each decision in the log is what a replay of all before it decides; at the end nothing is left to decide."""
     seen = 0
-    for _, lines in groupby(story.lines, key=lambda line: line.batch):
+    for _, lines in groupby(history.lines, key=lambda line: line.batch):
         batch = list(lines)
         facts = sum(1 for line in batch if line.type in FACTS and line.type != "run_started")
         decided = [line for line in batch[facts:] if line.type not in ("run_started", "step_started")]
@@ -91,9 +93,9 @@ def _decided(run_id: str, row: tuple[Any, ...], log: Log, story: RunStory, repla
             if decided and not (decided[0].type == "run_cancelled" and len(batch) == 1):
                 _same_decisions(run_id, outcome, decided)
     outcome = _replay_of_prefix(run_id, row, log)
-    if story.end is None or story.end.type != "run_cancelled":
-        _shown(run_id, row, outcome, pairs, is_open=story.end is None)
-    if story.end is not None:
+    if history.end is None or history.end.type != "run_cancelled":
+        _shown(run_id, row, outcome, pairs, is_open=history.end is None)
+    if history.end is not None:
         if any(pairs.values()):
             raise Violation(f"{run_id} has ended, and is found as an open one by {pairs}")
         return
@@ -149,9 +151,9 @@ def _hooks(world: World) -> None:
     rows = world.database.rows("SELECT run_id, number, token, is_live FROM hooks")
     there = {(run_id, number, token, bool(is_live)) for run_id, number, token, is_live in rows}
     said = {
-        (run_id, line.data["id"], line.data["token"], line.data["id"] in story.hooks)
-        for run_id, story in world.auditor.runs.items()
-        for line in story.lines
+        (run_id, line.data["id"], line.data["token"], line.data["id"] in history.hooks)
+        for run_id, history in world.auditor.runs.items()
+        for line in history.lines
         if line.type == "hook_created"
     }
     if there != said:

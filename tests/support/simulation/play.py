@@ -34,16 +34,16 @@ class Played:
     options: str = ""
 
     def to_be_sent(self) -> Played:
-        """From one process to another: without a story if there is nothing to tell, without tracebacks if there is."""
+        """Return a copy for another process: no trace if nothing was found, no traceback if something was."""
         if self.found is None:
             return replace(self, trace=[])
         return replace(self, found=Violation(f"{type(self.found).__name__}: {self.found}"))
 
-    def told(self, last: int | None = None) -> str:
-        """The story, for a person."""
+    def timeline(self, last: int | None = None) -> str:
+        """Format what happened, for a person to read."""
         lines = self.trace if last is None else self.trace[-last:]
-        told = [f"{at:9.3f}  {who:<9} {what}" for at, who, what in lines]
-        return "\n".join([f"seed {self.seed}: {self.options}", *told, f"→ {self.found or 'all is well'}"])
+        shown = [f"{at:9.3f}  {who:<9} {what}" for at, who, what in lines]
+        return "\n".join([f"seed {self.seed}: {self.options}", *shown, f"→ {self.found or 'all is well'}"])
 
 
 class Simulation:

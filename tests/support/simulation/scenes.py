@@ -27,10 +27,10 @@ class SimulatedHands:
     async def work(self, step_id: str, attempt: int) -> None:
         world = self._world
         run_id, _, number = step_id.rpartition(".")
-        story = world.auditor.runs[run_id]
-        if ("step_started", int(number), attempt) not in story.once:
+        history = world.auditor.runs[run_id]
+        if ("step_started", int(number), attempt) not in history.once:
             world.fail(Violation(f"{step_id}: attempt {attempt} began before it was in the log"))
-        if ("done", int(number)) in story.once and story.holder == self._process.name:
+        if ("done", int(number)) in history.once and history.holder == self._process.name:
             world.fail(Violation(f"{step_id}: attempt {attempt} began after it was done"))
         world.count("attempts")
         if step_id not in world.fates:
@@ -91,7 +91,7 @@ class Scene:
         self.world.count("acked", len(runs))
         if len({run.id for run in runs}) > 1:
             raise Violation(f"{self.name} was started as {[run.id for run in runs]}")
-        self.world.tell("people", f"{self.name} is {self.run_id[-6:]}")
+        self.world.record("people", f"{self.name} is {self.run_id[-6:]}")
 
     async def resume(self, payload: Any, resume_id: str, token: str | None = None) -> bool:
         """Give a payload, for certain. False: the hook was not open any more (or it had come already)."""
@@ -170,17 +170,17 @@ class Scene:
             ended = [record for record in seen if record.has_ended]
             if ended:
                 break
-        story = self.world.auditor.runs[self.run_id]
-        assert story.end is not None
+        history = self.world.auditor.runs[self.run_id]
+        assert history.end is not None
         if self.is_cancelled:
             if {record.status for record in ended} != {"cancelled"}:
                 raise Violation(f"{self.name} was cancelled, but people saw {ended}")
             return
-        result = story.end.data.get("result")
-        expected = self.expected(story.lines)
+        result = history.end.data.get("result")
+        expected = self.expected(history.lines)
         for record in ended:
             if record.status != "completed" or record.result != result or result != expected:
-                raise Violation(f"{self.name} should give {expected}; log: {story.end.data}; seen: {record}")
+                raise Violation(f"{self.name} should give {expected}; log: {history.end.data}; seen: {record}")
 
 
 def received(lines: list[Line]) -> list[Any]:

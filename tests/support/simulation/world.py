@@ -80,7 +80,7 @@ class Node:
             self.process = Process(f"node{self.number}.{self.births}")
             self.stop, self.gone, self.asked = asyncio.Event(), world.loop.create_future(), {}
             world.loop.join(self.process)
-            world.tell(self.process.name, "starts")
+            world.record(self.process.name, "starts")
             main = self._main(self.process)
             self.process.context.copy().run(world.loop.create_task, main)
             await self.gone
@@ -101,13 +101,13 @@ class Node:
                 self.engine = None
         except Exception as error:  # noqa: BLE001  # a process that ends by itself is a finding
             world.fail(error)
-        world.tell(process.name, "has stopped")
+        world.record(process.name, "has stopped")
         self._bury(process)
 
     def crash(self, why: str) -> None:
         if not self.process.is_dead:
             self.world.count("crashes")
-            self.world.tell(self.process.name, f"CRASHES {why}")
+            self.world.record(self.process.name, f"CRASHES {why}")
             self._bury(self.process)
 
     def forget(self) -> None:
@@ -189,7 +189,7 @@ class NodeFate:
                 await never()
             if random() < options.lost_reply:
                 world.count("lost replies")
-                world.tell(self.process.name, "never hears of it")
+                world.record(self.process.name, "never hears of it")
                 await asyncio.sleep(self._delay())
                 raise Mishap("the seed's, after the commit")
         if writes:
@@ -251,7 +251,7 @@ class World:
 
     # ── telling ──
 
-    def tell(self, who: str, what: str) -> None:
+    def record(self, who: str, what: str) -> None:
         self.trace.append((self.loop.time(), who, what))
 
     def count(self, what: str, times: int = 1) -> None:
@@ -272,15 +272,15 @@ class World:
 
     def judge(self, batch: Append, result: Appended | Stale | Fenced) -> None:
         """Look at what came of an append."""
-        story = self.auditor.runs[batch.run_id]
+        history = self.auditor.runs[batch.run_id]
         match result:
             case Stale():
                 self.count("stale appends")
             case Fenced():
                 self.count("fenced writes")
-                self.tell("store", f"{batch.run_id[-6:]} fences epoch {batch.epoch} (it is {story.epoch})")
+                self.record("store", f"{batch.run_id[-6:]} fences epoch {batch.epoch} (it is {history.epoch})")
             case Appended(events) if events:
-                line = story.lines[events[0].seq - 1]
+                line = history.lines[events[0].seq - 1]
                 if line.type != events[0].type:
                     self.fail(Violation(f"{batch.run_id}: {events[0]} was answered, but {line} is in the log"))
 
@@ -296,7 +296,7 @@ class World:
         """Ask any node once."""
         node = self.random.choice(self.nodes)
         if what:
-            self.tell("people", f"{what} at {node.process.name}")
+            self.record("people", f"{what} at {node.process.name}")
         return await node.ask(call)
 
     async def insist(self, call: Callable[[SimulatedEngine], Awaitable[T]], what: str = "") -> T:
@@ -322,15 +322,15 @@ class World:
 
     # ── playing ──
 
-    def play(self, story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
-        self.loop.play(self._play(story))
+    def play(self, history: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        self.loop.play(self._play(history))
 
-    async def _play(self, story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+    async def _play(self, history: Callable[[World], Coroutine[Any, Any, None]]) -> None:
         self.nodes = [Node(self, number) for number in range(self.options.nodes)]
         living = [self.loop.create_task(node.live()) for node in self.nodes]
         fate = self.loop.create_task(self._mishaps())
         try:
-            await story(self)
+            await history(self)
         finally:
             for task in (*living, fate):
                 task.cancel()
@@ -342,7 +342,7 @@ class World:
         if self.is_calm:
             return
         self.is_calm, self.is_down = True, False
-        self.tell("fate", "is calm from now on")
+        self.record("fate", "is calm from now on")
         for node in self.nodes:
             node.process.is_stalled = False
 
@@ -361,7 +361,7 @@ class World:
                     self.stall(node.process, random.choice((2.0, 20.0, 40.0)))
                 case 3:
                     self.count("stops")
-                    self.tell(node.process.name, "is asked to stop")
+                    self.record(node.process.name, "is asked to stop")
                     node.stop.set()
                 case _:
                     self.loop.create_task(self._outage(random.uniform(0.1, 6)))
@@ -373,17 +373,17 @@ class World:
 
         def go_on() -> None:
             process.is_stalled = False
-            self.tell(process.name, "goes on")
+            self.record(process.name, "goes on")
 
         if not process.is_dead and not process.is_stalled:
             self.count("stalls")
-            self.tell(process.name, f"STALLS for {seconds:.0f} s")
+            self.record(process.name, f"STALLS for {seconds:.0f} s")
             process.is_stalled = True
             self.loop.call_later(seconds, go_on, context=self.loop.outside.context.copy())
 
     async def _outage(self, seconds: float) -> None:
         self.count("outages")
-        self.tell("store", f"is down for {seconds:.1f} s")
+        self.record("store", f"is down for {seconds:.1f} s")
         self.is_down = True
         await asyncio.sleep(seconds)
         self.is_down = False

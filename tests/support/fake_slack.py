@@ -1,4 +1,4 @@
-"""The stand-in Slack on a loopback port that the system chose, whoever talks to it: our channel, Bolt, the service."""
+"""A fake Slack on a free loopback port, for our channel, Bolt or the whole service to talk to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup
 from approvals_bot.playground.faults import Fault
 
 BOT_TOKEN = "xoxb-playground"
-SIGNING_SECRET = "the stand-in's signing secret"
+SIGNING_SECRET = "the fake Slack's signing secret"
 
 PEOPLE = (
     User(Person("ann@acme.eu", "Ann Ode", "U0ANN", zone="Europe/Berlin")),
@@ -36,8 +36,8 @@ GROUPS = (SeedGroup("sre", ("bo@acme.eu", "cy@acme.eu"), "SRE"),)
 
 
 @dataclass
-class StandIn:
-    """A running stand-in. `web` is what its port serves: more routes may be added."""
+class FakeSlack:
+    """A running fake Slack. `web` is the app that its port serves; tests may add routes to it."""
 
     playground: Playground
     web: Starlette
@@ -47,25 +47,25 @@ class StandIn:
         self.playground.slack_faults.add(Fault(kind, method, **more))  # type: ignore[arg-type]
 
     def posted(self) -> list[dict[str, Any]]:
-        """What stands in conversations; what only one person sees is left out."""
+        """Return the messages of all conversations, without ephemeral ones."""
         space = self.playground.workspace
         return [message.as_json(space.app.team_id) for message in space.messages.values() if not message.ephemeral_to]
 
 
 @asynccontextmanager
-async def stand_in(*, app: SeedApp, events_url: str | None = None, **more: Any) -> AsyncIterator[StandIn]:
-    """Open it. Without `events_url` whoever adds `/slack/events` to its routes hears of what people do."""
+async def run_fake_slack(*, app: SeedApp, events_url: str | None = None, **more: Any) -> AsyncIterator[FakeSlack]:
+    """Run a fake Slack. Without `events_url`, it sends events to `/slack/events` on its own port."""
     with a_port() as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         known = {"people": PEOPLE, "channels": CHANNELS, "groups": GROUPS}
         playground = Playground(app=app, base_url=url, events_url=events_url or f"{url}/slack/events", **known | more)
         web = Starlette(routes=routes(playground))
         async with playground, serving(web, bound):
-            yield StandIn(playground, web, url)
+            yield FakeSlack(playground, web, url)
 
 
 class Ticks:
-    """A monotonic clock that only the test moves."""
+    """A monotonic clock that only the test advances."""
 
     def __init__(self) -> None:
         self.at = 1_000.0
