@@ -34,7 +34,7 @@ from approvals_bot.approvals.port import (
     StageState,
 )
 from approvals_bot.approvals.reassignment import reassignment_text
-from approvals_bot.approvals.request import FollowUp, RecordedVote, Request, RequestStage
+from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE
 
 SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
@@ -70,7 +70,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         choices=_choices(view, stage, reader, now) if stage else (),
         outcome=_outcome(view),
         deliveries=view.deliveries,
-        unfinished=tuple(_undone(action) for action in view.follow_ups if action.state in ("failed", "retrying")),
+        follow_ups=view.follow_ups,
         notes=_notes(view),
         may_reassign=stage is not None and reader is not None and _may_reassign(view, stage, reader),
         instructions=view.instructions if view.is_open else "",
@@ -185,11 +185,6 @@ def _notes(view: Request) -> tuple[str, ...]:
             f"⏳ {view.held.state.capitalize()} by {who}. It takes effect in {view.grace} unless {who} undoes it."
         )
     return tuple(notes)
-
-
-def _undone(action: FollowUp) -> str:
-    how = "failed" if action.state == "failed" else "is tried again"
-    return f"{action.what} {how}" + (f": {action.error}" if action.error else "")
 
 
 def _may_reassign(view: Request, stage: RequestStage, reader: str) -> bool:

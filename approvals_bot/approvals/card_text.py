@@ -15,6 +15,7 @@ from approvals_bot.approvals.port import (
     CardStage,
     CardVote,
     ChoiceName,
+    FollowUp,
     Name,
     StageState,
     Via,
@@ -38,6 +39,8 @@ CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
     "answer": ("💬", "answered"),
     "take_back": ("↩︎", "undid their vote"),
 }
+
+_ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
 STAGE_ICONS: dict[StageState, str] = {
     "done": "✓",
@@ -170,10 +173,30 @@ def perhaps_twice(copy: CardDelivery) -> str:
 
 
 def troubles(card: Card) -> list[str]:
-    """A sentence for each copy that did not arrive, or may have arrived twice, and for what follows and is not done."""
+    """What went wrong with copies, and with follow-ups."""
+    unfinished = [follow_up(one) for one in card.follow_ups if one.state in ("failed", "retrying")]
+    return [*delivery_troubles(card), *unfinished]
+
+
+def delivery_troubles(card: Card) -> list[str]:
+    """Which copies did not arrive, or may have arrived twice."""
     doubtful = [copy for copy in card.deliveries if copy.uncertain and copy.state != "not_delivered"]
-    unfinished = [f"{NOT_DELIVERED[0]} What follows is not done: {what}" for what in card.unfinished]
-    return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful), *unfinished]
+    return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful)]
+
+
+def follow_up(one: FollowUp) -> str:
+    """`✓ call erp: 200, second try`, `⚠ Follow-up failed: call erp: it answered 404`."""
+    match one.state:
+        case "done":
+            attempt = f"{_ORDINALS.get(one.attempts, f'{one.attempts}th')} try" if one.attempts > 1 else ""
+            results = [str(one.status) if one.status else "sent", attempt]
+            return f"✓ {one.what}: {', '.join(result for result in results if result)}"
+        case "sending":
+            return f"⏳ {one.what}"
+        case "retrying":
+            return f"{NOT_DELIVERED[0]} Follow-up will be retried: {one.what}" + (f": {one.error}" if one.error else "")
+        case "failed":
+            return f"{NOT_DELIVERED[0]} Follow-up failed: {one.what}" + (f": {one.error}" if one.error else "")
 
 
 def moment(at: datetime, zone: str) -> str:

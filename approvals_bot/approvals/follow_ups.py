@@ -20,12 +20,13 @@ from approvals_bot.approvals.port import (
     SLACK,
     Called,
     Destination,
+    FollowUp,
     Place,
     Refused,
     ToPerson,
     TryAgain,
 )
-from approvals_bot.approvals.request import FollowUp, Outcome
+from approvals_bot.approvals.request import Outcome
 from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json
 from approvals_bot.durable.core.api import now, random
@@ -96,8 +97,8 @@ class FollowUps:
             attempts += 1
             self._change(at, attempts=attempts)
             match await attempt(call_target(action.http, event_id, body)):
-                case Called():
-                    self._becomes(at, "done")
+                case Called(status):
+                    self._change(at, state="done", error="", status=status)
                     return
                 case Refused(error):
                     self._becomes(at, "failed", error)

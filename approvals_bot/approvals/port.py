@@ -168,6 +168,17 @@ class CardDelivery:
     uncertain: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """An action after the decision: a call or a message. `status`: what a target answered when it took the call."""
+
+    what: str  # "call erp", "mail to ann@acme.eu"
+    state: Literal["sending", "done", "retrying", "failed"]
+    attempts: int = 0
+    error: str = ""
+    status: int | None = None
+
+
 # No twin of Request: it is what one reader may see, with names and choices; a channel learns no more of the state.
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -194,7 +205,7 @@ class Card:
     choices: tuple[CardChoice, ...] = ()
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
-    unfinished: tuple[str, ...] = ()  # what follows the decision and is not done: "call erp failed: it answered 404"
+    follow_ups: tuple[FollowUp, ...] = ()
     notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode reassigned this to Di Ops: on holiday"
     may_reassign: bool = False  # whether this reader may reassign it
     instructions: str = ""  # what the approvers should look at

@@ -19,6 +19,7 @@ from approvals_bot.approvals.port import (
     CardField,
     ChoiceName,
     DatedRemark,
+    FollowUp,
     FormField,
     Name,
     NamedStage,
@@ -164,16 +165,6 @@ class AppliedRule:
     applies: bool
     because: str
     values: dict[str, JsonValue] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class FollowUp:
-    """An action after the decision: a call or a message."""
-
-    what: str
-    state: Literal["sending", "done", "retrying", "failed"]
-    attempts: int = 0
-    error: str = ""
 
 
 class Request(BaseModel):

@@ -502,21 +502,22 @@ async def test_targets_are_called_again_until_they_take_it_with_one_event_id(off
         await office.clock.advance("30s")
         record, view = await asked.record(), await asked.view()
         assert (record.status, view.follow_ups[0].state, view.follow_ups[0].attempts) == ("completed", "done", 3)
+        assert card_text.follow_up(view.follow_ups[0]) == "✓ call shop: 200, third try"
         assert len({event for _, event, _ in office.targets.calls}) == 1
         assert office.targets.calls[0][2] == {"what": "a chair", "digest": view.digest, "by": ANN}
 
 
-async def test_what_follows_and_can_not_be_done_is_told_on_the_request(office: Any) -> None:
+async def test_a_follow_up_that_fails_is_shown_on_the_request(office: Any) -> None:
     office.targets.answers = [TryAgain("it answered 503"), Refused("it answered 404")]
     async with office.open():
         asked = await office.ask(one_stage(f'from = ["{ANN}"]', FOLLOWING), BUY)
         await asked.vote(ANN)
         wait = card_text.troubles(card_of(await asked.view(), None, office.clock.now()))
-        assert wait == ["⚠ What follows is not done: call shop is tried again: it answered 503"]
+        assert wait == ["⚠ Follow-up will be retried: call shop: it answered 503"]
         await office.clock.advance("30s")
         view = await asked.view()
         troubles = card_text.troubles(card_of(view, None, office.clock.now()))
-        assert troubles == ["⚠ What follows is not done: call shop failed: it answered 404"]
+        assert troubles == ["⚠ Follow-up failed: call shop: it answered 404"]
         assert api_request(view)["follow_ups"][0] == {
             "what": "call shop",
             "state": "failed",

@@ -26,6 +26,7 @@ DEPLOY = Definition.model_validate(
             {"id": "finance", "from": ["@finance"]},
         ],
         "clock": {"deadline": "4h"},
+        "on": {"rejected": [{"dm": "requester", "text": "It was rejected."}]},
     }
 )
 FIELDS = {"version": "2.1", "plan": "-a\n+b", "why": "The queue is long."}
@@ -124,6 +125,12 @@ async def test_approved_is_said_once_apart_from_the_votes(office: Any) -> None:
         )
         assert text.lower().count("approved") == 1
         assert stages_of(page) == ["done", "done"]
+
+
+async def test_follow_ups_are_named_with_their_result(office: Any) -> None:
+    run_id = await ended_as(office, "rejected")
+    text = main_of(await office.web.get(f"/requests/{run_id}"))
+    assert "Follow-ups ⚠ Follow-up failed: message to di@acme.eu: slack is not configured here" in text
 
 
 async def test_pinned_long_text_is_unfolded_and_the_rest_folded(office: Any) -> None:
