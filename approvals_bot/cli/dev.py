@@ -208,7 +208,7 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
             bot_token=service.slack.bot_token.get_secret_value(),
             signing_secret=service.slack.signing_secret.get_secret_value(),
             scopes=SCOPES,
-            shortcuts=((SHORTCUT, "Ask for approval"),),
+            shortcuts=((SHORTCUT, "Request approval"),),
         ),
         people=_people(service),
         channels=_places(configuration),

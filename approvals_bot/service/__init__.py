@@ -1,1 +1,1 @@
-"""What every way in shares: opening, acting, reading. No HTTP and no terminal."""
+"""The service that every entry point shares: opening, acting, reading. No HTTP and no terminal."""

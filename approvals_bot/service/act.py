@@ -1,8 +1,8 @@
-"""The one way in which a person's act reaches a request, from every channel.
+"""The one path by which a person's act reaches a request, from every channel.
 
-The caller has established who the person is (Slack's signature, a signed link and its form token, an API key that may
-vote, a session). From here on all ways are the same: the act becomes one message to the request's webhook, the
-request's own log orders it among all others, and the reply is the same everywhere.
+The caller has identified the person (by Slack's signature, a signed link and its form token, an API key that may vote,
+or a session). From here on, all channels are the same: the act becomes a message to the request's webhook, the
+request's log orders it among all others, and the reply reads the same everywhere.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.errors import HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.service.read import request_behind
 
-ANSWER_LIMIT = 3.5  # seconds; a page waits this long for its verdict, and all of its answer takes at most 6: a look
-# into the store, which takes up to 2, comes before, and a glance after. Slack's room passes less: it drops clicks at 3
-GLANCE = 0.5  # seconds to see whether an act without a verdict came too late, or what an edit has led to
+ANSWER_LIMIT = 3.5  # seconds that a page waits for its verdict. Its answer takes at most 6 in all: a store lookup of up
+# to 2 comes before, and a glance after. The Slack channel passes less, because Slack gives up at 3
+GLANCE = 0.5  # seconds to see whether an act without a verdict came too late, or what an edit led to
 LOOK_EVERY = 0.02  # seconds
 
 RECEIVED = Reply("received")
@@ -34,13 +34,13 @@ async def perform(
     timeout: float = ANSWER_LIMIT,
     press: str | None = None,
 ) -> Reply:
-    """Do this to the request, and say what became of it. The act is durable before this returns, even as `received`.
+    """Perform an act on the request, and return the reply. The act is durable before this returns, even as `received`.
 
-    `request`: as it is shown, its hook as the engine has just found it, or its hook's id. `press`: a name of the very
-    press that this is, where its channel may bring it twice, to whichever replica. An act that comes after the end
-    changes nothing: the reply says how the request ended, and the audit keeps that it came.
+    `request`: the request itself, its hook as the engine just found it, or the hook's id. `press`: a name for this
+    press, if its channel may deliver it twice, perhaps to different replicas. An act after the end changes nothing: the
+    reply says how the request ended, and the audit records the act.
     """
-    if isinstance(request, Request) and not request.hook_id:  # a rule decided before anybody was asked
+    if isinstance(request, Request) and not request.hook_id:  # a rule decided before any stage opened
         return await _refuse_late(engine, request, act)
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
     if target is None:
@@ -48,14 +48,16 @@ async def perform(
     try:
         message = WebhookRequest.of_json(message_of(act))
         answer = await engine.resume_webhook(target, message, timeout=timeout, resume_id=press)
-    except IdempotencyConflictError:  # the same press, read otherwise since: what it said first is what it said
+    except (
+        IdempotencyConflictError
+    ):  # the same press with another message, perhaps after a reload: the first one counts
         return RECEIVED
     except HookNotFoundError:
         return await _too_late(engine, target.hook.id, act)
     if answer.status_code == 504:
         shown = await _glance(engine, target)
         if shown is not None and not shown.is_open and not _is_counted(shown, act):
-            return await _too_late(engine, target.hook.id, act)  # it lies behind the end, and will be told so
+            return await _too_late(engine, target.hook.id, act)  # its message comes after the end in the log
         return Reply("received", changed=True)
     reply = read_answer(bytes(answer.body))
     if isinstance(act, Edit) and reply.changed:
@@ -68,7 +70,7 @@ def _hook_of(request: Request | str) -> str:
 
 
 async def _glance(engine: Engine, target: HookTarget) -> Request | None:
-    """None: it can't be told in time how the request stands."""
+    """Return the request's current state; None if the store doesn't answer in time."""
     with suppress(TimeoutError, StoreUnavailableError):
         async with asyncio.timeout(GLANCE):
             return request_behind(await engine.find(target.hook.id))
@@ -76,7 +78,7 @@ async def _glance(engine: Engine, target: HookTarget) -> Request | None:
 
 
 async def _until_reopened(engine: Engine, target: HookTarget) -> None:
-    """Wait, if only for a glance, until the stage that an edit has reset is open again, with its new deadline."""
+    """Wait briefly until the stage that an edit has reset is open again, with its new deadline."""
     with suppress(TimeoutError, StoreUnavailableError):
         async with asyncio.timeout(GLANCE):
             while (shown := request_behind(await engine.find(target.hook.id))) and shown.is_open and shown.is_reset:
@@ -84,7 +86,7 @@ async def _until_reopened(engine: Engine, target: HookTarget) -> None:
 
 
 def _is_counted(request: Request, act: Act) -> bool:
-    """Whether this act is one of those that led to the end."""
+    """Return whether this act is among those that led to the end."""
     if not isinstance(act, Vote):
         return request.outcome is not None and request.outcome.by == act.by
     return (act.by, act.choice) in ((vote.by, vote.choice) for vote in request.votes if vote.counts)
@@ -96,13 +98,13 @@ async def _too_late(engine: Engine, hook_id: str, act: Act) -> Reply:
 
 
 async def _refuse_late(engine: Engine, request: Request, act: Act) -> Reply:
-    """Say how the request ended. The log of an ended run does not grow, so the audit takes the refused act."""
+    """Reply how the request ended. An ended run's log no longer grows, so the audit records the refused act."""
     reply = late_reply(request, act, engine.now())
     data = {"act": act_word(act), "via": act.via, "verdict": reply.verdict}
     await engine.audit("act_refused", who=act.by, run_id=request.run_id, data=data)
     return reply
 
 
-def asks_herself(view: Request, address: str) -> bool:
-    """Whether this person asked for it, or it is asked for her."""
+def is_requester(view: Request, address: str) -> bool:
+    """Return whether this person requested it, or it was requested for them."""
     return address in (view.requester, view.on_behalf_of)

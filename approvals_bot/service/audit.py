@@ -1,15 +1,15 @@
 """The exported audit: JSON lines, each chained to the one before, the last one signed.
 
     {"kind": "header", "format": "approvals-bot audit 1", "exported_at": …, "chain": …}
-    {"kind": "audit", "seq", "at", "what", "who", "run_id", "data", "hash", "chain"}       what is in no run's log
-    {"kind": "run", "run_id", "workflow", "status", "created_at", "events", "chain"}       then its log:
+    {"kind": "audit", "seq", "at", "what", "who", "run_id", "data", "hash", "chain"}       entries of no run's log
+    {"kind": "run", "run_id", "workflow", "status", "created_at", "events", "chain"}       followed by its log:
     {"kind": "event", "run_id", "seq", "type", "at", "data", "chain"}
     {"kind": "manifest", "lines", "audit", "runs", "events", …, "signature", "chain"}
 
-`chain` is the SHA-256 of the chain before (as text) and of the line's canonical JSON without its chain. A line must be
-written exactly in that canonical form, so no byte of the file can change unseen. The manifest's signature is an HMAC
-over the chain up to it and its own counts, with a key derived from the service's first signing key. Tokens, links and
-secrets are left out before anything is hashed.
+`chain` is the SHA-256 of the previous chain (as text) and of the line's canonical JSON without its chain. A line must
+be written exactly in that canonical form, so no byte of the file can change unnoticed. The manifest's signature is an
+HMAC over the chain up to it and its own counts, with a key derived from the service's first signing key. Tokens, links
+and secrets are removed before anything is hashed.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PAGE = 200  # runs read at once
 
 
 def derive_key(signing_key: str) -> bytes:
-    """Derive the key that signs manifests from a signing key. It opens nothing else, whoever may hold it."""
+    """Derive the key that signs manifests from a signing key. It is good for nothing else."""
     return hmac.new(signing_key.encode(), PURPOSE, hashlib.sha256).digest()
 
 
 def key_id(key: bytes) -> str:
-    """Return what tells this key from others, and gives nothing of it away."""
+    """Return a short id of this key, which reveals nothing about it."""
     return hashlib.sha256(b"id " + key).hexdigest()[:16]
 
 
@@ -53,7 +53,7 @@ def link(before: str, value: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an export contains. `broken_at`: the first line of the store's own audit that does not follow, if any."""
+    """The counts of an export. `broken_at`: the first line that breaks the store's own audit chain, if any."""
 
     exported_at: str
     lines: int
@@ -76,7 +76,7 @@ class _ExportChain:
 
 
 async def write_export(engine: Engine, key: bytes, file: BinaryIO) -> Manifest:
-    """Write everything, the newest run first. Runs opened meanwhile may be missing; each log is whole."""
+    """Write everything, newest run first. Runs that open meanwhile may be missing; each log is complete."""
     at = iso(engine.now())
     chain = _ExportChain(file)
     chain.add({"kind": "header", "format": FORMAT, "exported_at": at})
@@ -126,7 +126,7 @@ def _sign(key: bytes, head: str, manifest: Mapping[str, Any]) -> str:
 
 
 def broken_at(audit: Sequence[AuditLine]) -> int | None:
-    """Return the first line of the store's own chain that doesn't follow from the one before; None if all do."""
+    """Return the first line that breaks the store's own chain; None if it is intact."""
     before = ""
     for number, line in enumerate(audit, 1):
         _, digest = link_entry(before, line.seq, to_micros(line.at), line.entry)
@@ -138,7 +138,7 @@ def broken_at(audit: Sequence[AuditLine]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class AuditFault:
-    """The first line that is not as it was written, and what is wrong with it."""
+    """The first line that was tampered with, and what is wrong with it."""
 
     line: int
     what: str
@@ -146,7 +146,7 @@ class AuditFault:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a file was found to be. `origin`: whether one of the given keys has signed it."""
+    """The result of verifying a file. `origin`: whether one of the given keys was checked and signed it."""
 
     fault: AuditFault | None = None
     origin: Literal["checked", "not checked"] = "not checked"
@@ -170,7 +170,7 @@ def verify_lines(lines: Iterable[bytes], keys: Sequence[bytes]) -> Verification:
     reading = _Reading()
     number = 0
     try:
-        for number, line in enumerate(lines, 1):  # noqa: B007  # where it stopped is the answer
+        for number, line in enumerate(lines, 1):  # noqa: B007  # the line where it stopped is the result
             reading.take(line)
         number += 1
         manifest = reading.finished()
@@ -184,7 +184,7 @@ def verify_lines(lines: Iterable[bytes], keys: Sequence[bytes]) -> Verification:
 
 
 class _Reading:
-    """What was read so far."""
+    """The part of the file that was read so far."""
 
     def __init__(self) -> None:
         self.head = ""
@@ -199,30 +199,30 @@ class _Reading:
     def take(self, line: bytes) -> None:
         value = _parse(line)
         if self._manifest is not None:
-            raise _Faulty("there is something after the manifest")
+            raise _Faulty("it comes after the manifest")
         chain = value.pop("chain", None)
         self.before, self.head = self.head, link(self.head, value)
         if chain != self.head:
-            raise _Faulty("it was changed, or it does not follow the line before")
+            raise _Faulty("it was changed, or doesn't follow the line before")
         self.lines += 1
         self._place(value)
 
     def finished(self) -> dict[str, Any]:
-        """The manifest, once it fits what was read."""
+        """Return the manifest, if its counts match what was read."""
         if self._manifest is None:
-            raise _Faulty("the file ends without its manifest: something is cut off")
+            raise _Faulty("the file ends without a manifest: its end is missing")
         said = [self._manifest.get(name) for name in ("exported_at", "lines", "audit", "runs", "events")]
         if said != [self._exported_at, self.lines, *self.counts.values()]:
-            raise _Faulty("the manifest counts something else than what is here")
+            raise _Faulty("the manifest's counts don't match the file")
         return self._manifest
 
     def _place(self, value: dict[str, Any]) -> None:
-        """Every kind of line has its place."""
+        """Check that this kind of line may come here, and count it."""
         match value:
             case {"kind": "header", "format": "approvals-bot audit 1", "exported_at": str(at)} if self.lines == 1:
                 self._exported_at = at
             case _ if self.lines == 1:
-                raise _Faulty("it is not the beginning of an exported audit")
+                raise _Faulty("it isn't the header of an exported audit")
             case {"kind": "audit"} if not self.counts["run"]:
                 self.counts["audit"] += 1
             case {"kind": "run", "run_id": str(run), "events": int(events)} if self._come == self._run[1]:
@@ -234,7 +234,7 @@ class _Reading:
             case {"kind": "manifest", "broken_at": int() | None} if self._come == self._run[1]:
                 self._manifest = value
             case _:
-                raise _Faulty("it is not in its place")
+                raise _Faulty("it is in the wrong place")
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -243,9 +243,9 @@ def _parse(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
-        raise _Faulty("it is not JSON") from None
+        raise _Faulty("it isn't JSON") from None
     if not isinstance(value, dict) or _written(value) != line:
-        raise _Faulty("it is not written as we write it")
+        raise _Faulty("it isn't in the canonical form")
     return value
 
 
@@ -253,7 +253,7 @@ def _written(value: dict[str, Any]) -> bytes:
     try:
         return canonical(value) + b"\n"
     except (ValueError, RecursionError):
-        raise _Faulty("it is not written as we write it") from None
+        raise _Faulty("it isn't in the canonical form") from None
 
 
 def _origin(manifest: dict[str, Any], before: str, keys: Sequence[bytes]) -> Literal["checked", "not checked"]:
@@ -264,4 +264,4 @@ def _origin(manifest: dict[str, Any], before: str, keys: Sequence[bytes]) -> Lit
     if any(hmac.compare_digest(_sign(key, before, unsigned).encode(), signature.encode()) for key in keys):
         return "checked"
     ids = ", ".join(key_id(key) for key in keys)
-    raise _Faulty(f"none of the given keys ({ids}) has signed this; it says that {manifest.get('key')} has")
+    raise _Faulty(f"none of the given keys ({ids}) signed this; it names the key {manifest.get('key')}")

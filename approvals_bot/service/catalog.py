@@ -1,6 +1,6 @@
-"""What can be started here: the configuration, read and checked together, and the workflows that it offers.
+"""The workflows that can be started: the configuration, read and checked as a whole, and the catalog made from it.
 
-A reload of the configuration gives a new catalog, so it touches new requests only.
+A reload makes a new catalog, so it affects new requests only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from approvals_bot.service.python_workflows import PACKAGE, Program, find_progra
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A workflow as it is offered now. `definition`: what its TOML file says, None for a plain Python workflow."""
+    """A workflow as offered now. `definition`: its TOML file's, None for a plain Python workflow."""
 
     workflow: Workflow[Any, Any]
     definition: Definition | None = None
@@ -51,12 +51,12 @@ class Catalog:
 
 
 def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Configuration:
-    """Read config.toml and everything it names, and check it together. Raises ConfigErrors with every problem."""
+    """Read config.toml and all files it names, and check the whole. Raises ConfigErrors with every problem."""
     return load_configuration(path, os.environ if env is None else env, check_definition)
 
 
 def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[ConfigProblem]:
-    """Return everything that is wrong with the configuration, in TOML and in Python. Starts nothing."""
+    """Return every problem of the configuration, in TOML and in Python. Starts nothing."""
     try:
         configuration = read_configuration(path, env)
     except ConfigErrors as errors:
@@ -72,13 +72,13 @@ def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[
 
 
 def _not_replayable(folder: Path) -> list[ConfigProblem]:
-    """Return what the lint rules find in the folder. (Files that are no Python can't be imported, which says it.)"""
+    """Return the lint findings of the folder, except for unreadable files: importing those fails anyway."""
     found = lint_paths(python_files(folder))
     return [ConfigProblem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
 
 
 def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:
-    """Return the folder of the workflows; the usual one, if config.toml itself can't be loaded."""
+    """Return the workflows folder; the default one if config.toml itself can't be loaded."""
     try:
         return load_service(path, os.environ if env is None else env).server.workflows
     except ConfigErrors:
@@ -88,9 +88,9 @@ def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:
 def load_catalog(configuration: Configuration) -> Catalog:
     """Import the folder's Python files, then list what they and the TOML files define.
 
-    A Python workflow that a TOML file offers (`run = "module:function"`) is listed under that file's name only, so that
-    nobody gets round its list of requesters. Raises ConfigErrors with everything that is wrong; then nothing was
-    listed, and the modules and workflows that were in force stay so.
+    A Python workflow that a TOML file offers (`run = "module:function"`) is listed under that file's name only, so
+    nobody can bypass the file's list of requesters. Raises ConfigErrors with every problem; then the previous modules
+    and workflows stay in force.
     """
     modules = {name: module for name, module in sys.modules.items() if name.startswith(f"{PACKAGE}.")}
     try:

@@ -1,8 +1,7 @@
-"""Six digits, mailed to the person a link was made for: with them, a forwarded link decides nothing.
+"""Six-digit codes, mailed to the person a link was made for: without one, a forwarded link decides nothing.
 
-What a code is follows from its token and the signing key, so that any replica can check it and nothing is stored; the
-token is no secret and says nothing of the digits. How often digits were tried, and codes sent, is counted in this
-process: with several replicas each counts for itself.
+A code follows from its token and the signing key, so any replica can check it and nothing is stored. The token is no
+secret and reveals nothing about the digits. Attempts and sent codes are counted in memory, by each replica separately.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ CODE = "code.v1"
 DIGITS = "code-digits.v1"
 
 CODE_TIME = timedelta(minutes=10)
-MOST_TRIES = 5  # of one code: a guess is right once in 200,000 codes
-MOST_SENT = 5  # codes for one link in an hour: what a person may need, and little to annoy them with
+MOST_TRIES = 5  # of one code: guessing succeeds for one code in 200,000
+MOST_SENT = 5  # codes for one link in an hour: enough for its owner, and little spam if somebody else asks for them
 SENT_TIME = timedelta(hours=1)
 
 Binding = Mapping[str, Any]
-"""What a code is good for: one link, or one person's signing in. Never two things of different kinds."""
+"""What a code is valid for: one link, or one person's sign-in. Never for two kinds of things."""
 
 Checked = Literal["right", "wrong", "over"]
 
 
 class Codes:
-    """Makes codes and checks them."""
+    """Codes, issued and checked."""
 
     def __init__(
         self, *, tokens: Tokens, now: Callable[[], datetime], nonce: Callable[[], str] = secrets.token_urlsafe
@@ -44,24 +43,24 @@ class Codes:
         self._sent: dict[str, list[datetime]] = {}
 
     def issue(self, to: Binding) -> tuple[str, str] | None:
-        """A new code's token and digits; None when this link, or person, has had its share for now."""
+        """Return a new code's token and digits; None if too many were sent for this link or person."""
         if not self._allows(self._sent, repr(sorted(to.items())), MOST_SENT, SENT_TIME):
             return None
         bound = {**to, "n": self._nonce()}
         return self._tokens.sign(CODE, bound | {"t": self._now().timestamp()}), self._digits(bound)
 
     def is_open(self, to: Binding, token: str) -> bool:
-        """Whether this is the token of a code for this link that may still be entered."""
+        """Return whether this is the token of a code for this link that hasn't expired."""
         return self._bound(to, token) is not None
 
     def check(self, to: Binding, token: str, digits: str) -> Checked:
-        """Whether these digits are the code. `over`: too late or too often, a new code is needed."""
+        """Check the digits. `over`: the code has expired or was tried too often, so a new one is needed."""
         bound = self._bound(to, token)
         if bound is None or len(self._lately(self._tried, bound["n"], CODE_TIME)) >= MOST_TRIES:
             return "over"
         given = "".join(digits.split())
         if hmac.compare_digest(given.encode(), self._digits(bound).encode()):
-            return "right"  # and not counted: the page that it opens sends it along with every press
+            return "right"  # not counted, because the page behind it sends the code with every press
         self._allows(self._tried, bound["n"], MOST_TRIES, CODE_TIME)
         return "wrong"
 
@@ -74,7 +73,7 @@ class Codes:
         return payload if to.items() <= payload.items() and age <= CODE_TIME.total_seconds() else None
 
     def _digits(self, bound: dict[str, Any]) -> str:
-        """Six digits that only a holder of the signing key can tell. Signing the same twice gives the same."""
+        """Derive the digits, which takes the signing key. The same binding always gives the same digits."""
         secret = hashlib.sha256(self._tokens.sign(DIGITS, bound).encode()).digest()
         return f"{int.from_bytes(secret, 'big') % 1_000_000:06}"
 
@@ -82,7 +81,7 @@ class Codes:
         return [at for at in counted.get(key, []) if at >= self._now() - within]
 
     def _allows(self, counted: dict[str, list[datetime]], key: str, most: int, within: timedelta) -> bool:
-        """Count one more, if there were not too many lately. What is long over is forgotten."""
+        """Count one more and return True, unless there were too many recently. Forgets old counts."""
         since = self._now() - within
         for other in [other for other, times in counted.items() if times[-1] < since]:
             del counted[other]

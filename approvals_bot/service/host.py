@@ -1,4 +1,4 @@
-"""What a running service offers to a channel that takes things in."""
+"""What a running service offers to an inbound channel."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from approvals_bot.service.catalog import Catalog
 
 @dataclass(slots=True)
 class ChannelHost:
-    """The service around a channel. `people` and `workflows` are others after a reload of the configuration.
+    """The service around a channel. A reload of the configuration replaces `people` and `workflows`.
 
-    `link(hook_id, address)` is a person's own page of a request; `counted(verdict, via)` is told of each act.
+    `link(hook_id, address)` returns a person's own page of a request; `counted(verdict, via)` is called for each act.
     """
 
     engine: Engine
@@ -32,7 +32,7 @@ class ChannelHost:
 
 @runtime_checkable
 class Attached(Protocol):
-    """A channel that takes things in: it is handed its host before the service starts."""
+    """An inbound channel: it gets its host before the service starts."""
 
     def attach(self, host: ChannelHost) -> None:
-        """Get ready to be used in this service. OSError: an address can't be listened at."""
+        """Get ready to run in this service. Raises OSError if an address is in use."""

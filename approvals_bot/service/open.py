@@ -1,7 +1,7 @@
-"""Opening a request, or starting any listed run: who may, with what, and under which key.
+"""Opening a request, or starting any listed workflow: permission, input and idempotency key.
 
-Every way in that can open one (API, Slack's form, the command line) comes through `open_run`, so that none forgets a
-rule. The caller has established who opens it. What is refused is an `OpeningRefused`: data, which each way in renders.
+Every entry point that opens requests (API, Slack's form, the command line) uses `open_run`, so none forgets a rule. The
+caller has identified the opener. A refusal is an `OpeningRefused`: data, which each entry point renders.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from approvals_bot.people import People, SourceUnavailable, is_mail
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 
-LONGEST_KEY = 200  # characters of an idempotency key; any id that callers have fits many times
+LONGEST_KEY = 200  # characters of an idempotency key; several times any usual id
 
 OpeningCode = Literal[
     "workflow_unknown",
@@ -47,21 +47,21 @@ _TITLES: dict[OpeningCode, tuple[str, str]] = {
     "workflow_unknown": ("Workflow not found", "No workflow named {name!r} is listed here."),
     "not_allowed": (
         "Not allowed to request",
-        "{who} may not open {workflow!r}. Its file says who may, under workflow.request.",
+        "{who} can't open {workflow!r}. Its file lists who can, under workflow.request.",
     ),
-    "group_unknown": ("Group unknown", "Whether you may ask for this can't be checked just now: {error}"),
+    "group_unknown": ("Group unknown", "We can't check right now whether you may request this: {error}"),
     "key_unusable": ("Invalid input", "The idempotency key can't be used."),
     "nobody_decides": ("Nobody could decide", "Nothing was opened: {reason}, in stage {stage!r}."),
 }
-"""Title and detail of each refusal; of those that are not here, `_NOTHING_STARTED`."""
+"""Title and detail of each refusal; `_NOTHING_STARTED` for all others."""
 
 _FAULTS: dict[OpeningCode, str] = {
     "key_unusable": f"1 to {LONGEST_KEY} printable characters",
-    "requester_not_a_person": "not a person's address, and not the app that calls",
+    "requester_not_a_person": "not a person's address, and not the calling app",
     "behalf_not_a_person": "not a person's address",
-    "behalf_missing": "is required: name the person this is asked for",
-    "behalf_not_taken": "this workflow is never asked for somebody else",
-    "own_key_impossible": "the workflow's key can't be made of these fields: {error}",
+    "behalf_missing": "is required: name the person this is for",
+    "behalf_not_taken": "this workflow can't be requested on behalf of somebody else",
+    "own_key_impossible": "the workflow's key can't be made from these fields: {error}",
     "own_key_empty": "the workflow's key would be empty for these fields",
     "input_not_taken": "this workflow takes no input",
     "input_not_storable": "{error}",
@@ -70,10 +70,10 @@ _FAULTS: dict[OpeningCode, str] = {
 
 
 class OpeningRefused(ApprovalsBotError):
-    """A request can't be opened, or a run not started, as asked. Nothing was written.
+    """The request can't be opened, or the run can't be started. Nothing was written.
 
-    `code` names the rule that refused, `path` the part of the input that it is about (() for none), and `params` what
-    the rule found. `title`, `detail` and `errors` (each fault at its place) say the same in words.
+    `code` names the rule that refused, `path` the part of the input that it is about (() for none), and `params` the
+    rule's findings. `title`, `detail` and `errors` (each fault at its place) say the same in words.
     """
 
     def __init__(self, code: OpeningCode, path: tuple[str, ...] = (), **params: str) -> None:
@@ -101,8 +101,8 @@ async def open_run(
 ) -> Run[Any]:
     """Start the workflow of this name; durable before this returns.
 
-    `opener` is the app or person whose identity is known, `requester` the person it asks for, if another. Raises
-    OpeningRefused, IdempotencyConflictError, InvalidPayloadError: then nothing was written.
+    `opener` is the identified app or person, `requester` the person it makes the request for, if that's another. Raises
+    OpeningRefused, IdempotencyConflictError or InvalidPayloadError; then nothing was written.
     """
     listed = workflows.find(name)
     if listed is None:
@@ -121,15 +121,15 @@ async def open_run(
         key = _scoped_key(opener, idempotency_key)
     else:
         key = _own_key(definition, typed, asks, behalf, people)
-    # What no rule decides, and a stage that nobody can fill could only wait for ever. A source of groups that can't be
-    # read now leaves it open: it will be read again when the stage opens.
+    # Refuse a request that no rule decides and nobody can approve: it would wait forever. A group that can't be read
+    # now is no reason to refuse: it is read again when the stage opens.
     if (problem := await find_undecidable_stage(definition, opening, people, engine.now())) is not None:
         raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
     return await engine.start(listed.workflow, opening, idempotency_key=key)
 
 
 def _requester(opener: str, requester: str | None) -> str:
-    """Who asks: the person who is named, or the opener itself."""
+    """Return the requester: the person who is named, or the opener."""
     if requester is None or requester.lower() == opener:
         return opener
     if not is_mail(requester):
@@ -140,7 +140,7 @@ def _requester(opener: str, requester: str | None) -> str:
 async def check_requester(
     definition: Definition, opener: str, requester: str, behalf: str | None, people: People
 ) -> None:
-    """Raise OpeningRefused unless the opener or the requester may ask for this, in this person's name."""
+    """Raise OpeningRefused unless the opener or the requester may request this, on this person's behalf."""
     who = tuple(dict.fromkeys((opener, requester)))
     try:
         for one in who:
@@ -160,9 +160,9 @@ async def check_requester(
 
 
 async def may_open(definition: Definition, who: str, people: People) -> bool:
-    """Whether the workflow's `request` lists this person or app. `"*"` is every person, and no app.
+    """Return whether the workflow's `request` lists this person or app. `"*"` means every person, but no app.
 
-    Raises SourceUnavailable when a group can't be read.
+    Raises SourceUnavailable if a group can't be read.
     """
     for entry in definition.workflow.request:
         if await _is_listed(who, entry, people):
@@ -182,12 +182,12 @@ async def _is_listed(one: str, entry: str, people: People) -> bool:
 
 
 def _scoped_key(opener: str, key: str | None) -> str | None:
-    """The caller's key, kept apart from everybody else's: what one app asked is none of another's business."""
+    """Prefix the caller's key with the opener, so that different callers' keys never meet."""
     return None if key is None else f"{opener} {usable_key(key)}"
 
 
 def usable_key(key: str) -> str:
-    """The caller's idempotency key as it is. OpeningRefused for one that is empty, too long or no text."""
+    """Return the caller's idempotency key. Raises OpeningRefused if it is empty, too long or unprintable."""
     if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
         raise OpeningRefused("key_unusable", ("header", "Idempotency-Key"))
     return key
@@ -196,7 +196,7 @@ def usable_key(key: str) -> str:
 def _own_key(
     definition: Definition, typed: Mapping[str, Any], requester: str, behalf: str | None, people: People
 ) -> str:
-    """The key that the workflow's file makes of the fields: the same call never opens a second request."""
+    """Return the key that the workflow's file makes from the fields: the same call never opens a second request."""
     facts = Facts(definition.id, typed, _who(requester, people), _who(behalf, people))
     try:
         key = render_key(definition.workflow.key or "", facts).strip()
@@ -216,8 +216,10 @@ def _who(address: str | None, people: People) -> Who:
 async def _start_program(
     engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
 ) -> Run[Any]:
-    """Start a Python workflow: the input object is its one argument, as that argument's type reads it, or else has its
-    arguments by name. `who` asks is kept with the run: in what it asks people, they count as the requester."""
+    """Start a Python workflow: the input object is its only argument, or has its arguments by name.
+
+    `who` is the requester, stored with the run: they are the requester of the approvals that it requests, too.
+    """
     given: Any = dict(input)
     if listed.definition is not None and listed.definition.fields:
         given = fields.dump(listed.definition, fields.values(listed.definition, input))

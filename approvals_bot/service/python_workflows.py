@@ -1,7 +1,7 @@
-"""Python workflows: the folder's *.py files, imported, and each fitted to the TOML file that offers it.
+"""Python workflows: the folder's *.py files, imported, and matched with the TOML files that offer them.
 
-A TOML file with `run = "module:function"` puts a form and a list of who may ask in front of a function. Whether the two
-fit is found out when they are loaded: by handing one example of each field to the function's own types.
+A TOML file with `run = "module:function"` gives a function a form and a list of requesters. Whether the two match is
+checked on loading, by validating an example of each field against the function's own types.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from approvals_bot.durable.core.signature import Signature
 from approvals_bot.errors import InvalidPayloadError
 
 PACKAGE = "approvals_bot_workflows"
-"""What the folder's files are imported as, so that their names meet no installed module's."""
+"""The package that the folder's files are imported into, so their names can't clash with installed modules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Program:
 
 
 def python_files(folder: Path) -> list[Path]:
-    """The folder's *.py files. None where it can't be read: who loads its *.toml files says so."""
+    """Return the folder's *.py files; [] if it can't be read, which loading the *.toml files reports."""
     try:
         return visible(folder, ".py")
     except OSError:
@@ -63,7 +63,7 @@ def python_files(folder: Path) -> list[Path]:
 
 
 def import_programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
-    """Every workflow of the folder's *.py files, and what kept a file from being imported."""
+    """Import the folder's *.py files. Returns their workflows, and a problem for each file that failed."""
     programs: list[Program] = []
     problems: list[ConfigProblem] = []
     for file in python_files(folder):
@@ -75,7 +75,7 @@ def import_programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever an author's file does at import, the others load
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a broken file must not keep the others from loading
             what = f"can't be imported: {type(error).__name__}: {_first_line(error)}"
             problems.append(ConfigProblem(str(file), _line_of(error, file), "import", what))
             continue
@@ -93,7 +93,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _line_of(error: BaseException, file: Path) -> int:
-    """The line of this file on which it failed; 1 when it failed before any line ran."""
+    """Return the line of this file that failed; 1 if it failed before any line ran."""
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return error.lineno or 1
     line, trace = 1, error.__traceback__
@@ -105,7 +105,7 @@ def _line_of(error: BaseException, file: Path) -> int:
 
 
 def find_program(run: str, programs: Sequence[Program]) -> Program | Finding:
-    """The program that `run = "module:function"` names, or why there is none."""
+    """Return the program that `run = "module:function"` names, or a finding that says why there is none."""
     for program in programs:
         if program.is_meant_by(run):
             return program
@@ -120,17 +120,22 @@ def find_program(run: str, programs: Sequence[Program]) -> Program | Finding:
 
 
 def fit(definition: Definition, program: Program) -> tuple[Definition, list[Finding]]:
-    """The definition, with fields derived from the function's type where the file has none; and what doesn't fit."""
+    """Match a definition with its function. Without fields in the file, they come from the function's type.
+
+    Returns the definition, and a finding for each mismatch.
+    """
     signature = program.workflow.signature
     parameters = inspect.signature(program.workflow.function).parameters
     own = [name for name in parameters if not (name == "settings" and signature.takes_bound)]
     found = list(_settings(definition, program))
     if more := [name for name in own[1:] if _is_needed(parameters[name])]:
-        what = f"{definition.workflow.run} needs more than the fields: {', '.join(more)} (one argument takes them all)"
+        what = (
+            f"{definition.workflow.run} needs more than the fields: {', '.join(more)} (one argument must take them all)"
+        )
         return definition, [*found, Finding(("workflow", "run"), what)]
     if not own:
         if definition.fields:
-            found.append(Finding(("fields",), f"{definition.workflow.run} has no argument that could take them"))
+            found.append(Finding(("fields",), f"{definition.workflow.run} has no argument to take them"))
         return definition, found
     members = _members(signature.annotation(own[0]))
     if members is None:
@@ -148,7 +153,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """One field of the type that takes the form. `default`: a value, or PydanticUndefined."""
+    """One field of the type that takes the form's input. `default`: a value, or PydanticUndefined."""
 
     name: str
     kind: Any
@@ -167,7 +172,7 @@ class _Members:
 
 
 def _members(kind: Any) -> _Members | None:
-    """What a model or dataclass takes; None for any other type, which is left to its own validation."""
+    """Return the fields of a model or dataclass; None for any other type, which validates its input itself."""
     if not isinstance(kind, type):
         return None
     if issubclass(kind, BaseModel):
@@ -222,9 +227,9 @@ def _fields(fields: Mapping[str, FieldSpec], members: _Members) -> Iterator[Find
 
 
 def with_durations(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The input with its spans of time read as everywhere here ("1h30m"), where the type that takes it wants them.
+    """Parse durations ("1h30m") in the input, where the type that takes it has a timedelta.
 
-    What can't be read stays as it is, for the type itself to refuse.
+    A text that isn't a duration stays as it is: the type itself will refuse it.
     """
     members = _members(kind)
     read = dict(given)
@@ -237,7 +242,7 @@ def with_durations(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wants_duration(kind: Any) -> bool:
-    """Whether it is a timedelta, perhaps optional or annotated, and no text would do as well."""
+    """Return whether the type is a timedelta, perhaps optional or annotated, and takes no text."""
     if get_origin(kind) is Annotated:
         return _wants_duration(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
@@ -258,7 +263,7 @@ _EXAMPLES: dict[str, Any] = {
     "email": "ann@acme.eu",
     "url": "https://acme.eu/",
 }
-"""Each type's value as the workflow is handed it."""
+"""An example of each type, as workflows receive it."""
 
 
 def _examples(spec: FieldSpec) -> Iterable[Any]:
@@ -266,11 +271,11 @@ def _examples(spec: FieldSpec) -> Iterable[Any]:
 
 
 _OF_TYPE = ("_type", "_parsing", "literal_error", "enum", "int_from_float")
-_OF_TEXTS = ("uuid_parsing", "url_parsing")  # some texts fit, and the type itself tells which
+_OF_TEXTS = ("uuid_parsing", "url_parsing")  # some texts are valid, and the type itself knows which
 
 
 def _is_refused(value: Any, kind: Any, is_text: bool = False) -> bool:
-    """Whether the type is the wrong one for this value. A bound or a validator of the author's own is not asked."""
+    """Return whether the type can't take this kind of value. Bounds and the author's own validators don't count."""
     try:
         TypeAdapter(kind).validate_python(value)
     except PydanticUserError:
@@ -284,7 +289,7 @@ def _is_refused(value: Any, kind: Any, is_text: bool = False) -> bool:
 def _unfit(spec: FieldSpec, example: Any, member: _Member, owner: str) -> str:
     wants = member.kind.__name__ if isinstance(member.kind, type) else str(member.kind).replace("typing.", "")
     if spec.type == "enum":
-        return f'"{example}" is no value of {owner}.{member.name} ({wants})'
+        return f'"{example}" is not a value of {owner}.{member.name} ({wants})'
     return f"a value of type {spec.type} is passed as {example!r}, which {owner}.{member.name} ({wants}) doesn't take"
 
 
@@ -313,15 +318,15 @@ _TYPES: dict[type, str] = {
     date: "date",
     timedelta: "duration",
 }
-_LONGEST_TEXT = 50_000  # characters of a str; what the type itself bounds it says itself
+_LONGEST_TEXT = 50_000  # characters of a str; the type's own bounds are checked by the type
 
 _FORM: TypeAdapter[dict[str, FieldSpec]] = TypeAdapter(dict[FieldName, FieldSpec])
 
 
 def derive_fields(members: Mapping[str, tuple[Any, Any, bool]]) -> dict[str, FieldSpec]:
-    """Fields for these members (type, default, whether it must be given).
+    """Derive fields from these members (type, default, whether it is required).
 
-    {} if one of them can't be shown in a form, such as a list: then the type alone says what may be given.
+    Returns {} if one of them can't be shown in a form, such as a list: then only the type checks the input.
     """
     described: dict[str, dict[str, Any]] = {}
     for name, (kind, default, is_needed) in members.items():
@@ -345,7 +350,7 @@ def _described(kind: Any, default: Any, is_needed: bool) -> dict[str, Any] | Non
     if default is None and takes_null:
         return {**spec, "required": False}
     if default is None or default is PydanticUndefined:
-        return None  # made anew each time: no form can show it
+        return None  # a default factory: no form can show its value
     shown = (
         duration_text(default)
         if isinstance(default, timedelta)
@@ -355,7 +360,7 @@ def _described(kind: Any, default: Any, is_needed: bool) -> dict[str, Any] | Non
 
 
 def _bare(kind: Any) -> tuple[Any, bool]:
-    """The type without Annotated and None, and whether None was one of its members."""
+    """Return the type without Annotated and None, and whether None was one of its members."""
     takes_null = False
     while True:
         if get_origin(kind) is Annotated:
@@ -387,12 +392,14 @@ def _enum(values: Any) -> dict[str, Any] | None:
 
 
 PLAIN_JSON = ("string", "integer", "number", "boolean", "array", "null")
-"""What JSON has besides objects."""
+"""The types that JSON has besides objects."""
 
 
 def takes_whole_input(signature: Signature) -> bool:
-    """Whether the input object is the workflow's one argument (a model, a dataclass, a dict), and not its arguments by
-    name."""
+    """Return whether the input object is the workflow's only argument (a model, a dataclass, a dict).
+
+    Otherwise it has the arguments by name.
+    """
     parameters = list(signature.called.parameters.values())
     if any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD, each.POSITIONAL_ONLY) for each in parameters):
         return True
@@ -400,7 +407,7 @@ def takes_whole_input(signature: Signature) -> bool:
 
 
 def arguments_by_name(signature: Signature, given: Mapping[str, JsonValue]) -> tuple[list[Any], dict[str, Any]]:
-    """The call with these arguments. InvalidPayloadError names those that are too many, and those that lack."""
+    """Return the positional and named arguments. Raises InvalidPayloadError for unknown and missing ones."""
     known = signature.called.parameters
     faults = [
         {"loc": ["input", name], "msg": "the workflow has no such argument"} for name in given if name not in known
@@ -423,7 +430,7 @@ def arguments_by_name(signature: Signature, given: Mapping[str, JsonValue]) -> t
 
 
 def _takes_objects(annotation: Any) -> bool:
-    """As its JSON schema says; what has none can't be known to be plain."""
+    """Return whether the type takes objects, by its JSON schema. A type without a schema counts as such."""
     with suppress(PydanticUserError):
         return not _is_plain(TypeAdapter(annotation).json_schema())
     return True

@@ -1,7 +1,7 @@
-"""The requests of a run, and what they show of themselves.
+"""Reading requests: those of a run, lists of a person's requests, and their JSON.
 
-A run of a workflow file is one request. A Python workflow may make none, one or many; each is called by its run's id
-and its number, `run_0….2`, and by the run's id alone where only one can be meant.
+A run of a workflow file is one request. A Python workflow may make none, one or many. Each has the id of its run plus a
+number, `run_0….2`; the run's id alone is enough where it is unambiguous.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _REQUESTS = TypeAdapter(tuple[Request, ...])
 
 
 def requests_of(record: RunRecord) -> tuple[Request, ...]:
-    """Return the requests that this run shows, in the order in which they were made.
+    """Return this run's requests, in the order in which they were made.
 
-    None for a run whose row is damaged: it is listed as a plain run, and breaks no list.
+    A run whose row is damaged has none: it is listed as a plain run, and breaks no list.
     """
     try:
         return tuple(_over(one, record) for one in _REQUESTS.validate_python(record.parts))
@@ -36,22 +36,23 @@ def requests_of(record: RunRecord) -> tuple[Request, ...]:
 
 
 def request_of(record: RunRecord, hook_id: str | None = None) -> Request | None:
-    """The request behind this hook; without one, the request that the run stands for now: the one that is open, if
-    several are the first of them, else the last. None for a run that asks nobody.
+    """Return the request of this hook; without a hook, the run's current one.
+
+    That is the first open request, else the last one. None for a run without requests.
     """
     requests = requests_of(record)
     if hook_id is not None:
         return next((view for view in requests if view.hook_id == hook_id), None)
-    return stands_for(requests)
+    return current_request(requests)
 
 
-def stands_for(requests: Sequence[Request]) -> Request | None:
-    """Of all requests of a run, the one that it stands for now."""
+def current_request(requests: Sequence[Request]) -> Request | None:
+    """Return the first open one of a run's requests, else the last one; None if it has none."""
     return next((view for view in requests if view.is_open), requests[-1] if requests else None)
 
 
 async def find_record(engine: Engine, id: str) -> RunRecord | None:
-    """The run of this id; for a request's, `run_0….2`, its run as if that request were all that it shows."""
+    """Return the run with this id; for a request's id, `run_0….2`, its run with that request alone."""
     run_id, _, number = id.partition(".")
     record = await engine.record(run_id)
     if record is None or not number:
@@ -62,10 +63,10 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
 
 @dataclass(frozen=True, slots=True)
 class RequestPage:
-    """Some of the requests that a person has to do with, and where the next page starts.
+    """A page of a person's requests, and the cursor of the next page.
 
-    A request is None where its run's row is damaged: then only the run can be shown. `total` is how many there are in
-    all, or at least as many, unless `is_whole`.
+    A request is None if its run's row is damaged: then only the run can be shown. `total` is the number of all, or a
+    lower bound unless `is_whole`.
     """
 
     rows: list[tuple[RunRecord, Request | None]]
@@ -74,16 +75,16 @@ class RequestPage:
     is_whole: bool
 
 
-MOST_COUNTED = 1_000  # requests of one person; nobody needs to know more exactly how many more there are
+MOST_COUNTED = 1_000  # requests of one person; beyond that, nobody needs the exact number
 
 
 async def list_requests(
     engine: Engine, relation: Relation, address: str, *, cursor: str | None = None, limit: int = 50
 ) -> RequestPage:
-    """Return a page of the requests that this person has this to do with.
+    """Return a page of the requests with this relation to the person.
 
-    What waits begins with what has waited longest, all else with the newest. Raises ValueError for a cursor that no
-    page gave.
+    Waiting requests start with the one that has waited longest, all others with the newest. Raises ValueError for an
+    invalid cursor.
     """
     which = Filter(
         attributes={projected(relation): address},
@@ -96,9 +97,9 @@ async def list_requests(
 
 
 async def list_decided(engine: Engine, address: str, *, limit: int) -> RequestPage:
-    """Return the newest requests that this person voted on and that have ended; there is no next page.
+    """Return the newest ended requests that this person voted on; there is no next page.
 
-    A run that was ended from outside is still found as it was while it ran: by the vote in an open request.
+    A run that was cancelled is still indexed as it was before: by the vote in an open request.
     """
     cut_off = Filter(attributes={projected("open_vote_of"): address}, is_open=False, limit=limit)
     ended, ended_by_force = await asyncio.gather(
@@ -126,18 +127,18 @@ async def _page(engine: Engine, which: Filter, relation: Relation, address: str)
 
 
 def choices_of(requests: Sequence[Request]) -> tuple[str, ...]:
-    """The ids of the open ones of a run's requests, of which one has to be named, where its id could mean several."""
+    """Return the ids of a run's open requests, if the run's id alone would be ambiguous; else ()."""
     open_ones = [view.id for view in requests if view.is_open]
     return tuple(open_ones) if len(open_ones) > 1 else ()
 
 
 def request_behind(target: HookTarget | None) -> Request | None:
-    """The request that this hook belongs to."""
+    """Return the request that this hook belongs to."""
     return None if target is None else request_of(target.record, target.hook.id)
 
 
 def _over(view: Request, record: RunRecord) -> Request:
-    """A run that was ended from outside takes its open requests with it, without a word of its own."""
+    """Show an open request of an ended run as withdrawn: a cancelled run can't say so itself."""
     if not record.has_ended or not view.is_open:
         return view
     ended = RequestOutcome(
@@ -145,14 +146,15 @@ def _over(view: Request, record: RunRecord) -> Request:
         by=view.requester,
         at=record.ended_at or view.asked_at,
         via="api",
-        because="the workflow that asked was ended",
+        because="the workflow that requested this was ended",
     )
     return view.model_copy(update={"outcome": ended, "state": "withdrawn", "waiting_for": (), "timers": ()})
 
 
 def api_request(view: Request) -> dict[str, Any]:
-    """The `request` of a run, as the API shows it. Votes that were changed, taken back or reset are left out; one
-    that was given in an absent person's place says whose.
+    """Return the `request` of a run, as the API shows it.
+
+    Votes that were changed, undone or reset are left out. A delegate's vote names the absent person.
     """
     stage = view.stage
     return {
@@ -215,13 +217,13 @@ REDACTED = "(redacted)"
 SECRET_NAMES = frozenset(
     {"token", "url", "authorization", "cookie", "set-cookie", "secret", "password", "code", "x-slack-signature"}
 )
-"""Keys of objects, in lower case. A hook's token and a link's URL let whoever reads them resume a run."""
+"""Keys of objects, in lower case. Anybody who reads a hook's token or a link's URL could resume a run."""
 
 _LINK = re.compile(r"(/(?:decisions|webhooks|inbox|login)/)[\w.~%=-]+")
 
 
 def redact(value: Any) -> Any:
-    """The same JSON without tokens, links and secrets."""
+    """Return the same JSON without tokens, links and secrets."""
     match value:
         case dict():
             return {
@@ -238,5 +240,5 @@ def redact(value: Any) -> Any:
 
 
 def iso(at: datetime) -> str:
-    """The time as JSON has it: `2026-11-29T08:00:00Z`."""
+    """Format the time as in JSON: `2026-11-29T08:00:00Z`."""
     return at.isoformat().replace("+00:00", "Z")

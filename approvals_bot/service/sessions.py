@@ -1,4 +1,4 @@
-"""Who has signed in to the pages for people: signed sessions that end with their time, or with the signing key."""
+"""Sessions of people who signed in to the pages: signed tokens that end with their time, or with the signing key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SESSION_TIME = timedelta(hours=12)  # a working day: signing in again costs one 
 
 
 class Sessions:
-    """Begins sessions and reads them. Nothing is stored."""
+    """Sessions, begun and read. Nothing is stored."""
 
     def __init__(self, *, tokens: Tokens, now: Callable[[], datetime]) -> None:
         self._tokens = tokens
@@ -24,7 +24,7 @@ class Sessions:
         return self._tokens.sign(SESSION, {"a": address, "t": self._now().timestamp()})
 
     def who(self, token: str) -> str | None:
-        """Return the address of the person whose session this is; None for no session, or one that has ended."""
+        """Return the address of the session's person; None if it is invalid or has ended."""
         try:
             session = self._tokens.read(SESSION, token)
         except InvalidTokenError:

@@ -19,7 +19,15 @@ from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import open_run
-from approvals_bot.service.read import api_request, choices_of, find_record, redact, request_of, requests_of, stands_for
+from approvals_bot.service.read import (
+    api_request,
+    choices_of,
+    current_request,
+    find_record,
+    redact,
+    request_of,
+    requests_of,
+)
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.schemas import (
@@ -234,7 +242,7 @@ class RunsApi:
     async def _request(self, request: HttpRequest) -> Request:
         record = await self._record(request)
         requests = requests_of(record)
-        shown = stands_for(requests)
+        shown = current_request(requests)
         if several := choices_of(requests):
             names = ", ".join(several)
             raise Problem(409, "Several requests", f"This run asks several things at once. Name one of them: {names}.")
@@ -246,7 +254,7 @@ class RunsApi:
 def run_json(record: RunRecord) -> dict[str, Any]:
     """A run as the API shows it."""
     requests = requests_of(record)
-    shown = stands_for(requests)
+    shown = current_request(requests)
     several = [one for one in requests if one.number]
     return {
         "id": record.id,

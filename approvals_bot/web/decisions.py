@@ -32,7 +32,7 @@ from approvals_bot.approvals.port import (
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
-from approvals_bot.service.act import RECEIVED, asks_herself, perform
+from approvals_bot.service.act import RECEIVED, is_requester, perform
 from approvals_bot.service.codes import Codes
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
@@ -213,7 +213,7 @@ class Decisions:
             refused=refused,
             again=chosen and bool(card.choices),
             change=change_of(link.view, link.address),
-            may_withdraw=asks_herself(link.view, link.address) and link.target.hook.is_live,
+            may_withdraw=is_requester(link.view, link.address) and link.target.hook.is_live,
             values=values,
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
             wrong=lacking(card, values) if status == 422 else (),
@@ -377,7 +377,7 @@ def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
 
 def change_of(view: Request, address: str) -> CardChoice | None:
     """Return what the requester may change, as a form; None for others, and while nothing is to be changed."""
-    if not asks_herself(view, address) or view.state != "changes_requested":
+    if not is_requester(view, address) or view.state != "changes_requested":
         return None
     return CardChoice("edit", "Edit request", "Edit request", "link", asks=view.to_change)
 

@@ -22,7 +22,7 @@ from approvals_bot.approvals.published import REQUEST, Relation
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
-from approvals_bot.service.act import asks_herself
+from approvals_bot.service.act import is_requester
 from approvals_bot.service.history import Span, history_of
 from approvals_bot.service.read import RequestPage, find_record, list_requests, request_of, requests_of
 from approvals_bot.web.links import Links
@@ -115,7 +115,7 @@ class PeoplePages:
             return self._pages.page("not_found.html", 404)
         card = card_of(view, None, self._now())
         decide = await self._links.inbox_path(view, reader) if reader else ""
-        is_hers = reader is not None and asks_herself(view, reader) and not card_of(view, reader, self._now()).choices
+        is_hers = reader is not None and is_requester(view, reader) and not card_of(view, reader, self._now()).choices
         return self._page("request.html", "", reader, card=card, run_id=view.run_id, decide=decide, is_hers=is_hers)
 
     async def inbox(self, request: HttpRequest) -> Response:

@@ -150,7 +150,7 @@ UNFIT: list[tuple[Any, Any, str]] = [  # (replacement in the TOML file, in the P
     ),
     (
         (), ("klass: str", NARROW),
-        "8: fields.klass: \"business\" is no value of Trip.klass (Literal['economy', 'first'])",
+        "8: fields.klass: \"business\" is not a value of Trip.klass (Literal['economy', 'first'])",
     ),
     (
         ("limit = 5", 'limit = "five"'), (),
@@ -166,7 +166,7 @@ UNFIT: list[tuple[Any, Any, str]] = [  # (replacement in the TOML file, in the P
     ),
     (
         (), ("asked: Trip, ", "asked: Trip, more: int, "),
-        "3: workflow.run: trips:trip needs more than the fields: more (one argument takes them all)",
+        "3: workflow.run: trips:trip needs more than the fields: more (one argument must take them all)",
     ),
 ]  # fmt: skip
 
@@ -183,7 +183,7 @@ def test_fields_without_a_parameter_are_an_error(house: House) -> None:
         "workflows/trips.py", "from approvals_bot import workflow\n\n@workflow\nasync def trip() -> None: ...\n"
     )
     house.write("workflows/trip.toml", TRIP.partition("[settings]")[0])
-    assert lines(house) == ["workflows/trip.toml:5: fields: trips:trip has no argument that could take them"]
+    assert lines(house) == ["workflows/trip.toml:5: fields: trips:trip has no argument to take them"]
 
 
 def test_fields_are_derived_from_the_functions_parameter(house: House) -> None:

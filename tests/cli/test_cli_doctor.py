@@ -176,7 +176,7 @@ def test_doctor_checks_slack_from_token_to_channels_and_groups(house: House, sla
     ("channel", "problem"),
     [
         ("#old", "#old (of leave) is archived"),
-        ("#others", "the app is not in #others (of leave)"),
+        ("#others", "the app isn't in #others (of leave)"),
         ("#nowhere", "#nowhere (of leave) doesn't exist, or the app can't see it"),
     ],
 )
@@ -203,15 +203,15 @@ def test_doctor_names_missing_scopes_and_what_needs_them(house: House, slack: Sl
 
 def test_doctor_distinguishes_a_refused_and_a_foreign_token(house: House, slack: Slack) -> None:
     with_slack(house, slack, 'app_id = "A0OTHER"\n')
-    assert "belongs to the app A0APPROVE" in str(of(findings(house, fails=True), "Slack"))
+    assert "belongs to app A0APPROVE" in str(of(findings(house, fails=True), "Slack"))
     slack.error = "invalid_auth"
-    assert of(findings(house, fails=True), "Slack") == [("FAIL", "it refuses the token: invalid_auth")]
+    assert of(findings(house, fails=True), "Slack") == [("FAIL", "Slack rejects the token: invalid_auth")]
 
 
 def test_doctor_reports_an_unreachable_slack(house: House, slack: Slack) -> None:
     slack.url = "http://127.0.0.1:9/"
     with_slack(house, slack)
-    assert "can't be reached" in of(findings(house, fails=True), "Slack")[0][1]
+    assert "is unreachable" in of(findings(house, fails=True), "Slack")[0][1]
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(3, "OK"), (90, "FAIL"), (-90, "FAIL")])
@@ -287,7 +287,7 @@ def test_doctor_finds_an_unreachable_relay_and_a_fake_sender(house: House) -> No
     with_mail(house, 9, "Approvals <bot@example.com>")
     found = findings(house, "--send", "ann@acme.eu", fails=True)
     assert of(found, "mail")[0][0] == "FAIL"
-    assert of(found, "sender") == [("WARN", "example.com is nobody's domain")]
+    assert of(found, "sender") == [("WARN", "example.com is an example domain")]
 
 
 def test_doctor_finds_a_live_group_that_is_down(house: House) -> None:

@@ -68,7 +68,7 @@ def test_what_is_seen_of_deciding_on_every_channel(enter: Enter) -> None:
     card = house.card()
     house.pressed("a stranger presses", house.click("U0CFO", card, "Approve"))
     house.pressed("who asked presses", house.click("U0BO", card, "Approve"))
-    house.pressed("why?", house.click("U0ANN", card, "Why am I asked?"))
+    house.pressed("why?", house.click("U0ANN", card, "Why me?"))
     house.answered("who asked, by the API", house.vote(run, "bo@acme.eu", "approve"))
     house.answered("a stranger, by the API", house.vote(run, "cfo@acme.eu", "approve"))
     house.answered("an unknown choice", house.vote(run, "ann@acme.eu", "maybe"))
@@ -228,8 +228,8 @@ def test_what_is_seen_of_changes_and_withdrawals(enter: Enter) -> None:
     house.show_run(run)
 
     house.act("handed-over-in-slack")
-    house.click("U0ANN", house.card("Deploy api 2.3"), "Why am I asked?")
-    view = house.pressed("asks", house.click("U0ANN", house.newest_ephemeral("U0ANN"), "Ask somebody else"))["view"]
+    house.click("U0ANN", house.card("Deploy api 2.3"), "Why me?")
+    view = house.pressed("asks", house.click("U0ANN", house.newest_ephemeral("U0ANN"), "Reassign"))["view"]
     place = next(b for b in view["blocks"] if b.get("block_id") == "instead_of")["element"]["options"][0]["value"]
     house.pressed("Fay", house.submits("U0ANN", view, person="U0CFO", instead_of=place, reason="ill"))
     house.show_run(run)

@@ -120,7 +120,7 @@ def _messages() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         yield f"note {kind}", blocks.message(Dispatch("d", to, card, "reminder", thread=Receipt("C1", "1.2")))[1]
         yield f"notice {kind}", blocks.message(Dispatch("d", to, card, text=text or "–"))[1]
         yield f"opened {kind}", forms.opened(text or "–", "https://approve.acme.eu/requests/run_1")
-        yield f"changed your mind {kind}", views.changed_your_mind(text, card)
+        yield f"changed your mind {kind}", views.with_undo_button(text, card)
     yield "choices", forms.choices([f"workflow-{n}" for n in range(60)])
     yield "no choices", forms.choices([])
 

@@ -159,8 +159,7 @@ async def test_commands_and_the_clock_have_forms(stage: Stage) -> None:
     page = await look(stage, "/channels/C0DEPLOYS?as=U0ANN")
     assert "You typed deploy api" in await press(stage, page, ">Send<", command="/approve", text="deploy api")
     assert "moved forward by 30m" in await press(stage, page, 'value="30m"', advance="30m")
-    refused = await press(stage, page, 'value="30m"', advance="4h")
-    assert "The clock wasn't moved" in unescape(refused)
+    assert "The clock wasn't moved" in await press(stage, page, 'value="30m"', advance="4h")
 
 
 async def test_sample_request_is_opened_through_the_api(start: Start) -> None:

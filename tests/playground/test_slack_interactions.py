@@ -342,12 +342,12 @@ async def test_command_and_shortcut_open_a_modal(stage: Stage) -> None:
 async def test_opening_the_home_tab_sends_the_event_and_shows_the_view(stage: Stage) -> None:
     @stage.bolt.event("app_home_opened")
     async def opened(client: Any, event: dict[str, Any]) -> None:
-        blocks = [{"type": "section", "text": {"type": "plain_text", "text": "Nothing waits for you."}}]
+        blocks = [{"type": "section", "text": {"type": "plain_text", "text": "You're all caught up."}}]
         await client.views_publish(user_id=event["user"], view={"type": "home", "blocks": blocks})
 
     home = await stage.call("/slack/home?user=U0ANN")
     assert home["view"]["type"] == "home"
-    assert home["text"] == "Nothing waits for you."
+    assert home["text"] == "You're all caught up."
 
 
 async def test_response_url_works_five_times_within_half_an_hour(stage: Stage) -> None:

@@ -15,10 +15,10 @@ def test_a_refusal_keeps_what_the_rule_found_and_says_it() -> None:
 
 def test_a_refused_input_is_named_by_its_path() -> None:
     refused = OpeningRefused("behalf_missing", ("on_behalf_of",))
-    assert refused.errors == [{"loc": ["on_behalf_of"], "msg": "is required: name the person this is asked for"}]
+    assert refused.errors == [{"loc": ["on_behalf_of"], "msg": "is required: name the person this is for"}]
     assert str(refused).splitlines() == [
         "Invalid input. Nothing was started.",
-        "  on_behalf_of: is required: name the person this is asked for",
+        "  on_behalf_of: is required: name the person this is for",
     ]
 
 

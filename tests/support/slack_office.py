@@ -163,7 +163,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
             fake = await stack.enter_async_context(
                 run_fake_slack(
                     app=SeedApp(
-                        BOT_TOKEN, SIGNING_SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Ask for approval"),)
+                        BOT_TOKEN, SIGNING_SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Request approval"),)
                     ),
                     channels=tuple(SeedChannel(name) for name in channels),
                     groups=(SeedGroup("sre", ("ann@acme.eu", "cy@acme.eu"), "SRE"),),

@@ -1,1 +1,1 @@
-"""Email, outgoing: a card becomes one mail to one person, with a link to a page that shows it and takes the vote."""
+"""The email channel: each card becomes a mail to one person, with a link to the page where they vote."""

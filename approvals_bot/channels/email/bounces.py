@@ -1,9 +1,9 @@
-"""Mails that come back: which copy a bounce is about, and what it says.
+"""Bounced mails: which copy a bounce is about, and why the mail failed.
 
-The envelope's sender of each mail is an address of its own (VERP): it names the request and the copy, and bears a seal
-that only a holder of the signing key can make. Whatever arrives at another address is nobody's bounce. The report's
-text is never believed in who it is about, only in why. A mail about several requests names the others in a header with
-a seal of its own, since an address has no room for them; a report bears the headers of the mail that came back.
+Each mail has its own envelope sender (VERP). The address names the request and the copy, and carries a seal that needs
+the signing key. Mail to any other address is not a bounce. We take the reason from the report's text, but never the
+recipient. An address has no room for several requests, so a digest names all of them in a header with a seal of its
+own; reports include the headers of the mail that bounced.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from approvals_bot.service.read import find_record, request_of
 log = logging.getLogger(__name__)
 
 SEAL = "bounce.v1"
-TOGETHER = "X-Approvals-Copies"  # the header, and
-TOGETHER_SEAL = "bounces.v1"  # what it is sealed for
+TOGETHER = "X-Approvals-Copies"  # the header of a digest
+TOGETHER_SEAL = "bounces.v1"  # the purpose it is sealed for
 LONGEST_NAME = 10  # characters before the "+": with an id and its seal the local part has at most 63
 
 _DELIVERY = re.compile(r"run_(?P<copy>[0-9a-f]{27}(\.\d{1,2})?-\d{1,4})-\d+")
@@ -44,21 +44,21 @@ class Returned:
 
 
 class ReturnPaths:
-    """Makes and reads the addresses to which mails come back: `bounces+<request>-<copy>-<seal>@acme.eu`."""
+    """The envelope senders of our mails, made and read: `bounces+<request>-<copy>-<seal>@acme.eu`."""
 
     def __init__(self, address: str, tokens: Tokens) -> None:
         self._name, _, self._domain = address.lower().rpartition("@")
         self._tokens = tokens
 
     def of(self, delivery_id: str) -> str | None:
-        """Where this delivery comes back to; None for a mail that belongs to no copy (a code)."""
+        """Return the envelope sender for this delivery; None for a mail that is no copy of a request (a code)."""
         copy = _copy(delivery_id)
         if copy is None:
             return None
         return f"{self._name}+{copy}-{self._tokens.seal(SEAL, copy)}@{self._domain}"
 
     def read(self, address: str) -> Returned | None:
-        """The copy that this address was made for; None if we never made it. Case doesn't matter: relays change it."""
+        """Return the copy that this address was made for, in any case; None if it isn't ours."""
         local, _, domain = address.lower().rpartition("@")
         found = _LOCAL.fullmatch(local)
         if found is None or (found["name"], domain) != (self._name, self._domain):
@@ -68,13 +68,12 @@ class ReturnPaths:
         return _returned(found["copy"])
 
     def of_together(self, delivery_ids: Sequence[str]) -> str:
-        """The header of one mail for several deliveries: all their copies, and the seal."""
+        """Return a digest's header value: the copies it contains, and the seal."""
         copies = " ".join(copy for each in delivery_ids if (copy := _copy(each)) is not None)
         return f"{copies} {self._tokens.seal(TOGETHER_SEAL, copies)}"
 
     def read_together(self, report: bytes) -> tuple[Returned, ...]:
-        """The copies that were in the mail which this report is about, as its header says. None, where it has no such
-        header or we did not make it."""
+        """Return the copies in the digest that this report is about; () without a valid header of ours."""
         copies, _, seal = " ".join(_header_of_returned(report).split()).rpartition(" ")
         named = copies.split(" ")
         if not all(map(_COPY.fullmatch, named)) or not self._tokens.is_sealed(TOGETHER_SEAL, copies, seal):
@@ -93,7 +92,7 @@ def _returned(copy: str) -> Returned:
 
 
 def _header_of_returned(report: bytes) -> str:
-    """That header of the mail that came back, which follows a report whole or by its headers alone."""
+    """Find the header in the bounced mail, which a report includes in full or by its headers alone."""
     for part in _parts(message_from_bytes(report)):
         match part.get_content_type():
             case "message/rfc822" | "message/global":
@@ -108,8 +107,9 @@ def _header_of_returned(report: bytes) -> str:
 
 
 def why_it_failed(content: bytes) -> str | None:
-    """What a delivery report (RFC 3464) says of a mail that failed for good, on one line, without addresses. None for
-    everything else: a delay, a receipt, a holiday answer, a person's reply, a mail that only looks like a report.
+    """Return why a mail failed for good, from its delivery report (RFC 3464): one line, without addresses.
+
+    None for everything else: a delay, a receipt, an out-of-office reply, a person's reply, a malformed report.
     """
     mail = message_from_bytes(content)
     if mail.get_content_type() != "multipart/report" or not mail.is_multipart():
@@ -120,7 +120,7 @@ def why_it_failed(content: bytes) -> str | None:
         if part.get_content_type() in ("message/delivery-status", "message/global-delivery-status"):
             for recipient in _parts(part):
                 if str(recipient.get("Action", "")).strip().lower() == "failed":
-                    return _said(recipient)
+                    return _reason(recipient)
     return None
 
 
@@ -129,8 +129,8 @@ def _parts(mail: Message[Any, Any]) -> list[Message[Any, Any]]:
     return [part for part in payload if isinstance(part, Message)] if isinstance(payload, list) else []
 
 
-def _said(recipient: Message[Any, Any]) -> str:
-    """ "5.1.1: no such user": the status, and the receiving server's own words as far as they are plain text."""
+def _reason(recipient: Message[Any, Any]) -> str:
+    """Return `5.1.1: no such user`: the status, and the receiving server's own words as plain text."""
     status = re.match(r"\s*([245]\.\d{1,3}\.\d{1,3})", str(recipient.get("Status", "")))
     words = str(recipient.get("Diagnostic-Code", "")).partition(";")[2]
     words = one_line(re.sub(r"<?[^\s<>]+@[^\s<>]+>?", "<…>", one_line(words, 400)), 120)
@@ -138,28 +138,31 @@ def _said(recipient: Message[Any, Any]) -> str:
 
 
 class Reports:
-    """Takes what was mailed to return addresses. The same report twice is told once."""
+    """Delivery reports on their way into the requests' logs. A repeated report counts once."""
 
     def __init__(self, engine: Engine, return_paths: ReturnPaths) -> None:
         self._engine = engine
         self._return_paths = return_paths
 
     async def take(self, returned: Returned, content: bytes) -> bool:
-        """Whether it was a report of a failure. ApprovalsBotError or OSError: it can't be kept now."""
+        """Record a failure report, and return whether it was one.
+
+        Raises ApprovalsBotError or OSError when it can't be stored now.
+        """
         try:
             reason = why_it_failed(content)
             together = self._return_paths.read_together(content) if reason else ()
-        except Exception as error:  # noqa: BLE001  # the parser's, whatever was sent: it is no report then
-            log.warning("A mail to a return address can't be read (%s).", type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # a stranger's bytes may make the parser raise anything
+            log.warning("A mail to a return address can't be parsed (%s).", type(error).__name__)
             return False
         if reason is None:
             return False
         for each in together if returned in together else (returned,):
-            await self._tell(each, reason)
+            await self._record(each, reason)
         return True
 
-    async def _tell(self, returned: Returned, reason: str) -> None:
-        """Into the request's log. After the decision nothing is to be done any more but to remember it."""
+    async def _record(self, returned: Returned, reason: str) -> None:
+        """Add the bounce to the request's log. After the decision, only the audit keeps it."""
         record = await find_record(self._engine, returned.request_id)
         view = request_of(record) if record is not None else None
         target = await self._engine.find(view.hook_id) if view is not None else None
@@ -170,4 +173,4 @@ class Reports:
         try:
             await self._engine.resume_webhook(target, WebhookRequest.of_json(message))
         except HookNotFoundError:
-            log.info("A mail came back after its request was decided.")
+            log.info("A mail bounced after its request was decided.")

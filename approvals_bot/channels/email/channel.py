@@ -1,4 +1,4 @@
-"""The mail channel: what goes out, what comes back, and whether it works, behind one object for the service."""
+"""The mail channel as one object for the service: sending, bounces and `doctor`'s checks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make(settings: Email) -> EmailChannel:
 
 
 class EmailChannel:
-    """One relay. It works once it is attached to a service; without one it can be examined."""
+    """Mail through one relay. It sends once attached to a service; `check` works before that, too."""
 
     def __init__(self, settings: Email) -> None:
         self._settings = settings
@@ -41,7 +41,7 @@ class EmailChannel:
         self._listening: socket.socket | None = None
 
     def attach(self, host: ChannelHost) -> None:
-        """Build what sends mail and what takes bounces. OSError: the bounces' address can't be listened at."""
+        """Build what sends mail and what takes in bounces. Raises OSError if the bounce address is in use."""
         settings, bounces = self._settings, self._settings.bounces
         return_paths = ReturnPaths(bounces.address, host.tokens) if bounces else None
         turns = Turns(settings.rate.count, settings.rate.per) if settings.rate else None
@@ -62,12 +62,12 @@ class EmailChannel:
         return await self._out.send(dispatch)
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
-        """Leave the mail as it is: its link shows the newest state."""
+        """Leave the mail as it is: its link shows the latest state."""
         assert self._out is not None, "only an attached channel sends"
         return await self._out.update(receipt, dispatch)
 
     async def run(self) -> None:
-        """Take the mails that come back, by LMTP or SMTP, from a mailbox, or both."""
+        """Take in bounces by LMTP or SMTP, from a mailbox, or both, until cancelled."""
         async with AsyncExitStack() as stack:
             if self._listening is not None and self._returns is not None and self._settings.bounces is not None:
                 engine, return_paths = self._returns
@@ -81,26 +81,26 @@ class EmailChannel:
                 await asyncio.Event().wait()
 
     def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
-        """Return how the mailbox of bounces is."""
+        """Return the state of the bounce mailbox, for `/readyz`."""
         return {} if self._watch is None else {"bounces_mailbox": self._watch.state}
 
     async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:
-        """Try the relay, from connecting to logging in, and send a test mail if there is an address for one."""
+        """Connect and log in to the relay, and send a test mail if `asked` names an address."""
         return await examine(self._relay, self._settings, asked.send_to)
 
     async def aclose(self) -> None:
-        """Hang up, and stop listening."""
+        """Close the connection, and stop listening."""
         if self._listening is not None:
             self._listening.close()
         await self._relay.aclose()
 
 
 async def examine(relay: Relay, email: Email, send_to: str | None) -> list[Diagnosis]:
-    """Try the relay, and send a test mail if there is an address for one."""
+    """Connect and log in to the relay, and send a test mail if `send_to` is an address."""
     where = f"{email.host}:{email.port}"
     match await relay.check():
         case TryAgain(error) | Refused(error):
-            todo = "Look at [email]: host, port, security, username and password."
+            todo = "Check host, port, security, username and password in [email]."
             return [Diagnosis("FAIL", "mail", f"{where}: {error}", todo), *_sender(email)]
     how = {"starttls": "by STARTTLS", "tls": "by TLS", "none": "unencrypted, on this machine"}[email.security]
     login = "logged in" if email.username else "no login"
@@ -109,13 +109,14 @@ async def examine(relay: Relay, email: Email, send_to: str | None) -> list[Diagn
 
 
 def _sender(email: Email) -> list[Diagnosis]:
-    """What the sender's domain has to say in DNS, or mail is taken for spam. It isn't looked up here: only the
-    receiver's view counts.
+    """List the DNS records that the sender's domain needs, or mail ends up in spam.
+
+    They aren't looked up here: what counts is what the receiving server sees.
     """
     domain = Address.parse_sender(email.sender).domain
     if domain in EXAMPLE_DOMAINS:
         return [
-            Diagnosis("WARN", "sender", f"{domain} is nobody's domain", "Set [email] sender to an address of yours.")
+            Diagnosis("WARN", "sender", f"{domain} is an example domain", "Set [email] sender to an address of yours.")
         ]
     relay = "mx" if is_loopback(email.host) else f"a:{email.host}"
     records = "\n".join(
@@ -125,9 +126,7 @@ def _sender(email: Email) -> list[Diagnosis]:
             f'_dmarc.{domain}.              TXT  "v=DMARC1; p=quarantine; rua=mailto:postmaster@{domain}"',
         ]
     )
-    return [
-        Diagnosis("OK", "sender", f"mail comes from {domain}, which should have these records in DNS:", "", records)
-    ]
+    return [Diagnosis("OK", "sender", f"mail comes from {domain}, which needs these DNS records:", "", records)]
 
 
 async def _send(relay: Relay, email: Email, to: str) -> Diagnosis:
@@ -148,12 +147,12 @@ async def _send(relay: Relay, email: Email, to: str) -> Diagnosis:
         "MIME-Version: 1.0",
         "Content-Type: text/plain; charset=us-ascii",
         "",
-        "This is a test by `approvals-bot doctor`. Mail works; there is nothing to do.",
+        "This is a test from `approvals-bot doctor`. Mail works, and there's nothing to do.",
         "",
     ]
     mail = OutgoingMail(sender.address, recipient.address, name, "\r\n".join(lines).encode("ascii", "replace"))
     match await relay.deliver(mail):
         case Accepted():
-            return Diagnosis("OK", "test mail", f"the relay took it for {to}; look whether it arrives, and where")
+            return Diagnosis("OK", "test mail", f"the relay accepted it for {to}; check the inbox and the spam folder")
         case outcome:
-            return Diagnosis("FAIL", "test mail", outcome.error, "Ask who runs the relay.")
+            return Diagnosis("FAIL", "test mail", outcome.error, "Ask the relay's administrator.")

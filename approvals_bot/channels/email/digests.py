@@ -1,8 +1,8 @@
-"""Digests: who gets many requests at once gets the first few one by one, and the others together, in one mail.
+"""Digests: after the first few requests in a row, a person gets the rest together in one mail.
 
-A mail that is held is held by its own run: it comes back at a time that is in that run's log. All that are held for one
-person come back at the same time, find each other here, and leave as one mail. So a restart loses nothing; at worst it
-makes some of them wait once more, or come one by one.
+Each held mail waits in its own run, until a time that is written in that run's log. All mails held for one person come
+back at the same time, meet here, and leave as one mail. So a restart loses nothing; at worst some of them wait once
+more, or arrive one by one.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from datetime import datetime, timedelta
 from approvals_bot.approvals.port import Dispatch, Receipt, Result, ToPerson, TryAgain
 from approvals_bot.channels.email.post import Mailer
 
-SINGLES = 5  # mails to one person in a digest's span that come one by one: what a person may want to see at once
-URGENT = 4  # spans: a request that must be decided within so many is never held
+SINGLES = 5  # mails to one person within a span that are sent one by one
+URGENT = 4  # spans: a request that is due within so many is never held
 MOST = 50  # requests in one mail
 TOGETHER = 2.0  # seconds to wait for those that come back at the same time
-PEOPLE = 2_000  # of whom it is remembered what they got lately
+PEOPLE = 2_000  # whose recent mails are remembered
 
 
 @dataclass(eq=False)
 class _Reader:
-    """What one person got lately, and what is held for them."""
+    """One person's recent mails, and those held for them."""
 
     singles: OrderedDict[str, datetime] = field(default_factory=OrderedDict)  # delivery id → when it first went out
-    turn: datetime | None = None  # when what is held goes out
+    turn: datetime | None = None  # when the held mails go out
     held: set[str] = field(default_factory=set)
     back: deque[tuple[Dispatch, asyncio.Future[Result]]] = field(default_factory=deque)
 
 
 class Digests:
-    """The mail channel, with digests: nobody gets more than five requests one by one in a span; what comes more in it
-    leaves together at its end. What is no request or reminder, and what is urgent, is never held.
+    """The mail channel with digests: five requests per person and span one by one, the rest together at its end.
+
+    Only requests and reminders are held, and never urgent ones.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Digests:
             return await self._channel.send(dispatch)
         now, reader = self._now(), self._reader(dispatch.to.person.address)
         if dispatch.delivery_id in reader.held:
-            assert reader.turn is not None, "who is held has a turn"
+            assert reader.turn is not None, "a held mail has a time to leave"
             if now < reader.turn:
                 return self._hold(reader.turn - now)
             result = await self._join(reader, dispatch)
@@ -85,10 +86,10 @@ class Digests:
         return card.deadline is None or card.deadline - self._now() > URGENT * self._span
 
     def _hold(self, wait: timedelta) -> TryAgain:
-        return TryAgain("waits for others: this person gets many requests, so they come in one mail", wait, held=True)
+        return TryAgain("held for a digest: this person gets many requests, so they come in one mail", wait, held=True)
 
     def _is_among_the_first(self, reader: _Reader, delivery_id: str, now: datetime) -> bool:
-        """Whether this one goes out by itself; so does every later try of it."""
+        """Whether this mail goes out on its own; if so, its retries do, too."""
         while reader.singles and next(iter(reader.singles.values())) <= now - self._span:
             reader.singles.popitem(last=False)
         if delivery_id not in reader.singles:
@@ -98,7 +99,7 @@ class Digests:
         return True
 
     async def _join(self, reader: _Reader, dispatch: Dispatch) -> Result:
-        """Wait a moment for the others; who came first sends them all."""
+        """Wait a moment for the others; the first to arrive sends them all."""
         arrived: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         reader.back.append((dispatch, arrived))
         if len(reader.back) > 1:

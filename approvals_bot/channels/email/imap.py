@@ -1,8 +1,8 @@
-"""Mail, in, from a mailbox: where the relay can't hand bounces to us, we look for them by IMAP.
+"""Bounces from a mailbox, read over IMAP, for relays that can't deliver them to us.
 
-The mailbox should be for bounces alone: what was looked at is marked as read, and nothing is deleted. A report counts
-if one of the headers that say where it was delivered has an address of ours; the address bears our seal, so a header is
-as good as an envelope. All else is left as it is, and nothing decides.
+The mailbox should be for bounces alone: mails that were read are marked as such, and nothing is deleted. A report
+counts if one of its delivery headers has an address of ours; the address carries our seal, so a header is as good as an
+envelope. All other mail is left alone, and no mail decides anything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def mailbox_in(*, engine: Engine, return_paths: ReturnPaths, mailbox: Imap) -> AsyncIterator[Watch]:
-    """Looks while the block runs."""
+    """Watch the mailbox for as long as the block runs."""
     watch = Watch(Reports(engine, return_paths), return_paths, mailbox)
     looking = asyncio.create_task(watch.run(), name="the mailbox of bounces")
     try:
@@ -45,17 +45,17 @@ async def mailbox_in(*, engine: Engine, return_paths: ReturnPaths, mailbox: Imap
 
 
 class Watch:
-    """Looks into the mailbox, each time by a line of its own."""
+    """A periodic look into the mailbox, over a new connection each time."""
 
     def __init__(self, reports: Reports, return_paths: ReturnPaths, mailbox: Imap) -> None:
         self._reports = reports
         self._return_paths = return_paths
         self._mailbox = mailbox
-        self._line: imaplib.IMAP4 | None = None
+        self._connection: imaplib.IMAP4 | None = None
         self._trouble: str | None = "not looked yet"
 
     async def state(self) -> str:
-        """As `/readyz` says it."""
+        """Return the mailbox's state, as `/readyz` shows it."""
         return "read" if self._trouble is None else f"not read: {self._trouble}"
 
     async def run(self) -> None:
@@ -65,14 +65,14 @@ class Watch:
                 self._trouble = None
             except (imaplib.IMAP4.error, ApprovalsBotError, OSError) as error:
                 self._trouble = _trouble(error)
-                log.warning("The mailbox of bounces can't be read now (%s).", self._trouble)
-            except Exception as error:  # noqa: BLE001  # who looks no more would seem to look, and find nothing
+                log.warning("The bounce mailbox can't be read now (%s).", self._trouble)
+            except Exception as error:  # noqa: BLE001  # a dead watcher would look just like an empty mailbox
                 self._trouble = "looking failed"
-                log.error("Looking into the mailbox of bounces failed (%s).", type(error).__name__)
+                log.error("Reading the bounce mailbox failed (%s).", type(error).__name__)
             await asyncio.sleep(self._mailbox.every.total_seconds())
 
     async def look(self) -> int:
-        """Take what has come since; how many reports there were. A mail that can't be kept now stays unread."""
+        """Take in new mails, and return how many were reports. A mail that can't be stored now stays unread."""
         found = await asyncio.to_thread(self._unread)
         taken = list[bytes]()
         reports = 0
@@ -88,58 +88,58 @@ class Watch:
 
     def hang_up(self) -> None:
         """Close the connection, so that nothing waits for the server any longer."""
-        if self._line is not None:
+        if self._connection is not None:
             with suppress(OSError):
-                self._line.shutdown()
+                self._connection.shutdown()
 
     def _about(self, content: bytes) -> Returned | None:
         try:
             mail = message_from_bytes(content)
             named = [str(value) for header in DELIVERED for value in mail.get_all(header, ())]
             addresses = getaddresses(named)
-        except Exception as error:  # noqa: BLE001  # the parser's, whatever was sent: it is no report then
-            log.warning("A mail in the mailbox of bounces can't be read (%s).", type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # a stranger's bytes may make the parser raise anything
+            log.warning("A mail in the bounce mailbox can't be parsed (%s).", type(error).__name__)
             return None
         found = (self._return_paths.read(address) for _, address in addresses)
         return next((each for each in found if each is not None), None)
 
     def _unread(self) -> dict[bytes, bytes]:
-        """The mails by their UID. One that is too large to be a report is empty."""
-        with self._open() as line:
-            uids = _answer(line.uid("SEARCH", "UNSEEN"))[0] or b""
-            return {uid: self._fetch(line, uid) for uid in bytes(uids).split()[:AT_A_TIME]}
+        """Return the unread mails by UID. A mail too large to be a report is empty."""
+        with self._open() as connection:
+            uids = _answer(connection.uid("SEARCH", "UNSEEN"))[0] or b""
+            return {uid: self._fetch(connection, uid) for uid in bytes(uids).split()[:AT_A_TIME]}
 
-    def _fetch(self, line: imaplib.IMAP4, uid: bytes) -> bytes:
-        said = _answer(line.uid("FETCH", uid.decode(), "(RFC822.SIZE)"))[0] or b""  # nothing, if it has gone meanwhile
+    def _fetch(self, connection: imaplib.IMAP4, uid: bytes) -> bytes:
+        said = _answer(connection.uid("FETCH", uid.decode(), "(RFC822.SIZE)"))[0] or b""  # empty if it is gone by now
         size = re.search(rb"RFC822\.SIZE (\d+)", bytes(said))
         if size is None or int(size[1]) > LARGEST_REPORT:
             return b""
-        parts = _answer(line.uid("FETCH", uid.decode(), "(BODY.PEEK[])"))
+        parts = _answer(connection.uid("FETCH", uid.decode(), "(BODY.PEEK[])"))
         return next((bytes(part[1]) for part in parts if isinstance(part, tuple)), b"")
 
     def _mark(self, uids: list[bytes]) -> None:
-        with self._open() as line:
-            _answer(line.uid("STORE", b",".join(uids).decode(), "+FLAGS.SILENT", r"(\Seen)"))
+        with self._open() as connection:
+            _answer(connection.uid("STORE", b",".join(uids).decode(), "+FLAGS.SILENT", r"(\Seen)"))
 
     @contextmanager
     def _open(self) -> Iterator[imaplib.IMAP4]:
         box, trusted = self._mailbox, ssl.create_default_context()
         if box.security == "tls":
-            line: imaplib.IMAP4 = imaplib.IMAP4_SSL(box.host, box.port, ssl_context=trusted, timeout=SILENCE)
+            connection: imaplib.IMAP4 = imaplib.IMAP4_SSL(box.host, box.port, ssl_context=trusted, timeout=SILENCE)
         else:
-            line = imaplib.IMAP4(box.host, box.port, timeout=SILENCE)
-        self._line = line
+            connection = imaplib.IMAP4(box.host, box.port, timeout=SILENCE)
+        self._connection = connection
         try:
             if box.security == "starttls":
-                line.starttls(trusted)
-            line.login(box.username, box.password.get_secret_value())
-            _answer(line.select(f'"{box.folder}"'))
-            yield line
-            line.logout()
+                connection.starttls(trusted)
+            connection.login(box.username, box.password.get_secret_value())
+            _answer(connection.select(f'"{box.folder}"'))
+            yield connection
+            connection.logout()
         finally:
-            self._line = None
+            self._connection = None
             with suppress(OSError):  # it may be closed already
-                line.shutdown()
+                connection.shutdown()
 
 
 def _answer(said: tuple[str, list[Any]]) -> list[Any]:
@@ -149,15 +149,15 @@ def _answer(said: tuple[str, list[Any]]) -> list[Any]:
 
 
 def _trouble(error: Exception) -> str:
-    """In words that name nobody: servers quote names in their answers."""
+    """Describe the error without quoting the server, whose answers contain names."""
     match error:
         case TimeoutError():
             return "it does not answer"
         case ssl.SSLError():
             return "TLS failed"
         case OSError():
-            return "it can't be reached"
+            return "it is unreachable"
         case imaplib.IMAP4.error():
-            return "it refuses the login or the folder"
+            return "it rejects the login or the folder"
         case _:
             return "the store is unavailable"

@@ -1,7 +1,7 @@
-"""What a mail says: a card, or an operator's text, as a subject, a text part and an HTML part. Pure but for the clock.
+"""The content of a mail: a card, or an operator's text, as a subject, a text part and an HTML part. Pure.
 
-Both parts say the same, in the card's order. The text part is complete by itself, with the link on its own line. The
-HTML part stays under the size at which Gmail cuts a mail off; what does not fit is behind the link.
+Both parts say the same, in the card's order. The text part is complete on its own, with the link on a line of its own.
+The HTML part stays under the size at which Gmail clips a mail; the page behind the link shows the rest.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class LetterLimits:
-    """How much of a card is shown; the first that fits is taken."""
+    """How much of a card is shown. The first of `ROOMS` that fits is used."""
 
     html_long: int  # characters of a long field in the HTML part
     text_long: int  # … and in the text part
     short: int
-    rows: int  # fields, votes, seats: of each at most so many
+    rows: int  # at most so many fields, votes and seats each
 
 
 ROOMS = (
@@ -71,7 +71,7 @@ def write(dispatch: Dispatch, now: datetime) -> Letter:
 
 
 def write_together(dispatches: Sequence[Dispatch], now: datetime) -> Letter:
-    """One letter for several requests to one person, each with the link to their own page of it, and no choice."""
+    """Write one letter about several requests, each with the reader's own link and no choices."""
     to = dispatches[0].to
     assert isinstance(to, ToPerson), "a letter goes to a mailbox"
     zone, count = to.person.zone, len(dispatches)
@@ -87,7 +87,7 @@ def write_together(dispatches: Sequence[Dispatch], now: datetime) -> Letter:
     ]
     titles = "; ".join(one_line(dispatch.card.title, 60) for dispatch in dispatches[:4])
     names: dict[str, Any] = {
-        "subject": f"{count} requests wait for you",
+        "subject": f"{count} requests are waiting for you",
         "preheader": one_line(titles, 140),
         "rows": rows,
         "moment": lambda at: card_text.moment(at, zone),
@@ -98,7 +98,7 @@ def write_together(dispatches: Sequence[Dispatch], now: datetime) -> Letter:
 
 
 def subject(dispatch: Dispatch) -> str:
-    """Follow-ups keep the first mail's subject, so that they join its thread in every mail client."""
+    """Return the mail's subject. Later mails of a thread keep its first subject, or mail clients would split it."""
     card = dispatch.card
     if dispatch.thread is not None:
         return header(f"Re: Please decide: {card.title}")
@@ -110,29 +110,29 @@ def subject(dispatch: Dispatch) -> str:
 
 
 def occasion(dispatch: Dispatch) -> str:
-    """Why this mail comes now, in one line; "" where the state says it already."""
+    """Return why this mail comes now, in one line; "" where the state says so already."""
     if dispatch.card.outcome is not None or dispatch.text:
         return ""
     match dispatch.occasion:
         case "reminder":
-            return "A reminder: this still waits for you."
+            return "Reminder: this is still waiting for you."
         case "escalation":
-            return "Nobody has decided yet, so you are asked too."
+            return "Nobody has decided yet, so this has been escalated to you."
         case "change":
             return card_text.changed(dispatch.card)
         case "handover":
-            return "Somebody else is asked in your place now. There is nothing more for you to do."
+            return "This has been reassigned. There's nothing more for you to do."
         case "vote":
-            return "Your vote was counted. There is nothing more for you to do."
+            return "Your vote has been counted. There's nothing more for you to do."
         case _:
-            return "You are asked to decide." if dispatch.card.choices else ""
+            return "Your decision is needed." if dispatch.card.choices else ""
 
 
 def not_you(dispatch: Dispatch) -> str:
-    """For a voter: what was done in their name, and what to do if it wasn't them; "" for everybody else.
+    """Return what was voted in the reader's name, and what to do if it wasn't them; "" for everybody else.
 
-    Anybody who holds a link can decide by it, so the person it was made for must hear of it. While the request is open,
-    the vote can be taken back by the link that follows this sentence; later only people can help.
+    Anybody who has the link can vote with it, so the person it was made for must hear of each vote. While the request
+    is open, they can undo the vote with the link after this sentence; later, only people can help.
     """
     assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
     card, reader = dispatch.card, dispatch.to.person.address
@@ -141,20 +141,22 @@ def not_you(dispatch: Dispatch) -> str:
         return ""
     did = f"You {card_text.CHOICE_WORDS[mine[-1].choice][1]} this {card_text.VIA_WORDS[mine[-1].via]}".rstrip()
     if _can_take_back(card):
-        return f"{did}. Not you? Take it back while the request is open:"
-    human = next((who.text for who in (card.requester, card.on_behalf_of) if who and "@" in who.key), "")
-    tell = f"{human} and whoever runs this service" if human else "whoever runs this service"
-    return f"{did}. Not you? It can no longer be taken back here, so tell {tell} at once."
+        return f"{did}. Wasn't it you? You can undo this vote while the request is open:"
+    human = next((name.text for name in (card.requester, card.on_behalf_of) if name and "@" in name.key), "")
+    contact = f"{human} and your Approvals admin" if human else "your Approvals admin"
+    return f"{did}. Wasn't it you? The vote can no longer be undone, so please contact {contact} right away."
 
 
 def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:
     assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
     card, link = _fitting(dispatch.card, room), dispatch.url
-    if dispatch.occasion == "code":  # it belongs on the page where it was asked for, so nothing else is offered here
+    if dispatch.occasion == "code":  # a code is for the page that asked for it, so the mail offers nothing else
         card, link = replace(card, choices=()), ""
     zone = dispatch.to.person.zone
+    because = card.outcome.because.strip() if card.outcome else ""
     names: dict[str, Any] = {
         "card": card,
+        "because": because[:1].upper() + because[1:],
         "reader": one_line(dispatch.to.person.name, 80),
         "subject": subject(dispatch),
         "occasion": occasion(dispatch),
@@ -165,7 +167,7 @@ def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:
         "take_back": _to_choose(link, "take_back") if _can_take_back(card) else "",
         "moment": lambda at: card_text.moment(at, zone),
         "link": link,
-        "is_asker": card.outcome is None and dispatch.to.person.address in _askers(card),
+        "is_requester": card.outcome is None and dispatch.to.person.address in _requesters(card),
         "to_choose": lambda choice: _to_choose(link, choice.choice),
         "rank": lambda choice: _rank(card, choice),
         "more_fields": max(0, len(dispatch.card.fields) - room.rows),
@@ -178,13 +180,13 @@ def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:
     return Letter(names["subject"], _squeezed(_TEMPLATES.get_template("letter.txt").render(names)), html)
 
 
-def _askers(card: Card) -> tuple[str, ...]:
-    """Who may change and withdraw it on the page behind the link."""
-    return tuple(who.key for who in (card.requester, card.on_behalf_of) if who)
+def _requesters(card: Card) -> tuple[str, ...]:
+    """Return the people who may edit and withdraw it on the page behind the link."""
+    return tuple(name.key for name in (card.requester, card.on_behalf_of) if name)
 
 
 def _fitting(card: Card, room: LetterLimits) -> Card:
-    """The card with its texts cleaned and its lists cut; pinned fields first, because the vote is bound to them."""
+    """Clean the card's texts and cut its lists. Pinned fields come first, because votes are bound to them."""
     fields = sorted(card.fields, key=lambda field: not field.pinned)[: room.rows]
     return replace(
         card,
@@ -207,21 +209,21 @@ def _fitting_field(field: CardField, room: LetterLimits) -> CardField:
 
 
 def _preheader(dispatch: Dispatch, now: datetime) -> str:
-    """What a mailbox shows behind the subject: who asks and until when, or how it ended."""
+    """Return what mailboxes show after the subject: the requester and when it's due, or the outcome."""
     card = dispatch.card
     if dispatch.text:
         return one_line(dispatch.text, 140)
     if card.outcome is not None:
         comment = f": “{card.outcome.comment}”" if card.outcome.comment else "."
         return one_line(card_text.outcome(card.outcome) + comment, 140)
-    due = f" Please decide {card_text.until(card.deadline, now)}." if card.deadline and card.choices else ""
+    due = f" Due {card_text.until(card.deadline, now)}." if card.deadline and card.choices else ""
     return one_line(f"{card_text.asked_by(card)}.{due}", 140)
 
 
 def _deadline(card: Card, zone: str, now: datetime) -> str:
     if card.deadline is None or card.outcome is not None:
         return ""
-    then = f", {card.on_deadline}" if card.on_deadline else ""
+    then = f"; {card.on_deadline}" if card.on_deadline else ""
     return f"{card_text.moment(card.deadline, zone)} ({card_text.until(card.deadline, now)}){then}"
 
 
@@ -230,17 +232,17 @@ def _can_take_back(card: Card) -> bool:
 
 
 def _to_choose(link: str, choice: ChoiceName) -> str:
-    """The link with the choice to show first; the page still decides only by its own button."""
+    """Return the link to the page with this choice first. Only a button on that page decides."""
     return link + ("&" if "?" in link else "?") + urlencode({"choice": choice}) if link else ""
 
 
 def _rank(card: Card, choice: CardChoice) -> str:
-    """Approve is filled, Reject outlined, the others are links."""
+    """Return the choice's look: Approve is filled, Reject outlined, the others are links."""
     return {"primary": "filled", "danger": "outlined"}.get(choice.style, "link")
 
 
 def _squeezed(text: str) -> str:
-    """At most one empty line at a time, no trailing blanks."""
+    """Leave at most one empty line at a time, and no trailing blanks."""
     lines: list[str] = []
     for line in text.splitlines():
         if line.strip() or (lines and lines[-1]):

@@ -1,8 +1,8 @@
 """A dispatch as the bytes of one mail to one person.
 
 We write the headers and the two parts ourselves: the standard library re-encodes long ids (which breaks threads) and
-decodes encoded words that people typed. The same delivery always gets the same Message-ID, so that a mail that was
-sent twice is shown once by most clients.
+decodes encoded words that people typed. A delivery always gets the same Message-ID, so most clients show a mail that
+was sent twice only once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from approvals_bot.channels.email import letter
 from approvals_bot.errors import ApprovalsBotError
 
 NAMED = re.compile(r"(?P<name>[^<>\r\n]*)<(?P<address>[^<>\s]+)>")
-SPECIALS = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]")  # what makes a display name need quotes
+SPECIALS = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]")  # a display name with one of these needs quotes
 MESSAGE_ID_LIMIT = 60  # characters without the brackets; from 77 on, mailers start to fold or encode an id
 
 
@@ -35,7 +35,7 @@ class InvalidAddressError(ApprovalsBotError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A mailbox that may stand in an envelope: one address, its domain in ASCII."""
+    """A mailbox for an envelope: one address, its domain in ASCII."""
 
     address: str
     name: str = ""
@@ -47,26 +47,26 @@ class Address:
 
     @classmethod
     def parse(cls, address: str, name: str = "") -> Address:
-        """`ann@acme.eu`. Raises InvalidAddressError for anything but one bare address."""
+        """Parse `ann@acme.eu`. Raises InvalidAddressError for anything but one bare address."""
         try:
             valid = validate_email(
                 address, check_deliverability=False, globally_deliverable=False, test_environment=True
             )
         except EmailNotValidError as reason:
-            raise InvalidAddressError(f"Not a mail address that can be written to: {reason}") from None
-        # The local part as it was given: it may be case-sensitive, only its owner knows.
+            raise InvalidAddressError(f"Not a valid mail address: {reason}") from None
+        # The local part stays as given: only its own server knows whether it is case-sensitive.
         return cls(f"{valid.local_part}@{valid.ascii_domain}", header(name, 80), valid.smtputf8)
 
     @classmethod
     def parse_sender(cls, text: str) -> Address:
-        """`approvals@acme.eu` or `Approvals <approvals@acme.eu>`."""
+        """Parse `approvals@acme.eu` or `Approvals <approvals@acme.eu>`."""
         named = NAMED.fullmatch(text.strip())
         return cls.parse(named["address"], named["name"].strip(' "')) if named else cls.parse(text.strip())
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMail:
-    """One mail, ready to be sent: the envelope and the bytes. The bytes contain the person's link: never log them."""
+    """A mail ready to send: envelope and bytes. The bytes contain the person's link, so never log them."""
 
     sender: str
     recipient: str
@@ -76,7 +76,7 @@ class OutgoingMail:
 
 
 def compose(dispatch: Dispatch, *, sender: Address, now: datetime) -> OutgoingMail:
-    """The mail for this dispatch, dated `now`. Raises InvalidAddressError when the person's address is none."""
+    """Compose the mail for this dispatch, dated `now`. Raises InvalidAddressError for an invalid address."""
     assert isinstance(dispatch.to, ToPerson), "a mail goes to a mailbox"
     to = Address.parse(dispatch.to.person.address, dispatch.to.person.name)
     message_id = message_id_of(dispatch.delivery_id, sender.domain)
@@ -87,8 +87,10 @@ def compose(dispatch: Dispatch, *, sender: Address, now: datetime) -> OutgoingMa
 def compose_together(
     dispatches: Sequence[Dispatch], *, sender: Address, now: datetime, more: Mapping[str, str] | None = None
 ) -> OutgoingMail:
-    """One mail for several dispatches to one person. `more`: further headers, of words that may
-    stand on lines of their own. Raises InvalidAddressError."""
+    """Compose one mail for several dispatches to one person.
+
+    `more`: additional headers; they are folded at every space. Raises InvalidAddressError.
+    """
     first = dispatches[0]
     assert isinstance(first.to, ToPerson), "a mail goes to a mailbox"
     to = Address.parse(first.to.person.address, first.to.person.name)
@@ -116,7 +118,7 @@ def _mail(
         "Date": format_datetime(now),
         "Message-ID": f"<{message_id}>",
         **thread,
-        "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office answers, please
+        "Auto-Submitted": "auto-generated",  # RFC 3834: suppresses out-of-office replies
         "X-Auto-Response-Suppress": "All",  # the same for Exchange
         "MIME-Version": "1.0",
         "Content-Type": f'multipart/alternative; boundary="{boundary}"',
@@ -129,7 +131,7 @@ def _mail(
 
 
 def message_id_of(delivery_id: str, domain: str) -> str:
-    """The delivery's Message-ID, without brackets: always the same, at most 60 characters, of letters and digits."""
+    """Return the delivery's Message-ID without brackets: always the same, at most 60 letters and digits."""
     local = b32encode(hashlib.sha256(delivery_id.encode()).digest())[:26].decode().lower()
     while len(local) + 1 + len(domain) > MESSAGE_ID_LIMIT and "." in domain:
         domain = domain.partition(".")[2]
@@ -144,7 +146,7 @@ def _thread(dispatch: Dispatch) -> dict[str, str]:
 
 
 def _reply_to(dispatch: Dispatch) -> dict[str, str]:
-    """Who answers the mail talks to the person who asks; an app has no mailbox."""
+    """Send replies to the requester. An app has no mailbox, so its mails have no Reply-To."""
     try:
         requester = Address.parse(dispatch.card.requester.key, dispatch.card.requester.text)
     except InvalidAddressError:
@@ -152,19 +154,19 @@ def _reply_to(dispatch: Dispatch) -> dict[str, str]:
     return {} if requester.needs_utf8 else {"Reply-To": _mailbox("Reply-To", requester)}
 
 
-def _mailbox(field: str, who: Address) -> str:
-    if not who.name:
-        return who.address
-    if not who.name.isascii():
-        return f"{_unstructured(field, who.name)}\r\n <{who.address}>"
-    if SPECIALS.search(who.name):
-        escaped = who.name.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}" <{who.address}>'
-    return f"{who.name} <{who.address}>"
+def _mailbox(field: str, mailbox: Address) -> str:
+    if not mailbox.name:
+        return mailbox.address
+    if not mailbox.name.isascii():
+        return f"{_unstructured(field, mailbox.name)}\r\n <{mailbox.address}>"
+    if SPECIALS.search(mailbox.name):
+        escaped = mailbox.name.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}" <{mailbox.address}>'
+    return f"{mailbox.name} <{mailbox.address}>"
 
 
 def _unstructured(field: str, text: str) -> str:
-    """Folded at 76; as RFC 2047 encoded words where it is not ASCII. `text` has been cleaned by `header`."""
+    """Fold the text at 76, as RFC 2047 encoded words where it isn't ASCII. `header` has cleaned it before."""
     charset = "us-ascii" if text.isascii() else "utf-8"
     return Header(text, charset, maxlinelen=76, header_name=field).encode(linesep="\r\n")
 

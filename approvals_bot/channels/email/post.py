@@ -1,4 +1,4 @@
-"""Mail, out: a dispatch becomes a mail, waits its turn, and is handed to the relay."""
+"""Outgoing mail: a dispatch becomes a mail, waits for the relay's rate limit, and goes to the relay."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from approvals_bot.channels.email.message import (
 )
 from approvals_bot.channels.email.smtp import Accepted, Lost, Relay, Turns
 
-REMEMBERED = 2_000  # deliveries under way whose first date, or lost answer, is kept in memory
+REMEMBERED = 2_000  # deliveries in progress whose first date, or lost answer, is kept in memory
 
 
 class Mailer:
-    """Sends cards by mail. A mail can't be changed, so `update` leaves it: its link shows the newest state."""
+    """Cards by mail. A sent mail can't change, so `update` does nothing: its link shows the latest state."""
 
     def __init__(
         self,
@@ -34,9 +34,7 @@ class Mailer:
         turns: Turns | None = None,
         return_paths: ReturnPaths | None = None,
     ) -> None:
-        """`turns`: how much the relay may be given; None: as much as there is. `return_paths`: where mails come back
-        to; None: to the sender.
-        """
+        """Set it up. `turns`: the relay's rate limit, if any. `return_paths`: where bounces go; None: to the sender."""
         self._relay = relay
         self._sender = Address.parse_sender(sender)
         self._now = now
@@ -48,7 +46,7 @@ class Mailer:
         return (await self._send([dispatch], dispatch.delivery_id))[0]
 
     async def send_together(self, dispatches: Sequence[Dispatch]) -> Sequence[Result]:
-        """All to one person, in one mail; each has its own result. Follow-ups thread by request, not under this."""
+        """Send several to one person in one mail, with a result for each. Later mails don't join its thread."""
         return await self._send(dispatches, " ".join(dispatch.delivery_id for dispatch in dispatches))
 
     async def _send(self, dispatches: Sequence[Dispatch], key: str) -> Sequence[Result]:
@@ -82,7 +80,7 @@ class Mailer:
         return replace(mail, sender=back) if back else mail
 
     def _named(self, dispatches: Sequence[Dispatch]) -> dict[str, str]:
-        """Which copies this mail is, so that all are told when it comes back."""
+        """Return the header that names every copy in this mail, so a bounce reaches all of them."""
         if self._return_paths is None:
             return {}
         return {TOGETHER: self._return_paths.of_together([dispatch.delivery_id for dispatch in dispatches])}
@@ -100,14 +98,16 @@ class Mailer:
         await self._relay.aclose()
 
     def _wait_turn(self, key: str, dispatch: Dispatch) -> TryAgain | None:
-        """When the relay has had its share for now: to come back later. A code is counted and not held back, since a
-        person waits for it at the page."""
+        """Return when to come back, if the relay's rate limit is used up.
+
+        A code counts, but is never held back: somebody is waiting for it on the page.
+        """
         if self._turns is None:
             return None
         wait = self._turns.wait(key, self._now())
         if not wait or dispatch.occasion == "code":
             return None
-        return TryAgain(f"waits its turn: the relay is given no more than {self._turns}", wait, held=True)
+        return TryAgain(f"waiting its turn: the relay takes no more than {self._turns}", wait, held=True)
 
     def _remember(self, key: str, attempt: _Attempt) -> None:
         self._under_way[key] = attempt
@@ -117,7 +117,7 @@ class Mailer:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A mail that was tried and is to be tried again: it keeps its first date."""
+    """A mail that will be tried again. It keeps its first date."""
 
     date: datetime
     lost: bool = False  # an answer was lost, so it may have arrived

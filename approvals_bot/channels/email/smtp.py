@@ -1,7 +1,7 @@
-"""One SMTP relay: hands over mails that are ready, and says what became of each.
+"""One SMTP relay: sends mails that are ready, and says what became of each.
 
-The relay is asked over one connection that is kept for a minute. Every answer becomes a value: the mail was accepted,
-was refused for good, may go through later, or its answer was lost after the text had been handed over.
+One connection is kept open for a minute of idleness. Every answer becomes a value: the mail was accepted, was refused
+for good, may go through later, or its answer was lost after the whole text had been sent.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from approvals_bot.channels.email.message import OutgoingMail
 from approvals_bot.config.mail import MailAccount, is_loopback
 from approvals_bot.errors import ConfigError
 
-OPERATION_LIMIT = 15.0  # seconds for one command and its answer; RFC 5321 would wait minutes, a person would not
+OPERATION_LIMIT = 15.0  # seconds for one command and its answer; RFC 5321 allows minutes, people don't
 MAIL_LIMIT = 45.0  # seconds for one mail, connecting included
 IDLE_LIMIT = 60.0  # seconds a connection is kept unused; relays hang up soon after
-MAILS_PER_CONNECTION = 50  # then a new one: some relays count
-REFUSED_LOGIN_PAUSE = 60.0  # seconds without another try, so that a wrong password does not lock the account
+MAILS_PER_CONNECTION = 50  # some relays limit them
+REFUSED_LOGIN_PAUSE = 60.0  # seconds without another try: repeating a wrong password could lock the account
 
 log = logging.getLogger(__name__)
 
 V = TypeVar("V", TryAgain, Refused)
 
-LATE = timedelta(seconds=30)  # who comes later than this for a turn has lost it: others may have gone in between
+LATE = timedelta(seconds=30)  # a turn lapses when its mail comes later than this: others may have gone in between
 _WORDS = {1: "a second", 60: "a minute", 3_600: "an hour", 86_400: "a day"}
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The relay took the mail over."""
+    """The relay accepted the mail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The connection broke after the text had been handed over: it was accepted, or not."""
+    """The connection broke after the whole text was sent, so the mail may have been accepted."""
 
     error: str
 
 
 class NoTlsError(aiosmtplib.SMTPException):
-    """The relay offers no STARTTLS, which the account asks for."""
+    """The relay offers no STARTTLS, but the account requires it."""
 
     def __init__(self) -> None:
         super().__init__("no STARTTLS")
@@ -69,7 +69,7 @@ class NoLoginError(aiosmtplib.SMTPException):
 class Relay:
     """One mail server, over one connection at a time.
 
-    TLS is required but towards loopback. `starttls` refuses a server that does not offer it, so nobody in between can
+    TLS is required except on loopback. `starttls` refuses a server that doesn't offer it, so nobody in between can
     strip it.
     """
 
@@ -77,7 +77,7 @@ class Relay:
         self,
         account: MailAccount,
         *,
-        local_hostname: str = "localhost",  # said in EHLO; never looked up, because that may wait for a name server
+        local_hostname: str = "localhost",  # sent in EHLO; never looked up, because that may wait for a name server
         tls_context: ssl.SSLContext | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -93,28 +93,28 @@ class Relay:
         self._idle: asyncio.TimerHandle | None = None
         self._shut_until = 0.0
         self._shut_because = Refused("")
-        self._handing_over = False
+        self._is_sending_text = False
 
     async def deliver(self, mail: OutgoingMail) -> Accepted | Lost | TryAgain | Refused:
-        """Hand one mail over. Returns within 45 seconds, whatever the relay does."""
+        """Send one mail. Returns within 45 seconds, whatever the relay does."""
         async with self._lock:
             if self._monotonic() < self._shut_until:
                 return self._shut_because
-            self._handing_over = False
+            self._is_sending_text = False
             try:
                 async with asyncio.timeout(MAIL_LIMIT):
-                    return await self._hand_over(mail)
+                    return await self._transfer(mail)
             except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
                 return self._judge(failure)
             finally:
-                self._handing_over = False
+                self._is_sending_text = False
 
     async def aclose(self) -> None:
         async with self._lock:
             await self._hang_up()
 
     async def check(self) -> TryAgain | Refused | None:
-        """Connect and log in, as a mail would, without sending one. None: all is well."""
+        """Connect and log in, as for a mail, without sending one. Returns None if that works."""
         async with self._lock:
             try:
                 async with asyncio.timeout(MAIL_LIMIT):
@@ -124,26 +124,26 @@ class Relay:
                 return verdict if not isinstance(verdict, Lost) else TryAgain(verdict.error)
             return None
 
-    async def _hand_over(self, mail: OutgoingMail) -> Accepted:
+    async def _transfer(self, mail: OutgoingMail) -> Accepted:
         connection = await self._connected()
         options = [f"SIZE={len(mail.content)}"] if connection.supports_extension("size") else []
         encoding = "ascii"
         if mail.needs_utf8:
             if not connection.supports_extension("smtputf8"):
-                raise aiosmtplib.SMTPNotSupported("the relay does not take addresses with letters beyond ASCII")
+                raise aiosmtplib.SMTPNotSupported("the relay doesn't accept addresses with non-ASCII letters")
             options += ["SMTPUTF8", "BODY=8BITMIME"]
             encoding = "utf-8"
         try:
             await connection.mail(mail.sender, options=options, encoding=encoding)
             await connection.rcpt(mail.recipient, encoding=encoding)  # one recipient: its answer is the whole answer
-            self._handing_over = True
+            self._is_sending_text = True
             await connection.data(mail.content)
-        except aiosmtplib.SMTPResponseException:  # an answer, so both sides still agree where they are
+        except aiosmtplib.SMTPResponseException:  # an answer, so both sides are still in step
             with suppress(aiosmtplib.SMTPException, OSError):
                 await connection.rset()
             self._wait_idle()
             raise
-        except BaseException:  # a time-out, a break or a cancellation: out of step
+        except BaseException:  # a timeout, a lost connection or a cancellation: out of step
             self._drop()
             raise
         self._sent += 1
@@ -181,7 +181,7 @@ class Relay:
         return connection
 
     async def _greet(self, connection: aiosmtplib.SMTP) -> None:
-        """Encrypt the connection and log in, as far as the account says so."""
+        """Encrypt the connection and log in, as the account requires."""
         await connection.ehlo()
         if self._account.security == "starttls":
             if not connection.supports_extension("starttls"):
@@ -193,7 +193,7 @@ class Relay:
         try:
             await connection.login(self._account.username, self._account.password.get_secret_value())
         except aiosmtplib.SMTPException as failure:
-            if type(failure) is aiosmtplib.SMTPException:  # the bare class: nothing was answered, no method suits
+            if type(failure) is aiosmtplib.SMTPException:  # the bare class: no answer, no method in common
                 raise NoLoginError from None
             raise
 
@@ -217,29 +217,29 @@ class Relay:
     def _judge(self, failure: Exception) -> Lost | TryAgain | Refused:
         match failure:
             case aiosmtplib.SMTPAuthenticationError(code=code) if code >= 500:
-                return self._shut(Refused(f"the relay refuses our login: {_said(failure)}", "install"))
+                return self._shut(Refused(f"the relay rejects our login: {_said(failure)}", "install"))
             case aiosmtplib.SMTPSenderRefused(code=code) if code >= 500 and code != 552:  # 552: this mail is too large
-                return self._loud(Refused(f"the relay refuses our sender address: {_said(failure)}", "install"))
+                return self._loud(Refused(f"the relay rejects our sender address: {_said(failure)}", "install"))
             case aiosmtplib.SMTPConnectResponseError() | aiosmtplib.SMTPHeloError():
-                return TryAgain(f"the relay does not serve us now: {_said(failure)}")
+                return TryAgain(f"the relay is not available now: {_said(failure)}")
             case aiosmtplib.SMTPResponseException(code=code):
                 if code == 421:
                     self._drop()
                 if code < 500:
                     return TryAgain(f"the relay asks to try later: {_said(failure)}", _patience(code))
-                log.warning("The relay refused a mail: %s", _said(failure))
-                return Refused(f"the relay refuses the mail: {_said(failure)}")
+                log.warning("The relay rejected a mail: %s", _said(failure))
+                return Refused(f"the relay rejects the mail: {_said(failure)}")
             case aiosmtplib.SMTPNotSupported():
                 return Refused(failure.message)
-            case _ if self._handing_over:
-                return Lost("the connection to the relay broke before it said whether it has the mail")
+            case _ if self._is_sending_text:
+                return Lost("the connection to the relay was lost before it confirmed the mail")
             case aiosmtplib.SMTPTimeoutError() | TimeoutError():
-                return TryAgain("the relay does not answer in time")
+                return TryAgain("the relay doesn't answer in time")
             case ssl.SSLError():
-                return self._loud(TryAgain("the relay's TLS certificate can't be trusted; nothing was sent"))
+                return self._loud(TryAgain("the relay's TLS certificate isn't trusted; nothing was sent"))
             case aiosmtplib.SMTPServerDisconnected() | aiosmtplib.SMTPConnectError() | OSError():
                 if isinstance(failure.__cause__, ssl.SSLError):
-                    return self._loud(TryAgain("the relay's TLS certificate can't be trusted; nothing was sent"))
+                    return self._loud(TryAgain("the relay's TLS certificate isn't trusted; nothing was sent"))
                 return TryAgain("the relay can't be reached")
             case NoTlsError():
                 return self._loud(TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)"))
@@ -254,25 +254,27 @@ class Relay:
         return self._loud(verdict)
 
     def _loud(self, verdict: V) -> V:
-        log.error("Mail does not work: %s. Look at [email] in the configuration.", verdict.error)
+        log.error("Mail doesn't work: %s. Check [email] in the configuration.", verdict.error)
         return verdict
 
 
 def _said(failure: Exception) -> str:
-    """The relay's answer on one line, without the addresses that it likes to repeat."""
+    """Return the relay's answer on one line, without the addresses in it."""
     assert isinstance(failure, aiosmtplib.SMTPResponseException), "only answers have a text"
     text = re.sub(r"<?[^\s<>]+@[^\s<>]+>?", "<…>", one_line(failure.message, 400))
     return one_line(f"{failure.code} {text}", 160)
 
 
 def _patience(code: int) -> timedelta | None:
-    """A full mailbox, a greylist or an overloaded relay want more than a moment."""
+    """Return how long to wait before the next try: full mailboxes, greylists and busy relays need a minute."""
     return timedelta(minutes=1) if code in (421, 450, 451, 452) else None
 
 
 class Turns:
-    """A relay's allowance: no more than so many mails in any such span of time. A mail that comes too early is given a
-    turn; turns are given in the order in which they are asked for."""
+    """A relay's rate limit: so many mails in any such span of time.
+
+    A mail over the limit gets a turn; turns are given in the order of the requests for them.
+    """
 
     def __init__(self, count: int, per: timedelta) -> None:
         self._count = count
@@ -283,20 +285,20 @@ class Turns:
     def __str__(self) -> str:
         return f"{self._count} mail{'s' if self._count > 1 else ''} {_WORDS[int(self._per.total_seconds())]}"
 
-    def wait(self, who: str, now: datetime) -> timedelta:
-        """How long this one still has to wait for its turn, which is kept for it; nothing: it goes now."""
-        turn = self._waiting.pop(who, None)
+    def wait(self, key: str, now: datetime) -> timedelta:
+        """Return how long this mail has to wait for its turn, which is kept for it; zero means now."""
+        turn = self._waiting.pop(key, None)
         if turn is None or turn < now - LATE:
             turn = max(now, self._given[0] + self._per) if len(self._given) == self._count else now
             self._given.append(turn)
         if turn > now:
-            self._waiting[who] = turn
+            self._waiting[key] = turn
         self._forget(now)
         return max(timedelta(), turn - now)
 
     def _forget(self, now: datetime) -> None:
-        """Turns that nobody came for, because their requests were decided."""
-        for who, turn in [*self._waiting.items()]:  # in the order of their turns
+        """Forget lapsed turns: their requests were decided before the mail was due."""
+        for key, turn in [*self._waiting.items()]:  # in the order of their turns
             if turn >= now - LATE:
                 break
-            del self._waiting[who]
+            del self._waiting[key]

@@ -1,7 +1,7 @@
 """A card as a Slack message: a top-level text and Block Kit blocks. Pure.
 
 People's text goes in as `plain_text` and `rich_text` only, which have no syntax to inject: `<!channel>` stays those ten
-characters. The one `mrkdwn` line is ours, for Slack's date token that shows the deadline in the reader's zone.
+characters. The only `mrkdwn` is our own: a date token, which Slack shows in the reader's zone.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardFiel
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
-BRIEF = 60  # characters of a long field that are shown as those of a short one
+BRIEF = 60  # a long field with up to so many characters is shown like a short one
 ID_LIMIT = 255  # of a block_id
 BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
 CONFIRM_LIMITS = {"title": 100, "text": 300, "button": 30}
 VOTE = "vote:"  # action ids are `vote:approve`, `vote:reject`, …
-WHY = "why"  # the action id of "Why am I asked?"
-SHORT_DIGEST = 12  # characters of a digest that people see, as on the pages; votes are bound to all of it
+WHY = "why"  # the action id of "Why me?"
+SHORT_DIGEST = 12  # characters of a digest that people see, as on the pages; votes are bound to the whole digest
 METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata, which names the delivery
 
 HEADER_LIMIT = 150  # characters of a title
-TEXT_LIMIT = 400  # of the top-level text, which notifications and screen readers take; Slack wants ≤ 4,000
+TEXT_LIMIT = 400  # of the top-level text, which notifications and screen readers use; Slack wants ≤ 4,000
 MOMENT = "{date_short_pretty} at {time}"
 
 
 @dataclass(frozen=True, slots=True)
 class CardLimits:
-    """How much of a card is shown; the first that fits into a message is taken."""
+    """How much of a card is shown. The first of `ROOMS` that fits into a message is used."""
 
     long: int  # characters of a long field
     short: int  # … of a short one and of a comment
-    rows: int  # fields, votes, stages, seats: of each at most so many
-    longs: int = 6  # long fields
+    rows: int  # at most so many fields, votes, stages and seats each
+    longs: int = 6  # at most so many long fields
 
 
 ROOMS = (
@@ -52,18 +52,18 @@ ROOMS = (
 
 
 def message(dispatch: Dispatch) -> tuple[str, list[Block]]:
-    """What is posted for this dispatch: the card, a note in its thread, or the operator's own text."""
+    """Render what is posted for this dispatch: the card, a note in its thread, or the operator's own text."""
     if dispatch.text:
-        return told(dispatch)
+        return own_text(dispatch)
     if dispatch.thread is not None:
         return note(dispatch)
     return card_message(dispatch.card)
 
 
 def card_message(card: Card) -> tuple[str, list[Block]]:
-    """The whole card, as it stands, below `⏳ Waiting: Deploy api 2.1 to prod. Asked by Bo Lund.`
+    """Render the whole card, below a text like `⏳ Waiting: Deploy api 2.1 to prod. Asked by Bo Lund.`
 
-    Decided cards keep everything but the buttons.
+    A decided card opens with its outcome and keeps everything but the buttons.
     """
     for room in ROOMS:
         blocks = _blocks(card, room)
@@ -77,7 +77,7 @@ def card_message(card: Card) -> tuple[str, list[Block]]:
 
 
 def _blocks(card: Card, room: CardLimits) -> list[Block]:
-    """Each part that has something to say. Their ids are new on every update, as Slack asks."""
+    """Render each part that has content. Block ids change with every update, as Slack wants."""
     fields, is_cut = _fields(card, room)
     is_cut = (
         is_cut
@@ -90,10 +90,10 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
     digest = f"digest {card.digest[:SHORT_DIGEST]}" if card.digest else ""
     small = [plain(line) for line in (one_line(card.why_me, 200), digest) if line]
     parts: dict[str, Block | None] = {
-        "title": {"type": "header", "text": plain(one_line(card.title, HEADER_LIMIT) or "A request")},
-        "state": _status(card),
-        "who": rich(paragraph([said(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)])),
         "outcome": _outcome(card.outcome, room) if card.outcome else None,
+        "title": {"type": "header", "text": plain(one_line(card.title, HEADER_LIMIT) or "A request")},
+        "state": _status(card) if card.outcome is None else None,
+        "requester": rich(paragraph([said(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)])),
         "instructions": rich(quotation(cut_to(card.instructions, room.long))) if card.instructions else None,
         "fields": rich(*fields) if fields else None,
         "people": _people(card, room),
@@ -107,14 +107,14 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
 
 
 def _status(card: Card) -> Block:
-    """Our own words only, so it may be mrkdwn."""
+    """Render the state line. It has only our own words, so mrkdwn is safe."""
     icon, word = STATE_WORDS[card.state]
     parts = [f"{icon} *{word}*"]
     if done := card_text.progress(card):
         parts.append(done)
-    if card.deadline is not None and card.outcome is None:
-        then = f", {escape(one_line(card.on_deadline, 100))}" if card.on_deadline else ""
-        parts.append(f"until {date_token(card.deadline)}{then}")
+    if card.deadline is not None:
+        then = f"; {escape(one_line(card.on_deadline, 100))}" if card.on_deadline else ""
+        parts.append(f"Due {date_token(card.deadline)}{then}")
     return {"type": "context", "elements": [{"type": "mrkdwn", "text": " · ".join(parts), "verbatim": True}]}
 
 
@@ -128,8 +128,9 @@ def _outcome(ended: CardOutcome, room: CardLimits) -> Block:
 
 
 def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
-    """Short fields first, pinned ones before the others; then the long ones, cut to the room there is. A long field
-    with little in it, or nothing, takes a line like a short one. Also returns whether anything was left out.
+    """Render the short fields, pinned ones first, then the long ones, cut to fit.
+
+    A long field with little text takes a line like a short one. Also returns whether anything was left out.
     """
     short: list[CardField] = []
     long: list[CardField] = []
@@ -162,7 +163,7 @@ def _label(field: CardField) -> list[Block]:
 
 
 def _people(card: Card, room: CardLimits) -> Block | None:
-    """The row of steps, the seats of the open stage, and who voted what."""
+    """Render the row of steps, the seats of the open stage, and the votes."""
     steps = card_text.steps(card, most=min(room.rows, 12))
     texts = [one_line(steps, 600)] if steps else []
     for stage in [stage for stage in card.stages if stage.state == "open"][:3]:
@@ -179,21 +180,24 @@ def _people(card: Card, room: CardLimits) -> Block | None:
 
 
 def _waiting(card: Card) -> Block:
-    """The people it waits for, and the button that explains why them."""
-    why = {"type": "button", "action_id": WHY, "text": plain("Why am I asked?"), "value": card.hook_id[:2_000]}
+    """Render the people it waits for, and the button that explains why."""
+    why = {"type": "button", "action_id": WHY, "text": plain("Why me?"), "value": card.hook_id[:2_000]}
     text = one_line(card_text.waiting_for(card), 300) or card_text.state(card)
     return {"type": "section", "text": plain(text), "accessory": why}
 
 
 def choices(card: Card, part: str) -> Block:
-    """The buttons of what can be chosen. `part`: what the block's id begins with."""
+    """Render the buttons of the card's choices. `part`: the start of the block's id."""
     buttons = list({choice.choice: _button(card, choice) for choice in card.choices}.values())
     shown = f"{part}:{card.version}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
     return {"type": "actions", "block_id": shown, "elements": buttons}
 
 
 def _button(card: Card, choice: CardChoice) -> Block:
-    """The short name shows; a screen reader says the whole act. The value grants nothing: it names the request."""
+    """Render a choice: its short name shows, and screen readers say the whole act.
+
+    The button's value names the request and grants nothing.
+    """
     button: Block = {
         "type": "button",
         "action_id": VOTE + choice.choice,
@@ -216,14 +220,14 @@ def _button(card: Card, choice: CardChoice) -> Block:
 
 
 def digest_seen(block_id: str) -> str | None:
-    """The digest that the card with these buttons showed; None when nothing was pinned."""
+    """Return the digest that the card with these buttons showed; None when nothing was pinned."""
     return block_id.partition(":")[2].partition(":")[2] or None
 
 
 def delivery_of(message: Mapping[str, Any]) -> str | None:
-    """The delivery that this message of Slack's is; None when it is none of ours, or its metadata was not sent along.
+    """Return the id of the delivery that this Slack message is; it starts with the run's id.
 
-    It begins with the run's id.
+    None if the message isn't ours, or Slack left out its metadata.
     """
     match message.get("metadata"):
         case {"event_type": kind, "event_payload": {"delivery_id": delivery}} if kind == METADATA and delivery:
@@ -231,8 +235,8 @@ def delivery_of(message: Mapping[str, Any]) -> str | None:
     return None
 
 
-def told(dispatch: Dispatch) -> tuple[str, list[Block]]:
-    """The operator's own text, as it is."""
+def own_text(dispatch: Dispatch) -> tuple[str, list[Block]]:
+    """Render the operator's own text, unchanged."""
     text = cut_to(dispatch.text, 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
     elements = [paragraph([said(text)])]
     if dispatch.card.url:
@@ -241,32 +245,33 @@ def told(dispatch: Dispatch) -> tuple[str, list[Block]]:
 
 
 def note(dispatch: Dispatch) -> tuple[str, list[Block]]:
-    """A reply in the thread of a card that stands above it: why it comes now, without buttons that could go stale."""
+    """Render a reply in the card's thread: why it comes now, without buttons that could go stale."""
     card = dispatch.card
-    parts = [said(one_line(_news(dispatch), 300), bold=True), said("\n" + one_line(card.title, 250))]
+    parts = [said(one_line(_reason(dispatch), 300), bold=True), said("\n" + one_line(card.title, 250))]
     if waiting := card_text.waiting_for(card):
         parts.append(said(f"\n{one_line(waiting, 300)}"))
     if card.deadline is not None and card.outcome is None:
-        parts += [said("\nDeadline: "), dated(card.deadline)]
+        parts += [said("\nDue "), dated(card.deadline)]
     elements = [paragraph(parts)]
     if card.outcome is not None and (comment := cut_to(card.outcome.comment, 1_000)):
         elements.append(quotation(comment))
-    text = escape(one_line(f"{_news(dispatch)} {card.title}", TEXT_LIMIT))
+    text = escape(one_line(f"{_reason(dispatch)} {card.title}", TEXT_LIMIT))
     return text, [{"block_id": f"note:{card.version}", **rich(*elements)}]
 
 
-def _news(dispatch: Dispatch) -> str:
+def _reason(dispatch: Dispatch) -> str:
+    """Say why the note comes now."""
     if dispatch.card.outcome is not None:
         return f"{card_text.outcome(dispatch.card.outcome)}."
     match dispatch.occasion:
         case "reminder":
-            return "A reminder: this still waits for a decision."
+            return "Reminder: this is still waiting for a decision."
         case "escalation":
-            return "Nobody has decided yet, so more people are asked."
+            return "Nobody has decided yet, so this has been escalated."
         case "change":
             return card_text.changed(dispatch.card)
         case "handover":
-            return "Somebody else is asked in your place now. There is nothing more for you to do."
+            return "This has been reassigned. There's nothing more for you to do."
         case _:
             return f"{card_text.state(dispatch.card)}."
 
@@ -275,12 +280,12 @@ Block = dict[str, Any]
 
 
 def escape(text: str) -> str:
-    """For text that Slack reads as mrkdwn: the three characters that have a meaning there."""
+    """Escape the three characters that have a meaning in Slack's mrkdwn."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def date_token(at: datetime) -> str:
-    """Slack's own date syntax, which shows the moment in the reader's zone."""
+    """Write the moment in Slack's date syntax, which shows it in the reader's zone."""
     date = dated(at)
     return f"<!date^{date['timestamp']}^{date['format']}|{date['fallback']}>"
 
@@ -300,12 +305,12 @@ def said(text: str, **style: bool) -> Block:
 
 
 def cut_to(text: str, limit: int) -> str:
-    """The text's beginning, cleaned; of a very long one, no more is looked at than may be shown."""
+    """Clean the text and cut it to `limit`, without reading more of a very long one than needed."""
     return clip(clean(text.lstrip()[: limit * 8]).strip(), limit)
 
 
 def paragraph(*lines: list[Block]) -> Block:
-    """Elements of rich text, line below line."""
+    """Join lines of rich text elements into one section."""
     broken = [element for line in lines for element in (*line, said("\n"))]
     return {"type": "rich_text_section", "elements": broken[:-1]}
 

@@ -1,4 +1,4 @@
-"""The Slack channel: what goes out, what comes in, and whether it works, behind one object for the service."""
+"""The Slack channel as one object for the service: posting, inbound requests and `doctor`'s checks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ def make(settings: Slack) -> SlackChannel:
 
 
 class SlackChannel:
-    """One Slack workspace. It works once it is attached to a service; without one it can be examined, and its groups
-    be read."""
+    """One Slack workspace. It posts once attached to a service; `check` and `members` work before that, too."""
 
-    without_links: Literal[True] = True  # Slack says who presses, and a press comes from the card itself
+    without_links: Literal[True] = True  # Slack signs who presses a button, so cards need no personal links
 
     def __init__(self, settings: Slack) -> None:
         self._settings = settings
@@ -40,7 +39,7 @@ class SlackChannel:
         self._socket: SocketMode | None = None
 
     def attach(self, host: ChannelHost) -> None:
-        """Build what posts to Slack and what answers it."""
+        """Build the outgoing and the inbound half."""
         self._host = host
         self._out = SlackOut(self._client, self._people, now=host.now)
         self._in = slack_in(
@@ -81,7 +80,7 @@ class SlackChannel:
         return slack_routes(self._in, signing_secret=secret, now=self._host.now, engine=self._host.engine)
 
     async def run(self) -> None:
-        """Receive over the websocket, in Socket Mode; at the end, finish what presses have left to do."""
+        """Receive over the websocket, in Socket Mode; at the end, finish the replies in progress."""
         assert self._in is not None, "only an attached channel works in the background"
         try:
             await (self._socket.run() if self._socket is not None else asyncio.Event().wait())
@@ -89,18 +88,18 @@ class SlackChannel:
             await self._in.aclose()
 
     def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
-        """Return how the websocket is."""
+        """Return the websocket's state, for `/readyz`."""
         return {} if self._socket is None else {"slack_socket_mode": self._socket.state}
 
     def reload(self, settings: Slack) -> None:
-        """Go by other people, workflows and `external_users`. Tokens and addresses need a restart."""
+        """Switch to the new people, workflows and `external_users`. Tokens and addresses need a restart."""
         if self._in is not None and self._host is not None:
             self._in.desk.identities.people = self._host.people
             self._in.desk.identities.external_users = settings.external_users
             self._in.opening.workflows = self._host.workflows
 
     async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:
-        """Try the token, its scopes, every channel and group that is named, and the clocks."""
+        """Check the token, its scopes, every channel and group that workflows name, and the clocks."""
         return await examine(self._client, self._settings, asked)
 
     async def aclose(self) -> None:

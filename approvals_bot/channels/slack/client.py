@@ -1,9 +1,8 @@
-"""Slack's Web API, asked so that nothing is sent twice by accident and every "no" has a meaning.
+"""Slack's Web API: nothing is sent twice by accident, and every error says what to do.
 
-`ask` returns the answer or raises one of three errors that say what to do: `Later`, `Never`, or `AnswerLostError` (the
-connection broke after the request had left, so it may have been carried out). A method that was rate-limited is not
-asked again before Slack's `Retry-After` is over; the others go on. Slack counts posts by conversation, and all else by
-workspace.
+`ask` returns the answer or raises one of three errors: `LaterError`, `NeverError`, or `AnswerLostError` (the connection
+broke after the request was sent, so Slack may have carried it out). A rate-limited method is not called again before
+Slack's `Retry-After` has passed; others go on. Slack limits posts by conversation, and all else by workspace.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from approvals_bot.errors import ApprovalsBotError
 
 CALL_LIMIT = aiohttp.ClientTimeout(total=20, connect=5)  # seconds; Slack answers within 1 or not soon
-BY_CONVERSATION = frozenset({"chat.postMessage"})  # methods whose rate limit holds for each conversation by itself
+BY_CONVERSATION = frozenset({"chat.postMessage"})  # methods that are rate-limited for each conversation separately
 NOT_SAID = timedelta(seconds=30)  # for a rate limit without Retry-After
 
 INSTALL_ERRORS = frozenset(
@@ -31,7 +30,7 @@ INSTALL_ERRORS = frozenset(
         "team_access_not_granted", "app_access_restricted", "ekm_access_denied",
     }
 )  # fmt: skip
-"""The whole installation is down, not this message."""
+"""Errors of the whole installation, not of one message."""
 
 TRANSIENT_ERRORS = frozenset(
     {
@@ -39,13 +38,13 @@ TRANSIENT_ERRORS = frozenset(
         "update_failed", "external_channel_migrating", "team_added_to_org",
     }
 )  # fmt: skip
-"""May work later. Everything else that Slack says no to is for good."""
+"""Errors that may go away. All others are final."""
 
 log = logging.getLogger(__name__)
 
 
 class SlackError(ApprovalsBotError):
-    """Slack did not do what it was asked. `code` is its own word for why."""
+    """Slack refused or failed. `code` is Slack's own error code."""
 
     def __init__(self, method: str, code: str, hint: str = "") -> None:
         self.method = method
@@ -92,7 +91,7 @@ class SlackClient:
 
     @property
     def web(self) -> AsyncWebClient:
-        """Slack's own client. Only inside the event loop that the session belongs to."""
+        """Slack's own client. Use it only in the event loop that created its session."""
         if self._web is None:
             session = aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False)
             self._web = AsyncWebClient(token=self._token, base_url=self._api_url, session=session, retry_handlers=[])
@@ -106,7 +105,7 @@ class SlackClient:
         self._web = None
 
     async def ask(self, method: str, *, conversation: str = "", get: bool = False, **arguments: Any) -> dict[str, Any]:
-        """Call a method. `conversation` is what a post's rate limit is counted for.
+        """Call a method. `conversation` is the one whose rate limit a post counts against.
 
         Raises LaterError, NeverError or AnswerLostError.
         """
@@ -131,7 +130,7 @@ class SlackClient:
     async def pages(
         self, method: str, key: str, *, limit: int = 200, **arguments: Any
     ) -> AsyncIterator[dict[str, Any]]:
-        """All items under `key` of a method that answers in pages; at most 20 pages."""
+        """Yield all items under `key` of a paginated method, from at most 20 pages."""
         cursor: str | None = None
         for _ in range(20):
             answer = await self.ask(method, get=True, limit=limit, cursor=cursor, **arguments)
@@ -151,10 +150,10 @@ class SlackClient:
         if code in TRANSIENT_ERRORS:
             return LaterError(method, code)
         if status >= 500 or not data:
-            return AnswerLostError(method, f"HTTP {status}")  # a gateway may say 502 for what was carried out
+            return AnswerLostError(method, f"HTTP {status}")  # a gateway may answer 502 although Slack did it
         hint = f"needs {data['needed']}" if data.get("needed") else _messages(data)
         if code in INSTALL_ERRORS:
-            log.error("Slack does not work: %s. Check [slack] bot_token, or install the app again.", code)
+            log.error("Slack doesn't work: %s. Check [slack] bot_token, or reinstall the app.", code)
         return NeverError(method, code, hint, install=code in INSTALL_ERRORS)
 
 
@@ -162,7 +161,7 @@ class SlackClient:
 async def slack_client(
     *, token: str, api_url: str = "https://slack.com/api/", monotonic: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[SlackClient]:
-    """A client that is closed at the end."""
+    """Open a client that is closed when the block ends."""
     client = SlackClient(token=token, api_url=api_url, monotonic=monotonic)
     try:
         yield client
@@ -183,6 +182,6 @@ def _retry_after(headers: Mapping[str, str]) -> timedelta:
 
 
 def _messages(data: dict[str, Any]) -> str:
-    """What Block Kit's check said, for our own mistakes; it names places, not contents."""
+    """Return Block Kit's validation messages: our own mistakes. They name places, not contents."""
     messages = (data.get("response_metadata") or {}).get("messages") or ()
     return "; ".join(str(message) for message in messages)[:300]

@@ -1,6 +1,6 @@
-"""What every handler of an inbound request works with: performing the act, opening a modal, the ephemeral reply.
+"""The tools that all inbound handlers share: performing an act, opening a modal, the ephemeral reply.
 
-A person is answered after the acknowledgement, because Slack's own API may be slow or down while clicks still count.
+Replies are sent after the acknowledgement, because Slack's API may be slow or down while presses still count.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.service.act import perform
 
 OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the click
-VERDICT_LIMIT = 1.5  # seconds that a click waits for its verdict, of the 2.5 that all of it may take
-CLOSE_LIMIT = 2.0  # seconds at shutdown for what is under way
-MOST = 1_000  # tasks at a time; more is dropped, because the other side does not keep up
+VERDICT_LIMIT = 1.5  # seconds that a press waits for its verdict, of the 2.5 that it may take in all
+CLOSE_LIMIT = 2.0  # seconds at shutdown for tasks in progress
+MOST = 1_000  # tasks at a time; more are dropped, because Slack isn't keeping up
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyTo:
-    """Where a person acted: what it takes to reply to them there, seen by nobody else."""
+    """Where a person acted, so that a reply can be shown to them alone in the same place."""
 
     user: str
     channel: str = ""
     thread: str | None = None
     response_url: str = ""
-    is_ephemeral: bool = False  # they pressed in a reply of ours, which the next one then replaces
+    is_ephemeral: bool = False  # they pressed in an ephemeral reply, which the next one then replaces
 
     @classmethod
     def of(cls, payload: Mapping[str, Any]) -> ReplyTo:
@@ -58,9 +58,9 @@ class ReplyTo:
 
 
 class BackgroundTasks:
-    """Runs coroutines after the acknowledgements that they follow, and ends them with the service.
+    """Coroutines that run after an acknowledgement, and end with the service.
 
-    Only for news that nobody depends on. What must happen goes into a run's log.
+    Only for replies that people can do without. Whatever must happen goes into a run's log.
     """
 
     def __init__(self) -> None:
@@ -69,14 +69,14 @@ class BackgroundTasks:
     def do(self, work: Coroutine[Any, Any, None]) -> None:
         if len(self._tasks) >= MOST:
             work.close()
-            log.warning("Too much is under way to tell people; some news was dropped.")
+            log.warning("Too many replies are waiting for Slack, so one was dropped.")
             return
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
     async def aclose(self) -> None:
-        """Give what is under way a moment, then stop it."""
+        """Give the tasks in progress a moment, then cancel them."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_LIMIT)
             for task in late:
@@ -86,25 +86,26 @@ class BackgroundTasks:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s while telling somebody the news", type(error).__qualname__)
+            log.error("%s while replying in Slack", type(error).__qualname__)
 
 
 class EphemeralReplies:
-    """Sends ephemeral messages. They carry news only: a person who misses one finds the same on the card."""
+    """Ephemeral messages. Somebody who misses one finds the same on the card."""
 
     def __init__(self, client: SlackClient, afterwards: BackgroundTasks) -> None:
         self._client = client
         self._afterwards = afterwards
 
     def reply(self, to: ReplyTo, text: str) -> None:
-        """Reply soon, and go on."""
+        """Reply in the background."""
         self._afterwards.do(self.reply_now(to, text))
 
     async def reply_now(
         self, to: ReplyTo, text: str, blocks: Sequence[Block] = (), *, or_directly: bool = False
     ) -> None:
-        """Send an ephemeral message of plain text, shown as `blocks` if given. `or_directly`: a direct message instead,
-        where there is no place for one, or we are not in it.
+        """Send an ephemeral message of plain text, shown as `blocks` if given.
+
+        `or_directly`: send a direct message instead where there's no channel, or the app isn't in it.
         """
         said: dict[str, Any] = {"text": escape(text), **({"blocks": list(blocks)} if blocks else {})}
         try:
@@ -115,10 +116,10 @@ class EphemeralReplies:
             elif or_directly:
                 await self._say_directly(to.user, said)
         except SlackError as failure:
-            log.warning("Somebody could not be told what became of a click: %s", failure)
+            log.warning("An ephemeral reply could not be sent: %s", failure)
 
     def is_slacks(self, url: str) -> bool:
-        """Only Slack's own host, or that of the configured API, is ever posted to."""
+        """Return whether the URL is on Slack's host, or the configured API's. We post to no other."""
         given, api = urlsplit(url), urlsplit(self._client.web.base_url)
         if (given.scheme, given.netloc) == (api.scheme, api.netloc):
             return True
@@ -158,17 +159,17 @@ class EphemeralReplies:
         try:
             async with session.post(to.response_url, json=answer, allow_redirects=False) as response:
                 if response.status >= 400:
-                    log.warning("Somebody could not be told what became of a click: HTTP %d", response.status)
+                    log.warning("An ephemeral reply could not be sent: HTTP %d", response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
             raise LaterError("response_url", type(failure).__name__) from None
 
 
 @dataclass(frozen=True, slots=True)
 class SlackDesk:
-    """What the handlers share.
+    """The parts that all handlers use.
 
-    `link(hook_id, address)` is a person's own page of a request, "" if they have none; `counted(verdict, via)` is told
-    of each act, for the metrics.
+    `link(hook_id, address)` returns a person's own page of a request, "" if they have none. `counted(verdict, via)` is
+    called for each act, for the metrics.
     """
 
     engine: Engine
@@ -183,15 +184,17 @@ class SlackDesk:
     async def perform(
         self, request: HookTarget | str, act: Act, payload: Mapping[str, Any], *, timeout: float = VERDICT_LIMIT
     ) -> Reply:
-        """Do what the person did here, once, however often Slack brings it."""
+        """Perform the act once, however often Slack delivers it."""
         reply = await perform(self.engine, request, act, timeout=timeout, press=press_of(payload))
         if self.counted is not None:
             self.counted(reply.verdict, "slack")
         return reply
 
     async def is_opened(self, payload: Mapping[str, Any], view: Mapping[str, Any]) -> bool:
-        """Show a modal to the person who acted; in place of one that is shown, if they acted in that. False: Slack
-        would not."""
+        """Show a modal to the person who acted, replacing the one they acted in, if any.
+
+        Returns False if Slack couldn't.
+        """
         shown = payload.get("view") or {}
         try:
             async with asyncio.timeout(OPEN_LIMIT):
@@ -200,12 +203,12 @@ class SlackDesk:
                 else:
                     await self.client.ask("views.open", trigger_id=str(payload.get("trigger_id") or ""), view=view)
         except (SlackError, TimeoutError) as failure:
-            log.warning("A modal could not be opened: %s", failure if isinstance(failure, SlackError) else "time-out")
+            log.warning("A modal could not be opened: %s", failure if isinstance(failure, SlackError) else "timeout")
             return False
         return True
 
     async def own_page(self, card: Card, address: str) -> str:
-        """Return this person's page of the request, the one on which they decide."""
+        """Return this person's own page of the request."""
         if self.link is None:
             return card.url
         link = self.link(card.hook_id, address)
@@ -213,19 +216,19 @@ class SlackDesk:
 
 
 def submitted_by(payload: Mapping[str, Any]) -> tuple[ReplyTo, Mapping[str, Any], str]:
-    """Read a submitted modal: the person, what they put in, and what the modal remembered."""
+    """Read a submitted modal: the person, their input, and the modal's private metadata."""
     view = payload["view"]
     values = (view.get("state") or {}).get("values") or {}
     return ReplyTo(str((payload.get("user") or {}).get("id") or "")), values, str(view.get("private_metadata") or "")
 
 
 def say_in_modal(text: str) -> dict[str, Any]:
-    """Answer a submitted modal with another that says this."""
+    """Answer a submitted modal with another one that shows this text."""
     return {"response_action": "update", "view": said_modal(text)}
 
 
 def press_of(payload: Mapping[str, Any]) -> str | None:
-    """A name for this press: the same for the same request, wherever it arrives. None: nothing tells it from others."""
+    """Return a name for this press: the same whenever and wherever Slack repeats it. None if it has no id."""
     if not payload.get("trigger_id") and not (payload.get("view") or {}).get("id"):
         return None
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"))

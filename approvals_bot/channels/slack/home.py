@@ -1,4 +1,4 @@
-"""The Home tab: a person's inbox in Slack, what it shows and when it is shown once more."""
+"""The Home tab: a person's inbox in Slack, what it shows and when it is refreshed."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from approvals_bot.channels.slack.identity import Unidentified
 from approvals_bot.channels.slack.modals import status_line
 from approvals_bot.service.read import RequestPage, list_decided, list_requests
 
-PENDING_SHOWN = 18  # cards that wait for somebody, on their Home tab; Slack allows 100 blocks
+PENDING_SHOWN = 18  # cards waiting for the reader; Slack allows 100 blocks
 LATELY_SHOWN = 5  # … of each other list
 PINNED_SHOWN = 3  # pinned fields of a request in a list
-CONFLICTS = 3  # times that somebody else may publish in between before we let it be
-REMEMBERED = 5_000  # people who opened their Home tab since the start: they get it anew after they vote
+CONFLICTS = 3  # times that another replica may publish in between before we give up
+REMEMBERED = 5_000  # people who opened their Home tab since the start: it is refreshed after they vote
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class _Tab:
-    """What we know of one person's tab."""
+    """The state of one person's tab."""
 
     team: str | None = None
-    hash: str | None = None  # of what was published last
+    hash: str | None = None  # of the view published last
     is_busy: bool = False  # it is being published
     is_stale: bool = False  # something has happened since it was read
 
 
 class SlackHome:
-    """Publishes Home tabs."""
+    """The Home tabs of all people, published when opened and after votes."""
 
     def __init__(self, desk: SlackDesk, *, may_ask: bool = False) -> None:
-        """`may_ask`: whether the tab has the button that leads to the forms."""
+        """Set it up. `may_ask`: whether the tab has the button that leads to the forms."""
         self._desk = desk
         self._may_ask = may_ask
         self._looking: OrderedDict[str, _Tab] = OrderedDict()
 
     async def opened(self, user: str, team: str | None, hash: str | None = None) -> None:
-        """Show this person their inbox as it stands. `hash`: of what Slack shows them now, if it shows something."""
+        """Show this person their current inbox. `hash`: of the view that Slack shows them now, if any."""
         tab = self._looking.setdefault(user, _Tab())
         tab.team, tab.hash = team, hash or tab.hash
         while len(self._looking) > REMEMBERED:
@@ -58,13 +58,14 @@ class SlackHome:
         await self._show(user, tab)
 
     async def voted(self, user: str) -> None:
-        """Show the newest state to somebody who has their Home tab open, or had."""
+        """Refresh the tab of a person who has opened it before."""
         if user in self._looking:
             await self._show(user, self._looking[user])
 
     async def _show(self, user: str, tab: _Tab) -> None:
-        """Publish, one after the other, so that an older state never covers a newer one. What changes meanwhile is read
-        once more, and so it is when somebody else (another replica) has published since: Slack tells by the hash.
+        """Publish one view at a time, so that an older state never replaces a newer one.
+
+        The inbox is read again if it changed meanwhile, or if another replica has published: the hash shows that.
         """
         tab.is_stale = True
         if tab.is_busy:
@@ -123,9 +124,9 @@ class SlackHome:
 
 
 class Cards(NamedTuple):
-    """The first of a list's cards, and how many there are in all: at least, unless the list is whole.
+    """The first cards of a list. `total` is the number of all, or a lower bound unless `is_whole`.
 
-    `plain`: a line each for runs whose request can't be read.
+    `plain`: one line for each run whose request can't be read.
     """
 
     cards: Sequence[Card] = ()
@@ -141,31 +142,31 @@ class Inbox:
     pending: Cards
     asked: Cards
     decided: Cards
-    voted: Cards  # still open, so the vote may be changed or taken back
-    may_ask: bool = False  # whether there is something that they may ask for
+    voted: Cards  # still open, so the vote can be changed or undone
+    may_ask: bool = False  # whether to offer the forms
 
 
 def home(inbox: Inbox) -> Block:
-    """What waits for this person, what they voted on and asked for, and what was decided lately."""
+    """Render the inbox: what waits for this person, their votes and requests, and recent decisions."""
     blocks = [
-        *_list("Waiting for you", inbox.pending, "Nothing waits for you.", most=PENDING_SHOWN, buttons="home"),
-        *_list("You voted, others are still asked", inbox.voted, buttons="voted"),
-        *_list("You asked for", inbox.asked),
-        *_list("Decided lately", inbox.decided),
+        *_list("Waiting for you", inbox.pending, "You're all caught up.", most=PENDING_SHOWN, buttons="home"),
+        *_list("You voted; others are still deciding", inbox.voted, buttons="voted"),
+        *_list("Your requests", inbox.asked),
+        *_list("Recently decided", inbox.decided),
     ]
     if inbox.may_ask:
-        ask = {"type": "button", "action_id": "open:", "text": plain("Ask for approval")}
+        ask = {"type": "button", "action_id": "open:", "text": plain("Request approval")}
         blocks.insert(0, {"type": "actions", "block_id": "ask", "elements": [ask]})
     return {"type": "home", "blocks": blocks[:100]}
 
 
 def stranger_home(text: str) -> Block:
-    """For those who are nobody here."""
+    """Render the tab of a user we can't identify."""
     return {"type": "home", "blocks": [{"type": "section", "text": plain(text)}]}
 
 
 def _list(title: str, found: Cards, nothing: str = "", *, most: int = LATELY_SHOWN, buttons: str = "") -> list[Block]:
-    """`buttons`: what the ids of the choices begin with; "" for a list without any."""
+    """Render one list. `buttons`: the start of the choices' block ids; "" for a list without choices."""
     cards = found.cards
     if not (cards or found.plain or nothing):
         return []
@@ -186,7 +187,7 @@ def _list(title: str, found: Cards, nothing: str = "", *, most: int = LATELY_SHO
 
 
 def _item(card: Card) -> list[Block]:
-    """A request in a list: its title, where it stands, and what its digest is of."""
+    """Render a request in a list: its title, its state, and its pinned fields."""
     title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
     status: list[Block] = [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]
     status.append(plain(one_line(card_text.asked_by(card), 200)))

@@ -1,7 +1,7 @@
-"""Identity: a Slack user becomes the address that the rules know, or hears why not.
+"""Identity: which address a Slack user has in the rules, or why they have none.
 
 Authority is Slack's signature plus the user id in the payload. An address counts only if our own workspace vouches for
-it: the same address in somebody else's workspace proves nothing.
+it: the same address in another workspace proves nothing.
 """
 
 from __future__ import annotations
@@ -16,24 +16,21 @@ from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.people import People, SourceUnavailable
 
-LOOK_UP_LIMIT = 1.0  # seconds for asking Slack who somebody is, within the 2.5 that a click has
-GLANCE_LIMIT = 0.3  # seconds for the same about somebody whose Slack id the configuration names
-SILENCE = 10.0  # seconds in which Slack is not asked again after it had no answer, so that clicks don't pay for it
+LOOK_UP_LIMIT = 1.0  # seconds for asking Slack who somebody is, within the 2.5 that a press has
+GLANCE_LIMIT = 0.3  # seconds for the same about a person whose Slack id is in the configuration
+SILENCE = 10.0  # seconds without asking Slack after it didn't answer, so that not every press waits for it
 
 External = Literal["deny", "see-only"]
 
 EXTERNAL: dict[External, str] = {
-    "deny": "You are a guest here or come from another workspace, so you can't use Approvals in Slack. "
-    "Nothing was changed.",
-    "see-only": "You are a guest here or come from another workspace, so you can look on, but neither decide nor ask "
-    "for anything in Slack. Nothing was changed.",
+    "deny": "You're a guest or from another workspace, so you can't use Approvals in Slack. Nothing was changed.",
+    "see-only": "You're a guest or from another workspace, so you can view requests in Slack, but not decide or make "
+    "them. Nothing was changed.",
 }
-UNSURE = (
-    "Slack could not tell us who you are just now, so this could not be done. Nothing was changed. Please try again."
-)
+UNSURE = "Slack couldn't confirm who you are. Nothing was changed. Please try again."
 NO_ADDRESS = (
-    "We know no mail address for your Slack account, so we can't tell who you are here. Nothing was changed. "
-    "Ask whoever runs Approvals Bot to add your Slack id."
+    "Your Slack account has no email address that we can see, so we don't know who you are. Nothing was changed. "
+    "Please ask your Approvals admin to add your Slack ID."
 )
 
 log = logging.getLogger(__name__)
@@ -45,13 +42,14 @@ class SlackTeam:
 
     team: str
     enterprise: str = ""
-    app: str = ""  # "" when Slack does not tell
+    app: str = ""  # "" if unknown
     bot_user: str = ""
     bot: str = ""
 
     def posted(self, payload: Mapping[str, Any]) -> bool:
-        """Whether this click is on something of ours: a message that our bot posted, or a view or an ephemeral message,
-        which Slack reports to nobody but the app that showed them.
+        """Return whether this press is on a message or view of ours.
+
+        Presses in views and ephemeral messages reach only the app that showed them.
         """
         message = payload.get("message")
         if not isinstance(message, Mapping):
@@ -62,7 +60,7 @@ class SlackTeam:
         )
 
     def sent(self, payload: Mapping[str, Any]) -> bool:
-        """Whether this payload is about our app in our workspace (or in our enterprise's)."""
+        """Return whether this payload is about our app in our workspace or enterprise."""
         app = payload.get("api_app_id")
         if self.app and app is not None and app != self.app:
             return False
@@ -75,7 +73,7 @@ class SlackTeam:
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A person of ours."""
+    """A person we know, by address and Slack user id."""
 
     address: str
     user: str
@@ -83,9 +81,9 @@ class Identified:
 
 @dataclass(frozen=True, slots=True)
 class Unidentified:
-    """Nobody that may decide; `text` is what they read, `verdict` the word for the audit.
+    """A Slack user who may not act. `text` is for them, `verdict` for the audit.
 
-    `may_see`: they may learn about a request whose card they see.
+    `may_see`: they may ask about a request whose card they can see.
     """
 
     user: str
@@ -95,7 +93,7 @@ class Unidentified:
 
 
 class SlackIdentities:
-    """Names the person behind a Slack user id."""
+    """The people behind Slack user ids."""
 
     def __init__(
         self,
@@ -106,17 +104,17 @@ class SlackIdentities:
         app_id: str | None = None,
         external_users: External = "deny",
     ) -> None:
-        self.external_users: External = external_users  # replaced when the configuration is read anew
+        self.external_users: External = external_users  # replaced on reload
         self._client = client
         self._slack_people = slack_people
-        self.people = people  # replaced when the configuration is read anew
+        self.people = people  # replaced on reload
         self._app_id = app_id
         self._workspace: SlackTeam | None = None
         self._learning = asyncio.Lock()
         self._silent_until = 0.0  # monotonic
 
     async def workspace(self) -> SlackTeam:
-        """Our workspace, asked of Slack once. Raises SlackError or TimeoutError while Slack can't be asked."""
+        """Return our workspace, asking Slack once. Raises SlackError or TimeoutError if Slack doesn't answer."""
         async with self._learning:
             if self._workspace is None:
                 async with asyncio.timeout(LOOK_UP_LIMIT):
@@ -131,7 +129,7 @@ class SlackIdentities:
             return self._workspace
 
     async def identify(self, user_id: str, team: str | None) -> Identified | Unidentified:
-        """Return the person with this user id, as a payload names them that Slack signed."""
+        """Return the person with this user id and team, as named in a payload that Slack signed."""
         named = self.people.by_slack(user_id)
         ours = await self.workspace()
         if team and team not in (ours.team, ours.enterprise):
@@ -146,7 +144,7 @@ class SlackIdentities:
             if known is None:
                 return Unidentified(user_id, "group_unknown", UNSURE)
             self._silent_until = self._client.monotonic() + SILENCE
-            return known  # the operator's own word is enough when Slack can't be asked
+            return known  # the configuration is enough when Slack doesn't answer
         if user is None or not user.is_member or (user.team and user.team not in (ours.team, ours.enterprise)):
             return self._outsider(user_id, is_alive=user is not None and not user.is_deleted and not user.is_bot)
         if known is not None:
@@ -161,7 +159,7 @@ class SlackIdentities:
 
 
 def team_of(payload: Mapping[str, Any]) -> str | None:
-    """The workspace of the person who pressed."""
+    """Return the workspace of the person who acted."""
     user = payload.get("user")
     if isinstance(user, Mapping) and user.get("team_id"):
         return str(user["team_id"])
@@ -170,7 +168,7 @@ def team_of(payload: Mapping[str, Any]) -> str | None:
 
 
 def _ids(payload: Mapping[str, Any], what: Literal["team", "enterprise"]) -> set[str]:
-    """Where the payload says it comes from: events and commands name it flat, interactions in an object."""
+    """Collect the payload's team or enterprise ids: events and commands name them flat, interactions nested."""
     nested = payload.get(what)
     found = {nested.get("id") if isinstance(nested, Mapping) else nested, payload.get(f"{what}_id")}
     return {str(one) for one in found if one}

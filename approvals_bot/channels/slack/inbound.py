@@ -1,7 +1,7 @@
-"""Slack, incoming: clicks, modals and events, by HTTP or Socket Mode, through one set of handlers.
+"""Inbound Slack: presses, modals, commands and events, by HTTP or Socket Mode, through one set of handlers.
 
-By HTTP: the guard (signature, once) → bolt → a handler here. By Socket Mode (`socket_mode`): the websocket that we
-opened → bolt → the same handler. Every handler answers within 2.5 seconds; Slack drops a click at 3.
+By HTTP: guard (signature, no replays) → bolt → handler. By Socket Mode: websocket (`socket_mode`) → bolt → the same
+handler. Every handler answers within 2.5 seconds; Slack gives up at 3.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog
 
-ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack drops the click at 3
+ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack gives up at 3
 EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SlackIn:
-    """Everything that answers Slack. Built by `slack_in`; `aclose` at the end."""
+    """All inbound handlers, built by `slack_in`. Close it at the end."""
 
     bolt: AsyncApp
     desk: SlackDesk
@@ -56,7 +56,7 @@ class SlackIn:
     home: SlackHome
 
     async def aclose(self) -> None:
-        """Finish what presses have left to do."""
+        """Finish the replies in progress."""
         await self.desk.afterwards.aclose()
 
 
@@ -73,12 +73,12 @@ def slack_in(
     link: Callable[[str, str], str | Awaitable[str]] | None = None,
     counted: Callable[[str, str], None] | None = None,
 ) -> SlackIn:
-    """The handlers, on one bolt app.
+    """Build the handlers on one bolt app.
 
-    `client` and `slack_people` are those of the Slack channel. `app_id`: payloads of other apps are refused; None: as
-    Slack tells us. `external_users`: whether guests and people of other workspaces may look on; they never decide.
-    `workflows`: what can be asked for by a form; None: nothing. `link(hook_id, address)`: the person's own page,
-    offered when Slack can't open a form. `counted`: told of each verdict, for the metrics.
+    `client` and `slack_people` are the Slack channel's. `app_id`: payloads of other apps are refused; None: ask Slack.
+    `external_users`: whether guests and people of other workspaces may view requests; they never decide. `workflows`:
+    those with a form; None: no forms. `link(hook_id, address)`: the person's own page, offered when Slack can't open a
+    form. `counted`: called with each verdict, for the metrics.
     """
     identities = SlackIdentities(
         client=client, slack_people=slack_people, people=people, app_id=app_id, external_users=external_users
@@ -102,12 +102,12 @@ def slack_in(
 
 
 def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datetime], engine: Engine) -> list[Route]:
-    """`POST /slack/events`, for HTTP mode. Refused requests get a line in the engine's audit."""
+    """Build `POST /slack/events`, for HTTP mode. Refused requests get a line in the engine's audit."""
 
     async def receive(request: FromSlack) -> Response:
         if request.payload.get("type") == "block_actions":
             actions = request.payload.get("actions")
-            # Slack's own library takes the first one without looking whether there is any
+            # Slack's own library reads the first action without checking that there is one
             if not (isinstance(actions, list) and actions and all(isinstance(action, dict) for action in actions)):
                 return Response("Not accepted.\n", 401)
         headers: dict[str, str | Sequence[str]] = dict(request.headers)
@@ -141,10 +141,10 @@ def _bolt(
         name="approvals",
         client=_without_token(client.web),
         authorize=authorize,
-        process_before_response=True,  # the answer is the handler's, so nothing is acknowledged that was not done
-        request_verification_enabled=False,  # the guard has verified; this one would ask the machine's clock, not ours
+        process_before_response=True,  # the handler's answer is the response: nothing is acknowledged before it is done
+        request_verification_enabled=False,  # the guard has verified; bolt would use the machine's clock, not ours
         raise_error_for_unhandled_request=True,
-        logger=logging.getLogger("slack_bolt"),  # its own take the root's level, whatever was said of theirs
+        logger=logging.getLogger("slack_bolt"),  # bolt's own loggers would ignore the level configured for slack_bolt
     )
     seen = _Seen()
 
@@ -156,7 +156,7 @@ def _bolt(
         try:
             ours = await identities.workspace()
         except (SlackError, TimeoutError):
-            return BoltResponse(status=503, body="")  # we can't say whose this is; nothing was done
+            return BoltResponse(status=503, body="")  # we can't say whose payload this is, so nothing is done
         if not ours.sent(body):
             return BoltResponse(status=401, body="")
         await next()
@@ -167,7 +167,9 @@ def _bolt(
     bolt.action(WHY)(_answered_by(votes.explain, afterwards))
     bolt.action(REASSIGN)(_answered_by(reassignments.pressed, afterwards))
     bolt.view(REASSIGN_VIEW)(_answered_by(reassignments.submitted, afterwards))
-    bolt.command(re.compile(r"^/"))(_answered_by(opening.typed, afterwards))  # whatever name the app was installed with
+    bolt.command(re.compile(r"^/"))(
+        _answered_by(opening.typed, afterwards)
+    )  # under any name that the app was installed with
     bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, afterwards))
     bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, afterwards))
     bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted, afterwards))
@@ -182,8 +184,8 @@ def _bolt(
     @bolt.error
     async def failed(error: Exception) -> BoltResponse:
         if isinstance(error, BoltUnhandledRequestError):
-            return BoltResponse(status=200, body="")  # an event or a link button that needs nothing of us
-        log.error("%s while answering Slack; the click was not acknowledged.", type(error).__qualname__)
+            return BoltResponse(status=200, body="")  # an event or a link button that we don't handle
+        log.error("%s while answering Slack; the request was not acknowledged.", type(error).__qualname__)
         return BoltResponse(status=503, body="")
 
     return bolt
@@ -192,8 +194,10 @@ def _bolt(
 def _answered_by(
     act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], afterwards: BackgroundTasks
 ) -> Callable[..., Awaitable[None]]:
-    """A listener that does the act, and then acknowledges with its answer, if it has one. An act that takes too long is
-    not acknowledged, but done to its end: cut off in mid-write, it could keep its run from going on for a while."""
+    """Build a listener that performs the act, then acknowledges with its answer, if any.
+
+    A slow act isn't acknowledged, but completes: cancelled in mid-write, it could hold up its run for a while.
+    """
 
     async def listener(ack: Any, body: dict[str, Any]) -> None:
         acting = asyncio.ensure_future(act(body))
@@ -203,26 +207,26 @@ def _answered_by(
             acting.cancel()
             raise
         if not acting.done():
-            afterwards.do(_to_its_end(acting))
+            afterwards.do(_complete(acting))
             raise TimeoutError
         await ack(**(acting.result() or {}))
 
     return listener
 
 
-async def _to_its_end(acting: Awaitable[object]) -> None:
+async def _complete(acting: Awaitable[object]) -> None:
     await acting
 
 
 def _without_token(web: AsyncWebClient) -> AsyncWebClient:
-    """For bolt, which makes a client per request from it and takes the token from `authorize`."""
+    """Make a client for bolt, which copies it for each request and takes the token from `authorize`."""
     bare = AsyncWebClient(base_url=web.base_url, session=web.session, retry_handlers=[])
     bare.proxy = None
     return bare
 
 
 class _Seen:
-    """Event ids of late: Slack sends an event again when the first answer was slow."""
+    """Recent event ids: Slack repeats an event when the first answer was slow."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()

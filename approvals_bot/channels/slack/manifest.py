@@ -1,4 +1,4 @@
-"""The Slack app that Approvals Bot needs, as the manifest that Slack takes: made from what the code calls. Pure."""
+"""The manifest of the Slack app, made from what the code calls. Pure."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ METHODS: dict[str, tuple[str, ...]] = {
     "conversations.replies": ("channels:history", "groups:history", "im:history"),
     "usergroups.list": ("usergroups:read",),
     "usergroups.users.list": ("usergroups:read",),
-    "users.info": ("users:read", "users:read.email"),  # without the second, no address is told
+    "users.info": ("users:read", "users:read.email"),  # without the second, there's no address
     "users.lookupByEmail": ("users:read.email",),
     "views.open": (),
     "views.publish": (),
     "views.update": (),
 }
-"""Every Web API method that is called with the bot token, and the bot scopes that it needs here."""
+"""Every Web API method that we call with the bot token, and the scopes that it needs for our calls."""
 
 FEATURE_SCOPES = ("commands",)  # for the slash command and the shortcut
 SCOPES = tuple(sorted({scope for scopes in METHODS.values() for scope in scopes} | set(FEATURE_SCOPES)))
-"""What the installation must be granted."""
+"""The scopes that the installation needs."""
 
 EVENTS = ("app_home_opened",)
 COMMAND = "/approve"
 SHORTCUT = "ask_for_approval"  # the global shortcut's callback id
-PATH = "/slack/events"  # everything from Slack comes in here
+PATH = "/slack/events"  # for everything from Slack
 
 NAME = "Approvals"
 COLOR = "#1f6f4a"
-DESCRIPTION = "Ask for approval, decide by one press, and see who decided what and when."
-STORY = (
-    "Approvals brings requests to the people who may decide them, as one card in a channel or a direct message, and by "
-    "mail where somebody has no Slack. A press decides; the card then says who decided, when and why. Who may decide "
-    "is set by your own workflow files and checked anew at every press, never by who happens to see the card. It runs "
-    "on your own machines, and what was decided stays there."
+DESCRIPTION = "Request approval, decide with one click, and see who decided what and when."
+LONG_DESCRIPTION = (
+    "Approvals brings each request to the people who can decide it: as a card in a channel or direct message, and by "
+    "email for people without Slack. One click decides; the card then shows who decided, when and why. Your own "
+    "workflow files say who can decide. That is checked at every click, no matter who can see the card. Approvals runs "
+    "on your own servers, and your decisions stay there."
 )
 
 
 def manifest(base_url: str, *, socket: bool) -> dict[str, Any]:
-    """The manifest for HTTP, or for Socket Mode, which needs no public URL and then names none.
+    """Return the manifest for HTTP, or for Socket Mode, which needs no public URL.
 
     `base_url` is the service's own; for HTTP, Slack must reach it by https.
     """
@@ -55,7 +55,7 @@ def manifest(base_url: str, *, socket: bool) -> dict[str, Any]:
         "display_information": {
             "name": NAME,
             "description": DESCRIPTION,
-            "long_description": STORY,
+            "long_description": LONG_DESCRIPTION,
             "background_color": COLOR,
         },
         "features": {
@@ -67,16 +67,16 @@ def manifest(base_url: str, *, socket: bool) -> dict[str, Any]:
             "bot_user": {"display_name": NAME, "always_online": True},
             "shortcuts": [
                 {
-                    "name": "Ask for approval",
+                    "name": "Request approval",
                     "type": "global",
                     "callback_id": SHORTCUT,
-                    "description": "Opens the form of a workflow that you may ask for",
+                    "description": "Fill in the form of a workflow",
                 }
             ],
             "slash_commands": [
                 {
                     "command": COMMAND,
-                    "description": "Ask for approval",
+                    "description": "Request approval",
                     "usage_hint": "[workflow]",
                     "should_escape": False,
                     **({} if socket else {"url": url}),

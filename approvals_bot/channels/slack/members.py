@@ -1,4 +1,4 @@
-"""Who is who in the Slack workspace: people, their addresses, and the members of user groups. Briefly remembered."""
+"""The Slack workspace's people, their addresses and the members of user groups, cached briefly."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackEr
 from approvals_bot.people import SourceUnavailable
 
 GROUP_MEMORY = 60.0  # seconds; Slack allows 20 look-ups of members a minute
-USER_MEMORY = 60.0  # seconds; how long somebody who was deactivated may still be taken for active
-ADDRESS_MEMORY = 3_600.0  # seconds; which Slack account has an address hardly changes
-LOOK_UPS = 5  # users asked for at the same time
+USER_MEMORY = 60.0  # seconds; how long a deactivated user may still count as active
+ADDRESS_MEMORY = 3_600.0  # seconds; an address hardly ever moves to another account
+LOOK_UPS = 5  # users looked up at the same time
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class SlackUser:
-    """What Slack says about somebody. An address counts only for `is_member`: anybody may claim one elsewhere."""
+    """A user as Slack describes them. The address counts only if `is_member`: elsewhere, anybody may claim it."""
 
     id: str
     name: str
@@ -35,12 +35,12 @@ class SlackUser:
 
     @property
     def is_member(self) -> bool:
-        """A living person of this workspace, and not a guest."""
+        """An active person of this workspace, and not a guest."""
         return not (self.is_deleted or self.is_bot or self.is_guest or self.is_stranger)
 
 
 class SlackPeople:
-    """Looks people and groups up. Every method raises SourceUnavailable when Slack can't be asked."""
+    """Lookups of people and groups. Every method raises SourceUnavailable if Slack doesn't answer."""
 
     def __init__(self, client: SlackClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -49,15 +49,15 @@ class SlackPeople:
         self._groups: _Memory[tuple[str, ...]] = _Memory(GROUP_MEMORY, monotonic)
 
     async def user(self, user_id: str) -> SlackUser | None:
-        """The user with this id; None when Slack knows nobody of that id."""
+        """Return the user with this id; None if Slack has no such user."""
         return await self._users.get(user_id, self._ask_user)
 
     async def id_of(self, address: str) -> str | None:
-        """The Slack id of the member with this address; None when there is none."""
+        """Return the Slack id of the member with this address; None if there is none."""
         return await self._by_address.get(address.lower(), self._ask_id)
 
     async def members(self, usergroup: str) -> tuple[str, ...]:
-        """The addresses of a user group's living members, by its handle (`sre`, `@sre`) or id (`S0…`)."""
+        """Return the addresses of a user group's active members, by its handle (`sre`, `@sre`) or id (`S0…`)."""
         return await self._groups.get(usergroup.removeprefix("slack:").removeprefix("@"), self._ask_members)
 
     async def _ask_user(self, user_id: str) -> SlackUser | None:
@@ -122,7 +122,7 @@ def _user(said: dict[str, Any]) -> SlackUser:
 
 
 class _Memory(Generic[T]):
-    """Answers of the last so many seconds. Failures are not remembered; one key is asked for once at a time."""
+    """A cache with a lifetime in seconds. Failures aren't cached, and a key is looked up once at a time."""
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
         self._seconds = seconds

@@ -1,6 +1,6 @@
-"""Modals: the one for a choice, its answer, and their inputs. Pure; people's text stays text.
+"""Modals: the one for a choice, the one that shows a reply, and inputs for fields. Pure; people's text stays text.
 
-A field becomes what Slack shows for its type, and what was put in becomes text again.
+A field becomes Slack's input for its type, and the submitted value becomes text again.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ OPTION_LIMIT = 75  # characters of an option's text
 VALUE_LIMIT = 150  # … of its value
 OPTIONS_LIMIT = 100  # options of a menu or of one of its groups
 GROUPS_LIMIT = 100
-INPUT_LIMIT = 3_000  # characters that somebody may type
+INPUT_LIMIT = 3_000  # characters that an input takes
 LABEL_LIMIT = 200
 HINT_LIMIT = 200
 PLACEHOLDER_LIMIT = 150
 VALUE = "value"  # action id of every input
 HINTS = {
-    "decimal": "A number such as 12.5",
-    "duration": "Such as 1h30m",
-    "email": "A mail address",
-    "url": "An address that starts with https://",
+    "decimal": "A number, such as 12.5",
+    "duration": "A duration, such as 1h30m",
+    "email": "An email address",
+    "url": "A URL that starts with https://",
 }
 _TYPED: dict[str, Block] = {
     "integer": {"type": "number_input", "is_decimal_allowed": False},
@@ -50,7 +50,7 @@ _TYPED: dict[str, Block] = {
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a modal remembers between opening and submitting. It grants nothing: who submits is established anew."""
+    """A modal's private metadata. It grants nothing: the person is identified again when they submit."""
 
     hook_id: str
     choice: str
@@ -62,13 +62,13 @@ class Opened:
 
     @classmethod
     def load(cls, text: str) -> Opened:
-        """Raises ValueError or KeyError when it is not ours."""
+        """Parse it. Raises ValueError, KeyError or TypeError if it isn't ours."""
         said = json.loads(text)
         return cls(str(said["h"]), str(said["c"]), said["d"], str(said["ch"]))
 
 
 def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
-    """Asks for the comment and the answers that this choice wants."""
+    """Render the modal that asks for this choice's comment and answers."""
     blocks: list[Block] = [
         {"type": "section", "text": plain(one_line(card.title, 300))},
         {"type": "context", "elements": [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]},
@@ -88,72 +88,74 @@ def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
 
 
 def _too_long(ask: FormField) -> Block:
-    text = f"{one_line(ask.label, 100)} is too long for a form in Slack. It stays as it is; the page can change it."
+    text = (
+        f"{one_line(ask.label, 100)} is too long to edit in Slack. It stays unchanged; you can edit it on the web page."
+    )
     return {"type": "context", "elements": [plain(text)]}
 
 
 def said_modal(text: str) -> Block:
-    """One sentence: what became of what was submitted."""
+    """Render a modal that shows a reply."""
     section = {"type": "section", "text": plain(clip(clean(text), INPUT_LIMIT))}
     return {"type": "modal", "title": plain("Approvals"), "close": plain("Close"), "blocks": [section]}
 
 
 def _comment(choice: CardChoice) -> Block:
     label = {
-        "reject": "Why do you reject it?",
-        "changes": "What should be changed?",
+        "reject": "Why are you rejecting this?",
+        "changes": "What needs to change?",
         "answer": "Your answer",
     }.get(choice.choice, "Comment")
     block = labelled(COMMENT, label, {"type": "plain_text_input", "multiline": True, "max_length": INPUT_LIMIT})
     return block | {"optional": choice.comment != "required"}
 
 
-def changed_your_mind(text: str, card: Card) -> list[Block]:
-    """What became of a vote, and the button that takes it back."""
+def with_undo_button(text: str, card: Card) -> list[Block]:
+    """Render the reply to a vote, with the button that undoes it."""
     button = {
         "type": "button",
         "action_id": f"{VOTE}take_back",
         "text": plain("Undo vote"),
         "value": card.hook_id,
-        "accessibility_label": "Take back your vote",
+        "accessibility_label": "Undo your vote",
     }
     return [
         {"type": "section", "text": plain(clip(clean(text), INPUT_LIMIT))},
-        {"type": "actions", "block_id": f"mind:{card.version}", "elements": [button]},
+        {"type": "actions", "block_id": f"undo:{card.version}", "elements": [button]},
     ]
 
 
 def status_line(card: Card) -> str:
-    """Our own words, so it may be mrkdwn: state, count, deadline in the reader's zone."""
+    """Render the state, the count and the deadline in the reader's zone. Our own words, so mrkdwn is safe."""
     parts = [escape(card_text.outcome(card.outcome) if card.outcome else card_text.state(card))]
     if done := card_text.progress(card):
         parts.append(done)
     if card.deadline is not None and card.outcome is None:
-        parts.append(f"until {date_token(card.deadline)}")
+        parts.append(f"Due {date_token(card.deadline)}")
     return clip(" · ".join(parts), 1_000)
 
 
 def filled_in(values: Mapping[str, Any], asks: Sequence[FormField]) -> tuple[str, dict[str, str]]:
-    """The comment and the answers of a submitted modal, as texts: the rules read them. Empty inputs are left out."""
+    """Return a submitted modal's comment and answers as texts, which the rules parse. Empty inputs are left out."""
     answers = {ask.name: given(values, ASK + ask.name) for ask in asks}
     return given(values, COMMENT), {name: text for name, text in answers.items() if text}
 
 
 def edits(values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str]:
-    """What a submitted modal changes of the fields that it showed, as texts; "" takes a value away."""
+    """Return the fields that a submitted modal changed, as texts; "" clears a value."""
     found = {ask: given(values, ASK + ask.name) for ask in asks if ASK + ask.name in values}
     return {ask.name: text for ask, text in found.items() if _plainly(ask, text) != _plainly(ask, untouched(ask))}
 
 
 def _plainly(ask: FormField, text: str) -> str:
-    """An input of one line holds no line breaks, wherever its first value had some."""
+    """Normalize the text: a one-line input drops the line breaks that its initial value had."""
     return text if ask.spec.type == "text" else " ".join(text.split())
 
 
 def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str] | None:
-    """Where in the modal each thing that is wrong belongs; None when the modal has no inputs.
+    """Return the errors by the input that they belong to; None if the modal has no inputs.
 
-    What is wrong with no input is said at the comment, or at the first input.
+    An error about no input goes to the comment, or to the first input.
     """
     names = [ask.name for ask in asks if ASK + ask.name in values]
     wrong = {each.path[0]: each.text for each in reply.rejections if each.path and each.path[0] in names}
@@ -164,7 +166,7 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
 
 
 def ask_input(block_id: str, ask: FormField, *, bounds: Mapping[str, Any] | None = None) -> Block:
-    """An input for this field. `bounds` are Slack's own limits of the element, such as `max_length`."""
+    """Render an input for this field. `bounds`: Slack's limits for the element, such as `max_length`."""
     element = _element(ask, bounds or {})
     block = labelled(block_id, one_line(ask.label, LABEL_LIMIT) or ask.name, element)
     hint = one_line(_hint(ask.spec), HINT_LIMIT)
@@ -191,7 +193,7 @@ def labelled(block_id: str, label: str, element: Block) -> Block:
 
 
 def given(values: Mapping[str, Any], block_id: str) -> str:
-    """What was put into an input, as text; "" when nothing was."""
+    """Return an input's submitted value as text; "" if it is empty."""
     match (values.get(block_id) or {}).get(VALUE):
         case (
             {"selected_option": {"value": str(value)}}
@@ -207,7 +209,7 @@ def given(values: Mapping[str, Any], block_id: str) -> str:
 
 
 def untouched(ask: FormField) -> str:
-    """What `given` says of this field's input while nobody has touched it."""
+    """Return what `given` returns for this field's input while nobody has touched it."""
     element = ask_input("", ask)["element"]
     first = {"value": element.get("initial_value")}
     first |= {f"selected_{name}": element.get(f"initial_{name}") for name in ("option", "date", "date_time")}
@@ -215,7 +217,7 @@ def untouched(ask: FormField) -> str:
 
 
 def holds(ask: FormField) -> bool:
-    """Whether the field's input holds all of what it says now, so that sending it back untouched cuts nothing off."""
+    """Return whether the field's value fits its input whole, so that submitting it untouched cuts nothing off."""
     return length(clean(ask.value)) <= INPUT_LIMIT
 
 
@@ -265,7 +267,7 @@ def _is_date(text: str) -> bool:
 
 
 def _moment(text: str) -> int | None:
-    """Seconds since 1970, of ten digits as Slack wants them; None for what is no moment of these years."""
+    """Return the Unix time, in the ten digits that Slack requires; None for anything else."""
     try:
         at = int(datetime.fromisoformat(text).timestamp())
     except (ValueError, OverflowError, OSError):

@@ -1,7 +1,7 @@
-"""Opening requests from Slack: `/approve`, the shortcut and the Home tab lead to a form; the form opens the request.
+"""Opening requests from Slack: `/approve`, the shortcut and the Home tab lead to a form, which opens the request.
 
-The requester is the person who sends the form. `open_run` decides whether they may and whether it fits, as for every
-other channel.
+The requester is the person who submits the form. `open_run` decides whether they may and whether the input is valid, as
+for every other channel.
 """
 
 from __future__ import annotations
@@ -35,44 +35,44 @@ from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import OpeningRefused, may_open, open_run
 from approvals_bot.service.read import request_of
 
-LOOK_LIMIT = 0.6  # seconds for asking live groups what somebody may open; sending the form asks again
-NEWS_WITHIN = 3.0  # seconds until a new request shows its title
+LOOK_LIMIT = 0.6  # seconds for asking live groups what a person may open; submitting the form asks again
+SHOWN_WITHIN = 3.0  # seconds until a new request shows its title
 LOOK_EVERY = 0.05  # seconds
 
-NOT_OPENED = "Slack could not open the form just now. Nothing was asked. Please try again."
-NOT_YOURS = "There is no “{name}” that you may ask for. Nothing was asked."
-NOT_OURS = "This form is not one of ours any more. Nothing was asked."
-NOT_SAVED = "It could not be saved just now. Nothing was asked. Please send it again."
-STRANGER = "We can't tell who that is, so nothing was asked. Choose somebody of this workspace, or nobody."
-CONFLICT = "This was already asked, with other values. Nothing was changed."
+NOT_OPENED = "Slack couldn't open the form. No request was made. Please try again."
+NOT_YOURS = "You can't request “{name}”. No request was made."
+NOT_OURS = "This form is no longer available. No request was made."
+NOT_SAVED = "Your request couldn't be saved. Please send it again."
+STRANGER = "We can't identify this person, so no request was made. Choose a member of this workspace, or nobody."
+CONFLICT = "This request already exists, with different values. Nothing was changed."
 
 log = logging.getLogger(__name__)
 
 OPEN_VIEW = "open"  # callback ids
 CHOOSE_VIEW = "choose"
-OPEN = "open:"  # action ids: `open:<workflow>`; `open:` alone asks what there is
+OPEN = "open:"  # action ids: `open:<workflow>`; `open:` alone lists the workflows
 FIELD = "field:"  # block ids: `field:<name>`
 BEHALF = "behalf"
 CHOOSER = "choose"
 LONGEST_FORM = 95  # fields; Slack takes 100 blocks
-LISTED = 40  # workflows that are offered at once; others are opened by their names
+LISTED = 40  # workflows that are offered at once; others are opened by name
 ERROR_LIMIT = 300  # characters below an input
-NOTHING = "There is nothing here that you may ask for."
-CHOOSE = "What do you want to ask for?"
-TOO_LONG = "This form has too many fields for Slack. Open the request by the API or the command line."
+NOTHING = "There's nothing here that you can request."
+CHOOSE = "What do you need approval for?"
+TOO_LONG = "This form has too many fields for Slack. Please use the API or the command line."
 
 
 class SlackOpening:
-    """Every method returns within about two seconds; `workflows` is replaced when the configuration is read anew."""
+    """The handlers that open requests, each within about two seconds. `workflows` is replaced on reload."""
 
     def __init__(self, desk: SlackDesk, workflows: Catalog | None) -> None:
         self.workflows = workflows
         self._desk = desk
 
     async def typed(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """`/approve` lists what the person may ask for, `/approve deploy` opens that form.
+        """Answer `/approve` with the workflows that the person may open, `/approve deploy` with that form.
 
-        Returns what the command answers; {} for nothing.
+        Returns the command's answer; {} for none.
         """
         identity = await self._desk.identities.identify(
             str(payload.get("user_id") or ""), _text(payload.get("team_id"))
@@ -88,7 +88,7 @@ class SlackOpening:
         return _alone(await self._open_form(payload, definition, identity, str(payload.get("channel_id") or "")))
 
     async def chosen(self, payload: Mapping[str, Any]) -> None:
-        """The shortcut, or a button that names a workflow, or the Home tab's button that names none."""
+        """Answer the shortcut, a workflow's button, or the Home tab's button, which names no workflow."""
         to = ReplyTo.of(payload)
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         actions = payload.get("actions") or [{}]
@@ -118,26 +118,29 @@ class SlackOpening:
     async def _open_form(
         self, payload: Mapping[str, Any], definition: Definition, identity: Identified, channel: str
     ) -> str:
-        asker = self._desk.identities.people.person(identity.address).name
+        requester = self._desk.identities.people.person(identity.address).name
         try:
-            view = form(definition, Form(definition.id, channel), asker)
+            view = form(definition, Form(definition.id, channel), requester)
         except ValueError as too_long:
             return str(too_long)
         return await self._open(payload, view)
 
     async def _open(self, payload: Mapping[str, Any], view: dict[str, Any]) -> str:
-        """Show the modal. Returns what to say if Slack would not."""
+        """Show the modal. Returns the reply if Slack couldn't, else ""."""
         return "" if await self._desk.is_opened(payload, view) else NOT_OPENED
 
     async def _names(self, identity: Identified) -> list[str]:
-        """What this person may ask for. Where a group can't be asked now, the form is offered: sending it decides."""
+        """Return the workflows that this person may open.
+
+        While a group can't be read, its workflows are listed, too: submitting the form decides.
+        """
         names = sorted(self.workflows.names()) if self.workflows is not None else []
         found = await asyncio.gather(*(self._definition(name, identity) for name in names))
         return [definition.id for definition in found if definition is not None]
 
     async def _definition(self, name: str, identity: Identified) -> Definition | None:
         listed = self.workflows.find(name) or self.workflows.find(name.lower()) if self.workflows is not None else None
-        if listed is None or listed.definition is None:  # what no file describes says nothing of who may ask
+        if listed is None or listed.definition is None:  # a workflow without a file doesn't say who may open it
             return None
         try:
             async with asyncio.timeout(LOOK_LIMIT):
@@ -147,8 +150,9 @@ class SlackOpening:
         return listed.definition if may else None
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Open the request. Returns Slack's `response_action`, or None to close the form. Sending it again changes
-        nothing: one form opens one request.
+        """Open the request. Returns Slack's `response_action`, or None to close the form.
+
+        One form opens one request, however often it is submitted.
         """
         to, values, remembered = submitted_by(payload)
         try:
@@ -192,23 +196,23 @@ class SlackOpening:
         return None
 
     async def _reply_opened(self, to: ReplyTo, run: Run[Any], address: str, is_approval: bool) -> None:
-        """Reply where they typed the command, else by direct message: what was asked, and the way to it."""
-        said = "" if run.is_new else "This was already asked. "
+        """Reply where they typed the command, else by direct message, with a link to the request."""
+        said = "" if run.is_new else "This request already exists. "
         url = f"{self._desk.base_url}/{'requests' if is_approval else 'runs'}/{run.id}"
-        said += await self._state_of(run.id, address) if is_approval else "It was started."
+        said += await self._state_of(run.id, address) if is_approval else "Started."
         await self._desk.replies.reply_now(to, said, opened(said, url), or_directly=True)
 
     async def _state_of(self, run_id: str, address: str) -> str:
-        """`⏳ Waiting: Deploy api 2.1. Waiting for Ann Ode.`, as soon as the new request says so of itself."""
+        """Wait until the new request is shown, and return `⏳ Waiting: Deploy api 2.1. Waiting for Ann Ode.`"""
         view: Request | None = None
         with suppress(TimeoutError):
-            async with asyncio.timeout(NEWS_WITHIN):
-                while view is None or (view.is_open and not view.waiting_for):  # nobody has been asked yet
+            async with asyncio.timeout(SHOWN_WITHIN):
+                while view is None or (view.is_open and not view.waiting_for):  # no stage is open yet
                     await asyncio.sleep(LOOK_EVERY)
                     record = await self._desk.engine.record(run_id)
                     view = request_of(record) if record is not None else None
         if view is None:
-            return "Your request was opened."
+            return "Your request has been sent."
         card = card_of(view, address, self._desk.engine.now())
         state = card_text.outcome(card.outcome) if card.outcome else card_text.state(card)
         waiting = card_text.waiting_for(card)
@@ -218,7 +222,7 @@ class SlackOpening:
 def _reason(refused: OpeningRefused) -> str:
     match refused.code:
         case "not_allowed":
-            return "You may not ask for this. Nothing was asked."
+            return "You can't request this. No request was made."
         case "workflow_unknown" | "group_unknown":
             return NOT_SAVED
         case _:
@@ -226,7 +230,7 @@ def _reason(refused: OpeningRefused) -> str:
 
 
 def _errors(values: Mapping[str, Any], errors: Any, otherwise: str) -> dict[str, Any]:
-    """Said in the form, which keeps what was filled in; a form without inputs is replaced by the sentence."""
+    """Show the errors in the form, which keeps its input; a form without inputs is replaced by the text."""
     found = complaints(values, errors, otherwise)
     return {"response_action": "errors", "errors": found} if found else say_in_modal(otherwise)
 
@@ -249,7 +253,7 @@ def _text(value: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a form remembers until it is sent. It grants nothing: the sender is identified once it is sent."""
+    """A form's private metadata. It grants nothing: the person is identified when they submit."""
 
     workflow: str
     channel: str = ""
@@ -259,13 +263,13 @@ class Form:
 
     @classmethod
     def load(cls, text: str) -> Form:
-        """Raises ValueError, KeyError or TypeError when it is not ours."""
+        """Parse it. Raises ValueError, KeyError or TypeError if it isn't ours."""
         said = json.loads(text)
         return cls(str(said["w"]), str(said["ch"]))
 
 
 def choices(names: Sequence[str]) -> list[Block]:
-    """A button for each workflow."""
+    """Render a button for each workflow."""
     shown = sorted(names)[:LISTED]
     rows: list[Block] = [{"type": "section", "text": plain(CHOOSE if shown else NOTHING)}]
     for at in range(0, len(shown), 5):
@@ -275,24 +279,24 @@ def choices(names: Sequence[str]) -> list[Block]:
         ]
         rows.append({"type": "actions", "block_id": f"{CHOOSER}:{at}", "elements": buttons})
     if len(names) > len(shown):
-        rest = f"… and {len(names) - len(shown)} more: type /approve and the name"
+        rest = f"… and {len(names) - len(shown)} more. Type /approve and the name."
         rows.append({"type": "context", "elements": [plain(rest)]})
     return rows
 
 
 def chooser(names: Sequence[str]) -> Block:
-    """The same as a modal, for the shortcut."""
+    """Render the same as a modal, for the shortcut."""
     return {
         "type": "modal",
         "callback_id": CHOOSE_VIEW,
-        "title": plain("Ask for approval"),
+        "title": plain("Request approval"),
         "close": plain("Not now"),
         "blocks": choices(names),
     }
 
 
-def form(definition: Definition, remembered: Form, asker: str) -> Block:
-    """The workflow's form. ValueError when it has too many fields for Slack."""
+def form(definition: Definition, remembered: Form, requester: str) -> Block:
+    """Render the workflow's form. Raises ValueError if it has too many fields for Slack."""
     if len(definition.fields) > LONGEST_FORM:
         raise ValueError(TOO_LONG)
     inputs = [_field(name, spec) for name, spec in definition.fields.items()]
@@ -300,13 +304,16 @@ def form(definition: Definition, remembered: Form, asker: str) -> Block:
         behalf = labelled(BEHALF, "On behalf of", {"type": "users_select"})
         inputs.append(behalf | {"optional": definition.workflow.on_behalf_of != "required"})
     described = [plain(one_line(definition.workflow.description, 600))] if definition.workflow.description else []
-    context = {"type": "context", "elements": [*described, plain(one_line(f"You ask as {asker}.", 300))]}
+    context = {
+        "type": "context",
+        "elements": [*described, plain(one_line(f"You're requesting this as {requester}.", 300))],
+    }
     return {
         "type": "modal",
         "callback_id": OPEN_VIEW,
         "private_metadata": remembered.dump(),
         "title": plain(one_line(readable(definition.id), TITLE_LIMIT)),
-        "submit": plain("Ask"),
+        "submit": plain("Send request"),
         "close": plain("Not now"),
         "blocks": [context, *inputs],
     }
@@ -317,7 +324,7 @@ def _field(name: str, spec: FieldSpec) -> Block:
 
 
 def _bounds(spec: FieldSpec) -> dict[str, Any]:
-    """What Slack can check while somebody types. All of it is checked again."""
+    """Return the limits that Slack checks while a person types. They are all checked again."""
     if spec.type in ("string", "text"):
         most = min(spec.longest or INPUT_LIMIT, INPUT_LIMIT)
         least = min(spec.min_length or 0, most)
@@ -328,16 +335,16 @@ def _bounds(spec: FieldSpec) -> dict[str, Any]:
 
 
 def filled_in(definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, JsonValue], str]:
-    """The fields as JSON for `open_run`, and the Slack user on whose behalf it is asked ("" for none)."""
+    """Return the fields as JSON for `open_run`, and the Slack user on whose behalf it is ("" for none)."""
     texts = {name: text for name in definition.fields if (text := given(values, FIELD + name))}
     typed = fields.from_texts(definition, texts)
     return {name: typed[name] for name in texts if name in typed}, given(values, BEHALF)
 
 
 def complaints(values: Mapping[str, Any], errors: Iterable[Mapping[str, Any]], otherwise: str) -> dict[str, str]:
-    """What is wrong, at the inputs that it is about; what is about none of them, or `otherwise`, at the first one.
+    """Return the errors by input. Errors about no input, or `otherwise`, go to the first one.
 
-    Empty when the form has no input at all.
+    Empty if the form has no inputs.
     """
     found: dict[str, str] = {}
     loose: list[str] = []
@@ -362,7 +369,7 @@ def _sentence(text: str) -> str:
 
 
 def opened(text: str, url: str) -> list[Block]:
-    """The answer after a form was sent: a sentence, and the way to the request."""
+    """Render the reply to a submitted form: its text, and a link to the request."""
     link = {"type": "link", "url": url[:3_000], "text": "Open the request"}
     said = {"type": "text", "text": clip(clean(text), 1_000) + "\n"}
     return [{"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": [said, link]}]}]

@@ -1,7 +1,7 @@
-"""The Slack channel: posts cards, updates them, and never posts one twice.
+"""Outgoing Slack: posts cards, updates them, and never posts one twice.
 
-Slack has no idempotency key. So every message carries its delivery id as metadata, and when an answer was lost, or when
-this process may have died in the middle of a post, the conversation is searched for that id before posting again.
+Slack has no idempotency key. So every message carries its delivery id as metadata. If an answer was lost, or a process
+may have died in the middle of a post, the conversation is searched for that id before posting again.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ from approvals_bot.errors import NotInStepError
 from approvals_bot.people import SourceUnavailable
 
 POST_EVERY = 1.0  # seconds between two posts to one conversation, as Slack asks
-POST_WAIT = 3.0  # seconds that a post waits for its turn in place; longer, and it comes back later
-GRACE = 15.0  # seconds after its turn until one that does not come back has lost its place
-FIRST_PAUSE, LONGEST_PAUSE = 3.0, 120.0  # seconds until a conversation is tried again that did not answer; doubled
+POST_WAIT = 3.0  # seconds that a post waits here for its turn; if it would take longer, it comes back later
+GRACE = 15.0  # seconds after its turn until a post that doesn't come back loses its place
+FIRST_PAUSE, LONGEST_PAUSE = 3.0, 120.0  # seconds before retrying a conversation that failed; doubled each time
 
 METHOD = "chat.postMessage"
 KEPT = 10_000  # conversations
 
-HERE = float("inf")  # in place of the moment when one is expected back
+HERE = float("inf")  # instead of the time when a post is expected back: it is waiting here
 
-FRESH = timedelta(seconds=5)  # a step that started longer ago has been tried by somebody who did not come back
-LOOK_BACK = timedelta(minutes=5)  # before the first attempt: clocks differ
+FRESH = timedelta(seconds=5)  # a step that started longer ago may have been tried by a process that died
+LOOK_BACK = timedelta(minutes=5)  # before the first attempt, because clocks differ
 SEARCHED = 500  # newest messages that are searched for a lost post
-NO_ACCOUNT = "users_not_found"  # Slack's word for a person whom it does not know
+NO_ACCOUNT = "users_not_found"  # Slack's code for an address without an account
 REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
 log = logging.getLogger(__name__)
 
 
-class InLineError(LaterError):
-    """Its turn comes later, exactly `after` from now. Nothing was sent."""
+class QueuedError(LaterError):
+    """The post's turn comes later, exactly `after` from now. Nothing was sent."""
 
 
 @dataclass(eq=False)
-class _Line:
-    """One conversation's. Times are monotonic seconds."""
+class _Queue:
+    """One conversation's queue of posts. Times are monotonic seconds."""
 
-    expected: OrderedDict[str, float] = field(default_factory=OrderedDict)  # who waits, in order → when it is back
+    expected: OrderedDict[str, float] = field(default_factory=OrderedDict)  # waiting posts in order → when each is back
     free_at: float = 0.0  # no post before
     failures: int = 0  # in a row
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     def give_way(self, key: str, until: float | None = None) -> None:
-        """Let the next one go; this one is back then, or has left for good."""
+        """Let the next post go. This one is back at `until`, or has left for good."""
         if until is None:
             self.expected.pop(key, None)
         else:
@@ -76,7 +76,7 @@ class _Line:
 
 
 class ConversationQueues:
-    """All conversations' lines. `patience`: seconds that a post waits in place; `every`: seconds between two posts."""
+    """The queues of all conversations. `patience`: seconds that a post waits here; `every`: seconds between posts."""
 
     def __init__(
         self, monotonic: Callable[[], float], *, patience: float = POST_WAIT, every: float = POST_EVERY
@@ -84,76 +84,78 @@ class ConversationQueues:
         self._monotonic = monotonic
         self._patience = patience
         self._every = every
-        self._lines: dict[str, _Line] = {}
+        self._queues: dict[str, _Queue] = {}
 
     @asynccontextmanager
     async def turn(self, conversation: str, key: str) -> AsyncIterator[None]:
-        """Be the one who posts to this conversation. InLineError when that is not soon.
+        """Hold this conversation's turn to post for as long as the block runs.
 
-        What the block raises decides what comes next: after a LaterError the place is kept, and its `after` is when to
-        come back; after anything else, and after a success, the next one posts, at its distance.
+        Raises QueuedError if the turn isn't soon. If the block raises LaterError, the post keeps its place until
+        `after`. Otherwise the next post follows at the usual distance.
         """
         now = self._monotonic()
-        if len(self._lines) > KEPT:
-            self._lines = {name: line for name, line in self._lines.items() if line.expected or line.free_at > now}
-        line = self._lines.setdefault(conversation, _Line())
-        for absent in [one for one, at in line.expected.items() if at + GRACE < now and one != key]:
-            del line.expected[absent]
-        line.expected[key] = HERE
+        if len(self._queues) > KEPT:
+            self._queues = {
+                name: queue for name, queue in self._queues.items() if queue.expected or queue.free_at > now
+            }
+        queue = self._queues.setdefault(conversation, _Queue())
+        for absent in [one for one, at in queue.expected.items() if at + GRACE < now and one != key]:
+            del queue.expected[absent]
+        queue.expected[key] = HERE
         try:
-            await self._wait(line, key)
+            await self._wait(queue, key)
             yield
-        except InLineError:
+        except QueuedError:
             raise
         except LaterError as later:
             if later.after is None:
-                later.after = _span(min(FIRST_PAUSE * 2 ** min(line.failures, 16), LONGEST_PAUSE))
-                line.failures += 1
-            line.free_at = max(line.free_at, self._monotonic() + later.after.total_seconds())
-            line.give_way(key, until=line.free_at)
+                later.after = _span(min(FIRST_PAUSE * 2 ** min(queue.failures, 16), LONGEST_PAUSE))
+                queue.failures += 1
+            queue.free_at = max(queue.free_at, self._monotonic() + later.after.total_seconds())
+            queue.give_way(key, until=queue.free_at)
             raise
         except BaseException:
-            line.give_way(key)
+            queue.give_way(key)
             raise
-        line.failures = 0
-        line.free_at = max(line.free_at, self._monotonic() + self._every)
-        line.give_way(key)
+        queue.failures = 0
+        queue.free_at = max(queue.free_at, self._monotonic() + self._every)
+        queue.give_way(key)
 
-    async def _wait(self, line: _Line, key: str) -> None:
-        """Until it is this one's turn; InLineError as soon as that turns out to be too far away."""
+    async def _wait(self, queue: _Queue, key: str) -> None:
+        """Wait for this post's turn. Raises QueuedError as soon as that turns out to be too far away."""
         while True:
             now = self._monotonic()
-            line.expected.setdefault(key, HERE)
-            ahead = list(line.expected).index(key)
-            turn = max(now, line.free_at) + ahead * self._every
+            queue.expected.setdefault(key, HERE)
+            ahead = list(queue.expected).index(key)
+            turn = max(now, queue.free_at) + ahead * self._every
             if turn - now > self._patience:
-                line.expected[key] = turn
-                raise InLineError(METHOD, "waits for its turn", _span(turn - now))
+                queue.expected[key] = turn
+                raise QueuedError(METHOD, "waiting for its turn", _span(turn - now))
             if ahead == 0:
                 await asyncio.sleep(turn - now)
                 return
             try:
                 async with asyncio.timeout(self._patience):
-                    await line.moved.wait()
-            except TimeoutError:  # the one before takes long
-                line.expected[key] = self._monotonic() + self._every
-                raise InLineError(METHOD, "waits for its turn", _span(self._every)) from None
+                    await queue.moved.wait()
+            except TimeoutError:  # the post ahead takes long
+                queue.expected[key] = self._monotonic() + self._every
+                raise QueuedError(METHOD, "waiting for its turn", _span(self._every)) from None
 
 
 def _span(seconds: float) -> timedelta:
-    """Rounded up, so that nobody comes a moment too early."""
+    """Convert to a timedelta, rounded up so that no post comes a moment too early."""
     return timedelta(milliseconds=max(1, ceil(seconds * 1_000)))
 
 
 class SlackOut:
-    """Delivers cards as Slack messages: to a conversation, or to a person as a direct message."""
+    """Cards as Slack messages, to a conversation or directly to a person."""
 
     def __init__(
         self, client: SlackClient, people: SlackPeople, *, now: Callable[[], datetime], patience: float = POST_WAIT
     ) -> None:
-        """`patience`: seconds that a post waits for its turn in place; longer, and it comes back later."""
+        """Set it up. `patience`: seconds that a post waits here for its turn before it comes back later."""
         self._client = client
-        self._lines = ConversationQueues(client.monotonic, patience=patience)
+        self._queues = ConversationQueues(client.monotonic, patience=patience)
         self._people = people
         self._now = now
         self._born = now()
@@ -165,10 +167,10 @@ class SlackOut:
         try:
             conversation = await self._conversation(dispatch)
             tried = dispatch.lost_at or self._tried_before(dispatch.delivery_id)
-            # In line by name: a conversation's id is learnt only by posting there.
-            async with self._lines.turn(place_name(dispatch.to), dispatch.delivery_id):
+            # Queued by name: we learn a conversation's id only by posting there.
+            async with self._queues.turn(place_name(dispatch.to), dispatch.delivery_id):
                 return await self._post(dispatch, conversation, tried)
-        except InLineError as soon:
+        except QueuedError as soon:
             return TryAgain(str(soon), soon.after, held=True)
         except AnswerLostError as lost:
             return TryAgain(str(lost), lost.after, lost=True)
@@ -197,7 +199,7 @@ class SlackOut:
         return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))
 
     async def _post(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
-        """Post it, unless it is there already. `tried`: when it may have been posted before."""
+        """Post the card, unless it is already there. `tried`: when it may have been posted before."""
         found = await self._find(dispatch, conversation, tried) if tried is not None else True
         if isinstance(found, Receipt):
             self._lost.pop(dispatch.delivery_id, None)
@@ -239,7 +241,7 @@ class SlackOut:
         return self._direct[user]
 
     def _tried_before(self, delivery_id: str) -> datetime | None:
-        """When this delivery may have been posted already: its answer was lost, or its step died and runs again."""
+        """Return when this delivery may have been posted: its answer was lost, or its step runs again after a crash."""
         if delivery_id in self._lost:
             return self._lost[delivery_id]
         try:
@@ -249,7 +251,7 @@ class SlackOut:
         return first if first < self._born or self._now() - first > FRESH else None
 
     async def _find(self, dispatch: Dispatch, conversation: str, tried: datetime) -> Receipt | bool:
-        """The copy that was posted; True: there is none; False: it can't be known (no permission to read there)."""
+        """Find the copy that was posted. True: there is none. False: unknown, as we may not read there."""
         place = await self._id_of(conversation)
         if place is None:
             return False
@@ -267,12 +269,12 @@ class SlackOut:
                 if seen >= SEARCHED:
                     return False
         except NeverError as never:
-            log.warning("A lost Slack message can't be looked for (%s), so it may be posted twice.", never.code)
+            log.warning("The search for a lost Slack message failed (%s), so it may be posted twice.", never.code)
             return False
         return True
 
     async def _id_of(self, conversation: str) -> str | None:
-        """The id of a conversation given by name; None when Slack does not say."""
+        """Return the id of a conversation given by name; None if Slack doesn't list it."""
         if not conversation.startswith("#"):
             return conversation
         if conversation not in self._named:

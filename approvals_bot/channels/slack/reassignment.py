@@ -1,4 +1,4 @@
-"""Reassigning from Slack: a button beside "Why am I asked?", a modal that asks for a person, the request's reply."""
+"""Reassigning from Slack: a button in the reply to "Why me?", a modal that asks for a person, and the reply."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from approvals_bot.channels.slack.identity import Identified, Unidentified, team
 from approvals_bot.channels.slack.modals import INPUT_LIMIT, OPTION_LIMIT, VALUE_LIMIT, given, labelled
 from approvals_bot.service.read import request_behind
 
-REASSIGN = "hand_over"  # the button's action id
-REASSIGN_VIEW = "hand_over"  # callback id
+REASSIGN = "reassign"  # the button's action id
+REASSIGN_VIEW = "reassign"  # callback id
 PERSON, INSTEAD_OF, REASON = "person", "instead_of", "reason"  # block ids
-AS_WELL = "as well"  # in place of an address: nobody's place is taken
-MOST_PLACES = 99  # that a menu offers, besides the one for nobody's
+NOBODY = "nobody"  # instead of an address: the person is added and replaces nobody
+MOST_PLACES = 99  # people that the menu offers to replace, besides nobody
 LONGEST_REASON = 500
 VERDICT_LIMIT = 1.0  # seconds, of the 2.5 that the act may take; two people are looked up before
 
-NOT_OPENED = "Slack could not open the form just now. Nothing was changed. Please press again."
-GONE = "This request is not open any more, so nobody else can be asked. Nothing was changed."
+NOT_OPENED = "Slack couldn't open the form. Nothing was changed. Please try again."
+GONE = "This request is no longer open, so it can't be reassigned. Nothing was changed."
 
 log = logging.getLogger(__name__)
 
 
 class SlackReassignments:
-    """Takes the button and the modal. Every method returns within about two seconds."""
+    """The handlers of the button and the modal. Each returns within about two seconds."""
 
     def __init__(self, desk: SlackDesk) -> None:
         self._desk = desk
 
     async def pressed(self, payload: Mapping[str, Any]) -> None:
-        """Open the modal. Whether they may reassign is decided when they submit it, by the request's own rules."""
+        """Open the modal. The request's own rules decide whether they may reassign, once they submit it."""
         to = ReplyTo.of(payload)
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         if isinstance(identity, Unidentified):
@@ -55,7 +55,7 @@ class SlackReassignments:
             self._desk.replies.reply(to, NOT_OPENED)
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
-        """A submitted modal. Returns Slack's `response_action`, or None to close the modal."""
+        """Perform a submitted modal. Returns Slack's `response_action`, or None to close the modal."""
         to, values, remembered = submitted_by(payload)
         try:
             opened = json.loads(remembered)
@@ -67,12 +67,12 @@ class SlackReassignments:
             return say_in_modal(identity.text)
         person = await self._desk.identities.identify(given(values, PERSON), None)
         if isinstance(person, Unidentified):
-            return _wrong("Nobody with this account can decide here. Choose somebody else.")
+            return _wrong("This person can't decide here. Please choose somebody else.")
         chosen = given(values, INSTEAD_OF)
         act = Reassign(
             by=identity.address,
             person=person.address,
-            instead_of=None if chosen == AS_WELL else chosen,
+            instead_of=None if chosen == NOBODY else chosen,
             reason=given(values, REASON)[:LONGEST_REASON],
             via="slack",
         )
@@ -91,53 +91,53 @@ class SlackReassignments:
 
 
 def may_reassign(view: Request, identity: Identified) -> bool:
-    """Whether this person is offered to reassign: not the requester, and nobody where the policy says never."""
+    """Return whether to offer the button: never to the requester, or where the policy says never."""
     return view.is_open and view.reassign != "never" and identity.address not in (view.requester, view.on_behalf_of)
 
 
 def with_reassign_button(text: str, view: Request) -> list[Block]:
-    """The answer to "Why am I asked?", and the button that leads to the modal."""
+    """Render the reply to "Why me?", with the button that opens the modal."""
     button = {
         "type": "button",
         "action_id": REASSIGN,
-        "text": plain("Ask somebody else"),
+        "text": plain("Reassign"),
         "value": view.hook_id[:2_000],
-        "accessibility_label": "Ask somebody else to decide",
+        "accessibility_label": "Reassign, or add an approver",
     }
     return [
         {"type": "section", "text": plain(clip(clean(text), INPUT_LIMIT))},
-        {"type": "actions", "block_id": f"hand_over:{view.version}", "elements": [button]},
+        {"type": "actions", "block_id": f"reassign:{view.version}", "elements": [button]},
     ]
 
 
 def reassign_modal(card: Card, reader: str, channel: str) -> Block:
-    """The modal that asks for the person, in whose place, and why. An approver gives away their own place, no other."""
-    places = [who for who in card.waiting_for if who.key == reader or not card.may_reassign]
+    """Render the modal that asks for the person, whom they replace, and why. Approvers can only replace themselves."""
+    places = [name for name in card.waiting_for if name.key == reader or not card.may_reassign]
     blocks: list[Block] = [
         {"type": "section", "text": plain(one_line(card.title, 300))},
-        labelled(PERSON, "Who should be asked?", {"type": "users_select"}),
-        labelled(INSTEAD_OF, "In whose place?", _places(places, reader)),
-        labelled(REASON, "Why?", {"type": "plain_text_input", "max_length": LONGEST_REASON}) | {"optional": True},
+        labelled(PERSON, "Who should decide?", {"type": "users_select"}),
+        labelled(INSTEAD_OF, "Who do they replace?", _places(places, reader)),
+        labelled(REASON, "Reason", {"type": "plain_text_input", "max_length": LONGEST_REASON}) | {"optional": True},
     ]
     return {
         "type": "modal",
         "callback_id": REASSIGN_VIEW,
         "private_metadata": json.dumps({"h": card.hook_id, "ch": channel}),
-        "title": plain("Ask somebody else"),
-        "submit": plain("Ask"),
+        "title": plain("Reassign"),
+        "submit": plain("Reassign"),
         "close": plain("Not now"),
         "blocks": blocks,
     }
 
 
 def _places(places: list[Name], reader: str) -> Block:
-    named = [("In my place" if name.key == reader else f"In place of {name.text}", name.key) for name in places]
+    named = [("Me" if name.key == reader else name.text, name.key) for name in places]
     options = [
         {"text": plain(one_line(text, OPTION_LIMIT)), "value": value}
-        for text, value in [*named[:MOST_PLACES], ("In nobody's place, as well", AS_WELL)]
+        for text, value in [*named[:MOST_PLACES], ("Nobody (add an approver)", NOBODY)]
         if len(value) <= VALUE_LIMIT
     ]
-    first = options[0 if places and places[0].key == reader else -1]  # nobody's place but their own is suggested
+    first = options[0 if places and places[0].key == reader else -1]  # suggest replacing only themselves
     return {"type": "static_select", "options": options, "initial_option": first}
 
 

@@ -1,4 +1,4 @@
-"""Slack's Socket Mode: events come over a websocket that we open, so no public URL is needed."""
+"""Slack's Socket Mode: payloads come over a websocket that we open, so no public URL is needed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 
 
 class SocketMode:
-    """The connection. It reconnects without us, also after a bad start."""
+    """The websocket. It reconnects on its own, even if the first connection failed."""
 
     def __init__(self, bolt: AsyncApp, *, app_token: str, client: SlackClient) -> None:
         self._handler = AsyncSocketModeHandler(bolt, app_token, web_client=client.web)
-        self._handler.client.proxy = None  # the environment's proxy is not ours, as for the Web API
-        self.trouble = ""  # why it could not be opened: Slack's own word, or the kind of failure
+        self._handler.client.proxy = None  # ignore the environment's proxy, as for the Web API
+        self.trouble = ""  # why it couldn't connect: Slack's error code, or the exception's name
 
     async def is_connected(self) -> bool:
-        """Whether it is open now."""
+        """Return whether it is open now."""
         return bool(await self._handler.client.is_connected())
 
     async def state(self) -> str:
@@ -42,12 +42,14 @@ class SocketMode:
         await asyncio.Event().wait()
 
     async def aclose(self) -> None:
-        """Hang up. It can't be used again."""
+        """Close it for good."""
         await self._handler.client.close()  # type: ignore[no-untyped-call]
 
     async def _connect(self) -> None:
-        """Try until it is connected. Slack's client itself would try for ever with a wrong app token; so we ask for its
-        address, and say what is wrong. Once it was connected, the client reconnects without us."""
+        """Try until it is connected. Afterwards, Slack's client reconnects on its own.
+
+        With a wrong app token, Slack's client would retry forever in silence, so we request the URL and log errors.
+        """
         pause = FIRST_PAUSE
         while True:
             try:
@@ -55,9 +57,9 @@ class SocketMode:
                 await self._handler.connect_async()  # type: ignore[no-untyped-call]
                 self.trouble = ""
                 return
-            except Exception as failure:  # noqa: BLE001  # whatever it is, the service goes on without and tries again
+            except Exception as failure:  # noqa: BLE001  # in any case the service goes on without it, and tries again
                 self.trouble = _word_of(failure)
-                log.error("Slack's Socket Mode can't be opened: %s. Check [slack] app_token.", self.trouble)
+                log.error("Slack's Socket Mode can't connect: %s. Check [slack] app_token.", self.trouble)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 

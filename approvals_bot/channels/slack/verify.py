@@ -1,7 +1,7 @@
-"""The gate in front of everything from Slack: only what Slack signed, once, gets through.
+"""The guard in front of everything from Slack: only requests that Slack signed get through, and only once.
 
-The signature is checked on the raw bytes before anything is parsed. Whatever is wrong (no signature, a forged, stale or
-repeated one, a body that is no payload, a header twice) is a 401 without details; nothing a stranger sends is a 500.
+The signature is checked on the raw bytes before anything is parsed. Any fault (a missing, forged, stale or repeated
+signature, an unreadable body, a repeated header) gets a 401 without details. No stranger's request causes a 500.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from starlette.types import Receive, Scope, Send
 
 BODY_LIMIT = 1 << 20  # bytes; Slack's own largest payload, a view, is 250 kB
 BODY_TIME = 5.0  # seconds for the whole body; Slack sends it at once
-WINDOW = timedelta(minutes=5)  # how old or early a signature may be, as Slack says
+WINDOW = timedelta(minutes=5)  # how old or early a signature may be, as Slack recommends
 SEEN_LIMIT = 100_000  # signatures remembered; they are forgotten after twice the window
-AUDITED_PER_MINUTE = 60  # refused requests that get a line in the audit; anybody can send them
+AUDITED_PER_MINUTE = 60  # refused requests that get a line in the audit; anybody can send more
 
 SIGNATURE = re.compile(r"v0=[0-9a-f]{64}")
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FromSlack:
-    """A request that Slack signed: the raw body, what it says, and the headers that may be passed on."""
+    """A request that Slack signed: the raw body, its payload, and the headers that may be passed on."""
 
     body: str
     payload: Mapping[str, Any]
@@ -46,7 +46,7 @@ class FromSlack:
 
 
 class RefusedRequestError(Exception):
-    """Not from Slack, or not fit. The reason is for the audit, never for the sender."""
+    """The request isn't from Slack, or is malformed. The reason is for the audit, never for the sender."""
 
     def __init__(self, reason: str, status: int = 401) -> None:
         self.reason = reason
@@ -59,9 +59,9 @@ Witness = Callable[[str], Awaitable[None]]
 
 
 class SlackGuard:
-    """An ASGI endpoint that hands verified requests to `receiver`.
+    """An ASGI endpoint that passes verified requests to `receiver`.
 
-    `refused` is told of each request that was turned away, by its reason, for the audit.
+    `refused` is called with the reason of each refused request, for the audit.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class SlackGuard:
             asked = Request(scope, receive)
             body = await _body(asked)
             signature = self._verify(asked.headers, body)
-            # bolt's own headers steer its dispatch and are not signed, so they must not come from outside
+            # bolt's own headers control its dispatch and aren't signed, so they must not come from outside
             headers = {name: value for name, value in asked.headers.items() if not name.startswith("x-slack-bolt-")}
             request = FromSlack(body.decode(), _payload(asked.headers, body), headers)
         except RefusedRequestError as refusal:
             await self._turn_away(refusal, scope, receive, send)
             return
-        except Exception as error:  # noqa: BLE001  # whatever a stranger's bytes provoke is the stranger's fault
+        except Exception as error:  # noqa: BLE001  # a stranger's bytes must never cause a 500
             reason = RefusedRequestError(f"malformed: {type(error).__name__}")
             await self._turn_away(reason, scope, receive, send)
             return
@@ -102,7 +102,7 @@ class SlackGuard:
         try:
             response = await self._receiver(request)
         except BaseException:
-            self._seen.pop(signature, None)  # nothing came of it, so the same request may come again
+            self._seen.pop(signature, None)  # it had no effect, so Slack may send it again
             raise
         if response.status_code >= 500:
             self._seen.pop(signature, None)
@@ -136,7 +136,7 @@ class SlackGuard:
         await answer(scope, receive, send)
 
     async def _witness(self, reason: str) -> None:
-        log.info("A request to /slack/events was turned away: %s", reason)
+        log.info("A request to /slack/events was refused: %s", reason)
         minute, count = self._audited
         if self._now() - minute > timedelta(minutes=1):
             minute, count = self._now(), 0
@@ -144,7 +144,7 @@ class SlackGuard:
         if self._refused is not None and count < AUDITED_PER_MINUTE:
             try:
                 await self._refused(reason)
-            except Exception:  # noqa: BLE001  # the request is refused all the same
+            except Exception:  # noqa: BLE001  # the request is refused either way
                 log.warning("The refusal could not be written to the audit.")
 
 
@@ -162,7 +162,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _payload(headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:
-    """What the body says: JSON (events), a form with a `payload` of JSON (interactions), or a plain form (commands)."""
+    """Parse the body: JSON (events), a form with a JSON `payload` (interactions), or a plain form (commands)."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     text = body.decode("utf-8")
     if kind == "application/json":
@@ -180,7 +180,7 @@ def _payload(headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:
 
 
 class _Clock(Clock):
-    """The service's clock as slack_sdk asks for it."""
+    """The service's clock, for slack_sdk."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now

@@ -1,7 +1,7 @@
-"""Votes from Slack: a button, or a modal that was submitted, becomes a vote; the verdict is told to that person alone.
+"""Votes from Slack: a press or a submitted modal becomes a vote, and only that person sees the reply.
 
-What a click needs of the store happens before it is acknowledged. Telling the person happens after, because Slack's own
-API may be slow or down while clicks still count.
+The vote is stored before the press is acknowledged. The reply follows later, because Slack's API may be slow or down
+while presses still count.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
 from approvals_bot.durable.engine import HookTarget
-from approvals_bot.service.act import asks_herself
+from approvals_bot.service.act import is_requester
 from approvals_bot.service.read import request_behind
 
-NOT_OPENED = "Slack could not open the form just now. Nothing was changed. Press again"
+NOT_OPENED = "Slack couldn't open the form. Nothing was changed. Please try again"
 OR_THE_PAGE = ", or use the request's page: {page}"
-OWN_PAGE = "Your own page, to withdraw it or to make changes that are asked for: {page}"
-GONE = "This button is not one of ours any more. Nothing was changed."
+OWN_PAGE = "You can withdraw or edit it on your own page: {page}"
+GONE = "This button no longer works. Nothing was changed."
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ NAMED = 6  # people who are named with their reasons
 
 
 class SlackVotes:
-    """Takes clicks and submitted modals. Every method returns within about two seconds."""
+    """The handlers of presses and submitted modals. Each returns within about two seconds."""
 
     def __init__(self, desk: SlackDesk, home: SlackHome) -> None:
         self._desk = desk
         self._home = home
 
     async def pressed(self, payload: Mapping[str, Any]) -> None:
-        """A button of a card: count the vote, or open the modal that it needs."""
+        """Count the vote of a card's button, or open the modal that it needs."""
         to = ReplyTo.of(payload)
         action = payload["actions"][0]
         choice = str(action.get("action_id", "")).removeprefix("vote:")
@@ -73,7 +73,7 @@ class SlackVotes:
         self._desk.afterwards.do(self._home.voted(identity.user))
 
     async def explain(self, payload: Mapping[str, Any]) -> None:
-        """A person wants to know why they are asked, or who is. They get a reply; nothing changes."""
+        """Answer "Why me?": why this person is an approver, or who is. Nothing changes."""
         to = ReplyTo.of(payload)
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         if isinstance(identity, Unidentified) and not identity.may_see:
@@ -85,7 +85,7 @@ class SlackVotes:
             self._desk.replies.reply(to, GONE)
             return
         text = why(view, identity.address if isinstance(identity, Identified) else None, self._desk.engine.now())
-        if isinstance(identity, Identified) and view.is_open and asks_herself(view, identity.address):
+        if isinstance(identity, Identified) and view.is_open and is_requester(view, identity.address):
             page = await self._desk.own_page(card_of(view, identity.address, self._desk.engine.now()), identity.address)
             text += f" {OWN_PAGE.format(page=page)}" if page else ""
         if isinstance(identity, Identified) and may_reassign(view, identity):
@@ -94,7 +94,7 @@ class SlackVotes:
             self._desk.replies.reply(to, text)
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
-        """A submitted modal. Returns Slack's `response_action`, or None to close the modal."""
+        """Count the vote of a submitted modal. Returns Slack's `response_action`, or None to close the modal."""
         to, values, remembered = submitted_by(payload)
         try:
             opened = views.Opened.load(remembered)
@@ -127,7 +127,10 @@ class SlackVotes:
         return None
 
     def _offered(self, target: HookTarget | None, address: str, choice: str) -> tuple[Card | None, CardChoice | None]:
-        """The request as this person sees it, and the choice if they have it. If not, the rules tell them so."""
+        """Return the request as this person sees it, and the choice if they have it.
+
+        Without it, the vote is performed all the same, and the request's rules word the rejection.
+        """
         view = request_behind(target) if target is not None and target.hook.is_live else None
         if view is None:
             return None, None
@@ -139,7 +142,7 @@ class SlackVotes:
         return view.editable if view is not None else ()
 
     async def _is_about(self, payload: Mapping[str, Any], target: HookTarget | None) -> bool:
-        """Whether the click was on a message (or view) of ours, and the message was about this very request."""
+        """Return whether the press was on a message or view of ours, and the message is about this request."""
         if not (await self._desk.identities.workspace()).posted(payload):
             return False
         delivery = delivery_of(payload.get("message") or {})
@@ -172,22 +175,25 @@ class SlackVotes:
             self._desk.replies.reply(to, reply.text)
 
     async def _reply_counted(self, to: ReplyTo, hook_id: str, address: str, text: str) -> None:
-        """A vote that may still be taken back comes with the button for it."""
-        card, take_back = self._offered(await self._desk.engine.find(hook_id), address, "take_back")
-        blocks: list[Block] = views.changed_your_mind(text, card) if card is not None and take_back is not None else []
+        """Reply to a counted vote, with the button to undo it if that is possible."""
+        card, undo = self._offered(await self._desk.engine.find(hook_id), address, "take_back")
+        blocks: list[Block] = views.with_undo_button(text, card) if card is not None and undo is not None else []
         await self._desk.replies.reply_now(to, text, blocks)
 
 
 def why(view: Request, address: str | None, now: datetime) -> str:
-    """Some sentences of plain text. `address`: who asks; None for somebody who may look on only."""
+    """Explain in plain text why this person is an approver, or who is.
+
+    `address`: the person's; None for somebody who may only view requests.
+    """
     card = card_of(view, address, now)
     if card.outcome is not None:
-        return f"{card_text.outcome(card.outcome)}. Nobody is asked any more."
+        return f"{card_text.outcome(card.outcome)}. No more votes are needed."
     voted = any(vote.by == address and vote.counts for vote in view.votes) if address else False
     if voted:
-        own = "You have voted."
+        own = "You've already voted."
     elif address is not None and address in (view.requester, view.on_behalf_of):
-        own = "You asked for this yourself." if address == view.requester else "This is asked for you."
+        own = "You requested this." if address == view.requester else "This was requested for you."
     else:
         own = "You're not an approver for this request."
     sentences = [card.why_me or own, own if card.why_me and voted else "", _others(view, address)]

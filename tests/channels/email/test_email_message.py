@@ -62,13 +62,13 @@ def test_check_52_the_text_part_is_complete_by_itself_with_the_link_on_its_own_l
     text = part(parsed(mail(card, now)), "plain")
     wanted = [
         "⏳ Waiting · 1 of 2",
+        "Due Wed 4 Nov 2026, 14:35 CET (in 3½ hours); then it is rejected",
         "Deploy api 2.1.0 to prod",
         "Asked by Bo Lund, Wed 4 Nov 2026, 11:01 CET",
         "Version: 2.1.0 [pinned] (was: 2.0.9)",
         "+replicas: 6",
         "Release managers: 1 of 1 (Cy Rus)",
         "✅ Cy Rus approved via Slack, Wed 4 Nov 2026, 11:03 CET: “Watch the migration.”",
-        "Deadline: Wed 4 Nov 2026, 14:35 CET (in 3½ hours), then it is rejected",
         "pinned fields: sha256:5f1c3",
     ]
     places = [text.index(line) for line in wanted]
@@ -108,20 +108,20 @@ def test_who_has_voted_reads_what_to_do_if_it_was_not_her(card: Card, now: datet
     back = CardChoice("take_back", "Undo vote", "Undo vote")
     open_still = parsed(mail(replace(card, choices=(*card.choices, back)), now, cy, occasion="change"))
     text = part(open_still, "plain")
-    assert "You approved this via Slack. Not you? Take it back while the request is open:" in text
+    assert "You approved this via Slack. Wasn't it you? You can undo this vote while the request is open:" in text
     assert f"{LINK}?choice=take_back" in text.splitlines()
     assert part(open_still, "html").count("?choice=take_back") == 1
     ended = replace(card, state="approved", outcome=outcome, choices=())
     text = part(parsed(mail(ended, now, cy, occasion="outcome")), "plain")
     assert (
-        "You approved this via Slack. Not you? It can no longer be taken back here, "
-        "so tell Bo Lund and whoever runs this service at once."
+        "You approved this via Slack. Wasn't it you? The vote can no longer be undone, "
+        "so please contact Bo Lund and your Approvals admin right away."
     ) in text
     assert "choice=" not in text
     by_app = replace(ended, requester=Name("app:ci", "ci"))
-    assert "so tell whoever runs this service at once." in part(parsed(mail(by_app, now, cy)), "plain")
+    assert "so please contact your Approvals admin right away." in part(parsed(mail(by_app, now, cy)), "plain")
     for other in (mail(ended, now), mail(ended, now, cy, text="Deployed.")):
-        assert "Not you?" not in part(parsed(other), "plain")
+        assert "Wasn't it you?" not in part(parsed(other), "plain")
 
 
 def test_an_operators_text_is_the_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:

@@ -154,10 +154,10 @@ async def test_fifty_mails_are_enough_for_one_connection(start: Start, card: Car
     [
         ("RCPT", "450 4.2.1 busy", TryAgain("the relay asks to try later: 450 4.2.1 busy", timedelta(minutes=1))),
         ("RCPT", "452 full", TryAgain("the relay asks to try later: 452 full", timedelta(minutes=1))),
-        ("RCPT", "550 5.1.1 <ann@acme.eu> unknown", Refused("the relay refuses the mail: 550 5.1.1 <…> unknown")),
+        ("RCPT", "550 5.1.1 <ann@acme.eu> unknown", Refused("the relay rejects the mail: 550 5.1.1 <…> unknown")),
         ("MAIL", "451 later", TryAgain("the relay asks to try later: 451 later", timedelta(minutes=1))),
-        ("MAIL", "553 not yours", Refused("the relay refuses our sender address: 553 not yours", "install")),
-        ("DATA", "554 5.7.1 spam", Refused("the relay refuses the mail: 554 5.7.1 spam")),
+        ("MAIL", "553 not yours", Refused("the relay rejects our sender address: 553 not yours", "install")),
+        ("DATA", "554 5.7.1 spam", Refused("the relay rejects the mail: 554 5.7.1 spam")),
         ("DATA", "421 4.3.2 closing", TryAgain("the relay asks to try later: 421 4.3.2 closing", timedelta(minutes=1))),
     ],
 )
@@ -178,7 +178,7 @@ async def test_a_mail_that_is_refused_for_good_leaves_one_line_in_the_log_withou
     server.answers["RCPT"] = ["550 5.1.1 <ann@acme.eu> unknown"]
     assert isinstance(await channel.send(dispatch(card)), Refused)
     (line,) = [one for one in caplog.records if one.name.startswith("approvals_bot") and one.levelname != "DEBUG"]
-    assert (line.levelname, line.getMessage()) == ("WARNING", "The relay refused a mail: 550 5.1.1 <…> unknown")
+    assert (line.levelname, line.getMessage()) == ("WARNING", "The relay rejected a mail: 550 5.1.1 <…> unknown")
 
 
 async def test_check_57_a_line_that_breaks_after_the_text_is_tried_again_as_the_same_mail_and_marked(
@@ -303,7 +303,7 @@ async def test_check_55_a_refused_login_stops_the_queue_loudly_for_a_minute(
     assert all(isinstance(answer, Refused) and answer.install for answer in answers)
     tried = tries
     assert server.connections == 1
-    assert caplog.text.count("refuses our login") == 1
+    assert caplog.text.count("rejects our login") == 1
     assert "s3cret" not in caplog.text
     time += 61
     await channel.send(dispatch(card))

@@ -141,8 +141,8 @@ async def test_a_vote_by_link_is_confirmed_by_mail_and_can_be_taken_back_by_it(p
     told = mailbox.mails[-1]
     assert told.to == "ann@acme.eu"
     assert told.headers["In-Reply-To"] == first.headers["Message-ID"]
-    assert "Your vote was counted." in told.text
-    assert "You approved this via email. Not you? Take it back while the request is open:" in told.text
+    assert "Your vote has been counted." in told.text
+    assert "You approved this via email. Wasn't it you? You can undo this vote while the request is open:" in told.text
     back = next(link for link in links(mailbox) if link.endswith("?choice=take_back"))
     shown = await service.web.get(back.removeprefix(url))
     assert "You chose “Undo vote”" in shown.text
@@ -152,11 +152,15 @@ async def test_a_vote_by_link_is_confirmed_by_mail_and_can_be_taken_back_by_it(p
         await press(service, await service.link(run_id, who), "approve")
     await until(lambda: [mail.subject.startswith("Re:") for mail in mailbox.mails].count(True) >= 5)
     ended = [mail for mail in mailbox.mails if "Approved by Bo Lund" in mail.text]
-    assert sorted(mail.to for mail in ended if "Not you? It can no longer be taken back here" in mail.text) == [
+    assert sorted(mail.to for mail in ended if "Wasn't it you? The vote can no longer be undone" in mail.text) == [
         "ann@acme.eu",
         "bo@acme.eu",
     ]
-    assert all("so tell Di Oz and whoever runs this service" in mail.text for mail in ended if "Not you" in mail.text)
+    assert all(
+        "so please contact Di Oz and your Approvals admin" in mail.text
+        for mail in ended
+        if "Wasn't it you" in mail.text
+    )
 
 
 async def press(service: Any, path: str, choice: str) -> Any:

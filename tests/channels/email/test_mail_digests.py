@@ -28,17 +28,17 @@ async def test_many_requests_come_one_by_one_at_first_and_then_together(open_ser
         assert len(first) == 5
         assert await states(service, runs, "ann@acme.eu") == ["delivered"] * 5 + ["retrying"] * 4
         (held, *_) = [copy for copy in (await service.view(runs[8]))["deliveries"] if copy["to"] == "ann@acme.eu"]
-        assert held["error"] == "waits for others: this person gets many requests, so they come in one mail"
+        assert held["error"] == "held for a digest: this person gets many requests, so they come in one mail"
         assert held["attempts"] == 0
         for person in ("bo@acme.eu", "cy@acme.eu"):  # one of those is decided meanwhile
             body = {"by": person, "choice": "approve"}
             assert (await service.api.post(f"/api/runs/{runs[5]}/votes", json=body)).status_code == 201
         before = len(mailbox.mails)
         await service.clock.advance("15m")
-        digests = [mail for mail in mailbox.mails[before:] if "requests wait for you" in mail.subject]
+        digests = [mail for mail in mailbox.mails[before:] if "requests are waiting for you" in mail.subject]
         assert sorted(mail.to for mail in digests) == ["ann@acme.eu", "bo@acme.eu", "cy@acme.eu"]
         (digest,) = [mail for mail in digests if mail.to == "ann@acme.eu"]
-        assert digest.subject == "3 requests wait for you"
+        assert digest.subject == "3 requests are waiting for you"
         assert re.findall(r"Deploy api 2\.\d", digest.text) == ["Deploy api 2.6", "Deploy api 2.7", "Deploy api 2.8"]
         assert (await states(service, runs[6:], "ann@acme.eu")) == ["delivered"] * 3
 

@@ -217,7 +217,7 @@ async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], Re
     ):
         runs = [await service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(8)]
         await service.clock.advance(SEVERAL)
-        (mail,) = [mail for mail in box.mails if mail.to == "ann@acme.eu" and "requests wait" in mail.subject]
+        (mail,) = [mail for mail in box.mails if mail.to == "ann@acme.eu" and "requests are waiting" in mail.subject]
         yield Desk(service, box, port, "lmtp"), runs, mail
 
 

@@ -153,7 +153,7 @@ async def test_a_server_that_refuses_is_told_of_without_names_and_asked_again(
             assert await watch.state() == "not read: not looked yet"
             while box.logins < 3:
                 await service.engine.wait(run, 0.02)
-            assert await watch.state() == "not read: it refuses the login or the folder"
+            assert await watch.state() == "not read: it rejects the login or the folder"
             box.closed = False
             while await watch.state() != "read":
                 await service.engine.wait(run, 0.02)

@@ -86,7 +86,7 @@ async def test_check_55_a_relay_that_refuses_everything_loses_no_mail_once_it_is
         await service.clock.advance("10m")
         copies = (await service.view(run))["deliveries"]
         assert [(copy["channel"], copy["state"]) for copy in copies] == [("email", "retrying")] * EACH
-        assert all("refuses our sender address" in copy["error"] for copy in copies)
+        assert all("rejects our sender address" in copy["error"] for copy in copies)
         assert all(copy["attempts"] <= 8 for copy in copies)
         mailbox.faults.clear()
         await service.clock.advance("10m")

@@ -18,7 +18,7 @@ async def test_mails_wait_their_turn_visibly_and_nothing_else_waits_for_them(ope
         waiting = [copy for run in runs for copy in (await service.view(run))["deliveries"] if not copy["attempts"]]
         assert [copy["state"] for copy in waiting] == ["retrying"] * 7
         assert {copy["error"] for copy in waiting} == {
-            "waits its turn: the relay is given no more than 5 mails a minute"
+            "waiting its turn: the relay takes no more than 5 mails a minute"
         }
         for person in ("ann@acme.eu", "bo@acme.eu"):  # a request whose mails wait is decided by those who know of it
             body = {"by": person, "choice": "approve"}

@@ -60,8 +60,8 @@ async def test_check_20_what_is_wrong_in_a_modal_is_said_in_its_place_and_the_dr
     [
         ("U0DI", "You're not an approver for this request"),
         ("U0BO", "You can't approve your own request."),
-        ("U0GUEST", "You are a guest here or come from another workspace"),
-        ("U0STRANGER", "You are a guest here or come from another workspace"),
+        ("U0GUEST", "You're a guest or from another workspace"),
+        ("U0STRANGER", "You're a guest or from another workspace"),
     ],
 )
 async def test_check_12_13_15_who_may_not_decide_is_told_so_alone_and_nothing_changes(
@@ -137,7 +137,7 @@ async def test_who_is_known_to_slack_alone_is_asked_to_try_again_while_it_is_dow
     await office.slack.desk.identities.workspace()
     office.fault("server_error", "users.info")
     answer = await office.press("U0CY", "Approve")
-    assert answer["ephemeral"].startswith("Slack could not tell us who you are just now")
+    assert answer["ephemeral"].startswith("Slack couldn't confirm who you are")
     assert await office.votes(run_id) == []
 
 
@@ -203,5 +203,5 @@ async def test_check_36_the_home_tab_is_the_persons_inbox(office: Office) -> Non
     for words in ("Waiting for you", "Deploy api 2.1", "Asked by Bo Lund", '"vote:approve"'):
         assert words in home
     of_the_requester = json.dumps(await office.call("/slack/home?user=U0BO"))
-    assert "Nothing waits for you." in of_the_requester
-    assert "You asked for" in of_the_requester
+    assert "You're all caught up." in of_the_requester
+    assert "Your requests" in of_the_requester

@@ -71,7 +71,7 @@ def test_check_24_a_card_reads_from_top_to_bottom_in_the_order_of_every_card(car
     assert_sound(text, shown)
     assert text == "⏳ Waiting: Deploy api 2.1.0 to prod. Asked by Bo Lund."
     parts = [block["block_id"].partition(":")[0] for block in shown]
-    assert parts == ["title", "state", "who", "fields", "people", "waiting", "choices", "small"]
+    assert parts == ["title", "state", "requester", "fields", "people", "waiting", "choices", "small"]
     said = " ".join(texts(shown))
     for part in ("1 of 2", "Version", "2.0.9", "+replicas: 6", "Release managers: 1 of 1", "Watch the migration."):
         assert part in said
@@ -97,6 +97,7 @@ def test_check_33_a_decided_card_keeps_everything_but_the_buttons(card: Card, ou
     assert_sound(text, shown)
     assert text == "✅ Approved by Ann Ode via email: Deploy api 2.1.0 to prod"
     assert not [block for block in shown if block["type"] == "actions"]
+    assert [block["block_id"].partition(":")[0] for block in shown[:3]] == ["outcome", "title", "requester"]
     said = " ".join(texts(shown))
     for part in ("✅ Approved by Ann Ode via email", "Go.", "Version", "+replicas: 6"):
         assert part in said

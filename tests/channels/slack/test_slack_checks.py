@@ -150,7 +150,7 @@ async def test_check_37_a_wrong_app_token_is_seen_and_does_not_stop_the_rest(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with socket_mode(office.slack.bolt, app_token="xapp-wrong", client=office.slack.desk.client) as connection:
-        await office.until(lambda: "Socket Mode can't be opened" in caplog.text)
+        await office.until(lambda: "Socket Mode can't connect" in caplog.text)
         assert not await connection.is_connected()
         assert await connection.state() == "not connected: invalid_auth"
     assert "xapp-wrong" not in caplog.text

@@ -11,17 +11,17 @@ from slack_office import Office
 from approvals_bot.approvals.port import Card, Name
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import Request
-from approvals_bot.channels.slack.reassignment import AS_WELL, reassign_modal
+from approvals_bot.channels.slack.reassignment import NOBODY, reassign_modal
 from approvals_bot.playground.slack.blocks import check_view
 
 BO = "bo@acme.eu"
 
 
 async def opened(office: Office, user: str) -> dict[str, Any]:
-    """The modal, by the button beside the answer to "Why am I asked?"."""
-    await office.press(user, "Why am I asked?")
+    """The modal, by the button beside the answer to "Why me?"."""
+    await office.press(user, "Why me?")
     await office.until(lambda: bool(office.ephemerals(user)))
-    answer = await office.press(user, "Ask somebody else", ts=office.ephemerals(user)[-1].ts)
+    answer = await office.press(user, "Reassign", ts=office.ephemerals(user)[-1].ts)
     view: dict[str, Any] = answer["view"]
     return view
 
@@ -40,7 +40,7 @@ async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(offic
     run_id = await office.ask()
     view = await opened(office, "U0ANN")
     places = next(block for block in view["blocks"] if block.get("block_id") == "instead_of")["element"]["options"]
-    assert [option["text"]["text"] for option in places] == ["In my place", "In nobody's place, as well"]
+    assert [option["text"]["text"] for option in places] == ["Me", "Nobody (add an approver)"]
     answer = await office.submit("U0ANN", view, values("U0DI", places[0]["value"], "on the train"))
     assert not answer.get("errors")
     request = await view_of(office, run_id)
@@ -56,7 +56,7 @@ async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(offic
     [
         ("U0ANN", "U0BO", "ann@acme.eu", "Bo Lund can't decide their own request"),
         ("U0ANN", "U0CY", "ann@acme.eu", "is already an approver here"),
-        ("U0ANN", "U0GUEST", "ann@acme.eu", "Nobody with this account can decide here"),
+        ("U0ANN", "U0GUEST", "ann@acme.eu", "This person can't decide here"),
     ],
 )
 async def test_who_can_not_be_asked_is_said_beside_the_name(
@@ -72,18 +72,18 @@ async def test_who_can_not_be_asked_is_said_beside_the_name(
 async def test_who_is_not_asked_is_refused_by_the_rules(office: Office) -> None:
     run_id = await office.ask()
     view = await opened(office, "U0DI")
-    answer = await office.submit("U0DI", view, values("U0GUEST", AS_WELL))
+    answer = await office.submit("U0DI", view, values("U0GUEST", NOBODY))
     assert answer["errors"]
-    answer = await office.submit("U0DI", await opened(office, "U0DI"), values("U0DI", AS_WELL))
+    answer = await office.submit("U0DI", await opened(office, "U0DI"), values("U0DI", NOBODY))
     assert "Only approvers, the workflow's owners and admins" in str(answer)
     assert (await view_of(office, run_id)).reassignments == ()
 
 
 async def test_the_requester_is_not_offered_it(office: Office) -> None:
     await office.ask()
-    await office.press("U0BO", "Why am I asked?")
+    await office.press("U0BO", "Why me?")
     await office.until(lambda: bool(office.ephemerals("U0BO")))
-    assert "Ask somebody else" not in str(office.ephemerals("U0BO")[-1].blocks)
+    assert "Reassign" not in str(office.ephemerals("U0BO")[-1].blocks)
 
 
 def test_a_modal_with_many_places_fits_slacks_rules() -> None:

@@ -71,7 +71,7 @@ async def test_the_home_tab_shows_what_has_waited_longest_and_says_how_much_more
     waiting, asked = home_of(office, "U0ANN"), home_of(office, "U0BO")
     assert [f"Deploy api 1.{number}" in waiting for number in range(8)] == [True, True, *[False] * 6]
     assert r"\u2026 and at least 6 more" in waiting
-    assert [f"Deploy api 1.{number}" in asked.partition("You asked for")[2] for number in range(8)] == [
+    assert [f"Deploy api 1.{number}" in asked.partition("Your requests")[2] for number in range(8)] == [
         *[False] * 3,
         *[True] * 5,
     ]
@@ -84,7 +84,7 @@ async def test_what_was_ended_by_force_is_among_what_was_decided_lately(office: 
     await office.engine.settle()
     await office.engine.store.record(run_id, [NewEvent("run_cancelled", {"reason": None})], office.clock.now())
     await office.slack.home.opened("U0ANN", "T0PLAY")
-    lately = home_of(office, "U0ANN").partition("Decided lately")[2]
+    lately = home_of(office, "U0ANN").partition("Recently decided")[2]
     assert "Deploy api 2.1" in lately
     assert "Withdrawn" in lately
 
@@ -94,7 +94,7 @@ async def test_a_damaged_row_is_a_plain_line_of_the_home_tab(office: Office) -> 
     await office.ask(given={"version": "2.2"})
     writer = cast(SqliteStore, office.engine.store)._writer
     await writer.run(lambda db: db.execute("UPDATE runs SET parts = '[{}]' WHERE id = ?", (damaged,)))
-    for user, heading in (("U0ANN", "Waiting for you"), ("U0BO", "You asked for")):
+    for user, heading in (("U0ANN", "Waiting for you"), ("U0BO", "Your requests")):
         await office.slack.home.opened(user, "T0PLAY")
         home = home_of(office, user).partition(heading)[2]
         assert "Deploy api 2.2" in home

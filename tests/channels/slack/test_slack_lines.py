@@ -9,7 +9,7 @@ import pytest
 from fake_slack import Ticks
 
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError
-from approvals_bot.channels.slack.post import GRACE, LONGEST_PAUSE, ConversationQueues, InLineError
+from approvals_bot.channels.slack.post import GRACE, LONGEST_PAUSE, ConversationQueues, QueuedError
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ async def test_one_that_takes_long_holds_the_next_ones_back_and_then_lets_them_g
 
     posting = asyncio.create_task(slow())
     await began.wait()
-    with pytest.raises(InLineError):
+    with pytest.raises(QueuedError):
         async with lines.turn("C1", "next"):
             raise AssertionError("it overtook")
     done.set()

@@ -124,7 +124,7 @@ async def test_the_command_alone_lists_what_may_be_asked_for(office: Office) -> 
     said = office.ephemerals("U0BO")[-1]
     buttons = [e for block in said.blocks if block["type"] == "actions" for e in block["elements"]]
     assert [button["text"]["text"] for button in buttons] == ["Change", "Deploy"]
-    assert answer["ephemeral"].startswith("What do you want to ask for?")
+    assert answer["ephemeral"].startswith("What do you need approval for?")
     opened = await office.press("U0BO", "Deploy", ts=said.ts)
     assert opened["view"]["title"]["text"] == "Deploy"
     assert json.loads(opened["view"]["private_metadata"]) == {
@@ -139,13 +139,13 @@ async def test_what_may_not_be_asked_for_is_as_unknown_as_what_does_not_exist(of
     answer = await office.command("U0BO", text)
     assert answer["view"] is None
     shown = text.replace("<", "&lt;").replace(">", "&gt;")
-    assert f"There is no “{shown}” that you may ask for. Nothing was asked." in answer["ephemeral"]
+    assert f"You can't request “{shown}”. No request was made." in answer["ephemeral"]
 
 
 async def test_the_shortcut_offers_the_choice_and_replaces_it_by_the_form(office: Office) -> None:
     office.offer(deploy=DEPLOY, change=FULL)
     chooser = (await office.call("/slack/shortcut", {"user": "U0BO", "callback_id": SHORTCUT}))["view"]
-    assert chooser["title"]["text"] == "Ask for approval"
+    assert chooser["title"]["text"] == "Request approval"
     form = (await office.call("/slack/click", {"user": "U0BO", "view_id": chooser["id"], "button": "Deploy"}))["view"]
     assert form["callback_id"] == "open"
     await office.submit("U0BO", form, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
@@ -212,7 +212,7 @@ async def test_nobody_asks_on_behalf_of_a_stranger(office: Office) -> None:
     view = (await office.command("U0BO", "deploy"))["view"]
     values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
     answer = await office.submit("U0BO", view, values | {"behalf": {"value": "U0STRANGER"}})
-    assert answer["errors"]["behalf"].startswith("We can't tell who that is")
+    assert answer["errors"]["behalf"].startswith("We can't identify this person")
 
 
 async def test_who_was_allowed_when_the_form_opened_and_is_no_more_is_refused(office: Office) -> None:
@@ -220,7 +220,7 @@ async def test_who_was_allowed_when_the_form_opened_and_is_no_more_is_refused(of
     view = (await office.command("U0BO", "deploy"))["view"]
     office.offer(deploy=DEPLOY | {"workflow": {"title": "x", "request": ["ann@acme.eu"]}})
     answer = await office.submit("U0BO", view, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
-    assert answer["errors"]["field:service"] == "You may not ask for this. Nothing was asked."
+    assert answer["errors"]["field:service"] == "You can't request this. No request was made."
 
 
 @pytest.mark.parametrize("user", ["U0GUEST", "U0STRANGER"])
@@ -228,7 +228,7 @@ async def test_guests_and_strangers_ask_for_nothing(office: Office, user: str) -
     office.offer(deploy=DEPLOY)
     office.invite(user)
     answer = await office.command(user, "deploy")
-    assert answer["ephemeral"].startswith("You are a guest here or come from another workspace")
+    assert answer["ephemeral"].startswith("You're a guest or from another workspace")
     assert answer["view"] is None
 
 
@@ -236,7 +236,7 @@ async def test_a_form_that_slack_does_not_open_is_said_so(office: Office) -> Non
     office.offer(deploy=DEPLOY)
     office.fault("error", "views.open", error="expired_trigger_id")
     answer = await office.command("U0BO", "deploy")
-    assert answer["ephemeral"] == "Slack could not open the form just now. Nothing was asked. Please try again."
+    assert answer["ephemeral"] == "Slack couldn't open the form. No request was made. Please try again."
 
 
 async def test_check_18_tampered_private_metadata_asks_for_nothing(office: Office) -> None:
@@ -244,5 +244,5 @@ async def test_check_18_tampered_private_metadata_asks_for_nothing(office: Offic
     view = (await office.command("U0BO", "deploy"))["view"]
     office.playground.workspace.views[view["id"]].given["private_metadata"] = "{}"
     answer = await office.submit("U0BO", view, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
-    assert "not one of ours" in json.dumps(answer["view"])
+    assert "no longer available" in json.dumps(answer["view"])
     assert (await office.engine.records()).records == []

@@ -67,7 +67,7 @@ async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(off
     run_id = await office.ask(stage=TWO)
     await office.press("U0ANN", "Approve")
     home = await office.call("/slack/home?user=U0ANN")
-    assert "You voted, others are still asked" in json.dumps(home)
+    assert "You voted; others are still deciding" in json.dumps(home)
     where = {"view_id": home["view"]["id"], "action_id": "vote:take_back"}
     await office.call("/slack/click", {"user": "U0ANN"} | where)
     assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
@@ -83,13 +83,13 @@ async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(off
             "U0ANN",
             "You're an approver because you're named in the workflow. Also waiting for Cy Rus (named in the workflow).",
         ),
-        ("U0BO", "You asked for this yourself. Waiting for Ann Ode (named in the workflow) and Cy Rus"),
+        ("U0BO", "You requested this. Waiting for Ann Ode (named in the workflow) and Cy Rus"),
         ("U0DI", "You're not an approver for this request. Waiting for Ann Ode"),
     ],
 )
 async def test_everybody_may_ask_why_she_is_asked_or_who_is(office: Office, user: str, said: str) -> None:
     run_id = await office.ask()
-    answer = await office.press(user, "Why am I asked?")
+    answer = await office.press(user, "Why me?")
     assert answer["ephemeral"].startswith(said)
     assert await office.votes(run_id) == []
 
@@ -102,7 +102,7 @@ async def test_check_13_outsiders_are_told_that_they_can_not_use_it(open_office:
     office = await open_office()
     run_id = await office.ask()
     office.invite(user)
-    for button in ("Approve", "Why am I asked?"):
+    for button in ("Approve", "Why me?"):
         answer = await office.press(user, button)
         assert "so you can't use Approvals in Slack. Nothing was changed." in answer["ephemeral"]
     home = await office.call(f"/slack/home?user={user}")
@@ -115,12 +115,12 @@ async def test_check_13_outsiders_who_may_see_are_told_why_and_still_never_vote(
     office = await open_office(external_users="see-only")
     run_id = await office.ask()
     office.invite(user)
-    why = await office.press(user, "Why am I asked?")
+    why = await office.press(user, "Why me?")
     assert why["ephemeral"].startswith("You're not an approver for this request. Waiting for Ann Ode")
     vote = await office.press(user, "Approve")
-    assert "so you can look on, but neither decide nor ask" in vote["ephemeral"]
+    assert "so you can view requests in Slack, but not decide" in vote["ephemeral"]
     home = await office.call(f"/slack/home?user={user}")
-    assert "so you can look on" in json.dumps(home)
+    assert "so you can view requests in Slack" in json.dumps(home)
     assert await office.votes(run_id) == []
 
 
@@ -128,7 +128,7 @@ async def test_check_13_the_deactivated_see_nothing_in_any_case(open_office: Ope
     office = await open_office(external_users="see-only")
     run_id = await office.ask()
     office.invite("U0GONE")
-    for button in ("Approve", "Why am I asked?"):
+    for button in ("Approve", "Why me?"):
         answer = await office.press("U0GONE", button)
         assert "so you can't use Approvals in Slack" in answer["ephemeral"]
     assert await office.votes(run_id) == []
@@ -171,7 +171,7 @@ async def test_b14_a_click_on_what_we_did_not_post_is_refused(office: Office, la
     assert await post(office, payload) == 200
     assert await office.votes(run_id) == []
     await office.until(lambda: len(office.ephemerals("U0ANN")) == 1)
-    assert office.ephemerals("U0ANN")[0].text == "This button is not one of ours any more. Nothing was changed."
+    assert office.ephemerals("U0ANN")[0].text == "This button no longer works. Nothing was changed."
     assert [line["verdict"] for line in await refusals(office)] == ["unknown"]
 
 
@@ -207,7 +207,7 @@ async def test_who_asked_is_led_to_her_own_page_where_changes_are_made(office: O
     view = (await office.press("U0ANN", "Request changes"))["view"]
     await office.submit("U0ANN", view, {"comment": {"value": "Which tests ran?"}})
     await office.until(lambda: "Changes requested" in office.card.text)
-    said = (await office.press("U0BO", "Why am I asked?"))["ephemeral"]
+    said = (await office.press("U0BO", "Why me?"))["ephemeral"]
     assert "Changes were requested. You can edit or withdraw your request on its page." in said
     assert f"{office.url}/decisions/of-bo@acme.eu" in said
-    assert "/decisions/" not in (await office.press("U0ANN", "Why am I asked?"))["ephemeral"]
+    assert "/decisions/" not in (await office.press("U0ANN", "Why me?"))["ephemeral"]

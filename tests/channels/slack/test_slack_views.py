@@ -71,7 +71,7 @@ def test_check_17_a_required_reason_is_asked_for_and_nothing_of_worth_is_in_the_
     assert check_view(view) == []
     (comment,) = [block for block in view["blocks"] if block["type"] == "input"]
     assert (comment["block_id"], comment["optional"]) == ("comment", False)
-    assert comment["label"]["text"] == "Why do you reject it?"
+    assert comment["label"]["text"] == "Why are you rejecting this?"
     assert json.loads(view["private_metadata"]) == {"h": "hook_1", "c": "reject", "d": "sha256:5f1c", "ch": "C0DEPLOYS"}
     assert views.Opened.load(view["private_metadata"]) == OPENED
 
