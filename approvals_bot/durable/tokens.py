@@ -1,6 +1,6 @@
-"""Signed tokens: what a link carries.
+"""Signed tokens, which links carry.
 
-The signature only keeps guesses out; the store says what a token still may do.
+The signature only filters out guesses. The store decides what a token may still do.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from itsdangerous.encoding import base64_decode, base64_encode
 
 from approvals_bot.errors import InvalidTokenError
 
-MIN_KEY_BYTES = 32  # as long as SHA-256's output; a shorter key would be the weakest part
+MIN_KEY_BYTES = 32  # the length of SHA-256's output; a shorter key would be the weakest part
 MAX_TOKEN = 500  # characters; ours have about 120
 
 
 class Tokens:
-    """Signs with the first key and accepts them all, so that keys can be rotated without dead links.
+    """A signer and reader of tokens. It signs with the first key and accepts all, so rotating keys breaks no links.
 
-    Every purpose has a salt of its own: a token for one is worthless for another. A token's text is not canonical (its
-    last character has spare bits), so never use the text as a key: use what it says.
+    Each purpose has a salt of its own, so a token for one is worthless for another. A token's text isn't canonical (its
+    last character has spare bits): never use it as a key, use its payload.
     """
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         self._keys = [key.encode() if isinstance(key, str) else key for key in keys]
         self._signers: dict[str, Signer] = {}  # by purpose
         if not self._keys:
-            raise ValueError("no signing key is set: links can't be signed without one")
+            raise ValueError("no signing key is set, and links can't be signed without one")
         for number, key in enumerate(self._keys, 1):
             if len(key) < MIN_KEY_BYTES:
                 raise ValueError(
@@ -41,12 +41,12 @@ class Tokens:
                 )
 
     def sign(self, purpose: str, payload: dict[str, Any]) -> str:
-        """A token for this purpose, safe in a URL's path."""
+        """Return a token for this purpose that is safe in a URL's path."""
         text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
         return self._signer(purpose).sign(base64_encode(text)).decode()
 
     def read(self, purpose: str, token: str) -> dict[str, Any]:
-        """What the token says. InvalidTokenError if it isn't ours or is for another purpose."""
+        """Return the token's payload. Raises InvalidTokenError if it isn't ours or is for another purpose."""
         if len(token) > MAX_TOKEN:
             raise InvalidTokenError()
         try:
@@ -58,13 +58,15 @@ class Tokens:
         return payload
 
     def seal(self, purpose: str, text: str) -> str:
-        """Sixteen letters and digits that only a holder of the first key can make for this text: for places where a
-        token is too long and case may be lost, such as a mail address. A guess is right once in 2⁸⁰.
+        """Return 16 letters and digits that only a holder of the first key can compute for this text.
+
+        They serve where a token is too long or case may be lost, such as in a mail address. A guess has a chance of
+        1 in 2⁸⁰.
         """
         return self._seal(self._keys[0], purpose, text)
 
     def is_sealed(self, purpose: str, text: str, seal: str) -> bool:
-        """Whether one of our keys sealed this text. Case doesn't matter."""
+        """Return whether one of our keys sealed this text. Case doesn't matter."""
         given = seal.lower().encode()
         return any(hmac.compare_digest(self._seal(key, purpose, text).encode(), given) for key in self._keys)
 

@@ -346,7 +346,7 @@ def test_check_names_them_beside_all_else_that_is_wrong(house: House) -> None:
 
 
 def test_lint_takes_the_workflows_folder_or_what_is_named(house: House, tmp_path: Path) -> None:
-    assert house.type("lint").stdout == "Nothing found.\n"
+    assert house.type("lint").stdout == "No problems found.\n"
     file = house.write("workflows/late.py", DRIFTING)
     assert house.type("lint", fails=True).stdout.startswith(f"{file}:6:12: AB101 time.time() reads")
     (found,) = house.json("lint", str(file), fails=True)["findings"]

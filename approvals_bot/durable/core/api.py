@@ -1,4 +1,4 @@
-"""What workflow authors write with, and where their code is: in a workflow's body, in a step, or outside."""
+"""The authoring API: decorators, hooks and sleeps, and whether a call comes from a body, a step or outside."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StepMetadata:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What a step can ask about itself."""
+    """The metadata that a running step can read."""
 
     step: StepMetadata
     workflow: WorkflowMetadata
@@ -56,7 +56,7 @@ step_context: ContextVar[StepContext | None] = ContextVar("approvals_bot_step", 
 
 
 def current_run(asking: str) -> RunState:
-    """The run whose body is executing. NotInWorkflowError, with what to do, anywhere else."""
+    """Return the run whose body is executing. Raises NotInWorkflowError anywhere else."""
     run: RunState | None = context_of_run.get(None)
     if run is None:
         where = "inside a step" if step_context.get() is not None else "outside a workflow"
@@ -65,12 +65,12 @@ def current_run(asking: str) -> RunState:
 
 
 def in_workflow() -> bool:
-    """Whether this code is executed by the body of a workflow."""
+    """Return whether this code runs in the body of a workflow."""
     return context_of_run.get(None) is not None
 
 
 class OpenEngine(Protocol):
-    """What a typed hook needs of the engine: to resume by token."""
+    """The part of the engine that a typed hook needs: resuming by token."""
 
     async def resume_hook(self, token: str, payload: Any, *, resume_id: str | None = None) -> Any: ...
 
@@ -78,12 +78,12 @@ class OpenEngine(Protocol):
 open_engines: list[OpenEngine] = []
 """The engines that are open in this process; the newest serves the module-level functions.
 
-A context variable would not reach the tasks of a web server, which start before the engine opens.
+A context variable wouldn't reach the tasks of a web server that started before the engine opened.
 """
 
 
 def open_engine() -> OpenEngine:
-    """The engine that was opened last. Raises NoEngineError if none is open."""
+    """Return the engine that was opened last. Raises NoEngineError if none is open."""
     if not open_engines:
         raise NoEngineError()
     return open_engines[-1]
@@ -93,7 +93,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_NO_DATE = datetime(1970, 1, 1, tzinfo=UTC)  # a length of time needs no date to count from
+_NO_DATE = datetime(1970, 1, 1, tzinfo=UTC)  # a length of time doesn't depend on where it starts
 
 DEFAULT_RETRIES = 3  # so 4 attempts in all
 DEFAULT_RETRY_DELAY = 1.0  # seconds
@@ -111,10 +111,19 @@ def workflow(
 def workflow(
     function: Callable[P, Awaitable[R]] | None = None, /, *, name: str | None = None, version: str | None = None
 ) -> Any:
-    """Make an `async def` durable and register it by name. WorkflowNameTakenError if the name is taken.
+    """Make an `async def` durable and register it under its name.
 
-    Old runs finish on the function of the `version` that they were started with, as long as it is registered; new
-    runs use the version that is registered last.
+        @workflow
+        async def expense(amount: int) -> bool:
+            answer = await create_hook(schema=Answer)
+            return answer.approved
+
+        @workflow(name="expense", version="2")
+        async def expense_with_limit(amount: int) -> bool: ...
+
+    A run finishes on the function of the `version` it was started with, as long as that function is registered. New
+    runs use the version that was registered last. Raises WorkflowNameTakenError if another function has this name and
+    version.
     """
     scope = _local_names(sys._getframe(1))
 
@@ -134,7 +143,7 @@ def workflow(
 class Step(Generic[P, R]):
     """A function that touches the outside world.
 
-    In a workflow it is run at least once, and its result recorded once.
+    A workflow runs it at least once and records its result exactly once.
     """
 
     def __init__(
@@ -155,7 +164,7 @@ class Step(Generic[P, R]):
 
     @property
     def function(self) -> Callable[P, Any]:
-        """What it does; a test may put something else in its place."""
+        """The function to call. Tests may replace it."""
         return self._function
 
     @function.setter
@@ -164,12 +173,12 @@ class Step(Generic[P, R]):
         self._is_async = inspect.iscoroutinefunction(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
-        # Not Coroutine[Any, …]: with that, mypy takes what `gather` gives for Any.
+        # Not Coroutine[Any, …]: mypy would then infer Any for the results of `gather`.
         run: RunState | None = context_of_run.get(None)
         return self.run(args, kwargs) if run is None else run.call_step(self, args, kwargs)
 
     def run(self, args: Any, kwargs: Any) -> Coroutine[Any, Any, R]:
-        """Just the function; a plain `def` runs in a thread."""
+        """Call the function once, in a thread if it is a plain `def`."""
         if self._is_async:
             called: Coroutine[Any, Any, R] = self._function(*args, **kwargs)
             return called
@@ -180,8 +189,10 @@ class Step(Generic[P, R]):
 
 
 def _in_thread(function: Callable[..., R], args: Any, kwargs: Any) -> R:
-    """Call it. A future can't hold a StopIteration, so who awaits it would wait for ever; a coroutine turns it into a
-    RuntimeError (PEP 479), and so do we."""
+    """Call the function, and turn a StopIteration into a RuntimeError, as coroutines do (PEP 479).
+
+    A future can't hold a StopIteration: the caller that awaits it would never wake up.
+    """
     try:
         return function(*args, **kwargs)
     except StopIteration as error:
@@ -202,9 +213,18 @@ def step(
     timeout: Duration | None = None,
     retry_delay: Duration = DEFAULT_RETRY_DELAY,
 ) -> Any:
-    """Make a function a durable step. `retries=3` is 4 attempts, `retries=0` is once; `timeout` is per attempt."""
+    """Make a function a durable step.
+
+        @step(retries=5, timeout="30 seconds", retry_delay="1m")
+        async def charge(card: str, amount: int) -> str: ...
+
+        receipt = await charge("card-1", 420)  # in a workflow
+
+    `retries=3` makes up to 4 attempts, `retries=0` makes one. `timeout` limits each attempt; `retry_delay` is the time
+    between two attempts. A plain `def` runs in a thread. Outside a workflow, calling a step just calls its function.
+    """
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise ValueError(f"retries must be a whole number from 0 on, not {retries!r}")
+        raise ValueError(f"retries must be a whole number, 0 or more, not {retries!r}")
     scope = _local_names(sys._getframe(1))
     limit = None if timeout is None else _fixed(timeout, "timeout")
     delay = _fixed(retry_delay, "retry_delay")
@@ -216,7 +236,7 @@ def step(
 
 
 class _StepDecorator:
-    """Only for type checkers: what `@step(…)` gives."""
+    """The type of `@step(…)`, for type checkers only."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
@@ -226,18 +246,25 @@ class _StepDecorator:
 
 
 def resource(kind: type[T]) -> T:
-    """The default of a step's parameter that the engine fills: `async def send(c: Card, channels: Channels =
-    resource(Channels))`.
+    """Mark a step's parameter as one that the engine fills, with its resource of this type.
 
-    It is not recorded. Who calls the step as a plain function passes it.
+        @step
+        async def send(card: Card, channels: Channels = resource(Channels)) -> None: ...
+
+    The resource comes from `Engine.open(…, resources=[…])` and is not recorded in the log. Pass it yourself when you
+    call the step as a plain function.
     """
     return cast(T, Needed(kind))
 
 
 def get_step_metadata() -> StepMetadata:
-    """The step that is running: name, id (stable over attempts), attempt (from 1), first started at.
+    """Return the name, id, attempt (from 1) and first start of the step that is running.
 
-    Raises NotInStepError elsewhere.
+        @step
+        async def charge(amount: int) -> str:
+            return await bank.charge(amount, idempotency_key=get_step_metadata().step_id)
+
+    The id stays the same over all attempts. Raises NotInStepError outside a step.
     """
     context = step_context.get()
     if context is None:
@@ -246,7 +273,12 @@ def get_step_metadata() -> StepMetadata:
 
 
 def get_workflow_metadata() -> WorkflowMetadata:
-    """The run that this code belongs to, in a workflow's body and in its steps."""
+    """Return the run that this code belongs to: its id, workflow, start and attributes.
+
+        link = f"https://orders.example.com/runs/{get_workflow_metadata().run_id}"
+
+    Works in a workflow's body and in its steps. Raises NotInWorkflowError elsewhere.
+    """
     step_now = step_context.get()
     if step_now is not None and not in_workflow():
         return step_now.workflow
@@ -258,8 +290,14 @@ def get_workflow_metadata() -> WorkflowMetadata:
 
 
 async def sleep(duration: Duration) -> None:
-    """Wait durably: `"7 days"`, seconds, a timedelta, or until an aware datetime (one that has passed waits not at
-    all).
+    """Wait durably, for a length of time or until an aware datetime.
+
+        await sleep("7 days")
+        await sleep(90)  # seconds
+        await sleep(timedelta(hours=2))
+        await sleep(datetime(2026, 12, 1, 9, tzinfo=UTC))
+
+    Returns at once if the datetime has passed. A sleeping run takes no memory and survives restarts.
     """
     run = current_run("sleep()")
     seconds = as_seconds(duration, run.now)
@@ -274,30 +312,36 @@ def create_hook(token: str | None = None, *, metadata: Any = None, schema: type[
 @overload
 def create_hook(token: str | None = None, *, metadata: Any = None, schema: Any = None) -> Hook[Any]: ...
 def create_hook(token: str | None = None, *, metadata: Any = None, schema: Any = None) -> Hook[Any]:
-    """Open a hook that `resume_hook(token, payload)` resumes. Without a token it gets a random one.
+    """Open a hook that `resume_hook(token, payload)` resumes.
 
-    Awaiting it gives the payload as its `schema`, or as plain data without one. Two live hooks with one token: the
-    later one's `await` raises HookConflictError.
+        hook = create_hook("order-17", schema=Reply)
+        reply = await hook  # a Reply, once somebody resumes "order-17"
+
+    Without a token the hook gets a random one. Without a schema it gives plain data. If a live hook already has this
+    token, awaiting the new one raises HookConflictError.
     """
     run = current_run("create_hook()")
     if token is not None and (not isinstance(token, str) or not token):
-        raise ValueError("a hook's token must be a text that is not empty; leave it out for a random one")
+        raise ValueError("a hook's token must be a string that is not empty; leave it out for a random one")
     return run.create_hook(token, metadata, schema)
 
 
 class DefinedHook(Generic[T]):
-    """A hook with a schema: payloads are validated on every way in, and arrive as the schema's type."""
+    """A hook with a schema: every payload is validated before it is stored, and arrives as the schema's type."""
 
     def __init__(self, schema: Any) -> None:
         self.schema = schema
 
     def create(self, token: str | None = None, *, metadata: Any = None) -> Hook[T]:
-        """In a workflow: open the hook."""
+        """Open the hook. Works only in a workflow's body."""
         hook: Hook[T] = create_hook(token, metadata=metadata, schema=self.schema)
         return hook
 
     async def resume(self, token: str, payload: T | Any, *, resume_id: str | None = None) -> Any:
-        """Outside: validate the payload and resume. InvalidPayloadError names each place; then nothing was written."""
+        """Validate the payload and resume the hook with this token, from outside the workflow.
+
+        Raises InvalidPayloadError, which names each invalid place, and HookNotFoundError. Nothing was written then.
+        """
         encoded = encode(payload, self.schema if self.schema is not None else Any, "payload")
         return await open_engine().resume_hook(token, encoded, resume_id=resume_id)
 
@@ -307,16 +351,16 @@ def define_hook(schema: type[T]) -> DefinedHook[T]: ...
 @overload
 def define_hook(schema: Any = None) -> DefinedHook[Any]: ...
 def define_hook(schema: Any = None) -> DefinedHook[Any]:
-    """A typed hook, shared by the workflow that creates it and the code that resumes it.
+    """Define a typed hook, shared by the workflow that creates it and the code that resumes it.
 
     reply = define_hook(schema=Reply)
 
     @workflow
-    async def ask(order: str) -> str:
+    async def confirm(order: str) -> str:
         answer = await reply.create(token=order)  # a Reply
         return answer.text
 
-    await reply.resume("order-17", Reply(text="yes"))
+    await reply.resume("order-17", Reply(text="yes"))  # outside
     """
     return DefinedHook(schema)
 
@@ -324,12 +368,19 @@ def define_hook(schema: Any = None) -> DefinedHook[Any]:
 def create_webhook(
     *, respond_with: Any = None, metadata: Any = None, on_cancel: Mapping[str, Any] | None = None
 ) -> Webhook:
-    """Open a hook with a public signed URL. Callers are answered 202; or with a Response given here; or, with
-    `"manual"`, by the workflow through `request.respond_with(…)`.
+    """Open a hook with a public, signed URL.
 
-    `on_cancel`: whoever cancels the run from outside sends this JSON object to the webhook instead, with the `reason`
-    in it, so that the workflow can tidy up and end by itself. One that hasn't within ten seconds is ended where it
-    stands, and so is one that is cancelled once more.
+        webhook = create_webhook()
+        await send_link(webhook.url)
+        request = await webhook
+        data = await request.json()
+
+    Callers get an empty 202 by default, or the `Response` given as `respond_with`. With `respond_with="manual"` the
+    workflow answers with `await request.respond_with(…)`.
+
+    `on_cancel` is a JSON object. Cancelling the run from outside then sends it to the webhook, with the `reason`
+    added, so the workflow can clean up and end on its own. A run that hasn't ended after ten seconds is ended where it
+    waits. So is a run that is cancelled a second time.
     """
     run = current_run("create_webhook()")
     if respond_with is None:
@@ -337,7 +388,7 @@ def create_webhook(
     elif respond_with == "manual":
         answer = {"mode": "manual"}
     elif isinstance(respond_with, str):
-        raise ValueError(f'respond_with is a Response or "manual", not {respond_with!r}')
+        raise ValueError(f'respond_with must be a Response or "manual", not {respond_with!r}')
     else:
         answer = {"mode": "static", "response": encode_response(respond_with)}
     return cast(Webhook, run.create_hook(None, metadata, None, answer, on_cancel))
@@ -347,23 +398,26 @@ def create_webhook(
 
 
 def now() -> datetime:
-    """The time of the last thing that happened to this run, as an aware UTC datetime. It stands still in between."""
+    """Return the time of this run's latest event, as an aware UTC datetime. It doesn't move in between."""
     return current_run("now()").now
 
 
 def random() -> Random:
-    """A random generator that gives this run the same numbers on every replay. Not for secrets."""
+    """Return a random generator that gives the same numbers on every replay of this run. Not for secrets."""
     return current_run("random()").random
 
 
 def uuid4() -> UUID:
-    """A UUID that is the same on every replay of this run. Not for secrets."""
+    """Return a UUID that is the same on every replay of this run. Not for secrets."""
     return current_run("uuid4()").uuid4()
 
 
 def publish(view: Any) -> None:
-    """Show a value to the outside while the run goes on: the last one is stored with the run and readable as its
-    `view`.
+    """Show a value to readers of the run while it goes on, as the run's `view`.
+
+        publish({"state": "waiting for the bank", "attempt": 2})
+
+    The value must be JSON or plain data. Each call replaces the value before.
     """
     run = current_run("publish()")
     if not run.loop.closing:
@@ -374,9 +428,10 @@ F = TypeVar("F", bound=Callable[[], Projection])
 
 
 def projector(make: Callable[[], F]) -> F:
-    """Return what makes this run's projection, whenever the run is stored; `make` is called the first time.
+    """Return the run's projector, which `make` creates on the first call.
 
-    For libraries on top of the engine: what they show of a run is kept apart from what its author publishes.
+    The run's projection is made by it each time the run is stored. It is for libraries on top of the engine: what they
+    show of a run is kept apart from what its author publishes.
     """
     run = current_run("projector()")
     if run.projector is None:
@@ -385,20 +440,20 @@ def projector(make: Callable[[], F]) -> F:
 
 
 def accompany(work: Coroutine[Any, Any, None], *, leave: Callable[[], None]) -> None:
-    """Do this beside the body. The run ends only after it; `leave` is called once the body has ended."""
+    """Run `work` alongside the body. `leave` is called when the body ends; the run ends once `work` has ended."""
     run = current_run("accompany()")
     run.companions.add(run.loop.create_task(work), leave)
 
 
 def cancel_run(reason: str) -> None:
-    """Cancel this run from within: its body is interrupted where it waits, its companions come to their end."""
+    """Cancel this run from within: interrupt its body where it waits, and let its companions finish."""
     run = current_run("cancel_run()")
     if run.body is not None and not run.loop.closing:
         run.body.cancel(reason)
 
 
 def _local_names(frame: Any) -> dict[str, Any]:
-    """Names that annotations of a function defined inside a function may use."""
+    """Return the local types that the annotations of a nested function may name."""
     return (
         {} if frame.f_code.co_name == "<module>" else {k: v for k, v in frame.f_locals.items() if isinstance(v, type)}
     )

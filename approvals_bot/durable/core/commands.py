@@ -1,4 +1,4 @@
-"""What a workflow can ask for: frozen values, each of which becomes one event when it is appended."""
+"""Commands: what a workflow can ask for, as frozen values. Each becomes one event when it is appended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from approvals_bot.durable.core.events import Event, NewEvent, from_micros, to_m
 
 @dataclass(frozen=True, slots=True)
 class CreateStep:
-    """Run this step, at least once, until it has an outcome."""
+    """A request to run a step, at least once, until it has an outcome."""
 
     id: int
     name: str
@@ -21,7 +21,7 @@ class CreateStep:
         return NewEvent("step_created", {"id": self.id, "name": self.name, "input": self.input})
 
     def is_as(self, recorded: Event) -> bool:
-        """Whether this is what the log has under this number."""
+        """Return whether the log has this command under its number."""
         return recorded.type == "step_created" and recorded.data["name"] == self.name
 
     def __str__(self) -> str:
@@ -30,10 +30,10 @@ class CreateStep:
 
 @dataclass(frozen=True, slots=True)
 class CreateHook:
-    """Open a hook.
+    """A request to open a hook.
 
-    `options` are those that were given: `metadata`; `has_schema`; of a webhook, `answer` (how its callers are
-    answered), and `on_cancel` (the message that it gets when the run is cancelled).
+    `options` holds what the author gave: `metadata` and `has_schema`; for a webhook also `answer` (how to answer its
+    callers) and `on_cancel` (the message to send it when the run is cancelled).
     """
 
     id: int
@@ -45,7 +45,7 @@ class CreateHook:
         return NewEvent("hook_created", {"id": self.id, "hook_id": self.hook_id, "token": self.token, **self.options})
 
     def is_as(self, recorded: Event) -> bool:
-        """Whether this is what the log has under this number. (The run compares the tokens.)"""
+        """Return whether the log has this command under its number. (The run compares the tokens.)"""
         return recorded.type in ("hook_created", "hook_conflict")
 
     def __str__(self) -> str:
@@ -54,9 +54,10 @@ class CreateHook:
 
 @dataclass(frozen=True, slots=True)
 class StartTimer:
-    """Wake the run at this time, or `delay` seconds after the command became durable, so that none is short.
+    """A request to wake the run at `resume_at`, or `delay` seconds after the append if that is later.
 
-    A `sleep` may be ended early by `wake_up`; a `timeout` may not.
+    So no delay is cut short by the time that a replay and a write take. `wake_up` may end a `sleep` early, but not a
+    `timeout`.
     """
 
     id: int
@@ -69,7 +70,7 @@ class StartTimer:
         return NewEvent("wait_created", {"id": self.id, "resume_at": to_micros(due), "kind": self.kind})
 
     def is_as(self, recorded: Event) -> bool:
-        """Whether this is what the log has under this number."""
+        """Return whether the log has this command under its number."""
         return recorded.type == "wait_created"
 
     def __str__(self) -> str:
@@ -78,7 +79,7 @@ class StartTimer:
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
-    """Close a timer that nothing waits for any more."""
+    """A request to close a timer that nothing waits for any more."""
 
     id: int
 
@@ -88,7 +89,7 @@ class CancelTimer:
 
 @dataclass(frozen=True, slots=True)
 class DisposeHook:
-    """Close this hook and free its token."""
+    """A request to close a hook and free its token."""
 
     id: int
 
@@ -98,7 +99,7 @@ class DisposeHook:
 
 @dataclass(frozen=True, slots=True)
 class Respond:
-    """Answer the caller whose payload is event `to`."""
+    """A request to answer the caller whose payload is event `to`."""
 
     id: int
     to: int
@@ -110,7 +111,7 @@ class Respond:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The body has ended: it returned, raised, or cancelled itself."""
+    """The end of the body: it returned, raised or cancelled itself."""
 
     type: Literal["run_completed", "run_failed", "run_cancelled"]
     data: dict[str, Any]
@@ -123,11 +124,11 @@ Creation = CreateStep | CreateHook | StartTimer
 Command = Creation | CancelTimer | DisposeHook | Respond | End
 
 Decision = tuple[str, int]
-"""What tells a decision from all others of its run: that something is created, or what is done about it."""
+"""The identity of a decision within its run: what is done, and the number of what it is done to."""
 
 
 def decision(event: Event) -> Decision | None:
-    """Which decision a recorded event is, or makes needless. None: a fact, or an end."""
+    """Return the decision that a recorded event is, or makes unnecessary. None for a fact or an end."""
     match event.type:
         case "step_created" | "hook_created" | "hook_conflict" | "wait_created":
             return "created", event.data["id"]
@@ -142,7 +143,7 @@ def decision(event: Event) -> Decision | None:
 
 
 def describe(event: Event) -> str:
-    """A recorded creation or decision in the words of `str(command)`, for a person who compares the two."""
+    """Describe a recorded event in the words of `str(command)`, so people can compare the two."""
     match event.type:
         case "step_created":
             return f"step #{event.data['id']} {event.data['name']!r}"
@@ -161,5 +162,5 @@ def describe(event: Event) -> str:
 
 
 def resume_at(event: Event | NewEvent) -> datetime:
-    """When a recorded wait is due."""
+    """Return when a recorded wait is due."""
     return from_micros(event.data["resume_at"])

@@ -1,4 +1,4 @@
-"""How long: `"7 days"`, `"1h30m"`, `90`, `timedelta(hours=2)`, or an instant in the future."""
+"""Durations: `"7 days"`, `"1h30m"`, `90`, `timedelta(hours=2)`, or an instant in the future."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*,?", re.IGNORECASE)
 
 
 LONGEST = 1000 * 365 * 86_400.0
-"""Seconds of a thousand years. From today on so long, and there is still a date for when it is over."""
+"""Seconds in a thousand years. Counted from today, its end still has a date."""
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read `"1h30m"` or `"7 days"`. ValueError for anything else, a sign or a missing unit included."""
+    """Parse `"1h30m"` or `"7 days"`. Raises ValueError for anything else, such as a sign or a missing unit."""
     seconds, at = 0.0, 0
     while at < len(text):
         part = _PART.match(text, at)
@@ -48,7 +48,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def as_seconds(duration: Duration, now: datetime) -> float:
-    """Seconds from `now`: never negative for an instant that has passed; ValueError for what can't be a duration."""
+    """Return the seconds from `now`; 0 for an instant that has passed. Raises ValueError if it isn't a duration."""
     match duration:
         case str():
             return parse_duration(duration).total_seconds()
@@ -56,7 +56,7 @@ def as_seconds(duration: Duration, now: datetime) -> float:
             seconds = duration.total_seconds()
         case datetime():
             if duration.tzinfo is None:
-                raise ValueError("a datetime must be aware (have a time zone) to be slept until")
+                raise ValueError("a datetime to sleep until must be aware: give it a time zone")
             return max(0.0, (duration - now).total_seconds())
         case bool():
             raise ValueError(f"{duration!r} is not a duration")
@@ -65,11 +65,11 @@ def as_seconds(duration: Duration, now: datetime) -> float:
         case _:
             raise ValueError(f"{duration!r} is not a duration")
     if math.isnan(seconds) or seconds < 0:
-        raise ValueError(f"a duration must be a number that is not negative, not {duration!r}")
+        raise ValueError(f"a duration must be a number, 0 or more, not {duration!r}")
     return _plausible(seconds, duration)
 
 
 def _plausible(seconds: float, duration: object) -> float:
     if seconds > LONGEST:
-        raise ValueError(f"a duration can't be longer than a thousand years, and this is: {duration!r}")
+        raise ValueError(f"a duration can be a thousand years at most; {duration!r} is longer")
     return seconds

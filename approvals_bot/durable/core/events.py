@@ -1,4 +1,4 @@
-"""What can happen to a run: the one event vocabulary, and what makes an event unique in its log."""
+"""The events of a run: one vocabulary, and the key that makes an event unique in its log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancell
 FACTS: frozenset[str] = frozenset(
     {"step_retrying", "step_completed", "step_failed", "hook_received", "wait_completed", "run_started"}
 )
-"""What happened outside. Everything else is a decision: a replay asked for it."""
+"""Events that happened outside. All others are decisions: a replay asked for them."""
 CREATIONS: frozenset[str] = frozenset({"step_created", "hook_created", "hook_conflict", "wait_created"})
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,24 +39,24 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(at: datetime) -> int:
-    """Microseconds since 1970: how the stores keep time, exact and indexable."""
+    """Return microseconds since 1970, which is how the stores keep time: exact and indexable."""
     return (at - _EPOCH) // _MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
-    """An aware UTC datetime of microseconds since 1970."""
+    """Return the aware UTC datetime of this many microseconds since 1970."""
     return _EPOCH + _MICROSECOND * micros
 
 
 class NewEvent(NamedTuple):
-    """An event that is not in a log yet. `data["id"]` is the number of the command that it belongs to, if any."""
+    """An event that isn't in a log yet. `data["id"]` is the number of its command, if it has one."""
 
     type: EventType
     data: dict[str, Any]
 
     @property
     def key(self) -> str:
-        """Unique within a run: a second event with this key is the same fact or decision, written twice."""
+        """The event's key, unique within a run: a second event with it is the same one, written twice."""
         return _KEYS[self.type].format_map(self.data)
 
 
@@ -83,7 +83,7 @@ _KEYS: dict[EventType, str] = {
 
 
 class Event(NamedTuple):
-    """One line of a run's log. `seq` counts from 1 without gaps; `at` never goes back within a run."""
+    """One entry of a run's log. `seq` counts from 1 without gaps; `at` never goes back within a run."""
 
     seq: int
     type: EventType
@@ -92,7 +92,7 @@ class Event(NamedTuple):
 
     @property
     def key(self) -> str:
-        """As of a new event."""
+        """The event's key, as in `NewEvent.key`."""
         return _KEYS[self.type].format_map(self.data)
 
 
@@ -100,13 +100,13 @@ Log = list[Event]
 
 
 CANCELLATION = "run_cancelled"
-"""The `resume_id` of the message that a webhook gets when its run is cancelled: it gets one."""
+"""The `resume_id` of the message that a webhook gets when its run is cancelled. So it gets one at most."""
 
 
 def cancellation_message(log: Log) -> tuple[str, dict[str, Any]] | None:
-    """The token of an open webhook created with `on_cancel`, and that message.
+    """Return the token of an open webhook created with `on_cancel`, and the message to send it.
 
-    None: there is no such webhook, or it has had its message.
+    Returns None if there is no such webhook, or if it has had its message.
     """
     closed = {event.data["id"] for event in log if event.type == "hook_disposed"}
     if any(event.type == "hook_received" and event.data["resume_id"] == CANCELLATION for event in log):
@@ -119,7 +119,7 @@ def cancellation_message(log: Log) -> tuple[str, dict[str, Any]] | None:
 
 
 def lost_a_token(events: Iterable[Event]) -> bool:
-    """Whether a hook among these didn't get its token. Its workflow learns that only from the next replay."""
+    """Return whether a hook among these didn't get its token. Its workflow sees that in the next replay."""
     for event in events:  # noqa: SIM110  # a generator costs more than the loop, and every write asks
         if event.type == "hook_conflict":
             return True

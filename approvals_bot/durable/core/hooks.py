@@ -1,4 +1,4 @@
-"""Hooks and webhooks: where a workflow waits for the world, and what the world sends."""
+"""Hooks and webhooks: how a workflow waits for the outside world, and the requests and responses they carry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_ANSWER_BYTES = 256_000
-"""Bytes of an answer's body: it is kept in the log, and replayed with it."""
+"""Bytes of an answer's body. It is kept in the log and replayed with it."""
 
 
 class ResponseLike(Protocol):
@@ -33,7 +33,7 @@ class ResponseLike(Protocol):
 
 
 class Headers(Mapping[str, str]):
-    """Header fields; names are case-insensitive, repeated ones are kept in `items_list`."""
+    """Header fields with case-insensitive names. `items_list` keeps repeated ones."""
 
     def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
         self.items_list = [(name.lower(), value) for name, value in fields]
@@ -68,22 +68,25 @@ class Answer:
 
 
 def encode_response(response: Any) -> dict[str, Any]:
-    """A response as the log keeps it. TypeError for anything else, ValueError for one that HTTP does not allow."""
+    """Return a response as the log keeps it.
+
+    Raises TypeError for anything else, ValueError for a response that HTTP doesn't allow.
+    """
     status, body = getattr(response, "status_code", None), getattr(response, "body", None)
     if not isinstance(status, int) or not isinstance(body, bytes | bytearray | memoryview):
-        raise TypeError(f"answer with a Response whose body is at hand, not with {type(response).__name__}")
+        raise TypeError(f"answer with a Response that has its whole body, not with {type(response).__name__}")
     if not 200 <= status <= 599:
         raise ValueError(f"{status} is not a final HTTP status")
     if status in (204, 205, 304) and len(body):
         raise ValueError(f"a {status} response can't have a body")
     if len(body) > MAX_ANSWER_BYTES:
-        raise ValueError(f"an answer's body can have {MAX_ANSWER_BYTES:,} bytes at most, not {len(body):,}")
+        raise ValueError(f"an answer's body can have at most {MAX_ANSWER_BYTES:,} bytes, not {len(body):,}")
     headers = [[k, v] for k, v in response.headers.items() if k.lower() != "content-length"]
     return {"status": status, "headers": headers, **encode_body(bytes(body))}
 
 
 def encode_body(body: bytes) -> dict[str, str]:
-    """Readable in the log where it is text."""
+    """Return a body as the log keeps it: as text if it is UTF-8, so people can read it; otherwise as base64."""
     try:
         return {"text": body.decode()}
     except UnicodeDecodeError:
@@ -97,7 +100,11 @@ def decode_body(encoded: Mapping[str, Any]) -> bytes:
 
 
 class WebhookRequest:
-    """A call of a webhook's URL, as it arrived. The readers may be called as often as you like."""
+    """A request to a webhook's URL. `json`, `text`, `body` and `form` may be called any number of times.
+
+    request = await webhook
+    order = await request.json()
+    """
 
     def __init__(
         self,
@@ -116,7 +123,7 @@ class WebhookRequest:
 
     @classmethod
     def of_json(cls, value: Any, url: str = "") -> WebhookRequest:
-        """A request that carries a JSON value."""
+        """Make a POST request that carries a JSON value."""
         return cls("POST", url, [("content-type", "application/json")], json.dumps(value).encode())
 
     async def body(self) -> bytes:
@@ -126,17 +133,22 @@ class WebhookRequest:
         return self._body.decode(errors="replace")
 
     async def json(self) -> Any:
-        """The body as JSON. ValueError if it isn't."""
+        """Return the body, parsed as JSON. Raises ValueError if it isn't JSON."""
         return json.loads(self._body)
 
     async def form(self) -> dict[str, str]:
-        """The fields of an urlencoded form; of a repeated one, the last."""
+        """Return the fields of a URL-encoded form. The last one wins where a field is repeated."""
         return dict(parse_qsl(self._body.decode(errors="replace"), keep_blank_values=True))
 
     async def respond_with(self, response: Any) -> None:
-        """Answer this caller: once, and only if the webhook was created with `respond_with="manual"`."""
+        """Answer this caller, once. The webhook must have been created with `respond_with="manual"`.
+
+        await request.respond_with(Response("Thanks!", 200))
+        """
         if self._respond is None:
-            raise RuntimeError('only a webhook created with respond_with="manual" lets the workflow answer')
+            raise RuntimeError(
+                'the workflow can\'t answer this caller: create the webhook with respond_with="manual" for that'
+            )
         self._respond(encode_response(response))
 
     def encode(self) -> dict[str, Any]:
@@ -154,7 +166,7 @@ class WebhookRequest:
 
 
 class Waiting(Protocol):
-    """What a hook needs of the run that waits on it."""
+    """The part of a run that its hooks need."""
 
     @property
     def loop(self) -> WorkflowLoop: ...
@@ -172,10 +184,10 @@ class Owner(str):
 
 
 class Hook(Generic[T]):
-    """Waits for payloads from outside. Each `await` takes the next one; `async for` takes them all.
+    """A place where a workflow waits for payloads. Each `await` takes the next one; `async for` takes them all.
 
-    Payloads that come while nobody waits are kept in order. A waiter that is cancelled (lost a race, timed out) takes
-    none.
+    Payloads that arrive while nothing waits are kept in order. A waiter that is cancelled (it lost a race or timed
+    out) takes none.
     """
 
     def __init__(self, run: Waiting, number: int, hook_id: str, token: str, metadata: Any, read: Callable[..., T]):
@@ -207,7 +219,10 @@ class Hook(Generic[T]):
         self.dispose()
 
     async def conflict(self) -> Owner | None:
-        """None once the token is ours; else the id of the run that owns it. Takes no payload."""
+        """Wait until the token is claimed. Takes no payload.
+
+        Returns None if this hook has the token, otherwise the id of the run that owns it.
+        """
         if not self._is_registered and self._owner is None:
             if self._registered is None:
                 self._registered = self._run.loop.create_future()
@@ -215,7 +230,7 @@ class Hook(Generic[T]):
         return self._owner
 
     def dispose(self) -> None:
-        """Close the hook and free its token. Payloads that had already come can still be taken. Repeatable."""
+        """Close the hook and free its token. Payloads that have arrived can still be taken. Repeats do nothing."""
         if self.is_disposed or self._run.loop.closing:
             return
         self.is_disposed = True
@@ -225,12 +240,12 @@ class Hook(Generic[T]):
 
     @property
     def is_open(self) -> bool:
-        """Payloads may still come."""
+        """Whether payloads may still arrive."""
         return not self.is_disposed and self._owner is None
 
     @property
     def waits_for_token(self) -> bool:
-        """The workflow waits to learn whether this hook got its token."""
+        """Whether the workflow waits to learn if this hook got its token."""
         return self._registered is not None and not self._registered.done()
 
     def registered(self, owner: str | None) -> None:
@@ -247,7 +262,7 @@ class Hook(Generic[T]):
             self._wake_one()
 
     async def _next(self) -> T:
-        """As `asyncio.Queue.get`: a payload leaves the inbox only in the hands of a waiter that runs."""
+        """Take the next payload. As in `asyncio.Queue.get`, only a waiter that is running takes it from the inbox."""
         while not self._inbox:
             if self._owner is not None:
                 raise HookConflictError(self.token, self._owner)
@@ -263,7 +278,7 @@ class Hook(Generic[T]):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
                 if self._inbox and not waiter.cancelled():
-                    self._wake_one()  # the payload that woke us goes to the next in line
+                    self._wake_one()  # the payload that woke this waiter goes to the next one
                 raise
         seq, payload = self._inbox.popleft()
         return self._read(seq, payload)
@@ -283,16 +298,16 @@ class Hook(Generic[T]):
 
 
 class Webhook(Hook[WebhookRequest]):
-    """A hook with a signed URL. Awaiting it gives the request that came."""
+    """A hook with a signed URL. Awaiting it gives the next `WebhookRequest`."""
 
     @property
     def url(self) -> str:
-        """The public address. Anybody who has it can resume this run with a POST, so treat it as a secret."""
+        """The public URL. Anybody who has it can resume this run with a POST, so treat it as a secret."""
         return self._run.link(self.hook_id)
 
 
 class _Payloads(AsyncIterator[T]):
-    """All payloads until the hook is disposed. `break` leaves the hook open."""
+    """The payloads until the hook is disposed. `break` leaves the hook open."""
 
     def __init__(self, hook: Hook[T]) -> None:
         self._hook = hook
@@ -305,7 +320,7 @@ class _Payloads(AsyncIterator[T]):
 
 
 async def _shielded(run: Waiting, future: asyncio.Future[None]) -> None:
-    """Wait for a future that others wait for too: cancelling this wait must not cancel theirs."""
+    """Wait for a future that has other waiters. Cancelling this wait must not cancel theirs."""
     if future.done():
         return
     mine: asyncio.Future[None] = run.loop.create_future()

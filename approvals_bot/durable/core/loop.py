@@ -1,8 +1,8 @@
-"""The event loop that workflows run on: plain asyncio, but nothing moves unless the log says so.
+"""The event loop of workflows: plain asyncio, but only events from the log make progress.
 
-It implements `asyncio.AbstractEventLoop` only as far as asyncio's own primitives need it. Sockets, threads, processes
-and signals raise at once. Timers aren't kept here: they are asked of the run, which records them, so `asyncio.sleep`,
-`asyncio.timeout` and `asyncio.wait_for` are durable without a word of ours.
+It implements as much of `asyncio.AbstractEventLoop` as asyncio's own primitives need. Sockets, threads, processes and
+signals raise at once. The run keeps and records the timers, which makes `asyncio.sleep`, `asyncio.timeout` and
+`asyncio.wait_for` durable as they are.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from typing import Any, Protocol
 from approvals_bot.errors import BlockedInWorkflowError, WorkflowSpinsError
 
 MAX_CALLBACKS = 100_000
-"""Callbacks between two events. A body that needs more spins, for example `while True: await asyncio.sleep(0)`."""
+"""Callbacks between two events. A body that needs more is spinning: `while True: await asyncio.sleep(0)`."""
 
 
 class ReplayInterrupted(KeyboardInterrupt):
-    """Thrown into a replay that takes too long, by whoever watches it. asyncio lets only this family of exceptions
-    through its tasks, and an author's `except Exception` doesn't catch it."""
+    """Thrown by the watchdog into a replay that takes too long.
+
+    asyncio's tasks let only KeyboardInterrupt and its subclasses through, and an author's `except Exception` doesn't
+    catch them.
+    """
 
 
 class Timers(Protocol):
-    """Who records timers: the run."""
+    """The part of a run that its loop needs: it keeps and records the timers."""
 
     def start_timer(
         self, when: float, delay: float | None, callback: Callable[..., object], fire: Callable[[], None]
@@ -34,8 +37,11 @@ class Timers(Protocol):
 
 
 class _Task(asyncio.Task[Any]):
-    """Tasks hash by birth: stock ones hash by address, so a set of them has another order in another process, and
-    `TaskGroup` and `asyncio.wait` walk sets."""
+    """A task that hashes by its number of birth.
+
+    asyncio's own tasks hash by address, so a set of them has a different order in each process; `TaskGroup` and
+    `asyncio.wait` iterate over such sets.
+    """
 
     def __init__(self, coro: Coroutine[Any, Any, Any], *, birth: int, **options: Any) -> None:
         self.birth = birth  # before the base class puts this task into a set
@@ -61,14 +67,14 @@ class _Timer(asyncio.TimerHandle):
 
     def cancel(self) -> None:
         if not self.cancelled():
-            asyncio.Handle.cancel(self)  # a TimerHandle's would tell the loop of a heap that ours doesn't have
+            asyncio.Handle.cancel(self)  # TimerHandle.cancel would call a method for a heap that this loop doesn't have
             loop: WorkflowLoop = self._loop  # type: ignore[attr-defined]  # the loop is always ours
             if not loop.closing:
                 loop.timers.cancel_timer(self.number)
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
-    """Runs callbacks until none is ready. `now` (seconds since 1970) is set by whoever delivers events."""
+    """An event loop that runs callbacks until none is ready. `deliver` sets `now`, in seconds since 1970."""
 
     def __init__(self, timers: Timers) -> None:
         self.now = 0.0
@@ -95,11 +101,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """How `asyncio.timeout` asks: a length of time, counted from the last event like every other."""
+        """Set a timer as `asyncio.timeout` does: a length of time, counted from the last event like all others."""
         return self._timer(when, when - self.now, callback, args, context)
 
     def call_at_instant(self, when: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
-        """A moment of the calendar, however late it was asked for."""
+        """Set a timer for a point in time, however late it is asked for."""
         return self._timer(when, None, callback, args, None)
 
     def _timer(
@@ -132,7 +138,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """A callback raised. A task that failed unseen, or that we threw away, is not an error of the run."""
+        """Keep what a callback raised. A task that failed unseen, or was thrown away, is no error of the run."""
         exception = context.get("exception")
         if exception is not None and not self.closing and "handle" in context:
             self.unhandled.append(exception)
@@ -140,7 +146,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # ── what the replay asks ──
 
     def run_until_idle(self) -> None:
-        """Run whatever is ready, and what that makes ready, until nothing is."""
+        """Run ready callbacks, and those they make ready, until none is left."""
         budget = MAX_CALLBACKS
         while self._ready:
             handle = self._ready.popleft()
@@ -156,7 +162,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def throw_away(self) -> None:
         """Drop a suspended run: close every coroutine, the youngest first.
 
-        Only `finally` runs, and asks for nothing.
+        Only `finally` blocks run, and their commands are ignored.
         """
         self.closing = True
         self._ready.clear()
@@ -166,13 +172,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 _close(task.get_coro())
         self._tasks.clear()
         self._ready.clear()
-        del self.timers  # the run points at us, and nobody asks for a timer any more
+        del self.timers  # breaks the reference cycle with the run; no timer is set after this
 
     def first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """An async generator was started; nothing to remember, its finaliser is the next method."""
+        """Do nothing: asyncio would register the new async generator here for shutdown."""
 
     def finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """An async generator was dropped half-way: close it on this loop, not on the one around us."""
+        """Close an async generator that was dropped half-way, on this loop rather than the one around it."""
         if not self.closing:
             self.create_task(generator.aclose())
 
@@ -182,8 +188,8 @@ def _close(coroutine: Any) -> None:
         coroutine.close()
     except ReplayInterrupted:
         raise
-    except BaseException:  # noqa: BLE001, S110  # the log never sees it:
-        pass  # it awaited in `finally`, an author's `finally` raised, or a TaskGroup packed GeneratorExit into a group
+    except BaseException:  # noqa: BLE001, S110  # it never reaches the log:
+        pass  # `finally` awaited or raised, or a TaskGroup wrapped GeneratorExit in a group
 
 
 def _forbid(name: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Workflows: a function with its name, version and signature; and which of them a name means."""
+"""Workflows (a function with its name, version and signature), and the registry that finds them by name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ R = TypeVar("R")
 class Workflow(Generic[P, R]):
     """A durable function. Start it with `engine.start(workflow, …)`; calling it directly is an error.
 
-    `name` is what its runs are listed under, `code` the name its body is registered under; they differ only for a body
-    that is listed under several names, each with its own `settings`. `kind` is what the rows of its runs say they are.
+    Its runs are listed under `name`; its body is registered under `code`. The two differ only for a body that is listed
+    under several names, each with its own `settings`. `kind` is stored in the row of each of its runs.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Workflow(Generic[P, R]):
         self.__name__ = name
 
     def under(self, name: str, settings: Any = None) -> Workflow[..., R]:
-        """The same body, listed under another name.
+        """Return a workflow with the same body, listed under another name.
 
-        A parameter named `settings` receives the (JSON) settings, and callers don't pass it; each run keeps them as
-        they were when it started.
+        If the body has a parameter named `settings`, it receives these (JSON) settings; callers don't pass it. Each
+        run keeps the settings it was started with.
         """
         listed: Workflow[..., R] = copy.copy(self)
         listed.name = listed.__name__ = name
@@ -56,7 +56,7 @@ class Workflow(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         raise NotInWorkflowError(
-            f"A workflow isn't called, it is started: await engine.start({self.__name__}, …). "
+            f"A workflow can't be called directly. Start it: await engine.start({self.__name__}, …). "
             "From inside a workflow, do that in a @step."
         )
 
@@ -65,10 +65,10 @@ class Workflow(Generic[P, R]):
 
 
 class Registry:
-    """Workflows by name and version. Those defined inside functions are forgotten with them."""
+    """The workflows of this process, by name and version. Those defined inside a function are forgotten with it."""
 
     def __init__(self) -> None:
-        self.additions = 0  # whoever waits for code to appear looks whether this has grown
+        self.additions = 0  # grows with each registration: the sign of new code for stalled runs
         self._kept: dict[tuple[str, str | None], Workflow[Any, Any]] = {}
         self._trial: _Trial | None = None
         self._local: weakref.WeakValueDictionary[tuple[str, str | None], Workflow[Any, Any]] = (
@@ -76,7 +76,10 @@ class Registry:
         )
 
     def add(self, workflow: Workflow[Any, Any]) -> None:
-        """WorkflowNameTakenError if another function has this name and version. The same function again replaces it."""
+        """Register a workflow, replacing an earlier one that was made from the same function.
+
+        Raises WorkflowNameTakenError if another function has this name and version.
+        """
         key = (workflow.code, workflow.version)
         if (
             self._trial is not None
@@ -86,7 +89,7 @@ class Registry:
             self._trial.add(key, workflow, self._find(key))
             return
         if self._taken(key, workflow.origin):
-            gc.collect()  # a forgotten local workflow may only be waiting for the collector
+            gc.collect()  # the other may be a forgotten local workflow that hasn't been collected yet
             if self._taken(key, workflow.origin):
                 raise WorkflowNameTakenError(*key)
         self.additions += 1
@@ -99,8 +102,10 @@ class Registry:
 
     @contextmanager
     def trial(self, modules: str) -> Iterator[None]:
-        """While the block imports modules whose names begin so: what they define takes effect all together at its end,
-        in place of what such modules defined before, or, if the block raises, not at all.
+        """Register the workflows of modules that the block imports all at once, or not at all.
+
+        This concerns modules whose names begin with `modules`. Their workflows take effect when the block ends and
+        replace those that such modules defined before. If the block raises, nothing changes.
         """
         self._trial = trial = _Trial(modules)
         try:
@@ -113,7 +118,7 @@ class Registry:
         self.additions += len(trial.added)
 
     def get(self, name: str, version: str | None) -> Workflow[Any, Any]:
-        """The workflow that a run was started with. WorkflowNotFoundError if it isn't here."""
+        """Return the workflow that a run was started with. Raises WorkflowNotFoundError if it isn't registered."""
         key = (name, version)
         found = self._kept.get(key) or self._local.get(key)
         if found is None:
@@ -121,7 +126,7 @@ class Registry:
         return found
 
     def newest(self, name: str) -> Workflow[Any, Any]:
-        """The version that new runs of this name use: the one registered last."""
+        """Return the version that new runs of this name use, which is the one registered last."""
         for key, workflow in reversed([*self._kept.items(), *self._local.items()]):
             if key[0] == name:
                 found: Workflow[Any, Any] = workflow
@@ -129,7 +134,7 @@ class Registry:
         raise WorkflowNotFoundError(name)
 
     def modules(self) -> list[dict[str, Any]]:
-        """The global names of each module that has workflows."""
+        """Return the global names of each module that has workflows."""
         workflows = [*self._kept.values(), *self._local.values()]
         return list(
             {id(found): found for w in workflows if (found := getattr(w.function, "__globals__", None))}.values()
@@ -147,7 +152,7 @@ class Registry:
 
 
 class _Trial:
-    """What modules define that may still turn out to be broken."""
+    """The workflows of modules whose import may still fail."""
 
     def __init__(self, replaces: str) -> None:
         self.replaces = replaces
@@ -164,4 +169,4 @@ class _Trial:
 
 
 registry = Registry()
-"""Decorators run at import, before anything else exists, so this one table has to be the module's own."""
+"""The one registry of a process. Decorators fill it at import, before there is an engine to own it."""

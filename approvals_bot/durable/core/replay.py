@@ -1,7 +1,7 @@
-"""`replay(workflow, log) → outcome`: what a run asks for next, from nothing but its log.
+"""Replay: what a run asks for next, from nothing but its log.
 
-One event is delivered, everybody reacts until nothing is ready, then the next. So execution looks the same whether the
-events arrived over weeks or are read in one go.
+One event is delivered, callbacks run until none is ready, then the next event is delivered. So execution is the same
+whether the events arrived over weeks or are read all at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Around = tuple[asyncio.AbstractEventLoop | None, Any]
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What a replay found: the new commands in order, and what the run now waits for."""
+    """The outcome of a replay: the new commands in order, and what the run now waits for."""
 
     commands: list[Command]
     ended: bool
@@ -38,18 +38,19 @@ class ReplayResult:
     schemas: dict[int, Any] = field(default_factory=dict)
     view: Any = None
     projection: Projection | None = None
-    replay_again: bool = False  # once the commands are in the log: the workflow waits to learn what came of them
+    replay_again: bool = False  # after the append: the workflow waits to learn the result of its commands
     waits_on_hooks: bool = False
 
     @property
     def next_timer(self) -> datetime | None:
+        """When the earliest timer is due."""
         return min((t.resume_at for t in self.timers), default=None)
 
 
 def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link: Callable[[str], str]) -> ReplayResult:
     """Run the body against its log. Pure: the same log and entropy (for new tokens) give the same outcome.
 
-    NondeterminismError if the code has drifted from the log.
+    Raises NondeterminismError if the code has drifted from the log.
     """
     whole = Replay(workflow, log[0], entropy=entropy, link=link)
     with sandbox.installed():
@@ -60,9 +61,9 @@ def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link
 
 
 class Replay:
-    """A replay that can be continued: the body gets the events that the log has grown by.
+    """A replay that can be continued with the events that the log has grown by.
 
-    Events are delivered one by one, so the outcome is that of a new replay of the whole log. The caller is inside
+    Events are delivered one by one, so the outcome is the same as that of a new replay of the whole log. Use it inside
     `sandbox.installed()`.
     """
 
@@ -72,12 +73,15 @@ class Replay:
         self.is_closed = False
         self._workflow = workflow
         self._run = RunState(created, entropy, link)
-        self._context = Context()  # an empty one: what is set around the replay must not show in it
+        self._context = Context()  # empty: context variables of the caller must not reach the body
         self._context.run(context_of_run.set, self._run)
         self._around: _Around | None = None
 
     def deliver(self, events: Log) -> ReplayResult:
-        """The next events of the log, from `run_created` on. What it raises ends the replay, and so does its end."""
+        """Deliver the next events of the log, starting with `run_created`.
+
+        The replay is closed when this raises and when the run has ended.
+        """
         self._enter()
         try:
             outcome: ReplayResult = self._context.run(self._deliver, events)
@@ -86,7 +90,7 @@ class Replay:
             self.leave()
 
     def close(self) -> None:
-        """Throw the body away, wherever it waits."""
+        """Throw away the body, wherever it waits."""
         if not self.is_closed:
             self._enter()
             try:
@@ -95,14 +99,14 @@ class Replay:
                 self.leave()
 
     def _enter(self) -> None:
-        """Make the run's loop the running one, and hand it the async generators that are begun."""
+        """Make the run's loop the running one, and let it finalize async generators."""
         loop = self._run.loop
         self._around = (asyncio_events._get_running_loop(), sys.get_asyncgen_hooks())
         asyncio_events._set_running_loop(loop)
         sys.set_asyncgen_hooks(loop.first_iteration, loop.finalize_generator)
 
     def leave(self) -> None:
-        """Restore the loop and hooks around the replay. May be repeated: a replay may be interrupted anywhere."""
+        """Restore the caller's loop and hooks. Repeats do nothing: a replay may be interrupted anywhere."""
         if self._around is not None:
             running, hooks = self._around
             asyncio_events._set_running_loop(running)
@@ -117,7 +121,7 @@ class Replay:
         except ReplayInterrupted:
             self._close()
             raise
-        except (SystemExit, KeyboardInterrupt) as error:  # the body means itself, not the process it runs in
+        except (SystemExit, KeyboardInterrupt) as error:  # raised by the body: it ends the run, not the process
             outcome = _result(run, run.new_commands(ended=True), End("run_failed", {"error": encode_error(error)}))
         except BaseException:
             self._close()
@@ -127,7 +131,7 @@ class Replay:
         return outcome
 
     def _close(self) -> None:
-        """A run and its parts refer to each other. Taken apart, they are freed at once, without the collector."""
+        """Break the reference cycles between a run and its parts, which frees them without the garbage collector."""
         run = self._run
         self.is_closed = True
         run.loop.throw_away()
@@ -137,7 +141,7 @@ class Replay:
 
 
 def _advance(workflow: Workflow[Any, Any], events: Log, run: RunState) -> None:
-    """Deliver one event, let everybody react until nothing is ready, then the next."""
+    """Deliver one event, run callbacks until none is ready, then deliver the next."""
     run.expect(events)
     for event in events:
         if run.drift is not None:
@@ -166,15 +170,15 @@ def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> async
 
 
 _KEPT_AFTER_THE_END = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded"})
-"""Decisions that are kept if the body ends in the same batch."""
+"""Decisions that are recorded even if the body ends in the same batch."""
 
 
 def _after_the_end(run: RunState, event: Event) -> None:
-    """Check an event that comes after the body's end.
+    """Check an event that follows the body's end.
 
-    Facts may be in one batch with the end, and so may decisions about hooks. If the body ended because it learned
-    whether it got a token, what it had asked for together with that hook follows, too. Any other decision means that
-    the run did not end here when it was recorded.
+    Facts and decisions about hooks may share a batch with the end. If the body ended because it learned whether it got
+    a token, the commands it gave together with that hook may follow as well. Any other decision means that the run
+    didn't end here when it was recorded, so the code has drifted.
     """
     if event.type in _KEPT_AFTER_THE_END and event.data["id"] in run.hooks:
         run.deliver(event)
@@ -216,16 +220,16 @@ def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
         result = body.result()
     except asyncio.CancelledError as cancelled:
         return End("run_cancelled", {"reason": str(cancelled) or None})
-    except BaseException as error:  # noqa: BLE001  # whatever the author raised ends the run, not the engine
+    except BaseException as error:  # noqa: BLE001  # an author's error ends the run, not the engine
         return End("run_failed", {"error": encode_error(error)})
     try:
         return End("run_completed", {"result": workflow.signature.result.encode(result, "result")})
-    except Exception as error:  # noqa: BLE001  # a result that can't be kept is the author's error too
+    except Exception as error:  # noqa: BLE001  # a result that can't be recorded is an author's error, too
         return End("run_failed", {"error": encode_error(error)})
 
 
 def _result(run: RunState, commands: list[Command], end: End | None = None) -> ReplayResult:
-    """A result with what the run shows of itself by now."""
+    """Make a result with the view and projection that the run shows now."""
     view = None if run.view is None else encode(run.view, Any, "view")
     projection = None
     if run.projector is not None:

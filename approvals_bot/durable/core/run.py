@@ -1,4 +1,4 @@
-"""A run while it is replayed: numbers what the code asks for, checks it against the log, and delivers events."""
+"""The state of a run during a replay: numbers its commands, checks them against the log, and delivers events."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from approvals_bot.errors import InvalidPayloadError, NondeterminismError
 T = TypeVar("T")
 
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
-"""What `asyncio.sleep` asks a timer to call: how a sleep is told from a timeout."""
+"""The callback that `asyncio.sleep` gives its timer. It distinguishes a sleep from a timeout."""
 
 
 class StepCode(Protocol):
-    """What a replay, and an attempt, need of a step."""
+    """The part of a step that replays and attempts need."""
 
     name: str
     function: Callable[..., Any]
@@ -49,21 +49,21 @@ class StepCode(Protocol):
     retry_delay: float  # seconds
 
     def run(self, args: Any, kwargs: Any) -> Awaitable[Any]:
-        """Just the function."""
+        """Call the function once."""
 
 
 @dataclass(slots=True)
 class OpenStep:
-    """A step without an outcome yet, and what its log says so far."""
+    """A step that has no outcome yet, and what the log says about it."""
 
     id: int
     step: StepCode
     input: dict[str, Any]
     failures: int = 0  # attempts that raised; crashes of the process don't count
-    started: set[int] = field(default_factory=set)  # attempts that were begun
+    started: set[int] = field(default_factory=set)  # attempts that have begun
     first_started_at: datetime | None = None
     retry_at: datetime | None = None
-    seq: int = 0  # of its creation in the log; 0 before that is delivered
+    seq: int = 0  # of its `step_created`; 0 until that is delivered
     future: asyncio.Future[Any] | None = None
 
 
@@ -79,9 +79,9 @@ class OpenTimer:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What is stored of a run for its readers and for lists, besides the value that its author publishes.
+    """What readers and lists see of a run, apart from the value that its author publishes.
 
-    `parts`: what the run consists of, as JSON. `attributes`: by which values it is found, under which names.
+    `parts` is what the run consists of, as JSON. `attributes` holds the values that find it, by name.
     """
 
     parts: list[Any]
@@ -89,25 +89,25 @@ class Projection:
 
 
 def projected(name: str) -> str:
-    """Return the name by which the store has a projection's attribute.
+    """Return the name under which the store keeps an attribute of a projection.
 
-    It begins with a sign that no author's may begin with: neither can pass for the other.
+    It starts with `$`, which authors' attributes may not, so the two can't be confused.
     """
     return f"${name}"
 
 
 class Companions:
-    """Work that goes on beside a run's body, such as a request that keeps its cards up to date."""
+    """Tasks that run alongside a run's body, such as one that keeps a request's cards up to date."""
 
     def __init__(self) -> None:
         self._all: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
 
     def add(self, task: asyncio.Task[None], leave: Callable[[], None]) -> None:
-        """Add a task. `leave` is called when the body has ended; the run then waits for the task."""
+        """Add a task. When the body has ended, `leave` is called and the run waits for the task."""
         self._all.append((task, leave))
 
     async def finish(self) -> None:
-        """Ask every companion to end, and wait until all have. Raises the first failure among them."""
+        """Ask every companion to end, and wait until all have. Raises the first error among them."""
         finished = 0
         while finished < len(self._all):
             going = self._all[finished:]
@@ -118,7 +118,7 @@ class Companions:
                 await task
 
     async def around(self, body: Awaitable[T], is_closing: Callable[[], bool]) -> T:
-        """Run the body, then finish its companions, unless `is_closing`: the replay is being thrown away."""
+        """Run the body, then finish its companions, unless the replay is being thrown away (`is_closing`)."""
         try:
             result = await body
         except ReplayInterrupted:
@@ -133,11 +133,11 @@ class Companions:
 
 
 class RunState:
-    """The state of one replay. Everything in it is derived from the log and thrown away afterwards."""
+    """The state of one replay. All of it is derived from the log and thrown away afterwards."""
 
     def __init__(self, created: Event, entropy: bytes, link: Callable[[str], str]) -> None:
         self.run_id: str = created.data["run_id"]
-        self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # what it lacks raises "do that in a @step"
+        self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # missing methods raise "do that in a @step"
         self.link = link
         self.name: str = created.data["workflow"]
         self.attributes: dict[str, str] = created.data.get("attributes", {})
@@ -148,12 +148,12 @@ class RunState:
         self.companions = Companions()
         self.body: asyncio.Task[Any] | None = None
         self.drift: NondeterminismError | None = None
-        self.token_is_settled = False  # since the last fact; what was asked for with that hook comes after it
+        self.token_is_settled = False  # since the last fact; the commands given with that hook come after it
         self._entropy = entropy
         self._count = 0
         self._recorded: dict[int, Event] = {}
-        self._newest = 0  # number of the newest creation that is recorded
-        self._decided: set[Decision] = set()  # what the log says already
+        self._newest = 0  # the highest number among the recorded creations
+        self._decided: set[Decision] = set()  # decisions that are in the log
         self._asked: dict[int, Creation] = {}
         self._new: dict[Decision, Command] = {}  # in the order asked
         self._answered: set[int] = set()
@@ -163,7 +163,7 @@ class RunState:
         self.schemas: dict[int, Any] = {}
 
     def expect(self, events: Log) -> None:
-        """Take in events that are in the log now: what the code has asked for, or will ask for."""
+        """Take in the events that the log has now: what the code has asked for, or is going to ask for."""
         for event in events:
             decided = decision(event)
             if decided is None:
@@ -181,7 +181,7 @@ class RunState:
             if number in self.timers:
                 self.timers[number].resume_at = commands.resume_at(event)
 
-    # ── what the code asks for ──
+    # ── commands of the code ──
 
     @cached_property
     def random(self) -> Random:
@@ -197,7 +197,7 @@ class RunState:
     async def call_step(self, step: StepCode, args: Any, kwargs: Any) -> Any:
         number = self._count = self._count + 1
         recorded = self._recorded.get(number)
-        # What is recorded is what runs. If the log has something else here, `_ask` finds the drift.
+        # The step runs with its recorded input. If the log has another command here, `_ask` detects the drift.
         given = recorded.data.get("input") if recorded is not None else None
         given = step.signature.encode_call(args, kwargs) if given is None else given
         state = OpenStep(number, step, given, future=self.loop.create_future())
@@ -207,7 +207,7 @@ class RunState:
         try:
             result = await state.future
         except asyncio.CancelledError:
-            if number not in self._recorded:  # never became durable, so it never starts
+            if number not in self._recorded:  # it isn't durable yet, so it must never start
                 self.steps.pop(number, None)
                 self._new.pop(("created", number), None)
             raise
@@ -272,7 +272,7 @@ class RunState:
         return number
 
     async def sleep_until(self, when: datetime) -> None:
-        """As `asyncio.sleep`, to an instant."""
+        """Sleep like `asyncio.sleep`, but until an instant."""
         future = self.loop.create_future()
         timer = self.loop.call_at_instant(when.timestamp(), _is_sleep, future, None)
         try:
@@ -298,8 +298,10 @@ class RunState:
             self._new[key] = Respond(number, seq, response)
 
     def _ask(self, command: Creation) -> Event | None:
-        """The recorded event of this command, or None when it is new. A mismatch is drift, never an exception in the
-        body, where an author's `except` could swallow it."""
+        """Return the recorded event of this command, or None if it is new.
+
+        A mismatch is kept as drift. It isn't raised in the body, where an author's `except` could swallow it.
+        """
         self._asked[command.id] = command
         recorded = self._recorded.get(command.id)
         if recorded is not None:
@@ -318,10 +320,10 @@ class RunState:
             recorded = self._recorded.get(number)
             self.drift = NondeterminismError(recorded.seq if recorded else 0, expected, got)
 
-    # ── what the log delivers ──
+    # ── events of the log ──
 
     def deliver(self, event: Event) -> None:
-        """Deliver one event. At most one waiter can go on because of it."""
+        """Deliver one event. At most one waiter continues because of it."""
         self.now = event.at
         self.loop.now = event.at.timestamp()
         if event.type in FACTS:
@@ -368,10 +370,10 @@ class RunState:
             case "hook_responded" if event.data["to"] not in self._answered:
                 self._drifted_from(event, f"no answer to event {event.data['to']}")
             case _:
-                pass  # decisions that the code has made by itself by now
+                pass  # decisions that the code has made, too
 
     def has_decided(self, event: Event) -> bool:
-        """Whether the code has made this decision by now."""
+        """Return whether the code has made this decision, too."""
         number = event.data.get("id")
         if event.type in CREATIONS or event.type == "step_started":
             return number in self._asked
@@ -380,12 +382,12 @@ class RunState:
     def _drifted_from(self, event: Event, got: str) -> None:
         self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)
 
-    # ── what came of it ──
+    # ── the outcome ──
 
     def new_commands(self, *, ended: bool) -> list[Command]:
-        """What is not in the log yet, in the order asked.
+        """Return the commands that aren't in the log yet, in the order they were given.
 
-        After the end nothing starts, but hooks were still open once.
+        Nothing starts after the end, so steps and timers are left out. Hooks are kept: they were open until then.
         """
         new = list(self._new.values())
         if ended:

@@ -1,17 +1,18 @@
-"""What is changed in the process while workflows run: the guard around their bodies, and one patch of asyncio.
+"""The changes to the process while workflows run: a guard around their bodies, and one patch of asyncio.
 
-Importing this module changes nothing. `installed()` does, for as long as somebody is inside it: an engine while it is
-open, and `replay()`. What is changed:
+Importing this module changes nothing. `installed()` makes the changes and undoes them: an engine is inside it while
+it is open, and so is `replay()`. The changes are:
 
-- An audit hook (PEP 578) keeps real I/O out of workflow bodies: a body that opens a file, a socket, a thread or a
-  process gets an error that says where, and what to do instead. The interpreter announces such calls to audit hooks
-  before it makes them. Ours looks at nothing but the name of the event unless a body is running, so it costs
-  everything else 0.1 µs a call. Python can't remove an audit hook: afterwards it stays, and does nothing.
-- Before Python 3.13, `time.sleep` and `threading.Thread.start` aren't announced. They are wrapped, and put back; so is
-  the `sleep` that a module with workflows has imported by name. A helper module's own `sleep` still gets past.
-- `asyncio.as_completed` makes tasks of coroutines in the order given, in a workflow. Elsewhere it is as it was. The
-  function keeps its identity and gets other code, because `from asyncio import as_completed` in an author's file runs
-  long before an engine opens. Its own code is put back.
+- An audit hook (PEP 578) keeps real I/O out of workflow bodies. A body that opens a file, a socket, a thread or a
+  process gets an error that says where it did so, and what to do instead. The interpreter calls audit hooks before
+  such operations. Unless a body is running, ours looks only at the event's name, which costs 0.1 µs a call. Python
+  can't remove an audit hook, so it stays afterwards and does nothing.
+- Before Python 3.13, `time.sleep` and `threading.Thread.start` raise no audit event. They are wrapped, and restored
+  afterwards. So is a `sleep` that a module with workflows has imported by name. One that a helper module has imported
+  is not caught.
+- `asyncio.as_completed` creates its tasks in the order given when a workflow calls it. Elsewhere it is unchanged. The
+  function object stays the same and gets other code, because `from asyncio import as_completed` in an author's file
+  runs long before an engine opens. Its own code is restored afterwards.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ _OUR_OWN = (*_LIBRARIES, *zoneinfo.TZPATH)
 _MAY_READ = tuple(
     f"{_STDLIB}/{name}" for name in ("importlib", "linecache.py", "tokenize.py", "zoneinfo", "logging", "weakref.py")
 )
-"""What reads files in anybody's name: imports, tracebacks, time zones, log handlers that open late, finalizers."""
+"""Code that may read files for a body: imports, tracebacks, time zones, log handlers that open late, finalizers."""
 
 _BODY: CodeType = WorkflowLoop.run_until_idle.__code__
 
@@ -83,7 +84,7 @@ def _refuse(event: str, args: tuple[Any, ...], frame: FrameType | None) -> None:
             place = frame
         frame = frame.f_back
     if frame is None:
-        return  # not called by the body: the replay itself, around it
+        return  # called by the replay around the body, not by the body
     where = "" if place is None else f" ({place.f_code.co_filename}:{place.f_lineno})"
     raise BlockedInWorkflowError(f"A workflow can't {_BLOCKED[event]}: do that in a @step.{where}")
 
@@ -107,16 +108,16 @@ _ANNOUNCED_LATER: tuple[tuple[Any, str, str], ...] = (
     (time, "sleep", "time.sleep"),
     (threading.Thread, "start", "_thread.start_new_thread"),
 )
-"""What the interpreter announces only from Python 3.13 on."""
+"""Calls that raise an audit event only from Python 3.13 on."""
 
 
 def _redirected(fs: Any, *, timeout: Any = None) -> Any:
-    """The code that `asyncio.as_completed` has meanwhile. It runs with the globals of `asyncio.tasks`."""
+    """Replace the code of `asyncio.as_completed`. It runs with the globals of `asyncio.tasks`."""
     return _approvals_bot_as_completed(fs, timeout=timeout)  # type: ignore[name-defined]  # noqa: F821
 
 
 class _Sandbox:
-    """The changes, and how many need them now."""
+    """The changes that are in force, and the number of their users."""
 
     def __init__(self) -> None:
         self.users = 0
@@ -163,8 +164,8 @@ class _Sandbox:
         copy.__kwdefaults__ = function.__kwdefaults__
 
         def in_order(fs: Iterable[Any], *, timeout: float | None) -> Any:
-            """asyncio puts coroutines into a set before it makes tasks of them, so their order would be that of their
-            addresses, and another one in another process."""
+            """Make the tasks in the order given. asyncio would make them in the order of a set of coroutines, which
+            depends on their addresses and differs between processes."""
             loop = asyncio._get_running_loop()
             if isinstance(loop, WorkflowLoop):
                 fs = [asyncio.ensure_future(f, loop=loop) for f in fs]
@@ -176,7 +177,7 @@ class _Sandbox:
 
     def _undo(self) -> None:
         for owner, name, before, ours in self._replaced:
-            if getattr(owner, name) is ours:  # else somebody has wrapped it since, and takes theirs away themselves
+            if getattr(owner, name) is ours:  # otherwise somebody has wrapped ours since, and it has to stay
                 setattr(owner, name, before)
         self._replaced.clear()
         for module, name, before, ours in self._imported:
@@ -194,7 +195,7 @@ _sandbox = _Sandbox()
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Have the changes in force inside the block. Blocks may nest and overlap; the last one to end undoes them."""
+    """Keep the changes in force inside the block. Blocks may nest and overlap; the last one to end undoes them."""
     _sandbox.enter()
     try:
         yield

@@ -1,8 +1,9 @@
-"""Values in the log: what goes in must come out the same.
+"""Values in the log. What goes in must come out the same.
 
-Where the author gave a type, pydantic validates and dumps it. Where there is none, or one that says nothing of what is
-inside (`dict`, `list[dict]`), JSON's own values go in as they are, a few common others under a tag (`{"$": "datetime",
-"v": …}`), and the rest is refused with its path. Everything is by value: a step can't change its caller's objects.
+Where the author gave a type, pydantic validates and dumps the value. Without a type, or with one that says nothing
+about its contents (`dict`, `list[dict]`), JSON's own values are kept as they are, and a few other common ones under a
+tag (`{"$": "datetime", "v": …}`). Anything else is refused with its path. All values are copied: a step can't change
+its caller's objects.
 """
 
 from __future__ import annotations
@@ -29,30 +30,31 @@ from pydantic_core import PydanticSerializationError
 from approvals_bot.errors import InvalidPayloadError, LimitExceededError, SerializationError, StepFailedError
 
 MAX_VALUE_BYTES = 1_000_000
-"""One payload, argument list or result as JSON.
+"""The size of one payload, argument list or result, in bytes of JSON.
 
-A log is replayed whole, so files belong elsewhere; keep a reference.
+A replay reads the whole log, so keep files elsewhere and pass a reference.
 """
 
 _UNTYPED: tuple[Any, ...] = (Any, object)
 _OPEN: tuple[Any, ...] = (dict, list, Mapping, bytes, bytearray)
-"""Types that say nothing of what is inside. (Bytes are here because JSON has none.)"""
+"""Types that say nothing about their contents. (Bytes are among them because JSON has none.)"""
 
 
 class Codec:
-    """To JSON and back, for one annotation."""
+    """The conversion to JSON and back for one annotation."""
 
     __slots__ = ("_adapter", "_is_itself", "_is_open")
 
     def __init__(self, annotation: Any) -> None:
         self._adapter = _adapter(annotation)
-        # JSON has these as they are. Without this, benchmarks/cycle.py asks pydantic 12 times more, 0.8 µs each.
+        # JSON has these types. Without this shortcut, benchmarks/cycle.py calls pydantic 12 times more, 0.8 µs each.
         self._is_itself = annotation if annotation in (int, bool) else None
         self._is_open = _is_open(annotation)
 
     def encode(self, value: Any, path: str = "value") -> Any:
-        """The JSON form of `value`. InvalidPayloadError if it doesn't fit its type, SerializationError if it can't be
-        kept.
+        """Return the JSON form of `value`.
+
+        Raises InvalidPayloadError if it doesn't fit its type, SerializationError if the log can't keep it.
         """
         adapter = self._adapter
         if adapter is None:
@@ -68,9 +70,9 @@ class Codec:
             raise SerializationError(path, str(error)) from error
 
     def decode(self, encoded: Any) -> Any:
-        """The value that `encode` took, as its type.
+        """Return the value that `encode` took, as its type.
 
-        InvalidPayloadError if the type has changed so that it no longer fits.
+        Raises InvalidPayloadError if the type has changed and the value no longer fits.
         """
         adapter = self._adapter
         if adapter is None:
@@ -84,20 +86,20 @@ class Codec:
 
 
 def _validated(adapter: TypeAdapter[Any], value: Any) -> Any:
-    """The value as its type. What a strict type refuses is tried as JSON, which has no dates and no sets of its own."""
+    """Return the value as its type. If a strict type refuses it, try it as JSON, which has no dates and no sets."""
     try:
         return adapter.validate_python(value)
     except ValidationError:
         try:
             return adapter.validate_json(json.dumps(value, allow_nan=False))
         except (ValidationError, TypeError, ValueError, RecursionError):
-            pass  # what was wrong with it as it is says more
+            pass  # the first error says more
         raise
 
 
 def _copied(encoded: Any) -> Any:
-    """JSON once more. Where a type says Any, pydantic hands on the very object, and whoever gets it may change it: then
-    what is in the log would be changed with it, even before it is written."""
+    """Copy a JSON value. Where a type says Any, pydantic passes on the same object. If the author's code then changed
+    it, the log would change with it, even before it is written."""
     if type(encoded) is dict:
         return {name: _copied(item) for name, item in encoded.items()}
     if type(encoded) is list:
@@ -106,7 +108,7 @@ def _copied(encoded: Any) -> Any:
 
 
 def codec(annotation: Any) -> Codec:
-    """The codec of an annotation; made once."""
+    """Return the codec of an annotation, made once if it can be hashed."""
     try:
         return _cached_codec(annotation)
     except TypeError:  # an annotation that can't be hashed
@@ -117,20 +119,20 @@ _cached_codec = lru_cache(maxsize=4096)(Codec)
 
 
 def encode(value: Any, annotation: Any = Any, path: str = "value") -> Any:
-    """As `Codec.encode`."""
+    """Encode a value, as `Codec.encode` does."""
     return _tag(value, path, 0) if annotation is Any else codec(annotation).encode(value, path)
 
 
 def decode(encoded: Any, annotation: Any = Any) -> Any:
-    """As `Codec.decode`."""
+    """Decode a value, as `Codec.decode` does."""
     return _untag(encoded) if annotation is Any else codec(annotation).decode(encoded)
 
 
 def _made_once() -> Callable[[Any], str]:
-    """json.dumps without its preparations: 1.8 µs for a small event instead of 5.7 (JSONEncoder.encode: 3.3).
+    """Make a `json.dumps` without its setup: 1.8 µs for a small event instead of 5.7 (JSONEncoder.encode: 3.3).
 
-    `c_make_encoder` is what json.JSONEncoder calls for each value, with the same arguments. Without it, JSONEncoder it
-    is. (`python -m timeit`; every event is written through here.)
+    json.JSONEncoder calls `c_make_encoder` with the same arguments for each value. Where it doesn't exist, JSONEncoder
+    is used. (`python -m timeit`; every event is written through here.)
     """
     plain = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
     make = getattr(json.encoder, "c_make_encoder", None)
@@ -144,7 +146,10 @@ _dump = _made_once()
 
 
 def to_json(value: Any, path: str = "value") -> str:
-    """JSON text in ASCII (so NUL and lone surrogates pass through any store), within the size limit."""
+    """Return JSON text within the size limit, in ASCII, so NUL and lone surrogates pass through any store.
+
+    Raises SerializationError and LimitExceededError.
+    """
     try:
         text = _dump(value)
     except (ValueError, TypeError, RecursionError) as error:
@@ -155,12 +160,15 @@ def to_json(value: Any, path: str = "value") -> str:
 
 
 def problems(error: ValidationError) -> list[dict[str, Any]]:
-    """Each place and what is wrong there, without the offending values (they may be secret)."""
+    """Return each place and what is wrong there, without the values, which may be secret."""
     return [{"loc": list(e["loc"]), "msg": e["msg"]} for e in error.errors(include_input=False, include_url=False)]
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """None: untyped. Types that pydantic can't carry are untyped too, so that their values are refused by path."""
+    """Return pydantic's adapter, or None for a type that counts as untyped.
+
+    Types that pydantic doesn't support are among those; their values are then refused with their path.
+    """
     if isinstance(annotation, TypeVar) or any(annotation is untyped for untyped in _UNTYPED):
         return None
     try:
@@ -170,7 +178,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
 
 def _is_open(annotation: Any) -> bool:
-    """Whether this is nothing but lists, and dicts by text, of what may be anything."""
+    """Return whether this is made of nothing but lists, dicts with string keys, and values of any type."""
     if any(annotation is each for each in (*_UNTYPED, *_OPEN)):
         return True
     match get_origin(annotation), get_args(annotation):
@@ -224,7 +232,7 @@ def _tag(value: Any, path: str, depth: int) -> Any:
             return encode(value, type(value), path)
         case _:
             raise SerializationError(
-                path, f"a {type(value).__name__} can't be kept in the log; pass plain data, or give it a type"
+                path, f"a {type(value).__name__} can't be kept in the log; pass plain data, or annotate its type"
             )
 
 
@@ -232,9 +240,9 @@ def _tag_mapping(value: Mapping[Any, Any], path: str, depth: int) -> Any:
     pairs: dict[str, Any] = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise SerializationError(path, f"the key {key!r} is a {type(key).__name__}; keys must be texts")
+            raise SerializationError(path, f"the key {key!r} is a {type(key).__name__}; keys must be strings")
         pairs[key] = _tag(item, f"{path}.{key}", depth + 1)
-    return _tagged("dict", pairs) if "$" in pairs else pairs  # a user's own "$" must not read as a tag
+    return _tagged("dict", pairs) if "$" in pairs else pairs  # a "$" of the user's must not be read as a tag
 
 
 def _tagged(tag: str, value: Any) -> dict[str, Any]:
@@ -271,15 +279,15 @@ _UNTAG: dict[str, Any] = {
 }
 
 
-MAX_TEXT = 10_000  # characters of a message or traceback; the rest is cut
+MAX_TEXT = 10_000  # characters of a message or traceback; the rest is cut off
 
 
 def encode_error(error: BaseException) -> dict[str, Any]:
-    """Type, message and traceback of an error."""
+    """Return the type, message and traceback of an error, as the log keeps them."""
     kind = type(error)
     try:
         message, trace = str(error), "".join(traceback.format_exception(error))
-    except Exception as unprintable:  # noqa: BLE001  # an author's __str__ may raise anything, too
+    except Exception as unprintable:  # noqa: BLE001  # an author's __str__ may raise anything
         message, trace = f"(its text can't be read: {type(unprintable).__name__})", ""
     return {
         "type": kind.__qualname__,
@@ -290,7 +298,7 @@ def encode_error(error: BaseException) -> dict[str, Any]:
 
 
 class RemoteError(Exception):
-    """An error of a type that this process can't build from its message alone; `kind` names the type."""
+    """An error whose class this process can't make from its message alone. `kind` names that class."""
 
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
@@ -298,30 +306,30 @@ class RemoteError(Exception):
 
 
 def decode_error(error: dict[str, Any]) -> Exception:
-    """The error again, as its own class where that class can be had and takes one message, else a RemoteError."""
+    """Return the error as its own class if that can be imported and takes one message, else as a RemoteError."""
     message, name = error["message"], error["type"]
     kind = getattr(_module(error["module"]), name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(message)
-        except Exception:  # noqa: BLE001  # it wants other arguments; its name and message are what we have
+        except Exception:  # noqa: BLE001  # it takes other arguments, and the log has only its name and message
             return RemoteError(name, message)
     return RemoteError(name, message)
 
 
 def _module(name: str) -> Any:
-    """The module, also if only the step that raised has imported it so far: a body that looks at the class of an error
-    must see the same in each process."""
+    """Return the module, importing it if need be: a body that tests an error's class must see the same one in every
+    process, and perhaps only the step that raised has imported it."""
     if name in sys.modules:
         return sys.modules[name]
     try:
         return importlib.import_module(name)
-    except Exception:  # noqa: BLE001  # it isn't here, or can't be imported
+    except Exception:  # noqa: BLE001  # it doesn't exist here, or its import fails
         return builtins
 
 
 def step_error(step: str, data: dict[str, Any]) -> StepFailedError:
-    """What the workflow sees of a step that failed for good."""
+    """Return the error that the workflow sees when a step has failed for good."""
     cause = data["error"]
     error = StepFailedError(step, data["attempts"], cause["type"], cause["message"])
     error.__cause__ = decode_error(cause)

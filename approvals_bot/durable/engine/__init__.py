@@ -1,6 +1,6 @@
-"""Executes workflows: starts them, hands them what comes in, runs their steps, and remembers them in a store.
+"""The engine: starts workflows, delivers payloads to them, runs their steps, and keeps their runs in a store.
 
-The functions of this module do the same as the engine's methods, on the engine that is open in this process.
+The functions of this module call the methods of the same name on the engine that is open in this process.
 """
 
 from __future__ import annotations
@@ -50,27 +50,44 @@ async def start(
     **kwargs: Any,
 ) -> Run[Any]: ...
 async def start(workflow: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:
-    """As `engine.start`."""
+    """Start a run on the open engine, as `Engine.start` does.
+
+        run = await start(expense, 420, idempotency_key="expense-17")
+
+    Raises NoEngineError if no engine is open in this process.
+    """
     return await _engine().start(workflow, *args, **kwargs)
 
 
 def get_run(run_id: str) -> Run[Any]:
-    """As `engine.get_run`."""
+    """Return a handle on a run, as `Engine.get_run` does. Raises NoEngineError if no engine is open.
+
+    paid = await get_run(run_id).return_value()
+    """
     return _engine().get_run(run_id)
 
 
 async def resume_hook(token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
-    """As `engine.resume_hook`."""
+    """Give a payload to a hook, as `Engine.resume_hook` does. Raises NoEngineError if no engine is open.
+
+    await resume_hook("order-17", {"text": "yes"})
+    """
     return await _engine().resume_hook(token, payload, resume_id=resume_id)
 
 
 async def resume_webhook(token: str, request: WebhookRequest | Request) -> Response:
-    """As `engine.resume_webhook`."""
+    """Give a request to a webhook and return its answer, as `Engine.resume_webhook` does.
+
+    Raises NoEngineError if no engine is open.
+    """
     return await _engine().resume_webhook(token, request)
 
 
 async def get_hook_by_token(token: str) -> HookInfo:
-    """As `engine.get_hook_by_token`."""
+    """Return the live hook with this token, as `Engine.get_hook_by_token` does.
+
+    Raises NoEngineError if no engine is open.
+    """
     return await _engine().get_hook_by_token(token)
 
 

@@ -1,7 +1,7 @@
-"""One process working on one run: replay, append, run steps, until the run only waits; then release it.
+"""An activation: one process works on one run until the run only waits, then releases it.
 
-Each batch takes the facts that the log lacks (finished steps, due timers), replays, and appends facts and decisions
-together, provided the log is still as it was read. Only then do steps start.
+It works in batches. For each it takes the facts that the log lacks (finished steps, due timers), replays, and appends
+facts and decisions together, provided the log is still as it was read. Steps start only after that.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from approvals_bot.errors import (
 logger = logging.getLogger("approvals_bot.durable.engine")
 
 PATIENCE = 1.0
-"""Seconds that a test's clock waits for a step to end before it moves on; the step goes on running."""
+"""Seconds that a test's clock waits for a step before it moves on. The step goes on running."""
 
 
 class Host(Protocol):
-    """What an activation uses of the scheduler that runs it."""
+    """The part of the scheduler that its activations use."""
 
     @property
     def store(self) -> Store: ...
@@ -57,56 +57,56 @@ class Host(Protocol):
     def progress(self) -> asyncio.Event: ...  # set when an activation has done all that is due, and waits
 
     def replay_of(self, run: CachedRun) -> Replayed:
-        """The replay of a run, to be continued. Raises WorkflowNotFoundError."""
+        """Return the replay of a run, to continue it. Raises WorkflowNotFoundError."""
 
     def keep_task(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
 
 
 class _Running(NamedTuple):
-    """A running step, and since when, in seconds of the monotonic clock."""
+    """A running step. `since` is in seconds of the monotonic clock."""
 
     task: asyncio.Task[None]
     since: float
 
 
 class Activation:
-    """One process working on one run, under one claim."""
+    """The work of one process on one run, under one claim."""
 
     def __init__(self, host: Host, run: CachedRun, written: Batch | None = None) -> None:
-        """`written` is a batch that the log ends with already; its steps have not been started."""
+        """`written` is the batch at the end of the log, if its steps haven't been started yet."""
         self.run = run
-        self.due: datetime | None = None  # while it waits, and once it is released: when the run is due again
+        self.due: datetime | None = None  # when the run is due again; set while it waits, and at its release
         self._host = host
         self._may_have_grown = False  # another writer may have appended to the log
         self._outcome: ReplayResult | None = None  # of the last replay
         self._written = written
         self._to_start: list[OpenStep] = []
         self._running: dict[int, _Running] = {}
-        self._finished: list[NewEvent] = []  # outcomes of steps that are not in the log yet
-        self._misfit: NondeterminismError | None = None  # a step whose code takes other arguments by now
-        self._taken = 0  # how many of `_finished` are in the batch that is being written
+        self._finished: list[NewEvent] = []  # outcomes of steps that aren't in the log yet
+        self._misfit: NondeterminismError | None = None  # a step's code no longer takes its recorded arguments
+        self._taken = 0  # the number of `_finished` outcomes in the batch that is being written
         self._woken = asyncio.Event()
         self._is_waiting = False
-        self.is_lost = False  # another process has this run, or has ended it
+        self.is_lost = False  # another process has claimed this run, or has ended it
         self._is_over = False
         self._is_released = False
         self._is_closing = False
 
     def wake(self) -> None:
-        """Look again: something was written to this run, or its time has come."""
+        """Make it read the log again: something was written to this run, or the run is due."""
         self._may_have_grown = True
         self._woken.set()
 
     def is_busy(self, now: datetime) -> bool:
-        """Whether it is doing something now. Waiting for a long step doesn't count: it may take for ever."""
+        """Return whether it is doing something now. Waiting for a long step doesn't count: it might never end."""
         if self._is_waiting and self.due is not None and self.due <= now:
             self._woken.set()
         latest = max((running.since for running in self._running.values()), default=float("-inf"))
         return not self._is_waiting or self._woken.is_set() or time.monotonic() - latest < PATIENCE
 
     async def work(self) -> None:
-        """Work until the run has ended, only waits for something outside, or was claimed by another process."""
+        """Work until the run has ended, only waits for something outside, or is claimed by another process."""
         delay = RETRY_STORE
         try:
             is_done = False
@@ -127,7 +127,8 @@ class Activation:
                     logger.warning("run %s: the store is unavailable, trying again: %s", self.run.row.id, error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, RETRY_STORE_MOST)
-                    self._may_have_grown = True  # that write may have gone through: read the log again
+                    # The write may have been carried out and only its answer lost. Read the log again before writing.
+                    self._may_have_grown = True
         finally:
             self._is_over = True
             if not self._is_released:
@@ -138,14 +139,14 @@ class Activation:
     async def _advance(self) -> bool:
         """Write one batch. Returns True when there is nothing more to do here.
 
-        The order is what makes a run safe:
+        The run is safe because of this order:
 
-        1. The wake-up flag is cleared before the log is read. A later write sets it again, so none is missed.
-        2. The log is replayed as it will be with the new facts in it. A replay has no effects, so it can be thrown away
-           if the append is refused.
-        3. Facts and what follows from them are one append, and only to the log that was replayed (law 4).
-        4. Steps start after that, in `_follow_up`: an effect whose cause is not in the log would be lost with the
-           process, or happen twice (law 5).
+        1. Clear the wake-up flag, then read the log. A write that comes later sets the flag again, so none is missed.
+        2. Replay the log as it will be with the new facts. A replay has no effects, so it can be thrown away if the
+           append is refused.
+        3. Append the facts together with the decisions of that replay, and only to the log that was replayed (law 4).
+        4. Start steps after that, in `_follow_up`. If a step started before its cause is in the log, a crash would lose
+           what it did or make it happen twice (law 5).
         """
         self._woken.clear()
         if self._may_have_grown and not await self._read():
@@ -169,12 +170,12 @@ class Activation:
             result = await self._write(batch.append)
         except StoreUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001  # what a replay raises is this run's, and must not harm others
+        except Exception as error:  # noqa: BLE001  # the error concerns this run only and mustn't harm others
             return await self._give_up(facts, error, now)
         match result:
             case Fenced():
-                # Another process has the run. What our steps come to is recorded by it, so stop them: each second they
-                # go on is a second in which the same step may run twice.
+                # Another process has claimed the run and makes the same attempts again. Stop ours: as long as they go
+                # on, a step may run twice at the same time.
                 self._cancel_steps()
                 return True
             case Stale():
@@ -183,7 +184,7 @@ class Activation:
                 return self._follow_up(batch, events)
 
     def _follow_up(self, batch: Batch, events: list[Event]) -> bool:
-        """Start the steps of a batch that is durable. Returns True if the run has ended or was released."""
+        """Prepare the steps of a batch that is durable now. Returns True if the run has ended or was released."""
         self.due = batch.append.wake_at
         if batch.outcome.ended:
             return True
@@ -199,7 +200,7 @@ class Activation:
         return False
 
     def _may_wait_on(self, now: datetime) -> bool:
-        """Whether there is nothing to replay."""
+        """Return whether there is nothing to replay."""
         outcome = self._outcome
         return outcome is not None and not self._is_closing and not due_steps(outcome, self._in_hand(), now)
 
@@ -215,10 +216,10 @@ class Activation:
         return True
 
     def _facts(self, now: datetime) -> list[NewEvent]:
-        """Outcomes of steps, and due timers (the earliest first), that the log doesn't have yet.
+        """Return outcomes of steps, and due timers (the earliest first), that the log doesn't have yet.
 
-        After a write whose answer was lost, the log may have the outcomes of steps already. They are looked up there,
-        so that an outcome is recorded once, however often it is written.
+        When the answer to a write was lost, the log may already have the outcomes of steps. Those are dropped here, so
+        an outcome is recorded once, however often it is written.
         """
         index = self.run.index
         if self._finished:
@@ -226,10 +227,10 @@ class Activation:
         return [*self._finished, *index.due(now)]
 
     async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
-        """End or stall a run that can't go on.
+        """End or stall a run that can't continue. Returns whether that is written.
 
-        A run that broke a rule fails. One whose code has drifted or is missing stalls: it keeps taking payloads until
-        matching code runs.
+        A run that broke a rule fails. A run whose code has drifted or is missing stalls: it keeps taking payloads, and
+        continues once matching code runs.
         """
         if isinstance(error, WorkflowStuckError | LimitExceededError | SerializationError):
             batch = self._batch([*facts, NewEvent("run_failed", {"error": encode_error(error)})], now)
@@ -239,7 +240,7 @@ class Activation:
         return not isinstance(await self._write(batch), Stale)
 
     def _in_hand(self) -> Collection[int]:
-        """Steps that are running, or that ended after this batch was begun: its replay takes those for open."""
+        """Return the steps that are running, or ended after this batch was begun: its replay has those as open."""
         later = self._finished[self._taken :]
         return {*self._running, *(fact.data["id"] for fact in later)} if later else self._running.keys()
 
@@ -251,7 +252,7 @@ class Activation:
         match result:
             case Appended(events):
                 self.run.grow(events)
-                del self._finished[: self._taken]  # only those: others may have finished during the write
+                del self._finished[: self._taken]  # only these: other steps may have finished during the write
                 self._taken = 0
                 self._host.notifier.notify(batch.run_id, events)
             case Stale():
@@ -261,7 +262,7 @@ class Activation:
         return result
 
     def _begin_to_wait(self, outcome: ReplayResult) -> asyncio.TimerHandle | None:
-        """Start the steps that are due, and set the timer that ends the wait."""
+        """Start the due steps, and set the timer that ends the wait."""
         loop = asyncio.get_running_loop()
         for state in self._to_start:
             task = loop.create_task(self._run_step(state), name=f"step {state.step.name}")
@@ -277,10 +278,11 @@ class Activation:
     async def _run_step(self, state: OpenStep) -> None:
         """Make one attempt at a step whose `step_started` is in the log.
 
-        The outcome goes into the next batch: one transaction records it together with what follows from it. If this
-        activation is over meanwhile, the outcome is a fact like any other and is recorded under its own key. If the
-        process dies before that, the log shows an attempt without an outcome, and the next owner makes the same attempt
-        again, so a crash costs the author no retries (law 6).
+        `step_started` is durable before the step runs, and the outcome is recorded after it. The outcome goes into the
+        next batch, so one transaction has it and the decisions that it leads to. If this activation is over by then,
+        the outcome is recorded like any other fact, under its own key. If the process dies first, the log shows an
+        attempt without an outcome. The run's next owner then makes the same attempt again, so a crash uses up none of
+        the author's retries (law 6).
         """
         run_id, created = self.run.row.id, self.run.log[0]
         started = self.run.index.first_starts.get(state.id) or self._host.clock.now()
@@ -302,7 +304,7 @@ class Activation:
             self._finished.append(fact)
 
     def _calls_off(self) -> bool:
-        """Whether the engine, and not the step's own code, is cancelling a step now."""
+        """Return whether a cancellation of a step comes from the engine now, rather than from the step's own code."""
         return self._is_closing or self.is_lost or self._is_over
 
     def _cancel_steps(self) -> None:
@@ -310,9 +312,9 @@ class Activation:
             running.task.cancel()
 
     async def close(self, seconds: float) -> None:
-        """Give running steps some time, cancel them, and release the run, so that another process can take it at once.
+        """Give running steps some time, cancel them, and release the run, so another process can take it at once.
 
-        A step that is cancelled here has not failed: the same attempt is made again.
+        A step that is cancelled here hasn't failed: the same attempt is made again.
         """
         self._is_closing = True
         if self._running:

@@ -1,6 +1,6 @@
-"""What an activation appends to a run's log at once, and which steps start after that.
+"""Batches: what is appended to a run's log in one write, and which steps start after it.
 
-Pure: a batch follows from the log, the facts that the log lacks, and the time.
+Pure: a batch depends only on the log, the facts that the log lacks, and the time.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from approvals_bot.durable.store.protocol import Append
 
 
 class Batch(NamedTuple):
-    """Facts and decisions that are appended together, before they are written."""
+    """Facts and decisions that are going to be appended together."""
 
     outcome: ReplayResult
-    append: Append  # the facts, then what the replay decided; released if nothing keeps the run in this process
-    starts: list[OpenStep]  # to be run once the append is durable
+    append: Append  # the facts, then the replay's decisions; releases the run if nothing keeps it in this process
+    starts: list[OpenStep]  # steps to run once the append is durable
 
 
 class LogIndex:
-    """What a log says about its run's steps, timers and hooks, kept up to date as the log grows."""
+    """An index of a log: the run's steps, timers and hooks, kept up to date as the log grows."""
 
     def __init__(self, log: Iterable[Event]) -> None:
         self.has_started = False
@@ -58,11 +58,11 @@ class LogIndex:
                     pass
 
     def has(self, outcome: NewEvent) -> bool:
-        """Whether this outcome of an attempt, or the end of its step, is in the log."""
+        """Return whether the log has this outcome of an attempt, or the end of its step."""
         return outcome.key in self._outcomes or f"{outcome.data['id']}.done" in self._outcomes
 
     def due(self, now: datetime) -> list[NewEvent]:
-        """A `wait_completed` for each open timer that is due, the earliest first."""
+        """Return a `wait_completed` for each open timer that is due, the earliest first."""
         if not self.waits:
             return []
         due = sorted((at, number) for number, at in self.waits.items() if at <= now)
@@ -70,7 +70,7 @@ class LogIndex:
 
 
 def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
-    """The log as it will be once these facts have been appended."""
+    """Return the log as it will be once these facts have been appended."""
     at = max(now, log[-1].at)
     return [*log, *(Event(seq, fact.type, at, fact.data) for seq, fact in enumerate(facts, len(log) + 1))]
 
@@ -78,11 +78,11 @@ def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
 def decide(
     index: LogIndex, append: Append, outcome: ReplayResult, in_hand: Collection[int] = (), *, is_closing: bool = False
 ) -> Batch:
-    """Complete an append of facts with what follows from the replay of the log that has them.
+    """Add the decisions of a replay to an append of facts; `outcome` is the replay of the log with those facts.
 
-    `in_hand` are the numbers of steps that are running, or whose outcome comes with the next batch. They keep the run
-    in this process, and so does a workflow that waits to learn whether it got a token. A process that is closing starts
-    no steps.
+    `in_hand` holds the numbers of steps that are running, or whose outcome comes with the next batch. They keep the run
+    in this process. So does a workflow that waits to learn whether it got a token. A process that is closing starts no
+    steps.
     """
     now, shown = append.at, outcome.projection
     at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back
@@ -108,7 +108,7 @@ def decide(
 
 
 def due_steps(outcome: ReplayResult, in_hand: Collection[int], now: datetime) -> list[OpenStep]:
-    """Steps whose next attempt can start now."""
+    """Return the steps whose next attempt can start now."""
     if not outcome.steps:
         return []
     return [s for s in outcome.steps if s.id not in in_hand and (s.retry_at is None or s.retry_at <= now)]
@@ -117,9 +117,9 @@ def due_steps(outcome: ReplayResult, in_hand: Collection[int], now: datetime) ->
 def next_wake(
     outcome: ReplayResult, cared_for: Collection[int], now: datetime, waits: Mapping[int, datetime]
 ) -> datetime | None:
-    """When the run is due again: its earliest timer, or the retry of a step that is not in `cared_for`.
+    """Return when the run is due again: its earliest timer, or the retry of a step that isn't in `cared_for`.
 
-    `waits` says when timers are due according to the log. A timer that is not in the log yet counts from the last
+    `waits` holds when timers are due according to the log. A timer that isn't in the log yet counts from the last
     event.
     """
     wake: datetime | None = None

@@ -1,8 +1,9 @@
 """The run cache: paused runs that this process worked on last, with their logs and replays.
 
-A paused run needs nothing but its rows. Most are resumed soon, and by the process that paused them, so resuming a
-cached run needs neither its log nor a new replay (benchmarks/cycle.py: that is most of a cycle). An entry may be out of
-date. That is safe because a log only grows: when the store writes, it compares the log's length and the epoch.
+A paused run needs nothing but its rows in the store. But most runs are resumed soon, by the process that paused them;
+if the run is cached, that takes neither reading its log nor a new replay (most of the cost, see benchmarks/cycle.py).
+A cached run may be out of date. That is safe because logs only grow: each write compares the log's length and the
+epoch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Entropy = Callable[[], bytes]
 
 
 class CachedRun:
-    """A run as this process last saw it: its row, its log, and the replay that has come as far.
+    """A run as this process last saw it: its row, its log, and the replay of that log.
 
     `epoch` is that of its last claim.
     """
@@ -36,19 +37,19 @@ class CachedRun:
         self._size = self._sized = 0  # characters in the first `_sized` events
 
     def grow(self, events: Log) -> None:
-        """Add events that are in the log now."""
+        """Add events that have been appended to the log."""
         self.log += events
         self.index.add(events)
 
     def size(self) -> int:
-        """Characters of text in the log, and 8 for each of the other values; about."""
+        """Return the approximate size of the log: characters of text, and 8 for each value that isn't text."""
         for event in self.log[self._sized :]:
             self._size += _size(event.data)
         self._sized = len(self.log)
         return self._size
 
     def close(self) -> None:
-        """Throw the body away, wherever it waits."""
+        """Throw away the body, wherever it waits."""
         if self.replayed is not None:
             self.replayed.close()
             self.replayed = None
@@ -74,12 +75,12 @@ class RunCache:
             self.forget(next(iter(self._runs)))
 
     def take(self, run_id: str) -> CachedRun | None:
-        """Remove this run from the cache, for a caller that owns it from now on and closes it."""
+        """Remove this run from the cache and return it. The caller owns it from now on and closes it."""
         run = self._runs.pop(run_id, None)
         if run is not None:
             for created in run.index.hooks.values():
                 self.by_hook.pop(created.data["hook_id"], None)
-                if self._by_token.get(created.data["token"]) is run:  # it may have been freed, and be another run's
+                if self._by_token.get(created.data["token"]) is run:  # a freed token may belong to another run now
                     del self._by_token[created.data["token"]]
         return run
 
@@ -89,7 +90,7 @@ class RunCache:
             run.close()
 
     def by_token(self, token: str) -> tuple[CachedRun, HookRow] | None:
-        """The cached run that waits on this token, and its hook."""
+        """Return the cached run that waits on this token, and its hook."""
         run = self._by_token.get(token)
         if run is None:
             return None

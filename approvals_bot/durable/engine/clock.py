@@ -1,4 +1,4 @@
-"""What time it is. The engine never asks anything else."""
+"""The engine's clocks. It reads the time from nowhere else."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 
 class TimeSource(Protocol):
     def now(self) -> datetime:
-        """An aware UTC datetime."""
+        """Return an aware UTC datetime."""
 
 
 class Settles(Protocol):
-    """What a clock that can be moved needs of an engine."""
+    """The part of an engine that a movable clock needs."""
 
     async def next_wake(self) -> datetime | None: ...
     async def settle(self) -> None: ...
@@ -20,7 +20,7 @@ class Settles(Protocol):
 
 @runtime_checkable
 class MovableClock(Protocol):
-    """A clock for tests and the playground: who moves it lets the engine catch up on the way."""
+    """A clock for tests and the playground. Moving it lets the open engine catch up on the way."""
 
     def attach(self, engine: Settles) -> None: ...
     def detach(self, engine: Settles) -> None: ...

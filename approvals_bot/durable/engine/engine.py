@@ -1,4 +1,4 @@
-"""The engine's public face: start, resume, cancel and read runs. Its background work is in `scheduler`."""
+"""The engine's public API: start, resume, cancel and read runs. Its background work is in `scheduler`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ WEBHOOK_PURPOSE = "webhook.v1"
 
 
 class Engine:
-    """Executes workflows while it is open. Make one with `async with Engine.open(url) as engine`."""
+    """The engine that executes workflows while it is open.
+
+    async with Engine.open("sqlite:///runs.db") as engine:
+        run = await engine.start(expense, 420)
+        paid = await run.return_value()
+    """
 
     def __init__(
         self,
@@ -58,7 +63,7 @@ class Engine:
         resources: Iterable[Any] | Mapping[type, Any] = (),
         watch: Callable[[list[Event]], None] | None = None,
     ) -> None:
-        """`watch` sees the events that this process appends, for its metrics."""
+        """`watch` is called with the events that this process appends, for its metrics."""
         given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
         self.store = store
         self.registry = registry
@@ -78,7 +83,7 @@ class Engine:
         self._intake = Intake(self.scheduler, self.notifier)
         self._tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
-        self._loop: asyncio.AbstractEventLoop | None = None  # that it is open on
+        self._loop: asyncio.AbstractEventLoop | None = None  # the loop that it is open on
         self.is_ending = False
 
     @classmethod
@@ -92,10 +97,13 @@ class Engine:
         clock: TimeSource | None = None,
         resources: Iterable[Any] | Mapping[type, Any] = (),
     ) -> AsyncIterator[Self]:
-        """Open the store of this URL and run the background work until the block ends.
+        """Open the store at this URL and do the background work until the block ends.
 
-        Keys (≥ 32 bytes; the first signs, all verify) and base URL are needed only by `create_webhook`. `resources` are
-        given to steps that ask for them by type.
+            async with Engine.open("sqlite:///runs.db") as engine:
+                run = await engine.start(expense, 420)
+
+        Only `create_webhook` needs `signing_keys` (≥ 32 bytes each; the first signs, all verify) and `base_url`.
+        `resources` go to the steps that ask for them by type (`resource`).
         """
         tokens = Tokens(signing_keys) if signing_keys else None
         store = await connect(url)
@@ -105,7 +113,7 @@ class Engine:
 
     @asynccontextmanager
     async def running(self, *, work: bool = True) -> AsyncIterator[Self]:
-        """Be the process's open engine, and do the background work (`work=False`: only start, resume and look)."""
+        """Be this process's open engine, and do the background work (`work=False`: only start, resume and read)."""
         self._loop = asyncio.get_running_loop()
         with sandbox.installed():
             open_engines.append(self)
@@ -122,14 +130,14 @@ class Engine:
                 await self.scheduler.close()
                 self.replayer.close()
                 await self.store.close()
-                self.notifier.wake(None)  # callers that still wait look once more, and find the store closed
+                self.notifier.wake(None)  # callers that still wait read once more, and find the store closed
 
     def now(self) -> datetime:
         return self.clock.now()
 
-    # One overload without options checks the workflow's parameters under mypy and pyright. Python's typing has no word
-    # for "P and an option" (PEP 612), so there is one overload for each option, required there: pyright checks the
-    # parameters in these, too, and mypy takes them as Any.
+    # The overload without options checks the workflow's parameters under mypy and pyright. Python's typing can't
+    # express "P and an option" (PEP 612), so each option has an overload in which it is required. There, pyright still
+    # checks the parameters, and mypy takes them as Any.
 
     @overload
     async def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]: ...
@@ -172,12 +180,13 @@ class Engine:
         attributes: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> Run[Any]:
-        """Start a run; return when it is durable. Input is validated before anything is written.
+        """Start a run. Returns once it is durable. The input is validated before anything is written.
 
             run = await engine.start(expense, 420, idempotency_key="expense-17")
             paid = await run.return_value()
 
-        The same idempotency key with the same input gives the same run, with other input IdempotencyConflictError.
+        A second start with the same idempotency key and input returns the same run. With other input it raises
+        IdempotencyConflictError.
         """
         self._here("engine.start()")
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
@@ -190,10 +199,12 @@ class Engine:
     # ── resuming ──
 
     async def resume_hook(self, token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
-        """Give a payload to a hook; return when it is durable. HookNotFoundError, InvalidPayloadError: nothing was
-        written.
+        """Give a payload to the live hook with this token. Returns once it is durable.
 
-        The same `resume_id` twice is one payload.
+            await engine.resume_hook("order-17", {"text": "yes"}, resume_id="message-4711")
+
+        A second call with the same `resume_id` and payload delivers nothing; with another payload it raises
+        IdempotencyConflictError. Raises HookNotFoundError or InvalidPayloadError; nothing was written then.
         """
         self._here("resume_hook()")
         target = await self._intake.open_hook(token, is_webhook=False)
@@ -208,11 +219,11 @@ class Engine:
         timeout: float = MANUAL_ANSWER,
         resume_id: str | None = None,
     ) -> Response:
-        """Give a request to a webhook, by its token or as `find` has found it, and answer as it was created to.
+        """Give a request to a webhook, found by its token or by `find`, and return the webhook's answer.
 
-        A manual answer that hasn't come `timeout` seconds from now is a 504; the request was taken all the same. The
-        same `resume_id` twice is one payload, with the same answer. Raises IdempotencyConflictError if the requests
-        differ; HookNotFoundError for a plain hook, and for one that is no longer live.
+        Returns a 504 if a manual answer hasn't come within `timeout` seconds; the request was accepted all the same. A
+        second call with the same `resume_id` delivers nothing and gets the same answer. Raises
+        IdempotencyConflictError if its request differs, HookNotFoundError for a plain hook or one that isn't live.
         """
         self._here("resume_webhook()")
         target = await self._intake.open_hook(hook, is_webhook=True) if isinstance(hook, str) else hook
@@ -230,7 +241,7 @@ class Engine:
                 return accepted()
 
     async def get_hook_by_token(self, token: str) -> HookInfo:
-        """The live hook of this token. HookNotFoundError if there is none."""
+        """Return the live hook with this token. Raises HookNotFoundError if there is none."""
         self._here("get_hook_by_token()")
         hook = await self.store.hook(token=token)
         if hook is None:
@@ -238,20 +249,23 @@ class Engine:
         return HookInfo(hook)
 
     async def find_hook(self, hook_id: str) -> HookInfo | None:
-        """A hook by its id, live or not."""
+        """Return the hook with this id, live or not. None if there is none."""
         self._here("find_hook()")
         hook = await self.store.hook(hook_id=hook_id)
         return None if hook is None else HookInfo(hook)
 
     async def find(self, hook_id: str) -> HookTarget | None:
-        """A hook by its id, live or not, and its run, in one look. Who resumes it by this spares a second one."""
+        """Find a hook by its id, live or not, and its run, in one read.
+
+        Pass the target to `resume_webhook`, which then needn't read them again. None if there is no such hook.
+        """
         self._here("find()")
         cached = self.scheduler.cache.by_hook.get(hook_id)
         found = await self.store.look(0 if cached else INLINE_EVENTS, hook_id=hook_id)
         return None if found is None else HookTarget(*found, cached)
 
     def link(self, hook_id: str) -> str:
-        """The signed URL of a webhook."""
+        """Return the signed URL of a webhook. Raises ApprovalsBotError without signing keys and a base URL."""
         if self._tokens is None or self._base_url is None:
             raise ApprovalsBotError(
                 "A webhook's URL needs signing keys and a base URL: Engine.open(…, signing_keys=[…], base_url='https://…')."
@@ -259,14 +273,14 @@ class Engine:
         token = self._tokens.sign(WEBHOOK_PURPOSE, {"h": hook_id, "g": 1})
         return f"{self._base_url}/webhooks/{token}"
 
-    # ── asking ──
+    # ── reading ──
 
     def get_run(self, run_id: str) -> Run[Any]:
-        """A handle on a run; never fails."""
+        """Return a handle on a run. Never fails, whether or not the run exists."""
         return Run(self, run_id)
 
     async def record(self, run_id: str) -> RunRecord | None:
-        """A run as it stands. None: no such run."""
+        """Return a run as it is now. None if there is no such run."""
         self._here("status()")
         found = await self.store.read(run_id, after=NO_EVENTS)
         return None if found is None else found[0]
@@ -283,10 +297,10 @@ class Engine:
         limit: int = 50,
         **more: str | None,
     ) -> Page:
-        """Return a page of runs, the newest first unless asked otherwise.
+        """Return a page of runs, the newest first by default.
 
-        `attributes`: what they were given at their start. Any other keyword is a name of which the runs' projections
-        have this value: `records(waiting_for="ann@acme.eu")`. ValueError for a cursor that no page gave.
+        `attributes` are those given at the start. Any other keyword matches an attribute of the runs' projections:
+        `records(waiting_for="ann@acme.eu")`. Raises ValueError for a cursor that came with no page.
         """
         names = {projected(name): value for name, value in more.items() if value is not None}
         found = names | dict(attributes or {})
@@ -304,7 +318,7 @@ class Engine:
         return await self.store.count(which, most)
 
     async def events(self, run_id: str) -> list[Event]:
-        """A run's log. RunNotFoundError if there is no such run."""
+        """Return a run's log. Raises RunNotFoundError if there is no such run."""
         self._here("events()")
         found = await self.store.read(run_id)
         if found is None:
@@ -312,8 +326,10 @@ class Engine:
         return found[1]
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
-        """The record once the run has ended, the time is up or this process is about to end. RunNotFoundError if there
-        is no such run."""
+        """Return the run's record once it has ended, `seconds` are over or this process is about to end.
+
+        Raises RunNotFoundError if there is no such run.
+        """
         self._here("wait()")
         scheduler = self.scheduler
         with (
@@ -326,12 +342,12 @@ class Engine:
             return row
 
     def end_waiting(self) -> None:
-        """Make `wait` return at once with the run's state: the process is about to end."""
+        """Make `wait` return at once, with the run as it is: the process is about to end."""
         self.is_ending = True
         self.notifier.wake(None)
 
     async def until_ended(self, run_id: str) -> tuple[RunRecord, Ending]:
-        """The run, as it was when it was last looked at, and how it ended. RunNotFoundError."""
+        """Wait until the run has ended. Returns its record as last read, and its ending. Raises RunNotFoundError."""
         self._here("return_value()")
         scheduler = self.scheduler
         with (
@@ -339,7 +355,7 @@ class Engine:
             Subscription(self.notifier, run_id, None, scheduler.poll, ENDINGS) as subscription,
         ):
             while True:
-                # An activation in this process notifies of the run's end, and of losing it: no need to read the store.
+                # An activation in this process notifies us when the run ends or is lost: no need to read the store.
                 row = scheduler.row_at_work(run_id) or await self._row(run_id)
                 if row.ending is not None:
                     return row, Ending(f"run_{row.status}", row.ending)
@@ -354,22 +370,23 @@ class Engine:
         return found[0]
 
     def decode_result(self, row: RunRecord, result: Any) -> Any:
-        """A result as its workflow's type; as plain data if that workflow isn't registered here."""
+        """Decode a result as its workflow's return type, or as plain data if the workflow isn't registered here."""
         try:
             return self.registry.get(row.code, row.version).signature.result.decode(result)
         except WorkflowNotFoundError:
             return decode(result)
 
     async def ready(self) -> None:
-        """StoreUnavailableError unless clicks can be taken right now."""
+        """Raise StoreUnavailableError unless the store can be written to right now."""
         await self.store.check()
 
     # ── changing ──
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
-        """End a run as cancelled. Raises RunEndedError, and keeps the status, if it had ended; RunNotFoundError.
+        """End a run as cancelled.
 
-        A run with a webhook created with `on_cancel` is asked to end by itself, once, and has OWN_END seconds for it.
+        A run with a webhook created with `on_cancel` is asked once to end on its own, and has OWN_END seconds for that.
+        Raises RunEndedError if the run had ended, which keeps its status; RunNotFoundError.
         """
         self._here("cancel()")
         found = await self.record(run_id)
@@ -387,20 +404,20 @@ class Engine:
             raise RunEndedError(run_id, after.status if after else "unknown")
 
     async def _ask_to_end(self, run_id: str, reason: str | None) -> bool:
-        """Whether it was asked to end by itself, and has had its time."""
+        """Ask a run to end on its own, and give it time. Returns False if it can't be asked, or was asked before."""
         asked = cancellation_message(await self.events(run_id))
         if asked is None:
             return False
         token, message = asked
         request = WebhookRequest.of_json({**message, "reason": reason or ""})
-        with suppress(HookNotFoundError, IdempotencyConflictError, TimeoutError):  # closed or asked just now; too slow
+        with suppress(HookNotFoundError, IdempotencyConflictError, TimeoutError):  # just closed, just asked, too slow
             async with asyncio.timeout(OWN_END):
                 await self.resume_webhook(token, request, timeout=OWN_END, resume_id=CANCELLATION)
                 await self.wait(run_id)
         return True
 
     async def wake_up(self, run_id: str) -> int:
-        """End every sleep that the run is in, and give their number. RunNotFoundError."""
+        """End every sleep that the run is in, and return their number. Raises RunNotFoundError."""
         log = await self.events(run_id)
         over = {e.data["id"] for e in log if e.type in ("wait_completed", "wait_cancelled")}
         sleeps = [e.data["id"] for e in log if e.type == "wait_created" and e.data["kind"] == "sleep"]
@@ -413,26 +430,28 @@ class Engine:
     async def audit(
         self, what: str, *, who: str | None = None, run_id: str | None = None, data: dict[str, Any] | None = None
     ) -> None:
-        """Put a line into the audit, for what no run's log shows."""
+        """Add a line to the audit, for something that no run's log shows."""
         self._here("audit()")
         await self.store.audit(AuditEntry(what, who, run_id, data or {}), self.now())
 
     async def audit_lines(self) -> list[AuditLine]:
         return await self.store.audit(None, self.now())
 
-    # ── for clocks that are moved ──
+    # ── for movable clocks ──
 
     async def next_wake(self) -> datetime | None:
-        """When this engine has something to do by itself."""
+        """Return when this engine next has something to do without a request."""
         return await self.scheduler.next_wake()
 
     async def settle(self) -> None:
-        """Return when all that is due has been done; a step that takes long is not waited for."""
+        """Return once all that is due has been done. A long step is not waited for."""
         await self.scheduler.settle()
 
     def _here(self, what: str) -> None:
-        """Refuse calls from a workflow's body and from other event loops: the store's answers can't reach them, and one
-        such call would cut off all others."""
+        """Refuse calls from a workflow's body and from other event loops.
+
+        The store's answers can't reach those, and one such call would break the connection for all others.
+        """
         if in_workflow():
             raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:

@@ -1,4 +1,4 @@
-"""One attempt at a step, and what its outcome means for the log."""
+"""One attempt at a step, and the event that records its outcome."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ async def attempt(
     now: Callable[[], datetime],
     is_called_off: Callable[[], bool],
 ) -> NewEvent:
-    """Run the step once. The event says that it is completed, failed for good, or to be retried, and when.
+    """Run the step once. Returns the event that says it completed, failed for good, or is to be retried, and when.
 
-    An attempt that is called off by its engine has no outcome, and will be made again. Every other has one, whatever
-    the step raises: without, it would be made again at once, and again. NondeterminismError if nothing was attempted,
-    since the step's code takes other arguments than the log has.
+    An attempt that the engine cancels has no outcome and is made again. Every other attempt has one, whatever the step
+    raises: without an outcome it would be made again at once, over and over. Raises NondeterminismError, without
+    attempting anything, if the step's code no longer takes the arguments in the log.
     """
     step, number = state.step, state.failures + 1
     args, kwargs = _call(state)
@@ -42,7 +42,7 @@ async def attempt(
         for name, kind in step.signature.needs.items():
             if kind not in resources:
                 missing = f"{step.name}() needs a {kind.__name__}, and this engine has none."
-                raise FatalError(f"{missing} Give it: Engine.open(…, resources=[…]).")
+                raise FatalError(f"{missing} Give it one: Engine.open(…, resources=[…]).")
             kwargs[name] = resources[kind]
         if step.timeout is None:
             result = await step.run(args, kwargs)
@@ -65,13 +65,13 @@ async def attempt(
         return _again(state, number, error, None, now())
     except (KeyboardInterrupt, GeneratorExit):
         raise  # the process, or the event loop, is being stopped
-    except BaseException as error:  # noqa: BLE001  # the edge of a step: whatever it raises is its outcome
+    except BaseException as error:  # noqa: BLE001  # anything that a step raises is its outcome
         return _again(state, number, error, None, now())
     return NewEvent("step_completed", {"id": state.id, "result": encoded})
 
 
 def _call(state: OpenStep) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments, as their types are now."""
+    """Decode the recorded arguments with the step's types as they are now."""
     step, signature = state.step, state.step.signature
     missing = signature.missing(state.input)
     if missing:

@@ -1,4 +1,4 @@
-"""The engine's adapter to Starlette: requests and responses of webhooks, to and from what the log keeps.
+"""The engine's adapter to Starlette: converts webhook requests and responses to and from their form in the log.
 
 No other module of the engine imports Starlette.
 """
@@ -16,7 +16,7 @@ __all__ = ["Request", "Response", "accepted", "as_webhook_request", "response_of
 
 
 async def as_webhook_request(request: WebhookRequest | Request) -> WebhookRequest:
-    """A request with its body read, as a workflow sees it."""
+    """Read a request's body and return the request as a workflow sees it."""
     if isinstance(request, WebhookRequest):
         return request
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -24,7 +24,7 @@ async def as_webhook_request(request: WebhookRequest | Request) -> WebhookReques
 
 
 def response_of(answer: dict[str, Any]) -> Response:
-    """An answer from the log, as a response."""
+    """Return an answer from the log as a response."""
     response = Response(decode_body(answer), answer["status"])
     for name, value in answer["headers"]:
         response.headers[name] = value
@@ -32,10 +32,10 @@ def response_of(answer: dict[str, Any]) -> Response:
 
 
 def accepted() -> Response:
-    """The answer to a caller of a webhook that gives none of its own."""
+    """Return the default answer of a webhook: 202, empty."""
     return Response(status_code=202)
 
 
 def unanswered() -> Response:
-    """The answer to a caller whose request was taken, and whose workflow has not answered in time."""
+    """Return the answer for a caller whose request was accepted but whose workflow didn't answer in time."""
     return Response("The request was received, but not answered.\n", 504, media_type="text/plain")

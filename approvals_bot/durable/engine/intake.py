@@ -1,4 +1,4 @@
-"""Facts from outside: the start of a run, a payload for a hook, a cancellation, a wake-up. All are written here."""
+"""The intake of facts from outside: starts of runs, payloads for hooks, cancellations and wake-ups."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ PYTHON = platform.python_version()
 
 
 class HookTarget(NamedTuple):
-    """Where a payload goes: a hook, its run as it was read, and the run's log if it is short, all from one read.
+    """The hook that a payload is for, its run, and the run's log if it is short, all from one read.
 
-    `cached` is set if the run is in the run cache; the target may then be out of date, and the write finds out.
+    `cached` is set if the run is in the run cache. The target may then be out of date; the write detects that.
     """
 
     hook: HookRow
@@ -48,14 +48,14 @@ class HookTarget(NamedTuple):
 
 
 class KeptPayload(NamedTuple):
-    """A payload that is in the log: its hook, its event, and the events that were written together with it."""
+    """A payload that is in the log: its hook, its event, and the events that were written with it."""
 
     hook: HookRow
     events: list[Event]
 
 
 class Intake:
-    """Writes facts from outside, for the process that the scheduler works in."""
+    """The writer of facts from outside, in the process that the scheduler works in."""
 
     def __init__(self, scheduler: Scheduler, notifier: Notifier) -> None:
         self._scheduler = scheduler
@@ -64,9 +64,9 @@ class Intake:
     async def start(
         self, workflow: Workflow[Any, Any], input: dict[str, Any], key: str | None, attributes: dict[str, str]
     ) -> Created:
-        """Create a run with this encoded input, or find the one that has this idempotency key.
+        """Create a run with this encoded input, or find the run that has this idempotency key.
 
-        Raises IdempotencyConflictError if that one has other input; LimitExceededError, SerializationError.
+        Raises IdempotencyConflictError if that run has other input; LimitExceededError, SerializationError.
         """
         scheduler, now = self._scheduler, self._scheduler.clock.now()
         run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
@@ -78,21 +78,21 @@ class Intake:
         run = None if lease is None else CachedRun(row, [Event(1, "run_created", now, data)], 0)
         write = partial(scheduler.store.create, NewRun(row, data, key), now, lease)
         created = await self._finish(self._write(run_id, run, None, lease, now, write))
-        assert created is not None  # only a hook can be gone
+        assert created is not None  # only a hook can be missing
         if not created.is_new and (differs := difference(created.data, data)) is not None:
             raise IdempotencyConflictError(key or "", created.run_id, differs)
         return created
 
     async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
-        """Write a payload.
+        """Write a payload. Returns it as it is in the log.
 
-        Raises InvalidPayloadError if it doesn't fit the hook's schema; HookNotFoundError if the hook has been closed
-        meanwhile; IdempotencyConflictError.
+        Raises InvalidPayloadError if it doesn't fit the hook's schema, HookNotFoundError if the hook has been closed
+        in the meantime, IdempotencyConflictError if this `resume_id` came with another payload before.
         """
         resume_id = resume_id or self._scheduler.entropy()[:12].hex()
         encoded = await self._encoded(target, payload)
         events = await self._finish(self._receive(target, encoded, resume_id))
-        if events is None and target.cached is not None:  # another hook may have this token by now, and its schema
+        if events is None and target.cached is not None:  # by now another hook, with another schema, may have the token
             target = await self._read_target(target.hook.token, is_webhook=target.hook.is_webhook)
             encoded = await self._encoded(target, payload)
             events = await self._finish(self._receive(target, encoded, resume_id))
@@ -105,8 +105,8 @@ class Intake:
     async def record(self, run_id: str, fact: NewEvent, *more: NewEvent) -> list[Event]:
         """Write facts that need no plan: a cancellation, the end of sleeps.
 
-        Returns the events that they are in the log. A fact is left out if the run has ended, or if the log had another
-        event in its place.
+        Returns them as events of the log. A fact is left out if the run has ended, or if the log already had another
+        event with its key.
         """
         scheduler, facts = self._scheduler, [fact, *more]
         found = await scheduler.store.record(run_id, facts, scheduler.clock.now())
@@ -116,11 +116,11 @@ class Intake:
         return recorded
 
     async def _receive(self, target: HookTarget, payload: Any, resume_id: str) -> list[Event] | None:
-        """Write an encoded payload. None: the hook is not open any more."""
+        """Write an encoded payload. Returns None if the hook is no longer open."""
         scheduler, hook, record = self._scheduler, target.hook, target.record
         now, lease, run = scheduler.clock.now(), scheduler.request_lease(record.id), None
         if lease is not None and target.cached is not None:
-            run = scheduler.cache.take(record.id)  # None: another call has taken it
+            run = scheduler.cache.take(record.id)  # None if another call has taken it
         elif lease is not None and target.log is not None:
             run = CachedRun(record, [*target.log], record.epoch)
         fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
@@ -137,17 +137,17 @@ class Intake:
         now: datetime,
         write: Callable[[Append | None], Awaitable[Written | None]],
     ) -> Written | None:
-        """Write a fact, claim its run, and append what follows from it: one transaction, one commit.
+        """Write a fact, claim its run, and append the decisions it leads to: one transaction, one commit.
 
         `run` belongs to this call; None if this process can't work on it now. `write` is the store's call. The order:
 
-        1. The lease was asked of the scheduler first. If the store's answer is lost, this process may hold a claim that
-           it doesn't know of; the scheduler then looks again when that lease ends.
-        2. The plan is made before anything is written, on a log that may be out of date. So the store appends it only
-           if the log has the length and the epoch that were planned for; else it writes the fact alone, with the claim,
-           and an activation decides anew. A wrong guess costs a replay, never a wrong decision.
-        3. Nothing has had an effect yet. Steps start only after the commit, in the activation.
-        4. Subscribers are notified last: what they read in the store is then there.
+        1. The caller got the lease from the scheduler first. If the store's answer is lost, this process may hold a
+           claim that it doesn't know of. The scheduler then looks for work again when that lease ends.
+        2. The plan is made before anything is written, from a log that may be out of date. So the store appends it only
+           if the log has the length and the epoch that were planned for. Otherwise it writes the fact alone, with the
+           claim, and an activation decides again. A wrong guess costs a replay, never a wrong decision.
+        3. Nothing has had an effect so far. Steps start after the commit, in the activation.
+        4. Subscribers are notified last, so they find in the store what they are notified of.
         """
         scheduler = self._scheduler
         batch = None
@@ -158,7 +158,7 @@ class Intake:
             except (LimitExceededError, SerializationError):
                 if batch is None:
                     raise
-                written = await write(None)  # the activation meets the same error, and ends the run with it
+                written = await write(None)  # the activation gets the same error and ends the run with it
         except BaseException:
             if run is not None:
                 run.close()
@@ -181,20 +181,22 @@ class Intake:
     def _plan(self, run: CachedRun, fact: NewEvent | None, now: datetime) -> Batch | None:
         """Decide what the run would do next if `fact` were appended, without writing anything.
 
-        Returns None when that can't be decided inline: the code isn't here, has drifted, or takes too long. The
-        activation that follows then decides, and reports what is wrong.
+        Returns None when that can't be decided inline: the code isn't here, has drifted or takes too long. An
+        activation then decides, and reports what is wrong.
         """
         try:
             log = run.log if fact is None else plan(run.log, [fact], now)
             outcome = self._scheduler.replay_of(run).at_once(log)
             append = Append(run.row.id, run.epoch + 1, len(log), [], now)
             return None if outcome is None else decide(run.index, append, outcome)
-        except Exception:  # noqa: BLE001  # the activation meets the same error, and records it
+        except Exception:  # noqa: BLE001  # the activation gets the same error and records it
             return None
 
     async def _finish(self, writing: Coroutine[Any, Any, T]) -> T:
-        """Finish a write even if its caller goes away: it may have claimed a run, which would otherwise wait for the
-        end of its lease."""
+        """Finish a write even if its caller is cancelled.
+
+        The write may have claimed a run, and nobody would work on that until its lease ends.
+        """
         task = asyncio.get_running_loop().create_task(writing)
         try:
             return await asyncio.shield(task)
@@ -206,7 +208,7 @@ class Intake:
     # ── which hook a payload is for ──
 
     async def open_hook(self, token: str, *, is_webhook: bool) -> HookTarget:
-        """The open hook of this token. Raises HookNotFoundError unless there is one of this kind."""
+        """Return the open hook with this token. Raises HookNotFoundError unless there is one of this kind."""
         cached = self._scheduler.cache.by_token(token)
         if cached is not None and cached[1].is_webhook == is_webhook:
             run, hook = cached
@@ -220,16 +222,16 @@ class Intake:
         return HookTarget(*found)
 
     async def _encoded(self, target: HookTarget, payload: Any) -> Any:
-        """The payload as the log keeps it, checked against the hook's schema."""
+        """Return the payload as the log keeps it, validated against the hook's schema."""
         schema = await self._schema(target) if target.hook.has_schema else None
         encoded = encode(payload, Any if schema is None else schema, "payload")
         to_json(encoded, "payload")
         return encoded
 
     async def _schema(self, target: HookTarget) -> Any:
-        """The hook's schema, as the workflow's code has it now.
+        """Return the hook's schema, as the workflow's code has it now.
 
-        None if that code is not here or has drifted: the payload is then checked when it is delivered.
+        Returns None if that code isn't here or has drifted. The payload is then validated when it is delivered.
         """
         record, log = target.record, target.log
         try:
@@ -248,12 +250,12 @@ class Intake:
             return None
         return outcome.schemas.get(target.hook.number)
 
-    # ── what the caller of a manual webhook is answered ──
+    # ── answers of manual webhooks ──
 
     async def answer_to(self, kept: KeptPayload, seconds: float) -> dict[str, Any] | None:
-        """The workflow's answer to this request.
+        """Wait for the workflow's answer to this request, for at most `seconds`.
 
-        None when the time is up, when the run has ended without an answer, or when the store can't tell.
+        Returns None when the time is up, when the run has ended without an answer, or when the store is unavailable.
         """
         run_id, seq, log = kept.hook.run_id, kept.events[0].seq, kept.events
         row: RunRecord | None = None
@@ -277,7 +279,7 @@ class Intake:
 
 
 def _ignore_outcome(task: asyncio.Task[Any]) -> None:
-    """Mark the task's error as seen; its caller is gone."""
+    """Mark the task's error as retrieved: its caller was cancelled."""
     if not task.cancelled():
         task.exception()
 
@@ -285,7 +287,7 @@ def _ignore_outcome(task: asyncio.Task[Any]) -> None:
 def _created(
     run_id: str, workflow: Workflow[Any, Any], input: dict[str, Any], attributes: dict[str, str]
 ) -> dict[str, Any]:
-    """The data of a run's first event."""
+    """Return the data of a run's first event."""
     data: dict[str, Any] = {"run_id": run_id, "workflow": workflow.name, "input": input, "python": PYTHON}
     if attributes:
         data["attributes"] = attributes
@@ -298,7 +300,7 @@ def _created(
 
 
 def difference(first: Any, second: Any) -> str | None:
-    """Where two starts under one idempotency key differ, by path and value. None: they ask for the same."""
+    """Return where two starts with one idempotency key differ, by path and value. None if they don't."""
     for part in ("workflow", "input"):
         found = _first_difference(first.get(part), second.get(part), part)
         if found is not None:

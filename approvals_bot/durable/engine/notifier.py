@@ -1,4 +1,4 @@
-"""Notifies whoever in this process waits for a run's next events, so that nobody has to poll the store."""
+"""The notifier: wakes callers in this process that wait for a run's events, so they needn't poll the store."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Notifier:
         self.subscriptions: defaultdict[str, dict[Subscription, None]] = defaultdict(dict)  # in order of arrival
 
     def notify(self, run_id: str, events: list[Event]) -> None:
-        """Pass on events that this process has written."""
+        """Deliver events that this process has written to the run's subscribers."""
         if self._watch is not None:
             self._watch(events)
         for subscription in self.subscriptions.get(run_id, ()):
             subscription.deliver(events)
 
     def wake(self, runs: Collection[str] | None) -> None:
-        """Make subscribers look again: another process has written to these runs. None: it may be any run."""
+        """Make subscribers look again: another process has written to these runs, or to any if None."""
         for run_id in list(self.subscriptions) if runs is None else runs:
             for subscription in self.subscriptions.get(run_id, ()):
                 subscription.wake()
 
 
 class Subscription:
-    """One caller that waits for a run's events of these types, for at most `seconds`, inside its `with` block.
+    """A caller's wait for a run's events of these types, for at most `seconds`, inside a `with` block.
 
-    Read the store inside the block: an event written in between is then not missed. With `poll`, `changed` also returns
-    after that many seconds without an event.
+    Read the store inside the block, never before it: an event that is written between the read and the wait is then
+    not missed. With `poll`, `changed` also returns after that many seconds without an event.
     """
 
     def __init__(

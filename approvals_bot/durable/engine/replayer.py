@@ -1,8 +1,8 @@
-"""Replays under a deadline: a body that spins is stopped and named, and blocks nothing else.
+"""Replays under a deadline. A body that spins is stopped and named, and blocks nothing else.
 
-Nearly all replays take a fraction of a millisecond, and handing one to a thread costs 46 µs of processor time and 73 µs
-on the clock (`run_in_executor` of nothing, five thousand times). So each is tried on the event loop first, under a
-watchdog, and only one that takes longer goes to a thread.
+Nearly all replays take a fraction of a millisecond. Passing one to a thread costs 46 µs of processor time and 73 µs of
+elapsed time (`run_in_executor` of nothing, five thousand times). So each replay is tried on the event loop first, under
+a watchdog, and goes to a thread only if it takes longer.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INLINE_TIME = 1.0
-"""Seconds of computing that a replay may hold up the event loop: once for a body that spins. (The first replay of a
-workflow builds the validators of its types, and may take a tenth of that.)"""
+"""Seconds of processor time for which a replay may block the event loop. A body that spins does so once. (The first
+replay of a workflow builds the validators of its types, and may take a tenth of that.)"""
 
 INLINE_EVENTS = 64
-"""A longer log goes to a thread at once: a few milliseconds of an event loop are everybody's."""
+"""A longer log goes to a thread at once: its few milliseconds on the event loop would delay everybody."""
 
 THREADS = 2
 
 PATIENCE = 5
-"""On a machine that is busy, a body gets this many times ACTIVATION_TIME on the clock, as long as it computes less."""
+"""On a busy machine, a body gets this many times ACTIVATION_TIME of elapsed time, as long as it computes less."""
 
 
 class Interruptible:
-    """Makes calls, one after the other, that `interrupt` ends with ReplayInterrupted, whichever thread they run on. The
-    thread belongs to others before and after, so nothing may arrive there late."""
+    """A runner of calls, one at a time, that `interrupt` ends with ReplayInterrupted, on whichever thread they run.
+
+    Other code uses that thread before and after the call, so an interruption must not arrive late.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,8 +53,8 @@ class Interruptible:
         self._is_interrupted = False
         self._began = math.inf
         self._calls = 0
-        self._looked_at = 0  # the call for which the next was read
-        self._computed_before = 0.0  # by this thread, when somebody first looked at the call
+        self._looked_at = 0  # the call for which `_computed_before` was read
+        self._computed_before = 0.0  # the thread's processor time when `computed` was first read during the call
 
     @property
     def is_running(self) -> bool:
@@ -65,8 +67,11 @@ class Interruptible:
 
     @property
     def computed(self) -> float:
-        """Seconds of processor time that the call has used since this was first asked during it; infinite where that
-        can't be known. (Asked, not kept for every call: reading that clock can take longer than a replay.)"""
+        """Seconds of processor time that the call has used since this was first read during it.
+
+        Infinite where that is unknown. It isn't recorded for every call, because reading that clock can take longer
+        than a replay.
+        """
         with self._lock:
             return self._computed()
 
@@ -82,12 +87,14 @@ class Interruptible:
             finally:
                 self._end()
         except ReplayInterrupted:
-            self._end_undisturbed()  # it may have come in the midst of the first attempt to end
+            self._end_undisturbed()  # the interruption may have come during the first attempt to end
             raise
 
     def interrupt(self, beyond: float = 0.0) -> None:
-        """Only while it runs, and has computed for more than so many seconds. One interruption may be lost (in a
-        finalizer, Python ignores exceptions): repeat it."""
+        """Interrupt the call if it is running and has computed for more than `beyond` seconds.
+
+        An interruption can be lost, because Python ignores exceptions in finalizers. Repeat it.
+        """
         with self._lock:
             if self._thread is not None and min(self.elapsed, self._computed()) >= beyond:
                 self._is_interrupted = True
@@ -107,8 +114,8 @@ class Interruptible:
         with self._lock:
             self._thread = None
         if self._is_interrupted:
-            # An exception that was asked for at the last moment comes within a few bytecodes. (It could be taken
-            # back, but CPython 3.11 then keeps all threads looking for it for ever, and hangs under a profiler.)
+            # An exception that was set at the last moment arrives within a few bytecodes. (It could be cleared, but
+            # CPython 3.11 then keeps all threads checking for it for ever, and hangs under a profiler.)
             with suppress(ReplayInterrupted):
                 for _ in range(10_000):
                     pass
@@ -122,18 +129,18 @@ class Interruptible:
 
 
 def _processor_time(thread: int) -> float:
-    """Seconds of processor time that this thread has used since it began."""
+    """Return the seconds of processor time that this thread has used since it started."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return math.inf
     return time.clock_gettime(time.pthread_getcpuclockid(thread))
 
 
 class Watchdog:
-    """Interrupts what computes for longer than `limit` seconds on the event loop's thread. It looks a few times in that
-    time, and sleeps while nothing has been watched for a second.
+    """A thread that interrupts calls that compute for longer than `limit` seconds on the event loop's thread.
 
-    What counts is processor time: on a busy machine the shortest call may last long, and must not be interrupted for
-    that. (An interruption that meets the callback of a weak reference is printed and lost, then the next one comes.)
+    It looks a few times within that limit, and sleeps when there has been no call for a second. Only processor time
+    counts: on a busy machine even the shortest call may last long, and mustn't be interrupted for that. (If an
+    interruption hits the callback of a weak reference, Python prints and drops it; then the next one comes.)
     """
 
     def __init__(self, limit: float) -> None:
@@ -146,7 +153,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def run(self, call: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """ReplayInterrupted if it takes too long. Calls don't nest."""
+        """Make a call under watch. Raises ReplayInterrupted if it takes too long. Calls don't nest."""
         self._last = time.monotonic()
         if self._is_asleep:
             self._rouse()
@@ -173,16 +180,16 @@ class Watchdog:
             if self._is_idle():
                 self._wake.clear()
                 self._is_asleep = True
-                if self._is_idle():  # still: whoever comes from now on sees that we sleep
+                if self._is_idle():  # still idle; a call that comes now sees `_is_asleep` and wakes this thread
                     self._wake.wait()
-            # Looking at it begins the count; so a body has a quarter more than its limit at the most.
+            # The first look starts the count, so a body gets at most a quarter more than its limit.
             if self._watched.is_running and self._watched.computed > self._limit:
                 self._watched.interrupt(beyond=self._limit)
             self._closed.wait(self._limit / 4)
 
 
 class Replayer:
-    """Runs replays, on the event loop or off it."""
+    """The runner of replays, on the event loop or in a thread."""
 
     def __init__(self, link: Callable[[str], str]) -> None:
         self.link = link
@@ -191,7 +198,10 @@ class Replayer:
         self._slow: set[str] = set()  # workflows that had to be interrupted once
 
     async def replay(self, workflow: Workflow[Any, Any], log: Log, entropy: bytes) -> ReplayResult:
-        """A whole replay. WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME; else as `replay`."""
+        """Replay a whole log, as `replay` does.
+
+        Raises WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME.
+        """
         replayed = Replayed(self, workflow, entropy)
         try:
             return await replayed.outcome(log)
@@ -199,22 +209,22 @@ class Replayer:
             replayed.close()
 
     def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> ReplayResult | None:
-        """Deliver events on the event loop. None: it takes too long for that, and begins anew elsewhere."""
+        """Deliver events on the event loop. Returns None if that takes too long: start again in a thread."""
         if len(events) > INLINE_EVENTS or workflow.code in self._slow:
             return None
         try:
             outcome = self._watchdog.run(replay.deliver, events)
         except ReplayInterrupted:
-            replay.leave()  # it may have come while the replay was doing that
+            replay.leave()  # the interruption may have come while the replay was leaving
             self._slow.add(workflow.code)
             return None  # a replay has no effects
         end = outcome.commands[-1] if outcome.ended else None
         if isinstance(end, End) and end.data.get("error", {}).get("type") in ("KeyboardInterrupt", "SystemExit"):
-            return None  # by Ctrl-C, perhaps: in another thread it shows whether the body raised it itself
+            return None  # perhaps Ctrl-C: a replay in a thread shows whether the body raised it itself
         return outcome
 
     def throw_away(self, replay: Replay) -> None:
-        """Close a body; `finally` of an author's may take its time too."""
+        """Close a body, under watch: its `finally` blocks may spin, too."""
         try:
             self._watchdog.run(replay.close)
         except ReplayInterrupted:
@@ -225,19 +235,21 @@ class Replayer:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def in_thread(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> ReplayResult:
-        """Deliver events in a thread. If the body can't be stopped, or nobody waits any more, the replay is closed
-        there when it can be."""
+        """Deliver events in a thread.
+
+        If the body can't be stopped, or the caller is cancelled, the replay is closed when the thread is done with it.
+        """
         watched = Interruptible()
 
         def deliver() -> ReplayResult:
-            _ = watched.computed  # its processor time is counted from here on
+            _ = watched.computed  # starts counting its processor time
             return replay.deliver(events)
 
         def run() -> ReplayResult:
             try:
                 return watched.run(deliver)
             finally:
-                replay.leave()  # an interruption may have come while the replay was doing that
+                replay.leave()  # an interruption may have come while the replay was leaving
 
         job = self._threads.submit(run)
         try:
@@ -259,7 +271,7 @@ class Replayer:
                 if (await asyncio.wait([future], timeout=ACTIVATION_TIME / 10))[0]:
                     break
             else:
-                # It is in C code, or swallows the exception: leave it that thread, and let the others have new ones.
+                # It is in C code or swallows the exception: leave it this thread, and start new ones for the others.
                 self._threads.shutdown(wait=False)
                 self._threads = _threads()
                 raise _spins(workflow)
@@ -267,30 +279,32 @@ class Replayer:
 
 
 class Replayed:
-    """A run's log, replayed as far as it goes, while somebody works on the run. A log that begins with the one before
-    is continued from there; any other is replayed anew."""
+    """The replay of one run, kept while somebody works on the run.
+
+    A log that begins with the one replayed before is continued from there. Any other log is replayed from the start.
+    """
 
     def __init__(self, replayer: Replayer, workflow: Workflow[Any, Any], entropy: bytes) -> None:
         self.workflow = workflow
         self._replayer = replayer
         self._entropy = entropy
         self._replay: Replay | None = None
-        self._log: Log = []  # what it has been delivered
-        self.schemas: dict[int, Any] | None = None  # of the run's hooks, by number; None: not replayed yet
+        self._log: Log = []  # the events delivered so far
+        self.schemas: dict[int, Any] | None = None  # of the run's hooks, by number; None before the first replay
 
     async def outcome(self, log: Log) -> ReplayResult:
-        """As `replay`. WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME."""
+        """Replay this log. Raises WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME."""
         outcome = self.at_once(log)
         if outcome is not None:
             return outcome
         replay, events = self._continued(log)
-        self._replay = None  # while it is in another thread, it is not ours
+        self._replay = None  # the other thread owns it until it is done
         outcome = await self._replayer.in_thread(self.workflow, replay, events)
         self._replay, self._log, self.schemas = replay, log[:], outcome.schemas
         return outcome
 
     def at_once(self, log: Log) -> ReplayResult | None:
-        """On the event loop. None: it takes too long for that."""
+        """Replay this log on the event loop. Returns None if that takes too long."""
         replay, events = self._continued(log)
         outcome = self._replayer.inline(self.workflow, replay, events)
         if outcome is not None:
@@ -298,13 +312,13 @@ class Replayed:
         return outcome
 
     def close(self) -> None:
-        """Throw the body away, wherever it waits."""
+        """Throw away the body, wherever it waits."""
         if self._replay is not None and not self._replay.is_closed:
             self._replayer.throw_away(self._replay)
         self._replay = None
 
     def _continued(self, log: Log) -> tuple[Replay, Log]:
-        """A replay that has been delivered a beginning of this log, and the rest."""
+        """Return a replay that has seen the beginning of this log, and the events it hasn't seen."""
         replay, delivered = self._replay, len(self._log)
         if replay is None or replay.is_closed or log[:delivered] != self._log:
             self.close()
@@ -314,8 +328,10 @@ class Replayed:
 
 
 def _used(watched: Interruptible) -> float:
-    """How much of its time a body has used: what it has computed; and if it waits without computing, a fifth of that.
-    Nothing while it waits for a thread."""
+    """Return how many seconds of its time a body has used.
+
+    That is its processor time, or a fifth of the elapsed time if that is more. It is 0 until a thread is free for it.
+    """
     return min(watched.elapsed, max(watched.computed, watched.elapsed / PATIENCE))
 
 

@@ -1,4 +1,4 @@
-"""Runs and hooks, as callers outside a workflow see them."""
+"""Runs and hooks as callers outside a workflow see them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from approvals_bot.errors import RunCancelledError, RunFailedError, RunNotFoundE
 
 R = TypeVar("R")
 
-NO_EVENTS = 1_000_000_000  # read the events after this one, more than a log can have: only the run's record
+NO_EVENTS = 1_000_000_000  # `read(after=…)`: more than a log can have, so only the run's record is read
 
 
 @dataclass(frozen=True, slots=True)
 class HookInfo:
-    """A hook, as callers outside its workflow see it."""
+    """A hook as callers outside its workflow see it."""
 
-    _row: HookRow = field(repr=False)  # it has the token, which is a key
+    _row: HookRow = field(repr=False)  # it has the token, which is a secret
 
     @property
     def run_id(self) -> str:
@@ -53,13 +53,13 @@ class HookInfo:
 
     @property
     def generation(self) -> int:
-        """Signed links carry it. Links of another generation are void."""
+        """The generation of the hook's signed links. Links of any other generation are void."""
         return self._row.generation
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some runs, and where the next page starts."""
+    """A page of runs, and the cursor of the next page."""
 
     records: list[RunRecord]
     cursor: str | None
@@ -67,14 +67,14 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What ended a run: the type and data of its last event."""
+    """The event that ended a run: its type and data."""
 
     type: str
     data: dict[str, Any]
 
 
 class Runs(Protocol):
-    """What a handle on a run needs of the engine."""
+    """The part of the engine that a handle on a run needs."""
 
     def decode_result(self, row: RunRecord, result: Any) -> Any: ...
     async def record(self, run_id: str) -> RunRecord | None: ...
@@ -86,7 +86,11 @@ class Runs(Protocol):
 
 
 class Run(Generic[R]):
-    """A handle on a run. Making one never fails, whether or not the run exists."""
+    """A handle on a run. Making one never fails, whether or not the run exists.
+
+    run = await engine.start(expense, 420)
+    paid = await run.return_value()
+    """
 
     def __init__(self, engine: Runs, run_id: str, *, is_new: bool = False) -> None:
         self.id = run_id
@@ -94,13 +98,13 @@ class Run(Generic[R]):
         self._engine = engine
 
     async def status(self) -> Status:
-        """pending, running, completed, failed, cancelled or stalled. RunNotFoundError if there is no such run."""
+        """Return "pending", "running", "completed", "failed", "cancelled" or "stalled". Raises RunNotFoundError."""
         return (await self._record()).status
 
     async def return_value(self) -> R:
-        """Wait until the run has ended and give its result, typed as the workflow says.
+        """Wait until the run has ended, and return its result as the workflow's return type.
 
-        RunFailedError (its cause is the workflow's error), RunCancelledError, RunNotFoundError.
+        Raises RunFailedError (its cause is the workflow's error), RunCancelledError or RunNotFoundError.
         """
         row, ending = await self._engine.until_ended(self.id)
         match ending.type:
@@ -116,19 +120,19 @@ class Run(Generic[R]):
                 )
 
     async def wait(self, seconds: float | None) -> RunRecord:
-        """The run's record once it has ended, or when the time is up. None: however long it takes."""
+        """Return the run's record once the run has ended or `seconds` are over. None waits without a limit."""
         return await self._engine.wait(self.id, seconds)
 
     async def cancel(self, reason: str | None = None) -> None:
-        """End the run as cancelled: its tokens are freed, its waits gone. RunEndedError if it had ended."""
+        """End the run as cancelled, which frees its tokens and closes its waits. Raises RunEndedError."""
         await self._engine.cancel(self.id, reason)
 
     async def wake_up(self) -> int:
-        """End the sleeps that the run is in. Gives how many; timeouts keep running."""
+        """End the sleeps that the run is in, and return their number. Timeouts keep running."""
         return await self._engine.wake_up(self.id)
 
     async def events(self) -> list[Event]:
-        """The run's log."""
+        """Return the run's log. Raises RunNotFoundError."""
         return await self._engine.events(self.id)
 
     async def _record(self) -> RunRecord:

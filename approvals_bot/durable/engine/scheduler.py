@@ -1,4 +1,4 @@
-"""The background work of one process: claims the runs that are due, renews its leases, and releases them at the end."""
+"""The scheduler of one process: claims due runs, renews their leases, and releases them when it closes."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ logger = logging.getLogger("approvals_bot.durable.engine")
 
 
 class Slots:
-    """One slot for each of MAX_ACTIVE runs that a process works on at a time.
+    """The slots of a process: one for each of the MAX_ACTIVE runs that it works on at a time.
 
-    A run whose step waits for another run gives up its slot meanwhile. If it kept it, such runs could take all the
-    slots, and the runs that they wait for would never begin.
+    A run whose step waits for another run gives up its slot for that time. Otherwise such runs could take all slots,
+    and the runs that they wait for would never begin.
     """
 
     def __init__(self, active: Sized, freed: Callable[[], None]) -> None:
-        """`freed` is called when a slot has become free."""
+        """`freed` is called when a slot becomes free."""
         self._active = active
         self._freed = freed
-        self._waiting: Counter[str] = Counter()  # waits for other runs, by the run whose steps wait
+        self._waiting: Counter[str] = Counter()  # number of waits for other runs, by the run whose steps wait
 
     @property
     def free(self) -> int:
-        """How many more runs this process can take."""
+        """The number of runs that this process can still take."""
         return MAX_ACTIVE - len(self._active) + len(self._waiting)
 
     @contextmanager
     def given_up(self) -> Iterator[None]:
-        """Wait for a run inside this block: if a step does so, its run takes no slot meanwhile."""
+        """Give up the slot of the run whose step is calling, if any, while the block waits for another run."""
         context = step_context.get()
         if context is None:
             yield
@@ -66,28 +66,28 @@ class Slots:
 
 
 class StalledRuns:
-    """Tries stalled runs again: the code that they wait for may have come with a deployment, or come back.
+    """The retries of stalled runs, whose code may have come with a deployment or been restored.
 
-    Each is tried once, until its log or the code of this process has changed.
+    Each run is tried once, and again when its log or the code of this process has changed.
     """
 
     def __init__(self, store: OpenStore, registry: Registry, work_on: Callable[[str], Awaitable[bool]]) -> None:
-        """`work_on` claims a run and begins to work on it once there is a slot. False: another process has it."""
+        """`work_on` claims a run once there is a slot, and starts its work. False: another process has the run."""
         self._store = store
         self._registry = registry
         self._work_on = work_on
         self._code = registry.additions
-        self._tried: dict[str, tuple[int, int]] = {}  # the log's length and the code it was tried with
+        self._tried: dict[str, tuple[int, int]] = {}  # by run: the log's length and the code it was tried with
         self._next = 0.0
         self._is_closed = False
 
     @property
     def is_due(self) -> bool:
-        """Whether this process has new code, or it is time to look for runs that others have left stalled."""
+        """Whether this process has new code, or it is time to look for runs that stalled in other processes."""
         return self._code != self._registry.additions or self._next <= asyncio.get_running_loop().time()
 
     async def retry(self) -> None:
-        """Try every stalled run whose log or code is new to it."""
+        """Try every stalled run whose log or code has changed since the last try."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._code = self._registry.additions
@@ -101,14 +101,14 @@ class StalledRuns:
                     self._tried[row.id] = tried
             if cursor is None:
                 break
-        self._next = loop.time() + max(STALLED, 20 * (loop.time() - began))  # the more there are, the more rarely
+        self._next = loop.time() + max(STALLED, 20 * (loop.time() - began))  # the more there are, the less often
 
     def close(self) -> None:
         self._is_closed = True
 
 
 class Scheduler:
-    """Works on runs from `start` to `close`: each run that is claimed here has one activation, until it only waits."""
+    """The background work of a process, from `start` to `close`. Each run it has claimed has one activation."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Scheduler:
         notifier: Notifier,
         entropy: Callable[[], bytes],
     ) -> None:
-        """`entropy` draws 32 random bytes, for ids and tokens."""
+        """`entropy` returns 32 random bytes, for ids and tokens."""
         self.store = store
         self.clock = clock
         self.replayer = replayer
@@ -137,16 +137,16 @@ class Scheduler:
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
         self.slots = Slots(self._active, self._slot_freed)
         self._leased_until: datetime | None = None
-        self._unsettled: list[datetime] = []  # ends of leases that were asked for, and may have been given
+        self._unsettled: list[datetime] = []  # ends of leases that were requested, and may have been given
         self._stalled = StalledRuns(store, registry, self._work_on)
-        self._kept: dict[asyncio.Task[Any], None] = {}  # in the order in which they began
+        self._kept: dict[asyncio.Task[Any], None] = {}  # in the order in which they started
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
         self._is_closed = False
-        self._is_full = False  # a run found no slot: look for work when one becomes free
+        self._is_full = False  # there was no slot for a run: look for work when one becomes free
 
     async def start(self) -> None:
-        """Begin to work. Leases of dead processes are freed before anything is claimed."""
+        """Start working. The leases of dead processes are ended before anything is claimed."""
         await self._until_it_works(self.store.begin_work)
         self.store.listen(self._look_again)
         self._tasks = [
@@ -156,19 +156,20 @@ class Scheduler:
 
     @property
     def poll(self) -> float | None:
-        """Seconds after which a subscriber reads the store again. None: this process works, and hears of all writes."""
+        """Seconds between a subscriber's reads of the store. None if this process works: it learns of all writes."""
         return None if self._tasks else POLL
 
     def row_at_work(self, run_id: str) -> RunRecord | None:
-        """The row of a run that this process works on, as it was when that began. None: it doesn't."""
+        """Return the row of a run, as it was when this process began to work on it. None if it doesn't."""
         active = self._active.get(run_id)
         return None if active is None else active[0].run.row
 
     def request_lease(self, run_id: str | None = None) -> Lease | None:
-        """The lease to ask the store for. None if this process takes no more work, or works on that run already.
+        """Return a lease to request from the store. None if this process takes no work, or works on that run already.
 
-        Call `lease_settled` when the store has answered. If its answer is lost, this process may hold a claim that it
-        doesn't know of. Nobody works on that run until the lease ends, so its end is kept as a time to look for work.
+        Call `lease_settled` when the store has answered. If the answer is lost, this process may hold a claim that it
+        doesn't know of, and nobody works on that run until the lease ends. So its end is kept here, as a time to look
+        for work.
         """
         self._is_full = self.slots.free <= 0
         if self._is_full or self._is_closing or not self._tasks or run_id in self._active:
@@ -181,20 +182,23 @@ class Scheduler:
         return lease
 
     def lease_settled(self, lease: Lease | None) -> None:
-        """The store has said whether it gave this lease."""
+        """Forget a lease: the store has answered, so this process knows whether it has it."""
         if lease is not None and lease.until in self._unsettled:
             self._unsettled.remove(lease.until)
 
     def activate(self, claimed: Claimed) -> None:
-        """Work on a run that has been claimed."""
+        """Start working on a run that has been claimed."""
         run = CachedRun(claimed.row, claimed.log, claimed.claim.epoch)
         cached = self.cache.take(claimed.claim.run_id)
         if cached is not None:
-            run.replayed = cached.replayed  # it is continued, as far as it has come with this log
+            run.replayed = cached.replayed  # the replay continues from the part of the log that it has seen
         self._activate(run)
 
     def adopt(self, run: CachedRun, written: Batch, events: list[Event]) -> None:
-        """Work on a run that was claimed together with its next batch. Steps of that batch have not been started."""
+        """Start working on a run that was claimed in the transaction that wrote `written`.
+
+        The steps of that batch haven't been started yet.
+        """
         run.epoch += 1
         run.grow(events)
         if written.outcome.ended:
@@ -207,7 +211,7 @@ class Scheduler:
             self._activate(run, written)
 
     def _activate(self, run: CachedRun, written: Batch | None = None) -> None:
-        if self._is_closed:  # the answer came too late: the run waits for the end of the lease
+        if self._is_closed:  # the answer came too late: the run waits until its lease ends
             run.close()
             return
         until = self.clock.now() + LEASE
@@ -217,7 +221,7 @@ class Scheduler:
         self._active[run.row.id] = (activation, task)
 
     def wake(self, run_id: str) -> None:
-        """Have a run worked on that something was written to from outside: by its activation, or by claiming it."""
+        """Make sure that somebody works on a run after a write from outside: its activation, or the next claim."""
         if run_id in self._active:
             self._active[run_id][0].wake()
         self._woken.set()
@@ -225,7 +229,10 @@ class Scheduler:
     # ── what activations use ──
 
     def replay_of(self, run: CachedRun) -> Replayed:
-        """The replay to continue; a new one if there is none, or if the code has changed. WorkflowNotFoundError."""
+        """Return the run's replay, or a new one if there is none or the code has changed.
+
+        Raises WorkflowNotFoundError.
+        """
         workflow = self.registry.get(run.row.code, run.row.version)
         if run.replayed is None or run.replayed.workflow is not workflow:
             run.close()
@@ -240,7 +247,7 @@ class Scheduler:
     # ── working ──
 
     async def _schedule(self) -> None:
-        """Claim what is due; sleep until the next timer, a wake-up, or a write by another process."""
+        """Claim due runs. In between, sleep until the next timer, a wake-up, or a write by another process."""
         await self._until_it_works(self._stalled.retry)
         due: datetime | None = self.clock.now()
         time = asyncio.get_running_loop().time
@@ -263,13 +270,13 @@ class Scheduler:
                 logger.warning("the store is unavailable, trying again: %s", error)
                 await self._sleep(RETRY_STORE)
                 due = self.clock.now()
-            except Exception:  # a process that claims nothing any more would look alive and be dead
+            except Exception:  # if this loop ended, the process would look alive but claim nothing
                 logger.exception("looking for work failed, trying again")
                 await self._sleep(RETRY_STORE)
                 due = self.clock.now()
 
     async def _sleep(self, seconds: float) -> bool:
-        """Sleep for so long, or until woken. Returns whether it was woken."""
+        """Sleep for this long or until woken. Returns whether it was woken."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -279,7 +286,7 @@ class Scheduler:
         return True
 
     def _look_again(self, runs: Collection[str] | None = None) -> None:
-        """Another process has written to these runs; None: to any."""
+        """Read these runs again, or any if None: another process has written to them."""
         self.notifier.wake(runs)
         for run_id in list(self._active) if runs is None else runs:
             if run_id in self._active:
@@ -287,13 +294,13 @@ class Scheduler:
         self._woken.set()
 
     def _wake_overdue(self) -> None:
-        """Wake activations whose time has come early: the clock was set, or the machine was suspended."""
+        """Wake activations that are due but whose timers haven't fired: the clock was set, or the machine slept."""
         for activation, _ in self._active.values():
             if activation.due is not None and activation.due <= self.clock.now():
                 activation.wake()
 
     async def _claim_due(self) -> datetime | None:
-        """Claim all that is due, as far as there are slots. Returns when to look again."""
+        """Claim due runs for as long as there are slots. Returns when to look again."""
         await self._keep_leases()
         while True:
             due = await self.next_wake()
@@ -304,11 +311,11 @@ class Scheduler:
                 return await self.next_wake()
 
     async def _claim(self, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
-        """Claim due runs, or this one, and begin to work on them.
+        """Claim due runs, or this one, and start working on them.
 
-        A claim raises the run's epoch in the transaction that reads its log. So a process that held the run before is
-        fenced from that moment on: whatever it still decides carries the old epoch, and the store refuses it. It need
-        not be asked, and it need not be alive.
+        A claim raises the run's epoch in the same transaction that reads its log. From that moment the process that
+        held the run before is fenced: its decisions carry the old epoch, and the store refuses them. That process
+        needn't agree, or even be alive.
         """
         lease = self.request_lease()
         claimed = [] if lease is None else await self.store.claim(lease, limit, run_id)
@@ -334,7 +341,7 @@ class Scheduler:
             self.progress.set()
 
     async def _renew(self) -> None:
-        """Renew leases for as long as this process works."""
+        """Renew leases for as long as this process works on runs."""
         while True:
             await asyncio.sleep(LEASE.total_seconds() / 3)
             try:
@@ -345,8 +352,8 @@ class Scheduler:
     async def _keep_leases(self) -> None:
         """Renew the leases of this process once a third of their time is over.
 
-        This comes before each claim, too. After a leap of the clock the leases may have ended, and the process would
-        otherwise claim its own runs and fence itself off.
+        This also comes before each claim. After the clock leaps ahead, the leases may have ended; without this, the
+        process would claim its own runs and fence itself off.
         """
         now = self.clock.now()
         if self._leased_until is None or now + LEASE * 2 / 3 < self._leased_until:
@@ -357,7 +364,7 @@ class Scheduler:
         self._leased_until = now + LEASE if claims else None
 
     async def _work_on(self, run_id: str) -> bool:
-        """Claim this run as soon as there is a slot. Returns whether it was claimed."""
+        """Claim this run once there is a slot. Returns whether it was claimed."""
         await self._free_slot()
         return bool(await self._claim(run_id=run_id))
 
@@ -380,16 +387,16 @@ class Scheduler:
                 logger.warning("the store is unavailable, trying again: %s", error)
                 await self._sleep(RETRY_STORE)
 
-    # ── for clocks that are moved ──
+    # ── for movable clocks ──
 
     async def next_wake(self) -> datetime | None:
-        """When this process has something to do without a request."""
+        """Return when this process next has something to do without a request."""
         claimable = await self.store.next_wake(self._owner, self.clock.now())
         held = (activation.due for activation, _ in self._active.values())
         return min((due for due in (claimable, *held, *self._unsettled) if due is not None), default=None)
 
     async def settle(self) -> None:
-        """Return when all that is due has been done. A long step is not waited for."""
+        """Return once all that is due has been done. A long step is not waited for."""
         while self._tasks:
             self.progress.clear()
             due = await self._claim_due()
@@ -403,14 +410,14 @@ class Scheduler:
     # ── closing ──
 
     async def close(self) -> None:
-        """Take no new work, let running steps finish for a while, release every run."""
+        """Take no new work, give running steps some time to finish, and release every run."""
         self._is_closing = True
         self._stalled.close()
         self._woken.set()
         self.progress.set()
         if self._tasks:
             schedule, renew = self._tasks
-            await asyncio.wait([schedule], timeout=CLOSING)  # it may be claiming: what it claims must be released
+            await asyncio.wait([schedule], timeout=CLOSING)  # it may be claiming, and those runs must be released, too
             schedule.cancel()
             renew.cancel()
             await asyncio.gather(schedule, renew, return_exceptions=True)
@@ -423,7 +430,7 @@ class Scheduler:
                 task.cancel()
             await asyncio.gather(*leftover, return_exceptions=True)
             for run_id, (activation, task) in list(self._active.items()):
-                if task.done():  # cancelled before it began, so it has cleaned up nothing
+                if task.done():  # cancelled before it started, so it has cleaned up nothing
                     activation.run.close()
                     del self._active[run_id]
         self._is_closed = True
