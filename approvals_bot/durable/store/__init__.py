@@ -1,4 +1,4 @@
-"""Where runs are kept: the protocol, SQLite and PostgreSQL."""
+"""The store of runs: its protocol, and its implementations on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from approvals_bot.errors import StoreUnavailableError
 
 
 async def connect(url: str, *, upgrade: bool = True) -> OpenStore:
-    """Open the store of a URL: `sqlite:///runs.db` (relative), `sqlite:////var/lib/runs.db` (absolute), or
-    `postgresql://…`. ValueError for anything else. An empty database gets our schema, an older schema what it lacks;
-    without `upgrade` an older one is refused (StoreUnavailableError) and left as it is."""
+    """Open the store at a URL, creating or migrating its schema.
+
+    The URL is `sqlite:///runs.db` (relative), `sqlite:////var/lib/runs.db` (absolute) or `postgresql://…`. Without
+    `upgrade`, an older schema is refused (StoreUnavailableError) and left as it is. Raises ValueError for other URLs.
+    """
     if url.startswith("sqlite:///"):
         from approvals_bot.durable.store.sqlite import SqliteStore
 
@@ -24,4 +26,4 @@ async def connect(url: str, *, upgrade: bool = True) -> OpenStore:
                 "PostgreSQL needs one more package: pip install 'approvals-bot[postgres]'"
             ) from None
         return await PostgresStore.open(url, upgrade=upgrade)
-    raise ValueError(f"a database URL starts with sqlite:/// or postgresql:// (not {url.split(':', 1)[0]}:)")
+    raise ValueError(f"a database URL starts with sqlite:/// or postgresql://, not with {url.split(':', 1)[0]}:")

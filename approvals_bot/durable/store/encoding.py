@@ -1,7 +1,8 @@
-"""What both databases keep alike: texts, JSON, indexed attributes, cursors, and the audit's chain.
+"""The encodings that both databases share: text, JSON, indexed attributes, cursors, and the audit's chain.
 
-PostgreSQL's text has no NUL and no lone surrogates, SQLite's (by Python) no lone surrogates. People's input is kept as
-JSON in ASCII, where both are escapes; tokens, keys and names are kept as text, so they are escaped here.
+PostgreSQL's text can't hold NUL or lone surrogates, and SQLite's (from Python) can't hold lone surrogates. People's
+input is kept as ASCII JSON, which escapes both. Tokens, keys and names are kept as plain text, so they are escaped
+here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 
 def storable(text: Text) -> Text:
-    """Return the text with NUL, lone surrogates and the backslash itself as `\\u….`: equal exactly if the texts are."""
+    """Return the text with NUL, lone surrogates and backslashes as `\\u….`. Equal results mean equal texts."""
     if text is None or (text.isascii() and "\\" not in text and "\x00" not in text):
         return text
     return _UNHELD.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -40,13 +41,13 @@ def as_given(stored: Text) -> Text:
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), stored)
 
 
-# What a row says is read as far as it can be: one damaged row must not take away the list that it stands in.
+# A row is read as far as possible: one damaged row mustn't hide the list that it is in.
 
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def readable_json(stored: str | None, kind: type[Json]) -> Json | None:
-    """Return the JSON value, or None if there is none, it can't be read or is of another kind."""
+    """Return the JSON value. None if there is none, or if it can't be read or has another type."""
     if stored is None:
         return None
     try:
@@ -57,7 +58,7 @@ def readable_json(stored: str | None, kind: type[Json]) -> Json | None:
 
 
 def readable_texts(stored: str | None) -> dict[str, str]:
-    """Return the texts by name that the JSON object has."""
+    """Return the strings of a JSON object, by name."""
     return {name: text for name, text in (readable_json(stored, dict) or {}).items() if isinstance(text, str)}
 
 
@@ -66,7 +67,7 @@ def readable_time(micros: int) -> datetime: ...
 @overload
 def readable_time(micros: int | None) -> datetime | None: ...
 def readable_time(micros: int | None) -> datetime | None:
-    """Return the time, or 1970 for a number that is no time of any calendar."""
+    """Return the time, or 1970 for a number that isn't a valid time."""
     try:
         return None if micros is None else from_micros(micros)
     except (OverflowError, ValueError):
@@ -74,21 +75,21 @@ def readable_time(micros: int | None) -> datetime | None:
 
 
 def log_unreadable(run_id: str, error: Exception) -> None:
-    """Say once per attempt that a run's log can't be read, so that nobody works on it."""
+    """Log that a run's log can't be read, once for each claim. Nobody can work on that run."""
     logger.error("run %s: its log is damaged and can't be read: %s", run_id, error)
 
 
-# ── Indexed attributes: pairs of a name and a value, as both stores have them in a table. ──
+# ── indexed attributes: pairs of a name and a value, which both stores keep in a table ──
 
 MAX_KEY = 400
-"""Bytes of a name or a value in an index; PostgreSQL's takes 2,700 for a whole entry. A longer one is kept by its
-hash, which is as good to be found by."""
+"""Bytes of a name or a value in an index; an index entry of PostgreSQL's holds 2,700. A longer one is cut and gets a
+hash, which finds it as well."""
 
 Pair = tuple[str, str]
 
 
 class Indexed(NamedTuple):
-    """The pairs that a run is found by, and what tells them from another set of pairs without reading them."""
+    """The pairs that a run is found by, and their digest, which shows whether they have changed."""
 
     pairs: tuple[Pair, ...]
     digest: str
@@ -100,14 +101,14 @@ def pair_of(name: str, value: str) -> Pair:
 
 
 def given_pairs(attributes: Mapping[str, str]) -> list[Pair]:
-    """Return the pairs of what a run was given at its start."""
+    """Return the pairs of the attributes that a run was given at its start."""
     return [pair_of(name, value) for name, value in attributes.items()]
 
 
 def indexed(attributes: Mapping[str, Sequence[str]]) -> Indexed:
     """Return each name with each of its values."""
     pairs = tuple(sorted({pair_of(name, value) for name, values in attributes.items() for value in values}))
-    together = "\0".join(text for pair in pairs for text in pair)  # which none of them has
+    together = "\0".join(text for pair in pairs for text in pair)  # no stored text has a NUL
     return Indexed(pairs, hashlib.blake2b(together.encode(), digest_size=16).hexdigest())
 
 
@@ -121,7 +122,7 @@ def _key(text: str) -> str:
     return f"{raw[:300].decode(errors='ignore')}…{hashlib.sha256(raw).hexdigest()}"
 
 
-# ── Where the next page of runs starts: after this run, by its time and its id. ──
+# ── cursors: the next page of runs starts after this run, by its time and its id ──
 
 
 def cursor_after(row: RunRecord) -> str:
@@ -129,25 +130,25 @@ def cursor_after(row: RunRecord) -> str:
 
 
 def read_cursor(cursor: str) -> tuple[int, str]:
-    """Return microseconds and id. ValueError for what no page gave."""
+    """Return the microseconds and the id of a cursor. Raises ValueError if no page gave it."""
     at, _, run_id = cursor.partition(".")
     if not (at.isascii() and at.isdigit() and len(at) < 19) or not run_id:
-        raise ValueError("this cursor is not one that a list gave")
+        raise ValueError("this cursor isn't one from a list of runs")
     return int(at), run_id
 
 
-# ── How the audit's lines are chained: each line's hash covers it and, through the line before, everything before. ──
+# ── the audit's chain: each line's hash covers the line and the hash of the line before ──
 
 
 def audit_entry(what: str, who: str | None, run_id: str | None, data: str) -> AuditEntry:
-    """Return an entry as its row has it."""
+    """Return the entry of a row."""
     return AuditEntry(as_given(what), as_given(who), as_given(run_id), json.loads(data))
 
 
 def link_entry(before: str, seq: int, at: int, entry: AuditEntry) -> tuple[str, str]:
-    """Return the entry's data as the line has them, and the line's hash.
+    """Return the entry's data as its line has them, and the line's hash.
 
-    `before`: the hash of the line before, or nothing; `at` in microseconds.
+    `before` is the hash of the line before, or empty for the first; `at` is in microseconds.
     """
     data = json.dumps(entry.data, sort_keys=True)
     covered = json.dumps([before, seq, at, entry.what, entry.who, entry.run_id, data])

@@ -1,7 +1,7 @@
-"""One SQLite connection that writes for everybody: whoever comes while a commit is under way shares the next one.
+"""Group commit for SQLite: calls that arrive while a commit is in progress share the next one.
 
-A commit at `synchronous=FULL` waits for the disk. Twenty callers that each wait for their own get a twentieth of the
-speed; twenty that share one don't notice each other. Each piece of work still is all or nothing by itself.
+A commit at `synchronous=FULL` waits for the disk. Twenty callers that each wait for a commit of their own get a
+twentieth of the speed; twenty that share one don't notice each other. Each call is still all or nothing on its own.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from approvals_bot.errors import StoreUnavailableError
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
-_Piece = tuple[Work[Any], asyncio.Future[Any]]
+_Call = tuple[Work[Any], asyncio.Future[Any]]
 
-MAX_SHARED = 200  # pieces of work in one commit: keeps the wait of the first one short
+MAX_BATCH = 200  # calls in one commit: keeps the wait of the first one short
 
 PATIENCE = 5.0
-"""Seconds that a commit may take before those who wait are told that there is no answer. A person waits for six."""
+"""Seconds that a commit may take before its callers get an error. The web waits for six."""
 
 
-class Shared(ABC):
-    """A connection whose thread does in one go what has come in while it was busy."""
+class SharedConnection(ABC):
+    """A connection whose thread executes all calls that came while it was busy as one batch."""
 
-    _USED: ClassVar[str]  # what can't be done with the database while it is unavailable
+    _USED: ClassVar[str]  # how the error sentence says what isn't possible
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
-        self._queue: deque[_Piece] = deque()
+        self._queue: deque[_Call] = deque()
         self._flushing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle
 
     def run(self, work: Work[T]) -> asyncio.Future[T]:
-        """Do the work in its turn."""
+        """Do the work in its turn. The future has its result, or its error."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append((work, future))
         if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush(), name="store: shared work")
+            self._flushing = asyncio.create_task(self._flush(), name="store: batches")
         return future
 
     async def close(self) -> None:
@@ -55,42 +55,42 @@ class Shared(ABC):
 
     async def _flush(self) -> None:
         try:
-            while shared := self._next():
-                self._lose_patience_later(shared)
-                works = [work for work, _ in shared]
+            while batch := self._next():
+                self._give_up_later(batch)
+                works = [work for work, _ in batch]
                 try:
-                    results = await in_thread(self._connection, partial(self._do, works))
+                    results = await in_thread(self._connection, partial(self._execute_batch, works))
                 except sqlite3.Error as error:
-                    results = [self._unavailable(error) for _ in shared]
+                    results = [self._unavailable(error) for _ in batch]
                 finally:
                     self._timer.cancel()
-                for (_, future), result in zip(shared, results, strict=True):
+                for (_, future), result in zip(batch, results, strict=True):
                     settle(future, result)
         finally:
             self._flushing = None
 
-    def _next(self) -> list[_Piece]:
-        """What is done together. What nobody waits for any more is not done."""
-        taken: list[_Piece] = []
-        while self._queue and len(taken) < MAX_SHARED:
-            piece = self._queue.popleft()
-            if not piece[1].done():
-                taken.append(piece)
-        return taken
+    def _next(self) -> list[_Call]:
+        """Return the next batch. Calls whose callers have gone are left out."""
+        batch: list[_Call] = []
+        while self._queue and len(batch) < MAX_BATCH:
+            call = self._queue.popleft()
+            if not call[1].done():
+                batch.append(call)
+        return batch
 
-    def _lose_patience_later(self, shared: list[_Piece]) -> None:
-        """A disk that hangs hangs nobody else: who has waited for too long hears so, and so does the queue."""
+    def _give_up_later(self, batch: list[_Call]) -> None:
+        """Set a timer that fails all waiting calls, so a disk that hangs doesn't hang their callers."""
 
         def give_up() -> None:
-            for _, future in (*shared, *self._queue):
+            for _, future in (*batch, *self._queue):
                 settle(future, StoreUnavailableError("The database's disk has not answered in time. Try again."))
-            self._lose_patience_later(shared)
+            self._give_up_later(batch)
 
         self._timer = asyncio.get_running_loop().call_later(PATIENCE, give_up)
 
     @abstractmethod
-    def _do(self, shared: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
-        """Do all of it in one go, in the thread. Gives each one's result, or the error that its caller gets."""
+    def _execute_batch(self, works: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
+        """Do all of the work, in the connection's thread. Returns each call's result, or the error for its caller."""
 
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailableError:
         unavailable = StoreUnavailableError(f"The database can't be {self._USED} right now ({error}). Try again.")
@@ -98,8 +98,8 @@ class Shared(ABC):
         return unavailable
 
 
-class Writer(Shared):
-    """Commits what it does together: StoreUnavailableError says that it may or may not be on disk."""
+class Writer(SharedConnection):
+    """The connection that writes, one commit per batch. After a StoreUnavailableError a call may be on disk or not."""
 
     _USED = "written to"
 
@@ -115,30 +115,29 @@ class Writer(Shared):
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
 
-    def _do(self, shared: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
-        """A file that was deleted, or replaced by a backup, takes commits as before. But a process that starts next
-        never sees them, so they are no commits to anybody.
-        """
+    def _execute_batch(self, works: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
+        # SQLite goes on committing to a file that was deleted or replaced by a backup. The next process that starts
+        # never sees those commits, so they mustn't be acknowledged.
         if _file_at(self._path) != self._file:
             raise sqlite3.OperationalError(f"{self._path} was moved, deleted or replaced while it was in use")
-        return _transact(raw, shared)
+        return _transact(raw, works)
 
 
-class ReadConnection(Shared):
-    """Reads what is on disk, each piece of work in one consistent look."""
+class ReadConnection(SharedConnection):
+    """The connection that reads what is on disk, each batch from one consistent snapshot."""
 
     _USED = "read"
 
-    def _do(self, shared: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
+    def _execute_batch(self, works: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
         results: list[Any] = []
         raw.execute("BEGIN")
         try:
-            for work in shared:
+            for work in works:
                 try:
                     results.append(work(raw))
                 except sqlite3.Error as error:
                     results.append(self._unavailable(error))
-                except Exception as error:  # noqa: BLE001  # its own caller hears of it; the others go on
+                except Exception as error:  # noqa: BLE001  # its own caller gets it; the others aren't affected
                     results.append(error)
         finally:
             raw.execute("COMMIT")
@@ -146,7 +145,7 @@ class ReadConnection(Shared):
 
 
 def _file_at(path: str) -> tuple[int, int] | None:
-    """Which file it is that has this name now."""
+    """Return the identity (device, inode) of the file that has this name now."""
     try:
         status = os.stat(path)
     except OSError:
@@ -155,40 +154,41 @@ def _file_at(path: str) -> tuple[int, int] | None:
 
 
 async def in_thread(connection: aiosqlite.Connection, work: Work[T]) -> T:
-    """Run a whole transaction on the connection's thread: one hop instead of one for each statement."""
+    """Run a whole transaction on the connection's thread, with one hop instead of one for each statement."""
     if not connection._running or connection._connection is None:
         raise sqlite3.ProgrammingError("it is closed")
     result: T = await connection._execute(partial(work, connection._conn))  # type: ignore[no-untyped-call]
     return result
 
 
-def _transact(raw: sqlite3.Connection, shared: list[Work[Any]]) -> list[Any]:
-    """Do all pieces in one transaction; if one of them fails by its own fault, each in a transaction of its own.
+def _transact(raw: sqlite3.Connection, works: list[Work[Any]]) -> list[Any]:
+    """Execute a batch in one transaction. If one of its calls fails, execute each in a transaction of its own.
 
-    Nobody is answered before the COMMIT has returned: until then a crash undoes all pieces together. A piece that
-    raises takes the transaction with it, so the others are done again; they keep nothing outside the database. An error
-    of the database itself repeats nothing: whether such a commit took place may be unknown.
+    No caller gets an answer before COMMIT has returned: until then, a crash undoes the whole batch. A call that raises
+    rolls back the transaction, so the others are executed again; that is safe because they change nothing outside the
+    database. After an error of the database itself nothing is repeated: it may be unknown whether the commit took
+    place.
     """
     try:
-        # IMMEDIATE takes the write lock before anything is read. A deferred transaction that reads, compares and then
-        # wants to write may find that another process has written since: SQLite refuses it then, after the comparison.
+        # IMMEDIATE takes the write lock before anything is read. A deferred transaction reads and compares first. If
+        # another process writes before it does, SQLite refuses its write, after the comparison.
         raw.execute("BEGIN IMMEDIATE")
-        results = [work(raw) for work in shared]
+        results = [work(raw) for work in works]
         raw.execute("COMMIT")
     except BaseException as error:
         if raw.in_transaction:
             raw.execute("ROLLBACK")
         if isinstance(error, sqlite3.OperationalError) or not isinstance(error, Exception):
-            raise  # disk full, I/O error, locked: it is nobody's own fault
-        if len(shared) == 1:
-            return [error]  # its own caller hears of it; the others go on
+            raise  # disk full, I/O error, locked: no single call is to blame
+        if len(works) == 1:
+            return [error]  # its own caller gets it; the others aren't affected
     else:
         return results
-    return [result for work in shared for result in _transact(raw, [work])]
+    return [result for work in works for result in _transact(raw, [work])]
 
 
 def settle(future: asyncio.Future[Any], result: Any) -> None:
-    """Give its caller the result, or raise it there if it is an error; a caller who has gone is left in peace."""
+    """Give a caller its result, or raise it there if it is an error. Does nothing if the caller has gone."""
     if future.done():
         return
     if isinstance(result, BaseException):

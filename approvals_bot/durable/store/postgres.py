@@ -1,7 +1,7 @@
-"""The store in PostgreSQL, for any number of replicas: it holds the log, hands out work and fences off zombies.
+"""The store in PostgreSQL, for any number of replicas. It keeps the logs, hands out claims and fences off zombies.
 
-A call is one round trip. The work is done by functions in the database (`migrations/`), many calls of one replica in
-one statement: so they share a commit, and no lock is ever held while a replica thinks, or has been stopped.
+A call is one round trip to functions in the database (`migrations/`). One statement executes a batch of a replica's
+calls, which share its commit. So no lock is ever held while a replica computes or is stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self
 from asyncpg import Connection
 
 from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros, to_micros
-from approvals_bot.durable.store import postgres_encoding as pieces
+from approvals_bot.durable.store import postgres_encoding as encoding
 from approvals_bot.durable.store.encoding import (
     audit_entry,
     cursor_after,
@@ -53,16 +53,16 @@ from approvals_bot.durable.store.protocol import (
 )
 
 START = 5.0  # seconds that the first connection may take
-LOOK = 1.0  # seconds between two looks while nobody tells us what others have written
+LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
 
 
 class PostgresStore:
-    """Implements `OpenStore`. Four connections: for writing, reading, lists, and to hear what others write."""
+    """The `OpenStore` on PostgreSQL, with a connection each for writing, reading, lists and notifications."""
 
     def __init__(self, connect: Connect, myself: str, first: Connection | None = None) -> None:
-        """`myself` is nobody else's: by it replicas know what they have said themselves."""
+        """`myself` is unique to this replica, which recognizes its own notifications by it."""
         self._writing = BatchedConnection(
-            PostgresConnection(connect, first), "SELECT answer FROM together($1::jsonb, $2)", myself
+            PostgresConnection(connect, first), "SELECT answer FROM execute_batch($1::jsonb, $2)", myself
         )
         self._reading = BatchedConnection(PostgresConnection(connect), "SELECT answer FROM answers($1::jsonb)")
         self._lists = PostgresConnection(connect)
@@ -71,7 +71,7 @@ class PostgresStore:
 
     @classmethod
     async def open(cls, url: str, *, upgrade: bool = True) -> Self:
-        """Connect, and bring the schema up to date. StoreUnavailableError, with the reason, if that can't be done."""
+        """Connect and bring the schema up to date. Raises StoreUnavailableError, with the reason, if that fails."""
         connection = await connect_to(url, seconds=START, patient=True)
         try:
             await migrate(connection, url, upgrade=upgrade)
@@ -85,14 +85,14 @@ class PostgresStore:
     async def create(
         self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
     ) -> Created:
-        return pieces.created(run, at, then, await self._writing.ask(pieces.create(run, at, lease, then)))
+        return encoding.created(run, at, then, await self._writing.call(encoding.create(run, at, lease, then)))
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
-        return pieces.appended(batch, await self._writing.ask(pieces.append(batch)))
+        return encoding.appended(batch, await self._writing.call(encoding.append(batch)))
 
     async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
-        answer = await self._writing.ask(pieces.record(run_id, facts, at))
-        return [pieces.event(each) for each in (*answer["known"], *answer.get("added", ()))]
+        answer = await self._writing.call(encoding.record(run_id, facts, at))
+        return [encoding.event(each) for each in (*answer["known"], *answer.get("added", ()))]
 
     async def receive(
         self,
@@ -103,46 +103,46 @@ class PostgresStore:
         lease: Lease | None = None,
         then: Append | None = None,
     ) -> Received | None:
-        piece = pieces.receive(hook_id, resume_id, payload, at, lease, then)
-        return pieces.received(then, await self._writing.ask(piece))
+        call = encoding.receive(hook_id, resume_id, payload, at, lease, then)
+        return encoding.received(then, await self._writing.call(call))
 
     async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
-        return pieces.claims(await self._writing.ask(pieces.claim(lease, limit, run_id)))
+        return encoding.claims(await self._writing.call(encoding.claim(lease, limit, run_id)))
 
     async def renew(self, claims: list[Claim], lease_until: datetime) -> None:
-        await self._writing.ask(pieces.renew(claims, lease_until))
+        await self._writing.call(encoding.renew(claims, lease_until))
 
     # ── reading ──
 
     async def read(self, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
-        answer = await self._reading.ask({"ask": "read", "run": storable(run_id), "after": after})
-        return None if answer is None else pieces.run_and_log(answer)
+        answer = await self._reading.call({"query": "read", "run": storable(run_id), "after": after})
+        return None if answer is None else encoding.run_and_log(answer)
 
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
         if hook_id is not None:
-            answer = await self._reading.ask({"ask": "hook", "hook": storable(hook_id)})
+            answer = await self._reading.call({"query": "hook", "hook": storable(hook_id)})
         else:
-            answer = await self._reading.ask({"ask": "token", "token": storable(token or "")})
-        return None if answer is None else pieces.hook_row(answer)
+            answer = await self._reading.call({"query": "token", "token": storable(token or "")})
+        return None if answer is None else encoding.hook_row(answer)
 
     async def look(
         self, most: int, *, token: str | None = None, hook_id: str | None = None
     ) -> tuple[HookRow, RunRecord, Log | None] | None:
         which = {"token": storable(token or "")} if hook_id is None else {"hook": storable(hook_id)}
-        answer = await self._reading.ask({"ask": "look", "most": most} | which)
+        answer = await self._reading.call({"query": "look", "most": most} | which)
         if answer is None:
             return None
         hook, row, log = answer
-        return pieces.hook_row(hook), pieces.run_row(row), None if log is None else pieces.log(log)
+        return encoding.hook_row(hook), encoding.run_row(row), None if log is None else encoding.log(log)
 
     async def next_wake(self, owner: str, at: datetime) -> datetime | None:
-        answer = await self._reading.ask({"ask": "next_wake", "owner": storable(owner), "at": to_micros(at)})
+        answer = await self._reading.call({"query": "next_wake", "owner": storable(owner), "at": to_micros(at)})
         return None if answer is None else from_micros(answer)
 
     async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
         async with self._lists.in_time():
             sql, given = page_of(which)
-            found = [pieces.run_row(json.loads(row[0])) for row in await self._lists.fetch(sql, *given)]
+            found = [encoding.run_row(json.loads(row[0])) for row in await self._lists.fetch(sql, *given)]
         page = found[: which.limit]
         return page, cursor_after(page[-1]) if len(found) > which.limit else None
 
@@ -158,10 +158,10 @@ class PostgresStore:
         async with self._lists.in_time():
             return [await _add_to_audit(self._lists, entry, to_micros(at))]
 
-    # ── the others ──
+    # ── other replicas ──
 
     async def begin_work(self) -> None:
-        """Other replicas may be working: the leases of the dead run out by themselves."""
+        """Do nothing: other replicas may be working, and the leases of dead ones end on their own."""
 
     def listen(self, heard: Heard) -> None:
         self._listening.start(heard)
@@ -189,7 +189,7 @@ class PostgresStore:
 
 
 def page_of(which: Filter) -> tuple[str, list[Any]]:
-    """Return the statement that lists one run more than the page has, and its arguments."""
+    """Return the statement that lists a page and one run more, and its arguments."""
     tables, where, given = _matching(which)
     at, id = ("found.created_at", "found.run_id") if which.attributes else ("created_at", "id")
     if which.cursor is not None:
@@ -225,14 +225,14 @@ def _matching(which: Filter) -> tuple[str, list[str], list[Any]]:
             add("found.name = {} AND found.value = {}", *pair_of(name, value))
         else:
             pair = "name = {} AND value = {} AND created_at = runs.created_at AND run_id = runs.id"
-            # OFFSET 0 keeps it a question about each row. As a join it would cost the order: a sort of all that match.
+            # OFFSET 0 keeps this a check of each row. As a join it would lose the order and sort all that match.
             add(f"EXISTS (SELECT FROM attributes WHERE {pair} OFFSET 0)", *pair_of(name, value))
     if which.workflow is not None:
         add("workflow = {}", storable(which.workflow))
     if which.status is not None:
         add("status = {}", which.status)
         if which.status != "completed":
-            where.append("status <> 'completed'")  # in the words of its index
+            where.append("status <> 'completed'")  # exactly as the partial index says it
     if which.is_open is not None:
         negated = "" if which.is_open else "NOT "
         where.append(f"{negated}found.is_open" if which.attributes else f"(ended_at IS NULL) = {which.is_open}")
@@ -248,19 +248,19 @@ _ADD = """
 _LINES = "SELECT seq, at, what, who, run_id, data, hash FROM audit ORDER BY seq"
 
 
-async def _add_to_audit(line: PostgresConnection, entry: AuditEntry, at: int) -> AuditLine:
-    """Add a line to the chain. If another replica has taken that place meanwhile, the next one."""
+async def _add_to_audit(connection: PostgresConnection, entry: AuditEntry, at: int) -> AuditLine:
+    """Add a line to the end of the chain. If another replica adds one first, try again after it."""
     while True:
-        last = await line.fetch(_LAST)
+        last = await connection.fetch(_LAST)
         seq, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
         data, digest = link_entry(before, seq, at, entry)
         texts = [storable(text) for text in (entry.what, entry.who, entry.run_id)]
-        if await line.fetch(_ADD, seq, at, *texts, data, digest):
+        if await connection.fetch(_ADD, seq, at, *texts, data, digest):
             return AuditLine(seq, from_micros(at), entry, digest)
 
 
-async def _audit_lines(line: PostgresConnection) -> list[AuditLine]:
+async def _audit_lines(connection: PostgresConnection) -> list[AuditLine]:
     return [
         AuditLine(seq, from_micros(at), audit_entry(*entry), digest)
-        for seq, at, *entry, digest in await line.fetch(_LINES)
+        for seq, at, *entry, digest in await connection.fetch(_LINES)
     ]

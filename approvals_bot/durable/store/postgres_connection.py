@@ -1,7 +1,7 @@
-"""A line to PostgreSQL: one connection that is made anew when it is lost, and never waited for longer than a person is.
+"""Connections to PostgreSQL that reconnect when they are lost, and never keep a caller waiting for long.
 
-The server may be stopped, be failing over, or have gone silent without a word; none of it may hang a click. So every
-call has its own time limit on this side, whatever the network does, and the server has one of its own.
+The server may be stopped, fail over, or go silent; none of that may hang a click. So every call has a time limit on
+this side, whatever the network does, and another one on the server.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from approvals_bot.durable.store.group_commit import settle
 from approvals_bot.errors import StoreUnavailableError
 
 CALL = 2.0
-"""Seconds that a call may take in all. Slack drops a click after 3."""
+"""Seconds that a call may take in all. Slack gives up on a click after 3."""
 
 STATEMENT = 1.8
 """Seconds that the server may take for one statement."""
 
 CONNECT = 1.0
-"""Seconds that a connection may take to be made, while callers wait for it."""
+"""Seconds that connecting may take while callers wait."""
 
 AGAIN = 0.1
-"""Seconds before a server that can't be reached is tried again, as long as somebody waits."""
+"""Seconds before the next attempt to reach the server, as long as a caller waits."""
 
-MAX_SHARED, MAX_SHARED_CHARACTERS = 200, 4_000_000
-"""Pieces in one statement, and their size together: keeps the wait of the first one short."""
+MAX_BATCH, MAX_BATCH_CHARACTERS = 200, 4_000_000
+"""Calls in one batch, and characters of them all. They keep the wait of the first call short."""
 
-TOGETHER = 25
-"""So many pieces go in one statement in any case, and of more, half. If all went at once, the server would be idle
-while this process goes on with all the answers, and this process while the server works on all."""
+MIN_BATCH = 25
+"""Up to this many waiting calls go into one batch; of more, half do. If all did, the server would be idle while this
+process handles the answers, and this process while the server executes the batch."""
 
 _SETTINGS = {
     "application_name": "approvals-bot",
     "statement_timeout": "1900ms",
     "lock_timeout": "1500ms",
-    "idle_in_transaction_session_timeout": "10s",  # whoever is stopped in mid-transaction must not stop the others
+    "idle_in_transaction_session_timeout": "10s",  # a replica stopped in mid-transaction mustn't block the others
     "jit": "off",  # our statements are short
-    "enable_seqscan": "off",  # every look-up has its index; a plan made while tables were small must not outlive that
+    "enable_seqscan": "off",  # every query has its index; a plan made for small tables mustn't be kept for large ones
 }
 
-# Not the statement's own fault: the server is going down, out of room, in recovery, or two waited for each other.
+# Not the statement's fault: the server is shutting down, out of space or in recovery, or there was a deadlock.
 _UNAVAILABLE = ("08", "25006", "40", "53", "55", "57", "58")
 _LOST = ("08", "25006", "57P")
 
 _POOLING = (
-    "08P01",  # protocol_violation: a pool takes no startup parameters of ours
-    "26000",  # invalid_sql_statement_name: a statement that was prepared on another server connection
-    "42P05",  # duplicate_prepared_statement: one of another client's
+    "08P01",  # protocol_violation: the pool refuses our startup parameters
+    "26000",  # invalid_sql_statement_name: the statement was prepared on another server connection
+    "42P05",  # duplicate_prepared_statement: another client has prepared it
 )
 _POOLED = "This looks like PgBouncer. Approvals Bot needs the server itself, or a pool in session mode."
 
@@ -64,12 +64,15 @@ Connect = Callable[[], Awaitable[Connection]]
 
 
 class NotConnectedError(StoreUnavailableError):
-    """The database can't be reached. Nothing was sent."""
+    """The database can't be reached. Nothing was sent; try again."""
 
 
 async def connect_to(url: str, *, seconds: float = CONNECT, patient: bool = False) -> Connection:
-    """Connect, and make sure that what is acknowledged is on disk. NotConnectedError says why not, without the
-    password. `patient`: for work that may take long, as migrations."""
+    """Connect, and check that acknowledged commits are on disk.
+
+    `patient` drops the time limits of statements, for long work such as migrations. Raises NotConnectedError with the
+    reason, which never includes the password.
+    """
     settings = _SETTINGS | ({"statement_timeout": "0", "lock_timeout": "0"} if patient else {})
     try:
         connection: Connection = await asyncpg.connect(url, timeout=seconds, server_settings=settings)
@@ -82,20 +85,20 @@ async def connect_to(url: str, *, seconds: float = CONNECT, patient: bool = Fals
             commit = await connection.fetchval("SELECT current_setting('synchronous_commit')")
         if commit == "off":
             raise NotConnectedError(
-                f"The database {place(url)} has synchronous_commit=off: it would lose decisions that people were told "
-                "are taken. Set it to on, for the server, the database or the role."
+                f"The database {place(url)} has synchronous_commit=off, so a crash could lose acknowledged decisions. "
+                "Set it to on for the server, the database or the role."
             )
     except (asyncpg.PostgresError, OSError, TimeoutError, asyncpg.InterfaceError) as error:
         connection.terminate()
         raise NotConnectedError(f"The database {place(url)} can't be reached: {_reason(error)}") from None
-    except BaseException:  # whoever is cancelled here would leave it open: nobody else knows of it yet
+    except BaseException:  # a cancelled caller would leave the connection open: nobody else has it yet
         connection.terminate()
         raise
     return connection
 
 
 def place(url: str) -> str:
-    """Host, port and name of a database: what may be shown of its URL."""
+    """Return the host, port and name of a database: the part of its URL that may be shown."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -105,7 +108,7 @@ def place(url: str) -> str:
 
 
 class PostgresConnection:
-    """One connection, used by one at a time."""
+    """A connection that one call uses at a time, and that reconnects when it is lost."""
 
     def __init__(self, connect: Connect, first: Connection | None = None) -> None:
         self._connect = connect
@@ -115,24 +118,27 @@ class PostgresConnection:
         self.is_closed = False
 
     async def fetch(self, sql: str, *given: Any) -> list[Any]:
-        """StoreUnavailableError: it may or may not have been carried out. NotConnectedError: it was not."""
+        """Execute a statement and return its rows.
+
+        Raises NotConnectedError if it wasn't sent, StoreUnavailableError if it may or may not have been carried out.
+        """
         async with self._turn:
             connection = await self._connected()
-            asking = asyncio.ensure_future(connection.fetch(sql, *given))
+            running = asyncio.ensure_future(connection.fetch(sql, *given))
             try:
-                await asyncio.wait([asking], timeout=STATEMENT)
+                await asyncio.wait([running], timeout=STATEMENT)
             finally:
-                if not asking.done():  # cut it off: to cancel it politely would need an answer from the server
+                if not running.done():  # drop the connection: cancelling the statement would need the server's answer
                     self._drop()
-                    asking.add_done_callback(_forget)
+                    running.add_done_callback(_ignore_outcome)
             try:
-                return list(await asking)
+                return list(await running)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 raise self._judged(error) from None
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
-        """StoreUnavailableError for what takes longer than a call may."""
+        """Raise StoreUnavailableError if the block takes longer than a call may."""
         try:
             async with asyncio.timeout(CALL):
                 yield
@@ -140,7 +146,7 @@ class PostgresConnection:
             raise self.late() from None
 
     def late(self) -> StoreUnavailableError:
-        """For what has taken longer than a call may."""
+        """Return the error for a call that has taken too long."""
         return StoreUnavailableError(f"The database has not answered in time ({self.trouble}). Try again.")
 
     async def close(self) -> None:
@@ -159,7 +165,7 @@ class PostgresConnection:
                 self.trouble = str(error)
                 raise
             try:
-                self._refuse_when_closed()  # meanwhile
+                self._refuse_when_closed()  # it may have been closed in the meantime
             except StoreUnavailableError:
                 connection.terminate()
                 raise
@@ -187,25 +193,29 @@ class PostgresConnection:
 
 
 class BatchedConnection:
-    """Whoever comes while a statement is under way shares the next one: one round trip, one commit, one look.
+    """A connection that sends calls in batches: those that arrive during a statement share the next one.
 
-    Each piece is JSON; `sql` takes them as an array, and gives a row of JSON for each.
+    A batch is one round trip, one commit and one snapshot. Each call is JSON. `sql` takes an array of them, and returns
+    a row of JSON for each.
     """
 
-    def __init__(self, line: PostgresConnection, sql: str, *given: str) -> None:
-        self._line = line
+    def __init__(self, connection: PostgresConnection, sql: str, *given: str) -> None:
+        self._connection = connection
         self._sql = sql
         self._given = given
         self._queue: deque[tuple[str, asyncio.Future[Any]]] = deque()
         self._flushing: asyncio.Task[None] | None = None
 
-    async def ask(self, piece: dict[str, Any]) -> Any:
-        """Do this piece in its turn, and give its answer; StoreUnavailableError within two seconds if there is none."""
+    async def call(self, call: dict[str, Any]) -> Any:
+        """Execute this call in its turn and return its answer.
+
+        Raises StoreUnavailableError if there is none within two seconds.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append((to_json(piece).decode(), future))  # four times as fast as json's
+        self._queue.append((to_json(call).decode(), future))  # four times as fast as json's
         if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush(), name="store: shared statement")
+            self._flushing = asyncio.create_task(self._flush(), name="store: batches")
         limit = loop.call_later(CALL, self._is_late, future)
         try:
             return await future
@@ -213,77 +223,83 @@ class BatchedConnection:
             limit.cancel()
 
     def _is_late(self, future: asyncio.Future[Any]) -> None:
-        settle(future, self._line.late())
+        settle(future, self._connection.late())
 
     async def close(self) -> None:
         if self._flushing is not None:
             await asyncio.wait([self._flushing], timeout=CALL)
-        await self._line.close()
+        await self._connection.close()
 
     async def _flush(self) -> None:
         try:
-            while pieces := self._next():
-                await self._do(pieces)
+            while batch := self._next():
+                await self._execute_batch(batch)
         finally:
             self._flushing = None
 
     def _next(self) -> list[tuple[str, asyncio.Future[Any]]]:
-        """What goes together. Those whose callers have gone are left out."""
-        taken: list[tuple[str, asyncio.Future[Any]]] = []
-        most, size = min(max(TOGETHER, len(self._queue) // 2), MAX_SHARED), 0
-        while self._queue and len(taken) < most and size < MAX_SHARED_CHARACTERS:
-            piece, future = self._queue.popleft()
+        """Return the next batch. Calls whose callers have gone are left out."""
+        batch: list[tuple[str, asyncio.Future[Any]]] = []
+        most, size = min(max(MIN_BATCH, len(self._queue) // 2), MAX_BATCH), 0
+        while self._queue and len(batch) < most and size < MAX_BATCH_CHARACTERS:
+            call, future = self._queue.popleft()
             if not future.done():
-                taken.append((piece, future))
-                size += len(piece)
-        return taken
+                batch.append((call, future))
+                size += len(call)
+        return batch
 
-    async def _do(self, pieces: list[tuple[str, asyncio.Future[Any]]]) -> None:
+    async def _execute_batch(self, batch: list[tuple[str, asyncio.Future[Any]]]) -> None:
+        """Execute a batch in one statement, and answer its callers.
+
+        Callers get their answers only after the commit. If nothing was sent, the calls go back to the front of the
+        queue. If the answer was lost, all callers get an error, and nothing is repeated here: the batch may have been
+        committed. If a call makes the statement fail, nothing was committed, and each call is executed on its own.
+        """
         try:
-            rows = await self._line.fetch(self._sql, "[" + ",".join(piece for piece, _ in pieces) + "]", *self._given)
+            rows = await self._connection.fetch(self._sql, f"[{','.join(call for call, _ in batch)}]", *self._given)
         except NotConnectedError:
-            self._queue.extendleft(reversed(pieces))  # nothing was sent, and those who wait may still be served
+            self._queue.extendleft(reversed(batch))  # nothing was sent, and there may still be time
             await asyncio.sleep(AGAIN)
         except StoreUnavailableError as error:
-            for _, future in pieces:
+            for _, future in batch:
                 settle(future, StoreUnavailableError(str(error)))
-        except Exception as error:  # noqa: BLE001  # its own caller hears of it; the others go on
-            if len(pieces) == 1:
-                settle(pieces[0][1], error)
+        except Exception as error:  # noqa: BLE001  # its own caller gets it; the others aren't affected
+            if len(batch) == 1:
+                settle(batch[0][1], error)
                 return
-            for piece in pieces:
-                await self._do([piece])
+            for call in batch:
+                await self._execute_batch([call])
         else:
             answers = json.loads(f"[{','.join(row[0] or 'null' for row in rows)}]")
-            for (_, future), answer in zip(pieces, answers, strict=True):
+            for (_, future), answer in zip(batch, answers, strict=True):
                 settle(future, answer)
 
 
-def _forget(asking: asyncio.Future[Any]) -> None:
-    if not asking.cancelled():
-        asking.exception()
+def _ignore_outcome(running: asyncio.Future[Any]) -> None:
+    if not running.cancelled():
+        running.exception()
 
 
 def _reason(error: Exception) -> str:
-    """What the server or the network said. Neither ever names the password."""
+    """Return the message of the server or the network. Neither ever includes the password."""
     if isinstance(error, TimeoutError):
         return "it does not answer"
     text = str(error) or type(error).__name__
     return f"{text}. {_POOLED}" if getattr(error, "sqlstate", None) in _POOLING else text
 
 
-# ── Hearing from other replicas what they have written, by LISTEN; and knowing when we might not have heard. ──
+# ── LISTEN: what other replicas have written, and whether we would know ──
 
 CHANNEL = "approvals_bot"
-PROOF = 5.0  # seconds between two proofs that the connection lives: silence could also mean that it was cut
+PROOF = 5.0  # seconds between two checks that the connection is alive: silence could mean that it was cut
 LISTEN_AGAIN = 1.0  # seconds before the next attempt to listen
 
 Heard = Callable[[frozenset[str] | None], None]
-"""Told the runs that another replica has written to; None: it may be any."""
+"""A callback that gets the runs that another replica has written to. None: it may be any run."""
 
 
 class Listening:
-    """Keeps a connection that listens. `is_deaf` while there is none: then one has to look."""
+    """The connection that listens for other replicas' writes. While there is none (`is_deaf`), check for them."""
 
     def __init__(self, connect: Connect, myself: str) -> None:
         self._connect = connect
@@ -317,13 +333,13 @@ class Listening:
             async with asyncio.timeout(CONNECT):
                 await connection.add_listener(CHANNEL, self._message)
             self.is_deaf = False
-            self._heard(None)  # whatever was said before
+            self._heard(None)  # there may have been notifications before
             while not lost.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PROOF):
                         await lost.wait()
                 if not lost.is_set():
-                    await _prove(connection)
+                    await _check_alive(connection)
         finally:
             connection.terminate()
 
@@ -333,10 +349,10 @@ class Listening:
             self._heard(None if runs == ["*"] else frozenset(runs))
 
 
-async def _prove(connection: Connection) -> None:
-    """TimeoutError if it doesn't live."""
-    asking = asyncio.ensure_future(connection.fetchval("SELECT 1"))
-    await asyncio.wait([asking], timeout=CONNECT)
-    if not asking.done():
+async def _check_alive(connection: Connection) -> None:
+    """Raise an error if the server doesn't answer in time."""
+    running = asyncio.ensure_future(connection.fetchval("SELECT 1"))
+    await asyncio.wait([running], timeout=CONNECT)
+    if not running.done():
         connection.terminate()
-    await asking
+    await running

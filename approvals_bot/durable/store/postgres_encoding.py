@@ -1,6 +1,6 @@
-"""What goes to PostgreSQL's functions and what comes back: pieces of work and questions as JSON, answers as our types.
+"""The JSON of the store's calls for PostgreSQL's functions, and the decoding of their answers.
 
-Data of events, views and the like is JSON in JSON, as text: so it reaches the table as it is, NUL and all.
+The data of events, views and the like is JSON within JSON, as text. So it reaches the table unchanged, NUL included.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from approvals_bot.durable.store.protocol import (
     Stale,
 )
 
-Piece = dict[str, Any]
+Call = dict[str, Any]
 
-_HEARD = ENDINGS | {"hook_responded"}
-"""Events that somebody may be waiting for at another replica."""
-
-
-# ── pieces of work ────────────────────────────────────────────────────────────────────────────────────────────────
+_NOTIFIED = ENDINGS | {"hook_responded"}
+"""Events that a caller may be waiting for at another replica."""
 
 
-def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) -> Piece:
+# ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) -> Call:
     new = run.row
-    piece: Piece = {
-        "do": "create",
+    call: Call = {
+        "call": "create",
         "run": storable(new.id),
         "workflow": storable(new.workflow),
         "code": storable(new.code),
@@ -57,108 +57,108 @@ def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) 
         "kind": storable(new.kind),
         "attributes": to_json(new.attributes, "attributes"),
         "at": to_micros(at),
-        "events": [_event_piece(NewEvent("run_created", run.data))],
+        "events": [_event(NewEvent("run_created", run.data))],
     }
     if new.attributes:
-        piece["pairs"] = given_pairs(new.attributes)
+        call["pairs"] = given_pairs(new.attributes)
     fits = then is not None and (then.expected, then.epoch) == (1, 1)
-    return piece | _lease_and_then(lease, then if fits else None)
+    return call | _lease_and_then(lease, then if fits else None)
 
 
-def receive(
-    hook_id: str, resume_id: str, payload: Any, at: datetime, lease: Lease | None, then: Append | None
-) -> Piece:
-    piece = {
-        "do": "receive",
+def receive(hook_id: str, resume_id: str, payload: Any, at: datetime, lease: Lease | None, then: Append | None) -> Call:
+    call = {
+        "call": "receive",
         "hook": storable(hook_id),
         "resume_id": storable(resume_id),
         "data": to_json({"resume_id": resume_id, "payload": payload}, "hook_received"),
         "at": to_micros(at),
     }
-    return piece | _lease_and_then(lease, then)
+    return call | _lease_and_then(lease, then)
 
 
-def append(batch: Append) -> Piece:
-    return {"do": "append"} | _batch(batch)
+def append(batch: Append) -> Call:
+    return {"call": "append"} | _batch(batch)
 
 
-def record(run_id: str, facts: list[NewEvent], at: datetime) -> Piece:
+def record(run_id: str, facts: list[NewEvent], at: datetime) -> Call:
     new = list({fact.key: fact for fact in facts}.values())
-    piece = {
-        "do": "record",
+    call = {
+        "call": "record",
         "run": storable(run_id),
-        "events": [_event_piece(fact) for fact in new],
+        "events": [_event(fact) for fact in new],
         "at": to_micros(at),
     }
-    return piece | _ending(new)
+    return call | _ending(new)
 
 
-def claim(lease: Lease, limit: int, run_id: str | None) -> Piece:
+def claim(lease: Lease, limit: int, run_id: str | None) -> Call:
     if run_id is None:
-        return {"do": "claim_due", "lease": _lease(lease), "limit": limit}
-    return {"do": "claim", "lease": _lease(lease), "run": storable(run_id)}
+        return {"call": "claim_due", "lease": _lease(lease), "limit": limit}
+    return {"call": "claim", "lease": _lease(lease), "run": storable(run_id)}
 
 
-def renew(claims: list[Claim], until: datetime) -> Piece:
+def renew(claims: list[Claim], until: datetime) -> Call:
     held = [[storable(claim.run_id), claim.epoch] for claim in claims]
-    return {"do": "renew", "claims": held, "until": to_micros(until)}
+    return {"call": "renew", "claims": held, "until": to_micros(until)}
 
 
-def _lease_and_then(lease: Lease | None, then: Append | None) -> Piece:
+def _lease_and_then(lease: Lease | None, then: Append | None) -> Call:
     if lease is None:
         return {}
     return {"lease": _lease(lease)} | ({} if then is None else {"then": _batch(then)})
 
 
-def _lease(lease: Lease) -> Piece:
+def _lease(lease: Lease) -> Call:
     return {"owner": storable(lease.owner), "at": to_micros(lease.at), "until": to_micros(lease.until)}
 
 
-def _batch(batch: Append) -> Piece:
+def _batch(batch: Append) -> Call:
     at = to_micros(batch.at)
     wake_at = None if batch.wake_at is None else to_micros(batch.wake_at)
-    piece = {
+    call = {
         "run": storable(batch.run_id),
         "epoch": batch.epoch,
         "expected": batch.expected,
-        "events": [_event_piece(event) for event in batch.events],
+        "events": [_event(event) for event in batch.events],
         "at": at,
         "release": batch.release,
         "wake_at": wake_at,
     }
-    if any(event.type in _HEARD for event in batch.events) or (batch.release and wake_at is not None and wake_at <= at):
-        piece["tell"] = piece["run"]
+    if any(event.type in _NOTIFIED for event in batch.events) or (
+        batch.release and wake_at is not None and wake_at <= at
+    ):
+        call["notify"] = call["run"]
     if batch.view is not None:
-        piece["view"] = to_json(batch.view, "view")
+        call["view"] = to_json(batch.view, "view")
     if batch.parts is not None:
-        piece["parts"] = to_json(batch.parts, "parts")
+        call["parts"] = to_json(batch.parts, "parts")
     if batch.attributes is not None:
         pairs, digest = indexed(batch.attributes)
-        piece |= {"pairs": pairs, "indexed": digest}
+        call |= {"pairs": pairs, "indexed": digest}
     if batch.stalled is not None:
-        piece["stalled"] = storable(batch.stalled)
-    return piece | _ending(batch.events)
+        call["stalled"] = storable(batch.stalled)
+    return call | _ending(batch.events)
 
 
-def _ending(events: list[NewEvent]) -> Piece:
-    """The status that a run has after these, if they end it."""
+def _ending(events: list[NewEvent]) -> Call:
+    """Return the status that these events end a run with, if they do."""
     ending = next((event.type.removeprefix("run_") for event in events if event.type in ENDINGS), None)
     return {} if ending is None else {"ending": ending}
 
 
-def _event_piece(event: NewEvent) -> list[Any]:
-    piece: list[Any] = [event.type, storable(event.key), to_json(event.data, event.type)]
+def _event(event: NewEvent) -> list[Any]:
+    encoded: list[Any] = [event.type, storable(event.key), to_json(event.data, event.type)]
     match event.type:
         case "hook_created":
-            piece.append(_hook_piece(event.data))
+            encoded.append(_hook(event.data))
         case "hook_disposed":
-            piece.append({"number": event.data["id"]})
+            encoded.append({"number": event.data["id"]})
         case _:
             pass
-    return piece
+    return encoded
 
 
-def _hook_piece(data: dict[str, Any]) -> Piece:
+def _hook(data: dict[str, Any]) -> dict[str, Any]:
     answer = data.get("answer")
     return {
         "id": storable(data["hook_id"]),
@@ -180,7 +180,7 @@ def created(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Crea
         run_id = as_given(answer["run"])
         return Created(
             run_id, run_id == run.row.id, json.loads(answer["data"])
-        )  # the same id again: an answer was lost
+        )  # the same id again: the first answer was lost
     if then is not None and "then" in answer:
         return Created(run.row.id, True, run.data, then=decided(then, answer["then"]))
     return Created(run.row.id, True, run.data, _claimed_at_once(run, at) if answer["claimed"] else None)
@@ -212,7 +212,7 @@ def appended(batch: Append, answer: Any) -> Appended | Stale | Fenced:
 
 
 def decided(batch: Append, answer: Any) -> list[Event]:
-    """The events as they stand in the log: with its time, and with the tokens that were lost."""
+    """Return the events as they are in the log: with its time, and with conflicts where a token was taken."""
     at, lost = answer
     when = from_micros(at)
     return [
@@ -238,7 +238,7 @@ def _claimed(answer: Any) -> Claimed | None:
     row = run_row(answer[0])
     try:
         return Claimed(Claim(row.id, row.epoch), row, log(answer[1]))
-    except ValueError as error:  # it stays claimed until its lease ends: a damaged log must not keep others back
+    except ValueError as error:  # it stays claimed until its lease ends, so a damaged log can't hold up others
         log_unreadable(row.id, error)
         return None
 
@@ -249,7 +249,7 @@ def run_and_log(answer: Any) -> tuple[RunRecord, Log]:
 
 
 def log(answers: Any) -> Log:
-    """As `event` each, but their data are read in one go, and each time once: what is decided together has one."""
+    """Decode a log's events, faster than one by one: their data in one pass, and each distinct time once."""
     found = json.loads(f"[{','.join([data for *_, data in answers])}]")
     times = {at: from_micros(at) for _, _, at, _ in answers}
     return [Event(seq, type, times[at], data) for (seq, type, at, _), data in zip(answers, found, strict=True)]

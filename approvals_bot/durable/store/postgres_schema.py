@@ -1,4 +1,4 @@
-"""The schema of a PostgreSQL database: numbered files, applied once, by whichever replica comes first."""
+"""The schema of a PostgreSQL database: numbered files, each applied once, by the first replica that starts."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from approvals_bot.durable.store.postgres_connection import connect_to, place
 from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER
 from approvals_bot.errors import StoreUnavailableError
 
-_TURN = 7_165_904_210_112_233  # an advisory lock of ours: any number that nobody else in this database uses
-TRIES = 10  # at a schema that others lock, each after a second (deadlock_timeout): busy replicas let one through
+_TURN = 7_165_904_210_112_233  # our advisory lock: any number that nobody else uses in this database
+TRIES = 10  # while others hold locks, a second apart (deadlock_timeout): even busy replicas let one through
 _VERSION = "SELECT coalesce(max(version), 0) FROM schema_versions"
 
 
 @cache
 def migrations() -> list[tuple[str, str]]:
-    """Name and text of each file, in order. Its number is the schema's version once it has been applied."""
+    """Return the name and text of each file, in order. A file's number is the schema's version after it."""
     folder = resources.files("approvals_bot.durable.store") / "migrations"
     files = sorted((f.name, f) for f in folder.iterdir() if f.name.endswith(".postgres.sql"))
     return [(name, file.read_text(encoding="utf-8")) for name, file in files]
 
 
 async def migrate(connection: Connection, url: str, *, upgrade: bool = True) -> None:
-    """Apply what is missing, all in one transaction. Of replicas that start at once, one does it and the others wait.
+    """Apply the missing files in one transaction. Of replicas that start at once, one does so and the others wait.
 
-    Raises StoreUnavailableError if the schema is newer than this program, or may not be changed; without `upgrade` also
+    Raises StoreUnavailableError if the schema is newer than this program or can't be changed. Without `upgrade`, also
     if it is older, unless there is none.
     """
     for tries_left in reversed(range(TRIES)):
@@ -39,14 +39,14 @@ async def migrate(connection: Connection, url: str, *, upgrade: bool = True) -> 
             await _apply(connection, url, upgrade=upgrade)
             return
         except asyncpg.DeadlockDetectedError as error:
-            # Replicas at work lock the tables in the order in which they need them, which is not this file's. Nothing
-            # was applied; by the time it is tried again, the transaction that stood in the way is over.
+            # Replicas at work lock the tables in an order of their own, which isn't that of this file. Nothing was
+            # applied, and the transaction in the way is over by the next try.
             if not tries_left:
                 raise StoreUnavailableError(f"The database {place(url)} can't be brought up to date: {error}") from None
 
 
 async def _apply(connection: Connection, url: str, *, upgrade: bool) -> None:
-    """Apply what is missing, once. A deadlock is raised as it is: it may be tried again."""
+    """Apply the missing files, in one try. A deadlock is raised as it is, so the caller can try again."""
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _TURN)
@@ -75,8 +75,11 @@ VERSION_AND_WRITABLE = f"SELECT ({_VERSION}), NOT current_setting('transaction_r
 
 
 def judge(version: int, is_writable: bool) -> None:
-    """StoreUnavailableError unless clicks can be taken with this schema, on this server. A schema that a newer replica
-    has brought is fine for those that were running already: each schema works for the program before it, too."""
+    """Raise StoreUnavailableError unless this schema and this server can take writes.
+
+    A schema that a newer replica has applied is fine for the replicas that are running: each schema also works for the
+    program before it.
+    """
     if version < len(migrations()):
         raise StoreUnavailableError(f"The database has schema {version}, this program needs {len(migrations())}.")
     if not is_writable:
@@ -89,7 +92,7 @@ _HEARD = 1.0  # seconds that a NOTIFY may take; it takes a millisecond
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """`hears`: a NOTIFY arrives. Standbys are those that are connected now."""
+    """What `examine` found. `hears` is whether a NOTIFY arrives; the standbys are those connected now."""
 
     version: str
     fsync: bool
@@ -99,7 +102,7 @@ class Examined:
 
 
 async def examine(url: str) -> Examined:
-    """StoreUnavailableError if it can't be asked. Writes nothing."""
+    """Examine a server's settings and standbys, for `doctor`. Writes nothing. Raises StoreUnavailableError."""
     connection = await connect_to(url, seconds=_START)
     try:
         version, fsync = await connection.fetchrow(
@@ -114,7 +117,7 @@ async def examine(url: str) -> Examined:
             await _hears(connection, url),
         )
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        raise StoreUnavailableError(f"The database {place(url)} can't be asked: {error}") from None
+        raise StoreUnavailableError(f"The database {place(url)} can't be examined: {error}") from None
     finally:
         await connection.close()
 

@@ -1,24 +1,24 @@
-"""Where runs are kept. One protocol, and the promises that whoever implements it makes:
+"""The store's protocol, and the promises that every implementation keeps:
 
 - **Durable before it returns.** When a call that writes returns, what it wrote survives the death of the process and
   of the machine.
-- **All or nothing.** Each call is one transaction: events, the index rows they imply (tokens, status, wake time,
-  attributes) and the wake itself are written together, or none of them.
+- **All or nothing.** Each call is one transaction. Events, the index rows they imply (tokens, status, wake time,
+  attributes) and the wake itself are written together, or none of them is.
 - **Decisions are compare-and-append.** `append` writes only if the log has exactly the length that was read, and only
   for the owner of the current epoch. Otherwise it says so and writes nothing.
-- **Facts are appended freely, each once.** `record` appends events whose key is new, drops those that are not, and
-  wakes the run.
-- **A token has one live owner**, whatever the concurrency. A `hook_created` that comes second becomes `hook_conflict`.
-- **An ended run takes nothing more**, and its tokens are free.
-- **Time is an argument.** A store never looks at a clock.
-- **A list is a page over an index.** By time, workflow, status or attribute, in the order of creation, stable while
-  runs are added. It costs what the page costs, however many other runs there are; a list of open runs looks at no
-  others.
-- **What a run is found by is as new as its log.** Kind and given attributes are written at its start, the projection's
-  attributes with the events that they follow from, in the same transaction.
-- **A damaged row damages nothing else.** It is listed with what can be read of it.
+- **Facts are appended freely, each once.** `record` appends events whose key is new, drops the others, and wakes the
+  run.
+- **A token has one live owner** under any concurrency. The second `hook_created` becomes a `hook_conflict`.
+- **An ended run takes no more events**, and its tokens are free.
+- **Time is an argument.** A store never reads a clock.
+- **A list is a page over an index**: by time, workflow, status or attribute, in the order of creation, stable while
+  runs are added. Its cost depends on the page, not on the number of other runs. A list of open runs reads no others.
+- **A run's index rows are as recent as its log.** Its kind and given attributes are written at its start, and the
+  projection's attributes in the same transaction as the events they are derived from.
+- **A damaged row damages nothing else.** It is listed with whatever can be read of it.
 
-StoreUnavailableError: the call may or may not have been carried out (a lost answer). Every call may be repeated.
+After a StoreUnavailableError the call may or may not have been carried out (its answer was lost). Every call may be
+repeated.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 class RunRecord(NamedTuple):
     """A run as its row has it.
 
-    `kind` is what its workflow says that its runs are. `view` is what the run's author published last, `parts` what the
-    run consists of for its readers, as its projection has them. What a damaged row can't tell is None, or empty.
+    `kind` is the workflow's word for its runs. `view` is the value its author published last; `parts` is what the run
+    consists of, from its projection. Values that can't be read from a damaged row are None or empty.
     """
 
     id: str
@@ -64,12 +64,12 @@ class RunRecord(NamedTuple):
 
     @property
     def result(self) -> Any:
-        """What a completed run returned, encoded. None for all others."""
+        """The encoded return value of a completed run. None for all others."""
         return None if self.ending is None else self.ending.get("result")
 
     @property
     def error(self) -> dict[str, str] | None:
-        """Type and message of what ended a run that failed or was cancelled."""
+        """The type and message of the error or cancellation that ended the run. None for all others."""
         match self.ending:
             case {"reason": reason} if self.status == "cancelled":
                 return {"type": "RunCancelled", "message": str(reason or "")}
@@ -90,7 +90,7 @@ class RunRecord(NamedTuple):
         kind: str = "workflow",
         attributes: dict[str, str] | None = None,
     ) -> RunRecord:
-        """A run as it is created."""
+        """Return the record of a run that is being created."""
         return cls(
             id, workflow, code, version, kind, "pending", at, None, attributes or {}, 1, None, [], None, at, 0, None
         )  # fmt: skip
@@ -121,7 +121,7 @@ class HookRow(NamedTuple):
 
     @classmethod
     def of(cls, run_id: str, created: Event) -> HookRow:
-        """A hook as its `hook_created` opens it."""
+        """Return the row of a hook as its `hook_created` opens it."""
         data = created.data
         answer, schema = data.get("answer"), bool(data.get("has_schema"))
         return cls(
@@ -131,29 +131,29 @@ class HookRow(NamedTuple):
 
 
 class Created(NamedTuple):
-    """`is_new` is False if the idempotency key had been used: then nothing was written, and this is that run."""
+    """A run that was created, or the earlier run with this idempotency key (`is_new` is False, nothing was written)."""
 
     run_id: str
     is_new: bool
     data: dict[str, Any]  # of its run_created
-    claimed: Claimed | None = None  # if a lease was given, and nobody held the run
-    then: list[Event] | None = None  # what followed from it, if that could be written; instead of `claimed`
+    claimed: Claimed | None = None  # if a lease was given and nobody held the run
+    then: list[Event] | None = None  # the events of the planned append, if it was written; instead of `claimed`
 
 
 class Received(NamedTuple):
-    """The payload as it stands in the log."""
+    """A payload as it is in the log."""
 
     event: Event
-    claimed: Claimed | None = None  # if a lease was given, and nobody held the run
-    then: list[Event] | None = None  # what followed from it, if that could be written; instead of `claimed`
+    claimed: Claimed | None = None  # if a lease was given and nobody held the run
+    then: list[Event] | None = None  # the events of the planned append, if it was written; instead of `claimed`
 
 
 class Append(NamedTuple):
-    """What an activation decided. `expected` is the length of the log it had read.
+    """A batch of decisions to append. `expected` is the length of the log that they were made from.
 
-    As `then` of another write: what follows from that write, decided before it. `epoch` is the one that claiming the
-    run would give, `expected` counts what that write adds. If the run is held, or its log is another, only the first
-    write takes place, and what follows is decided anew.
+    As `then` of another write, it holds the decisions planned for the log with that write in it: `epoch` is the one
+    that claiming the run would give, and `expected` counts the events of that write. If somebody holds the run or its
+    log has changed, only the first write takes place, and the decisions are made again.
     """
 
     run_id: str
@@ -163,26 +163,29 @@ class Append(NamedTuple):
     at: datetime
     view: Any = None  # None: unchanged
     parts: list[Any] | None = None  # None: unchanged
-    attributes: Mapping[str, Sequence[str]] | None = None  # all that the run is found by from now on; None: unchanged
+    attributes: Mapping[str, Sequence[str]] | None = None  # all of the projection's; None: unchanged
     release: bool = False
-    wake_at: datetime | None = None  # with `release`: when there is work again
-    stalled: str | None = None  # with `release`: why this code can't go on
+    wake_at: datetime | None = None  # with `release`: when the run is due again
+    stalled: str | None = None  # with `release`: why the run can't continue with this code
 
 
 class Appended(NamedTuple):
-    """The events as they now stand in the log (a lost token race shows as `hook_conflict`)."""
+    """The events as they are in the log now (a hook that lost its token is a `hook_conflict`)."""
 
     events: list[Event]
 
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """The log has grown since it was read: read it again. Nothing was written."""
+    """The refusal of an append because the log has grown. Nothing was written; read the log again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """Another owner has claimed the run, or it has ended: stop working on it. Nothing was written."""
+    """The refusal of an append because the run has another owner or has ended.
+
+    Nothing was written; stop working on the run.
+    """
 
 
 class Claim(NamedTuple):
@@ -193,7 +196,7 @@ class Claim(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A claim, and the run as it stands: who claims reads it anyway."""
+    """A claim, and the run as it was when it was claimed."""
 
     claim: Claim
     row: RunRecord
@@ -201,7 +204,7 @@ class Claimed(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """Who asks for a claim at `at`, and until when it shall hold."""
+    """A request for a claim: by this owner, at this time, valid until then."""
 
     owner: str
     at: datetime
@@ -210,10 +213,10 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which runs to list, and in which order.
+    """The runs to list, and their order.
 
-    `attributes`: the run has this value under this name, whether it was given at the start or is the projection's
-    (whose names begin with `$`). `is_open`: whether the run has not ended.
+    `attributes` must all match; those of projections have names that start with `$`, the others were given at the
+    start. `is_open` is whether the run hasn't ended.
     """
 
     workflow: str | None = None
@@ -227,7 +230,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Something that happened outside any run's log."""
+    """An event that belongs to no run's log."""
 
     what: str
     who: str | None = None
@@ -237,7 +240,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditLine:
-    """One line of the audit. `hash` covers it and, through the line before, everything before."""
+    """A line of the audit. `hash` covers it and, through the hash of the line before, all earlier lines."""
 
     seq: int
     at: datetime
@@ -246,23 +249,28 @@ class AuditLine:
 
 
 class Store(Protocol):
-    """See the module's docstring for what each call promises."""
+    """A store of runs. The module's docstring says what each call promises."""
 
     async def create(
         self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
     ) -> Created:
-        """Create a run that is due at once, with its `run_created`; in the same breath claim it if a lease is given,
-        and append what follows from it."""
+        """Create a run that is due at once, with its `run_created`.
+
+        In the same transaction, claim it if a lease is given, and append the planned batch `then`.
+        """
 
     async def read(self, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
-        """A run and its events with `seq > after`, in one consistent look. None: no such run."""
+        """Return a run and its events with `seq > after`, from one consistent read. None if there is no such run."""
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
-        """Append decisions (and facts found on the way), update view and wake time, release the lease if asked to."""
+        """Append a batch, update the run's row and index, and release its lease if the batch says so."""
 
     async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
-        """Append facts whose key is new, and wake the run. A repeat gives the event that is there already. An ended or
-        unknown run takes nothing: the list is empty, or lacks those."""
+        """Append the facts whose key is new, and wake the run.
+
+        Returns the events of all these facts; for a repeat, the one that is already in the log. An ended or unknown run
+        takes no new facts, and they are missing from the list.
+        """
 
     async def receive(
         self,
@@ -273,63 +281,77 @@ class Store(Protocol):
         lease: Lease | None = None,
         then: Append | None = None,
     ) -> Received | None:
-        """Append a `hook_received` if the hook is live, wake its run, claim it if a lease is given and nobody holds it,
-        and append what follows. A repeated `resume_id` gives the first event. None: the hook is not live."""
+        """Append a `hook_received` if the hook is live, and wake its run.
+
+        In the same transaction, claim the run if a lease is given and nobody holds it, and append the planned batch
+        `then`. A repeated `resume_id` returns the first event. Returns None if the hook isn't live.
+        """
 
     async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
-        """Take over up to `limit` due runs (or this one, due or not) that nobody holds."""
+        """Claim up to `limit` due runs that nobody holds; with `run_id`, that run, due or not."""
 
     async def renew(self, claims: list[Claim], lease_until: datetime) -> None:
-        """Extend the leases of these claims, as far as nobody has taken over. A claim whose answer was lost is not
-        among them, so it runs out by itself."""
+        """Extend the leases of these claims, except where another owner has claimed the run since.
+
+        A claim whose answer was lost isn't among them, so its lease ends on its own.
+        """
 
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
-        """The live hook of this token, or the hook of this id, live or not."""
+        """Return the live hook with this token, or the hook with this id, live or not."""
 
     async def look(
         self, most: int, *, token: str | None = None, hook_id: str | None = None
     ) -> tuple[HookRow, RunRecord, Log | None] | None:
-        """The hook as `hook` finds it and its run, in one consistent look; its events too, if there are no more than
-        `most`. None: no such hook."""
+        """Return the hook that `hook` would find, and its run, from one consistent read. None if there is no such hook.
+
+        The run's log is included if it has no more than `most` events.
+        """
 
     async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
-        """Return a page of runs, the newest first unless asked otherwise, and the cursor of the next page if there is
-        one. ValueError for a cursor that no page gave."""
+        """Return a page of runs, and the cursor of the next page if there is one.
+
+        Raises ValueError for a cursor that came with no page.
+        """
 
     async def count(self, which: Filter, most: int) -> int:
-        """Return how many runs match, or `most` if there are as many or more. The filter's cursor and limit don't
-        count."""
+        """Return how many runs match, or `most` if there are more. Ignores the filter's cursor and limit."""
 
     async def next_wake(self, owner: str, at: datetime) -> datetime | None:
-        """When there is something to claim: the next run that nobody holds is due, or a lease of somebody else ends.
-        None: nothing is planned."""
+        """Return when there is something to claim: a run that nobody holds is due, or another owner's lease ends.
+
+        Returns None if nothing is scheduled.
+        """
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
-        """Add a line and return it; without an entry, return them all."""
+        """Add a line and return it. Without an entry, return all lines."""
 
 
 SCHEMA_IS_OLDER = (
-    "it has schema {version}, but this program works with {current}, and was asked to leave it as it is. "
-    "`approvals-bot migrate` brings it up to date; a service that is running on it goes on"
+    "it has schema {version}, but this program works with {current}, and this command doesn't change it. "
+    "`approvals-bot migrate` brings it up to date; a service that uses it keeps running"
 )
-"""Why a command that only looks refuses a database that it would have to migrate first."""
+"""The reason why a command that only reads refuses a database that it would have to migrate first."""
 
 
 class OpenStore(Store, Protocol):
     """A store with its connections."""
 
     async def begin_work(self) -> None:
-        """This process is going to work on runs, not only to look and write (as commands do). Where it can be known
-        that no other does, the leases of dead ones end at once."""
+        """Prepare for working on runs, which commands don't do.
+
+        If the store can tell that no other process works on runs, the leases of dead processes end at once.
+        """
 
     def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
-        """Call `heard` with the runs that another process has written to, as soon as it is known; with None if it may
-        be any. A store that is told nothing never calls it: that is what `changed` is for."""
+        """Call `heard` with the runs that another process has written to, as soon as this is known.
+
+        It is called with None if any run may have changed. A store that isn't notified never calls it; use `changed`.
+        """
 
     async def changed(self) -> bool:
-        """Whether another process may have written since the last call. Cheap: it is asked several times a second."""
+        """Return whether another process may have written since the last call. Cheap: called several times a second."""
 
     async def check(self) -> None:
-        """StoreUnavailableError unless it can be written to and its schema is current."""
+        """Raise StoreUnavailableError unless the store can be written to and its schema is current."""
 
     async def close(self) -> None: ...

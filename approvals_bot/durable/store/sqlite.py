@@ -1,7 +1,7 @@
-"""The store in one SQLite file: WAL and `synchronous=FULL`, so that an acknowledged click survives a power cut.
+"""The store in one SQLite file, with WAL and `synchronous=FULL`: an acknowledged click survives a power cut.
 
-(`synchronous=NORMAL`, the usual advice for WAL, loses acknowledged commits when the power goes: with 4,000 simulated
-power cuts it lost some in 3,645, FULL in none.)
+(`synchronous=NORMAL`, the usual advice for WAL, loses acknowledged commits in a power cut. Of 4,000 simulated cuts it
+lost some in 3,645, FULL in none.)
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, AuditEntry, Au
 from approvals_bot.errors import StoreUnavailableError
 
 APPLICATION_ID = 0x41707072
-"""In the header of each of our files ("Appr"): tells them from other programs', which count their schemas, too."""
+"""The mark ("Appr") in the header of our files. Other programs' files have a schema version, too, but not this mark."""
 
-BUSY_TIMEOUT = 5000  # milliseconds that we wait for another process's write, a CLI command for example
+BUSY_TIMEOUT = 5000  # milliseconds to wait for another process's write, such as a CLI command's
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +37,7 @@ Call = Callable[Concatenate["SqliteStore", P], Coroutine[Any, Any, T]]
 
 
 def written(work: Work[P, T]) -> Call[P, T]:
-    """Make a call of the store of what is written for it in one transaction."""
+    """Make a method of the store from a function that writes in one transaction."""
 
     async def call(self: SqliteStore, /, *given: P.args, **named: P.kwargs) -> T:
         return await self._writer.run(lambda db: work(db, *given, **named))
@@ -46,7 +46,7 @@ def written(work: Work[P, T]) -> Call[P, T]:
 
 
 def looked_up(work: Work[P, T]) -> Call[P, T]:
-    """Make a call of the store of what is read for it in one consistent look."""
+    """Make a method of the store from a function that reads one consistent snapshot."""
 
     async def call(self: SqliteStore, /, *given: P.args, **named: P.kwargs) -> T:
         return await self._reader.run(lambda db: work(db, *given, **named))
@@ -55,7 +55,7 @@ def looked_up(work: Work[P, T]) -> Call[P, T]:
 
 
 class SqliteStore:
-    """Implements `Store`. One connection writes, one reads; each has a thread of its own."""
+    """The `OpenStore` on SQLite. One connection writes and one reads, each with a thread of its own."""
 
     def __init__(self, path: str, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
         self._path = path
@@ -66,12 +66,12 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: str, *, upgrade: bool = True) -> Self:
-        """Open (and create or migrate) the file. StoreUnavailableError, with the reason, if that can't be done."""
+        """Open the file, creating or migrating it. Raises StoreUnavailableError, with the reason, if that fails."""
         try:
             if upgrade:
                 Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
             elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
-                raise StoreUnavailableError(f"There is no database {path} yet: serve and migrate make it.")
+                raise StoreUnavailableError(f"There is no database {path} yet. `approvals-bot migrate` creates it.")
             await asyncio.to_thread(_try, path)
             writer = await _connection(path, lambda db: _migrate(db, upgrade=upgrade))
             try:
@@ -86,7 +86,7 @@ class SqliteStore:
     async def begin_work(self) -> None:
         try:
             if self._sole_owner.acquire():
-                # Nobody else works on this file, so whoever held a lease is dead: its runs need not wait for its end.
+                # No other process works on this file, so all holders of leases are dead, and their runs needn't wait.
                 await self._writer.run(lambda db: db.execute(log.FREE_LEASES))
         finally:
             self._sole_owner.share()
@@ -111,17 +111,17 @@ class SqliteStore:
         return await self._writer.run(lambda db: [reading.add_to_audit(db, entry, at)])
 
     def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
-        """SQLite tells nobody: `changed` has to be asked."""
+        """Do nothing: SQLite sends no notifications. Use `changed`."""
 
     async def changed(self) -> bool:
-        """SQLite counts other connections' commits in `data_version`. Asked on the connection that writes, so ours
-        don't count."""
+        # SQLite counts the commits of other connections in `data_version`. It is read on the connection that writes,
+        # so our own commits don't count.
         version = await self._writer.look(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
         was, self._version = self._version, version
         return bool(was != version)
 
     async def check(self) -> None:
-        """Writes a page: a disk that is full takes a transaction that changes nothing."""
+        # It writes a page, because a full disk still accepts a transaction that changes nothing.
         current, needed = await self._writer.run(_rewrite_version), len(_migrations())
         if current != needed:
             raise StoreUnavailableError(f"The database has schema {current}, this program needs {needed}.")
@@ -136,7 +136,7 @@ class SqliteStore:
 
 
 def _try(path: str) -> None:
-    """aiosqlite leaves its thread behind where a file can't be opened, and that complains when the loop is gone."""
+    """Raise early if a file can't be opened: aiosqlite would leave a thread behind that fails once the loop is gone."""
     sqlite3.connect(path).close()
 
 
@@ -159,13 +159,13 @@ def _set_up(db: sqlite3.Connection) -> None:
     synchronous = db.execute("PRAGMA synchronous").fetchone()[0]
     if mode != "wal" or synchronous != 2:
         raise sqlite3.OperationalError(f"needs journal_mode=wal and synchronous=FULL, got {mode} and {synchronous}")
-    # Whoever adds an event or a hook has read its run's row, or writes it, in the same transaction. Looking it up once
-    # more for each would cost as much as adding an event to an index.
+    # A transaction that adds an event or a hook has read or written the run's row. Checking a foreign key as well would
+    # cost as much as adding an event to an index.
     db.execute("PRAGMA foreign_keys = OFF")
 
 
 def _switch_to_wal(db: sqlite3.Connection) -> str:
-    """This one statement does not wait for others itself: of two processes that make a new file, one is refused."""
+    """Switch to WAL, with retries: SQLite doesn't wait here, so of two processes that create a file, one is refused."""
     for delay in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
         try:
             return str(db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
@@ -183,11 +183,11 @@ def _migrations() -> list[tuple[str, str]]:
 
 
 def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
-    """Apply the migrations that are missing, all in one transaction.
+    """Apply the missing migrations, all in one transaction.
 
-    The version is read again once the write lock is held: of two processes that start at once, the second finds the
-    schema that the first has made, and never half of it. Opening an up-to-date database takes no lock and writes
-    nothing, so it waits for no writer and needs no room on a full disk.
+    The version is read again once the write lock is held. So if two processes start at once, the second finds the
+    complete schema of the first. Opening an up-to-date database takes no lock and writes nothing, so it neither waits
+    for a writer nor needs space on a full disk.
     """
     migrations = _migrations()
     if _marks(db) == (len(migrations), APPLICATION_ID):
@@ -210,7 +210,7 @@ def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # a full disk has ended it already
+        if db.in_transaction:  # a full disk has already ended it
             db.execute("ROLLBACK")
         raise
 
@@ -237,19 +237,25 @@ def _statements(script: str) -> list[str]:
     return statements
 
 
-# ── Whether a process is the only one that works on a file: an advisory lock that dies with its holder. ──
+# ── the only process that works on a file ──
 
 
 class SoleOwner:
-    """All that work on the file share the lock; who gets it for himself alone was the only one at that moment.
-    The operating system lets go of it when a process dies, however it dies."""
+    """An advisory lock on a database file, which shows whether other processes work on it.
+
+    Processes that work on the file share the lock. One that gets it exclusively was the only one at that moment. The
+    operating system releases it when a process dies, however it dies.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
-        """Join. True: nobody else is there. Where there are no such locks: False, and leases run out by themselves."""
+        """Take the lock. Returns whether no other process holds it.
+
+        Returns False on systems without such locks; there, leases end on their own.
+        """
         if sys.platform == "win32":
             return False
         import fcntl
@@ -263,7 +269,7 @@ class SoleOwner:
         return True
 
     def share(self) -> None:
-        """Let others join."""
+        """Let other processes share the lock."""
         if self._file is not None and sys.platform != "win32":
             import fcntl
 

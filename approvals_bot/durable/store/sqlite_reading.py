@@ -1,4 +1,4 @@
-"""Reading runs, hooks and the audit from SQLite, and what their rows mean."""
+"""Reading runs, hooks and the audit from SQLite, and decoding their rows."""
 
 from __future__ import annotations
 
@@ -110,15 +110,16 @@ def count(db: sqlite3.Connection, which: Filter, most: int) -> int:
 
 
 def _matching(which: Filter) -> tuple[str, list[str], dict[str, Any]]:
-    """Return the tables, the conditions, and what these are given.
+    """Return the tables, the conditions, and their parameters.
 
-    The first attribute leads, by a CROSS JOIN, which SQLite does not turn around: its index has the page's order.
+    The first attribute leads the join, because its index has the page's order. It is a CROSS JOIN, which SQLite doesn't
+    reorder.
     """
     tables, where, given = "runs", ["1 = 1"], dict[str, Any]()
     for i, (name, value) in enumerate(which.attributes.items()):
         given[f"name{i}"], given[f"value{i}"] = pair_of(name, value)
         if i == 0:
-            # Left to itself, SQLite takes the primary key, and looks at ended runs one after the other.
+            # Without this hint, SQLite uses the primary key and reads the ended runs one by one.
             index = "INDEXED BY attributes_open" if which.is_open else ""
             tables = f"attributes AS found {index} CROSS JOIN runs ON runs.id = found.run_id"
             where.append("found.name = :name0 AND found.value = :value0")
@@ -132,15 +133,15 @@ def _matching(which: Filter) -> tuple[str, list[str], dict[str, Any]]:
         where.append("status = :status")
         given["status"] = which.status
         if which.status != "completed":
-            where.append("status <> 'completed'")  # in the words of its index
+            where.append("status <> 'completed'")  # exactly as the partial index says it
     if which.is_open is not None:
-        is_open = f"found.is_open = {int(which.is_open)}"  # in the words of its index
+        is_open = f"found.is_open = {int(which.is_open)}"  # exactly as the partial index says it
         where.append(is_open if which.attributes else f"ended_at IS {'' if which.is_open else 'NOT '}NULL")
     return tables, where, given
 
 
 def _fetch_leniently(db: sqlite3.Connection, sql: str, given: Any) -> list[Any]:
-    """Fetch rows. A text that is no UTF-8 (SQLite keeps what it is given) comes with � for what can't be read."""
+    """Fetch rows. Text that isn't UTF-8, which SQLite accepts, comes with � in place of what can't be decoded."""
     try:
         return db.execute(sql, given).fetchall()
     except sqlite3.OperationalError as error:

@@ -1,7 +1,7 @@
-"""Writing runs to SQLite: each function is one whole piece of work inside a transaction that others may share.
+"""Writing runs to SQLite. Each function is one call of the store, inside a transaction that other calls may share.
 
-A piece reads what it needs in one statement and brings the run's row up to date in one. Statements are what a commit
-costs here, next to the disk.
+A call reads what it needs in one statement and updates the run's row in one. Next to the disk, statements are the main
+cost of a commit here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def create(
     key = None if run.idempotency_key is None else storable(run.idempotency_key)
     if db.execute(_TAKEN, (new.id, key)).fetchone() is not None:
         run_id, data = db.execute(_CREATED, (new.id, key)).fetchone()
-        return Created(run_id, run_id == new.id, json.loads(data))  # the same id again: an answer was lost
+        return Created(run_id, run_id == new.id, json.loads(data))  # the same id again: the first answer was lost
     fits = lease is not None and then is not None and (then.expected, then.epoch) == (1, 1)
     events = _add(db, new.id, 0, [NewEvent("run_created", run.data)], now)
     if fits:
@@ -80,8 +80,8 @@ def create(
 # ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _LAST_AT = "(SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq)"
-_IS_FOUND = "indexed IS NOT NULL OR attributes <> '{}'"  # whether there are attributes of it
-_STANDS = f"SELECT seq, epoch, ended_at, {_LAST_AT}, {_IS_FOUND} FROM runs WHERE id = ?"  # noqa: S608  # our own text
+_IS_FOUND = "indexed IS NOT NULL OR attributes <> '{}'"  # whether the run has rows in `attributes`
+_CURRENT = f"SELECT seq, epoch, ended_at, {_LAST_AT}, {_IS_FOUND} FROM runs WHERE id = ?"  # noqa: S608  # our own text
 _SHOWN = "view = coalesce(:view, view), parts = coalesce(:parts, parts), indexed = coalesce(:indexed, indexed)"
 _KEEP = f"""
     UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, {_SHOWN}
@@ -103,10 +103,10 @@ _CLOSE_ATTRIBUTES = "UPDATE attributes SET is_open = 0 WHERE run_id = ? AND is_o
 
 
 def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
-    # The epoch before the length: an owner that has lost its lease must hear that, and stop. Told that its log is
-    # stale, it would read again, find what the new owner has written, and go on as if the run were still its own. Both
-    # are compared in the transaction that appends; the write lock is held since its BEGIN.
-    row = db.execute(_STANDS, (batch.run_id,)).fetchone()
+    # Compare the epoch before the length. An owner that has lost its lease must learn that and stop. If it only learned
+    # that its log is stale, it would read the new owner's events and go on as if the run were still its own. Both
+    # comparisons are in the transaction that appends, which has held the write lock since its BEGIN.
+    row = db.execute(_CURRENT, (batch.run_id,)).fetchone()
     if row is None or row[1] != batch.epoch or row[2] is not None:
         return Fenced()
     if row[0] != batch.expected:
@@ -117,10 +117,9 @@ def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
 def _decide(
     db: sqlite3.Connection, batch: Append, last: int, lease: Lease | None = None, *, is_found: int
 ) -> list[Event]:
-    """Append, and bring the run's row up to date.
+    """Append a batch and update the run's row. With a lease, this claims the run.
 
-    `last`: the time of the log's last event; `is_found`: whether there are attributes of the run. With a lease, the run
-    is claimed by this.
+    `last` is the time of the log's last event; `is_found` is whether the run has rows in `attributes`.
     """
     at = max(to_micros(batch.at), last)
     events = _add(db, batch.run_id, batch.expected, batch.events, at)
@@ -142,13 +141,13 @@ _PENDING = {
     "seq": 1, "status": "pending", "ended_at": None, "stalled": None, "view": None, "parts": None, "indexed": None,
     "epoch": 0, "wake_at": None, "owner": None, "until": None,
 }  # fmt: skip
-"""A run's row when it has only been created."""
+"""The row of a run that has only been created."""
 
 _UNCHANGED = {"view": None, "parts": None, "indexed": None, "epoch": None}
 
 
 def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, lease: Lease | None) -> dict[str, Any]:
-    """A run's row when these events have been added."""
+    """Return the run's row as it is once these events have been added."""
     row: dict[str, Any] = {
         **_PENDING,
         "id": batch.run_id,
@@ -164,7 +163,7 @@ def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, 
         row |= {"status": ending, "ended_at": at}
     elif batch.release:
         if lost_a_token(events):
-            row["wake_at"] = at  # the workflow doesn't know yet that it lost a token
+            row["wake_at"] = at  # only the next replay shows the workflow that it didn't get the token
         elif batch.wake_at is not None:
             row["wake_at"] = to_micros(batch.wake_at)
         if batch.stalled is not None:
@@ -175,14 +174,14 @@ def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, 
 
 
 def _close(db: sqlite3.Connection, run_id: str, *, is_found: bool) -> None:
-    """Free an ended run's tokens, and take it out of the lists of open ones."""
+    """Free an ended run's tokens, and take it out of the lists of open runs."""
     db.execute(_CLOSE_HOOKS, (run_id,))
     if is_found:
         db.execute(_CLOSE_ATTRIBUTES, (run_id,))
 
 
 def _index(db: sqlite3.Connection, run_id: str, wanted: Indexed) -> None:
-    """Make `attributes` say what the run's projection says now: only what has changed is written."""
+    """Bring the rows of `attributes` in line with the run's projection, writing only the differences."""
     was, created_at = db.execute("SELECT indexed, created_at FROM runs WHERE id = ?", (run_id,)).fetchone()
     if was == wanted.digest:
         return
@@ -215,13 +214,13 @@ def _ending(events: list[Event]) -> str | None:
 # ── facts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _WAKE = "UPDATE runs SET seq = :seq, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
-_HOOK_STANDS = f"""
+_CURRENT_HOOK = f"""
     SELECT run_id, number, is_live, seq, epoch, lease_until IS NULL OR lease_until <= :at, {_LAST_AT}, {_IS_FOUND}
     FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
 
 
 def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
-    row = db.execute(_STANDS, (storable(run_id),)).fetchone()
+    row = db.execute(_CURRENT, (storable(run_id),)).fetchone()
     if row is None:
         return []
     seq, _, ended_at, last, is_found = row
@@ -258,26 +257,26 @@ def receive(
     then: Append | None = None,
 ) -> Received | None:
     now = to_micros(at)
-    row = db.execute(_HOOK_STANDS, {"id": hook_id, "at": now}).fetchone()
+    row = db.execute(_CURRENT_HOOK, {"id": hook_id, "at": now}).fetchone()
     if row is None:
         return None
     run_id, number, is_live, seq, epoch, is_free, last, is_found = row
     fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload})
     if not is_live:
-        first = event_of(db, run_id, fact.key)  # a repeat may come after the end
+        first = event_of(db, run_id, fact.key)  # a repeat may come after the run's end
         return None if first is None else Received(first)
     at_least = max(now, last)
     event = Event(seq + 1, fact.type, from_micros(at_least), fact.data)
-    # The payload goes in before it is asked who works on the run: it is kept whoever that is. What follows from it is
-    # written only if it was planned for exactly this log and the epoch of a claim made now; and then the run needs no
-    # claim of its own, since this transaction is the whole of it.
+    # Write the payload before checking who works on the run: it is kept in any case. The planned batch is written only
+    # if it was made for exactly this log and for the epoch that a claim would give now. That claim is then part of this
+    # transaction: either the run is released in it, or this process goes on with it.
     if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", _row(run_id, event, at_least)).rowcount:
         if lease is not None and is_free and then is not None and (then.expected, then.epoch) == (seq + 1, epoch + 1):
             return Received(event, then=_decide(db, then, at_least, lease, is_found=is_found))
         db.execute(_WAKE, {"id": run_id, "seq": seq + 1, "at": now})
     else:
         found = event_of(db, run_id, fact.key)
-        assert found is not None  # it stood in the way
+        assert found is not None  # it caused the conflict
         event = found
     claimed = claim(db, lease, 1, run_id) if lease is not None and is_free else []
     return Received(event, claimed[0] if claimed else None)
@@ -291,12 +290,12 @@ def _add(db: sqlite3.Connection, run_id: str, seq: int, events: list[NewEvent], 
     when = from_micros(at)
     added: list[Event] = []
     for number, event in enumerate(events, seq + 1):
-        stands = event
+        recorded = event
         if event.type == "hook_created":
-            stands = _open_hook(db, run_id, event, at)
+            recorded = _open_hook(db, run_id, event, at)
         elif event.type == "hook_disposed":
             db.execute("UPDATE hooks SET is_live = 0 WHERE run_id = ? AND number = ?", (run_id, event.data["id"]))
-        added.append(Event(number, stands.type, when, stands.data))
+        added.append(Event(number, recorded.type, when, recorded.data))
     db.executemany(_INSERT, [_row(run_id, event, at) for event in added])
     return added
 
@@ -310,6 +309,7 @@ def _row(run_id: str, event: Event, at: int) -> tuple[Any, ...]:
 
 
 def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:
+    """Open a hook. Returns its `hook_created`, or a `hook_conflict` if another run has its token."""
     data = event.data
     answer = data.get("answer")
     token = storable(data["token"])
@@ -331,11 +331,11 @@ def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) ->
     return NewEvent("hook_conflict", taken)
 
 
-# ── whose turn it is ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── claims ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# A claim raises the epoch in the statement that takes the lease, and reads the log after it, in the same transaction.
-# So no append of an older epoch can come between what the new owner has read and what it will decide. Renewing,
-# releasing and freeing leave the epoch alone: only a claim may outdate an owner.
+# A claim raises the epoch in the statement that takes the lease, then reads the log in the same transaction. So no
+# append with an older epoch can come between the log that the new owner has read and its decisions. Renewing, releasing
+# and freeing leases leaves the epoch alone: only a claim fences the owner before it.
 _FREE = "(lease_until IS NULL OR lease_until <= :at)"
 _CLAIM_DUE = f"""
     UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
@@ -364,7 +364,7 @@ def renew(db: sqlite3.Connection, claims: list[Claim], lease_until: datetime) ->
 
 
 def _readable(db: sqlite3.Connection, run_id: str) -> tuple[RunRecord, Log] | None:
-    """Read a claimed run. One with a damaged log stays claimed until its lease ends: it must not keep others back."""
+    """Read a claimed run. If its log is damaged, it stays claimed until its lease ends, so it can't hold up others."""
     try:
         return run_and_log(db, run_id, 0)
     except (ValueError, sqlite3.OperationalError) as error:

@@ -182,7 +182,7 @@ def drops_disposals(patch: pytest.MonkeyPatch) -> None:
 
 def takes_payloads_after_the_end(patch: pytest.MonkeyPatch) -> None:
     """`receive` doesn't ask whether the hook is open."""
-    patch.setattr(log, "_HOOK_STANDS", log._HOOK_STANDS.replace("is_live", "1"))
+    patch.setattr(log, "_CURRENT_HOOK", log._CURRENT_HOOK.replace("is_live", "1"))
 
 
 def never_frees_a_lease(patch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
--- The same tables as SQLite's, where each is explained. What differs, and why:
+-- The same tables as SQLite's, whose file explains them. The differences, and their reasons:
 --   * BIGINT: PostgreSQL's INTEGER has 32 bits, too few for microseconds.
---   * JSON stays text: jsonb refuses NUL and lone surrogates, which may be in any text of people.
---   * No REFERENCES: whoever adds an event or a hook has locked the run's row; checking it again for each row would cost
---     as much as writing it.
---   * Texts that are no JSON (tokens, keys) have NUL, lone surrogates and the backslash as \u escapes: see store/encoding.py.
+--   * JSON is text: jsonb refuses NUL and lone surrogates, which people's input may contain.
+--   * No REFERENCES: a call that adds an event or a hook has locked the run's row; checking it again for each row would
+--     cost as much as writing it.
+--   * Text that isn't JSON (tokens, keys) has NUL, lone surrogates and backslashes as \u escapes: see store/encoding.py.
 
 CREATE TABLE runs (
   id              TEXT PRIMARY KEY,
@@ -26,9 +26,9 @@ CREATE TABLE runs (
   lease_until     BIGINT,
   epoch           BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
--- Every run's row is written a few times and the indexes of the due and the held are small and busy: vacuumed early,
--- they stay small. A change of wake_at, owner or lease_until makes new entries in all indexes of runs (35 µs against 13).
--- In a narrow table of their own they cost as much: two more statements for each time that a run begins or ends to wait.
+-- Each run's row is updated a few times, and the indexes of due and of held runs are small and busy. Early vacuuming
+-- keeps them small. A change of wake_at, owner or lease_until makes new entries in all indexes of runs (35 µs against
+-- 13). A narrow table for these columns would cost as much: two more statements whenever a run starts or stops waiting.
 
 CREATE UNIQUE INDEX runs_idempotent ON runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
@@ -37,8 +37,8 @@ CREATE INDEX runs_listed ON runs (created_at, id);
 CREATE INDEX runs_of_workflow ON runs (workflow, created_at, id);
 CREATE INDEX runs_of_status ON runs (status, created_at, id) WHERE status <> 'completed';
 
--- A table, as in SQLite, and no array with a GIN index: that has no order, so each page would read and sort all that
--- match.
+-- A table as in SQLite, not an array with a GIN index: such an index has no order, so each page would read and sort all
+-- matching runs.
 CREATE TABLE attributes (
   name       TEXT NOT NULL,
   value      TEXT NOT NULL,
@@ -87,11 +87,12 @@ CREATE TABLE audit (
   hash   TEXT NOT NULL
 );
 
--- Reading. One statement answers any number of questions, in one consistent look: a round trip costs more than most of
--- the answers. Each answer is JSON, its rows are arrays in the order of RunRow, Event and HookRow.
+-- Reading. One statement answers any number of queries from one consistent snapshot, because a round trip costs more
+-- than most answers. Each answer is JSON; its rows are arrays in the order of RunRecord, Event and HookRow.
 --
--- Here and below: a function in LANGUAGE sql is either one expression, which becomes part of the statement that calls
--- it, or it is parsed and planned anew in each call, which costs more than most of our statements. PL/pgSQL keeps plans.
+-- Here and below: a function in LANGUAGE sql is either a single expression, which is inlined into the statement that
+-- calls it, or it is parsed and planned again in each call, which costs more than most of our statements. PL/pgSQL
+-- keeps its plans.
 
 CREATE FUNCTION log_json(wanted text, after bigint) RETURNS json LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -130,38 +131,38 @@ BEGIN
       WHERE owner IS NOT NULL AND owner <> for_owner AND lease_until > now ORDER BY lease_until LIMIT 1));
 END $$;
 
-CREATE FUNCTION answer(question jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION answer(query jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
 BEGIN
-  CASE question ->> 'ask'
+  CASE query ->> 'query'
     WHEN 'read' THEN
       RETURN (
         SELECT json_build_array(run_json(runs),
-          CASE WHEN seq > (question ->> 'after')::bigint THEN log_json(id, (question ->> 'after')::bigint) ELSE '[]' END)
-        FROM runs WHERE id = question ->> 'run');
+          CASE WHEN seq > (query ->> 'after')::bigint THEN log_json(id, (query ->> 'after')::bigint) ELSE '[]' END)
+        FROM runs WHERE id = query ->> 'run');
     WHEN 'hook' THEN
-      RETURN (SELECT hook_json(hooks) FROM hooks WHERE id = question ->> 'hook');
+      RETURN (SELECT hook_json(hooks) FROM hooks WHERE id = query ->> 'hook');
     WHEN 'token' THEN
-      RETURN (SELECT hook_json(hooks) FROM hooks WHERE token = question ->> 'token' AND is_live);
+      RETURN (SELECT hook_json(hooks) FROM hooks WHERE token = query ->> 'token' AND is_live);
     WHEN 'look' THEN
       RETURN (
         SELECT json_build_array(
-          hook_json(hooks), run_json(runs), CASE WHEN seq <= (question ->> 'most')::bigint THEN log_json(run_id, 0) END)
+          hook_json(hooks), run_json(runs), CASE WHEN seq <= (query ->> 'most')::bigint THEN log_json(run_id, 0) END)
         FROM hooks JOIN runs ON runs.id = run_id
         WHERE hooks.id = coalesce(
-          question ->> 'hook', (SELECT id FROM hooks WHERE token = question ->> 'token' AND is_live)));
+          query ->> 'hook', (SELECT id FROM hooks WHERE token = query ->> 'token' AND is_live)));
     WHEN 'next_wake' THEN
-      RETURN to_json(next_wake(question ->> 'owner', (question ->> 'at')::bigint));
+      RETURN to_json(next_wake(query ->> 'owner', (query ->> 'at')::bigint));
   END CASE;
 END $$;
 
-CREATE FUNCTION answers(questions jsonb) RETURNS TABLE (answer json) LANGUAGE sql STABLE AS $$
-  SELECT answer(question) FROM jsonb_array_elements(questions) WITH ORDINALITY AS asked (question, n) ORDER BY n
+CREATE FUNCTION answers(queries jsonb) RETURNS TABLE (answer json) LANGUAGE sql STABLE AS $$
+  SELECT answer(query) FROM jsonb_array_elements(queries) WITH ORDINALITY AS given (query, n) ORDER BY n
 $$;
 
--- Adding to a log. An event comes as [type, key, data], where data is JSON as text. What opens or closes a hook has a
--- fourth item: the hook.
+-- Adding to a log. An event comes as [type, key, data], where data is JSON as text. An event that opens or closes a hook
+-- has a fourth item: the hook.
 
--- Opens a hook. Gives the run that has its token already; NULL: the token is ours.
+-- Opens a hook. Returns NULL, or the run that already has its token.
 CREATE FUNCTION open_hook(run text, at bigint, hook jsonb) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   owner text;
@@ -177,11 +178,11 @@ BEGIN
     SELECT run_id INTO owner FROM hooks WHERE token = hook ->> 'token' AND is_live;
     IF FOUND THEN
       RETURN owner;
-    END IF;  -- the owner has let go of it in between: it is free again
+    END IF;  -- the owner has freed the token in between: try again
   END LOOP;
 END $$;
 
--- Appends events after `after`. Gives who has the token of each hook that could not be opened, by the event's number.
+-- Appends events after `after`. Returns the owner of the token of each hook that couldn't be opened, by event number.
 CREATE FUNCTION add_events(run text, after bigint, now bigint, given jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
   event jsonb;
@@ -211,7 +212,7 @@ BEGIN
   RETURN lost;
 END $$;
 
--- Makes `attributes` say what the run's projection says now: only what has changed is written.
+-- Brings the rows of `attributes` in line with the run's projection, writing only the differences.
 CREATE FUNCTION index_run(run text, batch jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   was text;
@@ -233,11 +234,11 @@ BEGIN
   ON CONFLICT DO NOTHING;
 END $$;
 
--- What several pieces of work have in common. Whoever calls these has locked the run's row; SQLite needs no such locks,
--- there everybody waits for everybody.
+-- Parts of several calls. Their callers have locked the run's row. (SQLite needs no such locks: it has one writer.)
 
--- Appends what was decided, after what comes `before` it, and brings the run's row up to date, in one UPDATE: each
--- makes new entries in all of its indexes. The caller has compared. With a lease, the run is claimed by this.
+-- Appends the facts `before` and the decisions of a batch, and updates the run's row in a single UPDATE, since each
+-- UPDATE makes new entries in all of its indexes. With a lease, this claims the run. The caller has compared the epoch
+-- and the length, in this transaction.
 CREATE FUNCTION decide(batch jsonb, now bigint, before jsonb, lease jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   run text := batch ->> 'run';
@@ -266,7 +267,7 @@ BEGIN
       stalled = batch ->> 'stalled', view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
       indexed = coalesce(batch ->> 'indexed', indexed),
       epoch = (batch ->> 'epoch')::bigint, owner = NULL, lease_until = NULL,
-      wake_at = CASE WHEN lost <> '{}' THEN now ELSE (batch ->> 'wake_at')::bigint END  -- who lost doesn't know it yet
+      wake_at = CASE WHEN lost <> '{}' THEN now ELSE (batch ->> 'wake_at')::bigint END  -- a lost token needs a replay
     WHERE id = run;
   ELSIF lease IS NOT NULL THEN
     UPDATE runs SET seq = new_seq, status = 'running', stalled = NULL, view = coalesce(new_view, view),
@@ -283,7 +284,7 @@ BEGIN
 END $$;
 
 -- A claim raises the epoch in the statement that takes the lease, and reads the log in that same statement. So no append
--- of an older epoch can come between what the new owner has read and what it will decide.
+-- with an older epoch can come between the log that the new owner has read and its decisions.
 CREATE FUNCTION claim_one(run text, lease jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   claimed json;
@@ -294,7 +295,7 @@ BEGIN
   RETURN claimed;
 END $$;
 
--- The due runs that nobody holds, the earliest first. Whatever somebody else is just writing to is left to him.
+-- Claims the due runs that nobody holds, the earliest first. Runs that another replica is writing to are left to it.
 CREATE FUNCTION claim_due(lease jsonb, most bigint) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   claimed json;
@@ -311,67 +312,67 @@ BEGIN
   RETURN claimed;
 END $$;
 
--- The pieces of work that a store's calls are made of, and how many of them share one commit.
+-- The store's calls that write, and the batch that executes many of them in one commit.
 
--- What a piece gives: its answer, and the run that other replicas have something to do for, or to hear of.
-CREATE TYPE outcome AS (answer json, told text);
+-- The outcome of a call: its answer, and the run that other replicas must be notified of.
+CREATE TYPE outcome AS (answer json, changed text);
 
-CREATE FUNCTION create_run(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+CREATE FUNCTION create_run(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 DECLARE
-  run text := piece ->> 'run';
-  now bigint := (piece ->> 'at')::bigint;
-  created jsonb := piece -> 'events';
-  lease jsonb := piece -> 'lease';
-  follows jsonb := piece -> 'then';
+  run text := args ->> 'run';
+  now bigint := (args ->> 'at')::bigint;
+  created jsonb := args -> 'events';
+  lease jsonb := args -> 'lease';
+  planned jsonb := args -> 'then';
   lost jsonb;
   known json;
 BEGIN
-  -- The row is written as it is going to stand, unless what follows lets go of the run again: an UPDATE costs as much.
+  -- Insert the row in its final state, unless the planned batch releases the run: an UPDATE would cost as much again.
   INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, wake_at,
     owner, lease_until, epoch)
-  VALUES (run, piece ->> 'workflow', piece ->> 'code', piece ->> 'version', piece ->> 'kind',
-    CASE WHEN follows IS NULL THEN 'pending' ELSE 'running' END, now, piece ->> 'idempotency_key',
-    piece ->> 'attributes', 1 + coalesce(jsonb_array_length(follows -> 'events'), 0), now,
+  VALUES (run, args ->> 'workflow', args ->> 'code', args ->> 'version', args ->> 'kind',
+    CASE WHEN planned IS NULL THEN 'pending' ELSE 'running' END, now, args ->> 'idempotency_key',
+    args ->> 'attributes', 1 + coalesce(jsonb_array_length(planned -> 'events'), 0), now,
     lease ->> 'owner', (lease ->> 'until')::bigint, CASE WHEN lease IS NULL THEN 0 ELSE 1 END)
   ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN
     SELECT json_build_object('run', id, 'data', (SELECT data FROM events WHERE run_id = id AND seq = 1)) INTO known
-    FROM runs WHERE id = run OR idempotency_key = piece ->> 'idempotency_key';
+    FROM runs WHERE id = run OR idempotency_key = args ->> 'idempotency_key';
     RETURN ROW(known, NULL)::outcome;
   END IF;
-  IF piece ? 'pairs' THEN
-    PERFORM add_pairs(run, now, piece -> 'pairs');
+  IF args ? 'pairs' THEN
+    PERFORM add_pairs(run, now, args -> 'pairs');
   END IF;
-  IF follows IS NULL THEN
+  IF planned IS NULL THEN
     lost := add_events(run, 0, now, created);
     RETURN ROW(json_build_object('claimed', lease IS NOT NULL), CASE WHEN lease IS NULL THEN run END)::outcome;
-  ELSIF (follows ->> 'release')::boolean OR follows ?| '{ending,view,parts,indexed}' THEN
-    RETURN ROW(json_build_object('then', decide(follows, now, created, lease)), follows ->> 'tell')::outcome;
+  ELSIF (planned ->> 'release')::boolean OR planned ?| '{ending,view,parts,indexed}' THEN
+    RETURN ROW(json_build_object('then', decide(planned, now, created, lease)), planned ->> 'notify')::outcome;
   END IF;
-  lost := add_events(run, 0, now, created || (follows -> 'events'));
-  RETURN ROW(json_build_object('then', json_build_array(now, lost)), follows ->> 'tell')::outcome;
+  lost := add_events(run, 0, now, created || (planned -> 'events'));
+  RETURN ROW(json_build_object('then', json_build_array(now, lost)), planned ->> 'notify')::outcome;
 END $$;
 
 CREATE FUNCTION append_batch(batch jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 DECLARE
-  stands record;
+  state record;
 BEGIN
   SELECT seq, epoch, ended_at, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at
-  INTO stands FROM runs WHERE id = batch ->> 'run';
-  -- The epoch before the length: an owner that has lost its lease must hear that, and stop, rather than read again.
-  IF stands.epoch IS DISTINCT FROM (batch ->> 'epoch')::bigint OR stands.ended_at IS NOT NULL THEN
+  INTO state FROM runs WHERE id = batch ->> 'run';
+  -- Compare the epoch before the length: an owner that has lost its lease must learn that and stop, not read again.
+  IF state.epoch IS DISTINCT FROM (batch ->> 'epoch')::bigint OR state.ended_at IS NOT NULL THEN
     RETURN ROW('"fenced"'::json, NULL)::outcome;
-  ELSIF stands.seq <> (batch ->> 'expected')::bigint THEN
+  ELSIF state.seq <> (batch ->> 'expected')::bigint THEN
     RETURN ROW('"stale"'::json, NULL)::outcome;
   END IF;
-  RETURN ROW(decide(batch, greatest((batch ->> 'at')::bigint, stands.last_at), '[]', NULL), batch ->> 'tell')::outcome;
+  RETURN ROW(decide(batch, greatest((batch ->> 'at')::bigint, state.last_at), '[]', NULL), batch ->> 'notify')::outcome;
 END $$;
 
-CREATE FUNCTION record_facts(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+CREATE FUNCTION record_facts(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 DECLARE
-  run text := piece ->> 'run';
-  given_at bigint := (piece ->> 'at')::bigint;
-  stands record;
+  run text := args ->> 'run';
+  given_at bigint := (args ->> 'at')::bigint;
+  state record;
   now bigint;
   fact jsonb;
   event json;
@@ -380,9 +381,9 @@ DECLARE
   lost jsonb;
 BEGIN
   SELECT seq, ended_at, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at
-  INTO stands FROM runs WHERE id = run;
-  FOR place IN 0 .. jsonb_array_length(piece -> 'events') - 1 LOOP
-    fact := piece -> 'events' -> place;
+  INTO state FROM runs WHERE id = run;
+  FOR place IN 0 .. jsonb_array_length(args -> 'events') - 1 LOOP
+    fact := args -> 'events' -> place;
     SELECT json_build_array(seq, type, at, data) INTO event FROM events WHERE run_id = run AND key = fact ->> 1;
     IF FOUND THEN
       known := known || event;
@@ -390,13 +391,13 @@ BEGIN
       new := new || jsonb_build_array(fact);
     END IF;
   END LOOP;
-  IF stands.seq IS NULL OR stands.ended_at IS NOT NULL OR new = '[]' THEN
+  IF state.seq IS NULL OR state.ended_at IS NOT NULL OR new = '[]' THEN
     RETURN ROW(json_build_object('known', to_json(known)), NULL)::outcome;
   END IF;
-  now := greatest(given_at, stands.last_at);
-  lost := add_events(run, stands.seq, now, new);
-  IF piece ? 'ending' THEN
-    UPDATE runs SET seq = seq + jsonb_array_length(new), status = piece ->> 'ending', ended_at = now, stalled = NULL,
+  now := greatest(given_at, state.last_at);
+  lost := add_events(run, state.seq, now, new);
+  IF args ? 'ending' THEN
+    UPDATE runs SET seq = seq + jsonb_array_length(new), status = args ->> 'ending', ended_at = now, stalled = NULL,
       wake_at = NULL, owner = NULL, lease_until = NULL
     WHERE id = run;
     UPDATE attributes SET is_open = false WHERE run_id = run AND is_open;
@@ -404,15 +405,15 @@ BEGIN
   ELSE
     UPDATE runs SET seq = seq + jsonb_array_length(new), wake_at = least(wake_at, given_at) WHERE id = run;
   END IF;
-  RETURN ROW(json_build_object('known', to_json(known), 'added', log_json(run, stands.seq)), run)::outcome;
+  RETURN ROW(json_build_object('known', to_json(known), 'added', log_json(run, state.seq)), run)::outcome;
 END $$;
 
-CREATE FUNCTION receive_payload(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+CREATE FUNCTION receive_payload(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 DECLARE
-  lease jsonb := piece -> 'lease';
-  follows jsonb := piece -> 'then';
-  given_at bigint := (piece ->> 'at')::bigint;
-  stands record;
+  lease jsonb := args -> 'lease';
+  planned jsonb := args -> 'then';
+  given_at bigint := (args ->> 'at')::bigint;
+  state record;
   now bigint;
   data_of text;
   fact jsonb;
@@ -424,79 +425,79 @@ BEGIN
   SELECT run_id, number, is_live, seq, epoch, lease_until,
     (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at,
     (SELECT json_build_array(seq, type, at, data) FROM events WHERE run_id = runs.id
-      AND key = number || '.received.' || (piece ->> 'resume_id')) AS known
-  INTO stands FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = piece ->> 'hook';
+      AND key = number || '.received.' || (args ->> 'resume_id')) AS known
+  INTO state FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = args ->> 'hook';
   IF NOT FOUND THEN
     RETURN NULL;
   END IF;
-  is_free := lease IS NOT NULL AND (stands.lease_until IS NULL OR stands.lease_until <= given_at);
-  IF NOT stands.is_live OR stands.known IS NOT NULL THEN
-    IF stands.is_live AND is_free THEN
-      claimed := claim_one(stands.run_id, lease);
+  is_free := lease IS NOT NULL AND (state.lease_until IS NULL OR state.lease_until <= given_at);
+  IF NOT state.is_live OR state.known IS NOT NULL THEN
+    IF state.is_live AND is_free THEN
+      claimed := claim_one(state.run_id, lease);
     END IF;
-    RETURN ROW(json_build_object('event', stands.known, 'claimed', claimed), NULL)::outcome;
+    RETURN ROW(json_build_object('event', state.known, 'claimed', claimed), NULL)::outcome;
   END IF;
-  now := greatest(given_at, stands.last_at);
-  data_of := '{"id":' || stands.number || ',' || substr(piece ->> 'data', 2);
-  event := json_build_array(stands.seq + 1, 'hook_received', now, data_of);
+  now := greatest(given_at, state.last_at);
+  data_of := '{"id":' || state.number || ',' || substr(args ->> 'data', 2);
+  event := json_build_array(state.seq + 1, 'hook_received', now, data_of);
   fact := jsonb_build_array(jsonb_build_array(
-    'hook_received', stands.number || '.received.' || (piece ->> 'resume_id'), data_of));
-  IF is_free AND (follows ->> 'expected')::bigint = stands.seq + 1 AND (follows ->> 'epoch')::bigint = stands.epoch + 1 THEN
-    RETURN ROW(json_build_object('event', event, 'then', decide(follows, now, fact, lease)), follows ->> 'tell')::outcome;
+    'hook_received', state.number || '.received.' || (args ->> 'resume_id'), data_of));
+  IF is_free AND (planned ->> 'expected')::bigint = state.seq + 1 AND (planned ->> 'epoch')::bigint = state.epoch + 1 THEN
+    RETURN ROW(json_build_object('event', event, 'then', decide(planned, now, fact, lease)), planned ->> 'notify')::outcome;
   END IF;
-  lost := add_events(stands.run_id, stands.seq, now, fact);
-  UPDATE runs SET seq = stands.seq + 1, wake_at = least(wake_at, given_at) WHERE id = stands.run_id;
+  lost := add_events(state.run_id, state.seq, now, fact);
+  UPDATE runs SET seq = state.seq + 1, wake_at = least(wake_at, given_at) WHERE id = state.run_id;
   IF is_free THEN
-    claimed := claim_one(stands.run_id, lease);
+    claimed := claim_one(state.run_id, lease);
   END IF;
-  RETURN ROW(json_build_object('event', event, 'claimed', claimed), CASE WHEN claimed IS NULL THEN stands.run_id END)::outcome;
+  RETURN ROW(json_build_object('event', event, 'claimed', claimed), CASE WHEN claimed IS NULL THEN state.run_id END)::outcome;
 END $$;
 
-CREATE FUNCTION renew_leases(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+CREATE FUNCTION renew_leases(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 BEGIN
-  UPDATE runs SET lease_until = (piece ->> 'until')::bigint
-  FROM jsonb_array_elements(piece -> 'claims') AS each (claim)
+  UPDATE runs SET lease_until = (args ->> 'until')::bigint
+  FROM jsonb_array_elements(args -> 'claims') AS each (claim)
   WHERE id = claim ->> 0 AND epoch = (claim ->> 1)::bigint AND owner IS NOT NULL;
   RETURN NULL;
 END $$;
 
-CREATE FUNCTION do_piece(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+CREATE FUNCTION execute_call(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 BEGIN
-  CASE piece ->> 'do'
-    WHEN 'append' THEN RETURN append_batch(piece);
-    WHEN 'create' THEN RETURN create_run(piece);
-    WHEN 'receive' THEN RETURN receive_payload(piece);
-    WHEN 'record' THEN RETURN record_facts(piece);
-    WHEN 'renew' THEN RETURN renew_leases(piece);
-    WHEN 'claim' THEN RETURN ROW(json_build_array(claim_one(piece ->> 'run', piece -> 'lease')), NULL)::outcome;
-    WHEN 'claim_due' THEN RETURN ROW(claim_due(piece -> 'lease', (piece ->> 'limit')::bigint), NULL)::outcome;
+  CASE args ->> 'call'
+    WHEN 'append' THEN RETURN append_batch(args);
+    WHEN 'create' THEN RETURN create_run(args);
+    WHEN 'receive' THEN RETURN receive_payload(args);
+    WHEN 'record' THEN RETURN record_facts(args);
+    WHEN 'renew' THEN RETURN renew_leases(args);
+    WHEN 'claim' THEN RETURN ROW(json_build_array(claim_one(args ->> 'run', args -> 'lease')), NULL)::outcome;
+    WHEN 'claim_due' THEN RETURN ROW(claim_due(args -> 'lease', (args ->> 'limit')::bigint), NULL)::outcome;
   END CASE;
 END $$;
 
--- Does pieces of work in one commit, all of them or none. First of all it locks the runs that they are about, in the
--- order of their ids: so no two replicas wait for each other, and none of the pieces ever waits for a run. Other
--- replicas hear of what was done in one message: "sender id id …".
-CREATE FUNCTION together(pieces jsonb, sender text) RETURNS TABLE (answer json) LANGUAGE plpgsql AS $$
+-- Executes a batch of calls in one commit, all of them or none. It first locks all their runs, in the order of their
+-- ids. So no two replicas wait for each other, and no call waits for a run once the first has been executed. NOTIFY
+-- sends one message to the other replicas, at the commit: "sender id id …".
+CREATE FUNCTION execute_batch(calls jsonb, sender text) RETURNS TABLE (answer json) LANGUAGE plpgsql AS $$
 DECLARE
-  piece jsonb;
+  args jsonb;
   done outcome;
-  said text := '';
+  changed text := '';
 BEGIN
   PERFORM FROM runs WHERE id = ANY (ARRAY(
-    SELECT coalesce(p ->> 'run', (SELECT run_id FROM hooks WHERE id = p ->> 'hook'))
-    FROM jsonb_array_elements(pieces) AS each (p)
+    SELECT coalesce(c ->> 'run', (SELECT run_id FROM hooks WHERE id = c ->> 'hook'))
+    FROM jsonb_array_elements(calls) AS each (c)
     UNION ALL
-    SELECT claim ->> 0 FROM jsonb_array_elements(pieces) AS each (p), jsonb_array_elements(p -> 'claims') AS held (claim)))
+    SELECT claim ->> 0 FROM jsonb_array_elements(calls) AS each (c), jsonb_array_elements(c -> 'claims') AS held (claim)))
   ORDER BY id FOR UPDATE;
-  FOR piece IN SELECT p FROM jsonb_array_elements(pieces) WITH ORDINALITY AS each (p, n) ORDER BY n LOOP
-    done := do_piece(piece);
+  FOR args IN SELECT c FROM jsonb_array_elements(calls) WITH ORDINALITY AS each (c, n) ORDER BY n LOOP
+    done := execute_call(args);
     answer := done.answer;
     RETURN NEXT;
-    IF done.told IS NOT NULL THEN
-      said := said || ' ' || done.told;
+    IF done.changed IS NOT NULL THEN
+      changed := changed || ' ' || done.changed;
     END IF;
   END LOOP;
-  IF said <> '' THEN
-    PERFORM pg_notify('approvals_bot', CASE WHEN length(said) < 7500 THEN sender || said ELSE sender || ' *' END);
+  IF changed <> '' THEN
+    PERFORM pg_notify('approvals_bot', CASE WHEN length(changed) < 7500 THEN sender || changed ELSE sender || ' *' END);
   END IF;
 END $$;
