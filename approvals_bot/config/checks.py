@@ -189,7 +189,7 @@ def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Findin
 def _clock(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     clock = definition.clock
     if clock.on_deadline == "escalate" and not definition.escalate:
-        yield Finding(("clock", "on_deadline"), "no [[escalate]] says to whom")
+        yield Finding(("clock", "on_deadline"), "needs at least one [[escalate]]")
     mail = definition.deliver.email
     if mail and clock.deadline is not None and is_at_least(mail, clock.deadline):
         yield Finding(("deliver", "email"), "the deadline is earlier, so this mail would never be sent")

@@ -13,29 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import HELLO, House, furnish
+from small_site import HELLO, Site, install
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return furnish(tmp_path)
+def site(tmp_path: Path) -> Site:
+    return install(tmp_path)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def either_house(house: House, request: pytest.FixtureRequest) -> House:
-    """The house on SQLite, and on PostgreSQL."""
+def site_on_each_store(site: Site, request: pytest.FixtureRequest) -> Site:
+    """The site on SQLite, and on PostgreSQL."""
     if request.param == "postgres":
-        settings = house.config.read_text().replace("sqlite:///approvals.db", request.getfixturevalue("postgres_url"))
-        house.write("config.toml", settings)
-    return house
+        settings = site.config.read_text().replace("sqlite:///approvals.db", request.getfixturevalue("postgres_url"))
+        site.write("config.toml", settings)
+    return site
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A house whose service runs in its own process."""
-    house = furnish(tmp_path_factory.mktemp("served"))
-    house.write("workflows/hello.py", HELLO)
-    command = [sys.executable, "-m", "approvals_bot", "serve", "--port", "0", "--config", str(house.config)]
+def running_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site whose service runs in its own process."""
+    site = install(tmp_path_factory.mktemp("site"))
+    site.write("workflows/hello.py", HELLO)
+    command = [sys.executable, "-m", "approvals_bot", "serve", "--port", "0", "--config", str(site.config)]
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
     try:
@@ -44,7 +44,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             waiting.register(process.stdout, selectors.EVENT_READ)
             assert waiting.select(60), "the service never got ready"
         assert "ready on http://127.0.0.1:" in process.stdout.readline()
-        yield house
+        yield site
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import KEY, House, furnish
+from small_site import KEY, Site, install
 
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.audit import canonical, derive_key, link, verify_lines, write_export
@@ -22,13 +22,13 @@ MUTATIONS = 2_000
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An export with audit lines and three runs."""
-    house = furnish(tmp_path_factory.mktemp("audited"))
-    runs = [house.start(days=days) for days in (1, 1, 3)]
-    house.work()
-    house.type("vote", runs[0], "--by", "ann@acme.eu", "--choice", "approve", fails=True)  # too late: into the audit
-    house.type("vote", runs[0], "--by", "cy@acme.eu", "--choice", "reject", "--comment", "né", fails=True)
-    house.type("audit", "export", "--output", str(house.folder / "audit.jsonl"))
-    return (house.folder / "audit.jsonl").read_bytes()
+    site = install(tmp_path_factory.mktemp("audited"))
+    runs = [site.start(days=days) for days in (1, 1, 3)]
+    site.work()
+    site.type("vote", runs[0], "--by", "ann@acme.eu", "--choice", "approve", fails=True)  # too late: into the audit
+    site.type("vote", runs[0], "--by", "cy@acme.eu", "--choice", "reject", "--comment", "né", fails=True)
+    site.type("audit", "export", "--output", str(site.folder / "audit.jsonl"))
+    return (site.folder / "audit.jsonl").read_bytes()
 
 
 def checked(content: bytes, *keys: bytes) -> Any:
@@ -115,52 +115,52 @@ def test_other_files_are_not_exports(content: bytes) -> None:
 
 
 def test_export_and_verify_commands_explain_their_result(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.start(days=1)
-    house.work()
-    file = house.folder / "a.jsonl"
-    assert "in 1 runs" in house.type("audit", "export", "--output", str(file)).stdout
+    site.start(days=1)
+    site.work()
+    file = site.folder / "a.jsonl"
+    assert "in 1 runs" in site.type("audit", "export", "--output", str(file)).stdout
     assert (
-        "already exists. Nothing was written" in house.type("audit", "export", "--output", str(file), fails=True).stderr
+        "already exists. Nothing was written" in site.type("audit", "export", "--output", str(file), fails=True).stderr
     )
-    assert house.type("audit", "export").stdout_bytes.count(b"\n") == file.read_bytes().count(b"\n")
+    assert site.type("audit", "export").stdout_bytes.count(b"\n") == file.read_bytes().count(b"\n")
 
-    plain = house.type("audit", "verify", str(file)).stdout
+    plain = site.type("audit", "verify", str(file)).stdout
     assert plain.startswith("✅ The chain is intact")
     assert "Only integrity was checked, not origin" in plain
-    with_key = ("audit", "verify", str(file), "--key", f"file:{house.folder}/signing.key")
-    assert house.type(*with_key).stdout.startswith("✅ Unchanged since it was exported with this key")
-    assert house.json("audit", "verify", str(file), "--config", str(house.config))["origin"] == "checked"
+    with_key = ("audit", "verify", str(file), "--key", f"file:{site.folder}/signing.key")
+    assert site.type(*with_key).stdout.startswith("✅ Unchanged since it was exported with this key")
+    assert site.json("audit", "verify", str(file), "--config", str(site.config))["origin"] == "checked"
     monkeypatch.setenv("OTHER_KEY", "x" * 40)
-    other = house.json("audit", "verify", str(file), "--key", "env:OTHER_KEY", fails=True)
+    other = site.json("audit", "verify", str(file), "--key", "env:OTHER_KEY", fails=True)
     assert (other["intact"], "signed" in other["fault"]["what"]) == (False, True)
-    assert "a key on the command line" in house.type("audit", "verify", str(file), "--key", KEY, fails=True).stderr
+    assert "a key on the command line" in site.type("audit", "verify", str(file), "--key", KEY, fails=True).stderr
 
     file.write_bytes(file.read_bytes().replace(b"bo@acme.eu", b"di@acme.eu"))
-    assert house.type("audit", "verify", str(file), fails=True).stdout.startswith("⛔ Line ")
-    assert "No such file" in house.type("audit", "verify", str(tmp_path / "none"), fails=True).stderr
+    assert site.type("audit", "verify", str(file), fails=True).stdout.startswith("⛔ Line ")
+    assert "No such file" in site.type("audit", "verify", str(tmp_path / "none"), fails=True).stderr
 
 
-def test_retired_key_still_verifies(house: House) -> None:
-    file = house.folder / "a.jsonl"
-    house.type("audit", "export", "--output", str(file))
-    house.write("new.key", "another signing key of the tests, fresh from the oven")
-    house.write("config.toml", house.config.read_text().replace('["file:', '["file:new.key", "file:'))
-    assert house.json("audit", "verify", str(file), "--config", str(house.config))["origin"] == "checked"
+def test_retired_key_still_verifies(site: Site) -> None:
+    file = site.folder / "a.jsonl"
+    site.type("audit", "export", "--output", str(file))
+    site.write("new.key", "another signing key of the tests, fresh from the oven")
+    site.write("config.toml", site.config.read_text().replace('["file:', '["file:new.key", "file:'))
+    assert site.json("audit", "verify", str(file), "--config", str(site.config))["origin"] == "checked"
 
 
-def test_audit_changed_in_the_database_is_exported_and_reported(house: House) -> None:
-    run = house.start(days=1)
-    house.work()
+def test_audit_changed_in_the_database_is_exported_and_reported(site: Site) -> None:
+    run = site.start(days=1)
+    site.work()
     for person in ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu"):
-        house.type("vote", run, "--by", person, "--choice", "approve", fails=True)
-    with sqlite3.connect(house.folder / "approvals.db") as db:
+        site.type("vote", run, "--by", person, "--choice", "approve", fails=True)
+    with sqlite3.connect(site.folder / "approvals.db") as db:
         db.execute("DELETE FROM audit WHERE seq = 2")
     db.close()
-    file = house.folder / "a.jsonl"
-    assert "from line 2 on" in house.type("audit", "export", "--output", str(file), fails=True).stderr
-    verified = house.json("audit", "verify", str(file), fails=True)
+    file = site.folder / "a.jsonl"
+    assert "from line 2 on" in site.type("audit", "export", "--output", str(file), fails=True).stderr
+    verified = site.json("audit", "verify", str(file), fails=True)
     assert (verified["intact"], verified["broken_at"]) == (True, 2)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiosmtpd.controller import Controller
-from house import LEAVE, House
+from small_site import LEAVE, Site
 
 from approvals_bot.channels.slack.check import skew
 from approvals_bot.channels.slack.manifest import SCOPES
@@ -104,14 +104,14 @@ def _on_a_thread(app: web.Application) -> Iterator[int]:
         thread.join()
 
 
-def with_slack(house: House, slack: Slack, more: str = "") -> None:
-    house.write("token", "xoxb-secret")
+def with_slack(site: Site, slack: Slack, more: str = "") -> None:
+    site.write("token", "xoxb-secret")
     table = f'[slack]\nbot_token = "file:token"\nsigning_secret = "file:token"\napi_url = "{slack.url}"\n{more}'
-    house.write("config.toml", house.config.read_text().replace("[people.", f"{table}\n[people.", 1))
+    site.write("config.toml", site.config.read_text().replace("[people.", f"{table}\n[people.", 1))
 
 
-def findings(house: House, *options: str, fails: bool = False) -> list[tuple[str, str, str]]:
-    found = house.json("doctor", *options, fails=fails)["findings"]
+def findings(site: Site, *options: str, fails: bool = False) -> list[tuple[str, str, str]]:
+    found = site.json("doctor", *options, fails=fails)["findings"]
     return [(each["state"], each["about"], each["what"]) for each in found]
 
 
@@ -119,8 +119,8 @@ def of(found: list[tuple[str, str, str]], about: str) -> list[tuple[str, str]]:
     return [(state, what) for state, name, what in found if name == about]
 
 
-def test_doctor_reports_a_minimal_setup_with_warnings_only(house: House) -> None:
-    report = house.type("doctor").stdout
+def test_doctor_reports_a_minimal_setup_with_warnings_only(site: Site) -> None:
+    report = site.type("doctor").stdout
     assert "FAIL  " not in report
     assert "WARN  ⚠ base_url: http://127.0.0.1:8000 is this machine, so links open nowhere else\n         → S" in report
     assert "OK    ✅ store: SQLite is writable, in WAL mode with synchronous=FULL" in report
@@ -128,41 +128,41 @@ def test_doctor_reports_a_minimal_setup_with_warnings_only(house: House) -> None
     assert report.endswith("0 FAIL\n")
 
 
-def test_doctor_reports_an_invalid_configuration_first(house: House) -> None:
-    house.write("workflows/leave.toml", LEAVE.replace("days <= 1", "dys <= 1"))
-    found = findings(house, fails=True)
+def test_doctor_reports_an_invalid_configuration_first(site: Site) -> None:
+    site.write("workflows/leave.toml", LEAVE.replace("days <= 1", "dys <= 1"))
+    found = findings(site, fails=True)
     assert (found[0][0], found[0][1]) == ("FAIL", "configuration")
     assert of(found, "store")[0][0] == "OK"  # the rest is still checked
-    house.write("config.toml", "[server]\n")
-    assert [each[0] for each in findings(house, fails=True)] == ["FAIL"]
+    site.write("config.toml", "[server]\n")
+    assert [each[0] for each in findings(site, fails=True)] == ["FAIL"]
 
 
 @pytest.mark.parametrize(
     ("url", "state"),
     [("https://approve.acme.eu", "OK"), ("http://approve.acme.eu", "FAIL"), ("https://127.0.0.1", "WARN")],
 )
-def test_doctor_checks_that_links_are_reachable_and_encrypted(house: House, url: str, state: str) -> None:
-    house.write("config.toml", house.config.read_text().replace("http://127.0.0.1:8000", url))
-    assert of(findings(house, fails=state == "FAIL"), "base_url")[0][0] == state
+def test_doctor_checks_that_links_are_reachable_and_encrypted(site: Site, url: str, state: str) -> None:
+    site.write("config.toml", site.config.read_text().replace("http://127.0.0.1:8000", url))
+    assert of(findings(site, fails=state == "FAIL"), "base_url")[0][0] == state
 
 
-def test_doctor_finds_a_weak_key_and_an_unwritable_store(house: House) -> None:
-    house.write("signing.key", "password" * 8)
-    house.write("approvals.db", "this is not a database")
-    found = findings(house, fails=True)
+def test_doctor_finds_a_weak_key_and_an_unwritable_store(site: Site) -> None:
+    site.write("signing.key", "password" * 8)
+    site.write("approvals.db", "this is not a database")
+    found = findings(site, fails=True)
     assert ("WARN", "key 1 doesn't look random") in of(found, "signing keys")
     assert of(found, "store")[0][0] == "FAIL"
 
 
-def test_doctor_checks_slack_from_token_to_channels_and_groups(house: House, slack: Slack) -> None:
-    with_slack(house, slack)
-    house.write(
+def test_doctor_checks_slack_from_token_to_channels_and_groups(site: Site, slack: Slack) -> None:
+    with_slack(site, slack)
+    site.write(
         "workflows/leave.toml",
         LEAVE.replace("[clock]", '[deliver]\nslack = "#deploys"\n[clock]').replace(
             'from = ["@managers"]', 'from = ["slack:@sre", "@managers"]'
         ),
     )
-    found = findings(house)
+    found = findings(site)
     assert of(found, "Slack") == [("OK", "connected to Acme as approvals")]
     assert of(found, "Slack scopes")[0][0] == "OK"
     assert of(found, "clock")[0][0] == "OK"
@@ -180,38 +180,38 @@ def test_doctor_checks_slack_from_token_to_channels_and_groups(house: House, sla
         ("#nowhere", "#nowhere (of leave) doesn't exist, or the app can't see it"),
     ],
 )
-def test_doctor_finds_channels_that_cards_cannot_reach(house: House, slack: Slack, channel: str, problem: str) -> None:
-    with_slack(house, slack)
-    house.write("workflows/leave.toml", LEAVE.replace("[clock]", f'[deliver]\nslack = "{channel}"\n[clock]'))
-    assert of(findings(house, fails=True), "Slack channel") == [("FAIL", problem)]
+def test_doctor_finds_channels_that_cards_cannot_reach(site: Site, slack: Slack, channel: str, problem: str) -> None:
+    with_slack(site, slack)
+    site.write("workflows/leave.toml", LEAVE.replace("[clock]", f'[deliver]\nslack = "{channel}"\n[clock]'))
+    assert of(findings(site, fails=True), "Slack channel") == [("FAIL", problem)]
 
 
 @pytest.mark.parametrize("group", ["nobody", "guests"])
-def test_doctor_finds_groups_in_which_nobody_could_decide(house: House, slack: Slack, group: str) -> None:
-    with_slack(house, slack)
-    house.write("workflows/leave.toml", LEAVE.replace('from = ["@managers"]', f'from = ["slack:@{group}"]'))
-    assert of(findings(house, fails=True), "Slack group")[0][0] == "FAIL"
+def test_doctor_finds_groups_in_which_nobody_could_decide(site: Site, slack: Slack, group: str) -> None:
+    with_slack(site, slack)
+    site.write("workflows/leave.toml", LEAVE.replace('from = ["@managers"]', f'from = ["slack:@{group}"]'))
+    assert of(findings(site, fails=True), "Slack group")[0][0] == "FAIL"
 
 
-def test_doctor_names_missing_scopes_and_what_needs_them(house: House, slack: Slack) -> None:
-    with_slack(house, slack)
+def test_doctor_names_missing_scopes_and_what_needs_them(site: Site, slack: Slack) -> None:
+    with_slack(site, slack)
     slack.scopes = ",".join(scope for scope in SCOPES if scope not in ("users:read.email", "channels:history"))
-    found = of(findings(house, fails=True), "Slack scopes")
+    found = of(findings(site, fails=True), "Slack scopes")
     assert [state for state, _ in found] == ["WARN", "FAIL"]
     assert "users.lookupByEmail" in found[1][1]
 
 
-def test_doctor_distinguishes_a_refused_and_a_foreign_token(house: House, slack: Slack) -> None:
-    with_slack(house, slack, 'app_id = "A0OTHER"\n')
-    assert "belongs to app A0APPROVE" in str(of(findings(house, fails=True), "Slack"))
+def test_doctor_distinguishes_a_refused_and_a_foreign_token(site: Site, slack: Slack) -> None:
+    with_slack(site, slack, 'app_id = "A0OTHER"\n')
+    assert "belongs to app A0APPROVE" in str(of(findings(site, fails=True), "Slack"))
     slack.error = "invalid_auth"
-    assert of(findings(house, fails=True), "Slack") == [("FAIL", "Slack rejects the token: invalid_auth")]
+    assert of(findings(site, fails=True), "Slack") == [("FAIL", "Slack rejects the token: invalid_auth")]
 
 
-def test_doctor_reports_an_unreachable_slack(house: House, slack: Slack) -> None:
+def test_doctor_reports_an_unreachable_slack(site: Site, slack: Slack) -> None:
     slack.url = "http://127.0.0.1:9/"
-    with_slack(house, slack)
-    assert "is unreachable" in of(findings(house, fails=True), "Slack")[0][1]
+    with_slack(site, slack)
+    assert "is unreachable" in of(findings(site, fails=True), "Slack")[0][1]
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(3, "OK"), (90, "FAIL"), (-90, "FAIL")])
@@ -255,16 +255,16 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def with_mail(house: House, port: int, sender: str = "Approvals <bot@acme.eu>") -> None:
+def with_mail(site: Site, port: int, sender: str = "Approvals <bot@acme.eu>") -> None:
     table = f'[email]\nhost = "127.0.0.1"\nport = {port}\nsecurity = "none"\nsender = "{sender}"\n'
-    house.write("config.toml", house.config.read_text().replace("[people.", f"{table}[people.", 1))
+    site.write("config.toml", site.config.read_text().replace("[people.", f"{table}[people.", 1))
 
 
-def test_doctor_checks_the_relay_and_prints_dns_records(house: House, relay: tuple[Mailbox, int]) -> None:
+def test_doctor_checks_the_relay_and_prints_dns_records(site: Site, relay: tuple[Mailbox, int]) -> None:
     mailbox, port = relay
-    with_mail(house, port)
-    house.write("workflows/leave.toml", LEAVE.replace("[clock]", "[deliver]\nemail = true\n[clock]"))
-    report = house.type("doctor").stdout
+    with_mail(site, port)
+    site.write("workflows/leave.toml", LEAVE.replace("[clock]", "[deliver]\nemail = true\n[clock]"))
+    report = site.type("doctor").stdout
     assert f"OK    ✅ mail: 127.0.0.1:{port} answers, unencrypted, on this machine, no login" in report
     for record in ('acme.eu.                     TXT  "v=spf1', "._domainkey.acme.eu.", "_dmarc.acme.eu."):
         assert record in report
@@ -272,53 +272,53 @@ def test_doctor_checks_the_relay_and_prints_dns_records(house: House, relay: tup
     assert mailbox.mails == []
 
 
-def test_doctor_sends_a_test_mail_to_the_given_address(house: House, relay: tuple[Mailbox, int]) -> None:
+def test_doctor_sends_a_test_mail_to_the_given_address(site: Site, relay: tuple[Mailbox, int]) -> None:
     mailbox, port = relay
-    with_mail(house, port)
-    assert of(findings(house, "--send", "ann@acme.eu"), "test mail")[0][0] == "OK"
+    with_mail(site, port)
+    assert of(findings(site, "--send", "ann@acme.eu"), "test mail")[0][0] == "OK"
     (mail,) = mailbox.mails
     assert (mail.mail_from, mail.rcpt_tos) == ("bot@acme.eu", ["ann@acme.eu"])
     assert b"Auto-Submitted: auto-generated" in mail.content
-    assert of(findings(house, "--send", "ann@acme.eu\nBcc: eve@x.eu", fails=True), "test mail")[0][0] == "FAIL"
+    assert of(findings(site, "--send", "ann@acme.eu\nBcc: eve@x.eu", fails=True), "test mail")[0][0] == "FAIL"
     assert len(mailbox.mails) == 1
 
 
-def test_doctor_finds_an_unreachable_relay_and_a_fake_sender(house: House) -> None:
-    with_mail(house, 9, "Approvals <bot@example.com>")
-    found = findings(house, "--send", "ann@acme.eu", fails=True)
+def test_doctor_finds_an_unreachable_relay_and_a_fake_sender(site: Site) -> None:
+    with_mail(site, 9, "Approvals <bot@example.com>")
+    found = findings(site, "--send", "ann@acme.eu", fails=True)
     assert of(found, "mail")[0][0] == "FAIL"
     assert of(found, "sender") == [("WARN", "example.com is an example domain")]
 
 
-def test_doctor_finds_a_live_group_that_is_down(house: House) -> None:
+def test_doctor_finds_a_live_group_that_is_down(site: Site) -> None:
     more = 'far = { http = "hr" }\n[http.hr]\nurl = "http://127.0.0.1:9"\n'
-    house.write("config.toml", house.config.read_text() + more)
-    house.write("workflows/leave.toml", LEAVE.replace('from = ["@managers"]', 'from = ["@far"]'))
-    assert of(findings(house, fails=True), "people of leave")[0][0] == "FAIL"
+    site.write("config.toml", site.config.read_text() + more)
+    site.write("workflows/leave.toml", LEAVE.replace('from = ["@managers"]', 'from = ["@far"]'))
+    assert of(findings(site, fails=True), "people of leave")[0][0] == "FAIL"
 
 
-def test_doctor_prints_everything_as_json(house: House) -> None:
-    found = json.loads(house.type("doctor", "--json").stdout)["findings"]
+def test_doctor_prints_everything_as_json(site: Site) -> None:
+    found = json.loads(site.type("doctor", "--json").stdout)["findings"]
     assert all(set(each) == {"state", "about", "what", "todo", "text"} for each in found)
 
 
 @pytest.mark.check(37)
 @pytest.mark.parametrize(("refusal", "state"), [("", "OK"), ("invalid_auth", "FAIL")])
-def test_doctor_checks_the_app_token_of_socket_mode(house: House, slack: Slack, refusal: str, state: str) -> None:
-    with_slack(house, slack, 'app_token = "file:token"\n')
+def test_doctor_checks_the_app_token_of_socket_mode(site: Site, slack: Slack, refusal: str, state: str) -> None:
+    with_slack(site, slack, 'app_token = "file:token"\n')
     slack.app_error = refusal
-    ((found, what),) = of(findings(house, fails=bool(refusal)), "Slack Socket Mode")
+    ((found, what),) = of(findings(site, fails=bool(refusal)), "Slack Socket Mode")
     assert found == state
     assert refusal in what
     assert "xoxb-secret" not in what
 
 
-def test_doctor_finds_delegates_that_lead_nowhere(house: House) -> None:
+def test_doctor_finds_delegates_that_lead_nowhere(site: Site) -> None:
     away = '\n[[people."{0}@acme.eu".away]]\nfrom = "2026-01-01"\nuntil = "2099-12-31"\ndelegate = "{1}@acme.eu"\n'
-    text = house.config.read_text()
-    house.write("config.toml", text + away.format("ann", "bo"))
-    assert of(findings(house), "absence of ann@acme.eu") == []
-    house.write("config.toml", text + away.format("ann", "bo") + away.format("bo", "ann"))
-    [(state, what)] = of(findings(house), "absence of ann@acme.eu")
+    text = site.config.read_text()
+    site.write("config.toml", text + away.format("ann", "bo"))
+    assert of(findings(site), "absence of ann@acme.eu") == []
+    site.write("config.toml", text + away.format("ann", "bo") + away.format("bo", "ann"))
+    [(state, what)] = of(findings(site), "absence of ann@acme.eu")
     assert state == "WARN"
     assert "the delegates form a circle (ann@acme.eu → bo@acme.eu → ann@acme.eu)" in what

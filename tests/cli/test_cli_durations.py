@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from house import House
+from small_site import Site
 
 NAP = """\
 from dataclasses import dataclass
@@ -27,22 +27,22 @@ WITH_FIELDS = (
 )
 
 
-def result(house: House, workflow: str, **input: str) -> list[str]:
-    run_id = house.start(workflow, "ann@acme.eu", **input)
-    house.work()
-    found: list[str] = house.json("show", run_id)["result"]
+def result(site: Site, workflow: str, **input: str) -> list[str]:
+    run_id = site.start(workflow, "ann@acme.eu", **input)
+    site.work()
+    found: list[str] = site.json("show", run_id)["result"]
     return found
 
 
-def test_timedelta_parameters_take_the_products_durations(house: House) -> None:
-    house.write("workflows/naps.py", NAP)
-    assert result(house, "siesta", length="1h30m", snooze="5 minutes", note="1h") == [
+def test_timedelta_parameters_take_the_products_durations(site: Site) -> None:
+    site.write("workflows/naps.py", NAP)
+    assert result(site, "siesta", length="1h30m", snooze="5 minutes", note="1h") == [
         "1:30:00",
         "0:05:00",
         "1h",
         "1:30:00",
     ]
-    assert result(house, "siesta", length="PT2H") == [
+    assert result(site, "siesta", length="PT2H") == [
         "2:00:00",
         "None",
         "-",
@@ -50,15 +50,15 @@ def test_timedelta_parameters_take_the_products_durations(house: House) -> None:
     ]  # pydantic's own format works too
 
 
-def test_workflow_file_derives_durations_or_declares_them(house: House) -> None:
-    house.write("workflows/naps.py", NAP)
-    house.write("workflows/rest.toml", BEHIND_A_FILE)
-    assert result(house, "rest", length="45m") == ["0:45:00", "None", "-", "1:30:00"]
-    house.write("workflows/rest.toml", WITH_FIELDS)
-    assert result(house, "rest", length="2h") == ["2:00:00", "None", "x", "1:30:00"]
+def test_workflow_file_derives_durations_or_declares_them(site: Site) -> None:
+    site.write("workflows/naps.py", NAP)
+    site.write("workflows/rest.toml", BEHIND_A_FILE)
+    assert result(site, "rest", length="45m") == ["0:45:00", "None", "-", "1:30:00"]
+    site.write("workflows/rest.toml", WITH_FIELDS)
+    assert result(site, "rest", length="2h") == ["2:00:00", "None", "x", "1:30:00"]
 
 
-def test_invalid_duration_is_refused_by_its_field(house: House) -> None:
-    house.write("workflows/naps.py", NAP)
-    refused = house.type("start", "siesta", "--input", '{"length": "soon"}', "--requester", "ann@acme.eu", fails=True)
+def test_invalid_duration_is_refused_by_its_field(site: Site) -> None:
+    site.write("workflows/naps.py", NAP)
+    refused = site.type("start", "siesta", "--input", '{"length": "soon"}', "--requester", "ann@acme.eu", fails=True)
     assert "length" in refused.output

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from house import House
+from small_site import Site
 from typer.testing import CliRunner
 
 from approvals_bot.cli import show
@@ -24,12 +24,12 @@ SERVICE_ONLY = ("rule_engine", "aiohttp", "slack_bolt", "uvicorn", "jinja2", "ai
 
 
 @pytest.mark.parametrize("words", [["--help"], ["runs"], ["show", "run_0"]], ids=" ".join)
-def test_read_only_commands_import_no_service_modules(house: House, words: list[str]) -> None:
+def test_read_only_commands_import_no_service_modules(site: Site, words: list[str]) -> None:
     code = f"""
 import sys
 from approvals_bot.cli import app
 try:
-    app({[*words, *(["--config", str(house.config)] if words != ["--help"] else [])]!r})
+    app({[*words, *(["--config", str(site.config)] if words != ["--help"] else [])]!r})
 except SystemExit:
     pass
 print(*(name for name in {SERVICE_ONLY!r} if name in sys.modules), file=sys.stderr)
@@ -77,15 +77,15 @@ def test_environment_variable_turns_tracebacks_on(monkeypatch: pytest.MonkeyPatc
     assert "Traceback" in CliRunner().invoke(_failing(KeyError("x")), ["fail"]).stderr
 
 
-def test_closed_pipe_ends_the_command_quietly(house: House) -> None:
+def test_closed_pipe_ends_the_command_quietly(site: Site) -> None:
     command = f"{sys.executable} -m approvals_bot schema service | head -c 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert "Traceback" not in done.stderr
 
 
-def test_unopenable_database_is_one_sentence(house: House) -> None:
-    house.write("config.toml", house.config.read_text().replace("approvals.db", "workflows"))
-    command = [sys.executable, "-m", "approvals_bot", "runs", "--config", str(house.config)]
+def test_unopenable_database_is_one_sentence(site: Site) -> None:
+    site.write("config.toml", site.config.read_text().replace("approvals.db", "workflows"))
+    command = [sys.executable, "-m", "approvals_bot", "runs", "--config", str(site.config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.endswith("workflows can't be opened: unable to open database file\n")
@@ -93,12 +93,12 @@ def test_unopenable_database_is_one_sentence(house: House) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii:strict"}, {"PYTHONIOENCODING": "latin-1"}, NO_UTF8])
-def test_terminal_without_icons_is_not_an_error(house: House, settings: dict[str, str]) -> None:
-    house.start(days=3, why="\N{SNOWMAN} caf\xe9 \N{PILE OF POO}")
-    house.work()
+def test_terminal_without_icons_is_not_an_error(site: Site, settings: dict[str, str]) -> None:
+    site.start(days=3, why="\N{SNOWMAN} caf\xe9 \N{PILE OF POO}")
+    site.work()
 
     def typed(*words: str) -> bytes:
-        command = [sys.executable, "-m", "approvals_bot", *words, "--config", str(house.config)]
+        command = [sys.executable, "-m", "approvals_bot", *words, "--config", str(site.config)]
         environment = {**os.environ, **settings}
         return subprocess.run(command, capture_output=True, timeout=60, check=True, env=environment).stdout
 
@@ -108,7 +108,7 @@ def test_terminal_without_icons_is_not_an_error(house: House, settings: dict[str
     typed("check")
 
 
-def test_unknown_command_is_explained_by_typer(house: House) -> None:
+def test_unknown_command_is_explained_by_typer(site: Site) -> None:
     result = CliRunner().invoke(_failing(KeyError("x")), ["fial"])
     assert result.exit_code == 2
     assert "fial" in result.stderr
@@ -121,9 +121,9 @@ def test_headings_are_bold_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatc
     assert show.bold("x") == "x"
 
 
-def test_piped_output_has_no_escapes(house: House) -> None:
-    command = [sys.executable, "-m", "approvals_bot", "runs", "--config", str(house.config)]
-    house.start()
+def test_piped_output_has_no_escapes(site: Site) -> None:
+    command = [sys.executable, "-m", "approvals_bot", "runs", "--config", str(site.config)]
+    site.start()
     environment: Any = {**os.environ, "TERM": "xterm-256color"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
     assert done.stdout.startswith("RUN ")

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
-from house import House, furnish
+from small_site import Site, install
 
 from approvals_bot.durable.lint import EXEMPTION, RULES, UNREADABLE, lint_paths, lint_text
 
@@ -331,28 +331,28 @@ DRIFTING = (
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return furnish(tmp_path)
+def site(tmp_path: Path) -> Site:
+    return install(tmp_path)
 
 
-def test_check_names_them_beside_all_else_that_is_wrong(house: House) -> None:
-    file = house.write("workflows/late.py", DRIFTING)
-    said = house.type("check", fails=True).stdout
+def test_check_names_them_beside_all_else_that_is_wrong(site: Site) -> None:
+    file = site.write("workflows/late.py", DRIFTING)
+    said = site.type("check", fails=True).stdout
     assert said.startswith(f"{file}:6: AB101: time.time() reads this machine's clock")
-    house.write("workflows/leave.toml", "[workflow]\n")
-    keys = [each["key"] for each in house.json("check", fails=True)["problems"]]
+    site.write("workflows/leave.toml", "[workflow]\n")
+    keys = [each["key"] for each in site.json("check", fails=True)["problems"]]
     assert "AB101" in keys
     assert len(keys) > 1
 
 
-def test_lint_takes_the_workflows_folder_or_what_is_named(house: House, tmp_path: Path) -> None:
-    assert house.type("lint").stdout == "No problems found.\n"
-    file = house.write("workflows/late.py", DRIFTING)
-    assert house.type("lint", fails=True).stdout.startswith(f"{file}:6:12: AB101 time.time() reads")
-    (found,) = house.json("lint", str(file), fails=True)["findings"]
+def test_lint_takes_the_workflows_folder_or_what_is_named(site: Site, tmp_path: Path) -> None:
+    assert site.type("lint").stdout == "No problems found.\n"
+    file = site.write("workflows/late.py", DRIFTING)
+    assert site.type("lint", fails=True).stdout.startswith(f"{file}:6:12: AB101 time.time() reads")
+    (found,) = site.json("lint", str(file), fails=True)["findings"]
     assert (found["line"], found["column"], found["code"]) == (6, 12, "AB101")
-    fine = house.write("fine.py", "x = 1\n")
-    assert house.json("lint", str(fine)) == {"findings": []}
+    fine = site.write("fine.py", "x = 1\n")
+    assert site.json("lint", str(fine)) == {"findings": []}
 
 
 def test_lint_needs_no_configuration_and_imports_nothing(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ KINDS: tuple[Any, ...] = ("short", "long", "diff")
 
 
 def any_spec(kind: FieldType, required: bool, values: tuple[str, ...], text: str) -> FieldSpec:
-    """A field of any texts at all: what a file may say is not looked at."""
+    """Build a field with any texts, without the checks of workflow files."""
     return FieldSpec.model_construct(type=kind, required=required, values=values, hint=text, example=text)
 
 
@@ -192,7 +192,7 @@ BAD: dict[str, tuple[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def refused() -> dict[str, str]:
-    """What the compiler refuses of all that there is, in one run: starting it takes seconds."""
+    """Everything that the compiler refuses, in one run, because starting it takes seconds."""
     given: dict[str, tuple[str, Any]] = {name: ("KnownBlock[]", shown) for name, shown in messages().items()}
     given |= {name: ("ModalView", view) for name, view in modals().items()}
     given |= {name: ("HomeView", view) for name, view in homes().items()}

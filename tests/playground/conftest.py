@@ -1,4 +1,4 @@
-"""The playground beside a real Bolt app, both on one uvicorn on a loopback port that the system chose."""
+"""The playground beside a real Bolt app, both on one uvicorn server on a free loopback port."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ MODAL: dict[str, Any] = {
 
 @dataclass
 class Clock:
-    """A wall clock that can be pushed forward."""
+    """A wall clock that can be moved forward."""
 
     ahead: timedelta = field(default_factory=timedelta)
 
@@ -84,13 +84,13 @@ class Clock:
 
     async def advance(self, by: str) -> datetime:
         if not by.endswith("m"):
-            raise ValueError("only minutes here")
+            raise ValueError("only minutes are supported")
         self.ahead += timedelta(minutes=int(by[:-1]))
         return self.now()
 
 
 @dataclass
-class Stage:
+class Rig:
     """A running playground with everything that talks to it."""
 
     playground: Playground
@@ -103,7 +103,7 @@ class Stage:
     modal: dict[str, Any] = field(default_factory=lambda: deepcopy(MODAL))
 
     async def call(self, path: str, body: Any = None, *, status: int = 200, method: str = "") -> Any:
-        """A call of the JSON surface; its answer."""
+        """Call the JSON API and return its response."""
         verb = method or ("GET" if body is None else "POST")
         async with self.http.request(verb, f"{self.base_url}/playground{path}", json=body) as response:
             answer = await response.json(content_type=None)
@@ -111,24 +111,24 @@ class Stage:
             return answer
 
     async def card(self, channel: str = "#deploys", **more: Any) -> str:
-        """Post a card with two buttons; its ts."""
+        """Post a card with two buttons and return its ts."""
         answer = await self.client.chat_postMessage(
             channel=channel, text="Deploy api 2.1?", blocks=self.card_blocks, **more
         )
         return str(answer["ts"])
 
 
-Start = Callable[..., Awaitable[Stage]]
+StartRig = Callable[..., Awaitable[Rig]]
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
-    """Starts a stage; arguments go to the `Playground`."""
+async def start_rig() -> AsyncIterator[StartRig]:
+    """A function that starts a rig with these arguments of the `Playground`."""
     async with AsyncExitStack() as stack:
 
         async def starter(
             *, events_url: str | None = None, app_token: str = "", scopes: tuple[str, ...] | None = None, **more: Any
-        ) -> Stage:
+        ) -> Rig:
             clock = Clock()
             app = SeedApp(BOT_TOKEN, SIGNING_SECRET, app_token, scopes=BOT_SCOPES if scopes is None else scopes)
             slack = await stack.enter_async_context(
@@ -150,14 +150,14 @@ async def start() -> AsyncIterator[Start]:
 
             slack.web.router.routes.append(Route("/slack/events", events, methods=["POST"]))
             http = await stack.enter_async_context(aiohttp.ClientSession())
-            return Stage(slack.playground, bolt, client, http, slack.url, clock)
+            return Rig(slack.playground, bolt, client, http, slack.url, clock)
 
         yield starter
 
 
 @pytest.fixture
-async def stage(start: Start) -> Stage:
-    return await start()
+async def rig(start_rig: StartRig) -> Rig:
+    return await start_rig()
 
 
 def bolt_app(client: AsyncWebClient) -> AsyncApp:

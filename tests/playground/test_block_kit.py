@@ -1,4 +1,4 @@
-"""Block Kit's limits, one line each: just inside is taken, just outside is refused at its place."""
+"""Block Kit's limits, a line each: content at the limit is accepted, and beyond it is refused at its place."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from slack_javascript import node_folder, refused_by_compiler
 from approvals_bot.playground.slack.blocks import BLOCKS, check_blocks
 
 if TYPE_CHECKING:
-    from tests.playground.conftest import Stage, Start
+    from tests.playground.conftest import Rig, StartRig
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def node() -> Path:
 
 
 class Lines:
-    """What the app printed, one JSON value a line."""
+    """Return the JSON values that the app printed, one per line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -48,11 +48,11 @@ class Lines:
 
 
 @asynccontextmanager
-async def bolt_for_javascript(stage: Stage, node: Path, port: int) -> AsyncIterator[Lines]:
+async def bolt_for_javascript(rig: Rig, node: Path, port: int) -> AsyncIterator[Lines]:
     own = {
         "BOT_TOKEN": "xoxb-playground",
-        "SIGNING_SECRET": stage.playground.outbound.signing_secret,
-        "API_URL": stage.playground.api_url,
+        "SIGNING_SECRET": rig.playground.outbound.signing_secret,
+        "API_URL": rig.playground.api_url,
         "PORT": str(port),
     }
     process = await asyncio.create_subprocess_exec(
@@ -73,10 +73,10 @@ def free_port() -> int:
         return port
 
 
-async def test_bolt_for_javascript_works_with_the_fake_slack(start: Start, node: Path) -> None:
+async def test_bolt_for_javascript_works_with_the_fake_slack(start_rig: StartRig, node: Path) -> None:
     port = free_port()
-    stage = await start(events_url=f"http://127.0.0.1:{port}/slack/events")
-    async with bolt_for_javascript(stage, node, port) as lines:
+    rig = await start_rig(events_url=f"http://127.0.0.1:{port}/slack/events")
+    async with bolt_for_javascript(rig, node, port) as lines:
         started = await lines.next()
         assert started == {
             "saw": "start",
@@ -89,27 +89,27 @@ async def test_bolt_for_javascript_works_with_the_fake_slack(start: Start, node:
         }
         click = {"user": "U0ANN", "channel": "#deploys", "ts": started["ts"]}
 
-        opened = await stage.call("/slack/click", click | {"button": "Reject"})
+        opened = await rig.call("/slack/click", click | {"button": "Reject"})
         assert (await lines.next())["view"] == opened["view"]["id"]
         submit = {"user": "U0ANN", "view_id": opened["view"]["id"]}
-        short = await stage.call("/slack/submit", submit | {"values": {"why": {"comment": "no"}}})
+        short = await rig.call("/slack/submit", submit | {"values": {"why": {"comment": "no"}}})
         assert short["errors"] == {"why": "Say a little more."}
-        await stage.call("/slack/submit", submit | {"values": {"why": {"comment": "too risky"}}})
+        await rig.call("/slack/submit", submit | {"values": {"why": {"comment": "too risky"}}})
         assert await lines.next() == {"saw": "reason", "comment": "too risky"}
 
-        outcome = await stage.call("/slack/click", click | {"button": "Approve"})
+        outcome = await rig.call("/slack/click", click | {"button": "Approve"})
         assert await lines.next() == {"saw": "approve", "user": "U0ANN", "value": "hook_1", "ok": True}
         assert (outcome["seen"], outcome["ephemeral"]) == ("ok", "Counted.")
-        shown = await stage.call("/slack/messages?user=U0BO")
+        shown = await rig.call("/slack/messages?user=U0BO")
         assert [message["text"] for message in shown] == ["Approved"]
 
         command = {"user": "U0ANN", "channel": "#deploys", "command": "/approve", "text": "deploy"}
-        assert (await stage.call("/slack/command", command))["ephemeral"] == "You typed deploy"
-        assert (await stage.call("/slack/home?user=U0ANN"))["text"] == "Waiting for you"
+        assert (await rig.call("/slack/command", command))["ephemeral"] == "You typed deploy"
+        assert (await rig.call("/slack/home?user=U0ANN"))["text"] == "Waiting for you"
         assert await lines.next() == {"saw": "home", "ok": True}
 
-        stage.playground.outbound.signing_secret = "another secret"
-        refused = await stage.call("/slack/command", command)
+        rig.playground.outbound.signing_secret = "another secret"
+        refused = await rig.call("/slack/command", command)
         assert (refused["status"], refused["seen"]) == (401, "warning")
 
 

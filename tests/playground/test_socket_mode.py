@@ -14,14 +14,14 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 if TYPE_CHECKING:
-    from tests.playground.conftest import Stage, Start
+    from tests.playground.conftest import Rig, StartRig
 
 APP_TOKEN = "xapp-playground"
 
 
 @asynccontextmanager
-async def connected(stage: Stage) -> AsyncIterator[AsyncSocketModeHandler]:
-    handler = AsyncSocketModeHandler(stage.bolt, APP_TOKEN, web_client=stage.client)
+async def connected(rig: Rig) -> AsyncIterator[AsyncSocketModeHandler]:
+    handler = AsyncSocketModeHandler(rig.bolt, APP_TOKEN, web_client=rig.client)
     try:
         await handler.connect_async()  # type: ignore[no-untyped-call]
         yield handler
@@ -30,89 +30,89 @@ async def connected(stage: Stage) -> AsyncIterator[AsyncSocketModeHandler]:
 
 
 @pytest.mark.check(37)
-async def test_click_goes_over_the_websocket_and_is_acknowledged(start: Start) -> None:
-    stage = await start(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
+async def test_click_goes_over_the_websocket_and_is_acknowledged(start_rig: StartRig) -> None:
+    rig = await start_rig(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
     seen: list[str] = []
 
-    @stage.bolt.action("approve")
+    @rig.bolt.action("approve")
     async def approve(ack: Any, body: dict[str, Any], respond: Any) -> None:
         seen.append(body["user"]["id"])
         await ack()
         await respond("Counted: 1 of 2", replace_original=False)
 
-    async with connected(stage):
-        body = {"user": "U0ANN", "channel": "#deploys", "ts": await stage.card(), "button": "Approve"}
-        outcome = await stage.call("/slack/click", body)
+    async with connected(rig):
+        body = {"user": "U0ANN", "channel": "#deploys", "ts": await rig.card(), "button": "Approve"}
+        outcome = await rig.call("/slack/click", body)
     assert seen == ["U0ANN"]
     assert (outcome["status"], outcome["seen"], outcome["ephemeral"]) == (200, "ok", "Counted: 1 of 2")
 
 
-async def test_modal_errors_come_in_the_acknowledgement(start: Start) -> None:
-    stage = await start(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
+async def test_modal_errors_come_in_the_acknowledgement(start_rig: StartRig) -> None:
+    rig = await start_rig(app_token=APP_TOKEN, events_url="http://127.0.0.1:9/never")
 
-    @stage.bolt.command("/approve")
+    @rig.bolt.command("/approve")
     async def approve(ack: Any, client: Any, body: dict[str, Any]) -> None:
-        await client.views_open(trigger_id=body["trigger_id"], view=stage.modal)
+        await client.views_open(trigger_id=body["trigger_id"], view=rig.modal)
         await ack()
 
-    @stage.bolt.view("reason")
+    @rig.bolt.view("reason")
     async def reason(ack: Any) -> None:
         await ack(response_action="errors", errors={"why": "Not like that."})
 
-    async with connected(stage):
-        opened = await stage.call("/slack/command", {"user": "U0ANN", "channel": "#deploys", "command": "/approve"})
+    async with connected(rig):
+        opened = await rig.call("/slack/command", {"user": "U0ANN", "channel": "#deploys", "command": "/approve"})
         values = {"why": {"comment": "because"}}
         body = {"user": "U0ANN", "view_id": opened["view"]["id"], "values": values}
-        assert (await stage.call("/slack/submit", body))["errors"] == {"why": "Not like that."}
+        assert (await rig.call("/slack/submit", body))["errors"] == {"why": "Not like that."}
 
 
 @pytest.mark.check(37)
-async def test_app_reconnects_when_slack_asks_it_to(start: Start) -> None:
-    stage = await start(app_token=APP_TOKEN)
-    socket = stage.playground.socket_mode
+async def test_app_reconnects_when_slack_asks_it_to(start_rig: StartRig) -> None:
+    rig = await start_rig(app_token=APP_TOKEN)
+    socket = rig.playground.socket_mode
     seen: list[str] = []
 
-    @stage.bolt.action("approve")
+    @rig.bolt.action("approve")
     async def approve(ack: Any) -> None:
         seen.append("ok")
         await ack()
 
-    async with connected(stage):
+    async with connected(rig):
         [first] = socket.connections
         await socket.ask_to_reconnect()
         async with asyncio.timeout(10):
             while socket.connections in ([], [first]):
                 await asyncio.sleep(0.01)
-        body = {"user": "U0ANN", "channel": "#deploys", "ts": await stage.card(), "button": "Approve"}
-        await stage.call("/slack/click", body)
+        body = {"user": "U0ANN", "channel": "#deploys", "ts": await rig.card(), "button": "Approve"}
+        await rig.call("/slack/click", body)
     assert seen == ["ok"]
 
 
-async def test_payloads_go_to_the_url_without_a_connection(start: Start) -> None:
-    stage = await start(app_token=APP_TOKEN)
+async def test_payloads_go_to_the_url_without_a_connection(start_rig: StartRig) -> None:
+    rig = await start_rig(app_token=APP_TOKEN)
 
-    @stage.bolt.action("approve")
+    @rig.bolt.action("approve")
     async def approve(ack: Any) -> None:
         await ack()
 
-    body = {"user": "U0ANN", "channel": "#deploys", "ts": await stage.card(), "button": "Approve"}
-    assert (await stage.call("/slack/click", body))["status"] == 200
+    body = {"user": "U0ANN", "channel": "#deploys", "ts": await rig.card(), "button": "Approve"}
+    assert (await rig.call("/slack/click", body))["status"] == 200
 
 
-async def test_only_the_app_token_connects_and_a_ticket_works_once(start: Start) -> None:
-    stage = await start(app_token=APP_TOKEN)
+async def test_only_the_app_token_connects_and_a_ticket_works_once(start_rig: StartRig) -> None:
+    rig = await start_rig(app_token=APP_TOKEN)
     for token, error in (("xoxb-playground", "invalid_auth"), ("", "not_authed")):
         with pytest.raises(SlackApiError) as caught:
-            await AsyncWebClient(token, base_url=stage.playground.api_url).apps_connections_open(app_token=token)
+            await AsyncWebClient(token, base_url=rig.playground.api_url).apps_connections_open(app_token=token)
         assert caught.value.response["error"] == error
-    opened = await AsyncWebClient(base_url=stage.playground.api_url).apps_connections_open(app_token=APP_TOKEN)
-    async with stage.http.ws_connect(opened["url"]) as line:
+    opened = await AsyncWebClient(base_url=rig.playground.api_url).apps_connections_open(app_token=APP_TOKEN)
+    async with rig.http.ws_connect(opened["url"]) as line:
         assert (await line.receive_json())["type"] == "hello"
     with pytest.raises(aiohttp.WSServerHandshakeError):
-        await stage.http.ws_connect(opened["url"])
+        await rig.http.ws_connect(opened["url"])
 
 
-async def test_socket_mode_is_off_without_an_app_token(stage: Stage) -> None:
+async def test_socket_mode_is_off_without_an_app_token(rig: Rig) -> None:
     with pytest.raises(SlackApiError) as caught:
-        await AsyncWebClient(base_url=stage.playground.api_url).apps_connections_open(app_token="xapp-any")
+        await AsyncWebClient(base_url=rig.playground.api_url).apps_connections_open(app_token="xapp-any")
     assert caught.value.response["error"] == "invalid_auth"

@@ -1,4 +1,4 @@
-"""Targets check signatures; the clock moves; strangers stay out."""
+"""Targets check signatures, the clock moves, and other machines are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from approvals_bot.playground import Playground, SeedApp, routes
 
 if TYPE_CHECKING:
-    from tests.playground.conftest import Stage, Start
+    from tests.playground.conftest import Rig, StartRig
 
 SECRET = "whsec_" + base64.b64encode(b"a key of the deploy target, long").decode()
 
@@ -30,9 +30,9 @@ def signed(body: bytes, secret: bytes = b"a key of the deploy target, long") -> 
     }
 
 
-async def test_signed_and_forged_requests_are_kept_and_distinguished(start: Start) -> None:
-    stage = await start(target_secrets={"deploy-api": SECRET, "erp": "plain secret"})
-    url = f"{stage.base_url}/playground/http"
+async def test_signed_and_forged_requests_are_kept_and_distinguished(start_rig: StartRig) -> None:
+    rig = await start_rig(target_secrets={"deploy-api": SECRET, "erp": "plain secret"})
+    url = f"{rig.base_url}/playground/http"
     body = json.dumps({"service": "api"}).encode()
     for name, headers, status in (
         ("deploy-api", signed(body), 202),
@@ -41,9 +41,9 @@ async def test_signed_and_forged_requests_are_kept_and_distinguished(start: Star
         ("erp", signed(body, b"plain secret"), 202),
         ("nobody", signed(body), 404),
     ):
-        async with stage.http.post(f"{url}/{name}", data=body, headers=headers) as response:
+        async with rig.http.post(f"{url}/{name}", data=body, headers=headers) as response:
             assert response.status == status
-    kept = await stage.call("/http/requests")
+    kept = await rig.call("/http/requests")
     assert [(r["name"], r["signature_valid"], r["json"]) for r in kept] == [
         ("deploy-api", True, {"service": "api"}),
         ("deploy-api", False, {"service": "api"}),
@@ -53,36 +53,36 @@ async def test_signed_and_forged_requests_are_kept_and_distinguished(start: Star
     assert kept[0]["headers"]["webhook-id"] == "msg_1"
 
 
-async def test_lone_surrogate_in_a_call_is_shown_as_an_escape(start: Start) -> None:
-    stage = await start(target_secrets={"deploy-api": "s" * 32})
+async def test_lone_surrogate_in_a_call_is_shown_as_an_escape(start_rig: StartRig) -> None:
+    rig = await start_rig(target_secrets={"deploy-api": "s" * 32})
     body = b'{"text": "\\ud800"}'
-    async with stage.http.post(f"{stage.base_url}/playground/http/deploy-api", data=body):
+    async with rig.http.post(f"{rig.base_url}/playground/http/deploy-api", data=body):
         pass
-    async with stage.http.get(f"{stage.base_url}/playground/http/requests") as shown:
+    async with rig.http.get(f"{rig.base_url}/playground/http/requests") as shown:
         assert shown.status == 200
         assert b"\\ud800" in await shown.read()
 
 
-async def test_target_may_fail_or_answer_a_get(start: Start) -> None:
-    stage = await start(target_secrets={"erp": "s"}, target_answers={"hr": {"people": ["ann@acme.eu"]}})
-    await stage.call("/http/faults", {"kind": "server_error", "method": "erp"})
-    async with stage.http.post(f"{stage.base_url}/playground/http/erp", data=b"{}") as response:
+async def test_target_may_fail_or_answer_a_get(start_rig: StartRig) -> None:
+    rig = await start_rig(target_secrets={"erp": "s"}, target_answers={"hr": {"people": ["ann@acme.eu"]}})
+    await rig.call("/http/faults", {"kind": "server_error", "method": "erp"})
+    async with rig.http.post(f"{rig.base_url}/playground/http/erp", data=b"{}") as response:
         assert response.status == 500
-    assert await stage.call("/http/hr") == {"people": ["ann@acme.eu"]}
+    assert await rig.call("/http/hr") == {"people": ["ann@acme.eu"]}
 
 
-async def test_clock_moves_by_the_requested_duration(stage: Stage) -> None:
-    before = stage.clock.now()
-    answer = await stage.call("/clock", {"advance": "30m"})
+async def test_clock_moves_by_the_requested_duration(rig: Rig) -> None:
+    before = rig.clock.now()
+    answer = await rig.call("/clock", {"advance": "30m"})
     assert answer["now"] > before.isoformat()
-    wrong = await stage.call("/clock", {"advance": "a while"}, status=422)
+    wrong = await rig.call("/clock", {"advance": "a while"}, status=422)
     assert "a while" in wrong["detail"]
 
 
-async def test_invalid_json_and_unknown_fields_are_reported(stage: Stage) -> None:
-    async with stage.http.post(f"{stage.base_url}/playground/slack/click", data=b"{") as response:
+async def test_invalid_json_and_unknown_fields_are_reported(rig: Rig) -> None:
+    async with rig.http.post(f"{rig.base_url}/playground/slack/click", data=b"{") as response:
         assert response.status == 400
-    answer = await stage.call("/slack/click", {"usr": "ann"}, status=422)
+    answer = await rig.call("/slack/click", {"usr": "ann"}, status=422)
     assert "usr" in answer["detail"]
     assert "user" in answer["detail"]
 

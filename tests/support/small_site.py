@@ -1,4 +1,4 @@
-"""A small house of approvals in a folder of its own, and its commands typed as an operator types them."""
+"""A small configuration in its own folder, with commands typed as an operator types them."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ async def hello(guest: Guest) -> str:
 KEY = "a signing key of the tests, and of nothing else: 0123456789"
 
 
-class House:
-    """The folder, and what is typed in it."""
+class Site:
+    """A folder with a configuration, in which commands are typed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class House:
         return path
 
     def type(self, *words: str, fails: bool = False) -> Result:
-        """Type a command; it has to end as expected, and never by a traceback."""
+        """Run a command, and check its exit code and that it prints no traceback."""
         result = CliRunner().invoke(app, [*words, *self._config(words)])
         assert "Traceback" not in result.output
         assert result.exit_code == (1 if fails else 0), (result.output, result.exception)
@@ -94,13 +94,13 @@ class House:
         return json.loads(self.type(*words, "--json", fails=fails).stdout)
 
     def start(self, workflow: str = "leave", requester: str = "bo@acme.eu", **input: Any) -> str:
-        """A run's id."""
+        """Start a run and return its ID."""
         given = json.dumps(input or {"days": 3})
         found = self.json("start", workflow, "--input", given, "--requester", requester)
         return str(found["run_id"])
 
     def work(self) -> None:
-        """Let the service run until there is nothing more to do."""
+        """Run the service until it is idle."""
 
         async def until_quiet() -> None:
             async with open_service(read_configuration(self.config)) as service:
@@ -113,9 +113,9 @@ class House:
         return [] if takes_none or "--config" in words or "--help" in words else ["--config", str(self.config)]
 
 
-def furnish(folder: Path) -> House:
-    house = House(folder)
-    house.write("config.toml", CONFIG)
-    house.write("signing.key", KEY)
-    house.write("workflows/leave.toml", LEAVE)
-    return house
+def install(folder: Path) -> Site:
+    site = Site(folder)
+    site.write("config.toml", CONFIG)
+    site.write("signing.key", KEY)
+    site.write("workflows/leave.toml", LEAVE)
+    return site
