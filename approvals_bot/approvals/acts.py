@@ -1,8 +1,8 @@
-"""Acts: what somebody does to a request, and the reply that they get.
+"""Acts: what people do to a request, and the reply they get.
 
-An act is the same value on its whole way: made where a channel learns of it, carried by the message to the request,
-and applied there. The actor's identity has been established by then. A reply is data; `text` makes the sentence of it,
-so every channel says the same.
+A channel makes an act once it has established the actor's identity. The act travels to the request as a message and is
+applied there, as the same value all the way. A reply is data, which `text` puts into words, so every channel says the
+same.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Word = Literal[
     "unknown",
     "bounced",
 ]
-"""The verdicts: what can become of an act. `received`: it is saved, and not counted yet. `bounced`: of a mail."""
+"""The verdicts on an act. `received`: saved but not counted yet. `bounced`: the verdict on a `MailReturned`."""
 
 
 REFUSALS: frozenset[Word] = frozenset(
@@ -54,14 +54,15 @@ REFUSALS: frozenset[Word] = frozenset(
         "withdrawn",
     }
 )
-"""The verdicts of acts that changed nothing and did not find what they wanted done already."""
+"""Verdicts on acts that changed nothing, except those whose effect was there already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vote(Remark):
-    """One person's choice. `digest`: of what they were shown; None when they were shown nothing.
+    """One person's choice.
 
-    `answers`: what the stage asks for. `fields`: what an `edit` makes of the request.
+    `digest`: the digest they were shown; None if they were shown none. `answers`: to the stage's questions. `fields`:
+    the new values, when the choice is `edit`.
     """
 
     by: str
@@ -75,7 +76,7 @@ class Vote(Remark):
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The requester changes fields."""
+    """A change of fields by the requester."""
 
     by: str
     fields: dict[str, JsonValue] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """The requester, or an app, takes the request back."""
+    """The end of a request at the wish of its requester or of an app."""
 
     by: str
     reason: str = ""
@@ -95,7 +96,10 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Reassign:
-    """`person` is asked: instead of somebody ("": of the actor), or, for None, besides everybody who is."""
+    """A new approver, `person`, in the place of `instead_of`.
+
+    `instead_of`: an address; "" for the actor; None to add the person to the approvers there are.
+    """
 
     by: str
     person: str = ""
@@ -107,7 +111,7 @@ class Reassign:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End the whole run that made the request, and with it everything else that the run asks."""
+    """The end of the whole run that made the request, with all its other requests."""
 
     by: str
     reason: str = ""
@@ -117,7 +121,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class MailReturned:
-    """A mail was accepted by the relay and refused by the mailbox. No act of a person's. `copy`: its number."""
+    """A bounce: the relay accepted a mail and the mailbox refused it. `copy`: the number of the copy it was."""
 
     copy: int
     reason: str = ""
@@ -128,12 +132,12 @@ Act = Vote | Edit | Withdraw | Reassign | Stop
 """What a person, an app or an operator can do to a request."""
 
 Message = Act | MailReturned
-"""What can reach a request by its webhook."""
+"""What a request's webhook takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What is wrong with one thing that was given: where, which fault, and the fault's parameters."""
+    """What is wrong with one value: its path, the code of the fault, and the parameters of the message."""
 
     path: tuple[str, ...]
     code: str
@@ -146,10 +150,10 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of an act.
+    """The answer to an act.
 
-    `changed`: whether the request is another one now. `code`: which of the verdict's texts; "" for its own. `params`:
-    what the text names. `rejections`: what is wrong with what was filled in.
+    `changed`: whether the act changed the request. `code`: the message text to use; "" for the verdict's own. `params`:
+    what the message names. `rejections`: what is wrong with the values that were filled in.
     """
 
     verdict: Word
@@ -160,13 +164,13 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The sentence that the actor reads."""
+        """The message that the actor reads."""
         faults = [(each.path, each.text) for each in self.rejections]
         return reply_text(self.code or self.verdict, self.params, faults)
 
 
 def act_word(act: Act) -> str:
-    """What the actor did, in a word: a vote's choice, `add` for one more approver, else the act's kind."""
+    """Name what the actor did: a vote's choice, `add` for one more approver, else the act's kind."""
     match act:
         case Vote():
             return act.choice
@@ -177,13 +181,13 @@ def act_word(act: Act) -> str:
 
 
 def message_of(act: Act) -> dict[str, Any]:
-    """The act as its message to the request."""
+    """Return the act as the JSON message that goes to the request."""
     dumped: dict[str, Any] = _MESSAGE.dump_python(act, mode="json")
-    return {key: dumped[key] for key in ("kind", "by", "choice") if key in dumped} | dumped  # as a log is read
+    return {key: dumped[key] for key in ("kind", "by", "choice") if key in dumped} | dumped  # reads well in a log
 
 
 def read_message(given: Any) -> Message | None:
-    """The message in a webhook's JSON; None when it is none."""
+    """Parse a message from a webhook's JSON. Returns None if it isn't one."""
     try:
         message: Message = _MESSAGE.validate_python(given)
     except ValidationError:
@@ -192,13 +196,13 @@ def read_message(given: Any) -> Message | None:
 
 
 def answer_of(reply: Reply) -> dict[str, Any]:
-    """The reply as the webhook answers it. Its sentence is in it too, so the log shows what the actor was told."""
+    """Return the reply as the webhook's JSON, with its text: the log shows what the actor read."""
     answer: dict[str, Any] = _REPLY.dump_python(reply, mode="json", exclude_defaults=True)
     return answer | {"text": reply.text, "changed": reply.changed}
 
 
 def read_answer(body: bytes) -> Reply:
-    """The reply in a webhook's answer."""
+    """Parse the reply from a webhook's answer."""
     return _REPLY.validate_python(json.loads(body))
 
 

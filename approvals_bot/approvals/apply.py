@@ -1,7 +1,7 @@
-"""What happens to a request: it is opened, people act, stages follow one another, and it ends.
+"""The life of a request, as pure functions: it opens, people act, stage follows stage, and it ends.
 
-Pure: each function takes a request and gives the next one. The rules come compiled, time and the people as they were
-just looked up as values. The workflow brings those, and does what follows.
+Each function takes a request and returns the next one. The compiled rules, the time and the people just looked up are
+arguments: the workflow provides them, and carries out the effects.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ from approvals_bot.people import Person
 def request_of(
     rules: Rules, opening: Opening, *, run_id: str = "", number: int = 0, at: datetime, title: str | None = None
 ) -> Request:
-    """The request as it is opened: nobody is asked yet. Raises InvalidPayloadError for fields that don't fit.
+    """Make the request as it opens, before anybody is asked.
 
-    `title`: its own, where the file has none.
+    `title`: used if the file has no title. Raises InvalidPayloadError for invalid fields.
     """
     definition, ruling = rules.definition, rules.ruling(opening.fields)
     policy = definition.policy
@@ -87,7 +87,7 @@ def request_of(
 
 
 def context_of(request: Request, rules: Rules) -> RequestContext:
-    """What addresses of the file may refer to."""
+    """Return what the addresses in the file may refer to."""
     definition = rules.definition
     return RequestContext(
         request.requester,
@@ -99,7 +99,7 @@ def context_of(request: Request, rules: Rules) -> RequestContext:
 
 
 def presented(request: Request, rules: Rules) -> Request:
-    """The request as it is stored and shown: with everything that follows from the rest."""
+    """Return the request as it is stored and shown, with the derived fields filled in."""
     specs = rules.definition.fields if request.state == "changes_requested" else {}
     return request.but(
         to_change=tuple(form_field(name, spec, request.fields.get(name)) for name, spec in specs.items()),
@@ -108,7 +108,7 @@ def presented(request: Request, rules: Rules) -> Request:
 
 
 def described(request: Request, rules: Rules) -> Request:
-    """Fill in how the fields are shown: to be done once they, or the names of people, have changed."""
+    """Fill in how the fields are shown. Call it whenever fields or people's names have changed."""
     specs, values, ruling = rules.definition.fields, request.fields, rules.ruling(request.fields)
     request = request.but(title=_title(request, rules))
     return request.but(
@@ -120,9 +120,9 @@ def described(request: Request, rules: Rules) -> Request:
 
 
 def planned(request: Request, rules: Rules) -> Request:
-    """Say of every stage that is not open or done whether it will be asked, and by which seats.
+    """Decide for each stage that is neither open nor done whether it applies, and with which seats.
 
-    It follows from the fields and from the names of people, so it is to be done once those have changed.
+    The result depends on the fields and on people's names. Call it whenever those have changed.
     """
     ruling, about = rules.ruling(request.fields), context_of(request, rules)
     stages = []
@@ -148,7 +148,7 @@ def planned(request: Request, rules: Rules) -> Request:
 
 
 def _title(request: Request, rules: Rules) -> str:
-    """The title as the file's template makes it; a title that these values break must not stop the request."""
+    """Render the file's title. Values that break the template must not stop the request."""
     template = rules.definition.workflow.title
     if not template:
         return request.title
@@ -159,7 +159,7 @@ def _title(request: Request, rules: Rules) -> str:
 
 
 def _instructions(request: Request, rules: Rules) -> str:
-    """What the approvers should look at; nothing, if these values break the template."""
+    """Render the file's instructions to approvers; "" if these values break the template."""
     template = rules.definition.workflow.instructions
     if template is None:
         return ""
@@ -170,7 +170,7 @@ def _instructions(request: Request, rules: Rules) -> str:
 
 
 def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | None]:
-    """The first stage that applies and is not complete; stages before it are done. None: all are."""
+    """Find the first stage that applies and isn't complete, and mark those before it as done. None: all are."""
     ruling = rules.ruling(request.fields)
     for stage in request.stages:
         if stage.state == "skipped":
@@ -184,7 +184,7 @@ def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | 
 
 
 def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolution, at: datetime) -> Request:
-    """Ask the people of this stage."""
+    """Open this stage with the people just looked up."""
     policy, rule = rules.definition.policy, rules.stages[stage.id]
     request = request.but(
         stages=tuple(replace(one, state="ahead") if one.state == "open" else one for one in request.stages),
@@ -207,7 +207,7 @@ def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
 
 
 def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[SeatQuery]:
-    """Whose people are to be found for this stage, escalations included."""
+    """Return the look-up of each seat of this stage, escalations included."""
     asks = []
     for number, seat in rules.ruling(request.fields).seats(rules.stages[stage.id]).items():
         sources, notify = [PeopleSource(seat.from_)], seat.notify
@@ -221,7 +221,7 @@ def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[Se
 
 
 def why_undecidable(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> str:
-    """Why nobody could ever decide in this stage, or "". A source of people that failed leaves it open."""
+    """Explain why nobody could ever decide in this stage; "" if somebody could, or if a source of people failed."""
     if found.errors:
         return ""
     about, people = context_of(request, rules), request.people | found.people
@@ -241,7 +241,7 @@ def why_undecidable(request: Request, rules: Rules, stage: RequestStage, found: 
 
 
 def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> Request:
-    """The stage's lists, as just resolved. One that could not be read stays as it was."""
+    """Fill the stage's seats with the people just resolved. A list that couldn't be read stays as it was."""
     request = with_people(request, rules, found.people)
     about, needs = context_of(request, rules), rules.ruling(request.fields).seats(rules.stages[stage.id])
     before = {seat.id: seat for seat in stage.seats}
@@ -265,7 +265,7 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
 
 
 def with_recipients(request: Request, addresses: Iterable[str]) -> Request:
-    """Give these people opaque ids, which links carry instead of their addresses."""
+    """Give these people opaque ids, for links to carry instead of their addresses."""
     known = request.recipients
     taken = {*known.values()}
     new = [who for who in addresses if who not in taken]
@@ -273,14 +273,14 @@ def with_recipients(request: Request, addresses: Iterable[str]) -> Request:
 
 
 def escalated(request: Request, stage: RequestStage, escalation: Escalation) -> Request:
-    """More people, or other people, for every seat that is still open."""
+    """Add people to every seat that is still open, or replace them."""
     more = Escalated(escalation.to, escalation.mode, open_seats(stage), missing_voters(stage))
     changed = replace(stage, escalations=(*stage.escalations, more))
     return request.with_stage(changed, version=request.version + 1)
 
 
 def with_people(request: Request, rules: Rules, people: Mapping[str, Person]) -> Request:
-    """Their names, and how they are reached, as just looked up."""
+    """Take over the names and contact details just looked up."""
     if all(request.people.get(who) == person for who, person in people.items()):
         return request
     return planned(described(request.but(people={**request.people, **people}), rules), rules)
@@ -289,9 +289,9 @@ def with_people(request: Request, rules: Rules, people: Mapping[str, Person]) ->
 def apply(
     request: Request, act: Act, at: datetime, *, rules: Rules, found: Resolution, rank: Rank | None = None
 ) -> tuple[Request, Reply]:
-    """The request after this act, and what its actor is told.
+    """Apply an act. Returns the next request, and the reply to the actor.
 
-    `found`: the people of the open stage as of now. `rank`: for Reassign, what the actor may do beyond their own place.
+    `found`: the people of the open stage, as of now. `rank`: what the actor of a Reassign may do.
     """
     request = with_people(request, rules, found.people)
     if request.held is not None and not _may_change_mind(request, act):
@@ -310,7 +310,7 @@ def apply(
 
 
 def late_reply(request: Request, act: Act, now: datetime) -> Reply:
-    """What an actor is told who comes after the end. `now`: to say the day where it is not today's."""
+    """Reply to an actor who comes after the end. `now`: the reply names the day only if it isn't today."""
     ended = request.outcome
     if ended is None:
         return Reply("already_decided", code="takes_no_votes")
@@ -325,7 +325,7 @@ def late_reply(request: Request, act: Act, now: datetime) -> Reply:
 
 
 def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolution) -> tuple[Request, Reply]:
-    """One person's choice, with the people of the open stage as resolved at the click."""
+    """Count one person's choice, with the people of the open stage as resolved at the click."""
     assert request.stage is not None, "a stage is open"
     request = seated(request, rules, request.stage, found)
     stage = request.stage
@@ -364,9 +364,10 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
 def _edited_by_approver(
     request: Request, act: Vote, at: datetime, rules: Rules, rejections: tuple[Rejection, ...]
 ) -> tuple[Request, Vote, tuple[Rejection, ...]]:
-    """What an approver's edit makes of the request, if their vote counts; it may be that a rule decides it then.
+    """Apply an approver's edit to the fields, if their vote counts. A rule may decide the request then.
 
-    The vote is about what it makes, so it has no digest any more. `rejections`: what is wrong with their answers.
+    The vote approves the edited fields, so it loses the digest of those that were shown. `rejections`: what is wrong
+    with their answers.
     """
     stage = request.stage
     assert stage is not None, "a stage is open"
@@ -381,7 +382,7 @@ def _edited_by_approver(
 
 
 def _hold(request: Request, stage_id: str, state: State, act: Vote, at: datetime) -> tuple[Request, Reply]:
-    """This vote decides once the grace period is over, unless it is taken back in time."""
+    """Hold the decision for the grace period: it takes effect unless its vote is undone in time."""
     stage = next(one for one in request.stages if one.id == stage_id)
     request = request.with_stage(
         replace(stage, state="open"),
@@ -392,7 +393,7 @@ def _hold(request: Request, stage_id: str, state: State, act: Vote, at: datetime
 
 
 def _refused(request: Request, act: Vote, reply: Reply) -> Reply:
-    """A refusal. A person who voted in a stage that is complete is told so, rather than that they may not vote."""
+    """Word the refusal: for people who voted in an earlier stage, say that, and not that they may not vote."""
     if reply.verdict in ("not_an_approver", "own_request") and any(
         vote_of(stage, act.by) for stage in request.stages if stage.state == "done"
     ):
@@ -401,33 +402,33 @@ def _refused(request: Request, act: Vote, reply: Reply) -> Reply:
 
 
 def _may_change_mind(request: Request, act: Act) -> bool:
-    """During the grace period only who has voted may think again, and the requester may withdraw."""
+    """Whether the grace period allows this: voters may change their vote, and the requester may withdraw."""
     stage = request.stage
     has_voted = isinstance(act, Vote) and stage is not None and vote_of(stage, act.by) is not None
     return has_voted or isinstance(act, Withdraw)
 
 
 def _held(request: Request, held: RequestOutcome, act: Act, at: datetime) -> Reply:
-    """What somebody is told who comes in the grace period of a decision."""
+    """Reply to an act that comes in the grace period of a decision."""
     params = {"state": held.state, "by": request.called(held.by), **_moment(request, held.at, at, act.by)}
     return Reply("already_decided", code="ended", params=params)
 
 
 def _not_now(request: Request, act: Act, at: datetime) -> Reply:
-    """A vote while the request is back with its requester."""
-    wish = changes_vote(request)
-    params = {"by": request.called(wish.by), "requester": request.called(request.requester)}
-    return Reply("already_decided", code="with_requester", params={**params, **_moment(request, wish.at, at, act.by)})
+    """Reply to a vote while the request is back with its requester."""
+    vote = changes_vote(request)
+    params = {"by": request.called(vote.by), "requester": request.called(request.requester)}
+    return Reply("already_decided", code="with_requester", params={**params, **_moment(request, vote.at, at, act.by)})
 
 
 def changes_vote(request: Request) -> RecordedVote:
-    """The vote that asks for changes."""
+    """Return the vote that requests changes."""
     assert request.stage is not None, "a stage is open"
     return [vote for vote in current_votes(request.stage) if vote.choice == "changes"][-1]
 
 
 def _moment(request: Request, at: datetime, now: datetime, reader: str) -> dict[str, str]:
-    """A time of the past, as parameters of a reply to this reader."""
+    """Return a past time, as parameters of a reply to this reader."""
     zone = request.people[reader].zone if reader in request.people else "UTC"
     return {"at": at.isoformat(), "now": now.isoformat(), "zone": zone}
 
@@ -435,7 +436,7 @@ def _moment(request: Request, at: datetime, now: datetime, reader: str) -> dict[
 def _reassign(
     request: Request, act: Reassign, at: datetime, rules: Rules, found: Resolution, rank: Rank
 ) -> tuple[Request, Reply]:
-    """Somebody else is asked, instead of somebody or besides the others."""
+    """Reassign a place, or add an approver."""
     assert request.stage is not None, "a stage is open"
     request = seated(request, rules, request.stage, found)
     stage = request.stage
@@ -451,7 +452,7 @@ def _reassign(
 
 
 def _edit(request: Request, act: Edit, rules: Rules) -> tuple[Request, Reply]:
-    """The requester changes fields. Votes are reset as the policy says, and always when changes were asked for."""
+    """Change fields for the requester. Votes are reset as the policy says, and always after requested changes."""
     if act.by not in (request.requester, request.on_behalf_of):
         return request, Reply("not_an_approver", code="not_yours")
     changes = forms.requester_changes(rules.definition, request.fields, act)
@@ -462,14 +463,14 @@ def _edit(request: Request, act: Edit, rules: Rules) -> tuple[Request, Reply]:
         request = _all_reset(request)
     stage = request.stage
     if request.state == "changes_requested" and stage is not None:
-        # "waiting" at once: a reader who comes before the stage is open again is not told to change it
+        # "waiting" at once: a page loaded before the stage is open again must not ask for the changes
         request, resets = request.with_stage(reset(stage), state="waiting"), True
     request = request.but(is_reset=request.is_reset or resets, version=request.version + 1)
     return request, Reply("edited", True, "edited_and_reset" if resets else "")
 
 
 def _withdraw(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Request, Reply]:
-    """The requester, or an app, takes the request back."""
+    """Withdraw the request for its requester or an app."""
     if act.by not in (request.requester, request.on_behalf_of) and not act.by.startswith("app:"):
         return request, Reply("not_an_approver", code="not_yours")
     return withdrawn(request, act, at)
@@ -481,7 +482,7 @@ def withdrawn(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Req
 
 
 def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Request, bool]:
-    """Take the new values. Whether the votes so far are void."""
+    """Set the new values. Returns also whether they void the votes so far."""
     definition = rules.definition
     before, after = rules.ruling(request.fields), rules.ruling(forms.dump(definition, typed))
     was = {name: request.fields.get(name) for name in typed if after.fields.get(name) != request.fields.get(name)}
@@ -496,7 +497,7 @@ def _all_reset(request: Request) -> Request:
 def decided(
     request: Request, state: State, by: str, at: datetime, via: Via, comment: str = "", because: str = ""
 ) -> Request:
-    """The end. There is one, and it stays."""
+    """End the request. It ends once, for good."""
     assert request.outcome is None, "a request is decided once"
     place = next((vote.in_place_of for vote in request.votes if vote.counts and vote.by == by and vote.at == at), "")
     return request.but(
@@ -510,7 +511,7 @@ def decided(
 
 
 def decided_by_rule(request: Request, rules: Rules, at: datetime) -> Request:
-    """The request as a rule decides it without people; as it is where none does."""
+    """Let the first matching rule decide without people. Returns the request unchanged if none matches."""
     matched = rules.ruling(request.fields).automatic
     if matched is None:
         return request
@@ -520,7 +521,7 @@ def decided_by_rule(request: Request, rules: Rules, at: datetime) -> Request:
 
 
 def taken_effect(request: Request) -> Request:
-    """The decision that was held, once the grace period is over."""
+    """Make the held decision final, once the grace period is over."""
     held = request.held
     assert held is not None, "a decision was held"
     return decided(request.but(held=None), held.state, held.by, held.at, held.via, held.comment)

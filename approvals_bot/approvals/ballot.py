@@ -1,7 +1,7 @@
-"""Counting: what a vote does to a stage, and what the voter is told.
+"""Counting votes: `stage + vote → stage, reply`, as pure functions.
 
-Pure: `stage + vote → stage, reply`. The same function answers Slack, page, inbox, API and command line. The caller has
-resolved at the click who may vote; this only counts, and it counts people, never clicks.
+One function serves Slack, pages, inbox, API and command line. The caller has resolved the eligible people at the click;
+here votes are only counted: by people, never by clicks.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from approvals_bot.approvals.port import ChoiceName
 from approvals_bot.approvals.request import RecordedVote, Request, RequestSeat, RequestStage
 
 StageStatus = Literal["open", "filled", "rejected", "answered", "changes_requested"]
-"""Where a stage stands after its votes."""
+"""The state of a stage after its votes."""
 
 DECISIVE: tuple[StageStatus, ...] = ("filled", "rejected", "answered")
-"""A stage that stands so takes no more votes. `changes_requested` only hands the request back."""
+"""Statuses that end a stage. `changes_requested` doesn't: it only returns the request to its requester."""
 
 YES: tuple[ChoiceName, ...] = ("approve", "edit")
-"""Choices that fill a seat. `edit` is a yes to what the voter made of the request."""
+"""Choices that fill a seat. `edit` approves the request as the voter changed it."""
 
 
 def cast(
@@ -37,10 +37,10 @@ def cast(
     answers: Mapping[str, JsonValue] | None = None,
     invalid: Reply | None = None,
 ) -> tuple[RequestStage, Reply]:
-    """Count this vote, or say why not. A refused vote leaves the stage as it was.
+    """Count this vote, or refuse it and leave the stage as it was.
 
-    `digest`: of what is voted on, as it is now. `answers`: as they were read. `invalid`: what the caller found wrong
-    with what was filled in; only those who may vote are told.
+    `digest`: the current digest of the request. `answers`: as parsed. `invalid`: the reply to invalid answers, which
+    goes only to people who may vote.
     """
     refused = refusal(stage, act, digest, invalid)
     if refused is not None:
@@ -58,7 +58,7 @@ def cast(
 
 
 def refusal(stage: RequestStage, act: Vote, digest: str = "", invalid: Reply | None = None) -> Reply | None:
-    """Why this vote can't count; None when it can. Whether they may vote comes before what they said."""
+    """Return why this vote can't count; None if it can. Eligibility is checked before what the vote says."""
     before = vote_of(stage, act.by)
     if not (act.choice == "take_back" and before):
         barred = _barred(stage, act)
@@ -80,7 +80,7 @@ def refusal(stage: RequestStage, act: Vote, digest: str = "", invalid: Reply | N
 
 
 def _barred(stage: RequestStage, act: Vote) -> Reply | None:
-    """Whether this person may vote at all."""
+    """Return why this person may not vote at all; None if they may."""
     unknown = any(not seat.known for seat in stage.seats)
     if unknown and stage.recheck == "at-quorum":
         return Reply("group_unknown")
@@ -92,7 +92,7 @@ def _barred(stage: RequestStage, act: Vote) -> Reply | None:
 
 
 def comment_rule(stage: RequestStage, choice: ChoiceName) -> Literal["none", "optional", "required"]:
-    """Whether this choice needs a comment in this stage."""
+    """Return whether this choice takes a comment in this stage."""
     if choice == "take_back":
         return "none"
     if choice == "answer" or stage.comment == "always":
@@ -103,7 +103,7 @@ def comment_rule(stage: RequestStage, choice: ChoiceName) -> Literal["none", "op
 
 
 def stage_status(stage: RequestStage, counted: Count | None = None) -> StageStatus:
-    """Where the stage stands."""
+    """Return the state of the stage after its votes."""
     votes = current_votes(stage)
     for vote in votes:
         if vote.choice == "answer":
@@ -118,7 +118,7 @@ def stage_status(stage: RequestStage, counted: Count | None = None) -> StageStat
 
 
 def rejections_needed(stage: RequestStage) -> int:
-    """How many rejections end the stage, if quorum stays within reach."""
+    """Return how many rejections end the stage while the quorum is still within reach."""
     match stage.reject:
         case "any":
             return 1
@@ -129,7 +129,7 @@ def rejections_needed(stage: RequestStage) -> int:
 
 
 def _within_reach(stage: RequestStage) -> bool:
-    """Whether those who have not said no could still fill every seat."""
+    """Whether the people who haven't rejected could still fill every seat."""
     may_fill, against = _approvals(stage), _rejecting(stage)
     sizes = _sizes(stage, may_fill)
     for person in eligible_voters(stage):
@@ -155,14 +155,14 @@ class Count:
 
 
 def count(stage: RequestStage) -> Count:
-    """Count once where several things are asked of it."""
+    """Count the votes; call it once and pass the result on where several functions need it."""
     approvals = _approvals(stage)
     sizes = _sizes(stage, approvals)
     return Count(seat_people(approvals, sizes), sizes)
 
 
 def seating(stage: RequestStage) -> dict[str, int]:
-    """Who fills which seat now: address → seat id, in the order of the votes."""
+    """Assign voters to seats: address → seat id, in the order of the votes."""
     return count(stage).seated
 
 
@@ -175,7 +175,7 @@ def need(stage: RequestStage) -> int:
 
 
 def missing(stage: RequestStage, counted: Count | None = None) -> tuple[Missing, ...]:
-    """What each unfilled seat still lacks."""
+    """Return what each unfilled seat still lacks."""
     counted = counted or count(stage)
     filled = list(counted.seated.values())
     lacks = [Missing(seat.label, counted.sizes[seat.id] - filled.count(seat.id)) for seat in stage.seats]
@@ -183,14 +183,14 @@ def missing(stage: RequestStage, counted: Count | None = None) -> tuple[Missing,
 
 
 def open_seats(stage: RequestStage) -> tuple[int, ...]:
-    """The seats that lack somebody."""
+    """Return the ids of the seats that aren't full."""
     counted = count(stage)
     filled = list(counted.seated.values())
     return tuple(seat.id for seat in stage.seats if filled.count(seat.id) < counted.sizes[seat.id])
 
 
 def missing_voters(stage: RequestStage) -> tuple[str, ...]:
-    """Who has not voted and could still help: those whose yes would fill one seat more."""
+    """Return the people who haven't voted and whose approval would fill one more seat."""
     voted = [who for vote in current_votes(stage) for who in (vote.by, vote.place)]
     others = {who: seats_for(stage, who) for who in eligible_voters(stage) if who not in voted}
     approvals = _approvals(stage)
@@ -202,12 +202,12 @@ def eligible_voters(stage: RequestStage) -> tuple[str, ...]:
 
 
 def seats_for(stage: RequestStage, person: str) -> tuple[int, ...]:
-    """The seats that this person may fill, as resolved now; none for whom that can't be known."""
+    """Return the seats that this person may fill, as resolved now; none if that can't be known."""
     return tuple(seat.id for seat in stage.seats if person in seat.eligible and person not in seat.unsure)
 
 
 def in_place_of(stage: RequestStage, person: str) -> str:
-    """Whom she stands in for now; "" where she acts for herself."""
+    """Return the person for whom this one is the delegate now; "" if they act for themselves."""
     return next((seat.in_place_of[person] for seat in stage.seats if person in seat.in_place_of), "")
 
 
@@ -216,14 +216,14 @@ def vote_of(stage: RequestStage, person: str) -> RecordedVote | None:
 
 
 def waiting_for(request: Request) -> tuple[str, ...]:
-    """Whose turn it is: people who owe a vote, or the requester who was asked for changes."""
+    """Return whose turn it is: people who owe a vote, or the requester when changes are requested."""
     if request.state == "changes_requested":
         return tuple(who for who in (request.requester,) if not who.startswith("app:"))
     return owed(request) if request.outcome is None and request.held is None else ()
 
 
 def owed(request: Request) -> tuple[str, ...]:
-    """The people who have not voted in the open stage and could help."""
+    """Return the people who haven't voted in the open stage and whose vote would help."""
     return missing_voters(request.stage) if request.stage and request.state == "waiting" else ()
 
 
@@ -232,20 +232,22 @@ def current_votes(stage: RequestStage) -> tuple[RecordedVote, ...]:
 
 
 def reset(stage: RequestStage) -> RequestStage:
-    """The stage after an edit that voids every vote."""
+    """Void every vote of the stage, after an edit."""
     return replace(stage, votes=tuple(replace(vote, counts=False) for vote in stage.votes))
 
 
 def _without(stage: RequestStage, person: str, place: str = "") -> RequestStage:
-    """Without this person's vote, and without that of whoever had her place before."""
+    """Void this person's vote, and the vote of anybody who had their place before."""
     gone = (person, place)
     votes = (replace(vote, counts=False) if vote.by == person or vote.place in gone else vote for vote in stage.votes)
     return replace(stage, votes=tuple(votes))
 
 
 def _approvals(stage: RequestStage) -> dict[str, list[int]]:
-    """Who said yes, and the seats that each may fill: as of now, and, unless `recheck` says otherwise, also as of the
-    click. Seats that came later are for them, too: else a person who has voted could not move where they are needed.
+    """Return who approved, with the seats that each may fill.
+
+    These are the seats as of now and, unless `recheck` says otherwise, also as of the click. Seats that were added
+    later count, too: otherwise people who have voted couldn't move to where they are needed.
     """
     found = {}
     for vote in stage.votes:
@@ -274,7 +276,7 @@ def _sizes(stage: RequestStage, approvals: Mapping[str, Sequence[int]]) -> dict[
 
 
 def _reply(stage: RequestStage, act: Vote, word: Word) -> Reply:
-    """How the stage stands after this vote. Of a rejection that is counted: how many there are of how many."""
+    """Reply with the count after this vote; after a rejection, with the number of rejections."""
     is_changed = word != "already_voted"
     if act.choice == "reject" and word in ("counted", "changed"):
         rejections = len(_rejecting(stage)), rejections_needed(stage)
@@ -287,7 +289,7 @@ def _reply(stage: RequestStage, act: Vote, word: Word) -> Reply:
 def tally(
     choice: ChoiceName, status: StageStatus, have: int, need: int, missing: Iterable[Missing] = ()
 ) -> dict[str, Any]:
-    """A count, as a reply's parameters."""
+    """Return a count as parameters of a reply."""
     lacks = [[lack.label, lack.count] for lack in missing]
     return {"choice": choice, "standing": status, "have": have, "need": need, "missing": lacks}
 
@@ -301,14 +303,14 @@ class Missing:
 
 
 def seat_size(seat: RequestSeat, also: Sequence[str] = ()) -> int:
-    """How many people this seat takes. `also`: people who filled it while they were eligible and since left."""
+    """Return how many people this seat takes. `also`: people who filled it and have since left the list."""
     if seat.need == "all":
-        return max(1, len(dict.fromkeys([*seat.eligible, *also])))  # all of nobody is not a yes
+        return max(1, len(dict.fromkeys([*seat.eligible, *also])))  # "all" of an empty list must not approve
     return seat.need
 
 
 def seat_people(may_fill: Mapping[str, Sequence[int]], sizes: Mapping[int, int]) -> dict[str, int]:
-    """A maximum matching: person → seat id. Earlier people are never unseated for later ones, only moved."""
+    """Find a maximum matching: person → seat id. A later person may move an earlier one, never unseat them."""
     seated, free = dict[str, int](), dict(sizes)
     for person in may_fill:
         _find_place(person, may_fill, free, seated, tried=set())
@@ -335,7 +337,7 @@ def _find_place(
 
 
 def can_be_filled(seats: Sequence[RequestSeat]) -> bool:
-    """Whether all seats could be filled if everyone who may said yes."""
+    """Whether all seats would be filled if every eligible person approved."""
     if len(seats) == 1:
         return 0 < seat_size(seats[0]) <= len(seats[0].eligible)
     may_fill: dict[str, list[int]] = {}
@@ -349,7 +351,7 @@ def can_be_filled(seats: Sequence[RequestSeat]) -> bool:
 def helpful_voters(
     may_fill: Mapping[str, Sequence[int]], sizes: Mapping[int, int], others: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """Which of the others would fill one seat more, each alone, beside those who fill seats already."""
+    """Return which of the others would, each alone, fill one more seat beside those who fill seats already."""
     seated = seat_people(may_fill, sizes)
     filled = Counter(seated.values())
     free = {seat: size - filled[seat] for seat, size in sizes.items()}

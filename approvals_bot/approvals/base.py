@@ -1,4 +1,4 @@
-"""What every model of the two configuration files has in common."""
+"""Base model and common types of the two configuration files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pydantic_core import PydanticCustomError
 __all__ = ["Bool", "Frozen", "Hint", "Int", "Label", "Slug", "Text", "refuse"]
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]
-"""A name that is at home in URLs, file names and addresses."""
+"""A name that is safe in URLs, file names and addresses."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
-"""Text the operator wrote, never empty."""
+"""Text written by the operator; never empty."""
 
 
 def _on_one_line(value: str) -> str:
@@ -27,18 +27,18 @@ def _on_one_line(value: str) -> str:
 
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=75), AfterValidator(_on_one_line)]
-"""What a field, stage, group or button is called: 75 characters at most, as many as a button in Slack can hold."""
+"""The label of a field, stage, group or button: at most 75 characters, the limit of a Slack button."""
 
 Hint = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_on_one_line)]
-"""A sentence beside something that people fill in."""
+"""One line of help beside an input."""
 
 
 class Frozen(BaseModel):
-    """A table of a configuration file: unknown keys are refused, nothing changes afterwards."""
+    """A table of a configuration file: frozen, and without unknown keys."""
 
     model_config = ConfigDict(
         frozen=True,
-        validate_default=True,  # a default path, too, is relative to the file
+        validate_default=True,  # default paths are relative to the file, too
         extra="forbid",
         serialize_by_alias=True,
         hide_input_in_errors=True,
@@ -47,20 +47,20 @@ class Frozen(BaseModel):
 
 
 def refuse(what: str, suggestion: str = "", *, at: str | tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """The error to raise in a validator. `what` is read by the operator; the loader adds file, line and key.
+    """Make the error that a validator raises. Operators read `what`; the loader adds file, line and key.
 
-    `at` is the key that is wrong, or missing, when a table as a whole is checked; a tuple is a way into inner tables.
+    `at`: the wrong or missing key, when a whole table is checked; a tuple is a path into inner tables.
     """
     details = {"what": what, "suggestion": suggestion, "at": (at,) if isinstance(at, str) else at}
     return PydanticCustomError("refused", "{what}", details)
 
 
 def nearest(word: object, names: Iterable[str]) -> str:
-    """The name that was probably meant; "" if none is near."""
+    """Return the name that was probably meant; "" if none is close."""
     return next(iter(difflib.get_close_matches(str(word)[:100], list(names), n=1)), "")
 
 
 def one_of(names: Sequence[str]) -> str:
-    """`"a", "b" or "c"`."""
+    """Join names in quotes: `"a", "b" or "c"`."""
     quoted = [f'"{name}"' for name in names]
     return " or ".join((", ".join(quoted[:-1]), quoted[-1])) if len(quoted) > 1 else "".join(quoted)

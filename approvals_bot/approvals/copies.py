@@ -1,13 +1,13 @@
-"""The copies of a request's card: each is sent, kept true, and finished.
+"""The copies of a request's card: sent, kept up to date, and closed.
 
-Every copy has its own task in the run, so a slow or dead channel holds up neither a vote nor another copy. What can't
-be delivered is said on the card and takes another way: a direct message becomes a mail, a mail a direct message, a
-place's card goes to the people one by one.
+Every copy has its own task in the run, so a slow or dead channel delays neither a vote nor another copy. A failed
+delivery shows on the card and falls back: from a direct message to mail, from mail to a direct message, from a place to
+its people one by one.
 
-A message is edited so that it shows the newest card. A mail can't be edited, so what is new comes as another mail in
-its thread. A delivery is tried until the stage's deadline, else for 48 hours.
+Messages are edited to show the newest card. Mails can't be edited, so updates come as further mails in the thread. A
+delivery is tried until the stage's deadline, else for 48 hours.
 
-What is to be done is decided by the pure functions of `notifications` over `Copy` values.
+The pure functions of `notifications` decide over `Copy` values what to do next.
 """
 
 from __future__ import annotations
@@ -64,37 +64,37 @@ class Copies:
     """All copies of one request, and a task for each."""
 
     def __init__(self, request: Request, tasks: asyncio.TaskGroup) -> None:
-        """`tasks`: in which the copies are delivered; it ends before the run does."""
+        """`tasks`: the group for deliveries; it ends before the run does."""
         self.all: list[Copy] = []  # by number, from 1
-        self.request = request  # as every message is to show it
-        self.failures = 0  # each is news for every reader: the card's next version
+        self.request = request  # as every message should show it
+        self.failures = 0  # all cards show each failure, so it makes a new version
         self._tasks = tasks
-        self._wake_ups: list[asyncio.Event] = []  # of each copy: there may be something to do
+        self._wake_ups: list[asyncio.Event] = []  # one for each copy: there may be something to do
         self._closed = asyncio.Event()
         self._round = 0
         self._troubles: dict[int, CardDelivery] = {}
 
     @property
     def version(self) -> int:
-        """The card's version: what every message is to show."""
+        """The card's version, which every message should show."""
         return self.request.version + self.failures
 
     def deliveries(self) -> tuple[CardDelivery, ...]:
-        """What became of each card."""
+        """Return the state of each card."""
         return tuple(copy.delivery for copy in self.all if not copy.text and not copy.is_elsewhere)
 
     def show(self, request: Request) -> None:
-        """The card has changed; messages are edited to show it."""
+        """Show the changed card: messages are edited."""
         self.request = request
         for wake_up in self._wake_ups:
             wake_up.set()
 
     def begin(self) -> None:
-        """A stage opens: those who are asked now are asked once more."""
+        """Start a new opening of a stage: people who have a card are asked again."""
         self._round += 1
 
     def send(self, notifications: Iterable[Notification]) -> None:
-        """Send each card, or, where there is one already, a follow-up in its thread."""
+        """Send each card, or, if there is one already, a reply in its thread."""
         for notification in notifications:
             copy = newest_copy(self.all, notification.to)
             if copy is None or (copy.delivery.state == "not_delivered" and not copy.is_replaced):
@@ -107,33 +107,35 @@ class Copies:
                 self.follow_up([copy], notification.occasion)
 
     def send_text(self, to: Destination, text: str) -> int:
-        """Send an operator's text; the number of its copy."""
+        """Send an operator's text. Returns the number of its copy."""
         return self._add(to, "outcome", now() + LONGEST_TRY, text)
 
     def follow_up(self, copies: Iterable[Copy], occasion: Occasion) -> None:
-        """Tell the readers of these copies that something has happened."""
+        """Notify the readers of these copies that something has happened."""
         for copy in copies:
             if copy.receipt is not None:  # what is still on its way shows the newest card when it arrives
                 self._put(replace(copy, due=(*copy.due, occasion)))
                 self._wake_ups[copy.number - 1].set()
 
     def notify_all(self, occasion: Occasion, *, only_places: bool = False) -> None:
-        """Tell everyone who has a card that something has changed."""
+        """Notify everyone who has a card that something has changed."""
         readers = (copy for copy in self.all if isinstance(copy.to, Place) or not only_places)
         self.follow_up([copy for copy in readers if not copy.text], occasion)
 
     def notify_one(self, address: str, occasion: Occasion) -> None:
-        """Tell this person, where they got their card."""
+        """Notify this person where they got their card."""
         copy = best_copy(self.all, address)
         self.follow_up([copy] if copy is not None else [], occasion)
 
     def confirm_vote(self, address: str) -> None:
-        """Tell this person by mail that a vote was counted in their name: anybody who holds a link can use it."""
+        """Mail this person that a vote was counted in their name, since anybody with the link could have cast it."""
         self.follow_up([copy for copy in self.all if copy.is_mail and copy.reader == address and not copy.text], "vote")
 
     def mark_bounced(self, number: int, reason: str) -> bool:
-        """A mail was accepted by the relay and refused by the mailbox: this copy takes another way. False: there is no
-        such copy, or it has come back already."""
+        """Fall back to another channel for a mail that was accepted by the relay and refused by the mailbox.
+
+        Returns False if there is no such copy, or it has bounced already.
+        """
         copy = self.all[number - 1] if 1 <= number <= len(self.all) else None
         if copy is None or not copy.is_mail or copy.receipt is None:
             return False
@@ -143,7 +145,7 @@ class Copies:
         return True
 
     def close(self) -> None:
-        """The request is decided: everyone who got a card hears how it ended, and nothing else is sent any more."""
+        """Send the outcome to everyone who got a card. Nothing else is sent after the decision."""
         self._closed.set()
         for copy in self.all:
             self._put(
@@ -151,9 +153,9 @@ class Copies:
             )
 
     def _put(self, copy: Copy) -> Copy:
-        """Keep what became of a copy. It must come of the newest value: others may have changed it during an `await`.
+        """Store a copy. Derive it from the newest value, since another task may have changed it during an `await`.
 
-        A card that is not delivered any more is said on all the others, as long as the request is open.
+        While the request is open, all cards show a failed delivery.
         """
         before, self.all[copy.number - 1] = self.all[copy.number - 1], copy
         is_failed = copy.delivery.state == "not_delivered"
@@ -197,7 +199,7 @@ class Copies:
                     return
 
     async def _deliver(self, number: int, occasion: Occasion, until: datetime) -> bool:
-        """Send one thing, again and again until it has arrived, is refused, or comes too late."""
+        """Send one message, again and again until it has arrived, is refused, or comes too late."""
         copy = self._put(replace(self.all[number - 1], sent=self.all[number - 1].sent + 1))
         delivery_id = f"{self.request.id}-{number}-{copy.sent}"
         tries, lost_at = 0, None
@@ -212,7 +214,7 @@ class Copies:
                 self._put(copy.arrived(result))
                 return True
             if isinstance(result, TryAgain) and result.held and result.after is not None:
-                tries -= 1  # it was not its turn, so nothing was tried
+                tries -= 1  # the channel held it back, so nothing was tried
                 self._count_attempt(number, -1)
             elif isinstance(result, TryAgain):
                 lost_at = lost_at or (tried_at if result.lost else None)
@@ -235,7 +237,7 @@ class Copies:
             self._put(replace(copy, delivery=replace(copy.delivery, attempts=copy.delivery.attempts + by)))
 
     async def _edit(self, number: int) -> None:
-        """Edit the message until it shows the newest card. One that can't be edited is answered in its thread."""
+        """Edit the message until it shows the newest card. If it can't be edited, reply in its thread."""
         until, tries = now() + LONGEST_TRY, 0
         while (copy := self.all[number - 1]).is_editable and copy.shown < self.version:
             assert copy.receipt is not None, "only what was delivered can be edited"
@@ -254,7 +256,7 @@ class Copies:
                     self._put(replace(self.all[number - 1], is_editable=is_in_time))
 
     async def _repost(self, number: int) -> None:
-        """The message can't be edited: answer in its thread, or, if it is gone, post the card once more."""
+        """Reply in the thread of a message that can't be edited; if it is gone, post the card again."""
         if await self._deliver(number, "outcome" if self._closed.is_set() else "change", now() + LONGEST_TRY):
             return
         self._put(replace(self.all[number - 1], receipt=None))
@@ -264,7 +266,7 @@ class Copies:
             self._fall_back(number)
 
     async def _wait(self, number: int, pause: Pause, error: str, until: datetime) -> bool:
-        """Wait before the next attempt; the decision ends the wait. False: the time is up."""
+        """Wait before the next attempt, or until the decision. Returns False if there is no time left."""
         wait = pause.length(random().random)
         if now() + wait > until:
             self._put(self.all[number - 1].failed(error))
@@ -273,15 +275,15 @@ class Copies:
         if self._closed.is_set():
             await asyncio.sleep(wait.total_seconds())
         else:
-            # Not wait_for: how many turns of the loop it takes is another number on Python 3.11 than on later ones, and
-            # a run must go on where another Python left it.
+            # Not wait_for: Python 3.11 takes another number of turns of the loop for it than later versions, and a run
+            # must go on where another Python left it.
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait.total_seconds()):
                     await self._closed.wait()
         return True
 
     def _fall_back(self, number: int) -> None:
-        """Take another way to the same people, unless it was taken already."""
+        """Send the fallbacks to the same people, unless they were sent already."""
         copy = self.all[number - 1]
         if self._closed.is_set() and copy.occasion != "outcome":
             return
@@ -301,7 +303,7 @@ class Copies:
         thread: Receipt | None = None,
         lost_at: datetime | None = None,
     ) -> Dispatch:
-        """What is sent: the card as it is now. It says which copies are in trouble, and nothing while all goes well."""
+        """Return what to send: the card as it is now. It mentions copies only if they are in trouble."""
         copy = self.all[number - 1]
         troubles = tuple(delivery for _, delivery in sorted(self._troubles.items()))
         shown = self.request.but(version=self.version, waiting_for=waiting_for(self.request), deliveries=troubles)

@@ -1,10 +1,10 @@
-"""One try at something outside, as a step whose result is in the log, and how long to wait before the next.
+"""Delivery steps: one attempt at sending, updating or calling, and the backoff before the next.
 
-A copy is sent or updated by its channel, a target is called. What failed is tried first again after at most 5 seconds,
-then ever more rarely, up to every 15 minutes, for 48 hours where no deadline ends it before.
+The first retry comes within 5 seconds, the later ones ever more rarely, up to every 15 minutes, for 48 hours unless a
+deadline ends them before.
 
-A step that is in the log takes the input that the log has. Making a card for it on every replay would cost more than
-all the rest of the replay, so such arguments are made only when they are needed.
+A recorded step takes its input from the log. Making a card for it at every replay would cost more than all the rest of
+the replay, so such arguments are lazy.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from approvals_bot.durable.core.api import resource, step
 from approvals_bot.errors import StepFailedError
 
 LONGEST_TRY = timedelta(hours=48)
-"""How long a delivery is tried where no deadline ends it before."""
+"""How long a delivery is tried, unless a deadline ends it before."""
 
 FIRST_WAIT = 4.0  # seconds; with the jitter, 2 to 4
 LONGEST_WAIT = 900.0  # seconds
 ALL_DOWN = timedelta(minutes=1)
-"""How long to leave a channel alone that refuses everything."""
+"""The wait before trying a channel that refuses everything."""
 
 LONGEST_VALUE, LONGEST_MAIL_VALUE = 9_000, 24_000
-"""Characters of one field that are handed to a channel, and so are in the log: more than it ever shows."""
+"""Characters of one field that a channel gets, and the log keeps: more than it ever shows."""
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 
 class LazyArgumentError(Exception):
-    """Making it raised `cause`: a ValueError, which pydantic would take for a complaint of its own."""
+    """A ValueError while making a lazy argument. Unwrapped, pydantic would take it for a validation error."""
 
     def __init__(self, cause: ValueError) -> None:
         super().__init__(str(cause))
@@ -59,10 +59,10 @@ class _Lazy:
 
 
 def lazily(make: Callable[[], T]) -> T:
-    """An argument for a parameter that is `Annotated[…, MADE_WHEN_NEEDED]`: made at the call, unless it is recorded.
+    """Return an argument for a parameter `Annotated[…, LAZY]`: made at the call, unless the step is recorded.
 
-    Only for calls of steps inside a workflow. The call raises NotMadeError where `make` raises ValueError. Nothing else
-    that the workflow does may depend on whether it was made.
+    Only for calls of steps inside a workflow. The call raises LazyArgumentError if `make` raises ValueError. Nothing
+    else that the workflow does may depend on whether `make` was called.
     """
     return cast(T, _Lazy(make))
 
@@ -94,7 +94,7 @@ async def update_copy(receipt: Receipt, dispatch: LazyDispatch, channels: Channe
 
 
 async def attempt(sending: Coroutine[Any, Any, R]) -> R | TryAgain:
-    """Await a step. A bug in a channel must not end the request, and may be mended while it waits."""
+    """Await a step. A bug in a channel must not end the request, and may be fixed while it waits."""
     try:
         return await sending
     except StepFailedError as failure:
@@ -111,8 +111,7 @@ async def call_target(
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """How long to wait before the next try: the backoff after so many tries, or `wish` if that is longer. Without
-    tries, just `wish`."""
+    """The wait before the next attempt: the backoff after `tries`, or `wish` if longer; without tries, `wish`."""
 
     tries: int
     wish: timedelta | None
@@ -124,24 +123,24 @@ class Pause:
 
 
 def pause_after(tries: int, result: TryAgain | Refused, *, is_mail: bool) -> Pause | None:
-    """What follows a try that did not deliver; None: nothing, it was refused for good."""
+    """Return the wait after an attempt that failed; None: it was refused for good."""
     match result:
         case Refused() if result.install and is_mail:
-            # All mail is down, by a password perhaps: nothing is wrong with this one, and it goes out once somebody has
-            # mended the relay.
+            # All mail is down, perhaps because of a password: nothing is wrong with this one, and it goes out once the
+            # relay works again.
             return Pause(tries, ALL_DOWN)
         case Refused():
             return None
         case TryAgain(after=timedelta() as turn, held=True):
             return Pause(0, turn)
         case TryAgain(after=after):
-            return Pause(tries if is_mail or after is None else 1, after)  # a conversation has a pace of its own
+            return Pause(tries if is_mail or after is None else 1, after)  # Slack's own rate limit says when
 
 
 def wait_before(attempts: int, wish: timedelta | None, chance: float) -> timedelta:
-    """The time until the next attempt, after so many. `chance`, in [0, 1), spreads those who failed together.
+    """Return the wait after so many attempts. `chance`, in [0, 1), spreads deliveries that failed together.
 
-    `wish` is the other side's own, kept unless it is shorter than ours, or longer than a day.
+    `wish`: what the other side asks for. It is honoured unless it is shorter than ours or longer than a day.
     """
     longest = min(FIRST_WAIT * 2 ** min(attempts - 1, 16), LONGEST_WAIT)
     own = timedelta(seconds=longest * (0.5 + 0.5 * chance))
@@ -149,7 +148,7 @@ def wait_before(attempts: int, wish: timedelta | None, chance: float) -> timedel
 
 
 def shortened(card: Card, longest: int) -> Card:
-    """The card with no value longer than so many characters."""
+    """Cut the card's values to so many characters."""
     fields = [
         field if len(field.value) <= longest else replace(field, value=field.value[:longest] + "…")
         for field in card.fields

@@ -1,4 +1,4 @@
-"""Spans of time as people write them: "30m", "4h", "3d", "1h30m", "7 days"."""
+"""Durations as people write them: "30m", "4h", "3d", "1h30m", "7 days"."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from approvals_bot.approvals.base import refuse
 from approvals_bot.durable.core import durations
 
-LONGEST = timedelta(days=3650)  # ten years: beyond it a typing error is likelier than a wish
-_LONGEST_TEXT = 64  # characters; every unit once, in words, fits
+LONGEST = timedelta(days=3650)  # ten years: anything longer is rather a typing error
+_LONGEST_TEXT = 64  # characters; enough for every unit once, in words
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}  # seconds
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read "1h30m" as one hour and a half, in whole seconds; raises ValueError."""
+    """Parse a duration in whole seconds, such as "1h30m". Raises ValueError."""
     try:
         if len(text) > _LONGEST_TEXT or not text.isascii():
             raise ValueError
         span = durations.parse_duration(text.rstrip())
     except (ValueError, OverflowError):
-        raise ValueError(f'"{text[:40]}" is not a span of time; write it like "30m", "4h", "3d" or "1h30m"') from None
+        raise ValueError(f'"{text[:40]}" is not a duration; write it like "30m", "4h", "3d" or "1h30m"') from None
     if span > LONGEST:
         raise ValueError("this is longer than ten years")
     if span.microseconds:
-        raise ValueError("a span of time is counted in whole seconds")
+        raise ValueError("a duration is a whole number of seconds")
     return span
 
 
 def duration_text(span: timedelta) -> str:
-    """The shortest exact writing of whole seconds, which `parse_duration` reads back: "1h30m", "3d", "0s"."""
+    """Return the shortest exact text, which `parse_duration` reads back: "1h30m", "3d", "0s"."""
     rest, parts = int(span.total_seconds()), []
     for unit in "dhms":
         count, rest = divmod(rest, _UNITS[unit])
@@ -44,7 +44,7 @@ def _read(value: object) -> object:
     if isinstance(value, timedelta):
         return value
     if not isinstance(value, str):
-        raise refuse('write a span of time as text, like "30m", "4h" or "3d"')
+        raise refuse('write a duration as text, like "30m", "4h" or "3d"')
     try:
         return parse_duration(value)
     except ValueError as error:
@@ -64,4 +64,4 @@ Duration = Annotated[
     PlainSerializer(duration_text, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["30m", "4h", "3d", "1h30m"]}),
 ]
-"""A span longer than nothing, in whole seconds; text in TOML and JSON."""
+"""A positive duration in whole seconds; text in TOML and JSON."""

@@ -1,4 +1,4 @@
-"""Why a request waits: who is asked and why each, every rule with its values, and what comes next. Pure."""
+"""Explanation of a pending request: the approvers and why, each rule with its values, and what comes next. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from approvals_bot.approvals.text import waiting
 
 
 def explain(view: Request) -> dict[str, Any]:
-    """`{"waiting_for": [{person, stage, why}], "rules": [{rule, values, applies, because}], "next": [{at, what}]}`."""
+    """Explain a request: `waiting_for: [{person, stage, why}]`, `rules: [{rule, values, …}]`, `next: [{at, what}]`.
+
+    A rule has also `applies` and `because`.
+    """
     return {
         "waiting_for": _waiting_for(view),
         "rules": [*(_rule(rule) for rule in view.rules), *_votes_needed(view), *_reassignments(view)],
@@ -29,12 +32,12 @@ def _waiting_for(view: Request) -> list[dict[str, Any]]:
 
 
 def _why(stage: RequestStage, who: str) -> str:
-    """All reasons that this person is asked for: she may fit more than one seat."""
+    """List all reasons why this person is an approver: they may be eligible for several seats."""
     return ", ".join(dict.fromkeys(seat.eligible[who] for seat in stage.seats if who in seat.eligible))
 
 
 def _votes_needed(view: Request) -> list[dict[str, Any]]:
-    """Each stage that was opened, as a rule: how many votes it has of how many it needs, and what still lacks."""
+    """Describe each opened stage as a rule: the votes it has, those it needs, and what is missing."""
     found = []
     for stage in view.stages:
         if stage.state in ("open", "done"):

@@ -1,6 +1,6 @@
-"""What follows a decision: calls to targets and messages, each in its own task, each tried until it is done.
+"""Follow-ups of a decision: calls and messages, each in its own task and retried until it is done.
 
-They come after the decision and can't change it. One that fails for good is shown on the request.
+They can't change the decision. The request shows those that fail for good.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ STATES: Mapping[Progress, State] = {
     "not_delivered": "failed",
 }
 
-NOBODY = "there is no person to tell"
+NOBODY = "there is no such person"
 
 
 def actions_of(actions: Actions, outcome: Outcome) -> tuple[Action, ...]:
-    """What follows this outcome, in the order of the file. An answer has no list of its own, only `ended`."""
+    """Return the actions of this outcome, in the order of the file. An answer has only those of `ended`."""
     own: Mapping[Outcome, tuple[Action, ...]] = {
         "approved": actions.approved,
         "rejected": actions.rejected,
@@ -55,18 +55,18 @@ def actions_of(actions: Actions, outcome: Outcome) -> tuple[Action, ...]:
 
 
 class FollowUps:
-    """The actions of one decided request."""
+    """The follow-ups of one decided request."""
 
     def __init__(self, request_id: str, facts: Facts, copies: Copies, tasks: asyncio.TaskGroup) -> None:
-        """`tasks`: in which they are done; it ends before the run does."""
+        """`tasks`: the group in which they run; it ends before the run does."""
         self._id = request_id
         self._facts = facts
         self._copies = copies
         self._tasks = tasks
-        self._all: list[FollowUp | int] = []  # calls as they are, messages by the number of their copy
+        self._all: list[FollowUp | int] = []  # calls, and the numbers of messages' copies
 
     def show(self) -> tuple[FollowUp, ...]:
-        """Each of them, and how far it is."""
+        """Return each follow-up with its state."""
         return tuple(one if isinstance(one, FollowUp) else _message(self._copies.all[one - 1]) for one in self._all)
 
     def start(self, actions: tuple[Action, ...]) -> None:
@@ -82,10 +82,10 @@ class FollowUps:
                 case SendMail():
                     self._tasks.create_task(self._send_to(action.email, action.text, EMAIL))
                 case Resume():
-                    pass  # the run's result is what the waiting caller is handed
+                    pass  # the waiting caller gets the run's result
 
     async def _call(self, at: int, action: CallTarget, event_id: str) -> None:
-        """POST until the target takes it, refuses it, or 48 hours are over."""
+        """POST until the target accepts or refuses it, or 48 hours are over."""
         until, attempts = now() + LONGEST_TRY, 0
         try:
             body = render_json(action.json_, self._facts)
@@ -119,7 +119,7 @@ class FollowUps:
             self._send_text(ToPerson(channel, person), text)
 
     async def _people(self, whom: str) -> list[Person]:
-        """Who is meant. For a request that an app made, "requester" is the human it acts for."""
+        """Resolve the recipient. "requester" of an app's request is the person it acts for."""
         request = self._copies.request
         if whom == "requester":
             whom = request.requester
@@ -144,12 +144,12 @@ class FollowUps:
 
     def _change(self, at: int, **changes: Any) -> None:
         call = self._all[at]
-        assert isinstance(call, FollowUp), "a message is where its copy is"
+        assert isinstance(call, FollowUp), "messages are kept as numbers"
         self._all[at] = replace(call, **changes)
 
 
 def _message(copy: Copy) -> FollowUp:
-    """An operator's message, as what follows the decision."""
+    """Return an operator's message as a follow-up."""
     shown = copy.delivery
     kind = "mail" if copy.is_mail else "message"
     what = f"{kind} in {shown.to}" if isinstance(copy.to, Place) else f"{kind} to {shown.to}"

@@ -1,7 +1,6 @@
-"""Notifications: which copies of a request's card are to be sent, and what each needs next. Pure.
+"""Notifications: which copies of a request's card to send, and what each copy needs next. Pure.
 
-Where cards go is what `[deliver]` says. What becomes of each card is one frozen `Copy`: `copies` holds those, and sends
-what is decided here.
+`[deliver]` says where cards go. Each copy is one frozen `Copy`; `copies` holds them, and sends what is decided here.
 """
 
 from __future__ import annotations
@@ -33,22 +32,22 @@ Progress = Literal["sending", "delivered", "retrying", "not_delivered"]
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One delivered card, or one that is still on its way. With a `text`, an operator's message instead of a card."""
+    """One card, delivered or still on its way; with a `text`, an operator's message instead of a card."""
 
     number: int
     to: Destination
     occasion: Occasion
     until: datetime
-    delivery: CardDelivery  # what people see of it
+    delivery: CardDelivery  # as people see it
     text: str = ""
-    code: RefusedCode | None = None  # why it was refused, if that is what its error says
+    code: RefusedCode | None = None  # why it was refused, if it was
     receipt: Receipt | None = None
-    shown: int = 0  # the version of the card that it shows
-    sent: int = 0  # how many things were sent in it: part of their delivery ids
-    round: int = 0  # for which opening of a stage it was last asked for
+    shown: int = 0  # the card version that it shows
+    sent: int = 0  # how many messages were sent in it: part of their delivery ids
+    round: int = 0  # the opening of a stage for which it was last sent
     is_editable: bool = True  # False: an update was refused for good
-    is_replaced: bool = False  # another way was taken
-    has_bounced: bool = False  # the mail was accepted and came back later
+    is_replaced: bool = False  # a fallback was sent
+    has_bounced: bool = False  # the mail was accepted and bounced later
     due: tuple[Occasion, ...] = ()
 
     @property
@@ -58,20 +57,20 @@ class Copy:
 
     @property
     def is_mail(self) -> bool:
-        """Whether it can't be edited, so that what is new comes as another one."""
+        """Whether it is a mail: it can't be edited, so an update is another mail."""
         return self.to.channel == EMAIL
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the reader is not to be found on this channel and has got it by another, which is no failure."""
+        """Whether the reader isn't on this channel and got a fallback, which is no failure."""
         return self.is_replaced and self.code in ("not_configured", "no_account")
 
     def became(self, state: Progress, error: str = "", code: RefusedCode | None = None) -> Copy:
-        """The copy after what was just tried with it."""
+        """Return the copy after an attempt."""
         return replace(self, delivery=replace(self.delivery, state=state, error=error), code=code)
 
     def arrived(self, result: Delivered) -> Copy:
-        """The copy once something was delivered: the card, or, where that is there already, what followed it."""
+        """Return the copy after a delivery: of the card, or of a reply in its thread."""
         copy = replace(self, is_replaced=False).became("delivered")
         if copy.receipt is not None:
             return copy
@@ -79,23 +78,23 @@ class Copy:
         return replace(copy, receipt=result.receipt, shown=result.receipt.version, delivery=delivery)
 
     def failed(self, error: str, code: RefusedCode | None = None) -> Copy:
-        """The copy once a delivery was given up. A card that has arrived stays so, though a follow-up failed."""
+        """Return the copy after a delivery was given up. A card that has arrived stays delivered."""
         return self.became("delivered" if self.receipt else "not_delivered", error, code)
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A card that is to go somewhere, and why now; where one is already, it is a follow-up in its thread."""
+    """A card to send, and why now; if there is one already, a reply in its thread."""
 
     to: Destination
     occasion: Occasion
 
 
-# ── Where cards go: what `[deliver]` says, as destinations. It says nothing about who may decide. ──
+# ── Where cards go: `[deliver]` as destinations. It says nothing about eligibility. ──
 
 
 def places(deliver: Deliver) -> Iterator[Place]:
-    """The places that get every stage's card."""
+    """Yield the places that get every stage's card."""
     if deliver.slack:
         yield Place(SLACK, deliver.slack)
     for channel, to in deliver.channels.items():
@@ -104,7 +103,7 @@ def places(deliver: Deliver) -> Iterator[Place]:
 
 
 def personal(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
-    """The ways by which each person who is asked gets a card at once."""
+    """Yield the destinations of an approver's own cards, which are sent at once."""
     if deliver.dm:
         yield ToPerson(SLACK, person)
     if deliver.email is not None and not deliver.email:
@@ -115,7 +114,7 @@ def personal(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
 
 
 def to_new_approver(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
-    """The ways to one person who is asked in another's place: their own ones, at once, even where the file has none."""
+    """Yield the destinations for an approver added later: their own, at once, even if the file has none."""
     own = tuple(ToPerson(channel, person) for channel, to in deliver.channels.items() if to is True)
     if deliver.dm or (deliver.email is None and not own):
         yield ToPerson(SLACK, person)
@@ -125,7 +124,7 @@ def to_new_approver(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
 
 
 def to_requester(deliver: Deliver, person: Person) -> ToPerson | None:
-    """The way to the requester; None where the file delivers nothing."""
+    """Return the destination for the requester; None if the file delivers nothing."""
     if deliver.email is not None and not deliver.dm:
         return ToPerson(EMAIL, person)
     if deliver.dm or deliver.slack:
@@ -134,19 +133,19 @@ def to_requester(deliver: Deliver, person: Person) -> ToPerson | None:
 
 
 def fallback_channel(channel: str) -> str:
-    """The channel for people whom this one can't reach."""
+    """Return the channel for people whom this one can't reach."""
     return EMAIL if channel == SLACK else SLACK
 
 
-# ── What is to be sent when something has happened. ──
+# ── What to send when something has happened. ──
 
 
 def stage_notifications(
     request: Request, deliver: Deliver, copies: Sequence[Copy], occasion: Occasion, notified: Sequence[str] = ()
 ) -> Iterator[Notification]:
-    """The open stage's cards, for all who are asked but those who were `told` before.
+    """Yield the open stage's cards, for all approvers but those who were `notified` before.
 
-    A change was told in the copies there are, so only those without one get a card.
+    Replies in the threads announce a change, so only people without a card get one then.
     """
     assert request.stage is not None, "a stage is open"
     if occasion == "request" and not notified:
@@ -157,7 +156,7 @@ def stage_notifications(
 
 
 def late_mails(request: Request, copies: Sequence[Copy]) -> Iterator[Notification]:
-    """The mails that waited whether somebody votes without them."""
+    """Yield the mails that were delayed in case somebody would vote without them."""
     assert request.stage is not None, "a stage is open"
     mailed = [copy.reader for copy in copies if copy.is_mail and not copy.text]
     for who in request.stage.notified:
@@ -168,7 +167,7 @@ def late_mails(request: Request, copies: Sequence[Copy]) -> Iterator[Notificatio
 def requester_notifications(
     request: Request, deliver: Deliver, copies: Sequence[Copy], occasion: Occasion
 ) -> Iterator[Notification]:
-    """What the requester gets, and the person they ask for, unless a copy tells them the outcome anyway."""
+    """Yield what the requester and the person they act for get, unless a copy shows them the outcome anyway."""
     for who in dict.fromkeys((request.requester, request.on_behalf_of)):
         if who in request.people and not (occasion == "outcome" and has_card(copies, who)):
             way = to_requester(deliver, request.people[who])
@@ -177,26 +176,26 @@ def requester_notifications(
 
 
 def to_remind(copies: Iterable[Copy], people: Sequence[str]) -> list[Copy]:
-    """The copies to remind these people in: for each of them one, and every place that has the card."""
+    """Return the copies to remind these people in: one for each, and every place that has the card."""
     arrived = [copy for copy in copies if copy.receipt is not None and not copy.text]
     best = [best_copy(arrived, who) for who in people]
     return [copy for copy in arrived if copy in best or (isinstance(copy.to, Place) and people)]
 
 
 def has_card(copies: Iterable[Copy], reader: str) -> bool:
-    """Whether this person has the card in a copy of their own, or will."""
+    """Whether this person has a card of their own, or one is on its way."""
     mine = (copy for copy in copies if copy.reader == reader and not copy.text)
     return any(copy.delivery.state != "not_delivered" for copy in mine)
 
 
 def best_copy(copies: Iterable[Copy], reader: str) -> Copy | None:
-    """Where this person is reminded: in Slack, else where their card arrived first."""
+    """Return the copy to remind this person in: in Slack, else where their card arrived first."""
     mine = [copy for copy in copies if copy.reader == reader and copy.receipt is not None and not copy.text]
     return next((copy for copy in mine if copy.to.channel == SLACK), mine[0] if mine else None)
 
 
 def newest_copy(copies: Sequence[Copy], to: Destination, text: str = "") -> Copy | None:
-    """The newest copy in this place."""
+    """Return the newest copy at this destination."""
     where = (to.channel, place_name(to))
     mine = (copy for copy in reversed(copies) if (copy.to.channel, place_name(copy.to)) == where)
     return next((copy for copy in mine if copy.text == text), None)
@@ -206,7 +205,7 @@ def newest_copy(copies: Sequence[Copy], to: Destination, text: str = "") -> Copy
 
 
 def next_act(copy: Copy, newest: int, *, is_closed: bool) -> Literal["edit", "send", "wait", "end"]:
-    """What a delivered copy needs now. `newest`: the version that it should show; `is_closed`: there is a decision."""
+    """Return what a delivered copy needs now. `newest`: the card's version; `is_closed`: there is a decision."""
     if copy.text:
         return "end"
     if not copy.is_mail and copy.is_editable and copy.shown < newest:
@@ -217,15 +216,14 @@ def next_act(copy: Copy, newest: int, *, is_closed: bool) -> Literal["edit", "se
 
 
 def is_pointless(copy: Copy, occasion: Occasion, *, is_closed: bool) -> bool:
-    """Whether to stop trying. After the decision nobody is asked any more, but a message that may have arrived is still
-    made true."""
+    """Whether to stop trying. After the decision only cards that may have arrived are still brought up to date."""
     if not is_closed or copy.text or occasion == "outcome":
         return False
     return copy.receipt is not None or copy.is_mail or copy.delivery.attempts == 0
 
 
 def fallbacks(copy: Copy, request: Request, copies: Sequence[Copy]) -> Iterator[ToPerson]:
-    """The other ways to the same people: of a place's card to each who is asked and has none."""
+    """Yield the fallbacks to the same people; of a place's card, to each approver without one."""
     match copy.to:
         case ToPerson(channel, person):
             yield ToPerson(fallback_channel(channel), person)

@@ -1,7 +1,7 @@
-"""How a request that a workflow made ended: one frozen value per way, made for `match`.
+"""Outcomes of `request_approval`: one frozen class for each, made for `match`.
 
-Nothing but `Approved` and `Edited` is a yes, and they are two: who handles only `Approved` never acts on arguments that
-an approver has changed.
+Only `Approved` and `Edited` are a yes. They are separate so that code handling just `Approved` never acts on values
+that an approver has changed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from approvals_bot.errors import ApprovalMismatchError
 
 @dataclass(frozen=True, slots=True)
 class Ended(DatedRemark):
-    """What every outcome knows.
+    """What all outcomes have in common.
 
-    `by`: an address, `deadline`, or `app:<workflow>`. `in_place_of`: the absent person for whom `by` stood in; "" for
-    nobody. `at`: an aware UTC datetime. `fields`: what was decided on, as
-    typed values. `answers`: what approvers filled in, by the question's name; of two people's, the later.
-    `digest`: of the pinned fields; "" when none is pinned. `request_id`: what pages and the API call the request.
+    `by`: an address, `deadline`, or `app:<workflow>`. `in_place_of`: the absent person whose delegate `by` is; "" if
+    there is none. `at`: an aware UTC datetime. `fields`: the typed values that were decided on. `answers`: what
+    approvers filled in, by the question's name; of two people's answers, the later. `digest`: of the pinned fields; ""
+    if none is pinned. `request_id`: the id on pages and in the API.
     """
 
     request_id: str
@@ -36,10 +36,9 @@ class Ended(DatedRemark):
     in_place_of: str = ""
 
     def require(self, fields: Mapping[str, Any]) -> None:
-        """Call it right before acting, with what you are about to act on.
+        """Check, right before acting, that these fields are the ones that were decided on.
 
-        Raises ApprovalMismatchError when the pinned fields are not those that were decided on: somebody has to be asked
-        again.
+        Raises ApprovalMismatchError if the pinned fields differ: the workflow then has to request approval again.
         """
         digest = self._digest_of(fields)
         if digest != self.digest:
@@ -48,22 +47,22 @@ class Ended(DatedRemark):
 
 @dataclass(frozen=True, slots=True)
 class Approved(Ended):
-    """Yes, to exactly the fields that were asked about."""
+    """Yes, to exactly the fields that were requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edited(Ended):
-    """Yes, to other fields than were asked about: `fields` has them as they were approved."""
+    """Yes, to fields that an approver changed: `fields` has them as approved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected(Ended):
-    """No. `by` is `deadline` where silence means no."""
+    """No. `by` is `deadline` if nobody decided in time and the clock says `reject`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangesRequested(Ended):
-    """Not like this: `comment` says what to change. Ask anew when it is done."""
+    """Not like this: `comment` says what to change. Request approval again after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Expired(Ended):
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn(Ended):
-    """Taken back by whoever asked, before there was a decision."""
+    """Withdrawn by the requester before there was a decision."""
 
 
 Outcome = Approved | Edited | Rejected | ChangesRequested | Answered | Expired | Withdrawn
@@ -86,7 +85,7 @@ Outcome = Approved | Edited | Rejected | ChangesRequested | Answered | Expired |
 
 
 def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
-    """What approvers filled in, by stage; of two people's answers to one question, the later."""
+    """Return what approvers filled in, by stage; of two answers to one question, the later."""
     found: dict[str, dict[str, JsonValue]] = {}
     for stage in request.stages:
         for vote in stage.votes:
@@ -96,11 +95,11 @@ def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
 
 
 def result_of(request: Request) -> dict[str, Any]:
-    """The result of a run that is one request, as JSON: what the waiting caller is handed.
+    """Return the JSON result of a run that is one request, as its caller gets it.
 
-    `by`: an address, `rule:<n>`, or `deadline`. `in_place_of`: the absent person for whom `by` stood in; "" for nobody.
-    `answers`: by stage, then by name. `digest`: of the pinned fields as they were decided on; "" when none is pinned.
-    `version`: the digest of the workflow file that was in force.
+    `by`: an address, `rule:<n>`, or `deadline`. `in_place_of`: the absent person whose delegate `by` is, or "".
+    `answers`: by stage, then by name. `digest`: of the pinned fields that were decided on; "" if none is pinned.
+    `version`: the digest of the workflow file that applied.
     """
     ended = request.outcome
     assert ended is not None, "it is decided"

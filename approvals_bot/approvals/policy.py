@@ -1,8 +1,8 @@
-"""A workflow's file: who is asked for what, when, and what follows, as frozen models.
+"""A workflow's file as frozen models: fields, stages, clock, delivery and follow-ups.
 
-A file is loaded into these models, and workflow authors hand `Stage Seat Clock Deliver Policy Escalation Ask` to
-`request_approval`, with the same keys and values: `Clock(deadline="4h", remind=["1h"])`. A wrong one raises a
-ValueError that names it. A run keeps `pinned(definition)` in its log, so a changed file touches new requests only.
+TOML files load into these models, and workflow authors pass `Stage Seat Clock Deliver Policy Escalation Ask` to
+`request_approval`, with the same keys and values: `Clock(deadline="4h", remind=["1h"])`. A wrong value raises a
+ValueError that names its key. A run keeps `pinned(definition)` in its log, so a changed file affects only new requests.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec
 LONGEST_GRACE = timedelta(days=1)
 
 Choice = Literal["approve", "reject", "changes", "edit", "answer"]
-"""What a stage may offer to the people it asks."""
+"""A choice that a stage may offer its approvers."""
 
 OnChange = Literal["reset", "keep", "reset-if-raised"]
 """What an edit of a field does to the votes already given."""
 
 
 class Definition(Frozen):
-    """One workflow: an approval (it has stages), or a Python workflow (`workflow.run`) behind a typed form."""
+    """One workflow: an approval (with stages), or a form that starts a Python workflow (`workflow.run`)."""
 
     workflow: WorkflowInfo
     fields: dict[FieldName, FieldSpec] = Field(default_factory=dict)
@@ -65,7 +65,7 @@ class Definition(Frozen):
     on: Actions = Field(default_factory=lambda: Actions())
     labels: Labels = Field(default_factory=lambda: Labels())
     settings: dict[str, JsonValue] = Field(default_factory=dict)
-    group_names: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)  # not in a file: `with_group_names`
+    group_names: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)  # never in a file; see `with_group_names`
 
     @model_validator(mode="before")
     @classmethod
@@ -83,13 +83,13 @@ class Definition(Frozen):
         return self.workflow.run is None
 
     def outcomes_of(self, stage: Stage) -> tuple[Choice, ...]:
-        """What this stage offers: its own outcomes, else the policy's."""
+        """Return the choices of this stage: its own, else the policy's."""
         return stage.outcomes if stage.outcomes is not None else self.policy.outcomes
 
     def with_calendar(self, calendars: Mapping[str, Calendar]) -> Definition:
-        """The same, with the calendar that its business days are counted in: a run follows it as it was at the start.
+        """Return the definition with its calendar built in: a run keeps the calendar as of its start.
 
-        Unchanged where nothing is counted so, or where there is no such calendar.
+        Returns it unchanged if it uses no business time, or if there is no such calendar.
         """
         calendar = calendar_of(self.clock, calendars)
         if calendar is None or not any(business_times(self.clock, self.escalate, self.deliver.email)):
@@ -97,9 +97,9 @@ class Definition(Frozen):
         return self.model_copy(update={"clock": self.clock.model_copy(update={"calendar": calendar})})
 
     def with_group_names(self, names: Mapping[str, str]) -> Definition:
-        """The same, with what the groups that it names are called: a run keeps the names it began with.
+        """Return the definition with the names of its groups built in: a run keeps those it started with.
 
-        `names`: of all groups of the service that have one, by the group's id.
+        `names`: of all the service's groups that have a name, by the group's id.
         """
         seats = [seat for stage in self.stage for seat in stage.seat]
         addresses = {address for seat in seats for address in (*seat.from_, *(seat.notify or ()))}
@@ -109,14 +109,14 @@ class Definition(Frozen):
 
 
 class WorkflowInfo(Frozen):
-    """What it is called and who may open one. `title`, `instructions` and `key` are templates."""
+    """The workflow's name, and who may start it. `title`, `instructions` and `key` are templates."""
 
     id: Slug
     title: Text | None = None
-    description: Annotated[Text, StringConstraints(max_length=500)] | None = None  # for the people who may open one
-    instructions: Annotated[Text, StringConstraints(max_length=2_000)] | None = None  # for the people who decide
+    description: Annotated[Text, StringConstraints(max_length=500)] | None = None  # for requesters
+    instructions: Annotated[Text, StringConstraints(max_length=2_000)] | None = None  # for approvers
     request: Annotated[tuple[Text, ...], Field(min_length=1)]  # "*" every person, "@group", "app:ci", an address
-    owners: tuple[Text, ...] | None = None  # "@group", "app:desk", an address: who may change who is asked
+    owners: tuple[Text, ...] | None = None  # "@group", "app:desk", an address: who may reassign
     on_behalf_of: Literal["required", "optional", "never"] = "optional"
     key: Text | None = None
     run: Annotated[str, StringConstraints(max_length=200)] | None = None  # "module:function"
@@ -131,7 +131,7 @@ class Policy(Frozen):
     on_change: Literal["reset", "keep"] | dict[FieldName, OnChange] = "reset"
     recheck: Literal["at-click", "at-quorum"] = "at-click"
     reassign: Literal["approvers", "owners", "never"] | None = None  # None: "approvers"
-    grace: Grace | None = None  # how long the vote that decides may still be taken back
+    grace: Grace | None = None  # how long the deciding vote can be undone
 
     if TYPE_CHECKING:
 
@@ -148,12 +148,12 @@ class Policy(Frozen):
         ) -> None: ...
 
     def on_change_of(self, field: str) -> OnChange:
-        """What editing this field does to the votes. A field that the table doesn't name: reset."""
+        """Return what editing this field does to the votes; "reset" if the table doesn't name it."""
         return self.on_change.get(field, "reset") if isinstance(self.on_change, dict) else self.on_change
 
 
 class Labels(Frozen):
-    """What the buttons say, for each choice: "Approve deletion"."""
+    """The label of each choice's button: "Approve deletion"."""
 
     approve: Label | None = None
     reject: Label | None = None
@@ -174,7 +174,7 @@ class Labels(Frozen):
         ) -> None: ...
 
     def given(self) -> dict[Choice, str]:
-        """The choices that have a label of their own."""
+        """Return the labels that are set, by choice."""
         return {choice: label for choice in get_args(Choice) if (label := getattr(self, choice)) is not None}
 
 
@@ -186,15 +186,15 @@ class Auto(Frozen):
 
 
 class Stage(Frozen):
-    """Seats that are open at the same time. A stage with one seat may be that seat: `from`, for authors `from_`."""
+    """Seats that are open at the same time. With only one seat, its keys may be the stage's own: `from` (`from_`)."""
 
     also_written: ClassVar[tuple[str, ...]] = ("from", "need", "notify")
     id: Slug
-    title: Label | None = None  # None: made of the id
+    title: Label | None = None  # None: derived from the id
     when: Text | None = None
     seat: Annotated[tuple[Seat, ...], Field(min_length=1)]
     outcomes: Outcomes | None = None
-    ask: dict[FieldName, FieldSpec] = Field(default_factory=dict)  # what the approver fills in
+    ask: dict[FieldName, FieldSpec] = Field(default_factory=dict)  # what approvers fill in
     comment: Literal["never", "on-reject", "always"] = "on-reject"
 
     if TYPE_CHECKING:
@@ -225,17 +225,17 @@ class Stage(Frozen):
             return {**{key: of for key, of in value.items() if key not in own}, "seat": [own]}
         if own:
             key = next(iter(own))
-            raise refuse(f'this stage has seats of its own, so "{key}" belongs into one of them', at=key)
+            raise refuse(f'this stage has its own seats, so "{key}" belongs in one of them', at=key)
         return value
 
 
 class Seat(Frozen):
-    """Votes that are needed from one set of people."""
+    """Votes needed from one set of people."""
 
     from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
     need: Literal["all"] | Annotated[Int, Field(ge=1, le=1000)] = 1
     when: Text | None = None
-    notify: tuple[Text, ...] | None = None  # who of them is told; None: all, (): nobody
+    notify: tuple[Text, ...] | None = None  # who of them gets a card; None: all, (): nobody
 
     if TYPE_CHECKING:
 
@@ -255,24 +255,24 @@ class Seat(Frozen):
 
 
 def _as_in_the_file(value: object, info: ValidationInfo) -> object:
-    """Authors write `from_`, because `from` is a word of Python's. A file, which is read with a context, may not."""
+    """Accept `from_` from authors, as `from` is a Python keyword. A file (validated with a context) must say `from`."""
     if info.context is None and isinstance(value, dict) and "from_" in value:
         return {("from" if key == "from_" else key): of for key, of in value.items()}
     return value
 
 
 DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_length=200)]
-"""By any other channel: to each person who is asked, or to this place of it."""
+"""For any other channel: True for each approver, or a place of the channel."""
 
 
 class Deliver(Frozen):
-    """Where cards go. It says nothing about who may decide. Every key besides these is a channel's name."""
+    """Where cards go; not who may decide. Any other key is a channel's name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, DeliverTo] = Field(init=False)
     slack: Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")] | None = None
     dm: Bool = False
-    email: MailDelay = None  # None: no mail · 0: at once · else only if nobody has voted in the stage by then
+    email: MailDelay = None  # None: no mail · 0: at once · else if nobody has voted in the stage by then
     link_auth: Literal["link", "code"] = "link"
 
     if TYPE_CHECKING:
@@ -289,12 +289,12 @@ class Deliver(Frozen):
 
     @property
     def channels(self) -> Mapping[str, DeliverTo]:
-        """The channels besides Slack and mail, each with its place, or True: to each person."""
+        """The channels besides Slack and mail, each with its place, or True for each approver."""
         return self.__pydantic_extra__ or {}
 
 
 class Actions(Frozen):
-    """What follows the decision. `ended` follows every one."""
+    """The follow-ups of a decision, by outcome; those of `ended` run after every one."""
 
     approved: tuple[Action, ...] = ()
     rejected: tuple[Action, ...] = ()
@@ -304,7 +304,7 @@ class Actions(Frozen):
 
 
 class CallTarget(Frozen):
-    """POST `json` to a target of [http.*], signed and retried. Texts in it are templates."""
+    """A POST of `json` to a target of [http.*], signed and retried. Strings in it are templates."""
 
     http: Slug
     json_: dict[str, JsonValue] = Field(default_factory=dict, alias="json")
@@ -318,7 +318,7 @@ class SayInSlack(Frozen):
 
 
 class SendDm(Frozen):
-    """A direct message to "requester" or to an address; who has no Slack gets it as mail."""
+    """A direct message to "requester" or to an address; a mail if they have no Slack account."""
 
     dm: Text
     text: Text
@@ -332,27 +332,27 @@ class SendMail(Frozen):
 
 
 class Resume(Frozen):
-    """Hand {approved, decision, by, comment, fields, answers, digest} to the caller that waits."""
+    """The answer to the waiting caller: {approved, decision, by, comment, fields, answers, digest}."""
 
     resume: Literal[True]
 
 
 def pinned(definition: Definition) -> dict[str, JsonValue]:
-    """What a run keeps of its workflow's file: JSON that `Definition.model_validate` reads back to an equal value."""
+    """Return the definition as runs keep it: JSON that `Definition.model_validate` reads back unchanged."""
     return definition.model_dump(mode="json", exclude_none=True)
 
 
 def digest(definition: Definition) -> str:
-    """The version of a workflow: SHA-256, in hex, over the canonical JSON of all that its file says."""
+    """Return the version of a workflow: the SHA-256, in hex, of its file's canonical JSON."""
     text = json.dumps(pinned(definition), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _outcomes(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(value)) != len(value):
-        raise refuse("an outcome stands here twice")
+        raise refuse("an outcome is listed twice")
     if not {"approve", "answer"} & set(value):
-        raise refuse('nobody could ever say yes here; add "approve" or "answer"')
+        raise refuse('nobody could ever approve here; add "approve" or "answer"')
     return value
 
 
@@ -373,7 +373,7 @@ def _kind_of_action(value: object) -> str | None:
 
 def _grace(value: timedelta) -> timedelta:
     if value > LONGEST_GRACE:
-        raise refuse("a decision waits a day at most before it takes effect")
+        raise refuse("the grace period is at most one day")
     return value
 
 
@@ -388,13 +388,13 @@ Action = Annotated[
     Discriminator(
         _kind_of_action,
         custom_error_type="action",
-        custom_error_message="an action has one of http, slack, dm, email and resume",
+        custom_error_message="an action needs exactly one of http, slack, dm, email and resume",
     ),
 ]
 
 
 class Clock(Frozen):
-    """Times of each stage, counted from the moment it opens. `calendar`: what its business days are counted in."""
+    """Times of each stage, counted from its opening. `calendar`: for business days and hours."""
 
     deadline: Span | None = None
     remind: Reminders = ()
@@ -415,7 +415,7 @@ class Clock(Frozen):
         ) -> None: ...
 
     def reminders(self) -> tuple[Length, ...]:
-        """When to remind, after the stage opened; those surely at or after the deadline are left out."""
+        """Return when to remind after the opening, without reminders that surely come after the deadline."""
         lengths = self.remind.times() if isinstance(self.remind, Backoff) else tuple(dict.fromkeys(self.remind))
         return tuple(at for at in lengths if self.deadline is None or not is_at_least(at, self.deadline))
 
@@ -423,16 +423,16 @@ class Clock(Frozen):
     def _times_make_sense(self) -> Clock:
         if self.deadline is None:
             if self.on_deadline != "expire":
-                raise refuse("there is no deadline that this could follow", at="on_deadline")
+                raise refuse("this needs a deadline", at="on_deadline")
         elif isinstance(self.remind, tuple) and any(is_at_least(at, self.deadline) for at in self.remind):
             raise refuse("a reminder at or after the deadline would never be sent", at="remind")
         if self.on_deadline == "approve" and not self.i_know:
-            raise refuse("silence would approve; if that is meant, add i_know = true", at="on_deadline")
+            raise refuse("silence would approve the request; if you want that, add i_know = true", at="on_deadline")
         return self
 
 
 class Backoff(Frozen):
-    """Reminders that grow apart: at `first`, then after first × backoff more, and so on, `max` of them."""
+    """Reminders at growing intervals: at `first`, then after first × backoff more, and so on, `max` of them."""
 
     first: Span
     backoff: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] = 2.0
@@ -449,7 +449,7 @@ class Backoff(Frozen):
 
 
 class Escalation(Frozen):
-    """More people, or other people, for every seat still open."""
+    """A time after which open seats get more people (`add`) or other people (`replace`)."""
 
     after: Span
     to: Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -465,7 +465,7 @@ class Escalation(Frozen):
 def business_times(
     clock: Clock, escalations: tuple[Escalation, ...], mail: Length | None
 ) -> Iterator[tuple[tuple[str | int, ...], BusinessTime]]:
-    """Every span that is counted in a calendar, and its place in the file."""
+    """Yield every length in business time, with its path in the file."""
     if isinstance(clock.remind, Backoff):
         reminders: list[tuple[tuple[str | int, ...], Length]] = [(("clock", "remind", "first"), clock.remind.first)]
     else:
@@ -477,7 +477,7 @@ def business_times(
 
 
 def calendar_of(clock: Clock, calendars: Mapping[str, Calendar]) -> Calendar | None:
-    """The calendar of this clock: the one it names, or the only one there is. None: there is no such."""
+    """Return the calendar of this clock: the one it names, or the only one. None: there is none."""
     match clock.calendar:
         case Calendar():
             return clock.calendar

@@ -1,9 +1,9 @@
-"""The channels' protocol: what is sent to people, and what can become of it.
+"""The interface of channels: cards to deliver, and the results of delivering them.
 
-Everything a person can see of a request is one frozen `Card`. Slack messages, mails, pages, inbox rows and the terminal
-render that value and add no fact of their own. A channel turns a card into a *copy* (one Slack message, one mail) and
-answers with one of three values: it arrived (`Delivered`), it may work later (`TryAgain`), or it never will
-(`Refused`). It raises only for bugs.
+A frozen `Card` holds everything that a person can see of a request. Slack messages, mails, pages, inbox rows and the
+terminal render it and add no facts of their own. A channel turns a card into a *copy* (one Slack message, one mail) and
+returns one of three values: it arrived (`Delivered`), it may work later (`TryAgain`), or it never will (`Refused`). It
+raises only for bugs.
 
 Text in a card is plain text, as people typed it. The channel that renders it escapes it.
 """
@@ -22,13 +22,13 @@ from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.people import Person
 
 State = Literal["waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn"]
-"""Where a request stands. All but the first two are final."""
+"""The state of a request. All but the first two are final."""
 
 ChoiceName = Literal["approve", "reject", "changes", "edit", "answer", "take_back"]
-"""What a person can choose."""
+"""A choice that a person can make."""
 
 Via = Literal["slack", "email", "inbox", "api", "cli", "rule", "clock"]
-"""By which way a vote or decision came."""
+"""The channel through which a vote or decision came."""
 
 STATE_WORDS: dict[State, tuple[str, str]] = {
     "waiting": ("⏳", "Waiting"),
@@ -39,34 +39,34 @@ STATE_WORDS: dict[State, tuple[str, str]] = {
     "expired": ("⌛", "Expired"),
     "withdrawn": ("✖", "Withdrawn"),
 }
-"""Icon and word of each state; never one without the other."""
+"""Icon and word of each state; never use one without the other."""
 
 SLACK, EMAIL = "slack", "email"
-"""The two channels that come with the package, by the names that files and logs have for them."""
+"""The names of the two built-in channels, in files and logs."""
 
 NOT_DELIVERED = ("⚠", "Not delivered")
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """How a person (or app, or rule) is shown. `key` is the address (`ann@acme.eu`, `app:ci`, `rule:1`)."""
+    """A person, app or rule as shown. `key` is the address (`ann@acme.eu`, `app:ci`, `rule:1`)."""
 
     key: str
     text: str
-    slack: str | None = None  # Slack user id, so that Slack can show it as a mention that pings nobody
+    slack: str | None = None  # Slack user id, for a mention that pings nobody
 
 
 @dataclass(frozen=True, slots=True)
 class CardField:
-    """One field of the request, its value formatted for people."""
+    """One field of the request, with its value formatted for people."""
 
     name: str
     label: str
     value: str
     kind: Literal["short", "long", "diff"] = "short"
     pinned: bool = False
-    was: str | None = None  # the value before the last edit, when it was edited
-    untrusted: bool = False  # what somebody else wrote, a model perhaps: shown as a quotation
+    was: str | None = None  # the value before the last edit, if there was one
+    untrusted: bool = False  # written by somebody else, such as a model: shown as a quotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class CardSeat:
 
 @dataclass(frozen=True, slots=True)
 class NamedStage:
-    """What a stage is called, and why it is asked or skipped."""
+    """A stage's name, and why it applies or is skipped."""
 
     id: str
     title: str = ""
@@ -88,8 +88,8 @@ class NamedStage:
 
 
 StageState = Literal["done", "open", "ahead", "skipped", "rejected", "expired", "withdrawn"]
-"""What became of a stage. `done`: it has all its votes, or a rule or an answer ended it well. A stage that ended any
-other way is what its request is."""
+"""The state of a stage. `done`: it has all its votes, or a rule or an answer ended it well. A stage that ended in any
+other way has the state of its request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class CardStage(NamedStage):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """By which way something was said, and with which comment."""
+    """A comment, and the channel through which it came."""
 
     via: Via
     comment: str = ""
@@ -110,23 +110,23 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatedRemark(Remark):
-    """What was said, and when."""
+    """A remark with its time."""
 
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class CardVote(DatedRemark):
-    """A vote that counted at its time."""
+    """A vote that counted when it was cast."""
 
     by: Name
     choice: ChoiceName
-    counts: bool = True  # False: changed, taken back or reset by an edit
+    counts: bool = True  # False: changed, undone, or reset by an edit
 
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """A field that people fill in. `value` is what it shows at first, as the text of a form."""
+    """A field that people fill in. `value` is its initial text in a form."""
 
     name: str
     label: str
@@ -136,13 +136,13 @@ class FormField:
 
 @dataclass(frozen=True, slots=True)
 class CardChoice:
-    """A choice that this reader has now. The label names the act: "Approve deploy of api 2.1"."""
+    """A choice that the reader has now. Its label names the act: "Approve: Deploy api 2.1"."""
 
     choice: ChoiceName
     label: str
     short: str  # "Approve": for a button with little room
     style: Literal["primary", "danger", "link"] = "link"
-    confirm: str | None = None  # the question asked once, in place, when it can't be taken back
+    confirm: str | None = None  # the question to confirm, in place, if it can't be undone
     comment: Literal["none", "optional", "required"] = "optional"
     asks: tuple[FormField, ...] = ()
 
@@ -158,7 +158,7 @@ class CardOutcome(DatedRemark):
 
 @dataclass(frozen=True, slots=True)
 class CardDelivery:
-    """What became of one copy. `uncertain`: a confirmation was lost on the way, so it may have arrived twice."""
+    """The delivery of one copy. `uncertain`: a confirmation was lost, so it may have arrived twice."""
 
     to: str
     channel: str
@@ -170,7 +170,7 @@ class CardDelivery:
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """An action after the decision: a call or a message. `status`: what a target answered when it took the call."""
+    """An action after the decision: a call or a message. `status`: the HTTP status of a call that was accepted."""
 
     what: str  # "call erp", "mail to ann@acme.eu"
     state: Literal["sending", "done", "retrying", "failed"]
@@ -179,13 +179,13 @@ class FollowUp:
     status: int | None = None
 
 
-# No twin of Request: it is what one reader may see, with names and choices; a channel learns no more of the state.
+# No twin of Request: it has what one reader may see, with names and choices; channels learn no more of the state.
 @dataclass(frozen=True, slots=True)
 class Card:
-    """All that a person sees of a request, in the order in which it is shown. One value, many renderings."""
+    """All that a person sees of a request, in display order. One value, many renderings."""
 
     run_id: str  # of the request: its run's, and its number where the run has several
-    hook_id: str  # opaque; grants nothing by itself
+    hook_id: str  # opaque; grants nothing on its own
     workflow: str
     version: int  # grows with every change; a copy that shows an older one is stale
     state: State
@@ -206,16 +206,16 @@ class Card:
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
     follow_ups: tuple[FollowUp, ...] = ()
-    notes: tuple[str, ...] = ()  # what else has happened to it: "⇄ Ann Ode reassigned this to Di Ops: on holiday"
+    notes: tuple[str, ...] = ()  # what else has happened: "⇄ Ann Ode reassigned this to Di Ops: on holiday"
     may_reassign: bool = False  # whether this reader may reassign it
-    instructions: str = ""  # what the approvers should look at
-    why_me: str = ""  # why this reader is asked: "You're an approver because you're in release-managers."
+    instructions: str = ""  # to the approvers
+    why_me: str = ""  # "You're an approver because you're in release-managers."
     url: str = ""  # the full page, for those who may see it
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place of a channel that several people see, as the channel names it: `#deploys` in Slack."""
+    """A place of a channel that several people see, by the channel's name for it: `#deploys` in Slack."""
 
     channel: str
     place: str
@@ -235,32 +235,32 @@ Destination = Place | ToPerson
 
 
 def place_name(to: Destination) -> str:
-    """Where something goes, for people: "#deploys", or an address."""
+    """Return a destination as people read it: "#deploys", or an address."""
     return to.place if isinstance(to, Place) else to.person.address
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where a copy lies, so that it can be updated or answered in its thread."""
+    """Where a copy is, to update it or reply in its thread."""
 
     place: str  # Slack: the conversation's id · email: the address
-    id: str  # Slack: ts · email: the Message-ID without brackets · any other channel: whatever it finds its copy by
+    id: str  # Slack: ts · email: the Message-ID without brackets · others: anything that identifies the copy
     version: int = 0  # the card version it shows
 
 
-Occasion = Literal["request", "reminder", "escalation", "change", "handover", "vote", "code", "outcome"]
-"""Why something is sent now. `handover`: to the person in whose place somebody else is asked now. `vote`: to a voter,
-who is to hear what was done in their name. `code`: the digits that they need besides their link."""
+Occasion = Literal["request", "reminder", "escalation", "change", "reassigned", "vote", "code", "outcome"]
+"""Why something is sent now. `reassigned`: to the person whose place somebody else got. `vote`: to a voter, to confirm
+what was done in their name. `code`: the digits that they need besides their link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """One thing to deliver: a card, or a plain text of the operator's (`text`).
+    """One message to deliver: a card, or an operator's plain text (`text`).
 
-    `delivery_id` is the same on every attempt: the idempotency key. `thread` is the first copy in this place, if any.
-    `lost_at`: when the first attempt was made whose answer was lost, so that it may have arrived; None: there is none.
-    `link`: the reader's own page, on which they decide; "" for a place, and where they have none. It is added as the
-    dispatch leaves, so no link is ever in a log.
+    `delivery_id`: the idempotency key, the same at every attempt. `thread`: the first copy at this destination, if any.
+    `lost_at`: the time of the first attempt whose confirmation was lost, so that it may have arrived; None: none was.
+    `link`: the reader's own decision page; "" for a place, or if they have none. It is added when the dispatch leaves,
+    so that no link is ever in a log.
     """
 
     delivery_id: str
@@ -274,13 +274,13 @@ class Dispatch:
 
     @property
     def url(self) -> str:
-        """Where the reader goes on: their own page if they have one, else the request's, which asks them to sign in."""
+        """The page to link to: the reader's own, else the request's, which asks them to sign in."""
         return self.link or self.card.url
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """It arrived, as far as the other side says. `uncertain`: the answer was lost, so it may have arrived twice."""
+    """It arrived, says the other side. `uncertain`: a confirmation was lost, so it may have arrived twice."""
 
     receipt: Receipt
     uncertain: bool = False
@@ -289,8 +289,10 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """Not now: a rate limit, an outage, a timeout. `after` is the other side's own wish, if it gave one. `lost`: it may
-    have arrived all the same, only the answer did not. `held`: nothing was tried, its turn comes just `after` this.
+    """Not now: a rate limit, an outage, a timeout.
+
+    `after`: how long the other side asks to wait, if it does. `lost`: it may have arrived, but the confirmation didn't.
+    `held`: nothing was sent; it is its turn in exactly `after`.
     """
 
     error: str
@@ -301,14 +303,14 @@ class TryAgain:
 
 
 RefusedCode = Literal["not_configured", "no_account", "install", "other"]
-"""Why a channel delivers something never. `not_configured`: this installation has no such channel. `no_account`: this
-person is not to be found there, so another way is the usual one. `install`: all of the channel is down (a token, 535).
+"""Why a channel refuses for good. `not_configured`: this installation has no such channel. `no_account`: the person has
+no account there, so a fallback is normal. `install`: the whole channel is down (a revoked token, SMTP 535).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Never: no such channel, address refused, bot not invited. `error` is for people, `code` for what follows."""
+    """Never: no such channel, address refused, bot not invited. `error` is for people, `code` for programs."""
 
     error: str
     code: RefusedCode = "other"
@@ -316,7 +318,7 @@ class Refused:
 
     @property
     def install(self) -> bool:
-        """Whether the whole channel is down, and not only this one thing refused."""
+        """Whether the whole channel is down, rather than this one message refused."""
         return self.code == "install"
 
 
@@ -330,12 +332,12 @@ class Channel(Protocol):
         """Deliver a new copy, or a plain text."""
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
-        """Show the card's newest state in a copy that was delivered. Mail can't be changed: it answers Delivered."""
+        """Update a delivered copy to the newest card. A mail can't change, so mail just returns Delivered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The target took the call over: it answered 2xx."""
+    """The target accepted the call: it answered 2xx."""
 
     status: int
     kind: Literal["called"] = "called"
@@ -351,16 +353,16 @@ class Targets(Protocol):
         """POST this as JSON, signed with the target's secret; `event_id` is the same on every attempt."""
 
 
-# ── What a channel may have besides: the service uses whatever is there. ──
+# ── Optional parts of a channel: the service uses those it has. ──
 
 DiagnosisState = Literal["OK", "WARN", "FAIL"]
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One thing that was looked at, and how it was found.
+    """The result of one check.
 
-    `todo`: what the operator does about it; "" when all is well. `text`: lines to copy, such as DNS records.
+    `todo`: what the operator should do; "" if all is well. `text`: lines to copy, such as DNS records.
     """
 
     state: DiagnosisState
@@ -372,10 +374,10 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class CheckUp:
-    """What a channel is to be examined for, beyond whether it works.
+    """What to check on a channel, besides whether it works.
 
-    `places`: those that workflows deliver to, each with the id of one. `groups`: handles of groups that are named.
-    `send_to`: an address that is to get a test message.
+    `places`: those that workflows deliver to, each with the id of one of them. `groups`: handles of the groups they
+    name. `send_to`: an address for a test message.
     """
 
     places: Mapping[str, str] = field(default_factory=dict)
@@ -385,14 +387,14 @@ class CheckUp:
 
 @runtime_checkable
 class WithoutLinks(Protocol):
-    """A channel that knows by itself who acts, so that no link of their own is made for the people whom it reaches."""
+    """A channel that identifies the people who act in it, so that they need no decision links."""
 
     without_links: Literal[True]
 
 
 @runtime_checkable
 class WithRoutes(Protocol):
-    """A channel that is called over HTTP."""
+    """A channel with HTTP routes."""
 
     def routes(self) -> Sequence[Any]:
         """Return its Starlette routes. Their paths begin with the channel's name."""
@@ -400,26 +402,26 @@ class WithRoutes(Protocol):
 
 @runtime_checkable
 class WithTask(Protocol):
-    """A channel that works in the background."""
+    """A channel with a background task."""
 
     async def run(self) -> None:
-        """Work until it is cancelled. It is started again if it fails."""
+        """Run until cancelled. The service restarts it if it fails."""
 
 
 @runtime_checkable
 class WithCheck(Protocol):
-    """A channel that `approvals-bot doctor` examines."""
+    """A channel with checks for `approvals-bot doctor`."""
 
     async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:
-        """Try now what a running service will need. The channel may be attached to no service."""
+        """Check what a running service will need. The channel may not be attached to a service."""
 
 
 @runtime_checkable
 class WithStates(Protocol):
-    """A channel with connections that `/readyz` tells of."""
+    """A channel with connections for `/readyz` to report."""
 
     def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
-        """Return how each is, by its name there: "connected", "not connected: invalid_auth"."""
+        """Return the state of each by name: "connected", "not connected: invalid_auth"."""
 
 
 @runtime_checkable
@@ -432,10 +434,10 @@ class WithMembers(Protocol):
 
 @runtime_checkable
 class Reloads(Protocol):
-    """A channel that takes a new configuration while it works."""
+    """A channel that takes a new configuration while it runs."""
 
     def reload(self, settings: Any) -> None:
-        """Go by these settings now, as far as that needs no restart."""
+        """Apply these settings, as far as that needs no restart."""
 
 
 @runtime_checkable
@@ -443,20 +445,20 @@ class Closes(Protocol):
     """A channel that holds something open."""
 
     async def aclose(self) -> None:
-        """Close it. Nothing is sent afterwards."""
+        """Close the channel. Nothing is sent afterwards."""
 
 
 Count = Callable[[str, Literal["send", "update"], str], None]
-"""`count(channel, act, outcome)`, the outcome being `delivered`, `uncertain`, `try_again`, `refused` or `error`. Never
-to whom: only which channel, and what became of it."""
+"""`count(channel, act, outcome)`, the outcome being `delivered`, `uncertain`, `try_again`, `refused` or `error`. It
+never learns the recipient."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channels:
     """The channels that this installation has, by name.
 
-    `base_url` is what links begin with. `link(hook_id, address)` makes a person's own link to a request, "" if they
-    have none. `count` is told of each attempt, for the metrics.
+    `base_url`: the beginning of links. `link(hook_id, address)` makes a person's decision link, "" if they have none.
+    `count` is called after each attempt, for the metrics.
     """
 
     by_name: Mapping[str, Channel] = field(default_factory=dict)
@@ -468,7 +470,7 @@ class Channels:
         return channel in self.by_name
 
     async def send(self, dispatch: Dispatch, update: Receipt | None = None) -> Result:
-        """Deliver this by its channel. `update`: show it in that copy, which was delivered before."""
+        """Deliver by the dispatch's channel. `update`: the delivered copy to update."""
         name = dispatch.to.channel
         channel = self.by_name.get(name)
         if channel is None:
@@ -484,7 +486,7 @@ class Channels:
         return result
 
     async def _with_links(self, channel: Channel, dispatch: Dispatch) -> Dispatch:
-        """A place gets the request's page, which asks for a sign-in; only a person gets their own link, if any."""
+        """Add the links: the request's page, which asks for a sign-in, and a person's own, if any."""
         card = dispatch.card
         page = f"{self.base_url}/requests/{card.run_id}" if self.base_url else ""
         link = ""

@@ -1,4 +1,4 @@
-"""What a run shows of its requests, and by whom it is found: its projection, apart from what its author publishes."""
+"""The projection of a run: its requests as they are shown, and the people by whom it is found."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ REQUEST = "request"
 """The kind of a run that is one request, as its row says."""
 
 Relation = Literal["waiting_for", "requested_by", "voted_by", "open_vote_of", "ended_vote_of"]
-"""What a person may have to do with a request, and the name of the attribute by which its run is found.
+"""A person's relation to a request, and the name of the attribute by which its run is found.
 
-`voted_by`: anyone who ever voted and whose turn it isn't. `open_vote_of`: their vote stands while others are still
-asked. `ended_vote_of`: they voted, and the request has ended.
+`voted_by`: everybody who ever voted and whose turn it isn't now. `open_vote_of`: people whose vote counts while the
+request is open. `ended_vote_of`: people who voted, once the request has ended.
 """
 
-MOST_ENDED = 50  # requests that have ended and are still shown; who comes with an older link is told it can't be found
-ENDED_SIZE = 400_000  # characters of JSON for them all; all that a run shows must stay under 1 MB
+MOST_ENDED = 50  # decided requests still shown; links to older ones aren't found
+ENDED_SIZE = 400_000  # characters of JSON for all of them; a projection must stay under 1 MB
 
 
 class PublishedRequests:
@@ -34,11 +34,11 @@ class PublishedRequests:
         return len(self._requests) + 1
 
     def add(self, request: Callable[[], Request]) -> None:
-        """Show this request from now on, as it is whenever the run is stored: a replay passes many changes."""
+        """Add a request. It is called only when the run is stored, since a replay passes many changes."""
         self._requests.append(request)
 
     def __call__(self) -> Projection:
-        """Show the open requests, and the last ones that have ended."""
+        """Return the open requests, and the last ones that have ended."""
         shown, parts, room, ended = list[Request](), list[dict[str, Any]](), ENDED_SIZE, 0
         for make in reversed(self._requests):
             request = make()
@@ -53,7 +53,7 @@ class PublishedRequests:
 
 
 def found_by(requests: Sequence[Request]) -> dict[str, list[str]]:
-    """Return by which addresses a run with these requests is found, and as what."""
+    """Return the addresses by which a run with these requests is found, by relation."""
     found: dict[str, dict[str, None]] = {relation: {} for relation in get_args(Relation)}
     for request in requests:
         for relation, people in _people(request).items():
@@ -62,7 +62,7 @@ def found_by(requests: Sequence[Request]) -> dict[str, list[str]]:
 
 
 def concerns(request: Request, relation: Relation, address: str) -> bool:
-    """Return whether this is what this person has to do with this request, by the rule of its run's attributes."""
+    """Return whether this person has this relation to the request."""
     return address in _people(request)[relation]
 
 

@@ -1,8 +1,8 @@
-"""A request: what opened it, where it stands, how it ended, as one frozen value.
+"""The request: how it opened, its state, and how it ended, as one frozen value.
 
-The run keeps it while it decides (`apply` makes the next one of it), and stores it with every change, in the same
-transaction as the decision that caused the change. Cards, pages, API and command line are made from that value and
-nothing else, so nobody needs to replay a run to show it.
+The run keeps the current value, and `apply` makes the next one. Each change is stored in the same transaction as the
+decision that caused it. Cards, pages, API and command line read nothing but this value, so showing a request never
+takes a replay.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
 """How a request can end."""
 
 REQUESTER, ON_BEHALF_OF = "requester", "on_behalf_of"
-"""Attributes of a run that somebody started: who asks in it, where the workflow names nobody else."""
+"""Attributes of a run: the requester, unless the workflow names one, and the person they act for."""
 
 DEADLINE = "deadline"
-"""Who decided, when nobody did in time."""
+"""Stands for the person who decided, when nobody did in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What somebody asked for: the workflow's fields as canonical JSON, and who asks (an address, or `app:<key>`)."""
+    """What opens a request: the fields as canonical JSON, and the requester (an address, or `app:<key>`)."""
 
     fields: dict[str, JsonValue]
     requester: str
@@ -50,29 +50,29 @@ class Opening:
 class RequestSeat:
     """Votes needed from one list of people.
 
-    `eligible`: who may fill it, as last resolved, and why: address → "@sre"; without those who count as the requester.
-    `need`: how many different people; "all" is everyone who may. `known`: False when part of the list could not be
-    read now; then `unsure` are those who were in it before, and may have left.
+    `eligible`: the people who may fill it, as last resolved, and why: address → "@sre"; never the requester. `need`:
+    how many different people; "all" for everyone eligible. `known`: False if part of the list couldn't be read now;
+    `unsure` are then the people who were on it before and may have left.
     """
 
-    id: int  # its place in the stage's definition: stays the same when another seat comes or goes
+    id: int  # its position in the stage's definition, the same whichever other seats apply
     label: str
     need: int | Literal["all"]
     eligible: dict[str, str] = field(default_factory=dict)
     known: bool = True
     unsure: tuple[str, ...] = ()
-    in_place_of: dict[str, str] = field(default_factory=dict)  # stand-in → the person who is away
+    in_place_of: dict[str, str] = field(default_factory=dict)  # delegate → the absent person
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedVote:
-    """A vote that counted at its time. `digest` of `vote`: of what it was about."""
+    """A vote that counted when it was cast. The digest in `vote` is that of the request at the time."""
 
     vote: Vote
     at: datetime
-    seats: tuple[int, ...] = ()  # those that the voter could fill at the click
-    counts: bool = True  # False: changed, taken back or reset by an edit
-    in_place_of: str = ""  # whom the voter stood in for, at the click
+    seats: tuple[int, ...] = ()  # that the voter could fill at the click
+    counts: bool = True  # False: changed, undone, or reset by an edit
+    in_place_of: str = ""  # the absent person whose delegate the voter was
 
     @property
     def by(self) -> str:
@@ -84,15 +84,15 @@ class RecordedVote:
 
     @property
     def place(self) -> str:
-        """Whose say this is: one place has one vote, whoever gives it."""
+        """The person whose place this vote fills: a place has one vote, whether by them or their delegate."""
         return self.in_place_of or self.by
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedReassignment:
-    """`act.person` is asked instead of `act.instead_of`, or besides the others (None).
+    """A reassignment that took effect: `act.person` for `act.instead_of`, or besides the others (None).
 
-    `place`: whose place it was, where `instead_of` stood in for them. `seats`: those that the person may fill.
+    `place`: the absent person, if `instead_of` was their delegate. `seats`: those that the new person may fill.
     """
 
     stage: str
@@ -104,7 +104,7 @@ class RecordedReassignment:
 
 @dataclass(frozen=True, slots=True)
 class Escalated:
-    """More people (`add`) or other people (`replace`) for seats that were open. `owed`: who owed a vote then."""
+    """An escalation of the open seats. `owed`: the people who owed a vote at the time."""
 
     to: tuple[str, ...]
     mode: Literal["add", "replace"]
@@ -114,7 +114,7 @@ class Escalated:
 
 @dataclass(frozen=True, slots=True)
 class RequestStage(NamedStage):
-    """One stage: where it stands, and, once it was opened, its seats, its rules and every vote that it has seen."""
+    """One stage: its state and, once it has opened, its seats, its rules and all its votes."""
 
     state: Literal["done", "open", "ahead", "skipped"] = "ahead"
     seats: tuple[RequestSeat, ...] = ()
@@ -122,23 +122,23 @@ class RequestStage(NamedStage):
     comment: Literal["never", "on-reject", "always"] = "on-reject"
     reject: int | Literal["any", "all"] = "any"
     recheck: Literal["at-click", "at-quorum"] = "at-click"
-    requesters: tuple[str, ...] = ()  # those whose own request this is, where that bars them
+    requesters: tuple[str, ...] = ()  # whose own request this is, if that bars them from voting
     asks: tuple[FormField, ...] = ()
     opened_at: datetime | None = None
     votes: tuple[RecordedVote, ...] = ()
     reassignments: tuple[RecordedReassignment, ...] = ()
     escalations: tuple[Escalated, ...] = ()
-    notified: tuple[str, ...] = ()  # who of the eligible gets a card
+    notified: tuple[str, ...] = ()  # those of the eligible who get a card
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOutcome(DatedRemark):
-    """How it ended. `by`: an address, `rule:<n>`, or `deadline`."""
+    """How the request ended. `by`: an address, `rule:<n>`, or `deadline`."""
 
     state: State
     by: str
     because: str = ""
-    in_place_of: str = ""  # whom the person stood in for
+    in_place_of: str = ""  # the absent person whose delegate decided
 
     @property
     def outcome(self) -> Outcome:
@@ -151,7 +151,7 @@ class RequestOutcome(DatedRemark):
 
 @dataclass(frozen=True, slots=True)
 class RequestTimer:
-    """Something that happens at a time if nobody decides before."""
+    """What will happen at a time unless the request is decided before."""
 
     at: datetime
     what: str
@@ -159,7 +159,7 @@ class RequestTimer:
 
 @dataclass(frozen=True, slots=True)
 class AppliedRule:
-    """A condition of the workflow's file, and what it said of this request."""
+    """A condition of the workflow's file, and its result for this request."""
 
     rule: str
     applies: bool
@@ -168,17 +168,17 @@ class AppliedRule:
 
 
 class Request(BaseModel):
-    """Everything about a request. Lossless as JSON.
+    """Everything about a request. It round-trips through JSON.
 
-    What follows from the rest is filled in as it is stored or shown, by `described` and `presented`: `title`,
-    `instructions`, `shown`, `editable`, `to_change`, `waiting_for` and `rules`.
+    `described` and `presented` derive some fields from the rest: `title`, `instructions`, `shown`, `editable`,
+    `to_change`, `waiting_for` and `rules`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     run_id: str
     number: int = 0  # among the requests of its run; 0: the run is this request
-    hook_id: str = ""  # opaque; grants nothing by itself; "" while nobody is asked
+    hook_id: str = ""  # opaque; grants nothing on its own; "" while nobody is asked
     workflow: str
     definition: str  # digest of the workflow file that this request follows
     version: int = 1  # grows with every change that a card shows
@@ -189,33 +189,33 @@ class Request(BaseModel):
     asked_at: datetime
     digest: str = ""
     fields: dict[str, JsonValue] = {}
-    was: dict[str, JsonValue] = {}  # what edited fields said before
+    was: dict[str, JsonValue] = {}  # earlier values of edited fields
     shown: tuple[CardField, ...] = ()
-    editable: tuple[FormField, ...] = ()  # the fields that an approver may change, as they are now
-    to_change: tuple[FormField, ...] = ()  # all fields as they are, while the requester is asked to change them
+    editable: tuple[FormField, ...] = ()  # the fields that an approver may change
+    to_change: tuple[FormField, ...] = ()  # all fields, while changes are requested
     stages: tuple[RequestStage, ...] = ()
     people: dict[str, Person] = {}
-    waiting_for: tuple[str, ...] = ()  # addresses of those whose yes would help and who have not voted
+    waiting_for: tuple[str, ...] = ()  # people who haven't voted and whose approval would help
     deadline: datetime | None = None
     on_deadline: str = ""
     outcome: RequestOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
     follow_ups: tuple[FollowUp, ...] = ()
-    recipients: dict[str, str] = {}  # opaque id → address: what a link may stand for
+    recipients: dict[str, str] = {}  # opaque id → address: the people who may have a link
     link_auth: Literal["link", "code"] = "link"
-    labels: dict[ChoiceName, str] = {}  # what the buttons say, where the workflow says it
-    instructions: str = ""  # what the approvers should look at
-    held: RequestOutcome | None = None  # a decision that takes effect after `grace`, unless its vote is taken back
+    labels: dict[ChoiceName, str] = {}  # the buttons' labels, as far as the workflow has some
+    instructions: str = ""  # to the approvers
+    held: RequestOutcome | None = None  # a decision that takes effect after `grace`, unless its vote is undone
     times_held: int = 0
     grace: str = ""  # "30 s"
-    is_reset: bool = False  # votes were voided, and the stage has not been opened again yet
-    reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may change who is asked, besides admins
+    is_reset: bool = False  # votes were reset, and the stage hasn't reopened yet
+    reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may reassign, besides admins
     timers: tuple[RequestTimer, ...] = ()
     rules: tuple[AppliedRule, ...] = ()
 
     @property
     def id(self) -> str:
-        """What pages, API and command line call this request: its run's id, and its number where that has several."""
+        """The id on pages, in the API and at the command line: the run's id, with a number if it has several."""
         return request_id(self.run_id, self.number)
 
     @property
@@ -229,7 +229,7 @@ class Request(BaseModel):
 
     @property
     def votes(self) -> tuple[RecordedVote, ...]:
-        """Those of all stages, in the order in which they came."""
+        """The votes of all stages, in the order in which they were cast."""
         return tuple(sorted((vote for stage in self.stages for vote in stage.votes), key=lambda vote: vote.at))
 
     @property
@@ -237,41 +237,41 @@ class Request(BaseModel):
         return tuple(done for stage in self.stages for done in stage.reassignments)
 
     def but(self, **changes: Any) -> Request:
-        """The request with these changes."""
+        """Return the request with these changes."""
         return self.model_copy(update=changes)
 
     def with_stage(self, stage: RequestStage, **changes: Any) -> Request:
-        """The request with this stage as it is now."""
+        """Return the request with this stage in place of the one with its id."""
         return self.but(stages=tuple(stage if one.id == stage.id else one for one in self.stages), **changes)
 
     def name(self, key: str) -> Name:
-        """How this person, app or rule is shown."""
+        """Return how this person, app or rule is shown."""
         if key in self.people:
             return Name(key, self.people[key].name, self.people[key].slack)
         return Name(key, plain_name(key))
 
     def acting(self, key: str, in_place_of: str) -> Name:
-        """`Bo Lund for Ann Ode`, where one stands in for the other."""
+        """Return the name; of a delegate, `Bo Lund for Ann Ode`."""
         name = self.name(key)
         return Name(key, f"{name.text} for {self.name(in_place_of).text}") if in_place_of else name
 
     def called(self, address: str) -> str:
-        """This person's name in a sentence; an app is called by its key's."""
+        """Return the name to use in a sentence; an app's is that of its key."""
         return self.people[address].name if address in self.people else address.removeprefix("app:")
 
 
 def dumped(request: Request) -> dict[str, Any]:
-    """The request as runs store it, without what is as usual: most of it is, and a run stores it with every change."""
+    """Return the request as runs store it, without defaults: a run stores it with every change."""
     return request.model_dump(mode="json", exclude_defaults=True)
 
 
 def request_id(run_id: str, number: int) -> str:
-    """`run_0…` for a run that is a request, `run_0….2` for the second request of a workflow."""
+    """Return `run_0…` if the run is the request, `run_0….2` for the second request of a workflow."""
     return f"{run_id}.{number}" if number else run_id
 
 
 def plain_name(key: str) -> str:
-    """`app:ci` → "ci", `rule:1` → "Rule 1"; an address stays as it is."""
+    """Name a key without looking anybody up: `app:ci` → "ci", `rule:1` → "rule 1", an address as it is."""
     scheme, _, rest = key.partition(":")
     if key == DEADLINE:
         return "the deadline"

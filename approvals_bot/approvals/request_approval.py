@@ -1,8 +1,7 @@
-"""`request_approval`: the approval of a TOML file, as a function inside any Python workflow.
+"""`request_approval`: the approvals of TOML files, as a function for Python workflows.
 
-The same rules, cards, reminders and pages. What was asked is kept in the run's log, so code that changes while people
-think changes nothing for them. A workflow may ask as often as it likes, in a loop or several at once; each request has
-its number in the run.
+Rules, cards, reminders and pages are the same. The log keeps what was requested, so changing the code doesn't affect
+pending requests. A workflow may make any number of requests, in a loop or at once; each has its number in the run.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ STOPPED_WAITING = "the workflow stopped waiting for it"
 
 @dataclass(frozen=True, slots=True)
 class RequestSpec:
-    """What a workflow asked, as its run keeps it."""
+    """A workflow's request, as its run keeps it."""
 
     title: str
     opening: Opening
@@ -65,7 +64,7 @@ async def ask(
     calendars: Calendars = resource(Calendars),
     people: People = resource(People),
 ) -> RequestSpec:
-    """Keep what is asked, with its calendar and its groups' names: from here on the log says it, and not the code."""
+    """Record the request with its calendar and group names: from here on the log counts, not the code."""
     definition = asked.definition.with_calendar(calendars.named).with_group_names(people.group_names)
     return replace(asked, definition=definition)
 
@@ -93,17 +92,23 @@ async def request_approval(
     requester: str | None = None,
     on_behalf_of: str | None = None,
 ) -> Outcome:
-    """Ask people, wait for minutes or weeks, and return how it ended.
+    """Request a decision from people, wait for minutes or weeks, and return the outcome.
 
-    Who decides: `approvers` and `need`, or `stages`. What is shown: `title`, as plain text, and `fields` (a mapping,
-    dataclass or model), each typed by its value or as `form` says. All are pinned unless `pinned` names some. Without
-    `deliver`, each approver gets a direct message, or mail. `requester` is by default who started the run, else the
-    workflow itself. `stages`, `ask`, `form`, `deliver`, `clock`, `policy` and `escalate` are models, or dicts that are
-    written as the tables of a workflow's file. `labels` are what the buttons say (`{"approve": "Approve deletion"}`),
-    `instructions` what the approvers should look at, as plain text.
+        match await request_approval("Refund order 42", approvers="@finance", fields={"amount": Decimal("80")}):
+            case Approved() as approval:
+                approval.require({"amount": amount})
+                await refund(amount)
 
-    ValueError or TypeError: it can't be asked like this. NobodyCanDecideError: nobody could ever decide it. A workflow
-    that stops waiting, because of a time limit or its end, withdraws the request.
+    Who decides: `approvers` and `need`, or `stages`. What they see: `title` and `instructions`, as plain text, and
+    `fields` (a mapping, dataclass or model), typed by their values or by `form`. All fields are pinned unless `pinned`
+    names some. Without `deliver`, each approver gets a direct message, or a mail. `requester` defaults to the person
+    who started the run, else to the workflow itself. `labels` are those of the buttons: `{"approve": "Refund"}`.
+    `stages`, `ask`, `form`, `deliver`, `clock`, `policy` and `escalate` take models, or dicts like the tables of a
+    workflow's file.
+
+    Returns one of the classes in `Outcome`. Raises ValueError or TypeError for invalid arguments, and
+    NobodyCanDecideError if nobody could ever decide. If the workflow stops waiting, because of a timeout or its end,
+    the request is withdrawn.
     """
 
     def made() -> RequestSpec:
@@ -139,7 +144,7 @@ async def request_approval(
     definition = asked.definition
     business = next(iter(business_times(definition.clock, definition.escalate, definition.deliver.email)), None)
     if business is not None and not isinstance(definition.clock.calendar, Calendar):
-        raise ValueError(f"{business[1]} needs a calendar: name one of config.toml's as clock={{'calendar': …}}")
+        raise ValueError(f"{business[1]} needs a calendar: name one from config.toml with clock={{'calendar': …}}")
     request = _Request(asked)
     accompany(request.accompany(), leave=request.end_with_run)
     return await request.outcome()
@@ -149,7 +154,7 @@ _ask = ask  # the function has an argument of this name
 
 
 class _Request(PendingRequest):
-    """One request of a workflow that goes on once it is decided, while the copies are brought up to date."""
+    """One request of a workflow, which continues at the decision while the copies are still being updated."""
 
     ends_with_changes = True
 
@@ -164,7 +169,7 @@ class _Request(PendingRequest):
         self.settled.set()
 
     async def accompany(self) -> None:
-        """To the end, beside the workflow: it must not wait until the last mail has left."""
+        """Run the request beside the workflow, which must not wait for the last mail."""
         try:
             await self.run()
         except Exception as failure:
@@ -184,7 +189,7 @@ class _Request(PendingRequest):
         return self._outcome()
 
     def stop(self, act: Stop) -> Reply:
-        """Somebody ends the whole run: the workflow is interrupted, and with it everything that it asks."""
+        """Cancel the whole run, and with it all its requests."""
         cancel_run(act.reason or f"cancelled by {act.by}")
         return Reply("taken_back", True, "withdrawal")
 
@@ -246,11 +251,11 @@ def _asked(
     requester: str | None,
     on_behalf_of: str | None,
 ) -> RequestSpec:
-    """The same request, as a workflow's file would say it."""
+    """Build the request as a workflow's file would define it."""
     run = get_workflow_metadata()
     from_ = [approvers] if isinstance(approvers, str) else list(approvers)
     if bool(from_) == bool(stages):
-        raise ValueError("say who decides, either as approvers=… or as stages=…")
+        raise ValueError("pass either approvers=… or stages=…")
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.workflow_name).strip("-_.")[:64] or "workflow"
     own = [{"id": "approval", "from": from_, "need": need}] if from_ else [dict(stage) for stage in stages]
     table = {
@@ -266,7 +271,7 @@ def _asked(
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
         )
-        raise ValueError(f"this can't be asked: {faults}") from None
+        raise ValueError(f"invalid request: {faults}") from None
     if given_twice := [stage.id for stage in definition.stage if stage.id in _before(stage, definition)]:
         raise ValueError(f"two stages are named {given_twice[0]!r}")
     typed = forms.values(definition, {name: plain(value) for name, value in values.items()}, "fields")
@@ -279,7 +284,7 @@ def _asked(
 
 
 def _literal(text: str | None) -> str | None:
-    """A template that gives just this text."""
+    """Return a template that renders to just this text."""
     return None if text is None else f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
 
 
@@ -297,21 +302,21 @@ def _line(title: str) -> str:
 _DEFINITION = TypeAdapter(Definition)
 
 
-LONGEST_STRING = 200  # characters of a text that is shown as a line; a longer one is folded
+LONGEST_STRING = 200  # characters shown on a line; a longer text is folded
 
 
 def table_of(written: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
-    """What a model, or a dict like a table of a workflow's file, says."""
+    """Return a model, or a dict like a table of a workflow's file, as a dict."""
     return written.model_dump(mode="json", exclude_unset=True) if isinstance(written, BaseModel) else dict(written)
 
 
 def spec_of(written: BaseModel | Mapping[str, Any] | str) -> dict[str, Any] | str:
-    """A field's specification; a text is its type."""
+    """Return a field's specification; a string is its type."""
     return written if isinstance(written, str) else table_of(written)
 
 
 def named(values: Any) -> dict[str, Any]:
-    """The values by name, of a mapping, a dataclass or a pydantic model."""
+    """Return the values by name, from a mapping, a dataclass or a pydantic model."""
     match values:
         case Mapping():
             return dict(values)
@@ -330,7 +335,7 @@ def specs(
     editable: Collection[str],
     untrusted: Collection[str],
 ) -> dict[str, Any]:
-    """A `[fields]` table: each field by what its value is, or as it was given. Without `pinned`, all are."""
+    """Return the `[fields]` table: each field as given, else typed by its value. Without `pinned`, all are pinned."""
     for name in {*given, *(pinned or ()), *editable, *untrusted}:
         if name not in values:
             raise ValueError(f"there is no field named {name!r}; the fields are {', '.join(values) or 'none'}")
@@ -348,7 +353,7 @@ def specs(
 
 
 def plain(value: Any) -> Any:
-    """The value as callers of the API give it."""
+    """Return the value as an API client would send it."""
     match value:
         case Enum():
             return plain(value.value)
@@ -360,7 +365,7 @@ def plain(value: Any) -> Any:
             return value.isoformat()
         case timedelta():
             return duration_text(value)
-        case _:  # money, an URL: what is written is what is meant
+        case _:  # money, a URL: as its text
             return str(value)
 
 
@@ -385,6 +390,6 @@ def _kind(name: str, value: Any) -> dict[str, Any]:
         case str() | None:
             return {"type": "string", "min_length": 0}
     raise TypeError(
-        f"a field can't show a {type(value).__name__} ({name!r}): give it as a text, a number, a date, a length of "
-        "time or yes and no"
+        f"a field can't show a {type(value).__name__} ({name!r}): pass a string, a number, a date, a timedelta "
+        "or a bool"
     )

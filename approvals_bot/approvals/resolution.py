@@ -1,7 +1,7 @@
-"""Resolution: the addresses of a workflow's file, looked up for one request by a step, so the log holds what was found.
+"""Resolution: steps that look up the addresses of a workflow's file, so that the log holds what was found.
 
-Resolved when a stage opens and again at every click. The requester, and the person it is asked for, are left out here,
-once, for every way in which a vote can come.
+A stage is resolved when it opens and again at every click. The requester and the person they act for are left out
+here, once for all channels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from approvals_bot.people.absences import Away
 
 logger = logging.getLogger("approvals_bot.approvals")
 
-LOOKUP_LIMIT = 2.0  # seconds; Slack drops a click at 3, so by then they must have their reply
+LOOKUP_LIMIT = 2.0  # seconds; Slack gives up on a click after 3, and the reply must be there by then
 
 
 @step(retries=0, timeout=LOOKUP_LIMIT)
@@ -31,10 +31,10 @@ async def look_up(
     at: datetime | None = None,
     people: People = resource(People),
 ) -> Resolution:
-    """Resolve every seat now. `at`: to tell who is away then."""
+    """Resolve every seat now. `at`: the time at which to check absences."""
     found = await resolve_seats(asks, about, people, also, at)
     if any(each.trouble for each in found.away.values()):
-        logger.warning("stand-ins of somebody who is away lead nowhere; `approvals-bot doctor` says whose")
+        logger.warning("the delegates of an absent person lead nowhere; `approvals-bot doctor` says whose")
     return found
 
 
@@ -42,7 +42,7 @@ async def look_up(
 async def look_up_rank(
     who: str, person: str, owners: tuple[str, ...], about: RequestContext, people: People = resource(People)
 ) -> Rank:
-    """Whether this person is an owner of the workflow or an admin, and whether the service knows the other one."""
+    """Look up whether `who` is an owner or an admin, and whether the service knows `person`."""
     owns, unsure_owner = await is_among(who, owners, about, people)
     rules, unsure_admin = await is_among(who, people.admins, about, people)
     knows = person.lower() in [each.address for each in people.known()]
@@ -50,7 +50,7 @@ async def look_up_rank(
 
 
 async def find_rank(who: str, person: str, owners: Sequence[str], about: RequestContext) -> Rank:
-    """As `look_up_rank`; a look-up that failed leaves it open."""
+    """Call `look_up_rank`; a failed look-up becomes an error in the rank."""
     try:
         return await look_up_rank(who, person, tuple(owners), about)
     except StepFailedError as failure:
@@ -60,7 +60,7 @@ async def find_rank(who: str, person: str, owners: Sequence[str], about: Request
 async def find_people(
     asks: Sequence[SeatQuery], about: RequestContext, also: Sequence[str] = (), at: datetime | None = None
 ) -> Resolution:
-    """As `look_up`. A look-up that failed or took too long makes every seat unknown; it never fails the request."""
+    """Call `look_up`. A failed or slow look-up makes every seat unknown; it never fails the request."""
     try:
         return await look_up(tuple(asks), about, tuple(also), at)
     except StepFailedError as failure:
@@ -75,8 +75,10 @@ async def resolve_seats(
     also: Sequence[str] = (),
     at: datetime | None = None,
 ) -> Resolution:
-    """Resolve every seat. `also`: people whose name and zone are wanted too. `at`: when, to tell who is away then;
-    None: nobody is looked upon as away."""
+    """Resolve every seat.
+
+    `also`: people whose name and zone are needed, too. `at`: the time at which to check absences; None: don't.
+    """
     wanted = (about.requester, about.on_behalf_of, *also)
     known = {who: people.person(who) for who in wanted if who and not who.startswith("app:")}
     seats = tuple([await _seat(ask, about, people, known) for ask in asks])
@@ -94,7 +96,7 @@ async def resolve_seats(
 
 
 def _without_requester(absence: Away, about: RequestContext) -> Away:
-    """Who counts as the requester never stands in, whatever `self_approval` says."""
+    """Drop delegates who count as the requester, whatever `self_approval` says."""
     asking = (about.requester, about.on_behalf_of)
     return replace(absence, delegates=tuple(one for one in absence.delegates if one not in asking))
 
@@ -102,7 +104,7 @@ def _without_requester(absence: Away, about: RequestContext) -> Away:
 async def is_among(
     who: str, addresses: Sequence[str], about: RequestContext, people: People
 ) -> tuple[bool, tuple[str, ...]]:
-    """Whether these addresses name this person or app now, and the sources that could not be asked for it."""
+    """Return whether these addresses name this person or app now, and the errors of sources that failed."""
     errors: list[str] = []
     for address in addresses:
         if address == who:
@@ -119,7 +121,7 @@ async def is_among(
 
 
 async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: dict[str, Person]) -> ResolvedSeat:
-    """The people of one seat. All who are found are added to `known`."""
+    """Resolve one seat, and add everybody found to `known`."""
     eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
     addresses = [
         (address, approver)
@@ -157,7 +159,7 @@ async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: di
 def _instead(
     person: Person, why: str, address: str, about: RequestContext, people: People
 ) -> tuple[Person | None, str]:
-    """Who decides in the place of a requester: they themselves if the file names them, somebody above them, nobody."""
+    """Return who decides in the requester's place: they, if the file names them; a manager above them; or nobody."""
     if address == SELF and person.address == about.on_behalf_of and person.address != about.requester:
         return person, why
     seen, above = [person.address], person

@@ -1,7 +1,7 @@
-"""A workflow's file as it was when a request began, compiled, and what it says of a request's fields.
+"""A workflow's compiled file, as of the start of a request, and what it says about a request's fields.
 
-A run keeps its definition in its log, and every replay needs it: each is read and compiled once in a process, and each
-form's values are typed and judged once.
+A run keeps its definition in its log, and every replay needs it. So a process parses and compiles each definition once,
+and evaluates each form's values once.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from approvals_bot.approvals.policy import Auto, Definition, Seat, Stage
 from approvals_bot.approvals.request import AppliedRule, Request, plain_name
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
 
-KEPT = 256  # definitions; those of the requests that were replayed last
+KEPT = 256  # definitions, of the requests replayed last
 KEPT_RULINGS = 1024
 
 
 class Rules:
-    """One version of a workflow's file."""
+    """One version of a workflow's file, compiled."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
@@ -38,19 +38,19 @@ class Rules:
         return policy.digest(self.definition)
 
     def condition(self, when: str) -> Condition:
-        """Compiling one takes longer than a whole replay."""
+        """Return the compiled condition. Compiled once: it takes longer than a whole replay."""
         known = self._conditions.get(when)
         if known is None:
             known = self._conditions[when] = Condition(when, self.definition.fields)
         return known
 
     def ruling(self, fields: Mapping[str, JsonValue]) -> Ruling:
-        """What the file says of these fields. Raises InvalidPayloadError for fields that don't fit."""
+        """Return what the file says about these fields. Raises InvalidPayloadError if they are invalid."""
         return _ruling(self, json.dumps(fields))
 
 
 class Ruling:
-    """What a workflow's file says of one form's values. What can't be known applies."""
+    """What a workflow's file says about one form's values. Stages and seats of unknown conditions apply."""
 
     def __init__(self, rules: Rules, fields: Mapping[str, JsonValue]) -> None:
         definition = rules.definition
@@ -62,7 +62,7 @@ class Ruling:
 
     @cached_property
     def automatic(self) -> tuple[int, Auto, str] | None:
-        """The first rule that decides without people: its number from 1, the rule, and its text with its values."""
+        """The first rule that decides without people: its number from 1, the rule, and its reason."""
         for number, rule in enumerate(self._rules.definition.auto, 1):
             judged = self._judge(rule.when)
             if judged.holds is True:
@@ -71,12 +71,12 @@ class Ruling:
 
     @cached_property
     def plan(self) -> tuple[tuple[bool, str], ...]:
-        """Of each stage, whether it is asked, and why or why not."""
+        """Whether each stage applies, and why or why not."""
         return tuple(self._applies(rule) for rule in self._rules.definition.stage)
 
     @cached_property
     def applied(self) -> tuple[AppliedRule, ...]:
-        """The conditions that were looked at, and what each said."""
+        """The conditions that were evaluated, with their results."""
         definition, decides = self._rules.definition, self.automatic
         autos = definition.auto if decides is None else definition.auto[: decides[0]]
         found = [
@@ -90,7 +90,7 @@ class Ruling:
         return tuple(found)
 
     def seats(self, rule: Stage) -> dict[int, Seat]:
-        """The stage's seats that apply, by their number."""
+        """Return the stage's seats that apply, by number."""
         return {
             number: seat
             for number, seat in enumerate(rule.seat)
@@ -122,7 +122,7 @@ def rules_of(definition: Definition) -> Rules:
 
 
 def facts_of(request: Request, rules: Rules) -> Facts:
-    """What templates of the file may name."""
+    """Return what the file's templates may name."""
     asks = {stage.id: stage.ask for stage in rules.definition.stage}
     answers = {stage: forms.values(asks[stage], given) for stage, given in answers_of(request).items()}
     ended = request.outcome
@@ -145,7 +145,7 @@ def _who(request: Request, key: str) -> Who:
 
 
 class _Same:
-    """Equal only to the very same definition: comparing what they say takes too long."""
+    """A cache key that compares definitions by identity: comparing their contents takes too long."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
@@ -177,4 +177,4 @@ def _read(text: str) -> Definition:
 
 
 KeptDefinition = Annotated[Definition, WrapValidator(_known)]
-"""A definition as logs keep it: of the same JSON, the same object."""
+"""A definition as logs keep it: the same JSON gives the same object."""

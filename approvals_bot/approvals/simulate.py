@@ -1,4 +1,4 @@
-"""What a workflow would do with a request, without opening it: who is asked, how each is told, and what comes when."""
+"""Simulation: who would get a request, by which channels, and when what would happen, without opening it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from approvals_bot.people import People
 
 
 async def simulate(definition: Definition, opening: Opening, people: People, now: datetime) -> dict[str, Any]:
-    """`{"who": [{person, stage, why, via}], "auto", "timers": [{at, what}]}`, and `"problems"`.
+    """Return `{"who": [{person, stage, why, via}], "auto", "timers": [{at, what}], "problems"}`.
 
-    `auto` is the rule that would decide, or null. `timers` are those of the first stage, as if it opened now; a
-    later stage's count from when it opens. Raises InvalidPayloadError for fields that don't fit.
+    `auto` is the rule that would decide, or null. `timers` are those of the first stage, as if it opened now; those of
+    later stages start when they open. Raises InvalidPayloadError for invalid fields.
     """
     rules = rules_of(definition)
     request = request_of(rules, opening, at=now)
@@ -47,9 +47,9 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
 async def find_undecidable_stage(
     definition: Definition, opening: Opening, people: People, now: datetime
 ) -> tuple[str, str] | None:
-    """The first stage that nobody could ever decide, and why; None when the request can be opened.
+    """Find the first stage that nobody could ever decide, and why; None if the request can be opened.
 
-    A source of people that can't be read now leaves it open: it is read again when the stage opens.
+    A source of people that can't be read now doesn't count: it is read again when the stage opens.
     """
     rules = rules_of(definition)
     request = request_of(rules, opening, at=now)
@@ -75,7 +75,7 @@ def _asked(stage: RequestStage, found: Resolution, deliver: Deliver) -> Iterator
 
 
 def _ways(deliver: Deliver, *, is_notified: bool) -> str:
-    """By which ways a person hears of it: `#deploys, mail`."""
+    """List the channels by which a person is notified: `#deploys, mail`."""
     ways = [deliver.slack] if deliver.slack else []
     if is_notified and deliver.dm:
         ways.append("dm")

@@ -1,12 +1,12 @@
-"""The approval, as a durable workflow on the public contract.
+"""The approval: a durable workflow, written with the public API.
 
-It reads like the thing itself: a rule decides, or people are asked stage by stage until there is a decision; then
-everyone is told, and what follows is done. Votes, edits and withdrawals come through one webhook, times through timers,
-and both end in one queue that is read by one reader: the log's order decides what came first.
+A rule decides, or people do, stage by stage; then everyone involved is notified, and the follow-ups run. Votes, edits
+and withdrawals arrive through one webhook, deadlines and reminders through timers. Both go into one queue with one
+reader, so the order of the log decides what came first.
 
-The request is one frozen value. Each turn of the loop receives a message or a time that has come, makes the next
-request of it (`apply`), and does what follows: answers, starts timers, sends notifications. Which times come, and which
-notifications, is decided by pure functions; `Copies` and `StageTimers` are handed what those return.
+The request is one frozen value. Each turn of the loop takes a message or a timer, makes the next request from it
+(`apply`), and carries out the effects: it replies, starts timers, sends notifications. Pure functions decide which
+timers and which notifications; `Copies` and `StageTimers` only execute them.
 """
 
 from __future__ import annotations
@@ -80,19 +80,19 @@ from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import is_mail
 
 ON_CANCEL = {"kind": "stop", "by": "app:service", "via": "api"}
-"""What code that cancels the run says by it: a request is withdrawn by its own workflow, which tells everybody."""
+"""The message that cancelling the run sends: the workflow itself withdraws the request and notifies everyone."""
 
 OPERATOR = ("app:cli",)
-"""Who acts at the service's own terminal, and may do there what owners may."""
+"""The actor at the service's own terminal, who may do there what owners may."""
 
 NO_STAGE = "rule:0"
-"""Who decided, when no stage applies to a request."""
+"""What decided, when no stage applies to a request."""
 
 UNREADABLE = Reply("invalid", code="unreadable")
 
 
 class NobodyCanDecideError(ApprovalsBotError):
-    """Nobody could decide this request. The operator's to mend: the workflow's file, or the groups it names."""
+    """A request that nobody could decide. The operator fixes the workflow's file, or the groups it names."""
 
     def __init__(self, stage: str, why: str) -> None:
         self.stage = stage
@@ -100,49 +100,49 @@ class NobodyCanDecideError(ApprovalsBotError):
 
 
 class Abandoned:
-    """In the queue: the workflow that asked waits no longer."""
+    """A message in the queue: the workflow no longer waits for this request."""
 
 
 @workflow(name="approval")
 async def approval(opening: Opening, settings: KeptDefinition) -> dict[str, Any]:
-    """Ask for a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
-    asking = PendingRequest(opening, settings)
-    await asking.run()
-    ended = asking.request.outcome
+    """Request a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
+    pending = PendingRequest(opening, settings)
+    await pending.run()
+    ended = pending.request.outcome
     assert ended is not None, "it is decided"
     if ended.state == "withdrawn":
         raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
-    return result_of(asking.request)
+    return result_of(pending.request)
 
 
 approval.kind = REQUEST
 
 
 class PendingRequest:
-    """One request on its way through its stages."""
+    """One request, from its opening to its decision."""
 
-    ends_with_changes = False  # whether asking for changes ends it, so that the workflow asks once more
+    ends_with_changes = False  # whether requesting changes ends it; the workflow then makes a new request
 
     def __init__(self, opening: Opening, definition: Definition, number: int = 0, title: str | None = None) -> None:
-        """`number`: among the requests of its run; 0: the run is this request. `title`: its own, of no file."""
+        """`number`: among the requests of its run; 0: the run is this request. `title`: if there is no file."""
         run_id = get_workflow_metadata().run_id
         self.definition = definition
         self.rules = rules_of(definition)
         self.request = request_of(self.rules, opening, run_id=run_id, number=number, at=now(), title=title)
-        self.abandoned: str | None = None  # why the workflow waits for this no longer
+        self.abandoned: str | None = None  # why the workflow no longer waits for this request
         self.has_opened = False
-        self.late: list[int] = []  # escalations that wait for the stage's deadline
-        self.postponed: list[Due] = []  # what came due while a decision could still be taken back
+        self.late: list[int] = []  # escalations to run at the stage's deadline
+        self.postponed: list[Due] = []  # timers that fired while a decision was held
         self.queue: asyncio.Queue[WebhookRequest | Due | Abandoned] = asyncio.Queue()
         self.tasks = asyncio.TaskGroup()
         self.copies = Copies(self.request, self.tasks)
         self.timers = StageTimers(self.queue, self.tasks)
-        self.follow_ups: FollowUps | None = None  # once it is decided
-        self.shown: tuple[Request, Request] | None = None  # `request`, and what was made of it when it was stored
+        self.follow_ups: FollowUps | None = None  # once the request is decided
+        self.shown: tuple[Request, Request] | None = None  # `request`, and its presented form
         projector(PublishedRequests).add(self.published)
 
     def published(self) -> Request:
-        """Everything that is seen of this request now. Made when the run is stored: a replay passes many changes."""
+        """Return the request as it is shown now. Called when the run is stored, since a replay passes many changes."""
         if self.shown is None or self.shown[0] is not self.request:
             self.shown = self.request, presented(self.request, self.rules)
         return self.shown[1].but(
@@ -153,7 +153,7 @@ class PendingRequest:
         )
 
     async def run(self) -> None:
-        """To the end: decided, everyone told."""
+        """Run the request to its end: decided, and everyone notified."""
         self.request = decided_by_rule(self.request, self.rules, now())
         if self.request.outcome is not None:
             found = await find_people([], context_of(self.request, self.rules))
@@ -163,11 +163,11 @@ class PendingRequest:
                 if self.request.outcome is None:
                     await self.decide()
                 self.finish()
-        except ExceptionGroup as failures:  # one cause is what the run's error should name
+        except ExceptionGroup as failures:  # the run's error should name one cause
             raise failures.exceptions[0] from None
 
     async def decide(self) -> None:
-        """Ask, and take what comes until there is a decision."""
+        """Open the first stage, and handle messages and timers until there is a decision."""
         webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id}, on_cancel=ON_CANCEL)
         self.request = self.request.but(hook_id=webhook.hook_id)
         pump = self.tasks.create_task(self.take_messages(webhook))
@@ -184,7 +184,7 @@ class PendingRequest:
         self.timers.stop()
         webhook.dispose()
         await pump
-        while not self.queue.empty():  # what came before the hook was closed, and after the decision
+        while not self.queue.empty():  # messages between the decision and the closing of the hook
             message = self.queue.get_nowait()
             if isinstance(message, WebhookRequest):
                 await self.receive(message)
@@ -194,7 +194,7 @@ class PendingRequest:
             self.queue.put_nowait(request)
 
     def abandon(self, why: str) -> None:
-        """The workflow waits for this no longer: from now on nothing can decide it."""
+        """Give up this request: the workflow no longer waits for it, and nothing can decide it any more."""
         if self.abandoned is None:
             self.abandoned = why
             self.queue.put_nowait(Abandoned())
@@ -202,20 +202,20 @@ class PendingRequest:
     def abandon_request(self, why: str) -> None:
         self.request = decided(self.request, "withdrawn", self.request.requester, now(), "api", why)
 
-    # What comes in
+    # Messages
 
     async def receive(self, message: WebhookRequest) -> None:
-        """One message: decide, answer, and do what follows. After the decision, say that it comes too late."""
+        """Handle one message: apply it, reply, and carry out the effects. After the decision, reply that it is late."""
         came_at, is_late = now(), self.request.outcome is not None
-        match await read(message):
+        match await parse_message(message):
             case None:
-                await answer(message, UNREADABLE)
+                await send_reply(message, UNREADABLE)
             case MailReturned(number, reason):
-                await answer(message, Reply("bounced", not is_late and self.copies.mark_bounced(number, reason)))
+                await send_reply(message, Reply("bounced", not is_late and self.copies.mark_bounced(number, reason)))
             case act if is_late:
-                await answer(message, late_reply(self.request, act, came_at))
+                await send_reply(message, late_reply(self.request, act, came_at))
             case Stop() as act:
-                await answer(message, self.stop(act))
+                await send_reply(message, self.stop(act))
             case act:
                 await self.perform(act, message)
 
@@ -229,21 +229,21 @@ class PendingRequest:
         found = await self.find(before.stage, act.by, *also)
         if self.abandoned is not None:
             self.abandon_request(self.abandoned)
-            await answer(message, late_reply(self.request, act, now()))
+            await send_reply(message, late_reply(self.request, act, now()))
             return
         self.request, reply = apply(self.request, act, came_at, rules=self.rules, found=found, rank=rank)
-        await answer(message, reply)
+        await send_reply(message, reply)
         if reply.changed:
             await self.proceed(before.stage, is_edited=self.request.fields != before.fields)
             while self.postponed and self.request.held is None and self.request.outcome is None:
-                await self.handle_due(self.postponed.pop(0))  # held until then, and the decision was taken back
+                await self.handle_due(self.postponed.pop(0))  # the held decision was undone
         if reply.changed and isinstance(act, Reassign):
             self.notify_reassigned(before.stage.id)
         if reply.verdict in ("counted", "changed") and act.via == "email" and self.request.outcome is None:
             self.copies.confirm_vote(act.by)
 
     def stop(self, act: Stop) -> Reply:
-        """A run that is one request has nothing to stop but that request."""
+        """Withdraw the request: a run that is one request has nothing else to stop."""
         self.request, reply = withdrawn(self.request, act, now())
         return reply
 
@@ -252,12 +252,12 @@ class PendingRequest:
         return await find_people(asks, context_of(self.request, self.rules), also, now())
 
     async def find_rank(self, act: Reassign) -> Rank:
-        """What the actor may do beyond their own place, as of now."""
+        """Look up what the actor may do beyond their own place, as of now."""
         owners = (*(self.definition.workflow.owners or ()), *(OPERATOR if act.via == "cli" else ()))
         return await find_rank(act.by, act.person, owners, context_of(self.request, self.rules))
 
     async def proceed(self, before: RequestStage, *, is_edited: bool) -> None:
-        """After an act that changed something: hand back, open the next stage, or just show it."""
+        """Continue after a change: return to the requester, open the next stage, or just update the cards."""
         grace = self.definition.policy.grace
         self.timers.withdraw("grace")
         if self.request.held is not None and grace is not None:
@@ -285,11 +285,11 @@ class PendingRequest:
         self.copies.show(self.request)
 
     def return_to_requester(self) -> None:
-        """An approver asks for changes: the requester makes them, or the request ends with that wish."""
+        """Return the request to its requester for changes, or end it with `changes_requested`."""
         if self.ends_with_changes:
-            wish = changes_vote(self.request)
-            via, comment = wish.vote.via, wish.vote.comment
-            self.request = decided(self.request, "changes_requested", wish.by, wish.at, via, comment)
+            last = changes_vote(self.request)
+            via, comment = last.vote.via, last.vote.comment
+            self.request = decided(self.request, "changes_requested", last.by, last.at, via, comment)
             return
         self.start_timers(second_deadline(self.definition, now()))
         self.copies.show(self.request)
@@ -298,7 +298,7 @@ class PendingRequest:
     # Stages
 
     async def advance(self, occasion: Occasion = "request") -> None:
-        """Open the stage that comes next; decide when there is none."""
+        """Open the next stage; approve if there is none."""
         self.request, stage = next_stage(self.request, self.rules)
         if stage is None:
             self.approve()
@@ -318,13 +318,13 @@ class PendingRequest:
         self.notify_stage(occasion)
 
     def start_timers(self, times: tuple[Time, ...]) -> None:
-        """Set these timers instead of all that were set."""
+        """Replace all timers with these."""
         self.timers.stop()
         self.timers.add(*times)
         self.request = with_deadline(self.request, times)
 
     def approve(self) -> None:
-        """Every stage is complete: the last vote decided. Without a vote, no stage applied."""
+        """Approve: every stage is complete, so the last vote decided, or no stage applied."""
         votes = [vote for vote in self.request.votes if vote.counts]
         if votes:
             last = votes[-1]
@@ -344,7 +344,7 @@ class PendingRequest:
         self.notify_stage("escalation", notified)
 
     async def look_again(self, stage: RequestStage, times: int) -> None:
-        """Ask once more for people whose source was down when the stage opened, and tell those who are found."""
+        """Resolve the stage once more, and send cards to people who weren't found before."""
         notified, found = stage.notified, await self.find(stage)
         self.request = seated(self.request, self.rules, stage, found)
         self.look_again_if_needed(found, times)
@@ -352,7 +352,7 @@ class PendingRequest:
         self.notify_stage("request", notified)
 
     def look_again_if_needed(self, found: Resolution, times: int) -> None:
-        """Set timers: for a source of people that is down, and for when somebody who may be asked leaves or returns."""
+        """Set timers to resolve again: when a source failed, and when an absence begins or ends."""
         if found.errors:
             self.timers.add(next_look(now(), times))
         at, deadline = found.changes_at, self.request.deadline
@@ -363,10 +363,10 @@ class PendingRequest:
         assert self.request.stage is not None, "a stage is open"
         return self.request.stage
 
-    # What comes due
+    # Timers
 
     async def handle_due(self, due: Due) -> None:
-        """A time has come; one of a stage that is closed counts no more."""
+        """Handle a timer that fired. One of a closed stage no longer counts."""
         stage = self.request.stage
         if due.round != self.timers.round or stage is None:
             return
@@ -396,7 +396,7 @@ class PendingRequest:
                 assert_never(kind)
 
     async def reach_deadline(self, stage: RequestStage) -> None:
-        """The deadline has come before a decision."""
+        """Act on the deadline, which came before a decision."""
         because = f"Nobody decided in time in stage “{stage.title}”."
         on_deadline = self.definition.clock.on_deadline
         if self.request.state == "changes_requested":
@@ -415,21 +415,21 @@ class PendingRequest:
     # Notifications
 
     def notify_stage(self, occasion: Occasion, notified: tuple[str, ...] = ()) -> None:
-        """Send the open stage's cards. `told`: who had it before."""
+        """Send the open stage's cards. `notified`: people who had theirs before."""
         self.copies.send(
             stage_notifications(self.request, self.definition.deliver, self.copies.all, occasion, notified)
         )
 
     def notify_reassigned(self, stage_id: str) -> None:
-        """Ask the new approver at once, by a way of their own, and tell the person whose place they took."""
+        """Send the new approver their own card, and notify the person whose place they took."""
         act = next(stage for stage in self.request.stages if stage.id == stage_id).reassignments[-1].act
         ways = to_new_approver(self.definition.deliver, self.request.people[act.person])
         self.copies.send(Notification(way, "request") for way in ways)
         if act.instead_of and act.instead_of != act.by:
-            self.copies.notify_one(act.instead_of, "handover")
+            self.copies.notify_one(act.instead_of, "reassigned")
 
     def notify_requester(self, occasion: Occasion) -> None:
-        """Tell who asked, and for whom."""
+        """Notify the requester, and the person they act for."""
         notifications = [*requester_notifications(self.request, self.definition.deliver, self.copies.all, occasion)]
         people = [sent.to.person.address for sent in notifications if isinstance(sent.to, ToPerson)]
         self.request = with_recipients(self.request, people)
@@ -438,7 +438,7 @@ class PendingRequest:
     # The end
 
     def finish(self) -> None:
-        """Everyone is told, every copy is made true, and the file's actions are done."""
+        """Notify everyone, bring every copy up to date, and start the file's follow-ups."""
         ended = self.request.outcome
         assert ended is not None, "it is decided"
         self.copies.close()
@@ -450,14 +450,14 @@ class PendingRequest:
             self.follow_ups.start(actions)
 
 
-async def read(message: WebhookRequest) -> Message | None:
-    """What was sent; None for a body that holds no message."""
+async def parse_message(message: WebhookRequest) -> Message | None:
+    """Parse what was sent. Returns None if it is no message."""
     try:
         return read_message(await message.json())
     except ValueError:
         return None
 
 
-async def answer(message: WebhookRequest, reply: Reply) -> None:
-    """Tell the sender what became of it."""
+async def send_reply(message: WebhookRequest, reply: Reply) -> None:
+    """Send the reply to the sender."""
     await message.respond_with(Answer.json(answer_of(reply)))

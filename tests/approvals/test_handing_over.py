@@ -109,7 +109,7 @@ async def test_owners_and_admins_give_anybodys_place_to_anybody_and_she_is_told(
         said = await asked.tell(kind="reassign", by=owner, person=EVE, instead_of=ANN)
         assert said["verdict"] == "reassigned"
         assert await asked_of(asked) == [CY, EVE]
-        assert [mail.occasion for mail in office.email.to(ANN)] == ["request", "handover"]
+        assert [mail.occasion for mail in office.email.to(ANN)] == ["request", "reassigned"]
         assert office.email.to(ANN)[-1].card.choices == ()
 
 

@@ -120,7 +120,7 @@ def occasion(dispatch: Dispatch) -> str:
             return "Nobody has decided yet, so this has been escalated to you."
         case "change":
             return card_text.changed(dispatch.card)
-        case "handover":
+        case "reassigned":
             return "This has been reassigned. There's nothing more for you to do."
         case "vote":
             return "Your vote has been counted. There's nothing more for you to do."

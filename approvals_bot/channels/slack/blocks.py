@@ -270,7 +270,7 @@ def _reason(dispatch: Dispatch) -> str:
             return "Nobody has decided yet, so this has been escalated."
         case "change":
             return card_text.changed(dispatch.card)
-        case "handover":
+        case "reassigned":
             return "This has been reassigned. There's nothing more for you to do."
         case _:
             return f"{card_text.state(dispatch.card)}."
