@@ -1,10 +1,10 @@
-"""When a span ends: by the clock on the wall, or counted while an office is open. Pure, and the same at every replay.
+"""Business time: when a length of time ends, in wall-clock time or in office hours. Pure, so replays agree.
 
-Business hours and minutes are open time, added up over breaks, nights, weekends and holidays. A business day leads to
-the same time of the next open day; where the office is closed then, to its next opening on that day, or to its end of
-that day. What begins while it is closed begins at the next opening. So nothing is ever due while nobody is there.
+Business hours and minutes count only open time, across breaks, nights, weekends and holidays. A business day ends at
+the same time on the next open day; if the office is closed then, at its next opening or the closing of that day. A
+length that starts while the office is closed starts at the next opening. So nothing is ever due while nobody is there.
 
-Times of the wall that a clock change skips or repeats are read as the moment of the change and as the first of the two.
+A wall-clock time that a clock change skips is the moment of the change; one that it repeats is the first of the two.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.errors import ApprovalsBotError
 
 LONGEST = timedelta(days=15 * 365)
-"""Nothing is due later than this. Only a calendar that is hardly ever open leads there; `check` refuses such a span."""
+"""Nothing is due later than this. Only a calendar that is hardly ever open gets there; checks refuse such a length."""
 
 Open = tuple[datetime, datetime]
-"""From when to when the office is open without a break; both in UTC."""
+"""The start and end of a time without breaks when the office is open, in UTC."""
 
 
 class NoCalendarError(ApprovalsBotError):
-    """A span is counted in business time, and no calendar says when that is. The workflow's author names one."""
+    """A length in business time without a calendar. The workflow's author names one."""
 
     def __init__(self, length: str) -> None:
         self.length = length
-        super().__init__(f'"{length}" is counted in a calendar, and the clock names none.')
+        super().__init__(f'"{length}" needs a calendar, and the clock names none.')
 
 
 def after(start: datetime, length: Length, calendar: Calendar | None) -> datetime:
-    """When this length, begun then, is over. Never before `start`."""
+    """Return when a length that starts at `start` ends. Never before `start`."""
     if isinstance(length, timedelta):
         return start + length
     if calendar is None:
@@ -49,7 +49,7 @@ def after(start: datetime, length: Length, calendar: Calendar | None) -> datetim
 
 
 def takes_too_long(length: Length, calendar: Calendar) -> bool:
-    """Whether it may reach `LONGEST`, for a calendar that is hardly ever open."""
+    """Whether this length may reach `LONGEST`, as with a calendar that is hardly ever open."""
     if isinstance(length, timedelta):
         return False
     monday = date(2024, 1, 1)
@@ -85,7 +85,7 @@ def _days_later(start: datetime, count: int, calendar: Calendar) -> datetime:
 
 
 def _begin(start: datetime, calendar: Calendar) -> tuple[date, datetime]:
-    """The open day and moment at which counting begins: now, or the next opening. The moment of closing is open."""
+    """Return the open day and moment at which counting starts: now, or the next opening. Closing time is open."""
     first = start.astimezone(ZoneInfo(calendar.zone)).date() - timedelta(days=1)
     closing: tuple[date, datetime] | None = None
     for later in range(LONGEST.days):
@@ -101,7 +101,7 @@ def _begin(start: datetime, calendar: Calendar) -> tuple[date, datetime]:
 
 
 def _in_hours(moment: datetime, spans: list[Open]) -> datetime:
-    """This moment, or the next opening on its day, or the end of that day."""
+    """Return this moment, or the next opening on its day, or the closing of that day."""
     for begin, end in spans:
         if moment <= end:
             return max(begin, moment)
@@ -109,7 +109,7 @@ def _in_hours(moment: datetime, spans: list[Open]) -> datetime:
 
 
 def _open_times(calendar: Calendar, start: datetime) -> Iterator[Open]:
-    """From this moment on."""
+    """Yield the open times from this moment on."""
     first = start.astimezone(ZoneInfo(calendar.zone)).date() - timedelta(days=1)
     for later in range(LONGEST.days):
         for begin, end in _spans(calendar, first + timedelta(days=later)):
@@ -118,16 +118,16 @@ def _open_times(calendar: Calendar, start: datetime) -> Iterator[Open]:
 
 
 def _spans(calendar: Calendar, day: date) -> list[Open]:
-    """When the office is open on this day. A span that a clock change swallows whole is none."""
+    """Return the open times of this day, without any that a clock change skips entirely."""
     zone = ZoneInfo(calendar.zone)
     spans = [(_instant(day, begin * 60, zone), _instant(day, end * 60, zone)) for begin, end in calendar.open_on(day)]
     return [(begin, end) for begin, end in spans if begin < end]
 
 
 def _wall_time(moment: datetime, day: date, zone: ZoneInfo) -> float:
-    """Seconds that a clock on the wall shows since the midnight in which this day began.
+    """Return the wall-clock seconds since the midnight at which this day began.
 
-    In the second pass of a repeated hour it counts as stopped at the hour's end: the wall would else go back.
+    In the second pass of a repeated hour the clock counts as stopped at the hour's end; otherwise it would go back.
     """
     local = moment.astimezone(zone)
     shown = local.replace(tzinfo=None)
@@ -137,17 +137,17 @@ def _wall_time(moment: datetime, day: date, zone: ZoneInfo) -> float:
 
 
 def _instant(day: date, seconds: float, zone: ZoneInfo) -> datetime:
-    """When a clock on the wall shows this many seconds of this day."""
+    """Return the moment at which a wall clock shows this many seconds of this day."""
     extra, seconds = divmod(seconds, DAY_END * 60)
     wall = datetime.combine(day + timedelta(days=extra), time()) + timedelta(seconds=seconds)
     moment = wall.replace(tzinfo=zone).astimezone(UTC)
-    if moment.astimezone(zone).replace(tzinfo=None) != wall:  # the clocks skip it
+    if moment.astimezone(zone).replace(tzinfo=None) != wall:  # skipped by a clock change
         return _change(moment, zone).replace(tzinfo=UTC)
     return moment
 
 
 def _change(moment: datetime, zone: ZoneInfo) -> datetime:
-    """When the clocks were last changed before this moment, within three hours; UTC without its zone."""
+    """Return when the clocks changed in the three hours before this moment: a naive datetime in UTC."""
     late = moment.astimezone(UTC).replace(tzinfo=None)
     early, offset = late - timedelta(hours=3), _offset(late, zone)
     while late - early > timedelta(seconds=1):
@@ -166,7 +166,7 @@ def _offset(moment: datetime, zone: ZoneInfo) -> timedelta:
 
 
 MOST = {"days": 366, "hours": 3_000, "minutes": 180_000}
-"""A year or so: beyond it a typing error is likelier than a wish."""
+"""About a year: anything longer is rather a typing error."""
 
 _BUSINESS = re.compile(r"([0-9]{1,9}) *business *(day|hour|minute)s?", re.IGNORECASE)
 _SECONDS = {"hours": 3_600, "minutes": 60}
@@ -176,18 +176,18 @@ Unit = Literal["days", "hours", "minutes"]
 
 @dataclass(frozen=True, slots=True)
 class BusinessTime:
-    """So much time while the office is open. What it comes to depends on the calendar and on when it begins."""
+    """An amount of open time. When it ends depends on the calendar and the start."""
 
     count: int
     unit: Unit
 
     @property
     def seconds(self) -> int:
-        """Of open time. Business days have no fixed length and are counted as days."""
+        """Seconds of open time, for hours and minutes. Business days have no fixed length."""
         return self.count * _SECONDS[self.unit]
 
     def times(self, factor: float) -> BusinessTime:
-        """So many times as long, in whole units of its own."""
+        """Multiply, rounded to whole units."""
         return BusinessTime(max(1, round(self.count * factor)), self.unit)
 
     def __str__(self) -> str:
@@ -195,17 +195,15 @@ class BusinessTime:
 
 
 Length = timedelta | BusinessTime
-"""How long, by the clock on the wall or while the office is open."""
+"""A length in wall-clock or business time."""
 
 
 def parse_length(text: str) -> Length:
-    """Read "4h" or "2 business days"; raises ValueError."""
+    """Parse "4h" or "2 business days". Raises ValueError."""
     found = _BUSINESS.fullmatch(text.strip())
     if found is None:
         if "business" in text.lower():
-            raise ValueError(
-                f'"{text[:40]}" is not a span of time; write it like "2 business days" or "4 business hours"'
-            )
+            raise ValueError(f'"{text[:40]}" is not a duration; write it like "2 business days" or "4 business hours"')
         return parse_duration(text)
     unit: Unit = {"day": "days", "hour": "hours", "minute": "minutes"}[found[2].lower()]  # type: ignore[assignment]
     count = int(found[1])
@@ -215,14 +213,14 @@ def parse_length(text: str) -> Length:
 
 
 def length_text(length: Length) -> str:
-    """As `parse_length` reads it back."""
+    """Return the text that `parse_length` reads back."""
     return str(length) if isinstance(length, BusinessTime) else duration_text(length)
 
 
 def is_at_least(one: Length, other: Length) -> bool:
-    """Whether it surely is as long as the other, whenever both begin.
+    """Whether one length is at least the other, whenever both start.
 
-    Days, hours and time by the wall can't be compared without a day on which they begin.
+    Business days, business hours and wall-clock time can't be compared without a start, so the result is False.
     """
     match one, other:
         case timedelta(), timedelta():
@@ -247,7 +245,7 @@ def _read(value: object) -> object:
             except ValueError as error:
                 raise refuse(str(error)) from None
         case _:
-            raise refuse('write a span of time as text, like "30m", "4h" or "2 business days"')
+            raise refuse('write a duration as text, like "30m", "4h" or "2 business days"')
     if length == timedelta(0) or (isinstance(length, BusinessTime) and not length.count) or _is_negative(length):
         raise refuse("must be longer than 0s")
     return length
@@ -263,7 +261,7 @@ Span = Annotated[
     PlainSerializer(length_text, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["30m", "4h", "3d", "2 business days", "4 business hours"]}),
 ]
-"""A length longer than nothing; text in TOML and JSON."""
+"""A positive length; text in TOML and JSON."""
 
 
 WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -275,7 +273,7 @@ _EXAMPLE = 'write hours like "09:00-17:30", with a break ["09:00-12:00", "13:00-
 _DAYS = 'write a day like "mon", or several like "mon-fri"'
 
 Minutes = tuple[int, int]
-"""From the first minute of a day to the second, counted from midnight; the second may be 1440."""
+"""Start and end in minutes from midnight; the end may be 1440."""
 
 
 class Calendar(Frozen):
@@ -286,7 +284,7 @@ class Calendar(Frozen):
     holidays: Annotated[tuple[Day, ...], Field(max_length=MOST_HOLIDAYS)] = ()
 
     def open_on(self, day: date) -> tuple[Minutes, ...]:
-        """The minutes of this day in which it is open, in order; none on a holiday."""
+        """Return the open times of this day, in order; none on a holiday."""
         if day in self.holidays:
             return ()
         return tuple(_minutes(text) for text in self.hours.get(WEEK[day.weekday()], ()))
@@ -301,7 +299,7 @@ def _time_zone(value: str) -> str:
 
 
 def _hours(value: object) -> object:
-    """Hours of Monday to Friday, or a table by days, as a table of single days in the week's order."""
+    """Normalize hours (of Monday to Friday, or a table by days) to a table of single days in the week's order."""
     if isinstance(value, (str, list, tuple)):
         value = {"mon-fri": value}
     if not isinstance(value, dict):
@@ -310,10 +308,10 @@ def _hours(value: object) -> object:
     for days, spans in value.items():
         for day in _days(days):
             if day in found:
-                raise refuse(f"{day} stands here twice")
+                raise refuse(f"{day} is listed twice")
             found[day] = _opening_spans(spans)
     if not any(found.values()):
-        raise refuse("it is never open, so nothing would ever be due")
+        raise refuse("this calendar is never open, so nothing would ever be due")
     return {day: found[day] for day in WEEK if found.get(day)}
 
 
@@ -321,7 +319,7 @@ def _days(text: object) -> tuple[str, ...]:
     first, dash, last = str(text).lower().partition("-")
     first, last = first.strip(), last.strip() if dash else first.strip()
     if first not in WEEK or last not in WEEK:
-        raise refuse(f'"{str(text)[:40]}" is no day; {_DAYS}')
+        raise refuse(f'"{str(text)[:40]}" is not a day; {_DAYS}')
     start, end = WEEK.index(first), WEEK.index(last)
     return WEEK[start : end + 1] if start <= end else (*WEEK[start:], *WEEK[: end + 1])
 
@@ -340,13 +338,13 @@ def _opening_spans(value: object) -> tuple[str, ...]:
 def _minutes(text: str) -> Minutes:
     found = _SPAN.fullmatch(text.strip())
     if found is None:
-        raise refuse(f'"{text[:40]}" are no hours; {_EXAMPLE}')
+        raise refuse(f'"{text[:40]}" is not a time range; {_EXAMPLE}')
     hour, minute, to_hour, to_minute = (int(part) for part in found.groups())
     start, end = hour * 60 + minute, to_hour * 60 + to_minute
     if minute > 59 or to_minute > 59 or end > DAY_END:
-        raise refuse(f'"{text[:40]}" are no hours; {_EXAMPLE}')
+        raise refuse(f'"{text[:40]}" is not a time range; {_EXAMPLE}')
     if end <= start:
-        raise refuse(f'"{text[:40]}" ends before it begins; write what is after midnight on the next day')
+        raise refuse(f'"{text[:40]}" ends before it starts; put hours after midnight on the next day')
     return start, end
 
 
@@ -372,7 +370,7 @@ Hours = Annotated[
     BeforeValidator(_hours),
     WithJsonSchema({"anyOf": [*_SOME_HOURS["anyOf"], {"type": "object", "additionalProperties": _SOME_HOURS}]}),
 ]
-"""By day, in the week's order: spans like "09:00-17:30"."""
+"""By day, in the week's order: times like "09:00-17:30"."""
 Day = Annotated[date, BeforeValidator(_day)]
 
 

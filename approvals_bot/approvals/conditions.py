@@ -1,12 +1,11 @@
 """Conditions: `amount >= 1000 or (team == "sales" and amount >= 500)`, checked when the file is loaded.
 
-A condition is compiled against the types of [fields] by rule-engine, behind a narrow gate: names of fields, plain
+rule-engine compiles a condition against the types of [fields]. Only part of its language is allowed: field names, plain
 literals, lists, arithmetic, comparisons, `in`, `and`, `or`, `not`, brackets, `$minutes(n) $hours(n) $days(n)` and a few
-attributes. What is slow or surprising (regular expressions, powers, comprehensions, the clock, `and` beside `or`
-without brackets) does not get in. It must answer yes or no.
+attributes. Slow or surprising parts are refused: regular expressions, powers, comprehensions, the clock, and `and` next
+to `or` without brackets. The result must be true or false.
 
-It answers with a third word where it can't know: a field that is not given. A stage then applies and a rule then does
-not decide, so the unknown always ends with people.
+If a field isn't given, the result is unknown. A stage then applies, and a rule doesn't decide: in doubt, people do.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from approvals_bot.approvals.reasons import NoWordsError, children, plain, reaso
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a condition says of these values. `holds`: yes, no, or None when a field it needs is not given."""
+    """The result of a condition. `holds`: true, false, or None if a field it needs isn't given."""
 
     holds: bool | None
     because: str
@@ -41,7 +40,7 @@ class Condition:
     """A compiled condition. Immutable, and the same for every request of one version of a workflow."""
 
     def __init__(self, text: str, fields: Mapping[str, FieldSpec]) -> None:
-        """Raises ConditionError for everything that can be known before there are values."""
+        """Compile and check. Raises ConditionError for everything that can be known before there are values."""
         words = list(read_words(text))
         self.text = text
         self.names = names_in(words, fields)
@@ -50,7 +49,7 @@ class Condition:
         self._rule = _compiled(text, fields)
 
     def judge(self, typed: Mapping[str, Any]) -> Judgement:
-        """Decide by the typed values of the request's fields. Never raises for a value that fits its field."""
+        """Evaluate with typed values. Never raises for valid values."""
         unset = [name for name in self.names if typed.get(name) is None and name not in self._rule.compared_with_null]
         if unset:
             names = [the(name, self._fields[name]) for name in unset]
@@ -58,14 +57,14 @@ class Condition:
         try:
             holds = self._rule.holds({name: typed.get(name) for name in self.names})
         except ArithmeticError as error:
-            return Judgement(None, f"{self.text} can't be worked out: {error}")
+            return Judgement(None, f"{self.text} can't be evaluated: {error}")
         try:
             return Judgement(holds, self._rule.reason(holds, typed))
         except NoWordsError:
             return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
 
     def values(self, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """The typed values that it looks at, by field, in the order in which it names them."""
+        """Return the typed values of the fields that it names, in that order."""
         return {name: typed.get(name) for name in self.names}
 
     def _shown(self, typed: Mapping[str, Any]) -> str:
@@ -74,7 +73,7 @@ class Condition:
 
 
 def condition(text: str, fields: Mapping[str, FieldSpec]) -> Condition:
-    """`Condition(text, fields)`, compiled once for the same text and fields."""
+    """Return `Condition(text, fields)`, compiled once for the same text and fields."""
     return _cached(text, tuple(fields.items()))
 
 
@@ -84,7 +83,6 @@ def _cached(text: str, fields: tuple[tuple[str, FieldSpec], ...]) -> Condition:
 
 
 def _compiled(text: str, fields: Mapping[str, FieldSpec]) -> CompiledRule:
-
     return CompiledRule(text, fields)
 
 
@@ -104,28 +102,28 @@ _TYPES = {
 
 
 class Unworkable(ArithmeticError):
-    """These values can't be worked out: they divide by zero, say. The message is the reason."""
+    """A condition that these values break, such as by a division by zero. The message is the reason."""
 
 
 class CompiledRule:
-    """A condition that was found sound for these fields."""
+    """A condition that passed the checks for these fields."""
 
     def __init__(self, text: str, fields: Mapping[str, FieldSpec]) -> None:
-        """Raises ConditionError."""
+        """Compile and check. Raises ConditionError."""
         self._rule = _compile(text, fields)
         _Checker(fields).check(self._rule.statement.expression)
         self._fields = fields
         self.compared_with_null = frozenset(_null_compared(self._rule.statement.expression))
 
     def holds(self, typed: Mapping[str, Any]) -> bool:
-        """Whether it is true of these typed values. Raises Unworkable."""
+        """Whether it is true for these typed values. Raises Unworkable."""
         try:
             return bool(self._rule.evaluate({name: plain(value) for name, value in typed.items()}))
         except (EngineError, ArithmeticError) as error:
             raise Unworkable(_reason(error)) from None
 
     def reason(self, holds: bool, typed: Mapping[str, Any]) -> str:
-        """Why it is true or false of these typed values, in words. Raises NoWordsError."""
+        """Put into words why it is true or false for these typed values. Raises NoWordsError."""
         return reason_for(self._rule.statement.expression, holds, typed, self._fields)
 
 
@@ -142,15 +140,15 @@ def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
     )
     try:
         with warnings.catch_warnings():
-            # It decodes texts as Python does, which warns of escapes that it doesn't know and keeps them.
+            # It decodes strings as Python does, which keeps unknown escapes and warns about them.
             warnings.simplefilter("ignore", DeprecationWarning)
             rule = Rule(text, context)
     except RuleSyntaxError as error:
-        raise ConditionError(f"this can't be read {_where(error)}") from None
+        raise ConditionError(f"syntax error {_where(error)}") from None
     except (EngineError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise ConditionError(_reason(error)) from None
     if rule.statement.expression.result_type != DataType.BOOLEAN:
-        raise ConditionError("a condition must be true or false; compare it with something")
+        raise ConditionError("a condition must be true or false; compare this with something")
     return rule
 
 
@@ -163,7 +161,7 @@ def _span(seconds: int) -> Callable[[Decimal], timedelta]:
 
 @dataclass(frozen=True, slots=True)
 class _Checker:
-    """Finds what rule-engine would quietly take for false: an unlike comparison, a value that an enum doesn't have."""
+    """Finds what rule-engine silently treats as false: comparing unlike types, a value missing from an enum."""
 
     fields: Mapping[str, FieldSpec]
 
@@ -189,13 +187,15 @@ class _Checker:
 
     def _must_be_boolean(self, node: Any, operator: str) -> None:
         if node.result_type != DataType.BOOLEAN:
-            raise ConditionError(f"{_called(node)} is no yes or no, so `{operator}` can't take it; compare it first")
+            raise ConditionError(
+                f"{_called(node)} isn't true or false, so `{operator}` can't take it; compare it with something"
+            )
 
     def _must_be_alike(self, left: Any, right: Any) -> None:
         one, other = left.result_type, right.result_type
         if DataType.NULL not in (one, other) and one != other:
             kinds = f"{_kind(one)} with {_kind(other)}"
-            raise ConditionError(f"{_called(left)} and {_called(right)} can't be equal: it compares {kinds}")
+            raise ConditionError(f"{_called(left)} and {_called(right)} can't be equal: this compares {kinds}")
 
     def _must_be_values_of(self, node: Any, literals: Iterable[Any]) -> None:
         if not isinstance(node, ast.SymbolExpression) or node.scope is not None:
@@ -203,12 +203,12 @@ class _Checker:
         values = self.fields[node.name].values
         for literal in literals:
             if values is not None and isinstance(literal, ast.StringExpression) and literal.value not in values:
-                what = f'"{literal.value}" is no value of {node.name}'
+                what = f'"{literal.value}" is not a value of {node.name}'
                 raise ConditionError(what, nearest(literal.value, values) or ", ".join(values[:8]))
 
 
 def _null_compared(node: Any) -> Iterator[str]:
-    """Fields that the author compares with null, and so has thought of."""
+    """Yield the fields that are compared with null: the author has thought of them not being given."""
     if isinstance(node, ast.ComparisonExpression):
         for one, other in ((node.left, node.right), (node.right, node.left)):
             if isinstance(one, ast.SymbolExpression) and isinstance(other, ast.NullExpression):
@@ -217,11 +217,11 @@ def _null_compared(node: Any) -> Iterator[str]:
         yield from _null_compared(child)
 
 
-_KINDS = {"FLOAT": "a number", "STRING": "a text", "BOOLEAN": "a yes or no", "TIMEDELTA": "a span of time"}
+_KINDS = {"FLOAT": "a number", "STRING": "a string", "BOOLEAN": "a boolean", "TIMEDELTA": "a duration"}
 
 
 def _kind(of: Any) -> str:
-    return _KINDS.get(of.name, "a moment" if of == DataType.DATETIME else "something else")
+    return _KINDS.get(of.name, "a date or time" if of == DataType.DATETIME else "something else")
 
 
 def _called(node: Any) -> str:
@@ -237,17 +237,17 @@ def _called(node: Any) -> str:
 
 
 def _where(error: RuleSyntaxError) -> str:
-    return f'at "{error.token.value}"' if error.token is not None else "to its end; something is missing there"
+    return f'at "{error.token.value}"' if error.token is not None else "at the end: something is missing"
 
 
 def _reason(error: Exception) -> str:
     match error:
         case EvaluationError() if "mismatch" in error.message:
-            return "it compares or counts things of different kinds (a span of time is written like $hours(2))"
+            return "it mixes values of different types (write a duration like $hours(2))"
         case RecursionError():
             return "it is nested too deeply"
         case ArithmeticError():
-            return "it divides by zero or counts too far"
+            return "it divides by zero or overflows"
         case EngineError():
             return str(error.message)
         case _:
@@ -255,7 +255,7 @@ def _reason(error: Exception) -> str:
 
 
 LONGEST = 1_000  # characters
-MOST_WORDS = 200  # names, literals and operators; bounds the depth of the tree
+MOST_WORDS = 200  # names, literals and operators; limits the depth of the tree
 FUNCTIONS = {"minutes": 60, "hours": 3_600, "days": 86_400}  # seconds
 ATTRIBUTES = frozenset(
     {"length", "is_empty", "as_lower", "as_upper", "starts_with", "ends_with"}
@@ -279,18 +279,18 @@ _KEYWORDS = frozenset({"and", "or", "not", "in", "true", "false", "null"})
 _WHY_NOT = {
     **dict.fromkeys(("=~", "=~~", "!~", "!~~"), "regular expressions are not allowed in conditions; use == or in"),
     "**": "powers are not allowed in conditions",
-    "=": "compare with == (one = means nothing here)",
+    "=": "compare with ==",
     "!": "write `not`",
     "&": "write `and`",
     "|": "write `or`",
-    "{": "templates don't work in conditions; name the field itself",
+    "{": "templates don't work in conditions; write just the field's name",
     "for": "comprehensions are not allowed in conditions",
-    "if": "a condition has no `if`; write it with `and` and `or`",
+    "if": "conditions have no `if`; use `and` and `or`",
 }
 
 
 class ConditionError(ValueError):
-    """A condition that can't be used. The message says why; `suggestion` what was probably meant."""
+    """An invalid condition. The message says why; `suggestion` is what was probably meant."""
 
     def __init__(self, message: str, suggestion: str = "") -> None:
         self.suggestion = suggestion
@@ -298,7 +298,7 @@ class ConditionError(ValueError):
 
 
 Word = tuple[str, str]
-"""Its kind (text, number, function, attribute, name, operator) and how it is written."""
+"""A token: its kind (text, number, function, attribute, name, operator) and its text."""
 
 
 def read_words(text: str) -> Iterator[Word]:
@@ -343,7 +343,7 @@ def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec]) -> tuple[st
 
 
 def refuse_mixing(words: Iterable[Word]) -> None:
-    """`a and b or c` is read differently by different people, so brackets must say which is meant."""
+    """Refuse `a and b or c`: people read it differently, so it needs brackets."""
     seen: list[set[str]] = [set()]
     for _, word in words:
         match word:
@@ -356,4 +356,4 @@ def refuse_mixing(words: Iterable[Word]) -> None:
             case "and" | "or":
                 seen[-1].add(word)
                 if len(seen[-1]) > 1:
-                    raise ConditionError("and beside or needs brackets, to say which belongs together")
+                    raise ConditionError("`and` next to `or` needs brackets, to show which belong together")

@@ -1,6 +1,6 @@
-"""One field of a workflow's form: its type and what it may hold, as the workflow's file says it.
+"""Field definitions of a workflow's file: types and their options.
 
-What values mean (parsing, bounds, how people read them) is told in `approvals.fields`.
+`approvals.values` parses and formats the values themselves.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ FieldType = Literal[
 ]
 
 LENGTH = {"string": 500, "text": 50_000, "email": 320, "url": 2_000}
-"""The longest value in characters, where the file says no other."""
+"""The default maximum length, in characters."""
 
 TAKEN = frozenset({"answers", "decision", "on_behalf_of", "request", "requester", "workflow"})
-"""Names that templates use for something else."""
+"""Names with another meaning in templates."""
 
 _TEXTS = ("string", "text", "email", "url")
 ORDERED = ("integer", "decimal", "money", "date", "datetime", "duration")
@@ -73,20 +73,22 @@ class FieldSpec(Frozen):
     max: Bound | None = None
     min_length: Annotated[Int, Field(ge=0, le=1_000_000)] | None = None
     max_length: Annotated[Int, Field(ge=1, le=1_000_000)] | None = None
-    pattern: Annotated[str, StringConstraints(min_length=1, max_length=1_000)] | None = None  # of the whole value
+    pattern: Annotated[str, StringConstraints(min_length=1, max_length=1_000)] | None = (
+        None  # must match the whole value
+    )
     values: Annotated[tuple[EnumValue, ...], Field(min_length=1, max_length=500)] | None = None
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
-    pinned: Bool = False  # part of the digest that is approved
-    editable: Bool = False  # an approver may change it with `edit`
+    pinned: Bool = False  # part of the digest that approvers sign
+    editable: Bool = False  # approvers may change it with `edit`
     untrusted: Bool = False  # shown as quoted plain text
     view: Literal["diff"] | None = None
     label: Label | None = None  # what people read instead of the field's name
     hint: Hint | None = None  # one line below the input
-    example: Scalar | None = None  # in an empty input; a value that the field would take
+    example: Scalar | None = None  # shown in an empty input; a valid value
 
     @property
     def longest(self) -> int | None:
-        """The most characters a value may have; None for types that are not texts."""
+        """The maximum length in characters; None for types that aren't text."""
         return self.max_length if self.max_length is not None else LENGTH.get(self.type)
 
     @model_validator(mode="before")
@@ -110,14 +112,14 @@ class FieldSpec(Frozen):
     def _differ(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for value in values or ():
             if (values or ()).count(value) > 1:
-                raise refuse(f'"{value}" stands here twice')
+                raise refuse(f'"{value}" is listed twice')
         return values
 
     @model_validator(mode="after")
     def _options_fit_the_type(self) -> FieldSpec:
         for option, types in _OPTIONS_FOR.items():
             if getattr(self, option) is not None and self.type not in types:
-                raise refuse(f'"{option}" is for {_listed(types)}, and this field is of type {self.type}', at=option)
+                raise refuse(f'"{option}" is for {_listed(types)}; this field has the type {self.type}', at=option)
         if self.type == "enum" and self.values is None:
             raise refuse('an enum needs its values, like values = ["staging", "prod"]', at="values")
         if self.type == "money" and self.currency is None:
@@ -128,18 +130,18 @@ class FieldSpec(Frozen):
 
 
 def whole(pattern: str) -> str:
-    """The regular expression that fits only when `pattern` fits the whole value."""
+    """Return a regular expression that matches only if `pattern` matches the whole value."""
     return rf"\A(?:{pattern})\z"
 
 
 def _name(value: str) -> str:
     if value in TAKEN or value in _KEYWORDS:
-        raise refuse(f'"{value}" means something else in templates and conditions; take another name')
+        raise refuse(f'"{value}" has another meaning in templates and conditions; use another name')
     return value
 
 
 def _scalar(value: object) -> object:
-    """TOML's own dates and decimals as the text that JSON carries."""
+    """Convert TOML's dates and decimals to text, as in JSON."""
     match value:
         case datetime.date() | datetime.time():
             return value.isoformat()
@@ -148,13 +150,13 @@ def _scalar(value: object) -> object:
         case bool() | int() | float() | str():
             return value
         case _:
-            raise refuse("write one plain value here")
+            raise refuse("write a single value here")
 
 
 def _bound(value: object) -> object:
     scalar = _scalar(value)
     if isinstance(scalar, bool):
-        raise refuse("write a number, a date or a span of time here")
+        raise refuse("write a number, a date or a duration here")
     return str(scalar)
 
 
@@ -168,7 +170,7 @@ def _last_line(error: SchemaError) -> str:
 
 
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$"), AfterValidator(_name)]
-EnumValue = Annotated[str, StringConstraints(min_length=1, max_length=75)]  # 75 characters: what a Slack option holds
+EnumValue = Annotated[str, StringConstraints(min_length=1, max_length=75)]  # the limit of a Slack option
 Scalar = Annotated[
     bool | int | float | str,
     BeforeValidator(_scalar),
@@ -180,7 +182,7 @@ assert set(_TEXTS + ORDERED) <= set(get_args(FieldType))
 
 
 class Ask(FieldSpec):
-    """One thing that approvers fill in, or a field of a form."""
+    """A question to approvers, or a field of a form, for authors of Python workflows."""
 
     if TYPE_CHECKING:
 

@@ -1,11 +1,11 @@
-"""A workflow's fields: what may be given, what it means, how people read it, and what they sign.
+"""A workflow's fields: validation, typed values, forms, and the digest that approvers sign.
 
-One table of fields serves the API, Slack's and the web's forms, the answers that approvers give, conditions, templates
-and the digest. A value has three forms: as JSON (in the log and the API), typed (in conditions and templates) and as
-people read it. The JSON form is canonical: "1250" and "1250.00" euro are one value and have one digest.
+One table of fields serves the API, the forms of Slack and the web, approvers' answers, conditions, templates and the
+digest. A value has three representations: JSON (in the log and the API), typed (in conditions and templates), and for
+people. The JSON is canonical: 1250 euro and 1250.00 euro are one value with one digest.
 
-What people fill in comes from forms of Slack, mail and pages as the texts that were typed, from the API as JSON. Either
-way it ends as the same canonical values, or as rejections that say what is wrong.
+Slack, mail and pages send the text that people typed, the API sends JSON. Both become the same canonical values, or
+rejections that say what is wrong.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _TRUE = frozenset({"on", "true", "yes", "1"})
 
 
 def values(of: Definition | Fields, given: Mapping[str, Any], root: str = "input") -> dict[str, Any]:
-    """The typed values of a form; every field has one, None when it is optional and unset.
+    """Validate a form. Returns the typed value of every field; None if it is optional and unset.
 
-    Raises InvalidPayloadError with every fault at once, each at [root, name].
+    Raises InvalidPayloadError with all faults at once, each at [root, name].
     """
     typed, rejections = read_values(of, given)
     if rejections:
@@ -45,7 +45,7 @@ def values(of: Definition | Fields, given: Mapping[str, Any], root: str = "input
 
 
 def read_values(of: Definition | Fields, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Rejection, ...]]:
-    """The typed values of a form, and everything that is wrong with what was given, each at its field's name."""
+    """Validate a form. Returns the typed values, and a rejection for each fault, at its field's name."""
     fields, typed = _fields(of), dict[str, Any]()
     rejections = [_unknown(name, fields) for name in given if name not in fields]
     for name, spec in fields.items():
@@ -57,17 +57,17 @@ def read_values(of: Definition | Fields, given: Mapping[str, Any]) -> tuple[dict
 
 
 def dump(of: Definition | Fields, typed: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """The canonical JSON of typed values; `values` reads it back."""
+    """Return the canonical JSON of typed values, which `values` reads back."""
     return {name: write(spec, typed.get(name)) for name, spec in _fields(of).items()}
 
 
 def shown(of: Definition | Fields, name: str, value: Any) -> str:
-    """How people read this typed value: "1,250.00 EUR", "1 h 30 min", "5 Nov 2026". Plain text, to be escaped."""
+    """Format a typed value for people: "1,250.00 EUR", "1 h 30 min", "5 Nov 2026". Unescaped plain text."""
     return shown_value(value)
 
 
 def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonValue]) -> CardField:
-    """A field as cards show it. `was`: what edited fields said before."""
+    """Return a field for cards. `was`: the earlier values of edited fields."""
     before: str | None = None
     if name in was:
         before = shown_value(values({name: spec}, {name: was[name]}).get(name))
@@ -83,18 +83,18 @@ def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonVa
 
 
 def form_field(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField:
-    """A field as a form asks for it."""
+    """Return a field for forms."""
     shown = "" if value is None else ("true" if value else "false") if isinstance(value, bool) else str(value)
     return FormField(name, label(name, spec), spec, shown)
 
 
 def label(name: str, spec: FieldSpec) -> str:
-    """What people call the field: its own label, or made of its name: `budget_code` → "Budget code"."""
+    """Return the field's label, or one made from its name: `budget_code` → "Budget code"."""
     return spec.label or readable(name)
 
 
 def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:
-    """What an approver signs: SHA-256, in hex, over the canonical JSON of the pinned fields; "" when none is pinned."""
+    """Return what approvers sign: the SHA-256, in hex, of the pinned fields' canonical JSON; "" if none is pinned."""
     fields = _fields(of)
     pinned = {name: write(spec, typed.get(name)) for name, spec in fields.items() if spec.pinned}
     if not pinned:
@@ -104,7 +104,7 @@ def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:
 
 
 def from_texts(of: Definition | Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:
-    """What a person typed into a form, as JSON for `values`. A blank is unset; an absent checkbox is false."""
+    """Convert typed-in text to JSON for `values`. A blank is unset; an absent checkbox is false."""
     given: dict[str, JsonValue] = {name: text for name, text in texts.items() if text.strip()}
     for name, spec in _fields(of).items():
         text = texts.get(name, "").strip()
@@ -118,7 +118,7 @@ def from_texts(of: Definition | Fields, texts: Mapping[str, str]) -> dict[str, J
 
 
 def input_model(of: Definition | Fields) -> type[BaseModel]:
-    """The form as a pydantic model: it validates like `values` and has the JSON Schema of `json_schema`."""
+    """Return the form as a pydantic model. It validates like `values`, with the schema of `json_schema`."""
     members: dict[str, Any] = {}
     for name, spec in _fields(of).items():
         attribute = f"{name}_" if hasattr(BaseModel, name) or name.startswith("model_") else name
@@ -135,7 +135,7 @@ def input_model(of: Definition | Fields) -> type[BaseModel]:
 
 
 def json_schema(of: Definition | Fields) -> dict[str, Any]:
-    """The form as JSON Schema 2020-12."""
+    """Return the form as JSON Schema 2020-12."""
     fields = _fields(of)
     return {
         "type": "object",
@@ -146,7 +146,7 @@ def json_schema(of: Definition | Fields) -> dict[str, Any]:
 
 
 def faults(fields: Fields) -> Iterable[tuple[tuple[str, ...], str]]:
-    """What is wrong with the fields themselves: a bound or default that is no value of its type. (path, what)."""
+    """Find mistakes in the field definitions: invalid bounds, defaults and examples. Yields (path, message)."""
     for name, spec in fields.items():
         bounds: dict[str, Any] = {}
         for bound in ("min", "max"):
@@ -162,16 +162,16 @@ def faults(fields: Fields) -> Iterable[tuple[tuple[str, ...], str]]:
             try:
                 read(spec, spec.default)
             except UnfitError as error:
-                yield (name, "default"), f"no valid value of this field: {error}"
+                yield (name, "default"), f"not a valid value of this field: {error}"
         if spec.example is not None:
             try:
                 read_text(spec.type, str(spec.example))
             except UnfitError as error:
-                yield (name, "example"), f"not a value that this field takes: {error}"
+                yield (name, "example"), f"not a valid value of this field: {error}"
 
 
 def raised(before: Any, after: Any) -> bool:
-    """Whether an edit raised a typed value. A value where there was none counts as raised; one taken away does not."""
+    """Whether an edit raised a typed value. A new value counts as raised; a removed one doesn't."""
     if after is None:
         return False
     return bool(before is None or after > before)
@@ -207,19 +207,19 @@ def _pydantic(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 FORMS: tuple[Via, ...] = ("slack", "email", "inbox")
-"""Ways by which values come as texts that a person typed."""
+"""Channels that send values as the text that people typed."""
 
 
 Changed = dict[str, Any] | tuple[Rejection, ...]
-"""All fields of a request, typed, as an edit leaves them; or what is wrong with the edit."""
+"""All fields of a request after an edit, typed; or what is wrong with the edit."""
 
 
 def read_answers(stage: Stage, vote: Vote) -> tuple[dict[str, JsonValue], tuple[Rejection, ...]]:
-    """The approver's answers as canonical JSON, and what is wrong with them. Only a yes has answers."""
+    """Validate an approver's answers. Returns canonical JSON and rejections. Only approvals have answers."""
     if vote.choice not in ("approve", "edit") or not stage.ask:
         return {}, ()
     given = dict(vote.answers)
-    if vote.choice == "edit":  # one form may hold both: what the stage asks, and the fields that are changed
+    if vote.choice == "edit":  # one form may hold both answers and edited fields
         given = {name: value for name, value in {**vote.fields, **given}.items() if name in stage.ask}
     if vote.via in FORMS:
         given = from_texts(stage.ask, _texts(given))
@@ -228,7 +228,7 @@ def read_answers(stage: Stage, vote: Vote) -> tuple[dict[str, JsonValue], tuple[
 
 
 def approver_changes(definition: Definition, stage: Stage, now: Mapping[str, JsonValue], vote: Vote) -> Changed:
-    """The request's fields as an approver's `edit` leaves them."""
+    """Return the request's fields after an approver's `edit`."""
     given = {name: value for name, value in {**vote.answers, **vote.fields}.items() if name not in stage.ask}
     for name in given:
         if name in definition.fields and not definition.fields[name].editable:
@@ -237,12 +237,12 @@ def approver_changes(definition: Definition, stage: Stage, now: Mapping[str, Jso
 
 
 def requester_changes(definition: Definition, now: Mapping[str, JsonValue], edit: Edit) -> Changed:
-    """The request's fields as the requester's edit leaves them."""
+    """Return the request's fields after the requester's edit."""
     return _changed(definition, now, dict(edit.fields), edit.via)
 
 
 def voids_votes(policy: Policy, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether a change of fields (typed) makes the votes so far void."""
+    """Whether a change of (typed) fields voids the votes so far."""
     for name in after:
         if before.get(name) != after[name]:
             rule = policy.on_change_of(name)
@@ -254,7 +254,7 @@ def voids_votes(policy: Policy, before: Mapping[str, Any], after: Mapping[str, A
 def _changed(definition: Definition, now: Mapping[str, JsonValue], given: dict[str, JsonValue], via: Via) -> Changed:
     if via in FORMS:
         mine = {name: spec for name, spec in definition.fields.items() if name in given}
-        left = dict.fromkeys(mine)  # what was emptied is not given any more
+        left = dict.fromkeys(mine)  # an emptied field is unset
         given = {**given, **left, **from_texts(mine, _texts(given))}
     typed, rejections = read_values(definition, {**now, **given})
     if rejections:

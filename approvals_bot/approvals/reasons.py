@@ -1,6 +1,6 @@
-"""Why a condition holds or doesn't, in words: "the amount is 640.00 EUR (sales, 500 or more)".
+"""Reasons in words for a condition's result: "the amount is 640.00 EUR (sales, 500 or more)".
 
-Only what decided is named. Of `a or b`, that is the first part that holds; of `a and b`, the first that doesn't.
+A reason names only what decided: the first part of `a or b` that holds, the first part of `a and b` that doesn't.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _OF_TIMES = {"ge": "{} or later", "gt": "after {}", "le": "{} or earlier", "lt":
 
 
 class NoWordsError(Exception):
-    """A part of the condition is more than a comparison of a field, so only its text can say it."""
+    """A condition with a part that isn't a comparison of a field: its reason has to quote it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A comparison that decided: of this field, and in words. `is_value`: the words name the field's own value."""
+    """A comparison that decided, in words. `is_value`: the words are the field's own value."""
 
     field: str
     words: str
@@ -42,21 +42,21 @@ class _Part:
 
 
 def reason_for(expression: Any, holds: bool, typed: Mapping[str, Any], fields: Mapping[str, FieldSpec]) -> str:
-    """Say in words why this expression of rule-engine is true or false of these values.
+    """Put into words why this expression of rule-engine is true or false for these values.
 
-    Reads well after "because". `typed` are the values by field, `fields` their types. Raises NoWordsError.
+    The result reads well after "because". `typed`: the values by field; `fields`: their types. Raises NoWordsError.
     """
     return _Reasons(typed, fields).sentence(expression, holds)
 
 
 def the(name: str, spec: FieldSpec) -> str:
-    """The field as the subject of a sentence: `the amount`, `“What is deleted, and why?”`."""
+    """Return the field as a subject: `the amount`, `“What is deleted, and why?”`."""
     called = noun(name, spec)
     return called if called.startswith("“") else f"the {called}"
 
 
 def noun(name: str, spec: FieldSpec) -> str:
-    """The field's label as a noun within a sentence; in quotation marks where it is a sentence itself."""
+    """Return the field's label as a noun; in quotation marks if it is a sentence."""
     text = label(name, spec)
     first, *rest = text.split()
     if len(rest) >= LONGEST_NOUN or not text[-1].isalnum():
@@ -65,7 +65,7 @@ def noun(name: str, spec: FieldSpec) -> str:
 
 
 def shortened(value: str) -> str:
-    """The value, cut to what a reason has room for."""
+    """Cut the value to the room in a reason."""
     return value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 1] + "…"
 
 
@@ -85,7 +85,7 @@ class _Reasons:
         return f"{heads} ({', '.join(part.words for part in parts)})"
 
     def _parts(self, node: Any, holds: bool) -> Iterator[_Part]:
-        """Yield what decided that this node is true, or false."""
+        """Yield the parts that make this node true or false."""
         match node:
             case ast.LogicExpression(type=kind, left=left, right=right):
                 both = (kind == "and") is holds
@@ -140,7 +140,7 @@ class _Reasons:
         return _Part(name, f"{'' if value else 'not '}{self._called(name)}", is_value=True)
 
     def _other_side(self, node: Any, field: str) -> str:
-        """What a field is compared with: a constant, or another field with its value."""
+        """Return what a field is compared with: a constant, or another field with its value."""
         if isinstance(node, ast.SymbolExpression) and node.scope is None:
             return f"{self._the(node.name)} of {self._shown(node.name)}"
         if any(isinstance(each, ast.SymbolExpression) and each.scope is None for each in _inside(node)):
@@ -155,7 +155,7 @@ class _Reasons:
                 return shortened(shown_value(value))
 
     def _fact(self, name: str) -> str:
-        """`the amount is 640.00 EUR`."""
+        """State a field's value: `the amount is 640.00 EUR`."""
         if self.typed.get(name) is None:
             return f"{self._the(name)} is not given"
         subject = self._the(name) if self.fields[name].type != "boolean" else f"“{label(name, self.fields[name])}”"
@@ -175,7 +175,7 @@ class _Reasons:
 
 
 def _tightest(parts: Iterable[_Part]) -> list[_Part]:
-    """Each part once; of "less than 1,000" and "less than 500" the one that says more."""
+    """Remove duplicates; of "less than 1,000" and "less than 500", keep the narrower."""
     kept: dict[object, _Part] = {}
     for part in parts:
         key = (part.field, part.kind) if part.kind else part
@@ -186,7 +186,7 @@ def _tightest(parts: Iterable[_Part]) -> list[_Part]:
 
 
 def plain(value: Any) -> Any:
-    """A typed value as rule-engine knows it. It compares classes exactly, so money must become a bare number."""
+    """Convert a typed value for rule-engine. It compares exact classes, so money becomes a bare number."""
     match value:
         case bool() | None | str() | timedelta() | datetime():
             return value
@@ -199,7 +199,7 @@ def plain(value: Any) -> Any:
 
 
 def children(node: Any) -> Iterator[Any]:
-    """Yield the expressions that this one of rule-engine is made of."""
+    """Yield the direct sub-expressions of a rule-engine expression."""
     for name in ("left", "right", "container", "member", "item", "object", "function"):
         child = getattr(node, name, None)
         if isinstance(child, ast.ExpressionBase):

@@ -1,11 +1,11 @@
-"""Templates: the operator's texts with the request's values in them.
+"""Templates: the operator's texts with a request's values in them, such as `{{ amount }} for {{ purpose }}`.
 
-`{{ amount }} for {{ purpose }}` is Jinja2 in its immutable sandbox, narrowed to what such a text needs: values, a few
-filters, `if`. Loops, multiplication and whatever else can make much out of little are refused when the file is loaded,
-names are checked then too, and a result that grows too long ends with an error.
+A template is Jinja2 in its immutable sandbox, reduced to what such texts need: values, a few filters, `if`. Loading the
+file checks the names, and refuses loops, multiplication and anything else that makes much out of little. A result that
+gets too long is an error.
 
-A result is plain text. Whoever shows it escapes it. The same value is written as people read it in a title or message
-("1,250.00 EUR", "Ann Ode") and as programs read it in a key or JSON ("1250.00", "ann@acme.eu").
+The result is plain text; the code that displays it escapes it. Titles and messages show values for people ("1,250.00
+EUR", "Ann Ode"), keys and JSON for programs ("1250.00", "ann@acme.eu").
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LONGEST_LINE = 300  # characters of a title
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """A person, app or rule. Written by itself it is the name to people, the address to programs."""
+    """A person, app or rule. On its own it renders as the name for people, as the address for programs."""
 
     address: str = ""
     name: str = ""
@@ -65,7 +65,7 @@ class AboutDecision:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known when a template is written out. `fields` and `answers` (by stage) hold typed values."""
+    """The values for rendering a template. `fields` and `answers` (by stage) hold typed values."""
 
     workflow: str
     fields: Mapping[str, Any]
@@ -77,28 +77,28 @@ class Facts:
 
 
 def answers_of(definition: Definition, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The answers by stage and name, as Facts takes them: None for what nobody was asked, so every name is there."""
+    """Return the answers by stage and name, for Facts; None for questions that nobody was asked."""
     return {stage.id: {name: given.get(stage.id, {}).get(name) for name in stage.ask} for stage in definition.stage}
 
 
 def render(text: str, facts: Facts) -> str:
-    """The text for people. Raises TemplateError."""
+    """Render a template for people. Raises TemplateError."""
     return _render(_compile(text, for_people=True), facts)
 
 
 def render_line(text: str, facts: Facts) -> str:
-    """The text for people on one line, without control characters, and cut to the length of a title."""
+    """Render for people on one line, without control characters, cut to the length of a title."""
     line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", render(text, facts)).strip()
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1].rstrip() + "…"
 
 
 def render_key(text: str, facts: Facts) -> str:
-    """The text for programs. Raises TemplateError."""
+    """Render a template for programs. Raises TemplateError."""
     return _render(_compile(text, for_people=False), facts)
 
 
 def render_json(value: JsonValue, facts: Facts) -> JsonValue:
-    """JSON in which every text is a template for programs; names of keys and other values stay as they are."""
+    """Render JSON in which every string is a template for programs. Keys and other values stay as they are."""
     match value:
         case str():
             return render_key(value, facts)
@@ -132,12 +132,12 @@ def _render(compiled: Compiled, facts: Facts) -> str:
     except (ArithmeticError, TypeError, ValueError, AttributeError, LookupError) as error:
         if isinstance(error, TemplateError):
             raise
-        raise TemplateError(f"the template can't be written out: {error}") from None
+        raise TemplateError(f"the template can't be rendered: {error}") from None
     return "".join(chunks)
 
 
 class _Table:
-    """A mapping whose keys are attributes, so that a stage named "items" is a stage and not a method."""
+    """A mapping with its keys as attributes, so that a stage named "items" isn't a method."""
 
     __slots__ = ("_values",)
 
@@ -206,7 +206,7 @@ def _compile(text: str, for_people: bool) -> Compiled:
 def _environment(for_people: bool) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
-        autoescape=False,  # the result is plain text; whoever shows it escapes it
+        autoescape=False,  # the result is plain text, escaped where it is displayed
         finalize=_for_people if for_people else _for_programs,
         keep_trailing_newline=True,
     )
@@ -217,8 +217,8 @@ def _environment(for_people: bool) -> ImmutableSandboxedEnvironment:
 
 
 MOST_NODES = 500  # of a template's tree
-DEEPEST = 30  # of that tree; Python compiles it
-MOST_JOINS = 20  # `~` and `+` in one template: each copies what it joins
+DEEPEST = 30  # levels of that tree, which Python compiles
+MOST_JOINS = 20  # `~` and `+` in one template: each copies its operands
 
 FILTERS = (
     {"default", "d", "lower", "upper", "title", "capitalize", "trim", "truncate", "string", "int", "float", "round"}
@@ -232,7 +232,7 @@ _METHODS = {
     "date": {"isoformat": True, "year": False, "month": False, "day": False},
     "datetime": {"isoformat": True, "year": False, "month": False, "day": False, "hour": False, "minute": False},
     "money": {"currency": False},
-}  # attribute → is called
+}  # attribute → whether it is a method
 _CALLED = frozenset(name for names in _METHODS.values() for name, called in names.items() if called)
 _KNOWN = {
     "workflow": ("id",),
@@ -246,8 +246,11 @@ _WHAT_IT_IS: tuple[tuple[type[nodes.Node] | tuple[type[nodes.Node], ...], str], 
     (nodes.For, "loops are not allowed in templates"),
     ((nodes.Mul, nodes.Pow), "multiplication is not allowed in templates"),
     (nodes.Mod, "% is not allowed in templates"),
-    ((nodes.Assign, nodes.AssignBlock, nodes.With), "a template can't set names"),
-    ((nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport), "a template stands by itself"),
+    ((nodes.Assign, nodes.AssignBlock, nodes.With), "templates can't set variables"),
+    (
+        (nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport),
+        "templates can't include or import others, or define macros",
+    ),
 )
 _ALLOWED = (
     *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.If, nodes.CondExpr),
@@ -259,7 +262,7 @@ _PARSER = ImmutableSandboxedEnvironment()
 
 
 class TemplateError(ApprovalsBotError, ValueError):
-    """A template can't be used, or not for this request. The operator's to mend; `suggestion`: what was meant."""
+    """A template that can't be used, or not for this request. `suggestion`: what was probably meant."""
 
     def __init__(self, message: str, suggestion: str = "") -> None:
         self.suggestion = suggestion
@@ -267,18 +270,18 @@ class TemplateError(ApprovalsBotError, ValueError):
 
 
 def check(text: str, definition: Definition, of_decision: bool) -> None:
-    """Raise TemplateError for a name that won't be there. `of_decision`: it is written out after the decision."""
+    """Raise TemplateError for an unknown name. `of_decision`: the template is rendered after the decision."""
     tree = read(text)
     _Names(definition, of_decision).check(tree)
 
 
 @lru_cache(maxsize=512)
 def read(text: str) -> nodes.Template:
-    """The template's tree, if nothing in it is refused."""
+    """Parse a template. Raises TemplateError for a syntax error, or anything that isn't allowed."""
     try:
         tree = _PARSER.parse(text)
     except TemplateSyntaxError as error:
-        raise TemplateError(f"the template can't be read: {error.message}") from None
+        raise TemplateError(f"syntax error in the template: {error.message}") from None
     except RecursionError:
         raise TemplateError("the template is nested too deeply") from None
     joins = 0
@@ -312,7 +315,7 @@ def _refuse(node: nodes.Node) -> None:
         case nodes.Getitem(arg=nodes.Const(value=str())):
             return
         case nodes.Getitem():
-            raise TemplateError('only a name in quotes may stand in brackets, like answers["cost-centre"]')
+            raise TemplateError('only a name in quotes can be in brackets, like answers["cost-centre"]')
         case _ if not isinstance(node, _ALLOWED):
             raise TemplateError(f"{type(node).__name__.lower()} is not allowed in templates")
 
@@ -342,7 +345,7 @@ class _Names:
             case "answers" if self.of_decision:
                 self._check_answers(rest, called)
             case "request" | "decision" | "answers" if not self.of_decision:
-                raise TemplateError(f"{name} is not known before the decision; it is in the texts of [[on.…]]")
+                raise TemplateError(f"{name} is not known before the decision; use it in the texts of [[on.…]]")
             case _ if name in _KNOWN:
                 self._check_known(name, rest)
             case _ if name in self.definition.fields:
@@ -383,7 +386,7 @@ def _check_attributes(name: str, spec: FieldSpec, rest: list[str], called: bool)
 
 
 def _chain(node: nodes.Node) -> list[str] | None:
-    """`answers.finance["code"]` as its parts; None for what is no chain of names."""
+    """Split `answers.finance["code"]` into its parts. Returns None if this is no chain of names."""
     match node:
         case nodes.Name(name=name):
             return [name]
@@ -395,5 +398,5 @@ def _chain(node: nodes.Node) -> list[str] | None:
             return None
     before = _chain(inner)
     if before is None:
-        raise TemplateError(f"{last} can only be taken from a name")
+        raise TemplateError(f"{last} must follow a name")
     return [*before, str(last)]

@@ -1,12 +1,12 @@
-"""One value of one field: read strictly, written canonically.
+"""Field values: strict parsing, canonical writing.
 
 | type | JSON | typed |
 |---|---|---|
 | string, text, enum, email, url | string | str |
 | integer, boolean | number, true/false | int, bool |
-| decimal, money | string such as "1250.00" (numbers are read too) | Decimal, Money |
+| decimal, money | string such as "1250.00" (numbers are accepted) | Decimal, Money |
 | date, datetime | "2026-11-05", "2026-11-05T14:00:00Z" | date, aware datetime in UTC |
-| duration | "1h30m" (seconds are read too) | timedelta |
+| duration | "1h30m" (seconds are accepted) | timedelta |
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldSpec, whole
 from approvals_bot.approvals.text import rejection_text
 
-LARGEST_INTEGER = 2**53 - 1  # what every JSON reader holds exactly
+LARGEST_INTEGER = 2**53 - 1  # every JSON parser reads it exactly
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -40,19 +40,19 @@ _THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 
 
 class UnfitError(ValueError):
-    """A value that does not fit its field: which fault it has, and the fault's parameters."""
+    """An invalid value: the code of its fault, and the parameters of the message."""
 
     def __init__(self, code: str, **params: JsonValue) -> None:
         super().__init__(code)
         self.code, self.params = code, params
 
     def __str__(self) -> str:
-        """What people read, after the field's name."""
+        """Return the message, which follows the field's name."""
         return rejection_text(self.code, self.params)
 
 
 class Money(Decimal):
-    """An exact amount that knows its currency. It compares and counts as the plain number."""
+    """An exact amount with its currency. It compares and calculates as the plain number."""
 
     currency: str
 
@@ -62,7 +62,7 @@ class Money(Decimal):
         return money
 
     def __str__(self) -> str:
-        """The canonical digits, without the currency: "1250.00"."""
+        """Return the canonical digits, without the currency: "1250.00"."""
         return decimal_text(self, _decimals(self.currency))
 
     def __reduce__(self) -> Any:
@@ -70,7 +70,7 @@ class Money(Decimal):
 
 
 def read(spec: FieldSpec, given: Any) -> Any:
-    """The typed value of a JSON value that is not null; raises UnfitError."""
+    """Parse a JSON value other than null. Returns the typed value; raises UnfitError."""
     match spec.type:
         case "string" | "text" | "email" | "url":
             return _READ_TEXT[spec.type](spec, _text(spec, given))
@@ -94,7 +94,7 @@ def read(spec: FieldSpec, given: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def read_text(type: str, text: str) -> Any:
-    """A bound (`min`, `max`) as the typed value it stands for; raises UnfitError."""
+    """Parse a bound (`min`, `max`). Returns the typed value; raises UnfitError."""
     match type:
         case "integer":
             return _integer(int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text)
@@ -111,7 +111,7 @@ def read_text(type: str, text: str) -> Any:
 
 
 def write(spec: FieldSpec, value: Any) -> JsonValue:
-    """The canonical JSON of a typed value."""
+    """Return the canonical JSON of a typed value."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -128,7 +128,7 @@ def write(spec: FieldSpec, value: Any) -> JsonValue:
 
 
 def value_schema(spec: FieldSpec) -> dict[str, Any]:
-    """JSON Schema of one field's value."""
+    """Return the JSON Schema of a field's value."""
     schema = dict(_SCHEMA[spec.type])
     if spec.type in ("string", "text", "email", "url"):
         schema |= {"minLength": _shortest(spec), "maxLength": spec.longest}
@@ -177,7 +177,7 @@ def _patterned(spec: FieldSpec, text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _regex(pattern: str) -> TypeAdapter[str]:
-    """Pydantic's own regular expressions take linear time, whatever is written or matched."""
+    """Compile a pattern. Pydantic's regular expressions take linear time, whatever they match."""
     return TypeAdapter(Annotated[str, StringConstraints(pattern=whole(pattern))])
 
 
@@ -238,7 +238,7 @@ def _decimal(given: Any) -> Decimal:
         text = given if isinstance(given, str) else format(Decimal(str(given)), "f")
     if not _NUMBER.fullmatch(text):
         raise UnfitError("number_form")
-    return Decimal(text) + 0  # + 0: there is no minus zero
+    return Decimal(text) + 0  # + 0: no minus zero
 
 
 def _date(given: Any) -> date:
@@ -285,7 +285,7 @@ def _decimals(currency: str | None) -> int:
 
 
 def decimal_text(value: Decimal, decimals: int = 0) -> str:
-    """All digits that matter, no exponent, and at least so many decimals."""
+    """Return all significant digits, without an exponent, with at least so many decimals."""
     text = format(Decimal(value), "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -316,7 +316,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def shown_value(value: Any) -> str:
-    """How people read a typed value."""
+    """Format a typed value for people."""
     match value:
         case None:
             return NOT_GIVEN
@@ -337,17 +337,17 @@ def shown_value(value: Any) -> str:
 
 
 def shown_money(money: Money) -> str:
-    """ "1,250.00 EUR": never rounded, at least the decimals that the currency has."""
+    """Format as "1,250.00 EUR": never rounded, with at least the currency's decimals."""
     return f"{Decimal(str(money)):,f} {money.currency}".strip()
 
 
 def shown_date(day: date) -> str:
-    """ "5 Nov 2026": the same in every place, never mistaken for month and day the other way round."""
+    """Format as "5 Nov 2026": day and month can't be mistaken for each other anywhere."""
     return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
 
 
 def shown_duration(span: timedelta) -> str:
-    """ "1 h 30 min"."""
+    """Format as "1 h 30 min"."""
     seconds, parts = int(span.total_seconds()), []
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
         count, seconds = divmod(seconds, size)
@@ -357,5 +357,5 @@ def shown_duration(span: timedelta) -> str:
 
 
 def shown_moment(moment: datetime) -> str:
-    """ "5 Nov 2026, 14:00 UTC"."""
+    """Format as "5 Nov 2026, 14:00 UTC"."""
     return f"{shown_date(moment.date())}, {moment:%H:%M} UTC"

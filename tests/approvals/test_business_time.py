@@ -92,7 +92,7 @@ def test_a_night_shift_over_a_clock_change_takes_as_long_as_it_takes() -> None:
 def test_a_span_of_the_wall_needs_no_calendar_and_business_time_does() -> None:
     start = datetime(2026, 3, 7, 12, tzinfo=UTC)
     assert after(start, timedelta(hours=4), None) == start + timedelta(hours=4)
-    with pytest.raises(NoCalendarError, match='"2 business days" is counted in a calendar'):
+    with pytest.raises(NoCalendarError, match='"2 business days" needs a calendar'):
         after(start, BusinessTime(2, "days"), None)
 
 
@@ -192,16 +192,16 @@ def test_a_zone_of_the_start_makes_no_difference(calendar: Calendar, start: date
 @pytest.mark.parametrize(
     ("hours", "what"),
     [
-        ({}, "it is never open"),
-        ([], "it is never open"),
-        ({"mon": []}, "it is never open"),
-        ("9-17", "are no hours"),
-        ("09:00-25:00", "are no hours"),
-        ("09:70-10:00", "are no hours"),
-        ("22:00-06:00", "ends before it begins"),
-        ("09:00-09:00", "ends before it begins"),
+        ({}, "this calendar is never open"),
+        ([], "this calendar is never open"),
+        ({"mon": []}, "this calendar is never open"),
+        ("9-17", "is not a time range"),
+        ("09:00-25:00", "is not a time range"),
+        ("09:70-10:00", "is not a time range"),
+        ("22:00-06:00", "ends before it starts"),
+        ("09:00-09:00", "ends before it starts"),
         (["09:00-12:00", "11:00-13:00"], "overlap"),
-        ({"monday": "09:00-17:00"}, "is no day"),
+        ({"monday": "09:00-17:00"}, "is not a day"),
         ({"mon-wed": "09:00-17:00", "tue": "10:00-12:00"}, "twice"),
         (9, "write hours like"),
     ],

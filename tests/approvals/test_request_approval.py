@@ -465,8 +465,8 @@ async def test_many_in_a_row_keep_what_a_run_shows_small(office: Any, monkeypatc
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({}, "say who decides"),
-        ({"approvers": ANN, "stages": [{"id": "a", "from": [BO]}]}, "say who decides"),
+        ({}, "pass either approvers"),
+        ({"approvers": ANN, "stages": [{"id": "a", "from": [BO]}]}, "pass either approvers"),
         ({"approvers": ANN, "fields": {"it": [1, 2]}}, "a field can't show a list"),
         ({"approvers": ANN, "pinned": ["it"]}, "no field named 'it'"),
         ({"approvers": ANN, "clock": {"deadine": "4h"}}, "deadine"),

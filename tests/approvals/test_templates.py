@@ -140,7 +140,7 @@ def test_texts_that_are_fine(text: str) -> None:
 
 
 REFUSED = [
-    ("{{ ''.__class__ }}", "only be taken from a name", ""),
+    ("{{ ''.__class__ }}", "must follow a name", ""),
     ("{{ amount.__class__ }}", "amount has no __class__", ""),
     ("{{ requester.__init__ }}", "has no __init__", ""),
     ("{{ ''|attr('__class__') }}", "no filter is called attr", ""),
@@ -152,9 +152,9 @@ REFUSED = [
     ("{% for a in [1, 2] %}{% endfor %}", "loops", ""),
     ("{{ range(10) }}", "functions", ""),
     ("{{ lipsum() }}", "functions", ""),
-    ("{% set a = 1 %}", "set names", ""),
-    ("{% include 'x' %}", "stands by itself", ""),
-    ("{% macro a() %}{% endmacro %}", "stands by itself", ""),
+    ("{% set a = 1 %}", "set variables", ""),
+    ("{% include 'x' %}", "can't include or import", ""),
+    ("{% macro a() %}{% endmacro %}", "can't include or import", ""),
     ("{% filter upper %}x{% endfilter %}", "not allowed", ""),
     ("{{ {'a': 1} }}", "not allowed", ""),
     ("{{ purpose[:3] }}", "in quotes", ""),
@@ -167,7 +167,7 @@ REFUSED = [
     ("{{ answers.finance }}", "say which answer", ""),
     ("{{ amount.curency }}", "amount has no curency", "currency"),
     ("{{ purpose.upper() }}", "functions", ""),
-    ("{{ amount", "can't be read", ""),
+    ("{{ amount", "syntax error", ""),
     ("{{ purpose | uper }}", "no filter is called uper", "upper"),
     ("{{ 1 is divisibleby 1 }}", "no test is called divisibleby", ""),
     ("{{ " + "not " * 300 + "amount }}", "nested too deeply", ""),

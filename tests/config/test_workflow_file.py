@@ -73,7 +73,7 @@ def test_stage_with_one_seat_may_be_that_seat() -> None:
     one = definition(stage=[{"id": "s", "from": ["@a"], "need": 2}])
     other = definition(stage=[{"id": "s", "seat": [{"from": ["@a"], "need": 2}]}])
     assert one == other
-    with pytest.raises(ValidationError, match="belongs into one of them"):
+    with pytest.raises(ValidationError, match="belongs in one of them"):
         definition(stage=[{"id": "s", "need": 2, "seat": [{"from": ["@a"]}]}])
 
 
