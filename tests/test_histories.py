@@ -1,6 +1,6 @@
 """Recorded runs of older code replay on this code, from every beginning, to the same commands.
 
-Each file was written by the code and the Python that its test's name tells.
+A file's name has its test and the Python it was recorded with.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def test_a_recorded_run_replays(path: Path, workflows: dict[tuple[str, str | Non
     assert list(divergences(code, history.log, history.link, exactly=False)) == []
 
 
-def test_there_are_histories_of_every_kind(workflows: dict[tuple[str, str | None], Any]) -> None:
+def test_every_kind_of_workflow_has_a_history(workflows: dict[tuple[str, str | None], Any]) -> None:
     histories = [read(path) for path in FILES]
     missing = workflows.keys() - {(each.code, each.version) for each in histories}
     assert not missing, "run a test of each with --record-histories (CONTRIBUTING.md)"
@@ -71,7 +71,7 @@ def _with(event: Event, **data: Any) -> Event:
 
 
 @pytest.mark.parametrize("change", [renamed_step, other_token, other_end, no_answer])
-def test_a_log_that_differs_in_one_event_is_found(
+def test_a_log_with_one_changed_event_is_detected(
     change: Callable[[Event], Event | None], workflows: dict[tuple[str, str | None], Any]
 ) -> None:
     found = 0
@@ -86,7 +86,7 @@ def test_a_log_that_differs_in_one_event_is_found(
     assert found >= 5
 
 
-def test_code_that_differs_is_found(workflows: dict[tuple[str, str | None], Any]) -> None:
+def test_changed_code_is_detected(workflows: dict[tuple[str, str | None], Any]) -> None:
     async def one_step_less(guest: Any) -> str:
         return "Hello"
 

@@ -1,4 +1,4 @@
-"""People who are away or hand over, and an office's hours, in the product as a user starts it."""
+"""Delegates, reassignments and office hours, in the product as a user starts it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ask(service: Service, run_id: str, **body: Any) -> Any:
     return service.api("POST", f"/runs/{run_id}/approvers", json=body)
 
 
-def test_a_delegate_and_a_colleague_decide_and_every_copy_says_for_whom(installed: Service) -> None:
+def test_a_delegate_and_a_colleague_decide_for_others(installed: Service) -> None:
     run_id = opened(installed)
     assert sorted(installed.settled(run_id)["request"]["waiting_for"]) == ["ann@acme.eu", "cy@acme.eu"]
     assert "standing in for Fay Cash" in installed.page(installed.link("cy@acme.eu")).text
@@ -95,7 +95,7 @@ def test_a_delegate_and_a_colleague_decide_and_every_copy_says_for_whom(installe
     assert note in mail[-1]["html"]
 
 
-def test_the_terminal_asks_somebody_as_well_and_in_anybodys_place(installed: Service) -> None:
+def test_the_command_line_adds_and_reassigns_approvers(installed: Service) -> None:
     run_id = opened(installed)
     installed.settled(run_id)
     said = command(installed, "reassign", run_id, "--to", "di@acme.eu", "--from", "cy@acme.eu", "--reason", "ill")
@@ -104,12 +104,12 @@ def test_the_terminal_asks_somebody_as_well_and_in_anybodys_place(installed: Ser
     assert said["verdict"] == "added"
     waiting = sorted(installed.run(run_id)["request"]["waiting_for"])
     assert waiting == ["ann@acme.eu", "di@acme.eu", "fin@acme.eu"]
-    told = installed.eventually(lambda: [m for m in installed.mails("cy@acme.eu") if "in your place" in m["text"]])
-    assert len(told) == 1
+    mails = installed.eventually(lambda: [m for m in installed.mails("cy@acme.eu") if "in your place" in m["text"]])
+    assert len(mails) == 1
     assert installed.eventually(lambda: installed.mails("fin@acme.eu"))
 
 
-def test_what_is_typed_to_ask_somebody_else_never_presses_a_choice(installed: Service) -> None:
+def test_enter_in_the_reassign_form_never_presses_a_choice(installed: Service) -> None:
     """The Enter key sends the form it was pressed in by that form's first button."""
     opened(installed)
     forms = re.findall(r"<form.*?</form>", installed.page(installed.link("ann@acme.eu")).text, re.DOTALL)

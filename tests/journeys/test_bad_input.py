@@ -31,7 +31,7 @@ def test_the_api_says_what_is_wrong_and_where(service: Service) -> None:
     assert service.stored() == before
 
 
-def test_without_a_key_nothing_is_said(service: Service) -> None:
+def test_without_a_key_the_api_reveals_nothing(service: Service) -> None:
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic ZGV2"}):
         assert service.http.get("/api/runs", headers=headers).status_code == 401
 
@@ -58,7 +58,7 @@ def configured(folder: Path) -> Path:
     return folder
 
 
-def test_the_samples_are_fine(configured: Path) -> None:
+def test_check_accepts_the_samples(configured: Path) -> None:
     done = check(configured, **ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
 

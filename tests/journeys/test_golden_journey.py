@@ -1,7 +1,7 @@
 """All that people and systems see of requests on every channel, as it was recorded: words, cards, mails, pages, JSON.
 
 Each journey is driven from outside only, so that it stays the same however the inside is built. `GOLDEN=record` in the
-environment records it anew; then read what has changed in tests/journeys/golden/.
+environment records it; then read what has changed in tests/journeys/golden/.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def enter(tmp_path: Path) -> Iterator[Enter]:
         house.http.close()
 
 
-def test_what_is_seen_of_deciding_on_every_channel(enter: Enter) -> None:
+def test_deciding_on_every_channel_looks_as_recorded(enter: Enter) -> None:
     house = enter("deciding")
 
     house.act("asked-over-http")
@@ -67,9 +67,9 @@ def test_what_is_seen_of_deciding_on_every_channel(enter: Enter) -> None:
     house.act("refused")
     card = house.card()
     house.pressed("a stranger presses", house.click("U0CFO", card, "Approve"))
-    house.pressed("who asked presses", house.click("U0BO", card, "Approve"))
+    house.pressed("the requester presses", house.click("U0BO", card, "Approve"))
     house.pressed("why?", house.click("U0ANN", card, "Why me?"))
-    house.answered("who asked, by the API", house.vote(run, "bo@acme.eu", "approve"))
+    house.answered("the requester, by the API", house.vote(run, "bo@acme.eu", "approve"))
     house.answered("a stranger, by the API", house.vote(run, "cfo@acme.eu", "approve"))
     house.answered("an unknown choice", house.vote(run, "ann@acme.eu", "maybe"))
     house.answered("no such link", house.page(link[:-4] + "AAAA"))
@@ -152,7 +152,7 @@ def test_what_is_seen_of_deciding_on_every_channel(enter: Enter) -> None:
     house.end_of_acts()
 
 
-def test_what_is_seen_of_second_thoughts(enter: Enter) -> None:
+def test_changing_a_vote_looks_as_recorded(enter: Enter) -> None:
     house = enter("thinking")
 
     house.act("asked")
@@ -171,7 +171,7 @@ def test_what_is_seen_of_second_thoughts(enter: Enter) -> None:
     house.show_run(run)
 
     house.act("taken-back")
-    house.pressed("Ann takes it back", house.click("U0ANN", mind, "Undo vote"))
+    house.pressed("Ann undoes the vote", house.click("U0ANN", mind, "Undo vote"))
     house.answered("once more, by the API", house.vote(run, "ann@acme.eu", "take_back"))
     house.show_run(run)
 
@@ -191,13 +191,13 @@ def test_what_is_seen_of_second_thoughts(enter: Enter) -> None:
     house.end_of_acts()
 
 
-def test_what_is_seen_of_changes_and_withdrawals(enter: Enter) -> None:
+def test_changes_and_withdrawals_look_as_recorded(enter: Enter) -> None:
     house = enter("changing")
 
     house.act("changes-asked-in-slack")
     run = house.asks("deploy", **PROD)
     digest = house.run(run)["request"]["digest"]
-    view = house.pressed("Ann asks for changes", house.click("U0ANN", house.card(), "Request changes"))["view"]
+    view = house.pressed("Ann requests changes", house.click("U0ANN", house.card(), "Request changes"))["view"]
     house.pressed("and says which", house.submits("U0ANN", view, comment="A newer one?"))
     house.show_run(run)
 
@@ -221,7 +221,7 @@ def test_what_is_seen_of_changes_and_withdrawals(enter: Enter) -> None:
 
     house.act("handed-over-on-the-page")
     link = house.link("cy@acme.eu")
-    house.answered("to who asked", house.press(link, "", hand_over="reassign", person="di@acme.eu"))
+    house.answered("to the requester", house.press(link, "", hand_over="reassign", person="di@acme.eu"))
     over = {"hand_over": "reassign", "person": "eve@acme.eu", "reason": "on the train"}
     house.answered("to Eve", house.press(link, "", **over))
     house.answered("Cy's page", house.page(link))
@@ -259,7 +259,7 @@ def test_what_is_seen_of_changes_and_withdrawals(enter: Enter) -> None:
     house.end_of_acts()
 
 
-def test_what_is_seen_of_edits_and_answers(enter: Enter) -> None:
+def test_edits_and_answers_look_as_recorded(enter: Enter) -> None:
     house = enter("answering")
 
     house.act("edited-in-slack")
@@ -311,7 +311,7 @@ def test_what_is_seen_of_edits_and_answers(enter: Enter) -> None:
     house.end_of_acts()
 
 
-def test_what_is_seen_of_time_that_passes(enter: Enter) -> None:
+def test_reminders_and_deadlines_look_as_recorded(enter: Enter) -> None:
     house = enter("waiting")
 
     house.act("asked")
@@ -339,7 +339,7 @@ def test_what_is_seen_of_time_that_passes(enter: Enter) -> None:
     house.end_of_acts()
 
 
-def test_what_is_seen_of_python_workflows_and_commands(enter: Enter) -> None:
+def test_python_workflows_and_commands_look_as_recorded(enter: Enter) -> None:
     house = enter("programs")
 
     house.act("a-webhook-is-open")
@@ -365,7 +365,7 @@ def test_what_is_seen_of_python_workflows_and_commands(enter: Enter) -> None:
     house.typed("explain", "explain", run, "--json")
 
     house.act("voted-by-a-command")
-    house.typed("who asked", "vote", run, "--by", "bo@acme.eu", "--choice", "approve")
+    house.typed("the requester", "vote", run, "--by", "bo@acme.eu", "--choice", "approve")
     house.typed("Ann", "vote", run, "--by", "ann@acme.eu", "--choice", "approve", "--comment", "By phone.")
     house.eventually(lambda: len(house.run(run)["requests"]) == 2)
     house.settle()

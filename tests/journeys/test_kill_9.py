@@ -56,16 +56,16 @@ def calls_of(service: Service, version: str) -> list[Json]:
 
 
 def ended_once(service: Service, run_id: str, version: str, choice: str = "approve", had_card: bool = True) -> None:
-    """The run has ended by one decision, everybody can see it, and what follows from it was done once."""
+    """The run has ended by one decision, everybody can see it, and its follow-ups were done once."""
     ended = service.ended(run_id)
     assert ended["result"]["approved"] is (choice == "approve")
     types = [event["type"] for event in service.events(run_id)]
     assert types.count("run_created") == types.count("run_completed") == 1
     assert types[-1] == "run_completed"
-    standing = [vote for vote in ended["request"]["votes"] if vote["choice"] == choice]
-    assert len(standing) == len(ended["request"]["votes"]) == 1
+    votes = [vote for vote in ended["request"]["votes"] if vote["choice"] == choice]
+    assert len(votes) == len(ended["request"]["votes"]) == 1
     assert len(answers_that_decide(service, run_id)) == 1
-    cards = cards_of(service, version)  # Slack takes one message a second; who votes by the API may be faster
+    cards = cards_of(service, version)  # Slack takes one message a second; a vote by the API may be faster
     assert len(cards) == 1 or (len(cards) == 0 and not had_card)
     service.eventually(lambda: all(buttons(card) == [] for card in cards_of(service, version)))
     calls = calls_of(service, version)
@@ -79,16 +79,16 @@ def answers_that_decide(service: Service, run_id: str) -> list[Json]:
 
 
 def mails_of(service: Service, version: str) -> list[str]:
-    """Who was asked by mail, and how often."""
+    """Return the approvers notified by mail, once for each mail."""
     return sorted(m["to"] for m in service.mails() if f"api {version} " in m["subject"] and has_choices(m))
 
 
 def has_choices(mail: Json) -> bool:
-    """An outcome has a link to look at, too, but stands under the first mail or goes to the requester."""
+    """An outcome has a link to look at, too, but is a reply to the first mail or goes to the requester."""
     return "In-Reply-To" not in mail["headers"] and mail["to"] != "bo@acme.eu"
 
 
-def test_right_after_the_202(service: Service) -> None:
+def test_a_kill_right_after_the_202_loses_nothing(service: Service) -> None:
     run_id = ask(service, "2.1")
     service.kill()
     restart(service)
@@ -98,7 +98,7 @@ def test_right_after_the_202(service: Service) -> None:
     assert set(mails_of(service, "2.1")) == {"ann@acme.eu", "cy@acme.eu"}  # one under way at the kill may come again
 
 
-def test_between_card_and_click(service: Service) -> None:
+def test_a_kill_between_card_and_click_changes_nothing(service: Service) -> None:
     run_id = ask(service, "3.1")
     before = service.settled(run_id)
     shown, mailed = service.messages(), service.mails()
@@ -126,7 +126,7 @@ def test_the_link_in_a_mail_outlives_the_process(service: Service) -> None:
     ended_once(service, run_id, "4.1", "reject")
 
 
-def test_right_after_a_click_was_answered(service: Service) -> None:
+def test_a_kill_right_after_an_answered_click_loses_nothing(service: Service) -> None:
     first, second = ask(service, "5.1"), ask(service, "5.2")
     card_of(service, "5.2")
     pressed = service.click("U0ANN", card_of(service, "5.1"), "Approve")
@@ -142,8 +142,8 @@ def test_right_after_a_click_was_answered(service: Service) -> None:
     ended_once(service, second, "5.2")
 
 
-def test_while_a_vote_is_under_way(service: Service) -> None:
-    """Answered by 2xx, it counts; not answered, she votes again; either way the run ends once."""
+def test_a_kill_during_a_vote_counts_it_once_at_most(service: Service) -> None:
+    """A vote answered by 2xx counts; without an answer it is repeated; either way the run ends once."""
     chance = random.Random(9)  # noqa: S311  # which moments are tried, the same each time
     answered: list[bool] = []
     with ThreadPoolExecutor(1) as hand:
@@ -183,7 +183,7 @@ def struck(service: Service, place: str) -> bool:
     return not service.play("GET", f"/{place}/faults")
 
 
-def test_in_the_middle_of_posting_the_card(service: Service) -> None:
+def test_a_kill_while_the_card_is_posted_posts_it_once(service: Service) -> None:
     fault(service, "slack", kind="slow", method="chat.postMessage")
     run_id = ask(service, "7.1")
     service.eventually(lambda: struck(service, "slack"))
@@ -193,8 +193,8 @@ def test_in_the_middle_of_posting_the_card(service: Service) -> None:
     ended_once(service, run_id, "7.1")
 
 
-def test_when_the_card_was_posted_and_nobody_had_heard_that_it_was(service: Service) -> None:
-    """The stand-in posts the card, its answer gets lost, and the service dies: the card is found, not posted again."""
+def test_a_card_whose_response_was_lost_is_found_again(service: Service) -> None:
+    """Slack posts the card, its response is lost, and the service dies: the card is found, not posted again."""
     fault(service, "slack", kind="drop_after", method="chat.postMessage")
     run_id = ask(service, "8.1")
     card_of(service, "8.1")
@@ -205,7 +205,7 @@ def test_when_the_card_was_posted_and_nobody_had_heard_that_it_was(service: Serv
     ended_once(service, run_id, "8.1")
 
 
-def test_in_the_middle_of_the_call_that_follows_a_decision(service: Service) -> None:
+def test_a_kill_during_a_follow_up_call_calls_once(service: Service) -> None:
     fault(service, "http", kind="slow", method="deploy-api")
     run_id = ask(service, "9.1")
     service.click("U0ANN", card_of(service, "9.1"), "Approve")
@@ -216,7 +216,7 @@ def test_in_the_middle_of_the_call_that_follows_a_decision(service: Service) -> 
     assert len(calls_of(service, "9.1")) == 1
 
 
-def test_a_call_that_arrived_and_was_not_known_to_is_made_again_under_the_same_id(service: Service) -> None:
+def test_a_call_without_a_response_is_repeated_with_its_id(service: Service) -> None:
     fault(service, "http", kind="drop_after", method="deploy-api")
     run_id = ask(service, "10.1")
     service.click("U0ANN", card_of(service, "10.1"), "Approve")
@@ -228,7 +228,7 @@ def test_a_call_that_arrived_and_was_not_known_to_is_made_again_under_the_same_i
 
 
 @pytest.mark.parametrize("kills", [3])
-def test_killed_while_it_starts(service: Service, kills: int) -> None:
+def test_a_kill_during_the_start_leaves_nothing_behind(service: Service, kills: int) -> None:
     """A start that is killed before it is ready leaves nothing that the next one stumbles over."""
     chance = random.Random(kills)  # noqa: S311
     service.kill()
@@ -242,7 +242,7 @@ def test_killed_while_it_starts(service: Service, kills: int) -> None:
     ended_once(service, run_id, "12.1")
 
 
-def test_in_the_middle_of_many_runs(service: Service) -> None:
+def test_a_kill_amid_many_runs_loses_none(service: Service) -> None:
     versions = [f"50.{n}" for n in range(12)]
     with ThreadPoolExecutor(4) as hands:
         runs = dict(zip(versions, hands.map(lambda version: ask(service, version), versions), strict=True))

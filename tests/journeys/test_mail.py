@@ -54,7 +54,7 @@ def test_reminder_and_outcome_join_the_first_mails_thread(service: Service) -> N
 
 @pytest.mark.check(48)
 def test_no_log_has_a_link_an_address_or_a_secret(installed: Service) -> None:
-    """Everything that the service says while a request is mailed, looked at, attacked, decided and told."""
+    """Read every log while a request is mailed, viewed, attacked and decided."""
     service = installed.start()
     service.play("POST", "/mail/faults", json={"kind": "error", "method": "RCPT", "code": 550, "channel": "cy@acme.eu"})
     run_id = service.open()
@@ -111,7 +111,7 @@ def test_a_mailed_code_is_needed_where_a_link_is_not_enough(service: Service) ->
     assert "Send the code" in page.text
     assert 'name="choice"' not in page.text
     forwarded = service.post(link, forms(page) | {"choice": "approve", "code": "123456"})
-    assert forwarded.status_code == 403  # whoever got the link and not the mailbox
+    assert forwarded.status_code == 403  # they have the link, but not the mailbox
 
     page, digits = ask_for_code(service, link + "?choice=approve")
     wrong = f"{(int(digits) + 1) % 1_000_000:06}"

@@ -7,7 +7,7 @@ import time
 from journey import Service, buttons, comment_input
 
 
-def test_a_request_arrives_in_slack_and_in_every_approvers_mailbox_within_a_second(service: Service) -> None:
+def test_a_request_reaches_slack_and_mailboxes_within_a_second(service: Service) -> None:
     service.open()
     asked = time.monotonic()
     card = service.card()
@@ -18,7 +18,7 @@ def test_a_request_arrives_in_slack_and_in_every_approvers_mailbox_within_a_seco
     assert sorted(m["to"] for m in service.mails()) == ["ann@acme.eu", "cy@acme.eu"]
 
 
-def test_approving_in_slack_completes_the_run_and_every_copy_says_so(service: Service) -> None:
+def test_approving_in_slack_updates_every_copy(service: Service) -> None:
     run_id = service.open()
     link = service.link("ann@acme.eu")
     pressed = service.click("U0ANN", service.card(), "Approve")
@@ -37,7 +37,7 @@ def test_approving_in_slack_completes_the_run_and_every_copy_says_so(service: Se
     assert "<button" not in page.text
 
 
-def test_approving_on_the_mails_page_completes_the_run_and_the_slack_card_says_so(service: Service) -> None:
+def test_approving_on_the_mailed_page_updates_the_slack_card(service: Service) -> None:
     run_id = service.open()
     service.card()
     answer = service.press(service.link("cy@acme.eu"), "approve")
@@ -76,17 +76,17 @@ def test_rejecting_on_the_page_needs_a_comment_and_keeps_it(service: Service) ->
     assert "Not on a Friday." in service.page(link).text
 
 
-def test_the_outcome_goes_to_the_requester_and_to_the_waiting_system(service: Service) -> None:
+def test_the_outcome_reaches_requester_and_waiting_system(service: Service) -> None:
     run_id = service.open()
     service.click("U0ANN", service.card(), "Approve")
     service.ended(run_id)
-    told = service.eventually(lambda: service.messages("D0BO"))
-    assert "approved by Ann Ode" in told[-1]["text"]
+    messages = service.eventually(lambda: service.messages("D0BO"))
+    assert "approved by Ann Ode" in messages[-1]["text"]
     called = service.play("GET", "/http/requests")
     assert [(c["name"], c["json"]["version"], c["signature_valid"]) for c in called] == [("deploy-api", "2.1", True)]
 
 
-def test_one_key_is_one_run(service: Service) -> None:
+def test_one_idempotency_key_starts_one_run(service: Service) -> None:
     wanted = {"service": "api", "version": "2.1", "env": "prod"}
     body = {"workflow": "deploy", "input": wanted, "requester": "bo@acme.eu"}
     key = {"idempotency-key": "build-77"}
@@ -100,7 +100,7 @@ def test_one_key_is_one_run(service: Service) -> None:
     assert len(service.messages()) == 1
 
 
-def test_deadlines_and_reminders_come_when_the_clock_says_so(service: Service) -> None:
+def test_reminders_and_deadlines_follow_the_clock(service: Service) -> None:
     run_id = service.open()
     service.card()
     service.eventually(lambda: service.mails("ann@acme.eu"))  # only what has arrived can be followed by a reminder

@@ -35,7 +35,7 @@ def beside(service: Service, *arguments: str) -> str:
     return done.stdout
 
 
-def test_it_is_ready_within_a_minute_says_where_to_look_and_ends_when_told(installed: Service) -> None:
+def test_dev_is_ready_within_a_minute_and_stops_on_sigterm(installed: Service) -> None:
     began = time.monotonic()
     said = installed.start().said
     assert time.monotonic() - began < READY
@@ -63,7 +63,7 @@ def test_it_is_ready_within_a_minute_says_where_to_look_and_ends_when_told(insta
     assert (installed.messages(), installed.mails()) == ([], [])
 
 
-def test_a_port_that_is_taken_is_told_as_such_and_nothing_of_the_other_is_touched(service: Service) -> None:
+def test_a_taken_port_is_reported_and_the_other_left_alone(service: Service) -> None:
     run_id = service.open()
     for options, environment in (
         (("--port", str(service.port)), {}),
@@ -102,7 +102,7 @@ def test_every_one_click_sample_opens_a_request(service: Service) -> None:
         assert settled["request"]["waiting_for"]
 
 
-def test_every_other_command_works_beside_it(service: Service) -> None:
+def test_other_commands_work_beside_a_running_service(service: Service) -> None:
     given = '{"service": "api", "version": "2.1", "env": "prod"}'
     opened = json.loads(beside(service, "start", "deploy", "--input", given, "--requester", "bo@acme.eu", "--json"))
     run_id = opened["run_id"]
@@ -122,7 +122,7 @@ def test_every_other_command_works_beside_it(service: Service) -> None:
     assert beside(service, "check").startswith(".approvals/config.toml: no problems")
 
 
-def test_a_hook_is_resumed_from_beside(installed: Service) -> None:
+def test_a_command_resumes_a_hook_of_a_running_service(installed: Service) -> None:
     (installed.folder / "workflows" / "waits.py").write_text(
         "from approvals_bot import create_hook, workflow\n\n\n"
         "@workflow\n"
@@ -136,7 +136,7 @@ def test_a_hook_is_resumed_from_beside(installed: Service) -> None:
     assert installed.ended(run_id)["result"] == "go on"
 
 
-def test_init_check_serve_and_dev_lead_from_an_empty_folder_to_a_request(tmp_path: Path) -> None:
+def test_an_empty_folder_leads_to_a_request_in_four_commands(tmp_path: Path) -> None:
     made = command(tmp_path, "init")
     assert made.returncode == 0, made.stderr
     checked = command(tmp_path, "check")
@@ -164,24 +164,24 @@ def test_init_check_serve_and_dev_lead_from_an_empty_folder_to_a_request(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[server\n", "config.toml:1: syntax:"),
         ("server = 3\n", "config.toml:1: server:"),
         (None, "config.toml:1: file: can't be read"),
     ],
 )
-def test_a_broken_file_is_told_with_its_place(tmp_path: Path, text: str | None, told: str) -> None:
+def test_a_broken_file_is_reported_with_its_place(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "config.toml").write_text(text)
     for name in ("dev", "serve"):
         done = command(tmp_path, name, "--config", "config.toml", "--port", "0")
         assert done.returncode == 1
-        assert told in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_a_mistake_is_told_where_its_author_finds_it(folder: Path) -> None:
+def test_a_mistake_names_the_file_its_author_wrote(folder: Path) -> None:
     config = folder / "config.example.toml"
     config.write_text(config.read_text().replace("[groups]", "[gruops]"))
     done = command(folder, "dev", "--config", "config.example.toml", "--port", "0")
@@ -191,7 +191,7 @@ def test_a_mistake_is_told_where_its_author_finds_it(folder: Path) -> None:
     assert ".approvals" not in done.stderr
 
 
-def test_whoever_comes_before_it_is_ready_is_answered_when_it_is(installed: Service) -> None:
+def test_a_call_before_it_is_ready_is_answered_once_it_is(installed: Service) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         installed.port = free.getsockname()[1]

@@ -49,7 +49,7 @@ def opened(service: Service, to: str) -> str:
     return run_id
 
 
-def test_each_request_of_a_run_is_decided_by_its_own_way(travelling: Service) -> None:
+def test_each_request_of_a_run_is_decided_separately(travelling: Service) -> None:
     service = travelling
     run_id = opened(service, "Rome")
     ids = [request["id"] for request in service.run(run_id)["requests"]]
@@ -69,7 +69,7 @@ def test_each_request_of_a_run_is_decided_by_its_own_way(travelling: Service) ->
     assert [title in home for title in ("Flight to Rome", "Hotel to Rome", "Car to Rome")] == [True] * 3
 
     explained = json.loads(typed(service, "explain", ids[2], "--json").stdout)
-    assert [who["person"] for who in explained["waiting_for"]] == ["ann@acme.eu"]
+    assert [approver["person"] for approver in explained["waiting_for"]] == ["ann@acme.eu"]
     shown = typed(service, "show", run_id).stdout
     assert [title in shown for title in ("Flight to Rome", "Hotel to Rome", "Car to Rome")] == [True] * 3
 
@@ -85,7 +85,7 @@ def test_each_request_of_a_run_is_decided_by_its_own_way(travelling: Service) ->
     assert service.page(link).status_code == 200
 
 
-def test_cancelling_the_run_withdraws_all_that_it_asks(travelling: Service) -> None:
+def test_cancelling_a_run_withdraws_all_its_requests(travelling: Service) -> None:
     run_id = opened(travelling, "Oslo")
     assert travelling.api("POST", f"/runs/{run_id}/cancellation", json={"reason": "no trip"}).status_code == 202
     run = travelling.run(run_id, wait=10)

@@ -45,7 +45,7 @@ def post_with_curl(service: Service, words: list[str]) -> str:
     return str(answer.json()["run_id"])
 
 
-def test_your_first_approval(service: Service) -> None:
+def test_the_readmes_first_approval_works(service: Service) -> None:
     [curl] = commands(section("Your first approval"))
     run_id = post_with_curl(service, curl)
     card = service.card()
@@ -60,7 +60,7 @@ def test_your_first_approval(service: Service) -> None:
     assert [(call["name"], call["signature_valid"]) for call in called] == [("deploy-api", True)]
 
 
-def test_your_first_workflow(installed: Service) -> None:
+def test_the_readmes_first_workflow_works(installed: Service) -> None:
     text = section("Your first workflow")
     group, workflow, _ = blocks(text, "toml")
     service = installed.start("--config", "config.example.toml")
@@ -87,7 +87,7 @@ def test_your_first_workflow(installed: Service) -> None:
     assert service.ended(run_id)["result"]["approved"] is True
 
 
-def test_the_larger_file_is_one_that_check_accepts(tmp_path: Path) -> None:
+def test_check_accepts_the_readmes_larger_file(tmp_path: Path) -> None:
     folder = with_samples(tmp_path)
     (folder / "workflows/deploy.toml").write_text(blocks(section("Your first workflow"), "toml")[2])
     named = re.findall(r"env:(\w+)", (folder / "config.example.toml").read_text())
@@ -96,7 +96,7 @@ def test_the_larger_file_is_one_that_check_accepts(tmp_path: Path) -> None:
     assert "deploy" in {definition.id for definition in configuration.workflows}
 
 
-def test_your_first_workflow_in_python(installed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readmes_python_workflow_works(installed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # as on a terminal
     text = section("Your first workflow in Python")
     service = installed.start("--config", "config.example.toml")

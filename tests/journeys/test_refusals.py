@@ -1,6 +1,4 @@
-"""What must not decide doesn't: scanners, forgers, people who aren't asked, the one who asks, and whoever comes
-late.
-"""
+"""What must not decide doesn't: scanners, forgers, outsiders, the requester, and late voters."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ SCANNER = {
 }
 
 
-def test_a_hundred_looks_at_a_link_leave_the_store_as_it_was(service: Service) -> None:
+def test_opening_a_link_a_hundred_times_changes_nothing(service: Service) -> None:
     run_id = service.open()
     link = service.link("ann@acme.eu")
     service.card()
@@ -30,7 +28,7 @@ def test_a_hundred_looks_at_a_link_leave_the_store_as_it_was(service: Service) -
     assert service.stored() == before
 
 
-def test_every_bad_link_is_the_same_not_found(service: Service) -> None:
+def test_every_bad_link_gets_the_same_404(service: Service) -> None:
     run_id = service.open()
     base, _, token = service.link("ann@acme.eu").rpartition("/")
     payload = {"h": "x", "r": "1", "g": 1}
@@ -65,9 +63,7 @@ def without_audit(service: Service) -> list[str]:
         ("U0CFO", "You're not an approver for this request"),
     ],
 )
-def test_a_click_that_does_not_count_is_refused_changes_nothing_and_is_in_the_log(
-    service: Service, user: str, sentence: str
-) -> None:
+def test_a_refused_click_changes_nothing_and_is_logged(service: Service, user: str, sentence: str) -> None:
     run_id = service.open()
     before = service.settled(run_id)
     card = service.card()
@@ -81,7 +77,7 @@ def test_a_click_that_does_not_count_is_refused_changes_nothing_and_is_in_the_lo
     assert len(received) == len(answered) == 1
 
 
-def test_the_same_refusals_meet_who_comes_by_mail_or_api(service: Service) -> None:
+def test_mail_and_api_refuse_the_same_people(service: Service) -> None:
     run_id = service.open()
     service.card()
     own = service.vote(run_id, "bo@acme.eu", "approve")
@@ -91,7 +87,7 @@ def test_the_same_refusals_meet_who_comes_by_mail_or_api(service: Service) -> No
     assert service.run(run_id)["request"]["votes"] == []
 
 
-def test_a_second_click_is_told_who_decided_and_when(service: Service) -> None:
+def test_a_late_click_learns_who_decided_and_when(service: Service) -> None:
     run_id = service.open()
     card = service.card()
     link = service.link("cy@acme.eu")
@@ -107,7 +103,7 @@ def test_a_second_click_is_told_who_decided_and_when(service: Service) -> None:
     assert len(audited) == 1
 
 
-def test_a_form_of_another_link_or_from_another_site_decides_nothing(service: Service) -> None:
+def test_forms_from_other_links_or_sites_decide_nothing(service: Service) -> None:
     first, second = service.open(), service.open(service="web", version="9", env="prod")
     links = service.eventually(lambda: len(service.mails("ann@acme.eu")) == 2) and [service.link("ann@acme.eu")]
     other = service.link("cy@acme.eu")

@@ -43,7 +43,7 @@ def said(service: Service, text: str, times: int = 1) -> None:
     service.eventually(lambda: service.log().count(text) >= times)
 
 
-def test_new_requests_see_a_changed_workflow_and_open_ones_keep_theirs(running: Service) -> None:
+def test_open_requests_keep_their_version_of_a_workflow(running: Service) -> None:
     file = running.folder / "workflows" / "deploy.toml"
     old = running.open()
     running.settled(old)
@@ -112,7 +112,7 @@ def test_sighup_reloads(running: Service) -> None:
     file = running.folder / "workflows" / "deploy.toml"
     status = file.stat()
     in_place(file, "need = 1", "ned  = 1")
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # looks unchanged, so that only the signal tells
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # looks unchanged, so only the signal triggers it
     running.process.send_signal(signal.SIGHUP)
     said(running, NOT_DONE)
     assert "deploy.toml:" in running.log()

@@ -8,7 +8,7 @@ import json
 from journey import Service
 
 
-def test_who_waits_for_a_run_while_the_service_stops_hears_how_it_stands(service: Service) -> None:
+def test_callers_waiting_during_shutdown_get_the_current_state(service: Service) -> None:
     run = service.open()
     waiting = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
     waiting.request("GET", f"/api/runs/{run}?wait=60", headers={"Authorization": "Bearer dev"})

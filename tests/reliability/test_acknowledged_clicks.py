@@ -48,7 +48,7 @@ def served(database: Path) -> Iterator[tuple[int, list[str]]]:
 
 def clicks(person: int, life: int, port: int, tokens: list[str], over: Event) -> tuple[list[str], list[str]]:
     """Click until the service is gone. Gives what was acknowledged, and what was tried without an answer."""
-    random = Random(f"{person}.{life}")  # noqa: S311  # which run she clicks at
+    random = Random(f"{person}.{life}")  # noqa: S311  # which run this person clicks
     acknowledged, unanswered = list[str](), list[str]()
     line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     while not over.is_set():

@@ -1,5 +1,5 @@
 """A real process, killed at each single write of its database. The store is whole, nothing acknowledged is lost, and
-whoever comes next finishes the run.
+the next process finishes the run.
 
 CI dies at every write once, with every other one torn in half; `EVERY_WRITE=1` does both at each.
 """

@@ -1,6 +1,6 @@
 """A run comes to the same end whichever call of the store its process dies at, or gets no answer from.
 
-The workflow has what runs are made of: steps that are retried, a hook, a sleep, a webhook that answers by itself.
+The workflow has what runs are made of: steps that are retried, a hook, a sleep, a webhook with an automatic response.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ async def until_done(act: Callable[[Engine], Awaitable[Any]], engine: Engine, st
         try:
             return task.result()
         except StoreUnavailableError:
-            continue  # as a person does who is told "try again"
+            continue  # as people do when they read "try again"
 
 
 @pytest.mark.timeout(300)

@@ -1,7 +1,7 @@
-"""P10: the disk is full, fails, hangs or is slow, while people click at the real service. While it lasts they are told
-so, and nothing else; afterwards all goes on by itself.
+"""P10: the disk is full, fails, hangs or is slow while people click in the real service.
 
-CI has each trouble once; `DISK_FAILURES=25` so many times.
+Meanwhile clicks are refused with an error, and afterwards work resumes automatically. CI plays each fault once,
+`DISK_FAILURES=25` that many times.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from replicas import Clicks, Fleet, Replica, eventually, fleet, heals, nothing_i
 PROGRAM = (str(Path(__file__).parents[1] / "support" / "failing_disk.py"),)
 FAILURES = int(os.environ.get("DISK_FAILURES", "1"))
 TROUBLES = {"full": 12, "write-error": 12, "sync-error": 12, "hung": 4}
-"""And how many clicks are refused at least while it lasts. One that hangs keeps everybody waiting for five seconds."""
+"""Faults, and how many clicks each must refuse. A hung disk keeps everybody waiting for five seconds."""
 
 pytestmark = pytest.mark.timeout(240 + 60 * FAILURES)
 
 
 class Disk:
-    """What is wrong with it, from now on."""
+    """A disk that fails on demand, by a word in a file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -40,7 +40,7 @@ class Disk:
 
 @contextmanager
 def served(folder: Path, **environment: str) -> Iterator[tuple[Fleet, Disk]]:
-    """The service on a disk that can be made to fail."""
+    """Run the service on a disk that can be made to fail."""
     file = folder / "trouble"
     with pytest.MonkeyPatch.context() as patch, fleet(folder, "sqlite:///runs.db", PROGRAM) as made:
         patch.setenv("FAILING_DISK", str(file))
@@ -57,7 +57,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, D
 
 
 def refused(replica: Replica, clicks: Clicks, run_id: str, number: int) -> None:
-    """For as long as it lasts: clicks get 503, and so does who asks whether we are ready. What is there can be read."""
+    """While the disk fails, clicks and readiness checks get 503; existing data can still be read."""
     count = clicks.statuses.get("503", 0)
     eventually(lambda: clicks.statuses.get("503", 0) >= count + number)
     assert replica.http.get("/readyz").status_code == 503
@@ -141,7 +141,7 @@ def test_people_see_an_error_while_the_disk_fails_and_can_retry(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Four megabytes, in memory."""
+    """A file system of four megabytes, in memory."""
     folder = tmp_path / "small"
     folder.mkdir()
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]).returncode:

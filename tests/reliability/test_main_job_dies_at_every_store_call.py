@@ -129,7 +129,7 @@ class Process:
 
 
 async def _unless_dead(doing: Awaitable[Any], store: DyingStore) -> Any:
-    """The result; Died as soon as the process is, whoever in it noticed first."""
+    """Return the result. Raises Died as soon as the process is dead, whichever task noticed it first."""
     task = asyncio.ensure_future(doing)
     until = asyncio.get_running_loop().time() + PATIENCE
     while not task.done():

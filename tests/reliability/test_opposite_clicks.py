@@ -35,8 +35,8 @@ Way = Literal["slack", "page"]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What somebody was told of her press."""
+class Shown:
+    """What a person saw after pressing a button."""
 
     address: str
     name: str
@@ -52,7 +52,7 @@ class Told:
     def has_won(self) -> bool:
         return "Everyone involved has been notified." in self.text
 
-    def has_lost_to(self, winner: Told) -> bool:
+    def has_lost_to(self, winner: Shown) -> bool:
         return f"Already decided by {winner.name}" in self.text
 
 
@@ -77,7 +77,7 @@ async def test_one_of_two_opposite_clicks_decides_and_both_see_it(open_office: O
 
 @asynccontextmanager
 async def time_goes_on(office: Office) -> AsyncIterator[None]:
-    """As it does on a wall: on a busy machine a post may fail, and its turn to be sent again must come."""
+    """Advance the clock once a second: on a busy machine a post may fail and must be retried."""
 
     async def tick() -> None:
         while not over.is_set():
@@ -94,15 +94,18 @@ async def time_goes_on(office: Office) -> AsyncIterator[None]:
         await ticking
 
 
-async def race(office: Office, number: int) -> tuple[Told | None, int]:
-    """Returns the one who decided it, if so, and how many of the two were not answered in time."""
+async def race(office: Office, number: int) -> tuple[Shown | None, int]:
+    """Let two people press opposite buttons.
+
+    Returns what the winner saw, None if neither press arrived, and how many of the two got no answer in time.
+    """
     run_id = await office.ask(stage=STAGE, deliver={"slack": f"#{CHANNELS[number % len(CHANNELS)]}"})
     await office.until(lambda: card_of(office, run_id) is not None)
     ways: tuple[Way, Way] = (("slack", "slack"), ("slack", "page"), ("page", "slack"), ("page", "page"))[number % 4]
     choices = ("Approve", "Reject") if number // 4 % 2 else ("Reject", "Approve")
     ready, go = asyncio.Barrier(3), asyncio.Event()
 
-    async def act(who: tuple[str, str, str], way: Way, choice: str) -> Told:
+    async def act(who: tuple[str, str, str], way: Way, choice: str) -> Shown:
         address, user, name = who
         card = card_of(office, run_id)
         form = await form_of(office, run_id, address) if way == "page" else ("", {})
@@ -110,17 +113,17 @@ async def race(office: Office, number: int) -> tuple[Told | None, int]:
         await go.wait()
         if way == "page":
             _, text = await send(office, form, choice)
-            return Told(address, name, choice, way, text)
+            return Shown(address, name, choice, way, text)
         answer = await office.press(user, choice, channel=card.channel, ts=card.ts)
         if answer["seen"] == "warning":
-            return Told(address, name, choice, way, NOT_ANSWERED)
+            return Shown(address, name, choice, way, NOT_ANSWERED)
 
         def said() -> list[str]:
             mine = [one for one in office.ephemerals(user) if one.channel == card.channel]
             return [one.text for one in mine if float(one.ts) > float(card.ts)]
 
         await office.until(lambda: bool(said()))
-        return Told(address, name, choice, way, said()[0])
+        return Shown(address, name, choice, way, said()[0])
 
     async with asyncio.TaskGroup() as group:
         acts = [
@@ -129,25 +132,25 @@ async def race(office: Office, number: int) -> tuple[Told | None, int]:
         ]
         await ready.wait()
         go.set()
-    told = [each.result() for each in acts]
-    view = await decided(office, run_id, told)
+    shown = [each.result() for each in acts]
+    view = await decided(office, run_id, shown)
     if view is None:
         return None, 2
-    (winner,) = [one for one in told if view.state == PAST[one.choice]]
-    (loser,) = [one for one in told if one is not winner]
+    (winner,) = [one for one in shown if view.state == PAST[one.choice]]
+    (loser,) = [one for one in shown if one is not winner]
     assert [vote.by for vote in view.votes if vote.counts] == [winner.address]
-    assert winner.has_won or winner.is_unanswered, told
-    assert loser.has_lost_to(winner) or loser.is_unanswered, told
-    return winner, sum(one.is_unanswered for one in told)
+    assert winner.has_won or winner.is_unanswered, shown
+    assert loser.has_lost_to(winner) or loser.is_unanswered, shown
+    return winner, sum(one.is_unanswered for one in shown)
 
 
-async def decided(office: Office, run_id: str, told: Sequence[Told]) -> Request | None:
-    """The request as it was decided. None: neither press reached it, and neither person was told that it did."""
+async def decided(office: Office, run_id: str, shown: Sequence[Shown]) -> Request | None:
+    """Return the decided request; None if neither press reached it, and neither person saw that it did."""
     for _ in range(1_000):
         record = await office.engine.record(run_id)
         view = request_of(record) if record is not None else None
         if view is not None and view.state != "waiting":
             return view
         await asyncio.sleep(0.01)
-    assert all(one.text == NOT_ANSWERED for one in told), told
+    assert all(one.text == NOT_ANSWERED for one in shown), shown
     return None

@@ -1,4 +1,4 @@
-"""P9, for people: PostgreSQL is restarted, goes silent and gets slow while they press in Slack and on their pages.
+"""P9, for people: PostgreSQL restarts, goes silent or gets slow while they press buttons in Slack and on their pages.
 
 Every press goes the whole way over HTTP: a signed payload through Bolt to `/slack/events`, a form with its token.
 """
@@ -26,7 +26,7 @@ ACKNOWLEDGED = 2.5  # seconds within which Slack has an answer, whatever it says
 ANSWERED = 6.0  # seconds within which a browser has one
 HEALED = 10.0  # seconds after which votes are counted again
 BUSY = 5.0  # seconds that a very busy machine may add
-AT_ONCE = 3  # requests, each with one person in Slack and one on her page
+AT_ONCE = 3  # requests, each with one person in Slack and one on their page
 CHANNELS = tuple(f"team-{number}" for number in range(AT_ONCE))  # each takes one card a second
 
 pytestmark = pytest.mark.timeout(300)
@@ -47,7 +47,7 @@ class Seen:
     pages: list[float] = field(default_factory=list)
     refused: int = 0
     counted: int = 0
-    told: list[tuple[str, str]] = field(default_factory=list)  # run and person of votes that were acknowledged
+    confirmed: list[tuple[str, str]] = field(default_factory=list)  # run and person of votes that were acknowledged
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def press_in_slack(office: Office, run_id: str, seen: Seen) -> None:
     seen.acks.append(answer["ack_ms"] / 1000)
     if answer["status"] == 200:
         seen.counted += 1
-        seen.told.append((run_id, "ann@acme.eu"))
+        seen.confirmed.append((run_id, "ann@acme.eu"))
     else:
         assert answer["status"] == 503, answer
         seen.refused += 1
@@ -102,7 +102,7 @@ async def press_on_the_page(office: Office, run_id: str, form: Form, seen: Seen)
     status, text = await send(office, form, "approve", seen.pages)
     if status < 300:
         seen.counted += 1
-        seen.told.append((run_id, "cy@acme.eu"))
+        seen.confirmed.append((run_id, "cy@acme.eu"))
     else:
         assert status == 503, (status, text)
         seen.refused += 1
@@ -116,8 +116,7 @@ async def everybody_presses(office: Office, requests: list[tuple[str, Form]], se
 
 
 async def heals(office: Office, requests: list[tuple[str, Form]], seen: Seen) -> None:
-    """People try again until each has been told that the vote counts. None that was told so is
-    lost, and nobody's vote is there twice."""
+    """Retry each press until it is confirmed; check that no confirmed vote is lost or counted twice."""
     began = time.monotonic()
     while True:
         again = Seen()
@@ -125,7 +124,7 @@ async def heals(office: Office, requests: list[tuple[str, Form]], seen: Seen) ->
         await everybody_presses(
             office, [(run, form) for run, form in requests if not await is_decided(office, run)], again
         )
-        seen.told += again.told
+        seen.confirmed += again.confirmed
         if not again.refused:
             break
         assert time.monotonic() - began < HEALED + BUSY

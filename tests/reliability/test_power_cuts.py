@@ -55,7 +55,7 @@ def test_a_power_cut_loses_no_acknowledged_click(tmp_path: Path) -> None:
 
 
 async def finish(database: Path) -> None:
-    """Who comes after the power cut goes on with what is there."""
+    """The next process continues with what the power cut left."""
     url = f"sqlite:///{database}"
     async with Engine.open(url, signing_keys=["k" * 40], base_url="https://example.test") as engine:
         (record,) = (await engine.records(workflow=count.name)).records

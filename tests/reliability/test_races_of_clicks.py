@@ -34,7 +34,7 @@ async def counted(decision: str) -> None:
 
 @workflow(name="raced")
 async def raced(slowly: bool) -> str:
-    """The first click decides; who comes while it is being counted is told who was first."""
+    """The first click decides; people who click while it is being counted learn who was first."""
     async with create_webhook(respond_with="manual") as webhook:
         publish({"token": webhook.token})
         first = await webhook
@@ -64,16 +64,18 @@ class Race:
         gate = asyncio.Event()
         pressing = [asyncio.create_task(self.press(i, run.id, token, gate)) for i in range(len(self.clicks))]
         gate.set()
-        told = await asyncio.gather(*pressing)
+        replies = await asyncio.gather(*pressing)
         await run.wait(100)
         events = await run.events()
         received = [e.data["payload"]["text"] for e in events if e.type == "hook_received"]
         (result,) = [e.data["result"] for e in events if e.type == "run_completed"]
-        assert {winner for winner, _ in told} == {result} == {received[0]}
+        assert {winner for winner, _ in replies} == {result} == {received[0]}
         assert sum(e.type == "hook_responded" for e in events) == len(received) == len(set(received))
         assert [e.data["result"] for e in events if e.type == "step_completed"][-1:] == [result]
-        assert {click for click, (_, how) in zip(self.clicks, told, strict=True) if how == "answered"} == set(received)
-        return Counter(how for _, how in told)
+        assert {click for click, (_, how) in zip(self.clicks, replies, strict=True) if how == "answered"} == set(
+            received
+        )
+        return Counter(how for _, how in replies)
 
     async def press(self, number: int, run_id: str, token: str, gate: asyncio.Event) -> tuple[str, str]:
         engine = self.engines[number % len(self.engines)]

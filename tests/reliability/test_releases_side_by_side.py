@@ -1,4 +1,4 @@
-"""P12: a newer release brings its schema and its workflows while replicas of the older one serve; then these go."""
+"""P12: a newer release brings its schema and workflows while older replicas still serve; then these stop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALTER TABLE events ADD COLUMN note TEXT;
 ALTER TABLE hooks ADD COLUMN note TEXT NOT NULL DEFAULT '';
 CREATE INDEX runs_noted ON runs (note) WHERE note IS NOT NULL;
 """
-"""What a release may do: add. What stands in docs/postgresql.md is what it may not."""
+"""What a release may do: add columns and indexes. docs/postgresql.md says what it must not do."""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -42,9 +42,9 @@ def version(postgres: PostgresServer, database: str) -> int:
     return int(postgres.execute("SELECT max(version) FROM schema_versions", database)[0][0])
 
 
-def tells(replica: Replica, name: str) -> str:
-    """Starts a run; its id, once it waits."""
-    run_id = replica.start_run("stories", name=name)
+def start_waiting(replica: Replica, name: str) -> str:
+    """Start a run and return its id once it waits for its hook."""
+    run_id = replica.start_run("greetings", name=name)
     eventually(lambda: replica.http.get(f"/api/hooks/{name}").status_code == 200)
     return run_id
 
@@ -66,9 +66,9 @@ def test_two_releases_serve_side_by_side_until_the_older_stops(
         eventually(lambda: len(clicks.acknowledged) > count + 20)
         assert {replica.http.get("/readyz").status_code for replica in there} == {200}
 
-        one, two = tells(older[0], "one"), tells(newer[0], "two")
+        one, two = start_waiting(older[0], "one"), start_waiting(newer[0], "two")
         newer[0].http.post("/api/hooks/one", json="day").raise_for_status()
-        older[0].http.post("/api/hooks/two", json="day").raise_for_status()  # who has no version 2 of this workflow
+        older[0].http.post("/api/hooks/two", json="day").raise_for_status()  # which has no version 2 of this workflow
         eventually(lambda: newer[1].run(one)["status"] == "completed")
         eventually(lambda: newer[1].run(two)["status"] == "completed")
         assert [newer[1].run(each)["result"] for each in (one, two)] == ["one day", "two day"]
@@ -87,7 +87,7 @@ def test_two_releases_serve_side_by_side_until_the_older_stops(
 
     late = Replica(replicas.folder)
     replicas.replicas.append(late)
-    assert late.process.wait(60) == 1, "who comes too late with the older program is told so"
+    assert late.process.wait(60) == 1, "the older program refuses to start, and says why"
     said = (replicas.folder / "log.txt").read_text()
     assert f"has schema {len(migrations()) + 1}, but this program knows only {len(migrations())}" in said
     assert "run the newer program" in said
@@ -104,6 +104,6 @@ def test_a_failed_migration_leaves_the_schema_unchanged(
     assert failing.process.wait(60) == 1
     assert "can't be brought up to date: division by zero" in (replicas.folder / "log.txt").read_text()
     assert version(postgres, database) == len(migrations())
-    run_id = tells(older, "still")
+    run_id = start_waiting(older, "still")
     older.http.post("/api/hooks/still", json="there").raise_for_status()
     assert older.run(run_id, wait=20)["result"] == "one there"

@@ -1,4 +1,4 @@
-"""P8, P12: replicas are killed, stopped in mid-step, drained under load, and started anew; on real PostgreSQL."""
+"""P8, P12: replicas are killed, stalled in mid-step, drained under load and replaced, on real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_other_replicas_take_over_and_zombies_write_nothing(
     assert tally.asked >= LOSSES // 2  # each of them may wait for a lease to end, as every loss does
     assert tally.fenced >= tally.stalled * RUNS, "the zombies tried"
     late = [seconds for seconds in tally.takeovers if seconds > within + BUSY]
-    # Once in a while whoever takes over is lost, too, before it has begun: then it takes another lease.
+    # Now and then the replica that takes over is lost, too, before it has begun: that costs another lease.
     assert len(late) <= len(tally.takeovers) // 50, late
 
 

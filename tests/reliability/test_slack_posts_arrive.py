@@ -1,7 +1,7 @@
 """Cards that are posted while Slack limits, drops, loses answers and is down for ten minutes: each once, in order.
 
-The engine, the approvals, slack_sdk and the stand-in are the real ones; time is the test's. `SLACK_APPROVALS=1000` runs
-it at its full size.
+Engine, approvals and slack_sdk are real, Slack is the playground's fake; time is the test's.
+`SLACK_APPROVALS=1000` runs it at its full size.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class World:
         await self.engine.start(approval.under("deploy", pinned(definition)), opening)
 
     def arrived(self) -> dict[str, list[str]]:
-        """The deliveries that stand in each conversation, from top to bottom."""
+        """Return the deliveries of each conversation, from top to bottom."""
         space, found = self.slack.playground.workspace, defaultdict[str, list[str]](list)
         for message in sorted(space.messages.values(), key=lambda one: float(one.ts)):
             name = space.channels[message.channel].label

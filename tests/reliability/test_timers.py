@@ -119,11 +119,11 @@ async def test_each_timer_fires_once_and_none_early_despite_kills(tmp_path: Path
                 alive = max((ready for ready in lives if ready <= went_on), default=0.0)
                 at_work = timer.due.timestamp() > alive + CATCHES_UP
                 (on_time if at_work else caught_up).append(went_on - max(timer.due.timestamp(), alive))
-    told = [
+    figures = [
         f"{len(late)} {what}: {seconds(late, 50):.2f}, {seconds(late, 99):.2f} s"
         for what, late in (("while it was up", on_time), ("after a start", caught_up))
     ]
-    sys.stdout.write(f"{TIMERS} timers, {KILLS} kills; p50 and p99 of lateness, {', '.join(told)}\n")
+    sys.stdout.write(f"{TIMERS} timers, {KILLS} kills; p50 and p99 of lateness, {', '.join(figures)}\n")
     assert len(on_time) > TIMERS // 20
     assert seconds(on_time, 99) < LATE + BUSY
     assert seconds(caught_up, 99) < LATE + BUSY
@@ -255,7 +255,7 @@ async def test_daylight_saving_changes_move_no_timer(open_engine: OpenEngine, cl
 @pytest.mark.promise(13)
 async def test_an_engine_that_fires_a_little_early_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = turn.LogIndex.due
-    monkeypatch.setattr(turn.LogIndex, "due", lambda standing, now: real(standing, now + timedelta(seconds=0.5)))
+    monkeypatch.setattr(turn.LogIndex, "due", lambda index, now: real(index, now + timedelta(seconds=0.5)))
 
     @workflow(name="two timers, one soon after the other")
     async def two() -> None:

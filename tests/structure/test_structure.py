@@ -21,7 +21,7 @@ def test_the_package_keeps_every_rule(ours: Package, rule: str) -> None:
     assert [str(finding) for finding in RULES[rule](ours)] == []
 
 
-def test_the_floors_cover_every_room_and_ignore_nothing() -> None:
+def test_the_layers_cover_every_room_and_ignore_nothing() -> None:
     assert list(floors((ROOT / "pyproject.toml").read_text("utf-8"))) == []
 
 
@@ -59,25 +59,25 @@ def plant(tmp_path: Path) -> Planting:
     return Planting(tmp_path)
 
 
-def test_a_late_import_closes_a_circle(plant: Planting) -> None:
+def test_a_late_import_closes_a_cycle(plant: Planting) -> None:
     late = "def later():\n    from house.b import y\n"
     assert plant.finds("import_circles", a=late, b="from house.c import z", c="from house import a") == [
         "house.a  circle: house.a · house.b · house.c"
     ]
 
 
-def test_an_import_for_types_closes_only_a_circle_of_types(plant: Planting) -> None:
+def test_a_typing_import_closes_only_a_cycle_of_types(plant: Planting) -> None:
     typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.b import Y\n"
     assert plant.finds("import_circles", a=typed, b="from .a import X") == []
     assert plant.finds("type_circles") == ["house.a  circle: house.a · house.b"]
 
 
-def test_the_package_root_is_imported_by_nobody_inside(plant: Planting) -> None:
+def test_no_module_imports_the_package_root(plant: Planting) -> None:
     found = plant.finds("root_imports", a="from house import step", b="from house import a", room__c="import house")
     assert found == ["house.a:1  imports the package root", "house.room.c:1  imports the package root"]
 
 
-def test_a_class_name_has_one_meaning_nested_or_private(plant: Planting) -> None:
+def test_a_class_name_has_one_meaning_even_nested_or_private(plant: Planting) -> None:
     found = plant.finds("class_names", a="class Card: ...", b="class Deck:\n    class Card: ...\n")
     assert found == ["house.a:1  Card is also a class of house.b:2"]
 
@@ -88,12 +88,12 @@ TWIN = "class Ask(TypedDict):\n    who: str\n    what: str\n    when: str\n    w
 @pytest.mark.parametrize(
     ("other", "found"),
     [
-        ("class Told:\n    who: str\n    what: str\n    when: str\n    why: str\n", True),
-        ("class Told:\n    who: str\n    what: str\n    when: str\n", False),
-        ("class Told:\n    who: str\n    what: str\n    when: str\n    why: str\n    a: int\n    b: int\n", True),
-        ("from house.a import Ask\nclass Told(Ask):\n    who: int\n    what: int\n    when: int\n", False),
-        ('class Told:\n    who: Literal["me"]\n    what: str\n    when: str\n    why: str\n', False),
-        ("class Told:\n    who: str\n    what: str\n    when: str\n    why: ClassVar[str]\n", False),
+        ("class Reply:\n    who: str\n    what: str\n    when: str\n    why: str\n", True),
+        ("class Reply:\n    who: str\n    what: str\n    when: str\n", False),
+        ("class Reply:\n    who: str\n    what: str\n    when: str\n    why: str\n    a: int\n    b: int\n", True),
+        ("from house.a import Ask\nclass Reply(Ask):\n    who: int\n    what: int\n    when: int\n", False),
+        ('class Reply:\n    who: Literal["me"]\n    what: str\n    when: str\n    why: str\n', False),
+        ("class Reply:\n    who: str\n    what: str\n    when: str\n    why: ClassVar[str]\n", False),
     ],
     ids=["shares four", "shares three", "is larger", "inherits", "has a tag", "has one for all"],
 )
@@ -116,13 +116,13 @@ def test_two_children_of_one_class_are_no_twins(plant: Planting) -> None:
         ("# An ordinary comment about what a stranger sends.", True),
     ],
 )
-def test_what_only_looks_like_a_twin_says_why(plant: Planting, remark: str, found: bool) -> None:
-    other = f"{remark}\n@dataclass\nclass Told:\n    who: str\n    what: str\n    when: str\n    why: str\n"
+def test_a_seeming_twin_needs_a_reason(plant: Planting, remark: str, found: bool) -> None:
+    other = f"{remark}\n@dataclass\nclass Reply:\n    who: str\n    what: str\n    when: str\n    why: str\n"
     assert bool(plant.finds("twin_classes", a=TWIN, b=other)) is found
 
 
 def test_a_copy_may_say_why(plant: Planting) -> None:
-    call = "    told = Ask(\n        who=o.who, what=o.what, when=o.when, why=o.why)\n"
+    call = "    reply = Ask(\n        who=o.who, what=o.what, when=o.when, why=o.why)\n"
     code = "from house.a import Ask\ndef copy(o):\n"
     assert plant.finds("copied_fields", a=TWIN, b=code + call)
     assert not plant.finds("copied_fields", b=f"{code}    # Copied: the reader gets no more than these.\n{call}")
@@ -160,13 +160,13 @@ def test_a_constructor_copies_no_four_fields_of_one_object(plant: Planting, call
         ('print("You have already voted.")', False),
     ],
 )
-def test_no_sentence_is_compared(plant: Planting, code: str, found: bool) -> None:
+def test_comparing_a_sentence_is_found(plant: Planting, code: str, found: bool) -> None:
     head = 'from house.approvals import text\nVERDICT = "This is your verdict"\n'
     words = 'ENDED = "Ended."\ndef ended(id): ...\n'
     assert bool(plant.finds("compared_sentences", a=head + code, approvals__text=words)) is found
 
 
-def test_a_case_compares_as_well(plant: Planting) -> None:
+def test_matching_a_sentence_in_a_case_is_found(plant: Planting) -> None:
     assert plant.finds("compared_sentences", a='match said:\n    case "no longer waiting": ...\n')
 
 
@@ -187,6 +187,6 @@ type = "layers"
     ["", 'exhaustive = true\nignore_imports = ["a -> b"]', 'exhaustive = true\nexhaustive_ignores = ["attic"]'],
     ids=["not every room", "an import ignored", "a room ignored"],
 )
-def test_floors_with_a_gap_are_found(more: str) -> None:
+def test_layers_with_a_gap_are_found(more: str) -> None:
     assert list(floors(CONTRACTS + more))
     assert list(floors(CONTRACTS + "exhaustive = true")) == []

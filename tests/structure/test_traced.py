@@ -230,7 +230,7 @@ async def trace(folder: Path) -> dict[str, Traced]:
     return found
 
 
-async def test_an_act_walks_through_no_more_than_it_needs(tmp_path: Path) -> None:
+async def test_an_act_stays_below_its_ceilings(tmp_path: Path) -> None:
     found = await trace(tmp_path)
     sizes = {name: (len(ran.files), len(ran), ran.lines) for name, ran in found.items()}
     if table := os.environ.get("TRACE_TABLE"):

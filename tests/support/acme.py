@@ -1,4 +1,4 @@
-"""Acme, where the forty scenarios play: people, groups and workflows, and the real service with its stand-ins."""
+"""Acme, the company of the forty scenarios: people, groups, workflows, and the real service with its fakes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from journey import Json, Service
 
-ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
+ANN, BO, CY, DI, CFO = (f"{name}@acme.eu" for name in ("ann", "bo", "cy", "di", "cfo"))
 TOKYO, BERLIN = "aki@acme.eu", "bea@acme.eu"
 
 CONFIG = """
@@ -199,13 +199,13 @@ deadline = "4h"
 
 
 class Acme(Service):
-    """The service in this house, and what people do in it. Each request is known by what it is about."""
+    """The service at Acme, and what people do with it. Each request is found by what it is about."""
 
     def ask(self, workflow: str, what: str, by: str = DI, **more: Any) -> str:
         return self.open(workflow, by, what=what, **more)
 
     def asks(self, workflow: str, what: str, by: str = DI, **more: Any) -> str:
-        """As `ask`, once people have been asked."""
+        """Open a request as `ask` does, and wait until it waits for approvers."""
         run_id = self.ask(workflow, what, by, **more)
         self.eventually(lambda: self.request(run_id) and self.request(run_id)["waiting_for"])
         return run_id
@@ -215,13 +215,13 @@ class Acme(Service):
         return found
 
     def card(self, title: str = "Scenario") -> Json:
-        """The newest card about this; not what was said in its thread."""
+        """Return the newest card with this title; replies in its thread don't count."""
         found = self.eventually(lambda: [m for m in self.messages() if title in m["text"] and not m["thread_ts"]])
         card: Json = found[-1]
         return card
 
     def link_of(self, to: str, what: str) -> str:
-        """The newest link to this request that was mailed to this person."""
+        """Return the newest link to this request that was mailed to this person."""
 
         def newest() -> list[Json]:
             return [m for m in self.mails(to) if what in m["subject"] and "/decisions/" in m["text"]][-1:]
@@ -231,14 +231,14 @@ class Acme(Service):
         return found[0]
 
     def calls(self, what: str) -> list[Json]:
-        """What reached the target about this request, once something has."""
+        """Wait for calls to the target about this request, and return them."""
         return list(self.eventually(lambda: self.reached(what)))
 
     def reached(self, what: str) -> list[Json]:
         return [call for call in self.play("GET", "/http/requests") if (call["json"] or {}).get("what") == what]
 
     def live(self, *people: str) -> None:
-        """Who is in @live from now on. Nobody: its source can't be read."""
+        """Set the members of @live. Without any, its source can't be read."""
         file = self.folder / "live.json"
         file.write_text(json.dumps({"people": people}) if people else "{")
 
@@ -261,7 +261,7 @@ class Acme(Service):
         return found
 
     def slack_says(self, method: str, **arguments: Any) -> Json:
-        """Somebody in Slack does this, with the app's own token."""
+        """Call a method of the fake Slack with the app's own token."""
         token = (self.folder / ".approvals" / "secrets" / "SLACK_BOT_TOKEN").read_text()
         answer = self.http.post(
             f"/playground/slack/api/{method}", json=arguments, headers={"authorization": f"Bearer {token}"}
@@ -272,7 +272,7 @@ class Acme(Service):
 
 
 def furnish(folder: Path, workflows: dict[str, str] | None = None) -> Path:
-    """The house's files."""
+    """Write Acme's configuration into a folder."""
     (folder / "config.toml").write_text(CONFIG)
     (folder / "workflows").mkdir()
     for id, text in (WORKFLOWS if workflows is None else workflows).items():

@@ -1,4 +1,4 @@
-"""Replicas are lost one after another, killed or stalled in the midst of their work, while people ask and click."""
+"""Kill or stall replicas in the middle of their work, one after another, while people open requests and vote."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDED = [*SETTLED, "hook_received", "run_completed"]
 
 @dataclass
 class Tally:
-    """What happened. A violation is told as an AssertionError by whoever sees it."""
+    """What happened. A violation raises AssertionError where it is seen."""
 
     killed: int = 0
     stalled: int = 0
@@ -51,18 +51,18 @@ class Tally:
 
 
 class Attrition:
-    """A fleet in which each lane loses a replica and replaces it, so many at the same time."""
+    """A fleet in which several lanes lose and replace replicas at the same time."""
 
     def __init__(self, fleet: Fleet, lanes: int) -> None:
         self.tally = Tally()
         self._fleet = fleet
         self._lanes = lanes
-        self._standing: list[Replica] = []
+        self._healthy: list[Replica] = []
         self._numbers = itertools.count()
 
     def run(self, losses: int) -> Tally:
-        """Every other one is a kill, the others are stalls."""
-        self._standing = self._fleet.start(self._lanes + 1)
+        """Lose this many replicas: every other one is killed, the rest are stalled."""
+        self._healthy = self._fleet.start(self._lanes + 1)
         with self._people(), ThreadPoolExecutor(self._lanes) as lanes:
             turns = [lanes.submit(self._lose, number, is_kill=number % 2 == 0) for number in range(losses)]
             try:
@@ -96,12 +96,12 @@ class Attrition:
         with self.tally.lock:
             self.tally.killed += is_kill
             self.tally.stalled += not is_kill
-        self._standing.append(self._fleet.start(1)[0] if is_kill else victim)
+        self._healthy.append(self._fleet.start(1)[0] if is_kill else victim)
 
     def _chosen(self) -> Replica:
-        """A replica of this lane's own from now on; people still go to it."""
+        """Take a healthy replica for this lane; people keep using it."""
         with self.tally.lock:
-            return self._standing.pop(0)
+            return self._healthy.pop(0)
 
     def _note_takeover(self, name: str, victim: Replica, lost_at: float) -> None:
         first, second = eventually(lambda: (begun := self._fleet.effects(name))[1:] and begun[:2], HELD_UP)
@@ -110,7 +110,7 @@ class Attrition:
             self.tally.takeovers.append(second.at - lost_at)
 
     def _settled(self, run_id: str) -> list[dict[str, Any]]:
-        """Its log, once it waits for its hook. (Whoever was to bring it there may be lost, too.)"""
+        """Return the run's log once it waits for its hook. (The replica that takes over may be lost, too.)"""
 
         def look() -> list[dict[str, Any]] | None:
             events = self._events(run_id)
@@ -120,7 +120,7 @@ class Attrition:
         return found
 
     def _comes_back(self, zombie: Replica, before: dict[str, list[dict[str, Any]]]) -> None:
-        """It goes on where it was, and must not write to any of the runs that it has lost."""
+        """Resume a stalled replica, and check that it can't write to the runs it has lost."""
         zombie.send(signal.SIGCONT)
 
         def refused() -> int:
@@ -134,7 +134,7 @@ class Attrition:
             self.tally.fenced += refused()
 
     def _ends(self, run_id: str, name: str, number: int) -> None:
-        """Its hook is resumed once, and it ends as it must."""
+        """Resume the run's hook, and check that the run ends with that payload, each event once."""
         answer = f" {number}"
         headers = {"idempotency-key": f"end-{name}", "content-type": "application/json"}
 
@@ -151,7 +151,7 @@ class Attrition:
 
     @contextmanager
     def _people(self, number: int = 4) -> Iterator[None]:
-        """They ask for something, answer it, and look at what has come of it, again and again."""
+        """Let people open requests, answer them and check the results, while the block runs."""
         over = threading.Event()
         with ThreadPoolExecutor(number, PEOPLE) as threads:
             people = [threads.submit(self._person, person, over) for person in range(number)]
@@ -173,7 +173,7 @@ class Attrition:
                 self.tally.asked += 1
 
     def _start(self, name: str) -> str:
-        """The same key again and again: it is one run."""
+        """Start a run, repeating the same key until it is accepted."""
         wish = {"workflow": "toils", "input": {"name": name}}
         headers = {"idempotency-key": name}
         answer = eventually(lambda: self._ask("POST", "/api/runs", json=wish, headers=headers), HELD_UP)
@@ -192,11 +192,14 @@ class Attrition:
         return list(answer.json()["events"])
 
     def _ask(self, method: str, path: str, **given: Any) -> httpx2.Response | None:
-        """People ask any of all that are there, stalled ones, too: their load balancer doesn't know yet. The lanes know
-        who stands. None: no answer, or none that counts."""
+        """Send a request to a random replica.
+
+        People may reach stalled replicas, too, since their load balancer doesn't know yet; lanes only use healthy ones.
+        Returns None if there was no answer, or a 503.
+        """
         with self.tally.lock:
             is_person = threading.current_thread().name.startswith(PEOPLE)
-            alive = [r for r in self._fleet.replicas if r.process.poll() is None] if is_person else list(self._standing)
+            alive = [r for r in self._fleet.replicas if r.process.poll() is None] if is_person else list(self._healthy)
         replica = random.choice(alive)  # noqa: S311
         headers = {**given.pop("headers", {}), "authorization": replica.http.headers["authorization"]}
         url = str(replica.http.base_url).rstrip("/") + path

@@ -1,7 +1,7 @@
 """A service of nothing but webhooks, to be killed: `python clicked_service.py DATABASE RUNS`.
 
-It prints `PORT` and the path of each run's webhook, one a line, when it is ready. Who starts it again on the same
-database gets the same webhooks.
+When it is ready, it prints `PORT` and the path of each run's webhook, one a line. Started again on the same database,
+it serves the same webhooks.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ async def job() -> list[Any]:
 
 
 async def work(database: Path, acknowledge: Acknowledge, early: bool = False) -> None:
-    """What people do. It may be done again by who got no answer."""
+    """Do what people do. Safe to repeat when no answer came."""
     url = f"sqlite:///{database}"
     async with Engine.open(url, signing_keys=["k" * 40], base_url="https://example.test") as engine:
         acknowledge("open")
@@ -68,9 +68,7 @@ async def work(database: Path, acknowledge: Acknowledge, early: bool = False) ->
             if bytes(answer.body) == ANSWER:
                 acknowledge("answered")
             else:
-                assert answer.status_code == 504, (
-                    "a first request was taken; whoever asks again isn't answered any more"
-                )
+                assert answer.status_code == 504, "the first request was taken; later ones get no answer"
         except HookNotFoundError:
             assert (await run.status()) == "completed"
         assert await asyncio.wait_for(run.return_value(), 20) == RESULT
@@ -123,7 +121,7 @@ SHOWN_BY = {
 
 
 def examine(database: Path, acknowledged: list[str]) -> dict[str, Any]:
-    """What a database holds that was left behind: whether it is whole, and what is lost of what was acknowledged."""
+    """Check the database that a dead process left: its integrity, and which acknowledged facts are lost."""
     with closing(sqlite3.connect(database)) as db:
         integrity = db.execute("PRAGMA integrity_check").fetchone()[0]
         lost = [what for what in acknowledged if not _count(db, SHOWN_BY[what])]
@@ -138,7 +136,7 @@ def _count(db: sqlite3.Connection, query: str) -> int:
 
 
 def finish(database: Path) -> dict[str, Any]:
-    """Another process takes over, and everybody who got no answer asks again."""
+    """Let another process take over, and repeat everything that got no answer."""
     asyncio.run(work(database, lambda what: None))
     with closing(sqlite3.connect(database)) as db:
         log = db.execute("SELECT seq, type FROM events ORDER BY run_id, seq").fetchall()
@@ -153,7 +151,7 @@ def finish(database: Path) -> dict[str, Any]:
 
 
 def in_a_fork(work: Callable[[], Any]) -> int:
-    """How that process ended: its exit status, or minus the signal."""
+    """Run `work` in a fork; return its exit status, or minus the signal that killed it."""
     child = os.fork()
     if child == 0:
         try:
@@ -166,7 +164,7 @@ def in_a_fork(work: Callable[[], Any]) -> int:
 
 
 def die_at(k: int, torn: bool, early: bool, folder: Path) -> dict[str, Any]:
-    """One death, and what came of it."""
+    """Let a process die at its k-th write, and report what it left behind."""
     database, acks, report = folder / "runs.db", folder / "acknowledged", folder / "report.json"
     ended = in_a_fork(lambda: live_until(k, torn, early, database, acks))
     acknowledged = acks.read_text().splitlines() if acks.exists() else []

@@ -1,7 +1,7 @@
-"""The real service on a disk that fails as a file says. `python failing_disk.py …` does what `approvals-bot …` does.
+"""The real service on a disk that fails on demand: `python failing_disk.py …` does what `approvals-bot …` does.
 
-What is wrong now stands in the file that FAILING_DISK names, as long as that is there: `full`, `write-error`,
-`sync-error`, `slow`, or `hung`. FAILING_DISK_OF: only where the path has this in it.
+The fault is the content of the file that FAILING_DISK names, while it exists: `full`, `write-error`,
+`sync-error`, `slow`, or `hung`. FAILING_DISK_OF limits it to paths that contain this text.
 
 FAILING_DISK_EARLY plants a bug, as a control: payloads are acknowledged before they are written.
 """
@@ -51,7 +51,7 @@ def _said() -> str:
 
 
 def acknowledge_early() -> None:
-    """The planted bug."""
+    """Plant the bug."""
     real = Engine.resume_hook
     kept = dict[asyncio.Task[Any], None]()
 

@@ -1,6 +1,6 @@
 """What a journey saw, made comparable: volatile values become numbered placeholders, and the rest is compared exactly.
 
-`GOLDEN=record` in the environment writes the files anew instead of comparing them.
+`GOLDEN=record` in the environment writes the files instead of comparing them.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def _minute(found: re.Match[str]) -> str:
 
 
 def anonymous(value: Any) -> str:
-    """A key to sort by that no chance is in: what arrives in any order is written in this one."""
+    """Return a sort key without random values, for what arrives in any order."""
     return Names().plain(json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
 class Book:
-    """All that one journey saw, by file."""
+    """Everything that one journey saw, by file."""
 
     def __init__(self, journey: str) -> None:
         self.journey = journey
@@ -97,7 +97,7 @@ class Book:
         self._write("json", f"══ {heading} ══\n{self.names.plain(shown)}\n")
 
     def html(self, heading: str, html: str, kind: str = "html") -> None:
-        """Mails repeat the same styles on every element, so these stand once in a file of their own."""
+        """Mails repeat the same styles on every element, so these are in a file of their own, once."""
         html = html.replace("\r\n", "\n")
         html = re.sub(r'(?<=style=")[^"]{12,}(?=")', lambda found: self._style(found[0]), html)
         html = re.sub(r"(?<=<style>).{40,}?(?=</style>)", lambda found: self._style(found[0]), html, flags=re.DOTALL)
@@ -114,7 +114,7 @@ class Book:
         self._pages.setdefault(f"{self._act}.{kind}", []).append(text)
 
     def close(self) -> None:
-        """Compare with what was recorded, or record it."""
+        """Compare with the recorded files, or record them."""
         found = {name: "\n".join(parts) for name, parts in self._pages.items()}
         found[f"{self.journey}-styles.txt"] = "\n".join(f"{k} {v}" for k, v in sorted(self.styles.items())) + "\n"
         kept = {file.name: file for file in FOLDER.glob(f"{self.journey}-*")}
@@ -124,15 +124,15 @@ class Book:
             for name, text in found.items():
                 (FOLDER / name).write_text(text, "utf-8")
             return
-        told: list[str] = []
+        diff: list[str] = []
         differing = []
         for name in sorted(kept.keys() | found.keys()):
             before = kept[name].read_text("utf-8") if name in kept else ""
             if before != found.get(name, ""):
                 differing.append(name)
                 lines = before.splitlines(), found.get(name, "").splitlines()
-                told += difflib.unified_diff(*lines, f"golden/{name}", f"now/{name}", n=4, lineterm="")
+                diff += difflib.unified_diff(*lines, f"golden/{name}", f"now/{name}", n=4, lineterm="")
         if differing:
-            more = [f"… and {len(told) - LONGEST_DIFF} lines more"] if len(told) > LONGEST_DIFF else []
+            more = [f"… and {len(diff) - LONGEST_DIFF} lines more"] if len(diff) > LONGEST_DIFF else []
             summary = f"{len(differing)} files differ from what was recorded: {', '.join(differing)}"
-            raise AssertionError("\n".join([summary, *told[:LONGEST_DIFF], *more]))
+            raise AssertionError("\n".join([summary, *diff[:LONGEST_DIFF], *more]))

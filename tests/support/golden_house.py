@@ -162,14 +162,14 @@ async def greet(name: str) -> str:
 
 
 @step
-async def tell(url: str) -> None:
+async def announce(url: str) -> None:
     Path("webhook.txt").write_text(url)
 
 
 @workflow
 async def callback(guest: Guest) -> dict[str, str]:
     webhook = create_webhook()
-    await tell(webhook.url)
+    await announce(webhook.url)
     request = await webhook
     return {"guest": await greet(guest.name), "method": request.method, "body": await request.text()}
 
@@ -190,13 +190,13 @@ async def welcome(guest: Guest) -> list[str]:
 BEGINNING = datetime(2040, 1, 2, 9, 0, 3, tzinfo=UTC)
 ACT = timedelta(minutes=10)  # from one act's beginning to the next one's; what happens within shares a minute
 
-# `approvals-bot dev`, telling all that it logs. Names of loggers are names of modules, so they are left out.
-PROGRAM_THAT_TELLS = """
+# `approvals-bot dev` with its whole log. Loggers are named after modules, so their names are left out.
+LOGGING_PROGRAM = """
 import logging, runpy, sys
-telling = logging.StreamHandler()
-telling.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+handler = logging.StreamHandler()
+handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
 logger = logging.getLogger("approvals_bot")
-logger.addHandler(telling)
+logger.addHandler(handler)
 logger.setLevel(logging.INFO)
 logger.propagate = False
 runpy.run_module("approvals_bot", run_name="__main__", alter_sys=True)
@@ -207,7 +207,7 @@ class GoldenHouse(Service):
     """The service, whose every act is written into a book."""
 
     def __init__(self, folder: Path, book: Book) -> None:
-        super().__init__(folder, ("-c", PROGRAM_THAT_TELLS))
+        super().__init__(folder, ("-c", LOGGING_PROGRAM))
         self.book = book
         self.acts_begin = BEGINNING
         self._seen_mails = 0
@@ -251,16 +251,16 @@ class GoldenHouse(Service):
         """Of an API call, or a page."""
         kind = answer.headers.get("content-type", "").partition(";")[0]
         if kind.endswith("json"):
-            told = {"status": answer.status_code, "type": kind, "body": answer.json()}
-            self.book.json(heading, told)
+            shown = {"status": answer.status_code, "type": kind, "body": answer.json()}
+            self.book.json(heading, shown)
         else:
             self.book.html(f"{heading} → {answer.status_code} {kind}", answer.text)
         return answer
 
     def pressed(self, heading: str, outcome: Json) -> Json:
         """Of what somebody did in Slack."""
-        told = {key: value for key, value in outcome.items() if key != "ack_ms"}
-        self.book.json(heading, told | {"view": told["view"] and visible(told["view"])})
+        shown = {key: value for key, value in outcome.items() if key != "ack_ms"}
+        self.book.json(heading, shown | {"view": shown["view"] and visible(shown["view"])})
         return outcome
 
     def show_run(self, run_id: str) -> None:
@@ -273,12 +273,12 @@ class GoldenHouse(Service):
         events = self.events(run_id)
         types = [e["type"] for e in events]
         received = [e["data"].get("payload") for e in events if e["type"] == "hook_received"]
-        told = {
+        shown = {
             "types": [each for each in types if not each.startswith("step_")],
             "steps": dict(sorted(Counter(each for each in types if each.startswith("step_")).items())),
             "payloads": received,
         }
-        self.book.json("events", told)
+        self.book.json("events", shown)
 
     def _look(self) -> None:
         """What came to people and systems since the last look. What comes at the same time comes in any order."""
@@ -296,8 +296,8 @@ class GoldenHouse(Service):
         mails = self.mails()
         for mail in sorted(mails[self._seen_mails :], key=lambda m: anonymous([m["to"], m["subject"], m["text"]])):
             headers = {k: re.sub(r'boundary="[^"]*"', "boundary=…", v) for k, v in mail["headers"].items()}
-            told = "\n".join(f"{name}: {value}" for name, value in headers.items())
-            self.book.text(f"mail to {mail['to']}", f"{told}\n\n{mail['text']}")
+            shown = "\n".join(f"{name}: {value}" for name, value in headers.items())
+            self.book.text(f"mail to {mail['to']}", f"{shown}\n\n{mail['text']}")
             self.book.html(f"mail to {mail['to']}: {mail['subject']}", mail["html"])
         self._seen_mails = len(mails)
         calls = self.play("GET", "/http/requests")
@@ -342,7 +342,7 @@ class GoldenHouse(Service):
         return self.messages(channel)[-1]
 
     def webhook(self) -> str:
-        """The address that the workflow has told to the system that it waits for."""
+        """The URL that the workflow announced to the system it waits for."""
         return (self.folder / "webhook.txt").read_text()
 
     def newest_ephemeral(self, user: str) -> Json:
@@ -359,7 +359,7 @@ class GoldenHouse(Service):
         return self._heard(user, self.play("POST", "/slack/submit", json=body), before)
 
     def _heard(self, user: str, outcome: Json, before: list[Json]) -> Json:
-        """The outcome with what is said to its person, which on a busy machine comes after the stand-in has looked."""
+        """Add the ephemeral reply to the outcome: on a busy machine it comes after the fake Slack has answered."""
         self.settle()
         if outcome["view"] is None and outcome["ephemeral"] is None:
             new = self.eventually(lambda: [m for m in self._ephemerals(user) if m not in before])
@@ -391,8 +391,8 @@ class GoldenHouse(Service):
         )
         lines = (done.stdout + done.stderr).splitlines()
         steps = [line for line in lines if re.fullmatch(r" +\d\d:\d\d:\d\d +\w+ finished\.", line)]
-        told = [*(line for line in lines if line not in steps), *sorted(steps, key=anonymous)]
-        self.book.text(f"{heading} → exit {done.returncode}", "\n".join(told))
+        shown = [*(line for line in lines if line not in steps), *sorted(steps, key=anonymous)]
+        self.book.text(f"{heading} → exit {done.returncode}", "\n".join(shown))
         self.settle()
 
 

@@ -30,14 +30,14 @@ class Service:
         self.folder = folder
         self._program = program
         self.port = 0
-        self.said = ""  # the line that told that it is ready
+        self.said = ""  # the line that it prints when it is ready
         self.process: subprocess.Popen[str] | None = None
         self.http = httpx2.Client(timeout=20.0, trust_env=False)
 
     # ── the process ──
 
     def start(self, *options: str, command: str = "dev", by_environment: bool = False) -> Service:
-        """Returns when it says that it is ready. A second start is on the same port."""
+        """Start it and wait until it is ready. A second start uses the same port."""
         self.launch(*options, command=command, by_environment=by_environment)
         self.said = self._first_line()
         found = re.search(r"http://127\.0\.0\.1:(\d+)", self.said)
@@ -58,7 +58,7 @@ class Service:
             )
 
     def log(self) -> str:
-        """What it said on standard error, at every start so far."""
+        """Return standard error of all starts so far."""
         return (self.folder / "log.txt").read_text()
 
     def _first_line(self) -> str:
@@ -71,17 +71,17 @@ class Service:
         return self.process.stdout.readline()
 
     def kill(self) -> None:
-        """As `kill -9`."""
+        """Kill it as `kill -9` does."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self._reap()
 
     def stop(self) -> int:
-        """As an operator does. Gives the exit status."""
+        """Stop it as an operator does; return the exit status."""
         return self.end()[0]
 
     def end(self) -> tuple[int, str]:
-        """The exit status after SIGTERM, and what was said on standard output since it was ready."""
+        """Send SIGTERM; return the exit status and what it printed since it was ready."""
         assert self.process is not None
         assert self.process.stdout is not None
         self.process.send_signal(signal.SIGTERM)
@@ -115,7 +115,7 @@ class Service:
         return found
 
     def settled(self, run_id: str) -> Json:
-        """The run once every copy is delivered and nothing more is going on."""
+        """Return the run once every copy is delivered and nothing more is going on."""
 
         def quiet() -> Json | None:
             found = self.run(run_id)
@@ -195,7 +195,7 @@ class Service:
         return dumped
 
     def eventually(self, look: Callable[[], Any], seconds: float = SOON) -> Any:
-        """What `look` finds, as soon as it finds something."""
+        """Return what `look` finds, as soon as it finds something."""
         until = time.monotonic() + seconds
         while True:
             found = look()

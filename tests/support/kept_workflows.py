@@ -1,4 +1,4 @@
-"""Workflows whose recorded runs must replay for ever (tests/histories). Never change one: add another beside it."""
+"""Workflows whose recorded runs must always replay (tests/histories). Never change one: add another instead."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def crowd(people: list[str]) -> list[Any]:
 
 @workflow(name="kept group that fails")
 async def failing_group(people: list[str]) -> list[str]:
-    """A TaskGroup that is torn down: whoever waited compensates, always in the same order."""
+    """A TaskGroup that is torn down: tasks that waited compensate, always in the same order."""
     undone: list[str] = []
 
     async def one(person: str) -> None:
@@ -148,7 +148,7 @@ async def _take(hook: Any) -> Any:
 
 @workflow(name="kept hooks")
 async def hooks(token: str) -> list[Any]:
-    """All payloads, until one says done; then the same token again in one breath; and a token that is taken."""
+    """All payloads, until one says done; then the same token again at once; and a token that is taken."""
     hook, seen = create_hook(token=token), list[Any]()
     async for payload in hook:
         seen.append(payload)

@@ -1,7 +1,7 @@
 """Take the pictures of docs/email.md: `make pictures`.
 
-The product as a user starts it, a workflow that goes by mail, the stand-in mailbox, and a real browser, which shows the
-mails and the pages, and makes the pictures small.
+The product as a user starts it, a workflow that goes by mail, the playground's mailbox, and a real
+browser, which shows the mails and the pages, and makes the pictures small.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Studio:
         return [one for one in sent if one["to"] == "ann@acme.eu"] or [{"state": "sending"}]
 
     def mail_with(self, words: str, to: str = "ann@acme.eu") -> Json:
-        """The newest mail to this person that says this."""
+        """Return the newest mail to this person that contains these words."""
         found: Json = self.service.eventually(lambda: [m for m in self.service.mails(to) if words in m["text"]])[-1]
         return found
 
@@ -123,7 +123,7 @@ async def mails(it: Studio) -> None:
     await it.mail("dark", first, dark=True)
     await it.mail("phone", first, phone=True)
     it.service.press(it.link("2.1"), "approve")
-    await it.mail("vote", it.mail_with("Not you? Take it back"))
+    await it.mail("vote", it.mail_with("Not you?"))
     it.service.press(it.link("2.1", "bo@acme.eu"), "reject", comment="The migration locks the table for an hour.")
     await it.mail("outcome", it.mail_with("Rejected by"))
 

@@ -32,7 +32,7 @@ class PostgresServer:
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
 
     def new_database(self) -> str:
-        """The URL of a database with the current schema, made from a template: migrating each anew takes longer."""
+        """The URL of a database with the current schema, cloned from a template: migrating each takes longer."""
         if self._template is None:
             self._template = self._create()
             blocking(_migrate(self.url_of(self._template)))
@@ -43,7 +43,7 @@ class PostgresServer:
         return self.url_of(self._create())
 
     def drop_all(self) -> None:
-        """What was made here. Only on a server that goes on afterwards."""
+        """Drop the databases made here. Only needed on a server that outlives the tests."""
         for name in self._made:
             self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
@@ -90,7 +90,7 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
-    """A server of our own, gone afterwards; or another one, without our databases afterwards."""
+    """Run a server of our own, or use the one that APPROVALS_TEST_POSTGRES names; clean up afterwards."""
     other = os.environ.get(OTHER_SERVER)
     if other:
         there = PostgresServer(other)
@@ -114,7 +114,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 def missing_server() -> str | None:
-    """Why there can be no server. None: there can be one."""
+    """Return why there can be no server; None if there can."""
     if os.environ.get(OTHER_SERVER):
         return None
     try:
@@ -127,7 +127,7 @@ def missing_server() -> str | None:
 
 
 def blocking(call: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, from wherever we are."""
+    """Run a coroutine to its end, even from within an event loop."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, call).result()
 

@@ -121,16 +121,16 @@ def _shown(event: Event | NewEvent) -> str:
 
 def same_outcome(first: ReplayResult, second: ReplayResult) -> bool:
     """Whether two replays of one log ask for the same, and wait for the same."""
-    return _told(first) == _told(second)
+    return _comparable(first) == _comparable(second)
 
 
-def _told(outcome: ReplayResult) -> list[Any]:
+def _comparable(outcome: ReplayResult) -> list[Any]:
     commands = [command.event(_ANY_TIME) for command in outcome.commands]
     steps = [(s.id, s.step.name, s.failures, sorted(s.started), s.first_started_at, s.retry_at) for s in outcome.steps]
     timers = [(timer.id, timer.resume_at, timer.kind) for timer in outcome.timers]
     flags = (outcome.ended, outcome.replay_again, outcome.waits_on_hooks)
-    told = [(event.type, without_tracebacks(event.data)) for event in commands]
-    return [told, steps, timers, flags, outcome.view, outcome.projection, [*outcome.schemas]]
+    decisions = [(event.type, without_tracebacks(event.data)) for event in commands]
+    return [decisions, steps, timers, flags, outcome.view, outcome.projection, [*outcome.schemas]]
 
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)

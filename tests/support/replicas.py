@@ -1,4 +1,4 @@
-"""Replicas of the real service on one database, as processes of their own, and people who click all the time."""
+"""Replicas of the real service on one database, each its own process, and people who click all the time."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ async def toils(given: dict[str, str]) -> str:
     done = await toil(given["name"])
     return done + await create_hook(token=given["name"])
 
-@workflow(name="stories", version="1")
-async def stories(given: dict[str, str]) -> str:
+@workflow(name="greetings", version="1")
+async def greetings(given: dict[str, str]) -> str:
     return "one " + await create_hook(token=given["name"])
 
 if os.environ["REPLICAS_SCHEMA"]:  # the next release
-    @workflow(name="stories", version="2")
-    async def longer_stories(given: dict[str, str]) -> str:
+    @workflow(name="greetings", version="2")
+    async def longer_greetings(given: dict[str, str]) -> str:
         await toil(given["name"])
         return "two " + await create_hook(token=given["name"])
 
@@ -121,7 +121,7 @@ class Replica:
         self.process.send_signal(number)
 
     def stop(self) -> tuple[int, float]:
-        """Exit status after SIGTERM, and seconds."""
+        """Send SIGTERM; return the exit status and the seconds it took."""
         began = time.monotonic()
         self.send(signal.SIGTERM)
         return self.process.wait(SOON), time.monotonic() - began
@@ -161,22 +161,22 @@ class Fleet:
         self.replicas: list[Replica] = []
 
     def start(self, number: int, schema: str = "") -> list[Replica]:
-        """So many more replicas, all at once."""
+        """Start this many replicas at the same time."""
         new = [Replica(self.folder, schema, self._program) for _ in range(number)]
         self.replicas += new
         return [replica.ready() for replica in new]
 
     def effects(self, name: str) -> list[Effect]:
-        """Who began this piece of work, in order."""
+        """Return which replicas began this piece of work, in order."""
         found = [line.split() for line in self._lines("effects")]
         return [Effect(int(pid), name, float(at)) for pid, done, at in found if done == name]
 
     def fenced(self) -> list[tuple[int, str]]:
-        """Which replica was refused a write to which run."""
+        """Return (replica's pid, run) for each write that was refused."""
         return [(int(pid), run_id) for pid, run_id in (line.split() for line in self._lines("fenced"))]
 
     def hold(self, replica: Replica, name: str) -> None:
-        """From now on, this piece of work takes this replica for ever."""
+        """Make this piece of work never end on this replica, until `let_go`."""
         (self.folder / f"hold-{replica.pid}-{name}").touch()
 
     def let_go(self, replica: Replica, name: str) -> None:
@@ -187,7 +187,7 @@ class Fleet:
         return [line for line in file.read_text().split("\n")[:-1] if line] if file.exists() else []
 
     def close(self) -> None:
-        """All that run are killed. More can be started."""
+        """Kill all replicas. More can be started afterwards."""
         for replica in self.replicas:
             replica.close()
         self.replicas = []
@@ -212,7 +212,7 @@ def eventually(look: Any, seconds: float = SOON) -> Any:
 
 @dataclass
 class Clicks:
-    """What became of the clicks of a few people, who each go to the next replica when one does not take a click."""
+    """What became of the clicks of a few people, who each try the next replica when one refuses a click."""
 
     acknowledged: list[str] = field(default_factory=list)
     statuses: dict[str, int] = field(default_factory=dict)
@@ -232,7 +232,7 @@ class Clicks:
 
 @contextmanager
 def people_click(replicas: list[Replica], token: str, people: int = 3) -> Iterator[Clicks]:
-    """Clicks on this hook go on while the block runs. `replicas` may change meanwhile."""
+    """Let people click this hook while the block runs. `replicas` may change meanwhile."""
     clicks, over, numbers = Clicks(), threading.Event(), itertools.count()
 
     def click(person: int) -> None:
@@ -273,19 +273,19 @@ def _clicked(http: httpx2.Client, replicas: list[Replica], turn: int, token: str
 
 
 def taken(replica: Replica, run_id: str) -> list[str]:
-    """The payloads in the run's log, in order."""
+    """Return the payloads in the run's log, in order."""
     return [e["data"]["payload"] for e in replica.events(run_id) if e["type"] == "hook_received"]
 
 
 def heals(clicks: Clicks) -> None:
-    """Clicks are taken again soon after the trouble is over, which is now."""
+    """Check that clicks are accepted again soon after the fault, which ends now."""
     began, count = time.monotonic(), len(clicks.acknowledged)
     eventually(lambda: len(clicks.acknowledged) > count + 10)
     assert time.monotonic() - began < HEALED + BUSY
 
 
 def nothing_is_lost(replica: Replica, run_id: str, clicks: Clicks) -> None:
-    """What was acknowledged is there, once; and everybody had an answer in time."""
+    """Check that each acknowledged click is in the log once, and that every click was answered in time."""
     assert set(clicks.statuses) <= {"200", "503", "no connection"}, clicks.statuses
     assert clicks.slowest < ANSWERED + BUSY
     found = taken(replica, run_id)

@@ -1,4 +1,4 @@
-"""An office: the service, a stand-in Slack and the people who press; real engine, approvals, slack_sdk and bolt."""
+"""The service with a fake Slack and people who press buttons; engine, approvals, slack_sdk and Bolt are real."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DEPLOY: dict[str, Any] = {
 
 @dataclass
 class Office:
-    """The service, the stand-in, and the people who press."""
+    """The service, the fake Slack, and what people do there."""
 
     engine: Engine
     clock: FakeClock
@@ -65,7 +65,7 @@ class Office:
         return self.fake_slack.url
 
     async def ask(self, requester: str = "bo@acme.eu", given: Mapping[str, Any] | None = None, **more: Any) -> str:
-        """Open a request; its run's id, once its card stands in #deploys. `given`: fields that `more` adds."""
+        """Open a request and return its run's id once its card is posted. `given` are fields that `more` adds."""
         definition = Definition.model_validate(DEPLOY | more)
         workflow = approval.under("deploy", pinned(definition))
         fields = {"service": "api", "version": "2.1", **(given or {})}
@@ -112,11 +112,11 @@ class Office:
         return dict(await self.call("/slack/command", body))
 
     def ephemerals(self, user: str) -> list[Any]:
-        """What only this person saw."""
+        """Return the ephemeral messages to this person."""
         return [one for one in self.playground.workspace.messages.values() if one.ephemeral_to == user]
 
     async def ended(self, run_id: str) -> dict[str, Any]:
-        """The decision, once the run has ended and every copy shows it."""
+        """Wait until the run has ended and every copy shows it; return the decision."""
         await self.until(lambda: "actions" not in json.dumps(self.card.blocks))
         record = await self.engine.wait(run_id, 5.0)
         assert record.status == "completed", record

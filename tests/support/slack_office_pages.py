@@ -42,7 +42,7 @@ def card_of(office: Office, run_id: str) -> Any:
 
 
 async def form_of(office: Office, run_id: str, address: str) -> Form:
-    """Her page's address and the hidden fields of its form."""
+    """Return the URL of this person's page and the hidden fields of its form."""
     record = await office.engine.record(run_id)
     assert record is not None
     assert record.parts
@@ -57,7 +57,7 @@ async def form_of(office: Office, run_id: str, address: str) -> Form:
 
 
 async def send(office: Office, form: Form, choice: str, seconds: list[float] | None = None) -> tuple[int, str]:
-    """What the page says in the end. `seconds` gets how long each answer took: the form's, and the page's after it."""
+    """Send the form and return the final status and page. `seconds` collects how long each response took."""
     page, hidden = form
     given, seconds, began = hidden | {"choice": choice.lower()}, [] if seconds is None else seconds, time.monotonic()
     async with office.http.post(page, data=given, headers=OURS, allow_redirects=False) as answer:

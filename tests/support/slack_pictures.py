@@ -1,7 +1,7 @@
 """Take the pictures of docs/slack.md: `make pictures`.
 
-The product as a user starts it, its sample workflows, a stand-in Slack, and a real browser, which also makes the
-pictures small.
+The product as a user starts it, its sample workflows, the playground's fake Slack, and a real browser, which also
+makes the pictures small.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A service of nothing but timers, to be killed: `python timers_service.py DATABASE RUNS SPREAD`.
 
-It starts so many runs of two timers each, all of which are due within SPREAD seconds; who is started again on the same
-database starts no more. It prints when it was ready, in seconds since 1970, and works until it is killed. In each run's
-log stands when its steps really went on.
+It starts so many runs of two timers each, all of which are due within SPREAD seconds; started
+again on the same database, it starts no more. It prints when it was ready, in seconds since 1970, and works until it is
+killed. Each run's log records when its steps really continued.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Stands between SQLite and its files: sees each write, truncation, sync and deletion before it is carried out, and may
-refuse it.
+"""A layer between SQLite and its files that sees each write, truncation, sync and deletion first, and may refuse it.
 
 It is a VFS (https://www.sqlite.org/vfs.html) made with ctypes: SQLite's own for this system, with four methods
 replaced. So the real driver runs, on real files, as it does without; no debugger and no root are needed. Changes of the
-shared memory (`-shm`) are not seen: SQLite makes that file anew from the log.
+shared memory (`-shm`) are not seen: SQLite rebuilds that file from the log.
 """
 
 from __future__ import annotations
@@ -84,11 +83,11 @@ _kept: list[Any] = []  # what SQLite holds pointers to
 
 
 See = Callable[[Operation], int | None]
-"""Is told of an operation before it is carried out. It gives the code of an error if it is not to be."""
+"""Called with each operation before it is carried out. Returns an error code to refuse it."""
 
 
 def watch(see: See) -> None:
-    """From now on every connection of this process tells `see` what it is about to do, on the thread that does it."""
+    """Call `see` before each operation of every connection opened from now on, on the thread that does it."""
     sqlite = ctypes.CDLL(_sqlite3.__file__)
     sqlite.sqlite3_vfs_find.restype = POINTER(_Vfs)
     real: _Vfs = sqlite.sqlite3_vfs_find(None).contents

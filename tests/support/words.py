@@ -63,6 +63,11 @@ WORDS = {
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("draft", "tests/web/test_routes.py"): "a draft of JSON Schema",
+    ("tell", "tests/support/kept_workflows.py"): "a step's name in recorded histories",
+    ("told", "tests/support/kept_workflows.py"): "a step's result in recorded histories",
+    ("stands", "tests/support/simulation/planted_postgres.py"): "quotes the schema, to change it",
+    ("hand over", "tests/journeys/test_absence.py"): "a field of the decision page's form",
+    ("hand over", "tests/journeys/test_golden_journey.py"): "a field of the decision page's form",
 }
 """Where a word means something else, by its name and a file (or folder, ending in `/`): the reason."""
 

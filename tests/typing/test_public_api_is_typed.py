@@ -21,7 +21,7 @@ def _planted(checker: str) -> list[int]:
 
 
 @pytest.mark.timeout(300)
-def test_mypy_flags_what_is_planted_and_nothing_else(tmp_path: Path) -> None:
+def test_mypy_flags_exactly_the_planted_mistakes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}", str(PLANTED)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     flagged = {int(number) for number in re.findall(rf"{PLANTED.name}:(\d+): error", done.stdout)}
@@ -29,7 +29,7 @@ def test_mypy_flags_what_is_planted_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_pyright_flags_what_is_planted_and_nothing_else(tmp_path: Path) -> None:
+def test_pyright_flags_exactly_the_planted_mistakes(tmp_path: Path) -> None:
     settings = {
         "typeCheckingMode": "strict",
         "reportUnusedExpression": False,  # planted.py names attributes just to have them looked up

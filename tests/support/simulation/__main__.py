@@ -1,5 +1,7 @@
-"""`python -m simulation --seed 17`: one seed, told. `--seeds 10000`: many, on all processors. `--planted`: how many
-seeds it takes to find each planted bug. `--store postgres`: on a PostgreSQL server instead of SQLite."""
+"""`python -m simulation --seed 17` prints one seed's timeline. `--seeds 10000` plays many, on all processors.
+
+`--planted` counts the seeds it takes to find each planted bug. `--store postgres` uses PostgreSQL instead of SQLite.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ from simulation.play import Played, play
 from simulation.postgres_store import PostgresDatabase
 from simulation.store import Database
 
-PIECE = 50  # seeds that one process plays before it tells
+CHUNK = 50  # seeds that one process plays before it reports
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
-    parser.add_argument("--seed", type=int, help="play this one, and tell what happened")
+    parser.add_argument("--seed", type=int, help="play this one and print its timeline")
     parser.add_argument("--seeds", type=int, default=1000, help="how many to play")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -75,13 +77,13 @@ def _many(seeds: range, processes: int, url: str | None) -> int:
 
 
 def _everywhere(seeds: range, processes: int, url: str | None) -> Iterator[Played]:
-    pieces = [seeds[i : i + PIECE] for i in range(0, len(seeds), PIECE)]
+    chunks = [seeds[i : i + CHUNK] for i in range(0, len(seeds), CHUNK)]
     with ProcessPoolExecutor(processes) as pool:
-        for done in as_completed([pool.submit(_piece, piece, url) for piece in pieces]):
+        for done in as_completed([pool.submit(_chunk, chunk, url) for chunk in chunks]):
             yield from done.result()
 
 
-def _piece(seeds: range, url: str | None) -> list[Played]:
+def _chunk(seeds: range, url: str | None) -> list[Played]:
     with _database(url) as database:
         return [played.to_be_sent() for played in play(seeds, database)]
 

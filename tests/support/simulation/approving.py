@@ -114,28 +114,28 @@ class Approval(Scene):
                 break
             except (NoAnswerError, StoreUnavailableError):
                 await self.world.pause(3)
-        self.world.record("people", f"{by} is told: {verdict.verdict}, {verdict.text}")
+        self.world.record("people", f"{by} sees: {verdict.verdict}, {verdict.text}")
         self.world.count("acked")
         await self.believe(by, choice, verdict)
 
     async def believe(self, by: str, choice: str, verdict: Reply) -> None:
-        """What she was told is what became of it."""
+        """Check that the reply agrees with the log."""
         end = self.world.auditor.runs[self.run_id].end
         if end is not None and end.type == "run_cancelled":
             return
         first = self.first(self.lines)
         if first is not None and first["kind"] == "stop":  # the run is being cancelled, and its end comes later
             if verdict.verdict != "withdrawn":
-                raise Violation(f"{self.name}: {by} was told {verdict}; the request was withdrawn before")
+                raise Violation(f"{self.name}: {by} saw {verdict}; the request was withdrawn before")
             return
         winner = self.winner(self.lines)
         if verdict.verdict not in WORDS or winner is None:
-            raise Violation(f"{self.name}: {by} was told {verdict}; the first vote is {winner}")
+            raise Violation(f"{self.name}: {by} saw {verdict}; the first vote is {winner}")
         has_won = winner == (by, choice)
         if verdict.verdict == "decided" and not has_won:
-            raise Violation(f"{self.name}: {by} was told that her {choice} decided; it was {winner}")
+            raise Violation(f"{self.name}: {by} saw that their {choice} decided; it was {winner}")
         if verdict.verdict == "already_decided" and NAMES[winner[0]] not in verdict.text:
-            raise Violation(f"{self.name}: {by} was told {verdict.text!r}; it was {winner}")
+            raise Violation(f"{self.name}: {by} saw {verdict.text!r}; it was {winner}")
 
     @property
     def lines(self) -> list[Line]:
@@ -147,11 +147,11 @@ class Approval(Scene):
         return None if vote is None or vote["kind"] == "stop" else (vote["by"], vote["choice"])
 
     def first(self, lines: list[Line]) -> dict[str, Any] | None:
-        """What the request was told first."""
+        """Return the first act in the log, None if there is none."""
         for line in lines:
             if line.type == "hook_received":
-                told: dict[str, Any] = json.loads(line.data["payload"]["text"])
-                return told
+                act: dict[str, Any] = json.loads(line.data["payload"]["text"])
+                return act
         return None
 
     def expected(self, lines: list[Line]) -> Any:

@@ -31,7 +31,7 @@ Pairs = dict[tuple[str, str], bool]
 
 
 def check(world: World, *, replayed: Replayed) -> None:
-    """Violation, if anything is not as it must be."""
+    """Raise Violation if anything is not as it must be."""
     rows = {row[0]: row[1:] for row in world.database.rows(_ROWS)}
     if set(rows) != set(world.auditor.runs):
         raise Violation(f"runs in the table: {sorted(rows)}, in the logs: {sorted(world.auditor.runs)}")
@@ -161,7 +161,7 @@ def _hooks(world: World) -> None:
 
 
 def _acked(world: World) -> None:
-    """What people were told is taken is in the log, once, as they gave it."""
+    """Each acknowledged payload is in the log, once and unchanged."""
     for run_id, hook_id, resume_id, payload in world.acked:
         found = _payloads(world.auditor.runs[run_id].lines, hook_id, resume_id)
         if found != [payload]:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Process:
-    """What dies together. A stalled one (SIGSTOP, a long pause of its machine) takes no turn; a dead one none again."""
+    """Tasks that die together. A stalled process (SIGSTOP, a paused machine) runs nothing until it resumes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -65,15 +65,15 @@ MOST_TURNS = 100_000
 
 
 class StandstillError(Exception):
-    """Nobody has anything to do any more, and the simulation isn't over."""
+    """Nothing is left to do, but the simulation isn't over."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """Time stands still while anybody is ready, and then jumps to the next timer."""
+    """A loop whose time stops while any process is ready, and then jumps to the next timer."""
 
     def __init__(self, random: Random, *, shuffled: bool = False) -> None:
         super().__init__()
-        self.outside = Process("outside")  # people, and whoever plays fate: never dies
+        self.outside = Process("outside")  # people, and the faults: never dies
         self.processes = [self.outside]  # that live
         self._born_processes = [self.outside]
         self.failure: BaseException | None = None  # ends the simulation
@@ -129,7 +129,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # ── playing ──
 
     def play(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run until `main` has ended, then drop everybody without another word."""
+        """Run until `main` has ended, then drop every process."""
         around = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
@@ -149,7 +149,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._born_processes.append(process)
 
     def bury(self, process: Process) -> None:
-        """It is no more; what it had planned does not happen."""
+        """Remove a process; none of its callbacks run any more."""
         process.is_dead = True
         process.ready.clear()
         self.processes.remove(process)

@@ -1,5 +1,4 @@
-"""Bugs to plant: what an engine or a store could get wrong, each as small as a slip. The simulation must find them all,
-or it proves nothing."""
+"""Small bugs to plant in the engine and the store. The simulation must find them all, or it proves nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ def lets_zombies_write(patch: pytest.MonkeyPatch) -> None:
 
 
 def believes_what_is_remembered(patch: pytest.MonkeyPatch) -> None:
-    """`receive` doesn't compare the log with the one from which it was decided what follows."""
+    """`receive` doesn't compare the log with the one that the next turn was planned from."""
 
     def receive(
         db: sqlite3.Connection,
@@ -61,8 +60,8 @@ def believes_what_is_remembered(patch: pytest.MonkeyPatch) -> None:
         lease: Lease | None = None,
         then: Append | None = None,
     ) -> Received | None:
-        stands = "SELECT seq, epoch FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = ?"
-        row = db.execute(stands, (hook_id,)).fetchone()
+        query = "SELECT seq, epoch FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = ?"
+        row = db.execute(query, (hook_id,)).fetchone()
         if then is not None and row is not None:
             then = then._replace(expected=row[0] + 1, epoch=row[1] + 1)
         return log.receive(db, hook_id, resume_id, payload, at, lease, then)
@@ -77,7 +76,7 @@ def claims_in_the_same_epoch(patch: pytest.MonkeyPatch) -> None:
 
 
 def appends_stale_decisions_again(patch: pytest.MonkeyPatch) -> None:
-    """The engine, told that the log has grown, appends what it had decided all the same."""
+    """The engine appends its decisions although the store reports that the log has grown."""
     real = Activation._write
 
     async def write(self: Activation, batch: Append) -> Appended | Stale | Fenced:
@@ -165,7 +164,7 @@ def keeps_the_tokens_of_the_dead(patch: pytest.MonkeyPatch) -> None:
 
 
 def gives_a_token_to_two(patch: pytest.MonkeyPatch) -> None:
-    """Who comes second takes the token away from the first."""
+    """The second hook takes the token away from the first."""
     real = log._open_hook
 
     def open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:

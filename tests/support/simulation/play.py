@@ -1,4 +1,4 @@
-"""Playing seeds."""
+"""Play seeds."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Simulation:
         found: BaseException | None = None
         with _undisturbed(world):
             try:
-                world.play(_story)
+                world.play(_play_scenes)
                 checks.check(world, replayed="all" if seed % 16 == 0 else "decided" if seed % 2 == 0 else "whole")
             except Exception as error:  # noqa: BLE001  # whatever it is, it is what was found
                 found = error
@@ -73,7 +73,7 @@ class Simulation:
         return Played(seed, found, counts, world.trace, str(world.options))
 
 
-async def _story(world: World) -> None:
+async def _play_scenes(world: World) -> None:
     chosen: list[type[scenes.Scene]]
     if world.seed % APPROVALS == 0:  # the real one, alone: it takes as long as all others together
         chosen = [approving.Approval]
@@ -130,8 +130,8 @@ class _Listener(logging.Handler):
 
 
 def play(seeds: Iterable[int], database: Database | None = None) -> Iterator[Played]:
-    """Play these seeds, on SQLite unless another database is given. One that finds something tells it; it does not
-    raise."""
+    """Play these seeds, on SQLite unless another database is given. Findings are
+    returned, not raised."""
     simulation = Simulation(database or SqliteDatabase(MOST_NODES))
     try:
         for seed in seeds:

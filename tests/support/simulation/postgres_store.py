@@ -1,7 +1,7 @@
 """The real PostgreSQL store in the simulation: a real server, its functions in SQL, and our lines to it with their time
 limits, reconnections and shared statements. Only the network is not there.
 
-A statement goes to the server and comes back while virtual time stands still: so it is the seed that decides how long
+A statement goes to the server and comes back while virtual time is stopped: so it is the seed that decides how long
 each one takes, whose comes first, which answers are lost, and when a replica hears what others have written. All nodes'
 statements are carried out by one session, one after the other; as each is a transaction, none could wait for another.
 What a piece of work has changed, the server notes itself, in the same transaction.
@@ -85,7 +85,7 @@ class PostgresDatabase:
     # ── for the nodes' connections ──
 
     def carry_out(self, sql: str, given: tuple[Any, ...]) -> tuple[list[Any], list[list[Change]]]:
-        """Its rows, and what each piece of work in it has changed. Whoever listens hears of it later."""
+        """Its rows, and what each piece of work in it has changed. Listeners hear of it later."""
         return self.blocking(self._carry_out(sql, given))
 
     def listens(self, connection: SimulatedConnection) -> None:
@@ -102,7 +102,7 @@ class PostgresDatabase:
                     listening.fate.arrives(listening.message, f"{sender} {run}")
 
     def blocking(self, call: Coroutine[Any, Any, T]) -> T:
-        """To its end, on a loop of its own, while the world stands still."""
+        """Run a coroutine to its end on a loop of its own, while virtual time is stopped."""
         around = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
@@ -128,7 +128,7 @@ class PostgresDatabase:
 
 
 class SimulatedConnection:
-    """Stands where asyncpg's connection stands, without the network."""
+    """A replacement for asyncpg's connection, without the network."""
 
     def __init__(self, database: PostgresDatabase, fate: Fate) -> None:
         self.fate = fate

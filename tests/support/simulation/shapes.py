@@ -103,7 +103,7 @@ async def ballot(token: str, need: int) -> dict[str, str]:
 
 @workflow(name="simulated: impatient")
 async def impatient(token: str, seconds: float) -> list[int]:
-    """Waits for the next payload, gives up, waits anew; takes every payload once, in order, until a 0 comes."""
+    """Waits for the next payload, gives up, waits again; takes every payload once, in order, until a 0 comes."""
     hook = create_hook(token=token)
     taken: list[int] = []
     while True:
@@ -127,7 +127,7 @@ async def shared(token: str, rounds: int) -> list[int]:
                 break
             await sleep(1.5)
         taken.append(await hook)
-        hook.dispose()  # and takes it again in the same breath
+        hook.dispose()  # and takes it again at once
         if turn % 2:
             await toil("rest")
     return taken

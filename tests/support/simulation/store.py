@@ -44,15 +44,15 @@ class Fate(Protocol):
     def committed(self, notes: list[Any]) -> None:
         """This has become durable just now."""
 
-    def arrives(self, tell: Callable[[str], None], message: str) -> None:
-        """What another process has said arrives, after a while; or, once in a while, it doesn't."""
+    def arrives(self, deliver: Callable[[str], None], message: str) -> None:
+        """Deliver another process's message after a while, or, now and then, not at all."""
 
     def judge(self, batch: Append, result: Appended | Stale | Fenced) -> None:
         """Look at what came of an append."""
 
 
 class Database(Protocol):
-    """What all nodes of a world share. It is emptied between seeds, not made anew."""
+    """What all nodes of a world share. It is emptied between seeds, not created again."""
 
     def clear(self) -> None: ...
 
@@ -100,7 +100,7 @@ class SqliteDatabase:
 
 
 class InlineConnection:
-    """Stands where aiosqlite's connection stands, without its thread."""
+    """A replacement for aiosqlite's connection, without its thread."""
 
     def __init__(self, raw: sqlite3.Connection, fate: Fate, *, writes: bool) -> None:
         self._running = True

@@ -30,11 +30,11 @@ PATIENCE = 20.0  # virtual seconds that people wait for an answer, before they a
 
 
 class NoAnswerError(Exception):
-    """The node died, or took too long: who asked doesn't know what came of it."""
+    """The node died or took too long: the caller doesn't know what came of the call."""
 
 
 class InlineReplayer(Replayer):
-    """Replays at once, and in peace: in virtual time nothing takes long, and there are no threads."""
+    """A replayer that runs inline: in virtual time nothing takes long, and there are no threads."""
 
     def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> ReplayResult | None:
         return replay.deliver(events)
@@ -99,7 +99,7 @@ class Node:
                 self.engine = engine
                 await self.stop.wait()
                 self.engine = None
-        except Exception as error:  # noqa: BLE001  # a process that ends by itself is a finding
+        except Exception as error:  # noqa: BLE001  # a process that ends without being asked is a finding
             world.fail(error)
         world.record(process.name, "has stopped")
         self._bury(process)
@@ -111,7 +111,7 @@ class Node:
             self._bury(self.process)
 
     def forget(self) -> None:
-        """A body that nobody holds any more would be closed on no loop at all."""
+        """Close cached coroutines here: collected later, they would be closed on no loop at all."""
         self._cache.close()
 
     def _bury(self, process: Process) -> None:
@@ -125,7 +125,7 @@ class Node:
             self.gone.set_result(None)
 
     async def ask(self, call: Callable[[SimulatedEngine], Awaitable[T]]) -> T:
-        """What a person does, over the network: NoAnswerError leaves open what came of it."""
+        """Call the engine as a person does, over the network. NoAnswerError leaves open what came of it."""
         engine = self.engine
         if engine is None or self.process.is_dead:
             raise NoAnswerError("nobody is there")
@@ -205,10 +205,10 @@ class NodeFate:
                 except Violation as violation:
                     world.fail(violation)
 
-    def arrives(self, tell: Callable[[str], None], message: str) -> None:
+    def arrives(self, deliver: Callable[[str], None], message: str) -> None:
         world, lost = self._world, self._world.options.lost_reply
         if world.is_calm or world.random.random() >= lost:
-            world.loop.call_later(self._delay(), tell, message, context=self.process.context.copy())
+            world.loop.call_later(self._delay(), deliver, message, context=self.process.context.copy())
 
     def judge(self, batch: Append, result: Appended | Stale | Fenced) -> None:
         self._world.judge(batch, result)
@@ -239,7 +239,7 @@ class World:
         self.nodes: list[Node] = []
         self._more: asyncio.Future[None] | None = None
         self.fates: dict[str, int] = {}  # how often each step fails, by its id
-        self.acked: list[tuple[str, str, str, Any]] = []  # run, hook, resume id, payload: told to be taken
+        self.acked: list[tuple[str, str, str, Any]] = []  # run, hook, resume id, payload: acknowledged
         self.called: set[str] = set()  # ids of the calls that an API got
         self.opened: set[str] = set()  # tokens of all hooks that are or were open
         self.resources_of: Callable[[Process], Mapping[type, Any]] = lambda _: {}
@@ -249,7 +249,7 @@ class World:
         if self.loop.failure is None:
             self.loop.failure = error
 
-    # ── telling ──
+    # ── recording ──
 
     def record(self, who: str, what: str) -> None:
         self.trace.append((self.loop.time(), who, what))
@@ -285,7 +285,7 @@ class World:
                     self.fail(Violation(f"{batch.run_id}: {events[0]} was answered, but {line} is in the log"))
 
     async def more_is_written(self) -> None:
-        """Wait for the next write, whoever's."""
+        """Wait for the next write of any process."""
         if self._more is None:
             self._more = self.loop.create_future()
         await asyncio.shield(self._more)
@@ -300,7 +300,7 @@ class World:
         return await node.ask(call)
 
     async def insist(self, call: Callable[[SimulatedEngine], Awaitable[T]], what: str = "") -> T:
-        """Ask until there is an answer, as people do whom a page tells to try again. `what` must bear repetition."""
+        """Repeat a call until it is answered, as people do after "try again". `call` must be safe to repeat."""
         from approvals_bot.errors import StoreUnavailableError
 
         while True:
@@ -311,7 +311,7 @@ class World:
                 await self.pause(3)
 
     async def twice(self, call: Callable[[SimulatedEngine], Awaitable[T]], what: str = "") -> list[T]:
-        """Insist; often two ask at the same time. All answers."""
+        """Insist, often with two callers at the same time; return all answers."""
         if self.random.random() >= self.options.doubled:
             return [await self.insist(call, what)]
         self.count("doubled")
@@ -338,7 +338,7 @@ class World:
                 node.forget()
 
     def calm(self) -> None:
-        """Faults end; whoever is stalled or dead comes back."""
+        """End all faults; stalled and dead processes come back."""
         if self.is_calm:
             return
         self.is_calm, self.is_down = True, False
