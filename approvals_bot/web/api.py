@@ -68,16 +68,16 @@ class ApiKey:
 
     @property
     def address(self) -> str:
-        """How the app stands in a request: `app:ci`."""
+        """The app's name in a request: `app:ci`."""
         return f"app:{self.name}"
 
 
 def caller(request: HttpRequest, keys: Sequence[ApiKey]) -> ApiKey:
-    """The key that this request bears. Raises Problem 401; without configured keys, always."""
+    """Return the key of this request. Raises Problem 401; without configured keys, always."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     offered = given.strip().encode("utf-8", "surrogateescape")
     found = None
-    for key in keys:  # each of them, and in constant time, so that the time taken tells nothing about any
+    for key in keys:  # all of them, in constant time: the time reveals nothing about any key
         if hmac.compare_digest(offered, key.secret.encode()):
             found = key
     if found is not None and scheme.lower() == "bearer":
@@ -154,7 +154,7 @@ class RunsApi:
         return JsonResponse({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
 
     async def show(self, request: HttpRequest) -> Response:
-        """The run as it stands; with `?wait=30` as it stands once it has ended, or after those seconds."""
+        """The run as it is now; with `?wait=30`, once it has ended or after 30 seconds."""
         caller(request, self._keys)
         wait = min(query_number("wait", read_query(request, "wait").get("wait", "0"), 0, 3600), LONGEST_WAIT)
         record = await self._record(request)
@@ -200,7 +200,7 @@ class RunsApi:
         return await self._perform(shown, Edit(by, asked.fields, "api"), changed=200)
 
     async def vote(self, request: HttpRequest) -> Response:
-        """201 with the verdict. For keys that may vote: they vouch for who `by` is."""
+        """201 with the verdict. For keys that may vote: they vouch for the identity of `by`."""
         key = caller(request, self._keys)
         if not key.may_vote:
             raise Problem(
@@ -270,7 +270,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
 
 
 def _acting(key: ApiKey, by: str | None) -> str:
-    """Who acts: the app itself, or the person it names if it may name one."""
+    """Return the acting person: the app itself, or the person it names if it may."""
     if by is None or by == key.address:
         return key.address
     if not key.may_vote:

@@ -85,7 +85,7 @@ class Decisions:
         self._codes = codes
 
     async def show(self, request: HttpRequest) -> Response:
-        """GET: the request as it stands. 410 once it expired or was withdrawn, 404 for every bad link."""
+        """GET: the request as it is now. 410 once it expired or was withdrawn, 404 for every bad link."""
         link = await self._links.open(request.path_params["signed"])
         if link is None:
             return self._not_found()
@@ -117,7 +117,7 @@ class Decisions:
             return await self._send_code(link, form)
         if "look" in form and link.target.hook.is_live:
             return self._page(link, 200, values=form, proven=True)
-        if "hand_over" in form:
+        if "reassign" in form:
             return await self._perform(link, reassignment_of(link, form), form)
         if "own" in form:
             return await self._perform(link, own_act_of(link, form), form)
@@ -232,7 +232,7 @@ class Decisions:
         return self._pages.page("not_found.html", 404)
 
 
-# What a person reads on the page that their act led to: the reply, from the request as it stands now. Pure.
+# The reply on the page that an act led to, from the request as it is now. Pure.
 
 DONE = ("counted", "decided", "changed", "taken_back", "already_voted", "received")
 """Verdicts that lead to the result page."""
@@ -315,7 +315,7 @@ def _status(reply: Reply, act: Act, request: Request) -> tuple[int, bool]:
 
 
 def _ends_as(choice: ChoiceName, state: str) -> bool:
-    """Tell whether a request that ended in this state ended as this choice would have it."""
+    """Return whether this state is the outcome that this choice wanted."""
     return {"approve": "approved", "edit": "approved", "reject": "rejected", "answer": "answered"}.get(choice) == state
 
 
@@ -345,7 +345,7 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str
 def changes(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> dict[str, str]:
     """Return what a form changes of the fields that it showed, as texts; "" takes a value away.
 
-    `part`: what stands before their names.
+    `part`: the prefix of their names in the form.
     """
     shown = [ask for ask in asks if ask.spec.type == "boolean" or f"{part}.{ask.name}" in form]
     texts = {ask.name: _value(ask, form.get(f"{part}.{ask.name}", "")) for ask in shown}
@@ -365,7 +365,7 @@ def _untouched(ask: FormField) -> str:
 
 
 def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what the chosen act still lacks, as far as the card tells; the page points at it."""
+    """Return what the chosen act still lacks, as far as the card shows; the page points at it."""
     found: list[str] = []
     for offer in card.choices:
         if offer.choice == form.get("choice"):
@@ -388,7 +388,7 @@ def reassignment_of(link: Link, form: Mapping[str, str]) -> Reassign:
         by=link.address,
         via="email",
         person=form.get("person", "")[:LONGEST_ADDRESS],
-        instead_of="" if form["hand_over"] == "reassign" else None,
+        instead_of="" if form["reassign"] == "instead" else None,
         reason=_reason(form),
     )
 

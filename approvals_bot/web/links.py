@@ -2,7 +2,7 @@
 
 The signature only filters guesses. What a link may do is read from the run's row each time: whose it is, whether the
 request still takes votes. Forged, cut, unknown and revoked links end in one and the same `None`, after the same look
-into the store, so that neither the answer nor its time tells which it was.
+into the store, so neither the answer nor its time reveals which it was.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FORM_TIME = timedelta(minutes=30)  # how long a shown page may be thought about 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A good link: the request it leads to as it stands now, and the person it was made for."""
+    """A good link: its request as it is now, and the person it was made for."""
 
     signed: str
     target: HookTarget
@@ -124,9 +124,9 @@ REQUESTERS = ("requester", "on_behalf_of")
 
 
 def requester_of(view: Request, recipient: str) -> str | None:
-    """Return the person whom this word stands for in a link."""
-    who = {"requester": view.requester, "on_behalf_of": view.on_behalf_of}.get(recipient)
-    return who if who and is_mail(who) else None
+    """Return the address of the requester whom this recipient of a link means."""
+    person = {"requester": view.requester, "on_behalf_of": view.on_behalf_of}.get(recipient)
+    return person if person and is_mail(person) else None
 
 
 def recipient_of(view: Request, address: str) -> str | None:

@@ -1,8 +1,8 @@
-"""Signing in to the pages for people: an address, six digits mailed to it, and a cookie for the day.
+"""Signing in to the pages for people: an address, a six-digit code by mail, and a cookie for the day.
 
-There are no passwords and no accounts: who can read the mail of an address is its person, as everywhere in this
-service. Whether an address is known is not told; digits go only to people whom the configuration names or for whom
-something waits.
+There are no passwords and no accounts: anybody who can read an address's mail is its person, as everywhere in this
+service. The answer doesn't reveal whether an address is known; codes go only to people whom the configuration names or
+for whom a request is waiting.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def _approvers() -> dict[str, Any]:
         "summary": "Ask somebody else, instead of an approver or as well",
         "requestBody": _body("NewApprover"),
         "responses": {
-            "201": _response("The person is asked, and told", "Verdict"),
+            "201": _response("The person is an approver now, and was notified", "Verdict"),
             "202": _response("Saved, and about to be done", "Verdict"),
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
         },

@@ -1,4 +1,4 @@
-"""The pages for people beyond a mail's link: runs, one run's history, a request, the inbox.
+"""The pages for people, besides that of a mail's link: runs, a run's history, a request, the inbox.
 
 They show what others asked for, so without a session they show only how to get in. People who have signed in see their
 inbox, and the requests that concern them. `open_pages` opens all to everybody, for a service that listens on this
@@ -257,7 +257,7 @@ def draw(spans: tuple[Span, ...], *, start: datetime, end: datetime) -> Drawing:
 
 
 def _places(moments: set[datetime]) -> dict[datetime, float]:
-    """An x for each moment: in order, and further apart the more time lies between."""
+    """Return an x for each moment: in order, and further apart the more time is between."""
     ordered = sorted(moments)
     gaps = [0.0] + [1 + math.log10(1 + (later - earlier).total_seconds() * 10) for earlier, later in pairwise(ordered)]
     room, whole, x = WIDTH - LABELS - 6, sum(gaps) or 1.0, 0.0

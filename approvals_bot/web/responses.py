@@ -215,6 +215,16 @@ FOR_PROGRAMS = ("/api/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "
 """Paths that answer errors as problems. All others answer people, with pages."""
 
 
+PAGE_TITLES = {
+    405: "This page can't do that",
+    413: "That's too large",
+    429: "Too many requests",
+    500: "Something went wrong",
+    503: "Unavailable right now",
+}
+"""Headings for people, where the title of the problem is a programmer's."""
+
+
 class ErrorResponses:
     """The response to an error: a problem for programs, a page for people."""
 
@@ -224,11 +234,12 @@ class ErrorResponses:
     async def __call__(self, request: HttpRequest, error: Exception) -> Response:
         problem = problem_of(error)
         if problem is None:
-            problem = Problem(500, detail="Something went wrong on our side, and it has been logged. Please try again.")
+            problem = Problem(500, detail="It's our fault, and it has been logged. Please try again.")
         if (request.url.path + "/").startswith(FOR_PROGRAMS):
             return problem.response()
         if problem.status == 404:
             return self._pages.page("not_found.html", 404)
-        page = self._pages.page("error.html", problem.status, title=problem.title, detail=problem.detail)
+        title = PAGE_TITLES.get(problem.status, problem.title)
+        page = self._pages.page("error.html", problem.status, title=title, detail=problem.detail)
         page.headers.update(problem.headers)
         return page

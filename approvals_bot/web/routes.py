@@ -55,7 +55,7 @@ def build(
     """The service as an ASGI app.
 
     `channels`: by which codes are sent to people; by default those that the engine's steps use.
-    `connections`: what `/readyz` tells of besides the store, by name.
+    `connections`: what `/readyz` reports besides the store, by name.
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
     people need no session; only for a service that listens on this machine alone.
     """

@@ -29,7 +29,7 @@ class RunBody(StrictBody):
 
 
 class Cancellation(StrictBody):
-    """`POST /api/runs/{id}/cancellation`. `by`: the person who takes it back, for keys that may vote."""
+    """`POST /api/runs/{id}/cancellation`. `by`: the person who withdraws it, for keys that may vote."""
 
     reason: Comment = ""
     by: Address | None = None
@@ -135,9 +135,9 @@ RESPONSES: dict[str, Any] = {
         "type": "object",
         "properties": {"by": TEXT, "in_place_of": TEXT, "choice": TEXT, "comment": TEXT, "at": TIME, "via": TEXT},
         "required": ["by", "choice", "comment", "at", "via"],
-        "description": "`in_place_of`: the absent person for whom `by` stood in, where somebody did.",
+        "description": "`in_place_of`: the absent person whose delegate `by` was, if any.",
     },
-    "Handover": _object(by=TEXT, person=TEXT, instead_of=OPTIONAL_TEXT, reason=TEXT, at=TIME, via=TEXT, stage=TEXT)
+    "Reassignment": _object(by=TEXT, person=TEXT, instead_of=OPTIONAL_TEXT, reason=TEXT, at=TIME, via=TEXT, stage=TEXT)
     | {"description": "`by` had `person` asked in the place of `instead_of`; null: besides all who are asked."},
     "Request": _object(
         title=TEXT,
@@ -147,7 +147,7 @@ RESPONSES: dict[str, Any] = {
         stage=OPTIONAL_TEXT,
         votes={"type": "array", "items": ref("StandingVote")},
         waiting_for={"type": "array", "items": TEXT},
-        handovers={"type": "array", "items": ref("Handover")},
+        handovers={"type": "array", "items": ref("Reassignment")},
         deadline=OPTIONAL_TIME,
         outcome=OPTIONAL_TEXT,
         deliveries={

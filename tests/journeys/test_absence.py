@@ -73,9 +73,9 @@ def test_a_delegate_and_a_colleague_decide_for_others(installed: Service) -> Non
     page = installed.page(installed.link("ann@acme.eu")).text
     assert "Reassign" in page
     link = installed.link("ann@acme.eu")
-    refused = installed.press(link, "", hand_over="reassign", person="bo@acme.eu")
+    refused = installed.press(link, "", reassign="instead", person="bo@acme.eu")
     assert (refused.status_code, "their own request" in refused.text) == (422, True)
-    done = installed.press(link, "", hand_over="reassign", person="di@acme.eu", reason="on the train")
+    done = installed.press(link, "", reassign="instead", person="di@acme.eu", reason="on the train")
     assert "di now decides instead of Ann Ode and has been notified." in done.text
     assert 'name="choice"' not in done.text
 

@@ -221,8 +221,8 @@ def test_changes_and_withdrawals_look_as_recorded(enter: Enter) -> None:
 
     house.act("handed-over-on-the-page")
     link = house.link("cy@acme.eu")
-    house.answered("to the requester", house.press(link, "", hand_over="reassign", person="di@acme.eu"))
-    over = {"hand_over": "reassign", "person": "eve@acme.eu", "reason": "on the train"}
+    house.answered("to the requester", house.press(link, "", reassign="instead", person="di@acme.eu"))
+    over = {"reassign": "instead", "person": "eve@acme.eu", "reason": "on the train"}
     house.answered("to Eve", house.press(link, "", **over))
     house.answered("Cy's page", house.page(link))
     house.show_run(run)

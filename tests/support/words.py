@@ -66,8 +66,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("tell", "tests/support/kept_workflows.py"): "a step's name in recorded histories",
     ("told", "tests/support/kept_workflows.py"): "a step's result in recorded histories",
     ("stands", "tests/support/simulation/planted_postgres.py"): "quotes the schema, to change it",
-    ("hand over", "tests/journeys/test_absence.py"): "a field of the decision page's form",
-    ("hand over", "tests/journeys/test_golden_journey.py"): "a field of the decision page's form",
+    ("sentences", "approvals_bot/web/responses.py"): "the standard library's `HTTPStatus.phrase`",
 }
 """Where a word means something else, by its name and a file (or folder, ending in `/`): the reason."""
 

@@ -320,6 +320,13 @@ async def test_a_stopping_service_answers_what_it_gives_up_on(service: Any, capl
     assert caplog.text == ""
 
 
+async def test_error_pages_have_headings_for_people(service: Any) -> None:
+    page = await service.web.post("/inbox")
+    assert (page.status_code, page.headers["allow"]) == (405, "GET, HEAD")
+    assert "<h1>This page can&#39;t do that</h1>" in page.text
+    assert "This address takes only GET, HEAD." in page.text
+
+
 async def test_an_unexpected_error_is_a_500_without_its_message(service: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def explode(request: Request) -> Response:
         raise RuntimeError(" ".join(("secret", "words")))
