@@ -1,6 +1,6 @@
-"""Fixtures that every room's tests may use: `clock`, `open_engine`, and PostgreSQL's `postgres` and `postgres_url`.
+"""Fixtures for the tests of every room: `clock`, `open_engine`, and PostgreSQL's `postgres` and `postgres_url`.
 
-Always-replay mode and the recording of histories watch over all.
+Always-replay mode and the recording of histories are loaded here, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TABLES = ("promise", "scenario", "check", "conformance")
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """One server for all tests."""
+    """One PostgreSQL server for all tests."""
     missing = missing_server()
     if missing is not None:
         pytest.skip(missing)
@@ -32,7 +32,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def store_url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """This test's own store: SQLite, or what APPROVALS_TEST_STORE=postgres says."""
+    """The URL of a store for this test alone: SQLite, or PostgreSQL with APPROVALS_TEST_STORE=postgres."""
     if os.environ.get("APPROVALS_TEST_STORE", "sqlite") == "postgres":
         return str(request.getfixturevalue("postgres_url"))
     return f"sqlite:///{tmp_path}/runs.db"
@@ -40,14 +40,13 @@ def store_url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> str:
-    """A database of this test's own."""
+    """The URL of a PostgreSQL database for this test alone."""
     return postgres.new_database()
 
 
 @pytest.fixture(autouse=True)
-def names_are_free_again() -> Iterator[None]:
-    """Workflows of files that a test loads are forgotten after it: names are for the whole process, and in which of
-    them a test runs is chance."""
+def forget_loaded_workflows() -> Iterator[None]:
+    """Forget the workflow files that a test loads: their names are process-wide, and tests share processes."""
     before = dict(registry._kept)
     yield
     for key, workflow in list(registry._kept.items()):

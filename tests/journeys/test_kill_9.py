@@ -15,7 +15,9 @@ import pytest
 from journey import Json, Service, buttons, with_samples
 
 RESTART = 30.0  # seconds from the start to "ready" on a busy machine; an idle one takes two or three
-MOST_DELAY = 0.06  # seconds after which a vote that was sent is certainly being worked on
+MOST_DELAY = 0.06  # seconds after which the service is certainly working on a vote
+
+pytestmark = pytest.mark.promise(1)
 
 
 @pytest.fixture(scope="module")

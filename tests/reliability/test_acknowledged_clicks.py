@@ -94,6 +94,7 @@ async def kept(database: Path) -> list[str]:
     return found
 
 
+@pytest.mark.promise(1)
 @pytest.mark.timeout(60 + 60 * KILLS)
 async def test_an_acknowledged_click_survives_kill_9(tmp_path: Path) -> None:
     database = tmp_path / "runs.db"

@@ -1,7 +1,6 @@
-"""A real process, killed at each single write of its database. The store is whole, nothing acknowledged is lost, and
-the next process finishes the run.
+"""P3: kill a real process at every single write; nothing is lost, and the next process finishes the run.
 
-CI dies at every write once, with every other one torn in half; `EVERY_WRITE=1` does both at each.
+CI dies at every write once, every other one torn in half; `EVERY_WRITE=1` does both at each write.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "support" / "dying_process.py"
 HOW = ("whole", "torn") if os.environ.get("EVERY_WRITE") else ("alternately",)
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here: nobody was killed at a write")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here, so no process was killed at a write")
 
 
-AT_A_TIME = 3  # most of a death is waiting
+AT_A_TIME = 3  # deaths mostly wait
 
 
 def deaths(folder: Path, *how: str, first: int = 1) -> list[dict[str, Any]]:
-    """What each death left, in their order."""
+    """Return what each death left, in order."""
     processes = []
     for number in range(AT_A_TIME):
         own = folder / str(number)
@@ -37,11 +36,12 @@ def deaths(folder: Path, *how: str, first: int = 1) -> list[dict[str, Any]]:
     for process in processes:
         said, complaints = process.communicate(timeout=550)
         assert process.returncode == 0, complaints
-        sys.stderr.write(complaints)  # of who was not killed and failed nevertheless
+        sys.stderr.write(complaints)  # of processes that failed without being killed
         found += [json.loads(line) for line in said.splitlines()]
     return sorted(found, key=lambda each: int(each["k"]))
 
 
+@pytest.mark.promise(3)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", HOW)
 def test_dying_at_any_write_loses_no_acknowledged_click(tmp_path: Path, how: str) -> None:
@@ -58,6 +58,7 @@ def test_dying_at_any_write_loses_no_acknowledged_click(tmp_path: Path, how: str
     assert {what for each in died for what in each["acknowledged"]} >= {"open", "started", "resumed", "audited"}
 
 
+@pytest.mark.promise(3)
 @pytest.mark.timeout(600)
 def test_a_premature_acknowledgement_is_detected(tmp_path: Path) -> None:
     after_the_schema = 45  # writes, about; with fewer, nothing can be acknowledged yet

@@ -98,6 +98,7 @@ async def seen(engine: Engine, *types: str) -> None:
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.promise(1)
 @pytest.mark.parametrize("where", ["pending", "in a step", "asleep", "on a hook", "between click and resume"])
 @pytest.mark.conformance(129)
 async def test_another_process_continues_after_a_kill(tmp_path: Path, where: str) -> None:

@@ -1,6 +1,6 @@
-"""Nothing acknowledged is lost when the power goes: the store syncs before it answers (WAL, `synchronous=FULL`).
+"""P2: a power cut loses nothing acknowledged, because the store syncs before it answers (WAL, `synchronous=FULL`).
 
-CI looks at some hundred disks; `POWER_CUTS=4000` at more.
+CI examines 400 disks; `POWER_CUTS=4000` examines more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def recorded(folder: Path, synchronous: str) -> Recording:
 
 
 def after(image: Image, folder: Path) -> tuple[Path, list[str]]:
-    """The database of this disk, and what is lost."""
+    """Write this disk's database; return it with what was acknowledged and is lost."""
     own = folder / f"after-{image.cut}"
     own.mkdir(exist_ok=True)
     for left in own.iterdir():
@@ -38,6 +38,7 @@ def after(image: Image, folder: Path) -> tuple[Path, list[str]]:
     return database, lost(database, image.acknowledged)
 
 
+@pytest.mark.promise(2)
 @pytest.mark.timeout(900)
 def test_a_power_cut_loses_no_acknowledged_click(tmp_path: Path) -> None:
     recording = recorded(tmp_path, "FULL")
@@ -68,6 +69,7 @@ async def finish(database: Path) -> None:
         assert await asyncio.wait_for(engine.get_run(record.id).return_value(), 30) == CLICKS
 
 
+@pytest.mark.promise(2)
 @pytest.mark.timeout(300)
 def test_without_full_sync_a_power_cut_loses_clicks(tmp_path: Path) -> None:
     recording = recorded(tmp_path, "NORMAL")

@@ -94,6 +94,7 @@ class Race:
         return WebhookRequest(body=self.clicks[number].encode())
 
 
+@pytest.mark.promise(6)
 @pytest.mark.timeout(1200)
 async def test_one_of_many_opposite_clicks_decides_and_all_see_it(tmp_path: Path) -> None:
     random = Random(6)  # noqa: S311  # the same races in each run

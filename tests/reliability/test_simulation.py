@@ -1,4 +1,4 @@
-"""No interleaving, no crash and no lost answer breaks the rules: many seeds of the simulation, each another world."""
+"""P4: no interleaving, crash or lost response breaks the rules, over many seeds of the simulation."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FLOORS = {
     "woken": 10,
     "approvals": 80,
 }
-"""Of all seeds: a simulation in which nothing happens proves nothing."""
+"""The least that must happen over all seeds: a simulation without faults proves nothing."""
 
 happened: dict[int, Counter[str]] = {}
-"""In the worlds of each part, once it has been played."""
+"""What happened in each part that this process has played."""
 
 
 def play_part(part: int) -> None:
@@ -47,21 +47,24 @@ def play_part(part: int) -> None:
     happened[part] = counts
 
 
+@pytest.mark.promise(4)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_seed_breaks_a_rule(part: int) -> None:
     play_part(part)
 
 
+@pytest.mark.promise(4)
 @pytest.mark.timeout(600 * PARTS)
 def test_the_seeds_contain_enough_faults() -> None:
-    """Of all seeds: those that this process has not played yet are played now."""
+    """Play the parts that this process hasn't played yet, and count over all seeds."""
     for part in set(range(PARTS)) - happened.keys():
         play_part(part)
     counts = sum(happened.values(), Counter[str]())
     assert {what: counts[what] for what, floor in FLOORS.items() if counts[what] < floor} == {}
 
 
+@pytest.mark.promise(4)
 @pytest.mark.timeout(600)
 @pytest.mark.drifts
 @pytest.mark.parametrize("name", BUGS)
@@ -70,6 +73,7 @@ def test_a_planted_bug_is_found(name: str) -> None:
     assert found is not None, f"{seeds} seeds did not show it"
 
 
+@pytest.mark.promise(4)
 def test_a_seed_plays_the_same_in_another_process() -> None:
     here = [played.timeline() for played in play(range(7, 10))]
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,5 +1,7 @@
-"""No interleaving, no crash and no lost answer breaks the rules on PostgreSQL either. `POSTGRES_SEEDS=1000` or
-`make simulate STORE=postgres` plays more."""
+"""P4: no interleaving, crash or lost response breaks the rules on PostgreSQL either.
+
+`POSTGRES_SEEDS=1000` or `make simulate STORE=postgres` plays more seeds.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ FLOORS = {
 nothing."""
 
 SLOW = {"forgets_to_wake"}
-"""Slips that take too many seeds for every day; `python -m simulation --planted --store postgres` finds them all."""
+"""Slips that take too many seeds for CI; `python -m simulation --planted --store postgres` finds them all."""
 
 
 @pytest.fixture
@@ -42,6 +44,7 @@ def database(postgres: PostgresServer) -> Iterator[PostgresDatabase]:
     made.close()
 
 
+@pytest.mark.promise(4)
 @pytest.mark.timeout(120 + 5 * SEEDS)
 def test_no_seed_breaks_a_rule_on_postgres(database: PostgresDatabase) -> None:
     happened: Counter[str] = Counter()
@@ -55,12 +58,14 @@ def test_no_seed_breaks_a_rule_on_postgres(database: PostgresDatabase) -> None:
     assert not missing
 
 
+@pytest.mark.promise(4)
 @pytest.mark.parametrize("name", sorted(set(SLIPS) - SLOW))
 def test_a_bug_planted_into_postgres_is_found(database: PostgresDatabase, name: str) -> None:
     seeds, found = seeds_to_find(name, 100, database)
     assert found is not None, f"{seeds} seeds did not show it"
 
 
+@pytest.mark.promise(4)
 def test_a_seed_plays_the_same_on_another_database(postgres: PostgresServer, database: PostgresDatabase) -> None:
     here = [played.timeline() for played in play(range(6, 10), database)]
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}

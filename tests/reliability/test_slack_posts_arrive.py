@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, run_fake_slack
 
 from approvals_bot.approvals.policy import Definition, pinned
@@ -152,6 +153,7 @@ def counted(slack: FakeSlack) -> Counter[str]:
     return struck
 
 
+@pytest.mark.promise(11)
 async def test_every_card_arrives_once_and_in_order(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
         script(it.slack, FAULTS)
@@ -181,6 +183,7 @@ async def test_every_card_arrives_once_and_in_order(tmp_path: Path) -> None:
         sys.stdout.write(f"{APPROVALS} cards, {CHANNELS} channels, {it.channel.attempts} attempts: {dict(struck)}\n")
 
 
+@pytest.mark.promise(11)
 async def test_without_looking_for_lost_posts_they_are_posted_twice(tmp_path: Path) -> None:
     async with world(tmp_path, Forgetful) as it:
         script(it.slack, 6)

@@ -1,6 +1,6 @@
-"""P13: timers fire once, never early, and soon: through `kill -9`, leaps of the clock, and the ends of summer time.
+"""P13: a timer fires once, never early and promptly, despite `kill -9`, clock jumps and daylight saving time.
 
-CI has a thousand of them; `TIMERS=10000` so many as promised.
+CI runs a thousand timers; `TIMERS=10000` runs as many as promised.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from approvals_bot.testing.fixtures import OpenEngine
 TIMERS = int(os.environ.get("TIMERS", "1000"))
 A_SECOND = 150  # timers that are due each second
 KILLS = max(2, TIMERS // 1000)
-LATE = 1.0  # second, of 99 in 100, as promised
-CATCHES_UP = 2.0  # seconds after a start, in which is done what was due while nobody was there
+LATE = 1.0  # seconds, for 99 of 100, as promised
+CATCHES_UP = 2.0  # seconds after a start within which overdue timers fire
 BUSY = 10.0  # seconds that a very busy machine may add
 SERVICE = Path(__file__).parents[1] / "support" / "timers_service.py"
 
 
 @dataclass(frozen=True)
 class Fired:
-    """One timer: when it was due, and when its run went on."""
+    """One timer: when it was due, and when its run continued."""
 
     due: datetime
     at: datetime
 
 
 async def fired(engine: Engine, run_id: str) -> list[Fired]:
-    """The timers of a run. Each has fired once, and none before its time."""
+    """Return the timers of a run, after checking that each fired once and none early."""
     log = await engine.events(run_id)
     due = {e.data["id"]: resume_at(e) for e in log if e.type == "wait_created"}
     over = [(e.data["id"], e.at) for e in log if e.type == "wait_completed"]

@@ -14,7 +14,9 @@ import uvicorn
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: pages go untried in a browser")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="chromium is not installed: pages were not tried in a browser"
+)
 
 
 @contextmanager
@@ -43,7 +45,7 @@ async def serving(app: Any, bound: socket.socket) -> AsyncIterator[None]:
 @asynccontextmanager
 async def chromium(**context: Any) -> AsyncIterator[Any]:
     """A page of a fresh browser, where every error and every request to elsewhere fails the test."""
-    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages were not tried")
     async with playwright.async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = await (await browser.new_context(**context)).new_page()
