@@ -1,4 +1,4 @@
-"""A card as the deploy workflow makes it, and stand-ins for the other side: Slack, and a mail server."""
+"""A card as the deploy workflow makes it, and the other side: a fake Slack and a mail server."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def outcome() -> CardOutcome:
 
 @dataclass
 class Stage:
-    """Our Slack channel in front of a running stand-in."""
+    """Our Slack channel in front of a running fake Slack."""
 
     slack: FakeSlack
     client: SlackClient

@@ -1,4 +1,4 @@
-"""A person's own link is made for the channels on which they decide by it, and for no other."""
+"""Personal links are made only for channels on which people decide with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CARD = Card("run_1", "hook_1", "deploy", 1, "waiting", "Deploy", Name("", ""), A
 
 
 class Plain:
-    """A channel that keeps what it was given."""
+    """A channel that keeps its dispatches."""
 
     def __init__(self) -> None:
         self.given: list[Dispatch] = []
@@ -41,12 +41,12 @@ class Plain:
 
 
 class Knowing(Plain):
-    """A channel that knows who acts."""
+    """A channel that identifies people itself."""
 
     without_links = True
 
 
-async def test_a_channel_that_knows_who_acts_costs_no_link() -> None:
+async def test_a_channel_that_identifies_people_needs_no_link() -> None:
     made: list[str] = []
 
     async def link(hook_id: str, address: str) -> str:
@@ -66,5 +66,5 @@ async def test_a_channel_that_knows_who_acts_costs_no_link() -> None:
     assert {each.card.url for each in knowing.given} == {"https://approve.acme.eu/requests/run_1"}
 
 
-def test_slack_is_one_that_knows_who_acts() -> None:
+def test_slack_identifies_people() -> None:
     assert isinstance(make(Slack(bot_token=SecretStr("xoxb-1"), signing_secret=SecretStr("s" * 32))), WithoutLinks)

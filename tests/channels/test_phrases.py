@@ -1,4 +1,4 @@
-"""The words for times: what a person would say."""
+"""Texts about time and progress, as people would say them."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
         ("119:59:58", "in 5 days"),
     ],
 )
-def test_the_time_until_a_deadline_is_what_one_would_say(left: str, said: str) -> None:
+def test_the_time_left_reads_as_people_would_say_it(left: str, said: str) -> None:
     hours, minutes, seconds = map(int, left.split(":"))
     assert card_text.until(NOW + timedelta(hours=hours, minutes=minutes, seconds=seconds), NOW) == said
 
 
 @given(st.integers(0, 60 * 86_400))
-def test_what_is_said_is_never_far_from_the_truth(seconds: int) -> None:
-    """A third at most, and half a day."""
+def test_a_rounded_span_is_never_far_off(seconds: int) -> None:
+    """Off by a third at most, and never by more than half a day."""
     said, unit = (card_text.span(timedelta(seconds=seconds)).replace("less than a minute", "0 minutes")).split()
     size = {"minute": 60, "hour": 3_600, "day": 86_400}[unit.rstrip("s")]
-    told = (float(said.replace("½", ".5"))) * size
-    assert abs(told - seconds) <= max(45, min(seconds / 3, 43_200))
+    span = (float(said.replace("½", ".5"))) * size
+    assert abs(span - seconds) <= max(45, min(seconds / 3, 43_200))
 
 
 CARD = Card(
@@ -63,7 +63,7 @@ CARD = Card(
 
 
 @pytest.mark.parametrize(("open_at", "row"), [(1, "✓ 0 → ● 1 → ○ 2 → …"), (15, "… → ✓ 14 → ● 15 → ○ 16 → …")])
-def test_of_many_stages_one_sees_those_around_the_open_one(open_at: int, row: str) -> None:
+def test_of_many_stages_those_around_the_open_one_are_shown(open_at: int, row: str) -> None:
     def state(at: int) -> Any:
         return "done" if at < open_at else "open" if at == open_at else "ahead"
 
@@ -71,6 +71,6 @@ def test_of_many_stages_one_sees_those_around_the_open_one(open_at: int, row: st
     assert card_text.steps(replace(CARD, stages=stages), most=3) == row
 
 
-def test_a_request_that_is_handed_back_is_not_said_to_have_changed() -> None:
+def test_a_returned_request_does_not_claim_to_have_changed() -> None:
     assert card_text.changed(CARD) == ("Changes requested. You'll be asked again once Bo Lund has edited the request.")
     assert card_text.changed(replace(CARD, state="waiting")) == "The request has changed. Please check it again."

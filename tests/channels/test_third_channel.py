@@ -62,12 +62,12 @@ chat = {to}
 
 @dataclass
 class ChatServer:
-    """The chat at the other end: it keeps its messages, and can be told to refuse."""
+    """The chat server: it keeps its messages, and refuses on demand."""
 
     messages: dict[str, dict[str, Any]] = field(default_factory=dict)
     heartbeats: int = 0
     refusals: dict[str, list[int]] = field(default_factory=dict)  # by place: the next answers
-    strangers: set[str] = field(default_factory=set)  # whom or what it never knows
+    strangers: set[str] = field(default_factory=set)  # people and places that it never knows
 
     async def post(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == "Bearer of-the-chat"
@@ -88,7 +88,7 @@ class ChatServer:
         return web.json_response({"places": ["#ops"]})
 
     def to(self, place: str) -> dict[str, Any]:
-        """The one message there."""
+        """The only message there."""
         (found,) = [message for message in self.messages.values() if message["to"] == place]
         return found
 
@@ -109,7 +109,7 @@ class ChatServer:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[None]:
-    """The channel as another package would bring it: its module and its metadata, somewhere on Python's path."""
+    """Install the channel like another package: its module and its metadata, somewhere on Python's path."""
     site = tmp_path / "site-packages"
     about = site / "chat_by_webhook-1.0.dist-info"
     about.mkdir(parents=True)
@@ -147,7 +147,7 @@ class Desk:
         return [(copy["channel"], copy["to"], copy["state"]) for copy in answer.json()["request"]["deliveries"]]
 
     async def approve(self, link: str) -> None:
-        """What a person does who follows the link: look, and press."""
+        """Follow the link as a person would: look, and press."""
         path = link.removeprefix(BASE_URL)
         page = await self.http.get(path)
         assert page.status_code == 200, page.text
@@ -195,13 +195,13 @@ async def test_a_place_gets_the_page_that_asks_for_a_sign_in(desk: Desk) -> None
     card = desk.chat.to("#ops")
     assert card["title"] == "Deploy api"
     assert card["link"] == f"{BASE_URL}/requests/{run}"
-    assert len(desk.chat.messages) == 1  # nobody got a link of their own beside it
+    assert len(desk.chat.messages) == 1  # and no personal links
     page = await desk.http.get(f"/requests/{run}")
     assert page.status_code == 401
     assert "Deploy api" not in page.text
 
 
-async def test_each_person_gets_a_link_that_decides_and_every_copy_says_so(desk: Desk) -> None:
+async def test_each_person_gets_their_own_link_and_every_copy_is_updated(desk: Desk) -> None:
     run = await desk.open("people")
     ann, bo = desk.chat.to("ann@acme.eu"), desk.chat.to("bo@acme.eu")
     assert ann["link"].startswith(f"{BASE_URL}/decisions/")
@@ -211,10 +211,10 @@ async def test_each_person_gets_a_link_that_decides_and_every_copy_says_so(desk:
     record = await desk.service.engine.record(run)
     assert record is not None
     assert (record.status, record.result["decision"], record.result["by"]) == ("completed", "approved", "ann@acme.eu")
-    assert [desk.chat.to(who)["state"] for who in ("ann@acme.eu", "bo@acme.eu")] == ["approved", "approved"]
+    assert [desk.chat.to(person)["state"] for person in ("ann@acme.eu", "bo@acme.eu")] == ["approved", "approved"]
 
 
-async def test_a_busy_channel_is_tried_again_and_a_place_it_refuses_goes_to_the_people(desk: Desk) -> None:
+async def test_a_busy_channel_is_retried_and_a_refused_place_falls_back(desk: Desk) -> None:
     desk.chat.refusals["#ops"] = [503, 503]
     first = await desk.open("place")
     assert await desk.copies(first) == [("chat", "#ops", "retrying")]
@@ -226,7 +226,7 @@ async def test_a_busy_channel_is_tried_again_and_a_place_it_refuses_goes_to_the_
     assert desk.chat.to("ann@acme.eu")["link"].startswith(f"{BASE_URL}/decisions/")
 
 
-async def test_people_whom_a_channel_does_not_know_get_a_mail(desk: Desk) -> None:
+async def test_people_unknown_to_a_channel_get_a_mail(desk: Desk) -> None:
     desk.chat.strangers = {"bo@acme.eu"}
     run = await desk.open("people")
     assert await desk.copies(run) == [("chat", "ann@acme.eu", "delivered"), ("email", "bo@acme.eu", "delivered")]
@@ -240,7 +240,7 @@ async def test_its_routes_are_mounted_and_its_task_runs_with_the_service(desk: D
     await until(lambda: desk.chat.heartbeats >= 2)
 
 
-async def test_the_doctor_asks_it_about_the_places_that_are_named(desk: Desk, tmp_path: Path) -> None:
+async def test_doctor_asks_the_channel_about_named_places(desk: Desk, tmp_path: Path) -> None:
     url = str(desk.service.configuration.service.channels["chat"]["url"])
     write(tmp_path, url, desk.mailbox.port, place='"#ops"', elsewhere='"#nowhere"')
     found = [(each.state, each.what) for each in await examine(desk.config, ENV) if each.about == "chat"]
@@ -258,7 +258,7 @@ async def test_the_doctor_asks_it_about_the_places_that_are_named(desk: Desk, tm
         ('url    = "http', 'url    = "ftp', "channels.chat: this channel can't be created: url is a URL"),
     ],
 )
-def test_what_is_wrong_in_its_table_is_a_load_error(
+def test_a_fault_in_its_table_is_a_load_error(
     tmp_path: Path, installed: None, written: str, instead: str, said: str
 ) -> None:
     config = write(tmp_path, "http://127.0.0.1:1", 25, place='"#ops"')
@@ -270,7 +270,7 @@ def test_what_is_wrong_in_its_table_is_a_load_error(
 
 
 @pytest.mark.parametrize(("to", "said"), [("chatt = true", "did you mean chat?"), ("chat = 3", "deliver.chat")])
-def test_a_channel_that_deliver_misnames_is_a_load_error(tmp_path: Path, installed: None, to: str, said: str) -> None:
+def test_a_misspelt_channel_in_deliver_is_a_load_error(tmp_path: Path, installed: None, to: str, said: str) -> None:
     config = write(tmp_path, "http://127.0.0.1:1", 25, place='"#ops"')
     file = tmp_path / "workflows" / "place.toml"
     file.write_text(file.read_text().replace('chat = "#ops"', to))

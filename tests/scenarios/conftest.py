@@ -20,7 +20,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acme]:
 
 @pytest.fixture
 def acme(shared: Acme) -> Iterator[Acme]:
-    """The shared service, everything in order again afterwards."""
+    """The shared service, reset after each test."""
     yield shared
     shared.mended()
     shared.live("ann@acme.eu", "bo@acme.eu", "cy@acme.eu")

@@ -1,12 +1,14 @@
-"""Scenarios 19 to 27: people who come and go, second thoughts, and requests that change under way."""
+"""Scenarios 19 to 27: people who come and go, undone votes, and requests that change while open."""
 
 from __future__ import annotations
 
+import pytest
 from acme import ANN, BO, CY, DI, Acme
 from journey import buttons
 
 
-def test_scenario_19_who_has_left_is_refused_and_the_rest_of_the_group_may_decide(acme: Acme) -> None:
+@pytest.mark.scenario(19)
+def test_former_members_are_refused_and_the_group_decides(acme: Acme) -> None:
     acme.live(ANN)
     run_id = acme.asks("live", "Scenario 19")
     assert acme.request(run_id)["waiting_for"] == [ANN]
@@ -20,15 +22,16 @@ def test_scenario_19_who_has_left_is_refused_and_the_rest_of_the_group_may_decid
     assert acme.ended(run_id)["result"]["by"] == BO
 
 
-def test_scenario_20_while_the_group_cannot_be_read_nobody_is_let_in(acme: Acme) -> None:
+@pytest.mark.scenario(20)
+def test_while_the_group_cannot_be_read_nobody_can_decide(acme: Acme) -> None:
     run_id = acme.asks("live", "Scenario 20")
     acme.live()
-    for told in (
+    for reply in (
         acme.click("U0ANN", acme.card("Scenario 20"), "Approve")["ephemeral"],
         acme.vote(run_id, BO, "approve").json()["detail"],
     ):
-        assert "couldn't check your group" in told
-        assert "try again" in told.lower()
+        assert "couldn't check your group" in reply
+        assert "try again" in reply.lower()
     assert acme.request(run_id)["votes"] == []
     acme.live(ANN)
     assert (
@@ -37,7 +40,8 @@ def test_scenario_20_while_the_group_cannot_be_read_nobody_is_let_in(acme: Acme)
     acme.ended(run_id)
 
 
-def test_scenario_21_the_vote_of_who_has_left_does_not_count_where_it_is_checked_again(acme: Acme) -> None:
+@pytest.mark.scenario(21)
+def test_a_former_members_vote_does_not_count_if_rechecked(acme: Acme) -> None:
     run_id = acme.asks("live-at-quorum", "Scenario 21")
     assert "1 of 2" in acme.click("U0ANN", acme.card("Scenario 21"), "Approve")["ephemeral"]
     acme.live(BO, CY)
@@ -47,7 +51,8 @@ def test_scenario_21_the_vote_of_who_has_left_does_not_count_where_it_is_checked
     assert acme.ended(run_id)["result"]["by"] == CY
 
 
-def test_scenario_22_a_vote_can_be_taken_back_and_every_card_shows_it(acme: Acme) -> None:
+@pytest.mark.scenario(22)
+def test_an_undone_vote_shows_on_every_card(acme: Acme) -> None:
     run_id = acme.asks("two", "Scenario 22")
     acme.click("U0ANN", acme.card("Scenario 22"), "Approve")
     acme.eventually(lambda: "1 of 2" in str(acme.card("Scenario 22")["blocks"]))
@@ -63,11 +68,12 @@ def test_scenario_22_a_vote_can_be_taken_back_and_every_card_shows_it(acme: Acme
     assert "0 of 2" in page
 
 
-def test_scenario_23_an_undo_within_the_grace_period_resumes_nothing(acme: Acme) -> None:
+@pytest.mark.scenario(23)
+def test_an_undo_within_the_grace_period_resumes_nothing(acme: Acme) -> None:
     run_id = acme.asks("careful", "Scenario 23")
     acme.vote(run_id, ANN, "approve")
-    told = acme.click("U0BO", acme.card("Scenario 23"), "Approve")["ephemeral"]
-    assert told == "Approved: your vote takes effect in 30 s. Until then, you can undo it."
+    reply = acme.click("U0BO", acme.card("Scenario 23"), "Approve")["ephemeral"]
+    assert reply == "Approved: your vote takes effect in 30 s. Until then, you can undo it."
     acme.eventually(lambda: "It takes effect in 30 s" in str(acme.card("Scenario 23")["blocks"]))
     acme.advance("20s")
     assert "Undone" in acme.vote(run_id, BO, "take_back").json()["text"]
@@ -80,7 +86,8 @@ def test_scenario_23_an_undo_within_the_grace_period_resumes_nothing(acme: Acme)
     assert acme.calls("Scenario 23")
 
 
-def test_scenario_24_editing_a_pinned_field_resets_votes_shows_old_and_new_and_outdates_what_was_shown(
+@pytest.mark.scenario(24)
+def test_editing_a_pinned_field_resets_votes_and_shows_both_values(
     acme: Acme,
 ) -> None:
     run_id = acme.asks("two", "Scenario 24 before")
@@ -104,7 +111,8 @@ def test_scenario_24_editing_a_pinned_field_resets_votes_shows_old_and_new_and_o
     assert stale.json()["verdict"] == "request_changed"
 
 
-def test_scenario_25_editing_another_field_keeps_the_votes_and_is_told_in_the_thread(acme: Acme) -> None:
+@pytest.mark.scenario(25)
+def test_editing_another_field_keeps_votes_and_posts_in_the_thread(acme: Acme) -> None:
     run_id = acme.asks("two", "Scenario 25")
     acme.click("U0ANN", acme.card("Scenario 25"), "Approve")
     edit = {"by": DI, "fields": {"note": "see the ticket"}}
@@ -116,11 +124,12 @@ def test_scenario_25_editing_another_field_keeps_the_votes_and_is_told_in_the_th
     acme.eventually(lambda: "see the ticket" in str(acme.card("Scenario 25")["blocks"]), seconds=30)
 
 
-def test_scenario_27_after_one_no_the_request_stays_rejected_and_who_comes_later_is_told(acme: Acme) -> None:
+@pytest.mark.scenario(27)
+def test_a_rejected_request_stays_so_and_late_clicks_read_it(acme: Acme) -> None:
     run_id = acme.asks("three", "Scenario 27")
     card = acme.card("Scenario 27")
     acme.click("U0ANN", card, "Approve")
-    acme.fault("slack", kind="server_error", method="chat.update", times=None)  # so that the buttons stay for a while
+    acme.fault("slack", kind="server_error", method="chat.update", times=None)  # the buttons stay for a while
     assert acme.vote(run_id, BO, "reject", comment="Not today.").status_code == 201
     late = acme.click("U0CFO", card, "Approve")["ephemeral"]
     assert "Already decided by Bo Lund" in late

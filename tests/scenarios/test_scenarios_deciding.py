@@ -9,11 +9,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from acme import ANN, BO, CY, Acme
 from journey import Service, buttons
 
 
-def test_scenario_01_a_new_install_decides_a_sample_in_the_browser_without_slack_and_smtp(tmp_path: Path) -> None:
+@pytest.mark.scenario(1)
+def test_a_new_install_decides_a_sample_in_the_browser(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "approvals_bot", "init"]
     began = subprocess.run(line, cwd=tmp_path, input="\n\n\n", capture_output=True, text=True, check=False, timeout=60)
     assert began.returncode == 0, began.stderr
@@ -28,7 +30,8 @@ def test_scenario_01_a_new_install_decides_a_sample_in_the_browser_without_slack
         service.http.close()
 
 
-def test_scenario_02_approve_in_slack_resumes_once_and_the_card_shows_name_time_and_no_buttons(acme: Acme) -> None:
+@pytest.mark.scenario(2)
+def test_approving_in_slack_resumes_once_and_closes_the_card(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 02")
     pressed = acme.click("U0ANN", acme.card("Scenario 02"), "Approve")
     assert "Everyone involved has been notified." in pressed["ephemeral"]
@@ -39,7 +42,8 @@ def test_scenario_02_approve_in_slack_resumes_once_and_the_card_shows_name_time_
     assert [call["json"]["what"] for call in acme.calls("Scenario 02")] == ["Scenario 02"]
 
 
-def test_scenario_03_approve_by_mail_changes_the_slack_card_too(acme: Acme) -> None:
+@pytest.mark.scenario(3)
+def test_approving_by_mail_updates_the_slack_card_too(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 03")
     acme.card("Scenario 03")
     assert "Approved" in acme.press(acme.link_of(CY, "Scenario 03"), "approve").text
@@ -48,7 +52,8 @@ def test_scenario_03_approve_by_mail_changes_the_slack_card_too(acme: Acme) -> N
     assert buttons(acme.card("Scenario 03")) == []
 
 
-def test_scenario_04_a_scanner_that_opens_every_link_twenty_times_leaves_it_working(acme: Acme) -> None:
+@pytest.mark.scenario(4)
+def test_a_scanner_that_opens_every_link_leaves_it_working(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 04")
     link = acme.link_of(ANN, "Scenario 04")
     for number in range(20):
@@ -61,7 +66,8 @@ def test_scenario_04_a_scanner_that_opens_every_link_twenty_times_leaves_it_work
     assert acme.ended(run_id)["result"]["by"] == ANN
 
 
-def test_scenario_05_a_scanner_that_follows_forms_by_get_changes_nothing(acme: Acme) -> None:
+@pytest.mark.scenario(5)
+def test_a_scanner_that_follows_forms_by_get_changes_nothing(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 05")
     link = acme.link_of(ANN, "Scenario 05")
     page = acme.page(link).text
@@ -78,19 +84,21 @@ def test_scenario_05_a_scanner_that_follows_forms_by_get_changes_nothing(acme: A
     assert acme.request(run_id)["votes"] == []
 
 
-def test_scenario_06_of_two_clicks_in_the_same_second_one_decides_and_the_other_reads_who_did(acme: Acme) -> None:
+@pytest.mark.scenario(6)
+def test_of_two_simultaneous_clicks_one_decides(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 06")
     card = acme.card("Scenario 06")
     with ThreadPoolExecutor(2) as pool:
-        told = list(pool.map(lambda who: acme.click(who, card, "Approve")["ephemeral"], ("U0ANN", "U0BO")))
+        replies = list(pool.map(lambda who: acme.click(who, card, "Approve")["ephemeral"], ("U0ANN", "U0BO")))
     ended = acme.ended(run_id)
     winner = "Ann Ode" if ended["result"]["by"] == ANN else "Bo Lund"
-    assert len([text for text in told if "decided by" in text and winner in text]) == 1, told
+    assert len([text for text in replies if "decided by" in text and winner in text]) == 1, replies
     assert len(ended["request"]["votes"]) == 1
     assert len(acme.calls("Scenario 06")) == 1
 
 
-def test_scenario_07_two_clicks_of_one_person_are_one_of_two(acme: Acme) -> None:
+@pytest.mark.scenario(7)
+def test_two_clicks_of_one_person_count_once(acme: Acme) -> None:
     run_id = acme.asks("two", "Scenario 07")
     assert "1 of 2" in acme.click("U0ANN", acme.card("Scenario 07"), "Approve")["ephemeral"]
     again = acme.press(acme.link_of(ANN, "Scenario 07"), "approve")
@@ -99,7 +107,8 @@ def test_scenario_07_two_clicks_of_one_person_are_one_of_two(acme: Acme) -> None
     assert (request["state"], len(request["votes"])) == ("waiting", 1)
 
 
-def test_scenario_08_who_fits_two_seats_moves_so_that_both_fill(acme: Acme) -> None:
+@pytest.mark.scenario(8)
+def test_a_person_who_fits_two_seats_moves_so_both_fill(acme: Acme) -> None:
     run_id = acme.asks("seats", "Scenario 08")
     card = acme.card("Scenario 08")
     assert "1 of 2" in acme.click("U0ANN", card, "Approve")["ephemeral"]
@@ -109,7 +118,8 @@ def test_scenario_08_who_fits_two_seats_moves_so_that_both_fill(acme: Acme) -> N
     assert acme.ended(run_id)["result"]["approved"] is True
 
 
-def test_scenario_09_the_requester_is_refused_on_every_way_with_one_reason_and_it_is_audited(acme: Acme) -> None:
+@pytest.mark.scenario(9)
+def test_the_requester_is_refused_on_every_channel_and_audited(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 09", by=BO)
     reason = "You can't approve your own request."
     before = acme.run(run_id)["request"]["votes"]
@@ -135,7 +145,8 @@ def test_scenario_09_the_requester_is_refused_on_every_way_with_one_reason_and_i
     assert all(reason in json.dumps(event["data"]) for event in refused)
 
 
-def test_scenario_10_where_only_the_requester_could_decide_it_is_refused_at_once_or_goes_up(acme: Acme) -> None:
+@pytest.mark.scenario(10)
+def test_a_request_only_its_requester_could_decide_is_refused(acme: Acme) -> None:
     given = {"workflow": "only-ann", "input": {"what": "Scenario 10"}, "requester": ANN}
     refused = acme.api("POST", "/runs", json=given)
     assert refused.status_code == 422

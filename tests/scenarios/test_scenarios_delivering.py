@@ -1,4 +1,4 @@
-"""Scenarios 11 to 18: forwarded links, stale and deleted cards, outages of Slack, the service and what follows."""
+"""Scenarios 11 to 18: forwarded links, stale and deleted cards, outages of Slack and of the service, and follow-ups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from acme import ANN, BO, CY, Acme
 from journey import buttons
 
 
-def test_scenario_11_a_forwarded_link_shows_the_title_alone_and_needs_the_code_mailed_to_its_owner(acme: Acme) -> None:
+@pytest.mark.scenario(11)
+def test_a_forwarded_link_shows_the_title_and_needs_the_code(acme: Acme) -> None:
     run_id = acme.asks("code", "Scenario 11", note="a salary of 90,000")
     page = acme.page(acme.link_of(CY, "Scenario 11")).text
     assert "Scenario 11" in page
@@ -37,16 +38,17 @@ def hidden(page: str) -> dict[str, str]:
     return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page))
 
 
-def test_scenario_12_a_click_on_a_stale_card_is_told_alone_who_decided_and_when_and_the_card_is_repaired(
+@pytest.mark.scenario(12)
+def test_a_click_on_a_stale_card_reads_the_decision_and_repairs_it(
     acme: Acme,
 ) -> None:
     run_id = acme.asks("one", "Scenario 12")
     old = acme.card("Scenario 12")
     acme.fault("slack", kind="server_error", method="chat.update", times=None)
     acme.press(acme.link_of(CY, "Scenario 12"), "approve")
-    told = acme.click("U0ANN", old, "Approve")
-    assert told["ephemeral"] is not None
-    assert re.search(r"Already decided by Cy Rus at \d\d:\d\d", told["ephemeral"])
+    reply = acme.click("U0ANN", old, "Approve")
+    assert reply["ephemeral"] is not None
+    assert re.search(r"Already decided by Cy Rus at \d\d:\d\d", reply["ephemeral"])
     acme.play("DELETE", "/slack/faults")
     acme.advance("16m")
     acme.eventually(lambda: buttons(acme.card("Scenario 12")) == [])
@@ -54,7 +56,8 @@ def test_scenario_12_a_click_on_a_stale_card_is_told_alone_who_decided_and_when_
     assert len(acme.request(run_id)["votes"]) == 1
 
 
-def test_scenario_13_a_deleted_message_is_posted_once_more_and_the_log_says_so(acme: Acme) -> None:
+@pytest.mark.scenario(13)
+def test_a_deleted_message_is_posted_again_and_logged(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 13")
     card = acme.card("Scenario 13")
     acme.slack_says("chat.delete", channel=card["channel"], ts=card["ts"])
@@ -69,7 +72,8 @@ def test_scenario_13_a_deleted_message_is_posted_once_more_and_the_log_says_so(a
     assert any("message_not_found" in str(event["data"]) for event in updates)
 
 
-def test_scenario_14_where_the_bot_may_not_post_people_are_reached_one_by_one_and_the_card_says_so(acme: Acme) -> None:
+@pytest.mark.scenario(14)
+def test_if_the_app_cannot_post_people_get_direct_messages(acme: Acme) -> None:
     acme.fault("slack", kind="error", method="chat.postMessage", channel="#deploys", error="not_in_channel", times=None)
     run_id = acme.asks("timed", "Scenario 14")
     acme.eventually(lambda: [m for m in acme.messages("D0ANN") if "Scenario 14" in m["text"]])
@@ -85,7 +89,8 @@ def test_scenario_14_where_the_bot_may_not_post_people_are_reached_one_by_one_an
     assert "Everyone involved has been notified." in acme.click("U0ANN", direct, "Approve")["ephemeral"]
 
 
-def test_scenario_15_while_slack_is_down_mail_goes_out_and_slack_catches_up_in_order_nothing_twice(acme: Acme) -> None:
+@pytest.mark.scenario(15)
+def test_after_an_outage_slack_catches_up_in_order(acme: Acme) -> None:
     acme.fault("slack", kind="server_error", method="chat.postMessage", times=None)
     runs = [acme.asks("late-mail", f"Scenario 15 {part}") for part in ("one", "two")]
     assert not [m for m in acme.messages() if "Scenario 15" in m["text"]]
@@ -112,13 +117,14 @@ def test_scenario_15_while_slack_is_down_mail_goes_out_and_slack_catches_up_in_o
         assert len(mails) <= 1
 
 
-def test_scenario_16_a_click_while_the_service_is_down_fails_visibly_and_the_next_one_counts_once(own: Acme) -> None:
+@pytest.mark.scenario(16)
+def test_a_click_in_an_outage_fails_visibly_and_the_next_counts(own: Acme) -> None:
     own.start("--config", "config.toml")
     run_id = own.asks("one", "Scenario 16")
     link = own.link_of(ANN, "Scenario 16")
     form = hidden(own.page(link).text) | {"choice": "approve"}
     own.kill()
-    with pytest.raises(httpx2.ConnectError):  # as Slack would find: its user sees a warning
+    with pytest.raises(httpx2.ConnectError):  # in Slack, the user sees a warning
         own.post(link, form)
     own.start("--config", "config.toml")
     assert own.request(run_id)["votes"] == []
@@ -128,7 +134,8 @@ def test_scenario_16_a_click_while_the_service_is_down_fails_visibly_and_the_nex
     assert len(own.calls("Scenario 16")) == 1
 
 
-def test_scenario_17_a_process_that_dies_between_vote_and_resume_resumes_exactly_once(own: Acme) -> None:
+@pytest.mark.scenario(17)
+def test_a_crash_between_vote_and_resume_resumes_exactly_once(own: Acme) -> None:
     own.start("--config", "config.toml")
     own.fault("http", kind="slow", method="target", seconds=30.0, times=None)
     run_id = own.asks("one", "Scenario 17")
@@ -140,7 +147,8 @@ def test_scenario_17_a_process_that_dies_between_vote_and_resume_resumes_exactly
     assert len(own.request(run_id)["votes"]) == 1
 
 
-def test_scenario_18_what_follows_is_delivered_with_the_same_event_id_when_its_target_recovers(acme: Acme) -> None:
+@pytest.mark.scenario(18)
+def test_a_follow_up_keeps_its_event_id_until_its_target_recovers(acme: Acme) -> None:
     acme.fault("http", kind="error", method="target", code=500, times=None)
     run_id = acme.asks("one", "Scenario 18")
     assert acme.vote(run_id, BO, "approve").status_code == 201

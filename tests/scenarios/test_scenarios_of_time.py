@@ -1,4 +1,4 @@
-"""Scenarios 26, 28 to 32, and 39: time zones, weekends, deadlines, people who are away; and two of Python workflows."""
+"""Scenarios 26, 28 to 32, and 39: time zones, weekends, deadlines, absent people; and two Python workflows."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ email = true
 }
 
 PROGRAM = '''
-"""An agent whose arguments change after the yes, and access that must be taken away again."""
+"""An agent whose arguments change after the approval, and access that must be revoked."""
 
 from pydantic import BaseModel
 
@@ -95,7 +95,7 @@ async def pay(call: Call) -> str:
 
 @step(retries=0)
 async def revoke(account: str) -> None:
-    """The cloud's own command; here it fails while a file says so."""
+    """The cloud's command. Here, a file makes it fail."""
     from pathlib import Path
 
     if Path("revoke-fails").exists():
@@ -108,7 +108,7 @@ class Grant(BaseModel):
 
 @workflow
 async def give_back(grant: Grant) -> str:
-    """Never give up taking access away; after a quarter of an hour, page who is on call."""
+    """Never give up revoking access; after a quarter of an hour, page the person on call."""
     import asyncio
 
     began, page = now(), None
@@ -131,14 +131,14 @@ async def give_back(grant: Grant) -> str:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acme]:
-    """A service of its own: its clock is moved by weeks, and some of its people are away."""
+    """A separate service, whose clock moves by weeks and some of whose people are absent."""
     folder = furnish(tmp_path_factory.mktemp("acme"), WORKFLOWS)
     (folder / "workflows" / "paying.py").write_text(PROGRAM)
     today = datetime.now(ZoneInfo("Europe/Berlin")).date()
     with (folder / "config.toml").open("a") as config:
-        for who, delegates in ((ANN, [BO, CY]), (TOKYO, [BERLIN]), (BERLIN, [TOKYO])):
+        for person, delegates in ((ANN, [BO, CY]), (TOKYO, [BERLIN]), (BERLIN, [TOKYO])):
             span = {"first": today - timedelta(days=1), "last": today + timedelta(days=1)}
-            config.write(AWAY.format(who=who, delegates=json.dumps(delegates), **span))
+            config.write(AWAY.format(who=person, delegates=json.dumps(delegates), **span))
     acme = Acme(folder)
     acme.start("--config", "config.toml")
     yield acme
@@ -149,7 +149,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Acme]:
 # ── who is away, while the clock is still today's ──
 
 
-def test_scenario_31_a_delegate_who_asks_is_passed_over_and_the_next_one_is_asked(house: Acme) -> None:
+@pytest.mark.scenario(31)
+def test_a_delegate_who_is_the_requester_is_skipped(house: Acme) -> None:
     run_id = house.asks("ann", "Scenario 31", by=BO)
     assert house.request(run_id)["waiting_for"] == [CY]
     house.link_of(CY, "Scenario 31")
@@ -160,7 +161,8 @@ def test_scenario_31_a_delegate_who_asks_is_passed_over_and_the_next_one_is_aske
     assert house.request(other)["waiting_for"] == [BO]
 
 
-def test_scenario_32_delegates_in_a_circle_fall_back_to_who_is_away_and_the_doctor_warns(house: Acme) -> None:
+@pytest.mark.scenario(32)
+def test_circular_delegates_fall_back_to_the_absent_and_doctor_warns(house: Acme) -> None:
     run_id = house.asks("tokyo", "Scenario 32")
     assert house.request(run_id)["waiting_for"] == [TOKYO]
     line = [sys.executable, "-m", "approvals_bot", "doctor", "--json", "--config", ".approvals/config.toml"]
@@ -174,7 +176,8 @@ def test_scenario_32_delegates_in_a_circle_fall_back_to_who_is_away_and_the_doct
 # ── Python workflows ──
 
 
-def test_scenario_26_arguments_that_change_after_the_yes_do_not_run_and_need_a_new_one(house: Acme) -> None:
+@pytest.mark.scenario(26)
+def test_arguments_changed_after_approval_need_a_new_one(house: Acme) -> None:
     def pay(sends: int) -> str:
         body = {"workflow": "pay", "input": {"to": "Bo", "cents": 900, "sends": sends}}
         run_id = str(house.api("POST", "/runs", json=body).json()["run_id"])
@@ -189,7 +192,8 @@ def test_scenario_26_arguments_that_change_after_the_yes_do_not_run_and_need_a_n
     assert house.run(pay(sends=900), wait=10)["result"] == "paid"
 
 
-def test_scenario_39_a_revocation_that_fails_pages_who_is_on_call_and_goes_on_until_it_is_done(house: Acme) -> None:
+@pytest.mark.scenario(39)
+def test_a_failed_revocation_pages_the_on_call_and_is_retried(house: Acme) -> None:
     failing = house.folder / "revoke-fails"
     failing.touch()
     answer = house.api("POST", "/runs", json={"workflow": "give_back", "input": {"account": "aws-prod"}})
@@ -211,23 +215,25 @@ def test_scenario_39_a_revocation_that_fails_pages_who_is_on_call_and_goes_on_un
 # ── time ──
 
 
-def test_scenario_28_a_deadline_is_told_in_each_readers_zone_across_the_change_of_clocks(house: Acme) -> None:
+@pytest.mark.scenario(28)
+def test_a_deadline_is_in_each_readers_zone_across_dst(house: Acme) -> None:
     run_id = house.asks("zones", "Scenario 28")
     deadline = datetime.fromisoformat(house.request(run_id)["deadline"])
     asked = deadline - timedelta(days=200)
     berlin = ZoneInfo("Europe/Berlin")
     assert asked.astimezone(berlin).utcoffset() != deadline.astimezone(berlin).utcoffset() or 3 < asked.month < 10
-    for who, zone in ((TOKYO, ZoneInfo("Asia/Tokyo")), (BERLIN, berlin)):
+    for person, zone in ((TOKYO, ZoneInfo("Asia/Tokyo")), (BERLIN, berlin)):
         local = deadline.astimezone(zone)
-        page = house.page(house.link_of(who, "Scenario 28")).text
-        assert f"{local:%H:%M}" in page, (who, local)
-        (mail,) = [mail for mail in house.mails(who) if "Scenario 28" in mail["subject"]]
-        assert f"{local:%H:%M}" in mail["text"], (who, local)
+        page = house.page(house.link_of(person, "Scenario 28")).text
+        assert f"{local:%H:%M}" in page, (person, local)
+        (mail,) = [mail for mail in house.mails(person) if "Scenario 28" in mail["subject"]]
+        assert f"{local:%H:%M}" in mail["text"], (person, local)
     house.vote(run_id, TOKYO, "approve")
     house.ended(run_id)
 
 
-def test_scenario_29_over_a_weekend_nobody_is_reminded_and_no_escalation_is_used_up(house: Acme) -> None:
+@pytest.mark.scenario(29)
+def test_a_weekend_sends_no_reminder_and_uses_no_escalation(house: Acme) -> None:
     zone = ZoneInfo("Europe/Berlin")
     probe = house.asks("ann", "Scenario 29, what time is it", by=CFO)
     now = datetime.fromisoformat(house.run(probe)["created_at"]).astimezone(zone)
@@ -254,7 +260,8 @@ def mails(house: Acme) -> list[str]:
     return [mail["subject"] for mail in house.mails(CY) if re.search(r"Scenario 29$", mail["subject"])]
 
 
-def test_scenario_30_of_a_click_and_the_deadline_in_the_same_second_exactly_one_wins(house: Acme) -> None:
+@pytest.mark.scenario(30)
+def test_of_a_click_and_a_simultaneous_deadline_one_wins(house: Acme) -> None:
     for round in range(3):
         what = f"Scenario 30, {round}"
         run_id = house.asks("timed", what)
@@ -273,10 +280,10 @@ def test_scenario_30_of_a_click_and_the_deadline_in_the_same_second_exactly_one_
         with ThreadPoolExecutor(2) as pool:
             clicked, passed = pool.submit(click), pool.submit(deadline)
             passed.result()
-            told = clicked.result()
+            reply = clicked.result()
         ended = house.ended(run_id)["result"]["decision"]
         assert ended in ("approved", "expired")
         if ended == "approved":
-            assert "Everyone involved has been notified." in told
+            assert "Everyone involved has been notified." in reply
         else:
-            assert "This request expired" in told
+            assert "This request expired" in reply

@@ -1,4 +1,4 @@
-"""Scenarios 33 to 38, and 40: withdrawn under a modal, guests, forgery, hostile text, typing errors, evidence."""
+"""Scenarios 33 to 38, and 40: withdrawn under a modal, guests, forgery, hostile text, typos, evidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 from acme import ANN, DI, Acme
 
 
-def test_scenario_33_a_modal_that_is_sent_after_the_withdrawal_gives_the_comment_back_and_resumes_nothing(
+@pytest.mark.scenario(33)
+def test_a_modal_after_the_withdrawal_returns_the_comment(
     acme: Acme,
 ) -> None:
     run_id = acme.asks("one", "Scenario 33")
@@ -31,16 +32,18 @@ def test_scenario_33_a_modal_that_is_sent_after_the_withdrawal_gives_the_comment
     assert (run["status"], run["request"]["votes"]) == ("cancelled", [])
 
 
-def test_scenario_34_a_guest_of_another_company_is_refused_alone_and_is_nobody_of_ours(acme: Acme) -> None:
+@pytest.mark.scenario(34)
+def test_a_guest_of_another_company_is_refused_ephemerally(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 34")
     for outsider in ("U0GUEST", "U0STRANGER", "U0GONE"):
-        told = acme.click(outsider, acme.card("Scenario 34"), "Approve")
-        assert told["ephemeral"], outsider
-        assert "Nothing was changed" in told["ephemeral"]
+        refused = acme.click(outsider, acme.card("Scenario 34"), "Approve")
+        assert refused["ephemeral"], outsider
+        assert "Nothing was changed" in refused["ephemeral"]
     assert acme.request(run_id)["votes"] == []
 
 
-def test_scenario_35_replayed_old_and_foreign_payloads_are_401_and_change_nothing(acme: Acme) -> None:
+@pytest.mark.scenario(35)
+def test_replayed_old_and_foreign_payloads_are_401(acme: Acme) -> None:
     run_id = acme.asks("one", "Scenario 35")
     card = acme.card("Scenario 35")
     secret = (acme.folder / ".approvals" / "secrets" / "SLACK_SIGNING_SECRET").read_text()
@@ -55,7 +58,7 @@ def test_scenario_35_replayed_old_and_foreign_payloads_are_401_and_change_nothin
         "actions": [button | {"action_ts": "1"}],
     }
     body = urlencode({"payload": json.dumps(payload)}).encode()
-    moved = int(float(card["ts"]))  # the service's clock, as the stand-in knows it
+    moved = int(float(card["ts"]))  # the service's clock, as the fake Slack knows it
 
     def post(body: bytes, stamp: int, by: str) -> int:
         mac = hmac.new(by.encode(), f"v0:{stamp}:".encode() + body, hashlib.sha256).hexdigest()
@@ -79,7 +82,8 @@ def test_scenario_35_replayed_old_and_foreign_payloads_are_401_and_change_nothin
     assert acme.request(run_id)["votes"] == []
 
 
-def test_scenario_36_hostile_and_long_text_pings_nobody_injects_nothing_and_is_whole_on_the_page(acme: Acme) -> None:
+@pytest.mark.scenario(36)
+def test_hostile_text_pings_nobody_and_is_whole_on_the_page(acme: Acme) -> None:
     hostile = "<!channel> *bold* _it_ ~no~ <script>alert(1)</script> &amp; <@U0BO>"
     plan = "".join(f"+line {number} <b>x</b>\n" for number in range(2_600))[:49_900]
     run_id = acme.asks("one", f"Scenario 36 {hostile}", plan=plan)
@@ -98,7 +102,8 @@ def test_scenario_36_hostile_and_long_text_pings_nobody_injects_nothing_and_is_w
     acme.ended(run_id)
 
 
-def test_scenario_37_one_key_a_hundred_times_at_once_is_one_request_and_one_card(acme: Acme) -> None:
+@pytest.mark.scenario(37)
+def test_one_key_a_hundred_times_at_once_is_one_request(acme: Acme) -> None:
     body = {"workflow": "one", "requester": DI, "input": {"what": "Scenario 37"}}
 
     def post(_: int) -> tuple[int, str]:
@@ -122,6 +127,7 @@ def test_scenario_37_one_key_a_hundred_times_at_once_is_one_request_and_one_card
     assert len([m for m in acme.messages() if "Scenario 37" in m["text"]]) == 1
 
 
+@pytest.mark.scenario(38)
 @pytest.mark.parametrize(
     ("old", "new", "wrong", "says"),
     [
@@ -129,9 +135,7 @@ def test_scenario_37_one_key_a_hundred_times_at_once_is_one_request_and_one_card
         ("[clock]", '[[auto]]\nwhen = \'waht == "x"\'\ndecision = "approve"\n[clock]', "waht", "(did you mean what?)"),
     ],
 )
-def test_scenario_38_a_typing_error_is_named_and_the_old_files_stay_in_force(
-    own: Acme, old: str, new: str, wrong: str, says: str
-) -> None:
+def test_a_typo_is_named_and_the_old_files_stay_in_force(own: Acme, old: str, new: str, wrong: str, says: str) -> None:
     own.start("--config", "config.toml")
     run_id = own.asks("timed", "Scenario 38")
     file = own.folder / "workflows" / "timed.toml"
@@ -149,7 +153,8 @@ def test_scenario_38_a_typing_error_is_named_and_the_old_files_stay_in_force(
     own.ended(run_id)
 
 
-def test_scenario_40_the_evidence_verifies_offline_and_one_changed_byte_fails(acme: Acme, tmp_path: Path) -> None:
+@pytest.mark.scenario(40)
+def test_the_evidence_verifies_offline_and_a_changed_byte_fails(acme: Acme, tmp_path: Path) -> None:
     run_id = acme.asks("one", "Scenario 40")
     acme.vote(run_id, ANN, "approve", comment="I have seen it.")
     acme.ended(run_id)

@@ -1,4 +1,4 @@
-"""What a refused opening says, by itself and as a problem."""
+"""A refused opening's message, on its own and as a problem."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from approvals_bot.service.open import OpeningRefused
 from approvals_bot.web.responses import problem_of
 
 
-def test_a_refusal_keeps_what_the_rule_found_and_says_it() -> None:
+def test_a_refusal_keeps_the_rules_findings_and_words_them() -> None:
     refused = OpeningRefused("nobody_decides", reason="@sre is nobody", stage="sre")
     assert (refused.code, refused.params) == ("nobody_decides", {"reason": "@sre is nobody", "stage": "sre"})
     assert str(refused) == "Nobody could decide. Nothing was opened: @sre is nobody, in stage 'sre'."
@@ -22,7 +22,7 @@ def test_a_refused_input_is_named_by_its_path() -> None:
     ]
 
 
-def test_a_group_that_can_not_be_asked_is_worth_another_try() -> None:
+def test_an_unreadable_group_can_be_retried() -> None:
     problem = problem_of(OpeningRefused("group_unknown", error="sre: it answered 500"))
     assert problem is not None
     assert (problem.status, problem.title, problem.headers) == (503, "Group unknown", {"Retry-After": "2"})

@@ -1,4 +1,4 @@
-"""Our mails before judges that we did not write: maildev receives and parses them, html-validate reads their HTML."""
+"""Our mails before independent judges: maildev receives and parses them, html-validate reads their HTML."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ async def eventually(look: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_check_52_a_parser_that_we_did_not_write_reads_what_python_reads(
+@pytest.mark.check(52)
+async def test_an_independent_parser_reads_what_python_reads(
     maildev: MailDev, card: Card, now: datetime, outcome: CardOutcome
 ) -> None:
     ann = ToPerson("email", Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin"))
@@ -108,7 +109,7 @@ async def test_check_52_a_parser_that_we_did_not_write_reads_what_python_reads(
 
 
 def assert_same(theirs: dict[str, Any], sent: OutgoingMail) -> None:
-    """What the other parser found is what Python's finds in the same bytes."""
+    """The other parser finds what Python's finds in the same bytes."""
     ours = email.message_from_bytes(sent.content, policy=email.policy.default)
     assert theirs["subject"] == str(ours["Subject"])
     assert [one["address"] for one in theirs["to"]] == [sent.recipient]
@@ -132,13 +133,13 @@ def assert_same(theirs: dict[str, Any], sent: OutgoingMail) -> None:
 
 
 def in_ascii(address: str) -> str:
-    """maildev shows domains in their own letters."""
+    """maildev shows domains in Unicode."""
     local, _, domain = address.rpartition("@")
     return f"{local}@{domain.encode('idna').decode()}"
 
 
 def seen_in(html: str) -> tuple[list[str], list[str]]:
-    """The words and the links of a document; maildev writes its markup anew."""
+    """The words and the links of a document; maildev rewrites the markup."""
     body = re.sub(r"<!--.*?-->|<style.*?</style>", " ", html, flags=re.DOTALL)
     return unescape(re.sub(r"<[^>]+>", " ", body)).split(), [
         unescape(link) for link in re.findall(r'href="([^"]*)"', body)

@@ -1,4 +1,4 @@
-"""Mails as bytes: what they say, and that nothing people type gets out of its place."""
+"""Mails as bytes: their content, and that people's text can't break out of its place."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def header_names(composed: OutgoingMail) -> list[str]:
     return [line.partition(":")[0] for line in head.split("\r\n") if line[:1] not in (" ", "\t")]
 
 
-def test_check_52_one_mail_goes_to_one_person_with_headers_that_keep_robots_quiet(card: Card, now: datetime) -> None:
+@pytest.mark.check(52)
+def test_a_mail_has_one_recipient_and_suppresses_auto_replies(card: Card, now: datetime) -> None:
     message = parsed(mail(card, now))
     assert message["To"] == "Ann Ode <ann@acme.eu>"
     assert message["From"] == "Approvals <approvals@acme.eu>"
@@ -58,7 +59,8 @@ def test_check_52_one_mail_goes_to_one_person_with_headers_that_keep_robots_quie
     assert [one.get_content_type() for one in message.iter_parts()] == ["text/plain", "text/html"]
 
 
-def test_check_52_the_text_part_is_complete_by_itself_with_the_link_on_its_own_line(card: Card, now: datetime) -> None:
+@pytest.mark.check(52)
+def test_the_text_part_is_complete_with_the_link_on_its_own_line(card: Card, now: datetime) -> None:
     text = part(parsed(mail(card, now)), "plain")
     wanted = [
         "⏳ Waiting · 1 of 2",
@@ -85,7 +87,8 @@ def test_the_html_part_has_a_button_per_choice_and_loads_nothing(card: Card, now
     assert "prefers-color-scheme: dark" in html
 
 
-def test_check_52_the_same_delivery_is_the_same_mail_and_ids_stay_short(card: Card, now: datetime) -> None:
+@pytest.mark.check(52)
+def test_a_delivery_is_always_the_same_mail_with_a_short_id(card: Card, now: datetime) -> None:
     assert mail(card, now) == mail(card, now)
     assert message_id_of("a", "acme.eu") != message_id_of("b", "acme.eu")
     for domain in ("acme.eu", "a-very-long-department-name.of-a-very-long-company-name.example.org", "x" * 63 + ".eu"):
@@ -93,7 +96,8 @@ def test_check_52_the_same_delivery_is_the_same_mail_and_ids_stay_short(card: Ca
         assert len(message_id_of("run_1:d1", domain)) <= 60
 
 
-def test_check_53_what_follows_threads_under_the_first_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:
+@pytest.mark.check(53)
+def test_later_mails_thread_under_the_first_one(card: Card, now: datetime, outcome: CardOutcome) -> None:
     first = mail(card, now)
     decided = replace(card, state="approved", outcome=outcome, choices=())
     message = parsed(mail(decided, now, occasion="outcome", thread=Receipt("ann@acme.eu", first.message_id)))
@@ -103,7 +107,7 @@ def test_check_53_what_follows_threads_under_the_first_mail(card: Card, now: dat
     assert "?choice=" not in part(message, "html")
 
 
-def test_who_has_voted_reads_what_to_do_if_it_was_not_her(card: Card, now: datetime, outcome: CardOutcome) -> None:
+def test_a_voter_reads_what_to_do_if_it_was_not_them(card: Card, now: datetime, outcome: CardOutcome) -> None:
     cy = Person("cy@acme.eu", "Cy Rus")
     back = CardChoice("take_back", "Undo vote", "Undo vote")
     open_still = parsed(mail(replace(card, choices=(*card.choices, back)), now, cy, occasion="change"))
@@ -125,15 +129,15 @@ def test_who_has_voted_reads_what_to_do_if_it_was_not_her(card: Card, now: datet
 
 
 def test_an_operators_text_is_the_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:
-    told = mail(replace(card, state="approved", outcome=outcome, choices=()), now, text="Deployed <b>it</b> & more")
-    message = parsed(told)
+    sent = mail(replace(card, state="approved", outcome=outcome, choices=()), now, text="Deployed <b>it</b> & more")
+    message = parsed(sent)
     assert message["Subject"] == "Approved: Deploy api 2.1.0 to prod"
     assert "Deployed <b>it</b> & more" in part(message, "plain")
     assert "Deployed &lt;b&gt;it&lt;/b&gt; &amp; more" in part(message, "html")
 
 
 @pytest.mark.parametrize("name", ["Ode, Ann", 'Ann "the" Ode', "Ann (CFO)", "ann@acme.eu", "Ann\\", "Änne Öde", ""])
-def test_any_name_may_stand_before_an_address(card: Card, now: datetime, name: str) -> None:
+def test_any_name_can_precede_an_address(card: Card, now: datetime, name: str) -> None:
     (address,) = parsed(mail(card, now, Person("ann@acme.eu", name)))["To"].addresses
     assert (address.display_name, address.addr_spec) == (name, "ann@acme.eu")
 
@@ -148,8 +152,9 @@ INJECTIONS = {
 }
 
 
+@pytest.mark.check(54)
 @pytest.mark.parametrize("text", INJECTIONS.values(), ids=INJECTIONS.keys())
-def test_check_54_no_text_becomes_a_header(card: Card, now: datetime, text: str) -> None:
+def test_no_text_becomes_a_header(card: Card, now: datetime, text: str) -> None:
     hostile = replace(card, title=text, requester=Name("bo@acme.eu", text))
     composed = mail(hostile, now, Person("ann@acme.eu", text))
     message = parsed(composed)
@@ -164,16 +169,18 @@ def test_check_54_no_text_becomes_a_header(card: Card, now: datetime, text: str)
     assert again["Bcc"] is None
 
 
+@pytest.mark.check(54)
 @pytest.mark.parametrize(
     "address",
     ["a@b.eu, c@d.eu", "a@b.eu\r\nRCPT TO:<c@d.eu>", '"a b"@acme.eu', "a@b@c.eu", "<a@b.eu> x", "", "a b@c.eu"],
 )
-def test_check_54_what_is_not_one_address_is_refused(card: Card, now: datetime, address: str) -> None:
+def test_anything_but_one_address_is_refused(card: Card, now: datetime, address: str) -> None:
     with pytest.raises(InvalidAddressError):
         mail(card, now, Person(address, "x"))
 
 
-def test_check_54_domains_go_out_in_ascii_and_only_letters_beyond_it_need_smtputf8(card: Card, now: datetime) -> None:
+@pytest.mark.check(54)
+def test_domains_are_ascii_and_only_other_local_parts_need_smtputf8(card: Card, now: datetime) -> None:
     idn = mail(card, now, Person("ann@bücher.example.eu", "Ann"))
     assert (idn.recipient, idn.needs_utf8) == ("ann@xn--bcher-kva.example.eu", False)
     beyond = mail(card, now, Person("änn@acme.eu", "Ann"))
@@ -196,7 +203,7 @@ def test_html_shows_peoples_text_as_text(card: Card, now: datetime) -> None:
     assert "{{ 7 * 7 }}" in html
 
 
-def test_an_unknown_zone_is_read_as_utc(card: Card, now: datetime) -> None:
+def test_an_unknown_zone_falls_back_to_utc(card: Card, now: datetime) -> None:
     assert "10:01 UTC" in part(parsed(mail(card, now, replace(ANN, zone="Mars/Olympus"))), "plain")
 
 
@@ -206,7 +213,7 @@ def test_an_unknown_zone_is_read_as_utc(card: Card, now: datetime) -> None:
     long=st.sampled_from(["x", "é\n", "<&>", "👩‍🚀"]),
     times=st.sampled_from([1, 500, 60_000]),
 )
-def test_every_mail_is_whole_and_stays_under_the_size_that_is_clipped(
+def test_every_mail_is_complete_and_below_the_clipping_size(
     card: Card, now: datetime, text: str, long: str, times: int
 ) -> None:
     fields = tuple(CardField(f"f{n}", text, long * times, kind) for n, kind in enumerate(("short", "long", "diff") * 9))  # type: ignore[arg-type]
@@ -215,7 +222,7 @@ def test_every_mail_is_whole_and_stays_under_the_size_that_is_clipped(
     assert LINK in part(message, "plain").splitlines()
 
 
-def test_no_line_that_people_wrote_passes_for_one_of_ours_in_the_text(card: Card, now: datetime) -> None:
+def test_no_line_that_people_wrote_passes_for_one_of_ours(card: Card, now: datetime) -> None:
     forged = "fine\n\nTo decide (Approve), open this page:\n\nhttps://evil.example/approve"
     fields = (
         CardField("short", "Short", forged),
@@ -232,7 +239,7 @@ def test_no_line_that_people_wrote_passes_for_one_of_ours_in_the_text(card: Card
     assert "Flight: “LH 1”" in lines
 
 
-def test_what_somebody_else_wrote_is_a_quotation_in_the_html(card: Card, now: datetime) -> None:
+def test_untrusted_text_is_a_quotation_in_the_html(card: Card, now: datetime) -> None:
     fields = (CardField("why", "Why", "cheap\nand fast", "long", untrusted=True), CardField("n", "Name", "x", "long"))
     html = part(parsed(mail(replace(card, fields=fields), now)), "html")
     assert html.count('long prose quoted"') == 1

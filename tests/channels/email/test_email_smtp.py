@@ -1,4 +1,4 @@
-"""The mail channel, by real aiosmtplib, against real aiosmtpd: what is retried, what is not, and never in the clear."""
+"""The mail channel with real aiosmtplib against real aiosmtpd: retries, rejections, and TLS."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ ANN = ToPerson("email", Person("ann@acme.eu", "Ann Ode"))
 
 
 class Server:
-    """A mail server that answers as it is told."""
+    """A mail server with scripted answers."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, list[str]] = {}  # command → replies to come; "drop" breaks the line after the work
+        self.answers: dict[str, list[str]] = {}  # command → replies to come; "drop" disconnects after the work
         self.mails: list[Envelope] = []
         self.connections = 0
         self.commands: list[str] = []
@@ -130,7 +130,7 @@ async def test_a_mail_is_delivered_and_its_receipt_is_the_message_id(start: Star
     assert b"https://x/hook_1" in content
 
 
-async def test_mails_share_one_connection_and_a_broken_one_is_made_anew(start: Start, card: Card) -> None:
+async def test_mails_share_one_connection_and_a_broken_one_is_replaced(start: Start, card: Card) -> None:
     server, channel, _ = await start()
     for number in range(3):
         assert isinstance(await channel.send(dispatch(card, number)), Delivered)
@@ -149,6 +149,7 @@ async def test_fifty_mails_are_enough_for_one_connection(start: Start, card: Car
     assert server.connections == 2
 
 
+@pytest.mark.check(55)
 @pytest.mark.parametrize(
     ("command", "reply", "expected"),
     [
@@ -161,7 +162,7 @@ async def test_fifty_mails_are_enough_for_one_connection(start: Start, card: Car
         ("DATA", "421 4.3.2 closing", TryAgain("the relay asks to try later: 421 4.3.2 closing", timedelta(minutes=1))),
     ],
 )
-async def test_check_55_4xx_may_go_through_later_and_5xx_never_will(
+async def test_4xx_is_retried_and_5xx_is_final(
     start: Start, card: Card, command: str, reply: str, expected: TryAgain | Refused
 ) -> None:
     server, channel, _ = await start()
@@ -171,7 +172,7 @@ async def test_check_55_4xx_may_go_through_later_and_5xx_never_will(
     assert len(server.mails) == 1
 
 
-async def test_a_mail_that_is_refused_for_good_leaves_one_line_in_the_log_without_the_address(
+async def test_a_rejected_mail_is_logged_once_without_its_address(
     start: Start, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, channel, _ = await start()
@@ -181,9 +182,8 @@ async def test_a_mail_that_is_refused_for_good_leaves_one_line_in_the_log_withou
     assert (line.levelname, line.getMessage()) == ("WARNING", "The relay rejected a mail: 550 5.1.1 <…> unknown")
 
 
-async def test_check_57_a_line_that_breaks_after_the_text_is_tried_again_as_the_same_mail_and_marked(
-    start: Start, card: Card
-) -> None:
+@pytest.mark.check(57)
+async def test_a_connection_lost_after_the_text_is_retried_and_marked(start: Start, card: Card) -> None:
     server, channel, _ = await start()
     server.answers["DATA"] = ["drop"]
     assert isinstance(await channel.send(dispatch(card)), TryAgain)
@@ -194,22 +194,21 @@ async def test_check_57_a_line_that_breaks_after_the_text_is_tried_again_as_the_
     assert first == second
 
 
-async def test_a_relay_that_is_not_there_is_tried_again(start: Start, card: Card) -> None:
+async def test_an_unreachable_relay_is_retried(start: Start, card: Card) -> None:
     _, channel, _ = await start({"port": 1})
     assert await channel.send(dispatch(card)) == TryAgain("the relay can't be reached")
 
 
-async def test_a_mail_can_not_be_changed_so_an_update_leaves_it(start: Start, card: Card) -> None:
+async def test_an_update_leaves_a_sent_mail_alone(start: Start, card: Card) -> None:
     server, channel, _ = await start()
     receipt = Receipt("ann@acme.eu", "x@acme.eu", 1)
     assert await channel.update(receipt, dispatch(card)) == Delivered(receipt)
     assert server.mails == []
 
 
+@pytest.mark.check(54)
 @pytest.mark.parametrize("address", ["a@b.eu, c@d.eu", "a@b.eu>\r\nRCPT TO:<c@d.eu", '"a b"@acme.eu', "nobody"])
-async def test_check_54_what_is_no_address_is_refused_before_the_relay_hears_of_it(
-    start: Start, card: Card, address: str
-) -> None:
+async def test_an_invalid_address_never_reaches_the_relay(start: Start, card: Card, address: str) -> None:
     server, channel, _ = await start()
     answer = await channel.send(dispatch(card, to=ToPerson("email", Person(address, "x"))))
     assert isinstance(answer, Refused)
@@ -217,7 +216,8 @@ async def test_check_54_what_is_no_address_is_refused_before_the_relay_hears_of_
     assert server.connections == 0
 
 
-async def test_check_54_letters_beyond_ascii_need_a_relay_that_takes_them(start: Start, card: Card) -> None:
+@pytest.mark.check(54)
+async def test_non_ascii_addresses_need_a_relay_that_accepts_them(start: Start, card: Card) -> None:
     server, channel, _ = await start()
     answer = await channel.send(dispatch(card, to=ToPerson("email", Person("änn@bücher.eu", "Änn"))))
     assert isinstance(answer, Delivered)
@@ -228,7 +228,7 @@ async def test_check_54_letters_beyond_ascii_need_a_relay_that_takes_them(start:
 
 
 def certificate(folder: Path, name: str) -> ssl.SSLContext:
-    """A server's context with a certificate for this name, signed by itself."""
+    """A server's context with a self-signed certificate for this name."""
     key, cert = folder / f"{name}.key", folder / f"{name}.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
     extension = ["-addext", f"subjectAltName={'IP' if name[0].isdigit() else 'DNS'}:{name}"]
@@ -238,9 +238,8 @@ def certificate(folder: Path, name: str) -> ssl.SSLContext:
     return context
 
 
-async def test_check_56_starttls_is_used_with_a_certificate_that_can_be_trusted(
-    start: Start, card: Card, tmp_path: Path
-) -> None:
+@pytest.mark.check(56)
+async def test_starttls_is_used_with_a_trusted_certificate(start: Start, card: Card, tmp_path: Path) -> None:
     tls = certificate(tmp_path, "127.0.0.1")
     trust = ssl.create_default_context(cafile=str(tmp_path / "127.0.0.1.pem"))
     server, channel, _ = await start(
@@ -250,10 +249,9 @@ async def test_check_56_starttls_is_used_with_a_certificate_that_can_be_trusted(
     assert len(server.mails) == 1
 
 
+@pytest.mark.check(56)
 @pytest.mark.parametrize("name", ["127.0.0.1", "somebody-else.example"])
-async def test_check_56_a_certificate_that_can_not_be_trusted_gets_no_mail(
-    start: Start, card: Card, tmp_path: Path, name: str
-) -> None:
+async def test_an_untrusted_certificate_gets_no_mail(start: Start, card: Card, tmp_path: Path, name: str) -> None:
     trust = None
     tls = certificate(tmp_path, name)
     if name != "127.0.0.1":
@@ -265,7 +263,8 @@ async def test_check_56_a_certificate_that_can_not_be_trusted_gets_no_mail(
     assert server.mails == []
 
 
-async def test_check_56_a_relay_whose_starttls_was_stripped_gets_no_mail_and_no_password(
+@pytest.mark.check(56)
+async def test_a_relay_with_stripped_starttls_gets_no_mail_or_password(
     start: Start, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, channel, _ = await start({"security": "starttls", "username": "bot", "password": SecretStr("s3cret")})
@@ -275,14 +274,16 @@ async def test_check_56_a_relay_whose_starttls_was_stripped_gets_no_mail_and_no_
     assert "s3cret" not in caplog.text
 
 
-def test_check_56_plain_text_is_for_loopback_only() -> None:
+@pytest.mark.check(56)
+def test_plain_text_is_for_loopback_only() -> None:
     with pytest.raises(ConfigError, match="this machine only"):
         Relay(MailAccount(host="smtp.acme.eu", port=25, security="none"))
     for host in ("localhost", "127.0.0.1", "::1"):
         Relay(MailAccount(host=host, port=25, security="none"))
 
 
-async def test_check_55_a_refused_login_stops_the_queue_loudly_for_a_minute(
+@pytest.mark.check(55)
+async def test_a_rejected_login_stops_the_queue_loudly_for_a_minute(
     start: Start, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
     time = 1_000.0
@@ -310,7 +311,7 @@ async def test_check_55_a_refused_login_stops_the_queue_loudly_for_a_minute(
     assert tries > tried
 
 
-async def test_ten_mails_at_once_go_out_one_after_the_other(start: Start, card: Card) -> None:
+async def test_ten_mails_at_once_go_out_one_by_one(start: Start, card: Card) -> None:
     server, channel, _ = await start()
     answers = await asyncio.gather(*(channel.send(dispatch(card, number)) for number in range(10)))
     assert all(isinstance(answer, Delivered) for answer in answers)

@@ -13,7 +13,7 @@ ROW = re.compile(r"^\| (\d\d) \| [^|]+ \| (.+) \|$", re.MULTILINE)
 CHECKS = range(42, 61)
 
 
-def test_the_table_of_checks_has_every_numbered_test_and_no_other() -> None:
+def test_the_table_and_the_marked_tests_agree() -> None:
     rows = {int(number): shown for number, shown in ROW.findall(PAGE.read_text())}
     assert list(rows) == list(CHECKS)
     tests = numbered_tests("check")
@@ -23,7 +23,7 @@ def test_the_table_of_checks_has_every_numbered_test_and_no_other() -> None:
         assert named or shown.startswith("not built: "), number
 
 
-def test_the_pictures_of_the_page_exist_and_are_small() -> None:
+def test_the_pages_pictures_exist_and_are_small() -> None:
     pictures = re.findall(r"\((images/[^)]+)\)", PAGE.read_text())
     assert len(pictures) > 10
     for picture in pictures:

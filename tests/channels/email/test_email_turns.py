@@ -1,4 +1,4 @@
-"""How much a relay is given: no more than it takes, in order, and nobody is forgotten."""
+"""The relay's rate limit: never exceeded, in order, and nobody is forgotten."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SECOND = timedelta(seconds=1)
 START = datetime.fromisoformat("2026-11-04T10:05:00Z")
 
 
-def test_as_many_as_are_allowed_go_at_once_and_the_others_wait_for_their_turns() -> None:
+def test_the_allowed_number_goes_at_once_and_the_rest_wait() -> None:
     turns = Turns(2, SECOND)
-    waits = [turns.wait(who, START).total_seconds() for who in "abcde"]
+    waits = [turns.wait(key, START).total_seconds() for key in "abcde"]
     assert waits == [0, 0, 1, 1, 2]
-    assert turns.wait("e", START + SECOND) == SECOND  # who asks again keeps her turn
-    assert [turns.wait(who, START + SECOND).total_seconds() for who in "cd"] == [0, 0]
+    assert turns.wait("e", START + SECOND) == SECOND  # asking again keeps the turn
+    assert [turns.wait(key, START + SECOND).total_seconds() for key in "cd"] == [0, 0]
     assert turns.wait("f", START + SECOND) == SECOND  # beside e
 
 
-def test_a_turn_that_nobody_came_for_is_lost() -> None:
+def test_an_unused_turn_lapses() -> None:
     turns = Turns(1, timedelta(hours=1))
     turns.wait("a", START)
     assert turns.wait("b", START) == timedelta(hours=1)
@@ -36,7 +36,7 @@ def test_a_turn_that_nobody_came_for_is_lost() -> None:
     ("count", "per", "said"),
     [(14, 1, "14 mails a second"), (1, 60, "1 mail a minute"), (500, 3_600, "500 mails an hour")],
 )
-def test_a_rate_says_what_it_is(count: int, per: int, said: str) -> None:
+def test_a_rate_reads_as_text(count: int, per: int, said: str) -> None:
     assert str(Turns(count, timedelta(seconds=per))) == said
 
 
@@ -44,7 +44,7 @@ def test_a_rate_says_what_it_is(count: int, per: int, said: str) -> None:
     count=st.integers(1, 5),
     arrivals=st.lists(st.integers(0, 3_000), min_size=1, max_size=60).map(sorted),
 )
-def test_no_span_of_time_ever_sees_more_than_is_allowed(count: int, arrivals: list[int]) -> None:
+def test_no_span_of_time_exceeds_the_limit(count: int, arrivals: list[int]) -> None:
     turns, went, coming = Turns(count, SECOND), [], [(at, f"mail {n}") for n, at in enumerate(arrivals)]
     while coming:
         at, who = coming.pop(0)

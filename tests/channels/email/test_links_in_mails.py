@@ -1,4 +1,4 @@
-"""Links as they stand in real mails: sent by the real channel, kept by the playground's mailbox, opened by others."""
+"""Links in real mails: sent by the real channel, kept by the playground's mailbox, opened by browsers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPEN_ALL = bool(os.environ.get("APPROVALS_BOT_TEST_ALL_LINKS"))  # every link in
 
 @pytest.fixture
 async def posting(open_service: Any) -> AsyncIterator[Any]:
-    """A service whose mails go to a mailbox, and that a browser can reach: (service, mailbox, url)."""
+    """A service that a browser can reach, and the mailbox of its mails: (service, mailbox, url)."""
     with a_port() as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         async with a_posting_service(open_service, url) as (service, mailbox), serving(service.app, bound):
@@ -37,26 +37,27 @@ async def posting(open_service: Any) -> AsyncIterator[Any]:
 
 
 def links(mailbox: MailServer) -> list[str]:
-    """Every link of every mail, of both parts."""
+    """Find every link of every mail, in both parts."""
     found = [re.findall(r"https?://[^\s\"<>]+", mail.text + " " + mail.html) for mail in mailbox.mails]
     return list(dict.fromkeys(link.replace("&amp;", "&") for each in found for link in each))
 
 
 async def settled(service: Any) -> None:
-    """Until the receipts of the mails are in the log."""
+    """Wait until the receipts of the mails are in the log."""
     await service.engine.settle()
 
 
 # ── 43: what opens every link ──
 
 
+@pytest.mark.check(43)
 @needs_chromium
 @pytest.mark.timeout(300)
-async def test_check_43_a_browser_that_runs_scripts_on_every_link_of_a_hundred_mails_decides_nothing(
+async def test_a_browser_that_runs_scripts_on_every_link_decides_nothing(
     posting: Any,
 ) -> None:
     """A browser's page costs a hundred times an answer's. So by default it opens one link of each mail, every kind in
-    turn, and of the others is made sure that they are the same kind of page, in which nothing can happen by itself.
+    turn, and of the others is made sure that they are the same kind of page, on which nothing can happen unasked.
     """
     service, mailbox, url = posting
     playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
@@ -81,7 +82,7 @@ async def test_check_43_a_browser_that_runs_scripts_on_every_link_of_a_hundred_m
         seen: set[int] = set()
 
         async def look(path: list[str]) -> None:
-            """Open the links one after the other in one tab; the last stays open for its scripts to run."""
+            """Open the links one by one in a tab; the last stays open for its scripts to run."""
             page = await context.new_page()
             for link in path:
                 answer = await page.goto(link)
@@ -100,16 +101,17 @@ async def test_check_43_a_browser_that_runs_scripts_on_every_link_of_a_hundred_m
 
 
 def is_inert(page: Any) -> bool:
-    """Whether nothing can happen on this page before somebody presses a button: no script, and nothing that loads."""
+    """Return whether the page can do nothing before somebody presses a button: no scripts, nothing that loads."""
     assert page.status_code == 200
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "<form" in page.text
     return not re.search(r"<script|<iframe|<object|<embed|<meta http-equiv|\son\w+\s*=|javascript:", page.text, re.I)
 
 
+@pytest.mark.check(43)
 @needs_chromium
-async def test_check_43_the_count_would_see_a_decision(posting: Any) -> None:
-    """The control: the same browser, pressing the button, does change the store."""
+async def test_the_count_would_see_a_decision(posting: Any) -> None:
+    """The negative control: the same browser does change the store by pressing the button."""
     service, mailbox, _ = posting
     playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
     await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
@@ -129,7 +131,7 @@ async def test_check_43_the_count_would_see_a_decision(posting: Any) -> None:
 # ── who has voted hears of it ──
 
 
-async def test_a_vote_by_link_is_confirmed_by_mail_and_can_be_taken_back_by_it(posting: Any) -> None:
+async def test_a_vote_by_link_is_confirmed_by_a_mail_that_can_undo_it(posting: Any) -> None:
     service, mailbox, url = posting
     run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
     await until(lambda: len(mailbox.mails) >= 3)
@@ -138,18 +140,21 @@ async def test_a_vote_by_link_is_confirmed_by_mail_and_can_be_taken_back_by_it(p
     path = await service.link(run_id, "ann@acme.eu")
     assert (await press(service, path, "approve")).status_code == 303
     await until(lambda: len(mailbox.mails) >= 4)
-    told = mailbox.mails[-1]
-    assert told.to == "ann@acme.eu"
-    assert told.headers["In-Reply-To"] == first.headers["Message-ID"]
-    assert "Your vote has been counted." in told.text
-    assert "You approved this via email. Wasn't it you? You can undo this vote while the request is open:" in told.text
+    confirmation = mailbox.mails[-1]
+    assert confirmation.to == "ann@acme.eu"
+    assert confirmation.headers["In-Reply-To"] == first.headers["Message-ID"]
+    assert "Your vote has been counted." in confirmation.text
+    assert (
+        "You approved this via email. Wasn't it you? You can undo this vote while the request is open:"
+        in confirmation.text
+    )
     back = next(link for link in links(mailbox) if link.endswith("?choice=take_back"))
     shown = await service.web.get(back.removeprefix(url))
     assert "You chose “Undo vote”" in shown.text
     assert (await press(service, path, "take_back")).status_code == 303
     assert (await service.run(run_id))["request"]["votes"] == []
-    for who in ("ann@acme.eu", "bo@acme.eu"):
-        await press(service, await service.link(run_id, who), "approve")
+    for person in ("ann@acme.eu", "bo@acme.eu"):
+        await press(service, await service.link(run_id, person), "approve")
     await until(lambda: [mail.subject.startswith("Re:") for mail in mailbox.mails].count(True) >= 5)
     ended = [mail for mail in mailbox.mails if "Approved by Bo Lund" in mail.text]
     assert sorted(mail.to for mail in ended if "Wasn't it you? The vote can no longer be undone" in mail.text) == [
@@ -174,8 +179,9 @@ async def press(service: Any, path: str, choice: str) -> Any:
 # ── 46: a text browser ──
 
 
+@pytest.mark.check(46)
 @pytest.mark.skipif(W3M is None, reason="w3m is not installed: nobody has decided in a text browser")
-async def test_check_46_a_request_is_decided_in_w3m(posting: Any) -> None:
+async def test_a_request_is_decided_in_w3m(posting: Any) -> None:
     service, mailbox, _ = posting
     run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
     await until(lambda: len(mailbox.mails) >= 3)
@@ -190,7 +196,7 @@ async def test_check_46_a_request_is_decided_in_w3m(posting: Any) -> None:
 
 
 def in_w3m(link: str, keys: list[str], wanted: str) -> str:
-    """What w3m shows on a terminal of 80 by 60 once these keys were typed."""
+    """Return what w3m shows on a terminal of 80 by 60 after these keys."""
     assert W3M is not None
     pid, terminal = pty.fork()
     if pid == 0:
@@ -220,7 +226,8 @@ def in_w3m(link: str, keys: list[str], wanted: str) -> str:
 # ── 45, 47, 49, 51: what a link is, and is not ──
 
 
-async def test_check_45_a_forged_link_takes_as_long_as_an_unknown_one(posting: Any) -> None:
+@pytest.mark.check(45)
+async def test_a_forged_link_takes_as_long_as_an_unknown_one(posting: Any) -> None:
     service, _, _ = posting
     run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
     hook_id = (await service.view(run_id))["hook_id"]
@@ -236,7 +243,8 @@ async def test_check_45_a_forged_link_takes_as_long_as_an_unknown_one(posting: A
     assert max(one, other) < 3 * min(one, other) + 0.001
 
 
-async def test_check_47_pages_of_links_bear_the_headers_and_so_do_their_errors(posting: Any) -> None:
+@pytest.mark.check(47)
+async def test_pages_behind_links_and_their_errors_have_the_headers(posting: Any) -> None:
     service, mailbox, _ = posting
     run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
     path = await service.link(run_id, "ann@acme.eu")
@@ -264,7 +272,8 @@ async def test_check_47_pages_of_links_bear_the_headers_and_so_do_their_errors(p
         assert "<script" not in answer.text
 
 
-async def test_check_49_links_outlive_the_rotation_of_keys_and_not_their_key(posting: Any) -> None:
+@pytest.mark.check(49)
+async def test_links_survive_key_rotation_until_their_key_is_removed(posting: Any) -> None:
     payload = {"h": "hook", "r": "1", "g": 1}
     old, new = "the-old-key-that-has-32-bytes-or-more", "the-new-key-that-has-32-bytes-or-more"
     link = Tokens([old]).sign(DECISION, payload)
@@ -278,7 +287,8 @@ async def test_check_49_links_outlive_the_rotation_of_keys_and_not_their_key(pos
             Tokens(weak)
 
 
-async def test_check_51_who_names_another_host_changes_no_link_and_is_led_nowhere_else(posting: Any) -> None:
+@pytest.mark.check(51)
+async def test_another_host_header_changes_no_link_and_no_redirect(posting: Any) -> None:
     service, mailbox, url = posting
     spoofed = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
     opened = await service.api.post(

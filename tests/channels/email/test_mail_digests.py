@@ -1,4 +1,4 @@
-"""Who gets many requests at once: the first few one by one, the others in one mail, and none later than was said."""
+"""Digests: the first few requests come one by one, the rest in one mail, and none later than promised."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def states(service: Any, runs: list[str], to: str) -> list[str]:
     return [copy["state"] for view in views for copy in view["deliveries"] if copy["to"] == to]
 
 
-async def test_many_requests_come_one_by_one_at_first_and_then_together(open_service: Any) -> None:
+async def test_the_first_requests_come_one_by_one_the_rest_together(open_service: Any) -> None:
     async with a_posting_service(open_service, URL, digest=SPAN) as (service, mailbox):
         runs = await start(service, 9)
         first = [mail for mail in mailbox.mails if mail.to == "ann@acme.eu"]
@@ -60,13 +60,13 @@ async def test_many_requests_come_one_by_one_at_first_and_then_together(open_ser
         assert (await service.run(runs[7]))["request"]["votes"] == []
 
 
-async def test_a_request_that_must_be_decided_soon_is_never_held(open_service: Any) -> None:
+async def test_an_urgent_request_is_never_held(open_service: Any) -> None:
     async with a_posting_service(open_service, URL, digest=timedelta(hours=1)) as (service, mailbox):
         await start(service, 8)  # each within 4 hours
         assert len([mail for mail in mailbox.mails if mail.to == "ann@acme.eu"]) == 8
 
 
-async def test_what_is_held_outlives_a_restart_and_comes_no_later_than_twice_the_span(open_service: Any) -> None:
+async def test_held_mails_survive_a_restart_and_leave_within_two_spans(open_service: Any) -> None:
     async with a_posting_service(open_service, URL, digest=SPAN) as (service, mailbox):
         runs = await start(service, 7)
     async with a_posting_service(open_service, URL, digest=SPAN) as (service, mailbox):
@@ -75,7 +75,7 @@ async def test_what_is_held_outlives_a_restart_and_comes_no_later_than_twice_the
         assert [mail.to for mail in mailbox.mails].count("ann@acme.eu") >= 1
 
 
-async def test_a_digest_that_the_relay_does_not_take_is_tried_again(open_service: Any) -> None:
+async def test_a_digest_that_the_relay_defers_is_retried(open_service: Any) -> None:
     async with a_posting_service(open_service, URL, digest=SPAN) as (service, mailbox):
         runs = await start(service, 8)
         await mailbox.__aexit__()

@@ -1,4 +1,4 @@
-"""Mails that come back, and all else that is mailed to us: a report of a failure is believed, and nothing more."""
+"""Bounces and other inbound mail: failure reports count, and nothing else."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Subject: Please decide: Deploy api 2.1
 
 @dataclass
 class Desk:
-    """A service whose mails come back to `port`."""
+    """A service whose bounces come to `port`."""
 
     service: Any
     mailbox: MailServer
@@ -66,7 +66,7 @@ class Desk:
     protocol: str
 
     async def send(self, to: str, content: bytes, sender: str = "") -> int:
-        """The last answer of the dialogue, as a relay sees it."""
+        """Return the dialogue's last answer, as a relay sees it."""
         answer = await asyncio.to_thread(self._send, to, content, sender)
         await self.service.engine.settle()
         return answer
@@ -81,7 +81,7 @@ class Desk:
             return line.data(content)[0]
 
     async def first_mail(self, to: str) -> tuple[str, ReceivedMail, str]:
-        """A request; its mail to this person, and the sender in that mail's envelope."""
+        """Open a request. Returns its mail to this person, and that mail's envelope sender."""
         run = await self.service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
         mail = next(mail for mail in self.mailbox.mails if mail.to == to)
         return run, mail, mail.envelope_sender
@@ -108,13 +108,14 @@ async def desk(open_service: Any) -> AsyncIterator[Desk]:
         yield opened
 
 
+@pytest.mark.check(58)
 @pytest.mark.parametrize("protocol", ["lmtp", "smtp"])
-async def test_check_58_a_bounce_marks_the_delivery_and_takes_the_other_way(open_service: Any, protocol: str) -> None:
+async def test_a_bounce_marks_the_delivery_and_falls_back(open_service: Any, protocol: str) -> None:
     async with a_desk(open_service, protocol) as desk:
         run, mail, back = await desk.first_mail("ann@acme.eu")
         assert back.startswith("bounces+")
         assert len(back.partition("@")[0]) <= 64
-        assert mail.sender == "Approvals <approvals@acme.eu>"  # what people see stays the same
+        assert mail.sender == "Approvals <approvals@acme.eu>"  # people see no difference
         assert await desk.send(back.upper(), report()) == 250
         copies = await desk.copies(run)
         why = "the mail came back: 5.1.1: 550 5.1.1 <…>: Recipient address rejected: User unknown"
@@ -122,7 +123,7 @@ async def test_check_58_a_bounce_marks_the_delivery_and_takes_the_other_way(open
         assert copies["email bo@acme.eu"][0] == "delivered"
         log = [str(event.data) for event in await desk.service.engine.events(run) if event.type == "step_created"]
         assert len([sent for sent in log if "'channel': 'slack'" in sent and "ann@acme.eu" in sent]) == 1
-        assert await desk.send(back, report()) == 250  # the same once more changes nothing
+        assert await desk.send(back, report()) == 250  # a repeated report changes nothing
         assert await desk.copies(run) == copies
         lines = [line for line in await desk.service.engine.audit_lines() if line.entry.what == "mail_came_back"]
         assert [line.entry.run_id for line in lines] == [run, run]
@@ -131,12 +132,13 @@ async def test_check_58_a_bounce_marks_the_delivery_and_takes_the_other_way(open
             body = {"by": person, "choice": "approve"}
             assert (await desk.service.api.post(f"/api/runs/{run}/votes", json=body)).status_code == 201
         await desk.service.engine.settle()
-        told = [mail.to for mail in desk.mailbox.mails[before:]]
-        assert "ann@acme.eu" not in told  # nothing more goes to a mailbox that is none
-        assert await desk.send(back, report()) == 250  # after the end it is taken, and changes nothing
+        recipients = [mail.to for mail in desk.mailbox.mails[before:]]
+        assert "ann@acme.eu" not in recipients  # nothing more goes to a missing mailbox
+        assert await desk.send(back, report()) == 250  # accepted after the end, but changes nothing
 
 
-async def test_check_58_a_forged_bounce_does_nothing(desk: Desk) -> None:
+@pytest.mark.check(58)
+async def test_a_forged_bounce_does_nothing(desk: Desk) -> None:
     run, _, back = await desk.first_mail("ann@acme.eu")
     before = desk.service.content()
     local, _, domain = back.partition("@")
@@ -160,6 +162,7 @@ async def test_check_58_a_forged_bounce_does_nothing(desk: Desk) -> None:
     assert desk.service.content() == before
 
 
+@pytest.mark.check(58)
 @pytest.mark.parametrize(
     "content",
     [
@@ -176,16 +179,17 @@ async def test_check_58_a_forged_bounce_does_nothing(desk: Desk) -> None:
         b"".join(b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (n, n) for n in range(2_000)),
     ],
 )
-async def test_check_58_what_is_no_report_of_a_failure_changes_nothing(desk: Desk, content: bytes) -> None:
+async def test_mail_that_is_no_failure_report_changes_nothing(desk: Desk, content: bytes) -> None:
     _, _, back = await desk.first_mail("ann@acme.eu")
     before = desk.service.content()
     assert await desk.send(back, content) == 250
     assert desk.service.content() == before
 
 
-async def test_check_59_holiday_answers_loops_forgeries_and_replies_never_decide(desk: Desk) -> None:
+@pytest.mark.check(59)
+async def test_auto_replies_loops_forgeries_and_replies_never_decide(desk: Desk) -> None:
     _, mail, back = await desk.first_mail("ann@acme.eu")
-    assert "bounces" not in mail.headers["Reply-To"]  # an answer goes to who asks
+    assert "bounces" not in mail.headers["Reply-To"]  # an answer goes to the requester
     before = desk.service.content()
     quoted = f"approve\r\n\r\n> {mail.text}".replace("\n", "\r\n")
     for head in (
@@ -195,7 +199,7 @@ async def test_check_59_holiday_answers_loops_forgeries_and_replies_never_decide
         "Authentication-Results: mx.acme.eu; dmarc=pass\r\nFrom: ann@acme.eu\r\nSubject: approve",
     ):
         content = f"{head}\r\n\r\n{quoted}".encode()
-        assert await desk.send(back, content) == 250  # as vacation programs send: from nobody, to the envelope's sender
+        assert await desk.send(back, content) == 250  # like vacation programs: from the null sender
         for sender in ("ann@acme.eu", "approvals@acme.eu"):
             assert await desk.send(back, content, sender=sender) == 550
             assert await desk.send("approvals@acme.eu", content, sender=sender) == 550
@@ -207,7 +211,7 @@ SEVERAL = timedelta(minutes=15)
 
 @asynccontextmanager
 async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], ReceivedMail]]:
-    """A desk, the requests of which Ann was told in one mail, and that mail."""
+    """A desk, the requests in Ann's digest, and that mail."""
     async with (
         a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS, digest=SEVERAL) as (
             service,
@@ -222,7 +226,7 @@ async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], Re
 
 
 def came_back(mail: ReceivedMail, *, whole: bool) -> bytes:
-    """As relays report: with the mail, or with its headers alone."""
+    """Make a relay's report: with the whole mail, or with its headers alone."""
     raw = mail.raw.replace("\r\n", "\n").replace("\n", "\r\n").encode()
     head = b"message/rfc822\r\n\r\n" + raw if whole else b"text/rfc822-headers\r\n\r\n" + raw.partition(b"\r\n\r\n")[0]
     own, _, _ = report().partition(b"text/rfc822-headers")
@@ -230,14 +234,14 @@ def came_back(mail: ReceivedMail, *, whole: bool) -> bytes:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_a_digest_that_comes_back_is_told_on_all_of_its_requests(open_service: Any, whole: bool) -> None:
+async def test_a_bounced_digest_shows_on_all_of_its_requests(open_service: Any, whole: bool) -> None:
     async with a_digest(open_service) as (desk, runs, mail):
         assert await desk.send(mail.envelope_sender, came_back(mail, whole=whole)) == 250
         states = [(await desk.copies(run))["email ann@acme.eu"][0] for run in runs]
         assert states == ["delivered"] * 5 + ["not_delivered"] * 3
 
 
-async def test_a_report_names_no_requests_but_those_that_we_sealed(open_service: Any) -> None:
+async def test_a_report_affects_only_requests_that_we_sealed(open_service: Any) -> None:
     async with a_digest(open_service) as (desk, runs, mail):
         lines = mail.raw.replace("\r\n", "\n").split("\n")
         last = next(n for n, line in enumerate(lines) if line.startswith(TOGETHER)) + 3  # three copies, then the seal

@@ -1,4 +1,4 @@
-"""Mails that come back, found in a mailbox by IMAP."""
+"""Bounces, found in a mailbox over IMAP."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def settings(box: ImapServer, every: float = 300) -> Imap:
 
 @asynccontextmanager
 async def watched(open_service: Any, box: ImapServer) -> AsyncIterator[tuple[Any, Watch, str, str]]:
-    """A service, who looks for it, a request, and where Ann's mail about it comes back to."""
+    """A service, its mailbox watcher, a request, and the return address of Ann's mail about it."""
     async with a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS) as (service, mails):
         run = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
         back = next(mail.envelope_sender for mail in mails.mails if mail.to == "ann@acme.eu")
@@ -70,8 +70,9 @@ async def anns(service: Any, run: str) -> tuple[str, str]:
     return next((each["state"], each["error"]) for each in view["deliveries"] if each["to"] == "ann@acme.eu")
 
 
+@pytest.mark.check(58)
 @pytest.mark.parametrize("header", ["Delivered-To", "X-Original-To", "To"])
-async def test_check_58_a_bounce_in_the_mailbox_is_told_on_its_request_once(
+async def test_a_bounce_in_the_mailbox_shows_on_its_request_once(
     open_service: Any, box: ImapServer, header: str
 ) -> None:
     async with watched(open_service, box) as (service, watch, run, back):
@@ -83,7 +84,7 @@ async def test_check_58_a_bounce_in_the_mailbox_is_told_on_its_request_once(
         assert await watch.look() == 0
 
 
-async def test_what_is_no_report_about_one_of_our_mails_changes_nothing(open_service: Any, box: ImapServer) -> None:
+async def test_mail_that_is_no_report_about_ours_changes_nothing(open_service: Any, box: ImapServer) -> None:
     async with watched(open_service, box) as (service, watch, _, back):
         before = service.content()
         forged = back.replace("@", "x@")
@@ -103,7 +104,7 @@ async def test_what_is_no_report_about_one_of_our_mails_changes_nothing(open_ser
         assert all(mail.is_read for mail in box.mails.values())
 
 
-async def test_a_report_that_can_not_be_kept_stays_unread_for_the_next_look(
+async def test_a_report_that_cannot_be_stored_stays_unread(
     open_service: Any, box: ImapServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with watched(open_service, box) as (service, watch, run, back):
@@ -122,7 +123,7 @@ async def test_a_report_that_can_not_be_kept_stays_unread_for_the_next_look(
         assert (await anns(service, run))[0] == "not_delivered"
 
 
-async def test_whatever_goes_wrong_in_one_look_the_next_one_comes(
+async def test_a_failed_look_does_not_stop_the_next_one(
     open_service: Any, box: ImapServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, looks = Watch.look, 0
@@ -143,9 +144,7 @@ async def test_whatever_goes_wrong_in_one_look_the_next_one_comes(
         assert (await anns(service, run))[0] == "not_delivered"
 
 
-async def test_a_server_that_refuses_is_told_of_without_names_and_asked_again(
-    open_service: Any, box: ImapServer
-) -> None:
+async def test_a_refusing_server_is_logged_without_names_and_retried(open_service: Any, box: ImapServer) -> None:
     async with watched(open_service, box) as (service, _, run, back):
         box.put(f"To: {back}\r\n".encode() + REPORT)
         box.closed = True
@@ -160,7 +159,7 @@ async def test_a_server_that_refuses_is_told_of_without_names_and_asked_again(
         assert (await anns(service, run))[0] == "not_delivered"
 
 
-async def test_a_server_that_we_did_not_write_understands_us(open_service: Any, tmp_path: Path) -> None:
+async def test_an_independent_server_understands_us(open_service: Any, tmp_path: Path) -> None:
     judge("hoodiecrow-imap")
     async with watched(open_service, ImapServer()) as (service, _, run, back):
         files = [tmp_path / "report.eml", tmp_path / "other.eml"]

@@ -1,4 +1,4 @@
-"""A relay that takes so much and no more: what has to wait says so, and goes out in its turn."""
+"""A relay with a rate limit: waiting mails say so, and go out in turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from posting import a_posting_service
 from approvals_bot.channels.email.smtp import Turns
 
 
-async def test_mails_wait_their_turn_visibly_and_nothing_else_waits_for_them(open_service: Any) -> None:
+async def test_mails_wait_their_turn_visibly_and_hold_nothing_up(open_service: Any) -> None:
     turns = Turns(5, timedelta(minutes=1))
     async with a_posting_service(open_service, "https://approve.acme.eu", turns) as (service, mailbox):
         runs = [await service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(4)]
@@ -20,7 +20,7 @@ async def test_mails_wait_their_turn_visibly_and_nothing_else_waits_for_them(ope
         assert {copy["error"] for copy in waiting} == {
             "waiting its turn: the relay takes no more than 5 mails a minute"
         }
-        for person in ("ann@acme.eu", "bo@acme.eu"):  # a request whose mails wait is decided by those who know of it
+        for person in ("ann@acme.eu", "bo@acme.eu"):  # the people who have their mails decide
             body = {"by": person, "choice": "approve"}
             assert (await service.api.post(f"/api/runs/{runs[3]}/votes", json=body)).status_code == 201
         await service.engine.settle()

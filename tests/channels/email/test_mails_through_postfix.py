@@ -1,4 +1,4 @@
-"""Our mails through a relay that we did not write: TLS, greylisting, sizes, other letters, and what comes back."""
+"""Our mails through Postfix: TLS, greylisting, sizes, non-ASCII addresses, and bounces."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from postfix import SIZE_LIMIT, needs_postfix, postfix
 from posting import a_kept_port, a_posting_service, until
 
@@ -31,15 +32,16 @@ def a_mail(to: str, size: int = 100, sender: str = "approvals@acme.eu") -> Outgo
     return OutgoingMail(sender, to, "a@acme.eu", content)
 
 
+@pytest.mark.check(58)
 @needs_postfix
-async def test_check_58_postfix_takes_refuses_and_brings_back_our_mails(open_service: Any, tmp_path: Path) -> None:
+async def test_postfix_accepts_rejects_and_bounces_our_mails(open_service: Any, tmp_path: Path) -> None:
     with a_kept_port() as port:
         async with (
             a_posting_service(open_service, "https://approve.acme.eu") as (service, mailbox),
             mail_in(engine=service.engine, return_paths=PATHS, sock=socket.create_server(("127.0.0.1", 0))) as bounces,
             postfix(tmp_path / "postfix", port=port, mailbox=mailbox.port, bounces=bounces) as real,
         ):
-            stranger = Relay(MailAccount(host="127.0.0.1", port=port))  # whose certificate can't be trusted
+            stranger = Relay(MailAccount(host="127.0.0.1", port=port))  # its certificate isn't trusted
             assert isinstance(await stranger.deliver(a_mail("ann@acme.eu")), TryAgain)
             relay = Relay(MailAccount(host="127.0.0.1", port=port), tls_context=real.tls)
             assert await relay.check() is None
@@ -60,7 +62,7 @@ async def test_check_58_postfix_takes_refuses_and_brings_back_our_mails(open_ser
 
             run = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
             gone = Fault("error", "RCPT", channel="gone@acme.eu", code=550, error="5.1.1 no such user", times=None)
-            mailbox.faults.add(gone)  # which Postfix finds out after it took the mail
+            mailbox.faults.add(gone)  # Postfix notices only after accepting the mail
             back = PATHS.of(f"{run}-1-1")
             assert back is not None
             assert await relay.deliver(a_mail("gone@acme.eu", sender=back)) == Accepted()

@@ -1,4 +1,4 @@
-"""Deciding in Slack: real engine, real approval, real slack_sdk and bolt; the stand-in presses the buttons."""
+"""Deciding in Slack: real engine, real approval, real slack_sdk and bolt; the fake Slack presses the buttons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from approvals_bot.playground import APP_ID
 # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_check_33_approve_decides_tells_the_person_and_takes_the_buttons_away(office: Office) -> None:
+@pytest.mark.check(33)
+async def test_approve_decides_replies_and_removes_the_buttons(office: Office) -> None:
     run_id = await office.ask()
     answer = await office.press("U0ANN", "Approve")
     assert answer["status"] == 200
@@ -23,13 +24,14 @@ async def test_check_33_approve_decides_tells_the_person_and_takes_the_buttons_a
     assert office.card.text == "✅ Approved by Ann Ode via Slack: Deploy api 2.1"
 
 
-async def test_who_is_not_in_the_configuration_by_id_is_found_by_address(office: Office) -> None:
+async def test_people_without_a_configured_id_are_found_by_address(office: Office) -> None:
     run_id = await office.ask()
     await office.press("U0CY", "Approve")
     assert (await office.ended(run_id))["by"] == "cy@acme.eu"
 
 
-async def test_check_19_reject_asks_for_the_reason_in_a_modal_and_takes_it_along(office: Office) -> None:
+@pytest.mark.check(19)
+async def test_reject_asks_for_the_reason_in_a_modal_and_keeps_it(office: Office) -> None:
     run_id = await office.ask()
     answer = await office.press("U0ANN", "Reject")
     view = answer["view"]
@@ -40,7 +42,8 @@ async def test_check_19_reject_asks_for_the_reason_in_a_modal_and_takes_it_along
     assert (decision["decision"], decision["comment"]) == ("rejected", "Not on a Friday.")
 
 
-async def test_check_20_what_is_wrong_in_a_modal_is_said_in_its_place_and_the_draft_is_kept(office: Office) -> None:
+@pytest.mark.check(20)
+async def test_errors_show_in_the_modal_and_the_input_is_kept(office: Office) -> None:
     asking = [DEPLOY["stage"][0] | {"ask": {"budget_code": {"type": "string", "pattern": "[A-Z]{2}-[0-9]{4}"}}}]
     run_id = await office.ask(stage=asking)
     view = (await office.press("U0ANN", "Approve"))["view"]
@@ -55,6 +58,7 @@ async def test_check_20_what_is_wrong_in_a_modal_is_said_in_its_place_and_the_dr
     assert decision["comment"] == "As agreed"
 
 
+@pytest.mark.check(12, 13, 15)
 @pytest.mark.parametrize(
     ("user", "said"),
     [
@@ -64,9 +68,7 @@ async def test_check_20_what_is_wrong_in_a_modal_is_said_in_its_place_and_the_dr
         ("U0STRANGER", "You're a guest or from another workspace"),
     ],
 )
-async def test_check_12_13_15_who_may_not_decide_is_told_so_alone_and_nothing_changes(
-    office: Office, user: str, said: str
-) -> None:
+async def test_a_refusal_is_ephemeral_and_changes_nothing(office: Office, user: str, said: str) -> None:
     run_id = await office.ask()
     office.invite("U0GUEST", "U0STRANGER")
     before = (office.card.text, office.card.blocks)
@@ -76,7 +78,8 @@ async def test_check_12_13_15_who_may_not_decide_is_told_so_alone_and_nothing_ch
     assert await office.votes(run_id) == []
 
 
-async def test_check_12_13_a_guests_click_is_in_the_audit(office: Office) -> None:
+@pytest.mark.check(12, 13)
+async def test_a_guests_click_is_in_the_audit(office: Office) -> None:
     run_id = await office.ask()
     office.invite("U0GUEST")
     await office.press("U0GUEST", "Approve")
@@ -84,7 +87,7 @@ async def test_check_12_13_a_guests_click_is_in_the_audit(office: Office) -> Non
     assert [(line.who, line.run_id) for line in lines] == [("slack:U0GUEST", run_id)]
 
 
-async def test_a_second_click_and_a_late_one_are_told_what_stands(office: Office) -> None:
+async def test_a_second_click_and_a_late_one_read_the_state(office: Office) -> None:
     run_id = await office.ask(stage=[DEPLOY["stage"][0] | {"need": 2}])
     first = await office.press("U0ANN", "Approve")
     assert first["ephemeral"].startswith("Counted: 1 of 2.")
@@ -93,7 +96,8 @@ async def test_a_second_click_and_a_late_one_are_told_what_stands(office: Office
     assert len(await office.votes(run_id)) == 1
 
 
-async def test_check_6_a_duplicated_click_counts_once(office: Office) -> None:
+@pytest.mark.check(6)
+async def test_a_duplicated_click_counts_once(office: Office) -> None:
     run_id = await office.ask()
     office.fault("duplicate", "interaction")
     await office.press("U0ANN", "Approve")
@@ -101,7 +105,7 @@ async def test_check_6_a_duplicated_click_counts_once(office: Office) -> None:
     assert len(await office.votes(run_id)) == 1
 
 
-async def test_a_click_on_content_that_has_changed_is_not_counted(office: Office) -> None:
+async def test_a_click_on_outdated_content_is_not_counted(office: Office) -> None:
     run_id = await office.ask()
     blocks = json.loads(json.dumps(office.card.blocks).replace("choices:", "choices:0:stale-"))
     office.card.blocks[-2].update(block_id=next(b["block_id"] for b in blocks if "stale" in b.get("block_id", "")))
@@ -113,7 +117,8 @@ async def test_a_click_on_content_that_has_changed_is_not_counted(office: Office
 # ── when Slack is not well ────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_check_19_a_form_that_can_not_be_opened_is_offered_as_a_page(office: Office) -> None:
+@pytest.mark.check(19)
+async def test_a_form_that_cannot_be_opened_is_offered_as_a_page(office: Office) -> None:
     await office.ask()
     office.fault("error", "views.open", error="expired_trigger_id")
     answer = await office.press("U0ANN", "Reject")
@@ -121,7 +126,8 @@ async def test_check_19_a_form_that_can_not_be_opened_is_offered_as_a_page(offic
     assert answer["ephemeral"].endswith("/decisions/of-ann@acme.eu")
 
 
-async def test_check_8_a_click_counts_and_is_answered_quickly_while_slacks_api_is_down(office: Office) -> None:
+@pytest.mark.check(8)
+async def test_a_click_counts_quickly_while_slacks_api_is_down(office: Office) -> None:
     run_id = await office.ask()
     await office.slack.desk.identities.workspace()
     for method in ("users.info", "chat.update", "chat.postEphemeral", "views.publish"):
@@ -132,7 +138,7 @@ async def test_check_8_a_click_counts_and_is_answered_quickly_while_slacks_api_i
     assert [vote["by"] for vote in await office.votes(run_id)] == ["ann@acme.eu"]
 
 
-async def test_who_is_known_to_slack_alone_is_asked_to_try_again_while_it_is_down(office: Office) -> None:
+async def test_people_known_to_slack_alone_must_retry_in_an_outage(office: Office) -> None:
     run_id = await office.ask()
     await office.slack.desk.identities.workspace()
     office.fault("server_error", "users.info")
@@ -141,6 +147,7 @@ async def test_who_is_known_to_slack_alone_is_asked_to_try_again_while_it_is_dow
     assert await office.votes(run_id) == []
 
 
+@pytest.mark.check(16)
 @pytest.mark.parametrize(
     "change",
     [
@@ -149,9 +156,7 @@ async def test_who_is_known_to_slack_alone_is_asked_to_try_again_while_it_is_dow
     ],
     ids=["B13 another app", "B12 another workspace"],
 )
-async def test_check_16_what_belongs_to_another_app_or_workspace_is_a_401(
-    office: Office, change: dict[str, Any]
-) -> None:
+async def test_payloads_of_another_app_or_workspace_are_a_401(office: Office, change: dict[str, Any]) -> None:
     run_id = await office.ask()
     actions = next(block for block in office.card.blocks if block["type"] == "actions")
     payload = {
@@ -173,23 +178,24 @@ async def test_check_16_what_belongs_to_another_app_or_workspace_is_a_401(
     assert len(await office.votes(run_id)) == 1
 
 
-async def test_an_answer_is_never_posted_to_somebody_elses_host(office: Office) -> None:
-    teller = office.slack.desk.replies
-    assert teller.is_slacks("https://hooks.slack.com/actions/T/1/x")
-    assert teller.is_slacks(f"{office.url}/playground/slack/response/1")
+async def test_a_reply_is_never_posted_to_a_foreign_host(office: Office) -> None:
+    replies = office.slack.desk.replies
+    assert replies.is_slacks("https://hooks.slack.com/actions/T/1/x")
+    assert replies.is_slacks(f"{office.url}/playground/slack/response/1")
     for url in (
         "https://hooks.slack.com.evil.example/x",
         "http://hooks.slack.com/x",
         "http://169.254.169.254/",
         "file:///x",
     ):
-        assert not teller.is_slacks(url)
+        assert not replies.is_slacks(url)
 
 
 # ── the same over a websocket, and the Home tab ───────────────────────────────────────────────────────────────────
 
 
-async def test_check_37_socket_mode_uses_the_same_handlers(open_office: Open) -> None:
+@pytest.mark.check(37)
+async def test_socket_mode_uses_the_same_handlers(open_office: Open) -> None:
     office = await open_office(app_token="xapp-test")
     run_id = await office.ask()
     view = (await office.press("U0ANN", "Reject"))["view"]
@@ -197,7 +203,8 @@ async def test_check_37_socket_mode_uses_the_same_handlers(open_office: Open) ->
     assert (await office.ended(run_id))["decision"] == "rejected"
 
 
-async def test_check_36_the_home_tab_is_the_persons_inbox(office: Office) -> None:
+@pytest.mark.check(36)
+async def test_the_home_tab_is_the_persons_inbox(office: Office) -> None:
     await office.ask()
     home = json.dumps(await office.call("/slack/home?user=U0ANN"))
     for words in ("Waiting for you", "Deploy api 2.1", "Asked by Bo Lund", '"vote:approve"'):

@@ -1,4 +1,4 @@
-"""Cards as Slack messages: what they say, and that nothing people type can break them."""
+"""Cards as Slack messages: their content, and that people's text can't break them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LIVE = [
 
 
 def texts(value: Any, kind: str | None = None) -> list[str]:
-    """Every `text` string in the blocks; of one `type` of object if given."""
+    """Find every `text` string in the blocks, of one `type` of object if given."""
     match value:
         case dict():
             own = [value["text"]] if isinstance(value.get("text"), str) and kind in (None, value.get("type")) else []
@@ -66,7 +66,8 @@ def assert_sound(text: str, shown: list[dict[str, Any]]) -> None:
         parsed.to_dict()
 
 
-def test_check_24_a_card_reads_from_top_to_bottom_in_the_order_of_every_card(card: Card) -> None:
+@pytest.mark.check(24)
+def test_a_card_has_the_order_of_every_card(card: Card) -> None:
     text, shown = blocks.card_message(card)
     assert_sound(text, shown)
     assert text == "⏳ Waiting: Deploy api 2.1.0 to prod. Asked by Bo Lund."
@@ -80,7 +81,8 @@ def test_check_24_a_card_reads_from_top_to_bottom_in_the_order_of_every_card(car
     assert f"<!date^{int(deadline.timestamp())}^" in texts(shown, "mrkdwn")[0]
 
 
-def test_check_17_buttons_carry_only_the_requests_id_and_name_the_act(card: Card) -> None:
+@pytest.mark.check(17)
+def test_buttons_carry_only_the_requests_id_and_name_the_act(card: Card) -> None:
     actions = next(block for block in blocks.card_message(card)[1] if block["type"] == "actions")
     assert [button["text"]["text"] for button in actions["elements"]] == ["Approve", "Reject", "Request changes"]
     assert [button.get("style") for button in actions["elements"]] == ["primary", "danger", None]
@@ -91,7 +93,8 @@ def test_check_17_buttons_carry_only_the_requests_id_and_name_the_act(card: Card
     assert blocks.digest_seen(actions["block_id"]) == "sha256:5f1c3a9e"
 
 
-def test_check_33_a_decided_card_keeps_everything_but_the_buttons(card: Card, outcome: CardOutcome) -> None:
+@pytest.mark.check(33)
+def test_a_decided_card_opens_with_its_outcome_without_buttons(card: Card, outcome: CardOutcome) -> None:
     decided = replace(card, state="approved", outcome=outcome, choices=(), version=4)
     text, shown = blocks.card_message(decided)
     assert_sound(text, shown)
@@ -103,19 +106,21 @@ def test_check_33_a_decided_card_keeps_everything_but_the_buttons(card: Card, ou
         assert part in said
 
 
-def test_check_26_every_update_has_new_block_ids(card: Card) -> None:
+@pytest.mark.check(26)
+def test_every_update_has_new_block_ids(card: Card) -> None:
     before = {block["block_id"] for block in blocks.card_message(card)[1]}
     after = {block["block_id"] for block in blocks.card_message(replace(card, version=4))[1]}
     assert not before & after
 
 
-def test_a_copy_that_did_not_arrive_is_on_the_card(card: Card) -> None:
+def test_an_undelivered_copy_is_on_the_card(card: Card) -> None:
     lost = replace(card, deliveries=(CardDelivery("ann@acme.eu", "email", "not_delivered", 3, "550 full"),))
     assert "⚠ Not delivered to ann@acme.eu by email: 550 full" in " ".join(texts(blocks.card_message(lost)[1]))
 
 
+@pytest.mark.check(25)
 @pytest.mark.parametrize("live", LIVE)
-def test_check_25_what_people_type_arrives_letter_by_letter_and_never_as_markup(card: Card, live: str) -> None:
+def test_peoples_text_arrives_literally_and_never_as_markup(card: Card, live: str) -> None:
     hostile = replace(
         card,
         title=live,
@@ -143,14 +148,15 @@ def test_a_note_in_the_thread_has_no_buttons_that_could_go_stale(card: Card) -> 
     assert "Waiting for Ann Ode" in " ".join(texts(shown))
 
 
-def test_an_operators_text_is_sent_as_it_is(card: Card) -> None:
+def test_an_operators_text_is_sent_unchanged(card: Card) -> None:
     text, shown = blocks.message(Dispatch("d", Place("slack", "#deploys"), card, text="Deployed <!here> & done"))
     assert_sound(text, shown)
     assert text == "Deployed &lt;!here&gt; &amp; done"
     assert texts(shown)[0] == "Deployed <!here> & done"
 
 
-def test_check_23_a_long_text_is_cut_between_graphemes_and_leads_to_the_full_page(card: Card) -> None:
+@pytest.mark.check(23)
+def test_a_long_text_is_cut_and_links_to_the_full_page(card: Card) -> None:
     family = "👨‍👩‍👧‍👦"
     long = replace(card, fields=(CardField("plan", "Plan", family * 5_000, "long"),))
     text, shown = blocks.card_message(long)
@@ -176,11 +182,11 @@ def test_cutting_never_splits_a_letter(text: str, limit: int, expected: str) -> 
     assert length(cut) <= max(limit, length(expected))
 
 
-PIECES = st.sampled_from(["x", "\n", "é", "👨‍👩‍👧‍👦", "ا", '"', "\\", "\x00", "\u202e", "<"])
+PARTS = st.sampled_from(["x", "\n", "é", "👨‍👩‍👧‍👦", "ا", '"', "\\", "\x00", "\u202e", "<"])
 TEXTS = st.one_of(
     st.text(max_size=60),
     st.sampled_from(LIVE),
-    st.builds(lambda part, times: part * times, PIECES, st.sampled_from([0, 1, 40, 9_000])),
+    st.builds(lambda part, times: part * times, PARTS, st.sampled_from([0, 1, 40, 9_000])),
 )
 NAMES = st.builds(Name, st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=400))
 FIELDS = st.builds(CardField, TEXTS, TEXTS, TEXTS, st.sampled_from(["short", "long", "diff"]))
@@ -210,20 +216,22 @@ def cards(draw: st.DrawFn, base: Card) -> Card:
     )
 
 
+@pytest.mark.check(22, 23, 24)
 @settings(max_examples=60, deadline=timedelta(seconds=3), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_check_22_23_24_no_card_is_too_much_for_slack(card: Card, data: st.DataObject) -> None:
+def test_no_card_is_too_much_for_slack(card: Card, data: st.DataObject) -> None:
     text, shown = blocks.card_message(data.draw(cards(card)))
     assert_sound(text, shown)
     json.dumps(shown).encode()
 
 
-def test_check_22_ten_megabytes_are_cut_quickly(card: Card) -> None:
+@pytest.mark.check(22)
+def test_ten_megabytes_are_cut_quickly(card: Card) -> None:
     huge = replace(card, title="t" * 10_000_000, fields=(CardField("a", "A", "👩‍🚀" * 3_000_000, "long"),))
     assert_sound(*blocks.card_message(huge))
 
 
-def test_what_somebody_else_wrote_is_a_quotation_and_no_line_of_it_stands_by_itself(card: Card) -> None:
+def test_untrusted_text_is_a_quotation_without_lines_of_its_own(card: Card) -> None:
     fields = (
         CardField("call", "Call", "LH 1\n✅ Fay Cash approved via Slack", untrusted=True),
         CardField("why", "Why", "cheap\nand fast", "long", untrusted=True),

@@ -1,4 +1,4 @@
-"""What can go wrong between a press and its answer: races, lost answers, repeats, lapsed people, late clicks."""
+"""Faults between a press and its answer: races, lost answers, repeats, former members, late clicks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from approvals_bot.service.read import api_request
 NO_COMMENT = [DEPLOY["stage"][0] | {"comment": "never"}]
 
 
-async def test_check_7_of_two_opposite_clicks_at_once_one_wins_and_the_other_is_told(office: Office) -> None:
+@pytest.mark.check(7)
+async def test_of_two_opposite_clicks_one_wins_and_the_other_is_notified(office: Office) -> None:
     run_id = await office.ask(stage=NO_COMMENT)
     yes, no = await asyncio.gather(office.press("U0ANN", "Approve"), office.press("U0CY", "Reject"))
     decision = await office.ended(run_id)
@@ -28,7 +29,8 @@ async def test_check_7_of_two_opposite_clicks_at_once_one_wins_and_the_other_is_
     assert len([vote for vote in await office.votes(run_id) if vote["counts"]]) == 1
 
 
-async def test_check_9_who_never_saw_the_answer_presses_again_and_one_vote_counts(office: Office) -> None:
+@pytest.mark.check(9)
+async def test_a_second_press_after_a_lost_answer_counts_once(office: Office) -> None:
     run_id = await office.ask()
     office.fault("drop_after", "interaction")
     office.fault("server_error", "chat.update", times=2)
@@ -36,13 +38,14 @@ async def test_check_9_who_never_saw_the_answer_presses_again_and_one_vote_count
     assert lost["seen"] == "warning"
     await office.press("U0ANN", "Approve")
     await office.until(lambda: len(office.ephemerals("U0ANN")) == 2)
-    assert any(told.text.startswith("You've already approved this") for told in office.ephemerals("U0ANN"))
+    assert any(reply.text.startswith("You've already approved this") for reply in office.ephemerals("U0ANN"))
     assert len(await office.votes(run_id)) == 1
-    await office.clock.advance("1m")  # the card is updated as soon as Slack lets us
+    await office.clock.advance("1m")  # the card is updated as soon as Slack allows it
     assert (await office.ended(run_id))["decision"] == "approved"
 
 
-async def test_check_10_what_fails_after_the_answer_neither_delays_nor_undoes_it(office: Office) -> None:
+@pytest.mark.check(10)
+async def test_a_failure_after_the_answer_neither_delays_nor_undoes_it(office: Office) -> None:
     run_id = await office.ask()
     for method in ("chat.postEphemeral", "views.publish", "chat.update"):
         office.fault("truncated", method, times=None)
@@ -52,7 +55,8 @@ async def test_check_10_what_fails_after_the_answer_neither_delays_nor_undoes_it
     assert len(await office.votes(run_id)) == 1
 
 
-async def test_check_11_an_event_that_comes_again_is_handled_once(office: Office) -> None:
+@pytest.mark.check(11)
+async def test_a_repeated_event_is_handled_once(office: Office) -> None:
     event = {"type": "app_home_opened", "user": "U0ANN", "channel": "D0ANN", "event_ts": "1.0", "tab": "home"}
     payload = office.playground.person.payloads.event(event)
     for number in range(3):
@@ -66,7 +70,8 @@ async def test_check_11_an_event_that_comes_again_is_handled_once(office: Office
     assert len(published) == 1
 
 
-async def test_check_14_who_left_the_group_since_the_card_was_sent_is_refused(office: Office) -> None:
+@pytest.mark.check(14)
+async def test_a_member_who_has_left_the_group_is_refused(office: Office) -> None:
     run_id = await office.ask(stage=[{"id": "go", "from": ["slack:@sre"], "need": 1}])
     office.playground.workspace.set_group("sre", ("cy@acme.eu",))
     await office.clock.advance("61s")
@@ -77,7 +82,8 @@ async def test_check_14_who_left_the_group_since_the_card_was_sent_is_refused(of
     assert (await office.ended(run_id))["by"] == "cy@acme.eu"
 
 
-async def test_check_14_while_the_group_can_not_be_read_nobody_is_let_in(office: Office) -> None:
+@pytest.mark.check(14)
+async def test_while_the_group_cannot_be_read_nobody_can_vote(office: Office) -> None:
     run_id = await office.ask(stage=[{"id": "go", "from": ["slack:@sre"], "need": 1}])
     await office.clock.advance("61s")
     office.fault("server_error", "usergroups.users.list", times=None)
@@ -86,7 +92,8 @@ async def test_check_14_while_the_group_can_not_be_read_nobody_is_let_in(office:
     assert await office.votes(run_id) == []
 
 
-async def test_check_21_closing_a_form_decides_nothing(office: Office) -> None:
+@pytest.mark.check(21)
+async def test_closing_a_form_decides_nothing(office: Office) -> None:
     run_id = await office.ask()
     view = (await office.press("U0ANN", "Reject"))["view"]
     await office.call("/slack/close", {"user": "U0ANN", "view_id": view["id"]})
@@ -94,7 +101,8 @@ async def test_check_21_closing_a_form_decides_nothing(office: Office) -> None:
     assert "vote:approve" in json.dumps(office.card.blocks)
 
 
-async def test_check_29_what_may_have_arrived_twice_is_said_on_the_card_and_by_the_api(office: Office) -> None:
+@pytest.mark.check(29)
+async def test_a_possible_duplicate_shows_on_the_card_and_in_the_api(office: Office) -> None:
     office.fault("drop_after", "chat.postMessage")
     office.fault("error", "conversations.history", error="missing_scope", times=None)
     asking = asyncio.create_task(office.ask())
@@ -112,7 +120,8 @@ async def test_check_29_what_may_have_arrived_twice_is_said_on_the_card_and_by_t
     await office.until(lambda: "May have arrived twice at #deploys in Slack" in json.dumps(office.cards[1].blocks))
 
 
-async def test_check_34_expiry_is_shown_on_the_card_and_a_late_click_is_told_so(office: Office) -> None:
+@pytest.mark.check(34)
+async def test_expiry_shows_on_the_card_and_in_a_late_clicks_reply(office: Office) -> None:
     run_id = await office.ask()
     blocks = list(office.card.blocks)
     await office.clock.advance("5h")
@@ -123,7 +132,7 @@ async def test_check_34_expiry_is_shown_on_the_card_and_a_late_click_is_told_so(
 
 
 async def press_old(office: Office, blocks: list[dict[str, Any]]) -> str:
-    """Press on a card that somebody's screen still shows as it was."""
+    """Press a button on an outdated card."""
     actions = next(block for block in blocks if block["type"] == "actions")
     app, card = office.playground.workspace.app, office.card
     payload = office.playground.person.payloads.about(office.playground.workspace.users["U0ANN"], "block_actions") | {
@@ -138,7 +147,8 @@ async def press_old(office: Office, blocks: list[dict[str, Any]]) -> str:
     return str(office.ephemerals("U0ANN")[0].text)
 
 
-async def test_check_35_a_request_is_never_sent_as_an_ephemeral(office: Office) -> None:
+@pytest.mark.check(35)
+async def test_a_request_is_never_sent_as_an_ephemeral(office: Office) -> None:
     await office.ask(deliver={"slack": "#deploys", "dm": True})
     await office.until(lambda: len(office.cards) >= 3)
     ways = {seen.method for seen in office.playground.web_api.seen}
@@ -146,7 +156,8 @@ async def test_check_35_a_request_is_never_sent_as_an_ephemeral(office: Office) 
     assert [one for one in office.playground.workspace.messages.values() if one.ephemeral_to] == []
 
 
-async def test_check_37_a_wrong_app_token_is_seen_and_does_not_stop_the_rest(
+@pytest.mark.check(37)
+async def test_a_wrong_app_token_is_logged_and_stops_nothing_else(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with socket_mode(office.slack.bolt, app_token="xapp-wrong", client=office.slack.desk.client) as connection:
@@ -159,7 +170,8 @@ async def test_check_37_a_wrong_app_token_is_seen_and_does_not_stop_the_rest(
     assert (await office.ended(run_id))["decision"] == "approved"
 
 
-async def test_check_37_how_socket_mode_is_can_be_asked(open_office: Open) -> None:
+@pytest.mark.check(37)
+async def test_the_state_of_socket_mode_is_shown(open_office: Open) -> None:
     office = await open_office("xapp-test")
     async with socket_mode(office.slack.bolt, app_token="xapp-test", client=office.slack.desk.client) as connection:
         assert await connection.state() in ("connecting", "connected")
@@ -168,7 +180,8 @@ async def test_check_37_how_socket_mode_is_can_be_asked(open_office: Open) -> No
                 await asyncio.sleep(0.01)
 
 
-async def test_check_41_one_session_with_a_limit_and_no_retries_of_slacks_own(office: Office) -> None:
+@pytest.mark.check(41)
+async def test_one_session_with_a_limit_and_without_slacks_retries(office: Office) -> None:
     web = office.slack.desk.client.web
     assert isinstance(web.session, aiohttp.ClientSession)
     assert web.session.timeout == CALL_LIMIT

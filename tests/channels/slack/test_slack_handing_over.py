@@ -1,4 +1,4 @@
-"""Asking somebody else from Slack: the button, the modal, and the request's own rules."""
+"""Reassigning from Slack: the button, the modal, and the request's own rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BO = "bo@acme.eu"
 
 
 async def opened(office: Office, user: str) -> dict[str, Any]:
-    """The modal, by the button beside the answer to "Why me?"."""
+    """Open the modal with the button in the reply to "Why me?"."""
     await office.press(user, "Why me?")
     await office.until(lambda: bool(office.ephemerals(user)))
     answer = await office.press(user, "Reassign", ts=office.ephemerals(user)[-1].ts)
@@ -36,7 +36,7 @@ async def view_of(office: Office, run_id: str) -> Request:
     return Request.model_validate(record.parts[0])
 
 
-async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(office: Office) -> None:
+async def test_an_approver_reassigns_in_a_modal_and_the_other_decides(office: Office) -> None:
     run_id = await office.ask()
     view = await opened(office, "U0ANN")
     places = next(block for block in view["blocks"] if block.get("block_id") == "instead_of")["element"]["options"]
@@ -59,7 +59,7 @@ async def test_an_approver_hands_over_in_a_modal_and_the_other_one_decides(offic
         ("U0ANN", "U0GUEST", "ann@acme.eu", "This person can't decide here"),
     ],
 )
-async def test_who_can_not_be_asked_is_said_beside_the_name(
+async def test_an_impossible_choice_is_explained_beside_the_name(
     office: Office, user: str, person: str, place: str, says: str
 ) -> None:
     run_id = await office.ask()
@@ -69,7 +69,7 @@ async def test_who_can_not_be_asked_is_said_beside_the_name(
     assert (await view_of(office, run_id)).reassignments == ()
 
 
-async def test_who_is_not_asked_is_refused_by_the_rules(office: Office) -> None:
+async def test_people_who_are_not_approvers_are_refused(office: Office) -> None:
     run_id = await office.ask()
     view = await opened(office, "U0DI")
     answer = await office.submit("U0DI", view, values("U0GUEST", NOBODY))
@@ -79,14 +79,14 @@ async def test_who_is_not_asked_is_refused_by_the_rules(office: Office) -> None:
     assert (await view_of(office, run_id)).reassignments == ()
 
 
-async def test_the_requester_is_not_offered_it(office: Office) -> None:
+async def test_the_requester_is_not_offered_to_reassign(office: Office) -> None:
     await office.ask()
     await office.press("U0BO", "Why me?")
     await office.until(lambda: bool(office.ephemerals("U0BO")))
     assert "Reassign" not in str(office.ephemerals("U0BO")[-1].blocks)
 
 
-def test_a_modal_with_many_places_fits_slacks_rules() -> None:
+def test_a_modal_with_many_approvers_fits_slacks_limits() -> None:
     many = tuple(Name(f"{'x' * 60}{n}@acme.eu", "🙂" * 90) for n in range(200))
     asked_at = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
     card = Card("run_1", "hook_1", "x", 3, "waiting", "X" * 500, Name(BO, "Bo"), asked_at, "", waiting_for=many)

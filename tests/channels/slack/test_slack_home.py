@@ -1,4 +1,4 @@
-"""The Home tab under races: an older state never covers a newer one, whoever publishes meanwhile."""
+"""The Home tab under races: an older state never replaces a newer one, whichever replica publishes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def published(office: Office) -> list[str]:
     return [seen.answer for seen in office.playground.web_api.seen if seen.method == "views.publish"]
 
 
-async def test_check_36_what_happens_while_a_tab_is_published_is_shown_after_it(office: Office) -> None:
+@pytest.mark.check(36)
+async def test_changes_while_a_tab_is_published_are_shown_after_it(office: Office) -> None:
     run_id = await office.ask(stage=STAGE)
     office.fault("slow", "views.publish", seconds=0.5)
     opened = asyncio.create_task(office.slack.home.opened("U0ANN", "T0PLAY"))
@@ -35,10 +36,11 @@ async def test_check_36_what_happens_while_a_tab_is_published_is_shown_after_it(
     await opened
     await office.until(lambda: "Approved by Ann Ode" in home_of(office, "U0ANN"))
     await asyncio.gather(*(office.slack.home.voted("U0ANN") for _ in range(20)))
-    assert len(published(office)) <= 4  # whatever comes together is shown together
+    assert len(published(office)) <= 4  # simultaneous changes are shown together
 
 
-async def test_check_36_who_was_overtaken_by_another_replica_reads_anew(office: Office) -> None:
+@pytest.mark.check(36)
+async def test_a_replica_that_was_overtaken_reads_again(office: Office) -> None:
     await office.ask()
     await office.slack.home.opened("U0ANN", "T0PLAY")
     space = office.playground.workspace
@@ -49,7 +51,7 @@ async def test_check_36_who_was_overtaken_by_another_replica_reads_anew(office: 
     assert "Deploy api 2.1" in home_of(office, "U0ANN")
 
 
-async def test_the_home_tab_asks_once_before_what_decides_and_shows_what_is_pinned(office: Office) -> None:
+async def test_the_home_tab_confirms_decisions_and_shows_pinned_fields(office: Office) -> None:
     await office.ask(stage=STAGE)
     await office.slack.home.opened("U0ANN", "T0PLAY")
     view = office.playground.person.home_of(office.playground.workspace.users["U0ANN"])
@@ -59,7 +61,7 @@ async def test_the_home_tab_asks_once_before_what_decides_and_shows_what_is_pinn
     assert "Version: 2.1" in json.dumps(view.blocks)
 
 
-async def test_the_home_tab_shows_what_has_waited_longest_and_says_how_much_more_there_is(
+async def test_the_home_tab_lists_oldest_first_and_counts_the_rest(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(home, "PENDING_SHOWN", 2)
@@ -78,7 +80,7 @@ async def test_the_home_tab_shows_what_has_waited_longest_and_says_how_much_more
     assert r"\u2026 and at least 3 more" in asked
 
 
-async def test_what_was_ended_by_force_is_among_what_was_decided_lately(office: Office) -> None:
+async def test_cancelled_requests_are_among_the_recently_decided(office: Office) -> None:
     run_id = await office.ask(stage=[STAGE[0] | {"need": 2}])
     await office.press("U0ANN", "Approve")
     await office.engine.settle()

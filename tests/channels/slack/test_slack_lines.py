@@ -1,4 +1,4 @@
-"""The line in front of a conversation: nobody overtakes, nobody storms, and who stays away holds nobody up."""
+"""A conversation's queue of posts: in order, within Slack's rate limit, and an absent post holds nobody up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lines(ticks: Ticks) -> ConversationQueues:
 
 
 async def post(lines: ConversationQueues, key: str, place: str = "C1", failure: Exception | None = None) -> float:
-    """Seconds until it may come back; 0 once it is posted."""
+    """Post, and return the seconds until it may come back; 0 once it is posted."""
     try:
         async with lines.turn(place, key):
             if failure is not None:
@@ -33,15 +33,13 @@ async def post(lines: ConversationQueues, key: str, place: str = "C1", failure: 
     return 0.0
 
 
-async def test_each_is_told_its_turn_a_second_after_the_one_before(lines: ConversationQueues) -> None:
+async def test_turns_are_a_second_apart(lines: ConversationQueues) -> None:
     assert await post(lines, "first") == 0
     assert [await post(lines, f"d{number}") for number in range(5)] == [1, 2, 3, 4, 5]
     assert await post(lines, "elsewhere", "C2") == 0
 
 
-async def test_who_comes_at_its_turn_posts_and_who_comes_early_is_told_again(
-    lines: ConversationQueues, ticks: Ticks
-) -> None:
+async def test_a_post_on_time_goes_out_and_an_early_one_comes_back(lines: ConversationQueues, ticks: Ticks) -> None:
     await post(lines, "first")
     await post(lines, "a")
     await post(lines, "b")
@@ -53,7 +51,7 @@ async def test_who_comes_at_its_turn_posts_and_who_comes_early_is_told_again(
     assert await post(lines, "b") == 0
 
 
-async def test_a_thousand_in_line_come_twice_each(lines: ConversationQueues, ticks: Ticks) -> None:
+async def test_a_thousand_queued_posts_come_twice_each(lines: ConversationQueues, ticks: Ticks) -> None:
     due = {f"d{number}": ticks.at for number in range(1_000)}
     order, attempts = [], 0
     while due:
@@ -68,7 +66,7 @@ async def test_a_thousand_in_line_come_twice_each(lines: ConversationQueues, tic
     assert attempts <= 2_000
 
 
-async def test_while_slack_does_not_answer_only_the_first_tries_ever_more_rarely(
+async def test_during_an_outage_only_the_first_post_retries_with_backoff(
     lines: ConversationQueues, ticks: Ticks
 ) -> None:
     down = AnswerLostError("chat.postMessage", "no answer")
@@ -76,7 +74,7 @@ async def test_while_slack_does_not_answer_only_the_first_tries_ever_more_rarely
     for _ in range(8):
         down.after = None
         pauses.append(await post(lines, "first", failure=down))
-        assert await post(lines, "second") == pauses[-1] + 1  # it is not tried at all
+        assert await post(lines, "second") == pauses[-1] + 1  # without a try
         ticks.at += pauses[-1]
     assert pauses == [3, 6, 12, 24, 48, 96, LONGEST_PAUSE, LONGEST_PAUSE]
     assert await post(lines, "first") == 0
@@ -85,7 +83,7 @@ async def test_while_slack_does_not_answer_only_the_first_tries_ever_more_rarely
     assert await post(lines, "second") == 0
 
 
-async def test_slacks_own_wish_is_kept(lines: ConversationQueues, ticks: Ticks) -> None:
+async def test_slacks_retry_after_is_respected(lines: ConversationQueues, ticks: Ticks) -> None:
     limited = LaterError("chat.postMessage", "ratelimited", timedelta(seconds=30))
     assert await post(lines, "first", failure=limited) == 30
     assert await post(lines, "second") == 31
@@ -93,13 +91,13 @@ async def test_slacks_own_wish_is_kept(lines: ConversationQueues, ticks: Ticks) 
     assert await post(lines, "first") == 0
 
 
-async def test_what_is_refused_for_good_leaves_the_line(lines: ConversationQueues) -> None:
+async def test_a_rejected_post_leaves_the_queue(lines: ConversationQueues) -> None:
     with pytest.raises(NeverError):
         await post(lines, "first", failure=NeverError("chat.postMessage", "is_archived"))
     assert await post(lines, "second") == 0
 
 
-async def test_who_does_not_come_back_loses_its_place(lines: ConversationQueues, ticks: Ticks) -> None:
+async def test_a_post_that_does_not_return_loses_its_place(lines: ConversationQueues, ticks: Ticks) -> None:
     await post(lines, "first")
     for key in ("gone", "also gone", "here"):
         await post(lines, key)
@@ -110,7 +108,7 @@ async def test_who_does_not_come_back_loses_its_place(lines: ConversationQueues,
     assert await post(lines, "gone") == 1
 
 
-async def test_a_near_turn_is_waited_for_in_place_and_in_order() -> None:
+async def test_posts_wait_here_for_a_near_turn_in_order() -> None:
     lines, order = ConversationQueues(asyncio.get_running_loop().time, every=0.01), list[str]()
 
     async def one(key: str) -> None:
@@ -123,7 +121,7 @@ async def test_a_near_turn_is_waited_for_in_place_and_in_order() -> None:
     assert order == ["a", "b", "c"]
 
 
-async def test_one_that_takes_long_holds_the_next_ones_back_and_then_lets_them_go() -> None:
+async def test_a_slow_post_holds_the_next_ones_back_and_releases_them() -> None:
     lines, began, done = (
         ConversationQueues(asyncio.get_running_loop().time, patience=0.1, every=0.0),
         asyncio.Event(),

@@ -1,10 +1,12 @@
-"""A post whose answer was lost is found again, also by a process that remembers nothing of it."""
+"""A post whose answer was lost is found again, even by a process that doesn't remember it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import pytest
 
 from approvals_bot.approvals.port import Card, Delivered, Dispatch, Place, Receipt, TryAgain
 from approvals_bot.channels.slack.post import SlackOut
@@ -15,9 +17,8 @@ if TYPE_CHECKING:
 DEPLOYS = Place("slack", "C0DEPLOYS")
 
 
-async def test_check_29_a_lost_post_to_a_name_is_found_by_the_process_that_comes_after(
-    stage: Stage, card: Card
-) -> None:
+@pytest.mark.check(29)
+async def test_a_lost_post_to_a_name_is_found_by_the_next_process(stage: Stage, card: Card) -> None:
     stage.fault("drop_after", "chat.postMessage")
     to, tried = Place("slack", "#deploys"), datetime.now(UTC)
     assert await stage.out.send(Dispatch("d1", to, card)) == TryAgain(
@@ -29,9 +30,8 @@ async def test_check_29_a_lost_post_to_a_name_is_found_by_the_process_that_comes
     assert again == Delivered(Receipt("C0DEPLOYS", str(message["ts"]), 0))
 
 
-async def test_check_29_a_lost_note_in_a_thread_is_found_by_the_process_that_comes_after(
-    stage: Stage, card: Card
-) -> None:
+@pytest.mark.check(29)
+async def test_a_lost_note_in_a_thread_is_found_by_the_next_process(stage: Stage, card: Card) -> None:
     sent = await stage.out.send(Dispatch("d1", DEPLOYS, card))
     assert isinstance(sent, Delivered)
     stage.monotonic.at += 2

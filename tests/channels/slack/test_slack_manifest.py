@@ -1,4 +1,4 @@
-"""The manifest: what Slack takes, and no more than the code calls."""
+"""The manifest: Slack accepts it, and it asks for no more than the code calls."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def scopes_of_slack() -> dict[str, list[str]]:
     return known
 
 
-def test_check_38_the_table_of_methods_names_what_the_code_calls() -> None:
+@pytest.mark.check(38)
+def test_the_table_of_methods_names_what_the_code_calls() -> None:
     called = {
         name for file in ROOMS if file.name != "manifest.py" for name in NAMED.findall(file.read_text(encoding="utf-8"))
     }
     assert called == set(METHODS)
 
 
-def test_check_38_the_scopes_are_those_that_slack_wants_for_these_methods() -> None:
+@pytest.mark.check(38)
+def test_the_scopes_are_those_that_slack_wants_for_the_methods() -> None:
     known = scopes_of_slack()
     for method, scopes in METHODS.items():
         beyond = set(scopes) - set(known[method]) - ({"users:read.email"} if method == "users.info" else set())
@@ -42,14 +44,15 @@ def test_check_38_the_scopes_are_those_that_slack_wants_for_these_methods() -> N
     assert set(SCOPES) == {scope for scopes in METHODS.values() for scope in scopes} | set(FEATURE_SCOPES)
 
 
+@pytest.mark.check(38)
 @pytest.mark.parametrize("socket", [True, False])
-def test_check_38_slacks_own_schema_takes_the_manifest(socket: bool) -> None:
+def test_slacks_own_schema_accepts_the_manifest(socket: bool) -> None:
     schema = json.loads((DATA / "slack_manifest.schema.2.0.0.json").read_text())
     errors = [error.message for error in Draft7Validator(schema).iter_errors(manifest("https://a.eu", socket=socket))]
     assert errors == []
 
 
-def test_by_http_everything_comes_to_one_url_and_by_socket_mode_none_is_named() -> None:
+def test_http_has_one_url_and_socket_mode_none() -> None:
     by_http = json.dumps(manifest("https://approve.acme.eu/", socket=False))
     assert by_http.count("https://approve.acme.eu/slack/events") == 3
     by_socket = manifest("https://approve.acme.eu/", socket=True)
@@ -61,7 +64,7 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["slack", "manifest", *arguments])
 
 
-def test_the_command_prints_the_manifest_before_any_token_is_known(tmp_path: Path) -> None:
+def test_the_command_prints_the_manifest_without_a_token(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[server]\nbase_url = "https://approve.acme.eu"\n[slack]\napp_token = "env:NOT_SET"\n')
     done = run("--config", str(config), "--json")
@@ -72,7 +75,7 @@ def test_the_command_prints_the_manifest_before_any_token_is_known(tmp_path: Pat
     )
 
 
-def test_without_json_it_says_what_to_do_with_it_and_keeps_that_apart() -> None:
+def test_without_json_it_adds_instructions_on_stderr() -> None:
     done = run("--base-url", "http://127.0.0.1:8000")
     assert json.loads(done.stdout)["display_information"]["name"] == "Approvals"
     assert "From a manifest" in done.stderr

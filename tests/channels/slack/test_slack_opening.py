@@ -1,4 +1,4 @@
-"""Asking for approval from Slack: the command, the shortcut and the Home tab, the form, and what it says when sent."""
+"""Requests from Slack: the command, the shortcut, the Home tab, the form and its replies."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ async def only_run(office: Office) -> Any:
     return await office.engine.record(record.id)
 
 
-async def told_directly(office: Office, user: str) -> Any:
+async def direct_message_to(office: Office, user: str) -> Any:
     await office.until(lambda: any(m.channel == "D" + user[1:] for m in office.playground.workspace.messages.values()))
     return next(m for m in office.playground.workspace.messages.values() if m.channel == "D" + user[1:])
 
 
-async def test_the_command_with_a_name_opens_the_form_and_sending_it_opens_the_request(office: Office) -> None:
+async def test_the_command_opens_the_form_and_the_form_the_request(office: Office) -> None:
     office.offer(change=FULL)
     view = (await office.command("U0BO", "change"))["view"]
     assert check_view({name: view[name] for name in ("type", "title", "blocks", "submit", "close")}) == []
@@ -96,7 +96,7 @@ async def test_the_command_with_a_name_opens_the_form_and_sending_it_opens_the_r
     }
 
 
-async def test_who_asked_is_told_alone_where_she_typed_with_the_way_to_the_request(office: Office) -> None:
+async def test_the_requester_gets_an_ephemeral_link_where_they_typed(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     view = (await office.command("U0BO", "deploy"))["view"]
     values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
@@ -106,15 +106,15 @@ async def test_who_asked_is_told_alone_where_she_typed_with_the_way_to_the_reque
     assert f"{office.url}/requests/{record.id}" in json.dumps(office.ephemerals("U0BO")[-1].blocks)
 
 
-async def test_where_the_bot_is_not_the_answer_is_a_direct_message(office: Office) -> None:
+async def test_where_the_app_is_missing_the_reply_is_a_direct_message(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     view = (await office.command("U0BO", "deploy"))["view"]
     office.fault("error", "chat.postEphemeral", error="not_in_channel")
     await office.submit("U0BO", view, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
-    assert "Deploy api 2.1" in (await told_directly(office, "U0BO")).text
+    assert "Deploy api 2.1" in (await direct_message_to(office, "U0BO")).text
 
 
-async def test_the_command_alone_lists_what_may_be_asked_for(office: Office) -> None:
+async def test_the_command_alone_lists_the_workflows(office: Office) -> None:
     office.offer(
         deploy=DEPLOY,
         change=FULL,
@@ -134,7 +134,7 @@ async def test_the_command_alone_lists_what_may_be_asked_for(office: Office) -> 
 
 
 @pytest.mark.parametrize("text", ["secret", "nothing <!channel>"])
-async def test_what_may_not_be_asked_for_is_as_unknown_as_what_does_not_exist(office: Office, text: str) -> None:
+async def test_a_forbidden_workflow_looks_like_a_missing_one(office: Office, text: str) -> None:
     office.offer(deploy=DEPLOY, secret=DEPLOY | {"workflow": {"request": ["ann@acme.eu"], "title": "x"}})
     answer = await office.command("U0BO", text)
     assert answer["view"] is None
@@ -142,17 +142,17 @@ async def test_what_may_not_be_asked_for_is_as_unknown_as_what_does_not_exist(of
     assert f"You can't request “{shown}”. No request was made." in answer["ephemeral"]
 
 
-async def test_the_shortcut_offers_the_choice_and_replaces_it_by_the_form(office: Office) -> None:
+async def test_the_shortcuts_list_is_replaced_by_the_form(office: Office) -> None:
     office.offer(deploy=DEPLOY, change=FULL)
     chooser = (await office.call("/slack/shortcut", {"user": "U0BO", "callback_id": SHORTCUT}))["view"]
     assert chooser["title"]["text"] == "Request approval"
     form = (await office.call("/slack/click", {"user": "U0BO", "view_id": chooser["id"], "button": "Deploy"}))["view"]
     assert form["callback_id"] == "open"
     await office.submit("U0BO", form, {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}})
-    assert "Deploy api 2.1" in (await told_directly(office, "U0BO")).text
+    assert "Deploy api 2.1" in (await direct_message_to(office, "U0BO")).text
 
 
-async def test_the_shortcut_skips_the_choice_when_there_is_one_workflow_only(office: Office) -> None:
+async def test_the_shortcut_skips_the_list_if_there_is_one_workflow(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     form = (await office.call("/slack/shortcut", {"user": "U0BO", "callback_id": SHORTCUT}))["view"]
     assert form["title"]["text"] == "Deploy"
@@ -167,7 +167,8 @@ async def test_the_home_tab_leads_to_the_form(office: Office) -> None:
     assert form["title"]["text"] == "Deploy"
 
 
-async def test_check_20_errors_are_said_at_their_fields_and_the_draft_is_kept(office: Office) -> None:
+@pytest.mark.check(20)
+async def test_errors_show_at_their_fields_and_the_input_is_kept(office: Office) -> None:
     office.offer(change=FULL)
     view = (await office.command("U0BO", "change"))["view"]
     wrong = FILLED | {"field:cost": {"value": "a lot"}, "field:window": {"value": "soon"}}
@@ -182,7 +183,8 @@ async def test_check_20_errors_are_said_at_their_fields_and_the_draft_is_kept(of
     assert (await only_run(office)).parts[0]["fields"]["cost"] == "1250.00"
 
 
-async def test_check_20_a_form_that_is_sent_twice_opens_one_request(office: Office) -> None:
+@pytest.mark.check(20)
+async def test_a_form_submitted_twice_opens_one_request(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     view = (await office.command("U0BO", "deploy"))["view"]
     office.fault("duplicate", "interaction")
@@ -190,7 +192,7 @@ async def test_check_20_a_form_that_is_sent_twice_opens_one_request(office: Offi
     assert len((await office.engine.records()).records) == 1
 
 
-async def test_a_request_that_nobody_could_decide_is_refused_in_the_form(office: Office) -> None:
+async def test_an_undecidable_request_is_refused_in_the_form(office: Office) -> None:
     alone = DEPLOY | {"workflow": {"title": "x"}, "stage": [{"id": "go", "from": ["bo@acme.eu"]}]}
     office.offer(deploy=alone)
     view = (await office.command("U0BO", "deploy"))["view"]
@@ -199,7 +201,7 @@ async def test_a_request_that_nobody_could_decide_is_refused_in_the_form(office:
     assert (await office.engine.records()).records == []
 
 
-async def test_it_can_be_asked_on_behalf_of_somebody(office: Office) -> None:
+async def test_a_request_can_be_on_behalf_of_somebody(office: Office) -> None:
     office.offer(deploy=DEPLOY | {"workflow": {"title": "x", "on_behalf_of": "required"}})
     view = (await office.command("U0BO", "deploy"))["view"]
     values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
@@ -207,7 +209,7 @@ async def test_it_can_be_asked_on_behalf_of_somebody(office: Office) -> None:
     assert (await only_run(office)).parts[0]["on_behalf_of"] == "di@acme.eu"
 
 
-async def test_nobody_asks_on_behalf_of_a_stranger(office: Office) -> None:
+async def test_no_request_is_on_behalf_of_a_stranger(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     view = (await office.command("U0BO", "deploy"))["view"]
     values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
@@ -215,7 +217,7 @@ async def test_nobody_asks_on_behalf_of_a_stranger(office: Office) -> None:
     assert answer["errors"]["behalf"].startswith("We can't identify this person")
 
 
-async def test_who_was_allowed_when_the_form_opened_and_is_no_more_is_refused(office: Office) -> None:
+async def test_a_permission_lost_since_the_form_opened_is_refused(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     view = (await office.command("U0BO", "deploy"))["view"]
     office.offer(deploy=DEPLOY | {"workflow": {"title": "x", "request": ["ann@acme.eu"]}})
@@ -224,7 +226,7 @@ async def test_who_was_allowed_when_the_form_opened_and_is_no_more_is_refused(of
 
 
 @pytest.mark.parametrize("user", ["U0GUEST", "U0STRANGER"])
-async def test_guests_and_strangers_ask_for_nothing(office: Office, user: str) -> None:
+async def test_guests_and_strangers_open_no_requests(office: Office, user: str) -> None:
     office.offer(deploy=DEPLOY)
     office.invite(user)
     answer = await office.command(user, "deploy")
@@ -232,14 +234,15 @@ async def test_guests_and_strangers_ask_for_nothing(office: Office, user: str) -
     assert answer["view"] is None
 
 
-async def test_a_form_that_slack_does_not_open_is_said_so(office: Office) -> None:
+async def test_a_form_that_slack_cannot_open_is_reported(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     office.fault("error", "views.open", error="expired_trigger_id")
     answer = await office.command("U0BO", "deploy")
     assert answer["ephemeral"] == "Slack couldn't open the form. No request was made. Please try again."
 
 
-async def test_check_18_tampered_private_metadata_asks_for_nothing(office: Office) -> None:
+@pytest.mark.check(18)
+async def test_tampered_private_metadata_opens_no_request(office: Office) -> None:
     office.offer(deploy=DEPLOY)
     view = (await office.command("U0BO", "deploy"))["view"]
     office.playground.workspace.views[view["id"]].given["private_metadata"] = "{}"

@@ -1,4 +1,4 @@
-"""The Slack channel, by the real slack_sdk, against the stand-in: what arrives, what is refused, what never doubles."""
+"""The Slack channel with the real slack_sdk against the fake Slack: posts, refusals, no duplicates."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 DEPLOYS = Place("slack", "C0DEPLOYS")
 
 
-async def test_a_card_is_posted_where_it_belongs_and_updated_in_place(
-    stage: Stage, card: Card, outcome: CardOutcome
-) -> None:
+async def test_a_card_is_posted_in_its_place_and_updated_there(stage: Stage, card: Card, outcome: CardOutcome) -> None:
     sent = await stage.out.send(Dispatch("d1", Place("slack", "#deploys"), card))
     assert sent == Delivered(Receipt("C0DEPLOYS", str(stage.messages[0]["ts"]), 3))
     decided = replace(card, state="approved", outcome=outcome, choices=(), version=4)
@@ -61,13 +59,14 @@ async def test_a_person_gets_a_direct_message_by_id_or_by_address(stage: Stage, 
     assert sent.receipt.place == "D0ANN"
 
 
-async def test_who_is_not_in_slack_is_refused_so_that_mail_can_take_over(stage: Stage, card: Card) -> None:
+async def test_people_without_slack_are_refused_so_mail_can_take_over(stage: Stage, card: Card) -> None:
     answer = await stage.out.send(Dispatch("d1", ToPerson("slack", Person("fin@acme.eu", "Fin")), card))
     assert answer == Refused("users.lookupByEmail: users_not_found (nobody in Slack has this address)", "no_account")
 
 
+@pytest.mark.check(30)
 @pytest.mark.parametrize(("channel", "code"), [("#nowhere", "channel_not_found"), ("#old", "is_archived")])
-async def test_check_30_a_conversation_that_cannot_be_posted_to_is_refused_for_good(
+async def test_a_conversation_closed_to_us_is_refused_for_good(
     stage: Stage, card: Card, channel: str, code: str
 ) -> None:
     answer = await stage.out.send(Dispatch("d1", Place("slack", channel), card))
@@ -76,12 +75,14 @@ async def test_check_30_a_conversation_that_cannot_be_posted_to_is_refused_for_g
     assert not answer.install
 
 
-async def test_check_31_a_revoked_token_is_the_whole_installations_trouble(stage: Stage, card: Card) -> None:
+@pytest.mark.check(31)
+async def test_a_revoked_token_affects_the_whole_installation(stage: Stage, card: Card) -> None:
     stage.fault("error", "chat.postMessage", error="token_revoked")
     assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == Refused("chat.postMessage: token_revoked", "install")
 
 
-async def test_check_27_a_rate_limit_holds_this_method_and_channel_back_and_no_other(stage: Stage, card: Card) -> None:
+@pytest.mark.check(27)
+async def test_a_rate_limit_delays_only_its_method_and_channel(stage: Stage, card: Card) -> None:
     stage.fault("rate_limited", "chat.postMessage", retry_after=30)
     assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == TryAgain(
         "chat.postMessage: ratelimited", timedelta(seconds=30)
@@ -96,10 +97,9 @@ async def test_check_27_a_rate_limit_holds_this_method_and_channel_back_and_no_o
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
 
 
+@pytest.mark.check(29)
 @pytest.mark.parametrize("kind", ["drop_after", "truncated"])
-async def test_check_29_a_post_whose_answer_was_lost_is_found_and_not_posted_again(
-    stage: Stage, card: Card, kind: str
-) -> None:
+async def test_a_post_whose_answer_was_lost_is_found_not_repeated(stage: Stage, card: Card, kind: str) -> None:
     stage.fault(kind, "chat.postMessage")
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), TryAgain)
     stage.monotonic.at += 5
@@ -109,7 +109,7 @@ async def test_check_29_a_post_whose_answer_was_lost_is_found_and_not_posted_aga
     assert (again.receipt.id, again.uncertain) == (message["ts"], False)
 
 
-async def test_what_a_process_lost_that_has_died_since_is_found_by_the_next_one(stage: Stage, card: Card) -> None:
+async def test_a_dead_processs_lost_post_is_found_by_the_next_one(stage: Stage, card: Card) -> None:
     stage.fault("drop_after", "chat.postMessage")
     lost = await stage.out.send(Dispatch("d1", Place("slack", "#deploys"), card))
     assert isinstance(lost, TryAgain)
@@ -131,7 +131,7 @@ async def test_a_post_that_never_arrived_is_posted_once(stage: Stage, card: Card
     assert len(stage.messages) == 1
 
 
-async def test_a_lost_post_that_cannot_be_looked_for_is_posted_and_marked(stage: Stage, card: Card) -> None:
+async def test_a_lost_post_that_cannot_be_searched_is_sent_and_marked(stage: Stage, card: Card) -> None:
     stage.fault("drop_after", "chat.postMessage")
     stage.fault("error", "conversations.history", error="missing_scope")
     await stage.out.send(Dispatch("d1", DEPLOYS, card))
@@ -142,7 +142,8 @@ async def test_a_lost_post_that_cannot_be_looked_for_is_posted_and_marked(stage:
     assert len(stage.messages) == 2
 
 
-async def test_check_28_a_hundred_to_one_channel_go_out_one_a_second_and_in_order(start: Any, card: Card) -> None:
+@pytest.mark.check(28)
+async def test_a_hundred_to_one_channel_go_one_a_second_in_order(start: Any, card: Card) -> None:
     ticks = Ticks()
     began = datetime(2026, 11, 4, tzinfo=UTC)
     stage = await start(now=lambda: began + timedelta(seconds=ticks()))
@@ -167,7 +168,8 @@ async def test_check_28_a_hundred_to_one_channel_go_out_one_a_second_and_in_orde
     assert "ratelimited" not in {seen.answer for seen in stage.playground.web_api.seen}
 
 
-async def test_check_28_to_a_hundred_channels_they_go_out_together(start: Any, card: Card) -> None:
+@pytest.mark.check(28)
+async def test_posts_to_a_hundred_channels_go_out_together(start: Any, card: Card) -> None:
     channels = tuple(SeedChannel(f"team-{number}") for number in range(100))
     stage = await start(channels=channels)
     stage.playground.web_api.rates.on = True
@@ -177,7 +179,8 @@ async def test_check_28_to_a_hundred_channels_they_go_out_together(start: Any, c
     assert len(stage.messages) == 100
 
 
-async def test_check_27_a_rate_limit_of_updates_holds_all_updates_back_and_no_post(stage: Stage, card: Card) -> None:
+@pytest.mark.check(27)
+async def test_a_rate_limit_of_updates_delays_all_updates_and_no_post(stage: Stage, card: Card) -> None:
     sent = await stage.out.send(Dispatch("d1", DEPLOYS, card))
     assert isinstance(sent, Delivered)
     stage.fault("rate_limited", "chat.update", retry_after=30)
@@ -192,7 +195,8 @@ async def test_check_27_a_rate_limit_of_updates_holds_all_updates_back_and_no_po
     assert isinstance(await stage.out.send(Dispatch("d3", DEPLOYS, card)), Delivered)
 
 
-async def test_check_32_a_message_that_is_gone_refuses_the_update(stage: Stage, card: Card) -> None:
+@pytest.mark.check(32)
+async def test_an_update_of_a_deleted_message_is_refused(stage: Stage, card: Card) -> None:
     answer = await stage.out.update(Receipt("C0DEPLOYS", "1700000000.000100"), Dispatch("d1", DEPLOYS, card))
     assert answer == Refused("chat.update: message_not_found")
 
@@ -206,14 +210,14 @@ async def test_a_note_goes_into_the_cards_thread(stage: Stage, card: Card) -> No
     assert stage.messages[1]["thread_ts"] == sent.receipt.id
 
 
-async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, card: Card, start: Any) -> None:
+async def test_the_environments_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch, card: Card, start: Any) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     stage = await start()
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
 
 
-async def test_a_groups_members_are_known_by_address_for_a_minute(stage: Stage) -> None:
+async def test_a_groups_members_are_cached_for_a_minute(stage: Stage) -> None:
     assert await stage.people.members("@sre") == ("bo@acme.eu", "cy@acme.eu")
     stage.playground.workspace.set_group("sre", ("ann@acme.eu",))
     assert await stage.people.members("sre") == ("bo@acme.eu", "cy@acme.eu")
@@ -221,7 +225,7 @@ async def test_a_groups_members_are_known_by_address_for_a_minute(stage: Stage) 
     assert await stage.people.members("sre") == ("ann@acme.eu",)
 
 
-async def test_a_group_that_cannot_be_read_is_an_error_and_never_empty(stage: Stage) -> None:
+async def test_an_unreadable_group_is_an_error_and_never_empty(stage: Stage) -> None:
     stage.fault("error", "usergroups.users.list", error="internal_error")
     with pytest.raises(SourceUnavailable, match="sre"):
         await stage.people.members("sre")
@@ -229,7 +233,7 @@ async def test_a_group_that_cannot_be_read_is_an_error_and_never_empty(stage: St
         await stage.people.members("nobody")
 
 
-async def test_guests_strangers_and_the_departed_are_no_members(stage: Stage) -> None:
+async def test_guests_strangers_and_deactivated_people_are_no_members(stage: Stage) -> None:
     for user_id in ("U0GUEST", "U0STRANGER", "U0GONE"):
         user = await stage.people.user(user_id)
         assert user is not None

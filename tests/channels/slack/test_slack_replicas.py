@@ -1,4 +1,4 @@
-"""A request of Slack's that comes again at another replica, which has not seen its signature: no second vote."""
+"""Slack's requests repeated at another replica, which hasn't seen their signatures: no second vote."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASKING = [DEPLOY["stage"][0] | {"need": 2, "ask": {"code": "string"}}]
 
 
 class Tape:
-    """Between Slack and the service: keeps what went in, as it was signed."""
+    """A recorder between Slack and the service. It keeps the signed requests."""
 
     def __init__(self, service: ASGIApp) -> None:
         self._service = service
@@ -62,7 +62,7 @@ async def payloads(office: Office, run_id: str) -> int:
     return sum(event.type == "hook_received" for event in await office.engine.events(run_id))
 
 
-async def test_a_press_that_comes_again_at_another_replica_is_the_same_press(open_office: Open, tmp_path: Path) -> None:
+async def test_a_press_repeated_at_another_replica_counts_once(open_office: Open, tmp_path: Path) -> None:
     first, second, kept = await two_offices(open_office, tmp_path)
     run_id = await first.ask(stage=TWO)
     assert (await first.press("U0ANN", "Approve"))["status"] == 200
@@ -75,9 +75,7 @@ async def test_a_press_that_comes_again_at_another_replica_is_the_same_press(ope
     assert await payloads(first, run_id) == 2
 
 
-async def test_a_modal_that_is_submitted_again_at_another_replica_is_the_same_vote(
-    open_office: Open, tmp_path: Path
-) -> None:
+async def test_a_modal_repeated_at_another_replica_counts_once(open_office: Open, tmp_path: Path) -> None:
     first, second, kept = await two_offices(open_office, tmp_path)
     run_id = await first.ask(stage=ASKING)
     view = (await first.press("U0ANN", "Approve"))["view"]
@@ -89,7 +87,7 @@ async def test_a_modal_that_is_submitted_again_at_another_replica_is_the_same_vo
     assert (vote["by"], vote["answers"], vote["comment"]) == ("ann@acme.eu", {"code": "A-1"}, "As agreed")
 
 
-def test_presses_are_told_apart_by_all_that_they_say() -> None:
+def test_presses_are_distinguished_by_their_whole_payload() -> None:
     press = {"trigger_id": "1.2", "user": {"id": "U0ANN"}, "actions": [{"action_ts": "3.4"}]}
     assert press_of(press) == press_of(dict(reversed(press.items())))
     assert press_of(press) != press_of(press | {"trigger_id": "1.3"})

@@ -1,4 +1,4 @@
-"""What people may do besides deciding: take a vote back, ask why; and what outsiders and forged clicks may not."""
+"""Besides deciding: undoing a vote, asking why me; and what outsiders and forged clicks can't do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from approvals_bot.playground import APP_ID
 TWO = [DEPLOY["stage"][0] | {"need": 2}]
 
 
-async def buttons_told(office: Office, user: str) -> list[str]:
+async def buttons_shown_to(office: Office, user: str) -> list[str]:
     return [
         element["action_id"]
         for block in office.ephemerals(user)[-1].blocks
@@ -25,45 +25,46 @@ async def buttons_told(office: Office, user: str) -> list[str]:
 # ── changed your mind? ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_counted_vote_can_be_taken_back_by_the_button_beside_its_answer(office: Office) -> None:
+async def test_a_counted_vote_can_be_undone_with_the_replys_button(office: Office) -> None:
     run_id = await office.ask(stage=TWO)
     answer = await office.press("U0ANN", "Approve")
     assert answer["ephemeral"].startswith("Counted: 1 of 2.")
-    (told,) = office.ephemerals("U0ANN")
-    assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
-    back = await office.press("U0ANN", "Undo vote", ts=told.ts)
+    (shown,) = office.ephemerals("U0ANN")
+    assert await buttons_shown_to(office, "U0ANN") == ["vote:take_back"]
+    back = await office.press("U0ANN", "Undo vote", ts=shown.ts)
     assert back["ephemeral"].startswith("Undone: your vote no longer counts.")
     assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
     (replaced,) = office.ephemerals("U0ANN")
     assert replaced.blocks == ()
 
 
-async def test_a_vote_that_came_by_a_form_can_be_taken_back_too(office: Office) -> None:
+async def test_a_vote_from_a_form_can_be_undone_too(office: Office) -> None:
     run_id = await office.ask(stage=[TWO[0] | {"ask": {"budget_code": "string"}}])
     view = (await office.press("U0ANN", "Approve"))["view"]
     await office.submit("U0ANN", view, {"ask:budget_code": {"value": "AB-1"}})
-    assert await buttons_told(office, "U0ANN") == ["vote:take_back"]
+    assert await buttons_shown_to(office, "U0ANN") == ["vote:take_back"]
     await office.press("U0ANN", "Undo vote", ts=office.ephemerals("U0ANN")[-1].ts)
     assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
 
 
-async def test_a_vote_that_decided_can_not_be_taken_back(office: Office) -> None:
+async def test_a_deciding_vote_cannot_be_undone(office: Office) -> None:
     await office.ask()
     await office.press("U0ANN", "Approve")
-    assert await buttons_told(office, "U0ANN") == []
+    assert await buttons_shown_to(office, "U0ANN") == []
 
 
-async def test_taking_back_after_the_decision_is_told_how_it_ended(office: Office) -> None:
+async def test_undoing_after_the_decision_shows_the_outcome(office: Office) -> None:
     run_id = await office.ask(stage=TWO)
     await office.press("U0ANN", "Approve")
-    (told,) = office.ephemerals("U0ANN")
+    (shown,) = office.ephemerals("U0ANN")
     await office.press("U0CY", "Approve")
     await office.ended(run_id)
-    late = await office.press("U0ANN", "Undo vote", ts=told.ts)
+    late = await office.press("U0ANN", "Undo vote", ts=shown.ts)
     assert late["ephemeral"].startswith("Already decided by Cy Rus")
 
 
-async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(office: Office) -> None:
+@pytest.mark.check(36)
+async def test_the_home_tab_keeps_votes_with_a_way_to_undo_them(office: Office) -> None:
     run_id = await office.ask(stage=TWO)
     await office.press("U0ANN", "Approve")
     home = await office.call("/slack/home?user=U0ANN")
@@ -73,7 +74,7 @@ async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(off
     assert [vote["counts"] for vote in await office.votes(run_id)] == [False]
 
 
-# ── why am I asked? ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── why me? ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ async def test_check_36_the_home_tab_keeps_what_she_voted_on_with_a_way_back(off
         ("U0DI", "You're not an approver for this request. Waiting for Ann Ode"),
     ],
 )
-async def test_everybody_may_ask_why_she_is_asked_or_who_is(office: Office, user: str, said: str) -> None:
+async def test_everybody_can_see_why_they_or_others_are_approvers(office: Office, user: str, said: str) -> None:
     run_id = await office.ask()
     answer = await office.press(user, "Why me?")
     assert answer["ephemeral"].startswith(said)
@@ -97,8 +98,9 @@ async def test_everybody_may_ask_why_she_is_asked_or_who_is(office: Office, user
 # ── guests and people of other workspaces ─────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.check(13)
 @pytest.mark.parametrize("user", ["U0GUEST", "U0STRANGER"])
-async def test_check_13_outsiders_are_told_that_they_can_not_use_it(open_office: Open, user: str) -> None:
+async def test_outsiders_read_that_they_cannot_use_it(open_office: Open, user: str) -> None:
     office = await open_office()
     run_id = await office.ask()
     office.invite(user)
@@ -110,8 +112,9 @@ async def test_check_13_outsiders_are_told_that_they_can_not_use_it(open_office:
     assert await office.votes(run_id) == []
 
 
+@pytest.mark.check(13)
 @pytest.mark.parametrize("user", ["U0GUEST", "U0STRANGER"])
-async def test_check_13_outsiders_who_may_see_are_told_why_and_still_never_vote(open_office: Open, user: str) -> None:
+async def test_outsiders_who_may_see_get_a_reply_and_never_vote(open_office: Open, user: str) -> None:
     office = await open_office(external_users="see-only")
     run_id = await office.ask()
     office.invite(user)
@@ -124,7 +127,8 @@ async def test_check_13_outsiders_who_may_see_are_told_why_and_still_never_vote(
     assert await office.votes(run_id) == []
 
 
-async def test_check_13_the_deactivated_see_nothing_in_any_case(open_office: Open) -> None:
+@pytest.mark.check(13)
+async def test_deactivated_people_never_see_anything(open_office: Open) -> None:
     office = await open_office(external_users="see-only")
     run_id = await office.ask()
     office.invite("U0GONE")
@@ -164,7 +168,7 @@ async def refusals(office: Office) -> list[Any]:
 
 
 @pytest.mark.parametrize("lacks", ["message of another app", "no message at all"])
-async def test_b14_a_click_on_what_we_did_not_post_is_refused(office: Office, lacks: str) -> None:
+async def test_a_click_on_a_message_that_is_not_ours_is_refused(office: Office, lacks: str) -> None:
     run_id = await office.ask()
     message = office.card.as_json("T0PLAY") | {"app_id": "A0OTHER", "bot_id": "B0OTHER", "user": "U0OTHER"}
     payload = click_of(office, message=message if lacks == "message of another app" else None)
@@ -175,8 +179,9 @@ async def test_b14_a_click_on_what_we_did_not_post_is_refused(office: Office, la
     assert [line["verdict"] for line in await refusals(office)] == ["unknown"]
 
 
-async def test_check_18_b15_the_value_of_another_request_is_refused(office: Office) -> None:
-    """check 18: what stands in the click can't point it at another request than the one that was on the card."""
+@pytest.mark.check(18)
+async def test_the_value_of_another_request_is_refused(office: Office) -> None:
+    """A click's value can't point it at another request than the card's."""
     run_id = await office.ask()
     other = await office.ask(fields={"service": "string", "version": "string"})
     await office.until(lambda: len(office.cards) == 2)
@@ -189,12 +194,13 @@ async def test_check_18_b15_the_value_of_another_request_is_refused(office: Offi
     assert await office.votes(other) == []
 
 
+@pytest.mark.check(18)
 @pytest.mark.parametrize(
     "change",
     [{"value": "hook_forged"}, {"value": ""}, {"action_id": "vote:withdraw"}, {"action_id": "vote:"}],
     ids=str,
 )
-async def test_check_18_a_tampered_button_changes_nothing(office: Office, change: dict[str, str]) -> None:
+async def test_a_tampered_button_changes_nothing(office: Office, change: dict[str, str]) -> None:
     run_id = await office.ask()
     payload = click_of(office)
     payload["actions"][0] |= change
@@ -202,7 +208,7 @@ async def test_check_18_a_tampered_button_changes_nothing(office: Office, change
     assert await office.votes(run_id) == []
 
 
-async def test_who_asked_is_led_to_her_own_page_where_changes_are_made(office: Office) -> None:
+async def test_the_requester_gets_a_link_to_their_page_for_changes(office: Office) -> None:
     await office.ask(policy={"outcomes": ["approve", "reject", "changes"]})
     view = (await office.press("U0ANN", "Request changes"))["view"]
     await office.submit("U0ANN", view, {"comment": {"value": "Which tests ran?"}})

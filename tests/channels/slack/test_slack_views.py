@@ -1,4 +1,4 @@
-"""Modals and the Home tab fit Slack's rules, whatever people typed."""
+"""Modals and the Home tab are valid for Slack, whatever people typed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ ASKS = st.builds(
 )
 
 
-def test_check_17_a_required_reason_is_asked_for_and_nothing_of_worth_is_in_the_view() -> None:
+@pytest.mark.check(17)
+def test_a_required_reason_is_asked_for_and_the_view_has_no_secret() -> None:
     view = views.vote_modal(CARD, REJECT, OPENED)
     assert check_view(view) == []
     (comment,) = [block for block in view["blocks"] if block["type"] == "input"]
@@ -76,18 +77,20 @@ def test_check_17_a_required_reason_is_asked_for_and_nothing_of_worth_is_in_the_
     assert views.Opened.load(view["private_metadata"]) == OPENED
 
 
+@pytest.mark.check(22)
 @settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
 @given(asks=st.lists(ASKS, max_size=12, unique_by=lambda ask: ask.name), title=TEXTS, short=TEXTS)
-def test_check_22_every_modal_is_one_that_slack_takes(asks: list[FormField], title: str, short: str) -> None:
+def test_slack_accepts_every_modal(asks: list[FormField], title: str, short: str) -> None:
     choice = replace(REJECT, short=short, asks=tuple(asks))
     view = views.vote_modal(replace(CARD, title=title), choice, OPENED)
     assert check_view(view) == []
     assert len(json.dumps(view)) < 250_000
 
 
+@pytest.mark.check(22)
 @settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
 @given(title=TEXTS, name=TEXTS, count=st.integers(0, 40))
-def test_check_22_every_home_tab_is_one_that_slack_takes(title: str, name: str, count: int) -> None:
+def test_slack_accepts_every_home_tab(title: str, name: str, count: int) -> None:
     card = replace(CARD, title=title, requester=Name("x", name))
     ended = replace(card, choices=(), outcome=CardOutcome("approved", Name("x", name), at=NOW, via="slack"))
     found = home_tab.Cards([card] * count, count, True, [title])
@@ -97,7 +100,7 @@ def test_check_22_every_home_tab_is_one_that_slack_takes(title: str, name: str, 
     assert check_view(home_tab.stranger_home("You are a guest here.")) == []
 
 
-def test_what_was_filled_in_is_read_by_the_kind_of_input() -> None:
+def test_input_is_read_by_the_kind_of_element() -> None:
     asks = [
         FormField(name, name, FieldSpec.model_validate(kind))
         for name, kind in (("code", "string"), ("ok", "boolean"), ("on", "date"), ("at", "datetime"))
@@ -150,7 +153,7 @@ TOO_SMALL = Rejection(("cost",), "below_min", {"min": "1"})
         ),
     ],
 )
-def test_what_is_wrong_is_said_where_it_belongs(reply: Reply, expected: dict[str, str]) -> None:
+def test_errors_are_shown_where_they_belong(reply: Reply, expected: dict[str, str]) -> None:
     asks = [
         FormField("code", "Budget code", FieldSpec(type="string")),
         FormField("cost", "Cost", FieldSpec(type="integer")),

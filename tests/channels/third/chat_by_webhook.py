@@ -1,4 +1,4 @@
-"""A chat that takes messages by webhook: a channel that the package knows nothing of."""
+"""A chat that takes messages by webhook: a channel that isn't part of the package."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Chat:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, dispatch: Dispatch) -> Result:
-        return await self._tell("POST", "/messages", dispatch)
+        return await self._deliver("POST", "/messages", dispatch)
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
-        return await self._tell("PUT", f"/messages/{receipt.id}", dispatch)
+        return await self._deliver("PUT", f"/messages/{receipt.id}", dispatch)
 
-    async def _tell(self, method: str, path: str, dispatch: Dispatch) -> Result:
+    async def _deliver(self, method: str, path: str, dispatch: Dispatch) -> Result:
         card = dispatch.card
         message = {
             "to": place_name(dispatch.to),
