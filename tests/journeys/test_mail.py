@@ -48,7 +48,9 @@ def test_reminder_and_outcome_join_the_first_mails_thread(service: Service) -> N
         raw = later["raw"].partition("\r\n\r\n")[0] or later["raw"].partition("\n\n")[0]
         assert f"In-Reply-To: {first['headers']['Message-ID']}" in raw
         assert f"References: {first['headers']['Message-ID']}" in raw
-        assert later["subject"] == f"Re: {first['subject']}"
+        title = first["subject"].removeprefix("Please decide: ")
+        is_outcome = "Approved by" in later["text"]
+        assert later["subject"] == (f"Approved: {title}" if is_outcome else f"Re: {first['subject']}")
     assert all(len(one.strip("<>")) <= 60 for one in ids)
 
 

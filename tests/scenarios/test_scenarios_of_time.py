@@ -188,7 +188,7 @@ def test_arguments_changed_after_approval_need_a_new_one(house: Acme) -> None:
     changed = house.run(pay(sends=90_000), wait=10)
     assert changed["status"] == "failed"
     assert changed["error"]["type"] == "ApprovalMismatchError"
-    assert "ask for a new approval" in changed["error"]["message"]
+    assert "Open a new request." in changed["error"]["message"]
     assert house.run(pay(sends=900), wait=10)["result"] == "paid"
 
 

@@ -210,7 +210,7 @@ async def digest(it: Studio) -> None:
         run = it.service.open("golive", ("di@acme.eu", "bo@acme.eu")[number % 2], **fields)
         it.service.eventually(lambda: all(sent["state"] != "sending" for sent in it.sent_to_ann(run)))  # noqa: B023
     it.service.play("POST", "/clock", json={"advance": "11m"})
-    together = it.mail_with("come together")
+    together = it.mail_with("come in one mail")
     await it.mail("digest", together)
     await it.mail("digest-phone-dark", together, phone=True, dark=True)
 

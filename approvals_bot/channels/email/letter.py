@@ -98,14 +98,17 @@ def write_together(dispatches: Sequence[Dispatch], now: datetime) -> Letter:
 
 
 def subject(dispatch: Dispatch) -> str:
-    """Return the mail's subject. Later mails of a thread keep its first subject, or mail clients would split it."""
+    """Return the mail's subject: the outcome, once there is one; until then, later mails repeat the first subject."""
     card = dispatch.card
+    outcome = header(f"{STATE_WORDS[card.state][1]}: {card.title}")
+    if card.outcome is not None and dispatch.occasion != "code":
+        return outcome
     if dispatch.thread is not None:
         return header(f"Re: Please decide: {card.title}")
     if dispatch.occasion == "code":
         return header(f"Your code: {card.title}")
-    if dispatch.text or dispatch.occasion == "outcome" or card.outcome is not None:
-        return header(f"{STATE_WORDS[card.state][1]}: {card.title}")
+    if dispatch.text or dispatch.occasion == "outcome":
+        return outcome
     return header(f"Please decide: {card.title}" if card.choices else card.title)
 
 

@@ -102,7 +102,9 @@ def test_later_mails_thread_under_the_first_one(card: Card, now: datetime, outco
     decided = replace(card, state="approved", outcome=outcome, choices=())
     message = parsed(mail(decided, now, occasion="outcome", thread=Receipt("ann@acme.eu", first.message_id)))
     assert message["In-Reply-To"] == message["References"] == f"<{first.message_id}>"
-    assert message["Subject"] == "Re: Please decide: Deploy api 2.1.0 to prod"
+    assert message["Subject"] == "Approved: Deploy api 2.1.0 to prod"
+    reminder = mail(card, now, occasion="reminder", thread=Receipt("ann@acme.eu", first.message_id))
+    assert parsed(reminder)["Subject"] == "Re: Please decide: Deploy api 2.1.0 to prod"
     assert "✅ Approved by Ann Ode via email" in part(message, "plain")
     assert "?choice=" not in part(message, "html")
 
