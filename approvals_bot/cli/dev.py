@@ -63,7 +63,7 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
 
         def read() -> Configuration:
             fresh = origin.read()
-            playground.meet(_people(fresh.service), _places(fresh))
+            playground.add_people_and_channels(_people(fresh.service), _places(fresh))
             return fresh
 
         await serve(service, listening, ConfigSource(read, origin.files), lambda: _print_ready(base_url))

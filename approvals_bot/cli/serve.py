@@ -329,7 +329,7 @@ def manifest(
     if not as_json:
         typer.echo(MANIFEST_HOW.format(tokens=MANIFEST_TOKENS[by_socket]), err=True)
         if not by_socket and not url.startswith("https://"):
-            what = f"Slack posts to https URLs only, and {url} isn't one. With --socket, no public URL is needed."
+            what = f"Slack posts to https URLs only, and {url} isn't one; --socket needs no public URL."
             typer.echo(what, err=True)
     show.say(manifest_of(url, socket=by_socket), "", as_json=True)
 

@@ -73,15 +73,15 @@ class Faults:
 
     def next(self, method: str, *channels: str | None) -> Fault | None:
         """Count this call and return its fault, if any. `channels`: every name of the conversation."""
-        strikes: Fault | None = None
+        found: Fault | None = None
         for index, (fault, seen) in enumerate(self.script):
             if fault.method not in ("*", method) or (fault.channel is not None and fault.channel not in channels):
                 continue
             self.script[index] = (fault, seen + 1)
             due = seen + 1 >= fault.nth and (fault.times is None or seen + 1 < fault.nth + fault.times)
-            if due and strikes is None:
-                strikes = fault
-        return strikes
+            if due and found is None:
+                found = fault
+        return found
 
 
 class Dropped(Response):

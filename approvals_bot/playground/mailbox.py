@@ -103,7 +103,7 @@ class MailServer:
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        refusal = await self.strike("MAIL", server)
+        refusal = await self.fault_reply("MAIL", server)
         if refusal:
             return refusal
         envelope.mail_from = address
@@ -113,7 +113,7 @@ class MailServer:
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        refusal = await self.strike("RCPT", server, address)
+        refusal = await self.fault_reply("RCPT", server, address)
         if refusal:
             return refusal
         envelope.rcpt_tos.append(address)
@@ -131,7 +131,7 @@ class MailServer:
             cut(server)
         return "250 OK: kept"
 
-    async def strike(self, command: str, server: SMTP, *places: str) -> str:
+    async def fault_reply(self, command: str, server: SMTP, *places: str) -> str:
         return await self.refuse(self.faults.next(command, *places), server)
 
     async def refuse(self, fault: Fault | None, server: SMTP) -> str:

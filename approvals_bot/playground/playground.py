@@ -105,11 +105,11 @@ class Playground:
     async def __aexit__(self, *_: object) -> None:
         await self.resources.aclose()
 
-    def meet(self, people: Sequence[User], channels: Sequence[SeedChannel]) -> None:
+    def add_people_and_channels(self, people: Sequence[User], channels: Sequence[SeedChannel]) -> None:
         """Add the people and channels that a changed configuration names."""
         known = {person.address for person in self.people}
         self.people = (*self.people, *(person for person in people if person.address not in known))
-        self.workspace.meet(people, channels)
+        self.workspace.add_people_and_channels(people, channels)
 
     def remember(self) -> None:
         """Write all changes; called before the request that made them is answered."""

@@ -67,7 +67,7 @@ class FakeTargets:
             known = ", ".join(sorted(self.secrets)) or "none"
             return JSONResponse({"detail": f"There is no target {name!r}; there are: {known}."}, 404)
         fault = self.faults.next(name)
-        if fault and (early := struck(fault)):
+        if fault and (early := fault_response(fault)):
             return early
         if fault and fault.kind == "slow":
             await asyncio.sleep(fault.seconds)
@@ -111,7 +111,7 @@ def key_of(secret: str) -> bytes:
     return secret.encode()
 
 
-def struck(fault: Fault) -> Response | None:
+def fault_response(fault: Fault) -> Response | None:
     match fault.kind:
         case "rate_limited":
             return Response(status_code=429, headers={"Retry-After": str(fault.retry_after)})

@@ -70,10 +70,10 @@ class WebApi:
             return self.reply(name, {}, refused)
         token = token_of(request, arguments)
         fault = self.faults.next(name, *self.names_of_place(arguments))
-        if fault and (early := await self.strike_before(fault, name, arguments)):
+        if fault and (early := await self.fault_before(fault, name, arguments)):
             return early
         response = self.perform(name, arguments, token, fault)
-        return await self.strike_after(fault, response) if fault else response
+        return await self.fault_after(fault, response) if fault else response
 
     def perform(self, name: str, arguments: Json, token: str, fault: Fault | None) -> Response:
         try:
@@ -134,7 +134,7 @@ class WebApi:
 
     # faults
 
-    async def strike_before(self, fault: Fault, name: str, arguments: Json) -> Response | None:
+    async def fault_before(self, fault: Fault, name: str, arguments: Json) -> Response | None:
         match fault.kind:
             case "rate_limited":
                 return self.limited(name, arguments, fault.retry_after)
@@ -148,7 +148,7 @@ class WebApi:
                 await asyncio.sleep(fault.seconds)
         return None
 
-    async def strike_after(self, fault: Fault, response: Response) -> Response:
+    async def fault_after(self, fault: Fault, response: Response) -> Response:
         match fault.kind:
             case "drop_after":
                 return Dropped()

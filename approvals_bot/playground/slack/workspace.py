@@ -53,7 +53,7 @@ class Workspace:
             g.id: UserGroup(g.id, g.handle, g.name or g.handle, tuple(self.ids_of(g.members))) for g in groups
         }
         self.channels: dict[str, Conversation] = {}
-        self.meet((), channels)
+        self.add_people_and_channels((), channels)
         self.groups_set: set[str] = set()  # handles of groups whose members were changed through the JSON API
         self.messages: dict[tuple[str, str], Message] = {}
         self.touched: set[tuple[str, str]] = set()  # messages posted, changed or deleted since the last write
@@ -68,7 +68,7 @@ class Workspace:
 
     # people and places
 
-    def meet(self, people: Sequence[User], channels: Sequence[SeedChannel]) -> None:
+    def add_people_and_channels(self, people: Sequence[User], channels: Sequence[SeedChannel]) -> None:
         """Add people and channels that are new. New people join every public channel."""
         for user in people:
             if user.in_slack and user.id not in self.users:
