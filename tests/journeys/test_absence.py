@@ -104,7 +104,7 @@ def test_the_command_line_adds_and_reassigns_approvers(installed: Service) -> No
     assert said["verdict"] == "added"
     waiting = sorted(installed.run(run_id)["request"]["waiting_for"])
     assert waiting == ["ann@acme.eu", "di@acme.eu", "fin@acme.eu"]
-    mails = installed.eventually(lambda: [m for m in installed.mails("cy@acme.eu") if "in your place" in m["text"]])
+    mails = installed.eventually(lambda: [m for m in installed.mails("cy@acme.eu") if "been reassigned" in m["text"]])
     assert len(mails) == 1
     assert installed.eventually(lambda: installed.mails("fin@acme.eu"))
 
