@@ -1,1 +1,1 @@
-"""How fast it is and what it costs, measured side by side with the raw limits and with others: `make bench`."""
+"""Speed and cost, compared with the machine's raw limits and with other systems: `make bench`."""

@@ -1,9 +1,9 @@
-"""`make bench`: measure every part, each in a process of its own, and write results.json and docs/performance.md.
+"""`make bench`: measures every part, each in its own process, and writes results.json and docs/performance.md.
 
     python -m benchmarks [--parts cycle,paused] [--scale 1] [--runs 1000000]
 
-A part that fails, hangs or can't be measured here leaves its reason in the table, and the others go on. What was
-measured is written after each part; `--parts` measures only these again and keeps the others' results.
+If a part fails, hangs or can't be measured here, the table shows the reason, and the other parts continue. Results are
+written after each part. `--parts` measures only these parts again and keeps the results of the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.machine import load, this_machine
 from benchmarks.parts.part import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results.json"
-PARTS = {  # and the seconds after which a part is given up
+PARTS = {  # with the timeout of each, in seconds
     "raw": 90,
     "replay": 60,
     "cycle": 120,
@@ -41,8 +41,8 @@ PARTS = {  # and the seconds after which a part is given up
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--parts", default="", help=f"some of {','.join(PARTS)}; all if absent")
-    options.add_argument("--scale", type=float, default=1.0, help="1 is what is published; less is a trial")
-    options.add_argument("--runs", type=int, help="how many paused runs; 1,000,000 times the scale if absent")
+    options.add_argument("--scale", type=float, default=1.0, help="1 for published figures; less for a trial")
+    options.add_argument("--runs", type=int, help="the number of paused runs; by default 1,000,000 times the scale")
     given = options.parse_args()
     parts = [part for part in given.parts.split(",") if part] or list(PARTS)
     unknown = [part for part in parts if part not in PARTS]
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _measure(part: str, scale: float) -> bool:
-    """Measure one part and write what was found; False if it failed. (A part that is skipped has not.)"""
+    """Measure one part and write its figures. Returns False if it failed; a skipped part hasn't."""
     print(f"{part} …", flush=True)
     entry: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "scale": scale, "load": load()}
     began = time.perf_counter()
@@ -70,7 +70,7 @@ def _measure(part: str, scale: float) -> bool:
     results["machine"] = this_machine()
     results["parts"][part] = entry
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    report.write(json.loads(RESULTS.read_text()))  # in the order in which they are kept
+    report.write(json.loads(RESULTS.read_text()))  # in the file's order
     outcome = entry.get("failed") or entry.get("skipped") or f"{len(entry['figures'])} figures"
     print(f"{part}: {outcome} ({entry['seconds']} s)", flush=True)
     return "failed" not in entry
@@ -83,12 +83,12 @@ def _found(part: str, scale: float) -> dict[str, Any]:
             said, _ = process.communicate(timeout=PARTS[part])
         except subprocess.TimeoutExpired:
             _end(process)
-            return {"failed": f"it had not ended after {PARTS[part]} s"}
+            return {"failed": f"it was still running after {PARTS[part]} s"}
         except BaseException:
             _end(process)
             raise
     if process.returncode:
-        return {"failed": f"its process ended with {process.returncode}; what it said is in the terminal"}
+        return {"failed": f"its process exited with {process.returncode}; the terminal has its output"}
     try:
         found: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
     except (IndexError, ValueError):
@@ -97,7 +97,7 @@ def _found(part: str, scale: float) -> dict[str, Any]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a part with all the processes it has started."""
+    """Kill a part with all the processes it started."""
     os.killpg(process.pid, 15)
     try:
         process.wait(5)

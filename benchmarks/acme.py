@@ -1,4 +1,4 @@
-"""The service that is measured over HTTP: fifty people, a row of channels, and what Slack sends for a click."""
+"""The service for measurements over HTTP: fifty people, many channels, and Slack's payload for a click."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from approvals_bot.durable.engine import Engine
 SECRET = "the signing secret of the benchmark"
 KEY = "a-key-of-the-benchmark-that-has-32-bytes!"
 PEOPLE = 50
-CHANNELS = 200  # a channel takes about a message a second, so each request of a row of them goes to another
+CHANNELS = 200  # a channel accepts about one message per second, so consecutive requests go to different channels
 CONFIG = """
 [server]
 base_url = "{url}"
@@ -59,8 +59,10 @@ deadline = "1 day"
 async def serving(
     folder: Path, api: str, channels: int = CHANNELS, asked: int = PEOPLE
 ) -> AsyncIterator[tuple[str, Engine]]:
-    """Its URL, behind uvicorn, and its engine. `api`: where it finds Slack; `asked`: how many may decide a request.
-    Workflows are read from the folder."""
+    """Run the service behind uvicorn, and yield its URL and engine.
+
+    `api`: Slack's URL; `asked`: the number of possible approvers. Workflows are read from the folder.
+    """
     with socket.socket() as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", 0))
@@ -71,7 +73,7 @@ async def serving(
         async with open_service(read_configuration(folder / "config.toml", environment)) as running:
             server = uvicorn.Server(uvicorn.Config(running.app, log_config=None, access_log=False, lifespan="off"))
             serving = asyncio.create_task(server.serve(sockets=[bound]))
-            while not server.started:  # noqa: ASYNC110  # uvicorn tells nobody
+            while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
                 await asyncio.sleep(0.01)
             tune_garbage_collector()  # as `approvals-bot serve` does
             try:
@@ -91,7 +93,7 @@ def _write(folder: Path, url: str, api: str, channels: int, asked: int) -> None:
 
 
 def click(hook: str, number: int) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of a click on Approve, signed as Slack signs it."""
+    """Return body and headers of a click on Approve, signed like Slack's."""
     payload = {
         "type": "block_actions",
         "team": {"id": "T1", "domain": "acme"},

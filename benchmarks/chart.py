@@ -1,4 +1,4 @@
-"""Two small charts as SVG text: both read well on light and on dark."""
+"""Two small charts as SVG text, readable on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INK, QUIET, OURS, OTHERS = "#6b7280", "#9ca3af", "#2563eb", "#94a3b8"
 
 
 def bars(title: str, found: Sequence[tuple[str, float]]) -> str:
-    """A bar for each; their lengths are logarithms, since they are orders of magnitude apart."""
+    """Draw a bar for each value, on a logarithmic scale, since the values are orders of magnitude apart."""
     height = TOP + ROW * max(1, len(found)) + 10
     most = max((value for _, value in found), default=1.0)
     room, decades = WIDTH - LEFT - 80, max(1.0, math.log10(max(most, 10.0)))
@@ -26,7 +26,7 @@ def bars(title: str, found: Sequence[tuple[str, float]]) -> str:
 
 
 def line(title: str, found: Sequence[tuple[float, float]]) -> str:
-    """A curve over sizes that grow tenfold; its height begins at 0."""
+    """Draw a curve over sizes that grow tenfold; its y axis begins at 0."""
     height, bottom = 240, 200
     if len(found) < 2:
         return _svg(title, height, [_text(20, TOP + 13, "not measured yet")])

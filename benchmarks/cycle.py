@@ -3,9 +3,9 @@
     python benchmarks/cycle.py [--cycles 2000] [--at-once 50] [--url sqlite:///…] [--loop asyncio|uvloop]
                                [--commits] [--hold] [--json]
 
-Client and service share this process, so its CPU is that of both. `--commits` counts SQLite's commits, which takes
-time, so that the other figures of such a run are not to be used. With `--hold` it says "ready" and begins when a line
-comes in, so that several processes begin together. Without any option: fifty at once, then a lone one after the other.
+Client and service share this process, so its CPU time is that of both. `--commits` counts SQLite's commits, which takes
+time, so don't use the other figures of such a run. `--hold` prints "ready" and waits for a line on standard input, so
+several processes can begin together. The default is fifty cycles at once, then one after the other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def cycle(token: str) -> dict[str, Any]:
 
 @dataclass
 class Measured:
-    """Seconds of each cycle: from its resumption, and from its start, to its completion as the client sees it."""
+    """The seconds of each cycle from resume to completed, and from start to completed, as the client sees them."""
 
     to_completion: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
@@ -55,11 +55,11 @@ class Figures:
     resumed_p50: float  # seconds from resume to completed
     resumed_p99: float
     whole_p50: float  # seconds from start to completed
-    commits: int  # 0 if they were not counted
+    commits: int  # 0 if not counted
 
 
 async def hook_is_open(engine: Engine, run_id: str, token: str) -> None:
-    """Look once; if it isn't there yet, it is heard of in this process."""
+    """Wait until the hook is open: look once, then wait for this process's notification."""
     with Subscription(engine.notifier, run_id, None, None, {"hook_created"}) as subscription:
         try:
             await engine.get_hook_by_token(token)
@@ -82,7 +82,7 @@ async def one(engine: Engine, name: str, measured: Measured) -> None:
 
 
 async def measure(engine: Engine, cycles: int, at_once: int, commits: SqliteCommits | None = None) -> Figures:
-    """Run so many cycles, so many at a time."""
+    """Run `cycles` cycles, `at_once` at a time."""
     measured, room, prefix = Measured(), asyncio.Semaphore(at_once), secrets.token_hex(4)
 
     async def limited(n: int) -> None:
@@ -113,8 +113,8 @@ async def measured(url: str, cycles: int, at_once: int, count_commits: bool, hol
         warm = Measured()
         for n in range(min(20, cycles)):
             await one(engine, f"warm-{secrets.token_hex(4)}-{n}", warm)
-        # As `approvals-bot serve` does once it is ready. Imported here: who measures how fast an engine opens needs no
-        # web server.
+        # As `approvals-bot serve` does once it is ready. Imported here, because the measurement of an engine's startup
+        # also imports this module, and mustn't load a web server.
         from approvals_bot.cli.serving import tune_garbage_collector
 
         tune_garbage_collector()
@@ -125,7 +125,7 @@ async def measured(url: str, cycles: int, at_once: int, count_commits: bool, hol
         return await measure(engine, cycles, at_once, commits)
 
 
-def told(found: Figures) -> str:
+def figures_text(found: Figures) -> str:
     commits = f"{found.commits / found.cycles:5.2f} commits/cycle" if found.commits else ""
     return (
         f"{found.at_once:3} at once: {found.cycles / found.seconds:7,.0f} cycles/s  "
@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure cycles")
     parser.add_argument("--cycles", type=int, default=2000)
     parser.add_argument("--at-once", type=int)
-    parser.add_argument("--url", help="the store; a new SQLite file if absent")
+    parser.add_argument("--url", help="the store; by default a new SQLite file")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--commits", action="store_true")
     parser.add_argument("--hold", action="store_true")
@@ -157,7 +157,7 @@ def main() -> None:
                 found = uvloop.run(running)
             else:
                 found = asyncio.run(running)
-        print(json.dumps(asdict(found)) if given.json else told(found), flush=True)
+        print(json.dumps(asdict(found)) if given.json else figures_text(found), flush=True)
 
 
 if __name__ == "__main__":

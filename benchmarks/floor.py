@@ -1,7 +1,7 @@
-"""The floor under a cycle: an event log in SQLite that writes the same rows in the same transactions, with no engine.
+"""The floor of a cycle: an event log in SQLite that writes the same rows in the same transactions, without an engine.
 
-A cycle writes its nine events in four commits (created; started, with the step and the hook; the call; the end), keeps
-a row for the run and one for the hook, and looks the hook up once. At fifty a time, commits are shared.
+A cycle writes nine events in four commits (created; started, with the step and the hook; the call; the end), has a row
+for the run and one for the hook, and looks up the hook once. With fifty at a time, commits are shared.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Found:
 
 
 def floor(file: Path, cycles: int, at_once: int) -> Found:
-    """So many cycles, so many at a time: each leg of those that go together is one commit."""
+    """Run `cycles` cycles, `at_once` at a time; those run each leg in one shared commit."""
     with closing(sqlite3.connect(file, isolation_level=None, cached_statements=256)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")

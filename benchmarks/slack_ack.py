@@ -1,11 +1,11 @@
-"""How soon a click in Slack is acknowledged while Slack's own API is down and a thousand cards wait to be posted.
+"""Measures how soon a Slack click is acknowledged while Slack's API is down and a thousand cards are waiting.
 
     python -m benchmarks.slack_ack [--waiting 1000] [--clicks 500] [--rate 20] [--down hang|refuse]
 
-The service as `open_service` builds it, behind uvicorn, with a stand-in for Slack's API that answers once (so that the
-service knows its workspace) and then hangs or breaks every connection. Clicks are signed and come on a schedule of
-their own, as people's do, whether or not earlier ones have been answered. Service and clients share this process, so
-the figures hold for both. Every click must have decided its request, else the run fails.
+The service from `open_service` runs behind uvicorn, with a fake Slack API that answers once (so that the service knows
+its workspace) and then hangs or breaks every connection. Clicks are signed and arrive on a schedule, as people's do,
+even if earlier ones haven't been acknowledged. Service and clients share this process, so the figures include both.
+Every click must decide its request, or else the measurement fails.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TARGET = 500.0  # milliseconds at the 99th percentile
 
 @dataclass
 class Slack:
-    """Slack's API: `up`, or every call hangs, or every connection breaks."""
+    """A fake Slack API: `up`, or every call hangs, or every connection breaks."""
 
     state: str = "up"
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,7 +85,7 @@ async def open_requests(session: aiohttp.ClientSession, url: str, count: int) ->
 
 
 async def hooks_of(engine: Engine, runs: Sequence[str]) -> list[str]:
-    """The hook of each request, once it waits for votes."""
+    """Return each request's hook once it waits for votes."""
     found = []
     for run in runs:
         while (record := await engine.record(run)) is None or not _request(record).get("waiting_for"):  # noqa: ASYNC110
@@ -95,19 +95,19 @@ async def hooks_of(engine: Engine, runs: Sequence[str]) -> list[str]:
 
 
 def _request(record: RunRecord) -> dict[str, Any]:
-    """The request that the run shows, if it shows one yet."""
+    """Return the run's request, if it has published one yet."""
     return record.parts[0] if record.parts else {}
 
 
 async def waiting(engine: Engine, runs: Sequence[str]) -> int:
-    """How many of these requests have a card that is not delivered yet."""
+    """Count the requests whose card isn't delivered yet."""
     records = [await engine.record(run) for run in runs]
     views = [_request(record) for record in records if record is not None]
     return sum(any(copy["state"] in ("sending", "retrying") for copy in view.get("deliveries", ())) for view in views)
 
 
 async def press(session: aiohttp.ClientSession, url: str, hook: str, number: int) -> float:
-    """One signed click; milliseconds until it was acknowledged."""
+    """Send a signed click and return the milliseconds until it was acknowledged."""
     body, headers = click(hook, number)
     began = time.perf_counter()
     async with session.post(f"{url}/slack/events", data=body, headers=headers) as answer:
@@ -133,7 +133,7 @@ async def measure(down: str, count: int, clicked: int, rate: float) -> bool:
             aiohttp.ClientSession() as session,
         ):
             first = await open_requests(session, url, 1)
-            await press(session, url, (await hooks_of(engine, first))[0], 0)  # it learns its workspace
+            await press(session, url, (await hooks_of(engine, first))[0], 0)  # the service learns its workspace
             slack.state = down
             runs = await open_requests(session, url, count + clicked)
             hooks = await hooks_of(engine, runs[:clicked])
@@ -146,22 +146,24 @@ async def measure(down: str, count: int, clicked: int, rate: float) -> bool:
     p50, p99 = took[len(took) // 2], took[min(len(took) - 1, int(len(took) * 0.99))]
     sys.stdout.write(
         f"{down:>7}: {len(took)} clicks at {rate:g}/s, ack p50 {p50:.0f} ms, p99 {p99:.0f} ms, max {took[-1]:.0f} ms; "
-        f"{votes} decided; {before} cards waited before, {after} of {count} after; {calls}+ calls to Slack in vain\n"
+        f"{votes} decided; {before} cards waited before, {after} of {count} after; {calls}+ failed calls to Slack\n"
     )
     return votes == clicked and before >= count and after == count and p99 < TARGET
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--waiting", type=int, default=1_000, help="cards that wait to be posted")
+    options.add_argument("--waiting", type=int, default=1_000, help="waiting cards")
     options.add_argument("--clicks", type=int, default=500)
-    options.add_argument("--rate", type=float, default=20.0, help="clicks a second")
+    options.add_argument("--rate", type=float, default=20.0, help="clicks per second")
     options.add_argument("--down", choices=("hang", "refuse", "both"), default="both")
     given = options.parse_args()
-    logging.disable(logging.ERROR)  # a warning for each call in vain would be measured, too
+    logging.disable(logging.ERROR)  # a warning for each failed call would be measured too
     ways = ("hang", "refuse") if given.down == "both" else (given.down,)
     good = [asyncio.run(measure(way, given.waiting, given.clicks, given.rate)) for way in ways]
-    sys.exit(0 if all(good) else f"missed: all clicks counted, all cards still waiting, and p99 < {TARGET:g} ms")
+    sys.exit(
+        0 if all(good) else f"missed the target: all clicks counted, all cards still waiting, and p99 < {TARGET:g} ms"
+    )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The common cycle on other systems, as their own documentation would have it. Run in a venv of their own."""
+"""The common cycle on other systems, written as in their own documentation. They run in their own venv."""

@@ -1,9 +1,9 @@
-"""The common cycle on DBOS: steps, `recv` and `send`, all asynchronous, as its tutorial on communication has it.
+"""The common cycle on DBOS: asynchronous steps, `recv` and `send`, as in its tutorial on communication.
 
     python benchmarks/others/dbos_cycle.py URL --cycles 200 --at-once 50 [--fast] [--commits]
 
-`--fast`: what its configuration offers for speed: the notification listener polls every 10 ms, and results are polled
-for every 10 ms, not every second. On PostgreSQL it uses LISTEN/NOTIFY, its default, in both.
+`--fast` uses its fastest settings: the notification listener and the wait for results poll every 10 ms instead of every
+second. On PostgreSQL, both variants use LISTEN/NOTIFY, its default.
 """
 
 from __future__ import annotations

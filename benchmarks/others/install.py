@@ -1,8 +1,8 @@
-"""Install the other systems into benchmarks/.venv, from PyPI and the npm registry, unless they are there already.
+"""Installs the other systems into benchmarks/.venv, from PyPI and the npm registry, unless they are there already.
 
     python -m benchmarks.others.install
 
-What can't be had is said, and skipped by the benchmarks; it stops nobody.
+It reports what can't be installed, and the benchmarks skip that.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     good = good and _run([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES])
     npm = shutil.which("npm")
     if npm is None:
-        print("no npm here: Restate is skipped", flush=True)
+        print("npm is not installed, so Restate is skipped", flush=True)
     else:
         NODE.mkdir(parents=True, exist_ok=True)
         good &= _run([npm, "install", "--prefix", str(NODE), "--no-audit", "--no-fund", "--silent", RESTATE])
@@ -53,7 +53,7 @@ def _run(line: Sequence[str]) -> bool:
         print(f"NOT INSTALLED: {' '.join(line)}: {error}", flush=True)
         return False
     if done.returncode:
-        print(f"NOT INSTALLED: {' '.join(line)} ended with {done.returncode}", flush=True)
+        print(f"NOT INSTALLED: {' '.join(line)} exited with {done.returncode}", flush=True)
     return done.returncode == 0
 
 

@@ -1,10 +1,10 @@
-"""The common cycle on LangGraph: three nodes, the one in the middle calls `interrupt`, resumed by `Command(resume=…)`.
+"""The common cycle on LangGraph: three nodes. The middle one calls `interrupt` and is resumed by `Command(resume=…)`.
 
     python benchmarks/others/langgraph_cycle.py FILE --cycles 200 --at-once 50 --durability sync [--commits]
 
-As its documentation on persistence and interrupts has it, with the asynchronous SQLite checkpointer. (That one sets
-WAL itself and leaves `synchronous` at SQLite's FULL.) `durability`: "sync" writes each step before the next, "async",
-its default, beside it, "exit" only when it pauses or ends.
+Written as in its documentation on persistence and interrupts, with the asynchronous SQLite checkpointer, which sets WAL
+and leaves `synchronous` at SQLite's FULL. `durability`: "sync" writes each step before the next one, "async", the
+default, writes it concurrently, and "exit" writes only when the run pauses or ends.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The common cycle on Restate: its server, a service by the Python SDK on hypercorn, an awakeable resolved by HTTP.
+"""The common cycle on Restate: its server, a Python SDK service on hypercorn, and an awakeable resolved over HTTP.
 
     python benchmarks/others/restate_cycle.py SERVER FOLDER --cycles 200 --at-once 50
 
-SERVER is the program from npm. Client and service share a process; the server's CPU is told apart. As the SDK's
-documentation has it; the client sends the invocation, resolves the awakeable over the ingress, and attaches to the
+SERVER is the program from npm. Client and service share a process; the server's CPU time is measured separately. As in
+the SDK's documentation, the client sends the invocation, resolves the awakeable over the ingress, and attaches to the
 result, each in one request.
 """
 
@@ -43,7 +43,7 @@ async def run(ctx: restate.Context, key: str) -> dict:
     first = await ctx.run_typed("first", add, restate.RunOptions(), 1, 1)
     name, decided = ctx.awakeable()
     if key in opened and not opened[key].done():
-        opened[key].set_result(name)  # how the client learns it, without another step that would cost
+        opened[key].set_result(name)  # gives the client the name without the cost of another step
     answer = await decided
     total = await ctx.run_typed("second", add, restate.RunOptions(), first, 1)
     return {"sum": total, "approved": answer["approved"], "comment": answer["comment"]}
@@ -121,9 +121,9 @@ async def main(given):
     }
     log = Path(given.folder) / "server.log"
     with ExitStack() as stack:
-        said = stack.enter_context(log.open("w"))
+        output = stack.enter_context(log.open("w"))
         server = stack.enter_context(
-            subprocess.Popen([given.server], env=environment, cwd=given.folder, stdout=said, stderr=said)  # noqa: ASYNC220
+            subprocess.Popen([given.server], env=environment, cwd=given.folder, stdout=output, stderr=output)  # noqa: ASYNC220
         )
         stack.callback(server.kill)
         config = hypercorn.config.Config()

@@ -1,1 +1,1 @@
-"""One module for each part of `make bench`: it measures, and prints a JSON object of figures as its last line."""
+"""The parts of `make bench`, a module each, which prints a JSON object of figures as its last line."""

@@ -1,4 +1,4 @@
-"""What one approval costs: opened over the API, its card posted to a stand-in for Slack, decided, its card updated."""
+"""The cost of one approval: opened over the API, card posted to a fake Slack, decided, card updated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.measures import cpu_of, percentile
 from benchmarks.parts.part import Figures, Scale, main, say
 from benchmarks.parts.served import JSON, Served, served
 
-FEW = 3  # as most requests ask
+FEW = 3  # approvers, as for most requests
 MANY = PEOPLE
 
 
@@ -25,7 +25,7 @@ def measure(scale: Scale) -> Figures:
 
 
 def asking(people: int, count: int) -> Figures:
-    """Requests that any one of so many people may decide."""
+    """Measure requests that any one of this many people may decide."""
     with served(asked=people) as service:
         warm = one(service, 0)
         before = cpu_of(service.process.pid)
@@ -51,7 +51,7 @@ def asking(people: int, count: int) -> Figures:
 
 
 def commits(count: int) -> float:
-    """Per approval, one after the other, in a service of its own: counting takes time."""
+    """Count the commits per approval, one after the other, in a separate service, because counting takes time."""
     with served("--commits", asked=FEW) as service:
         one(service, 0)
         settled(service, one(service, 0)[0])
@@ -62,7 +62,7 @@ def commits(count: int) -> float:
 
 
 def on_disk(service: Served) -> int:
-    """Bytes, once the write-ahead log is in the file."""
+    """Return the database's bytes, after a checkpoint of the write-ahead log."""
     file = service.folder / "runs.db"
     with closing(sqlite3.connect(file)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -70,7 +70,7 @@ def on_disk(service: Served) -> int:
 
 
 def one(service: Served, number: int) -> tuple[str, float]:
-    """Its run, and the seconds from the vote to its answer."""
+    """Decide one request. Returns its run and the seconds from the vote to the response."""
     (run,) = service.open(1, first=number)
     service.ask(f"posted {run}")
     found = service.load([service.vote(run, number)], 1, 201)
@@ -78,7 +78,7 @@ def one(service: Served, number: int) -> tuple[str, float]:
 
 
 def settled(service: Served, run: str) -> None:
-    """Return when the run has ended, its last card updated."""
+    """Wait until the run has ended and its last card is updated."""
     while json.loads(get(service, f"/api/runs/{run}?wait=10"))["status"] != "completed":
         pass
 

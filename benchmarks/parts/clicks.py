@@ -1,4 +1,4 @@
-"""Clicks over real HTTP: webhooks called, requests decided over the API and in Slack, by a loader in this process."""
+"""Clicks over real HTTP: webhook calls, votes over the API and clicks in Slack, sent by a loader in this process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def votes(service: Served, count: int) -> Figures:
     found = service.load([service.vote(run, number) for number, run in enumerate(runs)], 20, 201)
     verdicts = {json.loads(answer.body).get("verdict") for answer in found.answers}
     if len(verdicts) != 1:
-        raise RuntimeError(f"the votes did not all decide: {verdicts}")
+        raise RuntimeError(f"not every vote decided: {verdicts}")
     return of_load("clicks.vote", found)
 
 

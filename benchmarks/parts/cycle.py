@@ -18,7 +18,7 @@ def measure(scale: Scale) -> Figures:
         )
         say(f"{loop}: {figures[f'{name}.per_second']:,.0f} cycles/s")
     for key, at_once, cycles in (("commits", 50, scale(1000, 20)), ("commits_alone", 1, scale(100, 10))):
-        counted = once("asyncio", cycles, at_once, "--commits")  # the loop makes no difference to them
+        counted = once("asyncio", cycles, at_once, "--commits")  # they don't depend on the loop
         for loop in ("asyncio", "uvloop"):
             figures[f"cycle.sqlite.{loop}.{key}"] = counted["commits"] / counted["cycles"]
     return figures
@@ -30,12 +30,12 @@ def once(loop: str, cycles: int, at_once: int, *more: str) -> dict[str, Any]:
 
 
 def best_of(loop: str, cycles: int, at_once: int, tries: int) -> dict[str, Any]:
-    """The fastest of so many tries, each in a process and a database of its own: what disturbs only ever slows."""
+    """Return the fastest of several tries, each in its own process and database; disturbances only ever slow it."""
     return min((once(loop, cycles, at_once) for _ in range(tries)), key=lambda found: found["seconds"])
 
 
 def of_runs(name: str, many: dict[str, Any], alone: dict[str, Any]) -> Figures:
-    """The figures of fifty at a time, and of lone ones."""
+    """Return the figures of fifty cycles at a time and of lone ones."""
     return {
         f"{name}.per_second": many["cycles"] / many["seconds"],
         f"{name}.cpu_ms": many["cpu"] / many["cycles"] * 1000,

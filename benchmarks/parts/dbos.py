@@ -1,4 +1,4 @@
-"""The common cycle on DBOS, on SQLite and on PostgreSQL, as it comes and with its polling at 10 ms."""
+"""The common cycle on DBOS, on SQLite and PostgreSQL, with default settings and with polling every 10 ms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPT = ROOT / "benchmarks" / "others" / "dbos_cycle.py"
 
 def measure(scale: Scale) -> Figures:
     if not PYTHON.exists():
-        raise Skipped("DBOS is not installed: the registry could not be reached")
+        raise Skipped("DBOS is not installed: the registry was unreachable")
     figures: Figures = {}
     for name, more in (("dbos_sqlite", ()), ("dbos_sqlite_fast", ("--fast",))):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The common cycle on LangGraph with its SQLite checkpointer, in each of its three durabilities."""
+"""The common cycle on LangGraph with its SQLite checkpointer, at each of its three durability levels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPT = ROOT / "benchmarks" / "others" / "langgraph_cycle.py"
 
 def measure(scale: Scale) -> Figures:
     if not PYTHON.exists():
-        raise Skipped("LangGraph is not installed: the registry could not be reached")
+        raise Skipped("LangGraph is not installed: the registry was unreachable")
     figures: Figures = {}
     for durability in ("async", "sync", "exit"):
         name = f"cycle.langgraph_{durability}"

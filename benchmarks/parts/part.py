@@ -1,4 +1,4 @@
-"""What a part is given and gives: sizes by a scale, progress on standard error, its figures on standard output."""
+"""What all parts share: sizes by a scale, progress on standard error, figures on standard output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-OTHERS = ROOT / "benchmarks" / ".venv"  # other systems live in a venv of their own
+OTHERS = ROOT / "benchmarks" / ".venv"  # the other systems have their own venv
 
 Figures = dict[str, float]
 
@@ -20,7 +20,7 @@ _began = time.perf_counter()
 
 
 class Scale:
-    """How large to measure: 1 is what is published, less is for trying the benchmarks themselves."""
+    """The size of a measurement: 1 for published figures, less for trying out the benchmarks."""
 
     def __init__(self, of: float) -> None:
         self.of = of
@@ -32,8 +32,8 @@ class Scale:
         return max(0.2, full * min(1.0, self.of))
 
 
-class Skipped(Exception):  # it is no error
-    """This part can't be measured here; says why."""
+class Skipped(Exception):  # not an error
+    """This part can't be measured here; the message says why."""
 
 
 def say(text: str) -> None:
@@ -42,9 +42,9 @@ def say(text: str) -> None:
 
 
 def main(measure: Callable[[Scale], Figures]) -> None:
-    """Measure, and print the figures; a part that is skipped prints why, and ends with 0, too."""
+    """Measure, and print the figures. A skipped part prints the reason and also exits with 0."""
     options = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    options.add_argument("--scale", type=float, default=1.0, help="1 is what is published")
+    options.add_argument("--scale", type=float, default=1.0, help="1 for published figures")
     scale = Scale(options.parse_args().scale)
     try:
         found: dict[str, Any] = {"figures": measure(scale)}
@@ -54,10 +54,10 @@ def main(measure: Callable[[Scale], Figures]) -> None:
 
 
 def run_json(line: Sequence[str], seconds: float = 240.0, python: Path | None = None) -> dict[str, Any]:
-    """What another process prints as its last line. RuntimeError with what it said if it failed."""
+    """Run a process and parse its last line as JSON. Raises RuntimeError with its output if it fails."""
     command = [str(python or sys.executable), *line]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode or not done.stdout.strip():
-        raise RuntimeError(f"{' '.join(line)} ended with {done.returncode}: {done.stderr[-1500:]}")
+        raise RuntimeError(f"{' '.join(line)} exited with {done.returncode}: {done.stderr[-1500:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found

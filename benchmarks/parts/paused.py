@@ -1,7 +1,7 @@
-"""A million paused runs in one SQLite file, and how cost grows on the way there.
+"""A million paused runs in one SQLite file, and how costs grow with their number.
 
-One run is started and paused by the engine; the others are copies of its rows under other ids, written by SQL, since
-the engine would take a quarter of an hour. (Nothing of them is in any process's memory, so none needs to have been.)
+The engine starts and pauses one run. SQL copies its rows under other IDs for the others, because the engine would take
+a quarter of an hour. (Paused runs have no state in any process, so the copies are as good.)
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def measure(scale: Scale) -> Figures:
 
 
 def token(number: int) -> str:
-    """Scattered, as random ones are, so that indexes are met where they are in use; no two are the same."""
+    """Return a unique token, scattered like random ones, so lookups hit all parts of the index."""
     return f"token-{number * 2654435761 % 2**32:012x}"
 
 
@@ -77,7 +77,7 @@ def look(file: Path, numbers: list[int], idle: float, cycles: int) -> dict[str, 
 
 
 async def pause(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """Pause one run, and give its rows, by table."""
+    """Pause one run, and return its rows by table."""
     async with Engine.open(f"sqlite:///{file}") as engine:
         run = await engine.start(cycle.cycle, TEMPLATE)
         await cycle.hook_is_open(engine, run.id, TEMPLATE)
@@ -91,7 +91,7 @@ async def pause(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def fill(file: Path, template: dict[str, list[dict[str, Any]]], first: int, after: int) -> None:
-    """Write the runs of these numbers. Quickly, with nothing synced until the end: the store syncs when it writes."""
+    """Write the runs with these numbers, without syncing until the end."""
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA cache_size = -400000")
@@ -111,7 +111,7 @@ def fill(file: Path, template: dict[str, list[dict[str, Any]]], first: int, afte
 def copies(
     template: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]], numbers: range
 ) -> Iterator[list[Any]]:
-    """These rows for each number, with ids and a token of its own."""
+    """Yield the rows once for each number, with its own IDs and token."""
     run, hook = template["runs"][0]["id"], template["hooks"][0]["id"]
     shapes = [list(row.values()) for row in rows]
     for number in numbers:

@@ -1,4 +1,4 @@
-"""The common cycle on our own engine, on PostgreSQL: one replica, two replicas, and the server's own CPU apart."""
+"""The common cycle on our own engine with PostgreSQL: one replica, two replicas, and the server's CPU time."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def measure(scale: Scale) -> Figures:
             figures[f"{name}.server_cpu_ms"] = served
             say(f"{loop}: {figures[f'{name}.per_second']:,.0f} cycles/s")
         for key, at_once, cycles in (("commits", 50, scale(500, 20)), ("commits_alone", 1, scale(50, 10))):
-            counted = commits(there, cycles, at_once)  # the loop makes no difference to them
+            counted = commits(there, cycles, at_once)  # they don't depend on the loop
             for loop in ("asyncio", "uvloop"):
                 figures[f"cycle.postgres.{loop}.{key}"] = counted
         found = {1: 0.0, 2: 0.0}
-        for _ in range(3):  # in turn: what else the machine does meets both
+        for _ in range(3):  # alternating, so that other load on the machine affects both
             for count, best in found.items():
                 found[count] = max(best, replicas(there, count, scale(2000, 20)))
         for count, best in found.items():
@@ -42,7 +42,7 @@ def measure(scale: Scale) -> Figures:
 
 
 def with_server(there: Server, loop: str, cycles: int, at_once: int) -> tuple[dict[str, Any], float]:
-    """One run in a new database, and the server's CPU milliseconds per cycle (opening the database included)."""
+    """Measure in a new database. Also returns the server's CPU ms per cycle, including opening the database."""
     url = there.database()
     cpu = there.cpu()
     found = once(loop, cycles, at_once, "--url", url)
@@ -50,7 +50,7 @@ def with_server(there: Server, loop: str, cycles: int, at_once: int) -> tuple[di
 
 
 def commits(there: Server, cycles: int, at_once: int) -> float:
-    """Transactions that write, per cycle. The cycles that warm up, a lone one after the other, are taken off."""
+    """Count the writing transactions per cycle, without those of the warm-up cycles."""
     url = there.database()
     once("asyncio", 1, 1, "--url", url)
     before = there.writes(url)
@@ -63,8 +63,9 @@ def commits(there: Server, cycles: int, at_once: int) -> float:
 
 
 def replicas(there: Server, count: int, cycles: int) -> float:
-    """Cycles a second of so many processes on one database that begin together, from the first's begin to the last's
-    end: each takes its share of the same number of cycles.
+    """Return the cycles per second of several processes on one database, which begin together.
+
+    Each runs its share of the cycles; time is counted from the first one's beginning to the last one's end.
     """
     url = there.database()
     once("uvloop", 1, 1, "--url", url)
@@ -82,7 +83,7 @@ def replicas(there: Server, count: int, cycles: int) -> float:
             for replica in running:
                 assert replica.stdout is not None
                 if replica.stdout.readline().strip() != "ready":
-                    raise RuntimeError("a replica did not start")
+                    raise RuntimeError("a replica didn't start")
             for replica in running:
                 assert replica.stdin is not None
                 replica.stdin.write("go\n")

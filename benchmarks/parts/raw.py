@@ -1,4 +1,4 @@
-"""The raw limits of this machine: what SQLite, PostgreSQL and signing do with no engine at all."""
+"""The raw limits of this machine: SQLite, PostgreSQL and signing without an engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.measures import per_second
 from benchmarks.parts.part import Figures, Scale, main, say
 from benchmarks.postgres import server
 
-ROW = "x" * 200  # characters, about what an event has
+ROW = "x" * 200  # characters, about the size of an event
 
 
 def measure(scale: Scale) -> Figures:
@@ -30,13 +30,13 @@ def measure(scale: Scale) -> Figures:
     figures |= signing(scale.seconds(1))
     try:
         figures |= postgres(scale.seconds(4))
-    except Exception as error:  # noqa: BLE001  # the other limits hold without it
+    except Exception as error:  # noqa: BLE001  # the other limits don't need it
         say(f"PostgreSQL could not be measured: {error}")
     return figures
 
 
 def commits(file: Path, seconds: float) -> Figures:
-    """One-row commits a second, and rows a second in commits of 50, in WAL at `synchronous=FULL`."""
+    """Measure one-row commits per second, and rows per second in commits of 50, in WAL at `synchronous=FULL`."""
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -58,7 +58,7 @@ def commits(file: Path, seconds: float) -> Figures:
 
 
 def signing(seconds: float) -> Figures:
-    """Microseconds to sign, and to check, one token of ours."""
+    """Measure the microseconds to sign, and to verify, one of our tokens."""
     from approvals_bot.durable.tokens import Tokens
 
     tokens = Tokens(["a-key-of-the-benchmark-that-has-32-bytes!"])
@@ -71,7 +71,7 @@ def signing(seconds: float) -> Figures:
 
 
 def postgres(seconds: float) -> Figures:
-    """One-row commits a second by asyncpg on one connection, with the server's fsync on."""
+    """Measure asyncpg's one-row commits per second on one connection, with fsync on."""
     with server() as there:
         return asyncio.run(_postgres(there.url, seconds))
 

@@ -1,4 +1,4 @@
-"""What replaying a log takes, and a run of many steps, by length: neither may grow faster than the log does."""
+"""The time to replay a log, and the cost of a step, by length. Neither may grow faster than the log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def measure(scale: Scale) -> Figures:
 
 
 async def runs_of_steps(scale: Scale) -> Figures:
-    """CPU of a step of a run whose steps follow each other: its log grows by three events at each."""
+    """Measure the CPU time of a step in a run of consecutive steps, each of which adds three events to its log."""
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as folder:
         async with Engine.open(f"sqlite:///{folder}/runs.db") as engine:
@@ -60,14 +60,14 @@ async def runs_of_steps(scale: Scale) -> Figures:
 
 
 def log_of(body: Workflow[Any, Any], length: int) -> list[Event]:
-    """At least so many events of a run that is still going on. If the engine wrote others, a replay would say so."""
+    """Return at least this many events of an open run. A replay would fail if the engine wrote different ones."""
     data = {"run_id": "run_1", "workflow": body.name, "input": body.signature.encode_call((length,), {})}
-    told = [NewEvent("run_created", data), NewEvent("run_started", {})]
+    events = [NewEvent("run_created", data), NewEvent("run_started", {})]
     for number in range(1, length // 3 + 2):
-        told.append(NewEvent("step_created", {"id": number, "name": "add", "input": {"a": number - 1, "b": 1}}))
-        told.append(NewEvent("step_started", {"id": number, "attempt": 1}))
-        told.append(NewEvent("step_completed", {"id": number, "result": number}))
-    return [Event(seq, each.type, NOW, each.data) for seq, each in enumerate(told, 1)]
+        events.append(NewEvent("step_created", {"id": number, "name": "add", "input": {"a": number - 1, "b": 1}}))
+        events.append(NewEvent("step_started", {"id": number, "attempt": 1}))
+        events.append(NewEvent("step_completed", {"id": number, "result": number}))
+    return [Event(seq, each.type, NOW, each.data) for seq, each in enumerate(events, 1)]
 
 
 if __name__ == "__main__":

@@ -15,14 +15,14 @@ SERVER = "node_modules/@restatedev/restate-server-*/bin/restate-server"
 def measure(scale: Scale) -> Figures:
     found = sorted(NODE.glob(SERVER))
     if not PYTHON.exists() or not found:
-        raise Skipped("Restate is not installed: npm or the registries could not be reached")
+        raise Skipped("Restate is not installed: npm or the registries were unreachable")
     with tempfile.TemporaryDirectory() as folder:
         line = [str(SCRIPT), str(found[0]), folder, "--cycles", str(scale(1000, 20)), "--at-once", "50"]
-        told = run_json(line, seconds=110, python=PYTHON)
-    many = told["many"]
+        measured = run_json(line, seconds=110, python=PYTHON)
+    many = measured["many"]
     say(f"{many['cycles'] / many['seconds']:.1f} cycles/s")
     served = many["server_cpu"] / many["cycles"] * 1000
-    return of_runs("cycle.restate", many, told["alone"]) | {"cycle.restate.server_cpu_ms": served}
+    return of_runs("cycle.restate", many, measured["alone"]) | {"cycle.restate.server_cpu_ms": served}
 
 
 if __name__ == "__main__":

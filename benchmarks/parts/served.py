@@ -1,4 +1,4 @@
-"""A service and a stand-in for Slack, each in a process of its own, and ways to ask them for things."""
+"""A service and a fake Slack, each in its own process, and ways to use them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Served:
     url: str
     folder: Path
     process: subprocess.Popen[str]
-    asked: int = PEOPLE  # how many may decide a request
+    asked: int = PEOPLE  # possible approvers of a request
 
     def ask(self, line: str) -> Any:
         assert self.process.stdin is not None
@@ -41,17 +41,17 @@ class Served:
         return json.loads(self.process.stdout.readline())
 
     def load(self, requests: Sequence[bytes], at_once: int, status: int) -> Loaded:
-        """RuntimeError if anything is answered otherwise."""
+        """Send all requests. Raises RuntimeError if any response has another status."""
         found = uvloop.run(load(urlsplit(self.url).port or 80, requests, at_once))
         wrong = [answer for answer in found.answers if answer.status != status]
         if wrong:
             raise RuntimeError(
-                f"{len(wrong)} of {len(requests)} answered otherwise: {wrong[0].status} {wrong[0].body!r}"
+                f"{len(wrong)} of {len(requests)} responses have another status: {wrong[0].status} {wrong[0].body!r}"
             )
         return found
 
     def open(self, count: int, at_once: int = 20, first: int = 0) -> list[str]:
-        """Open requests, each in the next channel; their runs' ids."""
+        """Open requests, each in the next channel, and return their runs' IDs."""
         asked = [
             {"workflow": f"deploy-{n % CHANNELS}", "input": {"version": str(n)}} for n in range(first, first + count)
         ]
@@ -64,17 +64,17 @@ class Served:
         return request("POST", f"{self.url}/api/runs/{run}/votes", body, JSON)
 
     def click(self, hook: str, number: int) -> bytes:
-        """A click on Approve, signed as Slack signs it."""
+        """Build a click on Approve, signed like Slack's."""
         body, headers = click(hook, number)
         return request("POST", f"{self.url}/slack/events", body, headers)
 
 
 @contextmanager
 def served(*options: str, asked: int = PEOPLE) -> Iterator[Served]:
-    """A service in a new folder, ready; so many people may decide a request."""
+    """Start a service in a new folder. `asked`: the number of possible approvers."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        slack = stack.enter_context(_process("benchmarks.slack_stand_in"))
+        slack = stack.enter_context(_process("benchmarks.fake_slack"))
         assert slack.stdout is not None
         given = (str(folder), slack.stdout.readline().strip(), f"--asked={asked}", *options)
         service = stack.enter_context(_process("benchmarks.serving", *given))

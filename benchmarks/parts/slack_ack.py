@@ -1,4 +1,4 @@
-"""How soon Slack's clicks are acknowledged while its API is down and a thousand cards wait: `benchmarks.slack_ack`."""
+"""The part that runs `benchmarks.slack_ack`: Slack clicks while its API is down and a thousand cards wait."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def measure(scale: Scale) -> Figures:
     if not found:
         raise RuntimeError(done.stderr[-1500:])
     if done.returncode:
-        say(done.stderr.strip()[-300:])  # a target was missed: the figures say which
+        say(done.stderr.strip()[-300:])  # a target was missed, and the figures say which
     return {"slack_ack.p50_ms": max(p50 for p50, _ in found), "slack_ack.p99_ms": max(p99 for _, p99 in found)}
 
 

@@ -1,4 +1,4 @@
-"""How soon `approvals-bot serve` is ready."""
+"""The startup time of `approvals-bot serve`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write(folder: Path) -> None:
 
 
 def ready(folder: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds, and seconds of CPU, until it says that it is ready."""
+    """Start the service. Returns the seconds, and the seconds of CPU, until it is ready."""
     line = [sys.executable, "-m", "approvals_bot", "serve", "--config", "config.toml", "--port", "0"]
     began = time.perf_counter()
     with subprocess.Popen(
@@ -67,16 +67,16 @@ def ready(folder: Path, environment: dict[str, str]) -> tuple[float, float]:
     ) as service:
         assert service.stdout is not None
         assert service.stderr is not None
-        said = service.stdout.readline()
+        printed = service.stdout.readline()
         took, cpu = time.perf_counter() - began, cpu_of(service.pid)
         service.terminate()
-        if "http" not in said:
-            raise RuntimeError(f"it said {said!r} and {service.stderr.read()[-1000:]!r}")
+        if "http" not in printed:
+            raise RuntimeError(f"it printed {printed!r} and {service.stderr.read()[-1000:]!r}")
     return took, cpu
 
 
 def python(environment: dict[str, str], code: str) -> float:
-    """Seconds that a Python process takes for this."""
+    """Return the seconds that a Python process takes to run this."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     return time.perf_counter() - began

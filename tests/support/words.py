@@ -56,7 +56,7 @@ WORDS = {
     "sentences": (r"(?<![a-z])phrases?(?![a-z])", "message text"),
     "story": (r"(?<![a-z])(?:story|stories|stretch(?:es)?)(?![a-z])|how it went", "timeline, history, span"),
     "news": (r"(?<![a-z])news(?![a-z])", "notification, change"),
-    "draft": (r"(?<![a-z])drafts?(?![a-z])", "plan"),
+    "draft": (r"(?<![a-z])drafts?(?![a-z]|/?\d{4})", "plan"),
     "pieces": (r"(?<![a-z])pieces(?![a-z])|\bshared line\b", "batch, batched connection"),
 }
 """What not to write: a name, the pattern, and what to write instead."""

@@ -1,4 +1,4 @@
-"""A stand-in for Slack's API that agrees to everything, in a process of its own: prints its URL and serves."""
+"""A fake Slack API that accepts every call, for a separate process. Prints its URL and serves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _numbers = count(1)
 
 async def answer(request: web.Request) -> web.Response:
     asked = {**request.query, **await request.post()}
-    said: dict[str, object]
+    answer_body: dict[str, object]
     match request.match_info["method"]:
         case "auth.test":
-            said = {
+            answer_body = {
                 "team_id": "T1",
                 "app_id": "A1",
                 "user_id": "UBOT",
@@ -26,12 +26,12 @@ async def answer(request: web.Request) -> web.Response:
         case "users.info":
             user = str(asked.get("user"))
             email = f"person-{int(user[1:])}@acme.eu"
-            said = {"user": {"id": user, "team_id": "T1", "profile": {"email": email}}}
+            answer_body = {"user": {"id": user, "team_id": "T1", "profile": {"email": email}}}
         case "conversations.open":
-            said = {"channel": {"id": "D1"}}
+            answer_body = {"channel": {"id": "D1"}}
         case _:
-            said = {"channel": "C1", "ts": f"1700000000.{next(_numbers):06}"}
-    return web.json_response({"ok": True} | said)
+            answer_body = {"channel": "C1", "ts": f"1700000000.{next(_numbers):06}"}
+    return web.json_response({"ok": True} | answer_body)
 
 
 async def main() -> None:
