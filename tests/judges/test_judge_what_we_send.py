@@ -130,7 +130,7 @@ def _modals() -> Iterator[tuple[str, dict[str, Any]]]:
     for kind, text in TEXTS.items():
         for choice in CHOICES(text):
             yield f"vote {kind} {choice.choice}", views.vote_modal(card_with(text), choice, opened)
-        yield f"said {kind}", views.said_modal(text)
+        yield f"said {kind}", views.reply_modal(text)
         yield f"form {kind}", forms.form(form_with(text), forms.Form("change", "C1"), text)
     yield "chooser", forms.chooser(["a", "b"])
 

@@ -144,10 +144,10 @@ def not_you(dispatch: Dispatch) -> str:
         return ""
     did = f"You {card_text.CHOICE_WORDS[mine[-1].choice][1]} this {card_text.VIA_WORDS[mine[-1].via]}".rstrip()
     if _can_take_back(card):
-        return f"{did}. Wasn't it you? You can undo this vote while the request is open:"
+        return f"{did}. Not you? You can undo this vote while the request is open:"
     human = next((name.text for name in (card.requester, card.on_behalf_of) if name and "@" in name.key), "")
     contact = f"{human} and your Approvals admin" if human else "your Approvals admin"
-    return f"{did}. Wasn't it you? The vote can no longer be undone, so please contact {contact} right away."
+    return f"{did}. Not you? The vote can no longer be undone, so please contact {contact} right away."
 
 
 def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:

@@ -85,7 +85,7 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
         or len(card.title) > HEADER_LIMIT
         or card.state == "changes_requested"
     )
-    troubles = [[said(one_line(trouble, 200))] for trouble in card_text.troubles(card)[: room.rows]]
+    troubles = [[styled(one_line(trouble, 200))] for trouble in card_text.troubles(card)[: room.rows]]
     page: Block = {"type": "link", "url": card.url[:3_000], "text": "Open the full request"}
     digest = f"digest {card.digest[:SHORT_DIGEST]}" if card.digest else ""
     small = [plain(line) for line in (one_line(card.why_me, 200), digest) if line]
@@ -93,7 +93,7 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
         "outcome": _outcome(card.outcome, room) if card.outcome else None,
         "title": {"type": "header", "text": plain(one_line(card.title, HEADER_LIMIT) or "A request")},
         "state": _status(card) if card.outcome is None else None,
-        "requester": rich(paragraph([said(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)])),
+        "requester": rich(paragraph([styled(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)])),
         "instructions": rich(quotation(cut_to(card.instructions, room.long))) if card.instructions else None,
         "fields": rich(*fields) if fields else None,
         "people": _people(card, room),
@@ -119,10 +119,10 @@ def _status(card: Card) -> Block:
 
 
 def _outcome(ended: CardOutcome, room: CardLimits) -> Block:
-    line = [said(one_line(card_text.outcome(ended), 200), bold=True), said(", "), dated(ended.at)]
+    line = [styled(one_line(card_text.outcome(ended), 200), bold=True), styled(", "), dated(ended.at)]
     if ended.because.strip():
         because = one_line(ended.because, room.short)
-        line.append(said(f"\n{because[:1].upper()}{because[1:]}"))
+        line.append(styled(f"\n{because[:1].upper()}{because[1:]}"))
     comment = cut_to(ended.comment, room.short * 2)
     return rich(paragraph(line), *([quotation(comment)] if comment else []))
 
@@ -143,23 +143,23 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
     for field in long[: room.longs]:
         value = clip(clean(field.value[: room.long * 8]).strip("\n"), room.long) or "–"
         is_cut = is_cut or len(value) < len(field.value.strip("\n"))
-        text: Block = {"type": "rich_text_preformatted", "elements": [said(value)]}
+        text: Block = {"type": "rich_text_preformatted", "elements": [styled(value)]}
         elements += [paragraph(_label(field)), quotation(value) if field.untrusted else text]
     if left:
-        elements.append(paragraph([said(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)]))
+        elements.append(paragraph([styled(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)]))
     return elements, is_cut
 
 
 def _short_field(field: CardField, room: CardLimits) -> list[Block]:
-    line = [*_label(field), said(": "), said(cut_to(card_text.line(field), room.short) or "–")]
+    line = [*_label(field), styled(": "), styled(cut_to(card_text.line(field), room.short) or "–")]
     if field.was is not None:
-        line += [said(", was "), said(one_line(field.was, room.short) or "–", strike=True)]
+        line += [styled(", was "), styled(one_line(field.was, room.short) or "–", strike=True)]
     return line
 
 
 def _label(field: CardField) -> list[Block]:
-    label = [said(one_line(field.label, 80) or "–", bold=True)]
-    return [*label, said(" (pinned)", italic=True)] if field.pinned else label
+    label = [styled(one_line(field.label, 80) or "–", bold=True)]
+    return [*label, styled(" (pinned)", italic=True)] if field.pinned else label
 
 
 def _people(card: Card, room: CardLimits) -> Block | None:
@@ -170,12 +170,12 @@ def _people(card: Card, room: CardLimits) -> Block | None:
         texts += [one_line(seat, 200) for seat in card_text.seats(stage)[: room.rows]]
     if (earlier := len(card.votes) - room.rows) > 0:
         texts.append(f"… {earlier} earlier {'vote' if earlier == 1 else 'votes'}")
-    lines = [[said(text)] for text in texts]
+    lines = [[styled(text)] for text in texts]
     for cast in card.votes[-room.rows :]:
         comment = one_line(card_text.own_comment(cast, card), room.short)
-        line = [said(one_line(card_text.vote(cast), 200)), said(", "), dated(cast.at)]
-        lines.append([*line, said(f": “{comment}”")] if comment else line)
-    lines += [[said(one_line(note, room.short))] for note in card_text.notes(card, min(room.rows, 6))]
+        line = [styled(one_line(card_text.vote(cast), 200)), styled(", "), dated(cast.at)]
+        lines.append([*line, styled(f": “{comment}”")] if comment else line)
+    lines += [[styled(one_line(note, room.short))] for note in card_text.notes(card, min(room.rows, 6))]
     return rich(paragraph(*lines)) if lines else None
 
 
@@ -238,7 +238,7 @@ def delivery_of(message: Mapping[str, Any]) -> str | None:
 def own_text(dispatch: Dispatch) -> tuple[str, list[Block]]:
     """Render the operator's own text, unchanged."""
     text = cut_to(dispatch.text, 3_000) or one_line(dispatch.card.title, HEADER_LIMIT) or "–"
-    elements = [paragraph([said(text)])]
+    elements = [paragraph([styled(text)])]
     if dispatch.card.url:
         elements.append(paragraph([{"type": "link", "url": dispatch.card.url[:3_000], "text": "Open the request"}]))
     return escape(one_line(text, TEXT_LIMIT)) or "–", [{"block_id": f"text:{dispatch.card.version}", **rich(*elements)}]
@@ -247,11 +247,11 @@ def own_text(dispatch: Dispatch) -> tuple[str, list[Block]]:
 def note(dispatch: Dispatch) -> tuple[str, list[Block]]:
     """Render a reply in the card's thread: why it comes now, without buttons that could go stale."""
     card = dispatch.card
-    parts = [said(one_line(_reason(dispatch), 300), bold=True), said("\n" + one_line(card.title, 250))]
+    parts = [styled(one_line(_reason(dispatch), 300), bold=True), styled("\n" + one_line(card.title, 250))]
     if waiting := card_text.waiting_for(card):
-        parts.append(said(f"\n{one_line(waiting, 300)}"))
+        parts.append(styled(f"\n{one_line(waiting, 300)}"))
     if card.deadline is not None and card.outcome is None:
-        parts += [said("\nDue "), dated(card.deadline)]
+        parts += [styled("\nDue "), dated(card.deadline)]
     elements = [paragraph(parts)]
     if card.outcome is not None and (comment := cut_to(card.outcome.comment, 1_000)):
         elements.append(quotation(comment))
@@ -299,7 +299,7 @@ def plain(text: str) -> Block:
     return {"type": "plain_text", "text": text or "–", "emoji": False}
 
 
-def said(text: str, **style: bool) -> Block:
+def styled(text: str, **style: bool) -> Block:
     element: Block = {"type": "text", "text": clean(text) or "–"}
     return element | ({"style": style} if style else {})
 
@@ -311,12 +311,12 @@ def cut_to(text: str, limit: int) -> str:
 
 def paragraph(*lines: list[Block]) -> Block:
     """Join lines of rich text elements into one section."""
-    broken = [element for line in lines for element in (*line, said("\n"))]
+    broken = [element for line in lines for element in (*line, styled("\n"))]
     return {"type": "rich_text_section", "elements": broken[:-1]}
 
 
 def quotation(text: str) -> Block:
-    return {"type": "rich_text_quote", "elements": [said(text)]}
+    return {"type": "rich_text_quote", "elements": [styled(text)]}
 
 
 def rich(*elements: Block) -> Block:

@@ -22,7 +22,7 @@ from approvals_bot.approvals.port import Card
 from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.identity import SlackIdentities
-from approvals_bot.channels.slack.modals import said_modal
+from approvals_bot.channels.slack.modals import reply_modal
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.service.act import perform
 
@@ -222,9 +222,9 @@ def submitted_by(payload: Mapping[str, Any]) -> tuple[ReplyTo, Mapping[str, Any]
     return ReplyTo(str((payload.get("user") or {}).get("id") or "")), values, str(view.get("private_metadata") or "")
 
 
-def say_in_modal(text: str) -> dict[str, Any]:
+def reply_in_modal(text: str) -> dict[str, Any]:
     """Answer a submitted modal with another one that shows this text."""
-    return {"response_action": "update", "view": said_modal(text)}
+    return {"response_action": "update", "view": reply_modal(text)}
 
 
 def press_of(payload: Mapping[str, Any]) -> str | None:

@@ -94,7 +94,7 @@ def _too_long(ask: FormField) -> Block:
     return {"type": "context", "elements": [plain(text)]}
 
 
-def said_modal(text: str) -> Block:
+def reply_modal(text: str) -> Block:
     """Render a modal that shows a reply."""
     section = {"type": "section", "text": plain(clip(clean(text), INPUT_LIMIT))}
     return {"type": "modal", "title": plain("Approvals"), "close": plain("Close"), "blocks": [section]}

@@ -25,7 +25,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, escape, plain
-from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
+from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.modals import INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled
 from approvals_bot.durable.engine import Run
@@ -94,7 +94,7 @@ class SlackOpening:
         actions = payload.get("actions") or [{}]
         name = str(actions[0].get("action_id") or "").removeprefix(OPEN)
         if isinstance(identity, Unidentified):
-            said = await self._open(payload, views.said_modal(identity.text))
+            said = await self._open(payload, views.reply_modal(identity.text))
         elif name:
             said = await self._chosen_by_name(payload, name, identity, to)
         else:
@@ -105,7 +105,7 @@ class SlackOpening:
     async def _chosen_by_name(self, payload: Mapping[str, Any], name: str, identity: Identified, to: ReplyTo) -> str:
         definition = await self._definition(name, identity)
         if definition is None:
-            return await self._open(payload, views.said_modal(NOT_YOURS.format(name=name[:80])))
+            return await self._open(payload, views.reply_modal(NOT_YOURS.format(name=name[:80])))
         return await self._open_form(payload, definition, identity, to.channel)
 
     async def _choose(self, payload: Mapping[str, Any], identity: Identified) -> str:
@@ -158,13 +158,13 @@ class SlackOpening:
         try:
             form = Form.load(remembered)
         except (ValueError, KeyError, TypeError):
-            return say_in_modal(NOT_OURS)
+            return reply_in_modal(NOT_OURS)
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         if isinstance(identity, Unidentified):
-            return say_in_modal(identity.text)
+            return reply_in_modal(identity.text)
         listed = self.workflows.find(form.workflow) if self.workflows is not None else None
         if listed is None or listed.definition is None:
-            return say_in_modal(NOT_OURS)
+            return reply_in_modal(NOT_OURS)
         given, named = filled_in(listed.definition, values)
         behalf = await self._desk.identities.identify(named, None) if named else None
         if isinstance(behalf, Unidentified):
@@ -232,7 +232,7 @@ def _reason(refused: OpeningRefused) -> str:
 def _errors(values: Mapping[str, Any], errors: Any, otherwise: str) -> dict[str, Any]:
     """Show the errors in the form, which keeps its input; a form without inputs is replaced by the text."""
     found = complaints(values, errors, otherwise)
-    return {"response_action": "errors", "errors": found} if found else say_in_modal(otherwise)
+    return {"response_action": "errors", "errors": found} if found else reply_in_modal(otherwise)
 
 
 def _alone(text: str) -> dict[str, Any]:

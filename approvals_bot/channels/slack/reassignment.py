@@ -13,7 +13,7 @@ from approvals_bot.approvals.plain_text import clean, clip, one_line
 from approvals_bot.approvals.port import Card, Name
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block, plain
-from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
+from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.modals import INPUT_LIMIT, OPTION_LIMIT, VALUE_LIMIT, given, labelled
 from approvals_bot.service.read import request_behind
@@ -61,10 +61,10 @@ class SlackReassignments:
             opened = json.loads(remembered)
             hook_id, channel = str(opened["h"]), str(opened["ch"])
         except (ValueError, KeyError, TypeError):
-            return say_in_modal(GONE)
+            return reply_in_modal(GONE)
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         if isinstance(identity, Unidentified):
-            return say_in_modal(identity.text)
+            return reply_in_modal(identity.text)
         person = await self._desk.identities.identify(given(values, PERSON), None)
         if isinstance(person, Unidentified):
             return _wrong("This person can't decide here. Please choose somebody else.")
@@ -80,7 +80,7 @@ class SlackReassignments:
         if reply.verdict == "invalid":
             return _wrong(reply.text)
         if not reply.changed or not channel:
-            return say_in_modal(reply.text)
+            return reply_in_modal(reply.text)
         self._desk.replies.reply(ReplyTo(to.user, channel), reply.text)
         return None
 

@@ -18,7 +18,7 @@ from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
-from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, say_in_modal, submitted_by
+from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
@@ -99,13 +99,13 @@ class SlackVotes:
         try:
             opened = views.Opened.load(remembered)
         except (ValueError, KeyError, TypeError):
-            return say_in_modal(GONE)
+            return reply_in_modal(GONE)
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         if isinstance(identity, Unidentified):
             await self._refuse(identity, opened.hook_id, opened.choice)
-            return say_in_modal(identity.text)
+            return reply_in_modal(identity.text)
         if opened.choice not in get_args(ChoiceName):
-            return say_in_modal(GONE)
+            return reply_in_modal(GONE)
         choice = cast(ChoiceName, opened.choice)
         target = await self._desk.engine.find(opened.hook_id)
         _, offered = self._offered(target, identity.address, choice)
@@ -118,11 +118,11 @@ class SlackVotes:
         self._desk.afterwards.do(self._home.voted(identity.user))
         if reply.verdict == "invalid":
             errors = views.complaint(reply, values, asks)
-            return {"response_action": "errors", "errors": errors} if errors else say_in_modal(reply.text)
+            return {"response_action": "errors", "errors": errors} if errors else reply_in_modal(reply.text)
         if not reply.changed:
-            return say_in_modal(f"{reply.text}\n\nYou wrote:\n{comment}" if comment else reply.text)
+            return reply_in_modal(f"{reply.text}\n\nYou wrote:\n{comment}" if comment else reply.text)
         if not opened.channel:
-            return say_in_modal(reply.text)
+            return reply_in_modal(reply.text)
         self._reply(ReplyTo(to.user, opened.channel), opened.hook_id, identity.address, reply)
         return None
 

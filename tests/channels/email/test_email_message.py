@@ -114,20 +114,20 @@ def test_a_voter_reads_what_to_do_if_it_was_not_them(card: Card, now: datetime, 
     back = CardChoice("take_back", "Undo vote", "Undo vote")
     open_still = parsed(mail(replace(card, choices=(*card.choices, back)), now, cy, occasion="change"))
     text = part(open_still, "plain")
-    assert "You approved this via Slack. Wasn't it you? You can undo this vote while the request is open:" in text
+    assert "You approved this via Slack. Not you? You can undo this vote while the request is open:" in text
     assert f"{LINK}?choice=take_back" in text.splitlines()
     assert part(open_still, "html").count("?choice=take_back") == 1
     ended = replace(card, state="approved", outcome=outcome, choices=())
     text = part(parsed(mail(ended, now, cy, occasion="outcome")), "plain")
     assert (
-        "You approved this via Slack. Wasn't it you? The vote can no longer be undone, "
+        "You approved this via Slack. Not you? The vote can no longer be undone, "
         "so please contact Bo Lund and your Approvals admin right away."
     ) in text
     assert "choice=" not in text
     by_app = replace(ended, requester=Name("app:ci", "ci"))
     assert "so please contact your Approvals admin right away." in part(parsed(mail(by_app, now, cy)), "plain")
     for other in (mail(ended, now), mail(ended, now, cy, text="Deployed.")):
-        assert "Wasn't it you?" not in part(parsed(other), "plain")
+        assert "Not you?" not in part(parsed(other), "plain")
 
 
 def test_an_operators_text_is_the_mail(card: Card, now: datetime, outcome: CardOutcome) -> None:

@@ -96,7 +96,7 @@ def test_slack_accepts_every_home_tab(title: str, name: str, count: int) -> None
     found = home_tab.Cards([card] * count, count, True, [title])
     over = home_tab.Cards([ended] * count, 5 * count, False)
     assert check_view(home_tab.home(home_tab.Inbox(found, found, over, found))) == []
-    assert check_view(views.said_modal(title)) == []
+    assert check_view(views.reply_modal(title)) == []
     assert check_view(home_tab.stranger_home("You are a guest here.")) == []
 
 

@@ -18,14 +18,14 @@ def ticks() -> Ticks:
 
 
 @pytest.fixture
-def lines(ticks: Ticks) -> ConversationQueues:
+def queues(ticks: Ticks) -> ConversationQueues:
     return ConversationQueues(ticks, patience=0.0)
 
 
-async def post(lines: ConversationQueues, key: str, place: str = "C1", failure: Exception | None = None) -> float:
+async def post(queues: ConversationQueues, key: str, place: str = "C1", failure: Exception | None = None) -> float:
     """Post, and return the seconds until it may come back; 0 once it is posted."""
     try:
-        async with lines.turn(place, key):
+        async with queues.turn(place, key):
             if failure is not None:
                 raise failure
     except LaterError as later:
@@ -33,31 +33,31 @@ async def post(lines: ConversationQueues, key: str, place: str = "C1", failure: 
     return 0.0
 
 
-async def test_turns_are_a_second_apart(lines: ConversationQueues) -> None:
-    assert await post(lines, "first") == 0
-    assert [await post(lines, f"d{number}") for number in range(5)] == [1, 2, 3, 4, 5]
-    assert await post(lines, "elsewhere", "C2") == 0
+async def test_turns_are_a_second_apart(queues: ConversationQueues) -> None:
+    assert await post(queues, "first") == 0
+    assert [await post(queues, f"d{number}") for number in range(5)] == [1, 2, 3, 4, 5]
+    assert await post(queues, "elsewhere", "C2") == 0
 
 
-async def test_a_post_on_time_goes_out_and_an_early_one_comes_back(lines: ConversationQueues, ticks: Ticks) -> None:
-    await post(lines, "first")
-    await post(lines, "a")
-    await post(lines, "b")
-    assert await post(lines, "b") == 2
+async def test_a_post_on_time_goes_out_and_an_early_one_comes_back(queues: ConversationQueues, ticks: Ticks) -> None:
+    await post(queues, "first")
+    await post(queues, "a")
+    await post(queues, "b")
+    assert await post(queues, "b") == 2
     ticks.at += 1
-    assert await post(lines, "b") == 1  # it is a's turn
-    assert await post(lines, "a") == 0
+    assert await post(queues, "b") == 1  # it is a's turn
+    assert await post(queues, "a") == 0
     ticks.at += 1
-    assert await post(lines, "b") == 0
+    assert await post(queues, "b") == 0
 
 
-async def test_a_thousand_queued_posts_come_twice_each(lines: ConversationQueues, ticks: Ticks) -> None:
+async def test_a_thousand_queued_posts_come_twice_each(queues: ConversationQueues, ticks: Ticks) -> None:
     due = {f"d{number}": ticks.at for number in range(1_000)}
     order, attempts = [], 0
     while due:
         key, ticks.at = min(due.items(), key=lambda one: one[1])
         attempts += 1
-        if wait := await post(lines, key):
+        if wait := await post(queues, key):
             due[key] = ticks.at + wait
         else:
             order.append(key)
@@ -67,52 +67,52 @@ async def test_a_thousand_queued_posts_come_twice_each(lines: ConversationQueues
 
 
 async def test_during_an_outage_only_the_first_post_retries_with_backoff(
-    lines: ConversationQueues, ticks: Ticks
+    queues: ConversationQueues, ticks: Ticks
 ) -> None:
     down = AnswerLostError("chat.postMessage", "no answer")
     pauses = []
     for _ in range(8):
         down.after = None
-        pauses.append(await post(lines, "first", failure=down))
-        assert await post(lines, "second") == pauses[-1] + 1  # without a try
+        pauses.append(await post(queues, "first", failure=down))
+        assert await post(queues, "second") == pauses[-1] + 1  # without a try
         ticks.at += pauses[-1]
     assert pauses == [3, 6, 12, 24, 48, 96, LONGEST_PAUSE, LONGEST_PAUSE]
-    assert await post(lines, "first") == 0
-    assert await post(lines, "second") == 1
+    assert await post(queues, "first") == 0
+    assert await post(queues, "second") == 1
     ticks.at += 1
-    assert await post(lines, "second") == 0
+    assert await post(queues, "second") == 0
 
 
-async def test_slacks_retry_after_is_respected(lines: ConversationQueues, ticks: Ticks) -> None:
+async def test_slacks_retry_after_is_respected(queues: ConversationQueues, ticks: Ticks) -> None:
     limited = LaterError("chat.postMessage", "ratelimited", timedelta(seconds=30))
-    assert await post(lines, "first", failure=limited) == 30
-    assert await post(lines, "second") == 31
+    assert await post(queues, "first", failure=limited) == 30
+    assert await post(queues, "second") == 31
     ticks.at += 30
-    assert await post(lines, "first") == 0
+    assert await post(queues, "first") == 0
 
 
-async def test_a_rejected_post_leaves_the_queue(lines: ConversationQueues) -> None:
+async def test_a_rejected_post_leaves_the_queue(queues: ConversationQueues) -> None:
     with pytest.raises(NeverError):
-        await post(lines, "first", failure=NeverError("chat.postMessage", "is_archived"))
-    assert await post(lines, "second") == 0
+        await post(queues, "first", failure=NeverError("chat.postMessage", "is_archived"))
+    assert await post(queues, "second") == 0
 
 
-async def test_a_post_that_does_not_return_loses_its_place(lines: ConversationQueues, ticks: Ticks) -> None:
-    await post(lines, "first")
+async def test_a_post_that_does_not_return_loses_its_place(queues: ConversationQueues, ticks: Ticks) -> None:
+    await post(queues, "first")
     for key in ("gone", "also gone", "here"):
-        await post(lines, key)
+        await post(queues, key)
     ticks.at += 3
-    assert await post(lines, "here") == 2
+    assert await post(queues, "here") == 2
     ticks.at += GRACE
-    assert await post(lines, "here") == 0
-    assert await post(lines, "gone") == 1
+    assert await post(queues, "here") == 0
+    assert await post(queues, "gone") == 1
 
 
 async def test_posts_wait_here_for_a_near_turn_in_order() -> None:
-    lines, order = ConversationQueues(asyncio.get_running_loop().time, every=0.01), list[str]()
+    queues, order = ConversationQueues(asyncio.get_running_loop().time, every=0.01), list[str]()
 
     async def one(key: str) -> None:
-        async with lines.turn("C1", key):
+        async with queues.turn("C1", key):
             order.append(key)
 
     async with asyncio.TaskGroup() as group:
@@ -122,23 +122,23 @@ async def test_posts_wait_here_for_a_near_turn_in_order() -> None:
 
 
 async def test_a_slow_post_holds_the_next_ones_back_and_releases_them() -> None:
-    lines, began, done = (
+    queues, began, done = (
         ConversationQueues(asyncio.get_running_loop().time, patience=0.1, every=0.0),
         asyncio.Event(),
         asyncio.Event(),
     )
 
     async def slow() -> None:
-        async with lines.turn("C1", "slow"):
+        async with queues.turn("C1", "slow"):
             began.set()
             await done.wait()
 
     posting = asyncio.create_task(slow())
     await began.wait()
     with pytest.raises(QueuedError):
-        async with lines.turn("C1", "next"):
+        async with queues.turn("C1", "next"):
             raise AssertionError("it overtook")
     done.set()
     await posting
-    async with lines.turn("C1", "next"):
+    async with queues.turn("C1", "next"):
         pass
