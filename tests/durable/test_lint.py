@@ -269,7 +269,7 @@ def test_a_finding_says_where_what_and_what_instead() -> None:
     )
     (finding,) = lint_text(source, "pay.py")
     assert str(finding) == (
-        "pay.py:5:16: AB101 time.time() reads this machine's clock, and a replay would read another time: "
+        "pay.py:5:16: AB101 time.time() reads this machine's clock, and a replay would read a different time: "
         "use now() (in workflow pay)"
     )
 

@@ -1,8 +1,9 @@
-"""Finds what would make a workflow's replay differ from its first run, or touch the world from its body.
+"""The linter: finds code in workflow bodies that would replay differently, or that touches the outside world.
 
-The engine refuses real I/O in a body when it happens; a clock, a random number or the order of a set it can't see until
-a run has stalled. So they are looked for in the source: in every `@workflow` and in what it plainly calls in the same
-file, never in a `@step`. Names are followed through imports, aliases and simple assignments.
+The engine refuses real I/O in a body when it happens. But it notices a clock, a random number or the order of a set
+only when a run has stalled. So the linter looks for them in the source: in every `@workflow` and in the functions of
+the same file that it calls by name, but not in a `@step`. It follows names through imports, aliases and simple
+assignments.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Exemptions:
                 self._of_line[line + 1 if alone else line] = exemption
 
     def allow(self, node: ast.expr | ast.stmt, code: str) -> bool:
-        """Whether a comment exempts this place from this rule."""
+        """Return whether a comment exempts this place from this rule."""
         for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
             exemption = self._of_line.get(line)
             if exemption is not None and code in exemption.codes:
@@ -63,7 +64,7 @@ class Exemptions:
         return False
 
     def complaints(self) -> Iterator[tuple[int, int, str]]:
-        """Line, column and what is wrong with an exemption: ask only after all places have been asked for."""
+        """Yield the line, the column and the problem of each wrong exemption. Call it after all calls of `allow`."""
         for each in self._all:
             if not each.codes:
                 yield each.line, each.column, "allows nothing by name: write `allow AB101, because …`"
@@ -79,7 +80,7 @@ class Exemptions:
 
 @dataclass(frozen=True, slots=True, order=True)
 class LintFinding:
-    """One place in a file. `line` and `column` count from 1."""
+    """A finding at a place in a file. `line` and `column` count from 1."""
 
     file: str
     line: int
@@ -92,15 +93,15 @@ class LintFinding:
 
 
 def lint_paths(paths: Iterable[Path]) -> list[LintFinding]:
-    """What is found in these files, and in the *.py files of these folders, in the order of the paths given.
+    """Return the findings in these files, and in the *.py files of these folders, in the order of the paths.
 
-    OSError if one can't be read.
+    Raises OSError if a file can't be read.
     """
     return [finding for path in paths for file in _files(path) for finding in lint_text(file.read_bytes(), str(file))]
 
 
 def lint_text(text: bytes | str, name: str = "<text>") -> list[LintFinding]:
-    """What is found in this source, by line. A file that is no Python is one finding."""
+    """Return the findings in this source, by line. A file that isn't Python is one finding."""
     try:
         tree = ast.parse(text, name)
     except (SyntaxError, ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""Walks what a workflow executes: its body, and the functions and classes of its file that it plainly uses.
+"""The walk through what a workflow executes: its body, and the functions and classes of its file that it uses by name.
 
-Three parts: what a name in a source file means; which expressions are sets; and the walk.
+It has three parts: what a name in a source file means, which expressions are sets, and the walk itself.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from approvals_bot.durable.lint.rules import MAKERS, Rule, rule_for
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Meaning = str | Function | ast.ClassDef | None
-DEPTH = 20  # of names that stand for names
+DEPTH = 20  # of names that are assigned to names
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A parameter, by its annotation."""
+    """A parameter or variable, known by its annotation."""
 
     annotation: ast.expr
 
@@ -29,7 +29,7 @@ Binding = str | Function | ast.ClassDef | ast.expr | Instance | None
 
 @dataclass(slots=True)
 class Scope:
-    """The names of a module or of a function, and everything that is ever bound to each."""
+    """The names of a module or function, and everything that is bound to each."""
 
     parent: Scope | None
     bindings: dict[str, list[Binding]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Scope:
         return None
 
     def resolve(self, node: ast.expr, depth: int = 0) -> Meaning:
-        """None: anything."""
+        """Return what an expression means: a full name, or a function or class of this file. None if unknown."""
         if depth > DEPTH:
             return None
         match node:
@@ -101,7 +101,7 @@ def _member(owner: Meaning, name: str) -> Meaning:
 def scope_of(
     node: ast.Module | Function | ast.Lambda, parent: Scope | None, owner: ast.ClassDef | None = None
 ) -> Scope:
-    """The scope that a module or function opens. `owner`: the class whose method it is."""
+    """Return the scope that a module or function opens. `owner` is the class if it is a method."""
     scope = Scope(parent)
     if not isinstance(node, ast.Module):
         given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
@@ -134,7 +134,7 @@ def _bind(node: ast.AST, scope: Scope) -> None:
                     scope.bind(each.asname or each.name, f"{module or ''}.{each.name}")
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             scope.bind(name, node)
-            return  # what is inside has a scope of its own
+            return  # its body has a scope of its own
         case ast.Lambda():
             return
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
@@ -170,13 +170,13 @@ _METHODS_GO_THROUGH = {"join", "extend", "choice", "choices", "sample", "fromkey
 
 
 class Sets:
-    """Looks at the nodes of one scope."""
+    """The finder of sets whose order matters, in one scope."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     def walked(self, node: ast.AST, inside_of: ast.AST | None) -> Iterator[ast.expr]:
-        """The sets whose order this node shows. `inside_of`: the node around it."""
+        """Yield the sets whose order shows in this node. `inside_of` is the node around it."""
         match node:
             case ast.For(iter=walked) | ast.AsyncFor(iter=walked):
                 yield from self._if_set(walked)
@@ -205,7 +205,7 @@ class Sets:
         return isinstance(around, ast.Call) and self._scope.resolve(around.func) in _DON_T_MIND
 
     def is_set(self, node: ast.expr, depth: int = 0) -> bool:
-        """Whether this is plainly a set, of something other than numbers."""
+        """Return whether this is clearly a set, of something other than numbers."""
         if depth > DEPTH:
             return False
         match node:
@@ -246,7 +246,7 @@ def _is_view(node: ast.expr) -> bool:
 
 
 Found = tuple[ast.expr | ast.stmt, str, str]
-"""Where, the rule's code, and what to say."""
+"""A finding: the node, the rule's code, and the message."""
 
 _RUN_BY_MAKING = ("__init__", "__post_init__", "model_post_init", "__new__")
 _MADE_AT_IMPORT = (rules.CLOCK, rules.RANDOM, rules.IDENTIFIERS)
@@ -283,7 +283,7 @@ class Bodies:
     # ── which function is which ──
 
     def _settle(self, node: ast.AST, scope: Scope, owner: ast.ClassDef | None) -> None:
-        """Note the scope in which each function is defined."""
+        """Record the scope in which each function is defined."""
         for child in ast.iter_child_nodes(node):
             if isinstance(child, Function):
                 self._homes[child] = (scope, owner)
@@ -337,7 +337,7 @@ class Bodies:
             self._walk(child, scope, node)
 
     def _look_up(self, node: ast.Name | ast.Attribute, scope: Scope, around: ast.AST | None) -> bool:
-        """Follow a mention. True: there is nothing more to see in it."""
+        """Follow a mention of a name. Returns True if the node needs no further walk."""
         called = isinstance(around, ast.Call) and around.func is node
         meaning = scope.resolve(node)
         if isinstance(meaning, str):
@@ -356,7 +356,7 @@ class Bodies:
         return False
 
     def _make(self, kind: ast.ClassDef, scope: Scope) -> None:
-        """An instance is made: its `__init__` runs, and the factories of its fields."""
+        """Walk what making an instance runs: its `__init__`, and the factories of its fields."""
         if kind in self._seen:
             return
         self._seen.add(kind)
@@ -369,7 +369,7 @@ class Bodies:
                         self._walk(_called(keyword.value), self._module, None)
 
     def _was_made_at_import(self, node: ast.Name, scope: Scope) -> None:
-        """`STARTED = time.time()` at the top of the file is another value in another process."""
+        """Find names like `STARTED = time.time()` at the top of the file: they differ in each process."""
         found = scope.find(node.id)
         if found is None or found[0] is not self._module:
             return
@@ -386,7 +386,7 @@ class Bodies:
 
 
 def _called(factory: ast.expr) -> ast.expr:
-    """The call that a factory will be."""
+    """Return the call that a factory makes."""
     if isinstance(factory, ast.Lambda):
         return factory
     return ast.copy_location(ast.Call(factory, [], []), factory)

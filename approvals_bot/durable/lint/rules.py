@@ -1,4 +1,4 @@
-"""What a workflow's body may not use, by its full name, and what to use instead."""
+"""The linter's rules: what a workflow's body may not use, by full name, and what to use instead."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`why` follows the name that was found; `instead` follows a colon. `names` and `mentioned` count wherever they are
-    mentioned, `called` only when they are called, `bare` only when called without arguments."""
+    """A rule of the linter. Its message is the name that was found, then `why`, a colon and `instead`.
+
+    `names` and `mentioned` match any mention, `called` matches only calls, `bare` only calls without arguments.
+    """
 
     code: str
     title: str
@@ -25,7 +27,7 @@ class Rule:
 
 
 def _names(*groups: str) -> frozenset[str]:
-    """`"time: time monotonic"` is time.time and time.monotonic."""
+    """Expand `"time: time monotonic"` to time.time and time.monotonic."""
     found = set[str]()
     for group in groups:
         module, _, names = group.partition(": ")
@@ -34,7 +36,7 @@ def _names(*groups: str) -> frozenset[str]:
 
 
 def _modules(*modules: str) -> re.Pattern[str]:
-    """Any function of these, and the classes that connect; not their exceptions and values."""
+    """Match any function of these modules, and their client classes, but not their exceptions and constants."""
     inside = "|".join(re.escape(module) for module in modules)
     client = r"\w*(?:Client|Session|Connection|Connector|Pool|PoolManager|Engine|SMTP(?:_SSL)?|Redis|FTP)"
     return re.compile(rf"(?:{inside})\.(?:[\w.]*\.)?(?:[a-z_]\w*|{client})")
@@ -45,7 +47,7 @@ _STEP = "do that in a @step"
 CLOCK = Rule(
     "AB101",
     "the clock",
-    "reads this machine's clock, and a replay would read another time",
+    "reads this machine's clock, and a replay would read a different time",
     "use now()",
     names=_names(
         "datetime.datetime: now utcnow today",
@@ -61,7 +63,7 @@ CLOCK = Rule(
 RANDOM = Rule(
     "AB102",
     "random numbers",
-    "gives other numbers in a replay",
+    "gives different numbers in a replay",
     "use random() of approvals_bot, or make secrets in a @step",
     names=_names("random: SystemRandom", "os: urandom getrandom", "numpy.random: default_rng"),
     mentioned=re.compile(r"random\.[a-z]\w*|secrets\.\w+|numpy\.random\.[a-z]\w*"),
@@ -70,7 +72,7 @@ RANDOM = Rule(
 IDENTIFIERS = Rule(
     "AB103",
     "new identifiers",
-    "gives another identifier in a replay",
+    "gives a different identifier in a replay",
     "use uuid4() of approvals_bot",
     names=_names(
         "uuid: uuid1 uuid4 uuid6 uuid7 uuid8 getnode", "shortuuid: uuid", "nanoid: generate", "ulid: ULID new"
@@ -80,7 +82,7 @@ ENVIRONMENT = Rule(
     "AB104",
     "the environment",
     "depends on the process that replays",
-    "read it in a @step, or hand it over as input",
+    "read it in a @step, or pass it as input",
     names=_names(
         "os: environ environb getenv getpid getppid getcwd uname cpu_count getlogin",
         "sys: argv",
@@ -133,7 +135,7 @@ SOCKETS = Rule(
 THREADS = Rule(
     "AB107",
     "threads and processes",
-    "runs beside the log, so a replay can't repeat it",
+    "runs outside the log, so a replay can't repeat it",
     _STEP,
     names=_names(
         "asyncio: to_thread run run_coroutine_threadsafe create_subprocess_exec create_subprocess_shell",
@@ -149,27 +151,27 @@ THREADS = Rule(
 ORDER = Rule(
     "AB108",
     "the order of a set",
-    "has another order in another process",
+    "has a different order in each process",
     "sort it first: sorted(…)",
 )
 ADDRESSES = Rule(
     "AB109",
     "hashes and addresses",
-    "gives another number in another process",
-    "compare or number the things themselves",
+    "gives a different number in each process",
+    "compare or number the objects themselves",
     called=re.compile(r"builtins\.(?:hash|id)"),
 )
 BLOCKING = Rule(
     "AB110",
     "blocking",
-    "holds up everybody, and is not in the log",
+    "blocks all other runs, and is not in the log",
     'use await sleep("10s"), which is durable',
     names=_names("time: sleep"),
 )
 ENGINE = Rule(
     "AB111",
     "calls to the engine",
-    "acts on other runs from a body, and again at each replay",
+    "acts on other runs from a body, and does so again in each replay",
     _STEP,
     called=re.compile(
         r"approvals_bot\.(?:engine\.)?(?:start|resume_hook|resume_webhook|get_hook_by_token|Engine\.open)"
@@ -187,14 +189,14 @@ MAKERS = {
     "httpx.AsyncClient": "httpx.AsyncClient",
     "requests.Session": "requests.Session",
 }
-"""What calling these gives, so that methods have full names too.
+"""The types of the objects that these calls return, which give their methods full names.
 
-The time of a workflow's own loop comes from the log, so it is no finding.
+`time()` of a workflow's own loop comes from the log, so it is no finding.
 """
 
 
 def rule_for(name: str, *, called: bool = False, bare: bool = False) -> Rule | None:
-    """The rule that this mention of a full name breaks."""
+    """Return the rule that this mention of a full name breaks, if any."""
     for rule in RULES:
         if name in rule.names or (bare and name in rule.bare):
             return rule

@@ -1,7 +1,7 @@
-"""Moving an installation from one store to another, whole or not at all: runs, events, hooks and the audit's chain.
+"""Copying an installation from one store to another, all or nothing: runs, events, hooks and the audit's chain.
 
-Both stores keep the same rows, so they go over as they are. The target is written in one transaction; then it is read
-back, and must give the same digest as the source.
+Both stores have the same rows, so these are copied as they are. The target is written in one transaction and read back
+before the commit; its digest must be that of the source.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from approvals_bot.errors import StoreCopyError
 
 
 class Copyable(Protocol):
-    """A store's tables, in one transaction, while nobody else works on them."""
+    """A store's tables, in one transaction, while no other process works on them."""
 
     def rows(self, table: CopiedTable) -> AsyncIterator[Sequence[Row]]:
-        """All of a table in the order of its key, some at once."""
+        """Yield all rows of a table in the order of its key, in chunks."""
 
     async def is_empty(self) -> bool: ...
     async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None: ...
 
 
 async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> dict[str, int]:
-    """Copy everything, and give how many rows of each table. StoreCopyError: nothing was written, and why not."""
+    """Copy everything, and return the number of rows of each table. `say` is called with lines on the progress.
+
+    Raises StoreCopyError with the reason; nothing was written then.
+    """
     _find(source_url)
-    await (await connect(source_url)).close()  # brings it up to date: an older schema has other columns
+    await (await connect(source_url)).close()  # migrates it: an older schema has other columns
     await (await connect(target_url)).close()
     async with _open(source_url) as source, _open(target_url) as target:
         if not await target.is_empty():
@@ -46,13 +49,13 @@ async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> 
         there, same = await _read_back(target)
         if (there, same) != (counts, digest):
             raise StoreCopyError(
-                "What was written does not read back the same. Nothing was kept; the source is as it was."
+                "The copy doesn't read back as it was written. Nothing was kept, and the source is unchanged."
             )
     return counts
 
 
 def _find(source_url: str) -> None:
-    """A file that isn't there would be made, and its emptiness copied."""
+    """Refuse a file that doesn't exist: opening it would create it, and the copy would be empty."""
     file = source_url.removeprefix("sqlite:///")
     if file != source_url and not Path(file).exists():
         raise StoreCopyError(f"There is no file {file} to copy from. A relative path starts in the working directory.")
@@ -98,7 +101,7 @@ def _digest(digest: Any, rows: Sequence[Row]) -> None:
 
 
 class _Chain:
-    """The audit's chain, followed line by line. StoreCopyError if the source's is broken already."""
+    """The source's audit chain, checked line by line. `follow` raises StoreCopyError where it is broken."""
 
     def __init__(self) -> None:
         self._before = ""
@@ -108,6 +111,6 @@ class _Chain:
             entry = audit_entry(what, who, run_id, data)
             if link_entry(self._before, seq, at, entry) != (data, digest):
                 raise StoreCopyError(
-                    f"The audit's line {seq} is not as it was written. Nothing was copied; look at the source."
+                    f"Line {seq} of the audit is not as it was written. Nothing was copied; check the source."
                 )
             self._before = digest

@@ -1,4 +1,4 @@
-"""The tables of both stores, as an installation that moves takes them along."""
+"""The tables that a copy takes along, in SQLite and in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from approvals_bot.errors import StoreCopyError, StoreUnavailableError
 
 Row = tuple[Any, ...]
 
-ROWS_AT_ONCE = 2_000  # keeps the memory small; a log's data are up to a megabyte each
+ROWS_AT_ONCE = 2_000  # limits memory: the data of one event can have a megabyte
 
 
 @dataclass(frozen=True, slots=True)
 class CopiedTable:
-    """What is copied of a table, and by what it is ordered. Leases stay behind: nobody works on a copy yet."""
+    """The columns to copy of a table, and its key. Leases aren't copied: nobody works on a copy yet."""
 
     name: str
     columns: tuple[str, ...]
@@ -53,17 +53,20 @@ TABLES = (
 )  # fmt: skip
 
 
-# ── A SQLite file as the source or the target of a copy. ──
+# ── SQLite ──
 
 
 @asynccontextmanager
 async def opened_sqlite(path: str) -> AsyncIterator[_SqliteTables]:
-    """In one transaction, which is committed at the end of the block. StoreCopyError if a service works on the file."""
+    """Open a file's tables in one transaction, which commits when the block ends.
+
+    Raises StoreCopyError if a service is using the file.
+    """
     owner = SoleOwner(Path(path + ".lock"))
     db = sqlite3.connect(path, isolation_level=None)
     try:
         if not owner.acquire():
-            raise StoreCopyError(f"A service is working on {path}. Stop it first: what it writes now would be missing.")
+            raise StoreCopyError(f"A service is using {path}. Stop it first: the copy would miss what it writes now.")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("BEGIN IMMEDIATE")
         yield _SqliteTables(db)
@@ -93,7 +96,7 @@ class _SqliteTables:
         self._db.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({places})", rows)  # noqa: S608
 
 
-# ── A PostgreSQL database as the source or the target of a copy. ──
+# ── PostgreSQL ──
 
 _BOOLEANS = {"is_webhook", "has_schema", "is_live", "is_open"}  # numbers in SQLite
 _NUMBERS = {"seq", "created_at"}  # of the keys
@@ -105,12 +108,15 @@ _START = 5.0  # seconds
 
 @asynccontextmanager
 async def opened_postgres(url: str) -> AsyncIterator[_PostgresTables]:
-    """In one transaction, which is committed at the end of the block. StoreCopyError if a service is connected."""
+    """Open a database's tables in one transaction, which commits when the block ends.
+
+    Raises StoreCopyError if a service is connected.
+    """
     connection = await connect_to(url, seconds=_START, patient=True)
     try:
         if await connection.fetchval(_SERVICES):
             raise StoreCopyError(
-                f"A service works on the database {place(url)}. Stop it first: what it writes now would be missing."
+                f"A service is using the database {place(url)}. Stop it first: the copy would miss what it writes now."
             )
         async with connection.transaction(isolation="repeatable_read"):
             await connection.execute("LOCK TABLE runs, attributes, events, hooks, audit IN EXCLUSIVE MODE")

@@ -339,7 +339,7 @@ class OpenStore(Store, Protocol):
     async def begin_work(self) -> None:
         """Prepare for working on runs, which commands don't do.
 
-        If the store can tell that no other process works on runs, the leases of dead processes end at once.
+        If it is certain that no other process works on runs, the leases of dead processes end at once.
         """
 
     def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
