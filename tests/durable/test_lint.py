@@ -138,7 +138,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("snippet", "code"), FOUND, ids=lambda given: given.replace("\n", "; "))
-def test_it_is_found(snippet: str, code: str) -> None:
+def test_forbidden_code_is_found(snippet: str, code: str) -> None:
     assert codes(snippet) == [code]
 
 
@@ -185,7 +185,7 @@ FINE = [
 
 
 @pytest.mark.parametrize("snippet", FINE, ids=lambda given: given.replace("\n", "; "))
-def test_it_is_fine(snippet: str) -> None:
+def test_allowed_code_is_not_found(snippet: str) -> None:
     assert codes(snippet) == []
 
 
@@ -232,7 +232,7 @@ WHERE = [
         "@workflow\nasync def w():\n    httpx.get('x')",
         ["AB106"],
     ),
-    # a function that two workflows call is told once
+    # a function that two workflows call is reported once
     ("def h():\n    time.time()\n@workflow\nasync def a():\n    h()\n@workflow\nasync def b():\n    h()", ["AB101"]),
     # steps may, and so may what only they call
     ("@step\nasync def s():\n    return time.time()\n@workflow\nasync def w():\n    await s()", []),
@@ -258,12 +258,12 @@ WHERE = [
 
 
 @pytest.mark.parametrize(("source", "expected"), WHERE, ids=lambda given: str(given).replace("\n", "; ")[:90])
-def test_bodies_are_looked_at_and_nothing_else(source: str, expected: list[str]) -> None:
+def test_only_bodies_are_checked(source: str, expected: list[str]) -> None:
     imports = "import time, uuid\nfrom pydantic import BaseModel, Field\nfrom approvals_bot import step, workflow\n"
     assert [finding.code for finding in lint_text(imports + source)] == expected
 
 
-def test_a_finding_says_where_what_and_what_instead() -> None:
+def test_a_finding_names_place_problem_and_remedy() -> None:
     source = (
         "import time\nfrom approvals_bot import workflow\n@workflow\nasync def pay():\n    return 1 + time.time()\n"
     )
@@ -301,7 +301,7 @@ DEEP = f"from approvals_bot import workflow\n@workflow\nasync def w():\n    retu
 @pytest.mark.parametrize(
     "source", ["def broken(:\n", "x = '\0'\n", b"\xff\xfe", b"# coding: nonsense\n", "  x = 1\n", DEEP]
 )
-def test_what_is_no_python_is_one_finding(source: str | bytes) -> None:
+def test_a_file_that_is_not_python_is_one_finding(source: str | bytes) -> None:
     (finding,) = lint_text(source, "a.py")
     assert (finding.file, finding.code) == ("a.py", UNREADABLE)
 
@@ -335,7 +335,7 @@ def site(tmp_path: Path) -> Site:
     return install(tmp_path)
 
 
-def test_check_names_them_beside_all_else_that_is_wrong(site: Site) -> None:
+def test_check_lists_findings_with_all_other_problems(site: Site) -> None:
     file = site.write("workflows/late.py", DRIFTING)
     said = site.type("check", fails=True).stdout
     assert said.startswith(f"{file}:6: AB101: time.time() reads this machine's clock")
@@ -345,7 +345,7 @@ def test_check_names_them_beside_all_else_that_is_wrong(site: Site) -> None:
     assert len(keys) > 1
 
 
-def test_lint_takes_the_workflows_folder_or_what_is_named(site: Site, tmp_path: Path) -> None:
+def test_lint_reads_the_workflows_folder_or_the_given_paths(site: Site, tmp_path: Path) -> None:
     assert site.type("lint").stdout == "No problems found.\n"
     file = site.write("workflows/late.py", DRIFTING)
     assert site.type("lint", fails=True).stdout.startswith(f"{file}:6:12: AB101 time.time() reads")

@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[2]
 _IN_NAMES = {
     "check": r"test_check_((?:\d+_)+)",
     "scenario": r"test_scenario_((?:\d+_)+)",
-    "conformance": r"test_((?:\d+_)+)",
 }
 
 

@@ -68,6 +68,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("told", "tests/support/kept_workflows.py"): "a step's result in recorded histories",
     ("stands", "tests/support/simulation/planted_postgres.py"): "quotes the schema, to change it",
     ("sentences", "approvals_bot/web/responses.py"): "the standard library's `HTTPStatus.phrase`",
+    ("told", "tests/durable/engine/test_kept_workflows.py"): "results of the kept workflows, as in their recorded logs",
 }
 """Where a word means something else, by its name and a file (or folder, ending in `/`): the reason."""
 

@@ -1,4 +1,4 @@
-"""Every history that a test of this room writes is replayed from each of its beginnings, too."""
+"""Every history that these tests write is also replayed from each of its prefixes."""
 
 from __future__ import annotations
 

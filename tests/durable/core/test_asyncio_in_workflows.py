@@ -1,4 +1,4 @@
-"""Plain asyncio, on the loop that only the log moves."""
+"""Plain asyncio on the workflow loop, which only the log advances."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def complete_all(history: History, results: dict[int, Any]) -> None:
         history.complete(number, result)
 
 
-def test_gather_gives_results_in_the_order_of_its_arguments(history: Begin) -> None:
+def test_gather_returns_results_in_the_order_of_its_arguments(history: Begin) -> None:
     @workflow
     async def together() -> list[str]:
         return list(await asyncio.gather(work("a"), work("b"), work("c")))
@@ -54,7 +54,7 @@ def test_nested_task_groups_wait_for_all(history: Begin) -> None:
     assert run.result == "AB"
 
 
-def test_a_failed_task_cancels_its_group_and_the_error_comes_out_as_a_group(history: Begin) -> None:
+def test_a_failed_task_cancels_its_group_and_raises_a_group(history: Begin) -> None:
     @workflow
     async def fails() -> str:
         try:
@@ -72,7 +72,7 @@ def test_a_failed_task_cancels_its_group_and_the_error_comes_out_as_a_group(hist
     assert run.result == "1"
 
 
-def test_a_timeout_is_a_durable_wait_and_is_withdrawn_when_it_is_not_needed(history: Begin) -> None:
+def test_a_timeout_is_a_durable_wait_that_is_cancelled_if_unneeded(history: Begin) -> None:
     @workflow
     async def limited() -> str:
         async with asyncio.timeout(60):
@@ -89,7 +89,7 @@ def test_a_timeout_is_a_durable_wait_and_is_withdrawn_when_it_is_not_needed(hist
     assert run.result == "in time"
 
 
-def test_a_timeout_that_fires_cancels_what_it_guards(history: Begin) -> None:
+def test_a_timeout_that_fires_cancels_its_block(history: Begin) -> None:
     @workflow
     async def limited() -> str:
         try:
@@ -125,7 +125,7 @@ def test_wait_for_a_hook(history: Begin, fires: bool, expected: str) -> None:
     assert run.result == expected
 
 
-def test_a_shielded_step_is_waited_for_after_a_timeout(history: Begin) -> None:
+def test_a_shielded_step_can_be_awaited_after_a_timeout(history: Begin) -> None:
     @workflow
     async def shielded() -> str:
         task = asyncio.ensure_future(work("a"))
@@ -145,7 +145,7 @@ def test_a_shielded_step_is_waited_for_after_a_timeout(history: Begin) -> None:
     assert run.result == "later: A"
 
 
-def test_asyncio_wait_gives_the_first_and_leaves_the_rest(history: Begin) -> None:
+def test_asyncio_wait_returns_the_first_and_leaves_the_rest(history: Begin) -> None:
     @workflow
     async def first() -> tuple[str, int]:
         tasks = [asyncio.create_task(work(name)) for name in "abc"]
@@ -159,7 +159,8 @@ def test_asyncio_wait_gives_the_first_and_leaves_the_rest(history: Begin) -> Non
     assert run.result == ("B", 2)
 
 
-def test_106_107_as_completed_gives_results_as_they_come(history: Begin) -> None:
+@pytest.mark.conformance(106, 107)
+def test_as_completed_yields_results_as_they_arrive(history: Begin) -> None:
     @workflow
     async def racing() -> list[str]:
         return [await next_one for next_one in asyncio.as_completed([work("a"), work("b"), work("c")])]
@@ -237,7 +238,7 @@ def test_event_lock_semaphore_condition_and_barrier_work_as_written(history: Beg
     assert run.result == ["one", "two"]
 
 
-def test_async_generators_run_on_the_workflows_loop_and_their_finally_too(history: Begin) -> None:
+def test_async_generators_and_their_finally_run_on_the_workflow_loop(history: Begin) -> None:
     @workflow
     async def generating() -> list[str]:
         said: list[str] = []
@@ -296,7 +297,7 @@ def test_a_body_that_leaves_the_process_ends_only_its_run(history: Begin, leaves
         assert run.error["type"] == leaves.__name__
 
 
-def test_a_suspended_run_is_thrown_away_without_its_except_clauses_and_its_finally_asks_for_nothing(
+def test_a_suspended_run_is_dropped_without_running_except_clauses(
     history: Begin,
 ) -> None:
     seen: list[str] = []
@@ -320,7 +321,8 @@ def test_a_suspended_run_is_thrown_away_without_its_except_clauses_and_its_final
     assert seen == ["finally"]
 
 
-def test_121_suspension_cannot_be_swallowed(history: Begin) -> None:
+@pytest.mark.conformance(121)
+def test_suspension_cannot_be_swallowed(history: Begin) -> None:
     @workflow
     async def greedy() -> str:
         while True:
@@ -336,7 +338,7 @@ def test_121_suspension_cannot_be_swallowed(history: Begin) -> None:
     assert run.result == "payload"
 
 
-def test_time_stands_still_between_events_and_never_goes_back(history: Begin) -> None:
+def test_time_moves_only_with_events_and_never_goes_back(history: Begin) -> None:
     @workflow
     async def clocked() -> list[float]:
         times = [now()]
@@ -356,7 +358,7 @@ def test_time_stands_still_between_events_and_never_goes_back(history: Begin) ->
     assert run.result == [0, 5, 3605, 3605]
 
 
-def test_a_timeout_counts_from_when_it_is_written_so_that_a_late_start_does_not_eat_it(history: Begin) -> None:
+def test_a_timeout_counts_from_when_it_is_recorded(history: Begin) -> None:
     @workflow
     async def patient() -> Any:
         async with asyncio.timeout(60):
@@ -368,7 +370,8 @@ def test_a_timeout_counts_from_when_it_is_written_so_that_a_late_start_does_not_
     assert (run.due(1) - run.now).total_seconds() == 60
 
 
-def test_119_completions_out_of_call_order_continue_in_log_order(history: Begin) -> None:
+@pytest.mark.conformance(119)
+def test_completions_out_of_call_order_continue_in_log_order(history: Begin) -> None:
     @workflow
     async def racing() -> list[str]:
         order: list[str] = []
@@ -386,7 +389,8 @@ def test_119_completions_out_of_call_order_continue_in_log_order(history: Begin)
     assert run.result == ["D", "A", "E", "C", "B"]
 
 
-def test_109_racing_again_and_again_gives_everything_in_the_order_of_the_log(history: Begin) -> None:
+@pytest.mark.conformance(109)
+def test_repeated_races_deliver_everything_in_log_order(history: Begin) -> None:
     @workflow
     async def stress() -> list[str]:
         left = {asyncio.create_task(work(name)) for name in "abcde"}
@@ -404,7 +408,8 @@ def test_109_racing_again_and_again_gives_everything_in_the_order_of_the_log(his
     assert run.result == ["D", "A", "E", "C", "B"]
 
 
-def test_108_one_failure_of_all_raises_and_the_others_still_finish(history: Begin) -> None:
+@pytest.mark.conformance(108)
+def test_one_failure_raises_and_the_others_still_finish(history: Begin) -> None:
     @workflow
     async def partly() -> str:
         tasks = [asyncio.create_task(work(name)) for name in "ab"]

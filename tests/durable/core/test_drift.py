@@ -1,4 +1,4 @@
-"""Code that no longer does what its log says it did is named, with the event, what was expected, and what it does."""
+"""Drift is reported with the event, what the log has, and what the code asks for now."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def recorded() -> History:
     return run
 
 
+@pytest.mark.conformance(49, 122, 123)
 @pytest.mark.parametrize(
     ("changed", "seq", "words"),
     [
@@ -99,7 +100,7 @@ def recorded() -> History:
         (keeps_the_timer, 7, "recorded the end of wait #3, but the code now asks for wait #3 to go on"),
     ],
 )
-def test_49_122_123_drift_is_named(changed: Callable[[], Awaitable[Any]], seq: int, words: str) -> None:
+def test_drift_is_named(changed: Callable[[], Awaitable[Any]], seq: int, words: str) -> None:
     run = recorded()
     run.workflow.function = changed
     with pytest.raises(NondeterminismError) as caught:
@@ -108,7 +109,7 @@ def test_49_122_123_drift_is_named(changed: Callable[[], Awaitable[Any]], seq: i
     assert caught.value.seq == seq
 
 
-def test_a_new_parameter_with_a_default_is_no_drift() -> None:
+def test_a_new_parameter_with_a_default_is_not_drift() -> None:
     async def before(amount: int) -> int:
         return amount + await charge()
 
@@ -146,7 +147,7 @@ def test_an_answer_that_is_no_longer_given_is_drift() -> None:
         run.decide()
 
 
-def test_last_words_about_hooks_are_no_drift() -> None:
+def test_hook_decisions_at_the_end_are_not_drift() -> None:
     @workflow
     async def opens_answers_and_closes() -> str:
         async with create_webhook(respond_with="manual") as webhook:

@@ -1,4 +1,4 @@
-"""Real I/O in a workflow's body fails at once, says where, and what to do instead."""
+"""Real I/O in a workflow's body fails at once, and the error says where and what to do instead."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ BLOCKED: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.conformance(131)
 @pytest.mark.parametrize("how", BLOCKED)
-def test_131_blocking_calls_in_a_body_are_refused_with_their_line(how: str) -> None:
+def test_blocking_calls_in_a_body_are_refused_with_their_line(how: str) -> None:
     @workflow
     async def naughty() -> None:
         BLOCKED[how]()
@@ -58,8 +59,9 @@ def test_131_blocking_calls_in_a_body_are_refused_with_their_line(how: str) -> N
     assert "test_guard.py:" in run.error["message"]
 
 
+@pytest.mark.conformance(131)
 @pytest.mark.parametrize("how", ["to_thread", "open_connection", "create_subprocess_exec", "run_in_executor"])
-def test_131_what_asyncio_would_do_outside_is_refused_too(how: str) -> None:
+def test_asyncio_calls_that_reach_outside_are_refused_too(how: str) -> None:
     @workflow
     async def naughty() -> None:
         match how:
@@ -111,7 +113,7 @@ def test_imports_time_zones_and_tracebacks_still_work(tmp_path: Path, monkeypatc
     assert run.result == [42, 14, True]
 
 
-def test_outside_of_a_body_nothing_is_blocked() -> None:
+def test_nothing_is_blocked_outside_a_body() -> None:
     for how in ("open a file", "list", "sleep", "database"):
         made = BLOCKED[how]()
         if how == "database":

@@ -1,4 +1,4 @@
-"""The order of things is the same in every process, whatever its hash seed and wherever its objects lie."""
+"""Execution order is the same in every process, whatever its hash seed and the addresses of its objects."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def in_a_process(seed: int) -> str:
     ).stdout
 
 
-def test_a_task_group_of_ten_is_cancelled_in_the_same_order_in_every_process() -> None:
+def test_a_task_group_is_cancelled_in_the_same_order_everywhere() -> None:
     said = {in_a_process(seed) for seed in (0, 1, 2, 3)}
     assert len(said) == 1
     log, births = said.pop().splitlines()

@@ -1,4 +1,4 @@
-"""Importing changes nothing; an open engine changes what `core/sandbox` says, and puts it back."""
+"""Importing changes nothing. An open engine changes what `core/sandbox` documents, and restores it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_importing_patches_nothing_and_adds_no_audit_hook(module: str) -> None:
     assert _run(f"import {module}; print(json.dumps([changed(before), len(hooks)]))") == [[], 0]
 
 
-def test_what_an_open_engine_patches_is_put_back(tmp_path: Path) -> None:
+def test_what_an_open_engine_patches_is_restored(tmp_path: Path) -> None:
     program = """
 import approvals_bot.durable.engine
 from asyncio import as_completed  # as an author's file has it, long before an engine opens
@@ -95,7 +95,7 @@ print(json.dumps(asyncio.run(main())))
     assert (after, hooks) == ([], 1)  # Python can't take an audit hook away; ours does nothing from now on
 
 
-def test_the_root_imports_no_room_before_it_is_used() -> None:
+def test_the_root_imports_nothing_before_it_is_used() -> None:
     loaded = _run("import approvals_bot; print(json.dumps([name for name in sys.modules if 'approvals_bot.' in name]))")
     assert loaded == []
 

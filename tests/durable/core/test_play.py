@@ -55,7 +55,7 @@ async def expense(amount: int) -> str:
         return "expired"
     finally:
         nagging.cancel()
-    return f"paid, {await charge(amount)}" if answer["approved"] else "declined"
+    return f"paid, {await charge(amount)}" if answer["approved"] else "not paid"
 
 
 async def test_an_answer_by_token_and_a_step_replaced_by_its_value() -> None:
@@ -74,7 +74,7 @@ async def test_timers_fire_before_a_later_answer() -> None:
     assert played.ended_at - played.log[0].at == timedelta(days=3, hours=1)
 
 
-async def test_without_an_answer_time_runs_out() -> None:
+async def test_without_an_answer_the_timeout_fires() -> None:
     played = await play(expense, 1)
     assert played.result == "expired"
     assert len(played.calls(remind)) in (6, 7)
@@ -97,7 +97,7 @@ async def test_steps_are_retried_and_fail_as_on_an_engine() -> None:
     assert "failed after 3 retries: no card" in str(failed.error)
 
 
-async def test_a_run_that_waits_says_for_what() -> None:
+async def test_a_waiting_run_names_what_it_waits_for() -> None:
     @workflow
     async def waits() -> Any:
         publish({"state": "open"})
@@ -136,7 +136,7 @@ async def test_answers_of_several_hooks_go_by_token_or_in_order() -> None:
     assert by_token.result == [3, 1, 2]
 
 
-async def test_a_workflow_that_is_stuck_is_said_to_be() -> None:
+async def test_a_stuck_workflow_is_reported() -> None:
     @workflow
     async def stuck() -> None:
         await asyncio.get_running_loop().create_future()

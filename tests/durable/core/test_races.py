@@ -1,4 +1,4 @@
-"""Races of hooks, steps and timers: the log decides, on every replay and from every beginning of it."""
+"""Races of hooks, steps and timers: the log decides, on every replay and from every prefix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def waits_of(run: History) -> list[int]:
     return [e.data["id"] for e in run.log if e.type == "wait_created" and e.data["id"] not in over]
 
 
-def test_15_a_payload_that_lies_before_its_hooks_await_is_kept_until_then(history: Begin) -> None:
+@pytest.mark.conformance(15)
+def test_a_payload_logged_before_its_await_is_kept_until_then(history: Begin) -> None:
     @workflow
     async def later() -> list[Any]:
         early, late = create_hook(token="early"), create_hook(token="late")
@@ -49,7 +50,8 @@ def test_15_a_payload_that_lies_before_its_hooks_await_is_kept_until_then(histor
     assert run.result == ["for the early one", "for the late one"]
 
 
-def test_110_a_hook_that_wins_ends_the_run_without_waiting_for_the_sleep(history: Begin) -> None:
+@pytest.mark.conformance(110)
+def test_a_hook_that_wins_ends_the_run_without_waiting_for_the_sleep(history: Begin) -> None:
     @workflow
     async def race() -> Any:
         hook = asyncio.create_task(take(create_hook(token="t")))
@@ -64,8 +66,9 @@ def test_110_a_hook_that_wins_ends_the_run_without_waiting_for_the_sleep(history
     assert "wait_completed" not in run.types
 
 
+@pytest.mark.conformance(111)
 @pytest.mark.parametrize("goes_on", [True, False])
-def test_111_a_timeout_that_wins_leaves_the_hook_open_as_long_as_the_run_goes_on(history: Begin, goes_on: bool) -> None:
+def test_a_timeout_that_wins_leaves_the_hook_open(history: Begin, goes_on: bool) -> None:
     @workflow
     async def race() -> Any:
         hook = create_hook(token="t")
@@ -84,7 +87,8 @@ def test_111_a_timeout_that_wins_leaves_the_hook_open_as_long_as_the_run_goes_on
     assert run.result == (["late", "after all"] if goes_on else "late")
 
 
-def test_112_a_loop_of_timeouts_loses_no_payload(history: Begin) -> None:
+@pytest.mark.conformance(112)
+def test_a_loop_of_timeouts_loses_no_payload(history: Begin) -> None:
     @workflow
     async def patient() -> list[Any]:
         hook, rounds = create_hook(token="t"), []
@@ -107,10 +111,9 @@ def test_112_a_loop_of_timeouts_loses_no_payload(history: Begin) -> None:
     assert run.result == ["nobody", "nobody", "third round", "nobody"]
 
 
+@pytest.mark.conformance(113)
 @pytest.mark.parametrize(("order", "expected"), [("payload first", "payload"), ("timer first", "timer")])
-def test_113_the_order_in_the_log_decides_between_a_payload_and_a_timer(
-    history: Begin, order: str, expected: str
-) -> None:
+def test_the_order_in_the_log_decides_between_a_payload_and_a_timer(history: Begin, order: str, expected: str) -> None:
     @workflow
     async def race() -> str:
         try:
@@ -129,7 +132,8 @@ def test_113_the_order_in_the_log_decides_between_a_payload_and_a_timer(
     assert run.result == expected
 
 
-def test_114_an_unawaited_sleep_does_not_disturb_three_payloads_with_a_step_each(history: Begin) -> None:
+@pytest.mark.conformance(114)
+def test_an_unawaited_sleep_does_not_disturb_payloads_and_steps(history: Begin) -> None:
     @workflow
     async def three() -> list[Any]:
         asyncio.create_task(sleep("1 day"))  # noqa: RUF006  # nobody waits for it: that is the case
@@ -152,7 +156,8 @@ def test_114_an_unawaited_sleep_does_not_disturb_three_payloads_with_a_step_each
     assert run.result == ["A", "B", "C"]
 
 
-def test_115_racing_all_hooks_and_a_sleep_again_and_again(history: Begin) -> None:
+@pytest.mark.conformance(115)
+def test_all_hooks_and_a_sleep_can_race_repeatedly(history: Begin) -> None:
     @workflow
     async def rounds() -> list[Any]:
         hooks, seen = [create_hook(token="a"), create_hook(token="b")], []
@@ -181,7 +186,8 @@ def test_115_racing_all_hooks_and_a_sleep_again_and_again(history: Begin) -> Non
     assert run.result == ["b to b", "timer", "both to b", "and to a"]
 
 
-def test_116_a_kept_payload_and_a_timer_made_before_it_go_in_the_order_of_the_log(history: Begin) -> None:
+@pytest.mark.conformance(116)
+def test_a_kept_payload_and_an_earlier_timer_follow_log_order(history: Begin) -> None:
     @workflow
     async def kept() -> list[Any]:
         hook, order = create_hook(token="t"), []
@@ -201,8 +207,9 @@ def test_116_a_kept_payload_and_a_timer_made_before_it_go_in_the_order_of_the_lo
     assert run.result == ["timer", "payload"]
 
 
+@pytest.mark.conformance(117)
 @pytest.mark.parametrize("first", ["step", "hook"])
-def test_117_a_result_and_a_payload_of_one_instant_go_by_their_place_in_the_log(history: Begin, first: str) -> None:
+def test_a_result_and_a_payload_of_one_instant_follow_log_order(history: Begin, first: str) -> None:
     @workflow
     async def race() -> str:
         hook = asyncio.create_task(take(create_hook(token="t")))
@@ -223,7 +230,8 @@ def test_117_a_result_and_a_payload_of_one_instant_go_by_their_place_in_the_log(
     assert run.result == first
 
 
-def test_118_every_beginning_of_a_log_asks_for_what_the_whole_asked_for(history: Begin) -> None:
+@pytest.mark.conformance(118)
+def test_every_prefix_of_a_log_asks_for_what_the_whole_log_did(history: Begin) -> None:
     @workflow
     async def busy() -> list[Any]:
         hook = create_hook()

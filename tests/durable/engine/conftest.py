@@ -1,5 +1,5 @@
-"""The engine's tests run on SQLite; those of the files in BOTH run on PostgreSQL, too. APPROVALS_TEST_STORE=postgres
-runs all of them there."""
+"""Fixtures of the engine's tests. They run on SQLite, and those of the files in BOTH on PostgreSQL, too;
+APPROVALS_TEST_STORE=postgres runs all of them there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
-BOTH = {"test_hooks", "test_remembered", "test_webhooks_of_runs"}
+BOTH = {"test_hooks", "test_run_cache", "test_webhooks_of_runs"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -26,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def open_engine(tmp_path: Path, clock: FakeClock, database: str, request: pytest.FixtureRequest) -> OpenEngine:
-    """As the product's fixture of this name, on either store."""
+    """Return the product's fixture of this name, on either store."""
     url = f"sqlite:///{tmp_path}/runs.db" if database == "sqlite" else request.getfixturevalue("postgres_url")
 
     def open(**options: Any) -> AbstractAsyncContextManager[Engine]:

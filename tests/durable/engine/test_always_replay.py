@@ -1,4 +1,4 @@
-"""Always-replay mode finds workflows that depend on more than their log, and says nothing of those that don't."""
+"""Always-replay mode reports workflows that depend on more than their log, and no others."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_body_that_depends_on_more_than_its_log_is_found(
 @workflow
 async def sound(who: str) -> list[Any]:
     hook, webhook = create_hook(token=f"t-{who}"), create_webhook(metadata={"who": who})
-    told = await asyncio.gather(*(act(f"{person} {uuid4()} {random().random()}") for person in sorted(people)))
+    acts = await asyncio.gather(*(act(f"{person} {uuid4()} {random().random()}") for person in sorted(people)))
     await act(webhook.url)
     try:
         async with asyncio.timeout(3600):
@@ -94,10 +94,10 @@ async def sound(who: str) -> list[Any]:
         answer = None
     hook.dispose()
     await sleep("1 day")
-    return [answer, len(told), now().isoformat()]
+    return [answer, len(acts), now().isoformat()]
 
 
-async def test_a_sound_body_is_replayed_from_every_beginning_and_nothing_is_said(
+async def test_a_sound_body_is_replayed_from_every_prefix_silently(
     open_engine: OpenEngine, always_replay: AlwaysReplay | None, clock: FakeClock
 ) -> None:
     if always_replay is None:

@@ -30,12 +30,12 @@ def test_the_tests_of_the_table_exist() -> None:
             assert name in known, (number, name)
 
 
-def test_every_numbered_test_is_in_its_rows() -> None:
+def test_every_marked_test_is_in_its_rows() -> None:
     table = rows()
     for number, names in numbered_tests("conformance").items():
         for name in names:
             assert f"`{name}`" in table.get(number, ""), (number, name)
 
 
-def test_the_scenarios_that_are_easily_missed_have_a_test_by_their_number() -> None:
+def test_the_easily_missed_scenarios_have_marked_tests() -> None:
     assert set(numbered_tests("conformance")) >= OWN

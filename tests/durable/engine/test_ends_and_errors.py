@@ -1,4 +1,4 @@
-"""How runs end, fail, stall, and what an author hears."""
+"""How runs end, fail and stall, and the errors that authors see."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ async def waits() -> Any:
     return await create_hook(token="t")
 
 
-async def test_126_too_many_events_fail_the_run_and_free_its_hooks(
+@pytest.mark.conformance(126)
+async def test_too_many_events_fail_the_run_and_free_its_hooks(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activation, "MAX_EVENTS", 50)
@@ -72,7 +73,8 @@ async def test_126_too_many_events_fail_the_run_and_free_its_hooks(
             await engine.get_hook_by_token("t")
 
 
-async def test_128_two_engines_on_one_file_work_on_each_run_once(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(128)
+async def test_two_engines_on_one_file_work_on_each_run_once(open_engine: OpenEngine) -> None:
     calls: list[str] = []
 
     @step
@@ -90,7 +92,8 @@ async def test_128_two_engines_on_one_file_work_on_each_run_once(open_engine: Op
     assert len(calls) == len(set(calls)) == 80
 
 
-async def test_129_runs_go_on_after_a_restart_in_every_state(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(129)
+async def test_runs_continue_after_a_restart_in_every_state(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def states() -> list[Any]:
         first = await note("in a step")
@@ -106,7 +109,8 @@ async def test_129_runs_go_on_after_a_restart_in_every_state(open_engine: OpenEn
         assert await engine.get_run(run.id).return_value() == ["in a step", "yes"]
 
 
-async def test_130_chance_ids_and_time_are_the_same_on_every_replay_and_differ_between_runs(
+@pytest.mark.conformance(130)
+async def test_random_uuid4_and_now_are_equal_on_replay_and_differ_by_run(
     open_engine: OpenEngine,
 ) -> None:
     @workflow
@@ -124,7 +128,8 @@ async def test_130_chance_ids_and_time_are_the_same_on_every_replay_and_differ_b
     assert [each[2] for each in first] == sorted(each[2] for each in first)
 
 
-async def test_133_134_cancelling_a_run_frees_everything(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(133, 134)
+async def test_cancelling_a_run_frees_everything(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def both() -> None:
         await asyncio.gather(sleep("1 day"), asyncio.ensure_future(_take("t")))
@@ -145,7 +150,8 @@ async def _take(token: str) -> Any:
     return await create_hook(token=token)
 
 
-async def test_135_an_ended_run_keeps_its_status(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(135)
+async def test_an_ended_run_keeps_its_status(open_engine: OpenEngine) -> None:
     @workflow
     async def fails() -> None:
         raise ValueError("bad")
@@ -166,7 +172,8 @@ async def note_it() -> Any:
     return await note("it")
 
 
-async def test_136_a_run_cancelled_before_it_began_never_runs(open_engine: OpenEngine, store_url: str) -> None:
+@pytest.mark.conformance(136)
+async def test_a_run_cancelled_before_its_start_never_runs(open_engine: OpenEngine, store_url: str) -> None:
     began: list[int] = []
 
     @workflow
@@ -184,8 +191,9 @@ async def test_136_a_run_cancelled_before_it_began_never_runs(open_engine: OpenE
     assert began == []
 
 
+@pytest.mark.conformance(137)
 @pytest.mark.parametrize("unknown", ["run_unknown", "", "a\x00b", "\ud800"])  # as a terminal may give them
-async def test_137_an_unknown_run_is_found_out_when_it_is_asked(open_engine: OpenEngine, unknown: str) -> None:
+async def test_an_unknown_run_raises_when_it_is_read(open_engine: OpenEngine, unknown: str) -> None:
     async with open_engine() as engine:
         run = engine.get_run(unknown)
         for ask in (run.status, run.return_value, run.cancel, run.wake_up, run.events):
@@ -196,7 +204,8 @@ async def test_137_an_unknown_run_is_found_out_when_it_is_asked(open_engine: Ope
         assert await engine.find_hook(unknown) is None
 
 
-async def test_138_a_failed_run_says_why_with_its_cause(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(138)
+async def test_a_failed_run_says_why_with_its_cause(open_engine: OpenEngine) -> None:
     @workflow
     async def fails() -> None:
         raise ZeroDivisionError("by zero")
@@ -208,7 +217,8 @@ async def test_138_a_failed_run_says_why_with_its_cause(open_engine: OpenEngine)
     assert caught.value.cause_type == "ZeroDivisionError"
 
 
-async def test_139_starting_again_with_one_key_is_one_run(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(139)
+async def test_two_starts_with_one_key_are_one_run(open_engine: OpenEngine) -> None:
     @workflow
     async def keyed(amount: int) -> int:
         return amount
@@ -221,7 +231,8 @@ async def test_139_starting_again_with_one_key_is_one_run(open_engine: OpenEngin
             await engine.start(keyed, 2, idempotency_key="k")
 
 
-async def test_140_attributes_find_runs_and_have_limits(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(140)
+async def test_attributes_find_runs_and_have_limits(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         red = await engine.start(note_it, attributes={"colour": "red", "size": "L"})
         await engine.start(note_it, attributes={"colour": "blue"})
@@ -233,7 +244,8 @@ async def test_140_attributes_find_runs_and_have_limits(open_engine: OpenEngine)
         assert len((await engine.records()).records) == 2
 
 
-async def test_148_what_cannot_be_kept_is_refused_with_its_path_before_anything_is_written(
+@pytest.mark.conformance(148)
+async def test_unserializable_values_are_refused_by_path_and_not_written(
     open_engine: OpenEngine,
 ) -> None:
     @workflow
@@ -283,7 +295,8 @@ async def test_values_that_are_too_large_fail_their_run_and_are_named(open_engin
             await (await engine.start(large)).return_value()
 
 
-async def test_149_an_error_comes_back_as_its_class_with_its_cause(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(149)
+async def test_an_error_comes_back_as_its_class_with_its_cause(open_engine: OpenEngine) -> None:
     @step(retries=0)
     async def refuses() -> None:
         raise PaymentRefused("card")
@@ -310,7 +323,7 @@ class PaymentRefused(Exception):
 
 
 def version_of(name: str, body: str) -> Any:
-    """A workflow of this name whose body is one of several; each replaces the one before."""
+    """Register a workflow of this name with one of several bodies, replacing the one before."""
 
     async def first() -> Any:
         await note("a")
@@ -326,7 +339,8 @@ def version_of(name: str, body: str) -> Any:
     return workflow(name=name)(function)
 
 
-async def test_123_drifted_code_stalls_its_run_which_takes_payloads_and_goes_on_when_the_code_matches(
+@pytest.mark.conformance(123)
+async def test_a_drifted_run_stalls_takes_payloads_and_continues_once_fixed(
     open_engine: OpenEngine,
 ) -> None:
     kept = version_of("drifts", "first")
@@ -347,7 +361,7 @@ async def test_123_drifted_code_stalls_its_run_which_takes_payloads_and_goes_on_
 
 
 def charging(version: str) -> Any:
-    """A workflow, and the step that it waits for, in several versions."""
+    """Register a workflow and the step that it waits for, in one of several versions."""
     attempts: list[tuple[Any, ...]] = []
 
     async def first(amount: int) -> str:
@@ -376,7 +390,7 @@ def charging(version: str) -> Any:
 
 
 @pytest.mark.parametrize(("changed", "said"), [("with_currency", "currency, too"), ("of_another_type", "other types")])
-async def test_a_step_that_takes_other_arguments_by_now_stalls_its_run_until_it_takes_those_of_the_log(
+async def test_a_step_with_changed_parameters_stalls_its_run_until_fixed(
     open_engine: OpenEngine, clock: FakeClock, changed: str, said: str
 ) -> None:
     kept, _ = charging("first")
@@ -398,7 +412,8 @@ async def test_a_step_that_takes_other_arguments_by_now_stalls_its_run_until_it_
     del kept
 
 
-async def test_84_a_run_without_its_code_stalls_until_the_code_is_there(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(84)
+async def test_a_run_without_its_code_stalls_until_the_code_is_there(open_engine: OpenEngine) -> None:
     kept = version_of("missing", "first")
     async with open_engine() as engine:
         run = await engine.start(kept)
@@ -413,7 +428,8 @@ async def test_84_a_run_without_its_code_stalls_until_the_code_is_there(open_eng
         assert await engine.get_run(run.id).return_value() == "kept"
 
 
-async def test_84_a_workflow_that_does_not_exist_is_refused_at_once(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(84)
+async def test_a_workflow_that_does_not_exist_is_refused_at_once(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         with pytest.raises(WorkflowNotFoundError, match="no such thing"):
             await engine.start("no such thing")
@@ -421,7 +437,7 @@ async def test_84_a_workflow_that_does_not_exist_is_refused_at_once(open_engine:
             await engine.start(print)  # type: ignore[call-overload]
 
 
-async def test_a_body_that_spins_is_named_and_holds_up_nobody(
+async def test_a_spinning_body_is_named_and_blocks_nobody(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replaying, "ACTIVATION_TIME", 0.3)
@@ -475,7 +491,8 @@ async def test_the_body_can_cancel_itself(open_engine: OpenEngine) -> None:
             await (await engine.start(withdraws)).return_value()
 
 
-async def test_160_closing_waits_for_a_running_step_and_lets_the_run_go_at_once(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(160)
+async def test_closing_waits_for_a_running_step_and_releases_the_run(open_engine: OpenEngine) -> None:
     calls: list[str] = []
     began = asyncio.Event()
 
@@ -502,7 +519,7 @@ async def test_160_closing_waits_for_a_running_step_and_lets_the_run_go_at_once(
     assert calls == ["ended", "ended"]
 
 
-async def test_who_still_waits_for_a_run_when_its_engine_closes_hears_so(open_engine: OpenEngine) -> None:
+async def test_a_caller_that_waits_when_the_engine_closes_gets_an_error(open_engine: OpenEngine) -> None:
     @workflow
     async def rests() -> None:
         await sleep("1h")
@@ -517,7 +534,8 @@ async def test_who_still_waits_for_a_run_when_its_engine_closes_hears_so(open_en
                 await each
 
 
-async def test_161_parked_runs_are_not_woken_over_and_over(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(161)
+async def test_parked_runs_are_not_woken_over_and_over(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def sleeps() -> None:
         await sleep("60 days")
@@ -535,7 +553,8 @@ async def test_161_parked_runs_are_not_woken_over_and_over(open_engine: OpenEngi
             assert found[0].epoch == 1  # claimed once, when it began
 
 
-async def test_151_152_lists_are_filtered_and_their_pages_are_stable(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(151, 152)
+async def test_lists_are_filtered_and_their_pages_are_stable(open_engine: OpenEngine, clock: FakeClock) -> None:
     async with open_engine() as engine:
         first = []
         for _ in range(5):
@@ -554,7 +573,8 @@ async def test_151_152_lists_are_filtered_and_their_pages_are_stable(open_engine
             await engine.records(cursor="nonsense")
 
 
-async def test_153_events_are_read_in_order(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(153)
+async def test_events_are_read_in_order(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         run = await engine.start(note_it)
         await run.return_value()
@@ -562,7 +582,8 @@ async def test_153_events_are_read_in_order(open_engine: OpenEngine) -> None:
         assert [e.seq for e in events] == list(range(1, len(events) + 1))
 
 
-async def test_147_values_come_back_as_they_were(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(147)
+async def test_values_survive_the_log(open_engine: OpenEngine) -> None:
     from datetime import UTC, date, datetime, timedelta
     from datetime import time as clock_time
     from decimal import Decimal
@@ -584,7 +605,7 @@ async def test_147_values_come_back_as_they_were(open_engine: OpenEngine) -> Non
     assert [type(value) for value in back] == [type(value) for value in values]
 
 
-async def test_what_a_type_leaves_open_keeps_its_own_types(open_engine: OpenEngine) -> None:
+async def test_values_under_open_types_keep_their_own_types(open_engine: OpenEngine) -> None:
     from datetime import UTC, datetime
     from decimal import Decimal
 
@@ -606,7 +627,7 @@ async def test_what_a_type_leaves_open_keeps_its_own_types(open_engine: OpenEngi
         assert await (await engine.start(reads)).return_value() == {"first": row}
 
 
-async def test_strict_types_come_back_as_they_were_and_take_what_came_as_json(open_engine: OpenEngine) -> None:
+async def test_strict_types_survive_the_log_and_accept_json(open_engine: OpenEngine) -> None:
     from datetime import UTC, datetime
     from uuid import UUID
 
@@ -638,7 +659,7 @@ async def test_strict_types_come_back_as_they_were_and_take_what_came_as_json(op
 
 
 @pytest.mark.parametrize(("schema", "payload"), [(dict, [1]), (list, {"a": 1}), (dict[str, Any], None), (bytes, 5)])
-async def test_a_schema_that_says_little_is_checked_too(open_engine: OpenEngine, schema: Any, payload: Any) -> None:
+async def test_a_loose_schema_is_validated_too(open_engine: OpenEngine, schema: Any, payload: Any) -> None:
     @workflow
     async def takes() -> Any:
         return await create_hook("t", schema=schema)
@@ -654,9 +675,7 @@ async def test_a_schema_that_says_little_is_checked_too(open_engine: OpenEngine,
 
 
 @pytest.mark.parametrize("asks", ["status", "return_value", "events", "wake_up", "wait"])
-async def test_a_body_that_asks_the_engine_hears_where_to_do_that_and_harms_nobody(
-    open_engine: OpenEngine, asks: str
-) -> None:
+async def test_a_body_that_calls_the_engine_is_refused_and_harms_nobody(open_engine: OpenEngine, asks: str) -> None:
     @workflow
     async def asks_about_another(run_id: str) -> Any:
         handle = get_run(run_id)
@@ -671,7 +690,7 @@ async def test_a_body_that_asks_the_engine_hears_where_to_do_that_and_harms_nobo
             assert await other.status() == "running"
 
 
-async def test_the_engine_is_called_on_its_own_loop_and_a_thread_that_has_another_hears_so(
+async def test_calls_from_another_event_loop_are_refused(
     open_engine: OpenEngine,
 ) -> None:
     @step(retries=0)

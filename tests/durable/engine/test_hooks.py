@@ -1,4 +1,4 @@
-"""Hooks on a real engine and a real file. Numbers are those of the conformance table in docs/conformance.md."""
+"""Hooks on a real engine and a real file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ async def types(engine: Engine, run_id: str) -> list[str]:
     return [event.type for event in await engine.events(run_id)]
 
 
-async def test_1_all_payloads_arrive_in_order_and_metadata_is_readable(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(1)
+async def test_all_payloads_arrive_in_order_and_metadata_is_readable(open_engine: OpenEngine) -> None:
     @workflow
     async def takes_all() -> list[Any]:
         taken = []
@@ -59,13 +60,15 @@ async def test_1_all_payloads_arrive_in_order_and_metadata_is_readable(open_engi
         assert await run.return_value() == payloads
 
 
-async def test_2_an_unknown_token_is_not_found(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(2)
+async def test_an_unknown_token_is_not_found(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         with pytest.raises(HookNotFoundError, match="not found"):
             await engine.resume_hook("invalid", 1)
 
 
-async def test_3_5_generated_tokens_are_long_and_distinct(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(3, 5)
+async def test_generated_tokens_are_long_and_distinct(open_engine: OpenEngine) -> None:
     @workflow
     async def generates() -> list[str]:
         return [create_hook().token, create_hook(token=None).token]
@@ -76,7 +79,8 @@ async def test_3_5_generated_tokens_are_long_and_distinct(open_engine: OpenEngin
     assert all(len(token) >= 40 for token in tokens)
 
 
-async def test_4_an_empty_token_is_an_error_at_once_and_registers_nothing(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(4)
+async def test_an_empty_token_raises_at_once_and_registers_nothing(open_engine: OpenEngine) -> None:
     @workflow
     async def empty() -> None:
         create_hook(token="")
@@ -88,7 +92,8 @@ async def test_4_an_empty_token_is_an_error_at_once_and_registers_nothing(open_e
         assert "hook_created" not in await types(engine, run.id)
 
 
-async def test_6_a_hook_that_is_never_awaited_is_in_the_log_and_its_token_is_free_after_the_end(
+@pytest.mark.conformance(6)
+async def test_a_hook_never_awaited_is_logged_and_freed_at_the_end(
     open_engine: OpenEngine,
 ) -> None:
     @workflow
@@ -103,7 +108,8 @@ async def test_6_a_hook_that_is_never_awaited_is_in_the_log_and_its_token_is_fre
             await engine.get_hook_by_token("t")
 
 
-async def test_7_a_hook_is_open_before_the_step_that_tells_of_it_runs(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(7)
+async def test_a_hook_is_open_before_the_step_that_announces_it_runs(open_engine: OpenEngine) -> None:
     found = []
 
     @step
@@ -124,7 +130,8 @@ async def test_7_a_hook_is_open_before_the_step_that_tells_of_it_runs(open_engin
     assert log.index("hook_created") < log.index("step_created")
 
 
-async def test_8_hooks_are_created_only_in_a_workflows_body(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(8)
+async def test_hooks_are_created_only_in_a_workflows_body(open_engine: OpenEngine) -> None:
     with pytest.raises(NotInWorkflowError, match="outside a workflow"):
         create_hook()
 
@@ -141,7 +148,8 @@ async def test_8_hooks_are_created_only_in_a_workflows_body(open_engine: OpenEng
             await (await engine.start(through_a_step)).return_value()
 
 
-async def test_9_10_payloads_that_come_while_a_step_runs_are_taken_in_order(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(9, 10)
+async def test_payloads_that_arrive_during_a_step_are_taken_in_order(open_engine: OpenEngine) -> None:
     may_end = asyncio.Event()
 
     @step
@@ -164,7 +172,8 @@ async def test_9_10_payloads_that_come_while_a_step_runs_are_taken_in_order(open
         assert await run.return_value() == ["p1", "p2", "p3"]
 
 
-async def test_11_a_surplus_payload_is_ignored(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(11)
+async def test_a_surplus_payload_is_ignored(open_engine: OpenEngine) -> None:
     @workflow
     async def takes_one() -> Any:
         hook = create_hook(token="t")
@@ -178,7 +187,8 @@ async def test_11_a_surplus_payload_is_ignored(open_engine: OpenEngine) -> None:
         assert await run.return_value() == "same"
 
 
-async def test_12_each_await_takes_another_payload(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(12)
+async def test_each_await_takes_another_payload(open_engine: OpenEngine) -> None:
     @workflow
     async def twice() -> list[Any]:
         hook = create_hook(token="t")
@@ -193,7 +203,8 @@ async def test_12_each_await_takes_another_payload(open_engine: OpenEngine) -> N
         assert await run.return_value() == [1, 2]
 
 
-async def test_13_two_waiters_are_served_in_turn(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(13)
+async def test_two_waiters_are_served_in_turn(open_engine: OpenEngine) -> None:
     @workflow
     async def both() -> list[Any]:
         hook = create_hook(token="t")
@@ -211,8 +222,9 @@ async def test_13_two_waiters_are_served_in_turn(open_engine: OpenEngine) -> Non
         assert await run.return_value() == ["a", "b"]
 
 
+@pytest.mark.conformance(14)
 @pytest.mark.parametrize("payload", [None, False, 0, "", [], {}])
-async def test_14_empty_values_are_payloads(open_engine: OpenEngine, payload: Any) -> None:
+async def test_empty_values_are_payloads(open_engine: OpenEngine, payload: Any) -> None:
     @workflow
     async def takes() -> list[Any]:
         return [await create_hook(token="t")]
@@ -224,7 +236,8 @@ async def test_14_empty_values_are_payloads(open_engine: OpenEngine, payload: An
         assert await run.return_value() == [payload]
 
 
-async def test_16_two_hooks_each_get_their_own(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(16)
+async def test_two_hooks_each_get_their_own_payload(open_engine: OpenEngine) -> None:
     @workflow
     async def two() -> list[Any]:
         order: list[Any] = []
@@ -248,7 +261,8 @@ async def holds(token: str) -> Any:
     return await create_hook(token=token)
 
 
-async def test_17_19_the_second_creator_fails_and_the_owner_is_named_and_unharmed(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(17, 19)
+async def test_the_second_creator_fails_naming_the_unharmed_owner(open_engine: OpenEngine) -> None:
     @workflow
     async def catches() -> list[str]:
         try:
@@ -267,7 +281,8 @@ async def test_17_19_the_second_creator_fails_and_the_owner_is_named_and_unharme
         assert await owner.return_value() == "mine"
 
 
-async def test_18_20_a_loser_that_goes_on_is_refused_again_and_on_iteration_too(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(18, 20)
+async def test_a_loser_that_continues_is_refused_again_on_iteration_too(open_engine: OpenEngine) -> None:
     @workflow
     async def tries() -> int:
         hook, refused = create_hook(token="t"), 0
@@ -289,7 +304,8 @@ async def test_18_20_a_loser_that_goes_on_is_refused_again_and_on_iteration_too(
         assert await (await engine.start(tries)).return_value() == 3
 
 
-async def test_21_23_conflict_tells_without_taking_a_payload(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(21, 23)
+async def test_conflict_answers_without_taking_a_payload(open_engine: OpenEngine) -> None:
     @workflow
     async def asks() -> list[Any]:
         hook = create_hook(token="t")
@@ -305,7 +321,8 @@ async def test_21_23_conflict_tells_without_taking_a_payload(open_engine: OpenEn
         assert await run.return_value() == [None, None, None, "payload"]
 
 
-async def test_22_conflict_gives_the_owner_who_can_be_resumed(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(22)
+async def test_conflict_returns_the_owner_which_can_be_resumed(open_engine: OpenEngine) -> None:
     @workflow
     async def asks() -> str | None:
         return await create_hook(token="t").conflict()
@@ -317,7 +334,7 @@ async def test_22_conflict_gives_the_owner_who_can_be_resumed(open_engine: OpenE
 
 
 async def test_waiting_for_a_token_does_not_spin(open_engine: OpenEngine) -> None:
-    """Once the hook is recorded, no turn follows without news."""
+    """Once the hook is recorded, the run isn't activated again until something happens."""
 
     @workflow
     async def asks_then_waits() -> Any:
@@ -333,7 +350,8 @@ async def test_waiting_for_a_token_does_not_spin(open_engine: OpenEngine) -> Non
         assert (row.epoch, row.wake_at) == (1, None)
 
 
-async def test_24_two_live_hooks_of_one_run_with_one_token_conflict(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(24)
+async def test_two_live_hooks_of_one_run_with_one_token_conflict(open_engine: OpenEngine) -> None:
     @workflow
     async def greedy() -> str:
         create_hook(token="t")
@@ -348,7 +366,8 @@ async def test_24_two_live_hooks_of_one_run_with_one_token_conflict(open_engine:
         assert await run.return_value() == run.id
 
 
-async def test_25_a_hook_that_is_recorded_already_does_not_conflict_with_itself(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(25)
+async def test_a_recorded_hook_does_not_conflict_with_itself(open_engine: OpenEngine) -> None:
     """Every activation replays the creation."""
 
     @workflow
@@ -368,7 +387,8 @@ async def test_25_a_hook_that_is_recorded_already_does_not_conflict_with_itself(
         assert "hook_conflict" not in await types(engine, run.id)
 
 
-async def test_26_a_token_is_free_again_after_completion_failure_and_cancellation(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(26)
+async def test_a_token_is_free_after_completion_failure_and_cancellation(open_engine: OpenEngine) -> None:
     @workflow
     async def ends_badly() -> None:
         await create_hook(token="t")
@@ -394,7 +414,8 @@ def _token(which: Any) -> list[str]:
     return ["t"] if which is holds else []
 
 
-async def test_27_a_disposed_token_is_free_while_its_run_goes_on(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(27)
+async def test_a_disposed_token_is_free_while_its_run_continues(open_engine: OpenEngine) -> None:
     @workflow
     async def lets_go() -> None:
         create_hook(token="t").dispose()
@@ -410,7 +431,8 @@ async def test_27_a_disposed_token_is_free_while_its_run_goes_on(open_engine: Op
         assert await first.status() == "running"
 
 
-async def test_28_29_dispose_is_repeatable_and_a_with_block_does_it_when_it_fails_too(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(28, 29)
+async def test_dispose_is_repeatable_and_ends_a_failing_with_block(open_engine: OpenEngine) -> None:
     @workflow
     async def disposes() -> None:
         try:
@@ -426,7 +448,8 @@ async def test_28_29_dispose_is_repeatable_and_a_with_block_does_it_when_it_fail
         assert (await types(engine, run.id)).count("hook_disposed") == 1
 
 
-async def test_30_break_leaves_the_hook_open(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(30)
+async def test_break_leaves_the_hook_open(open_engine: OpenEngine) -> None:
     @workflow
     async def breaks() -> list[Any]:
         hook = create_hook(token="t")
@@ -444,7 +467,8 @@ async def test_30_break_leaves_the_hook_open(open_engine: OpenEngine) -> None:
         assert await run.return_value() == [1, 2]
 
 
-async def test_31_34_what_had_come_before_the_disposal_is_still_given_and_then_it_is_over(
+@pytest.mark.conformance(31, 34)
+async def test_payloads_before_the_disposal_are_delivered_then_it_ends(
     open_engine: OpenEngine,
 ) -> None:
     @workflow
@@ -468,7 +492,8 @@ async def test_31_34_what_had_come_before_the_disposal_is_still_given_and_then_i
         assert await run.return_value() == [1, 2, "disposed"]
 
 
-async def test_32_dispose_and_create_again_in_one_breath(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(32)
+async def test_a_token_can_be_disposed_and_created_again_at_once(open_engine: OpenEngine) -> None:
     @workflow
     async def renews() -> Any:
         create_hook(token="t").dispose()
@@ -482,7 +507,8 @@ async def test_32_dispose_and_create_again_in_one_breath(open_engine: OpenEngine
         assert "hook_conflict" not in await types(engine, run.id)
 
 
-async def test_33_disposing_raises_in_the_branch_that_waits(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(33)
+async def test_disposing_raises_in_the_waiting_branch(open_engine: OpenEngine) -> None:
     @workflow
     async def branches() -> str:
         hook = create_hook(token="t")
@@ -502,7 +528,8 @@ async def test_33_disposing_raises_in_the_branch_that_waits(open_engine: OpenEng
         assert await (await engine.start(branches)).return_value() == "disposed"
 
 
-async def test_35_36_a_disposed_hook_and_an_ended_run_take_nothing(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(35, 36)
+async def test_a_disposed_hook_and_an_ended_run_take_nothing(open_engine: OpenEngine) -> None:
     @workflow
     async def lets_go() -> None:
         create_hook(token="t").dispose()
@@ -525,7 +552,8 @@ async def test_35_36_a_disposed_hook_and_an_ended_run_take_nothing(open_engine: 
         assert await engine.events(ended.id) == before
 
 
-async def test_37_disposing_a_conflicted_hook_leaves_the_owners_token_alone(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(37)
+async def test_disposing_a_conflicted_hook_leaves_the_owners_token_alone(open_engine: OpenEngine) -> None:
     @workflow
     async def loses(breath: bool) -> str:
         hook = create_hook(token="t")
@@ -544,7 +572,8 @@ async def test_37_disposing_a_conflicted_hook_leaves_the_owners_token_alone(open
         assert await owner.return_value() == "still mine"
 
 
-async def test_38_disposing_one_hook_leaves_the_other(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(38)
+async def test_disposing_one_hook_leaves_the_other(open_engine: OpenEngine) -> None:
     @workflow
     async def two() -> Any:
         create_hook(token="a").dispose()
@@ -557,19 +586,21 @@ async def test_38_disposing_one_hook_leaves_the_other(open_engine: OpenEngine) -
         assert await run.return_value() == 1
 
 
-async def test_39_a_payload_is_delivered_even_if_its_process_dies_before_it_wakes_anybody(
+@pytest.mark.conformance(39)
+async def test_a_payload_survives_the_death_of_its_process_before_the_wake(
     open_engine: OpenEngine,
 ) -> None:
     async with open_engine() as engine:
         run = await engine.start(holds, "t")
         await engine.settle()
         hook = await engine.get_hook_by_token("t")
-        await engine.store.receive(hook.hook_id, "r", "yes", engine.now())  # written, and nobody in this process told
+        await engine.store.receive(hook.hook_id, "r", "yes", engine.now())  # written, without a notification
     async with open_engine() as engine:
         assert await engine.get_run(run.id).return_value() == "yes"
 
 
-async def test_41_one_resume_id_is_one_payload(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(41)
+async def test_one_resume_id_is_one_payload(open_engine: OpenEngine) -> None:
     @workflow
     async def takes() -> list[Any]:
         hook = create_hook(token="t")
@@ -586,7 +617,8 @@ async def test_41_one_resume_id_is_one_payload(open_engine: OpenEngine) -> None:
         assert (await types(engine, run.id)).count("hook_received") == 1
 
 
-async def test_42_43_concurrent_resumes_are_each_taken_once(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(42, 43)
+async def test_concurrent_resumes_are_each_taken_once(open_engine: OpenEngine) -> None:
     @workflow
     async def counts() -> list[Any]:
         hook = create_hook(token="t")
@@ -599,7 +631,8 @@ async def test_42_43_concurrent_resumes_are_each_taken_once(open_engine: OpenEng
         assert sorted(await run.return_value()) == [n // 2 for n in range(20)]
 
 
-async def test_44_48_a_hook_is_found_by_its_token(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(44, 48)
+async def test_a_hook_is_found_by_its_token(open_engine: OpenEngine, clock: FakeClock) -> None:
     async with open_engine() as engine:
         run = await engine.start(holds, "t")
         await engine.settle()
@@ -626,7 +659,8 @@ async def typed() -> str:
     return f"{type(answer).__name__} {answer.approved} {answer.comment}"
 
 
-async def test_45_46_a_valid_payload_arrives_as_its_type_with_defaults(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(45, 46)
+async def test_a_valid_payload_arrives_as_its_type_with_defaults(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         run = await engine.start(typed)
         await engine.settle()
@@ -637,7 +671,8 @@ async def test_45_46_a_valid_payload_arrives_as_its_type_with_defaults(open_engi
         assert await run.return_value() == "Answer True none"
 
 
-async def test_47_the_schema_is_checked_on_the_raw_way_in_too(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(47)
+async def test_the_schema_is_checked_by_resume_hook_too(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         run = await engine.start(typed)
         await engine.settle()
@@ -649,8 +684,9 @@ async def test_47_the_schema_is_checked_on_the_raw_way_in_too(open_engine: OpenE
         assert await run.return_value() == "Answer True ok"
 
 
+@pytest.mark.conformance(51)
 @pytest.mark.parametrize("token", ["a/b", "a:b", "100%", "ünï✓", "x" * 500, "with space", "a\x00b"])
-async def test_51_any_text_can_be_a_token(open_engine: OpenEngine, token: str) -> None:
+async def test_any_text_can_be_a_token(open_engine: OpenEngine, token: str) -> None:
     async with open_engine() as engine:
         run = await engine.start(holds, token)
         await engine.settle()
@@ -658,7 +694,8 @@ async def test_51_any_text_can_be_a_token(open_engine: OpenEngine, token: str) -
         assert await run.return_value() == "yes"
 
 
-async def test_52_metadata_comes_back_as_it_was_and_what_cannot_be_kept_is_refused(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(52)
+async def test_metadata_survives_the_log_or_is_refused(open_engine: OpenEngine) -> None:
     @workflow
     async def describes() -> Any:
         hook = create_hook(token="t", metadata={"at": datetime(2026, 1, 1, tzinfo=UTC), "deep": {"list": [1, "two"]}})
@@ -706,7 +743,7 @@ async def asks_for_its_token_within_an_hour(token: str) -> Any:
     return owner
 
 
-async def test_a_body_that_ends_as_it_hears_of_its_token_ends_whatever_it_had_asked_for_beside_it(
+async def test_a_body_that_ends_on_its_token_replays_its_other_commands(
     open_engine: OpenEngine,
 ) -> None:
     async with open_engine() as engine:

@@ -1,4 +1,4 @@
-"""A call is stopped from outside while it runs, and its thread is left in peace afterwards."""
+"""A call is interrupted while it runs, and later calls on its thread are not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def often_switched() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("often_switched")
-def test_an_interruption_that_comes_late_never_reaches_who_runs_next() -> None:
+def test_a_late_interruption_never_reaches_the_next_call() -> None:
     interrupted = 0
     for n in range(300):
         watched = Interruptible()
@@ -57,13 +57,13 @@ def test_an_interruption_that_comes_late_never_reaches_who_runs_next() -> None:
             watched.run(lambda: spin(0.00075))
         except ReplayInterrupted:
             interrupted += 1
-        spin(0.0002)  # whoever comes next: nothing may arrive here
+        spin(0.0002)  # the next call: no interruption may arrive here
         other.join()
         spin(0.0002)
     assert interrupted > 0
 
 
-def test_the_watchdog_sleeps_while_nothing_is_watched_and_is_woken_again() -> None:
+def test_the_watchdog_sleeps_without_calls_and_wakes_for_the_next() -> None:
     watchdog = Watchdog(0.05)
     assert watchdog.run(lambda: "once") == "once"
     until = time.monotonic() + 10
@@ -76,7 +76,7 @@ def test_the_watchdog_sleeps_while_nothing_is_watched_and_is_woken_again() -> No
 
 
 @pytest.mark.drifts
-async def test_what_ctrl_c_raises_in_the_midst_of_a_replay_does_not_end_the_run(open_engine: OpenEngine) -> None:
+async def test_ctrl_c_during_a_replay_does_not_end_the_run(open_engine: OpenEngine) -> None:
     main = threading.get_ident()
     pressed = []
 
@@ -92,7 +92,7 @@ async def test_what_ctrl_c_raises_in_the_midst_of_a_replay_does_not_end_the_run(
     assert pressed
 
 
-def test_the_watchdog_wakes_for_a_call_that_comes_when_it_was_about_to_sleep_and_closes_at_once() -> None:
+def test_the_watchdog_wakes_for_a_call_just_before_it_sleeps() -> None:
     watchdog = Watchdog(0.05)
     for pause in (0.0, 0.98, 1.0, 1.02, 1.04):
         time.sleep(pause)

@@ -1,5 +1,5 @@
-"""The engine against a dict: whatever is started, resumed, cancelled, waited for and restarted, in whatever order, both
-give the same answers."""
+"""The engine against a model in a dict: any order of starts, resumes, cancellations, waits and restarts gives the same
+answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def noted(value: Any) -> Any:
 
 @workflow(name="modelled")
 async def modelled(token: str, need: int, seconds: int) -> list[Any]:
-    """Takes `need` payloads, or what has come within `seconds`, rests, and gives them back."""
+    """Take `need` payloads, or those that arrive within `seconds`, then sleep and return them."""
     taken: list[Any] = []
     async with create_hook(token=token) as hook:
         try:
@@ -67,7 +67,7 @@ async def modelled(token: str, need: int, seconds: int) -> list[Any]:
 
 @dataclass
 class Expected:
-    """A run, as the dict has it. Times in seconds since the beginning."""
+    """A run in the model. Times are in seconds since the start."""
 
     id: str
     need: int
@@ -79,7 +79,7 @@ class Expected:
     is_cancelled: bool = False
 
     def at(self, now: int) -> None:
-        """Time has come to this."""
+        """Move the model's time forward."""
         if self.closed_at is None and now >= self.deadline:
             self.closed_at, self.is_late = self.deadline, True
 
@@ -139,7 +139,7 @@ class EngineAndDict(RuleBasedStateMachine):
     @precondition(lambda self: self.sent)
     @rule(back=st.integers(0, 2))
     def resume_again(self, back: int) -> None:
-        """What was sent of late is sent once more."""
+        """Send the latest payload again."""
         self.receive(*self.sent[-1 - min(back, len(self.sent) - 1)])
 
     def receive(self, name: str, payload: Any, resume_id: str) -> None:
@@ -258,7 +258,7 @@ BUGS = (
 
 @pytest.mark.drifts
 @pytest.mark.parametrize("plant", BUGS)
-def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]) -> None:
+def test_a_planted_bug_is_found(monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(EngineAndDict, settings=settings(TestEngineAndDict.settings, phases=[Phase.generate]))

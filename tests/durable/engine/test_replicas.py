@@ -1,5 +1,4 @@
-"""Two replicas on one PostgreSQL: any of them takes any click, and answers with the verdict of the run that the other
-one works on, because it hears of it."""
+"""Two replicas on one PostgreSQL: each takes any click, and answers for runs that the other one works on."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ async def replicas(postgres_url: str) -> AsyncIterator[list[Engine]]:
         yield [one, two]
 
 
-async def test_any_replica_answers_with_the_verdict_of_a_run_that_another_works_on(replicas: list[Engine]) -> None:
+async def test_any_replica_answers_for_a_run_that_another_works_on(replicas: list[Engine]) -> None:
     holder, other = replicas
     run = await holder.start(answers_while_it_works)
     async with asyncio.timeout(SOON):
@@ -61,7 +60,7 @@ async def test_any_replica_answers_with_the_verdict_of_a_run_that_another_works_
         assert await other.get_run(run.id).return_value() == "done"
 
 
-async def test_what_one_replica_is_told_reaches_who_waits_at_the_other(replicas: list[Engine]) -> None:
+async def test_a_write_at_one_replica_reaches_callers_at_the_other(replicas: list[Engine]) -> None:
     one, two = replicas
     runs = [await one.start(waits_for_a_payload, f"t{n}") for n in range(3)]
     waiting = [asyncio.create_task(two.get_run(run.id).return_value()) for run in runs]
@@ -81,7 +80,7 @@ async def test_a_run_is_cancelled_by_any_replica(replicas: list[Engine]) -> None
             await waiting
 
 
-async def test_who_has_lost_the_connection_that_listens_hears_again(
+async def test_a_lost_listening_connection_is_restored(
     replicas: list[Engine], postgres: PostgresServer, postgres_url: str
 ) -> None:
     one, two = replicas

@@ -30,8 +30,9 @@ async def note(text: str = "") -> str:
     return text
 
 
+@pytest.mark.conformance(95)
 @pytest.mark.parametrize("duration", DURATIONS)
-async def test_95_a_sleep_is_never_short(open_engine: OpenEngine, clock: FakeClock, duration: Any) -> None:
+async def test_a_sleep_is_never_short(open_engine: OpenEngine, clock: FakeClock, duration: Any) -> None:
     @workflow
     async def sleeps() -> float:
         began = now()
@@ -48,7 +49,8 @@ async def test_95_a_sleep_is_never_short(open_engine: OpenEngine, clock: FakeClo
         assert completed.at - created.at >= timedelta(seconds=10)
 
 
-async def test_95_the_real_clock_is_not_short_either(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(95)
+async def test_the_real_clock_is_not_short_either(open_engine: OpenEngine) -> None:
     @workflow
     async def sleeps() -> None:
         for _ in range(3):
@@ -63,7 +65,8 @@ async def test_95_the_real_clock_is_not_short_either(open_engine: OpenEngine) ->
     assert all((c - b).total_seconds() >= 0.02 for b, c in zip(created, completed, strict=True))
 
 
-async def test_96_parallel_sleeps_pass_together(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(96)
+async def test_parallel_sleeps_pass_together(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def together() -> None:
         await asyncio.gather(*(sleep(1) for _ in range(10)))
@@ -74,7 +77,8 @@ async def test_96_parallel_sleeps_pass_together(open_engine: OpenEngine, clock: 
         await run.return_value()
 
 
-async def test_97_a_date_that_has_passed_waits_not_at_all(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(97)
+async def test_sleeping_until_a_past_date_returns_at_once(open_engine: OpenEngine) -> None:
     @workflow
     async def past() -> str:
         await sleep(datetime(2020, 1, 1, tzinfo=UTC))
@@ -87,11 +91,12 @@ async def test_97_a_date_that_has_passed_waits_not_at_all(open_engine: OpenEngin
 BEYOND_ALL_DATES = ["999999999999 days", 1e18, 10**400, timedelta.max]
 
 
+@pytest.mark.conformance(98)
 @pytest.mark.parametrize(
     "wrong",
     ["-1s", "abc", "", "10", math.nan, math.inf, -1, True, None, datetime(2026, 1, 1), *BEYOND_ALL_DATES],  # noqa: DTZ001
 )
-async def test_98_what_is_no_duration_is_refused_at_the_call(open_engine: OpenEngine, wrong: Any) -> None:
+async def test_an_invalid_duration_is_refused_at_the_call(open_engine: OpenEngine, wrong: Any) -> None:
     @workflow
     async def wrongly() -> str:
         try:
@@ -104,7 +109,8 @@ async def test_98_what_is_no_duration_is_refused_at_the_call(open_engine: OpenEn
         assert await (await engine.start(wrongly)).return_value() == "refused"
 
 
-async def test_99_sleeps_in_a_loop_add_up(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(99)
+async def test_sleeps_in_a_loop_add_up(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def loops() -> list[float]:
         began, times = now(), []
@@ -120,7 +126,8 @@ async def test_99_sleeps_in_a_loop_add_up(open_engine: OpenEngine, clock: FakeCl
         assert await run.return_value() == [3600, 7200, 10800]
 
 
-async def test_100_a_run_waits_on_for_what_is_left(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(100)
+async def test_a_restarted_run_sleeps_only_the_remaining_time(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def three() -> None:
         await asyncio.gather(sleep("1h"), sleep("2h"), sleep("3h"))
@@ -134,7 +141,8 @@ async def test_100_a_run_waits_on_for_what_is_left(open_engine: OpenEngine, cloc
         await run.return_value()
 
 
-async def test_101_when_a_sleep_is_over_is_taken_from_the_log(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(101)
+async def test_the_end_of_a_sleep_is_read_from_the_log(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def sleeps() -> Any:
         task = asyncio.create_task(sleep("1h"))
@@ -152,9 +160,8 @@ async def test_101_when_a_sleep_is_over_is_taken_from_the_log(open_engine: OpenE
         await engine.get_run(run.id).return_value()
 
 
-async def test_102_105_a_sleep_of_thirty_days_survives_restarts_and_a_process_that_was_down(
-    open_engine: OpenEngine, clock: FakeClock
-) -> None:
+@pytest.mark.conformance(102, 105)
+async def test_a_sleep_of_thirty_days_survives_restarts_and_downtime(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def long() -> str:
         await sleep("30 days")
@@ -170,7 +177,8 @@ async def test_102_105_a_sleep_of_thirty_days_survives_restarts_and_a_process_th
         assert await engine.get_run(run.id).return_value() == clock.now().isoformat()
 
 
-async def test_103_wake_up_ends_sleeps_in_order_but_no_timeouts(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(103)
+async def test_wake_up_ends_sleeps_in_order_but_not_timeouts(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def sleeps() -> list[str]:
         order: list[str] = []
@@ -197,7 +205,8 @@ async def test_103_wake_up_ends_sleeps_in_order_but_no_timeouts(open_engine: Ope
         assert await run.return_value() == ["long", "short", "timed out"]
 
 
-async def test_104_a_step_cannot_sleep_durably(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(104)
+async def test_a_step_cannot_sleep_durably(open_engine: OpenEngine) -> None:
     @step(retries=0)
     async def dozes() -> None:
         await sleep(1)
@@ -213,7 +222,7 @@ async def test_104_a_step_cannot_sleep_durably(open_engine: OpenEngine) -> None:
             await (await engine.start(through_a_step)).return_value()
 
 
-async def test_the_clock_stops_at_each_moment_of_a_chain_of_retries_and_sleeps(
+async def test_the_test_clock_stops_at_each_retry_and_sleep_on_the_way(
     open_engine: OpenEngine, clock: FakeClock
 ) -> None:
     times: list[float] = []
@@ -238,7 +247,7 @@ async def test_the_clock_stops_at_each_moment_of_a_chain_of_retries_and_sleeps(
     assert times == [60, 70, 80, 140, 150, 160]
 
 
-async def test_a_leap_of_the_clock_does_not_take_a_running_step_away(open_engine: OpenEngine, clock: FakeClock) -> None:
+async def test_a_leap_of_the_clock_keeps_a_running_step(open_engine: OpenEngine, clock: FakeClock) -> None:
     calls: list[int] = []
     began, may_end = asyncio.Event(), asyncio.Event()
 
@@ -284,10 +293,10 @@ async def test_now_never_goes_back_when_the_clock_does(open_engine: OpenEngine, 
         assert ats == sorted(ats)
 
 
-async def test_a_timer_that_was_asked_for_late_is_waited_for_without_spinning(
+async def test_a_timer_recorded_late_is_waited_for_without_spinning(
     open_engine: OpenEngine, clock: FakeClock, store_url: str
 ) -> None:
-    """The payload came an hour before anybody worked on the run: the sleep begins now, not then."""
+    """The payload arrived an hour before anybody worked on the run. The sleep starts now, not then."""
     never = asyncio.Event()
 
     @step

@@ -45,7 +45,8 @@ async def add(a: int, b: int) -> int:
     return a + b
 
 
-async def test_69_70_steps_in_sequence_each_recorded_once(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(69, 70)
+async def test_steps_in_sequence_each_recorded_once(open_engine: OpenEngine) -> None:
     @workflow
     async def add_ten(value: int) -> int:
         for part in (2, 3, 5):
@@ -59,7 +60,8 @@ async def test_69_70_steps_in_sequence_each_recorded_once(open_engine: OpenEngin
             assert len(await log(engine, run.id, type)) == 3
 
 
-async def test_71_attempts_are_counted(open_engine: OpenEngine, clock: FakeClock) -> None:
+@pytest.mark.conformance(71)
+async def test_attempts_are_counted(open_engine: OpenEngine, clock: FakeClock) -> None:
     @step
     async def third_time() -> int:
         if get_step_metadata().attempt < 3:
@@ -77,7 +79,8 @@ async def test_71_attempts_are_counted(open_engine: OpenEngine, clock: FakeClock
         assert [e["attempt"] for e in await log(engine, run.id, "step_started")] == [1, 2, 3]
 
 
-async def test_72_a_fatal_error_is_not_tried_again_and_is_caught_as_one_after_a_replay_too(
+@pytest.mark.conformance(72)
+async def test_a_fatal_error_is_not_retried_and_survives_a_replay(
     open_engine: OpenEngine,
 ) -> None:
     @step
@@ -99,12 +102,13 @@ async def test_72_a_fatal_error_is_not_tried_again_and_is_caught_as_one_after_a_
         assert len(await log(engine, run.id, "step_started")) == 3 - 1
 
 
+@pytest.mark.conformance(73)
 @pytest.mark.parametrize(
     ("after", "waits"),
     [("10s", 10), (10, 10), (timedelta(seconds=10), 10), (datetime(2026, 1, 1, 9, 0, 10, tzinfo=UTC), 10),
      (datetime(2025, 1, 1, tzinfo=UTC), 0), (None, 1)],
 )  # fmt: skip
-async def test_73_retry_after_is_kept(open_engine: OpenEngine, clock: FakeClock, after: Any, waits: int) -> None:
+async def test_retry_after_is_respected(open_engine: OpenEngine, clock: FakeClock, after: Any, waits: int) -> None:
     times: list[datetime] = []
 
     @step
@@ -124,8 +128,9 @@ async def test_73_retry_after_is_kept(open_engine: OpenEngine, clock: FakeClock,
     assert (times[1] - times[0]).total_seconds() == waits
 
 
+@pytest.mark.conformance(74, 75)
 @pytest.mark.parametrize(("retries", "words"), [(0, "0 retries"), (1, "1 retry"), (3, "3 retries")])
-async def test_74_75_retries_are_counted_and_named(
+async def test_retries_are_counted_and_named(
     open_engine: OpenEngine, clock: FakeClock, retries: int, words: str
 ) -> None:
     calls: list[int] = []
@@ -150,11 +155,13 @@ async def test_74_75_retries_are_counted_and_named(
     assert len(calls) == retries + 1
 
 
-async def test_75_the_default_is_four_attempts() -> None:
+@pytest.mark.conformance(75)
+async def test_the_default_is_four_attempts() -> None:
     assert add.retries == 3
 
 
-async def test_76_120_an_error_keeps_its_message_and_the_frames_of_the_authors_code(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(76, 120)
+async def test_an_error_keeps_its_message_and_the_authors_frames(open_engine: OpenEngine) -> None:
     def deep() -> None:
         raise KeyError("deep down")
 
@@ -176,7 +183,8 @@ async def test_76_120_an_error_keeps_its_message_and_the_frames_of_the_authors_c
         assert "in deep" in (await log(engine, run.id, "step_failed"))[0]["error"]["traceback"]
 
 
-async def test_77_errors_that_cannot_even_be_printed_and_exits_are_failures(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(77)
+async def test_unprintable_errors_and_exits_are_failures(open_engine: OpenEngine) -> None:
     class Unprintable(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no words")
@@ -199,15 +207,15 @@ async def test_77_errors_that_cannot_even_be_printed_and_exits_are_failures(open
         assert await (await engine.start(both)).return_value() == ["Unprintable", "SystemExit"]
 
 
-async def test_the_class_of_an_error_does_not_depend_on_what_the_process_has_imported(
+async def test_an_errors_class_does_not_depend_on_imports_of_the_process(
     open_engine: OpenEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "imported_late.py").write_text("class Declined(ValueError): pass\n")
+    (tmp_path / "imported_late.py").write_text("class Refused(ValueError): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
 
     @step(retries=0)
     async def charge() -> None:
-        raise importlib.import_module("imported_late").Declined("no money")
+        raise importlib.import_module("imported_late").Refused("no money")
 
     @workflow
     async def apologises() -> Any:
@@ -230,7 +238,7 @@ async def test_the_class_of_an_error_does_not_depend_on_what_the_process_has_imp
 
 
 class Abort(BaseException):
-    """As test runners and cancellation libraries have them: nothing that `except Exception` sees."""
+    """Exceptions like those of test runners and cancellation libraries, which `except Exception` doesn't catch."""
 
 
 async def cancels_itself() -> None:
@@ -271,9 +279,7 @@ async def asks_for_the_end_of_time() -> None:
         (asks_for_the_end_of_time, "thousand years"),
     ],
 )
-async def test_whatever_a_step_raises_is_an_outcome_and_it_is_not_run_more_often_than_it_may_be(
-    open_engine: OpenEngine, does: Any, said: str
-) -> None:
+async def test_anything_a_step_raises_counts_as_an_attempt(open_engine: OpenEngine, does: Any, said: str) -> None:
     ran = []
 
     @step(retries=1, retry_delay=0)
@@ -301,7 +307,8 @@ async def test_whatever_a_step_raises_is_an_outcome_and_it_is_not_run_more_often
         assert len(ran) <= 2
 
 
-async def test_78_a_steps_id_is_the_same_on_every_attempt_and_another_for_every_call(
+@pytest.mark.conformance(78)
+async def test_a_step_id_is_equal_over_attempts_and_differs_between_calls(
     open_engine: OpenEngine, clock: FakeClock
 ) -> None:
     seen: list[tuple[str, int]] = []
@@ -326,7 +333,8 @@ async def test_78_a_steps_id_is_the_same_on_every_attempt_and_another_for_every_
     assert seen[0][0] == seen[1][0] != seen[2][0] == seen[3][0]
 
 
-async def test_79_replays_give_the_recorded_results(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(79)
+async def test_replays_return_the_recorded_results(open_engine: OpenEngine) -> None:
     drawn: list[float] = []
 
     @step
@@ -343,7 +351,8 @@ async def test_79_replays_give_the_recorded_results(open_engine: OpenEngine) -> 
     assert len(drawn) == 20
 
 
-async def test_80_arguments_are_by_value(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(80)
+async def test_arguments_are_passed_by_value(open_engine: OpenEngine) -> None:
     @step
     async def spoils(items: list[int]) -> list[int]:
         items.append(99)
@@ -360,9 +369,7 @@ async def test_80_arguments_are_by_value(open_engine: OpenEngine) -> None:
         assert await (await engine.start(keeps)).return_value() == [[1], [1, 99, 7], [1, 99]]
 
 
-async def test_what_an_attempt_does_to_its_arguments_the_next_one_does_not_see(
-    open_engine: OpenEngine, clock: FakeClock
-) -> None:
+async def test_changes_to_arguments_are_not_seen_by_the_next_attempt(open_engine: OpenEngine, clock: FakeClock) -> None:
     @step
     async def takes_one_off(orders: list[dict[str, Any]], more: dict[str, list[Any]]) -> list[Any]:
         orders[0]["lines"].pop()
@@ -381,9 +388,7 @@ async def test_what_an_attempt_does_to_its_arguments_the_next_one_does_not_see(
         assert await run.return_value() == [[{"lines": [1, 2]}], {"lines": [[]]}]
 
 
-async def test_what_a_body_does_to_results_and_payloads_is_not_done_to_the_log(
-    open_engine: OpenEngine, clock: FakeClock
-) -> None:
+async def test_changes_to_results_and_payloads_do_not_reach_the_log(open_engine: OpenEngine, clock: FakeClock) -> None:
     class Order(BaseModel):
         lines: Any
 
@@ -414,7 +419,8 @@ async def test_what_a_body_does_to_results_and_payloads_is_not_done_to_the_log(
         assert value == [{"first": [1, 7]}]
 
 
-async def test_81_none_is_a_result(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(81)
+async def test_none_is_a_result(open_engine: OpenEngine) -> None:
     calls: list[int] = []
 
     @step
@@ -430,11 +436,13 @@ async def test_81_none_is_a_result(open_engine: OpenEngine) -> None:
     assert len(calls) == 1
 
 
-async def test_82_outside_a_workflow_a_step_is_just_the_function() -> None:
+@pytest.mark.conformance(82)
+async def test_outside_a_workflow_a_step_is_just_the_function() -> None:
     assert await add(3, 5) == 8
 
 
-async def test_85_a_step_whose_process_went_away_runs_again_without_eating_its_retries(
+@pytest.mark.conformance(85)
+async def test_a_step_whose_process_died_runs_again_and_keeps_its_retries(
     open_engine: OpenEngine, clock: FakeClock
 ) -> None:
     calls: list[int] = []
@@ -464,7 +472,8 @@ async def test_85_a_step_whose_process_went_away_runs_again_without_eating_its_r
     assert calls == [1, 1, 1, 1]
 
 
-async def test_90_a_step_that_ends_after_the_cancellation_changes_nothing(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(90)
+async def test_a_step_that_ends_after_the_cancellation_changes_nothing(open_engine: OpenEngine) -> None:
     began, may_end = asyncio.Event(), asyncio.Event()
 
     @step
@@ -488,7 +497,8 @@ async def test_90_a_step_that_ends_after_the_cancellation_changes_nothing(open_e
         assert await engine.events(run.id) == before
 
 
-async def test_91_a_step_can_start_a_child_run_and_wait_for_it(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(91)
+async def test_a_step_can_start_a_child_run_and_wait_for_it(open_engine: OpenEngine) -> None:
     @workflow(name="child of 91")
     async def child(n: int) -> int:
         return await add(n, 1)
@@ -517,7 +527,7 @@ def ask_from_elsewhere() -> str:
     return get_workflow_metadata().run_id
 
 
-async def test_runs_that_wait_for_others_in_their_steps_leave_room_for_these(
+async def test_runs_that_wait_for_others_in_steps_give_up_their_slots(
     open_engine: OpenEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rooms, "MAX_ACTIVE", 3)
@@ -545,13 +555,14 @@ async def test_runs_that_wait_for_others_in_their_steps_leave_room_for_these(
         assert engine.scheduler.slots.free == 3
 
 
-async def test_92_metadata_is_known_in_both_and_only_there(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(92)
+async def test_metadata_is_available_only_in_workflows_and_steps(open_engine: OpenEngine) -> None:
     @step
-    async def tells() -> list[str]:
+    async def reports() -> list[str]:
         return [ask_from_elsewhere(), get_step_metadata().name]
 
     @step
-    def tells_from_a_thread() -> str:
+    def reports_from_a_thread() -> str:
         return ask_from_elsewhere()
 
     @workflow
@@ -561,19 +572,20 @@ async def test_92_metadata_is_known_in_both_and_only_there(open_engine: OpenEngi
             metadata.workflow_name,
             metadata.run_id,
             ask_from_elsewhere(),
-            await tells(),
-            await tells_from_a_thread(),
+            await reports(),
+            await reports_from_a_thread(),
         ]
 
     async with open_engine() as engine:
         run = await engine.start(compares)
-        assert await run.return_value() == ["compares", run.id, run.id, [run.id, "tells"], run.id]
+        assert await run.return_value() == ["compares", run.id, run.id, [run.id, "reports"], run.id]
     with pytest.raises(NotInWorkflowError):
         get_workflow_metadata()
 
 
+@pytest.mark.conformance(93)
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800", "💥", "\u2028", "$", '{"$": "datetime"}'])
-async def test_93_any_text_comes_back_intact(open_engine: OpenEngine, text: str) -> None:
+async def test_any_text_survives_the_log(open_engine: OpenEngine, text: str) -> None:
     @step
     async def gives(text: str) -> Any:
         return {"$": text, "plain": [text]}
@@ -586,7 +598,8 @@ async def test_93_any_text_comes_back_intact(open_engine: OpenEngine, text: str)
         assert await (await engine.start(echoes, text)).return_value() == {"$": text, "plain": [text]}
 
 
-async def test_94_closures_and_threads_are_steps_too(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(94)
+async def test_closures_and_threads_are_steps_too(open_engine: OpenEngine) -> None:
     factor = 3
 
     @step
@@ -601,7 +614,7 @@ async def test_94_closures_and_threads_are_steps_too(open_engine: OpenEngine) ->
         assert await (await engine.start(uses)).return_value() == 42
 
 
-async def test_a_step_that_takes_too_long_is_tried_again(open_engine: OpenEngine, clock: FakeClock) -> None:
+async def test_a_step_that_times_out_is_retried(open_engine: OpenEngine, clock: FakeClock) -> None:
     @step(timeout=0.05, retries=1)
     async def slow() -> str:
         if get_step_metadata().attempt == 1:
@@ -619,7 +632,7 @@ async def test_a_step_that_takes_too_long_is_tried_again(open_engine: OpenEngine
         assert "longer than its timeout" in (await log(engine, run.id, "step_retrying"))[0]["error"]["message"]
 
 
-async def test_a_step_nobody_awaits_any_more_runs_to_its_end_and_after_a_restart_too(
+async def test_a_step_no_longer_awaited_finishes_even_after_a_restart(
     open_engine: OpenEngine, clock: FakeClock
 ) -> None:
     began = asyncio.Event()
@@ -677,7 +690,8 @@ async def test_a_resource_is_given_by_type_and_a_missing_one_is_named(open_engin
             await (await engine.start(sends)).return_value()
 
 
-async def test_88_a_payload_does_not_start_a_running_step_again(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(88)
+async def test_a_payload_does_not_restart_a_running_step(open_engine: OpenEngine) -> None:
     calls: list[int] = []
     began, may_end = asyncio.Event(), asyncio.Event()
 
@@ -705,7 +719,7 @@ async def test_88_a_payload_does_not_start_a_running_step_again(open_engine: Ope
     assert len(calls) == 1
 
 
-async def test_steps_in_threads_do_not_hold_up_the_engine(open_engine: OpenEngine) -> None:
+async def test_steps_in_threads_do_not_block_the_engine(open_engine: OpenEngine) -> None:
     @step
     def blocks() -> str:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Webhooks, from inside the process; the HTTP route has its own tests."""
+"""Webhooks inside the process. The HTTP route has its own tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ async def token_of(engine: Engine, run_id: str, number: int = 1) -> str:
     return str(next(e.data["token"] for e in events if e.type == "hook_created" and e.data["id"] == number))
 
 
-async def test_53_the_three_ways_to_answer(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(53)
+async def test_the_three_ways_to_answer(open_engine: OpenEngine) -> None:
     @workflow
     async def three() -> None:
         plain = create_webhook()
@@ -56,7 +57,8 @@ async def test_53_the_three_ways_to_answer(open_engine: OpenEngine) -> None:
         await run.return_value()
 
 
-async def test_54_55_the_request_arrives_whole_and_can_be_read_again(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(54, 55)
+async def test_the_request_arrives_whole_and_can_be_read_again(open_engine: OpenEngine) -> None:
     @workflow
     async def reads() -> Any:
         request = await create_webhook()
@@ -79,7 +81,8 @@ async def test_54_55_the_request_arrives_whole_and_can_be_read_again(open_engine
         ]  # fmt: skip
 
 
-async def test_57_a_plain_hook_is_no_webhook_and_a_webhook_no_plain_hook(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(57)
+async def test_a_plain_hook_is_no_webhook_and_a_webhook_no_plain_hook(open_engine: OpenEngine) -> None:
     @workflow
     async def both() -> Any:
         create_webhook()
@@ -96,10 +99,9 @@ async def test_57_a_plain_hook_is_no_webhook_and_a_webhook_no_plain_hook(open_en
         assert await run.return_value() == "yes"
 
 
+@pytest.mark.conformance(58, 59, 63)
 @pytest.mark.parametrize("wrong", ["automatic", 42, Answer("body", 204), Answer("x", 99)])
-async def test_58_59_63_a_webhook_takes_no_token_and_only_answers_that_http_allows(
-    open_engine: OpenEngine, wrong: Any
-) -> None:
+async def test_a_webhook_takes_no_token_and_only_valid_http_answers(open_engine: OpenEngine, wrong: Any) -> None:
     @workflow
     async def tries() -> str:
         try:
@@ -114,7 +116,8 @@ async def test_58_59_63_a_webhook_takes_no_token_and_only_answers_that_http_allo
         assert await (await engine.start(tries)).return_value() == "refused"
 
 
-async def test_60_a_caller_who_is_not_answered_in_time_gets_504_and_the_run_goes_on(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(60)
+async def test_a_caller_not_answered_in_time_gets_504_and_the_run_continues(open_engine: OpenEngine) -> None:
     @workflow
     async def silent() -> str:
         hook = create_webhook(respond_with="manual")
@@ -133,7 +136,8 @@ async def test_60_a_caller_who_is_not_answered_in_time_gets_504_and_the_run_goes
         assert await run.return_value() == "last"
 
 
-async def test_60_a_caller_hears_at_once_when_the_run_fails_or_is_cancelled(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(60)
+async def test_a_caller_is_answered_when_the_run_fails_or_is_cancelled(open_engine: OpenEngine) -> None:
     @workflow
     async def fails() -> None:
         await create_webhook(respond_with="manual")
@@ -159,7 +163,8 @@ async def test_60_a_caller_hears_at_once_when_the_run_fails_or_is_cancelled(open
         assert (await caller).status_code == 504
 
 
-async def test_61_a_caller_is_answered_once(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(61)
+async def test_a_caller_is_answered_once(open_engine: OpenEngine) -> None:
     @workflow
     async def twice() -> None:
         request = await create_webhook(respond_with="manual")
@@ -184,7 +189,8 @@ async def test_61_a_caller_is_answered_once(open_engine: OpenEngine) -> None:
             await run.return_value()
 
 
-async def test_62_every_caller_is_answered(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(62)
+async def test_every_caller_is_answered(open_engine: OpenEngine) -> None:
     @step
     async def look_up(n: int) -> int:
         return n * n
@@ -207,7 +213,8 @@ async def test_62_every_caller_is_answered(open_engine: OpenEngine) -> None:
         await run.return_value()
 
 
-async def test_63_a_static_answer_goes_to_every_caller_with_its_headers(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(63)
+async def test_a_static_answer_goes_to_every_caller_with_its_headers(open_engine: OpenEngine) -> None:
     @workflow
     async def static() -> None:
         hook = create_webhook(respond_with=Response("hi", 201, {"x-kind": "static"}))
@@ -223,7 +230,8 @@ async def test_63_a_static_answer_goes_to_every_caller_with_its_headers(open_eng
             assert (response.status_code, response.headers["x-kind"]) == (201, "static")
 
 
-async def test_64_after_the_end_a_webhook_is_not_found(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(64)
+async def test_after_the_end_a_webhook_is_not_found(open_engine: OpenEngine) -> None:
     @workflow
     async def once() -> None:
         await create_webhook()
@@ -238,7 +246,8 @@ async def test_64_after_the_end_a_webhook_is_not_found(open_engine: OpenEngine) 
             await engine.resume_webhook(token, WebhookRequest())
 
 
-async def test_66_the_url_is_signed_and_carries_nothing_but_the_hook(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(66)
+async def test_the_url_is_signed_and_carries_nothing_but_the_hook(open_engine: OpenEngine) -> None:
     @workflow
     async def shows() -> None:
         hook = create_webhook()
@@ -255,8 +264,9 @@ async def test_66_the_url_is_signed_and_carries_nothing_but_the_hook(open_engine
         assert Tokens(["k" * 40]).read(WEBHOOK_PURPOSE, signed) == {"h": record.view["hook_id"], "g": 1}
 
 
+@pytest.mark.conformance(68)
 @pytest.mark.parametrize("body", [b"", b"\x00\xff" * 1000, b"x" * 900_000, "ünï".encode()])
-async def test_68_any_body_and_repeated_headers_arrive_intact(open_engine: OpenEngine, body: bytes) -> None:
+async def test_any_body_and_repeated_headers_arrive_intact(open_engine: OpenEngine, body: bytes) -> None:
     @workflow
     async def measures() -> Any:
         request = await create_webhook()
@@ -271,7 +281,7 @@ async def test_68_any_body_and_repeated_headers_arrive_intact(open_engine: OpenE
         assert await run.return_value() == [len(body), ["1", "2"], body[:8]]
 
 
-async def test_a_webhook_may_hear_of_the_cancellation_so_that_its_workflow_tidies_up(open_engine: OpenEngine) -> None:
+async def test_on_cancel_lets_a_workflow_clean_up(open_engine: OpenEngine) -> None:
     tidied: list[str] = []
 
     @step
@@ -298,7 +308,7 @@ async def test_a_webhook_may_hear_of_the_cancellation_so_that_its_workflow_tidie
             await run.cancel()
 
 
-async def test_a_workflow_that_goes_on_when_it_is_asked_to_end_is_ended_where_it_stands(
+async def test_a_workflow_that_ignores_on_cancel_is_ended_where_it_waits(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("approvals_bot.durable.engine.engine.OWN_END", 0.1)
@@ -316,7 +326,7 @@ async def test_a_workflow_that_goes_on_when_it_is_asked_to_end_is_ended_where_it
         assert [e.type for e in await run.events()].count("hook_received") == 1
 
 
-async def test_a_workflow_that_ends_otherwise_when_it_is_asked_to_end_was_not_cancelled(
+async def test_a_workflow_that_completes_on_cancel_was_not_cancelled(
     open_engine: OpenEngine,
 ) -> None:
     @workflow
@@ -332,7 +342,7 @@ async def test_a_workflow_that_ends_otherwise_when_it_is_asked_to_end_was_not_ca
         assert await run.return_value() == "done"
 
 
-async def test_who_cancels_again_does_not_wait_for_the_workflow(open_engine: OpenEngine) -> None:
+async def test_a_second_cancellation_does_not_wait_for_the_workflow(open_engine: OpenEngine) -> None:
     @workflow
     async def busy() -> None:
         async for _ in create_webhook(on_cancel={}):
@@ -349,7 +359,7 @@ async def test_who_cancels_again_does_not_wait_for_the_workflow(open_engine: Ope
         assert await run.status() == "cancelled"
 
 
-async def test_a_stalled_run_is_not_asked_but_ended(open_engine: OpenEngine) -> None:
+async def test_a_stalled_run_is_ended_without_on_cancel(open_engine: OpenEngine) -> None:
     @workflow
     async def drifts_before_its_cancellation() -> None:
         webhook = create_webhook(on_cancel={"what": "stop"})

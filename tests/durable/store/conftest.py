@@ -1,4 +1,4 @@
-"""The stores that sit the exam. A new one is added here, and nowhere else."""
+"""The stores that the tests of promises run on. Add a new store here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Connect = Callable[[], Awaitable[OpenStore]]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def connected(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Connect]:
-    """Connects to this test's own database; each call is as a further process would."""
+    """Return a function that connects to the test's own database, each time as another process would."""
     opened: list[OpenStore] = []
     url = f"sqlite:///{tmp_path}/runs.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
@@ -37,7 +37,7 @@ async def store(connected: Connect) -> OpenStore:
 
 @pytest.fixture
 def damage(request: pytest.FixtureRequest, connected: Connect, tmp_path: Path) -> Callable[[str], None]:
-    """Changes rows behind the program's back."""
+    """Return a function that changes rows behind the program's back."""
 
     def execute(sql: str) -> None:
         if "sqlite" in request.node.callspec.id:

@@ -1,4 +1,4 @@
-"""Moving an installation from SQLite to PostgreSQL and back."""
+"""Copying an installation from SQLite to PostgreSQL and back."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ODD = "a\x00b \ud800 \\u0000 💥"
 
 
 def quiet(text: str) -> None:
-    """Nobody watches."""
+    """Ignore lines on the progress."""
 
 
 async def an_installation(url: str) -> None:
-    """A finished run, one that waits for a person, one that is held, and an audit; with texts that are hard to keep."""
+    """Write a finished run, a waiting run, a claimed run and an audit, with text that is hard to store."""
     store = await connect(url)
     lease = Lease("somebody", T0, T0 + timedelta(days=1))
     for n in range(3):
@@ -71,7 +71,7 @@ def file(tmp_path: Path) -> Callable[[str], str]:
     return lambda name: f"sqlite:///{tmp_path}/{name}.db"
 
 
-async def test_an_installation_goes_to_postgresql_and_back_and_is_the_same(
+async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
     postgres_url: str, file: Callable[[str], str]
 ) -> None:
     await an_installation(file("old"))
@@ -98,7 +98,7 @@ async def test_a_target_that_is_not_empty_is_refused(postgres_url: str, file: Ca
     assert await seen(postgres_url) == before
 
 
-async def test_a_source_on_which_a_service_works_is_refused(postgres_url: str, file: Callable[[str], str]) -> None:
+async def test_a_source_in_use_by_a_service_is_refused(postgres_url: str, file: Callable[[str], str]) -> None:
     await an_installation(file("old"))
     service = await connect(file("old"))
     await service.begin_work()
@@ -112,7 +112,7 @@ async def test_a_source_on_which_a_service_works_is_refused(postgres_url: str, f
     await replica.close()
 
 
-async def test_a_broken_audit_is_not_carried_over(
+async def test_a_broken_audit_is_not_copied(
     postgres_url: str, file: Callable[[str], str], postgres: PostgresServer
 ) -> None:
     await an_installation(file("old"))
@@ -120,7 +120,7 @@ async def test_a_broken_audit_is_not_carried_over(
     db.execute("UPDATE audit SET what = 'nothing happened' WHERE seq = 2")
     db.commit()
     db.close()
-    with pytest.raises(StoreCopyError, match="line 2"):
+    with pytest.raises(StoreCopyError, match="Line 2"):
         await copy(file("old"), postgres_url, quiet)
     store = await connect(postgres_url)
     assert await store.runs(Filter()) == ([], None), "nothing was kept"

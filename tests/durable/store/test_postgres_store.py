@@ -1,4 +1,4 @@
-"""What only the PostgreSQL store promises."""
+"""Promises of the PostgreSQL store alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 PASSWORD = "open sesame"
 
 
-async def test_commits_that_could_be_lost_are_refused_at_the_start(postgres: PostgresServer) -> None:
+async def test_asynchronous_commit_is_refused_at_the_start(postgres: PostgresServer) -> None:
     url = await asyncio.to_thread(postgres.new_database)
     name = url.rpartition("?")[0].rpartition("/")[2] or url.rpartition("/")[2]
     await asyncio.to_thread(postgres.execute, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
@@ -40,9 +40,7 @@ async def test_a_newer_schema_is_refused(postgres: PostgresServer, postgres_url:
         await connect(postgres_url)
 
 
-async def test_a_deadlock_with_replicas_at_work_is_tried_again(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_migration_is_retried_after_a_deadlock(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "ALTER TABLE runs ADD COLUMN note TEXT; ALTER TABLE hooks ADD COLUMN note TEXT"
     known = postgres_schema.migrations()
     monkeypatch.setattr(postgres_schema, "migrations", lambda: [*known, ("9999_next.postgres.sql", script)])
@@ -55,7 +53,7 @@ async def test_a_deadlock_with_replicas_at_work_is_tried_again(
         task = asyncio.create_task(postgres_schema.migrate(upgrading, postgres_url))
         while not await watching.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await asyncio.sleep(0.01)
-        await other.execute("SELECT FROM runs")  # … and has this one: who waited first is told of the deadlock
+        await other.execute("SELECT FROM runs")  # … and has this one: the first waiter gets the deadlock error
         await at_work.rollback()
         await task
         assert await other.fetchval("SELECT count(note) FROM hooks") == 0
@@ -119,7 +117,7 @@ async def test_every_call_ends_in_time_when_the_server_goes_silent(postgres: Pos
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
-async def test_two_replicas_that_write_to_the_same_runs_never_wait_for_each_other(postgres_url: str) -> None:
+async def test_two_replicas_that_write_to_the_same_runs_never_deadlock(postgres_url: str) -> None:
     stores = [await connect(postgres_url), await connect(postgres_url)]
     runs = [f"r{n:02}" for n in range(12)]
     for run in runs:
@@ -143,12 +141,10 @@ async def test_two_replicas_that_write_to_the_same_runs_never_wait_for_each_othe
         await closing.close()
 
 
-async def test_whoever_stops_in_the_midst_of_connecting_leaves_no_connection_open(
-    postgres: PostgresServer, postgres_url: str
-) -> None:
-    """An open connection that nobody knows of is told by Python when it is collected, and then this test fails."""
+async def test_a_cancelled_connect_leaves_no_connection_open(postgres: PostgresServer, postgres_url: str) -> None:
+    """Python warns when a leaked connection is collected, and then this test fails."""
     with proxy(postgres.dial) as network:
-        network.delay = 0.02  # for each of the pieces that go to and fro
+        network.delay = 0.02  # for each chunk in either direction
         url = postgres.url_by(network.port, postgres_url)
         is_connected = False
         moments = (0.01 * moment for moment in range(1, 100))
@@ -163,7 +159,7 @@ async def test_whoever_stops_in_the_midst_of_connecting_leaves_no_connection_ope
             gc.collect()
 
 
-async def test_a_connection_made_while_its_line_is_closed_is_closed_too(postgres: PostgresServer) -> None:
+async def test_a_connection_made_during_close_is_closed_too(postgres: PostgresServer) -> None:
     url = await asyncio.to_thread(postgres.new_database)
     made: list[Connection] = []
 
@@ -186,7 +182,7 @@ async def test_a_closed_store_says_that_it_is_unavailable(postgres_url: str) -> 
             await call
 
 
-async def test_doctor_learns_what_it_wants_to_know(postgres: PostgresServer, postgres_url: str) -> None:
+async def test_examine_finds_settings_and_standbys(postgres: PostgresServer, postgres_url: str) -> None:
     found = await examine(postgres_url)
     assert found.hears
     assert found.version
@@ -194,7 +190,7 @@ async def test_doctor_learns_what_it_wants_to_know(postgres: PostgresServer, pos
 
 
 async def test_a_pool_that_refuses_the_connection_is_named() -> None:
-    """As PgBouncer does it: a protocol violation for a startup parameter that it doesn't know."""
+    """Refuse an unknown startup parameter with a protocol violation, as PgBouncer does."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (size := int.from_bytes(await reader.readexactly(4), "big")) == 8:

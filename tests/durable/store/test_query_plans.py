@@ -1,4 +1,4 @@
-"""Each list is a page over an index of its own, on both stores: what it costs doesn't grow with the runs."""
+"""Each list is a page over an index on both stores, so its cost doesn't grow with the number of runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LISTS = {
         "attributes_open",
     ),
 }
-"""Lists, and the index that each goes along."""
+"""Lists, and the index that each reads."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def database(postgres: PostgresServer) -> str:
-    """Of 50,000 runs, nearly all have ended and all were Ann's once; a few wait for her."""
+    """Insert 50,000 runs. Nearly all have ended, all were once Ann's, and a few wait for Ann now."""
     url = postgres.new_database()
     for sql in (
         """INSERT INTO runs (id, workflow, code, kind, status, created_at, ended_at, seq)
@@ -125,7 +125,7 @@ def _at(which: Filter, cursor: str | None) -> Filter:
 
 
 def _plan(postgres: PostgresServer, database: str, sql: str, given: list[Any]) -> list[dict[str, Any]]:
-    """The nodes of the plan, as it was carried out."""
+    """Return the nodes of the plan, as it was executed."""
     for place in range(len(given), 0, -1):
         value = given[place - 1]
         sql = sql.replace(f"${place}", str(value) if isinstance(value, int) else f"'{value}'")

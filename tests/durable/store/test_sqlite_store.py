@@ -1,4 +1,4 @@
-"""What only the SQLite store promises."""
+"""Promises of the SQLite store alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from approvals_bot.errors import StoreUnavailableError
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-async def test_it_runs_with_wal_and_full_synchronization(tmp_path: Path) -> None:
+async def test_sqlite_runs_with_wal_and_synchronous_full(tmp_path: Path) -> None:
     store = await SqliteStore.open(f"{tmp_path}/runs.db")
     for connection in (store._writer._connection, store._reader._connection):
         settings = await in_thread(
@@ -49,7 +49,7 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 NEXT = ("0002_next.sqlite.sql", "ALTER TABLE runs ADD COLUMN note TEXT;\nCREATE INDEX noted ON runs (note);")
 
 
-async def test_a_release_brings_its_migration_once_and_the_one_before_is_refused(
+async def test_a_migration_is_applied_once_and_older_programs_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path}/runs.db"
@@ -75,7 +75,7 @@ async def test_a_release_brings_its_migration_once_and_the_one_before_is_refused
 
 
 @pytest.mark.parametrize("version", [0, 1])
-async def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Path, version: int) -> None:
+async def test_another_programs_database_is_refused_and_unchanged(tmp_path: Path, version: int) -> None:
     with closing(sqlite3.connect(tmp_path / "theirs.db")) as db, db:
         db.execute("CREATE TABLE songs (title TEXT)")
         db.execute(f"PRAGMA user_version = {version}")
@@ -85,7 +85,7 @@ async def test_the_database_of_another_program_is_refused_and_left_alone(tmp_pat
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
 
 
-async def test_who_only_looks_waits_for_no_writer_and_writes_nothing(tmp_path: Path) -> None:
+async def test_opening_an_up_to_date_database_waits_and_writes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "runs.db"
     store = await SqliteStore.open(str(file))
     await store.create(new_run("r", "w", "w", None, {}), T0)
@@ -100,13 +100,13 @@ async def test_who_only_looks_waits_for_no_writer_and_writes_nothing(tmp_path: P
     await store.close()
 
 
-async def test_a_broken_file_is_refused_with_its_name(tmp_path: Path) -> None:
+async def test_a_broken_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "runs.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(StoreUnavailableError, match=r"runs\.db"):
         await connect(f"sqlite:///{tmp_path}/runs.db")
 
 
-async def test_who_works_alone_frees_the_leases_of_the_dead_and_whoever_else_comes_does_not(tmp_path: Path) -> None:
+async def test_only_the_sole_process_frees_the_leases_of_dead_ones(tmp_path: Path) -> None:
     async def work() -> OpenStore:
         store = await connect(f"sqlite:///{tmp_path}/runs.db")
         await store.begin_work()
@@ -119,7 +119,7 @@ async def test_who_works_alone_frees_the_leases_of_the_dead_and_whoever_else_com
     assert await second.claim(lease) == []
     await first.close()
     third = await work()
-    assert await third.claim(lease) == []  # the second is still there, and it may be hers
+    assert await third.claim(lease) == []  # the second is still there, and may hold the lease
     await second.close()
     await third.close()
     looking = await connect(f"sqlite:///{tmp_path}/runs.db")
@@ -130,7 +130,7 @@ async def test_who_works_alone_frees_the_leases_of_the_dead_and_whoever_else_com
 
 
 @pytest.mark.parametrize("by", ["nothing", "a backup"])
-async def test_what_is_written_to_a_file_that_was_replaced_is_not_acknowledged(tmp_path: Path, by: str) -> None:
+async def test_writes_to_a_replaced_file_are_not_acknowledged(tmp_path: Path, by: str) -> None:
     file = tmp_path / "runs.db"
     store = await SqliteStore.open(str(file))
     await store.create(new_run("r", "w", "w", None, {}), T0)
@@ -162,8 +162,8 @@ async def test_other_urls_are_refused() -> None:
         await connect("mysql://root:secret@localhost/db")
 
 
-async def test_asking_for_stalled_runs_looks_at_no_other_runs(tmp_path: Path) -> None:
-    """It is asked every few seconds, of a store that may hold a million."""
+async def test_listing_stalled_runs_reads_no_other_runs(tmp_path: Path) -> None:
+    """This query runs every few seconds, on stores that may hold a million runs."""
     await (await SqliteStore.open(f"{tmp_path}/runs.db")).close()
     with closing(sqlite3.connect(f"{tmp_path}/runs.db")) as db:
         asked: list[str] = []

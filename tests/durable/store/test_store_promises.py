@@ -1,4 +1,4 @@
-"""One exam for every store: each promise of the protocol's docstring."""
+"""The promises of the protocol's docstring, checked on every store."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def hook_created(number: int = 1, *, hook_id: str = "h") -> NewEvent:
 
 
 async def found_by(store: OpenStore, attributes: dict[str, str], **which: Any) -> list[str]:
-    """The ids of the runs that have these, and their number as the store counts it."""
+    """Return the ids of the runs that have these attributes, and check the store's count of them."""
     asked = Filter(attributes=attributes, **which)
     rows, _ = await store.runs(asked)
     assert await store.count(asked, 1000) == len(rows)
@@ -84,7 +84,7 @@ async def test_a_run_is_created_due_at_once_with_its_first_event(store: OpenStor
     assert await store.read("unknown") is None
 
 
-async def test_who_creates_or_resumes_can_claim_in_the_same_breath(store: OpenStore) -> None:
+async def test_creating_and_resuming_can_claim_in_the_same_transaction(store: OpenStore) -> None:
     created = await store.create(new_run("r", "w", "w", None, {}), T0, lease())
     assert created.claimed is not None
     assert (created.claimed.row, created.claimed.log) == await store.read("r")
@@ -112,7 +112,7 @@ async def test_creating_may_be_repeated(store: OpenStore) -> None:
     assert await types(store) == ["run_created"]
 
 
-async def test_one_idempotency_key_is_one_run_whatever_the_concurrency(connected: Connect) -> None:
+async def test_one_idempotency_key_is_one_run_under_concurrency(connected: Connect) -> None:
     stores = [await connected(), await connected()]
     new = [new_run(f"r{n}", "w", "w", None, {"run_id": f"r{n}", "n": n}, idempotency_key="k") for n in range(20)]
     created = await asyncio.gather(*(stores[n % 2].create(run, T0) for n, run in enumerate(new)))
@@ -121,7 +121,7 @@ async def test_one_idempotency_key_is_one_run_whatever_the_concurrency(connected
     assert len({str(c.data) for c in created}) == 1
 
 
-async def test_a_log_is_read_from_anywhere_with_its_row_in_one_look(store: OpenStore) -> None:
+async def test_a_log_is_read_from_any_event_together_with_its_row(store: OpenStore) -> None:
     await a_run(store)
     claim = await claimed(store)
     await store.append(batch(claim, 1, event("run_started"), event("step_created", id=1, name="s", input={})))
@@ -150,7 +150,8 @@ async def test_a_fact_makes_a_decision_stale(store: OpenStore) -> None:
     assert isinstance(await store.append(batch(claim, 1, event("run_started"))), Stale)
 
 
-async def test_87_an_owner_whose_lease_was_taken_over_is_fenced_off(store: OpenStore) -> None:
+@pytest.mark.conformance(87)
+async def test_an_owner_whose_run_was_claimed_is_fenced(store: OpenStore) -> None:
     await a_run(store)
     old = await claimed(store, owner="old")
     assert await store.claim(lease("new", T0 + LEASE - SECOND, T0 + 2 * LEASE), run_id="r") == []
@@ -160,7 +161,7 @@ async def test_87_an_owner_whose_lease_was_taken_over_is_fenced_off(store: OpenS
     assert isinstance(await store.append(batch(new, 1, event("run_started"))), Appended)
 
 
-async def test_view_wake_time_and_release_are_written_with_the_events_or_not_at_all(store: OpenStore) -> None:
+async def test_a_batch_is_written_whole_or_not_at_all(store: OpenStore) -> None:
     await a_run(store)
     claim = await claimed(store)
     shown: dict[str, Any] = {"view": 1, "parts": [{"n": 1}], "attributes": {"$for": ["ann", "bo"]}}
@@ -179,7 +180,7 @@ async def test_view_wake_time_and_release_are_written_with_the_events_or_not_at_
     assert await found_by(store, {"$for": "cy"}) == []
 
 
-async def test_a_stalled_run_keeps_taking_facts_and_goes_on(store: OpenStore) -> None:
+async def test_a_stalled_run_takes_facts_and_can_continue(store: OpenStore) -> None:
     await a_run(store)
     claim = await claimed(store)
     await store.append(batch(claim, 1, event("run_started"), hook_created(), release=True))
@@ -199,7 +200,7 @@ async def test_a_stalled_run_keeps_taking_facts_and_goes_on(store: OpenStore) ->
     assert (again[0].status, again[0].stalled) == ("running", None)
 
 
-# ── what follows from a write, in the same breath ──
+# ── planned batches, in the transaction of another write ──
 
 
 def follows(expected: int, epoch: int, *events: NewEvent, run_id: str = "r", **options: Any) -> Append:
@@ -217,7 +218,7 @@ async def a_waiting_run(store: OpenStore) -> None:
     assert created.claimed is None
 
 
-async def test_a_run_may_be_created_with_what_follows_and_let_go_at_once(store: OpenStore) -> None:
+async def test_a_run_can_be_created_with_a_planned_batch_and_released(store: OpenStore) -> None:
     await a_waiting_run(store)
     row, log = await store.read("r") or pytest.fail("it is gone")
     assert [e.type for e in log] == ["run_created", "run_started", "hook_created"]
@@ -225,7 +226,7 @@ async def test_a_run_may_be_created_with_what_follows_and_let_go_at_once(store: 
     assert await store.next_wake("me", T0) is None
 
 
-async def test_a_run_that_is_created_with_what_follows_is_held_until_its_lease_ends(store: OpenStore) -> None:
+async def test_a_run_created_with_a_planned_batch_is_held_by_its_lease(store: OpenStore) -> None:
     new = new_run("r", "w", "w", None, {"run_id": "r", "input": {}})
     created = await store.create(new, T0, lease(), follows(1, 1, event("run_started")))
     assert [e.seq for e in created.then or []] == [2]
@@ -235,7 +236,7 @@ async def test_a_run_that_is_created_with_what_follows_is_held_until_its_lease_e
     assert [(c.claim.epoch, len(c.log)) for c in taken] == [(2, 3)]
 
 
-async def test_what_follows_from_a_start_under_a_known_key_is_not_written(store: OpenStore) -> None:
+async def test_a_planned_batch_is_not_written_for_a_known_key(store: OpenStore) -> None:
     await a_run(store, idempotency_key="k")
     again = new_run("r2", "w", "w", None, {"run_id": "r2", "input": {}}, "k")
     created = await store.create(again, T0, lease(), follows(1, 1, event("run_started"), run_id="r2"))
@@ -243,7 +244,7 @@ async def test_what_follows_from_a_start_under_a_known_key_is_not_written(store:
     assert await types(store) == ["run_created"]
 
 
-async def test_a_payload_may_be_taken_with_what_follows_and_the_run_let_go(store: OpenStore) -> None:
+async def test_a_payload_can_be_written_with_a_planned_batch_and_released(store: OpenStore) -> None:
     await a_waiting_run(store)
     at = T0 + SECOND
     then = follows(4, 2, event("step_created", id=2), release=True, wake_at=at + SECOND, view={"n": 2})
@@ -255,7 +256,7 @@ async def test_a_payload_may_be_taken_with_what_follows_and_the_run_let_go(store
     assert (row.epoch, row.view, row.wake_at, row.seq) == (2, {"n": 2}, at + SECOND, 5)
 
 
-async def test_a_payload_may_end_its_run_in_the_same_breath(store: OpenStore) -> None:
+async def test_a_payload_can_end_its_run_in_the_same_transaction(store: OpenStore) -> None:
     await a_waiting_run(store)
     received = await store.receive(
         "h", "x", None, T0, lease(), follows(4, 2, event("run_completed", result=1), release=True)
@@ -268,7 +269,7 @@ async def test_a_payload_may_end_its_run_in_the_same_breath(store: OpenStore) ->
     assert (await store.claim(lease(at=T0 + 9 * LEASE), limit=9)) == []
 
 
-async def test_who_takes_a_payload_and_goes_on_holds_the_run_and_if_it_dies_the_run_is_due(store: OpenStore) -> None:
+async def test_a_payloads_planned_batch_can_hold_the_run_by_a_lease(store: OpenStore) -> None:
     await a_waiting_run(store)
     received = await store.receive("h", "x", None, T0, lease(), follows(4, 2, event("step_created", id=2)))
     assert received is not None
@@ -279,7 +280,7 @@ async def test_who_takes_a_payload_and_goes_on_holds_the_run_and_if_it_dies_the_
     assert taken.claim.epoch == 3
 
 
-async def test_what_follows_is_left_out_and_the_payload_kept_when_the_run_is_held_or_its_log_has_grown(
+async def test_a_payload_is_kept_without_its_batch_if_the_run_has_changed(
     store: OpenStore,
 ) -> None:
     await a_waiting_run(store)
@@ -299,7 +300,7 @@ async def test_what_follows_is_left_out_and_the_payload_kept_when_the_run_is_hel
     assert (await types(store))[3:] == ["hook_received", "hook_received"]
 
 
-async def test_a_token_that_is_lost_in_what_follows_wakes_the_run(store: OpenStore) -> None:
+async def test_a_token_lost_in_a_planned_batch_wakes_the_run(store: OpenStore) -> None:
     await a_waiting_run(store)
     new = new_run("r2", "w", "w", None, {"run_id": "r2", "input": {}})
     taken = hook_created(hook_id="h2")
@@ -310,7 +311,7 @@ async def test_a_token_that_is_lost_in_what_follows_wakes_the_run(store: OpenSto
     assert await store.next_wake("me", T0) == T0
 
 
-async def test_a_hook_is_looked_at_with_its_run_and_its_events_if_they_are_few(store: OpenStore) -> None:
+async def test_a_hook_is_read_with_its_run_and_a_short_log(store: OpenStore) -> None:
     assert await store.look(9, token="t") is None
     assert await store.look(9, hook_id="h") is None
     await a_waiting_run(store)
@@ -320,7 +321,7 @@ async def test_a_hook_is_looked_at_with_its_run_and_its_events_if_they_are_few(s
     assert await store.look(3, hook_id=hook.id) == (hook, row, log)
 
 
-async def test_a_hook_is_looked_at_by_its_id_also_when_it_is_no_longer_live(store: OpenStore) -> None:
+async def test_a_hook_is_read_by_its_id_even_if_it_is_not_live(store: OpenStore) -> None:
     await a_waiting_run(store)
     live = await store.hook(token="t") or pytest.fail("no such hook")
     await store.record("r", [event("run_cancelled", reason=None)], T0)
@@ -333,7 +334,8 @@ async def test_a_hook_is_looked_at_by_its_id_also_when_it_is_no_longer_live(stor
 # ── facts ──
 
 
-async def test_124_155_a_fact_is_appended_once_and_wakes_its_run(store: OpenStore) -> None:
+@pytest.mark.conformance(124, 155)
+async def test_a_fact_is_appended_once_and_wakes_its_run(store: OpenStore) -> None:
     await a_run(store)
     claim = await claimed(store)
     await store.append(batch(claim, 1, event("run_started"), release=True))
@@ -345,7 +347,7 @@ async def test_124_155_a_fact_is_appended_once_and_wakes_its_run(store: OpenStor
     assert await store.next_wake("me", T0) == T0 + SECOND
 
 
-async def test_a_payload_is_taken_once_by_its_resume_id_and_a_repeat_is_answered_after_the_end_too(
+async def test_one_resume_id_is_one_payload_even_after_the_end(
     store: OpenStore,
 ) -> None:
     await a_run(store)
@@ -373,7 +375,8 @@ async def test_time_within_a_run_never_goes_back(store: OpenStore) -> None:
 # ── tokens ──
 
 
-async def test_154_of_fifty_concurrent_creators_of_one_token_exactly_one_gets_it(connected: Connect) -> None:
+@pytest.mark.conformance(154)
+async def test_exactly_one_of_fifty_concurrent_creators_gets_a_token(connected: Connect) -> None:
     stores = [await connected(), await connected()]
     claims = []
     for n in range(50):
@@ -392,7 +395,7 @@ async def test_154_of_fifty_concurrent_creators_of_one_token_exactly_one_gets_it
     assert {e.data["owner"] for e in written if e.type == "hook_conflict"} == {hook.run_id}
 
 
-async def test_a_token_is_free_after_disposal_in_the_same_breath_and_after_the_end(store: OpenStore) -> None:
+async def test_a_token_is_free_right_after_its_disposal_and_after_the_end(store: OpenStore) -> None:
     await a_run(store)
     claim = await claimed(store)
     renewed = [hook_created(1), event("hook_disposed", id=1), hook_created(2, hook_id="h2")]
@@ -412,8 +415,9 @@ async def test_a_token_is_free_after_disposal_in_the_same_breath_and_after_the_e
 # ── the end ──
 
 
+@pytest.mark.conformance(156)
 @pytest.mark.parametrize("ending", ["run_completed", "run_failed", "run_cancelled"])
-async def test_156_an_ended_run_takes_nothing_more(store: OpenStore, ending: EventType) -> None:
+async def test_an_ended_run_takes_no_more_events(store: OpenStore, ending: EventType) -> None:
     await a_run(store)
     claim = await claimed(store)
     await store.append(batch(claim, 1, event("run_started"), hook_created()))
@@ -434,7 +438,7 @@ async def test_156_an_ended_run_takes_nothing_more(store: OpenStore, ending: Eve
 # ── whose turn it is ──
 
 
-async def test_what_is_due_is_claimed_once_the_earliest_first(connected: Connect) -> None:
+async def test_due_runs_are_claimed_once_the_earliest_first(connected: Connect) -> None:
     first, second = await connected(), await connected()
     for n in range(6):
         await first.create(new_run(f"r{n}", "w", "w", None, {}), T0 + n * SECOND)
@@ -446,7 +450,7 @@ async def test_what_is_due_is_claimed_once_the_earliest_first(connected: Connect
     assert sorted(ids) == ["r0", "r1", "r2", "r3", "r4"]
 
 
-async def test_next_wake_tells_of_what_nobody_holds_and_of_others_leases(store: OpenStore) -> None:
+async def test_next_wake_covers_free_runs_and_other_owners_leases(store: OpenStore) -> None:
     assert await store.next_wake("me", T0) is None
     await a_run(store, "a")
     assert await store.next_wake("me", T0) == T0
@@ -457,8 +461,8 @@ async def test_next_wake_tells_of_what_nobody_holds_and_of_others_leases(store: 
     assert await store.next_wake("me", T0) == T0 + 3 * SECOND
 
 
-async def test_only_the_leases_that_are_named_are_renewed(store: OpenStore) -> None:
-    """A claim whose answer was lost must run out, or its run would be held for ever."""
+async def test_only_the_named_leases_are_renewed(store: OpenStore) -> None:
+    """A claim whose answer was lost must end, or its run would be held for ever."""
     await a_run(store, "a")
     await a_run(store, "b")
     kept = await claimed(store, "a")
@@ -471,7 +475,7 @@ async def test_only_the_leases_that_are_named_are_renewed(store: OpenStore) -> N
     assert len(await store.claim(lease("third", T0 + 2 * LEASE, T0 + 3 * LEASE), run_id="b")) == 1
 
 
-async def test_a_lost_token_wakes_a_run_that_was_released(store: OpenStore) -> None:
+async def test_a_lost_token_wakes_a_released_run(store: OpenStore) -> None:
     for n in range(2):
         await a_run(store, f"r{n}")
         claim = await claimed(store, f"r{n}")
@@ -482,7 +486,8 @@ async def test_a_lost_token_wakes_a_run_that_was_released(store: OpenStore) -> N
 # ── lists ──
 
 
-async def test_152_pages_are_stable_while_runs_are_added(store: OpenStore) -> None:
+@pytest.mark.conformance(152)
+async def test_pages_are_stable_while_runs_are_added(store: OpenStore) -> None:
     for n in range(7):
         await store.create(new_run(f"r{n}", "w", "w", None, {}), T0 + (n // 2) * SECOND)
     rows, cursor = await store.runs(Filter(limit=3))
@@ -519,7 +524,7 @@ async def test_runs_are_filtered(store: OpenStore) -> None:
     assert await ids(attributes={'odd" name': "✓"}) == ["b"]
 
 
-async def test_a_run_says_of_which_kind_it_is(store: OpenStore) -> None:
+async def test_a_run_has_the_kind_of_its_workflow(store: OpenStore) -> None:
     await a_run(store, "a")
     created = await store.create(new_run("b", "w", "w", None, {}, kind="request"), T0, lease())
     assert created.claimed is not None
@@ -527,7 +532,7 @@ async def test_a_run_says_of_which_kind_it_is(store: OpenStore) -> None:
     assert [row.kind for row in (await store.runs(Filter()))[0]] == ["request", "workflow"]
 
 
-async def test_a_run_is_found_by_each_value_that_its_projection_has_now(store: OpenStore) -> None:
+async def test_a_run_is_found_by_each_current_value_of_its_projection(store: OpenStore) -> None:
     await a_run(store, attributes={"team": "red", "for": "ann"})
     claim = await claimed(store)
     for length, (given, found) in enumerate(
@@ -541,14 +546,14 @@ async def test_a_run_is_found_by_each_value_that_its_projection_has_now(store: O
         1,
     ):
         await store.append(batch(claim, length, event("step_created", id=length), attributes=given))
-        assert {who: len(await found_by(store, {"$for": who})) for who in found} == found
+        assert {person: len(await found_by(store, {"$for": person})) for person in found} == found
     assert await found_by(store, {"$by": "cy"}) == []
     assert await found_by(store, {"$for": "ann", "team": "red"}) == ["r"]
     assert await found_by(store, {"$for": "ann", "team": "blue"}) == []
     assert await found_by(store, {"for": "ann"}) == ["r"], "what it was given at its start stays"
 
 
-async def test_a_run_may_be_found_from_its_first_breath_and_by_what_a_payload_leads_to(store: OpenStore) -> None:
+async def test_a_planned_batch_indexes_its_run_at_once(store: OpenStore) -> None:
     new = new_run("r", "w", "w", None, {"run_id": "r", "input": {}})
     begins = follows(1, 1, event("run_started"), hook_created(), release=True, parts=[1], attributes={"$for": ["ann"]})
     await store.create(new, T0, lease(), begins)
@@ -560,7 +565,7 @@ async def test_a_run_may_be_found_from_its_first_breath_and_by_what_a_payload_le
 
 
 @pytest.mark.parametrize("way", ["decided", "from outside"])
-async def test_an_ended_run_is_out_of_the_lists_of_open_ones(store: OpenStore, way: str) -> None:
+async def test_an_ended_run_is_not_in_lists_of_open_runs(store: OpenStore, way: str) -> None:
     await a_run(store, attributes={"team": "red"})
     claim = await claimed(store)
     await store.append(batch(claim, 1, event("run_started"), attributes={"$for": ["ann"]}))
@@ -575,7 +580,7 @@ async def test_an_ended_run_is_out_of_the_lists_of_open_ones(store: OpenStore, w
         assert await found_by(store, pair, is_open=False) == ["r"]
 
 
-async def test_lists_may_begin_with_the_oldest_and_go_on_by_pages(store: OpenStore) -> None:
+async def test_lists_can_start_with_the_oldest_and_continue_by_pages(store: OpenStore) -> None:
     for n in range(7):
         created = await store.create(new_run(f"r{n}", "w", "w", None, {}), T0 + (n // 2) * SECOND, lease())
         assert created.claimed is not None
@@ -593,7 +598,7 @@ async def test_lists_may_begin_with_the_oldest_and_go_on_by_pages(store: OpenSto
     assert await store.count(Filter(status="failed"), 50) == 0
 
 
-async def test_a_run_is_found_by_odd_and_by_long_values(store: OpenStore) -> None:
+async def test_a_run_is_found_by_unusual_and_long_values(store: OpenStore) -> None:
     odd = ["", "a\x00b", "\ud800", "\\u0000", '["x"]', "é" * 5000, "é" * 4999 + "e", "💥" * 200]
     await a_run(store, attributes={f"{n} {value}": value for n, value in enumerate(odd)})
     claim = await claimed(store)
@@ -607,9 +612,7 @@ async def test_a_run_is_found_by_odd_and_by_long_values(store: OpenStore) -> Non
 # ── damage ──
 
 
-async def test_a_damaged_row_is_listed_with_what_can_be_read_of_it(
-    store: OpenStore, damage: Callable[[str], None]
-) -> None:
+async def test_a_damaged_row_is_listed_with_what_is_readable(store: OpenStore, damage: Callable[[str], None]) -> None:
     for run in ("a", "b", "c"):
         created = await store.create(new_run(run, "w", "w", None, {}, attributes={"k": "v"}), T0, lease())
         assert created.claimed is not None
@@ -628,7 +631,7 @@ async def test_a_damaged_row_is_listed_with_what_can_be_read_of_it(
     assert [row.id for row in (await store.runs(Filter(limit=2, cursor=cursor)))[0]] == ["a"]
 
 
-async def test_a_log_that_cannot_be_read_keeps_no_other_run_from_being_claimed(
+async def test_an_unreadable_log_does_not_block_claims_of_other_runs(
     store: OpenStore, damage: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     for n, run in enumerate(("a", "b", "c")):
@@ -643,7 +646,7 @@ async def test_a_log_that_cannot_be_read_keeps_no_other_run_from_being_claimed(
 # ── the audit ──
 
 
-async def test_the_audit_is_a_chain_also_when_two_processes_write_it(connected: Connect) -> None:
+async def test_the_audit_stays_a_chain_when_two_processes_write_it(connected: Connect) -> None:
     stores = [await connected(), await connected()]
     entries = [AuditEntry(f"refused {n}", "ann", None, {"n": n}) for n in range(20)]
     await asyncio.gather(*(stores[n % 2].audit(entry, T0) for n, entry in enumerate(entries)))
@@ -656,8 +659,8 @@ async def test_the_audit_is_a_chain_also_when_two_processes_write_it(connected: 
 # ── more than one process ──
 
 
-async def test_what_another_process_writes_is_noticed_and_what_we_write_is_not(connected: Connect) -> None:
-    """By being told, or by looking."""
+async def test_changed_reports_writes_of_other_processes_only(connected: Connect) -> None:
+    """The store learns of them by a notification or by a query."""
     ours, theirs = await connected(), await connected()
     heard: asyncio.Queue[frozenset[str] | None] = asyncio.Queue()
     ours.listen(heard.put_nowait)
@@ -679,7 +682,8 @@ async def test_what_another_process_writes_is_noticed_and_what_we_write_is_not(c
     assert await types(ours, "r2") == ["run_created", "wait_completed"]
 
 
-async def test_162_two_processes_can_open_a_new_database_at_once(connected: Connect) -> None:
+@pytest.mark.conformance(162)
+async def test_two_processes_can_open_a_new_database_at_once(connected: Connect) -> None:
     stores = await asyncio.gather(*(connected() for _ in range(4)))
     await a_run(stores[0])
     for store in stores:
@@ -690,17 +694,18 @@ async def test_162_two_processes_can_open_a_new_database_at_once(connected: Conn
 # ── sharing a commit ──
 
 
-async def test_a_piece_that_fails_does_not_take_the_others_along(store: OpenStore) -> None:
+async def test_a_failing_call_does_not_fail_the_others_of_its_batch(store: OpenStore) -> None:
     too_large = new_run("large", "w", "w", None, {"input": "x" * 1_100_000})
-    pieces = [store.create(new_run(f"r{n}", "w", "w", None, {}), T0) for n in range(5)]
-    results = await asyncio.gather(*pieces, store.create(too_large, T0), return_exceptions=True)
+    calls = [store.create(new_run(f"r{n}", "w", "w", None, {}), T0) for n in range(5)]
+    results = await asyncio.gather(*calls, store.create(too_large, T0), return_exceptions=True)
     assert isinstance(results[-1], LimitExceededError)
     assert not any(isinstance(result, BaseException) for result in results[:-1])
     assert len((await store.runs(Filter()))[0]) == 5
     assert await store.read("large") is None
 
 
-async def test_93_nul_and_lone_surrogates_pass_through(store: OpenStore) -> None:
+@pytest.mark.conformance(93)
+async def test_nul_and_lone_surrogates_pass_through(store: OpenStore) -> None:
     text = "a\x00b \ud800 💥"
     await store.create(new_run("r", "w", "w", None, {"text": text}, attributes={"k": "✓"}), T0)
     found = await store.read("r")

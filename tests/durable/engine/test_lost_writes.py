@@ -1,4 +1,4 @@
-"""Writes that don't get through, and owners that come too late."""
+"""Writes that fail or whose answers are lost, and owners that write too late."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def one_step() -> str:
 
 
 def refuse_outcomes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Append]:
-    """The disk is full whenever a step's outcome is to be written, until the list is emptied."""
+    """Fail each write of a step's outcome as if the disk were full, until the list is emptied."""
     refused: list[Append] = []
     store: OpenStore = engine.store
     append = store.append
@@ -45,7 +45,8 @@ def refuse_outcomes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[App
     return refused
 
 
-async def test_86_an_outcome_that_cannot_be_written_is_written_later_without_running_the_step_again(
+@pytest.mark.conformance(86)
+async def test_an_unwritten_outcome_is_written_later_without_a_second_run(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls.clear()
@@ -58,7 +59,8 @@ async def test_86_an_outcome_that_cannot_be_written_is_written_later_without_run
     assert calls == ["it"]
 
 
-async def test_86_a_step_whose_outcome_was_lost_with_its_process_runs_again_and_has_not_failed(
+@pytest.mark.conformance(86)
+async def test_a_step_whose_outcome_was_lost_runs_again(
     open_engine: OpenEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls.clear()
@@ -75,9 +77,8 @@ async def test_86_a_step_whose_outcome_was_lost_with_its_process_runs_again_and_
     assert calls == ["it", "it"]
 
 
-async def test_87_an_owner_that_stalls_past_its_lease_is_taken_over_and_writes_nothing_afterwards(
-    open_engine: OpenEngine, clock: FakeClock
-) -> None:
+@pytest.mark.conformance(87)
+async def test_an_owner_past_its_lease_is_fenced_and_writes_nothing(open_engine: OpenEngine, clock: FakeClock) -> None:
     began, may_end = asyncio.Event(), asyncio.Event()
     ran: list[int] = []
 
@@ -105,9 +106,8 @@ async def test_87_an_owner_that_stalls_past_its_lease_is_taken_over_and_writes_n
     assert ran == [0, 1]
 
 
-async def test_89_a_retry_that_is_not_due_is_not_run_when_something_else_wakes_the_run(
-    open_engine: OpenEngine, clock: FakeClock
-) -> None:
+@pytest.mark.conformance(89)
+async def test_another_wake_does_not_run_a_retry_before_it_is_due(open_engine: OpenEngine, clock: FakeClock) -> None:
     tried: list[int] = []
 
     @step(retry_delay="1h")
@@ -133,7 +133,8 @@ async def test_89_a_retry_that_is_not_due_is_not_run_when_something_else_wakes_t
         assert await run.return_value() == ["early", "done"]
 
 
-async def test_125_a_log_has_no_gaps_whatever_is_written_at_once(open_engine: OpenEngine) -> None:
+@pytest.mark.conformance(125)
+async def test_a_log_has_no_gaps_under_concurrent_writes(open_engine: OpenEngine) -> None:
     @workflow
     async def counts() -> int:
         hook, taken = create_hook(token="t"), 0
@@ -154,7 +155,7 @@ async def test_125_a_log_has_no_gaps_whatever_is_written_at_once(open_engine: Op
 
 
 @pytest.mark.parametrize("write", ["create", "receive"])
-async def test_a_caller_who_goes_away_in_mid_write_does_not_leave_the_run_to_its_lease(
+async def test_a_caller_cancelled_in_mid_write_does_not_block_its_run(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
     @step
@@ -162,7 +163,7 @@ async def test_a_caller_who_goes_away_in_mid_write_does_not_leave_the_run_to_its
         return text
 
     @workflow
-    async def notes_what_it_is_told() -> Any:
+    async def returns_its_payload() -> Any:
         return await note(await create_hook("t"))
 
     async with open_engine() as engine:
@@ -184,14 +185,14 @@ async def test_a_caller_who_goes_away_in_mid_write_does_not_leave_the_run_to_its
             with pytest.raises(asyncio.CancelledError):
                 await caller
 
-        async with asyncio.timeout(30):  # on a clock that stands still: no lease ever ends
+        async with asyncio.timeout(30):  # on a clock that doesn't move, so no lease ever ends
             if write == "create":
-                await impatiently(engine.start(notes_what_it_is_told, idempotency_key="one"))
-                run = await engine.start(notes_what_it_is_told, idempotency_key="one")
+                await impatiently(engine.start(returns_its_payload, idempotency_key="one"))
+                run = await engine.start(returns_its_payload, idempotency_key="one")
                 await engine.settle()
                 await engine.resume_hook("t", "said")
             else:
-                run = await engine.start(notes_what_it_is_told)
+                run = await engine.start(returns_its_payload)
                 await engine.settle()
                 await impatiently(engine.resume_hook("t", "said"))
             assert await run.return_value() == "said"

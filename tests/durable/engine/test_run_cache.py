@@ -1,4 +1,4 @@
-"""Paused runs that a process still remembers: resumed without being read, and never believed against the store."""
+"""The run cache: a cached run is resumed without reading it, and the store always has the last word."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def opened(engine: Engine, token: str) -> None:
                 await asyncio.sleep(0.01)
 
 
-def told(log: list[Event]) -> list[Any]:
+def payloads_in(log: list[Event]) -> list[Any]:
     return [event.data["payload"] for event in log if event.type == "hook_received"]
 
 
@@ -44,7 +44,7 @@ async def shout(text: str) -> str:
     return text.upper()
 
 
-async def test_who_resumes_a_run_that_was_just_paused_reads_neither_hook_nor_log(
+async def test_resuming_a_cached_run_reads_neither_hook_nor_log(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_engine() as engine:
@@ -65,7 +65,7 @@ async def test_who_resumes_a_run_that_was_just_paused_reads_neither_hook_nor_log
             await engine.resume_hook("t", 4)
 
 
-async def test_what_another_process_wrote_meanwhile_is_not_overlooked(open_engine: OpenEngine) -> None:
+async def test_writes_of_another_process_are_not_overlooked(open_engine: OpenEngine) -> None:
     async with open_engine() as one, open_engine() as two:
         run = await one.start(takes_three, "t")
         await opened(two, "t")
@@ -75,10 +75,10 @@ async def test_what_another_process_wrote_meanwhile_is_not_overlooked(open_engin
         assert await run.return_value() == (
             ["first, at the other", "second, where it is remembered", "third, at the other"]
         )
-        assert len(told(await one.events(run.id))) == 3
+        assert len(payloads_in(await one.events(run.id))) == 3
 
 
-async def test_a_token_that_has_gone_to_another_run_resumes_that_one(open_engine: OpenEngine) -> None:
+async def test_a_token_reused_by_another_run_resumes_that_one(open_engine: OpenEngine) -> None:
     @workflow
     async def takes_one(token: str) -> Any:
         async with create_hook(token) as hook:
@@ -96,7 +96,7 @@ async def test_a_token_that_has_gone_to_another_run_resumes_that_one(open_engine
         assert await second.return_value() == "for the second"
 
 
-async def test_a_payload_that_does_not_fit_changes_nothing_and_is_forgotten(open_engine: OpenEngine) -> None:
+async def test_an_invalid_payload_changes_nothing_and_is_dropped(open_engine: OpenEngine) -> None:
     class Amount(BaseModel):
         euros: int
 
@@ -112,12 +112,12 @@ async def test_a_payload_that_does_not_fit_changes_nothing_and_is_forgotten(open
         await opened(engine, "amount")
         with pytest.raises(InvalidPayloadError):
             await engine.resume_hook("amount", {"euros": "many"})
-        assert told(await run.events()) == []
+        assert payloads_in(await run.events()) == []
         await engine.resume_hook("amount", {"euros": 5})
         assert await run.return_value() == 5
 
 
-async def test_an_answer_that_is_lost_leaves_nothing_behind_that_is_believed(
+async def test_a_lost_answer_leaves_no_wrong_cache_entry(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_engine() as engine:
@@ -137,7 +137,7 @@ async def test_an_answer_that_is_lost_leaves_nothing_behind_that_is_believed(
         assert await run.return_value() == [1, 2, 3]
 
 
-async def test_only_the_latest_are_remembered_and_the_bodies_of_the_others_are_closed(
+async def test_only_the_latest_runs_stay_cached_and_others_are_closed(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
@@ -167,7 +167,7 @@ async def test_only_the_latest_are_remembered_and_the_bodies_of_the_others_are_c
     assert set(closed) == {"a", "b", "c"}
 
 
-async def test_a_run_that_was_sent_much_is_not_remembered_and_goes_on_all_the_same(open_engine: OpenEngine) -> None:
+async def test_a_run_with_a_large_log_is_not_cached_and_still_continues(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         run = await engine.start(takes_three, "t")
         await opened(engine, "t")
@@ -179,7 +179,7 @@ async def test_a_run_that_was_sent_much_is_not_remembered_and_goes_on_all_the_sa
         assert await run.return_value() == [much, "little", "little again"]
 
 
-async def test_a_remembered_run_goes_on_with_the_code_that_is_registered_now(open_engine: OpenEngine) -> None:
+async def test_a_cached_run_continues_with_the_code_registered_now(open_engine: OpenEngine) -> None:
     def release(says: str) -> Any:
         @workflow(name="says_how_it_went")
         async def says_how_it_went() -> str:
@@ -197,7 +197,7 @@ async def test_a_remembered_run_goes_on_with_the_code_that_is_registered_now(ope
         assert second is not first
 
 
-async def test_who_waits_where_a_run_is_worked_on_hears_that_another_process_has_ended_it(
+async def test_a_caller_learns_that_another_process_has_ended_its_run(
     open_engine: OpenEngine,
 ) -> None:
     busy, go_on = asyncio.Event(), asyncio.Event()
@@ -223,7 +223,7 @@ async def test_who_waits_where_a_run_is_worked_on_hears_that_another_process_has
         go_on.set()
 
 
-async def test_a_token_that_has_gone_to_another_run_asks_for_what_that_one_wants(open_engine: OpenEngine) -> None:
+async def test_a_token_reused_by_another_run_is_checked_by_its_schema(open_engine: OpenEngine) -> None:
     class Amount(BaseModel):
         euros: int
 
@@ -247,12 +247,12 @@ async def test_a_token_that_has_gone_to_another_run_asks_for_what_that_one_wants
         await opened(two, "shared")
         with pytest.raises(InvalidPayloadError):  # where the first is remembered, which took anything
             await one.resume_hook("shared", {"euros": "many"})
-        assert told(await second.events()) == []
+        assert payloads_in(await second.events()) == []
         await one.resume_hook("shared", {"euros": 5})
         assert await second.return_value() == 5
 
 
-async def test_an_answer_that_comes_after_the_engine_has_closed_begins_nothing(
+async def test_a_store_answer_after_the_engine_closed_starts_nothing(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_written, is_closed = asyncio.Event(), asyncio.Event()
