@@ -66,7 +66,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("draft", "tests/web/test_routes.py"): "a draft of JSON Schema",
     ("tell", "tests/support/kept_workflows.py"): "a step's name in recorded histories",
     ("told", "tests/support/kept_workflows.py"): "a step's result in recorded histories",
-    ("stands", "tests/support/simulation/planted_postgres.py"): "quotes the schema, to change it",
     ("sentences", "approvals_bot/web/responses.py"): "the standard library's `HTTPStatus.phrase`",
     ("told", "tests/durable/engine/test_kept_workflows.py"): "results of the kept workflows, as in their recorded logs",
 }

@@ -157,6 +157,8 @@ class EngineAndDict(RuleBasedStateMachine):
         assert known is not None
         assert hook is not None
         assert hook.run_id == known.id
+        if known.is_cancelled and resume_id in known.payloads:
+            return  # a repeat may be answered as the first was, even after the end
         assert known.closed_at is None
         assert not known.is_cancelled
         known.payloads.setdefault(resume_id, payload)

@@ -9,7 +9,7 @@ Slip = tuple[str, str, str]
 
 SLIPS: dict[str, tuple[Slip, ...]] = {
     "lets_zombies_write": (
-        ("append_batch", "stands.epoch IS DISTINCT FROM (batch ->> 'epoch')::bigint OR stands", "stands"),
+        ("append_batch", "state.epoch IS DISTINCT FROM (batch ->> 'epoch')::bigint OR state", "state"),
     ),
     "claims_in_the_same_epoch": (
         ("claim_one", "epoch = epoch + 1", "epoch = greatest(epoch, 1)"),
@@ -17,7 +17,7 @@ SLIPS: dict[str, tuple[Slip, ...]] = {
     ),
     "forgets_to_wake": (("receive_payload", "wake_at = least(wake_at, given_at)", "wake_at = wake_at"),),
     "forgets_when_to_wake": (("decide", "(batch ->> 'wake_at')::bigint END", "NULL END"),),
-    "takes_payloads_after_the_end": (("receive_payload", "IF NOT stands.is_live OR stands.known", "IF stands.known"),),
+    "takes_payloads_after_the_end": (("receive_payload", "IF NOT state.is_live OR state.known", "IF state.known"),),
     "keeps_the_tokens_of_the_dead": (
         ("decide", "WHERE run_id = run AND is_live", "WHERE false"),
         ("record_facts", "WHERE run_id = run AND is_live", "WHERE false"),

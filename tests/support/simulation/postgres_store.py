@@ -27,12 +27,12 @@ from simulation.store import TABLES, Fate, Mishap
 T = TypeVar("T")
 
 WATCH = """
-ALTER FUNCTION do_piece(jsonb) RENAME TO unwatched_piece;
+ALTER FUNCTION execute_call(jsonb) RENAME TO unwatched_call;
 CREATE TABLE known_runs (run_id text PRIMARY KEY, seq bigint, epoch bigint);
 CREATE TABLE notes (n bigserial, changes json);
-CREATE FUNCTION do_piece(piece jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+CREATE FUNCTION execute_call(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 DECLARE
-  done outcome := unwatched_piece(piece);
+  done outcome := unwatched_call(args);
 BEGIN
   INSERT INTO notes (changes) SELECT coalesce(json_agg(json_build_array(runs.id, runs.epoch, (
       SELECT coalesce(json_agg(json_build_array(seq, type, at, data) ORDER BY seq), '[]'::json) FROM events
@@ -85,7 +85,7 @@ class PostgresDatabase:
     # ── for the nodes' connections ──
 
     def carry_out(self, sql: str, given: tuple[Any, ...]) -> tuple[list[Any], list[list[Change]]]:
-        """Its rows, and what each piece of work in it has changed. Listeners hear of it later."""
+        """Its rows, and what each call in it has changed. Listeners hear of it later."""
         return self.blocking(self._carry_out(sql, given))
 
     def listens(self, connection: SimulatedConnection) -> None:
@@ -112,7 +112,7 @@ class PostgresDatabase:
 
     async def _carry_out(self, sql: str, given: tuple[Any, ...]) -> tuple[list[Any], list[list[Change]]]:
         rows = list(await self._connection.fetch(sql, *given))
-        if "together" not in sql:
+        if "execute_batch" not in sql:
             return rows, []
         notes = [json.loads(row[0]) for row in await self._connection.fetch(TAKEN)]
         return rows, [[Change(run_id, epoch, events) for run_id, epoch, events in note] for note in notes]
@@ -139,7 +139,7 @@ class SimulatedConnection:
 
     async def fetch(self, sql: str, *given: Any) -> list[Any]:
         """The line may give up meanwhile: that does not call a statement back which is on its way to the server."""
-        writes = "together" in sql
+        writes = "execute_batch" in sql
         try:
             await self.fate.before(writes=writes)
             rows, notes = self._database.carry_out(sql, given)
