@@ -254,8 +254,8 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
     for place in found.seats:
         known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
         if not known and place.id in before:
-            unsure = tuple(who for who in before[place.id].eligible if who not in eligible)
-            eligible |= {who: before[place.id].eligible[who] for who in unsure}
+            unsure = tuple(address for address in before[place.id].eligible if address not in eligible)
+            eligible |= {address: before[place.id].eligible[address] for address in unsure}
         rule = needs[place.id]
         label = before[place.id].label if place.id in before else label_of(rule.from_, about, request.people)
         seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of))
@@ -268,8 +268,8 @@ def with_recipients(request: Request, addresses: Iterable[str]) -> Request:
     """Give these people opaque ids, for links to carry instead of their addresses."""
     known = request.recipients
     taken = {*known.values()}
-    new = [who for who in addresses if who not in taken]
-    return request.but(recipients={**known, **{str(at): who for at, who in enumerate(new, len(known) + 1)}})
+    new = [address for address in addresses if address not in taken]
+    return request.but(recipients={**known, **{str(at): address for at, address in enumerate(new, len(known) + 1)}})
 
 
 def escalated(request: Request, stage: RequestStage, escalation: Escalation) -> Request:
@@ -281,7 +281,7 @@ def escalated(request: Request, stage: RequestStage, escalation: Escalation) -> 
 
 def with_people(request: Request, rules: Rules, people: Mapping[str, Person]) -> Request:
     """Take over the names and contact details just looked up."""
-    if all(request.people.get(who) == person for who, person in people.items()):
+    if all(request.people.get(address) == person for address, person in people.items()):
         return request
     return planned(described(request.but(people={**request.people, **people}), rules), rules)
 
@@ -314,8 +314,8 @@ def late_reply(request: Request, act: Act, now: datetime) -> Reply:
     ended = request.outcome
     if ended is None:
         return Reply("already_decided", code="takes_no_votes")
-    who = request.acting(ended.by, ended.in_place_of).text if ended.via != "clock" else ""
-    params = {"by": who, **_moment(request, ended.at, now, act.by)}
+    address = request.acting(ended.by, ended.in_place_of).text if ended.via != "clock" else ""
+    params = {"by": address, **_moment(request, ended.at, now, act.by)}
     if ended.state in ("expired", "withdrawn"):
         return Reply(ended.state, code="ended", params={**params, "state": ended.state})
     for vote in request.votes:

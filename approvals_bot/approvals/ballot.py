@@ -191,8 +191,8 @@ def open_seats(stage: RequestStage) -> tuple[int, ...]:
 
 def missing_voters(stage: RequestStage) -> tuple[str, ...]:
     """Return the people who haven't voted and whose approval would fill one more seat."""
-    voted = [who for vote in current_votes(stage) for who in (vote.by, vote.place)]
-    others = {who: seats_for(stage, who) for who in eligible_voters(stage) if who not in voted}
+    voted = [address for vote in current_votes(stage) for address in (vote.by, vote.place)]
+    others = {address: seats_for(stage, address) for address in eligible_voters(stage) if address not in voted}
     approvals = _approvals(stage)
     return tuple(helpful_voters(approvals, _sizes(stage, approvals), others))
 
@@ -218,7 +218,7 @@ def vote_of(stage: RequestStage, person: str) -> RecordedVote | None:
 def waiting_for(request: Request) -> tuple[str, ...]:
     """Return whose turn it is: people who owe a vote, or the requester when changes are requested."""
     if request.state == "changes_requested":
-        return tuple(who for who in (request.requester,) if not who.startswith("app:"))
+        return tuple(address for address in (request.requester,) if not address.startswith("app:"))
     return owed(request) if request.outcome is None and request.held is None else ()
 
 
@@ -251,11 +251,11 @@ def _approvals(stage: RequestStage) -> dict[str, list[int]]:
     """
     found = {}
     for vote in stage.votes:
-        who = vote.vote.by
+        address = vote.vote.by
         if vote.counts and vote.vote.choice in YES:
-            now = [seat.id for seat in stage.seats if who in seat.eligible]
-            kept = [*vote.seats, *seats_for(stage, who)] if stage.recheck == "at-click" else now
-            found[who] = list(dict.fromkeys(kept))
+            now = [seat.id for seat in stage.seats if address in seat.eligible]
+            kept = [*vote.seats, *seats_for(stage, address)] if stage.recheck == "at-click" else now
+            found[address] = list(dict.fromkeys(kept))
     return found
 
 
@@ -291,7 +291,7 @@ def tally(
 ) -> dict[str, Any]:
     """Return a count as parameters of a reply."""
     lacks = [[lack.label, lack.count] for lack in missing]
-    return {"choice": choice, "standing": status, "have": have, "need": need, "missing": lacks}
+    return {"choice": choice, "status": status, "have": have, "need": need, "missing": lacks}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""The card: what one reader sees of a request now.
+"""Making cards: what one reader sees of a request now.
 
 One value for Slack, mail, page, inbox and terminal. The facts are the same for everyone; only the choices and the
-reason for being asked are the reader's own.
+reason for getting the card are the reader's own.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE
 
-SAMPLED = 5  # of those who are waited for, on whom a channel's card tries whether one press decides
+SAMPLED = 5  # people waited for, on whom a place's card tries whether one vote decides
 STYLES = {"approve": "primary", "reject": "danger"}
 
 
 def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> Card:
-    """What this reader sees. None: a place that many read, such as a channel, which shows what any approver can do."""
+    """Make the card for a reader. None: for a place with many readers, with the choices of any approver."""
     stage = view.stage
     counts = {one.id: count(one) for one in view.stages if one.opened_at}
     # Copied: what every reader may see as it is; the rest is made for this one.
@@ -88,14 +88,16 @@ def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardSta
     acting = {vote.by: vote.in_place_of for vote in stage.votes if vote.counts}
     seats = []
     for seat in stage.seats:
-        filled_by = [who for who, at in counted.seated.items() if at == seat.id] if counted else []
+        filled_by = [address for address, at in counted.seated.items() if at == seat.id] if counted else []
         size = seat_size(seat, also=filled_by) if counted or isinstance(seat.need, int) else 0
-        seats.append(CardSeat(seat.label, size, tuple(view.acting(who, acting.get(who, "")) for who in filled_by)))
+        seats.append(
+            CardSeat(seat.label, size, tuple(view.acting(address, acting.get(address, "")) for address in filled_by))
+        )
     return CardStage(stage.id, stage.title, _stage_state(view, stage), tuple(seats), because=stage.because)
 
 
 def _stage_state(view: Request, stage: RequestStage) -> StageState:
-    """What became of this stage. One that ended before it had its votes is what its request is, never "done"."""
+    """Return the state of a stage. One that ended without its votes has the state of its request."""
     match view.state:
         case "rejected" | "expired" | "withdrawn" if (
             stage.state in ("open", "done") and stage_status(stage) != "filled"
@@ -114,7 +116,7 @@ def _outcome(view: Request) -> CardOutcome | None:
 
 
 def _choices(view: Request, stage: RequestStage, reader: str | None, now: datetime) -> tuple[CardChoice, ...]:
-    """What the reader can choose now. In a channel, which has no reader, whatever the stage offers."""
+    """Return the reader's choices now. For a place, which has no single reader, all that the stage offers."""
     if view.state != "waiting" or (view.held is not None and (reader is None or vote_of(stage, reader) is None)):
         return ()
     offered: list[ChoiceName] = [*stage.outcomes]
@@ -133,12 +135,12 @@ def _choices(view: Request, stage: RequestStage, reader: str | None, now: dateti
 
 def _decides(view: Request, stage: RequestStage, trial: Vote, now: datetime) -> bool:
     _, reply = cast(stage, trial, now)
-    return reply.verdict == "decided" and (reply.params["standing"] != "filled" or _is_last(view, stage))
+    return reply.verdict == "decided" and (reply.params["status"] != "filled" or _is_last(view, stage))
 
 
 def _may_decide(view: Request, stage: RequestStage, choice: ChoiceName, now: datetime) -> bool:
-    """Whether this choice would decide if one of those who are waited for made it, as far as a few of them show."""
-    trials = [Vote(who, choice, comment="…") for who in view.waiting_for[:SAMPLED]]
+    """Whether this choice would decide if one of the people waited for made it, judging by a few of them."""
+    trials = [Vote(address, choice, comment="…") for address in view.waiting_for[:SAMPLED]]
     return any(refusal(stage, trial) is None and _decides(view, stage, trial, now) for trial in trials)
 
 
@@ -162,13 +164,13 @@ def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: 
 
 
 def needs_form(view: Request, choice: ChoiceName) -> bool:
-    """Return whether this choice takes more than one press now: it needs a comment, or there are things to fill in."""
+    """Return whether this choice takes more than one press: it needs a comment, or there are questions."""
     stage = view.stage
     return stage is not None and (comment_rule(stage, choice) == "required" or bool(asks_of(view, choice)))
 
 
 def asks_of(view: Request, choice: ChoiceName) -> tuple[FormField, ...]:
-    """Return what is filled in with this choice: answers to a yes, with an edit also the fields that may be changed."""
+    """Return the inputs of this choice: questions to answer, and for an edit the editable fields."""
     stage = view.stage
     if stage is None or choice not in YES:
         return ()
@@ -177,18 +179,18 @@ def asks_of(view: Request, choice: ChoiceName) -> tuple[FormField, ...]:
 
 
 def _notes(view: Request) -> tuple[str, ...]:
-    """What has happened besides votes: who was asked by whom, and a decision that can still be taken back."""
+    """List what has happened besides votes: reassignments, and a decision in its grace period."""
     notes = [f"⇄ {reassignment_text(done.act, view.people)}" for done in view.reassignments]
     if view.held is not None:
-        who = view.acting(view.held.by, view.held.in_place_of).text
+        by = view.acting(view.held.by, view.held.in_place_of).text
         notes.append(
-            f"⏳ {view.held.state.capitalize()} by {who}. It takes effect in {view.grace} unless {who} undoes it."
+            f"⏳ {view.held.state.capitalize()} by {by}. It takes effect in {view.grace} unless {by} undoes it."
         )
     return tuple(notes)
 
 
 def _may_reassign(view: Request, stage: RequestStage, reader: str) -> bool:
-    """Who is asked and has not voted may, where the workflow leaves it to approvers."""
+    """Whether the reader may reassign: an approver who hasn't voted, if the workflow allows it to approvers."""
     if view.state != "waiting" or view.held or view.reassign != "approvers":
         return False
     asks = view.requester, view.on_behalf_of

@@ -1,4 +1,4 @@
-"""The sentences that every copy of a card says in the same words. Pure; plain text, so whoever renders escapes it."""
+"""Message texts of cards, the same in every copy. Pure; plain text, which the renderer escapes."""
 
 from __future__ import annotations
 

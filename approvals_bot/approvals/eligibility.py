@@ -1,7 +1,7 @@
 """Eligibility: who may fill which seat, as values and rules over them.
 
-What a look-up finds is a `Resolution`; from it follow the seats as they are filled while people are away, whether they
-can be filled at all, and what a set of people is called.
+A look-up gives a `Resolution`. The functions here put delegates in the place of absent people, check whether all seats
+can be filled, and name a set of people.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from approvals_bot.people import Person
 from approvals_bot.people.absences import Away
 
 SELF = "on-behalf-of"
-"""The one address that lets the human an app acts for vote on it."""
+"""The only address that lets the person an app acts for decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What the addresses may refer to."""
+    """What addresses in the file may refer to."""
 
     requester: str
     on_behalf_of: str | None = None
@@ -36,15 +36,17 @@ class RequestContext:
 
     @property
     def barred(self) -> tuple[str, ...]:
-        """Who counts as the requester and may not decide because of it."""
+        """The people who count as the requester and so may not decide."""
         if self.self_approval == "allow":
             return ()
-        return tuple(who for who in (self.requester, self.on_behalf_of) if who and not who.startswith("app:"))
+        return tuple(
+            address for address in (self.requester, self.on_behalf_of) if address and not address.startswith("app:")
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PeopleSource:
-    """Addresses of a seat. `approvers`: who was owed when a stage escalated, for `manager-of:approver`."""
+    """Addresses of a seat. `approvers`: people who owed a vote at an escalation, for `manager-of:approver`."""
 
     addresses: tuple[str, ...]
     approvers: tuple[str, ...] = ()
@@ -52,7 +54,7 @@ class PeopleSource:
 
 @dataclass(frozen=True, slots=True)
 class SeatQuery:
-    """A seat whose people are to be found. `notify`: who of them is told; None: all."""
+    """The look-up of a seat. `notify`: the addresses of people who get a card; None: all of the seat."""
 
     id: int
     sources: tuple[PeopleSource, ...]
@@ -61,21 +63,21 @@ class SeatQuery:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSeat:
-    """The people of a seat. `eligible`: address → why, completing "You are …". `errors`: sources that failed."""
+    """The people of a seat. `eligible`: address → why, completing "you're …". `errors`: sources that failed."""
 
     id: int
     eligible: dict[str, str]
     notified: tuple[str, ...]
     errors: tuple[str, ...] = ()
-    nobody: tuple[str, ...] = ()  # addresses that name nobody, and why
-    in_place_of: dict[str, str] = field(default_factory=dict)  # stand-in → who is away
+    nobody: tuple[str, ...] = ()  # addresses that match nobody, and why
+    in_place_of: dict[str, str] = field(default_factory=dict)  # delegate → the absent person
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """All seats of a stage, and everybody in them.
 
-    `away`: who of them is away; `changes_at`: when one of them next leaves or comes back.
+    `away`: the absences among them; `changes_at`: when the next absence begins or ends.
     """
 
     seats: tuple[ResolvedSeat, ...]
@@ -93,19 +95,19 @@ Need = int | Literal["all"]
 
 @dataclass(frozen=True, slots=True)
 class CountedVote:
-    """A vote that stands when places are given: by whom, and in whose place ("" in her own)."""
+    """A vote that counts: by whom, and in whose place ("" for their own)."""
 
     by: str
     in_place_of: str = ""
 
 
 def with_delegates(found: Resolution, needs: Mapping[int, Need], votes: Iterable[CountedVote] = ()) -> Resolution:
-    """The seats as they are filled while people are away. `needs`: of each seat, by its id."""
+    """Replace absent people by their delegates. `needs`: by seat id."""
     if not found.away:
         return found
-    entitled = dict.fromkeys(who for seat in found.seats for who in seat.eligible)
+    entitled = dict.fromkeys(address for seat in found.seats for address in seat.eligible)
     pairs = _pairs(found, entitled, tuple(votes))
-    left_out = [who for who in entitled if who in found.away and who not in pairs]
+    left_out = [address for address in entitled if address in found.away and address not in pairs]
     seats = [_with_pairs(seat, pairs, found) for seat in found.seats]
     if not _can_do_without(left_out, seats, needs):
         left_out = []
@@ -113,43 +115,43 @@ def with_delegates(found: Resolution, needs: Mapping[int, Need], votes: Iterable
 
 
 def _pairs(found: Resolution, entitled: Mapping[str, None], votes: tuple[CountedVote, ...]) -> dict[str, str]:
-    """Absent → stand-in. A pair that has voted stays one."""
+    """Pair absent people with delegates: absent → delegate. A delegate who has voted keeps the place."""
     voted = {vote.by for vote in votes if not vote.in_place_of}
     acted = {vote.in_place_of: vote.by for vote in votes if vote.in_place_of}
     pairs: dict[str, str] = {}
-    for who in sorted(entitled, key=lambda who: who not in acted):
-        if who not in found.away or who in voted:
+    for address in sorted(entitled, key=lambda address: address not in acted):
+        if address not in found.away or address in voted:
             continue
-        delegates = found.away[who].delegates
+        delegates = found.away[address].delegates
         free = [one for one in delegates if one not in entitled and one not in pairs.values()]
-        if acted.get(who) in free:
-            pairs[who] = acted[who]
+        if acted.get(address) in free:
+            pairs[address] = acted[address]
         elif free:
-            pairs[who] = free[0]
+            pairs[address] = free[0]
     return pairs
 
 
 def _with_pairs(seat: ResolvedSeat, pairs: Mapping[str, str], found: Resolution) -> ResolvedSeat:
     eligible, in_place_of = dict[str, str](), dict[str, str]()
-    for who, why in seat.eligible.items():
-        if who in pairs:
-            in_place_of[pairs[who]] = who
-            eligible[pairs[who]] = f"standing in for {found.people[who].name} ({why})"
+    for address, why in seat.eligible.items():
+        if address in pairs:
+            in_place_of[pairs[address]] = address
+            eligible[pairs[address]] = f"standing in for {found.people[address].name} ({why})"
         else:
-            eligible[who] = why
-    notified = tuple(dict.fromkeys(pairs.get(who, who) for who in seat.notified))
+            eligible[address] = why
+    notified = tuple(dict.fromkeys(pairs.get(address, address) for address in seat.notified))
     return replace(seat, eligible=eligible, notified=notified, in_place_of=in_place_of)
 
 
 def _can_do_without(left_out: list[str], seats: list[ResolvedSeat], needs: Mapping[int, Need]) -> bool:
-    """Whether the others can fill every seat. For "all", everybody is needed."""
+    """Whether the others can fill every seat. A seat that needs "all" needs the absent people, too."""
     return can_be_filled(
         [
             RequestSeat(
                 seat.id,
                 "",
                 len(seat.eligible) if needs[seat.id] == "all" else needs[seat.id],
-                {who: why for who, why in seat.eligible.items() if who not in left_out},
+                {address: why for address, why in seat.eligible.items() if address not in left_out},
             )
             for seat in seats
         ]
@@ -158,23 +160,26 @@ def _can_do_without(left_out: list[str], seats: list[ResolvedSeat], needs: Mappi
 
 def _with_notes(seat: ResolvedSeat, left_out: list[str], found: Resolution) -> ResolvedSeat:
     eligible = {
-        who: f"{why} ({absence_of(who, found)})" if who in found.away else why for who, why in seat.eligible.items()
+        address: f"{why} ({absence_of(address, found)})" if address in found.away else why
+        for address, why in seat.eligible.items()
     }
-    return replace(seat, eligible=eligible, notified=tuple(who for who in seat.notified if who not in left_out))
+    return replace(
+        seat, eligible=eligible, notified=tuple(address for address in seat.notified if address not in left_out)
+    )
 
 
-def absence_of(who: str, found: Resolution) -> str:
-    """`away, back on 5 Jan 2027`, and what is wrong with who should stand in."""
-    away = found.away[who]
+def absence_of(address: str, found: Resolution) -> str:
+    """Describe an absence: `away, back on 5 Jan 2027`, and what is wrong with the delegates."""
+    away = found.away[address]
     back = f"away, back on {shown_date(away.back)}"
     return f"{back}; {away.trouble}" if away.trouble else back
 
 
-ACRONYM = 3  # letters; a group's name as short as that is one
+ACRONYM = 3  # letters; a group name no longer than this is one
 
 
 def label_of(addresses: Sequence[str], about: RequestContext, people: Mapping[str, Person]) -> str:
-    """The people of these addresses, as one would say it."""
+    """Name the people of these addresses."""
     labels = list(dict.fromkeys(_label(address, about, people) for address in addresses))
     return labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + " or " + labels[-1]
 
@@ -209,7 +214,7 @@ def _group(name: str) -> str:
     return readable(name)
 
 
-def _name(who: str | None, people: Mapping[str, Person]) -> str:
-    if who is None:
+def _name(address: str | None, people: Mapping[str, Person]) -> str:
+    if address is None:
         return "somebody"
-    return people[who].name if who in people else who.removeprefix("app:")
+    return people[address].name if address in people else address.removeprefix("app:")

@@ -28,12 +28,12 @@ def _waiting_for(view: Request) -> list[dict[str, Any]]:
         return []
     if view.state == "changes_requested":
         return [{"person": view.requester, "stage": stage.id, "why": "changes were asked for"}]
-    return [{"person": who, "stage": stage.id, "why": _why(stage, who)} for who in view.waiting_for]
+    return [{"person": address, "stage": stage.id, "why": _why(stage, address)} for address in view.waiting_for]
 
 
-def _why(stage: RequestStage, who: str) -> str:
+def _why(stage: RequestStage, address: str) -> str:
     """List all reasons why this person is an approver: they may be eligible for several seats."""
-    return ", ".join(dict.fromkeys(seat.eligible[who] for seat in stage.seats if who in seat.eligible))
+    return ", ".join(dict.fromkeys(seat.eligible[address] for seat in stage.seats if address in seat.eligible))
 
 
 def _votes_needed(view: Request) -> list[dict[str, Any]]:

@@ -150,27 +150,27 @@ def stage_notifications(
     assert request.stage is not None, "a stage is open"
     if occasion == "request" and not notified:
         yield from (Notification(place, occasion) for place in places(deliver))
-    for who in request.stage.notified:
-        if who not in notified and not (occasion == "change" and has_card(copies, who)):
-            yield from (Notification(way, occasion) for way in personal(deliver, request.people[who]))
+    for address in request.stage.notified:
+        if address not in notified and not (occasion == "change" and has_card(copies, address)):
+            yield from (Notification(way, occasion) for way in personal(deliver, request.people[address]))
 
 
 def late_mails(request: Request, copies: Sequence[Copy]) -> Iterator[Notification]:
     """Yield the mails that were delayed in case somebody would vote without them."""
     assert request.stage is not None, "a stage is open"
     mailed = [copy.reader for copy in copies if copy.is_mail and not copy.text]
-    for who in request.stage.notified:
-        if who not in mailed:
-            yield Notification(ToPerson(EMAIL, request.people[who]), "request")
+    for address in request.stage.notified:
+        if address not in mailed:
+            yield Notification(ToPerson(EMAIL, request.people[address]), "request")
 
 
 def requester_notifications(
     request: Request, deliver: Deliver, copies: Sequence[Copy], occasion: Occasion
 ) -> Iterator[Notification]:
     """Yield what the requester and the person they act for get, unless a copy shows them the outcome anyway."""
-    for who in dict.fromkeys((request.requester, request.on_behalf_of)):
-        if who in request.people and not (occasion == "outcome" and has_card(copies, who)):
-            way = to_requester(deliver, request.people[who])
+    for address in dict.fromkeys((request.requester, request.on_behalf_of)):
+        if address in request.people and not (occasion == "outcome" and has_card(copies, address)):
+            way = to_requester(deliver, request.people[address])
             if way is not None:
                 yield Notification(way, occasion)
 
@@ -178,7 +178,7 @@ def requester_notifications(
 def to_remind(copies: Iterable[Copy], people: Sequence[str]) -> list[Copy]:
     """Return the copies to remind these people in: one for each, and every place that has the card."""
     arrived = [copy for copy in copies if copy.receipt is not None and not copy.text]
-    best = [best_copy(arrived, who) for who in people]
+    best = [best_copy(arrived, address) for address in people]
     return [copy for copy in arrived if copy in best or (isinstance(copy.to, Place) and people)]
 
 
@@ -228,6 +228,6 @@ def fallbacks(copy: Copy, request: Request, copies: Sequence[Copy]) -> Iterator[
         case ToPerson(channel, person):
             yield ToPerson(fallback_channel(channel), person)
         case Place(channel) if request.stage is not None and not copy.text:
-            for who in request.stage.notified:
-                if not has_card(copies, who):
-                    yield ToPerson(channel, request.people[who])
+            for address in request.stage.notified:
+                if not has_card(copies, address):
+                    yield ToPerson(channel, request.people[address])

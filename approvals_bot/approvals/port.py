@@ -219,7 +219,7 @@ class Place:
 
     channel: str
     place: str
-    kind: Literal["place"] = "place"  # tells the alternatives apart in the log
+    kind: Literal["place"] = "place"  # distinguishes the alternatives in the log
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def _people(request: Request) -> dict[Relation, list[str]]:
     done = [vote for vote in votes if vote.by not in waiting]
     return {
         "waiting_for": [*waiting] if request.is_open else [],
-        "requested_by": [who for who in (request.requester, request.on_behalf_of) if who],
+        "requested_by": [address for address in (request.requester, request.on_behalf_of) if address],
         "voted_by": [vote.by for vote in done],
         "open_vote_of": [vote.by for vote in done if vote.counts and request.is_open],
         "ended_vote_of": [vote.by for vote in votes if not request.is_open],

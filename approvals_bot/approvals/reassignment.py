@@ -1,8 +1,8 @@
-"""Handing over while a request is open: somebody is asked in another's place, or besides the others. Pure.
+"""Reassignment: moving a place to another person, or adding an approver, while a request is open. Pure.
 
-An approver may hand over her own place and ask colleagues besides; owners of the workflow and admins may do it for
-everybody's. Nobody who counts as the requester has a part in it: she neither chooses who decides nor becomes one of
-them, and whoever holds a place already gets no second one. It lasts for its stage, and is in the log as votes are.
+Approvers may reassign their own place and add colleagues; owners of the workflow and admins may do so for any place.
+People who count as the requester can neither reassign nor become approvers, and nobody gets a second place. A
+reassignment lasts for its stage, and is in the log as votes are.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from approvals_bot.people import Person, is_mail
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """What somebody may do beyond her own place, as just looked up. `knows`: whether the service knows who is named.
+    """What the actor may do beyond their own place, as just looked up.
 
-    `errors`: sources that could not be read, so that it can't be told.
+    `knows`: whether the service knows the new approver. `errors`: of sources that couldn't be read.
     """
 
     is_owner: bool = False
@@ -35,9 +35,9 @@ class Rank:
 def reassigned(
     request: Request, stage: RequestStage, act: Reassign, rank: Rank, at: datetime
 ) -> RecordedReassignment | Reply:
-    """What this act does to the people of the open stage, or why it does nothing."""
+    """Check a reassignment. Returns what to record, or the reply that refuses it."""
     person, by, people = act.person.strip().lower(), act.by, request.people
-    requesters = tuple(who for who in (request.requester, request.on_behalf_of) if who)
+    requesters = tuple(address for address in (request.requester, request.on_behalf_of) if address)
     own = by if seats_for(stage, by) else ""
     instead_of = "" if act.instead_of is None else act.instead_of.strip().lower() or own
     if refused := _may(act, own, instead_of, requesters, rank, request.reassign, stage):
@@ -69,7 +69,7 @@ def _may(
     who_may: Literal["approvers", "owners", "never"],
     stage: RequestStage,
 ) -> Reply | None:
-    """Why this person may not do this; None when they may."""
+    """Return why this person may not do this; None if they may."""
     if act.by in requesters:
         return Reply("own_request", code="own_reassignment")
     if rank.is_admin or (rank.is_owner and who_may != "never"):
@@ -87,7 +87,7 @@ def _may(
 def with_reassignments(
     found: Resolution, reassignments: Iterable[RecordedReassignment], people: Mapping[str, Person]
 ) -> Resolution:
-    """The seats after everything that was reassigned, in the order in which it was."""
+    """Apply the stage's reassignments to the seats, in order."""
     for done in reassignments:
         found = replace(found, seats=tuple(_with(seat, done, people) for seat in found.seats))
     return found
@@ -98,10 +98,10 @@ def _with(seat: ResolvedSeat, done: RecordedReassignment, people: Mapping[str, P
     person, instead_of = done.act.person, done.act.instead_of
     if instead_of:
         places = {instead_of, done.place}
-        gone = {who for who in eligible if who in places or acting.get(who) in places}
-        eligible = {who: why for who, why in eligible.items() if who not in gone}
-        notified = [who for who in notified if who not in gone]
-        acting = {who: place for who, place in acting.items() if who not in gone}
+        gone = {address for address in eligible if address in places or acting.get(address) in places}
+        eligible = {address: why for address, why in eligible.items() if address not in gone}
+        notified = [address for address in notified if address not in gone]
+        acting = {address: place for address, place in acting.items() if address not in gone}
     if seat.id in done.seats and person not in eligible:
         eligible[person] = _why_asked(done.act, people)
         notified.append(person)
@@ -134,8 +134,8 @@ def _domain(address: str) -> str:
     return address.strip().lower().rpartition("@")[2]
 
 
-def _name(who: str, people: Mapping[str, Person]) -> str:
-    return people[who].name if who in people else who.removeprefix("app:")
+def _name(address: str, people: Mapping[str, Person]) -> str:
+    return people[address].name if address in people else address.removeprefix("app:")
 
 
 def _invalid(code: str, name: str) -> Reply:

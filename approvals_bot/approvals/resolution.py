@@ -40,19 +40,19 @@ async def look_up(
 
 @step(retries=0, timeout=LOOKUP_LIMIT)
 async def look_up_rank(
-    who: str, person: str, owners: tuple[str, ...], about: RequestContext, people: People = resource(People)
+    address: str, person: str, owners: tuple[str, ...], about: RequestContext, people: People = resource(People)
 ) -> Rank:
     """Look up whether `who` is an owner or an admin, and whether the service knows `person`."""
-    owns, unsure_owner = await is_among(who, owners, about, people)
-    rules, unsure_admin = await is_among(who, people.admins, about, people)
+    owns, unsure_owner = await is_among(address, owners, about, people)
+    rules, unsure_admin = await is_among(address, people.admins, about, people)
     knows = person.lower() in [each.address for each in people.known()]
     return Rank(owns, rules, knows, (*unsure_owner, *unsure_admin))
 
 
-async def find_rank(who: str, person: str, owners: Sequence[str], about: RequestContext) -> Rank:
+async def find_rank(address: str, person: str, owners: Sequence[str], about: RequestContext) -> Rank:
     """Call `look_up_rank`; a failed look-up becomes an error in the rank."""
     try:
-        return await look_up_rank(who, person, tuple(owners), about)
+        return await look_up_rank(address, person, tuple(owners), about)
     except StepFailedError as failure:
         return Rank(errors=(f"looking it up failed: {failure.cause_message}",))
 
@@ -80,17 +80,18 @@ async def resolve_seats(
     `also`: people whose name and zone are needed, too. `at`: the time at which to check absences; None: don't.
     """
     wanted = (about.requester, about.on_behalf_of, *also)
-    known = {who: people.person(who) for who in wanted if who and not who.startswith("app:")}
+    known = {address: people.person(address) for address in wanted if address and not address.startswith("app:")}
     seats = tuple([await _seat(ask, about, people, known) for ask in asks])
     if at is None:
         return Resolution(seats, known)
-    entitled = dict.fromkeys(who for seat in seats for who in seat.eligible)
-    absences = {who: absence for who in entitled if (absence := people.away(who, at)) is not None}
-    away = {who: _without_requester(absence, about) for who, absence in absences.items()}
+    entitled = dict.fromkeys(address for seat in seats for address in seat.eligible)
+    absences = {address: absence for address in entitled if (absence := people.away(address, at)) is not None}
+    away = {address: _without_requester(absence, about) for address, absence in absences.items()}
     for absence in away.values():
-        known |= {who: people.person(who) for who in absence.delegates}
+        known |= {address: people.person(address) for address in absence.delegates}
     changes = (
-        people.next_change(who, at) for who in (*entitled, *(one for each in away.values() for one in each.delegates))
+        people.next_change(address, at)
+        for address in (*entitled, *(one for each in away.values() for one in each.delegates))
     )
     return Resolution(seats, known, away, min((moment for moment in changes if moment is not None), default=None))
 
@@ -102,19 +103,19 @@ def _without_requester(absence: Away, about: RequestContext) -> Away:
 
 
 async def is_among(
-    who: str, addresses: Sequence[str], about: RequestContext, people: People
+    actor: str, addresses: Sequence[str], about: RequestContext, people: People
 ) -> tuple[bool, tuple[str, ...]]:
     """Return whether these addresses name this person or app now, and the errors of sources that failed."""
     errors: list[str] = []
     for address in addresses:
-        if address == who:
+        if address == actor:
             return True, ()
         if address.startswith("app:"):
             continue
         found = await people.resolve(
             address, requester=about.requester, on_behalf_of=about.on_behalf_of, fields=about.fields
         )
-        if any(person.address == who for person in found.persons):
+        if any(person.address == actor for person in found.persons):
             return True, ()
         errors.extend(found.errors)
     return False, tuple(errors)
@@ -141,18 +142,18 @@ async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: di
         if not found.persons and not found.errors:
             nobody.append(f"{address}: {found.why}")
         for person in found.persons:
-            who: Person | None = person
+            chosen: Person | None = person
             why = found.why
             if person.address in about.barred:
-                who, why = _instead(person, why, address, about, people)
-            if who is not None:
-                known[who.address] = who
-                eligible.setdefault(who.address, why)
+                chosen, why = _instead(person, why, address, about, people)
+            if chosen is not None:
+                known[chosen.address] = chosen
+                eligible.setdefault(chosen.address, why)
     notified = list(eligible)
     if ask.notify is not None:
-        chosen = await _seat(SeatQuery(ask.id, (PeopleSource(ask.notify),)), about, people, known)
-        notified = [who for who in chosen.eligible if who in eligible]
-        errors += chosen.errors
+        to_notify = await _seat(SeatQuery(ask.id, (PeopleSource(ask.notify),)), about, people, known)
+        notified = [each for each in to_notify.eligible if each in eligible]
+        errors += to_notify.errors
     return ResolvedSeat(ask.id, eligible, tuple(notified), tuple(dict.fromkeys(errors)), tuple(nobody))
 
 

@@ -31,17 +31,17 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
         auto = {"rule": number, "decision": rule.decision, "because": because}
         return {"who": [], "auto": auto, "timers": [], "problems": []}
     about = context_of(request, rules)
-    who, problems = [], []
+    approvers, problems = [], []
     stages = [stage for stage in request.stages if stage.state != "skipped"]
     for stage in stages:
         found = await resolve_seats(seat_queries(request, rules, stage), about, people, at=now)
         found = with_delegates(found, {seat.id: seat.need for seat in stage.seats})
-        who += list(_asked(stage, found, definition.deliver))
+        approvers += list(_asked(stage, found, definition.deliver))
         if reason := why_undecidable(request, rules, stage, found):
             problems.append(f"stage {stage.id}: {reason}")
     times = sorted(stage_times(definition, now), key=lambda time: time.at) if stages else []
     timers = [{"at": _iso(time.at), "what": time.what} for time in times]
-    return {"who": who, "auto": None, "timers": timers, "problems": problems}
+    return {"who": approvers, "auto": None, "timers": timers, "problems": problems}
 
 
 async def find_undecidable_stage(
@@ -65,13 +65,13 @@ async def find_undecidable_stage(
 
 def _asked(stage: RequestStage, found: Resolution, deliver: Deliver) -> Iterator[dict[str, Any]]:
     why: dict[str, list[str]] = {}
-    notified = [who for seat in found.seats for who in seat.notified]
+    notified = [address for seat in found.seats for address in seat.notified]
     for seat in found.seats:
-        for who, reason in seat.eligible.items():
-            why.setdefault(who, []).append(reason)
-    for who, reasons in why.items():
-        via = _ways(deliver, is_notified=who in notified)
-        yield {"person": who, "stage": stage.id, "why": ", ".join(dict.fromkeys(reasons)), "via": via}
+        for address, reason in seat.eligible.items():
+            why.setdefault(address, []).append(reason)
+    for address, reasons in why.items():
+        via = _ways(deliver, is_notified=address in notified)
+        yield {"person": address, "stage": stage.id, "why": ", ".join(dict.fromkeys(reasons)), "via": via}
 
 
 def _ways(deliver: Deliver, *, is_notified: bool) -> str:
@@ -81,7 +81,7 @@ def _ways(deliver: Deliver, *, is_notified: bool) -> str:
         ways.append("dm")
     if is_notified and deliver.email is not None:
         ways.append(f"mail after {length_text(deliver.email)}" if deliver.email else "mail")
-    return ", ".join(ways) or ("inbox" if is_notified else "not told")
+    return ", ".join(ways) or ("inbox" if is_notified else "not notified")
 
 
 def _iso(at: datetime) -> str:

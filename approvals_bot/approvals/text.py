@@ -1,8 +1,7 @@
-"""Every sentence that somebody reads after they acted, on every channel the same.
+"""Message texts: what people read after they act, the same on every channel.
 
-Second person, short, no blame. Each says what happened, whether anything changed, and what to do if there is
-something to do. A reply comes as a code and parameters, a fault of a value as well. The text is plain; each channel
-escapes it.
+Short, second person, no blame: what happened, whether anything changed, and what to do, if anything. Replies and faults
+of values come as a code with parameters. The text is plain; each channel escapes it.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ DECIDED = {
     "rejected": f"Rejected. {NOTIFIED}",
     "answered": f"Answered. {NOTIFIED}",
 }
-"""By how the stage stands after the vote that decided."""
+"""By the status of the stage after the deciding vote."""
 
 TO_CHANGE = "Changes were requested. You can edit or withdraw your request on its page."
 
@@ -90,7 +89,7 @@ REPLIES = {
     "reassigned": "{person} now decides instead of {instead_of} and has been notified.",
     "held": "{outcome}: your vote takes effect in {grace}. Until then, you can undo it.",
 }
-"""Replies that need no more than their parameters."""
+"""Replies that are just templates for their parameters."""
 
 FAULTS = {
     "not_text": "must be text",
@@ -117,13 +116,13 @@ FAULTS = {
     "not_editable": "“{name}” can't be changed here",
     "same_as_before": "That's what it already says",
 }
-"""What is wrong with a value, after its field's name."""
+"""What is wrong with a value, to follow its field's name."""
 
-LISTED_VALUES = 12  # of an enum, in the fault of a value that is none of them
+LISTED_VALUES = 12  # of an enum, in the message about another value
 
 
 def reply_text(code: str, params: Mapping[str, Any], faults: Sequence[tuple[tuple[str, ...], str]] = ()) -> str:
-    """The sentence of a reply. `faults`: paths and texts of what is wrong with what was filled in."""
+    """Word a reply. `faults`: path and text of each invalid value."""
     match code:
         case "counted":
             return _counted(params)
@@ -134,7 +133,7 @@ def reply_text(code: str, params: Mapping[str, Any], faults: Sequence[tuple[tupl
         case "taken_back":
             return f"Undone: your vote no longer counts. {_so_far(params)}"
         case "decided":
-            return DECIDED[params["standing"]]
+            return DECIDED[params["status"]]
         case "already_voted":
             return f"You've already {CHOSEN[params['choice']]}, and your vote counts. {UNCHANGED}"
         case "voted_before_the_end":
@@ -156,7 +155,7 @@ def reply_text(code: str, params: Mapping[str, Any], faults: Sequence[tuple[tupl
 
 
 def rejection_text(code: str, params: Mapping[str, Any]) -> str:
-    """What is wrong with a value. It goes on after the field's name and quotes no value."""
+    """Word what is wrong with a value. The text follows the field's name and never quotes the value."""
     near = params.get("near")
     meant = f' (did you mean "{near}"?)' if near else ""
     if code == "not_listed":
@@ -167,12 +166,12 @@ def rejection_text(code: str, params: Mapping[str, Any]) -> str:
 
 
 def short_digest(whole: str) -> str:
-    """The digest as cards show it."""
+    """Shorten a digest as cards show it."""
     return whole[:SHORT_DIGEST]
 
 
 def time_of_day(at: datetime, now: datetime, zone: str) -> str:
-    """`at 10:42`, with the day where it is not today's. In this zone; in UTC, and saying so, when there is none."""
+    """Format a time: `at 10:42`, with the day unless it is today. In this zone; `at 10:42 UTC` without one."""
     try:
         tz = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -183,7 +182,7 @@ def time_of_day(at: datetime, now: datetime, zone: str) -> str:
 
 
 def waiting(missing: Iterable[tuple[str, int]]) -> str:
-    """`Waiting for one more from SRE and two more from Finance.`, or nothing. `missing`: labels and counts."""
+    """Word `Waiting for one more from SRE and two more from Finance.`; "" if nothing is missing."""
     parts = [f"{_number(count)} more from {label}" for label, count in missing]
     if not parts:
         return ""
@@ -196,7 +195,7 @@ def _counted(params: Mapping[str, Any]) -> str:
     if params["choice"] == "reject":
         return f"Counted: {params['have']} of {params['need']} rejections needed to end it."
     count = f"Counted: {params['have']} of {params['need']}."
-    if params["standing"] == "filled":
+    if params["status"] == "filled":
         following = params.get("next_stage")
         return f"{count} Next: {following}." if following else count
     return f"{count} {waiting(params['missing'])}".strip()
@@ -217,7 +216,7 @@ def _request_changed(params: Mapping[str, Any]) -> str:
 
 
 def _ended(params: Mapping[str, Any]) -> str:
-    """Said to somebody who comes after the end."""
+    """Word the reply to an act after the end."""
     by, when = _by(params["by"]), _moment(params)
     match params["state"]:
         case "expired":
@@ -238,7 +237,7 @@ def _moment(params: Mapping[str, Any]) -> str:
 
 
 def _faults(faults: Sequence[tuple[tuple[str, ...], str]]) -> str:
-    """`budget_code: is required; …`, as one sentence."""
+    """Join faults to one sentence: `budget_code: is required; …`."""
     said = "; ".join(f"{'.'.join(path)}: {text}" if path else text for path, text in faults)
     return said.rstrip(".") + "."
 

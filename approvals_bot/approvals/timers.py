@@ -1,8 +1,8 @@
-"""The times of one stage: reminders, escalations, late mails, the deadline.
+"""The times of one stage: reminders, escalations, delayed mails, the deadline.
 
-All count from the moment the stage opens. Each is a durable timer that puts a `Due` into the same queue as the votes,
-so the log's order decides between a click and a deadline. A stage that closes withdraws its timers, and what they had
-already put into the queue no longer counts.
+All count from the opening of the stage. Each is a durable timer that puts a `Due` into the same queue as the votes, so
+the order of the log decides between a click and a deadline. A closing stage cancels its timers, and the `Due`s already
+in the queue no longer count.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ THEN = {
     "approve": "then it is approved",
     "escalate": "then it escalates",
 }
-"""What happens at the deadline, after "in 3 hours, "."""
+"""What happens at the deadline, to follow "in 3 hours, "."""
 
 _ASKED = {"add": "are asked too", "replace": "are asked instead"}
 
-LOOK_AGAIN = (5.0, 300.0)  # seconds, first and longest: until a source of people that was down is asked again
+LOOK_AGAIN = (5.0, 300.0)  # seconds, first and longest wait before a failed source of people is read again
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A time has come. `round`: of which opening of a stage."""
+    """A timer that fired. `round`: the opening of a stage to which it belongs."""
 
     kind: Kind
     round: int
-    number: int = 0  # which escalation, or how often people were looked for
+    number: int = 0  # the escalation, or the number of look-ups
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """A time that comes while a stage is open. `then`: for people, what a deadline brings."""
+    """A time in an open stage. `then`: what happens at the deadline, for people."""
 
     at: datetime
     kind: Kind
@@ -55,15 +55,15 @@ class Time:
 
 
 def stage_times(definition: Definition, opened_at: datetime) -> tuple[Time, ...]:
-    """Return what comes while a stage that opened then is open.
+    """Return the times of a stage that opened at `opened_at`.
 
-    Escalations that come no earlier than the deadline wait for it: they are what it may escalate to.
+    Escalations that aren't due before the deadline are left out: `on_deadline = "escalate"` runs them.
     """
     clock, times = definition.clock, list[Time]()
     deadline = _after(definition, opened_at, clock.deadline) if clock.deadline is not None else None
     for at in sorted({_after(definition, opened_at, length) for length in clock.reminders()}):
         if deadline is None or at < deadline:
-            times.append(Time(at, "reminder", "a reminder to those who still owe a vote"))
+            times.append(Time(at, "reminder", "a reminder to people who still owe a vote"))
     escalations = [_after(definition, opened_at, escalation.after) for escalation in definition.escalate]
     for number, (escalation, at) in enumerate(zip(definition.escalate, escalations, strict=True)):
         if deadline is None or at < deadline:
@@ -79,28 +79,28 @@ def stage_times(definition: Definition, opened_at: datetime) -> tuple[Time, ...]
 
 
 def second_deadline(definition: Definition, at: datetime) -> tuple[Time, ...]:
-    """Return the time that starts again at `at`, if there is one: as long as the stage had, and then it expires."""
+    """Return a further deadline, as long as the stage's, counted from `at`; then the request expires."""
     length = definition.clock.deadline
     return () if length is None else (_deadline(definition, _after(definition, at, length), THEN["expire"]),)
 
 
 def with_deadline(request: Request, times: Sequence[Time]) -> Request:
-    """Return the request with the deadline that is among these times, or without one."""
+    """Return the request with the deadline among these times, or without one."""
     at, then = next(((time.at, time.then) for time in times if time.kind == "deadline"), (None, ""))
     return request.but(deadline=at, on_deadline=then)
 
 
 def late_escalations(definition: Definition, times: Sequence[Time]) -> list[int]:
-    """Return the numbers of the escalations that wait for the deadline."""
+    """Return the numbers of the escalations to run at the deadline."""
     earlier = [time.number for time in times if time.kind == "escalation"]
     return [number for number in range(len(definition.escalate)) if number not in earlier]
 
 
 def next_look(at: datetime, times: int) -> Time:
-    """Return when to look for people again whose source was down `times` times."""
+    """Return when to read a source of people again that has failed `times` times."""
     first, longest = LOOK_AGAIN
     wait = timedelta(seconds=min(first * 2**times, longest))
-    return Time(at + wait, "people", "another look for the people who are asked", times + 1)
+    return Time(at + wait, "people", "another look-up of the approvers", times + 1)
 
 
 def _after(definition: Definition, start: datetime, length: Length) -> datetime:
@@ -109,14 +109,14 @@ def _after(definition: Definition, start: datetime, length: Length) -> datetime:
 
 
 def _deadline(definition: Definition, at: datetime, then: str) -> Time:
-    """Business time is named: one can't see from a date how it was counted."""
+    """Name the length if it is business time, which the date doesn't show."""
     length = definition.clock.deadline
     name = f"deadline after {length}" if isinstance(length, BusinessTime) else "deadline"
     return Time(at, "deadline", f"{name}: {then}", then=then)
 
 
 class StageTimers:
-    """The timers of the stage that is open: each puts a `Due` into the queue when its time has come."""
+    """The timers of the open stage, each of which puts a `Due` into the queue when it fires."""
 
     def __init__(self, queue: asyncio.Queue[Any], tasks: asyncio.TaskGroup) -> None:
         self._queue = queue
@@ -125,35 +125,35 @@ class StageTimers:
         self.round = 0
 
     def add(self, *times: Time) -> None:
-        """Set a timer for each of these times, beside those that are set."""
+        """Add a timer for each of these times."""
         for time in times:
             if time in self._coming:
                 continue
             self._coming[time] = self._tasks.create_task(self._come(time.at, Due(time.kind, self.round, time.number)))
 
     def has(self, at: datetime) -> bool:
-        """Return whether something comes at this time anyway."""
+        """Return whether there is a timer at this time."""
         return any(time.at == at for time in self._coming)
 
-    def withdraw(self, kind: Kind) -> None:
-        """Withdraw the timers of one kind."""
+    def cancel(self, kind: Kind) -> None:
+        """Cancel the timers of one kind."""
         for time in [time for time in self._coming if time.kind == kind]:
             self._coming.pop(time).cancel()
 
     def stop(self) -> None:
-        """Withdraw every timer, and what those that have come put into the queue."""
+        """Cancel all timers, and ignore what those that fired put into the queue."""
         self.round += 1
         for task in self._coming.values():
             task.cancel()
         self._coming.clear()
 
     def show(self, now: datetime) -> tuple[RequestTimer, ...]:
-        """Return what comes, the earliest first."""
+        """Return the coming times, earliest first."""
         coming = sorted((time for time in self._coming if time.at > now), key=lambda time: time.at)
         return tuple(RequestTimer(at=time.at, what=time.what) for time in coming)
 
     async def _come(self, at: datetime, due: Due) -> None:
-        """As `sleep`, but no sleep: those can be ended by `wake_up`, and a deadline must not come before its time."""
+        """Wait like `sleep`, but without its early end by `wake_up`: a deadline must not come early."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, WorkflowLoop), "it is durable, so it is a workflow's"
         if at <= now():

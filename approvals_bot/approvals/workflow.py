@@ -259,7 +259,7 @@ class PendingRequest:
     async def proceed(self, before: RequestStage, *, is_edited: bool) -> None:
         """Continue after a change: return to the requester, open the next stage, or just update the cards."""
         grace = self.definition.policy.grace
-        self.timers.withdraw("grace")
+        self.timers.cancel("grace")
         if self.request.held is not None and grace is not None:
             self.timers.add(Time(now() + grace, "grace", "the decision takes effect", self.request.times_held))
             self.copies.show(self.request)
@@ -357,7 +357,7 @@ class PendingRequest:
             self.timers.add(next_look(now(), times))
         at, deadline = found.changes_at, self.request.deadline
         if at is not None and (deadline is None or at < deadline) and not self.timers.has(at):
-            self.timers.add(Time(at, "absence", "another look at who is away"))
+            self.timers.add(Time(at, "absence", "another check of absences"))
 
     def open_stage(self) -> RequestStage:
         assert self.request.stage is not None, "a stage is open"
@@ -380,7 +380,7 @@ class PendingRequest:
             case "deadline":
                 await self.reach_deadline(stage)
             case "reminder":
-                owe = [who for who in owed(self.request) if who in stage.notified]
+                owe = [address for address in owed(self.request) if address in stage.notified]
                 self.copies.follow_up(to_remind(self.copies.all, owe), "reminder")
             case "mail":
                 if not current_votes(stage):

@@ -1,4 +1,4 @@
-"""An office to try approvals in: real people, groups and workflow files, a real engine, channels that record."""
+"""Fixtures for approvals: people, groups, workflow files, a real engine, and channels that record."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from approvals_bot.errors import HookNotFoundError
 from approvals_bot.people import Directory, People, Person, SourceUnavailable
 from approvals_bot.testing import FakeClock
 
-Condition("true", {})  # the first one takes a second; the service compiles them when it loads its files, so do we
+Condition("true", {})  # the first one takes a second; like the service, compile it before any test
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
-ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
+ANN, BO, CY, DI, CFO = (f"{address}@acme.eu" for address in ("ann", "bo", "cy", "di", "cfo"))
 
 DEPLOY = """
 [workflow]
@@ -83,7 +83,7 @@ RISKY: dict[str, JsonValue] = {**API, "risk": "high"}
 
 
 class LiveGroup:
-    """A group that can change, and whose source can be down."""
+    """A group that can change, with a source that can be down."""
 
     name = "slack:@live"
 
@@ -99,7 +99,7 @@ class LiveGroup:
 
 @dataclass
 class Outbox:
-    """A channel that delivers at once, and remembers; or answers what `answer` says."""
+    """A channel that delivers at once and records; or returns what `answer` says."""
 
     kind: str
     sent: list[Dispatch] = field(default_factory=list)
@@ -165,7 +165,7 @@ class Office:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Office]:
-        """The service runs inside; it may be opened again afterwards, as after a restart."""
+        """Run the service inside the block. Open it again to simulate a restart."""
         async with Engine.open(
             self.url,
             signing_keys=["k" * 40],
@@ -196,7 +196,7 @@ class Office:
 
 @dataclass
 class OpenedRequest:
-    """One request that was opened."""
+    """A request in the office."""
 
     office: Office
     run: Run[Any]
@@ -209,14 +209,14 @@ class OpenedRequest:
     async def view(self) -> Request:
         return Request.model_validate((await self.record()).parts[0])
 
-    async def tell(self, **message: Any) -> dict[str, Any]:
-        """Send a message to the request, and give its answer."""
+    async def act(self, **message: Any) -> dict[str, Any]:
+        """Send a message to the request. Returns its reply."""
         hook = await self.office.engine.find_hook((await self.view()).hook_id)
         assert hook is not None
         request = WebhookRequest.of_json(message)
         try:
             answer = await self.office.engine.resume_webhook(hook.token, request, timeout=20)
-        except HookNotFoundError:  # it was decided between the look and the press; every way says so
+        except HookNotFoundError:  # it was decided in between; every channel replies so
             act = read_message(message)
             assert act is not None
             assert not isinstance(act, MailReturned)
@@ -228,12 +228,12 @@ class OpenedRequest:
 
     async def vote(self, by: str, choice: str = "approve", **more: Any) -> str:
         more.setdefault("comment", "so" if choice in ("reject", "changes", "answer") else "")
-        said = await self.tell(kind="vote", by=by, choice=choice, **more)
+        said = await self.act(kind="vote", by=by, choice=choice, **more)
         verdict: str = said["verdict"]
         return verdict
 
     async def votes(self, *votes: tuple[str, str]) -> list[str]:
-        """Votes that come in the same moment; their verdicts."""
+        """Cast votes at the same moment. Returns their verdicts."""
         return list(await asyncio.gather(*(self.vote(by, choice) for by, choice in votes)))
 
 

@@ -1,4 +1,4 @@
-"""What a vote does, verdict by verdict."""
+"""Counting votes, verdict by verdict."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SRE = seat_of(1, "SRE", 2, ("bo", "cy", "di"))
 
 
 def play(ballot: RequestStage, *votes: tuple[str, ChoiceName] | Vote, digest: str = "") -> tuple[RequestStage, Reply]:
-    """Cast these votes, a minute apart; the stage and the last reply."""
+    """Cast these votes a minute apart. Returns the stage and the last reply."""
     reply = None
     for minute, vote in enumerate(votes):
         if not isinstance(vote, Vote):
@@ -41,9 +41,9 @@ def play(ballot: RequestStage, *votes: tuple[str, ChoiceName] | Vote, digest: st
     return ballot, reply
 
 
-def test_one_approval_decides_where_one_is_needed() -> None:
+def test_one_approval_decides_if_one_is_needed() -> None:
     ballot, reply = play(stage_of(RELEASE), ("ann", "approve"))
-    assert (reply.verdict, reply.params["standing"], reply.params["have"], reply.params["need"]) == (
+    assert (reply.verdict, reply.params["status"], reply.params["have"], reply.params["need"]) == (
         "decided",
         "filled",
         1,
@@ -57,10 +57,10 @@ def test_overlapping_lists_never_deadlock() -> None:
     assert (reply.verdict, have(ballot), need(ballot)) == ("counted", 2, 3)
     assert missing_voters(ballot) == ("ann", "di")
     _, reply = play(ballot, ("di", "approve"))
-    assert reply.params["standing"] == "filled"
+    assert reply.params["status"] == "filled"
 
 
-def test_what_is_missing_is_said_by_seat() -> None:
+def test_replies_name_what_is_missing_by_seat() -> None:
     ballot, reply = play(stage_of(RELEASE, SRE), ("ann", "approve"))
     assert missing(ballot) == (Missing("SRE", 2),)
     assert reply.params["missing"] == [["SRE", 2]]
@@ -68,31 +68,31 @@ def test_what_is_missing_is_said_by_seat() -> None:
     assert missing(ballot) == (Missing("SRE", 1),)
 
 
-def test_quorum_counts_people_and_not_clicks() -> None:
+def test_quorum_counts_people_not_clicks() -> None:
     ballot, reply = play(stage_of(SRE), ("bo", "approve"), ("bo", "approve"))
     assert (reply.verdict, have(ballot)) == ("already_voted", 1)
     assert len(ballot.votes) == 1
 
 
-def test_the_last_choice_stands_while_the_request_is_open() -> None:
+def test_the_last_choice_counts_while_the_request_is_open() -> None:
     ballot, reply = play(stage_of(SRE, reject=2), ("bo", "approve"), ("bo", "reject"))
     assert (reply.verdict, have(ballot)) == ("changed", 0)
     assert [vote.counts for vote in ballot.votes] == [False, True]
 
 
-def test_a_vote_can_be_taken_back_and_given_again() -> None:
+def test_a_vote_can_be_undone_and_cast_again() -> None:
     ballot, reply = play(stage_of(SRE), ("bo", "approve"), ("bo", "take_back"))
     assert (reply.verdict, have(ballot)) == ("taken_back", 0)
     _, reply = play(ballot, ("bo", "approve"))
     assert reply.verdict == "counted"
 
 
-def test_who_has_no_vote_has_nothing_to_take_back() -> None:
+def test_people_without_a_vote_have_nothing_to_undo() -> None:
     assert play(stage_of(SRE), ("bo", "take_back"))[1].verdict == "invalid"
     assert play(stage_of(SRE), ("eve", "take_back"))[1].verdict == "not_an_approver"
 
 
-def test_who_left_the_list_can_still_take_her_vote_back() -> None:
+def test_former_approvers_can_still_undo_their_vote() -> None:
     ballot, _ = play(stage_of(SRE), ("bo", "approve"))
     ballot, reply = play(replace(ballot, seats=(replace(SRE, eligible=people("cy", "di")),)), ("bo", "take_back"))
     assert (reply.verdict, have(ballot)) == ("taken_back", 0)
@@ -104,29 +104,27 @@ def test_who_left_the_list_can_still_take_her_vote_back() -> None:
         ("any", ["di"], "rejected"),
         (2, ["di"], "open"),
         (2, ["di", "bo"], "rejected"),
-        (3, ["di", "bo"], "rejected"),  # two of three said no, so two yeses are out of reach
+        (3, ["di", "bo"], "rejected"),  # with two of three against, two approvals are out of reach
         ("all", ["di"], "open"),
         ("all", ["di", "bo"], "rejected"),
     ],
 )
-def test_a_rejection_ends_it_at_its_number_or_when_quorum_is_out_of_reach(
-    reject: Any, votes: list[str], expected: str
-) -> None:
-    ballot, _ = play(stage_of(SRE, reject=reject), *((who, "reject") for who in votes))
+def test_rejections_decide_by_number_or_unreachable_quorum(reject: Any, votes: list[str], expected: str) -> None:
+    ballot, _ = play(stage_of(SRE, reject=reject), *((address, "reject") for address in votes))
     assert stage_status(ballot) == expected
 
 
-def test_with_all_needed_one_rejection_puts_quorum_out_of_reach() -> None:
+def test_one_rejection_decides_when_all_are_needed() -> None:
     _, reply = play(stage_of(replace(SRE, need="all"), reject="all"), ("di", "reject"))
-    assert (reply.verdict, reply.params["standing"]) == ("decided", "rejected")
+    assert (reply.verdict, reply.params["status"]) == ("decided", "rejected")
 
 
-def test_a_counted_rejection_says_how_many_end_it() -> None:
+def test_a_counted_rejection_says_how_many_are_needed() -> None:
     _, reply = play(stage_of(SRE, reject=2), ("bo", "reject"))
     assert (reply.verdict, reply.params["have"], reply.params["need"]) == ("counted", 1, 2)
 
 
-def test_a_stranger_a_requester_and_an_unknown_group_are_told_apart() -> None:
+def test_stranger_requester_and_unknown_group_get_own_verdicts() -> None:
     ballot = stage_of(RELEASE, requesters=("eve",))
     assert play(ballot, ("mallory", "approve"))[1].verdict == "not_an_approver"
     assert play(ballot, ("eve", "approve"))[1].verdict == "own_request"
@@ -137,18 +135,18 @@ def test_a_stranger_a_requester_and_an_unknown_group_are_told_apart() -> None:
     assert play(down, ("eve", "approve"))[1].verdict == "own_request"
 
 
-def test_a_list_that_is_known_counts_though_another_is_not() -> None:
+def test_a_known_list_counts_while_another_is_unknown() -> None:
     ballot = stage_of(RELEASE, replace(SRE, known=False, unsure=(*SRE.eligible,)))
     ballot, reply = play(ballot, ("bo", "approve"))
     assert (reply.verdict, seating(ballot)) == ("counted", {"bo": 0})
 
 
-def test_the_requester_may_vote_where_the_list_names_her_all_the_same() -> None:
+def test_an_eligible_requester_may_vote() -> None:
     _, reply = play(stage_of(RELEASE, requesters=("ann",)), ("ann", "approve"))
     assert reply.verdict == "decided"
 
 
-def test_who_has_left_keeps_her_vote_at_click_and_loses_it_at_quorum() -> None:
+def test_leavers_keep_their_vote_at_click_not_at_quorum() -> None:
     for recheck, expected in (("at-click", "filled"), ("at-quorum", "open")):
         ballot, _ = play(stage_of(SRE, recheck=recheck), ("bo", "approve"))
         ballot = replace(ballot, seats=(replace(SRE, eligible=people("cy", "di")),))
@@ -156,8 +154,8 @@ def test_who_has_left_keeps_her_vote_at_click_and_loses_it_at_quorum() -> None:
         assert stage_status(ballot) == expected
 
 
-def test_who_voted_before_a_seat_was_needed_moves_there_when_another_takes_her_own() -> None:
-    """An edit makes a seat apply, or an escalation names who has voted: overlapping lists never block each other."""
+def test_a_voter_moves_to_a_seat_that_was_added_later() -> None:
+    """A seat added by an edit, or an escalation to a voter: overlapping lists never block each other."""
     ballot, _ = play(stage_of(RELEASE), ("bo", "approve"))
     ballot = replace(
         ballot,
@@ -172,18 +170,18 @@ def test_who_voted_before_a_seat_was_needed_moves_there_when_another_takes_her_o
     assert (reply.verdict, seating(ballot)) == ("decided", {"bo": 1, "cy": 1, "ann": 0})
 
 
-def test_at_quorum_nothing_counts_while_a_list_is_unknown() -> None:
+def test_with_at_quorum_no_vote_counts_while_a_list_is_unknown() -> None:
     ballot = stage_of(RELEASE, replace(SRE, known=False), recheck="at-quorum")
     assert play(ballot, ("ann", "approve"))[1].verdict == "group_unknown"
 
 
-def test_everyone_means_those_who_may_vote_now_and_those_who_did() -> None:
+def test_all_means_eligible_people_and_former_voters() -> None:
     ballot, _ = play(stage_of(replace(SRE, need="all")), ("bo", "approve"))
     ballot = replace(ballot, seats=(replace(SRE, need="all", eligible=people("cy", "di", "ed")),))
     assert (have(ballot), need(ballot)) == (1, 4)
 
 
-def test_a_vote_on_other_content_is_not_counted() -> None:
+def test_a_vote_on_changed_content_is_not_counted() -> None:
     ballot = stage_of(RELEASE)
     ballot, reply = play(ballot, Vote("ann", "approve", digest="old"), digest="new")
     assert (reply.verdict, reply.params["was"], reply.params["now"], ballot.votes) == (
@@ -196,7 +194,7 @@ def test_a_vote_on_other_content_is_not_counted() -> None:
     assert play(ballot, Vote("ann", "approve", digest=None), digest="new")[1].verdict == "decided"
 
 
-def test_a_stranger_with_an_old_digest_learns_only_that_she_may_not_vote() -> None:
+def test_a_stranger_with_an_old_digest_is_just_refused() -> None:
     assert play(stage_of(RELEASE), Vote("eve", "approve", digest="old"), digest="new")[1].verdict == ("not_an_approver")
 
 
@@ -212,16 +210,16 @@ def test_a_stranger_with_an_old_digest_learns_only_that_she_may_not_vote() -> No
         ("never", "answer", "", "invalid"),
     ],
 )
-def test_a_missing_comment_is_asked_for(rule: Any, choice: ChoiceName, comment: str, word: str) -> None:
+def test_a_missing_comment_is_required(rule: Any, choice: ChoiceName, comment: str, word: str) -> None:
     ballot = stage_of(RELEASE, comment=rule, outcomes=("approve", "reject", "changes", "answer"))
     assert play(ballot, Vote("ann", choice, comment=comment))[1].verdict == word
 
 
-def test_a_choice_that_the_stage_does_not_offer_is_refused() -> None:
+def test_a_choice_the_stage_does_not_offer_is_refused() -> None:
     assert play(stage_of(RELEASE), ("ann", "changes"))[1].verdict == "invalid"
 
 
-def test_wrong_answers_refuse_the_vote_of_who_may_vote_only() -> None:
+def test_only_eligible_people_hear_of_invalid_answers() -> None:
     vote = Vote("ann", "approve")
     ballot, reply = cast(stage_of(RELEASE), vote, NINE, invalid=WRONG)
     assert (reply.verdict, reply.text, ballot.votes) == (
@@ -234,12 +232,12 @@ def test_wrong_answers_refuse_the_vote_of_who_may_vote_only() -> None:
 
 def test_changes_and_answer_end_the_stage_at_once() -> None:
     ballot = stage_of(SRE, outcomes=("approve", "changes", "answer"))
-    assert play(ballot, ("bo", "changes"))[1].params["standing"] == "changes_requested"
-    assert play(ballot, ("bo", "answer"))[1].params["standing"] == "answered"
+    assert play(ballot, ("bo", "changes"))[1].params["status"] == "changes_requested"
+    assert play(ballot, ("bo", "answer"))[1].params["status"] == "answered"
 
 
 def test_an_edit_fills_a_seat() -> None:
-    assert play(stage_of(RELEASE, outcomes=("approve", "edit")), ("ann", "edit"))[1].params["standing"] == "filled"
+    assert play(stage_of(RELEASE, outcomes=("approve", "edit")), ("ann", "edit"))[1].params["status"] == "filled"
 
 
 def test_a_reset_voids_votes_but_remembers_them() -> None:
@@ -249,6 +247,6 @@ def test_a_reset_voids_votes_but_remembers_them() -> None:
     assert play(ballot, ("bo", "approve"))[1].verdict == "counted"
 
 
-def test_all_of_nobody_is_never_filled() -> None:
+def test_all_of_an_empty_list_is_never_filled() -> None:
     ballot = stage_of(RELEASE, replace(SRE, need="all", eligible=people()))
     assert play(ballot, ("ann", "approve"))[1].verdict == "counted"

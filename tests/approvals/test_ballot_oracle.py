@@ -1,4 +1,4 @@
-"""The ballot against brute force: every order of up to six votes, every assignment of people to seats."""
+"""Counting against brute force: every order of up to six votes, every assignment of people to seats."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ rules = st.sampled_from(["any", "all", 1, 2, 3])
 
 
 def most_filled(seats: tuple[RequestSeat, ...], approving: list[str]) -> int:
-    """Try every seat, and none, for everyone who says yes."""
+    """Try every seat, and none, for everyone who approves."""
     sizes = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
-    options = ([None, *(seat.id for seat in seats if who in seat.eligible)] for who in approving)
+    options = ([None, *(seat.id for seat in seats if address in seat.eligible)] for address in approving)
     best = 0
     for assignment in product(*options):
         taken = [seat for seat in assignment if seat is not None]
@@ -41,38 +41,38 @@ def most_filled(seats: tuple[RequestSeat, ...], approving: list[str]) -> int:
 
 def expected(seats: tuple[RequestSeat, ...], reject: object, choices: dict[str, str]) -> str:
     wanted = sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
-    allowed = [who for who in PEOPLE if any(who in seat.eligible for seat in seats)]
-    against = [who for who, choice in choices.items() if choice == "reject"]
+    allowed = [address for address in PEOPLE if any(address in seat.eligible for seat in seats)]
+    against = [address for address, choice in choices.items() if choice == "reject"]
     enough = {"any": 1, "all": len(allowed)}.get(reject, reject)  # type: ignore[call-overload]
     if against and len(against) >= enough:
         return "rejected"
-    if against and most_filled(seats, [who for who in allowed if who not in against]) < wanted:
+    if against and most_filled(seats, [address for address in allowed if address not in against]) < wanted:
         return "rejected"
-    approving = [who for who, choice in choices.items() if choice == "approve"]
+    approving = [address for address, choice in choices.items() if choice == "approve"]
     return "filled" if most_filled(seats, approving) == wanted else "open"
 
 
 @settings(max_examples=300, deadline=None)
 @given(seats, rules, votes)
-def test_every_vote_leaves_the_stage_where_brute_force_says(
+def test_every_vote_gives_the_status_that_brute_force_finds(
     seats: tuple[RequestSeat, ...], reject: object, votes: list[tuple[str, str]]
 ) -> None:
     ballot, choices = stage_of(*seats, reject=reject), dict[str, str]()
-    for who, choice in votes:
+    for address, choice in votes:
         before = ballot
-        ballot, reply = cast(ballot, Vote(who, choice, comment="so"), NOON)  # type: ignore[arg-type]
-        if not any(who in seat.eligible for seat in seats):
+        ballot, reply = cast(ballot, Vote(address, choice, comment="so"), NOON)  # type: ignore[arg-type]
+        if not any(address in seat.eligible for seat in seats):
             assert (reply.verdict, ballot) == ("not_an_approver", before)
             continue
         if choice == "take_back":
-            assert reply.verdict == ("taken_back" if who in choices else "invalid")
-            choices.pop(who, None)
+            assert reply.verdict == ("taken_back" if address in choices else "invalid")
+            choices.pop(address, None)
         else:
-            assert (reply.verdict == "already_voted") == (choices.get(who) == choice)
-            choices[who] = choice
+            assert (reply.verdict == "already_voted") == (choices.get(address) == choice)
+            choices[address] = choice
         assert stage_status(ballot) == expected(seats, reject, choices)
         assert reply.changed == (ballot != before)
-        approving = [who for who, choice in choices.items() if choice == "approve"]
+        approving = [address for address, choice in choices.items() if choice == "approve"]
         assert have(ballot) == len(seating(ballot)) == most_filled(seats, approving)
         for person, seat in seating(ballot).items():
             assert person in seats[seat].eligible
@@ -82,27 +82,27 @@ def test_every_vote_leaves_the_stage_where_brute_force_says(
 
 @settings(max_examples=60, deadline=None)
 @given(seats, st.dictionaries(st.sampled_from(PEOPLE), st.sampled_from(["approve", "reject"]), max_size=4))
-def test_the_order_of_votes_changes_neither_the_count_nor_the_outcome(
-    seats: tuple[RequestSeat, ...], choices: dict[str, str]
-) -> None:
+def test_the_order_of_votes_does_not_matter(seats: tuple[RequestSeat, ...], choices: dict[str, str]) -> None:
     ends = set()
     for order in permutations(choices.items()):
         ballot = stage_of(*seats, reject="all")
-        for who, choice in order:
-            ballot, _ = cast(ballot, Vote(who, choice, comment="so"), NOON)  # type: ignore[arg-type]
+        for address, choice in order:
+            ballot, _ = cast(ballot, Vote(address, choice, comment="so"), NOON)  # type: ignore[arg-type]
         ends.add((stage_status(ballot), have(ballot), need(ballot)))
     assert len(ends) == 1
 
 
 @settings(max_examples=200, deadline=None)
 @given(seats, votes)
-def test_only_those_are_owed_whose_yes_would_help(seats: tuple[RequestSeat, ...], votes: list[tuple[str, str]]) -> None:
+def test_only_people_whose_approval_would_help_owe_a_vote(
+    seats: tuple[RequestSeat, ...], votes: list[tuple[str, str]]
+) -> None:
     ballot = stage_of(*seats, reject="all")
-    for who, choice in votes:
-        ballot, _ = cast(ballot, Vote(who, choice, comment="so"), NOON)  # type: ignore[arg-type]
-    for who in PEOPLE:
-        if any(vote.counts and vote.by == who for vote in ballot.votes):
-            assert who not in missing_voters(ballot)
+    for address, choice in votes:
+        ballot, _ = cast(ballot, Vote(address, choice, comment="so"), NOON)  # type: ignore[arg-type]
+    for address in PEOPLE:
+        if any(vote.counts and vote.by == address for vote in ballot.votes):
+            assert address not in missing_voters(ballot)
             continue
-        more, _ = cast(replace(ballot, reject="all"), Vote(who, "approve"), NOON)
-        assert (who in missing_voters(ballot)) == (have(more) > have(ballot))
+        more, _ = cast(replace(ballot, reject="all"), Vote(address, "approve"), NOON)
+        assert (address in missing_voters(ballot)) == (have(more) > have(ballot))

@@ -1,4 +1,4 @@
-"""The ballot against brute force, with edits in between, six people, and every order; and that it never locks up."""
+"""Counting against brute force with edits, six people and every order; and no deadlock."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ acts = st.lists(
 
 
 def assignments(seats: tuple[RequestSeat, ...], approving: frozenset[str]) -> int:
-    """The most votes that can count at once: every person in each seat that she fits, or in none, one by one."""
+    """Return the most votes that can count at once: try each person in every seat they may fill, and in none."""
     rooms = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
 
     def best(rest: tuple[str, ...], taken: dict[int, int]) -> int:
         if not rest:
             return 0
-        who, *others = rest
+        address, *others = rest
         found = best(tuple(others), taken)
         for seat in seats:
-            if who in seat.eligible and taken.get(seat.id, 0) < rooms[seat.id]:
+            if address in seat.eligible and taken.get(seat.id, 0) < rooms[seat.id]:
                 more = {**taken, seat.id: taken.get(seat.id, 0) + 1}
                 found = max(found, 1 + best(tuple(others), more))
         return found
@@ -58,10 +58,10 @@ def wanted(seats: tuple[RequestSeat, ...]) -> int:
 
 @settings(max_examples=300, deadline=None)
 @given(seats, acts)
-def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[RequestSeat, ...], acts: list[Any]) -> None:
+def test_an_edit_voids_exactly_the_earlier_votes(seats: tuple[RequestSeat, ...], acts: list[Any]) -> None:
     edition, choices = 0, dict[str, str]()
     ballot = stage_of(*seats, reject="all")
-    for who, choice, shown in acts:
+    for address, choice, shown in acts:
         if choice == "edit":
             edition += 1
             ballot, choices = reset(ballot), {}
@@ -69,16 +69,16 @@ def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[RequestS
             continue
         seen = str(edition if shown == "new" or edition == 0 else edition - 1)
         before = ballot
-        ballot, reply = cast(ballot, Vote(who, choice, comment="so", digest=seen), NOON, str(edition))
-        if not any(who in seat.eligible for seat in seats):
+        ballot, reply = cast(ballot, Vote(address, choice, comment="so", digest=seen), NOON, str(edition))
+        if not any(address in seat.eligible for seat in seats):
             assert (reply.verdict, ballot) == ("not_an_approver", before)
         elif seen != str(edition):
             assert (reply.verdict, ballot) == ("request_changed", before)
         elif choice == "take_back":
-            choices.pop(who, None)
+            choices.pop(address, None)
         else:
-            choices[who] = choice
-        yes = frozenset(who for who, said in choices.items() if said == "approve")
+            choices[address] = choice
+        yes = frozenset(address for address, said in choices.items() if said == "approve")
         assert have(ballot) == assignments(seats, yes)
         assert (stage_status(ballot) == "filled") == (assignments(seats, yes) == wanted(seats))
         if stage_status(ballot) != "open":
@@ -87,32 +87,28 @@ def test_edits_void_what_was_voted_before_and_nothing_else(seats: tuple[RequestS
 
 @settings(max_examples=25, deadline=None)
 @given(seats, st.sets(st.sampled_from(PEOPLE)))
-def test_six_votes_come_to_the_same_end_in_each_of_their_720_orders(
-    seats: tuple[RequestSeat, ...], yes: set[str]
-) -> None:
+def test_six_votes_end_alike_in_all_720_orders(seats: tuple[RequestSeat, ...], yes: set[str]) -> None:
     best = assignments(seats, frozenset(yes))
     for order in permutations(sorted(yes)):
         ballot = stage_of(*seats, reject="all")
-        for who in order:
-            ballot, _ = cast(ballot, Vote(who, "approve"), NOON)
+        for address in order:
+            ballot, _ = cast(ballot, Vote(address, "approve"), NOON)
         assert (have(ballot), stage_status(ballot) == "filled") == (best, best == wanted(seats))
         seated = seating(ballot)
         assert len(seated) == best, "a person counts once"
-        assert all(who in seats[seat].eligible for who, seat in seated.items())
+        assert all(address in seats[seat].eligible for address, seat in seated.items())
 
 
 @settings(max_examples=200, deadline=None)
 @given(seats, st.permutations(PEOPLE))
-def test_where_an_assignment_exists_nobody_can_vote_the_stage_into_a_lock(
-    seats: tuple[RequestSeat, ...], order: list[str]
-) -> None:
-    """Whoever votes first and wherever she is put: while it is open, somebody is owed, and the last yes fills it."""
+def test_no_votes_deadlock_a_stage_that_can_be_filled(seats: tuple[RequestSeat, ...], order: list[str]) -> None:
+    """Whatever the order: while the stage is open somebody owes a vote, and the last approval fills it."""
     possible = assignments(seats, frozenset(PEOPLE)) == wanted(seats)
     assert can_be_filled(seats) == possible
     ballot = stage_of(*seats, reject="all")
-    for who in order:
+    for address in order:
         if stage_status(ballot) == "open":
             assert missing_voters(ballot) or not possible
-            ballot, _ = cast(ballot, Vote(who, "approve"), NOON)
+            ballot, _ = cast(ballot, Vote(address, "approve"), NOON)
     assert (stage_status(ballot) == "filled") == possible
     assert have(ballot) <= need(ballot)

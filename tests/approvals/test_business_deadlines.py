@@ -1,4 +1,4 @@
-"""A request whose times are counted in an office's calendar: nothing comes while nobody is there."""
+"""Requests in business time: nothing is due while nobody is there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from approvals_bot.approvals.policy import Definition, digest, pinned
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
 
-ANN, BO, CY, DI = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di"))
+ANN, BO, CY, DI = (f"{address}@acme.eu" for address in ("ann", "bo", "cy", "di"))
 
 LEAVE = """
 [workflow]
@@ -49,11 +49,11 @@ def reminders(office: Any) -> int:
     return sum(mail.occasion == "reminder" for mail in office.email.sent)
 
 
-async def test_over_a_weekend_nobody_is_reminded_and_no_escalation_is_used_up(office: Any) -> None:
+async def test_nothing_is_due_over_a_weekend(office: Any) -> None:
     await wait_until(office, FRIDAY_EVENING)
     async with office.open():
-        asked = await office.ask(LEAVE, {}, by=DI)
-        await wait_until(office, datetime(2026, 3, 9, 7, 59, tzinfo=UTC))  # Monday, a minute before they open
+        opened = await office.ask(LEAVE, {}, by=DI)
+        await wait_until(office, datetime(2026, 3, 9, 7, 59, tzinfo=UTC))  # Monday, a minute before opening
         assert [mail.occasion for mail in office.email.sent] == ["request"]
         await wait_until(office, datetime(2026, 3, 9, 12, 0, tzinfo=UTC))  # 13:00: four hours after the opening
         assert reminders(office) == 1
@@ -62,35 +62,35 @@ async def test_over_a_weekend_nobody_is_reminded_and_no_escalation_is_used_up(of
         await wait_until(office, datetime(2026, 3, 11, 8, 0, tzinfo=UTC))  # two days after the opening
         assert len(office.email.to(BO)) == 1
         assert reminders(office) == 2
-        assert (await asked.view()).deadline == datetime(2026, 3, 12, 8, 0, tzinfo=UTC)
+        assert (await opened.view()).deadline == datetime(2026, 3, 12, 8, 0, tzinfo=UTC)
         await wait_until(office, datetime(2026, 3, 12, 8, 0, tzinfo=UTC))
-        assert (await asked.record()).result["decision"] == "rejected"
+        assert (await opened.record()).result["decision"] == "rejected"
 
 
-async def test_times_survive_a_restart_in_the_middle(office: Any) -> None:
+async def test_deadlines_survive_a_restart(office: Any) -> None:
     await wait_until(office, FRIDAY_EVENING)
     async with office.open():
-        asked = await office.ask(LEAVE, {}, by=DI)
+        opened = await office.ask(LEAVE, {}, by=DI)
     await wait_until(office, datetime(2026, 3, 9, 12, 0, tzinfo=UTC))
     async with office.open():
         await office.settle()
         assert reminders(office) == 1
-        assert (await asked.view()).state == "waiting"
+        assert (await opened.view()).state == "waiting"
 
 
-async def test_a_simulation_says_when_everything_would_come(office: Any) -> None:
+async def test_a_simulation_lists_all_times(office: Any) -> None:
     definition = Definition.model_validate(tomllib.loads(LEAVE))
     said = await simulate(definition, Opening({}, DI), office.people, FRIDAY_EVENING)
     assert said["timers"] == [
-        {"at": "2026-03-09T12:00:00Z", "what": "a reminder to those who still owe a vote"},
-        {"at": "2026-03-10T08:00:00Z", "what": "a reminder to those who still owe a vote"},
+        {"at": "2026-03-09T12:00:00Z", "what": "a reminder to people who still owe a vote"},
+        {"at": "2026-03-10T08:00:00Z", "what": "a reminder to people who still owe a vote"},
         {"at": "2026-03-11T08:00:00Z", "what": "escalation: bo@acme.eu are asked too"},
         {"at": "2026-03-12T08:00:00Z", "what": "deadline after 3 business days: then it is rejected"},
     ]
 
 
 @pytest.mark.parametrize("remind", [["1 business day", "3h"], {"first": "2 business hours", "max": 4}])
-async def test_times_of_the_wall_and_of_the_office_stand_beside_each_other(office: Any, remind: Any) -> None:
+async def test_wall_clock_and_business_times_can_be_mixed(office: Any, remind: Any) -> None:
     content = tomllib.loads(LEAVE)
     content["clock"]["remind"] = remind
     said = await simulate(Definition.model_validate(content), Opening({}, DI), office.people, FRIDAY_EVENING)
@@ -111,7 +111,7 @@ def test_a_calendar_by_name_is_pinned_with_the_definition() -> None:
     assert digest(whole) != digest(named)
 
 
-def test_the_only_calendar_needs_no_name_and_is_kept_only_where_it_is_used() -> None:
+def test_the_only_calendar_needs_no_name() -> None:
     content = tomllib.loads(LEAVE)
     del content["clock"]["calendar"]
     calendar = Calendar.model_validate({"zone": "UTC", "hours": "09:00-17:00"})

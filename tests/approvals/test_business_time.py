@@ -1,4 +1,4 @@
-"""Business days and hours: what they come to, in every calendar and over every clock change."""
+"""Business days and hours, in all calendars and across clock changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OFFICE = Calendar(
 
 
 def ends(start: str, length: str, calendar: Calendar = OFFICE) -> str:
-    """By the office's clock, from and to "2026-03-06 17:30"."""
+    """Return the end, both times as the office's wall clock shows them: "2026-03-06 17:30"."""
     zone = ZoneInfo(calendar.zone)
     begun = datetime.fromisoformat(start).replace(tzinfo=zone)
     return f"{after(begun, parse_length(length), calendar).astimezone(zone):%Y-%m-%d %H:%M}"
@@ -40,13 +40,13 @@ def ends(start: str, length: str, calendar: Calendar = OFFICE) -> str:
     ("start", "length", "end"),
     [
         ("2026-03-03 14:00", "2 business days", "2026-03-05 14:00"),  # Tuesday to Thursday
-        ("2026-03-06 14:00", "1 business day", "2026-03-09 14:00"),  # over the weekend
-        ("2026-03-06 17:30", "1 business day", "2026-03-10 09:00"),  # Friday evening begins on Monday morning
+        ("2026-03-06 14:00", "1 business day", "2026-03-09 14:00"),  # across the weekend
+        ("2026-03-06 17:30", "1 business day", "2026-03-10 09:00"),  # Friday evening starts on Monday morning
         ("2026-03-07 12:00", "1 business day", "2026-03-10 09:00"),
-        ("2026-03-06 17:00", "1 business day", "2026-03-09 17:00"),  # the moment of closing is still open
+        ("2026-03-06 17:00", "1 business day", "2026-03-09 17:00"),  # closing time is still open
         ("2026-03-06 08:00", "1 business day", "2026-03-09 09:00"),
         ("2026-12-24 10:00", "1 business day", "2026-12-28 10:00"),  # a holiday, then a weekend
-        ("2026-12-31 16:00", "1 business day", "2027-01-04 16:00"),  # over the year's end
+        ("2026-12-31 16:00", "1 business day", "2027-01-04 16:00"),  # across the new year
         ("2026-03-06 16:30", "1 business hour", "2026-03-09 09:30"),
         ("2026-03-06 16:00", "1 business hour", "2026-03-06 17:00"),
         ("2026-03-06 17:30", "4 business hours", "2026-03-09 13:00"),
@@ -56,7 +56,7 @@ def ends(start: str, length: str, calendar: Calendar = OFFICE) -> str:
         ("2026-03-06 14:00", "40 business hours", "2026-03-13 14:00"),
     ],
 )
-def test_what_an_office_makes_of_it(start: str, length: str, end: str) -> None:
+def test_business_lengths_end_in_office_hours(start: str, length: str, end: str) -> None:
     assert ends(start, length) == end
 
 
@@ -70,18 +70,18 @@ UNEVEN = Calendar(
     ("start", "length", "end"),
     [
         ("2026-03-05 16:30", "1 business day", "2026-03-06 15:00"),  # Friday ends earlier …
-        ("2026-03-05 09:30", "1 business day", "2026-03-06 10:00"),  # … and begins later
+        ("2026-03-05 09:30", "1 business day", "2026-03-06 10:00"),  # … and starts later
         ("2026-03-06 12:30", "1 business day", "2026-03-09 13:00"),  # into Monday's break
-        ("2026-03-03 11:30", "1 business hour", "2026-03-03 13:30"),  # over a break
+        ("2026-03-03 11:30", "1 business hour", "2026-03-03 13:30"),  # across a break
         ("2026-03-03 12:30", "1 business day", "2026-03-04 13:00"),
         ("2026-03-05 16:30", "2 business days", "2026-03-09 16:30"),
     ],
 )
-def test_days_that_are_not_alike(start: str, length: str, end: str) -> None:
+def test_days_with_different_hours(start: str, length: str, end: str) -> None:
     assert ends(start, length, UNEVEN) == end
 
 
-def test_a_night_shift_over_a_clock_change_takes_as_long_as_it_takes() -> None:
+def test_a_night_shift_across_a_clock_change() -> None:
     night = Calendar(zone="Europe/Berlin", hours={"sun": "00:00-06:00"})
     assert ends("2026-03-29 00:00", "5 business hours", night) == "2026-03-29 06:00"  # this night has five hours
     assert ends("2026-10-25 00:00", "7 business hours", night) == "2026-10-25 06:00"  # and this one seven
@@ -89,7 +89,7 @@ def test_a_night_shift_over_a_clock_change_takes_as_long_as_it_takes() -> None:
     assert ends("2026-03-28 12:00", "1 business minute", swallowed) == "2026-04-05 02:16"
 
 
-def test_a_span_of_the_wall_needs_no_calendar_and_business_time_does() -> None:
+def test_only_business_time_needs_a_calendar() -> None:
     start = datetime(2026, 3, 7, 12, tzinfo=UTC)
     assert after(start, timedelta(hours=4), None) == start + timedelta(hours=4)
     with pytest.raises(NoCalendarError, match='"2 business days" needs a calendar'):
@@ -103,7 +103,7 @@ NIGHTS = [
     datetime.fromisoformat(day).replace(tzinfo=UTC)
     for day in ("2026-03-07", "2026-03-28", "2026-04-04", "2026-10-03", "2026-10-24", "2026-10-31")
 ]
-"""A day before the clocks are changed, somewhere."""
+"""Days before a clock change, each with its zone."""
 MOMENTS = st.builds(
     lambda day, seconds: day + timedelta(seconds=seconds),
     st.sampled_from(NIGHTS)
@@ -114,7 +114,7 @@ MOMENTS = st.builds(
 
 @st.composite
 def calendars(draw: st.DrawFn, *, alike: bool = False) -> Calendar:
-    """Of any zone; `alike`: each open day has the same hours, and none at night, when clocks are changed."""
+    """Any calendar. `alike`: all open days have the same hours, and none at night, when clocks change."""
     quarters = range(16, 92) if alike else range(97)
 
     def spans() -> list[str]:
@@ -134,7 +134,7 @@ def lengths(most: int = 20) -> st.SearchStrategy[BusinessTime]:
 
 
 def is_open(calendar: Calendar, moment: datetime) -> bool:
-    """Whether a clock on the office's wall shows a time at which it is open; the moment of closing is."""
+    """Whether the office is open at this moment, closing time included."""
     local = moment.astimezone(ZoneInfo(calendar.zone)).replace(tzinfo=None)
     for day in (local.date(), local.date() - timedelta(days=1)):
         minutes = (local - datetime.combine(day, time())) / timedelta(minutes=1)
@@ -144,7 +144,7 @@ def is_open(calendar: Calendar, moment: datetime) -> bool:
 
 
 @given(calendars(), MOMENTS, lengths())
-def test_it_never_ends_outside_of_the_hours_nor_before_it_begins(
+def test_a_length_ends_within_the_hours_and_after_its_start(
     calendar: Calendar, start: datetime, length: BusinessTime
 ) -> None:
     end = after(start, length, calendar)
@@ -153,14 +153,14 @@ def test_it_never_ends_outside_of_the_hours_nor_before_it_begins(
 
 
 @given(calendars(), MOMENTS, st.integers(0, 10**6), lengths())
-def test_what_begins_later_never_ends_earlier(
+def test_a_later_start_never_ends_earlier(
     calendar: Calendar, start: datetime, later: int, length: BusinessTime
 ) -> None:
     assert after(start, length, calendar) <= after(start + timedelta(seconds=later), length, calendar)
 
 
 @given(calendars(), MOMENTS, lengths(), st.integers(1, 20))
-def test_what_takes_longer_ends_later(calendar: Calendar, start: datetime, length: BusinessTime, more: int) -> None:
+def test_a_longer_length_ends_later(calendar: Calendar, start: datetime, length: BusinessTime, more: int) -> None:
     longer = BusinessTime(length.count + more, length.unit)
     assert after(start, length, calendar) < after(start, longer, calendar)
 
@@ -174,7 +174,7 @@ def test_hours_add_up(calendar: Calendar, start: datetime, one: int, other: int,
 
 
 @given(calendars(alike=True), MOMENTS, st.integers(1, 20), st.integers(1, 20))
-def test_days_add_up_where_they_are_alike(calendar: Calendar, start: datetime, one: int, other: int) -> None:
+def test_equal_days_add_up(calendar: Calendar, start: datetime, one: int, other: int) -> None:
     first = after(start, BusinessTime(one, "days"), calendar)
     assert after(first, BusinessTime(other, "days"), calendar) == after(
         start, BusinessTime(one + other, "days"), calendar
@@ -182,11 +182,11 @@ def test_days_add_up_where_they_are_alike(calendar: Calendar, start: datetime, o
 
 
 @given(calendars(), MOMENTS, lengths())
-def test_a_zone_of_the_start_makes_no_difference(calendar: Calendar, start: datetime, length: BusinessTime) -> None:
+def test_the_zone_of_the_start_does_not_matter(calendar: Calendar, start: datetime, length: BusinessTime) -> None:
     assert after(start.astimezone(BERLIN), length, calendar) == after(start, length, calendar)
 
 
-# ── what a calendar may be ──
+# ── valid calendars ──
 
 
 @pytest.mark.parametrize(
@@ -206,12 +206,12 @@ def test_a_zone_of_the_start_makes_no_difference(calendar: Calendar, start: date
         (9, "write hours like"),
     ],
 )
-def test_hours_that_are_none_are_refused(hours: object, what: str) -> None:
+def test_invalid_hours_are_refused(hours: object, what: str) -> None:
     with pytest.raises(ValidationError, match=what):
         Calendar.model_validate({"zone": "UTC", "hours": hours})
 
 
-def test_hours_are_kept_by_day() -> None:
+def test_hours_are_stored_by_day() -> None:
     found = Calendar.model_validate({"zone": "UTC", "hours": {"fri-sun": "9:00 - 13:00", "mon": "08:00-24:00"}})
     assert found.hours == {
         "mon": ("08:00-24:00",),
@@ -240,6 +240,6 @@ def test_a_calendar_that_is_hardly_ever_open_takes_too_long() -> None:
         "400 business days",
     ],
 )
-def test_what_is_no_business_time(text: str) -> None:
+def test_invalid_business_times_are_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         Clock.model_validate({"deadline": text})

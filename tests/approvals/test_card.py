@@ -1,4 +1,4 @@
-"""The card of a published view, reader by reader."""
+"""Cards of a published request, reader by reader."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from approvals_bot.approvals.request import Opening, Request, dumped
 from approvals_bot.approvals.rules import rules_of
 from approvals_bot.people import Person
 
-ANN, BO, CFO, FIN = (f"{who}@acme.eu" for who in ("ann", "bo", "cfo", "fin"))
+ANN, BO, CFO, FIN = (f"{address}@acme.eu" for address in ("ann", "bo", "cfo", "fin"))
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
 SAMPLES = Path(__file__).parents[2] / "workflows"
-PEOPLE = {who: Person(who, name) for who, name in ((ANN, "Ann Ode"), (BO, "Bo Lund"), (CFO, "Fay Cash"), (FIN, "Fin"))}
+PEOPLE = {
+    address: Person(address, name)
+    for address, name in ((ANN, "Ann Ode"), (BO, "Bo Lund"), (CFO, "Fay Cash"), (FIN, "Fin"))
+}
 
 
 def found(*eligible: str) -> Resolution:
@@ -54,7 +57,7 @@ def choices(request: Request, reader: str | None) -> list[str]:
     return [choice.choice for choice in card_of(view(request), reader, NINE).choices]
 
 
-def test_a_card_shows_what_who_asks_and_the_pinned_fields_first() -> None:
+def test_a_card_shows_title_requester_and_pinned_fields_first() -> None:
     card = card_of(view(expense("80")), ANN, NINE, "https://x/requests/1")
     assert (card.title, card.requester.text, card.state, card.url) == (
         "A desk",
@@ -72,14 +75,14 @@ def test_a_card_shows_what_who_asks_and_the_pinned_fields_first() -> None:
     assert card.why_me == "You're an approver because you're in finance."
 
 
-def test_only_who_may_choose_has_choices() -> None:
+def test_only_eligible_people_have_choices() -> None:
     request = expense("80")
     assert choices(request, ANN) == ["approve", "reject", "changes"]
     assert choices(request, BO) == choices(request, "eve@else.eu") == []
     assert choices(request, None) == ["approve", "reject", "changes"]
 
 
-def test_the_choice_that_decides_asks_once_unless_it_asks_for_more_anyway() -> None:
+def test_a_deciding_choice_is_confirmed_unless_it_has_a_form() -> None:
     approve, reject, changes = card_of(view(expense("80")), ANN, NINE).choices
     assert (approve.label, approve.style, approve.confirm) == (
         "Approve: A desk",
@@ -91,7 +94,7 @@ def test_the_choice_that_decides_asks_once_unless_it_asks_for_more_anyway() -> N
     assert card_of(view(expense("2000")), ANN, NINE).choices[0].confirm is None
 
 
-def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
+def test_questions_are_shown_with_the_choice() -> None:
     request = expense("2000")
     request = vote(request, Vote(ANN))
     request = opened(request, RULES, request.stages[1], found(CFO, FIN), NINE)
@@ -103,7 +106,7 @@ def test_a_stage_that_asks_shows_its_questions_with_the_choice() -> None:
     assert [(vote.by.text, vote.choice) for vote in card_of(view(request), FIN, NINE).votes] == [("Ann Ode", "approve")]
 
 
-def test_a_choice_needs_a_form_for_a_comment_or_for_questions() -> None:
+def test_a_comment_or_questions_need_a_form() -> None:
     request = expense("80")
     assert [needs_form(request, choice) for choice in ("approve", "reject", "changes")] == [False, True, True]
     request = vote(expense("2000"), Vote(ANN))
@@ -128,13 +131,13 @@ def test_a_decided_card_keeps_everything_but_the_choices(choice: Any) -> None:
 
 
 @pytest.mark.parametrize("state", ["rejected", "expired", "withdrawn"])
-def test_a_stage_without_its_votes_ends_as_its_request(state: Any) -> None:
+def test_an_unfilled_stage_ends_in_the_state_of_its_request(state: Any) -> None:
     request = decided(expense("80"), state, ANN, NINE, "api")
     assert [stage.state for stage in card_of(view(request), None, NINE).stages] == [state, "skipped", "skipped"]
 
 
 @pytest.mark.parametrize("state", ["rejected", "expired", "withdrawn"])
-def test_a_stage_that_had_its_votes_stays_done(state: Any) -> None:
+def test_a_filled_stage_stays_done(state: Any) -> None:
     request = vote(expense("2000"), Vote(ANN))
     request = opened(request, RULES, request.stages[1], found(CFO, FIN), NINE)
     request = decided(request, state, CFO, NINE, "api")

@@ -1,4 +1,4 @@
-"""What a workflow's file refers to, and whether its people are enough. (Names and lines: see the broken files.)"""
+"""Checks of what a workflow's file refers to, and of its people. (For keys and lines, see the broken files.)"""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_the_samples_are_right_with_the_example(path: Path) -> None:
+def test_the_samples_pass_with_the_example_config(path: Path) -> None:
     content = tomllib.loads((path.parents[1] / "config.example.toml").read_text())
 
     class Everything(dict[str, str]):
@@ -67,9 +67,9 @@ def test_the_samples_are_right_with_the_example(path: Path) -> None:
 
 FILLABLE = [
     ({"from": ["@three"], "need": 2}, ("@three",)),
-    ({"from": ["@two"], "need": 2}, ("*",)),  # whoever is in neither list may ask
-    ({"from": ["@two"], "need": 2}, ("@two", "app:ci")),  # the app may ask
-    ({"from": ["@ann"]}, ("@two",)),  # Bo may ask: where it depends, opening decides
+    ({"from": ["@two"], "need": 2}, ("*",)),  # people outside the list may request
+    ({"from": ["@two"], "need": 2}, ("@two", "app:ci")),  # the app may request
+    ({"from": ["@ann"]}, ("@two",)),  # Bo may request: opening a request checks it
     ({"from": ["@ann", "manager-of:requester"]}, ("@ann",)),
     ({"from": ["@live"], "need": 7}, ("@live",)),
     ({"from": ["slack:@sre"], "need": 7}, ("*",)),
@@ -101,40 +101,42 @@ UNFILLABLE = [
 
 
 @pytest.mark.parametrize(("stage", "request_"), FILLABLE)
-def test_a_stage_that_somebody_could_fill(stage: dict[str, Any], request_: tuple[str, ...]) -> None:
+def test_a_stage_that_can_be_filled_passes(stage: dict[str, Any], request_: tuple[str, ...]) -> None:
     assert problems(workflow(stage, request=request_)) == []
 
 
 @pytest.mark.parametrize(("stage", "request_", "message"), UNFILLABLE)
-def test_a_stage_that_nobody_could_fill(stage: dict[str, Any], request_: tuple[str, ...], message: str) -> None:
+def test_a_stage_that_nobody_could_fill_is_found(
+    stage: dict[str, Any], request_: tuple[str, ...], message: str
+) -> None:
     found = problems(workflow(stage, request=request_))
     assert len(found) == 1
     assert message in found[0]
     assert found[0].startswith("stage.0")
 
 
-def test_self_approval_changes_who_could_fill_it() -> None:
+def test_self_approval_changes_who_could_fill_a_stage() -> None:
     stage = {"from": ["@ann"]}
     assert problems(workflow(stage, request=("@ann",), policy={"self_approval": "never"})) != []
     assert problems(workflow(stage, request=("@ann",), policy={"self_approval": "allow"})) == []
     assert problems(workflow(stage, request=("@ann",), policy={"self_approval": "skip-up"})) == [], (
-        "her manager is asked"
+        "their manager decides"
     )
     alone = service(people={})
     assert problems(workflow(stage, request=("@ann",), policy={"self_approval": "skip-up"}), alone) != []
 
 
-def test_the_second_stage_is_looked_at_too() -> None:
+def test_the_second_stage_is_checked_too() -> None:
     found = problems(workflow({"from": ["@three"]}, {"from": ["@nobody"], "when": 'env == "prod"'}))
     assert found == ["stage.1.seat.0.from: nobody is in @nobody"]
 
 
-def test_a_live_directory_is_left_to_the_moment() -> None:
+def test_live_sources_are_not_checked_in_advance() -> None:
     of = service(directory={"http": "who"}, http={"who": {"url": "https://who.acme.eu"}})
     assert problems(workflow({"from": ["oncall:anything", "owner-of:env"], "need": 5}), of) == []
 
 
-def test_channels_that_are_not_configured_can_not_deliver() -> None:
+def test_delivery_needs_configured_channels() -> None:
     everything = {"slack": "#x", "dm": True, "email": True}
     definition = workflow({"from": ["@two"]}, deliver=everything, on={"ended": [{"slack": "#x", "text": "t"}]})
     assert problems(definition) == []
@@ -165,7 +167,7 @@ def test_a_python_workflow_needs_neither() -> None:
         assert problems(wrong) == ['workflow.run: write the function as "module:function"']
 
 
-def test_an_answer_or_a_wish_for_changes_needs_a_comment() -> None:
+def test_answers_and_change_requests_need_a_comment() -> None:
     stage = {"from": ["@two"], "comment": "never", "outcomes": ["approve", "changes"]}
     assert problems(workflow(stage)) == ["stage.0.comment: answers and requests for changes are written in the comment"]
 

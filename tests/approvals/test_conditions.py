@@ -1,4 +1,4 @@
-"""Conditions: what they take, what they refuse when the file is loaded, and what they say."""
+"""Conditions: what loading accepts and refuses, their results and their reasons."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def judge(text: str, **more: Any) -> bool | None:
         "true",
     ],
 )
-def test_conditions_that_hold(text: str) -> None:
+def test_conditions_that_are_true(text: str) -> None:
     assert judge(text) is True
     assert judge(f"not ({text})") is False
 
@@ -122,7 +122,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "message", "meant"), REFUSED, ids=[text[:40] for text, _, _ in REFUSED])
-def test_what_is_refused_when_the_file_is_loaded(text: str, message: str, meant: str) -> None:
+def test_loading_refuses(text: str, message: str, meant: str) -> None:
     with pytest.raises(ConditionError) as refused:
         Condition(text, SPECS)
     assert message in str(refused.value)
@@ -131,7 +131,7 @@ def test_what_is_refused_when_the_file_is_loaded(text: str, message: str, meant:
 
 
 @pytest.mark.parametrize("text", ['plan == "x"', "limit > 5", "amount > 5 or limit > 5", 'not (plan == "x")'])
-def test_a_field_that_is_not_given_leaves_it_open_and_says_so(text: str) -> None:
+def test_a_missing_field_makes_the_result_unknown(text: str) -> None:
     judgement = Condition(text, SPECS).judge(fields.values(SPECS, GIVEN))
     assert judgement.holds is None
     assert judgement.because in ("the plan is not given", "the limit is not given")
@@ -139,19 +139,19 @@ def test_a_field_that_is_not_given_leaves_it_open_and_says_so(text: str) -> None
     assert both.because == "the plan and the limit are not given"
 
 
-def test_who_compares_with_null_has_thought_of_it() -> None:
+def test_comparing_with_null_handles_missing_fields() -> None:
     assert judge('plan != null and plan == "x"') is False
     assert judge('plan != null and plan == "x"', plan="x") is True
     assert judge("limit == null or limit > 5", limit="4") is False
 
 
-def test_what_can_not_be_worked_out_is_left_open() -> None:
+def test_an_arithmetic_error_makes_the_result_unknown() -> None:
     judgement = Condition("amount / (count - 3) > 1", SPECS).judge(fields.values(SPECS, GIVEN))
     assert judgement.holds is None
     assert "can't be evaluated" in judgement.because
 
 
-def test_a_condition_explains_itself_by_the_values_it_used() -> None:
+def test_a_reason_names_the_values_used() -> None:
     text = 'amount >= 1000 or (team == "sales" and amount >= 500)'
     typed = fields.values(SPECS, GIVEN | {"amount": "400"})
     compiled = Condition(text, SPECS)
@@ -160,12 +160,12 @@ def test_a_condition_explains_itself_by_the_values_it_used() -> None:
     assert compiled.judge(typed).because == "the amount is 400.00 EUR (less than 500)"
 
 
-def test_a_long_value_is_shown_in_short() -> None:
+def test_a_long_value_is_shortened_in_a_reason() -> None:
     typed = fields.values(SPECS, GIVEN | {"plan": "x" * 5_000})
     assert len(Condition('plan == "y"', SPECS).judge(typed).because) < 120
 
 
-def test_a_condition_is_quick() -> None:
+def test_a_condition_is_fast() -> None:
     text, typed = 'amount >= 1000 or (team == "sales" and amount >= 500)', fields.values(SPECS, GIVEN)
     condition(text, SPECS).judge(typed)
     started = time.process_time()
@@ -180,7 +180,7 @@ words += [",", "==", "<", "+", "-", "*", "/", "$hours", ".length", "true", "d'x'
 
 @given(st.lists(st.sampled_from(words), max_size=14).map(" ".join))
 @settings(max_examples=600, deadline=None)
-def test_whatever_is_written_is_refused_or_decides(text: str) -> None:
+def test_any_text_is_refused_or_evaluates(text: str) -> None:
     try:
         compiled = Condition(text, SPECS)
     except ConditionError:

@@ -1,4 +1,4 @@
-"""Fields: read strictly, written canonically, shown to people, signed."""
+"""Fields: strict parsing, canonical JSON, formatting, digests."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ GIVEN = {
 }
 
 
-def test_every_type_is_read_typed_with_its_defaults() -> None:
+def test_every_type_is_parsed_with_its_default() -> None:
     assert fields.values(EVERY, GIVEN) == {
         "title": "Release\n2.1",
         "why": None,
@@ -78,7 +78,7 @@ def test_every_type_is_read_typed_with_its_defaults() -> None:
     }
 
 
-def test_what_is_written_is_canonical_json_and_reads_back() -> None:
+def test_canonical_json_round_trips() -> None:
     typed = fields.values(EVERY, GIVEN)
     dumped = json.loads(json.dumps(fields.dump(EVERY, typed)))
     assert dumped == GIVEN | {
@@ -93,7 +93,7 @@ def test_what_is_written_is_canonical_json_and_reads_back() -> None:
     assert fields.values(EVERY, dumped) == typed
 
 
-def test_people_read_values_in_their_own_way() -> None:
+def test_values_are_formatted_for_people() -> None:
     typed = fields.values(EVERY, GIVEN)
     assert {name: fields.shown(EVERY, name, value) for name, value in typed.items()} == {
         "title": "Release\n2.1",
@@ -111,7 +111,7 @@ def test_people_read_values_in_their_own_way() -> None:
     }
 
 
-def test_every_fault_is_told_with_its_place() -> None:
+def test_every_fault_is_reported_with_its_path() -> None:
     wrong = {
         "titel": "x",
         "title": 5,
@@ -181,14 +181,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("type_", "value"), BAD, ids=lambda value: ascii(value)[:40])
-def test_what_does_not_fit_is_refused(type_: str, value: Any) -> None:
+def test_invalid_values_are_refused(type_: str, value: Any) -> None:
     message = faults_of(specs(a=type_), {"a": value})["a"]
     assert message
     if isinstance(value, str) and len(value) > 10:
         assert value not in message, "a value is not repeated"
 
 
-def test_line_breaks_and_tabs_are_no_fault_and_are_of_one_kind() -> None:
+def test_line_breaks_and_tabs_are_allowed_and_normalized() -> None:
     assert fields.values(specs(a="text"), {"a": "a\r\n\tb"}) == {"a": "a\n\tb"}
 
 
@@ -214,7 +214,7 @@ def test_money_keeps_its_currency_when_copied() -> None:
         assert (same, same.currency, str(same)) == (money, "EUR", "12.50")
 
 
-def test_a_pattern_fits_the_whole_value_in_linear_time() -> None:
+def test_a_pattern_matches_the_whole_value_in_linear_time() -> None:
     of = specs(code={"type": "string", "pattern": "[A-Z]{2}-[0-9]{4}|X"}, evil={"type": "text", "pattern": "(a+)+"})
     good = {"code": "AB-1234", "evil": "a"}
     assert fields.values(of, good) == good
@@ -230,7 +230,7 @@ def test_optional_fields_may_be_absent_or_null() -> None:
     assert fields.values(of, {}) == fields.values(of, {"a": None, "b": None}) == {"a": None, "b": 4}
 
 
-def test_the_digest_is_of_the_pinned_values_only() -> None:
+def test_the_digest_covers_only_pinned_values() -> None:
     of = specs(a={"type": "money", "currency": "EUR", "pinned": True}, b="string")
     one = fields.digest(of, fields.values(of, {"a": "5", "b": "x"}))
     assert one == fields.digest(of, fields.values(of, {"a": 5.0, "b": "y"}))
@@ -240,7 +240,7 @@ def test_the_digest_is_of_the_pinned_values_only() -> None:
     assert fields.digest(specs(b="string"), {"b": "x"}) == ""
 
 
-def test_a_form_gives_texts() -> None:
+def test_typed_in_text_is_converted() -> None:
     texts = {"title": "x", "count": "12", "urgent": "on", "amount": " 5.00 ", "why": " ", "env": "", "span": "90m"}
     given_ = fields.from_texts(EVERY, texts)
     assert given_ == {"title": "x", "count": 12, "urgent": True, "amount": "5.00", "span": "90m"}
@@ -249,7 +249,7 @@ def test_a_form_gives_texts() -> None:
 
 @given(st.dictionaries(st.sampled_from(list(EVERY)), st.text(max_size=30)))
 @settings(max_examples=200, deadline=None)
-def test_whatever_is_typed_into_a_form_is_read_or_refused(texts: dict[str, str]) -> None:
+def test_any_typed_in_text_is_accepted_or_refused(texts: dict[str, str]) -> None:
     try:
         typed = fields.values(EVERY, fields.from_texts(EVERY, texts))
     except InvalidPayloadError:
@@ -266,7 +266,7 @@ anything = st.recursive(
 
 @given(st.dictionaries(st.sampled_from([*EVERY, "x"]), anything))
 @settings(max_examples=300, deadline=None)
-def test_whatever_is_given_is_read_or_refused_and_the_two_models_agree(given_: dict[str, Any]) -> None:
+def test_both_models_accept_and_refuse_the_same_values(given_: dict[str, Any]) -> None:
     model = fields.input_model(EVERY)
     try:
         typed = fields.values(EVERY, given_)
@@ -277,7 +277,7 @@ def test_whatever_is_given_is_read_or_refused_and_the_two_models_agree(given_: d
         assert model.model_validate(given_).model_dump() == typed
 
 
-def test_the_model_takes_fields_that_are_named_like_pydantics_own() -> None:
+def test_fields_may_have_names_of_pydantics_attributes() -> None:
     of = specs(json="string", copy="integer", model_dump="boolean")
     assert fields.input_model(of).model_validate({"json": "x", "copy": 1, "model_dump": True}).model_dump() == {
         "json": "x",
@@ -286,7 +286,7 @@ def test_the_model_takes_fields_that_are_named_like_pydantics_own() -> None:
     }
 
 
-def test_the_json_schema_takes_what_is_read() -> None:
+def test_the_json_schema_accepts_valid_values() -> None:
     for schema in (fields.json_schema(EVERY), fields.input_model(EVERY).model_json_schema()):
         Draft202012Validator.check_schema(schema)
         validator = Draft202012Validator(schema)
@@ -296,7 +296,7 @@ def test_the_json_schema_takes_what_is_read() -> None:
         assert not validator.is_valid({"title": "x"})
 
 
-def test_bounds_and_defaults_must_be_values_of_their_type() -> None:
+def test_bounds_and_defaults_must_be_valid() -> None:
     wrong = specs(
         a={"type": "integer", "min": "x"},
         b={"type": "duration", "min": "2h", "max": "1h"},
@@ -314,7 +314,7 @@ def test_bounds_and_defaults_must_be_values_of_their_type() -> None:
     ]
 
 
-def test_an_edit_that_raises_is_told_from_one_that_lowers() -> None:
+def test_raising_and_lowering_edits_differ() -> None:
     assert fields.raised(Decimal(5), Decimal(6))
     assert not fields.raised(Decimal(6), Decimal(5))
     assert not fields.raised(Decimal(5), Decimal(5))

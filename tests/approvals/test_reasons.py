@@ -1,4 +1,4 @@
-"""Why a condition holds or doesn't, in the words that cards and pages show."""
+"""Reasons for conditions, in the words on cards and pages."""
 
 from __future__ import annotations
 
@@ -67,22 +67,22 @@ def why(text: str, **more: Any) -> str:
         ("true", "it always does"),
     ],
 )
-def test_a_condition_says_what_decided(text: str, words: str) -> None:
+def test_a_reason_says_what_decided(text: str, words: str) -> None:
     assert why(text) == words
 
 
-def test_a_field_is_compared_with_another_by_name_and_value() -> None:
+def test_a_reason_names_the_other_field_and_its_value() -> None:
     assert why("amount > limit", limit=300) == "the amount is 640.00 EUR (more than the limit of 300.00 EUR)"
 
 
-def test_what_is_missing_is_called_by_its_label() -> None:
+def test_a_reason_calls_a_missing_field_by_its_label() -> None:
     specs = SPECS | {"limit": FieldSpec(type="integer", required=False, label="Card limit")}
     because = Condition("limit > 5", specs).judge(fields.values(specs, GIVEN)).because
     assert because == "the card limit is not given"
 
 
 @pytest.mark.parametrize("text", ["amount * 2 > 1000", 'cause.length > 3 or team == "x"', "amount > limit * 2"])
-def test_arithmetic_is_said_by_its_text(text: str) -> None:
+def test_arithmetic_is_quoted(text: str) -> None:
     specs = SPECS | {"team": FieldSpec(type="string")}
     because = Condition(text, specs).judge(fields.values(specs, GIVEN | {"limit": 3})).because
     assert because.startswith(f"{text} is true (")

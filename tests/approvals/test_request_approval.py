@@ -35,7 +35,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.errors import HookNotFoundError, RunCancelledError, RunFailedError
 from approvals_bot.service.read import find_record, request_of, requests_of
 
-ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
+ANN, BO, CY, DI, CFO = (f"{address}@acme.eu" for address in ("ann", "bo", "cy", "di", "cfo"))
 
 
 async def views(office: Any, run: Run[Any]) -> list[Request]:
@@ -51,7 +51,7 @@ async def vote(office: Any, view: Request, by: str, choice: str = "approve", **m
     return str(json.loads(bytes(answer.body))["verdict"])
 
 
-async def test_a_yes_says_who_when_how_and_to_what(office: Any) -> None:
+async def test_an_approval_says_who_when_how_and_to_what(office: Any) -> None:
     @workflow
     async def buy(what: str) -> list[Any]:
         outcome = await request_approval(
@@ -81,11 +81,11 @@ async def test_a_yes_says_who_when_how_and_to_what(office: Any) -> None:
         assert (view.state, view.waiting_for) == ("approved", ())
 
 
-async def test_several_at_once_are_told_apart(office: Any) -> None:
+async def test_simultaneous_requests_have_numbers(office: Any) -> None:
     @workflow
     async def three() -> list[str]:
-        asked = [request_approval(f"Number {n}", approvers=who) for n, who in ((1, ANN), (2, BO), (3, ANN))]
-        return [type(outcome).__name__ for outcome in await asyncio.gather(*asked)]
+        opened = [request_approval(f"Number {n}", approvers=address) for n, address in ((1, ANN), (2, BO), (3, ANN))]
+        return [type(outcome).__name__ for outcome in await asyncio.gather(*opened)]
 
     async with office.open():
         run = await office.engine.start(three)
@@ -110,9 +110,9 @@ async def test_several_at_once_are_told_apart(office: Any) -> None:
         assert len(ids) == len(set(ids))
 
 
-async def test_in_a_loop_with_changes_asked_for_until_it_fits(office: Any) -> None:
+async def test_a_loop_can_request_again_after_requested_changes(office: Any) -> None:
     @workflow
-    async def draft() -> str:
+    async def release_notes() -> str:
         text, rounds = "first", 0
         while True:
             rounds += 1
@@ -127,7 +127,7 @@ async def test_in_a_loop_with_changes_asked_for_until_it_fits(office: Any) -> No
                     return "no"
 
     async with office.open():
-        run = await office.engine.start(draft)
+        run = await office.engine.start(release_notes)
         await office.settle()
         assert await vote(office, (await views(office, run))[-1], ANN, "changes", comment="second") == "counted"
         first, second = await views(office, run)
@@ -139,7 +139,7 @@ async def test_in_a_loop_with_changes_asked_for_until_it_fits(office: Any) -> No
         assert await run.return_value() == "second after 2"
 
 
-async def test_a_workflow_that_waits_no_longer_withdraws_what_it_asked(office: Any) -> None:
+async def test_a_workflow_that_stops_waiting_withdraws_its_request(office: Any) -> None:
     @workflow
     async def hasty() -> str:
         try:
@@ -164,8 +164,8 @@ async def test_a_workflow_that_waits_no_longer_withdraws_what_it_asked(office: A
         assert await run.return_value() == "went on"
 
 
-async def test_a_vote_that_is_being_counted_when_the_time_is_up_decides_nothing(office: Any) -> None:
-    """The workflow has heard `TimeoutError`: then nobody may read "approved" any more."""
+async def test_a_vote_counted_too_late_decides_nothing(office: Any) -> None:
+    """Once the workflow got `TimeoutError`, nobody may read "approved"."""
 
     @workflow
     async def hasty() -> str:
@@ -201,10 +201,10 @@ async def test_a_vote_that_is_being_counted_when_the_time_is_up_decides_nothing(
         assert view.state == "withdrawn"
 
 
-async def test_what_is_still_asked_when_the_workflow_ends_is_withdrawn_and_its_cards_say_so(office: Any) -> None:
+async def test_pending_requests_are_withdrawn_when_the_workflow_ends(office: Any) -> None:
     @workflow
     async def race() -> str:
-        both = [asyncio.ensure_future(request_approval(f"To {who}", approvers=who)) for who in (ANN, BO)]
+        both = [asyncio.ensure_future(request_approval(f"To {address}", approvers=address)) for address in (ANN, BO)]
         done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result().by
 
@@ -218,13 +218,13 @@ async def test_what_is_still_asked_when_the_workflow_ends_is_withdrawn_and_its_c
         assert office.slack.newest(BO).card.state == "withdrawn"
 
 
-async def test_stopping_the_run_ends_all_that_it_asks(office: Any) -> None:
+async def test_stopping_the_run_ends_all_its_requests(office: Any) -> None:
     seen: list[str] = []
 
     @workflow
     async def two() -> None:
         try:
-            await asyncio.gather(*(request_approval(f"To {who}", approvers=who) for who in (ANN, BO)))
+            await asyncio.gather(*(request_approval(f"To {address}", approvers=address) for address in (ANN, BO)))
         finally:
             seen.append("cleaned up")
 
@@ -237,10 +237,10 @@ async def test_stopping_the_run_ends_all_that_it_asks(office: Any) -> None:
             await run.return_value()
         assert seen
         assert [view.state for view in await views(office, run)] == ["withdrawn", "withdrawn"]
-        assert {office.slack.newest(who).card.state for who in (ANN, BO)} == {"withdrawn"}
+        assert {office.slack.newest(address).card.state for address in (ANN, BO)} == {"withdrawn"}
 
 
-async def test_a_run_that_is_cancelled_from_outside_withdraws_its_requests_and_their_cards_say_so(office: Any) -> None:
+async def test_cancelling_a_run_withdraws_its_requests(office: Any) -> None:
     seen: list[str] = []
 
     @workflow
@@ -263,9 +263,7 @@ async def test_a_run_that_is_cancelled_from_outside_withdraws_its_requests_and_t
         assert office.slack.newest(ANN).card.state == "withdrawn"
 
 
-async def test_a_run_that_is_cancelled_while_nobody_works_shows_its_requests_as_withdrawn(
-    office: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_cancelled_offline_shows_withdrawn_requests(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("approvals_bot.durable.engine.engine.OWN_END", 0.1)
 
     @workflow
@@ -284,7 +282,7 @@ async def test_a_run_that_is_cancelled_while_nobody_works_shows_its_requests_as_
         assert (view.state, view.waiting_for) == ("withdrawn", ())
 
 
-async def test_edited_arguments_are_not_a_plain_yes(office: Any) -> None:
+async def test_edited_fields_are_not_plainly_approved(office: Any) -> None:
     @workflow
     async def pays_what_was_edited() -> str:
         outcome = await request_approval(
@@ -311,7 +309,7 @@ async def test_edited_arguments_are_not_a_plain_yes(office: Any) -> None:
             await run.return_value()
 
 
-async def test_stages_forms_deadlines_and_answers_are_those_of_a_workflow_file(office: Any) -> None:
+async def test_stages_forms_clock_and_answers_work_as_in_a_file(office: Any) -> None:
     @dataclass
     class Deploy:
         service: str
@@ -358,7 +356,7 @@ TABLES: dict[str, Any] = {
 }
 
 
-async def test_models_say_the_same_as_the_tables_of_a_file(office: Any) -> None:
+async def test_models_and_tables_of_a_file_are_equivalent(office: Any) -> None:
     @workflow
     async def by_tables() -> None:
         await request_approval("Deploy", fields={"price": "5"}, **TABLES)
@@ -380,17 +378,17 @@ async def test_models_say_the_same_as_the_tables_of_a_file(office: Any) -> None:
         )
 
     async with office.open():
-        asked = []
+        opened = []
         for each in (by_tables, by_models):
             run = await office.engine.start(each)
             await office.settle()
             log = await office.engine.events(run.id)
             kept = next(event.data["input"]["asked"]["definition"] for event in log if event.type == "step_created")
-            asked.append({**kept, "workflow": {}})
-        assert asked[0] == asked[1]
+            opened.append({**kept, "workflow": {}})
+        assert opened[0] == opened[1]
 
 
-def test_a_model_says_what_is_wrong_with_it() -> None:
+def test_an_invalid_model_names_the_fault() -> None:
     with pytest.raises(ValueError, match="silence would approve"):
         Clock(deadline="4h", on_deadline="approve")
     with pytest.raises(ValueError, match="from"):
@@ -402,11 +400,11 @@ def test_a_file_has_no_trailing_underscore() -> None:
         Seat.model_validate({"from_": [ANN]}, context={})
 
 
-async def test_it_survives_restarts_and_changed_code(office: Any) -> None:
-    def define(title: str, who: str) -> Any:
+async def test_requests_survive_restarts_and_changed_code(office: Any) -> None:
+    def define(title: str, address: str) -> Any:
         @workflow(name="asking")
         async def asking() -> str:
-            outcome = await request_approval(title, approvers=who)
+            outcome = await request_approval(title, approvers=address)
             return f"{type(outcome).__name__} by {outcome.by}"
 
         return asking
@@ -426,7 +424,7 @@ async def test_it_survives_restarts_and_changed_code(office: Any) -> None:
     assert before is not after
 
 
-async def test_a_workflow_still_publishes_a_value_of_its_own(office: Any) -> None:
+async def test_a_workflow_can_still_publish_its_own_value(office: Any) -> None:
     @workflow
     async def busy() -> None:
         publish({"progress": 1})
@@ -442,7 +440,7 @@ async def test_a_workflow_still_publishes_a_value_of_its_own(office: Any) -> Non
         assert (await office.engine.record(run.id)).view == {"progress": 2}
 
 
-async def test_many_in_a_row_keep_what_a_run_shows_small(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_requests_keep_the_projection_small(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("approvals_bot.approvals.published.MOST_ENDED", 3)
 
     @workflow
@@ -475,7 +473,7 @@ async def test_many_in_a_row_keep_what_a_run_shows_small(office: Any, monkeypatc
         ({"stages": [{"id": "a", "from": [ANN]}, {"id": "a", "from": [BO]}]}, "two stages are named 'a'"),
     ],
 )
-async def test_what_cannot_be_asked_is_an_error_that_says_why(office: Any, given: Any, says: str) -> None:
+async def test_invalid_arguments_raise_an_error_with_the_reason(office: Any, given: Any, says: str) -> None:
     @workflow
     async def asking() -> None:
         await request_approval("Now?", **given)
@@ -488,7 +486,7 @@ async def test_what_cannot_be_asked_is_an_error_that_says_why(office: Any, given
         assert not office.slack.sent
 
 
-async def test_business_days_are_counted_in_a_calendar_of_the_service(office: Any) -> None:
+async def test_business_days_use_a_calendar_of_the_service(office: Any) -> None:
     @workflow
     async def patient() -> str:
         clock = {"deadline": "1 business day", "calendar": "office"}

@@ -1,4 +1,4 @@
-"""The three examples of the authors' guide that ask people, and the sample, as they stand there."""
+"""The authors' guide's examples of `request_approval`, and the sample, exactly as printed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from approvals_bot.service.python_workflows import PACKAGE
 from approvals_bot.service.read import request_of
 
 ROOT = Path(__file__).parents[2]
-ANN, BO, CY, DI, CFO = (f"{who}@acme.eu" for who in ("ann", "bo", "cy", "di", "cfo"))
+ANN, BO, CY, DI, CFO = (f"{address}@acme.eu" for address in ("ann", "bo", "cy", "di", "cfo"))
 
 
 def guide(name: str) -> Iterator[Any]:
-    """The block that defines this, as a module of its own."""
+    """Load the block that defines this name as a module."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "workflows.md").read_text(), re.DOTALL)
     ((number, block),) = [
         (number, block)
@@ -88,7 +88,7 @@ async def test_an_agents_tool_call(office: Any, agents: Any, choice: str, more: 
         assert await run.return_value() == said
 
 
-async def test_an_agent_whose_human_is_silent(office: Any, agents: Any) -> None:
+async def test_an_agents_request_expires(office: Any, agents: Any) -> None:
     async with office.open():
         run = await office.engine.start(agents.book_for, ANN, "LH1", Decimal(300), "")
         await office.settle()
@@ -96,7 +96,7 @@ async def test_an_agent_whose_human_is_silent(office: Any, agents: Any) -> None:
         assert await run.return_value() == "No: nobody answered in time"
 
 
-async def test_an_expense_with_stages_by_amount(office: Any, expenses: Any) -> None:
+async def test_an_expense_has_stages_by_amount(office: Any, expenses: Any) -> None:
     async with office.open():
         small = await office.engine.start(expenses.reimburse, 50, "pens", CY)
         large = await office.engine.start(expenses.reimburse, 5_000, "chairs", CY)

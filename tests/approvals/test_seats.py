@@ -1,4 +1,4 @@
-"""Who fills which seat, against every assignment there is."""
+"""Seating against all possible assignments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ sizes = st.fixed_dictionaries({seat: st.integers(0, 3) for seat in range(3)})
 
 
 def most_seated(may_fill: dict[str, list[int]], sizes: dict[int, int]) -> int:
-    """The oracle: try every seat, and none, for everyone."""
+    """Find the answer by brute force: try every seat, and none, for everyone."""
     best = 0
     for assignment in product(*([None, *seats] for seats in may_fill.values())):
         taken = [seat for seat in assignment if seat is not None]
@@ -26,7 +26,7 @@ def most_seated(may_fill: dict[str, list[int]], sizes: dict[int, int]) -> int:
 
 
 @given(may_fill, sizes)
-def test_as_many_people_sit_as_any_assignment_allows(may_fill: dict[str, list[int]], sizes: dict[int, int]) -> None:
+def test_seating_is_a_maximum_matching(may_fill: dict[str, list[int]], sizes: dict[int, int]) -> None:
     seated = seat_people(may_fill, sizes)
     assert len(seated) == most_seated(may_fill, sizes)
     for person, seat in seated.items():
@@ -36,7 +36,7 @@ def test_as_many_people_sit_as_any_assignment_allows(may_fill: dict[str, list[in
 
 
 @given(may_fill, sizes)
-def test_who_sits_is_moved_but_never_unseated_by_who_comes_later(
+def test_later_voters_move_earlier_ones_but_never_unseat_them(
     may_fill: dict[str, list[int]], sizes: dict[int, int]
 ) -> None:
     seated: list[str] = []
@@ -46,12 +46,12 @@ def test_who_sits_is_moved_but_never_unseated_by_who_comes_later(
         seated = list(now)
 
 
-def test_a_person_of_two_lists_makes_way_for_one_of_a_single_list() -> None:
+def test_a_person_on_two_lists_makes_way_for_one_on_one_list() -> None:
     seated = seat_people({"ann": [0, 1], "bo": [0]}, {0: 1, 1: 1})
     assert seated == {"ann": 1, "bo": 0}
 
 
-def test_all_means_everyone_who_may_and_never_nobody() -> None:
+def test_all_means_everyone_eligible_and_at_least_one() -> None:
     assert seat_size(seat_of(0, "SRE", "all", ("ann", "bo"))) == 2
     assert seat_size(seat_of(0, "SRE", "all", ("ann", "bo")), also=["cy", "bo"]) == 3
     assert seat_size(seat_of(0, "SRE", "all", ())) == 1

@@ -1,4 +1,4 @@
-"""Templates: what they write for people and for programs, and what is refused when the file is loaded."""
+"""Templates: rendering for people and for programs, and what loading refuses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def facts(definition: Definition = EXPENSE, answers: dict[str, dict[str, Any]] |
     )
 
 
-def test_a_title_is_written_as_people_read_values() -> None:
+def test_a_title_shows_values_for_people() -> None:
     assert EXPENSE.workflow.title is not None
     assert render_line(EXPENSE.workflow.title, facts()) == "1,250.00 EUR for team dinner (Bo Lund)"
     access = sample("prod-access")
@@ -59,7 +59,7 @@ def test_a_title_is_written_as_people_read_values() -> None:
     assert render_line(access.workflow.title, about) == "Bo Lund wants read on aws-prod for 1 h"
 
 
-def test_json_is_written_as_programs_read_values() -> None:
+def test_json_has_values_for_programs() -> None:
     access = sample("prod-access")
     about = facts(access, account="aws-prod", role="read", reason="to look at the log of today", duration="90m")
     action = access.on.approved[0]
@@ -80,13 +80,13 @@ def test_json_is_written_as_programs_read_values() -> None:
     }
 
 
-def test_an_answer_that_nobody_was_asked_for_is_empty() -> None:
+def test_an_answer_to_a_skipped_question_is_empty() -> None:
     text = "{{ answers.finance.budget_code | default('') }}|{{ answers.finance.budget_code }}"
     assert render_key(text, facts()) == "|"
     assert render_key(text, facts(answers={"finance": {"budget_code": "AB-1234"}})) == "AB-1234|AB-1234"
 
 
-def test_values_of_every_type_are_written_both_ways() -> None:
+def test_every_type_renders_for_people_and_programs() -> None:
     definition = Definition.model_validate(
         {
             "workflow": {"id": "x", "title": "x", "request": ["*"]},
@@ -109,12 +109,12 @@ def test_values_of_every_type_are_written_both_ways() -> None:
     assert render("{{ span.total_seconds() | int }}, {{ day.year }}", about) == "5400, 2026"
 
 
-def test_text_is_data_and_stays_as_it_is() -> None:
+def test_values_are_never_rendered_as_templates() -> None:
     nasty = "{{ 7 * 7 }} <b>&amp; <!channel> {% raw %} {0.__class__}"
     assert render("{{ purpose }}", facts(purpose=nasty)) == nasty
 
 
-def test_a_title_is_one_line_of_bearable_length() -> None:
+def test_a_title_is_one_short_line() -> None:
     line = render_line("{{ purpose }}", facts(purpose="a\n\tb" + "c" * 190))
     assert line == "a b" + "c" * 190
     assert len(render_line("{{ purpose }}" * 5, facts(purpose="x" * 100))) == LONGEST_LINE
@@ -134,7 +134,7 @@ def test_a_title_is_one_line_of_bearable_length() -> None:
         "{# a comment #}",
     ],
 )
-def test_texts_that_are_fine(text: str) -> None:
+def test_allowed_templates(text: str) -> None:
     check(text, EXPENSE, of_decision=True)
     render(text, facts())
 
@@ -178,7 +178,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "message", "meant"), REFUSED, ids=[text[:40] for text, _, _ in REFUSED])
-def test_what_is_refused_when_the_file_is_loaded(text: str, message: str, meant: str) -> None:
+def test_loading_refuses(text: str, message: str, meant: str) -> None:
     started = time.process_time()
     with pytest.raises(TemplateError) as refused:
         check(text, EXPENSE, of_decision=True)
@@ -187,14 +187,14 @@ def test_what_is_refused_when_the_file_is_loaded(text: str, message: str, meant:
     assert time.process_time() - started < 0.5
 
 
-def test_a_title_can_not_name_what_comes_later() -> None:
+def test_a_title_cannot_use_the_decision() -> None:
     for text in ("{{ decision.by }}", "{{ request.id }}", "{{ answers.finance.budget_code }}"):
         check(text, EXPENSE, of_decision=True)
         with pytest.raises(TemplateError, match="not known before the decision"):
             check(text, EXPENSE, of_decision=False)
 
 
-def test_a_method_is_called_and_a_value_is_not() -> None:
+def test_methods_need_brackets_and_values_none() -> None:
     access = sample("prod-access")
     check("{{ duration.total_seconds() }}", access, of_decision=False)
     for wrong, right in (("duration.total_seconds", "duration.total_seconds()"), ("duration.days()", "duration.days")):
@@ -203,7 +203,7 @@ def test_a_method_is_called_and_a_value_is_not() -> None:
         assert right in (refused.value.suggestion, "duration.days")
 
 
-def test_a_result_that_grows_too_long_ends_with_an_error() -> None:
+def test_a_result_that_gets_too_long_is_an_error() -> None:
     wordy = sample("prod-access")
     about = facts(wordy, account="aws-prod", role="read", reason="x" * 50_000)
     started = time.process_time()
@@ -213,7 +213,7 @@ def test_a_result_that_grows_too_long_ends_with_an_error() -> None:
 
 
 @pytest.mark.parametrize("text", ["{{ amount / 0 }}", "{{ purpose + 1 }}", "{{ purpose | round }}"])
-def test_what_can_not_be_written_out_is_an_error_of_ours(text: str) -> None:
+def test_rendering_errors_are_template_errors(text: str) -> None:
     check(text, EXPENSE, of_decision=True)
     with pytest.raises(TemplateError):
         render(text, facts())

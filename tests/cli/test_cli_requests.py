@@ -135,7 +135,7 @@ def test_explain_lists_people_rules_and_times(running_site: Site, eventually: Ev
     assert {each["person"] for each in found["waiting_for"]} == {"ann@acme.eu", "cy@acme.eu"}
     assert all(set(rule) == {"rule", "values", "applies", "because"} for rule in found["rules"])
     assert [each["what"] for each in found["next"]] == [
-        "a reminder to those who still owe a vote",
+        "a reminder to people who still owe a vote",
         "deadline: then it expires",
     ]
     text = running_site.type("explain", run).stdout

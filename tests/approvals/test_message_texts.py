@@ -1,4 +1,4 @@
-"""What people read: each verdict's sentence, word for word."""
+"""Message texts: the reply for each verdict, word for word."""
 
 from __future__ import annotations
 
@@ -89,17 +89,17 @@ SAID = [
 
 
 @pytest.mark.parametrize(("reply", "text"), SAID, ids=lambda given: given.verdict if isinstance(given, Reply) else "")
-def test_a_reply_has_one_sentence(reply: Reply, text: str) -> None:
+def test_replies_have_these_texts(reply: Reply, text: str) -> None:
     assert reply.text == text
     assert read_answer(json.dumps(answer_of(reply)).encode()) == reply, "it comes whole through the webhook"
 
 
-def test_no_verdict_is_without_a_sentence() -> None:
+def test_every_verdict_has_a_text() -> None:
     said = {reply.verdict for reply, _ in SAID}
     assert said | {"already_decided", "withdrawn", "expired"} == set(get_args(Word))
 
 
-def test_a_vote_that_opens_the_next_stage_says_which() -> None:
+def test_a_vote_that_opens_the_next_stage_names_it() -> None:
     params = {**tally("approve", "filled", 2, 2), "next_stage": "Finance"}
     assert Reply("counted", params=params).text == "Counted: 2 of 2. Next: Finance."
 
@@ -109,7 +109,7 @@ def ended(state: str, by: str, now: datetime, zone: str) -> str:
     return reply_text("ended", {"state": state, "by": by, **moment})
 
 
-def test_who_comes_late_reads_who_decided_and_when_in_her_own_zone() -> None:
+def test_late_replies_use_the_readers_zone() -> None:
     later = NINE + timedelta(minutes=5)
     assert ended("approved", "Ann Ode", later, "Europe/Berlin") == (
         "Already decided by Ann Ode at 10:42. Nothing was changed."

@@ -1,4 +1,4 @@
-"""Arguments of steps that are made only when their step is new."""
+"""Lazy arguments, made only if their step isn't recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def echo(text: Annotated[str, LAZY]) -> str:
 
 
 @pytest.mark.drifts  # it counts what a replay does
-async def test_an_argument_is_made_once_for_a_step_and_not_on_the_replays_after_it(
+async def test_a_lazy_argument_is_made_once_and_not_at_replays(
     open_engine: OpenEngine,
 ) -> None:
     made: list[str] = []
@@ -48,7 +48,7 @@ async def test_an_argument_is_made_once_for_a_step_and_not_on_the_replays_after_
     assert made == ["a", "b"]
 
 
-async def test_what_cannot_be_made_says_why(open_engine: OpenEngine) -> None:
+async def test_an_error_in_a_lazy_argument_says_why(open_engine: OpenEngine) -> None:
     @workflow
     async def fails() -> str:
         def make() -> str:
@@ -65,7 +65,7 @@ async def test_what_cannot_be_made_says_why(open_engine: OpenEngine) -> None:
             await run.return_value()
 
 
-def test_rules_are_compiled_once_for_a_definition() -> None:
+def test_rules_are_compiled_once_per_definition() -> None:
     first, second = Definition.model_validate(FILE), Definition.model_validate(FILE)
     assert rules_of(first) is rules_of(first)
     assert rules_of(first).digest == rules_of(second).digest

@@ -1,4 +1,4 @@
-"""Labels, hints, titles, names and instructions: what the file says is what people read."""
+"""Labels, hints, titles, group names and instructions from the workflow's file."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ slack = "#data"
 FIELDS: dict[str, Any] = {"what": "old logs", "size": 640}
 
 
-async def test_the_card_says_what_the_file_says(office: Any) -> None:
+async def test_the_card_shows_labels_and_titles_of_the_file(office: Any) -> None:
     office.people.group_names["release-managers"] = "Release team"
     async with office.open():
-        asked = await office.ask(DELETION, FIELDS)
-        request = await asked.view()
+        opened = await office.ask(DELETION, FIELDS)
+        request = await opened.view()
         card = card_of(request, BO, office.clock.now())
     assert card.instructions == "Check that nobody needs old logs any more.\nAsk its owner if in doubt."
     assert [field.label for field in card.fields] == ["What is deleted", "Size in GB", "Reason"]
@@ -71,23 +71,23 @@ async def test_the_card_says_what_the_file_says(office: Any) -> None:
     assert card.why_me == "You're an approver because you're in Release team."
 
 
-async def test_instructions_leave_the_card_with_the_decision(office: Any) -> None:
+async def test_a_decided_card_has_no_instructions(office: Any) -> None:
     async with office.open():
-        asked = await office.ask(DELETION, FIELDS)
-        assert await asked.vote(CY) == "decided"
-        request = await asked.view()
+        opened = await office.ask(DELETION, FIELDS)
+        assert await opened.vote(CY) == "decided"
+        request = await opened.view()
         assert request.instructions
         assert card_of(request, BO, office.clock.now()).instructions == ""
 
 
-async def test_instructions_that_break_are_left_out(office: Any) -> None:
+async def test_broken_instructions_are_left_out(office: Any) -> None:
     async with office.open():
-        asked = await office.ask(DELETION.replace("{{ what }} any", "{{ 1 / (size - 640) }} any"), FIELDS)
-        assert (await asked.view()).instructions == ""
-        assert await asked.vote(CY) == "decided"
+        opened = await office.ask(DELETION.replace("{{ what }} any", "{{ 1 / (size - 640) }} any"), FIELDS)
+        assert (await opened.view()).instructions == ""
+        assert await opened.vote(CY) == "decided"
 
 
-def test_a_group_has_its_name_on_seats_from_the_start() -> None:
+def test_seats_show_group_names_from_the_start() -> None:
     definition = Definition.model_validate(tomllib.loads(DELETION))
     named = definition.with_group_names({"release-managers": "Release team", "sre": "Site reliability", "other": "X"})
     assert named.group_names == {"release-managers": "Release team", "sre": "Site reliability"}
@@ -100,10 +100,10 @@ def test_a_group_has_its_name_on_seats_from_the_start() -> None:
 def test_a_form_in_slack_shows_hint_and_example() -> None:
     definition = Definition.model_validate(tomllib.loads(DELETION))
 
-    asked = ask_input("field:size", form_field("size", definition.fields["size"]))
-    assert asked["label"]["text"] == "Size in GB"
-    assert asked["hint"]["text"] == "As the bucket's page says"
-    assert asked["element"]["placeholder"]["text"] == "12.5"
+    opened = ask_input("field:size", form_field("size", definition.fields["size"]))
+    assert opened["label"]["text"] == "Size in GB"
+    assert opened["hint"]["text"] == "As the bucket's page says"
+    assert opened["element"]["placeholder"]["text"] == "12.5"
 
 
 @pytest.mark.parametrize("text", ["", "two\nlines", " padded", "x" * 76])

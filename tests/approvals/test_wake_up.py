@@ -1,4 +1,4 @@
-"""`wake_up` ends sleeps. The times of an approval are none: no deadline comes before its time."""
+"""`wake_up` ends sleeps, but not the timers of an approval: no deadline comes early."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ to = ["bo@acme.eu"]
 """
 
 
-async def test_waking_up_an_approval_ends_no_deadline_reminder_escalation_or_grace(office: Any) -> None:
+async def test_wake_up_triggers_no_timer_of_an_approval(office: Any) -> None:
     async with office.open():
-        asked = await office.ask(TEXT, {}, by="di@acme.eu")
-        run = office.engine.get_run(asked.run.id)
+        opened = await office.ask(TEXT, {}, by="di@acme.eu")
+        run = office.engine.get_run(opened.run.id)
         assert await run.wake_up() == 0
-        assert await asked.vote(ANN) == "counted"
+        assert await opened.vote(ANN) == "counted"
         assert await run.wake_up() == 0
-        view = await asked.view()
+        view = await opened.view()
         assert (view.state, view.outcome) == ("waiting", None)
         assert view.held is not None
         await office.clock.advance("29s")
-        assert (await asked.record()).status == "running"
+        assert (await opened.record()).status == "running"
         await office.clock.advance("1s")
-        assert (await asked.record()).result["decision"] == "approved"
+        assert (await opened.record()).result["decision"] == "approved"
         waits = [event for event in await run.events() if event.type == "wait_created"]
         assert {event.data["kind"] for event in waits} == {"timeout"}
         assert len(waits) == 5
 
 
-async def test_the_deadline_comes_at_its_time_though_somebody_woke_the_run(office: Any) -> None:
+async def test_the_deadline_comes_on_time_after_a_wake_up(office: Any) -> None:
     async with office.open():
-        asked = await office.ask(TEXT, {}, by="di@acme.eu")
-        await office.engine.get_run(asked.run.id).wake_up()
+        opened = await office.ask(TEXT, {}, by="di@acme.eu")
+        await office.engine.get_run(opened.run.id).wake_up()
         await office.clock.advance("59m")
-        assert (await asked.view()).state == "waiting"
+        assert (await opened.view()).state == "waiting"
         await office.clock.advance("1m")
-        assert (await asked.record()).result["decision"] == "rejected"
+        assert (await opened.record()).result["decision"] == "rejected"
