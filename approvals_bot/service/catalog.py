@@ -37,7 +37,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The workflows that this configuration offers: each TOML file, and each Python workflow of the folder."""
+    """The workflows that this configuration offers: TOML files, and the folder's Python workflows."""
 
     listed: Mapping[str, Listed]
 
@@ -72,7 +72,7 @@ def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[
 
 
 def _not_replayable(folder: Path) -> list[ConfigProblem]:
-    """Return the lint findings of the folder, except for unreadable files: importing those fails anyway."""
+    """Return the folder's lint findings. Unreadable files are left out, as importing them fails anyway."""
     found = lint_paths(python_files(folder))
     return [ConfigProblem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
 

@@ -140,7 +140,7 @@ def _requester(opener: str, requester: str | None) -> str:
 async def check_requester(
     definition: Definition, opener: str, requester: str, behalf: str | None, people: People
 ) -> None:
-    """Raise OpeningRefused unless the opener or the requester may request this, on this person's behalf."""
+    """Raise OpeningRefused unless the opener or the requester may request this on that behalf."""
     who = tuple(dict.fromkeys((opener, requester)))
     try:
         for one in who:
@@ -196,7 +196,7 @@ def usable_key(key: str) -> str:
 def _own_key(
     definition: Definition, typed: Mapping[str, Any], requester: str, behalf: str | None, people: People
 ) -> str:
-    """Return the key that the workflow's file makes from the fields: the same call never opens a second request."""
+    """Return the key that the workflow's file makes from the fields. A repeated call opens no second request."""
     facts = Facts(definition.id, typed, _who(requester, people), _who(behalf, people))
     try:
         key = render_key(definition.workflow.key or "", facts).strip()
@@ -216,7 +216,7 @@ def _who(address: str | None, people: People) -> Who:
 async def _start_program(
     engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
 ) -> Run[Any]:
-    """Start a Python workflow: the input object is its only argument, or has its arguments by name.
+    """Start a Python workflow. The input object is its only argument, or has its arguments by name.
 
     `who` is the requester, stored with the run: they are the requester of the approvals that it requests, too.
     """

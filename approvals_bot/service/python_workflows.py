@@ -55,7 +55,7 @@ class Program:
 
 
 def python_files(folder: Path) -> list[Path]:
-    """Return the folder's *.py files; [] if it can't be read, which loading the *.toml files reports."""
+    """Return the folder's *.py files; [] if it can't be read. Loading the *.toml files reports that."""
     try:
         return visible(folder, ".py")
     except OSError:
@@ -105,7 +105,7 @@ def _line_of(error: BaseException, file: Path) -> int:
 
 
 def find_program(run: str, programs: Sequence[Program]) -> Program | Finding:
-    """Return the program that `run = "module:function"` names, or a finding that says why there is none."""
+    """Return the program that `run = "module:function"` names, or a finding if there is none."""
     for program in programs:
         if program.is_meant_by(run):
             return program
@@ -172,7 +172,7 @@ class _Members:
 
 
 def _members(kind: Any) -> _Members | None:
-    """Return the fields of a model or dataclass; None for any other type, which validates its input itself."""
+    """Return the fields of a model or dataclass; None for any other type. Those validate their input themselves."""
     if not isinstance(kind, type):
         return None
     if issubclass(kind, BaseModel):
@@ -396,7 +396,7 @@ PLAIN_JSON = ("string", "integer", "number", "boolean", "array", "null")
 
 
 def takes_whole_input(signature: Signature) -> bool:
-    """Return whether the input object is the workflow's only argument (a model, a dataclass, a dict).
+    """Return whether the input is the workflow's only argument (a model, a dataclass, a dict).
 
     Otherwise it has the arguments by name.
     """

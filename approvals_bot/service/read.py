@@ -52,7 +52,7 @@ def current_request(requests: Sequence[Request]) -> Request | None:
 
 
 async def find_record(engine: Engine, id: str) -> RunRecord | None:
-    """Return the run with this id; for a request's id, `run_0….2`, its run with that request alone."""
+    """Return the run with this id. For a request's id, `run_0….2`, it is the run with that request alone."""
     run_id, _, number = id.partition(".")
     record = await engine.record(run_id)
     if record is None or not number:

@@ -51,7 +51,7 @@ class ReturnPaths:
         self._tokens = tokens
 
     def of(self, delivery_id: str) -> str | None:
-        """Return the envelope sender for this delivery; None for a mail that is no copy of a request (a code)."""
+        """Return this delivery's envelope sender; None for a mail that is no copy of a request (a code)."""
         copy = _copy(delivery_id)
         if copy is None:
             return None
@@ -73,7 +73,7 @@ class ReturnPaths:
         return f"{copies} {self._tokens.seal(TOGETHER_SEAL, copies)}"
 
     def read_together(self, report: bytes) -> tuple[Returned, ...]:
-        """Return the copies in the digest that this report is about; () without a valid header of ours."""
+        """Return the copies in the digest that bounced; () without a valid header of ours."""
         copies, _, seal = " ".join(_header_of_returned(report).split()).rpartition(" ")
         named = copies.split(" ")
         if not all(map(_COPY.fullmatch, named)) or not self._tokens.is_sealed(TOGETHER_SEAL, copies, seal):
@@ -92,7 +92,7 @@ def _returned(copy: str) -> Returned:
 
 
 def _header_of_returned(report: bytes) -> str:
-    """Find the header in the bounced mail, which a report includes in full or by its headers alone."""
+    """Find the header in the bounced mail. A report includes that mail in full, or its headers alone."""
     for part in _parts(message_from_bytes(report)):
         match part.get_content_type():
             case "message/rfc822" | "message/global":
@@ -107,7 +107,7 @@ def _header_of_returned(report: bytes) -> str:
 
 
 def why_it_failed(content: bytes) -> str | None:
-    """Return why a mail failed for good, from its delivery report (RFC 3464): one line, without addresses.
+    """Return why a mail failed for good, by its delivery report (RFC 3464). One line, without addresses.
 
     None for everything else: a delay, a receipt, an out-of-office reply, a person's reply, a malformed report.
     """
@@ -130,7 +130,7 @@ def _parts(mail: Message[Any, Any]) -> list[Message[Any, Any]]:
 
 
 def _reason(recipient: Message[Any, Any]) -> str:
-    """Return `5.1.1: no such user`: the status, and the receiving server's own words as plain text."""
+    """Return `5.1.1: no such user`: the status, and the server's own words as plain text."""
     status = re.match(r"\s*([245]\.\d{1,3}\.\d{1,3})", str(recipient.get("Status", "")))
     words = str(recipient.get("Diagnostic-Code", "")).partition(";")[2]
     words = one_line(re.sub(r"<?[^\s<>]+@[^\s<>]+>?", "<…>", one_line(words, 400)), 120)

@@ -34,9 +34,10 @@ class _Reader:
 
 
 class Digests:
-    """The mail channel with digests: five requests per person and span one by one, the rest together at its end.
+    """The mail channel with digests.
 
-    Only requests and reminders are held, and never urgent ones.
+    A person gets five requests per span one by one, the rest together at its end. Only requests and reminders are held,
+    and never urgent ones.
     """
 
     def __init__(

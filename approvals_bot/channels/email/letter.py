@@ -98,7 +98,7 @@ def write_together(dispatches: Sequence[Dispatch], now: datetime) -> Letter:
 
 
 def subject(dispatch: Dispatch) -> str:
-    """Return the mail's subject: the outcome, once there is one; until then, later mails repeat the first subject."""
+    """Return the mail's subject: the outcome, or the thread's first subject while there is none."""
     card = dispatch.card
     outcome = header(f"{STATE_WORDS[card.state][1]}: {card.title}")
     if card.outcome is not None and dispatch.occasion != "code":
@@ -132,7 +132,7 @@ def occasion(dispatch: Dispatch) -> str:
 
 
 def not_you(dispatch: Dispatch) -> str:
-    """Return what was voted in the reader's name, and what to do if it wasn't them; "" for everybody else.
+    """Return the reader's vote, and what to do if it wasn't them; "" for people who haven't voted.
 
     Anybody who has the link can vote with it, so the person it was made for must hear of each vote. While the request
     is open, they can undo the vote with the link after this sentence; later, only people can help.
@@ -212,7 +212,7 @@ def _fitting_field(field: CardField, room: LetterLimits) -> CardField:
 
 
 def _preheader(dispatch: Dispatch, now: datetime) -> str:
-    """Return what mailboxes show after the subject: the requester and when it's due, or the outcome."""
+    """Return what mailboxes show after the subject: requester and deadline, or the outcome."""
     card = dispatch.card
     if dispatch.text:
         return one_line(dispatch.text, 140)

@@ -131,7 +131,7 @@ def _mail(
 
 
 def message_id_of(delivery_id: str, domain: str) -> str:
-    """Return the delivery's Message-ID without brackets: always the same, at most 60 letters and digits."""
+    """Return the delivery's Message-ID without brackets. It never changes, and has at most 60 characters."""
     local = b32encode(hashlib.sha256(delivery_id.encode()).digest())[:26].decode().lower()
     while len(local) + 1 + len(domain) > MESSAGE_ID_LIMIT and "." in domain:
         domain = domain.partition(".")[2]

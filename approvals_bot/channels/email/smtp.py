@@ -266,7 +266,7 @@ def _said(failure: Exception) -> str:
 
 
 def _patience(code: int) -> timedelta | None:
-    """Return how long to wait before the next try: full mailboxes, greylists and busy relays need a minute."""
+    """Return how long to wait before the next try. Full mailboxes, greylists and busy relays need a minute."""
     return timedelta(minutes=1) if code in (421, 450, 451, 452) else None
 
 

@@ -52,7 +52,7 @@ ROOMS = (
 
 
 def message(dispatch: Dispatch) -> tuple[str, list[Block]]:
-    """Render what is posted for this dispatch: the card, a note in its thread, or the operator's own text."""
+    """Render this dispatch: the card, a note in its thread, or the operator's own text."""
     if dispatch.text:
         return own_text(dispatch)
     if dispatch.thread is not None:

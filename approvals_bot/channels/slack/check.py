@@ -52,7 +52,7 @@ def _app(settings: Slack, said: Mapping[str, Any]) -> Iterator[Diagnosis]:
 
 
 def scopes_missing(headers: Mapping[str, str], has_groups: bool) -> Iterator[Diagnosis]:
-    """Report the scopes that the token lacks, by a header that Slack sends for most kinds of token."""
+    """Report the scopes that the token lacks. Slack lists them in a header, for most kinds of token."""
     given = next((value for name, value in headers.items() if name.lower() == "x-oauth-scopes"), None)
     if given is None:
         yield Diagnosis("WARN", "Slack scopes", "Slack doesn't list them for this token", "Compare with the manifest.")
@@ -84,7 +84,7 @@ def skew(headers: Mapping[str, str], now: datetime) -> Iterator[Diagnosis]:
 
 
 async def _socket_mode(settings: Slack, client: SlackClient) -> list[Diagnosis]:
-    """Check that Slack accepts the app token, without connecting: Slack might send a click to the connection."""
+    """Check that Slack accepts the app token. It doesn't connect, or Slack might send it a click."""
     if settings.app_token is None:
         return []
     token = settings.app_token.get_secret_value()

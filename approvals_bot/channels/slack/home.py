@@ -147,7 +147,7 @@ class Inbox:
 
 
 def home(inbox: Inbox) -> Block:
-    """Render the inbox: what waits for this person, their votes and requests, and recent decisions."""
+    """Render the inbox: requests waiting for this person, their votes, their requests and decisions."""
     blocks = [
         *_list("Waiting for you", inbox.pending, "You're all caught up.", most=PENDING_SHOWN, buttons="home"),
         *_list("You voted; others are still deciding", inbox.voted, buttons="voted"),

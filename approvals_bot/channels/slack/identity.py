@@ -168,7 +168,7 @@ def team_of(payload: Mapping[str, Any]) -> str | None:
 
 
 def _ids(payload: Mapping[str, Any], what: Literal["team", "enterprise"]) -> set[str]:
-    """Collect the payload's team or enterprise ids: events and commands name them flat, interactions nested."""
+    """Collect the payload's team or enterprise ids. Events and commands name them flat, interactions nested."""
     nested = payload.get(what)
     found = {nested.get("id") if isinstance(nested, Mapping) else nested, payload.get(f"{what}_id")}
     return {str(one) for one in found if one}

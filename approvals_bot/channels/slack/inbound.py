@@ -219,7 +219,7 @@ async def _complete(acting: Awaitable[object]) -> None:
 
 
 def _without_token(web: AsyncWebClient) -> AsyncWebClient:
-    """Make a client for bolt, which copies it for each request and takes the token from `authorize`."""
+    """Make a client for bolt. Bolt copies it for each request and takes the token from `authorize`."""
     bare = AsyncWebClient(base_url=web.base_url, session=web.session, retry_handlers=[])
     bare.proxy = None
     return bare

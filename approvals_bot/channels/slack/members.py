@@ -57,7 +57,7 @@ class SlackPeople:
         return await self._by_address.get(address.lower(), self._ask_id)
 
     async def members(self, usergroup: str) -> tuple[str, ...]:
-        """Return the addresses of a user group's active members, by its handle (`sre`, `@sre`) or id (`S0…`)."""
+        """Return the addresses of a user group's active members. Takes a handle (`sre`, `@sre`) or an id (`S0…`)."""
         return await self._groups.get(usergroup.removeprefix("slack:").removeprefix("@"), self._ask_members)
 
     async def _ask_user(self, user_id: str) -> SlackUser | None:

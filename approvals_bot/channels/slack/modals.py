@@ -217,7 +217,7 @@ def untouched(ask: FormField) -> str:
 
 
 def holds(ask: FormField) -> bool:
-    """Return whether the field's value fits its input whole, so that submitting it untouched cuts nothing off."""
+    """Return whether the field's value fits its input. If not, submitting it untouched would cut it off."""
     return length(clean(ask.value)) <= INPUT_LIMIT
 
 

@@ -70,7 +70,7 @@ class SlackOpening:
         self._desk = desk
 
     async def typed(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer `/approve` with the workflows that the person may open, `/approve deploy` with that form.
+        """Answer `/approve` with a list of workflows, and `/approve deploy` with that form.
 
         Returns the command's answer; {} for none.
         """
@@ -230,7 +230,7 @@ def _reason(refused: OpeningRefused) -> str:
 
 
 def _errors(values: Mapping[str, Any], errors: Any, otherwise: str) -> dict[str, Any]:
-    """Show the errors in the form, which keeps its input; a form without inputs is replaced by the text."""
+    """Show the errors in the form, which keeps its input. A form without inputs is replaced by the text."""
     found = complaints(values, errors, otherwise)
     return {"response_action": "errors", "errors": found} if found else reply_in_modal(otherwise)
 
@@ -335,7 +335,7 @@ def _bounds(spec: FieldSpec) -> dict[str, Any]:
 
 
 def filled_in(definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, JsonValue], str]:
-    """Return the fields as JSON for `open_run`, and the Slack user on whose behalf it is ("" for none)."""
+    """Return the fields as JSON for `open_run`, and the Slack user it is on behalf of, if any."""
     texts = {name: text for name in definition.fields if (text := given(values, FIELD + name))}
     typed = fields.from_texts(definition, texts)
     return {name: typed[name] for name in texts if name in typed}, given(values, BEHALF)

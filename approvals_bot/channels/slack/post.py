@@ -241,7 +241,7 @@ class SlackOut:
         return self._direct[user]
 
     def _tried_before(self, delivery_id: str) -> datetime | None:
-        """Return when this delivery may have been posted: its answer was lost, or its step runs again after a crash."""
+        """Return when this delivery may have been posted: after a lost answer, or a crash of its step."""
         if delivery_id in self._lost:
             return self._lost[delivery_id]
         try:

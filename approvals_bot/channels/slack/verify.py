@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FromSlack:
-    """A request that Slack signed: the raw body, its payload, and the headers that may be passed on."""
+    """A request that Slack signed: raw body, payload, and the headers that may be passed on."""
 
     body: str
     payload: Mapping[str, Any]
@@ -162,7 +162,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _payload(headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:
-    """Parse the body: JSON (events), a form with a JSON `payload` (interactions), or a plain form (commands)."""
+    """Parse the body. Events are JSON, interactions a form with a JSON `payload`, commands a plain form."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     text = body.decode("utf-8")
     if kind == "application/json":

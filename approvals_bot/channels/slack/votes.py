@@ -142,7 +142,7 @@ class SlackVotes:
         return view.editable if view is not None else ()
 
     async def _is_about(self, payload: Mapping[str, Any], target: HookTarget | None) -> bool:
-        """Return whether the press was on a message or view of ours, and the message is about this request."""
+        """Return whether the press was on a message or view of ours that is about this request."""
         if not (await self._desk.identities.workspace()).posted(payload):
             return False
         delivery = delivery_of(payload.get("message") or {})
