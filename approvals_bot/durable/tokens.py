@@ -58,7 +58,7 @@ class Tokens:
         return payload
 
     def seal(self, purpose: str, text: str) -> str:
-        """Return 16 letters and digits that only a holder of the first key can compute for this text.
+        """Return 16 letters and digits that only a holder of the first key can compute for a text.
 
         They serve where a token is too long or case may be lost, such as in a mail address. A guess has a chance of
         1 in 2⁸⁰.

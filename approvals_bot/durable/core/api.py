@@ -189,7 +189,7 @@ class Step(Generic[P, R]):
 
 
 def _in_thread(function: Callable[..., R], args: Any, kwargs: Any) -> R:
-    """Call the function, and turn a StopIteration into a RuntimeError, as coroutines do (PEP 479).
+    """Call the function, and turn a StopIteration into a RuntimeError (as PEP 479 does).
 
     A future can't hold a StopIteration: the caller that awaits it would never wake up.
     """

@@ -54,9 +54,10 @@ class CreateHook:
 
 @dataclass(frozen=True, slots=True)
 class StartTimer:
-    """A request to wake the run at `resume_at`, or `delay` seconds after the append if that is later.
+    """A request to wake the run at a time.
 
-    So no delay is cut short by the time that a replay and a write take. `wake_up` may end a `sleep` early, but not a
+    The time is `resume_at`, or `delay` seconds after the append if that is later. So no delay is cut short by the time
+    that a replay and a write take. `wake_up` may end a `sleep` early, but not a
     `timeout`.
     """
 

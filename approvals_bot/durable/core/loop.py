@@ -178,7 +178,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Do nothing: asyncio would register the new async generator here for shutdown."""
 
     def finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Close an async generator that was dropped half-way, on this loop rather than the one around it."""
+        """Close an async generator that was dropped half-way, on this loop."""
         if not self.closing:
             self.create_task(generator.aclose())
 

@@ -1,4 +1,4 @@
-"""Workflows (a function with its name, version and signature), and the registry that finds them by name."""
+"""Workflows, each a function with name, version and signature, and their registry."""
 
 from __future__ import annotations
 

@@ -131,7 +131,10 @@ class Replay:
         return outcome
 
     def _close(self) -> None:
-        """Break the reference cycles between a run and its parts, which frees them without the garbage collector."""
+        """Break the reference cycles between a run and its parts.
+
+        They are then freed at once, without the garbage collector.
+        """
         run = self._run
         self.is_closed = True
         run.loop.throw_away()

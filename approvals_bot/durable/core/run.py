@@ -97,7 +97,7 @@ def projected(name: str) -> str:
 
 
 class Companions:
-    """Tasks that run alongside a run's body, such as one that keeps a request's cards up to date."""
+    """Tasks alongside a run's body, such as one that keeps a request's cards up to date."""
 
     def __init__(self) -> None:
         self._all: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
@@ -118,7 +118,7 @@ class Companions:
                 await task
 
     async def around(self, body: Awaitable[T], is_closing: Callable[[], bool]) -> T:
-        """Run the body, then finish its companions, unless the replay is being thrown away (`is_closing`)."""
+        """Run the body, then finish its companions, unless `is_closing`: the replay is thrown away."""
         try:
             result = await body
         except ReplayInterrupted:

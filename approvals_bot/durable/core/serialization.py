@@ -146,9 +146,10 @@ _dump = _made_once()
 
 
 def to_json(value: Any, path: str = "value") -> str:
-    """Return JSON text within the size limit, in ASCII, so NUL and lone surrogates pass through any store.
+    """Return a value as JSON text.
 
-    Raises SerializationError and LimitExceededError.
+    The text is ASCII, so NUL and lone surrogates pass through any store. Raises SerializationError, or
+    LimitExceededError for more than MAX_VALUE_BYTES.
     """
     try:
         text = _dump(value)
@@ -178,7 +179,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
 
 def _is_open(annotation: Any) -> bool:
-    """Return whether this is made of nothing but lists, dicts with string keys, and values of any type."""
+    """Return whether this consists of lists and string-keyed dicts of values of any type."""
     if any(annotation is each for each in (*_UNTYPED, *_OPEN)):
         return True
     match get_origin(annotation), get_args(annotation):
@@ -306,7 +307,10 @@ class RemoteError(Exception):
 
 
 def decode_error(error: dict[str, Any]) -> Exception:
-    """Return the error as its own class if that can be imported and takes one message, else as a RemoteError."""
+    """Return the error as its own class, or as a RemoteError.
+
+    The latter if its class can't be imported, or can't be made from one message.
+    """
     message, name = error["message"], error["type"]
     kind = getattr(_module(error["module"]), name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):

@@ -106,7 +106,7 @@ class Activation:
         return not self._is_waiting or self._woken.is_set() or time.monotonic() - latest < PATIENCE
 
     async def work(self) -> None:
-        """Work until the run has ended, only waits for something outside, or is claimed by another process."""
+        """Work until the run has ended, only waits, or is claimed by another process."""
         delay = RETRY_STORE
         try:
             is_done = False
@@ -216,7 +216,7 @@ class Activation:
         return True
 
     def _facts(self, now: datetime) -> list[NewEvent]:
-        """Return outcomes of steps, and due timers (the earliest first), that the log doesn't have yet.
+        """Return outcomes of steps, and due timers, that the log doesn't have yet.
 
         When the answer to a write was lost, the log may already have the outcomes of steps. Those are dropped here, so
         an outcome is recorded once, however often it is written.
@@ -304,7 +304,7 @@ class Activation:
             self._finished.append(fact)
 
     def _calls_off(self) -> bool:
-        """Return whether a cancellation of a step comes from the engine now, rather than from the step's own code."""
+        """Return whether the engine, rather than a step's own code, is cancelling steps now."""
         return self._is_closing or self.is_lost or self._is_over
 
     def _cancel_steps(self) -> None:
@@ -312,9 +312,10 @@ class Activation:
             running.task.cancel()
 
     async def close(self, seconds: float) -> None:
-        """Give running steps some time, cancel them, and release the run, so another process can take it at once.
+        """Give running steps some time, cancel them, and release the run.
 
-        A step that is cancelled here hasn't failed: the same attempt is made again.
+        Another process can then claim it at once. A step that is cancelled here hasn't failed: the same attempt is made
+        again.
         """
         self._is_closing = True
         if self._running:

@@ -78,8 +78,9 @@ def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
 def decide(
     index: LogIndex, append: Append, outcome: ReplayResult, in_hand: Collection[int] = (), *, is_closing: bool = False
 ) -> Batch:
-    """Add the decisions of a replay to an append of facts; `outcome` is the replay of the log with those facts.
+    """Add the decisions of a replay to an append of facts.
 
+    `outcome` is that of the replay of the log with those facts.
     `in_hand` holds the numbers of steps that are running, or whose outcome comes with the next batch. They keep the run
     in this process. So does a workflow that waits to learn whether it got a token. A process that is closing starts no
     steps.

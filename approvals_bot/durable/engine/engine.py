@@ -219,11 +219,12 @@ class Engine:
         timeout: float = MANUAL_ANSWER,
         resume_id: str | None = None,
     ) -> Response:
-        """Give a request to a webhook, found by its token or by `find`, and return the webhook's answer.
+        """Give a request to a webhook, and return the webhook's answer.
 
-        Returns a 504 if a manual answer hasn't come within `timeout` seconds; the request was accepted all the same. A
-        second call with the same `resume_id` delivers nothing and gets the same answer. Raises
-        IdempotencyConflictError if its request differs, HookNotFoundError for a plain hook or one that isn't live.
+        `hook` is its token, or a target from `find`. Returns a 504 if a manual answer hasn't come within `timeout`
+        seconds; the request was accepted all the same. A second call with the same `resume_id` delivers nothing and
+        gets the same answer. Raises IdempotencyConflictError if its request differs, HookNotFoundError for a plain hook
+        or one that isn't live.
         """
         self._here("resume_webhook()")
         target = await self._intake.open_hook(hook, is_webhook=True) if isinstance(hook, str) else hook
@@ -326,9 +327,9 @@ class Engine:
         return found[1]
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
-        """Return the run's record once it has ended, `seconds` are over or this process is about to end.
+        """Return the run's record once it has ended or `seconds` are over.
 
-        Raises RunNotFoundError if there is no such run.
+        It also returns when this process is about to end. Raises RunNotFoundError if there is no such run.
         """
         self._here("wait()")
         scheduler = self.scheduler
@@ -370,7 +371,7 @@ class Engine:
         return found[0]
 
     def decode_result(self, row: RunRecord, result: Any) -> Any:
-        """Decode a result as its workflow's return type, or as plain data if the workflow isn't registered here."""
+        """Decode a result as its workflow's return type; plain data if that isn't registered here."""
         try:
             return self.registry.get(row.code, row.version).signature.result.decode(result)
         except WorkflowNotFoundError:

@@ -37,5 +37,5 @@ def accepted() -> Response:
 
 
 def unanswered() -> Response:
-    """Return the answer for a caller whose request was accepted but whose workflow didn't answer in time."""
+    """Return the 504 for a caller whose workflow didn't answer in time."""
     return Response("The request was received, but not answered.\n", 504, media_type="text/plain")

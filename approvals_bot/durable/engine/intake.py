@@ -36,9 +36,10 @@ PYTHON = platform.python_version()
 
 
 class HookTarget(NamedTuple):
-    """The hook that a payload is for, its run, and the run's log if it is short, all from one read.
+    """The hook that a payload is for, its run, and the run's log if it is short.
 
-    `cached` is set if the run is in the run cache. The target may then be out of date; the write detects that.
+    All are from one read. `cached` is set if the run is in the run cache. The target may then be out of date; the write
+    detects that.
     """
 
     hook: HookRow

@@ -32,8 +32,9 @@ class Notifier:
 
 
 class Subscription:
-    """A caller's wait for a run's events of these types, for at most `seconds`, inside a `with` block.
+    """A caller's wait for a run's events of these types, inside a `with` block.
 
+    It ends after `seconds` at the latest.
     Read the store inside the block, never before it: an event that is written between the read and the wait is then
     not missed. With `poll`, `changed` also returns after that many seconds without an event.
     """

@@ -42,9 +42,10 @@ PATIENCE = 5
 
 
 class Interruptible:
-    """A runner of calls, one at a time, that `interrupt` ends with ReplayInterrupted, on whichever thread they run.
+    """A runner of calls, one at a time, that `interrupt` ends with ReplayInterrupted.
 
-    Other code uses that thread before and after the call, so an interruption must not arrive late.
+    The call may run on any thread. Other code uses that thread before and after it, so an interruption must not arrive
+    late.
     """
 
     def __init__(self) -> None:
@@ -136,11 +137,12 @@ def _processor_time(thread: int) -> float:
 
 
 class Watchdog:
-    """A thread that interrupts calls that compute for longer than `limit` seconds on the event loop's thread.
+    """A thread that interrupts long computations on the event loop's thread.
 
-    It looks a few times within that limit, and sleeps when there has been no call for a second. Only processor time
-    counts: on a busy machine even the shortest call may last long, and mustn't be interrupted for that. (If an
-    interruption hits the callback of a weak reference, Python prints and drops it; then the next one comes.)
+    It interrupts a call that computes for longer than `limit` seconds. It looks a few times within that limit, and
+    sleeps when there has been no call for a second. Only processor time counts: on a busy machine even the shortest
+    call may last long, and mustn't be interrupted for that. (If an interruption hits the callback of a weak reference,
+    Python prints and drops it; then the next one comes.)
     """
 
     def __init__(self, limit: float) -> None:

@@ -49,7 +49,7 @@ class Slots:
 
     @contextmanager
     def given_up(self) -> Iterator[None]:
-        """Give up the slot of the run whose step is calling, if any, while the block waits for another run."""
+        """Give up the calling step's slot, if there is one, while the block waits for another run."""
         context = step_context.get()
         if context is None:
             yield
@@ -83,7 +83,7 @@ class StalledRuns:
 
     @property
     def is_due(self) -> bool:
-        """Whether this process has new code, or it is time to look for runs that stalled in other processes."""
+        """Whether this process has new code, or it is time to look for stalled runs of others."""
         return self._code != self._registry.additions or self._next <= asyncio.get_running_loop().time()
 
     async def retry(self) -> None:

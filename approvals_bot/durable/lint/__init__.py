@@ -93,8 +93,9 @@ class LintFinding:
 
 
 def lint_paths(paths: Iterable[Path]) -> list[LintFinding]:
-    """Return the findings in these files, and in the *.py files of these folders, in the order of the paths.
+    """Return the findings in these files and in the *.py files of these folders.
 
+    They are in the order of the paths.
     Raises OSError if a file can't be read.
     """
     return [finding for path in paths for file in _files(path) for finding in lint_text(file.read_bytes(), str(file))]

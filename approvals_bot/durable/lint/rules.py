@@ -36,7 +36,7 @@ def _names(*groups: str) -> frozenset[str]:
 
 
 def _modules(*modules: str) -> re.Pattern[str]:
-    """Match any function of these modules, and their client classes, but not their exceptions and constants."""
+    """Match the functions and client classes of these modules, but no exceptions and constants."""
     inside = "|".join(re.escape(module) for module in modules)
     client = r"\w*(?:Client|Session|Connection|Connector|Pool|PoolManager|Engine|SMTP(?:_SSL)?|Redis|FTP)"
     return re.compile(rf"(?:{inside})\.(?:[\w.]*\.)?(?:[a-z_]\w*|{client})")

@@ -89,7 +89,7 @@ Pair = tuple[str, str]
 
 
 class Indexed(NamedTuple):
-    """The pairs that a run is found by, and their digest, which shows whether they have changed."""
+    """The pairs that a run is found by, and a digest that shows whether they have changed."""
 
     pairs: tuple[Pair, ...]
     digest: str

@@ -79,7 +79,7 @@ class SharedConnection(ABC):
         return batch
 
     def _give_up_later(self, batch: list[_Call]) -> None:
-        """Set a timer that fails all waiting calls, so a disk that hangs doesn't hang their callers."""
+        """Set a timer that fails all waiting calls: a disk that hangs mustn't hang callers."""
 
         def give_up() -> None:
             for _, future in (*batch, *self._queue):
@@ -154,7 +154,7 @@ def _file_at(path: str) -> tuple[int, int] | None:
 
 
 async def in_thread(connection: aiosqlite.Connection, work: Work[T]) -> T:
-    """Run a whole transaction on the connection's thread, with one hop instead of one for each statement."""
+    """Run a whole transaction on the connection's thread: one hop, not one per statement."""
     if not connection._running or connection._connection is None:
         raise sqlite3.ProgrammingError("it is closed")
     result: T = await connection._execute(partial(work, connection._conn))  # type: ignore[no-untyped-call]

@@ -57,7 +57,7 @@ LOOK = 1.0  # seconds between two checks for writes of other replicas while noth
 
 
 class PostgresStore:
-    """The `OpenStore` on PostgreSQL, with a connection each for writing, reading, lists and notifications."""
+    """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 
     def __init__(self, connect: Connect, myself: str, first: Connection | None = None) -> None:
         """`myself` is unique to this replica, which recognizes its own notifications by it."""

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that reconnect when they are lost, and never keep a caller waiting for long.
+"""Connections to PostgreSQL that reconnect, and never keep a caller waiting for long.
 
 The server may be stopped, fail over, or go silent; none of that may hang a click. So every call has a time limit on
 this side, whatever the network does, and another one on the server.

@@ -1,4 +1,4 @@
-"""The JSON of the store's calls for PostgreSQL's functions, and the decoding of their answers.
+"""The JSON of calls for PostgreSQL's functions, and the decoding of their answers.
 
 The data of events, views and the like is JSON within JSON, as text. So it reaches the table unchanged, NUL included.
 """

@@ -131,7 +131,10 @@ class HookRow(NamedTuple):
 
 
 class Created(NamedTuple):
-    """A run that was created, or the earlier run with this idempotency key (`is_new` is False, nothing was written)."""
+    """The run that was created, or the earlier one with this idempotency key.
+
+    In the second case, `is_new` is False and nothing was written.
+    """
 
     run_id: str
     is_new: bool
@@ -263,7 +266,7 @@ class Store(Protocol):
         """Return a run and its events with `seq > after`, from one consistent read. None if there is no such run."""
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
-        """Append a batch, update the run's row and index, and release its lease if the batch says so."""
+        """Append a batch, update the run's row, and release its lease if the batch says so."""
 
     async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
         """Append the facts whose key is new, and wake the run.

@@ -181,7 +181,7 @@ def _close(db: sqlite3.Connection, run_id: str, *, is_found: bool) -> None:
 
 
 def _index(db: sqlite3.Connection, run_id: str, wanted: Indexed) -> None:
-    """Bring the rows of `attributes` in line with the run's projection, writing only the differences."""
+    """Update the rows of `attributes` to the run's projection, writing only the differences."""
     was, created_at = db.execute("SELECT indexed, created_at FROM runs WHERE id = ?", (run_id,)).fetchone()
     if was == wanted.digest:
         return

@@ -1,5 +1,5 @@
 """The real PostgreSQL store in the simulation: a real server, its functions in SQL, and our lines to it with their time
-limits, reconnections and shared statements. Only the network is not there.
+limits, reconnections and batches. Only the network is not there.
 
 A statement goes to the server and comes back while virtual time is stopped: so it is the seed that decides how long
 each one takes, whose comes first, which answers are lost, and when a replica hears what others have written. All nodes'

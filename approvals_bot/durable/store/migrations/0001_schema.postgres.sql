@@ -3,7 +3,7 @@
 --   * JSON is text: jsonb refuses NUL and lone surrogates, which people's input may contain.
 --   * No REFERENCES: a call that adds an event or a hook has locked the run's row; checking it again for each row would
 --     cost as much as writing it.
---   * Text that isn't JSON (tokens, keys) has NUL, lone surrogates and backslashes as \u escapes: see store/encoding.py.
+--   * Text that isn't JSON (tokens, keys) has NUL, lone surrogates and backslashes as \u escapes (store/encoding.py).
 
 CREATE TABLE runs (
   id              TEXT PRIMARY KEY,
@@ -159,8 +159,8 @@ CREATE FUNCTION answers(queries jsonb) RETURNS TABLE (answer json) LANGUAGE sql 
   SELECT answer(query) FROM jsonb_array_elements(queries) WITH ORDINALITY AS given (query, n) ORDER BY n
 $$;
 
--- Adding to a log. An event comes as [type, key, data], where data is JSON as text. An event that opens or closes a hook
--- has a fourth item: the hook.
+-- Adding to a log. An event comes as [type, key, data], where data is JSON as text. An event that opens or closes a
+-- hook has a fourth item: the hook.
 
 -- Opens a hook. Returns NULL, or the run that already has its token.
 CREATE FUNCTION open_hook(run text, at bigint, hook jsonb) RETURNS text LANGUAGE plpgsql AS $$
@@ -283,8 +283,8 @@ BEGIN
   RETURN json_build_array(now, lost);
 END $$;
 
--- A claim raises the epoch in the statement that takes the lease, and reads the log in that same statement. So no append
--- with an older epoch can come between the log that the new owner has read and its decisions.
+-- A claim raises the epoch in the statement that takes the lease, and reads the log in that same statement. So no
+-- append with an older epoch can come between the log that the new owner has read and its decisions.
 CREATE FUNCTION claim_one(run text, lease jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   claimed json;

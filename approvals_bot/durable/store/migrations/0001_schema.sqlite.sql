@@ -28,14 +28,14 @@ CREATE TABLE runs (
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_held ON runs (owner) WHERE owner IS NOT NULL;
 
--- Lists are pages over an index, so each index ends with the columns that order a page. Nearly all runs are completed at
--- some point: those are listed along the index of all runs, and the index of statuses leaves them out.
+-- Lists are pages over an index, so each index ends with the columns that order a page. Nearly all runs are completed
+-- at some point: those are listed along the index of all runs, and the index of statuses leaves them out.
 CREATE INDEX runs_listed ON runs (created_at, id);
 CREATE INDEX runs_of_workflow ON runs (workflow, created_at, id);
 CREATE INDEX runs_of_status ON runs (status, created_at, id) WHERE status <> 'completed';
 
 -- The attributes that runs are found by, with any number of values per name: those given at the start, and those of the
--- projections, whose names start with $. Ended runs stay in the table; lists of open runs skip them by `attributes_open`.
+-- projections, whose names start with $. Ended runs stay in the table, but not in the index of open ones.
 CREATE TABLE attributes (
   name       TEXT NOT NULL,
   value      TEXT NOT NULL,
