@@ -86,7 +86,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """The end of a request at the wish of its requester or of an app."""
+    """The withdrawal of a request by its requester or an app."""
 
     by: str
     reason: str = ""
@@ -137,7 +137,7 @@ Message = Act | MailReturned
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What is wrong with one value: its path, the code of the fault, and the parameters of the message."""
+    """A fault of one value: its path, its code, and the parameters of the message."""
 
     path: tuple[str, ...]
     code: str
@@ -170,7 +170,7 @@ class Reply:
 
 
 def act_word(act: Act) -> str:
-    """Name what the actor did: a vote's choice, `add` for one more approver, else the act's kind."""
+    """Name the act: a vote's choice, `add` for an added approver, else its kind."""
     match act:
         case Vote():
             return act.choice

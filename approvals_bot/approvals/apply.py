@@ -120,7 +120,7 @@ def described(request: Request, rules: Rules) -> Request:
 
 
 def planned(request: Request, rules: Rules) -> Request:
-    """Decide for each stage that is neither open nor done whether it applies, and with which seats.
+    """Decide which of the stages not yet opened apply, and with which seats.
 
     The result depends on the fields and on people's names. Call it whenever those have changed.
     """
@@ -221,7 +221,10 @@ def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[Se
 
 
 def why_undecidable(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> str:
-    """Explain why nobody could ever decide in this stage; "" if somebody could, or if a source of people failed."""
+    """Explain why nobody could ever decide in this stage.
+
+    Returns "" if somebody could, or if a source of people failed.
+    """
     if found.errors:
         return ""
     about, people = context_of(request, rules), request.people | found.people
@@ -382,7 +385,7 @@ def _edited_by_approver(
 
 
 def _hold(request: Request, stage_id: str, state: State, act: Vote, at: datetime) -> tuple[Request, Reply]:
-    """Hold the decision for the grace period: it takes effect unless its vote is undone in time."""
+    """Hold the decision for the grace period, in which its vote can be undone."""
     stage = next(one for one in request.stages if one.id == stage_id)
     request = request.with_stage(
         replace(stage, state="open"),
@@ -393,7 +396,7 @@ def _hold(request: Request, stage_id: str, state: State, act: Vote, at: datetime
 
 
 def _refused(request: Request, act: Vote, reply: Reply) -> Reply:
-    """Word the refusal: for people who voted in an earlier stage, say that, and not that they may not vote."""
+    """Refuse a vote. People who voted in an earlier stage read that, not that they may not vote."""
     if reply.verdict in ("not_an_approver", "own_request") and any(
         vote_of(stage, act.by) for stage in request.stages if stage.state == "done"
     ):
@@ -402,7 +405,7 @@ def _refused(request: Request, act: Vote, reply: Reply) -> Reply:
 
 
 def _may_change_mind(request: Request, act: Act) -> bool:
-    """Whether the grace period allows this: voters may change their vote, and the requester may withdraw."""
+    """Whether the grace period allows this act: a voter's change of mind, or a withdrawal."""
     stage = request.stage
     has_voted = isinstance(act, Vote) and stage is not None and vote_of(stage, act.by) is not None
     return has_voted or isinstance(act, Withdraw)

@@ -140,7 +140,7 @@ def _within_reach(stage: RequestStage) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How the votes of a stage fill its seats: person → seat id in the order of the votes, and each seat's size."""
+    """The seats as filled by votes: person → seat id in the order of the votes, and each seat's size."""
 
     seated: dict[str, int]
     sizes: dict[int, int]
@@ -216,7 +216,7 @@ def vote_of(stage: RequestStage, person: str) -> RecordedVote | None:
 
 
 def waiting_for(request: Request) -> tuple[str, ...]:
-    """Return whose turn it is: people who owe a vote, or the requester when changes are requested."""
+    """Return whose turn it is: people who owe a vote, or the requester who is to make changes."""
     if request.state == "changes_requested":
         return tuple(address for address in (request.requester,) if not address.startswith("app:"))
     return owed(request) if request.outcome is None and request.held is None else ()
@@ -351,7 +351,7 @@ def can_be_filled(seats: Sequence[RequestSeat]) -> bool:
 def helpful_voters(
     may_fill: Mapping[str, Sequence[int]], sizes: Mapping[int, int], others: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """Return which of the others would, each alone, fill one more seat beside those who fill seats already."""
+    """Return which of the others would fill one more seat, each alone, beside the people seated."""
     seated = seat_people(may_fill, sizes)
     filled = Counter(seated.values())
     free = {seat: size - filled[seat] for seat, size in sizes.items()}

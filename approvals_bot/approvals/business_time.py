@@ -147,7 +147,7 @@ def _instant(day: date, seconds: float, zone: ZoneInfo) -> datetime:
 
 
 def _change(moment: datetime, zone: ZoneInfo) -> datetime:
-    """Return when the clocks changed in the three hours before this moment: a naive datetime in UTC."""
+    """Return when the clocks changed in the last three hours: a naive datetime in UTC."""
     late = moment.astimezone(UTC).replace(tzinfo=None)
     early, offset = late - timedelta(hours=3), _offset(late, zone)
     while late - early > timedelta(seconds=1):
@@ -299,7 +299,10 @@ def _time_zone(value: str) -> str:
 
 
 def _hours(value: object) -> object:
-    """Normalize hours (of Monday to Friday, or a table by days) to a table of single days in the week's order."""
+    """Normalize hours to a table of single days, in the week's order.
+
+    Accepts hours of Monday to Friday, or a table by days.
+    """
     if isinstance(value, (str, list, tuple)):
         value = {"mon-fri": value}
     if not isinstance(value, dict):
@@ -376,6 +379,6 @@ Day = Annotated[date, BeforeValidator(_day)]
 
 @dataclass(frozen=True)
 class Calendars:
-    """The calendars that config.toml names, for workflows that count business days of their own."""
+    """The calendars of config.toml, for Python workflows that use business time."""
 
     named: Mapping[str, Calendar] = field(default_factory=dict)

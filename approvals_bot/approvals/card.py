@@ -139,7 +139,7 @@ def _decides(view: Request, stage: RequestStage, trial: Vote, now: datetime) -> 
 
 
 def _may_decide(view: Request, stage: RequestStage, choice: ChoiceName, now: datetime) -> bool:
-    """Whether this choice would decide if one of the people waited for made it, judging by a few of them."""
+    """Whether this choice would decide if made by one of the people waited for; a few are tried."""
     trials = [Vote(address, choice, comment="…") for address in view.waiting_for[:SAMPLED]]
     return any(refusal(stage, trial) is None and _decides(view, stage, trial, now) for trial in trials)
 
@@ -164,13 +164,13 @@ def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: 
 
 
 def needs_form(view: Request, choice: ChoiceName) -> bool:
-    """Return whether this choice takes more than one press: it needs a comment, or there are questions."""
+    """Return whether this choice needs a form: a comment is required, or there are questions."""
     stage = view.stage
     return stage is not None and (comment_rule(stage, choice) == "required" or bool(asks_of(view, choice)))
 
 
 def asks_of(view: Request, choice: ChoiceName) -> tuple[FormField, ...]:
-    """Return the inputs of this choice: questions to answer, and for an edit the editable fields."""
+    """Return the inputs of this choice: questions, and for an edit the editable fields."""
     stage = view.stage
     if stage is None or choice not in YES:
         return ()
@@ -190,7 +190,7 @@ def _notes(view: Request) -> tuple[str, ...]:
 
 
 def _may_reassign(view: Request, stage: RequestStage, reader: str) -> bool:
-    """Whether the reader may reassign: an approver who hasn't voted, if the workflow allows it to approvers."""
+    """Whether this reader may reassign: an approver without a vote, if approvers may."""
     if view.state != "waiting" or view.held or view.reassign != "approvers":
         return False
     asks = view.requester, view.on_behalf_of

@@ -54,28 +54,28 @@ STAGE_ICONS: dict[StageState, str] = {
 
 
 def state(card: Card) -> str:
-    """`⏳ Waiting`: icon and word, never one without the other."""
+    """Return icon and word of the state, never one without the other: `⏳ Waiting`."""
     return " ".join(STATE_WORDS[card.state])
 
 
 def progress(card: Card) -> str:
-    """`1 of 2`, or nothing when no vote is needed now."""
+    """Return `1 of 2`, or "" if no vote is needed now."""
     return f"{card.have} of {card.need}" if card.need and card.outcome is None else ""
 
 
 def asked_by(card: Card) -> str:
-    """`Asked by Bo Lund for Ann Ode`."""
+    """Return `Asked by Bo Lund for Ann Ode`."""
     behalf = f" for {card.on_behalf_of.text}" if card.on_behalf_of else ""
     return f"Asked by {card.requester.text}{behalf}"
 
 
 def waiting_for(card: Card, most: int = 6) -> str:
-    """`Waiting for Ann Ode, Bo Lund and 3 others`, or nothing."""
+    """Return `Waiting for Ann Ode, Bo Lund and 3 others`, or ""."""
     return f"Waiting for {names(card.waiting_for, most)}" if card.waiting_for and card.outcome is None else ""
 
 
 def names(people: tuple[Name, ...], most: int = 6) -> str:
-    """`Ann, Bo and Cy`; of a long list the first ones and how many others."""
+    """Join names: `Ann, Bo and Cy`; of a long list, the first and the number of others."""
     shown = [person.text for person in people[:most]]
     if others := len(people) - len(shown):
         shown.append("1 other" if others == 1 else f"{others} others")
@@ -83,26 +83,28 @@ def names(people: tuple[Name, ...], most: int = 6) -> str:
 
 
 def line(field: CardField) -> str:
-    """A field's value on one line, its line breaks marked, so that what people wrote makes no line of its own. In
-    quotation marks where it is somebody else's.
+    """Put a field's value on one line, with its line breaks marked.
+
+    So nothing that people wrote starts a line of ours. Untrusted text is in quotation marks.
     """
     text = joined(field.value)
     return f"“{text}”" if field.untrusted and text else text
 
 
 def joined(text: str) -> str:
-    """Lines of people's text as one, with a mark where each began."""
+    """Join the lines of people's text, with a mark between them."""
     return " ⏎ ".join(part.strip() for part in text.strip().splitlines())
 
 
 def inset(text: str, mark: str = "    ") -> str:
-    """Lines of people's text as lines of text mails: set in, so that none of them passes for one of ours."""
+    """Indent people's text in a text mail, so that no line of it passes for one of ours."""
     return "\n".join(f"{mark}{line}".rstrip() for line in text.splitlines())
 
 
 def steps(card: Card, most: int = 12) -> str:
-    """`✓ Manager → ● Finance → ○ Board`: the stages in a row, or nothing when there is only one. Of many, those around
-    the one that is open.
+    """Return the stages in a row: `✓ Manager → ● Finance → ○ Board`.
+
+    Returns "" if there is only one; of many, those around the open one.
     """
     if len(card.stages) < 2:
         return ""
@@ -115,7 +117,7 @@ def steps(card: Card, most: int = 12) -> str:
 
 
 def seats(stage: CardStage) -> list[str]:
-    """One line per seat: `Release managers: 1 of 2 (Ann Ode)`."""
+    """Return a line for each seat: `Release managers: 1 of 2 (Ann Ode)`."""
     return [
         f"{seat.label[:1].upper()}{seat.label[1:]}: {len(seat.filled_by)} of {seat.need}"
         + (f" ({names(seat.filled_by)})" if seat.filled_by else "")
@@ -124,39 +126,39 @@ def seats(stage: CardStage) -> list[str]:
 
 
 def vote(cast: CardVote) -> str:
-    """`✅ Ann Ode approved via Slack`, and what became of it if it no longer counts."""
+    """Return `✅ Ann Ode approved via Slack`, and whether the vote no longer counts."""
     icon, word = CHOICE_WORDS[cast.choice]
     counts = "" if cast.counts else " (no longer counts)"
     return f"{icon} {cast.by.text} {word} {VIA_WORDS[cast.via]}".rstrip() + counts
 
 
 def outcome(ended: CardOutcome) -> str:
-    """`✅ Approved by Ann Ode via Slack`; by whom only where a person or a rule decided."""
+    """Return `✅ Approved by Ann Ode via Slack`; without a name after a deadline."""
     icon, word = STATE_WORDS[ended.state]
     by = f" by {ended.by.text}" if ended.via != "clock" and ended.by.text else ""
     return f"{icon} {word}{by} {VIA_WORDS[ended.via]}".rstrip()
 
 
 def changed(card: Card) -> str:
-    """What a notification of a change says: the request changed, or changes were requested."""
+    """Word the notification of a change: the request changed, or changes were requested."""
     if card.state == "changes_requested":
         return f"Changes requested. You'll be asked again once {card.requester.text} has edited the request."
     return "The request has changed. Please check it again."
 
 
 def notes(card: Card, most: int = 6) -> tuple[str, ...]:
-    """What else has happened, the latest: `⇄ Ann Ode reassigned this to Di Ops: on holiday`."""
+    """Return the latest notes: `⇄ Ann Ode reassigned this to Di Ops: on holiday`."""
     return card.notes[-most:]
 
 
 def own_comment(cast: CardVote, card: Card) -> str:
-    """The vote's comment, unless it is said already as that of the outcome."""
+    """Return the vote's comment, unless the outcome shows it already."""
     is_said = card.outcome is not None and cast.counts and cast.comment == card.outcome.comment
     return "" if is_said else cast.comment
 
 
 def not_delivered(copy: CardDelivery) -> str:
-    """`⚠ Not delivered to ann@acme.eu by email: mailbox full`."""
+    """Return `⚠ Not delivered to ann@acme.eu by email: mailbox full`."""
     icon, word = NOT_DELIVERED
     way = "in Slack" if copy.channel == "slack" else "by email"
     return f"{icon} {word} to {copy.to} {way}" + (f": {copy.error}" if copy.error else "")
@@ -167,29 +169,28 @@ def undelivered(card: Card) -> tuple[CardDelivery, ...]:
 
 
 def perhaps_twice(copy: CardDelivery) -> str:
-    """`⚠ May have arrived twice at #deploys in Slack: the confirmation was lost`."""
+    """Return `⚠ May have arrived twice at #deploys in Slack: the confirmation was lost`."""
     way = "in Slack" if copy.channel == "slack" else "by email"
     return f"{NOT_DELIVERED[0]} May have arrived twice at {copy.to} {way}: the confirmation was lost"
 
 
 def troubles(card: Card) -> list[str]:
-    """What went wrong with copies, and with follow-ups."""
+    """List what went wrong with copies and follow-ups."""
     unfinished = [follow_up(one) for one in card.follow_ups if one.state in ("failed", "retrying")]
     return [*delivery_troubles(card), *unfinished]
 
 
 def delivery_troubles(card: Card) -> list[str]:
-    """Which copies did not arrive, or may have arrived twice."""
+    """List the copies that didn't arrive, or may have arrived twice."""
     doubtful = [copy for copy in card.deliveries if copy.uncertain and copy.state != "not_delivered"]
     return [*map(not_delivered, undelivered(card)), *map(perhaps_twice, doubtful)]
 
 
 def follow_up(one: FollowUp) -> str:
-    """`✓ call erp: 200, second try`, `⚠ Follow-up failed: call erp: it answered 404`."""
+    """Return `✓ call erp: 200, second try` or `⚠ Follow-up failed: call erp: it answered 404`."""
     match one.state:
         case "done":
-            attempt = f"{_ORDINALS.get(one.attempts, f'{one.attempts}th')} try" if one.attempts > 1 else ""
-            results = [str(one.status) if one.status else "sent", attempt]
+            results = [str(one.status) if one.status else "sent", _attempts(one.attempts)]
             return f"✓ {one.what}: {', '.join(result for result in results if result)}"
         case "sending":
             return f"⏳ {one.what}"
@@ -199,20 +200,28 @@ def follow_up(one: FollowUp) -> str:
             return f"{NOT_DELIVERED[0]} Follow-up failed: {one.what}" + (f": {one.error}" if one.error else "")
 
 
+def _attempts(count: int) -> str:
+    """Return `second try`, of many `after 21 tries`; "" for the first."""
+    if count <= 1:
+        return ""
+    return f"{_ORDINALS[count]} try" if count in _ORDINALS else f"after {count} tries"
+
+
 def moment(at: datetime, zone: str) -> str:
-    """`Tue 4 Nov 2025, 16:00 CET`, in the reader's zone; UTC when the zone is unknown."""
+    """Format as `Tue 4 Nov 2025, 16:00 CET`, in the reader's zone; in UTC if it is unknown."""
     local = at.astimezone(_zone(zone))
     return f"{local:%a} {local.day} {local:%b %Y}, {local:%H:%M} {local.tzname()}"
 
 
 def until(deadline: datetime, now: datetime) -> str:
-    """`in 4 hours`: what a person would say of 3 h 59 min 58 s; `now` once it has passed."""
+    """Say when as a person would: `in 4 hours` for 3 h 59 min 58 s, `now` once it has passed."""
     return f"in {span(deadline - now)}" if deadline > now else "now"
 
 
 def span(time: timedelta) -> str:
-    """`3½ hours`, `5 days`: rounded to the nearest, and as finely as a person plans: halves of a few hours, then hours
-    up to a day and a half, then days.
+    """Round a length as a person would: `3½ hours`, `5 days`.
+
+    Half hours up to 6 hours, hours up to a day and a half, then days.
     """
     minutes = _nearest(time, timedelta(minutes=1))
     if time < timedelta(seconds=45):

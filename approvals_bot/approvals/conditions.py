@@ -161,7 +161,7 @@ def _span(seconds: int) -> Callable[[Decimal], timedelta]:
 
 @dataclass(frozen=True, slots=True)
 class _Checker:
-    """Finds what rule-engine silently treats as false: comparing unlike types, a value missing from an enum."""
+    """Checks for what rule-engine silently treats as false: unlike types, values missing from an enum."""
 
     fields: Mapping[str, FieldSpec]
 

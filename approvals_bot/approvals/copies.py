@@ -128,11 +128,11 @@ class Copies:
         self.follow_up([copy] if copy is not None else [], occasion)
 
     def confirm_vote(self, address: str) -> None:
-        """Mail this person that a vote was counted in their name, since anybody with the link could have cast it."""
+        """Mail this person that their vote counts: anybody with the link could have cast it."""
         self.follow_up([copy for copy in self.all if copy.is_mail and copy.reader == address and not copy.text], "vote")
 
     def mark_bounced(self, number: int, reason: str) -> bool:
-        """Fall back to another channel for a mail that was accepted by the relay and refused by the mailbox.
+        """Fall back to another channel after a bounce.
 
         Returns False if there is no such copy, or it has bounced already.
         """
@@ -256,7 +256,7 @@ class Copies:
                     self._put(replace(self.all[number - 1], is_editable=is_in_time))
 
     async def _repost(self, number: int) -> None:
-        """Reply in the thread of a message that can't be edited; if it is gone, post the card again."""
+        """Reply in the thread of an uneditable message; if it is gone, post the card again."""
         if await self._deliver(number, "outcome" if self._closed.is_set() else "change", now() + LONGEST_TRY):
             return
         self._put(replace(self.all[number - 1], receipt=None))

@@ -59,7 +59,9 @@ class _Lazy:
 
 
 def lazily(make: Callable[[], T]) -> T:
-    """Return an argument for a parameter `Annotated[…, LAZY]`: made at the call, unless the step is recorded.
+    """Return an argument that is made at the call, unless the step is recorded.
+
+    The parameter is `Annotated[…, LAZY]`.
 
     Only for calls of steps inside a workflow. The call raises LazyArgumentError if `make` raises ValueError. Nothing
     else that the workflow does may depend on whether `make` was called.
@@ -111,15 +113,15 @@ async def call_target(
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The wait before the next attempt: the backoff after `tries`, or `wish` if longer; without tries, `wish`."""
+    """The wait before the next attempt: the backoff, or `retry_after` if longer; without tries, just `retry_after`."""
 
     tries: int
-    wish: timedelta | None
+    retry_after: timedelta | None
 
     def length(self, chance: Callable[[], float]) -> timedelta:
-        if self.wish is not None and self.tries == 0:
-            return self.wish
-        return wait_before(self.tries, self.wish, chance())
+        if self.retry_after is not None and self.tries == 0:
+            return self.retry_after
+        return wait_before(self.tries, self.retry_after, chance())
 
 
 def pause_after(tries: int, result: TryAgain | Refused, *, is_mail: bool) -> Pause | None:
@@ -137,14 +139,14 @@ def pause_after(tries: int, result: TryAgain | Refused, *, is_mail: bool) -> Pau
             return Pause(tries if is_mail or after is None else 1, after)  # Slack's own rate limit says when
 
 
-def wait_before(attempts: int, wish: timedelta | None, chance: float) -> timedelta:
+def wait_before(attempts: int, retry_after: timedelta | None, chance: float) -> timedelta:
     """Return the wait after so many attempts. `chance`, in [0, 1), spreads deliveries that failed together.
 
-    `wish`: what the other side asks for. It is honoured unless it is shorter than ours or longer than a day.
+    `retry_after`: what the other side asks for. It is honoured unless it is shorter than ours or longer than a day.
     """
     longest = min(FIRST_WAIT * 2 ** min(attempts - 1, 16), LONGEST_WAIT)
     own = timedelta(seconds=longest * (0.5 + 0.5 * chance))
-    return own if wish is None else max(own, min(wish, timedelta(days=1)))
+    return own if retry_after is None else max(own, min(retry_after, timedelta(days=1)))
 
 
 def shortened(card: Card, longest: int) -> Card:

@@ -11,9 +11,9 @@ from approvals_bot.approvals.text import waiting
 
 
 def explain(view: Request) -> dict[str, Any]:
-    """Explain a request: `waiting_for: [{person, stage, why}]`, `rules: [{rule, values, …}]`, `next: [{at, what}]`.
+    """Explain why a request waits, as JSON.
 
-    A rule has also `applies` and `because`.
+    Returns `waiting_for: [{person, stage, why}]`, `rules: [{rule, values, applies, because}]`, `next: [{at, what}]`.
     """
     return {
         "waiting_for": _waiting_for(view),
@@ -37,7 +37,7 @@ def _why(stage: RequestStage, address: str) -> str:
 
 
 def _votes_needed(view: Request) -> list[dict[str, Any]]:
-    """Describe each opened stage as a rule: the votes it has, those it needs, and what is missing."""
+    """Describe each opened stage as a rule: votes cast, needed and missing."""
     found = []
     for stage in view.stages:
         if stage.state in ("open", "done"):

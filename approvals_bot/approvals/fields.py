@@ -94,7 +94,10 @@ def label(name: str, spec: FieldSpec) -> str:
 
 
 def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:
-    """Return what approvers sign: the SHA-256, in hex, of the pinned fields' canonical JSON; "" if none is pinned."""
+    """Return the digest that approvers sign.
+
+    It is the SHA-256, in hex, of the pinned fields' canonical JSON; "" if none is pinned.
+    """
     fields = _fields(of)
     pinned = {name: write(spec, typed.get(name)) for name, spec in fields.items() if spec.pinned}
     if not pinned:

@@ -32,7 +32,7 @@ Progress = Literal["sending", "delivered", "retrying", "not_delivered"]
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One card, delivered or still on its way; with a `text`, an operator's message instead of a card."""
+    """A card, delivered or on its way; with a `text`, an operator's message instead."""
 
     number: int
     to: Destination
@@ -114,7 +114,7 @@ def personal(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
 
 
 def to_new_approver(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
-    """Yield the destinations for an approver added later: their own, at once, even if the file has none."""
+    """Yield the destinations for an approver added later: their own, even if the file has none."""
     own = tuple(ToPerson(channel, person) for channel, to in deliver.channels.items() if to is True)
     if deliver.dm or (deliver.email is None and not own):
         yield ToPerson(SLACK, person)
@@ -167,7 +167,10 @@ def late_mails(request: Request, copies: Sequence[Copy]) -> Iterator[Notificatio
 def requester_notifications(
     request: Request, deliver: Deliver, copies: Sequence[Copy], occasion: Occasion
 ) -> Iterator[Notification]:
-    """Yield what the requester and the person they act for get, unless a copy shows them the outcome anyway."""
+    """Yield what the requester and the person they act for get.
+
+    People whose own copy shows the outcome get nothing more.
+    """
     for address in dict.fromkeys((request.requester, request.on_behalf_of)):
         if address in request.people and not (occasion == "outcome" and has_card(copies, address)):
             way = to_requester(deliver, request.people[address])

@@ -52,7 +52,7 @@ OnChange = Literal["reset", "keep", "reset-if-raised"]
 
 
 class Definition(Frozen):
-    """One workflow: an approval (with stages), or a form that starts a Python workflow (`workflow.run`)."""
+    """One workflow: an approval with stages, or a form that starts a Python workflow."""
 
     workflow: WorkflowInfo
     fields: dict[FieldName, FieldSpec] = Field(default_factory=dict)
@@ -338,7 +338,7 @@ class Resume(Frozen):
 
 
 def pinned(definition: Definition) -> dict[str, JsonValue]:
-    """Return the definition as runs keep it: JSON that `Definition.model_validate` reads back unchanged."""
+    """Return the definition as runs keep it: JSON for `Definition.model_validate`."""
     return definition.model_dump(mode="json", exclude_none=True)
 
 
@@ -415,7 +415,7 @@ class Clock(Frozen):
         ) -> None: ...
 
     def reminders(self) -> tuple[Length, ...]:
-        """Return when to remind after the opening, without reminders that surely come after the deadline."""
+        """Return when to remind after the opening, without reminders after the deadline."""
         lengths = self.remind.times() if isinstance(self.remind, Backoff) else tuple(dict.fromkeys(self.remind))
         return tuple(at for at in lengths if self.deadline is None or not is_at_least(at, self.deadline))
 
@@ -432,7 +432,7 @@ class Clock(Frozen):
 
 
 class Backoff(Frozen):
-    """Reminders at growing intervals: at `first`, then after first × backoff more, and so on, `max` of them."""
+    """`max` reminders at growing intervals: at `first`, then after first × backoff more, and so on."""
 
     first: Span
     backoff: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] = 2.0

@@ -84,13 +84,13 @@ class RecordedVote:
 
     @property
     def place(self) -> str:
-        """The person whose place this vote fills: a place has one vote, whether by them or their delegate."""
+        """The person whose place this vote fills; a place has one vote, theirs or their delegate's."""
         return self.in_place_of or self.by
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedReassignment:
-    """A reassignment that took effect: `act.person` for `act.instead_of`, or besides the others (None).
+    """A reassignment: `act.person` for `act.instead_of`, or besides the others (None).
 
     `place`: the absent person, if `instead_of` was their delegate. `seats`: those that the new person may fill.
     """
@@ -215,7 +215,7 @@ class Request(BaseModel):
 
     @property
     def id(self) -> str:
-        """The id on pages, in the API and at the command line: the run's id, with a number if it has several."""
+        """The request's id: the run's, with a number if it has several requests."""
         return request_id(self.run_id, self.number)
 
     @property
@@ -271,7 +271,7 @@ def request_id(run_id: str, number: int) -> str:
 
 
 def plain_name(key: str) -> str:
-    """Name a key without looking anybody up: `app:ci` → "ci", `rule:1` → "rule 1", an address as it is."""
+    """Name a key without a look-up: `app:ci` → "ci", `rule:1` → "rule 1"; an address as it is."""
     scheme, _, rest = key.partition(":")
     if key == DEADLINE:
         return "the deadline"

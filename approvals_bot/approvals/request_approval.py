@@ -64,7 +64,7 @@ async def ask(
     calendars: Calendars = resource(Calendars),
     people: People = resource(People),
 ) -> RequestSpec:
-    """Record the request with its calendar and group names: from here on the log counts, not the code."""
+    """Record the request with its calendar and group names. From here on, the log counts."""
     definition = asked.definition.with_calendar(calendars.named).with_group_names(people.group_names)
     return replace(asked, definition=definition)
 
@@ -154,7 +154,7 @@ _ask = ask  # the function has an argument of this name
 
 
 class _Request(PendingRequest):
-    """One request of a workflow, which continues at the decision while the copies are still being updated."""
+    """A request of a workflow, which continues at the decision, while copies are still updated."""
 
     ends_with_changes = True
 

@@ -105,7 +105,7 @@ def _without_requester(absence: Away, about: RequestContext) -> Away:
 async def is_among(
     actor: str, addresses: Sequence[str], about: RequestContext, people: People
 ) -> tuple[bool, tuple[str, ...]]:
-    """Return whether these addresses name this person or app now, and the errors of sources that failed."""
+    """Return whether these addresses name this person or app now, and errors of sources."""
     errors: list[str] = []
     for address in addresses:
         if address == actor:
@@ -160,7 +160,7 @@ async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: di
 def _instead(
     person: Person, why: str, address: str, about: RequestContext, people: People
 ) -> tuple[Person | None, str]:
-    """Return who decides in the requester's place: they, if the file names them; a manager above them; or nobody."""
+    """Return who decides in a requester's place: they themselves, a manager, or nobody."""
     if address == SELF and person.address == about.on_behalf_of and person.address != about.requester:
         return person, why
     seen, above = [person.address], person

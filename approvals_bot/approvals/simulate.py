@@ -47,7 +47,7 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
 async def find_undecidable_stage(
     definition: Definition, opening: Opening, people: People, now: datetime
 ) -> tuple[str, str] | None:
-    """Find the first stage that nobody could ever decide, and why; None if the request can be opened.
+    """Find the first stage that nobody could ever decide, and why; None if there is none.
 
     A source of people that can't be read now doesn't count: it is read again when the stage opens.
     """

@@ -79,7 +79,7 @@ def stage_times(definition: Definition, opened_at: datetime) -> tuple[Time, ...]
 
 
 def second_deadline(definition: Definition, at: datetime) -> tuple[Time, ...]:
-    """Return a further deadline, as long as the stage's, counted from `at`; then the request expires."""
+    """Return one more deadline, as long as the stage's, from `at`. Then the request expires."""
     length = definition.clock.deadline
     return () if length is None else (_deadline(definition, _after(definition, at, length), THEN["expire"]),)
 

@@ -194,7 +194,7 @@ class PendingRequest:
             self.queue.put_nowait(request)
 
     def abandon(self, why: str) -> None:
-        """Give up this request: the workflow no longer waits for it, and nothing can decide it any more."""
+        """Give up this request, for which the workflow no longer waits. Nothing can decide it any more."""
         if self.abandoned is None:
             self.abandoned = why
             self.queue.put_nowait(Abandoned())
@@ -257,7 +257,7 @@ class PendingRequest:
         return await find_rank(act.by, act.person, owners, context_of(self.request, self.rules))
 
     async def proceed(self, before: RequestStage, *, is_edited: bool) -> None:
-        """Continue after a change: return to the requester, open the next stage, or just update the cards."""
+        """Continue after a change: back to the requester, to the next stage, or just update the cards."""
         grace = self.definition.policy.grace
         self.timers.cancel("grace")
         if self.request.held is not None and grace is not None:

@@ -8,8 +8,10 @@ from typing import get_args
 
 import pytest
 
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Rejection, Reply, Word, answer_of, read_answer
 from approvals_bot.approvals.ballot import Missing, tally
+from approvals_bot.approvals.port import FollowUp
 from approvals_bot.approvals.text import reply_text
 
 NINE = datetime(2026, 3, 2, 9, 42, tzinfo=UTC)
@@ -127,3 +129,15 @@ def test_late_replies_use_the_readers_zone() -> None:
         ended("withdrawn", "Bo Lund", later, "UTC")
         == "This request was withdrawn by Bo Lund at 09:42 UTC. Nothing was changed."
     )
+
+
+@pytest.mark.parametrize(
+    ("attempts", "text"),
+    [
+        (1, "✓ call erp: 200"),
+        (2, "✓ call erp: 200, second try"),
+        (21, "✓ call erp: 200, after 21 tries"),
+    ],
+)
+def test_a_finished_follow_up_says_how_many_tries_it_took(attempts: int, text: str) -> None:
+    assert card_text.follow_up(FollowUp("call erp", "done", attempts, status=200)) == text
