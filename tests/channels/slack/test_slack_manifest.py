@@ -79,7 +79,7 @@ def test_without_json_it_adds_instructions_on_stderr() -> None:
     done = run("--base-url", "http://127.0.0.1:8000")
     assert json.loads(done.stdout)["display_information"]["name"] == "Approvals"
     assert "From a manifest" in done.stderr
-    assert "With --socket, no public URL is needed" in done.stderr
+    assert "--socket needs no public URL" in done.stderr
 
 
 def test_without_any_url_it_says_what_is_missing(tmp_path: Path) -> None:
