@@ -6,7 +6,7 @@ arguments: the workflow provides them, and carries out the effects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -49,7 +49,7 @@ from approvals_bot.approvals.request import (
     RequestStage,
 )
 from approvals_bot.approvals.rules import Rules, facts_of
-from approvals_bot.approvals.templates import TemplateError, render, render_line
+from approvals_bot.approvals.templates import Facts, TemplateError, render, render_line
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.people import Person
 
@@ -110,9 +110,11 @@ def presented(request: Request, rules: Rules) -> Request:
 def described(request: Request, rules: Rules) -> Request:
     """Fill in how the fields are shown. Call it whenever fields or people's names have changed."""
     specs, values, ruling = rules.definition.fields, request.fields, rules.ruling(request.fields)
-    request = request.but(title=_title(request, rules))
+    about = rules.definition.workflow
+    if about.title:
+        request = request.but(title=_rendered(render_line, about.title, request, rules) or about.id)
     return request.but(
-        instructions=_instructions(request, rules),
+        instructions=_rendered(render, about.instructions, request, rules).strip() if about.instructions else "",
         shown=tuple(forms.shown_field(spec, name, ruling.typed.get(name), request.was) for name, spec in specs.items()),
         editable=tuple(form_field(name, spec, values.get(name)) for name, spec in specs.items() if spec.editable),
         rules=ruling.applied,
@@ -147,24 +149,10 @@ def planned(request: Request, rules: Rules) -> Request:
     return request.but(stages=tuple(stages))
 
 
-def _title(request: Request, rules: Rules) -> str:
-    """Render the file's title. Values that break the template must not stop the request."""
-    template = rules.definition.workflow.title
-    if not template:
-        return request.title
+def _rendered(how: Callable[[str, Facts], str], template: str, request: Request, rules: Rules) -> str:
+    """Render a text of the file; "" if these values break it: they must not stop the request."""
     try:
-        return render_line(template, facts_of(request, rules)) or rules.definition.id
-    except TemplateError:
-        return rules.definition.id
-
-
-def _instructions(request: Request, rules: Rules) -> str:
-    """Render the file's instructions to approvers; "" if these values break the template."""
-    template = rules.definition.workflow.instructions
-    if template is None:
-        return ""
-    try:
-        return render(template, facts_of(request, rules)).strip()
+        return how(template, facts_of(request, rules))
     except TemplateError:
         return ""
 
@@ -487,7 +475,7 @@ def withdrawn(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Req
 def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Request, bool]:
     """Set the new values. Returns also whether they void the votes so far."""
     definition = rules.definition
-    before, after = rules.ruling(request.fields), rules.ruling(forms.dump(definition, typed))
+    before, after = rules.ruling(request.fields), rules.ruling(forms.dump(definition.fields, typed))
     was = {name: request.fields.get(name) for name in typed if after.fields.get(name) != request.fields.get(name)}
     request = request.but(fields=after.fields, digest=after.digest, was={**request.was, **was})
     return described(request, rules), forms.voids_votes(definition.policy, before.typed, after.typed)

@@ -135,18 +135,16 @@ def _choices(view: Request, stage: RequestStage, reader: str | None, now: dateti
 
 def _decides(view: Request, stage: RequestStage, trial: Vote, now: datetime) -> bool:
     _, reply = cast(stage, trial, now)
-    return reply.verdict == "decided" and (reply.params["status"] != "filled" or _is_last(view, stage))
+    if reply.verdict != "decided" or reply.params["status"] != "filled":
+        return reply.verdict == "decided"
+    ids = [other.id for other in view.stages]
+    return all(other.state == "skipped" for other in view.stages[ids.index(stage.id) + 1 :])
 
 
 def _may_decide(view: Request, stage: RequestStage, choice: ChoiceName, now: datetime) -> bool:
     """Whether this choice would decide if made by one of the people waited for; a few are tried."""
     trials = [Vote(address, choice, comment="…") for address in view.waiting_for[:SAMPLED]]
     return any(refusal(stage, trial) is None and _decides(view, stage, trial, now) for trial in trials)
-
-
-def _is_last(view: Request, stage: RequestStage) -> bool:
-    ids = [other.id for other in view.stages]
-    return all(other.state == "skipped" for other in view.stages[ids.index(stage.id) + 1 :])
 
 
 def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: bool) -> CardChoice:

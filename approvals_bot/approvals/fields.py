@@ -33,7 +33,7 @@ Fields = Mapping[str, FieldSpec]
 _TRUE = frozenset({"on", "true", "yes", "1"})
 
 
-def values(of: Definition | Fields, given: Mapping[str, Any], root: str = "input") -> dict[str, Any]:
+def values(of: Fields, given: Mapping[str, Any], root: str = "input") -> dict[str, Any]:
     """Validate a form. Returns the typed value of every field; None if it is optional and unset.
 
     Raises InvalidPayloadError with all faults at once, each at [root, name].
@@ -44,9 +44,9 @@ def values(of: Definition | Fields, given: Mapping[str, Any], root: str = "input
     return typed
 
 
-def read_values(of: Definition | Fields, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Rejection, ...]]:
+def read_values(of: Fields, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Rejection, ...]]:
     """Validate a form. Returns the typed values, and a rejection for each fault, at its field's name."""
-    fields, typed = _fields(of), dict[str, Any]()
+    fields, typed = of, dict[str, Any]()
     rejections = [_unknown(name, fields) for name in given if name not in fields]
     for name, spec in fields.items():
         try:
@@ -56,12 +56,12 @@ def read_values(of: Definition | Fields, given: Mapping[str, Any]) -> tuple[dict
     return typed, tuple(rejections)
 
 
-def dump(of: Definition | Fields, typed: Mapping[str, Any]) -> dict[str, JsonValue]:
+def dump(of: Fields, typed: Mapping[str, Any]) -> dict[str, JsonValue]:
     """Return the canonical JSON of typed values, which `values` reads back."""
-    return {name: write(spec, typed.get(name)) for name, spec in _fields(of).items()}
+    return {name: write(spec, typed.get(name)) for name, spec in of.items()}
 
 
-def shown(of: Definition | Fields, name: str, value: Any) -> str:
+def shown(of: Fields, name: str, value: Any) -> str:
     """Format a typed value for people: "1,250.00 EUR", "1 h 30 min", "5 Nov 2026". Unescaped plain text."""
     return shown_value(value)
 
@@ -93,12 +93,12 @@ def label(name: str, spec: FieldSpec) -> str:
     return spec.label or readable(name)
 
 
-def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:
+def digest(of: Fields, typed: Mapping[str, Any]) -> str:
     """Return the digest that approvers sign.
 
     It is the SHA-256, in hex, of the pinned fields' canonical JSON; "" if none is pinned.
     """
-    fields = _fields(of)
+    fields = of
     pinned = {name: write(spec, typed.get(name)) for name, spec in fields.items() if spec.pinned}
     if not pinned:
         return ""
@@ -106,10 +106,10 @@ def digest(of: Definition | Fields, typed: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def from_texts(of: Definition | Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:
+def from_texts(of: Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:
     """Convert typed-in text to JSON for `values`. A blank is unset; an absent checkbox is false."""
     given: dict[str, JsonValue] = {name: text for name, text in texts.items() if text.strip()}
-    for name, spec in _fields(of).items():
+    for name, spec in of.items():
         text = texts.get(name, "").strip()
         if spec.type == "boolean":
             given[name] = text.lower() in _TRUE
@@ -120,10 +120,10 @@ def from_texts(of: Definition | Fields, texts: Mapping[str, str]) -> dict[str, J
     return given
 
 
-def input_model(of: Definition | Fields) -> type[BaseModel]:
+def input_model(of: Fields) -> type[BaseModel]:
     """Return the form as a pydantic model. It validates like `values`, with the schema of `json_schema`."""
     members: dict[str, Any] = {}
-    for name, spec in _fields(of).items():
+    for name, spec in of.items():
         attribute = f"{name}_" if hasattr(BaseModel, name) or name.startswith("model_") else name
         kind = Annotated[
             Any, BeforeValidator(_pydantic(partial(_read_field, spec))), WithJsonSchema(value_schema(spec))
@@ -137,9 +137,9 @@ def input_model(of: Definition | Fields) -> type[BaseModel]:
     return create_model("Input", __config__=config, **members)
 
 
-def json_schema(of: Definition | Fields) -> dict[str, Any]:
+def json_schema(of: Fields) -> dict[str, Any]:
     """Return the form as JSON Schema 2020-12."""
-    fields = _fields(of)
+    fields = of
     return {
         "type": "object",
         "properties": {name: value_schema(spec) for name, spec in fields.items()},
@@ -178,10 +178,6 @@ def raised(before: Any, after: Any) -> bool:
     if after is None:
         return False
     return bool(before is None or after > before)
-
-
-def _fields(of: Definition | Fields) -> Fields:
-    return of.fields if isinstance(of, Definition) else of
 
 
 def _read_field(spec: FieldSpec, given: Any) -> Any:
@@ -259,10 +255,10 @@ def _changed(definition: Definition, now: Mapping[str, JsonValue], given: dict[s
         mine = {name: spec for name, spec in definition.fields.items() if name in given}
         left = dict.fromkeys(mine)  # an emptied field is unset
         given = {**given, **left, **from_texts(mine, _texts(given))}
-    typed, rejections = read_values(definition, {**now, **given})
+    typed, rejections = read_values(definition.fields, {**now, **given})
     if rejections:
         return rejections
-    return (Rejection((), "same_as_before"),) if dump(definition, typed) == now else typed
+    return (Rejection((), "same_as_before"),) if dump(definition.fields, typed) == now else typed
 
 
 def _texts(given: Mapping[str, JsonValue]) -> dict[str, str]:

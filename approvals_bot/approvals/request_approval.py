@@ -233,7 +233,7 @@ _KINDS: dict[State, Any] = {
 
 def _digest(definition: Definition, fields: Mapping[str, Any]) -> str:
     given = {name: plain(value) for name, value in named(fields).items()}
-    return forms.digest(definition, forms.values(definition, given, "fields"))
+    return forms.digest(definition.fields, forms.values(definition.fields, given, "fields"))
 
 
 def _asked(
@@ -274,9 +274,9 @@ def _asked(
         raise ValueError(f"invalid request: {faults}") from None
     if given_twice := [stage.id for stage in definition.stage if stage.id in _before(stage, definition)]:
         raise ValueError(f"two stages are named {given_twice[0]!r}")
-    typed = forms.values(definition, {name: plain(value) for name, value in values.items()}, "fields")
+    typed = forms.values(definition.fields, {name: plain(value) for name, value in values.items()}, "fields")
     opening = Opening(
-        forms.dump(definition, typed),
+        forms.dump(definition.fields, typed),
         (requester or run.attributes.get(REQUESTER) or f"app:{name}").lower(),
         (on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "").lower() or None,
     )

@@ -55,9 +55,9 @@ class Ruling:
     def __init__(self, rules: Rules, fields: Mapping[str, JsonValue]) -> None:
         definition = rules.definition
         self._rules = rules
-        self.typed = forms.values(definition, fields)
-        self.fields = forms.dump(definition, self.typed)
-        self.digest = forms.digest(definition, self.typed)
+        self.typed = forms.values(definition.fields, fields)
+        self.fields = forms.dump(definition.fields, self.typed)
+        self.digest = forms.digest(definition.fields, self.typed)
         self._judged: dict[str, Judgement] = {}
 
     @cached_property
@@ -118,7 +118,13 @@ class Ruling:
 
 
 def rules_of(definition: Definition) -> Rules:
-    return _rules(_Same(definition))
+    """Return the compiled rules, made once for the same object: comparing definitions by content takes too long."""
+    rules = _kept.get(id(definition))
+    if rules is None or rules.definition is not definition:
+        while len(_kept) >= KEPT:
+            del _kept[next(iter(_kept))]
+        rules = _kept[id(definition)] = Rules(definition)
+    return rules
 
 
 def facts_of(request: Request, rules: Rules) -> Facts:
@@ -144,22 +150,7 @@ def _who(request: Request, key: str) -> Who:
     return Who(key, request.people[key].name if key in request.people else plain_name(key))
 
 
-class _Same:
-    """A cache key that compares definitions by identity: comparing their contents takes too long."""
-
-    def __init__(self, definition: Definition) -> None:
-        self.definition = definition
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.definition is self.definition
-
-    def __hash__(self) -> int:
-        return id(self.definition)
-
-
-@lru_cache(maxsize=KEPT)
-def _rules(same: _Same) -> Rules:
-    return Rules(same.definition)
+_kept: dict[int, Rules] = {}  # by their definition's id, the oldest first
 
 
 @lru_cache(maxsize=KEPT_RULINGS)

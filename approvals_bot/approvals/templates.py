@@ -88,7 +88,7 @@ def render(text: str, facts: Facts) -> str:
 
 def render_line(text: str, facts: Facts) -> str:
     """Render for people on one line, without control characters, cut to the length of a title."""
-    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", render(text, facts)).strip()
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", _render(_compile(text, for_people=True), facts)).strip()
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1].rstrip() + "…"
 
 

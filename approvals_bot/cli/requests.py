@@ -122,7 +122,7 @@ def simulate(
     now = clock_of(config).now()
 
     async def look() -> tuple[dict[str, Any], list[str]]:
-        opening = Opening(fields.dump(definition, fields.values(definition, given)), opener, behalf)
+        opening = Opening(fields.dump(definition.fields, fields.values(definition.fields, given)), opener, behalf)
         async with open_people(configuration.service, lambda: now, live=live) as people:
             found = await play(definition, opening, people, now)
             problems = list(found.pop("problems"))

@@ -112,14 +112,14 @@ async def open_run(
     definition = listed.definition
     if definition is not None:
         await check_requester(definition, opener, asks, behalf, people)
+    # the opener's name in front, so that different callers' keys never meet
+    key = None if idempotency_key is None else f"{opener} {usable_key(idempotency_key)}"
     if definition is None or not definition.is_approval:
         who = {REQUESTER: asks} | ({ON_BEHALF_OF: behalf} if behalf else {})
-        return await _start_program(engine, listed, input, _scoped_key(opener, idempotency_key), who)
-    typed = fields.values(definition, input)
-    opening = Opening(fields.dump(definition, typed), asks, behalf)
-    if idempotency_key is not None or definition.workflow.key is None:
-        key = _scoped_key(opener, idempotency_key)
-    else:
+        return await _start_program(engine, listed, input, key, who)
+    typed = fields.values(definition.fields, input)
+    opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
+    if key is None and definition.workflow.key is not None:
         key = _own_key(definition, typed, asks, behalf, people)
     # Refuse a request that no rule decides and nobody can approve: it would wait forever. A group that can't be read
     # now is no reason to refuse: it is read again when the stage opens.
@@ -181,11 +181,6 @@ async def _is_listed(one: str, entry: str, people: People) -> bool:
     return any(person.address == one for person in resolved.persons)
 
 
-def _scoped_key(opener: str, key: str | None) -> str | None:
-    """Prefix the caller's key with the opener, so that different callers' keys never meet."""
-    return None if key is None else f"{opener} {usable_key(key)}"
-
-
 def usable_key(key: str) -> str:
     """Return the caller's idempotency key. Raises OpeningRefused if it is empty, too long or unprintable."""
     if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
@@ -222,7 +217,7 @@ async def _start_program(
     """
     given: Any = dict(input)
     if listed.definition is not None and listed.definition.fields:
-        given = fields.dump(listed.definition, fields.values(listed.definition, input))
+        given = fields.dump(listed.definition.fields, fields.values(listed.definition.fields, input))
     if listed.workflow.signature.first_parameter() is None:
         if given:
             raise OpeningRefused("input_not_taken", ("input",))

@@ -63,7 +63,7 @@ async def json_body(request: HttpRequest, limit: int) -> Any:
 
 async def json_object(request: HttpRequest, limit: int) -> dict[str, Any]:
     """Read the body as a JSON object."""
-    value = await json_body(request, limit)
+    value = parse_json(await read_body(request, limit))
     if not isinstance(value, dict):
         raise Problem(400, "Invalid JSON", "The body must be a JSON object.")
     return value

@@ -42,7 +42,7 @@ def facts(definition: Definition = EXPENSE, answers: dict[str, dict[str, Any]] |
     given = {"amount": "1250", "purpose": "team dinner", "team": "eng"} | given if definition is EXPENSE else given
     return Facts(
         workflow=definition.id,
-        fields=fields.values(definition, given),
+        fields=fields.values(definition.fields, given),
         requester=BO,
         request=AboutRequest("run_1", "Title", "d1935", "https://approve.acme.eu/requests/run_1"),
         decision=AboutDecision("rejected", Who("ann@acme.eu", "Ann Ode"), "too dear", "slack"),

@@ -337,7 +337,7 @@ def _bounds(spec: FieldSpec) -> dict[str, Any]:
 def filled_in(definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, JsonValue], str]:
     """Return the fields as JSON for `open_run`, and the Slack user it is on behalf of, if any."""
     texts = {name: text for name in definition.fields if (text := given(values, FIELD + name))}
-    typed = fields.from_texts(definition, texts)
+    typed = fields.from_texts(definition.fields, texts)
     return {name: typed[name] for name in texts if name in typed}, given(values, BEHALF)
 
 
