@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev
 SEEDS ?= 10000
 STORE ?= sqlite
 simulate: $(VENV)/.installed-dev
-	PYTHONPATH=tests/support $(BIN)/python -m simulation --store $(STORE) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	$(BIN)/python -m tests.support.simulation --store $(STORE) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 # Kill and stall replicas on PostgreSQL while people open requests and vote, LOSSES times; CI does one of each.
 LOSSES ?= 200
@@ -68,8 +68,8 @@ lock: $(PY_STAMP)
 
 # Take the pictures of docs/slack.md and docs/email.md again; this needs Chromium.
 pictures: $(VENV)/.installed-dev
-	PYTHONPATH=tests/support $(BIN)/python tests/support/slack_pictures.py
-	PYTHONPATH=tests/support $(BIN)/python tests/support/mail_pictures.py
+	$(BIN)/python -m tests.support.slack_pictures
+	$(BIN)/python -m tests.support.mail_pictures
 
 clean:
 	rm -rf $(VENV) .approvals

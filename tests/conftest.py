@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import PostgresServer, missing_server, postgres_server
 
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.service.python_workflows import PACKAGE
+from tests.support.postgres_server import PostgresServer, missing_server, postgres_server
 
-pytest_plugins = ["approvals_bot.testing.fixtures", "always_replay", "histories", "whole_service"]
+pytest_plugins = [
+    "approvals_bot.testing.fixtures",
+    "tests.support.always_replay",
+    "tests.support.histories",
+    "tests.support.whole_service",
+]
 TABLES = ("promise", "scenario", "check", "conformance")
 """The tables of docs/ whose row numbers are markers."""
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histories import FOLDER, known_workflows, read
-from prefixes import divergences
 
 from approvals_bot.durable.core.events import Event
+from tests.support.histories import FOLDER, known_workflows, read
+from tests.support.prefixes import divergences
 
 FILES = sorted(FOLDER.glob("*.json"))
 

@@ -64,9 +64,9 @@ def progress(card: Card) -> str:
 
 
 def asked_by(card: Card) -> str:
-    """Return `Asked by Bo Lund for Ann Ode`."""
+    """Return `Requested by Bo Lund for Ann Ode`."""
     behalf = f" for {card.on_behalf_of.text}" if card.on_behalf_of else ""
-    return f"Asked by {card.requester.text}{behalf}"
+    return f"Requested by {card.requester.text}{behalf}"
 
 
 def waiting_for(card: Card, most: int = 6) -> str:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from ballots import people, seat_of, stage_of
 
 from approvals_bot.approvals.acts import Rejection, Reply, Vote
 from approvals_bot.approvals.ballot import (
@@ -23,6 +22,7 @@ from approvals_bot.approvals.ballot import (
 )
 from approvals_bot.approvals.port import ChoiceName
 from approvals_bot.approvals.request import RequestStage
+from tests.support.ballots import people, seat_of, stage_of
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
 WRONG = Reply("invalid", rejections=(Rejection(("budget_code",), "required"),))

@@ -6,13 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations, product
 
-from ballots import seat_of, stage_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import cast, have, missing_voters, need, seating, stage_status
 from approvals_bot.approvals.request import RequestSeat
+from tests.support.ballots import seat_of, stage_of
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PEOPLE = ["ann", "bo", "cy", "di"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from itertools import product
 
-from ballots import seat_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals_bot.approvals.ballot import can_be_filled, seat_people, seat_size
+from tests.support.ballots import seat_of
 
 people = st.sampled_from(["ann", "bo", "cy", "di", "ed"])
 may_fill = st.dictionaries(people, st.lists(st.integers(0, 2), unique=True, max_size=3), max_size=5)

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, Ticks, run_fake_slack
 
 from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, CardSeat, CardStage, CardVote, Name
 from approvals_bot.channels.slack.client import SlackClient, slack_client
@@ -17,6 +16,7 @@ from approvals_bot.channels.slack.manifest import SCOPES
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.playground import Playground, SeedApp
+from tests.support.fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, Ticks, run_fake_slack
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 ANN, BO, CY = (

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_site import HELLO, Site, install
+
+from tests.support.small_site import HELLO, Site, install
 
 
 @pytest.fixture

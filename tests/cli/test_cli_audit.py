@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_site import KEY, Site, install
 
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.audit import canonical, derive_key, link, verify_lines, write_export
+from tests.support.small_site import KEY, Site, install
 
 SIGNED_BY = derive_key(KEY)
 MUTATIONS = 2_000

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journey import Service
 from typer.testing import CliRunner
 
 from approvals_bot.cli import app
+from tests.support.journey import Service
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from small_site import LEAVE, Site
 
 from approvals_bot.durable.store import postgres_schema, sqlite
+from tests.support.small_site import LEAVE, Site
 
 TRIP = """\
 [workflow]

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from new_runs import new_run
 from typer.testing import CliRunner
 
 from approvals_bot.cli.commands import app
 from approvals_bot.durable.store import connect
+from tests.support.new_runs import new_run
 
 
 def test_copy_works_once_and_refuses_a_filled_target(

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiosmtpd.controller import Controller
-from small_site import LEAVE, Site
 
 from approvals_bot.channels.slack.check import skew
 from approvals_bot.channels.slack.manifest import SCOPES
+from tests.support.small_site import LEAVE, Site
 
 CHANNELS = [
     {"id": "C0DEPLOYS", "name": "deploys", "is_member": True},

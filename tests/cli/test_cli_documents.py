@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import BETWEEN, DOCUMENT, table
-from settings import every_setting
+
+from tests.support.commands import BETWEEN, DOCUMENT, table
+from tests.support.settings import every_setting
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 ROW = re.compile(
@@ -18,7 +19,7 @@ ROW = re.compile(
 def test_every_command_and_option_is_documented() -> None:
     found = BETWEEN.search(DOCUMENT.read_text())
     assert found is not None
-    assert found[0] == table(), "run `python tests/support/commands.py` to update the table"
+    assert found[0] == table(), "run `python -m tests.support.commands` to update the table"
 
 
 @pytest.mark.parametrize("file", ["config.toml", "workflow"])

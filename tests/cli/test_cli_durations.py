@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from small_site import Site
+from tests.support.small_site import Site
 
 NAP = """\
 from dataclasses import dataclass

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import typer
-from small_site import Site
 from typer.testing import CliRunner
 
 from approvals_bot.cli import show
 from approvals_bot.cli.common import TRACEBACK, Commands
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.open import OpeningRefused
+from tests.support.small_site import Site
 
 NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 

@@ -8,9 +8,9 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from small_site import Site
 
 from approvals_bot.service.act import perform
+from tests.support.small_site import Site
 
 Eventually = Callable[[Callable[[], Any]], Any]
 
@@ -23,7 +23,7 @@ def test_started_request_is_listed_and_shown(site: Site) -> None:
     text = site.type("show", run).stdout
     in_order = [
         "⏳ Waiting · 3 days off",
-        "Asked by Bo Lund",
+        "Requested by Bo Lund",
         "Days",
         "Managers: 0 of 2",
         "Due",

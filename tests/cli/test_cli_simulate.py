@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from small_site import LEAVE, Site
+from tests.support.small_site import LEAVE, Site
 
 
 def test_simulation_json_has_who_auto_and_timers(site: Site) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
-from small_site import Site, install
 
 from approvals_bot.durable.lint import EXEMPTION, RULES, UNREADABLE, lint_paths, lint_text
+from tests.support.small_site import Site, install
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from journey import Service, with_samples
+
+from tests.support.journey import Service, with_samples
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from journey import Json, Service
+from tests.support.journey import Json, Service
 
 LEAVE = """
 [workflow]

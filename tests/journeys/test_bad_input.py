@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from journey import Service
+
+from tests.support.journey import Service
 
 
 def test_the_api_says_what_is_wrong_and_where(service: Service) -> None:

@@ -11,8 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from golden import Book
-from golden_house import GoldenHouse, furnish
+
+from tests.support.golden import Book
+from tests.support.golden_house import GoldenHouse, furnish
 
 PROD = {"service": "api", "version": "2.1", "env": "prod", "note": "after lunch", "plan": "stop\n- old\n+ new\nstart"}
 TRIP = {"flight": "LH 1", "passenger": "Zoë", "price": "700", "why": "A <b>fair</b>, & *more*"}

@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from journey import Json, Service, buttons, with_samples
+
+from tests.support.journey import Json, Service, buttons, with_samples
 
 RESTART = 30.0  # seconds from the start to "ready" on a busy machine; an idle one takes two or three
 MOST_DELAY = 0.06  # seconds after which the service is certainly working on a vote

@@ -7,7 +7,8 @@ import time
 
 import httpx2
 import pytest
-from journey import Json, Service
+
+from tests.support.journey import Json, Service
 
 ASKED = {"account": "aws-prod", "role": "admin", "duration": "4h", "reason": "The nightly backup fails since Monday."}
 GUESS = "not the code we sent you"

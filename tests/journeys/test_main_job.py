@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from journey import Service, buttons, comment_input
+from tests.support.journey import Service, buttons, comment_input
 
 
 def test_a_request_reaches_slack_and_mailboxes_within_a_second(service: Service) -> None:

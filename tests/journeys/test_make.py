@@ -15,7 +15,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from journey import READY, Service
+
+from tests.support.journey import READY, Service
 
 ENDS = 10.0  # seconds from SIGTERM to the end
 

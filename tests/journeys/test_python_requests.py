@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from journey import Json, Service
+
+from tests.support.journey import Json, Service
 
 PROGRAM = """
 import asyncio

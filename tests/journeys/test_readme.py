@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from journey import Json, Service, with_samples
 
 from approvals_bot.service.catalog import read_configuration
+from tests.support.journey import Json, Service, with_samples
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 

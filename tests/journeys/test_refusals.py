@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from itsdangerous import URLSafeSerializer
-from journey import Service
+
+from tests.support.journey import Service
 
 SCANNER = {
     "user-agent": "Mozilla/5.0 (compatible; SafeLinksScanner/1.0)",

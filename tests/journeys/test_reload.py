@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from journey import Service
+
+from tests.support.journey import Service
 
 ROOT = Path(__file__).parents[2]
 

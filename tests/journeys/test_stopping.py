@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 
-from journey import Service
+from tests.support.journey import Service
 
 
 def test_callers_waiting_during_shutdown_get_the_current_state(service: Service) -> None:

@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any, get_args
 
 import pytest
-from slack_javascript import node_folder, refused_by_compiler
 from slack_sdk.models.blocks import Block as SdkBlock
 from slack_sdk.models.views import View as SdkView
 
@@ -41,6 +40,7 @@ from approvals_bot.channels.slack import home as home_tab
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.manifest import manifest
+from tests.support.slack_javascript import node_folder, refused_by_compiler
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 TEXTS = {

@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fake_slack import BOT_TOKEN, SIGNING_SECRET, run_fake_slack
 from slack_bolt.adapter.starlette.async_handler import AsyncSlackRequestHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
@@ -23,6 +22,7 @@ from starlette.routing import Route
 
 from approvals_bot.playground import Playground, SeedApp
 from approvals_bot.playground.slack.shapes import BOT_SCOPES
+from tests.support.fake_slack import BOT_TOKEN, SIGNING_SECRET, run_fake_slack
 
 APP_TOKEN = "xapp-playground"
 

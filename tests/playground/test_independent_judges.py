@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from slack_javascript import node_folder, refused_by_compiler
 
 from approvals_bot.playground.slack.blocks import BLOCKS, check_blocks
+from tests.support.slack_javascript import node_folder, refused_by_compiler
 
 if TYPE_CHECKING:
     from tests.playground.conftest import Rig, StartRig

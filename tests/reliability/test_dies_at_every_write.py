@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "support" / "dying_process.py"
 HOW = ("whole", "torn") if os.environ.get("EVERY_WRITE") else ("alternately",)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here, so no process was killed at a write")
@@ -30,7 +29,15 @@ def deaths(folder: Path, *how: str, first: int = 1) -> list[dict[str, Any]]:
     for number in range(AT_A_TIME):
         own = folder / str(number)
         own.mkdir()
-        command = [sys.executable, str(SCRIPT), str(own), str(first + number), str(AT_A_TIME), *how]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.dying_process",
+            str(own),
+            str(first + number),
+            str(AT_A_TIME),
+            *how,
+        ]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     found: list[dict[str, Any]] = []
     for process in processes:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytest
-from dying_store import Died, DyingStore
 
 from approvals_bot import (
     HookNotFoundError,
@@ -34,6 +33,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import OpenStore
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.testing import FakeClock
+from tests.support.dying_store import Died, DyingStore
 
 How = Literal["dies before", "dies after", "no answer before", "no answer after"]
 

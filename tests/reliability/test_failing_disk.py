@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from journey import Service, with_samples
-from replicas import Clicks, Fleet, Replica, eventually, fleet, heals, nothing_is_lost, people_click
+
+from tests.support.journey import Service, with_samples
+from tests.support.replicas import Clicks, Fleet, Replica, eventually, fleet, heals, nothing_is_lost, people_click
 
 PROGRAM = (str(Path(__file__).parents[1] / "support" / "failing_disk.py"),)
 FAILURES = int(os.environ.get("DISK_FAILURES", "1"))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dying_store import Died, DyingStore, When
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Vote
@@ -27,6 +26,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
 from approvals_bot.service.act import perform
 from approvals_bot.testing import FakeClock
+from tests.support.dying_store import Died, DyingStore, When
 
 DEPLOY = """
 [workflow]

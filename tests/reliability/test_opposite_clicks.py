@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the fixture
-from slack_office_pages import card_of, form_of, send, with_pages
 
 from approvals_bot.approvals.request import Request
 from approvals_bot.service.act import RECEIVED
 from approvals_bot.service.read import request_of
+from tests.support.slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the fixture
+from tests.support.slack_office_pages import card_of, form_of, send, with_pages
 
 RACES = int(os.environ.get("OPPOSITE_CLICKS", "30"))
 AT_ONCE = 5  # races

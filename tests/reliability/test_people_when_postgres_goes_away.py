@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
-from postgres_server import PostgresServer
-from slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the fixture
-from slack_office_pages import Form, card_of, form_of, send, with_pages
-from tcp_proxy import Proxy, proxy
 
 from approvals_bot.approvals.request import Request
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.testing import FakeClock
+from tests.support.postgres_server import PostgresServer
+from tests.support.slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the fixture
+from tests.support.slack_office_pages import Form, card_of, form_of, send, with_pages
+from tests.support.tcp_proxy import Proxy, proxy
 
 ACKNOWLEDGED = 2.5  # seconds within which Slack has an answer, whatever it says
 ANSWERED = 6.0  # seconds within which a browser has one

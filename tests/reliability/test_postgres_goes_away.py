@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import PostgresServer
-from replicas import Fleet, eventually, fleet, heals, nothing_is_lost, people_click
-from tcp_proxy import Proxy, proxy
+
+from tests.support.postgres_server import PostgresServer
+from tests.support.replicas import Fleet, eventually, fleet, heals, nothing_is_lost, people_click
+from tests.support.tcp_proxy import Proxy, proxy
 
 pytestmark = pytest.mark.timeout(300)
 

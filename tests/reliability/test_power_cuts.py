@@ -13,17 +13,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from power_cuts import CLICKS, Image, Recording, count, images, lost
-from watched_sqlite import Operation
 
 from approvals_bot import Engine
+from tests.support.power_cuts import CLICKS, Image, Recording, count, images, lost
+from tests.support.watched_sqlite import Operation
 
-SCRIPT = Path(__file__).parents[1] / "support" / "power_cuts.py"
 CUTS = int(os.environ.get("POWER_CUTS", "400"))
 
 
 def recorded(folder: Path, synchronous: str) -> Recording:
-    subprocess.run([sys.executable, str(SCRIPT), str(folder), synchronous], check=True, timeout=110)
+    subprocess.run(
+        [sys.executable, "-m", "tests.support.power_cuts", str(folder), synchronous], check=True, timeout=110
+    )
     found: Recording = pickle.loads((folder / "recording").read_bytes())  # noqa: S301  # our own, of a moment ago
     return found
 

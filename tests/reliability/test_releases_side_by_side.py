@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import PostgresServer
-from replicas import Fleet, Replica, eventually, fleet, people_click, taken
 
 from approvals_bot.durable.store.postgres_schema import migrations
+from tests.support.postgres_server import PostgresServer
+from tests.support.replicas import Fleet, Replica, eventually, fleet, people_click, taken
 
 DRAIN = 10.0  # seconds that a replica has after SIGTERM
 BUSY = 10.0  # seconds that a very busy machine may add

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attrition import RUNS, Attrition
-from postgres_server import PostgresServer
-from replicas import Fleet, eventually, fleet, people_click, taken
 
 from approvals_bot.durable.engine.limits import LEASE, LOOK
+from tests.support.attrition import RUNS, Attrition
+from tests.support.postgres_server import PostgresServer
+from tests.support.replicas import Fleet, eventually, fleet, people_click, taken
 
 LOSSES = int(os.environ.get("APPROVALS_TEST_LOSSES", "2"))  # kills and stalls, by turns
 LANES = 4  # lost at the same time, at most

@@ -9,8 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from simulation.planted import BUGS, seeds_to_find
-from simulation.play import play
+
+from tests.support.simulation.planted import BUGS, seeds_to_find
+from tests.support.simulation.play import play
 
 SEEDS = 2000
 PARTS = 4
@@ -77,7 +78,10 @@ def test_a_planted_bug_is_found(name: str) -> None:
 def test_a_seed_plays_the_same_in_another_process() -> None:
     here = [played.timeline() for played in play(range(7, 10))]
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
-    code = "from simulation.play import play; print('\\x1e'.join(p.timeline() for p in play(range(7, 10))), end='')"
+    code = (
+        "from tests.support.simulation.play import play; "
+        "print('\\x1e'.join(p.timeline() for p in play(range(7, 10))), end='')"
+    )
     there = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, cwd=Path.cwd()
     )

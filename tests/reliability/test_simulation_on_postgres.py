@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import PostgresServer
-from simulation.planted_postgres import SLIPS, seeds_to_find
-from simulation.play import play
-from simulation.postgres_store import PostgresDatabase
+
+from tests.support.postgres_server import PostgresServer
+from tests.support.simulation.planted_postgres import SLIPS, seeds_to_find
+from tests.support.simulation.play import play
+from tests.support.simulation.postgres_store import PostgresDatabase
 
 SEEDS = int(os.environ.get("POSTGRES_SEEDS", "50"))
 
@@ -70,7 +71,8 @@ def test_a_seed_plays_the_same_on_another_database(postgres: PostgresServer, dat
     here = [played.timeline() for played in play(range(6, 10), database)]
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     code = (
-        "import sys; from simulation.play import play; from simulation.postgres_store import PostgresDatabase; "
+        "import sys; from tests.support.simulation.play import play; "
+        "from tests.support.simulation.postgres_store import PostgresDatabase; "
         "there = PostgresDatabase(sys.argv[1]); "
         "print('\\x1e'.join(p.timeline() for p in play(range(7, 10), there)), end=''); there.close()"
     )

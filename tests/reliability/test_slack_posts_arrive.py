@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, run_fake_slack
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels, Dispatch, Receipt, Result, place_name
@@ -33,6 +32,7 @@ from approvals_bot.people import People, Person
 from approvals_bot.playground import SeedApp, SeedChannel
 from approvals_bot.playground.faults import Fault
 from approvals_bot.testing import FakeClock
+from tests.support.fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, run_fake_slack
 
 APPROVALS = int(os.environ.get("SLACK_APPROVALS", "60"))
 CHANNELS = max(3, APPROVALS // 100)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from acme import Acme, furnish
+
+from tests.support.acme import Acme, furnish
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from acme import ANN, BO, CY, DI, Acme
-from journey import buttons
+
+from tests.support.acme import ANN, BO, CY, DI, Acme
+from tests.support.journey import buttons
 
 
 @pytest.mark.scenario(19)

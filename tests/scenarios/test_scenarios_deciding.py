@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from acme import ANN, BO, CY, Acme
-from journey import Service, buttons
+
+from tests.support.acme import ANN, BO, CY, Acme
+from tests.support.journey import Service, buttons
 
 
 @pytest.mark.scenario(1)

@@ -6,8 +6,9 @@ import re
 
 import httpx2
 import pytest
-from acme import ANN, BO, CY, Acme
-from journey import buttons
+
+from tests.support.acme import ANN, BO, CY, Acme
+from tests.support.journey import buttons
 
 
 @pytest.mark.scenario(11)

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from acme import ANN, BERLIN, BO, CFO, CY, TOKYO, Acme, furnish
+
+from tests.support.acme import ANN, BERLIN, BO, CFO, CY, TOKYO, Acme, furnish
 
 AWAY = """
 [[people."{who}".away]]

@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from acme import ANN, DI, Acme
+
+from tests.support.acme import ANN, DI, Acme
 
 
 @pytest.mark.scenario(33)

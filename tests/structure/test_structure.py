@@ -8,7 +8,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from structure import LONGEST_MODULE, ROOT, RULES, Package, floors, read_package
+
+from tests.support.structure import LONGEST_MODULE, ROOT, RULES, Package, floors, read_package
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from browsing import a_port, serving
-from traced import Traced, Tracer
 
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.people import Person
@@ -23,6 +21,8 @@ from approvals_bot.playground.mailbox import ReceivedMail
 from approvals_bot.playground.slack.shapes import Message
 from approvals_bot.service.catalog import read_configuration
 from approvals_bot.testing import FakeClock
+from tests.support.browsing import a_port, serving
+from tests.support.traced import Traced, Tracer
 
 GOAL = (80, 420, 3400)  # files, functions, and lines of these functions
 CEILINGS = {

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from journey import Json, Service
+from tests.support.journey import Json, Service
 
 ANN, BO, CY, DI, CFO = (f"{name}@acme.eu" for name in ("ann", "bo", "cy", "di", "cfo"))
 TOKYO, BERLIN = "aki@acme.eu", "bea@acme.eu"

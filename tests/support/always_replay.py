@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefixes import divergences, same_outcome
 
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.events import Event, Log
 from approvals_bot.durable.core.replay import ReplayResult, replay
 from approvals_bot.durable.engine.replayer import Replayed
+from tests.support.prefixes import divergences, same_outcome
 
 ROOMS = ("approvals", "engine", "reliability")
 

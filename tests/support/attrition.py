@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from replicas import Fleet, Replica, eventually
+
+from tests.support.replicas import Fleet, Replica, eventually
 
 RUNS = 5  # that a replica is at work on when it is lost
 PAUSE = 0.2  # seconds for which a person does nothing, between two requests

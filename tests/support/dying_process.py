@@ -22,10 +22,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from watched_sqlite import Operation, watch
-
 from approvals_bot import Engine, HookNotFoundError, WebhookRequest, create_hook, create_webhook, sleep, step, workflow
 from approvals_bot.durable.core.api import Answer
+from tests.support.watched_sqlite import Operation, watch
 
 RESULT = ["first", {"approved": True}, "asking", "last"]
 ANSWER = b"thanks for asking"

@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from watched_sqlite import Operation, watch
-
 from approvals_bot.cli import main
 from approvals_bot.durable.engine import Engine, HookInfo
+from tests.support.watched_sqlite import Operation, watch
 
 FULL, WRITE_ERROR, SYNC_ERROR = 13, 10 | 3 << 8, 10 | 4 << 8  # SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC
 SLOW = 0.3  # seconds for a sync: a disk on a network, on a bad day

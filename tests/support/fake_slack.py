@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from browsing import a_port, serving
 from starlette.applications import Starlette
 
 from approvals_bot.people import Person
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup, User, routes
 from approvals_bot.playground.faults import Fault
+from tests.support.browsing import a_port, serving
 
 BOT_TOKEN = "xoxb-playground"
 SIGNING_SECRET = "the fake Slack's signing secret"

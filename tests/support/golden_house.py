@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from golden import Book, anonymous
-from journey import Json, Service
+
+from tests.support.golden import Book, anonymous
+from tests.support.journey import Json, Service
 
 CONFIG = """
 [server]

@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import kept_workflows
 import pytest
-from prefixes import without_tracebacks
 
 import approvals_bot
 from approvals_bot.approvals.workflow import approval
@@ -27,6 +25,8 @@ from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.events import Event, Log, from_micros, to_micros
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.python_workflows import import_programs
+from tests.support import kept_workflows
+from tests.support.prefixes import without_tracebacks
 
 FOLDER = Path(__file__).parents[1] / "histories"
 SAMPLES = Path(__file__).parents[2] / "workflows"

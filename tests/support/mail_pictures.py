@@ -14,10 +14,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from browsing import CHROMIUM
-from journey import Json, Service, with_samples
 from playwright.async_api import Browser, Page, async_playwright
-from slack_pictures import AS_WEBP, IMAGES
+
+from tests.support.browsing import CHROMIUM
+from tests.support.journey import Json, Service, with_samples
+from tests.support.slack_pictures import AS_WEBP, IMAGES
 
 DESKTOP, PHONE = {"width": 720, "height": 400}, {"width": 390, "height": 400}
 SHARPNESS = 1.25  # device pixels per pixel

@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from dying_process import job
-from watched_sqlite import Operation, watch
-
 from approvals_bot import Engine, create_hook, workflow
 from approvals_bot.durable.store import sqlite
+from tests.support.dying_process import job
+from tests.support.watched_sqlite import Operation, watch
 
 SECTOR = 512  # bytes that a disk writes as a whole
 CLICKS = 120

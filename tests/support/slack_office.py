@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, run_fake_slack
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels
@@ -29,6 +28,7 @@ from approvals_bot.people import People, Person
 from approvals_bot.playground import Playground, SeedApp, SeedChannel, SeedGroup
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.testing import FakeClock
+from tests.support.fake_slack import BOT_TOKEN, SIGNING_SECRET, FakeSlack, run_fake_slack
 
 KEY = "a-key-of-the-tests-that-has-32-bytes!"
 PEOPLE = (

@@ -7,7 +7,6 @@ import time
 from typing import Any
 from urllib.parse import urljoin
 
-from slack_office import KEY, Office
 from starlette.routing import Mount
 
 from approvals_bot.channels.slack.blocks import delivery_of
@@ -15,6 +14,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.web.links import DECISION
 from approvals_bot.web.routes import build
+from tests.support.slack_office import KEY, Office
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from browsing import CHROMIUM
-from journey import Json, Service, comment_input, with_samples
 from playwright.async_api import Browser, FloatRect, Page, async_playwright
+
+from tests.support.browsing import CHROMIUM
+from tests.support.journey import Json, Service, comment_input, with_samples
 
 IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
 DESKTOP, PHONE = {"width": 1_080, "height": 820}, {"width": 390, "height": 844}

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from slack_office import office, open_office  # noqa: F401  # the fixtures of Slack's tests
 from starlette.types import ASGIApp
 
 from approvals_bot.approvals.port import Channels
@@ -24,6 +23,7 @@ from approvals_bot.testing import FakeClock
 from approvals_bot.web.api import ApiKey
 from approvals_bot.web.links import DECISION
 from approvals_bot.web.routes import build
+from tests.support.slack_office import office, open_office  # noqa: F401  # the fixtures of Slack's tests
 
 BASE_URL = "https://approve.acme.eu"
 KEY = "a-key-of-the-tests-that-has-32-bytes!"

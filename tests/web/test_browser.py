@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, a_port, chromium, needs_chromium, serving
-from judges import faults_in_html, judge
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.catalog import Listed
+from tests.support.browsing import CHROMIUM, a_port, chromium, needs_chromium, serving
+from tests.support.judges import faults_in_html, judge
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
 
@@ -280,5 +280,5 @@ async def test_check_46_a_text_browser_shows_all_that_is_needed(site: Any) -> No
         W3M, "-dump", "-cols", "80", "-T", "text/html", url + path, stdout=asyncio.subprocess.PIPE
     )
     text = (await reader.communicate())[0].decode()
-    for words in ("Waiting", "Deploy api 2.1", "Asked by Di Oz", "replicas: 3", "Comment", "Approve", "Reject"):
+    for words in ("Waiting", "Deploy api 2.1", "Requested by Di Oz", "replicas: 3", "Comment", "Approve", "Reject"):
         assert words in text

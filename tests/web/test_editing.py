@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from browsing import a_port, chromium, needs_chromium, serving
-from slack_office import Office
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.catalog import Listed
+from tests.support.browsing import a_port, chromium, needs_chromium, serving
+from tests.support.slack_office import Office
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 PLAN = "step\n" * 900  # 4,500 characters: more than Slack lets anybody type

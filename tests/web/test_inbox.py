@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx2
 import pytest
-from browsing import a_port, serving
-from posting import a_posting_service, until
 
 from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result, place_name
 from approvals_bot.durable.core.api import workflow
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.web import pages
+from tests.support.browsing import a_port, serving
+from tests.support.posting import a_posting_service, until
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 

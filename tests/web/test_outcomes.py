@@ -108,7 +108,7 @@ async def test_a_decided_page_says_why_above_the_fields(office: Any, end: str, w
     run_id = await ended_as(office, end)
     text = main_of(await office.web.get(f"/requests/{run_id}"))
     assert text.count(why) == 1
-    assert text.index(why) < text.index("Asked by Di Oz")
+    assert text.index(why) < text.index("Requested by Di Oz")
 
 
 async def test_approved_is_said_once_apart_from_the_votes(office: Any) -> None:

@@ -61,7 +61,7 @@ def message(dispatch: Dispatch) -> tuple[str, list[Block]]:
 
 
 def card_message(card: Card) -> tuple[str, list[Block]]:
-    """Render the whole card, below a text like `⏳ Waiting: Deploy api 2.1 to prod. Asked by Bo Lund.`
+    """Render the whole card, below a text like `⏳ Waiting: Deploy api 2.1 to prod. Requested by Bo Lund.`
 
     A decided card opens with its outcome and keeps everything but the buttons.
     """

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from imap_server import ImapServer, imap_server
-from judges import judge
-from posting import a_posting_service
 from pydantic import SecretStr
 
 from approvals_bot.channels.email.bounces import Reports, ReturnPaths
@@ -21,6 +18,9 @@ from approvals_bot.channels.email.imap import Watch, mailbox_in
 from approvals_bot.channels.email.lmtp import LARGEST_REPORT
 from approvals_bot.config.mail import Imap
 from approvals_bot.durable.tokens import Tokens
+from tests.support.imap_server import ImapServer, imap_server
+from tests.support.judges import judge
+from tests.support.posting import a_posting_service
 
 PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
 REPORT = b"""Content-Type: multipart/report; report-type=delivery-status; boundary=b\r

@@ -12,12 +12,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from posting import a_posting_service
 
 from approvals_bot.channels.email.bounces import TOGETHER, Returned, ReturnPaths, why_it_failed
 from approvals_bot.channels.email.lmtp import mail_in
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.mailbox import MailServer, ReceivedMail
+from tests.support.posting import a_posting_service
 
 PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
 

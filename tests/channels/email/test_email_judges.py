@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from judges import NEEDED_IN_MAIL, faults_in_html, judge
 
 from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, Delivered, Dispatch, Receipt, ToPerson
 from approvals_bot.channels.email import letter
@@ -25,6 +24,7 @@ from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.config.mail import MailAccount
 from approvals_bot.people import Person
+from tests.support.judges import NEEDED_IN_MAIL, faults_in_html, judge
 
 SENDER = "Approvals <approvals@acme.eu>"
 LINK = "https://approve.acme.eu/decisions/signed.token-1"

@@ -66,7 +66,7 @@ def test_the_text_part_is_complete_with_the_link_on_its_own_line(card: Card, now
         "⏳ Waiting · 1 of 2",
         "Due Wed 4 Nov 2026, 14:35 CET (in 3½ hours); then it is rejected",
         "Deploy api 2.1.0 to prod",
-        "Asked by Bo Lund, Wed 4 Nov 2026, 11:01 CET",
+        "Requested by Bo Lund, Wed 4 Nov 2026, 11:01 CET",
         "Version: 2.1.0 [pinned] (was: 2.0.9)",
         "+replicas: 6",
         "Release managers: 1 of 1 (Cy Rus)",

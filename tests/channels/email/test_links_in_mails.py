@@ -14,12 +14,12 @@ from statistics import median
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, a_port, needs_chromium, serving
-from posting import a_posting_service, until
 
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.web.links import DECISION, FORM
+from tests.support.browsing import CHROMIUM, a_port, needs_chromium, serving
+from tests.support.posting import a_posting_service, until
 
 W3M = shutil.which("w3m")
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}

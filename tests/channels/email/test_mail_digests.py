@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
-from posting import a_posting_service
+from tests.support.posting import a_posting_service
 
 SPAN = timedelta(minutes=15)
 URL = "https://approve.acme.eu"

@@ -8,10 +8,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from posting import a_posting_service
 
 from approvals_bot.playground.faults import Fault, FaultKind
 from approvals_bot.playground.mailbox import MailServer
+from tests.support.posting import a_posting_service
 
 MAILS = int(os.environ.get("APPROVALS_BOT_TEST_MAILS", "120"))  # 1,000 for the long run
 EACH = 3  # approvers of a request

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from posting import a_posting_service
-
 from approvals_bot.channels.email.smtp import Turns
+from tests.support.posting import a_posting_service
 
 
 async def test_mails_wait_their_turn_visibly_and_hold_nothing_up(open_service: Any) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postfix import SIZE_LIMIT, needs_postfix, postfix
-from posting import a_kept_port, a_posting_service, until
 
 from approvals_bot.approvals.port import Refused, TryAgain
 from approvals_bot.channels.email.bounces import ReturnPaths
@@ -21,6 +19,8 @@ from approvals_bot.channels.email.smtp import Accepted, Relay
 from approvals_bot.config.mail import MailAccount
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.faults import Fault
+from tests.support.postfix import SIZE_LIMIT, needs_postfix, postfix
+from tests.support.posting import a_kept_port, a_posting_service, until
 
 PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
 

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from slack_office import DEPLOY, Office, Open
 
 from approvals_bot.playground import APP_ID
+from tests.support.slack_office import DEPLOY, Office, Open
 
 # ── deciding ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -207,7 +207,7 @@ async def test_socket_mode_uses_the_same_handlers(open_office: Open) -> None:
 async def test_the_home_tab_is_the_persons_inbox(office: Office) -> None:
     await office.ask()
     home = json.dumps(await office.call("/slack/home?user=U0ANN"))
-    for words in ("Waiting for you", "Deploy api 2.1", "Asked by Bo Lund", '"vote:approve"'):
+    for words in ("Waiting for you", "Deploy api 2.1", "Requested by Bo Lund", '"vote:approve"'):
         assert words in home
     of_the_requester = json.dumps(await office.call("/slack/home?user=U0BO"))
     assert "You're all caught up." in of_the_requester

@@ -70,7 +70,7 @@ def assert_sound(text: str, shown: list[dict[str, Any]]) -> None:
 def test_a_card_has_the_order_of_every_card(card: Card) -> None:
     text, shown = blocks.card_message(card)
     assert_sound(text, shown)
-    assert text == "⏳ Waiting: Deploy api 2.1.0 to prod. Asked by Bo Lund."
+    assert text == "⏳ Waiting: Deploy api 2.1.0 to prod. Requested by Bo Lund."
     parts = [block["block_id"].partition(":")[0] for block in shown]
     assert parts == ["title", "state", "requester", "fields", "people", "waiting", "choices", "small"]
     said = " ".join(texts(shown))

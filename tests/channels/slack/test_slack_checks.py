@@ -8,12 +8,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from slack_office import DEPLOY, Office, Open
 
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.client import CALL_LIMIT
 from approvals_bot.channels.slack.socket_mode import socket_mode
 from approvals_bot.service.read import api_request
+from tests.support.slack_office import DEPLOY, Office, Open
 
 NO_COMMENT = [DEPLOY["stage"][0] | {"comment": "never"}]
 

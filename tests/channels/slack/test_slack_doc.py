@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from numbered import numbered_tests
+from tests.support.numbered import numbered_tests
 
 TESTS = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+) \|$", re.M)

@@ -7,11 +7,11 @@ import json
 from typing import cast
 
 import pytest
-from slack_office import DEPLOY, Office
 
 from approvals_bot.channels.slack import home
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store.sqlite import SqliteStore
+from tests.support.slack_office import DEPLOY, Office
 
 STAGE = [DEPLOY["stage"][0] | {"comment": "never"}]
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from slack_office import DEPLOY, Office
 
 from approvals_bot.channels.slack.manifest import SHORTCUT
 from approvals_bot.playground.slack.blocks import check_view
+from tests.support.slack_office import DEPLOY, Office
 
 EVERY_TYPE: dict[str, Any] = {
     "name": "string",

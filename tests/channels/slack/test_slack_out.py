@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fake_slack import Ticks
 
 from approvals_bot.approvals.port import (
     Card,
@@ -25,6 +24,7 @@ from approvals_bot.approvals.port import (
 from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.people import Person, SourceUnavailable
 from approvals_bot.playground import SeedChannel
+from tests.support.fake_slack import Ticks
 
 if TYPE_CHECKING:
     from tests.channels.conftest import Stage

@@ -6,10 +6,10 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from fake_slack import Ticks
 
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError
 from approvals_bot.channels.slack.post import GRACE, LONGEST_PAUSE, ConversationQueues, QueuedError
+from tests.support.fake_slack import Ticks
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from slack_office import Office
 
 from approvals_bot.approvals.port import Card, Name
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.reassignment import NOBODY, reassign_modal
 from approvals_bot.playground.slack.blocks import check_view
+from tests.support.slack_office import Office
 
 BO = "bo@acme.eu"
 

@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from slack_office import DEPLOY, Office, Open
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from approvals_bot.channels.slack.desk import press_of
+from tests.support.slack_office import DEPLOY, Office, Open
 
 TWO = [DEPLOY["stage"][0] | {"need": 2, "comment": "never"}]
 ASKING = [DEPLOY["stage"][0] | {"need": 2, "ask": {"code": "string"}}]

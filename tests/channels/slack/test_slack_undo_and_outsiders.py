@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from slack_office import DEPLOY, Office, Open
 
 from approvals_bot.playground import APP_ID
+from tests.support.slack_office import DEPLOY, Office, Open
 
 TWO = [DEPLOY["stage"][0] | {"need": 2}]
 

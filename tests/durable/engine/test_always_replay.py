@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from always_replay import AlwaysReplay
 
 from approvals_bot import create_hook, create_webhook, now, random, sleep, step, uuid4, workflow
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
+from tests.support.always_replay import AlwaysReplay
 
 count = itertools.count()
 people = {f"person {number}" for number in range(20)}

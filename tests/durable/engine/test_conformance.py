@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from numbered import all_tests, numbered_tests
+from tests.support.numbered import all_tests, numbered_tests
 
 TESTS = Path(__file__).parents[2]
 TABLE = TESTS.parent / "docs" / "conformance.md"

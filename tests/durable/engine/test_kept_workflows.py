@@ -7,12 +7,23 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from histories import known_workflows
-from kept_workflows import Order, crowd, ends, failing_group, generator, hooks, order, poll, votes, webhook
 
 from approvals_bot import RunCancelledError, RunFailedError, WebhookRequest
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
+from tests.support.histories import known_workflows
+from tests.support.kept_workflows import (
+    Order,
+    crowd,
+    ends,
+    failing_group,
+    generator,
+    hooks,
+    order,
+    poll,
+    votes,
+    webhook,
+)
 
 PEOPLE = ["ann", "bo", "cy", "di"]
 PAYLOADS: list[Any] = [1, None, {"a": []}, "done"]

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from postgres_server import PostgresServer
 from starlette.responses import Response
 
 from approvals_bot import create_hook, create_webhook, step, workflow
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import RunCancelledError
+from tests.support.postgres_server import PostgresServer
 
 SOON = 30  # seconds; without hearing anything it would take longer than any test
 

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from new_runs import new_run
-from postgres_server import PostgresServer
 
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.copying import copy
 from approvals_bot.durable.store.protocol import Append, AuditEntry, Filter, Lease
 from approvals_bot.errors import StoreCopyError
+from tests.support.new_runs import new_run
+from tests.support.postgres_server import PostgresServer
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 ODD = "a\x00b \ud800 \\u0000 💥"

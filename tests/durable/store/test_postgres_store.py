@@ -11,9 +11,6 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 from asyncpg import Connection
-from new_runs import new_run
-from postgres_server import PostgresServer
-from tcp_proxy import proxy
 
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect, postgres_schema
@@ -21,6 +18,9 @@ from approvals_bot.durable.store.postgres_connection import PostgresConnection, 
 from approvals_bot.durable.store.postgres_schema import examine
 from approvals_bot.durable.store.protocol import AuditEntry, Claim, Filter
 from approvals_bot.errors import StoreUnavailableError
+from tests.support.new_runs import new_run
+from tests.support.postgres_server import PostgresServer
+from tests.support.tcp_proxy import proxy
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 PASSWORD = "open sesame"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_server import PostgresServer
 
 from approvals_bot.durable.store import connect, sqlite_reading
 from approvals_bot.durable.store.postgres import count_of, page_of
 from approvals_bot.durable.store.protocol import Filter
+from tests.support.postgres_server import PostgresServer
 
 CURSOR = "1700000000025000.run_25000"
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from new_runs import new_run
 
 from approvals_bot.durable.store import connect, sqlite
 from approvals_bot.durable.store import sqlite_reading as reading
@@ -17,6 +16,7 @@ from approvals_bot.durable.store.group_commit import in_thread
 from approvals_bot.durable.store.protocol import Filter, Lease, OpenStore
 from approvals_bot.durable.store.sqlite import SqliteStore
 from approvals_bot.errors import StoreUnavailableError
+from tests.support.new_runs import new_run
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from new_runs import new_run
 
 from approvals_bot.durable.core.events import EventType, NewEvent
 from approvals_bot.durable.store.protocol import (
@@ -23,6 +22,7 @@ from approvals_bot.durable.store.protocol import (
     Stale,
 )
 from approvals_bot.errors import LimitExceededError
+from tests.support.new_runs import new_run
 
 Connect = Callable[[], Awaitable[OpenStore]]
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
 
-from postgres_server import PostgresServer, postgres_server
-
-from simulation import planted, planted_postgres
-from simulation.play import Played, play
-from simulation.postgres_store import PostgresDatabase
-from simulation.store import Database
+from tests.support.postgres_server import PostgresServer, postgres_server
+from tests.support.simulation import planted, planted_postgres
+from tests.support.simulation.play import Played, play
+from tests.support.simulation.postgres_store import PostgresDatabase
+from tests.support.simulation.store import Database
 
 CHUNK = 50  # seeds that one process plays before it reports
 

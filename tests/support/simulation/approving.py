@@ -29,9 +29,9 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import People, Person
 from approvals_bot.service.act import perform
-from simulation.auditor import Line, Violation
-from simulation.scenes import Scene
-from simulation.world import NoAnswerError, SimulatedEngine, World
+from tests.support.simulation.auditor import Line, Violation
+from tests.support.simulation.scenes import Scene
+from tests.support.simulation.world import NoAnswerError, SimulatedEngine, World
 
 DEPLOY = """
 [workflow]

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.replay import ReplayResult, replay
-from simulation.auditor import Line, RunHistory, Violation
-from simulation.world import World
+from tests.support.simulation.auditor import Line, RunHistory, Violation
+from tests.support.simulation.world import World
 
 LONG = 50  # events; of such a log only the prefixes are replayed that were followed by a decision
 

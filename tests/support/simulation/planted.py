@@ -23,7 +23,7 @@ from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.protocol import Append, Appended, Created, Fenced, Lease, NewRun, Received, Stale
 from approvals_bot.durable.store.sqlite import SqliteStore, written
-from simulation.play import play
+from tests.support.simulation.play import play
 
 Bug = Callable[[pytest.MonkeyPatch], None]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simulation.play import play
-from simulation.postgres_store import PostgresDatabase
+from tests.support.simulation.play import play
+from tests.support.simulation.postgres_store import PostgresDatabase
 
 Slip = tuple[str, str, str]
 

@@ -13,10 +13,10 @@ import pytest
 
 from approvals_bot.durable.core.api import open_engines
 from approvals_bot.durable.engine import scheduler as scheduling
-from simulation import approving, checks, scenes
-from simulation.auditor import Violation
-from simulation.store import Database, SqliteDatabase
-from simulation.world import World
+from tests.support.simulation import approving, checks, scenes
+from tests.support.simulation.auditor import Violation
+from tests.support.simulation.store import Database, SqliteDatabase
+from tests.support.simulation.world import World
 
 APPROVALS = 20  # of so many seeds one plays the real approval
 MOST_NODES = 3

@@ -21,8 +21,8 @@ from approvals_bot.durable.store.postgres import PostgresStore
 from approvals_bot.durable.store.postgres_connection import CHANNEL, NotConnectedError
 from approvals_bot.durable.store.postgres_schema import migrate
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
-from simulation.auditor import Auditor, Change
-from simulation.store import TABLES, Fate, Mishap
+from tests.support.simulation.auditor import Auditor, Change
+from tests.support.simulation.store import TABLES, Fate, Mishap
 
 T = TypeVar("T")
 

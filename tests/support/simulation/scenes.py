@@ -11,10 +11,10 @@ from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Run, RunRecord
 from approvals_bot.errors import HookNotFoundError, RunEndedError, StoreUnavailableError
-from simulation import shapes
-from simulation.auditor import Line, Violation
-from simulation.loop import Process
-from simulation.world import NoAnswerError, SimulatedEngine, World
+from tests.support.simulation import shapes
+from tests.support.simulation.auditor import Line, Violation
+from tests.support.simulation.loop import Process
+from tests.support.simulation.world import NoAnswerError, SimulatedEngine, World
 
 
 class SimulatedHands:

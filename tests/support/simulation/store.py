@@ -18,8 +18,8 @@ from approvals_bot.durable.store import sqlite, sqlite_reading
 from approvals_bot.durable.store.group_commit import Writer
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.durable.store.sqlite import SoleOwner, SqliteStore
-from simulation.auditor import Auditor
-from simulation.loop import Process
+from tests.support.simulation.auditor import Auditor
+from tests.support.simulation.loop import Process
 
 T = TypeVar("T")
 

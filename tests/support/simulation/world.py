@@ -17,10 +17,10 @@ from approvals_bot.durable.engine.cache import RunCache
 from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.durable.tokens import Tokens
-from simulation.auditor import Auditor, Line, Violation
-from simulation.loop import Process, VirtualLoop
-from simulation.options import Options
-from simulation.store import Database, Mishap, never
+from tests.support.simulation.auditor import Auditor, Line, Violation
+from tests.support.simulation.loop import Process, VirtualLoop
+from tests.support.simulation.options import Options
+from tests.support.simulation.store import Database, Mishap, never
 
 T = TypeVar("T")
 
