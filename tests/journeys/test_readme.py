@@ -51,7 +51,7 @@ def test_the_readmes_first_approval_works(service: Service) -> None:
     card = service.card()
     assert service.link("ann@acme.eu")
     assert service.link("cy@acme.eu")
-    assert "decide" in service.click("U0BO", card, "Approve")["ephemeral"]
+    assert service.click("U0BO", card, "Approve")["ephemeral"] == "You can't approve your own request."
     assert service.run(run_id)["status"] == "running"
     service.click("U0ANN", card, "Approve")
     assert service.ended(run_id)["result"]["by"] == "ann@acme.eu"

@@ -142,7 +142,7 @@ async def test_a_form_that_nobody_touched_changes_nothing(site: Any) -> None:
 async def test_slack_cuts_no_long_text_and_takes_away_what_is_emptied(office: Office) -> None:
     run_id = await office.ask(given=GIVEN, **BOOKED | {"fields": FIELDS | {"service": "string", "version": "string"}})
     view = (await office.press("U0ANN", "Approve with changes"))["view"]
-    assert "Plan is too long for a form in Slack. It stays as it is" in str(view["blocks"])
+    assert "Plan is too long to edit in Slack. It stays unchanged" in str(view["blocks"])
     inputs = [block for block in view["blocks"] if block["type"] == "input"]
     assert "ask:plan" not in [block["block_id"] for block in inputs]
     values = {"ask:price": {"value": "100"}, "ask:seat": {"value": ""}}
