@@ -71,7 +71,7 @@ class Copies:
         self._tasks = tasks
         self._wake_ups: list[asyncio.Event] = []  # one for each copy: there may be something to do
         self._closed = asyncio.Event()
-        self._round = 0
+        self.round = 0  # openings of a stage so far; with a new one, people who have a card are asked again
         self._troubles: dict[int, CardDelivery] = {}
 
     @property
@@ -89,10 +89,6 @@ class Copies:
         for wake_up in self._wake_ups:
             wake_up.set()
 
-    def begin(self) -> None:
-        """Start a new opening of a stage: people who have a card are asked again."""
-        self._round += 1
-
     def send(self, notifications: Iterable[Notification]) -> None:
         """Send each card, or, if there is one already, a reply in its thread."""
         for notification in notifications:
@@ -100,7 +96,7 @@ class Copies:
             if copy is None or (copy.delivery.state == "not_delivered" and not copy.is_replaced):
                 self._add(notification.to, notification.occasion, self.request.deadline or now() + LONGEST_TRY)
                 continue
-            copy = self._put(replace(copy, round=self._round))
+            copy = self._put(replace(copy, round=self.round))
             if copy.is_replaced:
                 self._fall_back(copy.number)
             else:
@@ -171,7 +167,7 @@ class Copies:
     def _add(self, to: Destination, occasion: Occasion, until: datetime, text: str = "") -> int:
         number = len(self.all) + 1
         delivery = CardDelivery(place_name(to), to.channel, "sending")
-        self.all.append(Copy(number, to, occasion, until, delivery, text, round=self._round))
+        self.all.append(Copy(number, to, occasion, until, delivery, text, round=self.round))
         self._wake_ups.append(asyncio.Event())
         self._tasks.create_task(self._keep(number))
         return number

@@ -193,7 +193,7 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
         case "on-behalf-of", "":
             return _name(about.on_behalf_of, people)
         case "manager-of", "approver":
-            return "the manager of who was asked"
+            return "the approver's manager"
         case "manager-of", whom:
             return f"the manager of {_name(about.on_behalf_of if whom == 'on-behalf-of' else human, people)}"
         case "owner-of", field:

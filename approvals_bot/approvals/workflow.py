@@ -313,7 +313,7 @@ class PendingRequest:
         self.start_timers(times)
         self.late = late_escalations(self.definition, times)
         self.look_again_if_needed(found, 0)
-        self.copies.begin()
+        self.copies.round += 1
         self.copies.show(self.request)
         self.notify_stage(occasion)
 
@@ -397,7 +397,7 @@ class PendingRequest:
 
     async def reach_deadline(self, stage: RequestStage) -> None:
         """Act on the deadline, which came before a decision."""
-        because = f"Nobody decided in time in stage “{stage.title}”."
+        because = f"Stage “{stage.title}” wasn't decided in time."
         on_deadline = self.definition.clock.on_deadline
         if self.request.state == "changes_requested":
             on_deadline, because = "expire", "The requested changes didn't come in time."

@@ -280,7 +280,7 @@ async def test_a_deadline_rejects_and_leaves_no_timer(office: Any) -> None:
         assert (record.status, record.result["decision"], record.result["by"]) == ("completed", "rejected", "deadline")
         outcome = (await opened.view()).outcome
         assert outcome is not None
-        assert outcome.because == "Nobody decided in time in stage “Go”."
+        assert outcome.because == "Stage “Go” wasn't decided in time."
         await office.clock.advance("30d")
         assert (await opened.record()).result == record.result
 

@@ -99,7 +99,7 @@ async def test_a_stage_that_fell_short_is_never_done(office: Any, end: str, stat
     ("end", "why"),
     [
         ("rejected", "The tests fail."),
-        ("expired", "Nobody decided in time"),
+        ("expired", "decided in time"),
         ("withdrawn", "Not needed."),
         ("cancelled", "Cleaning up."),
     ],

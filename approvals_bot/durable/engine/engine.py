@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -23,7 +22,7 @@ from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_at
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS, Replayer
 from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run
-from approvals_bot.durable.engine.scheduler import Scheduler
+from approvals_bot.durable.engine.scheduler import EntropyPool, Scheduler
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import ENDED, AuditEntry, AuditLine, Filter, OpenStore, RunRecord, Status
 from approvals_bot.durable.tokens import Tokens
@@ -75,7 +74,7 @@ class Engine:
             registry=registry,
             resources=dict(given),
             notifier=self.notifier,
-            entropy=lambda: os.urandom(32),
+            entropy=EntropyPool().draw,
         )
         self.clock: TimeSource = self.scheduler.clock
         self.replayer = self.scheduler.replayer
