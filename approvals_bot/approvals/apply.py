@@ -225,7 +225,7 @@ def why_undecidable(request: Request, rules: Rules, stage: RequestStage, found: 
         return ""
     for seat, place in zip(seats, found.seats, strict=True):
         if not seat.eligible:
-            return f"nobody may decide for {seat.label}" + (f" ({'; '.join(place.nobody)})" if place.nobody else "")
+            return f"nobody can approve for {seat.label}" + (f" ({'; '.join(place.nobody)})" if place.nobody else "")
         if isinstance(seat.need, int) and len(seat.eligible) < seat.need:
             return f"{seat.label} needs {seat.need} people, and only {len(seat.eligible)} may decide"
     return "too few different people for its seats"

@@ -112,7 +112,8 @@ def _outcome(view: Request) -> CardOutcome | None:
     if ended is None:
         return None
     by = view.acting(ended.by, ended.in_place_of)
-    return CardOutcome(ended.state, by, ended.because, at=ended.at, via=ended.via, comment=ended.comment)
+    because = ended.because[:1].upper() + ended.because[1:]
+    return CardOutcome(ended.state, by, because, at=ended.at, via=ended.via, comment=ended.comment)
 
 
 def _choices(view: Request, stage: RequestStage, reader: str | None, now: datetime) -> tuple[CardChoice, ...]:

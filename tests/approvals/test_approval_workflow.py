@@ -200,7 +200,7 @@ async def test_an_undecidable_request_fails_at_once_with_the_reason(office: Any)
         opened = await office.ask(one_stage(f'from = ["{DI}"]'), BUY, by=DI)
         record = await opened.record()
         assert (record.status, record.error["type"]) == ("failed", "NobodyCanDecideError")
-        assert "nobody may decide" in record.error["message"]
+        assert "nobody can approve" in record.error["message"]
 
 
 # ── content ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -89,7 +89,7 @@ async def test_an_undecidable_stage_is_found_before_opening(office: Any) -> None
     )
     assert problem == (
         "manager",
-        "nobody may decide for the manager of Fay Cash (manager-of:requester: Fay Cash has no manager)",
+        "nobody can approve for the manager of Fay Cash (manager-of:requester: Fay Cash has no manager)",
     )
 
 

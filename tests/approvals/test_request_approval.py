@@ -469,7 +469,7 @@ async def test_many_requests_keep_the_projection_small(office: Any, monkeypatch:
         ({"approvers": ANN, "pinned": ["it"]}, "no field named 'it'"),
         ({"approvers": ANN, "clock": {"deadine": "4h"}}, "deadine"),
         ({"approvers": ANN, "clock": {"deadline": "2 business days"}}, "2 business days needs a calendar"),
-        ({"approvers": "@nobody"}, "nobody may decide|Nobody could decide"),
+        ({"approvers": "@nobody"}, "nobody can approve|Nobody could decide"),
         ({"stages": [{"id": "a", "from": [ANN]}, {"id": "a", "from": [BO]}]}, "two stages are named 'a'"),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_request_only_its_requester_could_decide_is_refused(acme: Acme) -> Non
     given = {"workflow": "only-ann", "input": {"what": "Scenario 10"}, "requester": ANN}
     refused = acme.api("POST", "/runs", json=given)
     assert refused.status_code == 422
-    assert "nobody may decide" in refused.json()["detail"]
+    assert "nobody can approve" in refused.json()["detail"]
     run_id = acme.asks("up", "Scenario 10", by=ANN)
     assert acme.request(run_id)["waiting_for"] == ["cfo@acme.eu"]
     acme.press(acme.link_of("cfo@acme.eu", "Scenario 10"), "approve")

@@ -159,7 +159,7 @@ def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:
     because = card.outcome.because.strip() if card.outcome else ""
     names: dict[str, Any] = {
         "card": card,
-        "because": because[:1].upper() + because[1:],
+        "because": because,
         "reader": one_line(dispatch.to.person.name, 80),
         "subject": subject(dispatch),
         "occasion": occasion(dispatch),

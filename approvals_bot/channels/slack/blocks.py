@@ -121,8 +121,7 @@ def _status(card: Card) -> Block:
 def _outcome(ended: CardOutcome, room: CardLimits) -> Block:
     line = [styled(one_line(card_text.outcome(ended), 200), bold=True), styled(", "), dated(ended.at)]
     if ended.because.strip():
-        because = one_line(ended.because, room.short)
-        line.append(styled(f"\n{because[:1].upper()}{because[1:]}"))
+        line.append(styled(f"\n{one_line(ended.because, room.short)}"))
     comment = cut_to(ended.comment, room.short * 2)
     return rich(paragraph(line), *([quotation(comment)] if comment else []))
 
