@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, header, one_line
 from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, ToPerson
+from approvals_bot.approvals.text import CHOSEN
 
 HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
 TEXT_LIMIT = 60_000  # bytes
@@ -142,7 +143,7 @@ def not_you(dispatch: Dispatch) -> str:
     mine = [vote for vote in card.votes if vote.by.key == reader and vote.counts]
     if not mine or dispatch.text:
         return ""
-    did = f"You {card_text.CHOICE_WORDS[mine[-1].choice][1]} this {card_text.VIA_WORDS[mine[-1].via]}".rstrip()
+    did = f"You {CHOSEN[mine[-1].choice]} {card_text.VIA_WORDS[mine[-1].via]}".rstrip()
     if _can_take_back(card):
         return f"{did}. Not you? You can undo this vote while the request is open:"
     human = next((name.text for name in (card.requester, card.on_behalf_of) if name and "@" in name.key), "")
