@@ -77,7 +77,7 @@ class _Reasons:
     def sentence(self, expression: Any, holds: bool) -> str:
         parts = _tightest(self._parts(expression, holds))
         if not parts:
-            return "it always does" if holds else "it never does"
+            return "it always applies" if holds else "it never applies"
         named = {part.field for part in parts if not part.is_value}
         if not named:
             return _listed([self._fact(part.field) for part in parts])
@@ -90,9 +90,10 @@ class _Reasons:
             case ast.LogicExpression(type=kind, left=left, right=right):
                 both = (kind == "and") is holds
                 for side in (left, right):
-                    if both or self._value(side) is holds:
+                    if both:
                         yield from self._parts(side, holds)
-                    if not both and self._value(side) is holds:
+                    elif bool(self._value(side)) is holds:  # a flag that is not given counts as no
+                        yield from self._parts(side, holds)
                         return
             case ast.UnaryExpression(type="not", right=right):
                 yield from self._parts(right, not holds)
@@ -168,7 +169,9 @@ class _Reasons:
         return noun(name, self.fields[name])
 
     def _shown(self, name: str) -> str:
-        return shortened(shown_value(self.typed.get(name)))
+        """Show a value on one line; what somebody else wrote is a quotation here, too."""
+        text = shortened(" ".join(shown_value(self.typed.get(name)).split()))
+        return f"“{text}”" if self.fields[name].untrusted else text
 
     def _value(self, node: Any) -> Any:
         return node.evaluate({name: plain(value) for name, value in self.typed.items()})
