@@ -45,16 +45,20 @@ def cast(
     refused = refusal(stage, act, digest, invalid)
     if refused is not None:
         return stage, refused
-    before = vote_of(stage, act.by)
+    after = with_vote(stage, replace(act, digest=digest, answers=dict(answers or {}), fields={}), at)
     if act.choice == "take_back":
-        after = _without(stage, act.by)
         return after, _reply(after, act, "taken_back")
-    kept = replace(act, digest=digest, answers=dict(answers or {}), fields={})
-    vote = RecordedVote(kept, at, seats_for(stage, act.by), in_place_of=in_place_of(stage, act.by))
-    others = _without(stage, act.by, vote.place)
-    after = replace(others, votes=(*others.votes, vote))
     is_decided = stage_status(after) in DECISIVE
-    return after, _reply(after, act, "decided" if is_decided else "changed" if before else "counted")
+    return after, _reply(after, act, "decided" if is_decided else "changed" if vote_of(stage, act.by) else "counted")
+
+
+def with_vote(stage: RequestStage, act: Vote, at: datetime) -> RequestStage:
+    """Return the stage after this vote, which replaces the voter's earlier one. Nothing is checked."""
+    if act.choice == "take_back":
+        return _without(stage, act.by)
+    vote = RecordedVote(act, at, seats_for(stage, act.by), in_place_of=in_place_of(stage, act.by))
+    others = _without(stage, act.by, vote.place)
+    return replace(others, votes=(*others.votes, vote))
 
 
 def refusal(stage: RequestStage, act: Vote, digest: str = "", invalid: Reply | None = None) -> Reply | None:

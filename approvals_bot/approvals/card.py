@@ -10,9 +10,9 @@ from datetime import datetime
 
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import (
+    DECISIVE,
     YES,
     Count,
-    cast,
     comment_rule,
     count,
     in_place_of,
@@ -21,6 +21,7 @@ from approvals_bot.approvals.ballot import (
     seats_for,
     stage_status,
     vote_of,
+    with_vote,
 )
 from approvals_bot.approvals.port import (
     Card,
@@ -135,17 +136,16 @@ def _choices(view: Request, stage: RequestStage, reader: str | None, now: dateti
 
 
 def _decides(view: Request, stage: RequestStage, trial: Vote, now: datetime) -> bool:
-    _, reply = cast(stage, trial, now)
-    if reply.verdict != "decided" or reply.params["status"] != "filled":
-        return reply.verdict == "decided"
+    status = stage_status(with_vote(stage, trial, now))
+    if status != "filled":
+        return status in DECISIVE
     ids = [other.id for other in view.stages]
     return all(other.state == "skipped" for other in view.stages[ids.index(stage.id) + 1 :])
 
 
 def _may_decide(view: Request, stage: RequestStage, choice: ChoiceName, now: datetime) -> bool:
     """Whether this choice would decide if made by one of the people waited for; a few are tried."""
-    trials = [Vote(address, choice, comment="…") for address in view.waiting_for[:SAMPLED]]
-    return any(refusal(stage, trial) is None and _decides(view, stage, trial, now) for trial in trials)
+    return any(_decides(view, stage, Vote(address, choice), now) for address in view.waiting_for[:SAMPLED])
 
 
 def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: bool) -> CardChoice:

@@ -214,18 +214,22 @@ class Copies:
                 self._count_attempt(number, -1)
             elif isinstance(result, TryAgain):
                 lost_at = lost_at or (tried_at if result.lost else None)
-            pause = pause_after(tries, result, is_mail=copy.is_mail)
-            if pause is None:
-                code = result.code if isinstance(result, Refused) else None
-                self._put(self.all[number - 1].failed(result.error, code))
-                return False
-            if isinstance(result, Refused) and not copy.is_replaced:
-                self._fall_back(number)
-            if not await self._wait(number, pause, result.error, until):
+            if not await self._wait_after(number, tries, result, until):
                 return False
             copy = self.all[number - 1]
         self._put(copy.failed(copy.delivery.error or TOO_LATE, copy.code))
         return False
+
+    async def _wait_after(self, number: int, tries: int, result: TryAgain | Refused, until: datetime) -> bool:
+        """Wait after an attempt that failed. Returns False if there is no further one: refused, or too late."""
+        copy = self.all[number - 1]
+        pause = pause_after(tries, result, is_mail=copy.is_mail)
+        if pause is None:
+            self._put(copy.failed(result.error, result.code if isinstance(result, Refused) else None))
+            return False
+        if isinstance(result, Refused) and not copy.is_replaced:
+            self._fall_back(number)
+        return await self._wait(number, pause, result.error, until)
 
     def _count_attempt(self, number: int, by: int) -> None:
         copy = self.all[number - 1]

@@ -34,12 +34,17 @@ def one_line(text: str, limit: int = 0) -> str:
 
 
 def clip(text: str, limit: int) -> str:
-    """Cut the text to `limit`, ending in "…", between graphemes and never inside one."""
+    """Cut the text to `limit` UTF-16 code units, ending in "…", between graphemes and never inside one."""
     if len(text) <= limit and length(text) <= limit:
         return text
+    return _cut(text, limit).rstrip() + ELLIPSIS if limit > 0 else ""
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return the graphemes that leave room for "…". Of a single larger one, return half of the room."""
     room = limit - 1
     if text[: room + 1].isascii():  # every grapheme is one character
-        return text[:room].rstrip() + ELLIPSIS if limit > 0 else ""
+        return text[:room]
     kept = end = 0
     for grapheme in _GRAPHEME.finditer(text[: limit + LONGEST_GRAPHEME]):
         size = length(grapheme.group())
@@ -48,7 +53,7 @@ def clip(text: str, limit: int) -> str:
         kept, end = kept + size, grapheme.end()
     if end == 0:  # a single grapheme larger than the limit
         end = max(room // 2, 0)
-    return text[:end].rstrip() + ELLIPSIS if limit > 0 else ""
+    return text[:end]
 
 
 def length(text: str) -> int:

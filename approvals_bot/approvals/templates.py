@@ -28,7 +28,7 @@ from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.values import Money, decimal_text, shown_date, shown_duration, shown_moment, shown_money
+from approvals_bot.approvals.values import Money, decimal_text, shown_value
 from approvals_bot.errors import ApprovalsBotError
 
 LONGEST_RESULT = 100_000  # characters; a text field has 50,000
@@ -156,20 +156,10 @@ class _Table:
 
 def _for_people(value: Any) -> Any:
     match value:
-        case str():
-            return value
         case Who():
             return value.name or value.address
-        case Money():
-            return shown_money(value)
-        case timedelta():
-            return shown_duration(value)
-        case datetime():
-            return shown_moment(value)
-        case date():
-            return shown_date(value)
-        case bool():
-            return "yes" if value else "no"
+        case str() | bool() | Money() | date() | timedelta():
+            return shown_value(value)
         case _:
             return _for_programs(value)
 

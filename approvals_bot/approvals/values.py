@@ -80,16 +80,8 @@ def read(spec: FieldSpec, given: Any) -> Any:
             return _boolean(given)
         case "money":
             return Money(_bounded(spec, _decimal(given)), spec.currency or "")
-        case "integer":
-            return _bounded(spec, _integer(given))
-        case "decimal":
-            return _bounded(spec, _decimal(given))
-        case "date":
-            return _bounded(spec, _date(given))
-        case "datetime":
-            return _bounded(spec, _datetime(given))
-        case "duration":
-            return _bounded(spec, _duration(given))
+        case type:
+            return _bounded(spec, _READ_BOUNDED[type](given))
 
 
 @lru_cache(maxsize=1024)
@@ -270,6 +262,15 @@ def _duration(given: Any) -> timedelta:
         except ValueError:
             pass
     raise UnfitError("not_duration")
+
+
+_READ_BOUNDED: dict[str, Callable[[Any], Any]] = {
+    "integer": _integer,
+    "decimal": _decimal,
+    "date": _date,
+    "datetime": _datetime,
+    "duration": _duration,
+}
 
 
 def _bounded(spec: FieldSpec, value: Any) -> Any:

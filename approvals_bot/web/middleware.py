@@ -78,21 +78,25 @@ class Middleware:
 
         try:
             await self._app(scope, receive, send_safely)
-        except asyncio.CancelledError:
-            if status:
-                raise
-            # the time that requests get when the service ends is over: the server gives up on this one
-            await (await self._respond(HttpRequest(scope), STOPPING))(scope, receive, send_safely)
-        except Exception as error:  # noqa: BLE001  # the edge of a request: nothing gets past it unsaid
-            if problem_of(error) is None:
-                _log_error(error, self._template_of(scope))
-            if status:
-                raise ConnectionError("an answer was cut short") from None
-            await (await self._respond(HttpRequest(scope), error))(scope, receive, send_safely)
+        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001  # the edge: nothing gets past it unsaid
+            response = await self._after_error(error, scope, has_begun=bool(status))
+            await response(scope, receive, send_safely)
         finally:
             template = self._template_of(scope)
             self._metrics.answered(scope["method"], template, status or 500, seconds)
             access_log.info("%s %s %d %.1f ms", scope["method"], template, status or 500, seconds * 1000)
+
+    async def _after_error(self, error: BaseException, scope: Scope, *, has_begun: bool) -> Response:
+        """Return the response to an error. `has_begun`: too late, the response has been sent in part."""
+        if not isinstance(error, Exception):  # the time that requests get when the service ends is over
+            if has_begun:
+                raise error
+            return await self._respond(HttpRequest(scope), STOPPING)
+        if problem_of(error) is None:
+            _log_error(error, self._template_of(scope))
+        if has_begun:
+            raise ConnectionError("an answer was cut short") from None
+        return await self._respond(HttpRequest(scope), error)
 
 
 _SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]

@@ -32,7 +32,7 @@ from approvals_bot.channels.slack.client import AnswerLostError, LaterError, Nev
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.durable.core.api import get_step_metadata
 from approvals_bot.errors import NotInStepError
-from approvals_bot.people import SourceUnavailable
+from approvals_bot.people import Person, SourceUnavailable
 
 POST_EVERY = 1.0  # seconds between two posts to one conversation, as Slack asks
 POST_WAIT = 3.0  # seconds that a post waits here for its turn; if it would take longer, it comes back later
@@ -64,6 +64,11 @@ class _Queue:
     free_at: float = 0.0  # no post before
     failures: int = 0  # in a row
     moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def next_pause(self) -> timedelta:
+        """Return how long to pause after one more failure."""
+        self.failures += 1
+        return _span(min(FIRST_PAUSE * 2 ** min(self.failures - 1, 16), LONGEST_PAUSE))
 
     def give_way(self, key: str, until: float | None = None) -> None:
         """Let the next post go. This one is back at `until`, or has left for good."""
@@ -108,10 +113,8 @@ class ConversationQueues:
         except QueuedError:
             raise
         except LaterError as later:
-            if later.after is None:
-                later.after = _span(min(FIRST_PAUSE * 2 ** min(queue.failures, 16), LONGEST_PAUSE))
-                queue.failures += 1
-            queue.free_at = max(queue.free_at, self._monotonic() + later.after.total_seconds())
+            after = later.after = later.after or queue.next_pause()
+            queue.free_at = max(queue.free_at, self._monotonic() + after.total_seconds())
             queue.give_way(key, until=queue.free_at)
             raise
         except BaseException:
@@ -231,7 +234,10 @@ class SlackOut:
             return dispatch.thread.place
         if isinstance(dispatch.to, Place):
             return self._named.get(dispatch.to.place, dispatch.to.place)
-        person = dispatch.to.person
+        return await self._direct_to(dispatch.to.person)
+
+    async def _direct_to(self, person: Person) -> str:
+        """Return the conversation with this person. Raises NeverError if they have no account."""
         user = person.slack or await self._people.id_of(person.address)
         if user is None:
             raise NeverError("users.lookupByEmail", NO_ACCOUNT, "nobody in Slack has this address")
