@@ -4,39 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from approvals_bot.cli import show
-from approvals_bot.cli.common import CONFIG, Config, Json, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
 from approvals_bot.config.schema import service_schema, workflow_schema
-from approvals_bot.config.service import ServiceSettings
-from approvals_bot.durable.core.registry import registry
-from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.durable.store.protocol import Status
-from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.durable.core.durations import parse_duration
 
 
 def check(
     config: Config = CONFIG,
     runs: Annotated[
-        bool, typer.Option("--runs", help="Also replay every open run on this code; list those that would stall.")
+        bool,
+        typer.Option("--runs", help="Also replay every open run on this code; list those that would stall or end."),
     ] = False,
+    ended: Annotated[
+        str | None,
+        typer.Option(
+            "--ended",
+            help="With --runs: also replay the runs that ended this recently; list those that would end otherwise.",
+            metavar="TIME",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="With --runs: list at most this many runs; all are counted.")
+    ] = 1_000,
     as_json: Json = False,
 ) -> None:
     """Check config.toml and all workflows.
 
     Starts nothing. Reports every problem with file, line and key, and then exits with 1.
+
+    \b
+    Example: approvals-bot check --runs --ended 30d
     """
     from approvals_bot.service.catalog import find_problems, load_catalog, read_configuration
 
     show.quiet_logs()
+    since = _span(ended, runs)
     problems = find_problems(config, os.environ)
     if problems:
         lines = "\n".join(str(problem) for problem in problems)
@@ -44,25 +55,31 @@ def check(
         raise typer.Exit(1)
     names = sorted(load_catalog(read_configuration(config, os.environ)).names())
     found: dict[str, object] = {"problems": [], "workflows": names}
-    text = f"{config}: no problems. Workflows: {', '.join(names) or 'none'}."
-    if not runs:
-        show.say(found, text, as_json)
-        return
-    if _check_runs(config, found, text, as_json):
+    if not as_json:
+        typer.echo(f"{config}: no problems. Workflows: {', '.join(names) or 'none'}.")
+    if runs:
+        from approvals_bot.cli.check_runs import RunsReport, check_runs
+
+        report = RunsReport(limit, print_lines=not as_json)
+        with_engine(config, partial(check_runs, report=report, ended=since), upgrade=False)
+        found["runs"] = report.as_json()
+        if not as_json:
+            typer.echo(report.summary(with_ended=ended is not None))
+    if as_json:
+        show.say(found, "", as_json=True)
+    if runs and report.has_findings:
         raise typer.Exit(1)
 
 
-def _check_runs(config: Path, found: dict[str, object], text: str, as_json: bool) -> bool:
-    """Replay the open runs and print the result. Returns whether any would stall."""
-    checked, stalling = with_engine(config, replay_open_runs, upgrade=False)
-    found["runs"] = {"checked": checked, "would_stall": [asdict(each) for each in stalling]}
-    lines = [text, f"{checked:,} open {'run continues' if checked == 1 else 'runs continue'} with this code."]
-    if stalling:
-        lines[1] = f"{len(stalling):,} of {checked:,} open runs would stall on this code:"
-        lines += [f"  {each.run_id}  {each.workflow}: {each.why}" for each in stalling]
-        lines.append("Deploy code that still matches their logs, or give the new code another @workflow(version=…).")
-    show.say(found, "\n".join(lines), as_json)
-    return bool(stalling)
+def _span(ended: str | None, runs: bool) -> timedelta | None:
+    if ended is None:
+        return None
+    if not runs:
+        fail("--ended needs --runs: it replays runs that have ended, too.")
+    try:
+        return parse_duration(ended)
+    except ValueError as error:
+        fail(f"--ended: {error}")
 
 
 def lint(
@@ -129,53 +146,3 @@ def doctor(
     show.say({"findings": [asdict(finding) for finding in findings]}, report(findings), as_json)
     if any(finding.state == "FAIL" for finding in findings):
         raise typer.Exit(1)
-
-
-OPEN: tuple[Status, ...] = ("pending", "running", "stalled")
-PAGE_SIZE = 200  # runs
-PROGRESS_EVERY = 1.0  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Stalling:
-    """A run that this code can't continue, and why."""
-
-    run_id: str
-    workflow: str
-    why: str
-
-
-async def replay_open_runs(engine: Engine, _: ServiceSettings) -> tuple[int, list[Stalling]]:
-    """Count the open runs and find those that would stall. Writes nothing and runs no step."""
-    checked, stalling = 0, list[Stalling]()
-    reported_at = time.monotonic()
-    for status in OPEN:
-        cursor: str | None = None
-        while True:
-            page = await engine.records(status=status, limit=PAGE_SIZE, cursor=cursor)
-            for record in page.records:
-                checked += 1
-                if why := await _why_it_stalls(engine, record):
-                    stalling.append(Stalling(record.id, record.workflow, why))
-                if time.monotonic() - reported_at > PROGRESS_EVERY and sys.stderr.isatty():
-                    typer.echo(f"{checked:,} open runs replayed …", err=True)
-                    reported_at = time.monotonic()
-            cursor = page.cursor
-            if cursor is None:
-                break
-    return checked, stalling
-
-
-async def _why_it_stalls(engine: Engine, record: RunRecord) -> str:
-    found = await engine.store.read(record.id)
-    if found is None or found[0].ended_at is not None:
-        return ""
-    row, log = found
-    try:
-        workflow = registry.get(row.code, row.version)
-        await engine.replayer.replay(workflow, log, secrets.token_bytes(32))
-    except ApprovalsBotError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001  # anything that a replayed body raises would stall its run
-        return f"{type(error).__name__}: {error}"
-    return ""

@@ -1,4 +1,4 @@
-"""`check`: every problem in TOML and Python with its line, and whether open runs continue on this code."""
+"""`check`: every problem in TOML and Python with its line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import jsonschema
 import pytest
 
-from approvals_bot.durable.store import postgres_schema, sqlite
 from tests.support.small_site import LEAVE, Site
 
 TRIP = """\
@@ -203,72 +202,6 @@ def test_parameter_type_without_a_form_takes_any_input(site: Site) -> None:
     site.write("workflows/order.toml", ORDER)
     run = site.start("order", what="a desk", count=12, tags=["x"])
     assert site.json("show", run)["events"][0]["data"]["input"]["asked"]["tags"] == ["x"]
-
-
-# ── open runs ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-FIRST = """\
-from approvals_bot import create_hook, step, workflow
-
-@step
-async def look() -> int:
-    return 1
-
-@workflow
-async def wait() -> None:
-    await look()
-    await create_hook(token="go")
-"""
-
-
-def test_check_runs_lists_open_runs_that_would_stall(site_on_each_store: Site) -> None:
-    site = site_on_each_store
-    site.write("workflows/waits.py", FIRST)
-    waiting, request = site.json("start", "wait")["run_id"], site.start(days=3)
-    site.work()
-    assert site.json("check", "--runs")["runs"] == {"checked": 2, "would_stall": []}
-    assert "2 open runs continue with this code." in site.type("check", "--runs").stdout
-
-    site.write("workflows/waits.py", FIRST.replace("    await look()\n", ""))
-    found = site.json("check", "--runs", fails=True)["runs"]
-    assert (found["checked"], [each["run_id"] for each in found["would_stall"]]) == (2, [waiting])
-    assert "recorded" in found["would_stall"][0]["why"]
-    text = site.type("check", "--runs", fails=True).stdout
-    assert "1 of 2 open runs would stall on this code:" in text
-    assert request not in text
-    assert site.json("show", waiting)["status"] == "running"  # nothing was changed
-
-
-def test_check_runs_leaves_an_older_schema_alone(site_on_each_store: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site_on_each_store.start()
-    store = sqlite if "sqlite:" in site_on_each_store.config.read_text() else postgres_schema
-    name = "_migrations" if store is sqlite else "migrations"
-    known = getattr(store, name)()
-    with monkeypatch.context() as newer:
-        newer.setattr(store, name, lambda: [*known, ("9999_newer.sql", "SELECT 1;")])
-        refused = site_on_each_store.type("check", "--runs", fails=True)
-        assert f"it has schema {len(known)}, but this program works with {len(known) + 1}" in refused.output
-        assert "approvals-bot migrate" in refused.output
-    assert site_on_each_store.json("check", "--runs")["runs"]["checked"] == 1, "the older program still works"
-
-
-def test_check_runs_creates_no_database(site: Site) -> None:
-    settings = site.config.read_text().replace("sqlite:///approvals.db", "sqlite:///mistyped/approvals.db")
-    site.write("config.toml", settings)
-    assert "There is no database" in site.type("check", "--runs", fails=True).stderr
-    assert not (site.folder / "mistyped").exists()
-
-
-def test_run_whose_code_is_gone_would_stall(site: Site) -> None:
-    site.write("workflows/waits.py", FIRST.replace("wait()", "gone()"))
-    site.json("start", "gone")
-    site.work()
-    site.write("workflows/waits.py", "")
-    from approvals_bot.durable.core.registry import registry
-
-    registry._kept.pop(("gone", None), None)  # as in a new process
-    found = site.json("check", "--runs", fails=True)["runs"]["would_stall"]
-    assert "No workflow named 'gone'" in found[0]["why"]
 
 
 # ── schema, init and the rest ────────────────────────────────────────────────────────────────────────────────────

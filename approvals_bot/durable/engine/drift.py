@@ -1,0 +1,176 @@
+"""Drift: what a run would do on the code of this process, before that code is deployed. Writes nothing.
+
+An open run should go on: its replay raises nothing and doesn't end, and its hooks take what they took. A run that has
+ended should end again as it did. Replaying ended runs finds a bug in handling the next payload, which no open log has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sysconfig
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import approvals_bot.durable
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
+from approvals_bot.durable.core.replay import ReplayResult
+from approvals_bot.durable.core.serialization import decode
+from approvals_bot.durable.engine.engine import Engine
+from approvals_bot.durable.store.protocol import RunRecord
+from approvals_bot.errors import NondeterminismError
+
+Change = Literal["stalls", "fails", "ends", "differs"]
+"""What would change. `ends`: an open run completes or is cancelled. `differs`: an ended run ends in another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A run that would not go on, or not end, as it does on the code that is deployed.
+
+    `error` is the class of the error behind it, "" if there is none; `where` the line that raised it.
+    """
+
+    run_id: str
+    workflow: str
+    change: Change
+    error: str
+    where: str
+    why: str
+
+
+async def drift_of(engine: Engine, run_id: str) -> Drift | None:
+    """Replay a run on the code of this process. Returns None if it goes on, or ends, as before."""
+    found = await engine.store.read(run_id)
+    if found is None:
+        return None
+    row, log = found
+    if not row.has_ended:
+        return await _drift_of_open(engine, row, log)
+    return await _drift_of_ended(engine, row, log)
+
+
+async def _drift_of_open(engine: Engine, row: RunRecord, log: Log) -> Drift | None:
+    try:
+        outcome = await _replayed(engine, row, log)
+        _read_unread(outcome, log)
+    except Exception as error:  # noqa: BLE001  # whatever a replay raises would stall the run
+        return _stalls(row, error)
+    if not outcome.ended:
+        return None
+    end = outcome.commands[-1].event(log[-1].at)
+    if end.type == "run_failed":
+        return _fails(row, end.data["error"])
+    # A run that has yet to handle what came in may end because of that: a service that was stopped, or a stalled run.
+    if row.status != "running" or (row.wake_at is not None and row.wake_at <= engine.now()):
+        return None
+    return Drift(row.id, row.workflow, "ends", "", "", f"it would end: {_described(end.type, end.data)}")
+
+
+async def _drift_of_ended(engine: Engine, row: RunRecord, log: Log) -> Drift | None:
+    ending = next((event for event in reversed(log) if event.type in ENDINGS), None)
+    if ending is None:
+        return None
+    change = await _change_of_end(engine, row, log, ending)
+    if change is not None and ending.type == "run_cancelled":
+        # Cancelled from outside, perhaps before it could handle the last facts.
+        handled = max((event.seq for event in log if event.type not in FACTS | ENDINGS), default=1)
+        return await _change_of_end(engine, row, log[:handled], ending)
+    return change
+
+
+async def _change_of_end(engine: Engine, row: RunRecord, log: Log, ending: Event) -> Drift | None:
+    try:
+        outcome = await _replayed(engine, row, log)
+    except Exception as error:  # noqa: BLE001  # whatever a replay raises would stall the run
+        was = ending.data.get("error", {}).get("type") if ending.type == "run_failed" else None
+        return None if was == type(error).__qualname__ else _stalls(row, error)
+    before = _described(ending.type, ending.data)
+    if not outcome.ended:
+        if ending.type not in ("run_completed", "run_failed"):  # it was ended from outside
+            return None
+        return Drift(row.id, row.workflow, "differs", "", "", f"was: {before}; now: it would go on waiting")
+    end = outcome.commands[-1].event(log[-1].at)
+    if end.type == ending.type and _essence(end.data) == _essence(ending.data):
+        return None
+    if end.type == "run_failed" and ending.type != "run_failed":
+        return _fails(row, end.data["error"])
+    return Drift(row.id, row.workflow, "differs", "", "", f"was: {before}; now: {_described(end.type, end.data)}")
+
+
+async def _replayed(engine: Engine, row: RunRecord, log: Log) -> ReplayResult:
+    workflow = engine.registry.get(row.code, row.version)
+    return await engine.replayer.replay(workflow, log, secrets.token_bytes(32))
+
+
+def _read_unread(outcome: ReplayResult, log: Log) -> None:
+    """Decode the payloads that typed hooks have taken, also those that nobody has awaited yet."""
+    for event in log:
+        schema = outcome.schemas.get(event.data["id"]) if event.type == "hook_received" else None
+        if schema is not None:
+            decode(event.data["payload"], schema)
+
+
+def _stalls(row: RunRecord, error: Exception) -> Drift:
+    return Drift(row.id, row.workflow, "stalls", type(error).__qualname__, _where(error), str(error))
+
+
+def _fails(row: RunRecord, error: dict[str, Any]) -> Drift:
+    where = _innermost(_FRAME.findall(error["traceback"]))
+    return Drift(row.id, row.workflow, "fails", error["type"], where, error["message"])
+
+
+_FRAME = re.compile(r'File "(.+)", line (\d+)')
+"""A frame in a traceback as Python prints it, which is how the log keeps an error's."""
+
+_OURS = str(Path(approvals_bot.durable.__file__).parents[1])
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def _where(error: BaseException) -> str:
+    """Return file and line that raised it; "" for drift, whose frames are all of the engine."""
+    if isinstance(error, NondeterminismError):
+        return ""
+    return _innermost([(frame.filename, str(frame.lineno)) for frame in traceback.extract_tb(error.__traceback__)])
+
+
+def _innermost(frames: Sequence[tuple[str, str]]) -> str:
+    """Return the last frame in an author's file or in this package; the last of all if only libraries are left."""
+    known = [frame for frame in frames if frame[0].startswith(_OURS) or not frame[0].startswith(_LIBRARIES)]
+    last = [*frames[-1:], *known][-1:]
+    return ":".join(last[0]) if last else ""
+
+
+def _essence(data: dict[str, Any]) -> Any:
+    """Return what must be equal for two ends of one type to be the same: the result, or the error's class and text."""
+    match data:
+        case {"error": {"type": kind, "message": message}}:
+            return kind, message
+        case {"result": result}:
+            return result
+        case _:
+            return None
+
+
+SHOWN = 200  # characters of a result or reason
+
+
+def _described(type: str, data: dict[str, Any]) -> str:
+    """Say how a run ended: `completed with "paid"`."""
+    match type, data:
+        case "run_completed", {"result": result}:
+            return f"completed with {_short(json.dumps(result, ensure_ascii=False))}"
+        case "run_failed", {"error": error}:
+            return f"failed with {error['type']}: {_short(error['message'])}"
+        case "run_cancelled", {"reason": str(reason)} if reason:
+            return f"cancelled: {_short(reason)}"
+        case _:
+            return "cancelled"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
