@@ -1,46 +1,115 @@
-"""Every command, with the function that implements it."""
+"""Every command: where it is implemented, and its line in `--help`.
+
+A command's module is imported when that command is called. So `--help`, `--version` and a mistyped name cost no more
+than typer itself.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import errno
+import io
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from approvals_bot.cli import audit, check, requests, serve
-from approvals_bot.cli.common import Commands
+COMMANDS = {
+    "init": ("serve:init", "Create config.toml, a first workflow and signing keys."),
+    "dev": ("serve:dev", "Try everything on this machine, with a fake Slack and mailbox."),
+    "serve": ("serve:serve_command", "Run the service."),
+    "migrate": ("serve:migrate", "Update the database's schema."),
+    "copy": ("serve:copy_command", "Copy a stopped service's database to another one."),
+    "check": ("check:check", "Check config.toml and all workflows."),
+    "lint": ("check:lint", "Find workflow code that can't be replayed."),
+    "doctor": ("check:doctor", "Check everything a running service needs."),
+    "schema": ("check:schema", "Print the JSON Schema of config.toml or of workflow files."),
+    "simulate": ("requests:simulate", "Show who a request would notify, when and how."),
+    "start": ("requests:start", "Open a request, or start any other workflow."),
+    "vote": ("requests:vote", "Cast a person's vote."),
+    "reassign": ("requests:reassign", "Replace an approver, or add one."),
+    "cancel": ("requests:cancel", "Withdraw a request, or cancel any other run."),
+    "explain": ("requests:explain", "Explain what a run is waiting for."),
+    "runs": ("requests:runs", "List runs, newest first."),
+    "show": ("requests:show_command", "Show a run: its card and its timeline."),
+    "resume": ("requests:resume", "Resume a run that waits for a hook."),
+    "audit": ("audit:app", "Export the audit log, or verify an export."),
+    "slack": ("serve:slack_app", "Set up the Slack app."),
+}
+"""For each command, in the order of `--help`: its module and function below `approvals_bot.cli`, and its first line."""
 
-app = typer.Typer(
-    name="approvals-bot",
-    help="Approvals in Slack and by email, on durable workflows.",
-    cls=Commands,
-    no_args_is_help=True,
-    rich_markup_mode=None,  # plain text starts a tenth of a second sooner and reads the same everywhere
-    pretty_exceptions_enable=False,  # a traceback with local variables would print secrets
-)
+PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,  # plain text starts a tenth of a second sooner and reads the same everywhere
+    "pretty_exceptions_enable": False,  # a traceback with local variables would print secrets
+}
 
-app.command("init")(serve.init)
-app.command("dev")(serve.dev)
-app.command("serve")(serve.serve_command)
-app.command("migrate")(serve.migrate)
-app.command("copy")(serve.copy_command)
+TRACEBACK = "APPROVALS_BOT_TRACEBACK"
+"""The environment variable that makes commands print tracebacks, which may show secrets."""
 
-app.command("check")(check.check)
-app.command("lint")(check.lint)
-app.command("doctor")(check.doctor)
-app.command("schema")(check.schema)
-app.command("simulate")(requests.simulate)
 
-app.command("start")(requests.start)
-app.command("vote")(requests.vote)
-app.command("reassign")(requests.reassign)
-app.command("cancel")(requests.cancel)
-app.command("explain")(requests.explain)
-app.command("runs")(requests.runs)
-app.command("show")(requests.show_command)
-app.command("resume")(requests.resume)
+def load(name: str) -> Any:
+    """Import a command's module. Returns the command as typer runs it, with its options."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(import_module(f"approvals_bot.cli.{module}"), attribute)
+    alone = typer.Typer(add_completion=False, **PLAIN)
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found, name=name)
+        return get_command(alone).commands[name]  # type: ignore[attr-defined]  # of a group, which it is
+    alone.command(name)(found)
+    return get_command(alone)
 
-app.add_typer(audit.app, name="audit")
-app.add_typer(serve.slack_app, name="slack")
+
+class Commands(TyperGroup):
+    """The commands. Their errors are printed as a sentence on standard error, never as a traceback."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that these arguments name, imported now. The group itself has only names and lines."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name in COMMANDS else found, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        _replace_unprintable()
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if _is_for_typer(error):
+                raise
+            if os.environ.get(TRACEBACK):
+                traceback.print_exc()
+            typer.echo(error_text(error), err=True)
+            raise typer.Exit(1) from None
+
+
+def _replace_unprintable() -> None:
+    """Print characters that the locale lacks as question marks instead of failing. JSON is ASCII then."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def error_text(error: Exception) -> str:
+    """Say in a sentence what went wrong."""
+    from approvals_bot.errors import ApprovalsBotError
+
+    match error:
+        case ApprovalsBotError():
+            return str(error)
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        case OSError() if error.strerror:
+            return f"The operating system reported an error: {error.strerror}."
+        case _:
+            what = f"{type(error).__name__}: {error}"
+            return f"This is a bug in Approvals Bot: {what}\nPlease report it. {TRACEBACK}=1 prints the traceback."
+
+
+def _is_for_typer(error: Exception) -> bool:
+    """Check whether typer handles this: usage errors, Exit, Abort, and a closed pipe (`… | head`)."""
+    is_gone = isinstance(error, OSError) and error.errno == errno.EPIPE
+    return is_gone or isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,6 +120,15 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app = typer.Typer(
+    name="approvals-bot",
+    help="Approvals in Slack and by email, on durable workflows.",
+    cls=Commands,
+    no_args_is_help=True,
+    **PLAIN,
+)
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -58,3 +136,7 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+for _name, (_, _line) in COMMANDS.items():
+    app.command(_name, help=_line)(lambda: None)  # `resolve_command` puts the implementation in its place

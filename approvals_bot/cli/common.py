@@ -1,4 +1,4 @@
-"""What the commands share: options, error handling, an engine beside the service, and its clock.
+"""What the commands share: options, an engine beside the service, and its clock.
 
 Read-only commands start quickly, because the command modules import what only a running service needs (rules, HTTP,
 Slack, mail) inside the functions that use it. A test checks that.
@@ -7,12 +7,8 @@ Slack, mail) inside the functions that use it. A test checks that.
 from __future__ import annotations
 
 import asyncio
-import errno
-import io
 import json
 import os
-import sys
-import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
-from typer.core import TyperGroup
 
 from approvals_bot.cli.show import quiet_logs
 from approvals_bot.config.load import load_service
@@ -30,7 +25,7 @@ from approvals_bot.durable.engine import Engine, RunRecord, SystemClock, TimeSou
 from approvals_bot.durable.engine.clock import Settles
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
-from approvals_bot.errors import ApprovalsBotError, RunNotFoundError
+from approvals_bot.errors import RunNotFoundError
 from approvals_bot.service.read import find_record
 
 T = TypeVar("T")
@@ -73,52 +68,6 @@ def read_pairs(given: Sequence[str], option: str) -> dict[str, str]:
             fail(f"Write {option} name=value, not {text!r}")
         pairs[name] = value
     return pairs
-
-
-TRACEBACK = "APPROVALS_BOT_TRACEBACK"
-"""The environment variable that makes commands print tracebacks, which may show secrets."""
-
-
-class Commands(TyperGroup):
-    """The commands, whose errors are printed as a sentence on standard error, never as a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        _replace_unprintable()
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            if _is_for_typer(error):
-                raise
-            if os.environ.get(TRACEBACK):
-                traceback.print_exc()
-            typer.echo(error_text(error), err=True)
-            raise typer.Exit(1) from None
-
-
-def _replace_unprintable() -> None:
-    """Print characters that the locale lacks as question marks instead of failing. JSON is ASCII then."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-
-
-def error_text(error: Exception) -> str:
-    """Say in a sentence what went wrong."""
-    match error:
-        case ApprovalsBotError():
-            return str(error)
-        case OSError() if error.filename is not None:
-            return f"{error.filename}: {error.strerror}"
-        case OSError() if error.strerror:
-            return f"The operating system reported an error: {error.strerror}."
-        case _:
-            what = f"{type(error).__name__}: {error}"
-            return f"This is a bug in Approvals Bot: {what}\nPlease report it. {TRACEBACK}=1 prints the traceback."
-
-
-def _is_for_typer(error: Exception) -> bool:
-    """Check whether typer handles this: usage errors, Exit, Abort, and a closed pipe (`… | head`)."""
-    is_gone = isinstance(error, OSError) and error.errno == errno.EPIPE
-    return is_gone or isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
 
 
 def with_engine(

@@ -12,6 +12,7 @@ from approvals_bot.approvals.port import ChoiceName, FormField
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.cli import show
+from approvals_bot.cli.commands import error_text
 from approvals_bot.cli.common import (
     CONFIG,
     Config,
@@ -20,7 +21,6 @@ from approvals_bot.cli.common import (
     OnBehalfOf,
     RunId,
     clock_of,
-    error_text,
     fail,
     read_json,
     read_object,

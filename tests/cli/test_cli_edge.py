@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from approvals_bot.cli import show
-from approvals_bot.cli.common import TRACEBACK, Commands
+from approvals_bot.cli.commands import COMMANDS, TRACEBACK, Commands, load
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.open import OpeningRefused
 from tests.support.small_site import Site
@@ -36,6 +36,27 @@ print(*(name for name in {SERVICE_ONLY!r} if name in sys.modules), file=sys.stde
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["no-such-command"]], ids=" ".join)
+def test_what_runs_no_command_imports_none(words: list[str]) -> None:
+    code = f"""
+import sys
+from approvals_bot.cli import app
+try:
+    app({words!r})
+except SystemExit:
+    pass
+print(*(name for name in sys.modules if name.startswith(("approvals_bot.", "pydantic"))), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert {*done.stderr.splitlines()[-1].split()} == {"approvals_bot.cli", "approvals_bot.cli.commands"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_line_in_help_is_its_own_first_line(name: str) -> None:
+    line, command = COMMANDS[name][1], load(name)
+    assert (command.name, command.help.splitlines()[0]) == (name, line)
 
 
 def _failing(error: Exception) -> typer.Typer:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer.main
-
-from approvals_bot.cli import app
+from approvals_bot.cli.commands import COMMANDS, load
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cli.md"
 BETWEEN = re.compile(r"(?<=<!-- commands -->\n).*?(?=<!-- end of commands -->)", re.DOTALL)
@@ -17,7 +15,7 @@ BETWEEN = re.compile(r"(?<=<!-- commands -->\n).*?(?=<!-- end of commands -->)",
 
 def table() -> str:
     rows = ["| Command | What it does | Options |", "|---|---|---|"]
-    for name, command in _all(typer.main.get_command(app), ""):
+    for name, command in (each for first in COMMANDS for each in _all(load(first), first)):
         what = " ".join((command.help or "").partition("\b")[0].split())  # an example follows
         rows.append(f"| `{' '.join([name, *_arguments(command)])}` | {what} | {'<br>'.join(_options(command))} |")
     return "\n".join(rows) + "\n"
