@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         uuid4,
         workflow,
     )
+    from approvals_bot.durable.core.forms import FormFile
     from approvals_bot.durable.engine import (
         Engine,
         HookInfo,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         InvalidPayloadError,
         InvalidTokenError,
         LimitExceededError,
+        MalformedBodyError,
         NoEngineError,
         NondeterminismError,
         NotInStepError,
@@ -101,6 +103,7 @@ __all__ = [
     "Escalation",
     "Expired",
     "FatalError",
+    "FormFile",
     "Hook",
     "HookConflictError",
     "HookDisposedError",
@@ -110,6 +113,7 @@ __all__ = [
     "InvalidPayloadError",
     "InvalidTokenError",
     "LimitExceededError",
+    "MalformedBodyError",
     "NoEngineError",
     "NondeterminismError",
     "NotInStepError",
@@ -173,6 +177,7 @@ _MODULES = {
         ("Clock", "Deliver", "Escalation", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"
     ),
     "Ask": "approvals_bot.approvals.field_specs",
+    "FormFile": "approvals_bot.durable.core.forms",
     "request_approval": "approvals_bot.approvals.request_approval",
     **dict.fromkeys(
         (

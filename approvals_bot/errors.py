@@ -109,6 +109,19 @@ class InvalidPayloadError(ApprovalsBotError, ValueError):
         super().__init__(f"The {what} doesn't match its schema: {lines}")
 
 
+class MalformedBodyError(ApprovalsBotError, ValueError):
+    """A request's body isn't what it is read as. Its sender has to fix it; nothing was written if it came just now.
+
+    `what` is "form" or "JSON", `reason` says what is wrong. A webhook's callers may be strangers: a workflow that reads
+    their bodies catches this, and waits for the next call.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what = what
+        self.reason = reason
+        super().__init__(f"The body can't be read as {'a form' if what == 'form' else what}: {reason}.")
+
+
 class LimitExceededError(ApprovalsBotError):
     """A limit was exceeded. Nothing was written; `limit` is its name and `maximum` its value."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -98,9 +98,9 @@ class History:
         """Append that a step failed for good."""
         self._append(NewEvent("step_failed", {"id": step, "attempts": attempts, "error": encode_error(error)}))
 
-    def receive(self, hook: int, payload: Any = None) -> None:
+    def receive(self, hook: int, payload: Any = None, *, keep_headers: Iterable[str] = ()) -> None:
         """Append that a hook received a payload (for a webhook, a WebhookRequest)."""
-        encoded = payload.encode() if isinstance(payload, WebhookRequest) else encode(payload)
+        encoded = payload.encode(keep_headers) if isinstance(payload, WebhookRequest) else encode(payload)
         resume_id = f"resume-{len(self.log)}"
         self._append(NewEvent("hook_received", {"id": hook, "resume_id": resume_id, "payload": encoded}))
 

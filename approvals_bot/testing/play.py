@@ -166,7 +166,8 @@ class _Player:
         self._by_token.get(hook.data["token"], self._in_order).popleft()
         if "answer" in hook.data and not isinstance(payload, WebhookRequest):
             payload = WebhookRequest.of_json(payload)
-        self._history.receive(hook.data["id"], payload)
+        keep_headers = hook.data.get("answer", {}).get("keep_headers", ())
+        self._history.receive(hook.data["id"], payload, keep_headers=keep_headers)
 
     def _open_hooks(self) -> list[Event]:
         log = self._history.log
@@ -215,4 +216,4 @@ def _always(does: Any) -> Any:
 
 
 def _answer_of(answer: dict[str, Any]) -> Answer:
-    return Answer(decode_body(answer), answer["status"], dict(answer["headers"]))
+    return Answer(decode_body(answer), answer["status"], [(name, value) for name, value in answer["headers"]])

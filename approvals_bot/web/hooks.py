@@ -47,6 +47,7 @@ class Webhooks:
         if "json" in request.headers.get("content-type", ""):
             parse_json(body)
         call = self._as_call(target.hook.id, request, body)
+        call.check_form()
         try:
             return await self._engine.resume_webhook(target, call, timeout=RESPONSE_LIMIT)
         except HookNotFoundError:

@@ -26,6 +26,7 @@ from approvals_bot.errors import (
     InvalidPayloadError,
     InvalidTokenError,
     LimitExceededError,
+    MalformedBodyError,
     RunEndedError,
     RunNotFoundError,
     SerializationError,
@@ -123,6 +124,8 @@ def problem_of(error: Exception) -> Problem | None:
                 f"This key was already used with other input: {error.difference}. Nothing was started.",
                 run_id=error.run_id,
             )
+        case MalformedBodyError():
+            return Problem(400, f"Invalid {error.what}", str(error))
         case InvalidPayloadError():
             return Problem(422, "Invalid input", "Some values don't fit. Nothing was changed.", errors=error.errors)
         case SerializationError():

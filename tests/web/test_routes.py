@@ -187,6 +187,10 @@ async def test_bad_webhook_urls_are_one_404_and_bad_bodies_refused(service: Any)
     assert (await service.web.post(url, content=b"x", headers={"Content-Encoding": "br"})).status_code == 415
     json = {"Content-Type": "application/json"}
     assert (await service.web.post(url, content=b'{"a": 1, "a": 2}', headers=json)).status_code == 400
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    refused = await service.web.post(url, content=b"--b\r\nno form", headers=form)
+    assert (refused.status_code, refused.json()["title"]) == (400, "Invalid form")
+    assert "part 1 has no header" in refused.json()["detail"]
     assert service.content() == before
     assert (await service.web.post(url, content=b"\xff any bytes")).status_code == 202
 

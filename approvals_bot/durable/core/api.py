@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
 from approvals_bot.durable.core.durations import Duration, as_seconds
-from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response
+from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response, header_patterns
 from approvals_bot.durable.core.loop import context_of_run
 from approvals_bot.durable.core.registry import Workflow, registry
 from approvals_bot.durable.core.run import Projection, RunState
@@ -366,7 +366,11 @@ def define_hook(schema: Any = None) -> DefinedHook[Any]:
 
 
 def create_webhook(
-    *, respond_with: Any = None, metadata: Any = None, on_cancel: Mapping[str, Any] | None = None
+    *,
+    respond_with: Any = None,
+    metadata: Any = None,
+    keep_headers: Iterable[str] = (),
+    on_cancel: Mapping[str, Any] | None = None,
 ) -> Webhook:
     """Open a hook with a public, signed URL.
 
@@ -376,7 +380,11 @@ def create_webhook(
         data = await request.json()
 
     Callers get an empty 202 by default, or the `Response` given as `respond_with`. With `respond_with="manual"` the
-    workflow answers with `await request.respond_with(…)`.
+    workflow answers with `await request.respond_with(…)`. Raises ValueError for an answer that HTTP can't carry.
+
+    Of a call's headers, the log keeps `content-type`, `user-agent` and `webhook-*`, and those of `keep_headers`, such
+    as `["x-github-event", "x-acme-*"]`. Others are dropped before anything is written: they may be credentials, and
+    everybody who may read the run could read them.
 
     `on_cancel` is a JSON object. Cancelling the run from outside then sends it to the webhook, with the `reason`
     added, so the workflow can clean up and end on its own. A run that hasn't ended after ten seconds is ended where it
@@ -391,6 +399,8 @@ def create_webhook(
         raise ValueError(f'respond_with must be a Response or "manual", not {respond_with!r}')
     else:
         answer = {"mode": "static", "response": encode_response(respond_with)}
+    if kept := header_patterns(keep_headers):
+        answer["keep_headers"] = kept
     return cast(Webhook, run.create_hook(None, metadata, None, answer, on_cancel))
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
-from urllib.parse import parse_qsl
 
+from approvals_bot.durable.core.forms import MULTIPART, URL_ENCODED, FormFields, known_charset, parse_form, parse_header
 from approvals_bot.durable.core.loop import WorkflowLoop
-from approvals_bot.errors import HookConflictError, HookDisposedError
+from approvals_bot.errors import HookConflictError, HookDisposedError, MalformedBodyError
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,8 +20,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_ANSWER_BYTES = 256_000
-"""Bytes of an answer's body. It is kept in the log and replayed with it."""
+MAX_ANSWER_BYTES, MAX_ANSWER_HEADERS = 256_000, 16_000
+"""Bytes of an answer's body, which is kept in the log and replayed with it, and of its headers, which proxies limit."""
+
+KEPT_HEADERS = frozenset({"content-type", "user-agent"})
+KEPT_PREFIXES: tuple[str, ...] = ("webhook-",)
+"""Headers of a call that the log keeps. Others may be credentials (cookies, keys), and many people read logs."""
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"([!-~\x80-\xff]([ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?")
+_PATTERN = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]+\*?")
+_OF_THE_SERVER = frozenset({"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
+"""Headers that say how a message is sent, which the web server decides."""
 
 
 class ResponseLike(Protocol):
@@ -55,11 +66,19 @@ class Headers(Mapping[str, str]):
 
 
 class Answer:
-    """A response without a web framework: enough for a workflow to answer its caller."""
+    """A response without a web framework: enough for a workflow to answer its caller.
 
-    def __init__(self, body: bytes | str = b"", status_code: int = 200, headers: Mapping[str, str] | None = None):
+    Give `headers` as pairs if a name is repeated, as with two cookies.
+    """
+
+    def __init__(
+        self,
+        body: bytes | str = b"",
+        status_code: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    ) -> None:
         self.status_code = status_code
-        self.headers: dict[str, str] = {name.lower(): value for name, value in (headers or {}).items()}
+        self.headers = Headers(headers.items() if isinstance(headers, Mapping) else headers)
         self.body = body.encode() if isinstance(body, str) else bytes(body)
 
     @classmethod
@@ -70,7 +89,7 @@ class Answer:
 def encode_response(response: Any) -> dict[str, Any]:
     """Return a response as the log keeps it.
 
-    Raises TypeError for anything else, ValueError for a response that HTTP doesn't allow.
+    Raises TypeError for anything else, ValueError for a response that HTTP can't carry.
     """
     status, body = getattr(response, "status_code", None), getattr(response, "body", None)
     if not isinstance(status, int) or not isinstance(body, bytes | bytearray | memoryview):
@@ -81,8 +100,46 @@ def encode_response(response: Any) -> dict[str, Any]:
         raise ValueError(f"a {status} response can't have a body")
     if len(body) > MAX_ANSWER_BYTES:
         raise ValueError(f"an answer's body can have at most {MAX_ANSWER_BYTES:,} bytes, not {len(body):,}")
-    headers = [[k, v] for k, v in response.headers.items() if k.lower() != "content-length"]
-    return {"status": status, "headers": headers, **encode_body(bytes(body))}
+    if getattr(response, "background", None) is not None:
+        raise ValueError("an answer's background task would never run: call a @step instead")
+    return {"status": int(status), "headers": _answer_headers(response.headers), **encode_body(bytes(body))}
+
+
+def _answer_headers(headers: Any) -> list[list[str]]:
+    """Return an answer's headers, repeated ones included. Raises ValueError for those that HTTP can't carry."""
+    kept: list[list[str]] = []
+    for name, value in headers.items_list if isinstance(headers, Headers) else headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"the header {name!r}: names and values must be strings")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} can't be the name of an HTTP header")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(
+                f"HTTP can't carry the header {name!r} with this value: it may have characters of Latin-1, but no line "
+                "break or other control character, and no space at either end"
+            )
+        if name.lower() in _OF_THE_SERVER:
+            raise ValueError(f"the header {name!r} is the web server's to set")
+        if name.lower() != "content-length":
+            kept.append([name, value])
+    if (size := sum(len(name) + len(value) + 4 for name, value in kept)) > MAX_ANSWER_HEADERS:
+        raise ValueError(f"an answer's headers can have at most {MAX_ANSWER_HEADERS:,} bytes, not {size:,}")
+    return kept
+
+
+def header_patterns(keep_headers: Iterable[str]) -> list[str]:
+    """Return names of headers to keep, in lower case. One that ends in `*` stands for all that begin like it.
+
+    Raises TypeError or ValueError for what can't be the name of a header.
+    """
+    if isinstance(keep_headers, str):
+        raise TypeError(f"keep_headers must be a list of names, not {keep_headers!r}")
+    found = []
+    for name in keep_headers:
+        if not isinstance(name, str) or not _PATTERN.fullmatch(name.lower()):
+            raise ValueError(f"{name!r} in keep_headers can't be the name of a header, or the beginning of one and a *")
+        found.append(name.lower())
+    return found
 
 
 def encode_body(body: bytes) -> dict[str, str]:
@@ -104,6 +161,8 @@ class WebhookRequest:
 
     request = await webhook
     order = await request.json()
+
+    `headers` has those that the webhook keeps (`create_webhook(keep_headers=…)`).
     """
 
     def __init__(
@@ -130,15 +189,29 @@ class WebhookRequest:
         return self._body
 
     async def text(self) -> str:
-        return self._body.decode(errors="replace")
+        """Return the body as text, in the charset of its content type (UTF-8 by default). Never raises."""
+        declared = parse_header(self.headers.get("content-type", ""))[1].get("charset")
+        return self._body.decode(known_charset(declared) or "utf-8", errors="replace")
 
     async def json(self) -> Any:
-        """Return the body, parsed as JSON. Raises ValueError if it isn't JSON."""
-        return json.loads(self._body)
+        """Return the body, parsed as JSON. Raises MalformedBodyError, a ValueError, if it isn't JSON."""
+        try:
+            return json.loads(self._body)
+        except (ValueError, RecursionError) as error:
+            raise MalformedBodyError("JSON", str(error)) from None
 
-    async def form(self) -> dict[str, str]:
-        """Return the fields of a URL-encoded form. The last one wins where a field is repeated."""
-        return dict(parse_qsl(self._body.decode(errors="replace"), keep_blank_values=True))
+    async def form(self) -> FormFields:
+        """Return the fields of a form, URL-encoded or multipart. Repeated fields are lists, files are FormFiles.
+
+        Raises MalformedBodyError, a ValueError, if the body isn't a form.
+        """
+        return parse_form(self.headers.get("content-type", ""), self._body)
+
+    def check_form(self) -> None:
+        """Raise MalformedBodyError if the content type announces a form that the body isn't."""
+        content_type = self.headers.get("content-type", "")
+        if parse_header(content_type)[0] in (URL_ENCODED, MULTIPART):
+            parse_form(content_type, self._body)
 
     async def respond_with(self, response: Any) -> None:
         """Answer this caller, once. The webhook must have been created with `respond_with="manual"`.
@@ -151,13 +224,14 @@ class WebhookRequest:
             )
         self._respond(encode_response(response))
 
-    def encode(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            "url": self.url,
-            "headers": [list(field) for field in self.headers.items_list],
-            **encode_body(self._body),
-        }
+    def encode(self, keep_headers: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the request as the log keeps it: with the usual headers, and those that `keep_headers` names."""
+        names, prefixes = KEPT_HEADERS, KEPT_PREFIXES
+        if keep_headers:
+            names = names.union(keep_headers)
+            prefixes += tuple(name[:-1] for name in keep_headers if name.endswith("*"))
+        kept = [[name, value] for name, value in self.headers.items_list if name in names or name.startswith(prefixes)]
+        return {"method": self.method, "url": self.url, "headers": kept, **encode_body(self._body)}
 
     @classmethod
     def decode(cls, encoded: dict[str, Any], respond: Callable[[dict[str, Any]], None] | None) -> WebhookRequest:

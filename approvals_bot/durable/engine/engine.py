@@ -230,7 +230,9 @@ class Engine:
         if not (target.hook.is_webhook and target.hook.is_live):
             raise HookNotFoundError(target.hook.token)
         until = asyncio.get_running_loop().time() + timeout
-        delivered = await self._intake.receive(target, (await as_webhook_request(request)).encode(), resume_id)
+        keep_headers = (target.hook.answer or {}).get("keep_headers", ())
+        message = (await as_webhook_request(request)).encode(keep_headers)
+        delivered = await self._intake.receive(target, message, resume_id)
         match delivered.hook.answer:
             case {"mode": "manual"}:
                 answer = await self._intake.answer_to(delivered, until - asyncio.get_running_loop().time())

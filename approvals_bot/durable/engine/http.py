@@ -16,18 +16,23 @@ __all__ = ["Request", "Response", "accepted", "as_webhook_request", "response_of
 
 
 async def as_webhook_request(request: WebhookRequest | Request) -> WebhookRequest:
-    """Read a request's body and return the request as a workflow sees it."""
+    """Read a request's body and return the request as a workflow sees it.
+
+    Raises MalformedBodyError if it comes as a form that can't be read.
+    """
     if isinstance(request, WebhookRequest):
         return request
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
-    return WebhookRequest(request.method, str(request.url), headers, await request.body())
+    read = WebhookRequest(request.method, str(request.url), headers, await request.body())
+    read.check_form()
+    return read
 
 
 def response_of(answer: dict[str, Any]) -> Response:
     """Return an answer from the log as a response."""
     response = Response(decode_body(answer), answer["status"])
     for name, value in answer["headers"]:
-        response.headers[name] = value
+        response.headers.append(name, value)
     return response
 
 

@@ -8,10 +8,13 @@ import time
 from typing import Any
 
 import pytest
+from starlette.background import BackgroundTask
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from approvals_bot import (
     HookNotFoundError,
+    MalformedBodyError,
     RunCancelledError,
     RunEndedError,
     RunFailedError,
@@ -61,7 +64,7 @@ async def test_the_three_ways_to_answer(open_engine: OpenEngine) -> None:
 async def test_the_request_arrives_whole_and_can_be_read_again(open_engine: OpenEngine) -> None:
     @workflow
     async def reads() -> Any:
-        request = await create_webhook()
+        request = await create_webhook(keep_headers=["X-One"])
         return [
             request.method,
             request.url,
@@ -230,6 +233,150 @@ async def test_a_static_answer_goes_to_every_caller_with_its_headers(open_engine
             assert (response.status_code, response.headers["x-kind"]) == (201, "static")
 
 
+async def test_repeated_headers_of_an_answer_all_arrive(open_engine: OpenEngine) -> None:
+    @workflow
+    async def cookies() -> None:
+        answer = Response("ok")
+        answer.set_cookie("a", "1")
+        answer.set_cookie("b", "2")
+        static = create_webhook(respond_with=answer)
+        manual = create_webhook(respond_with="manual")
+        await static
+        await (await manual).respond_with(Answer("ok", headers=[("Set-Cookie", "c=3"), ("set-cookie", "d=4")]))
+
+    async with open_engine() as engine:
+        run = await engine.start(cookies)
+        await engine.settle()
+        found = []
+        for number in (1, 2):
+            answer = await engine.resume_webhook(await token_of(engine, run.id, number), WebhookRequest())
+            found.append([value.split(";")[0] for value in answer.headers.getlist("set-cookie")])
+        assert found == [["a=1", "b=2"], ["c=3", "d=4"]]
+
+
+NOT_HTTP = {
+    "a status that isn't final": Answer("", 101),
+    "a body with 304": Answer("x", 304),
+    "a snowman in a header": Answer("", headers={"x-name": "Zoë ☃"}),
+    "a line break in a header": Answer("", headers={"x-name": "a\r\nset-cookie: b=1"}),
+    "a space at the end": Answer("", headers={"x-name": "a "}),
+    "a NUL": Answer("", headers={"x-name": "\0"}),
+    "a space in a name": Answer("", headers={"x name": "a"}),
+    "a name of nothing": Answer("", headers={"": "a"}),
+    "a name in other letters": Answer("", headers={"x-naïve": "a"}),
+    "the server's own header": Answer("", headers={"Transfer-Encoding": "chunked"}),
+    "too many headers": Answer("", headers={f"x-{n}": "a" * 1_000 for n in range(20)}),
+    "a task in the background": Response("", background=BackgroundTask(print)),
+    "too large a body": Answer(b"x" * 256_001),
+}
+
+
+@pytest.mark.parametrize("what", NOT_HTTP)
+async def test_an_answer_that_http_cannot_carry_is_refused_at_once(open_engine: OpenEngine, what: str) -> None:
+    @workflow
+    async def tries() -> str:
+        with pytest.raises(ValueError, match=r"."):
+            create_webhook(respond_with=NOT_HTTP[what])
+        request = await create_webhook(respond_with="manual")
+        try:
+            await request.respond_with(NOT_HTTP[what])
+        except ValueError:
+            await request.respond_with(Answer("refused", 400, {"x-name": "Zoë"}))
+        return "done"
+
+    async with open_engine() as engine:
+        run = await engine.start(tries)
+        await engine.settle()
+        answer = await engine.resume_webhook(await token_of(engine, run.id), WebhookRequest())
+        assert (answer.status_code, answer.body, answer.headers["x-name"]) == (400, b"refused", "Zoë")
+        assert await run.return_value() == "done"
+
+
+SECRETS = [
+    ("Cookie", "s3cret-1"),
+    ("Authorization", "s3cret-2"),
+    ("X-Api-Key", "s3cret-3"),
+    ("X-Gitlab-Token", "s3cret-4"),
+    ("Forwarded", "s3cret-5"),
+]
+USUAL = [("Content-Type", "text/plain"), ("User-Agent", "curl"), ("Webhook-Id", "msg_1"), ("webhook-signature", "v1,x")]
+
+
+async def test_only_usual_and_named_headers_of_a_call_are_kept(open_engine: OpenEngine) -> None:
+    @workflow
+    async def calls() -> list[list[str]]:
+        usual, named = create_webhook(), create_webhook(keep_headers=["X-GitHub-Event", "X-Acme-*", "cookie"])
+        return [[*(await usual).headers], [*(await named).headers]]
+
+    more = [("X-GitHub-Event", "push"), ("X-Acme-Region", "eu"), ("X-Acme-", ""), ("X-Acm", "")]
+    async with open_engine() as engine:
+        run = await engine.start(calls)
+        await engine.settle()
+        for number in (1, 2):
+            request = WebhookRequest("POST", "", [*SECRETS, *USUAL, *more])
+            await engine.resume_webhook(await token_of(engine, run.id, number), request)
+        usual = ["content-type", "user-agent", "webhook-id", "webhook-signature"]
+        assert await run.return_value() == [usual, ["cookie", *usual, "x-github-event", "x-acme-region", "x-acme-"]]
+        log = repr(await run.events())
+        assert [f"s3cret-{n}" in log for n in range(1, 6)] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("wrong", ["x-one", ["*"], ["x one"], [""], ["x\n"], [1], ["*-signature"]])
+async def test_headers_to_keep_are_a_list_of_names(open_engine: OpenEngine, wrong: Any) -> None:
+    @workflow
+    async def tries() -> str:
+        with pytest.raises((TypeError, ValueError), match="keep_headers"):
+            create_webhook(keep_headers=wrong)
+        return "refused"
+
+    async with open_engine() as engine:
+        assert await (await engine.start(tries)).return_value() == "refused"
+
+
+async def test_a_body_reads_forms_of_strangers_and_waits_for_the_next(open_engine: OpenEngine) -> None:
+    @workflow
+    async def patient() -> Any:
+        webhook, refused = create_webhook(), 0
+        while True:
+            try:
+                form = await (await webhook).form()
+            except MalformedBodyError:
+                refused += 1
+            else:
+                return [refused, form.getlist("a"), form.text("b")]
+
+    async with open_engine() as engine:
+        run = await engine.start(patient)
+        await engine.settle()
+        token = await token_of(engine, run.id)
+        for kind, body in [
+            ("multipart/form-data", b"--b--"),
+            ("application/x-www-form-urlencoded; charset=shift_jis_x", b"a=1"),
+            ("application/x-www-form-urlencoded; charset=euc-kr", b"a=1&a=2&b=%B0%A1"),
+        ]:
+            await engine.resume_webhook(token, WebhookRequest("POST", "", [("content-type", kind)], body))
+        assert await run.return_value() == [2, ["1", "2"], "가"]
+
+
+async def test_a_call_with_a_malformed_form_is_refused_at_the_door(open_engine: OpenEngine) -> None:
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"--b\r\nno form", "more_body": False}
+
+    @workflow
+    async def waits() -> None:
+        await create_webhook()
+
+    async with open_engine() as engine:
+        run = await engine.start(waits)
+        await engine.settle()
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "server": ("x.example", 443)}
+        scope["headers"] = [(b"content-type", b"multipart/form-data; boundary=b")]
+        before = await run.events()
+        with pytest.raises(MalformedBodyError):
+            await engine.resume_webhook(await token_of(engine, run.id), Request(scope, receive))
+        assert await run.events() == before
+
+
 @pytest.mark.conformance(64)
 async def test_after_the_end_a_webhook_is_not_found(open_engine: OpenEngine) -> None:
     @workflow
@@ -269,7 +416,7 @@ async def test_the_url_is_signed_and_carries_nothing_but_the_hook(open_engine: O
 async def test_any_body_and_repeated_headers_arrive_intact(open_engine: OpenEngine, body: bytes) -> None:
     @workflow
     async def measures() -> Any:
-        request = await create_webhook()
+        request = await create_webhook(keep_headers=["x"])
         return [len(await request.body()), request.headers.getlist("x"), (await request.body())[:8]]
 
     async with open_engine() as engine:
