@@ -11,12 +11,27 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from approvals_bot.errors import BlockedInWorkflowError, WorkflowSpinsError
 
 MAX_CALLBACKS = 100_000
 """Callbacks between two events. A body that needs more is spinning: `while True: await asyncio.sleep(0)`."""
+
+NEVER = datetime.max.replace(tzinfo=UTC).timestamp()
+"""A timer for this time or later, such as that of `anyio.sleep_forever()`, never fires and isn't recorded."""
+
+MAX_AWAITS_ON_THE_WAY_OUT = 100
+"""Awaits that each task of a run that is thrown away may reach in its `finally` blocks; all of them raise at once."""
+
+
+class RunThrownAway(BaseException):
+    """Raised where a run waits when it is thrown away. It never reaches the log.
+
+    `coroutine.close()` would raise GeneratorExit there, but in front of a `finally` that awaits, Python replaces that
+    with a RuntimeError in the callers, whose `except Exception` would then run.
+    """
 
 
 class ReplayInterrupted(KeyboardInterrupt):
@@ -43,9 +58,12 @@ class _Task(asyncio.Task[Any]):
     `asyncio.wait` iterate over such sets.
     """
 
-    def __init__(self, coro: Coroutine[Any, Any, Any], *, birth: int, **options: Any) -> None:
+    def __init__(
+        self, coro: Coroutine[Any, Any, Any], *, birth: int, context: contextvars.Context, **options: Any
+    ) -> None:
         self.birth = birth  # before the base class puts this task into a set
-        super().__init__(coro, **options)
+        self.context = context  # asyncio's own tasks hide theirs before Python 3.12
+        super().__init__(coro, context=context, **options)
 
     def __hash__(self) -> int:
         return self.birth
@@ -112,7 +130,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, when: float, delay: float | None, callback: Callable[..., object], args: Any, context: Any
     ) -> asyncio.TimerHandle:
         timer = _Timer(when, callback, args, self, context)
-        timer.number = self.timers.start_timer(when, delay, callback, lambda: self._ready.append(timer))
+        if when >= NEVER:
+            timer.number = 0  # commands are numbered from 1
+        else:
+            timer.number = self.timers.start_timer(when, delay, callback, lambda: self._ready.append(timer))
         return timer
 
     def time(self) -> float:
@@ -124,9 +145,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None, **options: Any) -> Any:
         self._births += 1
+        context = contextvars.copy_context() if context is None else context
         task = _Task(coro, birth=self._births, loop=self, name=name or f"task-{self._births}", context=context)
         self._tasks.append(task)
         return task
+
+    # Questions that only tell about the loop itself. Libraries ask them: anyio asks for the task factory.
+
+    slow_callback_duration = 0.1  # seconds; asyncio's default, and without debug mode nothing looks at it
 
     def get_debug(self) -> bool:
         return False
@@ -136,6 +162,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def is_closed(self) -> bool:
         return False
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def get_exception_handler(self) -> None:
+        return None
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.call_exception_handler(context)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep what a callback raised. A task that failed unseen, or was thrown away, is no error of the run."""
@@ -160,19 +195,37 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 )
 
     def throw_away(self) -> None:
-        """Drop a suspended run: close every coroutine, the youngest first.
+        """Drop a suspended run: make each task leave its coroutine, the youngest first.
 
         Only `finally` blocks run, and their commands are ignored.
         """
         self.closing = True
         self._ready.clear()
-        for task in reversed(self._tasks):
+        while self._tasks:  # a `finally` may create tasks
+            task = self._tasks.pop()
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _close(task.get_coro())
-        self._tasks.clear()
+                self._throw_out(task)
         self._ready.clear()
         del self.timers  # breaks the reference cycle with the run; no timer is set after this
+
+    def _throw_out(self, task: _Task) -> None:
+        """Make a suspended task leave its coroutine, as that task and in its context.
+
+        A `finally` may ask for the current task: the scopes of anyio do, and complain if it isn't the one that entered
+        them.
+        """
+        coroutine: Any = task.get_coro()
+        asyncio.tasks._enter_task(self, task)
+        try:
+            for _ in range(MAX_AWAITS_ON_THE_WAY_OUT):
+                task.context.run(coroutine.throw, RunThrownAway())
+        except ReplayInterrupted:
+            raise
+        except BaseException:  # noqa: BLE001, S110  # it has left, with whatever its `finally` raised or returned
+            pass
+        finally:
+            asyncio.tasks._leave_task(self, task)
 
     def first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Do nothing: asyncio would register the new async generator here for shutdown."""
@@ -181,15 +234,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Close an async generator that was dropped half-way, on this loop."""
         if not self.closing:
             self.create_task(generator.aclose())
-
-
-def _close(coroutine: Any) -> None:
-    try:
-        coroutine.close()
-    except ReplayInterrupted:
-        raise
-    except BaseException:  # noqa: BLE001, S110  # it never reaches the log:
-        pass  # `finally` awaited or raised, or a TaskGroup wrapped GeneratorExit in a group
 
 
 def _forbid(name: str) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from random import Random
 from typing import Any, Literal, Protocol, TypeVar
@@ -265,7 +265,10 @@ class RunState:
     ) -> int:
         number = self._count = self._count + 1
         kind: Literal["sleep", "timeout"] = "sleep" if callback is _is_sleep else "timeout"
-        command = commands.StartTimer(number, from_micros(round(when * 1_000_000)), kind, delay)
+        due = from_micros(round(when * 1_000_000))
+        if due.timestamp() < when:  # rounded down: the loop's time would stop short of `when`, and anyio waits for it
+            due += timedelta(microseconds=1)
+        command = commands.StartTimer(number, due, kind, delay)
         recorded = self._ask(command)
         resume_at = command.resume_at if recorded is None else commands.resume_at(recorded)
         self.timers[number] = OpenTimer(number, resume_at, kind, fire)
