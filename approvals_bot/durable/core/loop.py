@@ -150,7 +150,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._tasks.append(task)
         return task
 
-    # Questions that only tell about the loop itself. Libraries ask them: anyio asks for the task factory.
+    # Questions about the loop itself, with no effect. Libraries ask them: anyio wants to know the task factory.
 
     slow_callback_duration = 0.1  # seconds; asyncio's default, and without debug mode nothing looks at it
 
