@@ -393,6 +393,26 @@ class _Payloads(AsyncIterator[T]):
             raise StopAsyncIteration from None
 
 
+class _Appearance(Generic[T]):
+    """A hook at one place among several awaitables."""
+
+    def __init__(self, hook: Hook[T]) -> None:
+        self._hook = hook
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._hook.__await__()
+
+
+def each_appearance(awaitables: Iterable[Any]) -> list[Any]:
+    """Give each appearance of a hook an identity of its own.
+
+    Each `await hook` takes a payload, but asyncio waits once for an object that it is given twice:
+    `gather(hook, hook)` would return one payload twice, so one click would count as two votes. Tasks and coroutines
+    stay as they are: given twice, they are one result, as everywhere in Python.
+    """
+    return [_Appearance(each) if isinstance(each, Hook) else each for each in awaitables]
+
+
 async def _shielded(run: Waiting, future: asyncio.Future[None]) -> None:
     """Wait for a future that has other waiters. Cancelling this wait must not cancel theirs."""
     if future.done():

@@ -1,4 +1,4 @@
-"""The changes to the process while workflows run: a guard around their bodies, and one patch of asyncio.
+"""The changes to the process while workflows run: a guard around their bodies, and two patches of asyncio.
 
 Importing this module changes nothing. `installed()` makes the changes and undoes them: an engine is inside it while
 it is open, and so is `replay()`. The changes are:
@@ -10,15 +10,17 @@ it is open, and so is `replay()`. The changes are:
 - Before Python 3.13, `time.sleep` and `threading.Thread.start` raise no audit event. They are wrapped, and restored
   afterwards. So is a `sleep` that a module with workflows has imported by name. One that a helper module has imported
   is not caught.
-- `asyncio.as_completed` creates its tasks in the order given when a workflow calls it. Elsewhere it is unchanged. The
-  function object stays the same and gets other code, because `from asyncio import as_completed` in an author's file
-  runs long before an engine opens. Its own code is restored afterwards.
+- `asyncio.gather` and `asyncio.as_completed` wait for each appearance of a hook among their arguments, and
+  `as_completed` creates its tasks in the order given, when a workflow calls them. Elsewhere they are unchanged. The
+  function objects stay the same and get other code, because `from asyncio import gather` in an author's file runs long
+  before an engine opens. Their own code is restored afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import sys
 import sysconfig
 import threading
@@ -29,6 +31,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
+from approvals_bot.durable.core.hooks import each_appearance
 from approvals_bot.durable.core.loop import WorkflowLoop, context_of_run
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.errors import BlockedInWorkflowError
@@ -111,9 +114,47 @@ _ANNOUNCED_LATER: tuple[tuple[Any, str, str], ...] = (
 """Calls that raise an audit event only from Python 3.13 on."""
 
 
-def _redirected(fs: Any, *, timeout: Any = None) -> Any:
-    """Replace the code of `asyncio.as_completed`. It runs with the globals of `asyncio.tasks`."""
-    return _approvals_bot_as_completed(fs, timeout=timeout)  # type: ignore[name-defined]  # noqa: F821
+def _redirected_gather(*coros_or_futures: Any, return_exceptions: bool = False) -> Any:
+    """Replace the code of `asyncio.gather`."""
+    ours: Any = "approvals_bot"
+    return ours(*coros_or_futures, return_exceptions=return_exceptions)
+
+
+def _redirected_as_completed(fs: Any, *, timeout: Any = None) -> Any:
+    """Replace the code of `asyncio.as_completed`."""
+    ours: Any = "approvals_bot"
+    return ours(fs, timeout=timeout)
+
+
+_PLACE = "approvals_bot"
+"""The constant in the code of the two that is replaced by a function of ours.
+
+So `asyncio.tasks` needs no new name, and a call that has begun when the code is restored still has its function.
+"""
+
+
+def _in_workflow() -> bool:
+    return isinstance(asyncio._get_running_loop(), WorkflowLoop)
+
+
+def _gather(original: Any) -> Any:
+    def gather(*awaitables: Any, return_exceptions: bool) -> Any:
+        if _in_workflow():
+            awaitables = tuple(each_appearance(awaitables))
+        return original(*awaitables, return_exceptions=return_exceptions)
+
+    return gather
+
+
+def _as_completed(original: Any) -> Any:
+    def as_completed(awaitables: Iterable[Any], *, timeout: float | None) -> Any:
+        """Make the tasks in the order given. asyncio would make them in the order of a set of coroutines, which
+        depends on their addresses and differs between processes."""
+        if _in_workflow() and not inspect.isawaitable(awaitables):
+            awaitables = [asyncio.ensure_future(each) for each in dict.fromkeys(each_appearance(awaitables))]
+        return original(awaitables, timeout=timeout)
+
+    return as_completed
 
 
 class _Sandbox:
@@ -125,7 +166,7 @@ class _Sandbox:
         self._has_hook = False
         self._replaced: list[tuple[Any, str, Any, Any]] = []  # owner, name, what was there, ours
         self._imported: list[tuple[dict[str, Any], str, Any, Any]] = []  # likewise, by name, in modules with workflows
-        self._as_completed_code: CodeType | None = None
+        self._redirected: list[tuple[Any, CodeType]] = []  # functions of asyncio, and their own code
 
     def enter(self) -> None:
         with self._lock:
@@ -154,26 +195,17 @@ class _Sandbox:
                     self._imported += [(module, each, call, ours) for each in names]
             for module, name, _, ours in self._imported:
                 module[name] = ours
-        self._redirect_as_completed()
+        self._redirect(asyncio.tasks.gather, _redirected_gather, _gather)
+        self._redirect(asyncio.tasks.as_completed, _redirected_as_completed, _as_completed)
 
-    def _redirect_as_completed(self) -> None:
-        function: Any = asyncio.tasks.as_completed
-        copy = FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-        )
-        copy.__kwdefaults__ = function.__kwdefaults__
-
-        def in_order(fs: Iterable[Any], *, timeout: float | None) -> Any:
-            """Make the tasks in the order given. asyncio would make them in the order of a set of coroutines, which
-            depends on their addresses and differs between processes."""
-            loop = asyncio._get_running_loop()
-            if isinstance(loop, WorkflowLoop):
-                fs = [asyncio.ensure_future(f, loop=loop) for f in fs]
-            return copy(fs, timeout=timeout)
-
-        self._as_completed_code = function.__code__
-        function.__globals__["_approvals_bot_as_completed"] = in_order
-        function.__code__ = _redirected.__code__
+    def _redirect(self, function: Any, code_from: Any, make: Callable[[Any], Any]) -> None:
+        """Give a function the code of another, which calls what `make` makes of the original."""
+        own: CodeType = function.__code__
+        original = FunctionType(own, function.__globals__, function.__name__, function.__defaults__)
+        original.__kwdefaults__ = function.__kwdefaults__
+        ours, code = make(original), code_from.__code__
+        self._redirected.append((function, own))
+        function.__code__ = code.replace(co_consts=tuple(ours if c == _PLACE else c for c in code.co_consts))
 
     def _undo(self) -> None:
         for owner, name, before, ours in self._replaced:
@@ -184,10 +216,9 @@ class _Sandbox:
             if module.get(name) is ours:
                 module[name] = before
         self._imported.clear()
-        function: Any = asyncio.tasks.as_completed
-        if self._as_completed_code is not None:
-            function.__code__ = self._as_completed_code
-            del function.__globals__["_approvals_bot_as_completed"]
+        for function, own in self._redirected:
+            function.__code__ = own
+        self._redirected.clear()
 
 
 _sandbox = _Sandbox()

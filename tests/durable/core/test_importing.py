@@ -87,7 +87,7 @@ async def main():
 print(json.dumps(asyncio.run(main())))
 """
     during, still, after, hooks = _run(program, tmp_path)
-    patched = {"asyncio.as_completed", "asyncio.tasks.as_completed"}
+    patched = {f"{module}.{name}" for module in ("asyncio", "asyncio.tasks") for name in ("gather", "as_completed")}
     if sys.version_info < (3, 13):
         patched |= {"time.sleep", "threading.Thread.start"}
     assert patched <= set(during)

@@ -204,20 +204,18 @@ async def test_each_await_takes_another_payload(open_engine: OpenEngine) -> None
 
 
 @pytest.mark.conformance(13)
-async def test_two_waiters_are_served_in_turn(open_engine: OpenEngine) -> None:
+async def test_one_payload_is_one_answer_of_a_hook_gathered_twice(open_engine: OpenEngine) -> None:
     @workflow
-    async def both() -> list[Any]:
+    async def four_eyes() -> list[Any]:
         hook = create_hook(token="t")
-
-        async def take() -> Any:
-            return await hook
-
-        return list(await asyncio.gather(take(), take()))
+        return list(await asyncio.gather(hook, hook))
 
     async with open_engine() as engine:
-        run = await engine.start(both)
+        run = await engine.start(four_eyes)
         await engine.settle()
         await engine.resume_hook("t", "a")
+        await engine.settle()
+        assert await run.status() == "running"
         await engine.resume_hook("t", "b")
         assert await run.return_value() == ["a", "b"]
 
