@@ -17,7 +17,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
-from approvals_bot.durable.engine import Engine, Run
+from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.errors import ApprovalsBotError, InvalidPayloadError, SerializationError
 from approvals_bot.people import People, SourceUnavailable, is_mail
 from approvals_bot.service.catalog import Catalog, Listed
@@ -112,15 +112,18 @@ async def open_run(
     definition = listed.definition
     if definition is not None:
         await check_requester(definition, opener, asks, behalf, people)
-    # the opener's name in front, so that different callers' keys never meet
-    key = None if idempotency_key is None else f"{opener} {usable_key(idempotency_key)}"
+    key = None
+    if idempotency_key is not None:
+        # the opener's name in front, so that different callers' keys never meet
+        sent = {"input": dict(input), "requester": asks} | ({} if behalf is None else {"on_behalf_of": behalf})
+        key = SentKey(f"{opener} {usable_key(idempotency_key)}", sent)
     if definition is None or not definition.is_approval:
         who = {REQUESTER: asks} | ({ON_BEHALF_OF: behalf} if behalf else {})
         return await _start_program(engine, listed, input, key, who)
     typed = fields.values(definition.fields, input)
     opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
     if key is None and definition.workflow.key is not None:
-        key = _own_key(definition, typed, asks, behalf, people)
+        key = _own_key(definition, typed, input, opening, people)
     # Refuse a request that no rule decides and nobody can approve: it would wait forever. A group that can't be read
     # now is no reason to refuse: it is read again when the stage opens.
     if (problem := await find_undecidable_stage(definition, opening, people, engine.now())) is not None:
@@ -189,9 +192,13 @@ def usable_key(key: str) -> str:
 
 
 def _own_key(
-    definition: Definition, typed: Mapping[str, Any], requester: str, behalf: str | None, people: People
-) -> str:
-    """Return the key that the workflow's file makes from the fields. A repeated call opens no second request."""
+    definition: Definition, typed: Mapping[str, Any], input: Mapping[str, Any], opening: Opening, people: People
+) -> SentKey:
+    """Return the key that the workflow's file makes from the fields. A repeated call opens no second request.
+
+    Its callers don't know of each other. So a field that is left out is the same as one with its default.
+    """
+    requester, behalf = opening.requester, opening.on_behalf_of
     facts = Facts(definition.id, typed, _who(requester, people), _who(behalf, people))
     try:
         key = render_key(definition.workflow.key or "", facts).strip()
@@ -199,7 +206,13 @@ def _own_key(
         raise OpeningRefused("own_key_impossible", ("input",), error=str(error)) from None
     if not key:
         raise OpeningRefused("own_key_empty", ("input",))
-    return f"key:{definition.id} {hashlib.sha256(key.encode()).hexdigest()}"
+    given = {
+        name: value
+        for name, value in opening.fields.items()
+        if name in input and value != definition.fields[name].default
+    }
+    sent = {"input": given, "requester": requester} | ({} if behalf is None else {"on_behalf_of": behalf})
+    return SentKey(f"key:{definition.id} {hashlib.sha256(key.encode()).hexdigest()}", sent)
 
 
 def _who(address: str | None, people: People) -> Who:

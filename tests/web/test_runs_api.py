@@ -132,6 +132,52 @@ async def test_a_repeated_key_is_the_same_run_or_a_conflict(office: Any) -> None
     assert (await office.plain.post("/api/runs", json=body, headers=key)).status_code == 202  # another app's key
 
 
+async def test_a_key_compares_the_body_as_it_was_sent(office: Any) -> None:
+    async def send(**changed: Any) -> Any:
+        body = {"workflow": "greet", "input": {"name": "Ann", "age": 4}} | changed
+        return await office.api.post("/api/runs", json=body, headers={"Idempotency-Key": "k"})
+
+    first = await send()
+    assert (await send(requester="app:desk", input={"age": 4, "name": "Ann"})).json() == first.json()
+    assert "requester was 'app:desk', and is now 'ann@acme.eu'" in problem(
+        await send(requester="ann@acme.eu"), 409
+    )["detail"]  # fmt: skip
+    assert "input.age was 4, and is now 4.0" in problem(await send(input={"name": "Ann", "age": 4.0}), 409)["detail"]
+    assert "input.age was 4, and is now missing" in problem(await send(input={"name": "Ann"}), 409)["detail"]
+    await office.api.post("/api/hooks/reply/Ann", json="hello")
+    await office.engine.settle()
+    ended = await send()
+    assert (ended.status_code, ended.json()) == (200, first.json())
+
+
+@pytest.mark.parametrize("name", ["expense", "flight"])
+async def test_a_key_outlives_a_new_field_with_a_default(office: Any, name: str) -> None:
+    """`flight` has a key of its own, so it needs none from the caller."""
+    kept: dict[str, tuple[dict[str, Any], str | None]] = {
+        "expense": ({"workflow": "expense", "input": {"amount": "5"}, "requester": "bo@acme.eu"}, "abc"),
+        "flight": ({"workflow": "flight", "input": {"call": "c", "flight": "L"}, "on_behalf_of": "ann@acme.eu"}, None),
+    }  # fmt: skip
+    body, key = kept[name]
+    headers = {} if key is None else {"Idempotency-Key": key}
+    api = office.api if key else office.plain
+    first = await api.post("/api/runs", json=body, headers=headers)
+    assert first.status_code == 202
+    tables = DEFINITIONS[name]
+    fields = tables["fields"] | {"cost_centre": {"type": "string", "default": "C1"}}
+    tables = tables | {"workflow": {"id": name, **tables["workflow"]}, "fields": fields}
+    definition = Definition.model_validate(tables)
+    office.workflows[name] = Listed(approval.under(name, pinned(definition)), definition)
+    again = await api.post("/api/runs", json=body, headers=headers)
+    assert (again.status_code, again.json()) == (200, first.json())
+    spelled = body | {"input": {**body["input"], "cost_centre": "C1"}}
+    assert (await api.post("/api/runs", json=spelled, headers=headers)).status_code == (409 if key else 200)
+    other = body | {"input": {**body["input"], "cost_centre": "C2"}}
+    assert (
+        "input.cost_centre was missing"
+        in problem(await api.post("/api/runs", json=other, headers=headers), 409)["detail"]
+    )
+
+
 async def test_a_workflows_own_key_opens_one_request_per_call(office: Any) -> None:
     body = {"workflow": "flight", "input": {"call": "c1", "flight": "LH 1"}, "on_behalf_of": "ann@acme.eu"}
     first = await office.plain.post("/api/runs", json=body)

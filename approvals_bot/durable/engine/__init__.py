@@ -12,6 +12,7 @@ from approvals_bot.durable.core.api import WebhookRequest, Workflow, open_engine
 from approvals_bot.durable.engine.clock import SystemClock, TimeSource
 from approvals_bot.durable.engine.engine import Engine
 from approvals_bot.durable.engine.http import Request, Response
+from approvals_bot.durable.engine.idempotency import SentKey
 from approvals_bot.durable.engine.intake import HookTarget
 from approvals_bot.durable.engine.runs import HookInfo, Page, Run
 from approvals_bot.durable.store.protocol import RunRecord
@@ -102,6 +103,7 @@ __all__ = [
     "Page",
     "Run",
     "RunRecord",
+    "SentKey",
     "SystemClock",
     "TimeSource",
     "get_hook_by_token",

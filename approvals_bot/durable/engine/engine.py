@@ -17,6 +17,7 @@ from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
+from approvals_bot.durable.engine.idempotency import sent_under
 from approvals_bot.durable.engine.intake import HookTarget, Intake
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
@@ -184,15 +185,18 @@ class Engine:
             run = await engine.start(expense, 420, idempotency_key="expense-17")
             paid = await run.return_value()
 
-        A second start with the same idempotency key and input returns the same run. With other input it raises
-        IdempotencyConflictError.
+        A second start with the same idempotency key and arguments returns the same run, also after its end. With other
+        arguments it raises IdempotencyConflictError. What is compared is what was given here, without defaults, so a
+        release may add an optional parameter or field in between. Attributes aren't compared.
         """
         self._here("engine.start()")
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
         given = found.signature.encode_call(args, kwargs)
-        created = await self._intake.start(found, given, idempotency_key, check_attributes(attributes or {}))
+        key = idempotency_key
+        sent = None if key is None else sent_under(key, found.signature, args, kwargs, given)
+        created = await self._intake.start(found, given, key, check_attributes(attributes or {}), sent)
         return Run(self, created.run_id, is_new=created.is_new)
 
     # ── resuming ──

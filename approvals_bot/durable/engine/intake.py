@@ -15,6 +15,7 @@ from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, to_
 from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.engine.batch import Batch, decide, plan
 from approvals_bot.durable.engine.cache import CachedRun
+from approvals_bot.durable.engine.idempotency import abridged, difference, find_difference
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
@@ -63,15 +64,23 @@ class Intake:
         self._notifier = notifier
 
     async def start(
-        self, workflow: Workflow[Any, Any], input: dict[str, Any], key: str | None, attributes: dict[str, str]
+        self,
+        workflow: Workflow[Any, Any],
+        input: dict[str, Any],
+        key: str | None,
+        attributes: dict[str, str],
+        sent: dict[str, Any] | None = None,
     ) -> Created:
         """Create a run with this encoded input, or find the run that has this idempotency key.
 
-        Raises IdempotencyConflictError if that run has other input; LimitExceededError, SerializationError.
+        `sent` is what the caller sent under the key, before validation. Raises IdempotencyConflictError if the key came
+        with something else before; LimitExceededError, SerializationError.
         """
         scheduler, now = self._scheduler, self._scheduler.clock.now()
         run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
         data = _created(run_id, workflow, input, attributes)
+        if sent is not None and difference({"input": input}, sent, "") is not None:
+            data["sent"] = abridged(sent)
         row = RunRecord.new(
             run_id, workflow.name, workflow.code, workflow.version, now, kind=workflow.kind, attributes=attributes
         )
@@ -80,8 +89,10 @@ class Intake:
         write = partial(scheduler.store.create, NewRun(row, data, key), now, lease)
         created = await self._finish(self._write(run_id, run, None, lease, now, write))
         assert created is not None  # only a hook can be missing
-        if not created.is_new and (differs := difference(created.data, data)) is not None:
-            raise IdempotencyConflictError(key or "", created.run_id, differs)
+        if not created.is_new and sent is not None:
+            differs = find_difference(created.data, workflow.name, sent)
+            if differs is not None:
+                raise IdempotencyConflictError(key or "", created.run_id, differs)
         return created
 
     async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
@@ -298,27 +309,3 @@ def _created(
         data["settings"] = workflow.settings
     to_json(data, "the input")
     return data
-
-
-def difference(first: Any, second: Any) -> str | None:
-    """Return where two starts with one idempotency key differ, by path and value. None if they don't."""
-    for part in ("workflow", "input"):
-        found = _first_difference(first.get(part), second.get(part), part)
-        if found is not None:
-            return found
-    return None
-
-
-def _first_difference(first: Any, second: Any, path: str) -> str | None:
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in [*first, *(k for k in second if k not in first)]:
-            found = _first_difference(first.get(key), second.get(key), f"{path}.{key}")
-            if found is not None:
-                return found
-        return None
-    return None if first == second else f"{path} was {_short(first)}, and is now {_short(second)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"

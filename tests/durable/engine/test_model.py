@@ -244,7 +244,7 @@ def counts_what_comes_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def overlooks_that_a_key_was_used_for_something_else(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(intake, "difference", lambda first, second: None)
+    patch.setattr(intake, "find_difference", lambda first, workflow, sent: None)
 
 
 def keeps_the_hooks_of_who_was_cancelled(patch: pytest.MonkeyPatch) -> None:
