@@ -44,6 +44,10 @@ DECIDED = {
 }
 """By the status of the stage after the deciding vote."""
 
+NOT_REQUESTED_YET = f"This run hasn't requested a decision yet. {UNCHANGED} Please try again in a moment."
+NEVER_REQUESTED = f"This run has ended and takes no votes: it requested no decision. {UNCHANGED}"
+"""Instead of a reply, where a run has no request: it may still make one, or it has ended."""
+
 TO_CHANGE = "Changes were requested. You can edit or withdraw your request on its page."
 
 REPLIES = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from approvals_bot.approvals.port import ChoiceName, FormField
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
 from approvals_bot.cli import show
 from approvals_bot.cli.commands import error_text
 from approvals_bot.cli.common import (
@@ -32,8 +32,9 @@ from approvals_bot.cli.show import explained, explained_program, simulated
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine, Page, RunRecord
 from approvals_bot.durable.store.protocol import Status
+from approvals_bot.errors import RunNotFoundError
 from approvals_bot.service.python_workflows import import_programs
-from approvals_bot.service.read import choices_of, request_of, requests_of
+from approvals_bot.service.read import await_request, choices_of, request_of, requests_of
 
 PATIENCE = 5.0  # seconds to wait until the running service has opened a request
 
@@ -79,7 +80,9 @@ def start(
                 on_behalf_of=on_behalf_of,
                 idempotency_key=key,
             )
-        url = f"{str(service.server.base_url).rstrip('/')}/requests/{started.id}"
+        listed = listing.find(workflow)
+        page = "requests" if listed is not None and listed.is_approval else "runs"  # a Python run may request nothing
+        url = f"{str(service.server.base_url).rstrip('/')}/{page}/{started.id}"
         show.say({"run_id": started.id, "url": url, "is_new": started.is_new}, f"{started.id}\n{url}", as_json)
 
     with_engine(config, run)
@@ -172,7 +175,7 @@ def vote(
     answers, changes = read_pairs(answer or (), "--answer"), read_pairs(field or (), "--field")
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
-        request = _request_of(await _opened(engine, run))
+        request = _request_of(await _to_act_on(engine, run))
         given = Vote(
             by=by.lower(),
             choice=cast("ChoiceName", choice),
@@ -213,7 +216,7 @@ def reassign(
     from approvals_bot.service.act import perform
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
-        request, actor = _request_of(await _opened(engine, run)), by.lower() if by else CLI
+        request, actor = _request_of(await _to_act_on(engine, run)), by.lower() if by else CLI
         reply = await perform(engine, request, Reassign(actor, person, instead_of, reason, "cli"))
         _print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
@@ -284,11 +287,14 @@ def _print_reply(verdict: dict[str, Any], as_json: bool) -> None:
 async def _opened(engine: Engine, run: str) -> RunRecord:
     """Return the run once the service has begun it; a brand-new request shows nothing yet."""
     record = await record_of(engine, run)
-    until = time.monotonic() + PATIENCE
-    while record.kind == REQUEST and not _has_begun(record) and time.monotonic() < until:
-        record = await engine.wait(record.id, 0.1)
-        if record.has_ended:
-            break
+    return await _to_act_on(engine, run) if record.kind == REQUEST else record
+
+
+async def _to_act_on(engine: Engine, run: str) -> RunRecord:
+    """Return the run once its request is open. Raises RunNotFoundError."""
+    record = await await_request(engine, run, PATIENCE, _has_begun)
+    if record is None:
+        raise RunNotFoundError(run)
     return record
 
 
@@ -304,7 +310,7 @@ def _request_of(record: RunRecord) -> Request:
     if several := choices_of(requests_of(record)):
         fail(f"{record.id} has several requests. Name one of them: {', '.join(several)}.")
     if request is None:
-        fail(f"{record.id} is not a request that people vote on; it is a run of {record.workflow!r}.")
+        fail(NEVER_REQUESTED if record.has_ended else NOT_REQUESTED_YET)
     return request
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from approvals_bot.approvals.published import Relation, concerns
+from approvals_bot.approvals.published import REQUEST, Relation, concerns
 from approvals_bot.approvals.request import Request, RequestOutcome, dumped
 from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.engine import Engine, HookTarget, RunRecord
@@ -57,8 +57,51 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
     record = await engine.record(run_id)
     if record is None or not number:
         return record if run_id == id else None
+    return _with_request(record, id)
+
+
+def _with_request(record: RunRecord, id: str) -> RunRecord | None:
     view = next((view for view in requests_of(record) if view.id == id), None)
     return record._replace(parts=[dumped(view)]) if view is not None else None
+
+
+FIRST_LOOK = 2.0  # seconds that a run gets to show its request; it needs milliseconds after its start
+LOOK_EVERY = 0.02  # seconds
+
+
+def _has_parts(record: RunRecord) -> bool:
+    return bool(record.parts)
+
+
+async def await_request(
+    engine: Engine, id: str, seconds: float = FIRST_LOOK, is_shown: Callable[[RunRecord], bool] = _has_parts
+) -> RunRecord | None:
+    """Return the run with this id once it shows a request, once it has ended, or as it is after some seconds.
+
+    A run shows nothing before its first activation. A Python workflow requests whenever it likes, if ever: such a run
+    is waited for in its first seconds only. An open run without parts hasn't requested anything yet. `run_0….3` may
+    still come while the run has made at most two requests.
+    """
+    until = asyncio.get_running_loop().time() + seconds
+    run_id, _, number = id.partition(".")
+    while (run := await engine.record(run_id)) is not None:
+        found = run if run_id == id else _with_request(run, id)
+        if found is None and not _may_come(run, number):
+            return None
+        found = found or run._replace(parts=[])
+        is_young = run.kind == REQUEST or engine.now() - run.created_at < timedelta(seconds=seconds)
+        is_over = not is_young or run.has_ended or engine.is_ending or asyncio.get_running_loop().time() >= until
+        if is_over or is_shown(found):
+            return found
+        await engine.wait(run_id, LOOK_EVERY)
+    return None
+
+
+def _may_come(run: RunRecord, number: str) -> bool:
+    """Return whether an open run of a Python workflow may still make the request with this number."""
+    known = max((one.number for one in requests_of(run)), default=0)
+    is_number = number.isascii() and number.isdecimal() and number[0] != "0" and len(number) < 10
+    return not run.has_ended and run.kind != REQUEST and is_number and int(number) > known
 
 
 @dataclass(frozen=True, slots=True)

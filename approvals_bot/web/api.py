@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,13 +13,16 @@ from starlette.responses import Response
 from approvals_bot.approvals.acts import Act, Edit, Reply, Stop, Withdraw
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
 from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.errors import RunNotFoundError
 from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import open_run
 from approvals_bot.service.read import (
     api_request,
+    await_request,
     choices_of,
     current_request,
     find_record,
@@ -53,7 +55,6 @@ from approvals_bot.web.validation import (
 )
 
 LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle connections at 60
-FIRST_LOOK = 2.0  # seconds that a request gets to show itself after it was opened; it needs milliseconds
 PAGE = 50  # runs in one answer, unless the caller asks for another number
 MOST_PER_PAGE = 200
 
@@ -179,6 +180,9 @@ class RunsApi:
         """202: a request is withdrawn by its own workflow, any other run is cancelled. 409 when it has ended."""
         key = caller(request, self._keys)
         asked = validate(Cancellation, await json_object(request, API_BODY))
+        id = request.path_params["id"]
+        if "." in id:
+            await self._request(request)  # it may be about to be requested
         record = await self._record(request)
         if record.has_ended:
             raise Problem(409, "Run has ended", f"The run has already ended ({record.status}); nothing was changed.")
@@ -187,7 +191,7 @@ class RunsApi:
             await self._engine.cancel(record.id, asked.reason or None)
             return JsonResponse({"run_id": record.id}, 202)
         by = _acting(key, asked.by)
-        if shown.number and request.path_params["id"] == record.id:
+        if shown.number and id == record.id:
             await perform(self._engine, shown, Stop(by, asked.reason, "api"))
             return JsonResponse({"run_id": record.id}, 202)
         return await self._perform(shown, Withdraw(by, asked.reason, "api"), changed=202)
@@ -227,27 +231,28 @@ class RunsApi:
 
     async def _record(self, request: HttpRequest) -> RunRecord:
         """Return the run. A request shows itself with its first activation: one that was just opened is waited for."""
-        record = await find_record(self._engine, request.path_params["id"])
+        id = request.path_params["id"]
+        record = await find_record(self._engine, id)
+        if record is not None and record.kind == REQUEST and not record.parts:
+            record = await await_request(self._engine, id)
         if record is None:
-            raise Problem(404, "Run not found", "No run has this id.")
-        until = asyncio.get_running_loop().time() + FIRST_LOOK
-        while record.kind == REQUEST and not self._is_shown(record) and asyncio.get_running_loop().time() < until:
-            record = await self._engine.wait(record.id, 0.02)
+            raise RunNotFoundError(request.path_params["id"])
         return record
 
-    def _is_shown(self, record: RunRecord) -> bool:
-        """Whether there is nothing to wait for."""
-        return bool(record.parts) or record.has_ended or self._engine.is_ending
-
     async def _request(self, request: HttpRequest) -> Request:
-        record = await self._record(request)
+        """Return the run's request, which a workflow in Python may be about to make."""
+        record = await await_request(self._engine, request.path_params["id"])
+        if record is None:
+            raise RunNotFoundError(request.path_params["id"])
         requests = requests_of(record)
         shown = current_request(requests)
         if several := choices_of(requests):
             names = ", ".join(several)
             raise Problem(409, "Several requests", f"This run asks several things at once. Name one of them: {names}.")
+        if shown is None and record.has_ended:
+            raise Problem(409, "Not a request", NEVER_REQUESTED)
         if shown is None:
-            raise Problem(409, "Not a request", "This run is not an approval, so there is nothing to decide in it.")
+            raise Problem(409, "Not requested yet", NOT_REQUESTED_YET, headers={"Retry-After": "1"})
         return shown
 
 

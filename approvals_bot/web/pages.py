@@ -24,7 +24,7 @@ from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.service.act import is_requester
 from approvals_bot.service.history import Span, history_of
-from approvals_bot.service.read import RequestPage, find_record, list_requests, request_of, requests_of
+from approvals_bot.service.read import RequestPage, await_request, list_requests, request_of, requests_of
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.responses import Renderer
@@ -109,7 +109,7 @@ class PeoplePages:
         reader = self._sessions.who(request)
         if not self._open and reader is None:
             return self._closed()
-        record = await find_record(self._engine, request.path_params["id"])
+        record = await await_request(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
         if view is None or not (self._open or _concerns(view, reader)):
             return self._pages.page("not_found.html", 404)

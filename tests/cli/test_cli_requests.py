@@ -154,7 +154,8 @@ def test_explain_covers_runs_other_than_requests(running_site: Site, eventually:
     run = _hello(running_site, "explained")
     eventually(lambda: "hook_created" in str(running_site.json("show", run)["events"]))
     assert "Waiting for a hook" in running_site.type("explain", run).stdout
-    assert "not a request" in running_site.type("vote", run, "--by", "a@b.eu", "--choice", "approve", fails=True).stderr
+    vote = running_site.type("vote", run, "--by", "a@b.eu", "--choice", "approve", fails=True)
+    assert "This run hasn't requested a decision yet." in vote.stderr
     running_site.type("resume", "hello-explained", "--payload", '{"text": "hi"}')
     found = eventually(lambda: running_site.json("explain", run)["next"])
     assert found[0]["what"] == "a sleep ends"

@@ -128,9 +128,10 @@ async def test_a_published_value_is_never_taken_for_a_request(office: Any, name:
     run_id, asked = await office.start("publishes", {"name": name}), await spend(office)
     assert (await look_everywhere(office, run_id))["request"] is None
     assert await waiting(office, ANN) == [asked]
+    await office.clock.advance("3s")  # a young run is given a moment to make its request
     assert (await office.web.get(f"/requests/{run_id}")).status_code == 404
     vote = await office.api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})
-    assert (vote.status_code, vote.json()["title"]) == (409, "Not a request")
+    assert (vote.status_code, vote.json()["title"]) == (409, "Not requested yet")
     record = await office.engine.record(run_id)
     assert (record.kind, record.view, record.parts) == ("workflow", ODD[name], [])
 
