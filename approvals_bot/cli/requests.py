@@ -35,6 +35,7 @@ from approvals_bot.durable.store.protocol import Status
 from approvals_bot.errors import RunNotFoundError
 from approvals_bot.service.python_workflows import import_programs
 from approvals_bot.service.read import await_request, choices_of, request_of, requests_of
+from approvals_bot.service.waiting import waits_of
 
 PATIENCE = 5.0  # seconds to wait until the running service has opened a request
 
@@ -264,7 +265,8 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
         record = await _opened(engine, run)
         request = request_of(record)
         if request is None:
-            found, text = explained_program(record, await engine.events(record.id), engine.now())
+            waits = waits_of(*await engine.read(record.id))
+            found, text = explained_program(record, waits, engine.link, engine.now())
         else:
             found = why(request)
             text = explained(record, request, found, engine.now())
@@ -369,8 +371,9 @@ def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> 
     """Show a run: its card and its timeline."""
 
     async def look(engine: Engine, _: ServiceSettings) -> None:
-        record, events = await record_of(engine, run), await engine.events(run.partition(".")[0])
-        show.say(show.run_json(record, events), show.history_text(record, events, engine.now()), as_json)
+        record, (whole, events) = await record_of(engine, run), await engine.read(run.partition(".")[0])
+        about = record, waits_of(whole, events), events, engine.link
+        show.say(show.run_json(*about), show.history_text(*about, engine.now()), as_json)
 
     with_engine(config, look)
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
@@ -17,13 +17,17 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clean, one_line
 from approvals_bot.approvals.port import STATE_WORDS, Card, CardField
 from approvals_bot.approvals.request import Request
-from approvals_bot.durable.core.events import Event, from_micros
+from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Page, RunRecord
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.service.history import history_of
 from approvals_bot.service.read import api_request, iso, redact, request_of, requests_of
+from approvals_bot.service.waiting import Wait
 
 STATUSES: tuple[str, ...] = get_args(Status)
+Link = Callable[[str], str]
+"""Makes a webhook's URL from its hook's id."""
+
 ZONE = "UTC"  # on a terminal, because output that is pasted into a ticket must mean the same to its readers
 WIDEST = 96  # columns of a paragraph
 
@@ -73,9 +77,11 @@ def record_json(record: RunRecord) -> dict[str, Any]:
     } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
 
 
-def run_json(record: RunRecord, events: Sequence[Event]) -> dict[str, Any]:
+def run_json(record: RunRecord, waits: Sequence[Wait], events: Sequence[Event], link: Link) -> dict[str, Any]:
+    """Return a run as JSON, with what it published and waits for, and its log."""
     lines = [{"seq": e.seq, "type": e.type, "at": iso(e.at), "data": redact(e.data)} for e in events]
-    return record_json(record) | {"events": lines}
+    waiting = [wait.as_json(link) for wait in waits]
+    return record_json(record) | {"view": record.view, "waiting": waiting, "events": lines}
 
 
 def table(page: Page) -> str:
@@ -99,10 +105,10 @@ def _row(record: RunRecord) -> tuple[str, ...]:
     return (record.id, record.workflow, record.status, f"{record.created_at:%Y-%m-%d %H:%M}", what)
 
 
-def history_text(record: RunRecord, events: Sequence[Event], now: datetime) -> str:
+def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Event], link: Link, now: datetime) -> str:
     """Return the card, if the run is a request, and the timeline."""
     request = request_of(record)
-    lines = _program(record) if request is None or request.number else []
+    lines = [*_program(record), *_published(record), *_calls(waits, link)] if request is None or request.number else []
     for one in requests_of(record):
         lines += ["", bold(one.id)] if one.number else []
         lines += card_lines(card_of(one, None, now), now)
@@ -127,6 +133,24 @@ def _program(record: RunRecord) -> list[str]:
     if record.result is not None:
         lines.append(f"Result: {one_line(json.dumps(redact(record.result), ensure_ascii=False), 200)}")
     return lines
+
+
+def _published(record: RunRecord) -> list[str]:
+    if record.view is None:
+        return []
+    return [
+        "Published:",
+        *(f"  {line}" for line in clean(json.dumps(record.view, indent=2, ensure_ascii=False)).splitlines()),
+    ]
+
+
+def _calls(waits: Sequence[Wait], link: Link) -> list[str]:
+    """List the hooks and webhooks that take payloads, each with what resumes it."""
+    return [
+        f"Waiting for a {wait.kind}: {link(wait.hook_id) if wait.kind == 'webhook' else one_line(wait.token)}"
+        for wait in waits
+        if wait.token
+    ]
 
 
 def card_lines(card: Card, now: datetime) -> list[str]:
@@ -200,23 +224,25 @@ def explained(record: RunRecord, request: Request, found: Mapping[str, Any], now
     return "\n".join(lines)
 
 
-def explained_program(record: RunRecord, events: Sequence[Event], now: datetime) -> tuple[dict[str, Any], str]:
+def explained_program(
+    record: RunRecord, waits: Sequence[Wait], link: Link, now: datetime
+) -> tuple[dict[str, Any], str]:
     """Explain what a run other than a request is waiting for, as JSON and as text."""
-    open_spans = [span for span in history_of(events).spans if span.ending == "open"]
-    timers = [event for event in events if event.type == "wait_created"]
-    over = {event.data["id"] for event in events if event.type in ("wait_completed", "wait_cancelled")}
-    upcoming = [event for event in timers if event.data["id"] not in over] if not record.has_ended else []
-    found = {"waiting_for": [], "rules": [], "next": [_timer(event) for event in upcoming]}
+    upcoming = [{"at": wait.more["until"], "what": _ENDS[wait.kind]} for wait in waits if wait.kind in _ENDS]
+    found = {"waiting_for": [], "rules": [], "next": upcoming}
     lines = [bold(f"{record.workflow}: {record.status}")]
     if record.stalled:
         lines.append(f"⚠ Stalled: {one_line(record.stalled)}")
     if record.has_ended:
         lines.append("It has ended and isn't waiting for anything.")
-    else:
-        lines += [f"Waiting for a {span.kind}: {span.label}" for span in open_spans if span.kind != "wait"]
-    if found["next"]:
-        lines += ["", bold("Next"), *_times(found["next"], now)]
+    lines += [f"Waiting for a step: {wait.more['name']}" for wait in waits if wait.kind == "step"]
+    lines += _calls(waits, link)
+    if upcoming:
+        lines += ["", bold("Next"), *_times(upcoming, now)]
     return found, "\n".join(lines)
+
+
+_ENDS = {"sleep": "a sleep ends", "timeout": "a time limit ends"}
 
 
 def simulated(workflow: str, found: Mapping[str, Any], now: datetime) -> str:
@@ -250,11 +276,6 @@ def _times(times: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
         for at, each in zip(moments, times, strict=True)
     ]
     return columns(rows, "  ")
-
-
-def _timer(event: Event) -> dict[str, str]:
-    what = "a time limit ends" if event.data.get("kind") == "timeout" else "a sleep ends"
-    return {"at": iso(from_micros(event.data["resume_at"])), "what": what}
 
 
 def _named(request: Request, address: str) -> str:

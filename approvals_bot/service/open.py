@@ -173,6 +173,14 @@ async def may_open(definition: Definition, who: str, people: People) -> bool:
     return False
 
 
+def may_start(listed: Listed, app: str, *, names_people: bool) -> bool:
+    """Return whether this app may start the workflow, for itself or for a person it may name as the requester."""
+    if listed.definition is None:
+        return True
+    request = listed.definition.workflow.request
+    return app in request or (names_people and not all(entry.startswith("app:") for entry in request))
+
+
 async def _is_listed(one: str, entry: str, people: People) -> bool:
     if one.startswith("app:") or entry.startswith("app:"):
         return one == entry

@@ -15,11 +15,12 @@ from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
 from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import RunNotFoundError
 from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
-from approvals_bot.service.open import open_run
+from approvals_bot.service.open import may_start, open_run
 from approvals_bot.service.read import (
     api_request,
     await_request,
@@ -30,6 +31,7 @@ from approvals_bot.service.read import (
     request_of,
     requests_of,
 )
+from approvals_bot.service.waiting import Mask, waits_of
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.schemas import (
@@ -103,9 +105,11 @@ class RunsApi:
         people: People,
         keys: Sequence[ApiKey],
         metrics: Metrics,
+        tokens: Tokens,
         base_url: str,
     ) -> None:
         self._engine = engine
+        self._tokens = tokens
         self._workflows = workflows
         self._people = people
         self._keys = keys
@@ -155,13 +159,23 @@ class RunsApi:
         return JsonResponse({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
 
     async def show(self, request: HttpRequest) -> Response:
-        """The run as it is now; with `?wait=30`, once it has ended or after 30 seconds."""
-        caller(request, self._keys)
+        """The run as it is now, with what it waits for; with `?wait=30`, once it has ended or after 30 seconds."""
+        key = caller(request, self._keys)
         wait = min(query_number("wait", read_query(request, "wait").get("wait", "0"), 0, 3600), LONGEST_WAIT)
         record = await self._record(request)
         if wait and not record.has_ended:
             record = await self._engine.wait(record.id, wait)
-        return JsonResponse(run_json(record))
+        return JsonResponse(run_json(record) | await self._details(key, record.id))
+
+    async def _details(self, key: ApiKey, run_id: str) -> dict[str, Any]:
+        """Return what the run published and waits for. Tokens and webhooks' URLs are for keys that may start it."""
+        record, log = await self._engine.read(run_id)
+        waits = waits_of(record, log)
+        listed = self._workflows.find(record.workflow)
+        if listed is not None and may_start(listed, key.address, names_people=key.may_vote):
+            return {"view": record.view, "waiting": [wait.as_json(self._engine.link) for wait in waits]}
+        hide = Mask(self._tokens, waits)
+        return {"view": hide(record.view), "waiting": [hide(wait.as_json(None)) for wait in waits]}
 
     async def events(self, request: HttpRequest) -> Response:
         """The run's log, without what would let the reader act in it."""

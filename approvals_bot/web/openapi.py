@@ -119,7 +119,7 @@ def _show_run() -> dict[str, Any]:
         "tags": ["runs"],
         "summary": "Look at a run, or wait for its end",
         "parameters": [wait],
-        "responses": {"200": _response("The run", "Run"), **_problems("401", "404", "422", "503")},
+        "responses": {"200": _response("The run", "RunDetails"), **_problems("401", "404", "422", "503")},
     }
 
 

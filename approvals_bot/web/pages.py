@@ -25,6 +25,7 @@ from approvals_bot.people import People
 from approvals_bot.service.act import is_requester
 from approvals_bot.service.history import Span, history_of
 from approvals_bot.service.read import RequestPage, await_request, list_requests, request_of, requests_of
+from approvals_bot.service.waiting import waits_of
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.responses import Renderer
@@ -93,13 +94,16 @@ class PeoplePages:
         record = await self._engine.record(request.path_params["id"])
         if record is None:
             return self._pages.page("not_found.html", 404)
-        history = history_of(await self._engine.events(record.id))
+        record, log = await self._engine.read(record.id)
+        history = history_of(log)
+        calls = [wait for wait in waits_of(record, log) if wait.token]
         return self._page(
             "run.html",
             "/runs",
             row=self._row(record),
             record=record,
             requests=[self._row_of(record, view) for view in requests_of(record) if view.number],
+            calls=[(wait, self._engine.link(wait.hook_id) if wait.kind == "webhook" else "") for wait in calls],
             history=history,
             drawing=draw(history.spans, start=record.created_at, end=record.ended_at or self._now()),
         )

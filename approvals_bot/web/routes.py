@@ -63,7 +63,15 @@ def build(
     channels = channels or engine.resources.get(Channels) or Channels()
     metrics = metrics or Metrics()
     pages = Renderer(now=now, root=root_of(base_url))
-    runs = RunsApi(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics, base_url=base_url)
+    runs = RunsApi(
+        engine=engine,
+        workflows=workflows,
+        people=people,
+        keys=api_keys,
+        metrics=metrics,
+        tokens=tokens,
+        base_url=base_url,
+    )
     hooks = HooksApi(engine=engine, keys=api_keys)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)
     links, codes = Links(engine=engine, tokens=tokens, base_url=base_url, now=now), Codes(tokens=tokens, now=now)

@@ -130,6 +130,34 @@ RESPONSES: dict[str, Any] = {
         request={"oneOf": [{"type": "null"}, ref("Request")]},
     )
     | {"description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`."},
+    "RunDetails": {
+        "allOf": [
+            ref("Run"),
+            _object(
+                view={"description": "What the workflow published last."},
+                waiting={"type": "array", "items": ref("Wait")},
+            ),
+        ]
+    },
+    "Wait": {
+        "type": "object",
+        "description": (
+            "Something that the run waits for. `token` and `url`, which resume a hook or webhook, are there for keys "
+            "that may start the run's workflow; others see `(redacted)` for them in `view` and `metadata`. `name` and "
+            "`attempts` are a step's; `until` is the end of a sleep or time limit."
+        ),
+        "properties": {
+            "kind": {"enum": ["hook", "webhook", "step", "sleep", "timeout"]},
+            "since": TIME,
+            "metadata": {"description": "What the workflow said of its hook."},
+            "token": TEXT,
+            "url": TEXT,
+            "name": TEXT,
+            "attempts": {"type": "integer"},
+            "until": TIME,
+        },
+        "required": ["kind", "since", "metadata"],
+    },
     "RunPage": _object(runs={"type": "array", "items": ref("Run")}, cursor=OPTIONAL_TEXT),
     "StandingVote": {
         "type": "object",

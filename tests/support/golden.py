@@ -23,6 +23,7 @@ LONGEST_DIFF = 300  # lines; what differs in many files is seen in the first
 NAMED: tuple[tuple[str, str], ...] = (
     ("link", r"(?<=/decisions/)[\w-]{20,}(?:\.[\w-]+)+"),
     ("webhook", r"(?<=/webhooks/)[\w-]{20,}(?:\.[\w-]+)+"),
+    ("token", r'(?<="token": ")[\w-]{43}(?=")'),
     ("form", r'(?<=_token" value=")[^"]+'),
     ("mail", r"(?<=<)[a-z2-7]{26}(?=@acme\.eu>)"),
     ("run", r"\brun_[0-9a-z]{20,}"),

@@ -98,6 +98,8 @@ async def test_a_run_is_started_waited_for_and_read(office: Any) -> None:
         "ended_at": None,
         "stalled": None,
         "request": None,
+        "view": {"hook_id": "not a request", "seen": "Ann"},
+        "waiting": [{"kind": "hook", "since": "2026-01-01T09:00:00Z", "metadata": None, "token": "reply/Ann"}],
     }
     assert (await office.api.post("/api/hooks/reply/Ann", json="hello")).status_code == 200
     ended = (await office.api.get(f"/api/runs/{run_id}?wait=5")).json()

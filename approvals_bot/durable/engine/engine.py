@@ -326,10 +326,14 @@ class Engine:
     async def events(self, run_id: str) -> list[Event]:
         """Return a run's log. Raises RunNotFoundError if there is no such run."""
         self._here("events()")
+        return (await self.read(run_id))[1]
+
+    async def read(self, run_id: str) -> tuple[RunRecord, list[Event]]:
+        """Return a run and its log, from one read. Raises RunNotFoundError if there is no such run."""
         found = await self.store.read(run_id)
         if found is None:
             raise RunNotFoundError(run_id)
-        return found[1]
+        return found
 
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
         """Return the run's record once it has ended or `seconds` are over.

@@ -1,0 +1,121 @@
+"""What an open run waits for, and hiding in it what would let a reader resume the run. Pure.
+
+Anybody who has a hook's token or a webhook's URL can resume the run, so only callers that may start the run's workflow
+see them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from approvals_bot.durable.core.events import ENDINGS, Event, from_micros
+from approvals_bot.durable.engine import RunRecord
+from approvals_bot.durable.engine.engine import WEBHOOK_PURPOSE
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.errors import InvalidTokenError
+from approvals_bot.service.read import REDACTED, iso, requests_of
+
+UNLIKELY = 16  # characters of a token that no other text contains by chance
+
+_OVER = frozenset({"step_completed", "step_failed", "hook_disposed", "wait_completed", "wait_cancelled"})
+_WEBHOOK = re.compile(r"(/webhooks/|%2[Ff]webhooks%2[Ff])([\w-]+\.[\w-]+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Something that an open run waits for, since when, and what its author said of it.
+
+    `token` and `hook_id`: of a hook or webhook that takes payloads from outside. `more`: a step's name and its attempts
+    so far; when a sleep or time limit is over.
+    """
+
+    kind: Literal["hook", "webhook", "step", "sleep", "timeout"]
+    since: datetime
+    metadata: Any = None
+    token: str = ""
+    hook_id: str = ""
+    more: dict[str, JsonValue] = field(default_factory=dict)
+
+    def as_json(self, link: Callable[[str], str] | None) -> dict[str, Any]:
+        """Return it as JSON. `link` makes a webhook's URL; None: the reader may not resume the run."""
+        found: dict[str, Any] = {"kind": self.kind, "since": iso(self.since), "metadata": self.metadata, **self.more}
+        if link is not None and self.token:
+            found["token"] = self.token
+            if self.kind == "webhook":
+                found["url"] = link(self.hook_id)
+        return found
+
+
+def waits_of(record: RunRecord, log: Sequence[Event]) -> tuple[Wait, ...]:
+    """Return what the run waits for, in the order in which it began. The webhook of a request has no token here."""
+    if record.has_ended or (log and log[-1].type in ENDINGS):
+        return ()
+    over = {event.data["id"] for event in log if event.type in _OVER}
+    own = {request.hook_id for request in requests_of(record)}
+    return tuple(_wait(event, log, own) for event in log if _is_open(event, over))
+
+
+def _is_open(event: Event, over: Collection[int]) -> bool:
+    return event.type in ("step_created", "hook_created", "wait_created") and event.data["id"] not in over
+
+
+def _wait(event: Event, log: Sequence[Event], own: Collection[str]) -> Wait:
+    data = event.data
+    match event.type:
+        case "step_created":
+            attempts = sum(one.type == "step_started" and one.data["id"] == data["id"] for one in log)
+            return Wait("step", event.at, more={"name": data["name"], "attempts": attempts})
+        case "wait_created":
+            kind: Literal["sleep", "timeout"] = "timeout" if data.get("kind") == "timeout" else "sleep"
+            return Wait(kind, event.at, more={"until": iso(from_micros(data["resume_at"]))})
+        case _:
+            is_own = data["hook_id"] in own
+            return Wait(
+                "hook" if data.get("answer") is None else "webhook",
+                event.at,
+                data.get("metadata"),
+                "" if is_own else data["token"],
+                "" if is_own else data["hook_id"],
+            )
+
+
+class Mask:
+    """Hides what would let a reader resume a run: the URLs of this service's webhooks, and the tokens of its hooks.
+
+    A webhook's URL is recognized by its route and its signature, anywhere in a text.
+    """
+
+    def __init__(self, tokens: Tokens, waits: Iterable[Wait] = ()) -> None:
+        self._tokens = tokens
+        self._hooks = [wait.token for wait in waits if wait.token]
+
+    def __call__(self, value: Any) -> Any:
+        """Return the same JSON without them."""
+        match value:
+            case dict():
+                return {self(key): self(item) for key, item in value.items()}
+            case list():
+                return [self(item) for item in value]
+            case str():
+                return self._text(value)
+        return value
+
+    def _text(self, text: str) -> str:
+        for token in self._hooks:
+            if text == token:
+                return REDACTED
+            if len(token) >= UNLIKELY:
+                text = text.replace(token, REDACTED)
+        return _WEBHOOK.sub(lambda found: found[1] + REDACTED if self._is_signed(found[2]) else found[0], text)
+
+    def _is_signed(self, token: str) -> bool:
+        try:
+            return bool(self._tokens.read(WEBHOOK_PURPOSE, token))
+        except InvalidTokenError:
+            return False
