@@ -99,6 +99,19 @@ class SerializationError(ApprovalsBotError):
         super().__init__(f"{path}: {reason}")
 
 
+class DeserializationError(ApprovalsBotError):
+    """A value in the log doesn't fit the type that the code gives it now. Deploy code whose type takes it.
+
+    `path` is the value, `errors` lists what is wrong where. The run stalls until then; nothing of it is lost.
+    """
+
+    def __init__(self, path: str, errors: list[dict[str, Any]]) -> None:
+        self.path = path
+        self.errors = errors
+        lines = "; ".join(f"{'.'.join(str(p) for p in (path, *e['loc']))}: {e['msg']}" for e in errors)
+        super().__init__(f"The log has a value that no longer fits its type: {lines}")
+
+
 class InvalidPayloadError(ApprovalsBotError, ValueError):
     """A payload or input doesn't match its schema. Nothing was written; `errors` lists what is wrong where."""
 

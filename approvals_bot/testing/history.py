@@ -11,9 +11,10 @@ from approvals_bot.durable.core.commands import Command, CreateHook, CreateStep,
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import CREATIONS, Event, EventType, Log, NewEvent
 from approvals_bot.durable.core.hooks import WebhookRequest
+from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult, replay
 from approvals_bot.durable.core.run import Projection
-from approvals_bot.durable.core.serialization import encode, encode_error
+from approvals_bot.durable.core.serialization import encode
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 

@@ -14,8 +14,8 @@ from approvals_bot.durable.core.api import Step, StepContext, StepMetadata, Work
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import Event, Log
 from approvals_bot.durable.core.hooks import Answer, WebhookRequest, decode_body
+from approvals_bot.durable.core.remote_errors import decode_error
 from approvals_bot.durable.core.run import OpenStep, StepCode
-from approvals_bot.durable.core.serialization import decode_error
 from approvals_bot.durable.engine.executor import attempt
 from approvals_bot.testing.history import START, History
 
@@ -39,7 +39,7 @@ class Played:
 
     status: Literal["completed", "failed", "cancelled", "running"]
     result: Any
-    error: Exception | None
+    error: BaseException | None
     view: Any
     parts: list[Any]
     ended_at: datetime

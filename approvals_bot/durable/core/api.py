@@ -342,8 +342,8 @@ class DefinedHook(Generic[T]):
 
         Raises InvalidPayloadError, which names each invalid place, and HookNotFoundError. Nothing was written then.
         """
-        encoded = encode(payload, self.schema if self.schema is not None else Any, "payload")
-        return await open_engine().resume_hook(token, encoded, resume_id=resume_id)
+        encode(payload, self.schema if self.schema is not None else Any, "payload")
+        return await open_engine().resume_hook(token, payload, resume_id=resume_id)
 
 
 @overload

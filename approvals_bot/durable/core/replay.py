@@ -20,8 +20,9 @@ from approvals_bot.durable.core.commands import Command, End, describe
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.durable.core.registry import Workflow
+from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.run import OpenStep, OpenTimer, Projection, RunState, projected
-from approvals_bot.durable.core.serialization import decode, encode, encode_error
+from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.errors import NondeterminismError, WorkflowStuckError
 
 _Around = tuple[asyncio.AbstractEventLoop | None, Any]

@@ -28,9 +28,10 @@ from approvals_bot.durable.core.commands import (
 from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
 from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
-from approvals_bot.durable.core.serialization import decode, encode, step_error
+from approvals_bot.durable.core.remote_errors import step_error
+from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.durable.core.signature import Signature
-from approvals_bot.errors import InvalidPayloadError, NondeterminismError
+from approvals_bot.errors import DeserializationError, NondeterminismError
 
 T = TypeVar("T")
 
@@ -213,7 +214,7 @@ class RunState:
             raise
         try:
             return step.signature.result.decode(result)
-        except InvalidPayloadError as error:
+        except DeserializationError as error:
             self._drifted(number, f"a result of {step.name!r}", f"another type ({error})")
             raise
 

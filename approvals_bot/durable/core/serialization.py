@@ -1,33 +1,34 @@
 """Values in the log. What goes in must come out the same.
 
-Where the author gave a type, pydantic validates and dumps the value. Without a type, or with one that says nothing
-about its contents (`dict`, `list[dict]`), JSON's own values are kept as they are, and a few other common ones under a
-tag (`{"$": "datetime", "v": …}`). Anything else is refused with its path. All values are copied: a step can't change
-its caller's objects.
+Where the author gave a type, pydantic validates and dumps the value, and what comes back is compared with it. Without a
+type, or with one that says nothing about its contents (`dict`, `list[dict]`), JSON's own values are kept as they are,
+and a few other common ones under a tag (`{"$": "datetime", "v": …}`). Anything that would come back as another value,
+or as another type, is refused with its path. All values are copied: a step can't change its caller's objects.
 """
 
 from __future__ import annotations
 
 import builtins
 import collections.abc
-import dataclasses
-import importlib
 import json
-import sys
-import traceback
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
-from typing import Any, TypeVar, get_args, get_origin
+from math import isfinite
+from types import NoneType
+from typing import Any, Self, TypeVar, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
-from approvals_bot.errors import InvalidPayloadError, LimitExceededError, SerializationError, StepFailedError
+from approvals_bot.durable.core.fidelity import ELSEWHERE, SECRETS, Loss, SchemaFacts, facts_of, lost
+from approvals_bot.durable.core.hooks import Owner
+from approvals_bot.errors import DeserializationError, InvalidPayloadError, LimitExceededError, SerializationError
 
 MAX_VALUE_BYTES = 1_000_000
 """The size of one payload, argument list or result, in bytes of JSON.
@@ -41,15 +42,22 @@ _OPEN: tuple[Any, ...] = (dict, list, Mapping, bytes, bytearray)
 
 
 class Codec:
-    """The conversion to JSON and back for one annotation."""
+    """The conversion to JSON and back for one annotation.
 
-    __slots__ = ("_adapter", "_is_itself", "_is_open")
+    What `encode` accepts, `decode` returns with the same value and type. A value is written as pydantic's JSON, which
+    people can read. If that would lose something, it is written with tags, and if those would, too, it is refused.
+    """
+
+    __slots__ = ("_adapter", "_by_name", "_has_floats", "_is_itself", "_is_open", "_is_plain", "_read")
 
     def __init__(self, annotation: Any) -> None:
         self._adapter = _adapter(annotation)
         # JSON has these types. Without this shortcut, benchmarks/cycle.py calls pydantic 12 times more, 0.8 µs each.
-        self._is_itself = annotation if annotation in (int, bool) else None
+        self._is_itself = annotation if annotation in (int, bool, str, float, NoneType) else None
         self._is_open = _is_open(annotation)
+        schema = SchemaFacts() if self._adapter is None else facts_of(self._adapter.core_schema)
+        self._is_plain, self._has_floats, self._by_name = schema.is_plain, schema.has_floats, schema.by_name
+        self._read: Callable[..., Any] = _validated_by_name if schema.by_name else _validated
 
     def encode(self, value: Any, path: str = "value") -> Any:
         """Return the JSON form of `value`.
@@ -59,20 +67,23 @@ class Codec:
         adapter = self._adapter
         if adapter is None:
             return _tag(value, path, 0)
-        if type(value) is self._is_itself:
+        kind = type(value)
+        if kind is self._is_itself and (kind is not float or isfinite(value)):
             return value
         try:
             valid = _validated(adapter, value)
-            return _tag(valid, path, 0) if self._is_open else adapter.dump_python(valid, mode="json")
         except ValidationError as error:
             raise InvalidPayloadError(problems(error), what=path) from error
-        except (PydanticSerializationError, UnicodeDecodeError) as error:
-            raise SerializationError(path, str(error)) from error
+        if self._is_open:
+            return _tag(valid, path, 0)
+        if self._is_plain and not self._has_tags(encoded := adapter.dump_python(valid, mode="json")):
+            return encoded
+        return self._kept(adapter, valid, path)
 
-    def decode(self, encoded: Any) -> Any:
+    def decode(self, encoded: Any, path: str = "value") -> Any:
         """Return the value that `encode` took, as its type.
 
-        Raises InvalidPayloadError if the type has changed and the value no longer fits.
+        Raises DeserializationError if the type has changed and the value no longer fits.
         """
         adapter = self._adapter
         if adapter is None:
@@ -80,21 +91,95 @@ class Codec:
         if type(encoded) is self._is_itself:
             return encoded
         try:
-            return _validated(adapter, _untag(encoded) if self._is_open else _copied(encoded))
+            return self._read(adapter, _untag(encoded) if self._has_tags(encoded) else _copied(encoded))
         except ValidationError as error:
-            raise InvalidPayloadError(problems(error)) from error
+            raise DeserializationError(path, problems(error)) from error
+
+    def validated(self, value: Any) -> Any:
+        """Return the value as its type. Raises ValidationError."""
+        return value if self._adapter is None else _validated(self._adapter, value)
+
+    def _has_tags(self, encoded: Any) -> bool:
+        return self._is_open or (type(encoded) is dict and "$" in encoded)
+
+    def _kept(self, adapter: TypeAdapter[Any], valid: Any, path: str) -> Any:
+        """Return the first form of the value that is read back as it is.
+
+        Nothing that a type says is proof of that: instances aren't validated again, so they may be of subclasses and
+        have any values in their fields, and authors write serializers. So the value is read back and compared.
+        """
+        by_alias = False if self._by_name else None
+        failed: Loss | None = None
+        try:
+            encoded = adapter.dump_python(valid, mode="json", round_trip=True, by_alias=by_alias, warnings=False)
+            if not self._has_tags(encoded):
+                failed = lost(valid, self._read(adapter, encoded))
+                if failed is None:
+                    if self._has_floats:
+                        _dump(encoded)  # raises ValueError for those that JSON hasn't
+                    return encoded
+        except ValidationError as error:
+            failed = _unreadable(error)
+        except Exception:  # noqa: BLE001, S110  # JSON can't have it, or an author's code can't; perhaps tags can
+            pass
+        return self._with_tags(adapter, valid, path, failed)
+
+    def _with_tags(self, adapter: TypeAdapter[Any], valid: Any, path: str, failed: Loss | None) -> Any:
+        """Return the value with tags. `failed`: what would be lost without. Raises SerializationError."""
+        by_alias = False if self._by_name else None
+        try:
+            dumped = adapter.dump_python(valid, mode="python", round_trip=True, by_alias=by_alias, warnings=False)
+            tagged = _tagged("typed", _tag(dumped, path, 0, checked=True))
+            _dump(tagged)
+            still = lost(valid, self._read(adapter, _untag(tagged)))
+        except ValidationError as error:
+            still = _unreadable(error)
+        except SerializationError as error:
+            if failed is None:
+                raise
+            still = (error.path.removeprefix(path), error.reason)
+        except Exception as error:  # noqa: BLE001  # an author's validator or serializer may raise anything
+            still = ("", f"{type(error).__name__}: {error}")
+        if still is None:
+            return tagged
+        where, reason = failed or still
+        raise SerializationError(path + where, reason)
 
 
-def _validated(adapter: TypeAdapter[Any], value: Any) -> Any:
+def _validated(adapter: TypeAdapter[Any], value: Any, **aliases: Any) -> Any:
     """Return the value as its type. If a strict type refuses it, try it as JSON, which has no dates and no sets."""
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(value, **aliases)
     except ValidationError:
-        try:
-            return adapter.validate_json(json.dumps(value, allow_nan=False))
-        except (ValidationError, TypeError, ValueError, RecursionError):
-            pass  # the first error says more
+        if (found := _validated_as_json(adapter, value, aliases)) is not None:
+            return found[0]
+        raise  # the first error says more
+
+
+def _validated_as_json(adapter: TypeAdapter[Any], value: Any, aliases: dict[str, Any]) -> tuple[Any] | None:
+    try:
+        return (adapter.validate_json(json.dumps(value, allow_nan=False), **aliases),)
+    except (ValidationError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def _validated_by_name(adapter: TypeAdapter[Any], value: Any) -> Any:
+    """Return what was written by its fields' names, where their aliases for writing and for reading differ."""
+    try:
+        return _validated(adapter, value, by_alias=False, by_name=True)
+    except ValidationError:
+        with suppress(ValidationError):  # a payload that came before the code, so it was never written by it
+            return _validated(adapter, value)
         raise
+
+
+def _unreadable(error: ValidationError) -> tuple[str, str]:
+    """Return the place that can't be read back, and why."""
+    first = problems(error)[0]
+    parts = [part for part in first["loc"] if part != "[key]"]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    what = "it" if len(parts) == len(first["loc"]) else "the key"
+    return where, f"{what} couldn't be read back from the log: {first['msg']}"
 
 
 def _copied(encoded: Any) -> Any:
@@ -123,9 +208,9 @@ def encode(value: Any, annotation: Any = Any, path: str = "value") -> Any:
     return _tag(value, path, 0) if annotation is Any else codec(annotation).encode(value, path)
 
 
-def decode(encoded: Any, annotation: Any = Any) -> Any:
+def decode(encoded: Any, annotation: Any = Any, path: str = "value") -> Any:
     """Decode a value, as `Codec.decode` does."""
-    return _untag(encoded) if annotation is Any else codec(annotation).decode(encoded)
+    return _untag(encoded) if annotation is Any else codec(annotation).decode(encoded, path)
 
 
 def _made_once() -> Callable[[Any], str]:
@@ -191,58 +276,95 @@ def _is_open(annotation: Any) -> bool:
             return False
 
 
+class Unkept(str):
+    """The place of a value that the log can't keep. It reads as that value did."""
+
+    __slots__ = ("shown",)
+
+    def __new__(cls, text: str, shown: str) -> Self:
+        made = super().__new__(cls, text)
+        made.shown = shown
+        return made
+
+    shown: str
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
 _MAX_DEPTH = 200  # nesting; far above any real value, far below Python's recursion limit
 
 
-def _tag(value: Any, path: str, depth: int) -> Any:
+def _tag(value: Any, path: str, depth: int, *, checked: bool = False) -> Any:
+    """Return the value as JSON with tags. What has no tag is refused.
+
+    `checked`: the caller compares what comes back, so that pydantic may say how the rest is written.
+    """
     if depth > _MAX_DEPTH:
         raise SerializationError(path, f"nested more than {_MAX_DEPTH} deep (or refers to itself)")
-    if value is None or type(value) in (str, bool, int):
+    kind = type(value)
+    if value is None or kind in (str, bool, int):
         return value
-    match value:
-        case Enum():
-            return _tag(value.value, path, depth + 1)
-        case str():
-            return str.__str__(value)  # a subclass of it is not what comes back
-        case int():
-            return int(value)
-        case float():
-            if value != value or value in (float("inf"), float("-inf")):
-                raise SerializationError(path, f"{value} is not a JSON number")
-            return float(value)
-        case dict() | Mapping():
-            return _tag_mapping(value, path, depth)
-        case list():
-            return [_tag(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
-        case tuple():
-            return _tagged("tuple", [_tag(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
-        case set() | frozenset():
-            items = [_tag(item, f"{path}{{…}}", depth + 1) for item in value]
-            return _tagged(type(value).__name__, sorted(items, key=repr))
-        case bytes() | bytearray():
-            return _tagged("bytes", b64encode(value).decode())
-        case datetime() | date() | time():
-            return _tagged(type(value).__name__, value.isoformat())
-        case timedelta():
-            return _tagged("timedelta", [value.days, value.seconds, value.microseconds])
-        case Decimal() | UUID():
-            return _tagged(type(value).__name__, str(value))
-        case BaseModel():
-            return _tag(value.model_dump(mode="json"), path, depth + 1)
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return encode(value, type(value), path)
-        case _:
-            raise SerializationError(
-                path, f"a {type(value).__name__} can't be kept in the log; pass plain data, or annotate its type"
-            )
+    if kind is dict:
+        return _tag_dict(value, path, depth, checked)
+    if kind is list:
+        return [_tag(item, f"{path}[{i}]", depth + 1, checked=checked) for i, item in enumerate(value)]
+    if (make := _TAGS.get(kind)) is not None:
+        return _tagged(kind.__name__, make(value))
+    return _tag_other(value, path, depth, checked)
 
 
-def _tag_mapping(value: Mapping[Any, Any], path: str, depth: int) -> Any:
+_TAGS: dict[type, Callable[[Any], Any]] = {
+    bytes: lambda value: b64encode(value).decode(),
+    bytearray: lambda value: b64encode(value).decode(),
+    datetime: datetime.isoformat,
+    date: date.isoformat,
+    time: time.isoformat,
+    timedelta: lambda value: [value.days, value.seconds, value.microseconds],
+    Decimal: str,
+    UUID: str,
+    Owner: str,
+    Unkept: lambda value: [str(value), repr(value)],
+}
+"""How the values of these types are written, under a tag of the type's name."""
+
+
+def _tag_other(value: Any, path: str, depth: int, checked: bool) -> Any:
+    kind = type(value)
+    if kind is float:
+        return value if isfinite(value) else _tagged("float", str(value))
+    if kind is tuple:
+        items = [_tag(item, f"{path}[{i}]", depth + 1, checked=checked) for i, item in enumerate(value)]
+        return _tagged("tuple", items)
+    if kind is set or kind is frozenset:
+        items = [_tag(item, f"{path}{{…}}", depth + 1, checked=checked) for item in value]
+        return _tagged(kind.__name__, sorted(items, key=repr))
+    if checked:
+        with suppress(ValueError):  # pydantic can't write it either
+            return _tag(to_jsonable_python(value), path, depth + 1, checked=True)
+    raise SerializationError(path, f"a value of type {kind.__name__} can't be kept in the log; {_advice(value)}")
+
+
+def _advice(value: Any) -> str:
+    """Return what to do about a value that has no tag."""
+    if isinstance(value, SECRETS):
+        return ELSEWHERE
+    for plain in (str, int, float, dict, list, tuple, set, frozenset, datetime, date):
+        if isinstance(value, plain) and not isinstance(value, Enum):
+            return f"pass a plain {plain.__name__}, or annotate its type"
+    return "pass plain data, or annotate its type"
+
+
+def _tag_dict(value: dict[Any, Any], path: str, depth: int, checked: bool) -> Any:
     pairs: dict[str, Any] = {}
     for key, item in value.items():
-        if not isinstance(key, str):
-            raise SerializationError(path, f"the key {key!r} is a {type(key).__name__}; keys must be strings")
-        pairs[key] = _tag(item, f"{path}.{key}", depth + 1)
+        name = key
+        if type(key) is not str:
+            name = to_jsonable_python(key) if checked else None
+            if not isinstance(name, str):
+                what = f"the key {key!r} is of type {type(key).__name__}; JSON has only strings as keys"
+                raise SerializationError(path, what)
+        pairs[name] = _tag(item, f"{path}.{name}", depth + 1, checked=checked)
     return _tagged("dict", pairs) if "$" in pairs else pairs  # a "$" of the user's must not be read as a tag
 
 
@@ -267,74 +389,19 @@ def _untag(encoded: Any) -> Any:
 
 
 _UNTAG: dict[str, Any] = {
+    "typed": _untag,
+    "float": float,
     "tuple": lambda v: tuple(_untag(i) for i in v),
     "set": lambda v: {_untag(i) for i in v},
     "frozenset": lambda v: frozenset(_untag(i) for i in v),
     "bytes": b64decode,
+    "bytearray": lambda v: bytearray(b64decode(v)),
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
     "time": time.fromisoformat,
     "timedelta": lambda v: timedelta(*v),
     "Decimal": Decimal,
     "UUID": UUID,
+    "Unkept": lambda v: Unkept(*v),
+    "Owner": Owner,
 }
-
-
-MAX_TEXT = 10_000  # characters of a message or traceback; the rest is cut off
-
-
-def encode_error(error: BaseException) -> dict[str, Any]:
-    """Return the type, message and traceback of an error, as the log keeps them."""
-    kind = type(error)
-    try:
-        message, trace = str(error), "".join(traceback.format_exception(error))
-    except Exception as unprintable:  # noqa: BLE001  # an author's __str__ may raise anything
-        message, trace = f"(its text can't be read: {type(unprintable).__name__})", ""
-    return {
-        "type": kind.__qualname__,
-        "module": kind.__module__,
-        "message": message[:MAX_TEXT],
-        "traceback": trace[-MAX_TEXT:],
-    }
-
-
-class RemoteError(Exception):
-    """An error whose class this process can't make from its message alone. `kind` names that class."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        self.kind = kind
-        super().__init__(message)
-
-
-def decode_error(error: dict[str, Any]) -> Exception:
-    """Return the error as its own class, or as a RemoteError.
-
-    The latter if its class can't be imported, or can't be made from one message.
-    """
-    message, name = error["message"], error["type"]
-    kind = getattr(_module(error["module"]), name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
-            return kind(message)
-        except Exception:  # noqa: BLE001  # it takes other arguments, and the log has only its name and message
-            return RemoteError(name, message)
-    return RemoteError(name, message)
-
-
-def _module(name: str) -> Any:
-    """Return the module, importing it if need be: a body that tests an error's class must see the same one in every
-    process, and perhaps only the step that raised has imported it."""
-    if name in sys.modules:
-        return sys.modules[name]
-    try:
-        return importlib.import_module(name)
-    except Exception:  # noqa: BLE001  # it doesn't exist here, or its import fails
-        return builtins
-
-
-def step_error(step: str, data: dict[str, Any]) -> StepFailedError:
-    """Return the error that the workflow sees when a step has failed for good."""
-    cause = data["error"]
-    error = StepFailedError(step, data["attempts"], cause["type"], cause["message"])
-    error.__cause__ = decode_error(cause)
-    return error

@@ -96,13 +96,13 @@ class Signature:
                 continue
             match parameter.kind:
                 case inspect.Parameter.VAR_POSITIONAL:
-                    args.extend(codecs[name].decode(v) for v in encoded[name])
+                    args.extend(codecs[name].decode(v, name) for v in encoded[name])
                 case inspect.Parameter.VAR_KEYWORD:
-                    kwargs.update({k: codecs[name].decode(v) for k, v in encoded[name].items()})
+                    kwargs.update({k: codecs[name].decode(v, f"{name}.{k}") for k, v in encoded[name].items()})
                 case inspect.Parameter.POSITIONAL_ONLY | inspect.Parameter.POSITIONAL_OR_KEYWORD if not kwargs:
-                    args.append(codecs[name].decode(encoded[name]))
+                    args.append(codecs[name].decode(encoded[name], name))
                 case _:
-                    kwargs[name] = codecs[name].decode(encoded[name])
+                    kwargs[name] = codecs[name].decode(encoded[name], name)
         return args, kwargs
 
     def missing(self, encoded: dict[str, Any]) -> list[str]:

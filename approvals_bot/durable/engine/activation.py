@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 from approvals_bot.durable.core.api import StepContext, StepMetadata, WorkflowMetadata
 from approvals_bot.durable.core.events import Event, NewEvent, lost_a_token
+from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
-from approvals_bot.durable.core.serialization import encode_error
 from approvals_bot.durable.engine.batch import Batch, decide, due_steps, next_wake, plan
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource

@@ -10,8 +10,9 @@ from typing import Any
 from approvals_bot.durable.core.api import StepContext, step_context
 from approvals_bot.durable.core.durations import as_seconds
 from approvals_bot.durable.core.events import NewEvent, to_micros
+from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.run import OpenStep
-from approvals_bot.durable.core.serialization import encode_error, to_json
+from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.errors import (
     FatalError,
     InvalidPayloadError,

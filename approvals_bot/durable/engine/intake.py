@@ -235,8 +235,8 @@ class Intake:
 
     async def _encoded(self, target: HookTarget, payload: Any) -> Any:
         """Return the payload as the log keeps it, validated against the hook's schema."""
-        schema = await self._schema(target) if target.hook.has_schema else None
-        encoded = encode(payload, Any if schema is None else schema, "payload")
+        schema = (await self._schema(target) or type(payload)) if target.hook.has_schema else Any
+        encoded = encode(payload, schema, "payload")
         to_json(encoded, "payload")
         return encoded
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from approvals_bot.durable.core.events import Event
-from approvals_bot.durable.core.serialization import decode, decode_error
+from approvals_bot.durable.core.remote_errors import decode_error
+from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.store.protocol import HookRow, RunRecord, Status
 from approvals_bot.errors import RunCancelledError, RunFailedError, RunNotFoundError
 
