@@ -4,11 +4,12 @@ Importing this module changes nothing. `installed()` makes the changes and undoe
 it is open, and so is `replay()`. The changes are:
 
 - An audit hook (PEP 578) keeps real I/O out of workflow bodies. A body that opens a file, a socket, a thread or a
-  process gets an error that says where it did so, and what to do instead. The interpreter calls audit hooks before
-  such operations. Unless a body is running, ours looks only at the event's name, which costs 0.1 µs a call. Python
-  can't remove an audit hook, so it stays afterwards and does nothing.
-- Before Python 3.13, `time.sleep` and `threading.Thread.start` raise no audit event. They are wrapped, and restored
-  afterwards. So is a `sleep` that a module with workflows has imported by name. One that a helper module has imported
+  process gets an error that says what it called and where, and what to do instead. That holds for the `finally` blocks
+  of a run that is thrown away, too: they run after every replay. The interpreter calls audit hooks before such
+  operations. Unless a body is running, ours looks only at the event's name, which costs 0.1 µs a call. Python can't
+  remove an audit hook, so it stays afterwards and does nothing.
+- Some calls raise no audit event, or only from Python 3.13 on: `_ANNOUNCED` lists them. They are wrapped, and restored
+  afterwards. So is one that a module with workflows has imported by name. One that a helper module has imported by name
   is not caught.
 - `asyncio.gather` and `asyncio.as_completed` wait for each appearance of a hook among their arguments, and
   `as_completed` creates its tasks in the order given, when a workflow calls them. Elsewhere they are unchanged. The
@@ -18,9 +19,14 @@ it is open, and so is `replay()`. The changes are:
 
 from __future__ import annotations
 
+import _socket
+import _thread
 import asyncio
 import functools
 import inspect
+import logging
+import os
+import signal
 import sys
 import sysconfig
 import threading
@@ -36,28 +42,45 @@ from approvals_bot.durable.core.loop import WorkflowLoop, context_of_run
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.errors import BlockedInWorkflowError
 
-_BLOCKED = {
-    "open": "open a file",
-    "sqlite3.connect": "open a database",
-    "socket.connect": "connect to another machine",
-    "socket.bind": "listen on a port",
-    "socket.sendto": "send over the network",
-    "socket.getaddrinfo": "look up a host",
-    "socket.gethostbyname": "look up a host",
-    "time.sleep": "block with time.sleep() (await sleep() waits durably)",
-    "subprocess.Popen": "start a process",
-    "os.system": "start a process",
-    "os.exec": "start a process",
-    "os.fork": "start a process",
-    "os.posix_spawn": "start a process",
-    "_thread.start_new_thread": "start a thread",
-    "_thread.start_joinable_thread": "start a thread",
-    "builtins.input": "read from the terminal",
-    "os.listdir": "read a directory",
-    "os.scandir": "read a directory",
-    "os.mkdir": "make a directory",
-    "os.rename": "rename a file",
+try:
+    import _posixsubprocess
+except ImportError:  # not a POSIX system
+    _posixsubprocess = None  # type: ignore[assignment]
+
+logger = logging.getLogger("approvals_bot.durable.core")
+
+_WHAT = {
+    "open a file": "open",
+    "open a database": "sqlite3.connect",
+    "read a directory": "os.listdir os.scandir os.walk os.fwalk os.getxattr os.listxattr "
+    "glob.glob pathlib.Path.glob pathlib.Path.rglob",
+    "change files": "os.remove os.rename os.mkdir os.rmdir os.link os.symlink os.truncate os.chmod os.chown os.chflags "
+    "os.utime os.setxattr os.removexattr os.mkfifo os.mknod "
+    "shutil.chown shutil.copyfile shutil.copymode shutil.copystat shutil.copytree shutil.move shutil.rmtree "
+    "shutil.make_archive shutil.unpack_archive tempfile.mkstemp tempfile.mkdtemp",
+    "lock or control a file": "os.lockf fcntl.fcntl fcntl.flock fcntl.ioctl fcntl.lockf",
+    "open a socket": "socket.__new__",
+    "connect to another machine": "socket.connect ftplib.connect http.client.connect imaplib.open poplib.connect "
+    "smtplib.connect urllib.Request",
+    "listen on a port": "socket.bind",
+    "send over the network": "socket.sendto socket.sendmsg",
+    "look up a host": "socket.getaddrinfo socket.getnameinfo socket.gethostbyname socket.gethostbyaddr",
+    "block": "time.sleep",
+    "start a process": "subprocess.Popen os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile "
+    "os.startfile/2 pty.spawn webbrowser.open",
+    "start a thread": "_thread.start_new_thread _thread.start_joinable_thread",
+    "send a signal": "os.kill os.killpg signal.pthread_kill signal.raise_signal",
+    "end the process": "os._exit os.abort",
+    "change the process": "os.chdir os.putenv os.unsetenv resource.setrlimit resource.prlimit socket.sethostname "
+    "signal.signal signal.alarm signal.setitimer signal.set_wakeup_fd",
+    "write to the system's log": "syslog.openlog syslog.syslog",
+    "read from the terminal": "builtins.input",
 }
+_BLOCKED = {event: what for what, events in _WHAT.items() for event in events.split()}
+"""What a body may not do, by audit event. Writing to stdout and stderr is allowed: `print` helps while writing one."""
+
+_LISTS = frozenset({"os.listdir", "os.scandir", "glob.glob"})
+"""Reads of a directory that name it in their first argument."""
 
 _STDLIB = sysconfig.get_path("stdlib")
 _LIBRARIES = tuple({_STDLIB, *(sysconfig.get_path(name) for name in ("platstdlib", "purelib", "platlib"))})
@@ -67,7 +90,9 @@ _MAY_READ = tuple(
 )
 """Code that may read files for a body: imports, tracebacks, time zones, log handlers that open late, finalizers."""
 
-_BODY: CodeType = WorkflowLoop.run_until_idle.__code__
+_THROWN_AWAY: CodeType = WorkflowLoop.throw_away.__code__
+_BODIES = frozenset({WorkflowLoop.run_until_idle.__code__, _THROWN_AWAY})
+"""The functions of the loop that run a body: until it waits, and its `finally` blocks when its run is thrown away."""
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -76,10 +101,10 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _refuse(event: str, args: tuple[Any, ...], frame: FrameType | None) -> None:
-    if event == "open" and _is_read_of_a_library(args):
+    if (event == "open" and _is_harmless(args)) or (event in _LISTS and _is_in_a_library(args[0])):
         return
     place: FrameType | None = None
-    while frame is not None and frame.f_code is not _BODY:
+    while frame is not None and frame.f_code not in _BODIES:
         name = frame.f_code.co_filename
         if name.startswith(("<frozen importlib", "<frozen zipimport", *_MAY_READ)):
             return
@@ -89,13 +114,27 @@ def _refuse(event: str, args: tuple[Any, ...], frame: FrameType | None) -> None:
     if frame is None:
         return  # called by the replay around the body, not by the body
     where = "" if place is None else f" ({place.f_code.co_filename}:{place.f_lineno})"
-    raise BlockedInWorkflowError(f"A workflow can't {_BLOCKED[event]}: do that in a @step.{where}")
+    called = {"time.sleep": "time.sleep(); await sleep() waits durably"}.get(event, f"{event}()")
+    error = BlockedInWorkflowError(f"A workflow can't {_BLOCKED[event]} ({called}): do that in a @step.{where}")
+    if frame.f_code is _THROWN_AWAY and str(error) not in _sandbox.reported:
+        # Nobody sees this error, as the run only waits. Its `finally` runs again when the block really ends.
+        _sandbox.reported.add(str(error))
+        logger.warning("Refused in a `finally`, which also runs each time the run is suspended: %s", error)
+    raise error
 
 
-def _is_read_of_a_library(args: tuple[Any, ...]) -> bool:
+def _is_harmless(args: tuple[Any, ...]) -> bool:
+    """Return whether this opens a library's file for reading, or a descriptor that is open already.
+
+    (`subprocess` does the latter just before the call that is refused.)
+    """
     path, mode, flags = (*args, None, None, None)[:3]
     reads = not (set(mode) & set("wax+")) if isinstance(mode, str) else not (isinstance(flags, int) and flags & 3)
-    return reads and isinstance(path, str) and path.startswith(_OUR_OWN)
+    return isinstance(path, int) or (reads and _is_in_a_library(path))
+
+
+def _is_in_a_library(path: Any) -> bool:
+    return isinstance(path, str) and path.startswith(_OUR_OWN)
 
 
 def _announced(call: Callable[..., Any], event: str) -> Callable[..., Any]:
@@ -107,11 +146,21 @@ def _announced(call: Callable[..., Any], event: str) -> Callable[..., Any]:
     return announced
 
 
-_ANNOUNCED_LATER: tuple[tuple[Any, str, str], ...] = (
-    (time, "sleep", "time.sleep"),
-    (threading.Thread, "start", "_thread.start_new_thread"),
+_SINCE_313 = () if sys.version_info >= (3, 13) else ((time, "sleep"), (_thread, "start_new_thread"))
+_ANNOUNCED: tuple[tuple[Any, str, str], ...] = (
+    *((owner, name, f"{owner.__name__}.{name}") for owner, name in _SINCE_313),
+    *(() if sys.version_info >= (3, 13) else ((threading.Thread, "start", "_thread.start_new_thread"),)),
+    *((os, name, f"os.{name}") for name in ("_exit", "abort", "mkfifo", "mknod") if hasattr(os, name)),
+    *(
+        (signal, name, f"signal.{name}")
+        for name in ("signal", "raise_signal", "alarm", "setitimer", "set_wakeup_fd")
+        if hasattr(signal, name)
+    ),
+    (_socket, "socketpair", "socket.__new__"),
+    # `multiprocessing` starts processes with this one, and looks it up each time; `subprocess` has imported it by name.
+    *(() if _posixsubprocess is None else ((_posixsubprocess, "fork_exec", "subprocess.Popen"),)),
 )
-"""Calls that raise an audit event only from Python 3.13 on."""
+"""Calls that raise no audit event of their own in this Python, and the event to raise."""
 
 
 def _redirected_gather(*coros_or_futures: Any, return_exceptions: bool = False) -> Any:
@@ -162,6 +211,7 @@ class _Sandbox:
 
     def __init__(self) -> None:
         self.users = 0
+        self.reported: set[str] = set()  # refusals that were logged, because no run fails with them
         self._lock = threading.Lock()
         self._has_hook = False
         self._replaced: list[tuple[Any, str, Any, Any]] = []  # owner, name, what was there, ours
@@ -184,17 +234,18 @@ class _Sandbox:
         if not self._has_hook:
             self._has_hook = True
             sys.addaudithook(_audit)
-        if sys.version_info < (3, 13):
-            for owner, name, event in _ANNOUNCED_LATER:
-                call = getattr(owner, name)
-                ours = _announced(call, event)
-                setattr(owner, name, ours)
-                self._replaced.append((owner, name, call, ours))
-                for module in registry.modules():
-                    names = [each for each, value in [*module.items()] if value is call]
-                    self._imported += [(module, each, call, ours) for each in names]
-            for module, name, _, ours in self._imported:
-                module[name] = ours
+        announced: dict[int, tuple[Any, Any]] = {}  # by the identity of what they replace
+        for owner, name, event in _ANNOUNCED:
+            call = getattr(owner, name)
+            ours = _announced(call, event)
+            setattr(owner, name, ours)
+            self._replaced.append((owner, name, call, ours))
+            announced[id(call)] = call, ours
+        for module in registry.modules():
+            for name, value in [*module.items()]:
+                if id(value) in announced:
+                    module[name] = announced[id(value)][1]
+                    self._imported.append((module, name, *announced[id(value)]))
         self._redirect(asyncio.tasks.gather, _redirected_gather, _gather)
         self._redirect(asyncio.tasks.as_completed, _redirected_as_completed, _as_completed)
 

@@ -96,13 +96,15 @@ FILES = Rule(
     "files and terminals",
     "touches files of this machine",
     _STEP,
-    names=_names("builtins: open input", "io: open", "os: popen", "sqlite3: connect"),
+    names=_names("builtins: open input", "io: open FileIO", "os: popen", "sqlite3: connect"),
     called=re.compile(
-        r"aiofiles\.\w+|tempfile\.\w+|shutil\.\w+|glob\.i?glob|aiosqlite\.connect"
-        r"|os\.(?:listdir|scandir|walk|stat|lstat|open|read|write|remove|unlink|rename|replace|mkdir|makedirs|rmdir|access)"
-        r"|os\.path\.(?:exists|isfile|isdir|islink|getsize|getmtime|realpath)"
-        r"|pathlib\.Path\.(?:read_\w+|write_\w+|open|exists|is_file|is_dir|stat|mkdir|unlink|rename|replace|touch|iterdir"
-        r"|glob|rglob|rmdir|cwd|home|resolve)"
+        r"aiofiles\.\w+|tempfile\.\w+|shutil\.\w+|glob\.i?glob|aiosqlite\.connect|fcntl\.\w+|syslog\.\w+"
+        r"|os\.(?:listdir|scandir|f?walk|l?stat|open|read|write|remove|removedirs|unlink|renames?|replace|mkdir|makedirs"
+        r"|rmdir|access|link|symlink|readlink|truncate|l?chmod|l?chown|chflags|utime|mkfifo|mknod|lockf|pipe2?"
+        r"|(?:get|set|list|remove)xattr)"
+        r"|os\.path\.(?:l?exists|isfile|isdir|islink|ismount|getsize|get[acm]time|realpath|samefile)"
+        r"|pathlib\.Path\.(?:read_\w+|write_\w+|open|exists|is_file|is_dir|is_symlink|l?stat|mkdir|unlink|rename|replace"
+        r"|touch|iterdir|r?glob|walk|rmdir|cwd|home|resolve|l?chmod|symlink_to|hardlink_to|readlink|owner|group)"
     ),
 )
 NETWORK = Rule(
@@ -112,6 +114,7 @@ NETWORK = Rule(
     _STEP,
     names=_names(
         "asyncio: open_connection open_unix_connection start_server start_unix_server",
+        "anyio: connect_tcp connect_unix create_tcp_listener create_unix_listener create_udp_socket getaddrinfo",
         "asyncio.loop: create_connection create_server create_datagram_endpoint getaddrinfo",
     ),
     called=_modules(
@@ -141,11 +144,13 @@ THREADS = Rule(
         "asyncio: to_thread run run_coroutine_threadsafe create_subprocess_exec create_subprocess_shell",
         "asyncio.loop: run_in_executor call_soon_threadsafe subprocess_exec subprocess_shell run_until_complete",
         "threading: Thread Timer",
-        "concurrent.futures: ThreadPoolExecutor ProcessPoolExecutor",
-        "os: system fork posix_spawn",
+        "concurrent.futures: ThreadPoolExecutor ProcessPoolExecutor InterpreterPoolExecutor",
+        "os: system fork forkpty posix_spawn posix_spawnp startfile kill killpg abort _exit chdir putenv unsetenv",
+        "signal: signal raise_signal alarm setitimer pthread_kill pthread_sigmask set_wakeup_fd pause sigwait",
     ),
     called=re.compile(
-        r"subprocess\.(?:[a-z]\w*|Popen)|multiprocessing\.\w+|os\.(?:exec|spawn)\w+|anyio\.to_thread\.\w+"
+        r"subprocess\.(?:[a-z]\w*|Popen)|multiprocessing\.\w+|os\.(?:exec|spawn)\w+|pty\.\w+|webbrowser\.\w+"
+        r"|_thread\.start_\w+|anyio\.(?:to_thread|to_process|from_thread)\.\w+|anyio\.(?:run_process|open_process)"
     ),
 )
 ORDER = Rule(

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import fcntl
+import http.client
+import multiprocessing
 import os
+import shutil
+import signal
+import smtplib
 import socket
 import sqlite3
 import subprocess
 import sys
+import syslog
+import tempfile
 import threading
 import time
 import traceback
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from time import sleep as sleep_by_name
@@ -20,7 +31,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from approvals_bot import workflow
+from approvals_bot import create_hook, workflow
 from approvals_bot.testing import History
 
 
@@ -28,6 +39,8 @@ def connect() -> None:
     with socket.socket() as sock:
         sock.connect(("127.0.0.1", 9))
 
+
+NOWHERE = "/nonexistent/of/the/guard/test"
 
 BLOCKED: dict[str, Callable[[], Any]] = {
     "open a file": lambda: open(__file__).close(),
@@ -44,6 +57,65 @@ BLOCKED: dict[str, Callable[[], Any]] = {
     "database": lambda: sqlite3.connect(":memory:"),
 }
 
+CALLED: dict[str, Callable[[], Any]] = {
+    "os.remove": lambda: os.remove(NOWHERE),
+    "os.remove, as unlink": lambda: os.unlink(NOWHERE),
+    "os.remove, of pathlib": lambda: Path(NOWHERE).unlink(),
+    "os.rename": lambda: os.rename(NOWHERE, NOWHERE),
+    "os.rename, as replace": lambda: os.replace(NOWHERE, NOWHERE),
+    "os.mkdir": lambda: os.mkdir(NOWHERE),
+    "os.mkdir, as makedirs": lambda: os.makedirs("/nonexistent"),
+    "os.rmdir": lambda: os.rmdir(NOWHERE),
+    "os.link": lambda: os.link(NOWHERE, NOWHERE),
+    "os.symlink": lambda: os.symlink(NOWHERE, NOWHERE),
+    "os.truncate": lambda: os.truncate(NOWHERE, 0),
+    "os.chmod": lambda: os.chmod(NOWHERE, 0),
+    "os.chown": lambda: os.chown(NOWHERE, 0, 0),
+    "os.utime": lambda: os.utime(NOWHERE),
+    "os.mkfifo": lambda: os.mkfifo(NOWHERE),
+    "os.mknod": lambda: os.mknod(NOWHERE),
+    "os.chdir": lambda: os.chdir(NOWHERE),
+    "os.putenv": lambda: os.environ.__setitem__("APPROVALS_BOT_GUARD", "1"),
+    "os.unsetenv": lambda: os.environ.pop("PATH"),
+    "os.kill": lambda: os.kill(os.getpid(), 0),
+    "os.killpg": lambda: os.killpg(os.getpgrp(), 0),
+    "os._exit": lambda: os._exit(3),
+    "os.abort": lambda: os.abort(),
+    "os.fork": lambda: os.fork() or os._exit(0),
+    "os.exec": lambda: os.execv("/bin/true", ["true"]),  # noqa: S606
+    "os.posix_spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+    "os.scandir": lambda: list(os.scandir("/")),
+    "open": lambda: Path(NOWHERE).write_text(""),
+    "os.utime, as touch": lambda: Path(NOWHERE).touch(),
+    "subprocess.Popen": lambda: os.popen("true").close(),  # noqa: S605
+    "subprocess.Popen, of multiprocessing": lambda: multiprocessing.get_context("spawn").Process(target=int).start(),
+    "os.fork, of multiprocessing": lambda: multiprocessing.get_context("fork").Process(target=int).start(),
+    "signal.signal": lambda: signal.signal(signal.SIGUSR1, signal.SIG_DFL),
+    "signal.raise_signal": lambda: signal.raise_signal(signal.SIGUSR1),
+    "signal.alarm": lambda: signal.alarm(0),
+    "signal.setitimer": lambda: signal.setitimer(signal.ITIMER_REAL, 0),
+    "signal.pthread_kill": lambda: signal.pthread_kill(threading.get_ident(), 0),
+    "shutil.rmtree": lambda: shutil.rmtree(NOWHERE),
+    "shutil.copyfile": lambda: shutil.copy(__file__, NOWHERE),
+    "shutil.move": lambda: shutil.move(NOWHERE, NOWHERE),
+    "tempfile.mkdtemp": tempfile.mkdtemp,
+    "tempfile.mkstemp": tempfile.mkstemp,
+    "open, of tempfile": tempfile.TemporaryFile,
+    "socket.__new__": socket.socket,
+    "socket.__new__, as socketpair": socket.socketpair,
+    "smtplib.connect": lambda: smtplib.SMTP("127.0.0.1", 9),
+    "http.client.connect": lambda: http.client.HTTPConnection("127.0.0.1", 9).connect(),
+    "urllib.Request": lambda: urllib.request.urlopen("http://127.0.0.1:9/"),
+    "_thread.start_new_thread": lambda: _thread.start_new_thread(int, ()),
+    "_thread.start, as a timer": lambda: threading.Timer(0, int).start(),
+    "_thread.start, of a pool": lambda: ThreadPoolExecutor(1).submit(int),
+    "fcntl.flock": lambda: fcntl.flock(1, fcntl.LOCK_UN),
+    "syslog.": lambda: syslog.syslog("said by a workflow"),
+    "sqlite3.connect": lambda: sqlite3.connect(NOWHERE),
+    "builtins.input": input,
+    "time.sleep": lambda: time.sleep(0),
+}
+
 
 @pytest.mark.conformance(131)
 @pytest.mark.parametrize("how", BLOCKED)
@@ -57,6 +129,79 @@ def test_blocking_calls_in_a_body_are_refused_with_their_line(how: str) -> None:
     assert run.error["type"] == "BlockedInWorkflowError"
     assert "do that in a @step" in run.error["message"]
     assert "test_guard.py:" in run.error["message"]
+
+
+@pytest.mark.conformance(131)
+@pytest.mark.parametrize("how", CALLED)
+def test_a_refusal_names_what_was_called(how: str) -> None:
+    @workflow
+    async def naughty() -> None:
+        CALLED[how]()
+
+    run = History(naughty)
+    run.decide()
+    assert run.error["type"] == "BlockedInWorkflowError"
+    assert f"({how.partition(',')[0]}" in run.error["message"]
+
+
+@pytest.mark.parametrize("how", [*BLOCKED, *CALLED])
+def test_the_finally_of_a_suspended_body_is_guarded(how: str) -> None:
+    errors: list[str] = []
+
+    @workflow
+    async def naughty() -> None:
+        try:
+            await create_hook(token="t")
+        finally:
+            try:
+                (BLOCKED.get(how) or CALLED[how])()
+            except BaseException as error:
+                errors.append(type(error).__name__)
+                raise
+
+    run = History(naughty)
+    assert run.decide() == ["hook #1"]
+    assert errors == ["BlockedInWorkflowError"]
+
+
+def test_a_refusal_in_a_suspended_finally_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    made: list[asyncio.AbstractEventLoop] = []
+
+    @workflow
+    async def tidies_up() -> str:
+        async def waits(token: str) -> None:
+            try:
+                await create_hook(token=token)
+            finally:
+                made.append(asyncio.get_event_loop())
+                os.remove(NOWHERE)
+
+        await asyncio.gather(waits("a"), waits("b"), return_exceptions=True)
+        return "done"
+
+    run = History(tidies_up)
+    run.decide()
+    run.decide()
+    assert {type(loop).__name__ for loop in made} == {"WorkflowLoop"}
+    (record,) = caplog.records
+    assert "os.remove()" in record.getMessage()
+    assert "test_guard.py:" in record.getMessage()
+    run.receive(1)
+    run.receive(2)
+    run.decide()
+    assert run.result == "done"
+
+
+def test_printing_and_reading_the_files_of_libraries_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    @workflow
+    async def prints() -> int:
+        print("here")  # noqa: T201  # that is the case
+        return len(os.listdir(os.path.dirname(asyncio.__file__))) and len(Path(asyncio.__file__).read_text())
+
+    run = History(prints)
+    run.decide()
+    assert run.result > 0
+    assert "here" in capsys.readouterr().out
 
 
 @pytest.mark.conformance(131)
