@@ -307,8 +307,13 @@ def late_reply(request: Request, act: Act, now: datetime) -> Reply:
         return Reply("already_decided", code="takes_no_votes")
     address = request.acting(ended.by, ended.in_place_of).text if ended.via != "clock" else ""
     params = {"by": address, **_moment(request, ended.at, now, act.by)}
-    if ended.state in ("expired", "withdrawn"):
-        return Reply(ended.state, code="ended", params={**params, "state": ended.state})
+    match ended.state:
+        case "expired" | "withdrawn":
+            return Reply(ended.state, code="ended", params={**params, "state": ended.state})
+        case "cancelled":
+            return Reply("withdrawn", code="ended", params={**params, "state": ended.state})
+        case _:
+            pass
     for vote in request.votes:
         if vote.counts and vote.by == act.by and vote.choice == act_word(act):
             return Reply("already_voted", code="voted_before_the_end", params={**params, "choice": vote.choice})
@@ -461,15 +466,17 @@ def _edit(request: Request, act: Edit, rules: Rules) -> tuple[Request, Reply]:
 
 
 def _withdraw(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Request, Reply]:
-    """Withdraw the request for its requester or an app."""
+    """Withdraw the request for its requester, or cancel it for an app."""
     if act.by not in (request.requester, request.on_behalf_of) and not act.by.startswith("app:"):
         return request, Reply("not_an_approver", code="not_yours")
     return withdrawn(request, act, at)
 
 
 def withdrawn(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Request, Reply]:
-    ended = decided(request, "withdrawn", act.by, at, act.via, act.reason.strip())
-    return ended, Reply("taken_back", True, "withdrawal")
+    """End the request before its decision: withdrawn by its requester, cancelled by anybody else."""
+    is_own = act.by in (request.requester, request.on_behalf_of)
+    ended = decided(request, "withdrawn" if is_own else "cancelled", act.by, at, act.via, act.reason.strip())
+    return ended, Reply("taken_back", True, "withdrawal" if is_own else "cancellation")
 
 
 def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Request, bool]:

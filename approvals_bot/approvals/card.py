@@ -77,6 +77,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         instructions=view.instructions if view.is_open else "",
         why_me=_why_me(view, stage, reader) if stage is not None and reader is not None else "",
         url=url,
+        is_stalled=view.is_stalled and view.is_open,
     )
 
 
@@ -100,7 +101,7 @@ def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardSta
 def _stage_state(view: Request, stage: RequestStage) -> StageState:
     """Return the state of a stage. One that ended without its votes has the state of its request."""
     match view.state:
-        case "rejected" | "expired" | "withdrawn" if (
+        case "rejected" | "expired" | "withdrawn" | "cancelled" | "failed" if (
             stage.state in ("open", "done") and stage_status(stage) != "filled"
         ):
             return view.state

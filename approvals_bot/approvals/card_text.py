@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from approvals_bot.approvals.port import (
     NOT_DELIVERED,
+    STALLED,
     STATE_WORDS,
     Card,
     CardDelivery,
@@ -40,6 +41,8 @@ CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
     "take_back": ("↩︎", "undid their vote"),
 }
 
+KEPT_MEANWHILE = "Your vote is kept and counts once it is fixed."
+
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
 STAGE_ICONS: dict[StageState, str] = {
@@ -50,12 +53,24 @@ STAGE_ICONS: dict[StageState, str] = {
     "rejected": "✕",
     "expired": "✕",
     "withdrawn": "✕",
+    "cancelled": "✕",
+    "failed": "✕",
 }
 
 
 def state(card: Card) -> str:
     """Return icon and word of the state, never one without the other: `⏳ Waiting`."""
-    return " ".join(STATE_WORDS[card.state])
+    return " ".join(state_words(card))
+
+
+def state_words(card: Card) -> tuple[str, str]:
+    """Return icon and word of the state. A request whose run has stalled is waiting for a fix."""
+    return STALLED if card.is_stalled else STATE_WORDS[card.state]
+
+
+def stalled(card: Card) -> str:
+    """Say what a stalled run means to its reader; "" if it isn't stalled."""
+    return KEPT_MEANWHILE if card.is_stalled else ""
 
 
 def progress(card: Card) -> str:

@@ -77,7 +77,7 @@ class Expired(Ended):
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn(Ended):
-    """Withdrawn by the requester before there was a decision."""
+    """Withdrawn by the requester, or cancelled by an operator or app, before there was a decision."""
 
 
 Outcome = Approved | Edited | Rejected | ChangesRequested | Answered | Expired | Withdrawn

@@ -21,8 +21,12 @@ from pydantic import JsonValue
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.people import Person
 
-State = Literal["waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn"]
-"""The state of a request. All but the first two are final."""
+State = Literal[
+    "waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn", "cancelled", "failed"
+]
+"""The state of a request. All but the first two are final.
+
+The requester withdraws; an app, an operator or the workflow cancels; `failed`: an error ended its run."""
 
 ChoiceName = Literal["approve", "reject", "changes", "edit", "answer", "take_back"]
 """A choice that a person can make."""
@@ -38,8 +42,13 @@ STATE_WORDS: dict[State, tuple[str, str]] = {
     "answered": ("💬", "Answered"),
     "expired": ("⌛", "Expired"),
     "withdrawn": ("✖", "Withdrawn"),
+    "cancelled": ("✖", "Cancelled"),
+    "failed": ("⚠", "Failed"),
 }
 """Icon and word of each state; never use one without the other."""
+
+STALLED = ("⚠", "Waiting for a fix")
+"""Icon and word of an open request whose run can't go on with the code that is deployed."""
 
 SLACK, EMAIL = "slack", "email"
 """The names of the two built-in channels, in files and logs."""
@@ -87,7 +96,7 @@ class NamedStage:
     because: str = field(default="", kw_only=True)
 
 
-StageState = Literal["done", "open", "ahead", "skipped", "rejected", "expired", "withdrawn"]
+StageState = Literal["done", "open", "ahead", "skipped", "rejected", "expired", "withdrawn", "cancelled", "failed"]
 """The state of a stage. `done`: it has all its votes, or a rule or an answer ended it well. A stage that ended in any
 other way has the state of its request."""
 
@@ -211,6 +220,7 @@ class Card:
     instructions: str = ""  # to the approvers
     why_me: str = ""  # "You're an approver because you're in release-managers."
     url: str = ""  # the full page, for those who may see it
+    is_stalled: bool = False  # the run can't go on until it is fixed; what people do meanwhile is kept
 
 
 @dataclass(frozen=True, slots=True)

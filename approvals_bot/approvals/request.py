@@ -212,6 +212,7 @@ class Request(BaseModel):
     reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may reassign, besides admins
     timers: tuple[RequestTimer, ...] = ()
     rules: tuple[AppliedRule, ...] = ()
+    is_stalled: bool = False  # its run is; only a reader of the run's row knows, so it is never stored
 
     @property
     def id(self) -> str:

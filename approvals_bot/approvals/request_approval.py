@@ -108,7 +108,7 @@ async def request_approval(
 
     Returns one of the classes in `Outcome`. Raises ValueError or TypeError for invalid arguments, and
     NobodyCanDecideError if nobody could ever decide. If the workflow stops waiting, because of a timeout or its end,
-    the request is withdrawn.
+    the request is cancelled.
     """
 
     def made() -> RequestSpec:
@@ -191,7 +191,7 @@ class _Request(PendingRequest):
     def stop(self, act: Stop) -> Reply:
         """Cancel the whole run, and with it all its requests."""
         cancel_run(act.reason or f"cancelled by {act.by}")
-        return Reply("taken_back", True, "withdrawal")
+        return Reply("taken_back", True, "cancellation")
 
     def end_with_run(self) -> None:
         self.abandon("the workflow has ended")
@@ -228,6 +228,7 @@ _KINDS: dict[State, Any] = {
     "answered": outcomes.Answered,
     "expired": outcomes.Expired,
     "withdrawn": outcomes.Withdrawn,
+    "cancelled": outcomes.Withdrawn,
 }
 
 

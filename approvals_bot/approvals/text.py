@@ -63,7 +63,16 @@ REPLIES = {
     "edited_and_reset": "Saved. The votes were reset, and the approvers have been notified.",
     "changes_requested": "Counted: you requested changes. You'll be asked again once the request has been edited.",
     "withdrawal": f"Withdrawn. {NOTIFIED}",
+    "cancellation": f"Cancelled. {NOTIFIED}",
     "received": "Your choice is saved and is being counted. Check again in a moment; you don't need to press twice.",
+    "vote_kept": (
+        "This request is waiting for a fix. Your vote is kept and counts once it is fixed; "
+        "you don't need to press again."
+    ),
+    "act_kept": (
+        "This request is waiting for a fix. What you did is kept and takes effect once it is fixed; "
+        "you don't need to do it again."
+    ),
     "unknown": "This request can't be found. Nothing was changed.",
     "takes_no_votes": f"This request no longer takes votes. {UNCHANGED}",
     "bounced": "",
@@ -227,6 +236,10 @@ def _ended(params: Mapping[str, Any]) -> str:
             return f"This request expired {when}. {UNCHANGED}"
         case "withdrawn":
             return f"This request was withdrawn{by} {when}. {UNCHANGED}"
+        case "cancelled":
+            return f"This request was cancelled{by} {when}. {UNCHANGED}"
+        case "failed":
+            return f"An error ended this request {when}, and nobody decided it. {UNCHANGED}"
         case _:
             return f"Already decided{by} {when}. {UNCHANGED}"
 

@@ -80,7 +80,7 @@ from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import is_mail
 
 ON_CANCEL = {"kind": "stop", "by": "app:service", "via": "api"}
-"""The message that cancelling the run sends: the workflow itself withdraws the request and notifies everyone."""
+"""The message that cancelling the run sends: the workflow itself ends the request and notifies everyone."""
 
 OPERATOR = ("app:cli",)
 """The actor at the service's own terminal, who may do there what owners may."""
@@ -105,13 +105,13 @@ class Abandoned:
 
 @workflow(name="approval")
 async def approval(opening: Opening, settings: KeptDefinition) -> dict[str, Any]:
-    """Request a decision as the workflow's file says, and return it. Withdrawn requests end as cancelled."""
+    """Request a decision as the workflow's file says, and return it. A withdrawn request ends its run as cancelled."""
     pending = PendingRequest(opening, settings)
     await pending.run()
     ended = pending.request.outcome
     assert ended is not None, "it is decided"
-    if ended.state == "withdrawn":
-        raise asyncio.CancelledError(ended.comment or f"withdrawn by {ended.by}")
+    if ended.state in ("withdrawn", "cancelled"):
+        raise asyncio.CancelledError(ended.comment or f"{ended.state} by {ended.by}")
     return result_of(pending.request)
 
 
@@ -200,7 +200,8 @@ class PendingRequest:
             self.queue.put_nowait(Abandoned())
 
     def abandon_request(self, why: str) -> None:
-        self.request = decided(self.request, "withdrawn", self.request.requester, now(), "api", why)
+        by = f"app:{self.definition.id}"  # the workflow itself
+        self.request = decided(self.request, "cancelled", by, now(), "rule", because=why)
 
     # Messages
 
@@ -243,7 +244,7 @@ class PendingRequest:
             self.copies.confirm_vote(act.by)
 
     def stop(self, act: Stop) -> Reply:
-        """Withdraw the request: a run that is one request has nothing else to stop."""
+        """Cancel the request: a run that is one request has nothing else to stop."""
         self.request, reply = withdrawn(self.request, act, now())
         return reply
 

@@ -15,7 +15,7 @@ import typer
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clean, one_line
-from approvals_bot.approvals.port import STATE_WORDS, Card, CardField
+from approvals_bot.approvals.port import STALLED, STATE_WORDS, Card, CardField
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Page, RunRecord
@@ -97,7 +97,8 @@ def _row(record: RunRecord) -> tuple[str, ...]:
     request = request_of(record)
     what = ""
     if request is not None:
-        what = f"{' '.join(STATE_WORDS[request.state])}: {one_line(request.title, 80)}"
+        words = STALLED if request.is_stalled else STATE_WORDS[request.state]
+        what = f"{' '.join(words)}: {one_line(request.title, 80)}"
     elif record.stalled:
         what = f"⚠ Stalled: {one_line(record.stalled, 80)}"
     elif record.error is not None:

@@ -58,7 +58,7 @@ async def perform(
         shown = await _glance(engine, target)
         if shown is not None and not shown.is_open and not _is_counted(shown, act):
             return await _too_late(engine, target.hook.id, act)  # its message comes after the end in the log
-        return Reply("received", changed=True)
+        return received(shown, act)
     reply = read_answer(bytes(answer.body))
     if isinstance(act, Edit) and reply.changed:
         await _until_reopened(engine, target)
@@ -103,6 +103,13 @@ async def _refuse_late(engine: Engine, request: Request, act: Act) -> Reply:
     data = {"act": act_word(act), "via": act.via, "verdict": reply.verdict}
     await engine.audit("act_refused", who=act.by, run_id=request.run_id, data=data)
     return reply
+
+
+def received(request: Request | None, act: Act) -> Reply:
+    """Reply that an act is saved and hasn't taken effect yet. If its run has stalled, it will once that is fixed."""
+    if request is None or not request.is_stalled:
+        return Reply("received", changed=True)
+    return Reply("received", True, "vote_kept" if isinstance(act, Vote) else "act_kept")
 
 
 def is_requester(view: Request, address: str) -> bool:

@@ -12,7 +12,7 @@ from approvals_bot.approvals.card_text import CHOICE_WORDS, VIA_WORDS
 from approvals_bot.durable.core.events import Event, from_micros
 
 Kind = Literal["step", "hook", "wait"]
-Ending = Literal["open", "done", "failed", "withdrawn"]
+Ending = Literal["open", "done", "failed", "cancelled"]
 
 # What people chose, and by which way. A log may name others than those that there are now.
 _CHOSE: Mapping[str, str] = {choice: word for choice, (_, word) in CHOICE_WORDS.items()}
@@ -145,7 +145,7 @@ _ENDINGS: dict[str, Ending] = {
     "step_failed": "failed",
     "hook_disposed": "done",
     "wait_completed": "done",
-    "wait_cancelled": "withdrawn",
+    "wait_cancelled": "cancelled",
 }
 
 
@@ -163,5 +163,5 @@ def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
             label=names[event.data["id"]],
             start=event.at,
             end=end.at if end else over if is_over else None,
-            ending=_ENDINGS[end.type] if end else "withdrawn" if is_over else "open",
+            ending=_ENDINGS[end.type] if end else "cancelled" if is_over else "open",
         )

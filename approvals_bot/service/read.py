@@ -30,7 +30,7 @@ def requests_of(record: RunRecord) -> tuple[Request, ...]:
     A run whose row is damaged has none: it is listed as a plain run, and breaks no list.
     """
     try:
-        return tuple(_over(one, record) for one in _REQUESTS.validate_python(record.parts))
+        return tuple(_as_of(one, record) for one in _REQUESTS.validate_python(record.parts))
     except ValidationError:
         return ()
 
@@ -180,18 +180,22 @@ def request_behind(target: HookTarget | None) -> Request | None:
     return None if target is None else request_of(target.record, target.hook.id)
 
 
-def _over(view: Request, record: RunRecord) -> Request:
-    """Show an open request of an ended run as withdrawn: a cancelled run can't say so itself."""
-    if not record.has_ended or not view.is_open:
+def _as_of(view: Request, record: RunRecord) -> Request:
+    """Show what only the run's row says of an open request: that its run has stalled, failed, or was cut off."""
+    if not view.is_open or not (record.has_ended or record.status == "stalled"):
         return view
+    if not record.has_ended:
+        return view.but(is_stalled=True)
+    reason = record.error["message"] if record.error is not None and record.status == "cancelled" else ""
     ended = RequestOutcome(
-        state="withdrawn",
-        by=view.requester,
+        state="failed" if record.status == "failed" else "cancelled",
+        by="",
         at=record.ended_at or view.asked_at,
-        via="api",
-        because="the workflow that requested this was ended",
+        via="rule",
+        comment=reason,
+        because="an error ended the workflow that requested this" if record.status == "failed" else "",
     )
-    return view.model_copy(update={"outcome": ended, "state": "withdrawn", "waiting_for": (), "timers": ()})
+    return view.but(outcome=ended, state=ended.state, waiting_for=(), timers=())
 
 
 def api_request(view: Request) -> dict[str, Any]:

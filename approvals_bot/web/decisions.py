@@ -32,7 +32,7 @@ from approvals_bot.approvals.port import (
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
-from approvals_bot.service.act import RECEIVED, is_requester, perform
+from approvals_bot.service.act import is_requester, perform, received
 from approvals_bot.service.codes import Codes
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
@@ -56,7 +56,7 @@ CODE_MAIL = (
 LONGEST_ADDRESS = 320  # characters: 64 before the @, 255 after it
 LONGEST_REASON = 500
 
-GONE = ("expired", "withdrawn")
+GONE = ("expired", "withdrawn", "cancelled", "failed")
 
 
 class Decisions:
@@ -85,7 +85,7 @@ class Decisions:
         self._codes = codes
 
     async def show(self, request: HttpRequest) -> Response:
-        """GET: the request as it is now. 410 once it expired or was withdrawn, 404 for every bad link."""
+        """GET: the request as it is now. 410 once it ended undecided, 404 for every bad link."""
         link = await self._links.open(request.path_params["signed"])
         if link is None:
             return self._not_found()
@@ -253,8 +253,8 @@ def _result(request: Request, reader: str, done: str) -> Reply | None:
     if done in ("reassigned", "added"):
         return _reassigned(request, reader)
     mine = next((vote for vote in reversed(request.votes) if vote.by == reader), None)
-    if done == "received" and mine is None:
-        return RECEIVED
+    if done == "received" and (mine is None or request.is_stalled):
+        return received(request, Vote(reader))
     if mine is None or done not in DONE:
         return None
     if done == "taken_back":

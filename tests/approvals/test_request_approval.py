@@ -139,7 +139,7 @@ async def test_a_loop_can_request_again_after_requested_changes(office: Any) -> 
         assert await run.return_value() == "second after 2"
 
 
-async def test_a_workflow_that_stops_waiting_withdraws_its_request(office: Any) -> None:
+async def test_a_workflow_that_stops_waiting_cancels_its_request(office: Any) -> None:
     @workflow
     async def hasty() -> str:
         try:
@@ -156,8 +156,8 @@ async def test_a_workflow_that_stops_waiting_withdraws_its_request(office: Any) 
         (view,) = await views(office, run)
         await office.clock.advance("1h")
         (view,) = await views(office, run)
-        assert view.state == "withdrawn"
-        assert office.slack.newest(ANN).card.state == "withdrawn"
+        assert view.state == "cancelled"
+        assert office.slack.newest(ANN).card.state == "cancelled"
         with pytest.raises(HookNotFoundError):
             await vote(office, view, ANN)
         await office.clock.advance("1h")
@@ -198,10 +198,10 @@ async def test_a_vote_counted_too_late_decides_nothing(office: Any) -> None:
         await moving
         assert await run.return_value() == "too late"
         (view,) = await views(office, run)
-        assert view.state == "withdrawn"
+        assert view.state == "cancelled"
 
 
-async def test_pending_requests_are_withdrawn_when_the_workflow_ends(office: Any) -> None:
+async def test_pending_requests_are_cancelled_when_the_workflow_ends(office: Any) -> None:
     @workflow
     async def race() -> str:
         both = [asyncio.ensure_future(request_approval(f"To {address}", approvers=address)) for address in (ANN, BO)]
@@ -214,8 +214,8 @@ async def test_pending_requests_are_withdrawn_when_the_workflow_ends(office: Any
         first, _ = await views(office, run)
         assert await vote(office, first, ANN) == "decided"
         assert await run.return_value() == ANN
-        assert [view.state for view in await views(office, run)] == ["approved", "withdrawn"]
-        assert office.slack.newest(BO).card.state == "withdrawn"
+        assert [view.state for view in await views(office, run)] == ["approved", "cancelled"]
+        assert office.slack.newest(BO).card.state == "cancelled"
 
 
 async def test_stopping_the_run_ends_all_its_requests(office: Any) -> None:
@@ -236,11 +236,11 @@ async def test_stopping_the_run_ends_all_its_requests(office: Any) -> None:
         with pytest.raises(RunCancelledError):
             await run.return_value()
         assert seen
-        assert [view.state for view in await views(office, run)] == ["withdrawn", "withdrawn"]
-        assert {office.slack.newest(address).card.state for address in (ANN, BO)} == {"withdrawn"}
+        assert [view.state for view in await views(office, run)] == ["cancelled", "cancelled"]
+        assert {office.slack.newest(address).card.state for address in (ANN, BO)} == {"cancelled"}
 
 
-async def test_cancelling_a_run_withdraws_its_requests(office: Any) -> None:
+async def test_cancelling_a_run_cancels_its_requests(office: Any) -> None:
     seen: list[str] = []
 
     @workflow
@@ -259,11 +259,11 @@ async def test_cancelling_a_run_withdraws_its_requests(office: Any) -> None:
         assert await run.status() == "cancelled"
         assert seen
         (view,) = await views(office, run)
-        assert (view.state, view.waiting_for) == ("withdrawn", ())
-        assert office.slack.newest(ANN).card.state == "withdrawn"
+        assert (view.state, view.waiting_for) == ("cancelled", ())
+        assert office.slack.newest(ANN).card.state == "cancelled"
 
 
-async def test_a_run_cancelled_offline_shows_withdrawn_requests(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_cancelled_offline_shows_cancelled_requests(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("approvals_bot.durable.engine.engine.OWN_END", 0.1)
 
     @workflow
@@ -279,7 +279,7 @@ async def test_a_run_cancelled_offline_shows_withdrawn_requests(office: Any, mon
         await run.cancel(reason="enough")
         assert await run.status() == "cancelled"
         (view,) = await views(office, run)
-        assert (view.state, view.waiting_for) == ("withdrawn", ())
+        assert (view.state, view.waiting_for) == ("cancelled", ())
 
 
 async def test_edited_fields_are_not_plainly_approved(office: Any) -> None:

@@ -1,4 +1,4 @@
-"""Requests on the command line: opened, voted on, explained and withdrawn, with a running service and without."""
+"""Requests on the command line: opened, voted on, explained and cancelled, with a running service and without."""
 
 from __future__ import annotations
 
@@ -177,11 +177,11 @@ def test_payload_that_fails_the_hooks_schema_is_not_written(running_site: Site, 
     assert "hook_received" not in str(running_site.json("show", run)["events"])
 
 
-def test_cancel_withdraws_a_request(running_site: Site, eventually: Eventually) -> None:
+def test_cancel_cancels_a_request(running_site: Site, eventually: Eventually) -> None:
     run = running_site.start(days=8)
     eventually(lambda: running_site.json("show", run)["request"])
-    assert running_site.type("cancel", run, "--reason", "not needed").stdout.startswith("Withdrawn.")
-    assert running_site.json("show", run)["request"]["state"] == "withdrawn"
+    assert running_site.type("cancel", run, "--reason", "not needed").stdout.startswith("Cancelled.")
+    assert running_site.json("show", run)["request"]["state"] == "cancelled"
 
 
 TARGET = """

@@ -115,11 +115,11 @@ def test_other_commands_work_beside_a_running_service(service: Service) -> None:
     assert "Approved" in shown
     assert "Ann Ode" in shown
 
-    withdrawn = service.open(service="web", version="3", env="prod")
-    service.settled(withdrawn)
-    beside(service, "cancel", withdrawn, "--reason", "not needed")
-    ended = service.eventually(lambda: (run := service.run(withdrawn))["status"] != "running" and run)
-    assert ended["request"]["state"] == "withdrawn"
+    cancelled = service.open(service="web", version="3", env="prod")
+    service.settled(cancelled)
+    beside(service, "cancel", cancelled, "--reason", "not needed")
+    ended = service.eventually(lambda: (run := service.run(cancelled))["status"] != "running" and run)
+    assert ended["request"]["state"] == "cancelled"
     assert beside(service, "check").startswith(".approvals/config.toml: no problems")
 
 

@@ -1,4 +1,4 @@
-"""A Python workflow that asks several things: each is found, shown, decided and withdrawn by its own id."""
+"""A Python workflow that asks several things: each is found, shown, decided and cancelled by its own id."""
 
 from __future__ import annotations
 
@@ -81,19 +81,19 @@ def test_each_request_of_a_run_is_decided_separately(travelling: Service) -> Non
     assert typed(service, "cancel", ids[2], "--reason", "by train").returncode == 0
     run = service.run(run_id, wait=10)
     assert run["result"] == ["Approved", "Rejected", "Withdrawn"]
-    assert [request["state"] for request in run["requests"]] == ["approved", "rejected", "withdrawn"]
+    assert [request["state"] for request in run["requests"]] == ["approved", "rejected", "cancelled"]
     assert service.run(run_id)["status"] == "completed"
     assert service.page(link).status_code == 200
 
 
-def test_cancelling_a_run_withdraws_all_its_requests(travelling: Service) -> None:
+def test_cancelling_a_run_cancels_all_its_requests(travelling: Service) -> None:
     run_id = opened(travelling, "Oslo")
     assert travelling.api("POST", f"/runs/{run_id}/cancellation", json={"reason": "no trip"}).status_code == 202
     run = travelling.run(run_id, wait=10)
     assert run["status"] == "cancelled"
-    assert [request["state"] for request in run["requests"]] == ["withdrawn"] * 3
+    assert [request["state"] for request in run["requests"]] == ["cancelled"] * 3
     for card in [m for m in travelling.messages("D0ANN") if "to Oslo" in m["text"]]:
-        assert "Withdrawn" in card["text"], "every copy says so"
+        assert "Cancelled" in card["text"], "every copy says so"
 
 
 def mailed(service: Service, title: str) -> str:

@@ -210,7 +210,7 @@ def test_a_failed_revocation_pages_the_on_call_and_is_retried(house: Acme) -> No
     house.advance("2m")
     run = house.run(run_id, wait=10)
     assert (run["status"], run["result"]) == ("completed", "paged, then revoked")
-    assert run["request"]["state"] == "withdrawn", "the page is closed with it"
+    assert run["request"]["state"] == "cancelled", "the page is closed with it"
 
 
 # ── time ──

@@ -82,7 +82,7 @@ def stages_of(page: Any) -> list[str]:
         ("rejected", "rejected", "⛔ Rejected by Bo Lund via the API Thu 1 Jan 2026"),
         ("expired", "expired", "⌛ Expired at the deadline Thu 1 Jan 2026"),
         ("withdrawn", "withdrawn", "✖ Withdrawn by Di Oz via the API Thu 1 Jan 2026"),
-        ("cancelled", "withdrawn", "✖ Withdrawn by ci via the API Thu 1 Jan 2026"),
+        ("cancelled", "cancelled", "✖ Cancelled by ci via the API Thu 1 Jan 2026"),
     ],
 )
 async def test_a_stage_that_fell_short_is_never_done(office: Any, end: str, state: str, opening: str) -> None:

@@ -234,8 +234,8 @@ def test_a_history_shows_durations_and_endings() -> None:
     assert [entry.detail for entry in history.entries][1::4] == ["OSError: no route", "Not needed."]
     assert [(s.label, s.ending, (s.end - s.start).total_seconds()) for s in history.spans if s.end] == [
         ("send", "failed", 2),
-        ("time limit", "withdrawn", 7),
-        ("hook", "withdrawn", 7),
+        ("time limit", "cancelled", 7),
+        ("hook", "cancelled", 7),
     ]
     assert history_of([]).entries == ()
 

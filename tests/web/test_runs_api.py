@@ -340,7 +340,7 @@ async def test_requesters_edit_and_approvers_change_editable_fields(office: Any)
     assert (await office.run(flight))["result"]["fields"]["flight"] == "LH 2"
 
 
-async def test_cancelling_ends_runs_and_withdraws_requests(office: Any) -> None:
+async def test_cancelling_ends_runs_and_their_requests(office: Any) -> None:
     plain, request = (
         await office.start("greet", {"name": "Ann"}),
         await office.start("deploy", PROD, requester="bo@acme.eu"),
@@ -352,7 +352,7 @@ async def test_cancelling_ends_runs_and_withdraws_requests(office: Any) -> None:
         assert (await office.run(run_id))["status"] == "cancelled"
         again = await office.api.post(f"/api/runs/{run_id}/cancellation", json={})
         assert problem(again, 409)["title"] == "Run has ended"
-    assert (await office.run(request))["request"]["state"] == "withdrawn"
+    assert (await office.run(request))["request"]["state"] == "cancelled"
     assert (await office.run(plain))["error"]["message"] == "Not needed."
     assert problem(await office.api.post("/api/runs/run_no/cancellation", json={}), 404)
 
@@ -420,7 +420,7 @@ async def test_a_request_of_a_cancelled_run_is_not_waiting(office: Any) -> None:
     shown = await office.run(run_id)
     assert (shown["status"], shown["request"]["state"], shown["request"]["waiting_for"]) == (
         "cancelled",
-        "withdrawn",
+        "cancelled",
         [],
     )
     page = await office.web.get(link)

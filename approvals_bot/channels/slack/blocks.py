@@ -14,7 +14,7 @@ from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
-from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, CardOutcome, Dispatch
+from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, Dispatch
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
@@ -93,6 +93,7 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
         "outcome": _outcome(card.outcome, room) if card.outcome else None,
         "title": {"type": "header", "text": plain(one_line(card.title, HEADER_LIMIT) or "A request")},
         "state": _status(card) if card.outcome is None else None,
+        "stalled": rich(paragraph([styled(card_text.stalled(card))])) if card.is_stalled else None,
         "requester": rich(paragraph([styled(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)])),
         "instructions": rich(quotation(cut_to(card.instructions, room.long))) if card.instructions else None,
         "fields": rich(*fields) if fields else None,
@@ -108,7 +109,7 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
 
 def _status(card: Card) -> Block:
     """Render the state line. It has only our own words, so mrkdwn is safe."""
-    icon, word = STATE_WORDS[card.state]
+    icon, word = card_text.state_words(card)
     parts = [f"{icon} *{word}*"]
     if done := card_text.progress(card):
         parts.append(done)

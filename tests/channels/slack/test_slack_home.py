@@ -88,7 +88,7 @@ async def test_cancelled_requests_are_among_the_recently_decided(office: Office)
     await office.slack.home.opened("U0ANN", "T0PLAY")
     lately = home_of(office, "U0ANN").partition("Recently decided")[2]
     assert "Deploy api 2.1" in lately
-    assert "Withdrawn" in lately
+    assert "Cancelled" in lately
 
 
 async def test_a_damaged_row_is_a_plain_line_of_the_home_tab(office: Office) -> None:
