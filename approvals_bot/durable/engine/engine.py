@@ -330,7 +330,7 @@ class Engine:
 
     async def read(self, run_id: str) -> tuple[RunRecord, list[Event]]:
         """Return a run and its log, from one read. Raises RunNotFoundError if there is no such run."""
-        found = await self.store.read(run_id)
+        found = await self.store.read(run_id, patient=True)
         if found is None:
             raise RunNotFoundError(run_id)
         return found

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 from asyncpg import Connection
 
-from approvals_bot.durable.store.postgres_connection import connect_to, place
+from approvals_bot.durable.store.postgres_connection import NO_LIMITS, connect_to, place
 from approvals_bot.durable.store.sqlite import SoleOwner
 from approvals_bot.errors import StoreCopyError, StoreUnavailableError
 
@@ -39,8 +39,8 @@ TABLES = (
     ),
     CopiedTable(
         "attributes",
-        ("name", "value", "created_at", "run_id", "is_open"),
-        ("name", "value", "created_at", "run_id"),
+        ("run_id", "name", "value", "workflow", "status", "created_at"),
+        ("run_id", "name", "value"),
     ),
     CopiedTable("events", ("run_id", "seq", "type", "at", "key", "data"), ("run_id", "seq")),
     CopiedTable(
@@ -98,8 +98,8 @@ class _SqliteTables:
 
 # ── PostgreSQL ──
 
-_BOOLEANS = {"is_webhook", "has_schema", "is_live", "is_open"}  # numbers in SQLite
-_NUMBERS = {"seq", "created_at"}  # of the keys
+_BOOLEANS = {"is_webhook", "has_schema", "is_live"}  # numbers in SQLite
+_NUMBERS = {"seq"}  # of the keys
 _SERVICES = """
     SELECT count(*) FROM pg_stat_activity
     WHERE application_name = 'approvals-bot' AND datname = current_database() AND pid <> pg_backend_pid()"""
@@ -112,7 +112,7 @@ async def opened_postgres(url: str) -> AsyncIterator[_PostgresTables]:
 
     Raises StoreCopyError if a service is connected.
     """
-    connection = await connect_to(url, seconds=_START, patient=True)
+    connection = await connect_to(url, seconds=_START, settings=NO_LIMITS)
     try:
         if await connection.fetchval(_SERVICES):
             raise StoreCopyError(

@@ -23,8 +23,6 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 _Call = tuple[Work[Any], asyncio.Future[Any]]
 
-MAX_BATCH = 200  # calls in one commit: keeps the wait of the first one short
-
 PATIENCE = 5.0
 """Seconds that a commit may take before its callers get an error. The web waits for six."""
 
@@ -33,11 +31,13 @@ class SharedConnection(ABC):
     """A connection whose thread executes all calls that came while it was busy as one batch."""
 
     _USED: ClassVar[str]  # how the error sentence says what isn't possible
+    _MAX_BATCH: ClassVar[int] = 200  # calls in one batch: keeps the wait of the first one short
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
         self._queue: deque[_Call] = deque()
         self._flushing: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Future[Any]] = []
         self._timer: asyncio.TimerHandle
 
     def run(self, work: Work[T]) -> asyncio.Future[T]:
@@ -58,12 +58,14 @@ class SharedConnection(ABC):
             while batch := self._next():
                 self._give_up_later(batch)
                 works = [work for work, _ in batch]
+                self._running = [future for _, future in batch]
                 try:
                     results = await in_thread(self._connection, partial(self._execute_batch, works))
                 except sqlite3.Error as error:
                     results = [self._unavailable(error) for _ in batch]
                 finally:
                     self._timer.cancel()
+                    self._running = []
                 for (_, future), result in zip(batch, results, strict=True):
                     settle(future, result)
         finally:
@@ -72,7 +74,7 @@ class SharedConnection(ABC):
     def _next(self) -> list[_Call]:
         """Return the next batch. Calls whose callers have gone are left out."""
         batch: list[_Call] = []
-        while self._queue and len(batch) < MAX_BATCH:
+        while self._queue and len(batch) < self._MAX_BATCH:
             call = self._queue.popleft()
             if not call[1].done():
                 batch.append(call)
@@ -142,6 +144,25 @@ class ReadConnection(SharedConnection):
         finally:
             raw.execute("COMMIT")
         return results
+
+
+class ListConnection(ReadConnection):
+    """The connection that reads what people look at: lists, and logs. No click waits for it.
+
+    Each call has a snapshot of its own: a long one would keep the WAL from being reused. A call whose caller has gone
+    is interrupted.
+    """
+
+    _MAX_BATCH = 1
+
+    def run(self, work: Work[T]) -> asyncio.Future[T]:
+        future = super().run(work)
+        future.add_done_callback(self._interrupt_if_gone)
+        return future
+
+    def _interrupt_if_gone(self, future: asyncio.Future[Any]) -> None:
+        if future.cancelled() and self._running == [future]:
+            self._connection._conn.interrupt()
 
 
 def _file_at(path: str) -> tuple[int, int] | None:

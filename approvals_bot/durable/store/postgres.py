@@ -21,11 +21,12 @@ from approvals_bot.durable.store.encoding import (
     audit_entry,
     cursor_after,
     link_entry,
-    pair_of,
-    read_cursor,
     storable,
 )
+from approvals_bot.durable.store.lists import POSTGRES, STATUSES_PRESENT, count_of, needs_statuses, page_of
 from approvals_bot.durable.store.postgres_connection import (
+    LIST_SETTINGS,
+    NO_LIMITS,
     BatchedConnection,
     Connect,
     Heard,
@@ -53,32 +54,37 @@ from approvals_bot.durable.store.protocol import (
 )
 
 START = 5.0  # seconds that the first connection may take
+_ANSWERS = "SELECT answer FROM answers($1::jsonb)"
+
 LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
 
 
 class PostgresStore:
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 
-    def __init__(self, connect: Connect, myself: str, first: Connection | None = None) -> None:
+    def __init__(
+        self, connect: Connect, myself: str, first: Connection | None = None, connect_for_lists: Connect | None = None
+    ) -> None:
         """`myself` is unique to this replica, which recognizes its own notifications by it."""
-        self._writing = BatchedConnection(
-            PostgresConnection(connect, first), "SELECT answer FROM execute_batch($1::jsonb, $2)", myself
-        )
-        self._reading = BatchedConnection(PostgresConnection(connect), "SELECT answer FROM answers($1::jsonb)")
-        self._lists = PostgresConnection(connect)
+        self._write = PostgresConnection(connect, first)
+        self._writing = BatchedConnection(self._write, "SELECT answer FROM execute_batch($1::jsonb, $2)", myself)
+        self._reading = BatchedConnection(PostgresConnection(connect), _ANSWERS)
+        # What people look at may take its time here. No click waits for it.
+        self._lists = PostgresConnection(connect_for_lists or connect)
         self._listening = Listening(connect, myself)
         self._looked = 0.0
 
     @classmethod
     async def open(cls, url: str, *, upgrade: bool = True) -> Self:
         """Connect and bring the schema up to date. Raises StoreUnavailableError, with the reason, if that fails."""
-        connection = await connect_to(url, seconds=START, patient=True)
+        connection = await connect_to(url, seconds=START, settings=NO_LIMITS)
         try:
             await migrate(connection, url, upgrade=upgrade)
         finally:
             connection.terminate()
         first = await connect_to(url, seconds=START)
-        return cls(partial(connect_to, url), secrets.token_hex(8), first)
+        for_lists = partial(connect_to, url, settings=LIST_SETTINGS)
+        return cls(partial(connect_to, url), secrets.token_hex(8), first, for_lists)
 
     # ── writing ──
 
@@ -114,8 +120,14 @@ class PostgresStore:
 
     # ── reading ──
 
-    async def read(self, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
-        answer = await self._reading.call({"query": "read", "run": storable(run_id), "after": after})
+    async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:
+        query = {"query": "read", "run": storable(run_id), "after": after}
+        if patient:
+            async with self._lists.in_time():
+                ((text,),) = await self._lists.fetch(_ANSWERS, json.dumps([query]))
+            answer = json.loads(text or "null")
+        else:
+            answer = await self._reading.call(query)
         return None if answer is None else encoding.run_and_log(answer)
 
     async def hook(self, *, token: str | None = None, hook_id: str | None = None) -> HookRow | None:
@@ -141,22 +153,25 @@ class PostgresStore:
 
     async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
         async with self._lists.in_time():
-            sql, given = page_of(which)
+            sql, given = page_of(which, await self._statuses(which), "run_json(runs)", POSTGRES)
             found = [encoding.run_row(json.loads(row[0])) for row in await self._lists.fetch(sql, *given)]
         page = found[: which.limit]
         return page, cursor_after(page[-1]) if len(found) > which.limit else None
 
     async def count(self, which: Filter, most: int) -> int:
         async with self._lists.in_time():
-            sql, given = count_of(which, most)
+            sql, given = count_of(which, await self._statuses(which), most, POSTGRES)
             ((number,),) = await self._lists.fetch(sql, *given)
         return int(number)
+
+    async def _statuses(self, which: Filter) -> list[str]:
+        return [row[0] for row in await self._lists.fetch(STATUSES_PRESENT)] if needs_statuses(which) else []
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
         if entry is None:
             return await _audit_lines(self._lists)
-        async with self._lists.in_time():
-            return [await _add_to_audit(self._lists, entry, to_micros(at))]
+        async with self._write.in_time():
+            return [await _add_to_audit(self._write, entry, to_micros(at))]
 
     # ── other replicas ──
 
@@ -174,8 +189,8 @@ class PostgresStore:
         return True
 
     async def check(self) -> None:
-        async with self._lists.in_time():
-            ((version, is_writable),) = await self._lists.fetch(VERSION_AND_WRITABLE)
+        async with self._write.in_time():
+            ((version, is_writable),) = await self._write.fetch(VERSION_AND_WRITABLE)
         judge(version, is_writable)
 
     async def close(self) -> None:
@@ -183,60 +198,6 @@ class PostgresStore:
         await self._writing.close()
         await self._reading.close()
         await self._lists.close()
-
-
-# ── lists ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def page_of(which: Filter) -> tuple[str, list[Any]]:
-    """Return the statement that lists a page and one run more, and its arguments."""
-    tables, where, given = _matching(which)
-    at, id = ("found.created_at", "found.run_id") if which.attributes else ("created_at", "id")
-    if which.cursor is not None:
-        when, run_id = read_cursor(which.cursor)
-        given += [when, storable(run_id)]
-        where.append(f"({at}, {id}) {'>' if which.oldest_first else '<'} (${len(given) - 1}, ${len(given)})")
-    order = "" if which.oldest_first else " DESC"
-    return (
-        f"SELECT run_json(runs) FROM {tables} WHERE {' AND '.join(where)} "  # noqa: S608  # our own texts
-        f"ORDER BY {at}{order}, {id}{order} LIMIT {which.limit + 1}"
-    ), given
-
-
-def count_of(which: Filter, most: int) -> tuple[str, list[Any]]:
-    """Return the statement that counts up to `most`, and its arguments."""
-    tables, where, given = _matching(which)
-    found = f"SELECT FROM {tables} WHERE {' AND '.join(where)} LIMIT {most}"
-    return f"SELECT count(*) FROM ({found}) AS found", given  # noqa: S608
-
-
-def _matching(which: Filter) -> tuple[str, list[str], list[Any]]:
-    """Return the tables, the conditions, and their arguments. The first attribute's index has the page's order."""
-    tables, where, given = "runs", ["true"], list[Any]()
-
-    def add(condition: str, *values: str) -> None:
-        places = range(len(given) + 1, len(given) + len(values) + 1)
-        where.append(condition.format(*(f"${place}" for place in places)))
-        given.extend(values)
-
-    for i, (name, value) in enumerate(which.attributes.items()):
-        if i == 0:
-            tables = "attributes AS found JOIN runs ON runs.id = found.run_id"
-            add("found.name = {} AND found.value = {}", *pair_of(name, value))
-        else:
-            pair = "name = {} AND value = {} AND created_at = runs.created_at AND run_id = runs.id"
-            # OFFSET 0 keeps this a check of each row. As a join it would lose the order and sort all that match.
-            add(f"EXISTS (SELECT FROM attributes WHERE {pair} OFFSET 0)", *pair_of(name, value))
-    if which.workflow is not None:
-        add("workflow = {}", storable(which.workflow))
-    if which.status is not None:
-        add("status = {}", which.status)
-        if which.status != "completed":
-            where.append("status <> 'completed'")  # exactly as the partial index says it
-    if which.is_open is not None:
-        negated = "" if which.is_open else "NOT "
-        where.append(f"{negated}found.is_open" if which.attributes else f"(ended_at IS NULL) = {which.is_open}")
-    return tables, where, given
 
 
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +49,15 @@ _SETTINGS = {
     "enable_seqscan": "off",  # every query has its index; a plan made for small tables mustn't be kept for large ones
 }
 
+NO_LIMITS = {"statement_timeout": "0", "lock_timeout": "0"}
+"""Settings for long work, such as migrations."""
+
+LIST_SETTINGS = dict.fromkeys(
+    ("enable_sort", "enable_incremental_sort", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"), "off"
+)
+"""Settings for lists. Each has an index in its order, and reads a page of it. Where statistics are missing or old, the
+server would expect few rows, and read and sort all that match."""
+
 # Not the statement's fault: the server is shutting down, out of space or in recovery, or there was a deadlock.
 _UNAVAILABLE = ("08", "25006", "40", "53", "55", "57", "58")
 _LOST = ("08", "25006", "57P")
@@ -67,15 +76,14 @@ class NotConnectedError(StoreUnavailableError):
     """The database can't be reached. Nothing was sent; try again."""
 
 
-async def connect_to(url: str, *, seconds: float = CONNECT, patient: bool = False) -> Connection:
+async def connect_to(url: str, *, seconds: float = CONNECT, settings: Mapping[str, str] | None = None) -> Connection:
     """Connect, and check that acknowledged commits are on disk.
 
-    `patient` drops the time limits of statements, for long work such as migrations. Raises NotConnectedError with the
-    reason, which never includes the password.
+    `settings` come on top of ours. Raises NotConnectedError with the reason, which never includes the password.
     """
-    settings = _SETTINGS | ({"statement_timeout": "0", "lock_timeout": "0"} if patient else {})
+    given = {**_SETTINGS, **(settings or {})}
     try:
-        connection: Connection = await asyncpg.connect(url, timeout=seconds, server_settings=settings)
+        connection: Connection = await asyncpg.connect(url, timeout=seconds, server_settings=given)
     except (asyncpg.PostgresError, OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise NotConnectedError(f"The database {place(url)} can't be reached: {_reason(error)}") from None
     except ValueError:

@@ -11,8 +11,12 @@
 - **A token has one live owner** under any concurrency. The second `hook_created` becomes a `hook_conflict`.
 - **An ended run takes no more events**, and its tokens are free.
 - **Time is an argument.** A store never reads a clock.
-- **A list is a page over an index**: by time, workflow, status or attribute, in the order of creation, stable while
-  runs are added. Its cost depends on the page, not on the number of other runs. A list of open runs reads no others.
+- **A list is a page over an index**: by workflow, status, openness or attribute and every combination of these, in the
+  order of creation, stable while runs are added. Its cost depends on the page: not on the number of other runs, nor on
+  how many of them share a status, a workflow or a person, nor on the database's statistics. (A list by several
+  attributes also reads the runs that have only the first.)
+- **A list delays no click.** Lists, and logs that people read (`patient`), have a connection of their own, and hold no
+  snapshot for longer than one call.
 - **A run's index rows are as recent as its log.** Its kind and given attributes are written at its start, and the
   projection's attributes in the same transaction as the events they are derived from.
 - **A damaged row damages nothing else.** It is listed with whatever can be read of it.
@@ -262,8 +266,11 @@ class Store(Protocol):
         In the same transaction, claim it if a lease is given, and append the planned batch `then`.
         """
 
-    async def read(self, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
-        """Return a run and its events with `seq > after`, from one consistent read. None if there is no such run."""
+    async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:
+        """Return a run and its events with `seq > after`, from one consistent read. None if there is no such run.
+
+        A `patient` caller lets the work on runs go first.
+        """
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
         """Append a batch, update the run's row, and release its lease if the batch says so."""

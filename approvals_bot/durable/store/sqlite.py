@@ -19,10 +19,11 @@ from typing import IO, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import aiosqlite
 
+from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store import sqlite_writing as log
-from approvals_bot.durable.store.group_commit import ReadConnection, Writer, in_thread
-from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, AuditEntry, AuditLine
+from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
+from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, AuditEntry, AuditLine, RunRecord
 from approvals_bot.errors import StoreUnavailableError
 
 APPLICATION_ID = 0x41707072
@@ -54,13 +55,25 @@ def looked_up(work: Work[P, T]) -> Call[P, T]:
     return call
 
 
-class SqliteStore:
-    """The `OpenStore` on SQLite. One connection writes and one reads, each with a thread of its own."""
+def listed(work: Work[P, T]) -> Call[P, T]:
+    """Make a method of the store from a function that reads what people look at."""
 
-    def __init__(self, path: str, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+    async def call(self: SqliteStore, /, *given: P.args, **named: P.kwargs) -> T:
+        return await self._lists.run(lambda db: work(db, *given, **named))
+
+    return call
+
+
+class SqliteStore:
+    """The `OpenStore` on SQLite. Writing, reading and lists have a connection each, with a thread of its own."""
+
+    def __init__(
+        self, path: str, writer: aiosqlite.Connection, reader: aiosqlite.Connection, lists: aiosqlite.Connection
+    ) -> None:
         self._path = path
         self._writer = Writer(writer, path)
         self._reader = ReadConnection(reader)
+        self._lists = ListConnection(lists)
         self._version = -1
         self._sole_owner = SoleOwner(Path(path + ".lock"))
 
@@ -73,15 +86,16 @@ class SqliteStore:
             elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
                 raise StoreUnavailableError(f"There is no database {path} yet. `approvals-bot migrate` creates it.")
             await asyncio.to_thread(_try, path)
-            writer = await _connection(path, lambda db: _migrate(db, upgrade=upgrade))
+            connections = [await _connection(path, lambda db: _migrate(db, upgrade=upgrade))]
             try:
-                reader = await _connection(path)
+                connections += [await _connection(path), await _connection(path)]
             except BaseException:
-                await asyncio.shield(writer.close())
+                for each in connections:
+                    await asyncio.shield(each.close())
                 raise
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
-        return cls(path, writer, reader)
+        return cls(path, *connections)
 
     async def begin_work(self) -> None:
         try:
@@ -98,16 +112,20 @@ class SqliteStore:
     claim = written(log.claim)
     renew = written(log.renew)
 
-    read = looked_up(reading.run_and_log)
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
-    runs = looked_up(reading.runs)
-    count = looked_up(reading.count)
     next_wake = looked_up(reading.next_wake)
+
+    runs = listed(reading.runs)
+    count = listed(reading.count)
+
+    async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:
+        connection = self._lists if patient else self._reader
+        return await connection.run(lambda db: reading.run_and_log(db, run_id, after))
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
         if entry is None:
-            return await self._reader.run(reading.audit_lines)
+            return await self._lists.run(reading.audit_lines)
         return await self._writer.run(lambda db: [reading.add_to_audit(db, entry, at)])
 
     def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
@@ -129,6 +147,7 @@ class SqliteStore:
     async def close(self) -> None:
         await self._writer.close()
         await self._reader.close()
+        await self._lists.close()
         self._sole_owner.release()
 
 

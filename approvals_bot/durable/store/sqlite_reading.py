@@ -13,20 +13,19 @@ from approvals_bot.durable.store.encoding import (
     audit_entry,
     cursor_after,
     link_entry,
-    pair_of,
-    read_cursor,
     readable_json,
     readable_texts,
     readable_time,
     storable,
 )
+from approvals_bot.durable.store.lists import SQLITE, STATUSES_PRESENT, count_of, needs_statuses, page_of
 from approvals_bot.durable.store.protocol import AuditEntry, AuditLine, Filter, HookRow, RunRecord
 
 _RUN_COLUMNS = """
-    SELECT runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
+    runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
       stalled, wake_at, epoch,
       (SELECT data FROM events WHERE run_id = runs.id AND events.seq = runs.seq AND ended_at IS NOT NULL) AS ending"""
-_SELECT_RUN = f"{_RUN_COLUMNS} FROM runs WHERE runs.id = ?"
+_SELECT_RUN = f"SELECT {_RUN_COLUMNS} FROM runs WHERE runs.id = ?"  # noqa: S608  # our own text
 _SELECT_HOOK = """
     SELECT id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at, generation, is_live
     FROM hooks"""
@@ -87,57 +86,25 @@ def next_wake(db: sqlite3.Connection, owner: str, at: datetime) -> datetime | No
 
 
 def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRecord], str | None]:
-    tables, where, given = _matching(which)
-    at, id = ("found.created_at", "found.run_id") if which.attributes else ("runs.created_at", "runs.id")
-    if which.cursor is not None:
-        given["at"], given["after"] = read_cursor(which.cursor)
-        where.append(f"({at}, {id}) {'>' if which.oldest_first else '<'} (:at, :after)")
-    order = "" if which.oldest_first else " DESC"
-    sql = (
-        f"{_RUN_COLUMNS} FROM {tables} WHERE {' AND '.join(where)} "  # our own texts
-        f"ORDER BY {at}{order}, {id}{order} LIMIT :limit"
-    )
-    rows = [_run_row(row) for row in _fetch_leniently(db, sql, given | {"limit": which.limit + 1})]
+    sql, given = page_of(which, _statuses(db, which), _RUN_COLUMNS, SQLITE)
+    rows = [_run_row(row) for row in _fetch_leniently(db, sql, _numbered(given))]
     page = rows[: which.limit]
     return page, cursor_after(page[-1]) if len(rows) > which.limit else None
 
 
 def count(db: sqlite3.Connection, which: Filter, most: int) -> int:
-    tables, where, given = _matching(which)
-    found = f"SELECT 1 FROM {tables} WHERE {' AND '.join(where)} LIMIT :most"  # noqa: S608
-    (number,) = db.execute(f"SELECT count(*) FROM ({found})", given | {"most": most}).fetchone()  # noqa: S608
+    sql, given = count_of(which, _statuses(db, which), most, SQLITE)
+    (number,) = db.execute(sql, _numbered(given)).fetchone()
     return int(number)
 
 
-def _matching(which: Filter) -> tuple[str, list[str], dict[str, Any]]:
-    """Return the tables, the conditions, and their parameters.
+def _statuses(db: sqlite3.Connection, which: Filter) -> list[str]:
+    return [status for (status,) in db.execute(STATUSES_PRESENT)] if needs_statuses(which) else []
 
-    The first attribute leads the join, because its index has the page's order. It is a CROSS JOIN, which SQLite doesn't
-    reorder.
-    """
-    tables, where, given = "runs", ["1 = 1"], dict[str, Any]()
-    for i, (name, value) in enumerate(which.attributes.items()):
-        given[f"name{i}"], given[f"value{i}"] = pair_of(name, value)
-        if i == 0:
-            # Without this hint, SQLite uses the primary key and reads the ended runs one by one.
-            index = "INDEXED BY attributes_open" if which.is_open else ""
-            tables = f"attributes AS found {index} CROSS JOIN runs ON runs.id = found.run_id"
-            where.append("found.name = :name0 AND found.value = :value0")
-        else:
-            pair = f"name = :name{i} AND value = :value{i} AND created_at = runs.created_at AND run_id = runs.id"
-            where.append(f"EXISTS (SELECT 1 FROM attributes WHERE {pair})")  # noqa: S608
-    if which.workflow is not None:
-        where.append("workflow = :workflow")
-        given["workflow"] = which.workflow
-    if which.status is not None:
-        where.append("status = :status")
-        given["status"] = which.status
-        if which.status != "completed":
-            where.append("status <> 'completed'")  # exactly as the partial index says it
-    if which.is_open is not None:
-        is_open = f"found.is_open = {int(which.is_open)}"  # exactly as the partial index says it
-        where.append(is_open if which.attributes else f"ended_at IS {'' if which.is_open else 'NOT '}NULL")
-    return tables, where, given
+
+def _numbered(given: list[Any]) -> dict[str, Any]:
+    """Return the arguments by the names that SQLite sees in `$1`, `$2`, …"""
+    return {str(number): value for number, value in enumerate(given, 1)}
 
 
 def _fetch_leniently(db: sqlite3.Connection, sql: str, given: Any) -> list[Any]:

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, from_micros, lost_a_token, to_micros
 from approvals_bot.durable.core.serialization import to_json
@@ -68,10 +68,9 @@ def create(
     key_and_more = {"key": key, "created_at": now, "attributes": to_json(new.attributes) if new.attributes else "{}"}
     named = {"workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     db.execute(_CREATE, row | key_and_more | named)
-    pairs = [*given_pairs(new.attributes), *(wanted.pairs if wanted is not None else ())]
-    _add_pairs(db, new.id, now, pairs)
+    _add_pairs(db, new.id, [*given_pairs(new.attributes), *(wanted.pairs if wanted is not None else ())])
     if row["ended_at"] is not None:
-        _close(db, new.id, is_found=bool(pairs))
+        db.execute(_CLOSE_HOOKS, (new.id,))
     if lease is None or fits:
         return Created(new.id, True, run.data, then=events[1:] if fits else None)
     return Created(new.id, True, run.data, claim(db, lease, 1, new.id)[0])
@@ -80,8 +79,8 @@ def create(
 # ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _LAST_AT = "(SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq)"
-_IS_FOUND = "indexed IS NOT NULL OR attributes <> '{}'"  # whether the run has rows in `attributes`
-_CURRENT = f"SELECT seq, epoch, ended_at, {_LAST_AT}, {_IS_FOUND} FROM runs WHERE id = ?"  # noqa: S608  # our own text
+_NOW = f"seq, epoch, ended_at, {_LAST_AT}, status, indexed, indexed IS NOT NULL OR attributes <> '{{}}'"
+_CURRENT = f"SELECT {_NOW} FROM runs WHERE id = ?"  # noqa: S608  # our own text
 _SHOWN = "view = coalesce(:view, view), parts = coalesce(:parts, parts), indexed = coalesce(:indexed, indexed)"
 _KEEP = f"""
     UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, {_SHOWN}
@@ -98,8 +97,20 @@ _END = f"""
     UPDATE runs SET seq = :seq, status = :status, ended_at = :ended_at, stalled = NULL, {_SHOWN},
       epoch = coalesce(:epoch, epoch), wake_at = NULL, owner = NULL, lease_until = NULL
     WHERE id = :id"""  # noqa: S608  # our own text
+_FOLLOW = "UPDATE attributes SET status = ? WHERE run_id = ?"
 _CLOSE_HOOKS = "UPDATE hooks SET is_live = 0 WHERE run_id = ? AND is_live = 1"
-_CLOSE_ATTRIBUTES = "UPDATE attributes SET is_open = 0 WHERE run_id = ? AND is_open = 1"
+
+
+class Current(NamedTuple):
+    """A run's row before a call changes it."""
+
+    seq: int
+    epoch: int
+    ended_at: int | None
+    last: int  # time of the log's last event
+    status: str
+    indexed: str | None  # digest of the projection's attributes
+    is_found: int  # whether it has rows in `attributes`
 
 
 def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
@@ -111,29 +122,26 @@ def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
         return Fenced()
     if row[0] != batch.expected:
         return Stale()
-    return Appended(_decide(db, batch, row[3], is_found=row[4]))
+    return Appended(_decide(db, batch, Current(*row)))
 
 
-def _decide(
-    db: sqlite3.Connection, batch: Append, last: int, lease: Lease | None = None, *, is_found: int
-) -> list[Event]:
-    """Append a batch and update the run's row. With a lease, this claims the run.
-
-    `last` is the time of the log's last event; `is_found` is whether the run has rows in `attributes`.
-    """
-    at = max(to_micros(batch.at), last)
+def _decide(db: sqlite3.Connection, batch: Append, was: Current, lease: Lease | None = None) -> list[Event]:
+    """Append a batch and update the run's row. With a lease, this claims the run."""
+    at = max(to_micros(batch.at), was.last)
     events = _add(db, batch.run_id, batch.expected, batch.events, at)
     wanted = None if batch.attributes is None else indexed(batch.attributes)
     row = _after(batch, wanted, events, at, lease)
-    if wanted is not None:
-        _index(db, batch.run_id, wanted)
     if row["ended_at"] is not None:
         db.execute(_END, row)
-        _close(db, batch.run_id, is_found=bool(is_found) or wanted is not None)
+        db.execute(_CLOSE_HOOKS, (batch.run_id,))
     elif batch.release:
         db.execute(_LET_GO, row)
     else:
         db.execute(_KEEP if lease is None else _TAKE, row)
+    if was.is_found and row["status"] != was.status:
+        db.execute(_FOLLOW, (row["status"], batch.run_id))
+    if wanted is not None and wanted.digest != was.indexed:
+        _index(db, batch.run_id, wanted)
     return events
 
 
@@ -173,34 +181,26 @@ def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, 
     return row
 
 
-def _close(db: sqlite3.Connection, run_id: str, *, is_found: bool) -> None:
-    """Free an ended run's tokens, and take it out of the lists of open runs."""
-    db.execute(_CLOSE_HOOKS, (run_id,))
-    if is_found:
-        db.execute(_CLOSE_ATTRIBUTES, (run_id,))
-
-
 def _index(db: sqlite3.Connection, run_id: str, wanted: Indexed) -> None:
     """Update the rows of `attributes` to the run's projection, writing only the differences."""
-    was, created_at = db.execute("SELECT indexed, created_at FROM runs WHERE id = ?", (run_id,)).fetchone()
-    if was == wanted.digest:
-        return
     known = db.execute(
         "SELECT name, value FROM attributes WHERE run_id = ? AND substr(name, 1, 1) = '$'", (run_id,)
     ).fetchall()
     gone = set(known).difference(wanted.pairs)
     db.executemany(
-        "DELETE FROM attributes WHERE name = ? AND value = ? AND created_at = ? AND run_id = ?",
-        [(name, value, created_at, run_id) for name, value in gone],
+        "DELETE FROM attributes WHERE run_id = ? AND name = ? AND value = ?",
+        [(run_id, name, value) for name, value in gone],
     )
-    _add_pairs(db, run_id, created_at, sorted(set(wanted.pairs).difference(known)))
+    _add_pairs(db, run_id, sorted(set(wanted.pairs).difference(known)))
 
 
-def _add_pairs(db: sqlite3.Connection, run_id: str, created_at: int, pairs: Sequence[Pair]) -> None:
+def _add_pairs(db: sqlite3.Connection, run_id: str, pairs: Sequence[Pair]) -> None:
+    """Add what a run is found by, with the status that its row has now."""
     if pairs:
         db.executemany(
-            "INSERT INTO attributes (name, value, created_at, run_id, is_open) VALUES (?, ?, ?, ?, 1)",
-            [(name, value, created_at, run_id) for name, value in pairs],
+            """INSERT INTO attributes (run_id, name, value, workflow, status, created_at)
+               SELECT id, ?, ?, workflow, status, created_at FROM runs WHERE id = ?""",
+            [(name, value, run_id) for name, value in pairs],
         )
 
 
@@ -215,7 +215,7 @@ def _ending(events: list[Event]) -> str | None:
 
 _WAKE = "UPDATE runs SET seq = :seq, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
 _CURRENT_HOOK = f"""
-    SELECT run_id, number, is_live, seq, epoch, lease_until IS NULL OR lease_until <= :at, {_LAST_AT}, {_IS_FOUND}
+    SELECT run_id, number, is_live, lease_until IS NULL OR lease_until <= :at, {_NOW}
     FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
 
 
@@ -223,7 +223,7 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datet
     row = db.execute(_CURRENT, (storable(run_id),)).fetchone()
     if row is None:
         return []
-    seq, _, ended_at, last, is_found = row
+    was = Current(*row)
     known: list[Event] = []
     new: list[NewEvent] = []
     for fact in {fact.key: fact for fact in facts}.values():
@@ -232,16 +232,18 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datet
             new.append(fact)
         else:
             known.append(event)
-    if not new or ended_at is not None:
+    if not new or was.ended_at is not None:
         return known
     now = to_micros(at)
-    at_least = max(now, last)
-    added = _add(db, run_id, seq, new, at_least)
-    changed = {"id": run_id, "seq": seq + len(added)}
+    at_least = max(now, was.last)
+    added = _add(db, run_id, was.seq, new, at_least)
+    changed = {"id": run_id, "seq": was.seq + len(added)}
     ending = _ending(added)
     if ending is not None:
         db.execute(_END, _UNCHANGED | changed | {"status": ending, "ended_at": at_least})
-        _close(db, run_id, is_found=bool(is_found))
+        db.execute(_CLOSE_HOOKS, (run_id,))
+        if was.is_found:
+            db.execute(_FOLLOW, (ending, run_id))
     else:
         db.execute(_WAKE, changed | {"at": now})
     return known + added
@@ -260,20 +262,26 @@ def receive(
     row = db.execute(_CURRENT_HOOK, {"id": hook_id, "at": now}).fetchone()
     if row is None:
         return None
-    run_id, number, is_live, seq, epoch, is_free, last, is_found = row
+    run_id, number, is_live, is_free, *rest = row
+    was = Current(*rest)
     fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload})
     if not is_live:
         first = event_of(db, run_id, fact.key)  # a repeat may come after the run's end
         return None if first is None else Received(first)
-    at_least = max(now, last)
-    event = Event(seq + 1, fact.type, from_micros(at_least), fact.data)
+    at_least = max(now, was.last)
+    event = Event(was.seq + 1, fact.type, from_micros(at_least), fact.data)
     # Write the payload before checking who works on the run: it is kept in any case. The planned batch is written only
     # if it was made for exactly this log and for the epoch that a claim would give now. That claim is then part of this
     # transaction: either the run is released in it, or this process goes on with it.
     if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", _row(run_id, event, at_least)).rowcount:
-        if lease is not None and is_free and then is not None and (then.expected, then.epoch) == (seq + 1, epoch + 1):
-            return Received(event, then=_decide(db, then, at_least, lease, is_found=is_found))
-        db.execute(_WAKE, {"id": run_id, "seq": seq + 1, "at": now})
+        if (
+            lease is not None
+            and is_free
+            and then is not None
+            and (then.expected, then.epoch) == (was.seq + 1, was.epoch + 1)
+        ):
+            return Received(event, then=_decide(db, then, was._replace(last=at_least), lease))
+        db.execute(_WAKE, {"id": run_id, "seq": was.seq + 1, "at": now})
     else:
         found = event_of(db, run_id, fact.key)
         assert found is not None  # it caused the conflict

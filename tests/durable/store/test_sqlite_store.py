@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from approvals_bot.durable.store import connect, sqlite
-from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store.group_commit import in_thread
 from approvals_bot.durable.store.protocol import Filter, Lease, OpenStore
 from approvals_bot.durable.store.sqlite import SqliteStore
@@ -23,7 +22,7 @@ T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 async def test_sqlite_runs_with_wal_and_synchronous_full(tmp_path: Path) -> None:
     store = await SqliteStore.open(f"{tmp_path}/runs.db")
-    for connection in (store._writer._connection, store._reader._connection):
+    for connection in (store._writer._connection, store._reader._connection, store._lists._connection):
         settings = await in_thread(
             connection, lambda db: [db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous")]
         )
@@ -162,12 +161,33 @@ async def test_other_urls_are_refused() -> None:
         await connect("mysql://root:secret@localhost/db")
 
 
-async def test_listing_stalled_runs_reads_no_other_runs(tmp_path: Path) -> None:
-    """This query runs every few seconds, on stores that may hold a million runs."""
-    await (await SqliteStore.open(f"{tmp_path}/runs.db")).close()
-    with closing(sqlite3.connect(f"{tmp_path}/runs.db")) as db:
-        asked: list[str] = []
-        db.set_trace_callback(asked.append)
-        reading.runs(db, Filter(status="stalled"))
-        (plan, *_) = db.execute(f"EXPLAIN QUERY PLAN {asked[-1]}").fetchall()
-    assert "runs_of_status" in plan[3]
+SLOW = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {most}) SELECT count(*) FROM n"
+
+
+async def test_a_slow_list_delays_no_click_and_ends_with_its_caller(tmp_path: Path) -> None:
+    store = await SqliteStore.open(f"{tmp_path}/runs.db")
+    await store.create(new_run("r", "w", "w", None, {}), T0)
+    slow = store._lists.run(lambda db: db.execute(SLOW.format(most=10**9)).fetchone())
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(2):
+        assert await store.read("r") is not None
+        assert await store.look(0, token="t") is None
+        assert await store.next_wake("me", T0) == T0
+        await store.create(new_run("r2", "w", "w", None, {}), T0)
+        assert not slow.done()
+        slow.cancel()
+        assert [run.id for run in (await store.runs(Filter()))[0]] == ["r2", "r"]
+    await store.close()
+
+
+async def test_each_list_has_a_snapshot_of_its_own(tmp_path: Path) -> None:
+    """One snapshot for many lists would keep the WAL from being reused."""
+    store = await SqliteStore.open(f"{tmp_path}/runs.db")
+    slow = store._lists.run(lambda db: db.execute(SLOW.format(most=3_000_000)).fetchone())
+    later = asyncio.create_task(store.runs(Filter()))
+    await asyncio.sleep(0.05)
+    await store.create(new_run("r", "w", "w", None, {}), T0)
+    assert not slow.done()
+    await slow
+    assert [run.id for run in (await later)[0]] == ["r"]
+    await store.close()

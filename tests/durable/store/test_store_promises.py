@@ -631,6 +631,19 @@ async def test_a_damaged_row_is_listed_with_what_is_readable(store: OpenStore, d
     assert [row.id for row in (await store.runs(Filter(limit=2, cursor=cursor)))[0]] == ["a"]
 
 
+async def test_a_run_with_an_unknown_status_is_listed_among_all(
+    store: OpenStore, damage: Callable[[str], None]
+) -> None:
+    for n, run in enumerate(("a", "b", "c")):
+        await store.create(new_run(run, "w", "w", None, {}, attributes={"k": "v"}), T0 + n * SECOND)
+    damage("UPDATE runs SET status = 'odd' WHERE id = 'b'")
+    for which in (Filter(), Filter(workflow="w"), Filter(attributes={"k": "v"})):
+        assert [run.id for run in (await store.runs(which))[0]] == ["c", "b", "a"]
+        assert await store.count(which, 9) == 3
+    assert [run.id for run in (await store.runs(Filter(status="pending")))[0]] == ["c", "a"]
+    assert (await store.runs(Filter(status="pending", is_open=False)))[0] == []
+
+
 async def test_an_unreadable_log_does_not_block_claims_of_other_runs(
     store: OpenStore, damage: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,8 +26,8 @@ Replayed = Literal["whole", "decided", "all"]
 anything else here."""
 
 
-Pairs = dict[tuple[str, str], bool]
-"""The attributes that a run is found by, and whether it is as an open one."""
+Pairs = dict[tuple[str, str], str]
+"""The attributes that a run is found by, and with which status."""
 
 
 def check(world: World, *, replayed: Replayed) -> None:
@@ -36,8 +36,8 @@ def check(world: World, *, replayed: Replayed) -> None:
     if set(rows) != set(world.auditor.runs):
         raise Violation(f"runs in the table: {sorted(rows)}, in the logs: {sorted(world.auditor.runs)}")
     pairs = defaultdict[str, Pairs](dict)
-    for run_id, name, value, is_open in world.database.rows("SELECT run_id, name, value, is_open FROM attributes"):
-        pairs[run_id][name, value] = bool(is_open)
+    for run_id, name, value, status in world.database.rows("SELECT run_id, name, value, status FROM attributes"):
+        pairs[run_id][name, value] = status
     for run_id, row in rows.items():
         history = world.auditor.runs[run_id]
         log = world.database.log(run_id)
@@ -94,10 +94,10 @@ def _decided(
                 _same_decisions(run_id, outcome, decided)
     outcome = _replay_of_prefix(run_id, row, log)
     if history.end is None or history.end.type != "run_cancelled":
-        _shown(run_id, row, outcome, pairs, is_open=history.end is None)
+        _shown(run_id, row, outcome, pairs)
+    if any(status != row[2] for status in pairs.values()):
+        raise Violation(f"{run_id} is {row[2]}, and is found by {pairs}")
     if history.end is not None:
-        if any(pairs.values()):
-            raise Violation(f"{run_id} has ended, and is found as an open one by {pairs}")
         return
     if outcome.commands or outcome.steps:
         raise Violation(f"{run_id} is at rest, but {outcome.commands or outcome.steps} is not done")
@@ -106,18 +106,18 @@ def _decided(
         raise Violation(f"{run_id} wakes at {wake_at}, its next timer is at {outcome.next_timer}")
 
 
-def _shown(run_id: str, row: tuple[Any, ...], outcome: ReplayResult, pairs: Pairs, *, is_open: bool) -> None:
+def _shown(run_id: str, row: tuple[Any, ...], outcome: ReplayResult, pairs: Pairs) -> None:
     """What people are shown of a run, and by what it is found, is what its log means."""
     view, parts = (None if text is None else json.loads(text) for text in row[4:6])
     meant = outcome.projection
     if view != outcome.view or parts != (None if meant is None else meant.parts):
         raise Violation(f"{run_id}: it shows {view} and {parts}, its log means {outcome.view} and {meant}")
-    found = {pair: open for pair, open in pairs.items() if pair[0].startswith("$")}
+    found = {pair for pair in pairs if pair[0].startswith("$")}
     expected = (
         set() if meant is None else {(name, each) for name, values in meant.attributes.items() for each in values}
     )
-    if found != dict.fromkeys(expected, is_open):
-        raise Violation(f"{run_id} is found by {found}, its log means {expected}, open: {is_open}")
+    if found != expected:
+        raise Violation(f"{run_id} is found by {found}, its log means {expected}")
 
 
 def _replay_of_prefix(run_id: str, row: tuple[Any, ...], prefix: Log) -> ReplayResult:

@@ -174,7 +174,8 @@ class SimulatedStore(SqliteStore):
         lock: SharedLock,
     ) -> None:
         writing, reading = InlineConnection(raw, fate, writes=True), InlineConnection(raw, fate, writes=False)
-        super().__init__("simulated", cast(aiosqlite.Connection, writing), cast(aiosqlite.Connection, reading))
+        reader = cast(aiosqlite.Connection, reading)
+        super().__init__("simulated", cast(aiosqlite.Connection, writing), reader, reader)
         self._writer = WatchedWriter(writing, look)
         self._sole_owner = lock
         self._fate = fate

@@ -10,7 +10,7 @@ CREATE TABLE runs (
   workflow        TEXT NOT NULL,
   code            TEXT NOT NULL,
   version         TEXT,
-  kind            TEXT NOT NULL,
+  kind            TEXT NOT NULL DEFAULT 'workflow',
   status          TEXT NOT NULL,
   created_at      BIGINT NOT NULL,
   ended_at        BIGINT,
@@ -33,22 +33,34 @@ CREATE TABLE runs (
 CREATE UNIQUE INDEX runs_idempotent ON runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_held ON runs (lease_until) WHERE owner IS NOT NULL;
-CREATE INDEX runs_listed ON runs (created_at, id);
-CREATE INDEX runs_of_workflow ON runs (workflow, created_at, id);
-CREATE INDEX runs_of_status ON runs (status, created_at, id) WHERE status <> 'completed';
+-- Statistics may be missing or old, and then PostgreSQL would read a list of a workflow's failed runs along the index of
+-- all failed runs. COLLATE makes an index unusable for lists that have one of their own: a list says which it means.
+CREATE INDEX runs_of_status ON runs (status, created_at, id);
+CREATE INDEX runs_of_workflow ON runs (workflow, status COLLATE "C", created_at, id);
 
 -- A table as in SQLite, not an array with a GIN index: such an index has no order, so each page would read and sort all
 -- matching runs.
 CREATE TABLE attributes (
+  run_id     TEXT NOT NULL,
   name       TEXT NOT NULL,
   value      TEXT NOT NULL,
+  workflow   TEXT NOT NULL,
+  status     TEXT NOT NULL,
   created_at BIGINT NOT NULL,
-  run_id     TEXT NOT NULL,
-  is_open    BOOLEAN NOT NULL,
-  PRIMARY KEY (name, value, created_at, run_id)
+  PRIMARY KEY (run_id, name, value)
 );
-CREATE INDEX attributes_open ON attributes (name, value, created_at, run_id) WHERE is_open;
-CREATE INDEX attributes_of_run ON attributes (run_id);
+CREATE INDEX attributes_of_status ON attributes (name, value, status, created_at, run_id);
+CREATE INDEX attributes_of_workflow ON attributes (name, value, workflow, status COLLATE "C", created_at, run_id);
+
+-- SQLite's store does this itself: there, a trigger would cost as much as two indexes. Here it is cheap.
+CREATE FUNCTION follow_status() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE attributes SET status = new.status WHERE run_id = new.id;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER runs_status AFTER UPDATE OF status ON runs FOR EACH ROW
+WHEN (old.status <> new.status AND (new.indexed IS NOT NULL OR new.attributes <> '{}'))
+EXECUTE FUNCTION follow_status();
 
 CREATE TABLE events (
   run_id TEXT NOT NULL,
@@ -212,25 +224,23 @@ BEGIN
   RETURN lost;
 END $$;
 
--- Brings the rows of `attributes` in line with the run's projection, writing only the differences.
-CREATE FUNCTION index_run(run text, batch jsonb) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-  was text;
-  created bigint;
+-- Brings the rows of `attributes` in line with the run's projection, writing only the differences. `was` is the digest of
+-- the projection before.
+CREATE FUNCTION index_run(run text, was text, batch jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  SELECT indexed, created_at INTO was, created FROM runs WHERE id = run;
   IF was IS NOT DISTINCT FROM batch ->> 'indexed' THEN
     RETURN;
   END IF;
   DELETE FROM attributes WHERE run_id = run AND starts_with(name, '$') AND (name, value) NOT IN (
     SELECT pair ->> 0, pair ->> 1 FROM jsonb_array_elements(batch -> 'pairs') AS each (pair));
-  PERFORM add_pairs(run, created, batch -> 'pairs');
+  PERFORM add_pairs(run, batch -> 'pairs');
 END $$;
 
-CREATE FUNCTION add_pairs(run text, created bigint, pairs jsonb) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION add_pairs(run text, pairs jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO attributes (name, value, created_at, run_id, is_open)
-  SELECT pair ->> 0, pair ->> 1, created, run, true FROM jsonb_array_elements(pairs) AS each (pair)
+  INSERT INTO attributes (run_id, name, value, workflow, status, created_at)
+  SELECT id, pair ->> 0, pair ->> 1, workflow, status, created_at FROM runs, jsonb_array_elements(pairs) AS each (pair)
+  WHERE id = run
   ON CONFLICT DO NOTHING;
 END $$;
 
@@ -246,21 +256,18 @@ DECLARE
   new_seq bigint := expected + jsonb_array_length(batch -> 'events');
   new_view text := batch ->> 'view';
   new_parts text := batch ->> 'parts';
-  is_found boolean;
+  was_indexed text;
   lost jsonb := add_events(run, expected - jsonb_array_length(before), now, before || (batch -> 'events'));
 BEGIN
   IF batch ? 'indexed' THEN
-    PERFORM index_run(run, batch);
+    SELECT indexed INTO was_indexed FROM runs WHERE id = run;
   END IF;
   IF batch ? 'ending' THEN
     UPDATE runs SET seq = new_seq, status = batch ->> 'ending', ended_at = now, stalled = NULL,
       view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
       indexed = coalesce(batch ->> 'indexed', indexed), epoch = (batch ->> 'epoch')::bigint,
       wake_at = NULL, owner = NULL, lease_until = NULL
-    WHERE id = run RETURNING indexed IS NOT NULL OR attributes <> '{}' INTO is_found;
-    IF is_found THEN
-      UPDATE attributes SET is_open = false WHERE run_id = run AND is_open;
-    END IF;
+    WHERE id = run;
     UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
   ELSIF (batch ->> 'release')::boolean THEN
     UPDATE runs SET seq = new_seq, status = CASE WHEN batch ? 'stalled' THEN 'stalled' ELSE 'running' END,
@@ -279,6 +286,9 @@ BEGIN
     UPDATE runs SET seq = new_seq, status = 'running', stalled = NULL, view = coalesce(new_view, view),
       parts = coalesce(new_parts, parts), indexed = coalesce(batch ->> 'indexed', indexed)
     WHERE id = run;
+  END IF;
+  IF batch ? 'indexed' THEN
+    PERFORM index_run(run, was_indexed, batch);
   END IF;
   RETURN json_build_array(now, lost);
 END $$;
@@ -341,7 +351,7 @@ BEGIN
     RETURN ROW(known, NULL)::outcome;
   END IF;
   IF args ? 'pairs' THEN
-    PERFORM add_pairs(run, now, args -> 'pairs');
+    PERFORM add_pairs(run, args -> 'pairs');
   END IF;
   IF planned IS NULL THEN
     lost := add_events(run, 0, now, created);
@@ -400,7 +410,6 @@ BEGIN
     UPDATE runs SET seq = seq + jsonb_array_length(new), status = args ->> 'ending', ended_at = now, stalled = NULL,
       wake_at = NULL, owner = NULL, lease_until = NULL
     WHERE id = run;
-    UPDATE attributes SET is_open = false WHERE run_id = run AND is_open;
     UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
   ELSE
     UPDATE runs SET seq = seq + jsonb_array_length(new), wake_at = least(wake_at, given_at) WHERE id = run;

@@ -7,7 +7,7 @@ CREATE TABLE runs (
   workflow        TEXT NOT NULL,              -- the name it is listed under
   code            TEXT NOT NULL,              -- the name its body is registered under
   version         TEXT,
-  kind            TEXT NOT NULL,              -- its workflow's word for its runs
+  kind            TEXT NOT NULL DEFAULT 'workflow', -- its workflow's word for its runs
   status          TEXT NOT NULL,              -- pending running completed failed cancelled stalled
   created_at      INTEGER NOT NULL,
   ended_at        INTEGER,
@@ -28,24 +28,24 @@ CREATE TABLE runs (
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_held ON runs (owner) WHERE owner IS NOT NULL;
 
--- Lists are pages over an index, so each index ends with the columns that order a page. Nearly all runs are completed
--- at some point: those are listed along the index of all runs, and the index of statuses leaves them out.
-CREATE INDEX runs_listed ON runs (created_at, id);
-CREATE INDEX runs_of_workflow ON runs (workflow, created_at, id);
-CREATE INDEX runs_of_status ON runs (status, created_at, id) WHERE status <> 'completed';
+-- Lists are pages over an index. Each index begins with what a list asks for and then has the order of a page. A list of
+-- several statuses reads a page of each and merges them (store/lists.py), so no index is needed without the status.
+CREATE INDEX runs_of_status ON runs (status, created_at, id);
+CREATE INDEX runs_of_workflow ON runs (workflow, status, created_at, id);
 
 -- The attributes that runs are found by, with any number of values per name: those given at the start, and those of the
--- projections, whose names start with $. Ended runs stay in the table, but not in the index of open ones.
+-- projections, whose names start with $. The other columns are the run's.
 CREATE TABLE attributes (
+  run_id     TEXT NOT NULL REFERENCES runs (id),
   name       TEXT NOT NULL,
   value      TEXT NOT NULL,
-  created_at INTEGER NOT NULL,                -- of the run
-  run_id     TEXT NOT NULL REFERENCES runs (id),
-  is_open    INTEGER NOT NULL,                -- whether the run has not ended
-  PRIMARY KEY (name, value, created_at, run_id)
+  workflow   TEXT NOT NULL,
+  status     TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (run_id, name, value)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX attributes_open ON attributes (name, value, created_at, run_id) WHERE is_open = 1;
-CREATE INDEX attributes_of_run ON attributes (run_id);
+CREATE INDEX attributes_of_status ON attributes (name, value, status, created_at, run_id);
+CREATE INDEX attributes_of_workflow ON attributes (name, value, workflow, status, created_at, run_id);
 
 CREATE TABLE events (
   run_id TEXT NOT NULL REFERENCES runs (id),
