@@ -64,12 +64,21 @@ class RunCancelledError(ApprovalsBotError):
 
 
 class RunEndedError(ApprovalsBotError):
-    """The run has already ended, so it can't be cancelled. Its status is unchanged."""
+    """The run has already ended, so it can't be cancelled or retried. Its status is unchanged."""
 
     def __init__(self, run_id: str, status: str) -> None:
         self.run_id = run_id
         self.status = status
         super().__init__(f"Run {run_id} has already ended ({status}). Nothing was changed.")
+
+
+class RunNotStalledError(ApprovalsBotError):
+    """The run isn't stalled, so there is nothing to retry: it is running, or waits for what it shows."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id = run_id
+        self.status = status
+        super().__init__(f"Run {run_id} is {status}, not stalled, so there is nothing to retry. Nothing was changed.")
 
 
 class IdempotencyConflictError(ApprovalsBotError):
@@ -208,6 +217,14 @@ class StepFailedError(FatalError):
         )
 
 
+class InvalidArgumentError(ApprovalsBotError, ValueError):
+    """A workflow gave this package's function an argument that it can't use. Its author has to change the call."""
+
+
+class CannotAnswerError(ApprovalsBotError, RuntimeError):
+    """A webhook's caller can't be answered by the workflow, or was answered before. Its author has to change that."""
+
+
 class HookConflictError(ApprovalsBotError):
     """Another live hook has this token. Resume or cancel `run_id`, the run that owns it, or wait for it."""
 
@@ -265,6 +282,21 @@ class NondeterminismError(ApprovalsBotError):
         self.expected = expected
         self.got = got
         super().__init__(f"Event {seq} recorded {expected}, but the code now asks for {got}.")
+
+
+class WorkflowBugError(ApprovalsBotError):
+    """The workflow's code raised an error that is a bug. The run stalls until other code runs, or until it is retried.
+
+    `__cause__` is that error, and `where` its file and line, like `workflows/refund.py:17` (empty if that is unknown).
+    `schemas` has what the hooks take that were open by then, by number.
+    """
+
+    def __init__(self, cause_type: str, cause_message: str, where: str, schemas: dict[int, Any] | None = None) -> None:
+        self.cause_type = cause_type
+        self.cause_message = cause_message
+        self.where = where
+        self.schemas = schemas or {}
+        super().__init__(f"{cause_type}: {cause_message}" + (f" ({where})" if where else ""))
 
 
 class WorkflowStuckError(ApprovalsBotError):

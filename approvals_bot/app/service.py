@@ -73,7 +73,13 @@ async def open_service(
         store = await connect(service.server.database.get_secret_value())
         resources: dict[type, Any] = {}
         engine = Engine(
-            store, tokens=tokens, base_url=base_url, clock=clock, resources=resources, watch=metrics.appended
+            store,
+            tokens=tokens,
+            base_url=base_url,
+            clock=clock,
+            resources=resources,
+            watch=metrics.appended,
+            watch_stalls=metrics.run_stalled,
         )
         targets = await open_targets(stack, service, clock.now)
         channels = open_channels(stack, service)

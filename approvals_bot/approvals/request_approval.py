@@ -43,7 +43,16 @@ from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.rules import KeptDefinition
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.workflow import PendingRequest
-from approvals_bot.durable.core.api import accompany, cancel_run, get_workflow_metadata, projector, resource, step
+from approvals_bot.durable.core.api import (
+    accompany,
+    cancel_run,
+    get_workflow_metadata,
+    is_bug,
+    projector,
+    resource,
+    step,
+)
+from approvals_bot.errors import ApprovalsBotError, InvalidArgumentError
 from approvals_bot.people import People
 
 STOPPED_WAITING = "the workflow stopped waiting for it"
@@ -140,11 +149,15 @@ async def request_approval(
     try:
         asked = await _ask(lazily(made))
     except LazyArgumentError as failure:
-        raise failure.cause from None
+        if isinstance(failure.cause, ApprovalsBotError):
+            raise failure.cause from None
+        raise InvalidArgumentError(str(failure.cause)) from None
     definition = asked.definition
     business = next(iter(business_times(definition.clock, definition.escalate, definition.deliver.email)), None)
     if business is not None and not isinstance(definition.clock.calendar, Calendar):
-        raise ValueError(f"{business[1]} needs a calendar: name one from config.toml with clock={{'calendar': …}}")
+        raise InvalidArgumentError(
+            f"{business[1]} needs a calendar: name one from config.toml with clock={{'calendar': …}}"
+        )
     request = _Request(asked)
     accompany(request.accompany(), leave=request.end_with_run)
     return await request.outcome()
@@ -173,7 +186,7 @@ class _Request(PendingRequest):
         try:
             await self.run()
         except Exception as failure:
-            if self.settled.is_set():
+            if self.settled.is_set() or is_bug(failure):
                 raise
             self.failure = failure
             self.settled.set()

@@ -72,6 +72,7 @@ from approvals_bot.durable.core.api import (
     WebhookRequest,
     create_webhook,
     get_workflow_metadata,
+    is_bug,
     now,
     projector,
     workflow,
@@ -163,8 +164,8 @@ class PendingRequest:
                 if self.request.outcome is None:
                     await self.decide()
                 self.finish()
-        except ExceptionGroup as failures:  # the run's error should name one cause
-            raise failures.exceptions[0] from None
+        except ExceptionGroup as failures:  # the run's error should name one cause, and a bug before all others
+            raise next(filter(is_bug, failures.exceptions), failures.exceptions[0]) from None
 
     async def decide(self) -> None:
         """Open the first stage, and handle messages and timers until there is a decision."""

@@ -5,18 +5,27 @@ Never a person, an address, a path or a token.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.protocol import Filter, Status
+from approvals_bot.errors import StoreUnavailableError
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0, 30.0)
 """Seconds. 0.5 is the promise to Slack, 2.5 Slack's patience, 6 a person's, 30 a long poll."""
+
+STALLED = Filter(status="stalled")
+MOST_COUNTED = 100_000  # runs; more than that are as alarming
+COUNT_EVERY = 15.0  # seconds
 
 
 class Metrics:
@@ -46,6 +55,13 @@ class Metrics:
             ("status",),
             registry=self._registry,
         )
+        self._runs_stalled = Counter(
+            "approvals_runs_stalled",
+            "Times that a run stalled in this process, by workflow: its code has a bug or doesn't fit its log.",
+            ("workflow",),
+            registry=self._registry,
+        )
+        self._runs = Gauge("approvals_runs", "Runs in the store that need a fix.", ("status",), registry=self._registry)
         self._deliveries = Counter(
             "approvals_deliveries",
             "Attempts to send or update a copy, by channel and what became of it.",
@@ -64,6 +80,12 @@ class Metrics:
 
     def run_started(self, workflow: str) -> None:
         self._runs_started.labels(workflow).inc()
+
+    def run_stalled(self, workflow: str) -> None:
+        self._runs_stalled.labels(workflow).inc()
+
+    def runs_counted(self, status: Status, count: int) -> None:
+        self._runs.labels(status).set(count)
 
     def appended(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -91,6 +113,7 @@ class Health:
         self._engine = engine
         self._metrics = metrics
         self._connections = connections
+        self._counted_at = -math.inf  # seconds of the monotonic clock
 
     async def alive(self, request: HttpRequest) -> Response:
         """The process answers. It says nothing about the store: restarting us would not mend that."""
@@ -105,4 +128,9 @@ class Health:
         return JSONResponse({"status": "ready"} | {name: await state() for name, state in self._connections.items()})
 
     async def metrics(self, request: HttpRequest) -> Response:
+        """The metrics of this process, and the count of stalled runs in the store, at most COUNT_EVERY old."""
+        if self._counted_at + COUNT_EVERY < time.monotonic():
+            with suppress(StoreUnavailableError):  # the counts of this process are wanted then all the more
+                self._metrics.runs_counted("stalled", await self._engine.count_runs(STALLED, MOST_COUNTED))
+                self._counted_at = time.monotonic()
         return self._metrics.response()

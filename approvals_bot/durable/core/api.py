@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
+from approvals_bot.durable.core.bugs import FailureRules
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response, header_patterns
 from approvals_bot.durable.core.loop import context_of_run
@@ -21,7 +22,7 @@ from approvals_bot.durable.core.registry import Workflow, registry
 from approvals_bot.durable.core.run import Projection, RunState
 from approvals_bot.durable.core.serialization import encode
 from approvals_bot.durable.core.signature import Needed, Signature
-from approvals_bot.errors import NoEngineError, NotInStepError, NotInWorkflowError
+from approvals_bot.errors import InvalidArgumentError, NoEngineError, NotInStepError, NotInWorkflowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,20 @@ DEFAULT_RETRY_DELAY = 1.0  # seconds
 def workflow(function: Callable[P, Awaitable[R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, version: str | None = None
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    fails_on: Collection[type[Exception]] = (),
+    stalls_on: Collection[type[Exception]] = (),
 ) -> Callable[[Callable[P, Awaitable[R]]], Workflow[P, R]]: ...
 def workflow(
-    function: Callable[P, Awaitable[R]] | None = None, /, *, name: str | None = None, version: str | None = None
+    function: Callable[P, Awaitable[R]] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    fails_on: Collection[type[Exception]] = (),
+    stalls_on: Collection[type[Exception]] = (),
 ) -> Any:
     """Make an `async def` durable and register it under its name.
 
@@ -124,13 +135,23 @@ def workflow(
     A run finishes on the function of the `version` it was started with, as long as that function is registered. New
     runs use the version that was registered last. Raises WorkflowNameTakenError if another function has this name and
     version.
+
+    An error that the body raises fails the run if it is a ValueError, RuntimeError, TimeoutError or OSError, an error
+    of this package, or of the author's own class. Errors that are bugs (NameError, TypeError, KeyError, …) stall it
+    instead: it keeps its payloads, and goes on once the code is mended. The classes in `fails_on` and `stalls_on`, and
+    those derived from them, go before that:
+
+        @workflow(fails_on=(ZeroDivisionError,), stalls_on=(decimal.InvalidOperation, ValueError))
+        async def split(amount: Decimal, among: int) -> Decimal: ...
     """
     scope = _local_names(sys._getframe(1))
+    failures = FailureRules(fails_on, stalls_on)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Workflow[P, R]:
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"@workflow needs an `async def`; {function.__name__} is not one")
-        made = Workflow(function, name or function.__name__, version, Signature(function, scope, bound="settings"))
+        signature = Signature(function, scope, bound="settings")
+        made = Workflow(function, name or function.__name__, version, signature, failures=failures)
         registry.add(made)
         return made
 
@@ -322,7 +343,7 @@ def create_hook(token: str | None = None, *, metadata: Any = None, schema: Any =
     """
     run = current_run("create_hook()")
     if token is not None and (not isinstance(token, str) or not token):
-        raise ValueError("a hook's token must be a string that is not empty; leave it out for a random one")
+        raise InvalidArgumentError("a hook's token must be a string that is not empty; leave it out for a random one")
     return run.create_hook(token, metadata, schema)
 
 
@@ -396,7 +417,7 @@ def create_webhook(
     elif respond_with == "manual":
         answer = {"mode": "manual"}
     elif isinstance(respond_with, str):
-        raise ValueError(f'respond_with must be a Response or "manual", not {respond_with!r}')
+        raise InvalidArgumentError(f'respond_with must be a Response or "manual", not {respond_with!r}')
     else:
         answer = {"mode": "static", "response": encode_response(respond_with)}
     if kept := header_patterns(keep_headers):
@@ -455,6 +476,11 @@ def accompany(work: Coroutine[Any, Any, None], *, leave: Callable[[], None]) -> 
     run.companions.add(run.loop.create_task(work), leave)
 
 
+def is_bug(error: BaseException) -> bool:
+    """Return whether this error would stall the run if the body raised it. It is then no answer to anything."""
+    return current_run("is_bug()").failures.bug_in(error) is not None
+
+
 def cancel_run(reason: str) -> None:
     """Cancel this run from within: interrupt its body where it waits, and let its companions finish."""
     run = current_run("cancel_run()")
@@ -492,6 +518,7 @@ __all__ = [
     "define_hook",
     "get_step_metadata",
     "get_workflow_metadata",
+    "is_bug",
     "now",
     "projector",
     "publish",

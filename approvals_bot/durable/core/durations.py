@@ -6,6 +6,8 @@ import math
 import re
 from datetime import datetime, timedelta
 
+from approvals_bot.errors import InvalidArgumentError
+
 Duration = str | int | float | timedelta | datetime
 """Text (`"10s"`, `"1 minute"`, `"7 days"`, `"1h30m"`), seconds, a timedelta, or an aware datetime."""
 
@@ -39,11 +41,13 @@ def parse_duration(text: str) -> timedelta:
         part = _PART.match(text, at)
         unit = part and _WORDS.get(part[2].lower())
         if part is None or unit is None:
-            raise ValueError(f"{text!r} is not a duration: write it like '30s', '15m', '4h', '7 days' or '1h30m'")
+            raise InvalidArgumentError(
+                f"{text!r} is not a duration: write it like '30s', '15m', '4h', '7 days' or '1h30m'"
+            )
         seconds += float(part[1]) * _UNITS[unit]
         at = part.end()
     if at == 0:
-        raise ValueError("an empty text is not a duration: write it like '30s', '15m', '4h' or '7 days'")
+        raise InvalidArgumentError("an empty text is not a duration: write it like '30s', '15m', '4h' or '7 days'")
     return timedelta(seconds=_plausible(seconds, text))
 
 
@@ -56,20 +60,20 @@ def as_seconds(duration: Duration, now: datetime) -> float:
             seconds = duration.total_seconds()
         case datetime():
             if duration.tzinfo is None:
-                raise ValueError("a datetime to sleep until must be aware: give it a time zone")
+                raise InvalidArgumentError("a datetime to sleep until must be aware: give it a time zone")
             return max(0.0, (duration - now).total_seconds())
         case bool():
-            raise ValueError(f"{duration!r} is not a duration")
+            raise InvalidArgumentError(f"{duration!r} is not a duration")
         case int() | float():
             seconds = float(min(duration, LONGEST + 1))  # an int may be more than a float can be
         case _:
-            raise ValueError(f"{duration!r} is not a duration")
+            raise InvalidArgumentError(f"{duration!r} is not a duration")
     if math.isnan(seconds) or seconds < 0:
-        raise ValueError(f"a duration must be a number, 0 or more, not {duration!r}")
+        raise InvalidArgumentError(f"a duration must be a number, 0 or more, not {duration!r}")
     return _plausible(seconds, duration)
 
 
 def _plausible(seconds: float, duration: object) -> float:
     if seconds > LONGEST:
-        raise ValueError(f"a duration can be a thousand years at most; {duration!r} is longer")
+        raise InvalidArgumentError(f"a duration can be a thousand years at most; {duration!r} is longer")
     return seconds

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from approvals_bot.durable.core.forms import MULTIPART, URL_ENCODED, FormFields, known_charset, parse_form, parse_header
 from approvals_bot.durable.core.loop import WorkflowLoop
-from approvals_bot.errors import HookConflictError, HookDisposedError, MalformedBodyError
+from approvals_bot.errors import (
+    CannotAnswerError,
+    HookConflictError,
+    HookDisposedError,
+    InvalidArgumentError,
+    MalformedBodyError,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,55 +95,57 @@ class Answer:
 def encode_response(response: Any) -> dict[str, Any]:
     """Return a response as the log keeps it.
 
-    Raises TypeError for anything else, ValueError for a response that HTTP can't carry.
+    Raises TypeError for anything else, InvalidArgumentError for a response that HTTP can't carry.
     """
     status, body = getattr(response, "status_code", None), getattr(response, "body", None)
     if not isinstance(status, int) or not isinstance(body, bytes | bytearray | memoryview):
         raise TypeError(f"answer with a Response that has its whole body, not with {type(response).__name__}")
     if not 200 <= status <= 599:
-        raise ValueError(f"{status} is not a final HTTP status")
+        raise InvalidArgumentError(f"{status} is not a final HTTP status")
     if status in (204, 205, 304) and len(body):
-        raise ValueError(f"a {status} response can't have a body")
+        raise InvalidArgumentError(f"a {status} response can't have a body")
     if len(body) > MAX_ANSWER_BYTES:
-        raise ValueError(f"an answer's body can have at most {MAX_ANSWER_BYTES:,} bytes, not {len(body):,}")
+        raise InvalidArgumentError(f"an answer's body can have at most {MAX_ANSWER_BYTES:,} bytes, not {len(body):,}")
     if getattr(response, "background", None) is not None:
-        raise ValueError("an answer's background task would never run: call a @step instead")
+        raise InvalidArgumentError("an answer's background task would never run: call a @step instead")
     return {"status": int(status), "headers": _answer_headers(response.headers), **encode_body(bytes(body))}
 
 
 def _answer_headers(headers: Any) -> list[list[str]]:
-    """Return an answer's headers, repeated ones included. Raises ValueError for those that HTTP can't carry."""
+    """Return an answer's headers, repeated ones too. Raises InvalidArgumentError if HTTP can't carry one."""
     kept: list[list[str]] = []
     for name, value in headers.items_list if isinstance(headers, Headers) else headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"the header {name!r}: names and values must be strings")
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} can't be the name of an HTTP header")
+            raise InvalidArgumentError(f"{name!r} can't be the name of an HTTP header")
         if not _VALUE.fullmatch(value):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"HTTP can't carry the header {name!r} with this value: it may have characters of Latin-1, but no line "
                 "break or other control character, and no space at either end"
             )
         if name.lower() in _OF_THE_SERVER:
-            raise ValueError(f"the header {name!r} is the web server's to set")
+            raise InvalidArgumentError(f"the header {name!r} is the web server's to set")
         if name.lower() != "content-length":
             kept.append([name, value])
     if (size := sum(len(name) + len(value) + 4 for name, value in kept)) > MAX_ANSWER_HEADERS:
-        raise ValueError(f"an answer's headers can have at most {MAX_ANSWER_HEADERS:,} bytes, not {size:,}")
+        raise InvalidArgumentError(f"an answer's headers can have at most {MAX_ANSWER_HEADERS:,} bytes, not {size:,}")
     return kept
 
 
 def header_patterns(keep_headers: Iterable[str]) -> list[str]:
     """Return names of headers to keep, in lower case. One that ends in `*` stands for all that begin like it.
 
-    Raises TypeError or ValueError for what can't be the name of a header.
+    Raises TypeError or InvalidArgumentError for what can't be the name of a header.
     """
     if isinstance(keep_headers, str):
         raise TypeError(f"keep_headers must be a list of names, not {keep_headers!r}")
     found = []
     for name in keep_headers:
         if not isinstance(name, str) or not _PATTERN.fullmatch(name.lower()):
-            raise ValueError(f"{name!r} in keep_headers can't be the name of a header, or the beginning of one and a *")
+            raise InvalidArgumentError(
+                f"{name!r} in keep_headers can't be the name of a header, or the beginning of one and a *"
+            )
         found.append(name.lower())
     return found
 
@@ -219,7 +227,7 @@ class WebhookRequest:
         await request.respond_with(Response("Thanks!", 200))
         """
         if self._respond is None:
-            raise RuntimeError(
+            raise CannotAnswerError(
                 'the workflow can\'t answer this caller: create the webhook with respond_with="manual" for that'
             )
         self._respond(encode_response(response))

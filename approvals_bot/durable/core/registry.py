@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from approvals_bot.durable.core.bugs import FailureRules
 from approvals_bot.durable.core.signature import Signature
 from approvals_bot.errors import NotInWorkflowError, WorkflowNameTakenError, WorkflowNotFoundError
 
@@ -31,6 +32,7 @@ class Workflow(Generic[P, R]):
         signature: Signature,
         *,
         kind: str = "workflow",
+        failures: FailureRules | None = None,
     ) -> None:
         self.function = function
         self.name = name
@@ -38,6 +40,7 @@ class Workflow(Generic[P, R]):
         self.version = version
         self.signature = signature
         self.kind = kind
+        self.failures = failures or FailureRules()
         self.settings: Any = None
         self.origin = f"{function.__module__}:{function.__qualname__}"
         self.__doc__ = function.__doc__

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.durable.core.serialization import Unkept, decode, encode, to_json
 from approvals_bot.errors import StepFailedError
 
@@ -34,13 +35,13 @@ class RemoteError(Exception):
 
 
 def encode_error(error: BaseException) -> dict[str, Any]:
-    """Return an error as the log keeps it: type, message and traceback, and what it is made from."""
+    """Return an error as the log keeps it: type, message, traceback, where it was raised, and what it is made from."""
     encoded = _encoded(error, [])
     try:
         trace = "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001  # an author's __str__ may raise anything
         trace = ""
-    return {**encoded, "traceback": trace[-MAX_TEXT:]}
+    return {**encoded, "traceback": trace[-MAX_TEXT:], "where": where_raised(error)}
 
 
 def _encoded(error: BaseException, done: list[BaseException]) -> dict[str, Any]:

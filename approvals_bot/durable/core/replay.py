@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import events as asyncio_events
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.commands import Command, End, describe
@@ -23,7 +23,7 @@ from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.run import OpenStep, OpenTimer, Projection, RunState, projected
 from approvals_bot.durable.core.serialization import decode, encode
-from approvals_bot.errors import NondeterminismError, WorkflowStuckError
+from approvals_bot.errors import NondeterminismError, SerializationError, WorkflowStuckError
 
 _Around = tuple[asyncio.AbstractEventLoop | None, Any]
 
@@ -51,7 +51,9 @@ class ReplayResult:
 def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link: Callable[[str], str]) -> ReplayResult:
     """Run the body against its log. Pure: the same log and entropy (for new tokens) give the same outcome.
 
-    Raises NondeterminismError if the code has drifted from the log.
+    Raises NondeterminismError if the code has drifted from the log, and WorkflowBugError if the body raised an error
+    that is no outcome but a bug (see `bugs`). Nothing that such a replay asked for may be written: the code that mends
+    it decides again, from the facts.
     """
     whole = Replay(workflow, log[0], entropy=entropy, link=link)
     with sandbox.installed():
@@ -73,7 +75,7 @@ class Replay:
     ) -> None:
         self.is_closed = False
         self._workflow = workflow
-        self._run = RunState(created, entropy, link)
+        self._run = RunState(created, entropy, link, workflow.failures)
         self._context = Context()  # empty: context variables of the caller must not reach the body
         self._context.run(context_of_run.set, self._run)
         self._around: _Around | None = None
@@ -149,6 +151,7 @@ def _advance(workflow: Workflow[Any, Any], events: Log, run: RunState) -> None:
     run.expect(events)
     for event in events:
         if run.drift is not None:
+            run.stall_on(run.companions.errors)  # it didn't do the rest because it was dead
             raise run.drift
         if run.body is None:
             run.body = _begin(workflow, event, run)
@@ -168,7 +171,7 @@ def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> async
     args, kwargs = workflow.signature.decode_call(created.data["input"])
     if workflow.signature.takes_bound:
         kwargs["settings"] = decode(created.data.get("settings"), workflow.signature.annotation("settings"))
-    whole = run.companions.around(workflow.function(*args, **kwargs), lambda: run.loop.closing)
+    whole = run.companions.around(workflow.function(*args, **kwargs), run.is_over_after)
     body: asyncio.Task[Any] = run.loop.create_task(whole, name=workflow.name)
     return body
 
@@ -182,24 +185,34 @@ def _after_the_end(run: RunState, event: Event) -> None:
 
     Facts and decisions about hooks may share a batch with the end. If the body ended because it learned whether it got
     a token, the commands it gave together with that hook may follow as well. Any other decision means that the run
-    didn't end here when it was recorded, so the code has drifted.
+    didn't end here when it was recorded, so the code has drifted, unless it ended with a bug.
     """
     if event.type in _KEPT_AFTER_THE_END and event.data["id"] in run.hooks:
         run.deliver(event)
     elif event.type not in FACTS and not (run.token_is_settled and run.has_decided(event)):
+        run.stall_on(_error_of(run.body))
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
+
+
+def _error_of(body: asyncio.Task[Any] | None) -> Iterable[BaseException]:
+    """Return what the body raised, if anything."""
+    error = None if body is None or body.cancelled() else body.exception()
+    return () if error is None else (error,)
 
 
 def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
     body = run.body
     assert body is not None  # a log has at least its first event
+    if run.companions.errors:
+        run.stall_on(run.companions.errors)
     if run.drift is not None:
         raise run.drift
     if run.loop.unhandled and not body.done():
+        run.stall_on(run.loop.unhandled)
         failed = End("run_failed", {"error": encode_error(run.loop.unhandled[0])})
         return _result(run, run.new_commands(ended=True), failed)
     if body.done():
-        return _result(run, run.new_commands(ended=True), _end(workflow, body))
+        return _result(run, run.new_commands(ended=True), _end(workflow, body, run))
     commands = run.new_commands(ended=False)
     if run.drift is not None:
         raise run.drift
@@ -219,25 +232,41 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
     return result
 
 
-def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any]) -> End:
+def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any], run: RunState) -> End:
     try:
         result = body.result()
     except asyncio.CancelledError as cancelled:
         return End("run_cancelled", {"reason": str(cancelled) or None})
     except BaseException as error:  # noqa: BLE001  # an author's error ends the run, not the engine
+        run.stall_on((error,))
         return End("run_failed", {"error": encode_error(error)})
     try:
         return End("run_completed", {"result": workflow.signature.result.encode(result, "result")})
     except Exception as error:  # noqa: BLE001  # a result that can't be recorded is an author's error, too
+        run.stall_on((error,))
         return End("run_failed", {"error": encode_error(error)})
 
 
 def _result(run: RunState, commands: list[Command], end: End | None = None) -> ReplayResult:
-    """Make a result with the view and projection that the run shows now."""
-    view = None if run.view is None else encode(run.view, Any, "view")
+    """Make a result with the view and projection that the run shows now.
+
+    Raises WorkflowBugError if making them fails with a bug, SerializationError if they can't be kept.
+    """
     projection = None
-    if run.projector is not None:
-        made = run.projector()
-        projection = Projection(made.parts, {projected(name): values for name, values in made.attributes.items()})
+    try:
+        view = None if run.view is None else encode(run.view, Any, "view")
+        if run.projector is not None:
+            made = run.projector()
+            projection = Projection(made.parts, {projected(name): values for name, values in made.attributes.items()})
+    except Exception as error:  # noqa: BLE001  # an author's or a library's code makes them
+        _refuse_to_show(run, error)
     commands = commands if end is None else [*commands, end]
     return ReplayResult(commands, end is not None, schemas=run.schemas, view=view, projection=projection)
+
+
+def _refuse_to_show(run: RunState, error: Exception) -> NoReturn:
+    """Raise what stalls or fails a run whose view or projection can't be made: WorkflowBugError for a bug."""
+    run.stall_on((error,))
+    if isinstance(error, SerializationError):
+        raise error
+    raise SerializationError("view", f"it can't be made: {type(error).__name__}: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from approvals_bot.durable.core import commands
+from approvals_bot.durable.core.bugs import FailureRules, where_raised
 from approvals_bot.durable.core.commands import (
     CancelTimer,
     Command,
@@ -28,10 +29,10 @@ from approvals_bot.durable.core.commands import (
 from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
 from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
-from approvals_bot.durable.core.remote_errors import step_error
+from approvals_bot.durable.core.remote_errors import encode_error, step_error
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.durable.core.signature import Signature
-from approvals_bot.errors import DeserializationError, NondeterminismError
+from approvals_bot.errors import CannotAnswerError, NondeterminismError, WorkflowBugError
 
 T = TypeVar("T")
 
@@ -101,11 +102,17 @@ class Companions:
     """Tasks alongside a run's body, such as one that keeps a request's cards up to date."""
 
     def __init__(self) -> None:
+        self.errors: list[BaseException] = []  # of those that failed, in that order
         self._all: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
 
     def add(self, task: asyncio.Task[None], leave: Callable[[], None]) -> None:
         """Add a task. When the body has ended, `leave` is called and the run waits for the task."""
         self._all.append((task, leave))
+        task.add_done_callback(self._keep_error)
+
+    def _keep_error(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.errors.append(error)
 
     async def finish(self) -> None:
         """Ask every companion to end, and wait until all have. Raises the first error among them."""
@@ -118,14 +125,17 @@ class Companions:
             for task, _ in going:
                 await task
 
-    async def around(self, body: Awaitable[T], is_closing: Callable[[], bool]) -> T:
-        """Run the body, then finish its companions, unless `is_closing`: the replay is thrown away."""
+    async def around(self, body: Awaitable[T], leaves: Callable[[BaseException], bool]) -> T:
+        """Run the body, then finish its companions.
+
+        After an error for which `leaves` is true, they are left as they are: the replay is thrown away.
+        """
         try:
             result = await body
         except ReplayInterrupted:
             raise
-        except BaseException:
-            if self._all and not is_closing():
+        except BaseException as error:
+            if self._all and not leaves(error):
                 await self.finish()
             raise
         if self._all:
@@ -136,7 +146,10 @@ class Companions:
 class RunState:
     """The state of one replay. All of it is derived from the log and thrown away afterwards."""
 
-    def __init__(self, created: Event, entropy: bytes, link: Callable[[str], str]) -> None:
+    def __init__(
+        self, created: Event, entropy: bytes, link: Callable[[str], str], failures: FailureRules | None = None
+    ) -> None:
+        self.failures = failures or FailureRules()
         self.run_id: str = created.data["run_id"]
         self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # missing methods raise "do that in a @step"
         self.link = link
@@ -214,7 +227,7 @@ class RunState:
             raise
         try:
             return step.signature.result.decode(result)
-        except DeserializationError as error:
+        except Exception as error:
             self._drifted(number, f"a result of {step.name!r}", f"another type ({error})")
             raise
 
@@ -244,7 +257,7 @@ class RunState:
         hook: Hook[Any]
         typed = Any if schema is None else schema
         if answer is None:
-            hook = Hook(self, number, hook_id, given, metadata, lambda _, payload: decode(payload, typed))
+            hook = Hook(self, number, hook_id, given, metadata, partial(self._payload, number, typed))
         else:
             can_answer = answer["mode"] == "manual"
 
@@ -256,6 +269,14 @@ class RunState:
         if schema is not None:
             self.schemas[number] = schema
         return hook
+
+    def _payload(self, number: int, schema: Any, seq: int, payload: Any) -> Any:
+        """Decode a payload. One that fitted when it came, and no longer does, means that the code has drifted."""
+        try:
+            return decode(payload, schema)
+        except Exception as error:
+            self._drifted(number, f"a payload of hook #{number}", f"another type ({error})", seq)
+            raise
 
     def dispose_hook(self, number: int) -> None:
         if (key := ("hook_disposed", number)) not in self._decided:
@@ -296,7 +317,7 @@ class RunState:
         if self.loop.closing:
             return
         if seq in self._answered:
-            raise RuntimeError("this caller has already been answered")
+            raise CannotAnswerError("this caller has already been answered")
         self._answered.add(seq)
         if (key := ("responded", seq)) not in self._decided:
             self._new[key] = Respond(number, seq, response)
@@ -319,10 +340,10 @@ class RunState:
         mac = hashlib.blake2b(f"{purpose}:{number}".encode(), key=self._entropy, digest_size=32).digest()
         return urlsafe_b64encode(mac).decode().rstrip("=").replace("-", "a").replace("_", "b")
 
-    def _drifted(self, number: int, expected: str, got: str) -> None:
+    def _drifted(self, number: int, expected: str, got: str, seq: int = 0) -> None:
         if self.drift is None and not self.loop.closing:
             recorded = self._recorded.get(number)
-            self.drift = NondeterminismError(recorded.seq if recorded else 0, expected, got)
+            self.drift = NondeterminismError(seq or (recorded.seq if recorded else 0), expected, got)
 
     # ── events of the log ──
 
@@ -387,6 +408,18 @@ class RunState:
         self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)
 
     # ── the outcome ──
+
+    def is_over_after(self, error: BaseException) -> bool:
+        """Return whether this error of the body leaves its companions where they are: the replay is thrown away."""
+        return self.loop.closing or self.failures.bug_in(error) is not None
+
+    def stall_on(self, errors: Iterable[BaseException]) -> None:
+        """Raise WorkflowBugError for the first of these errors that is a bug. Nothing of the replay is kept then."""
+        for error in errors:
+            bug = self.failures.bug_in(error)
+            if bug is not None:
+                said, where = encode_error(bug), where_raised(bug) or where_raised(error)
+                raise WorkflowBugError(said["type"], said["message"], where, dict(self.schemas)) from bug
 
     def new_commands(self, *, ended: bool) -> list[Command]:
         """Return the commands that aren't in the log yet, in the order they were given.

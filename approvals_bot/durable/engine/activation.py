@@ -25,7 +25,8 @@ from approvals_bot.durable.engine.executor import attempt
 from approvals_bot.durable.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed
-from approvals_bot.durable.store.protocol import Append, Appended, Fenced, Stale, Store
+from approvals_bot.durable.engine.troubles import log_failure, reason_of
+from approvals_bot.durable.store.protocol import Append, Appended, Fenced, RunRecord, Stale, Store
 from approvals_bot.errors import (
     LimitExceededError,
     NondeterminismError,
@@ -58,6 +59,9 @@ class Host(Protocol):
 
     def replay_of(self, run: CachedRun) -> Replayed:
         """Return the replay of a run, to continue it. Raises WorkflowNotFoundError."""
+
+    def stalled(self, row: RunRecord, error: Exception) -> None:
+        """Report that a run has stalled, once for each reason. `row` is from before."""
 
     def keep_task(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
@@ -187,6 +191,8 @@ class Activation:
         """Prepare the steps of a batch that is durable now. Returns True if the run has ended or was released."""
         self.due = batch.append.wake_at
         if batch.outcome.ended:
+            if events[-1].type == "run_failed":
+                log_failure(self.run.row, events[-1])
             return True
         must_replay = lost_a_token(events)
         if batch.append.release:
@@ -229,15 +235,27 @@ class Activation:
     async def _give_up(self, facts: list[NewEvent], error: Exception, now: datetime) -> bool:
         """End or stall a run that can't continue. Returns whether that is written.
 
-        A run that broke a rule fails. A run whose code has drifted or is missing stalls: it keeps taking payloads, and
-        continues once matching code runs.
+        A run that broke a rule fails. A run whose code has a bug, has drifted or is missing stalls: it keeps taking
+        payloads, and continues once other code runs, or when it is retried.
+
+        Of a stalled run, only outcomes of steps are written. Its replay's decisions were made by code that is wrong. A
+        timer that is due stays open, so the run has no time meanwhile: payloads that come before it continues are
+        before its deadline in the log, and count.
         """
         if isinstance(error, WorkflowStuckError | LimitExceededError | SerializationError):
             batch = self._batch([*facts, NewEvent("run_failed", {"error": encode_error(error)})], now)
         else:
-            batch = self._batch(facts, now, release=True, stalled=f"{type(error).__name__}: {error}")
-            logger.warning("run %s stalled: %s", self.run.row.id, error)
-        return not isinstance(await self._write(batch), Stale)
+            batch = self._batch(self._finished[: self._taken], now, release=True, stalled=reason_of(error))
+        result = await self._write(batch)
+        if isinstance(result, Stale):
+            return False
+        self.due = None
+        if isinstance(result, Appended):
+            if batch.stalled is None:
+                log_failure(self.run.row, self.run.log[-1])
+            else:
+                self._host.stalled(self.run.row, error)
+        return True
 
     def _in_hand(self) -> Collection[int]:
         """Return the steps that are running, or ended after this batch was begun: its replay has those as open."""

@@ -7,22 +7,17 @@ ended should end again as it did. Replaying ended runs finds a bug in handling t
 from __future__ import annotations
 
 import json
-import re
 import secrets
-import sysconfig
-import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import approvals_bot.durable
+from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.engine import Engine
 from approvals_bot.durable.store.protocol import RunRecord
-from approvals_bot.errors import NondeterminismError
+from approvals_bot.errors import NondeterminismError, WorkflowBugError
 
 Change = Literal["stalls", "fails", "ends", "differs"]
 """What would change. `ends`: an open run completes or is cancelled. `differs`: an ended run ends in another way."""
@@ -88,7 +83,8 @@ async def _change_of_end(engine: Engine, row: RunRecord, log: Log, ending: Event
         outcome = await _replayed(engine, row, log)
     except Exception as error:  # noqa: BLE001  # whatever a replay raises would stall the run
         was = ending.data.get("error", {}).get("type") if ending.type == "run_failed" else None
-        return None if was == type(error).__qualname__ else _stalls(row, error)
+        now = _stalls(row, error)
+        return None if was == now.error else now
     before = _described(ending.type, ending.data)
     if not outcome.ended:
         if ending.type not in ("run_completed", "run_failed"):  # it was ended from outside
@@ -116,33 +112,14 @@ def _read_unread(outcome: ReplayResult, log: Log) -> None:
 
 
 def _stalls(row: RunRecord, error: Exception) -> Drift:
-    return Drift(row.id, row.workflow, "stalls", type(error).__qualname__, _where(error), str(error))
+    if isinstance(error, WorkflowBugError):
+        return Drift(row.id, row.workflow, "stalls", error.cause_type, error.where, error.cause_message)
+    where = "" if isinstance(error, NondeterminismError) else where_raised(error)  # its frames are all of the engine
+    return Drift(row.id, row.workflow, "stalls", type(error).__qualname__, where, str(error))
 
 
 def _fails(row: RunRecord, error: dict[str, Any]) -> Drift:
-    where = _innermost(_FRAME.findall(error["traceback"]))
-    return Drift(row.id, row.workflow, "fails", error["type"], where, error["message"])
-
-
-_FRAME = re.compile(r'File "(.+)", line (\d+)')
-"""A frame in a traceback as Python prints it, which is how the log keeps an error's."""
-
-_OURS = str(Path(approvals_bot.durable.__file__).parents[1])
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-def _where(error: BaseException) -> str:
-    """Return file and line that raised it; "" for drift, whose frames are all of the engine."""
-    if isinstance(error, NondeterminismError):
-        return ""
-    return _innermost([(frame.filename, str(frame.lineno)) for frame in traceback.extract_tb(error.__traceback__)])
-
-
-def _innermost(frames: Sequence[tuple[str, str]]) -> str:
-    """Return the last frame in an author's file or in this package; the last of all if only libraries are left."""
-    known = [frame for frame in frames if frame[0].startswith(_OURS) or not frame[0].startswith(_LIBRARIES)]
-    last = [*frames[-1:], *known][-1:]
-    return ":".join(last[0]) if last else ""
+    return Drift(row.id, row.workflow, "fails", error["type"], error["where"], error["message"])
 
 
 def _essence(data: dict[str, Any]) -> Any:

@@ -62,8 +62,12 @@ class Engine:
         clock: TimeSource | None = None,
         resources: Iterable[Any] | Mapping[type, Any] = (),
         watch: Callable[[list[Event]], None] | None = None,
+        watch_stalls: Callable[[str], None] | None = None,
     ) -> None:
-        """`watch` is called with the events that this process appends, for its metrics."""
+        """`watch` is called with the events that this process appends, for its metrics.
+
+        `watch_stalls` is called with the workflow of each run that stalls here.
+        """
         given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
         self.store = store
         self.registry = registry
@@ -76,6 +80,7 @@ class Engine:
             resources=dict(given),
             notifier=self.notifier,
             entropy=EntropyPool().draw,
+            watch_stalls=watch_stalls,
         )
         self.clock: TimeSource = self.scheduler.clock
         self.replayer = self.scheduler.replayer

@@ -13,6 +13,7 @@ from approvals_bot.durable.core.events import NewEvent, to_micros
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.engine.troubles import log_step_failure
 from approvals_bot.errors import (
     FatalError,
     InvalidPayloadError,
@@ -98,4 +99,7 @@ def _again(state: OpenStep, number: int, error: BaseException, after: Any, now: 
 
 
 def _failed(state: OpenStep, number: int, error: BaseException) -> NewEvent:
-    return NewEvent("step_failed", {"id": state.id, "attempts": number, "error": encode_error(error)})
+    failed = NewEvent("step_failed", {"id": state.id, "attempts": number, "error": encode_error(error)})
+    if (context := step_context.get()) is not None:
+        log_step_failure(context, failed)
+    return failed

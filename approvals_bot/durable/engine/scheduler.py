@@ -23,6 +23,7 @@ from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed, Replayer
+from approvals_bot.durable.engine.troubles import log_failure, log_stall, reason_of
 from approvals_bot.durable.store.protocol import Claim, Claimed, Filter, Lease, OpenStore, RunRecord
 from approvals_bot.errors import StoreUnavailableError
 
@@ -142,8 +143,9 @@ class Scheduler:
         resources: dict[type, Any],
         notifier: Notifier,
         entropy: Callable[[], bytes],
+        watch_stalls: Callable[[str], None] | None = None,
     ) -> None:
-        """`entropy` returns 32 random bytes, for ids and tokens."""
+        """`entropy` returns 32 random bytes, for ids and tokens. `watch_stalls` takes a stalled run's workflow."""
         self.store = store
         self.clock = clock
         self.replayer = replayer
@@ -151,6 +153,7 @@ class Scheduler:
         self.resources = resources
         self.closing = CLOSING
         self.entropy = entropy
+        self._watch_stalls = watch_stalls
         self.cache = RunCache()
         self.notifier = notifier
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -224,6 +227,8 @@ class Scheduler:
         run.epoch += 1
         run.grow(events)
         if written.outcome.ended:
+            if events[-1].type == "run_failed":
+                log_failure(run.row, events[-1])
             run.close()
         elif written.append.release:
             if written.append.wake_at is not None or lost_a_token(events):
@@ -260,6 +265,13 @@ class Scheduler:
             run.close()
             run.replayed = Replayed(self.replayer, workflow, self.entropy())
         return run.replayed
+
+    def stalled(self, row: RunRecord, error: Exception) -> None:
+        """Report that a run has stalled: one line, and one count. A payload makes it stall again without a word."""
+        if row.stalled != reason_of(error):
+            log_stall(row, error)
+            if self._watch_stalls is not None:
+                self._watch_stalls(row.workflow)
 
     def keep_task(self, task: asyncio.Task[Any]) -> None:
         """Hold on to a task until it is done, or until this process closes."""

@@ -1,0 +1,57 @@
+"""What the service's log says about runs that stall or fail: one line each, with class, file and line.
+
+An error's message is never logged, as it may hold people's data. It is in the run's record and log.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from approvals_bot.durable.core.api import StepContext
+from approvals_bot.durable.core.bugs import step_behind, where_raised
+from approvals_bot.durable.core.events import Event, NewEvent
+from approvals_bot.durable.store.protocol import RunRecord
+from approvals_bot.errors import ApprovalsBotError, NondeterminismError, WorkflowBugError
+
+logger = logging.getLogger("approvals_bot.durable.engine")
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a run stalls, for the people who mend it: class, message, and the file and line if known."""
+    return str(error) if isinstance(error, WorkflowBugError) else f"{type(error).__name__}: {error}"
+
+
+def log_stall(run: RunRecord, error: Exception) -> None:
+    """Log that a run has stalled. It keeps its payloads and goes on with other code, or when it is retried."""
+    kind, where = type(error).__name__, ""
+    match error:
+        case WorkflowBugError():
+            kind, where = error.cause_type, error.where
+        case NondeterminismError():
+            where = f"event {error.seq}"
+        case ApprovalsBotError():
+            pass  # the engine raised it, so its lines say nothing about the workflow's code
+        case _:
+            where = where_raised(error)
+    after = step_behind(error)
+    behind = "" if after is None else f", after step {after.step} failed on attempt {after.attempts}"
+    logger.error("run %s of %s stalled: %s%s%s", run.id, run.workflow, kind, _at(where), behind)
+
+
+def log_failure(run: RunRecord, failed: Event) -> None:
+    """Log that a run has failed, which its `run_failed` says."""
+    error = failed.data["error"]
+    logger.error("run %s of %s failed: %s%s", run.id, run.workflow, error["type"], _at(error.get("where")))
+
+
+def log_step_failure(context: StepContext, failed: NewEvent) -> None:
+    """Log that a step has failed for good, which its `step_failed` says."""
+    run, step, error = context.workflow, context.step, failed.data["error"]
+    logger.error(
+        "run %s of %s: step %s failed for good on attempt %d: %s%s",
+        run.run_id, run.workflow_name, step.name, step.attempt, error["type"], _at(error.get("where")),
+    )  # fmt: skip
+
+
+def _at(where: str | None) -> str:
+    return f" at {where}" if where else ""
