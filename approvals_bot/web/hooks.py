@@ -106,11 +106,8 @@ class HooksApi:
         key = request.headers.get("idempotency-key")
         resume_id = None if key is None else usable_key(key)
         payload = await json_body(request, API_BODY)
-        hook = await self._engine.get_hook_by_token(request.path_params["token"])
-        if hook.is_webhook:
-            # a webhook is called at its own URL, as a request that its workflow may answer
-            raise HookNotFoundError(hook.token)
-        resumed = await self._engine.resume_hook(hook.token, payload, resume_id=resume_id)
+        # a webhook's token is no hook's: it is called at its own URL, as a request that its workflow may answer
+        resumed = await self._engine.resume_hook(request.path_params["token"], payload, resume_id=resume_id)
         return JsonResponse(hook_json(resumed))
 
 

@@ -83,3 +83,19 @@ async def test_a_late_answer_while_it_is_open_is_that_it_is_saved(engine: Engine
     slow: Any = Slow(engine, meanwhile=Vote(CY, "approve"))  # refused: it is their own request
     reply = await perform(slow, hook_id, Vote(BO, "approve"))
     assert (reply.verdict, reply.text) == ("received", RECEIVED.text)
+
+
+async def test_a_repeated_press_gets_its_first_reply_after_the_end(engine: Engine) -> None:
+    hook_id = await ask(engine)
+    first = await perform(engine, hook_id, Vote(ANN, "approve"), press="press-1")
+    await engine.settle()
+    found = await engine.find(hook_id)
+    assert found is not None
+    assert not found.hook.is_live
+    before = await engine.events(found.record.id), await engine.audit_lines()
+    assert (first.verdict, first.changed) == ("decided", True)
+    assert await perform(engine, hook_id, Vote(ANN, "approve"), press="press-1") == first
+    assert await perform(engine, hook_id, Vote(ANN, "reject", comment="no"), press="press-1") == RECEIVED
+    assert (await engine.events(found.record.id), await engine.audit_lines()) == before
+    another = await perform(engine, hook_id, Vote(BO, "reject", comment="no"), press="press-2")
+    assert another.verdict == "already_decided"

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from approvals_bot.durable.core.api import WebhookRequest, Workflow, open_engine
+from approvals_bot.durable.core.idempotency import SentKey
 from approvals_bot.durable.engine.clock import SystemClock, TimeSource
 from approvals_bot.durable.engine.engine import Engine
 from approvals_bot.durable.engine.http import Request, Response
-from approvals_bot.durable.engine.idempotency import SentKey
 from approvals_bot.durable.engine.intake import HookTarget
 from approvals_bot.durable.engine.runs import HookInfo, Page, Run
 from approvals_bot.durable.store.protocol import RunRecord

@@ -12,12 +12,12 @@ from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.api import Workflow, in_workflow, open_engines
 from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, cancellation_message
 from approvals_bot.durable.core.hooks import WebhookRequest
+from approvals_bot.durable.core.idempotency import sent_under
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
-from approvals_bot.durable.engine.idempotency import sent_under
 from approvals_bot.durable.engine.intake import HookTarget, Intake
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
@@ -211,11 +211,12 @@ class Engine:
 
             await engine.resume_hook("order-17", {"text": "yes"}, resume_id="message-4711")
 
-        A second call with the same `resume_id` and payload delivers nothing; with another payload it raises
-        IdempotencyConflictError. Raises HookNotFoundError or InvalidPayloadError; nothing was written then.
+        A second call with the same `resume_id` and payload delivers nothing and returns what the first did, also after
+        the hook's end and when another run has its token. With another payload it raises IdempotencyConflictError.
+        Raises HookNotFoundError or InvalidPayloadError; nothing was written then.
         """
         self._here("resume_hook()")
-        target = await self._intake.open_hook(token, is_webhook=False)
+        target = await self._intake.open_hook(token, resume_id, is_webhook=False)
         delivered = await self._intake.receive(target, payload, resume_id)
         return HookInfo(delivered.hook)
 
@@ -231,12 +232,12 @@ class Engine:
 
         `hook` is its token, or a target from `find`. Returns a 504 if a manual answer hasn't come within `timeout`
         seconds; the request was accepted all the same. A second call with the same `resume_id` delivers nothing and
-        gets the same answer. Raises IdempotencyConflictError if its request differs, HookNotFoundError for a plain hook
-        or one that isn't live.
+        gets the same answer, also after the hook's end. Raises IdempotencyConflictError if its method, URL or body
+        differs, HookNotFoundError for a plain hook or one that isn't live.
         """
         self._here("resume_webhook()")
-        target = await self._intake.open_hook(hook, is_webhook=True) if isinstance(hook, str) else hook
-        if not (target.hook.is_webhook and target.hook.is_live):
+        target = await self._intake.open_hook(hook, resume_id, is_webhook=True) if isinstance(hook, str) else hook
+        if not target.hook.is_webhook:
             raise HookNotFoundError(target.hook.token)
         until = asyncio.get_running_loop().time() + timeout
         keep_headers = (target.hook.answer or {}).get("keep_headers", ())

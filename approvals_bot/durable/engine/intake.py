@@ -12,10 +12,17 @@ from typing import Any, NamedTuple, TypeVar
 
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, to_micros
+from approvals_bot.durable.core.idempotency import (
+    SentKey,
+    abridged,
+    as_sent,
+    difference,
+    find_difference,
+    find_difference_of_payload,
+)
 from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.engine.batch import Batch, decide, plan
 from approvals_bot.durable.engine.cache import CachedRun
-from approvals_bot.durable.engine.idempotency import abridged, difference, find_difference
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
@@ -96,23 +103,37 @@ class Intake:
         return created
 
     async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
-        """Write a payload. Returns it as it is in the log.
+        """Write a payload. Returns it as it is in the log; for a repeated `resume_id`, as it was the first time.
 
-        Raises InvalidPayloadError if it doesn't fit the hook's schema, HookNotFoundError if the hook has been closed
-        in the meantime, IdempotencyConflictError if this `resume_id` came with another payload before.
+        Raises InvalidPayloadError if it doesn't fit the hook's schema, HookNotFoundError if the hook is closed and
+        didn't take this `resume_id` before, IdempotencyConflictError if it came with another payload then.
         """
-        resume_id = resume_id or self._scheduler.entropy()[:12].hex()
+        if not target.hook.is_live:
+            return await self._repeated(target, payload, resume_id)
+        key = resume_id or self._scheduler.entropy()[:12].hex()
         encoded = await self._encoded(target, payload)
-        events = await self._finish(self._receive(target, encoded, resume_id))
+        events = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
         if events is None and target.cached is not None:  # by now another hook, with another schema, may have the token
-            target = await self._read_target(target.hook.token, is_webhook=target.hook.is_webhook)
+            target = await self._read_target(target.hook.token, resume_id, is_webhook=target.hook.is_webhook)
+            if not target.hook.is_live:
+                return await self._repeated(target, payload, resume_id)
             encoded = await self._encoded(target, payload)
-            events = await self._finish(self._receive(target, encoded, resume_id))
+            events = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
         if events is None:
             raise HookNotFoundError(target.hook.token)
-        if events[0].data["payload"] != encoded:
-            raise IdempotencyConflictError(resume_id, target.record.id, "the payload differs from the first one")
+        if resume_id and events[0].data["payload"] is not encoded:
+            _compare(target, resume_id, events[0], payload, encoded)
         return KeptPayload(target.hook, events)
+
+    async def _repeated(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
+        """Return the payload that a closed hook took under this `resume_id`. Nothing is written."""
+        scheduler, found = self._scheduler, None
+        if resume_id:
+            found = await scheduler.store.receive(target.hook.id, resume_id, None, scheduler.clock.now())
+        if found is None or not resume_id:
+            raise HookNotFoundError(target.hook.token)
+        _compare(target, resume_id, found.event, payload, None)
+        return KeptPayload(target.hook, [found.event])
 
     async def record(self, run_id: str, fact: NewEvent, *more: NewEvent) -> list[Event]:
         """Write facts that need no plan: a cancellation, the end of sleeps.
@@ -127,7 +148,9 @@ class Intake:
         scheduler.wake(run_id)
         return recorded
 
-    async def _receive(self, target: HookTarget, payload: Any, resume_id: str) -> list[Event] | None:
+    async def _receive(
+        self, target: HookTarget, payload: Any, resume_id: str, also: dict[str, Any]
+    ) -> list[Event] | None:
         """Write an encoded payload. Returns None if the hook is no longer open."""
         scheduler, hook, record = self._scheduler, target.hook, target.record
         now, lease, run = scheduler.clock.now(), scheduler.request_lease(record.id), None
@@ -135,8 +158,8 @@ class Intake:
             run = scheduler.cache.take(record.id)  # None if another call has taken it
         elif lease is not None and target.log is not None:
             run = CachedRun(record, [*target.log], record.epoch)
-        fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload})
-        write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease)
+        fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload, **also})
+        write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease, also=also)
         received = await self._write(record.id, run, fact, lease, now, write)
         return None if received is None else [received.event, *(received.then or ())]
 
@@ -219,19 +242,27 @@ class Intake:
 
     # ── which hook a payload is for ──
 
-    async def open_hook(self, token: str, *, is_webhook: bool) -> HookTarget:
-        """Return the open hook with this token. Raises HookNotFoundError unless there is one of this kind."""
-        cached = self._scheduler.cache.by_token(token)
-        if cached is not None and cached[1].is_webhook == is_webhook:
-            run, hook = cached
-            return HookTarget(hook, run.row, None, run)
-        return await self._read_target(token, is_webhook=is_webhook)
+    async def open_hook(self, token: str, resume_id: str | None, *, is_webhook: bool) -> HookTarget:
+        """Return the open hook with this token, or the closed one that had it and took this `resume_id`.
 
-    async def _read_target(self, token: str, *, is_webhook: bool) -> HookTarget:
-        found = await self._scheduler.store.look(INLINE_EVENTS, token=token)
+        Raises HookNotFoundError unless there is one of this kind.
+        """
+        if not resume_id:
+            cached = self._scheduler.cache.by_token(token)
+            if cached is not None and cached[1].is_webhook == is_webhook:
+                run, hook = cached
+                return HookTarget(hook, run.row, None, run)
+        return await self._read_target(token, resume_id, is_webhook=is_webhook)
+
+    async def _read_target(self, token: str, resume_id: str | None, *, is_webhook: bool) -> HookTarget:
+        """Read the hook from the store: only that knows which runs had the token before."""
+        cached = self._scheduler.cache.by_token(token)
+        most = INLINE_EVENTS if cached is None else 0
+        found = await self._scheduler.store.look(most, token=token, resume_id=resume_id)
         if found is None or found[0].is_webhook != is_webhook:
             raise HookNotFoundError(token)
-        return HookTarget(*found)
+        hook, record, log = found
+        return HookTarget(hook, record, log, cached[0] if cached is not None and cached[1].id == hook.id else None)
 
     async def _encoded(self, target: HookTarget, payload: Any) -> Any:
         """Return the payload as the log keeps it, validated against the hook's schema."""
@@ -294,6 +325,22 @@ def _ignore_outcome(task: asyncio.Task[Any]) -> None:
     """Mark the task's error as retrieved: its caller was cancelled."""
     if not task.cancelled():
         task.exception()
+
+
+def _also(target: HookTarget, resume_id: str | None, payload: Any, encoded: Any) -> dict[str, Any]:
+    """Return what a `hook_received` keeps for comparing a repeat: what was sent, where that isn't the payload."""
+    if not resume_id or target.hook.is_webhook:
+        return {}
+    sent = resume_id.sent if isinstance(resume_id, SentKey) else as_sent(payload, encoded)
+    return {} if difference(encoded, sent, "") is None else {"sent": abridged(sent)}
+
+
+def _compare(target: HookTarget, resume_id: str, first: Event, payload: Any, encoded: Any) -> None:
+    """Raise IdempotencyConflictError if a payload isn't the one that came first with this `resume_id`."""
+    sent = resume_id.sent if isinstance(resume_id, SentKey) else as_sent(payload, encoded)
+    differs = find_difference_of_payload(first.data, sent)
+    if differs is not None:
+        raise IdempotencyConflictError(resume_id, target.record.id, differs)
 
 
 def _created(

@@ -36,6 +36,7 @@ from approvals_bot.durable.store.postgres_connection import (
 )
 from approvals_bot.durable.store.postgres_schema import VERSION_AND_WRITABLE, judge, migrate
 from approvals_bot.durable.store.protocol import (
+    ENDED_HOOKS,
     Append,
     Appended,
     AuditEntry,
@@ -108,8 +109,9 @@ class PostgresStore:
         at: datetime,
         lease: Lease | None = None,
         then: Append | None = None,
+        also: dict[str, Any] | None = None,
     ) -> Received | None:
-        call = encoding.receive(hook_id, resume_id, payload, at, lease, then)
+        call = encoding.receive(hook_id, resume_id, payload, at, lease, then, also)
         return encoding.received(then, await self._writing.call(call))
 
     async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
@@ -138,9 +140,11 @@ class PostgresStore:
         return None if answer is None else encoding.hook_row(answer)
 
     async def look(
-        self, most: int, *, token: str | None = None, hook_id: str | None = None
+        self, most: int, *, token: str | None = None, hook_id: str | None = None, resume_id: str | None = None
     ) -> tuple[HookRow, RunRecord, Log | None] | None:
-        which = {"token": storable(token or "")} if hook_id is None else {"hook": storable(hook_id)}
+        which: dict[str, Any] = {"token": storable(token or "")} if hook_id is None else {"hook": storable(hook_id)}
+        if resume_id is not None:
+            which |= {"resume_id": storable(resume_id), "ended": ENDED_HOOKS}
         answer = await self._reading.call({"query": "look", "most": most} | which)
         if answer is None:
             return None

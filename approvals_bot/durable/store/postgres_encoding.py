@@ -65,12 +65,20 @@ def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) 
     return call | _lease_and_then(lease, then if fits else None)
 
 
-def receive(hook_id: str, resume_id: str, payload: Any, at: datetime, lease: Lease | None, then: Append | None) -> Call:
+def receive(
+    hook_id: str,
+    resume_id: str,
+    payload: Any,
+    at: datetime,
+    lease: Lease | None,
+    then: Append | None,
+    also: dict[str, Any] | None,
+) -> Call:
     call = {
         "call": "receive",
         "hook": storable(hook_id),
         "resume_id": storable(resume_id),
-        "data": to_json({"resume_id": resume_id, "payload": payload}, "hook_received"),
+        "data": to_json({"resume_id": resume_id, "payload": payload, **(also or {})}, "hook_received"),
         "at": to_micros(at),
     }
     return call | _lease_and_then(lease, then)

@@ -38,6 +38,10 @@ Status = Literal["pending", "running", "completed", "failed", "cancelled", "stal
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 
 
+ENDED_HOOKS = 1_000
+"""Hooks that had a token and ended, in which `look` searches for a `resume_id`. Sharing a token more often is rare."""
+
+
 class RunRecord(NamedTuple):
     """A run as its row has it.
 
@@ -290,11 +294,13 @@ class Store(Protocol):
         at: datetime,
         lease: Lease | None = None,
         then: Append | None = None,
+        also: dict[str, Any] | None = None,
     ) -> Received | None:
-        """Append a `hook_received` if the hook is live, and wake its run.
+        """Append a `hook_received` if the hook is live, and wake its run. `also` is more data for that event.
 
         In the same transaction, claim the run if a lease is given and nobody holds it, and append the planned batch
-        `then`. A repeated `resume_id` returns the first event. Returns None if the hook isn't live.
+        `then`. A repeated `resume_id` returns the first event, also when the hook is no longer live. Returns None if
+        the hook isn't live and hasn't taken this `resume_id`.
         """
 
     async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
@@ -310,11 +316,13 @@ class Store(Protocol):
         """Return the live hook with this token, or the hook with this id, live or not."""
 
     async def look(
-        self, most: int, *, token: str | None = None, hook_id: str | None = None
+        self, most: int, *, token: str | None = None, hook_id: str | None = None, resume_id: str | None = None
     ) -> tuple[HookRow, RunRecord, Log | None] | None:
         """Return the hook that `hook` would find, and its run, from one consistent read. None if there is no such hook.
 
-        The run's log is included if it has no more than `most` events.
+        With a token and a `resume_id`, a hook that has had the token and taken this `resume_id` comes first: it is
+        looked for among the last ENDED_HOOKS that are no longer live. The run's log is included if it has no more than
+        `most` events.
         """
 
     async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:

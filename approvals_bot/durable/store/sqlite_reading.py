@@ -19,7 +19,7 @@ from approvals_bot.durable.store.encoding import (
     storable,
 )
 from approvals_bot.durable.store.lists import SQLITE, STATUSES_PRESENT, count_of, needs_statuses, page_of
-from approvals_bot.durable.store.protocol import AuditEntry, AuditLine, Filter, HookRow, RunRecord
+from approvals_bot.durable.store.protocol import ENDED_HOOKS, AuditEntry, AuditLine, Filter, HookRow, RunRecord
 
 _RUN_COLUMNS = """
     runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
@@ -30,6 +30,13 @@ _SELECT_HOOK = """
     SELECT id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at, generation, is_live
     FROM hooks"""
 _LIVE = f"{_SELECT_HOOK} WHERE token = ? AND is_live = 1"
+_TOOK = f"""{_SELECT_HOOK} WHERE id = (
+      SELECT id FROM (
+        SELECT id, run_id, number, created_at FROM hooks
+        WHERE token = :token AND is_live = 0 ORDER BY created_at DESC LIMIT {ENDED_HOOKS}) AS ended
+      WHERE EXISTS (
+        SELECT 1 FROM events WHERE run_id = ended.run_id AND key = ended.number || '.received.' || :resume_id)
+      LIMIT 1)"""  # noqa: S608  # our own text
 _SELECT_EVENTS = "SELECT seq, type, at, data FROM events WHERE run_id = ? AND seq > ? ORDER BY seq"
 
 
@@ -55,10 +62,25 @@ def hook(db: sqlite3.Connection, *, token: str | None = None, hook_id: str | Non
     return None if row is None else _hook_row(row)
 
 
+def hook_that_took(db: sqlite3.Connection, token: str, resume_id: str) -> HookRow | None:
+    """Return the hook that had this token, took this `resume_id` and is no longer live."""
+    row = db.execute(_TOOK, {"token": storable(token), "resume_id": storable(resume_id)}).fetchone()
+    return None if row is None else _hook_row(row)
+
+
 def look(
-    db: sqlite3.Connection, most: int, *, token: str | None = None, hook_id: str | None = None
+    db: sqlite3.Connection,
+    most: int,
+    *,
+    token: str | None = None,
+    hook_id: str | None = None,
+    resume_id: str | None = None,
 ) -> tuple[HookRow, RunRecord, Log | None] | None:
-    found = hook(db, token=token, hook_id=hook_id)
+    found = None
+    if token is not None and resume_id is not None:
+        found = hook_that_took(db, token, resume_id)
+    if found is None:
+        found = hook(db, token=token, hook_id=hook_id)
     if found is None:
         return None
     (row,) = [_run_row(each) for each in _fetch_leniently(db, _SELECT_RUN, (found.run_id,))]

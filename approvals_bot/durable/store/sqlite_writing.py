@@ -257,6 +257,7 @@ def receive(
     at: datetime,
     lease: Lease | None = None,
     then: Append | None = None,
+    also: dict[str, Any] | None = None,
 ) -> Received | None:
     now = to_micros(at)
     row = db.execute(_CURRENT_HOOK, {"id": hook_id, "at": now}).fetchone()
@@ -264,7 +265,7 @@ def receive(
         return None
     run_id, number, is_live, is_free, *rest = row
     was = Current(*rest)
-    fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload})
+    fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload, **(also or {})})
     if not is_live:
         first = event_of(db, run_id, fact.key)  # a repeat may come after the run's end
         return None if first is None else Received(first)

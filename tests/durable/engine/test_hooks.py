@@ -615,6 +615,74 @@ async def test_one_resume_id_is_one_payload(open_engine: OpenEngine) -> None:
         assert (await types(engine, run.id)).count("hook_received") == 1
 
 
+@pytest.mark.conformance(41)
+async def test_a_repeated_resume_is_answered_as_the_first_time_for_good(open_engine: OpenEngine) -> None:
+    @workflow
+    async def takes() -> Any:
+        return await create_hook(token="t")
+
+    @workflow
+    async def closes() -> None:
+        async with create_hook(token="closed") as hook:
+            await hook
+        await create_hook(token="more")
+
+    async with open_engine() as engine:
+        first, closing = await engine.start(takes), await engine.start(closes)
+        await engine.settle()
+        info = await engine.resume_hook("t", {"n": 1}, resume_id="1")
+        closed = await engine.resume_hook("closed", "yes", resume_id="1")
+        assert await first.return_value() == {"n": 1}
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_hook("t", {"n": 1}, resume_id="2")
+    async with open_engine() as engine:  # nothing is cached any more
+        for _ in range(2):
+            again = await engine.resume_hook("t", {"n": 1}, resume_id="1")
+            assert (again.hook_id, again.run_id, again.token) == (info.hook_id, first.id, "t")
+            with pytest.raises(IdempotencyConflictError) as refused:
+                await engine.resume_hook("t", {"n": 1.0}, resume_id="1")
+            assert (refused.value.run_id, refused.value.difference) == (first.id, "payload.n was 1, and is now 1.0")
+            assert (await engine.resume_hook("closed", "yes", resume_id="1")).hook_id == closed.hook_id
+            await engine.start(takes)  # the token's next owner, which is in the cache when the loop comes again
+            await engine.settle()
+        owner = (await engine.get_hook_by_token("t")).run_id
+        assert owner != first.id
+        for _ in range(2):
+            assert (await engine.resume_hook("t", "for the next run", resume_id="3")).run_id == owner
+            await engine.settle()
+        assert await engine.get_run(owner).return_value() == "for the next run"
+        assert await engine.get_run(closing.id).status() == "running"
+
+
+@pytest.mark.conformance(41)
+async def test_a_repeated_resume_outlives_a_new_default_of_its_schema(open_engine: OpenEngine) -> None:
+    class Before(BaseModel):
+        text: str
+
+    class After(BaseModel):
+        text: str
+        colour: str = "red"
+
+    @workflow
+    async def takes() -> Any:
+        return await create_hook(token="t", schema=schema)
+
+    for schema in (Before, After):
+        async with open_engine() as engine:
+            if schema is Before:
+                run = await engine.start(takes)
+                await engine.settle()
+            defined = define_hook(schema=schema)
+            assert (await defined.resume("t", {"text": "yes"}, resume_id="1")).run_id == run.id
+            assert (await defined.resume("t", schema(text="yes"), resume_id="1")).run_id == run.id
+            assert (await engine.resume_hook("t", {"text": "yes"}, resume_id="1")).run_id == run.id
+            with pytest.raises(IdempotencyConflictError, match=r"payload\.text was 'yes', and is now 'no'"):
+                await defined.resume("t", {"text": "no"}, resume_id="1")
+            await engine.settle()
+    async with open_engine() as engine:
+        assert (await types(engine, run.id)).count("hook_received") == 1
+
+
 @pytest.mark.conformance(42, 43)
 async def test_concurrent_resumes_are_each_taken_once(open_engine: OpenEngine) -> None:
     @workflow

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from approvals_bot import Engine, IdempotencyConflictError, Workflow, workflow
-from approvals_bot.durable.engine.idempotency import MAX_SENT, abridged, difference
+from approvals_bot.durable.core.idempotency import MAX_SENT, abridged, difference
 from approvals_bot.testing.fixtures import OpenEngine
 
 
@@ -167,13 +167,13 @@ async def test_common_values_are_compared_by_their_text(open_engine: OpenEngine)
         RED = "red"
 
     @workflow
-    async def takes(value: Any = None, typed: set[UUID] | None = None) -> None: ...
+    async def takes(value: Any = None, typed: set[UUID] | None = None, colour: Colour = Colour.RED) -> None: ...
 
-    values = [date(2026, 1, 2), Decimal("2.50"), UUID(int=1), b"\xff", Colour.RED, (1, 2), {"a", "b"}, "text"]
+    values = [date(2026, 1, 2), Decimal("2.50"), UUID(int=1), b"\xff", (1, 2), {"a", "b"}, "text"]
     async with open_engine() as engine:
         for n, value in enumerate(values):
-            run = await engine.start(takes, value, {UUID(int=2), UUID(int=1)}, idempotency_key=f"k{n}")
-            again = await engine.start(takes, value, {UUID(int=1), UUID(int=2)}, idempotency_key=f"k{n}")
+            run = await engine.start(takes, value, {UUID(int=2), UUID(int=1)}, Colour.RED, idempotency_key=f"k{n}")
+            again = await engine.start(takes, value, {UUID(int=1), UUID(int=2)}, Colour.RED, idempotency_key=f"k{n}")
             assert again.id == run.id
             with pytest.raises(IdempotencyConflictError, match=r"input\.value was"):
                 await engine.start(takes, "other", {UUID(int=1), UUID(int=2)}, idempotency_key=f"k{n}")

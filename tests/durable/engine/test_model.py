@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from approvals_bot import (
     workflow,
 )
 from approvals_bot.durable.engine import Engine, HookInfo, intake
+from approvals_bot.durable.store import sqlite_reading
 from approvals_bot.durable.store import sqlite_writing as sqlite_log
 from approvals_bot.testing import FakeClock
 
@@ -89,6 +91,11 @@ class Expected:
         return "completed" if self.closed_at is not None and now >= self.closed_at + REST else "running"
 
     @property
+    def is_open(self) -> bool:
+        """Whether its hook takes payloads."""
+        return self.closed_at is None and not self.is_cancelled
+
+    @property
     def result(self) -> list[Any]:
         return [*self.payloads.values(), *(["too late"] if self.is_late else [])]
 
@@ -100,7 +107,7 @@ class EngineAndDict(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock = FakeClock()
         self.now = 0
-        self.model: dict[str, Expected] = {}
+        self.model: dict[str, list[Expected]] = {"a": [], "b": [], "c": []}
         self.sent: list[tuple[str, Any, str]] = []
         self.open()
 
@@ -113,11 +120,18 @@ class EngineAndDict(RuleBasedStateMachine):
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
 
-    @rule(name=NAMES, need=st.integers(1, 3), seconds=st.sampled_from([5, 60]))
-    def start(self, name: str, need: int, seconds: int) -> None:
-        known = self.model.get(name)
+    def newest(self, name: str) -> Expected | None:
+        return self.model[name][-1] if self.model[name] else None
+
+    @rule(name=NAMES, need=st.integers(1, 3), seconds=st.sampled_from([5, 60]), again=st.booleans())
+    def start(self, name: str, need: int, seconds: int, again: bool) -> None:
+        """Start the run of this name; `again`: its next one, which gets the token that the last one has freed."""
+        known = self.newest(name)
+        if known is not None and again and not known.is_open:
+            known = None
+        generation = len(self.model[name]) - (known is not None)
         try:
-            run = self.run(self.engine.start(modelled, name, need, seconds, idempotency_key=name))
+            run = self.run(self.engine.start(modelled, name, need, seconds, idempotency_key=f"{name}{generation}"))
         except IdempotencyConflictError as conflict:
             owner = conflict.run_id
             assert known is not None
@@ -127,7 +141,7 @@ class EngineAndDict(RuleBasedStateMachine):
         self.run(self.engine.settle())
         assert run.is_new is (known is None)
         if known is None:
-            self.model[name] = Expected(run.id, need, seconds, self.now + seconds)
+            self.model[name].append(Expected(run.id, need, seconds, self.now + seconds))
         else:
             assert (run.id, need, seconds) == (known.id, known.need, known.seconds)
 
@@ -137,38 +151,39 @@ class EngineAndDict(RuleBasedStateMachine):
         self.receive(name, payload, resume_id)
 
     @precondition(lambda self: self.sent)
-    @rule(back=st.integers(0, 2))
+    @rule(back=st.integers(0, 5))
     def resume_again(self, back: int) -> None:
-        """Send the latest payload again."""
+        """Send one of the latest payloads again, perhaps after its run has ended and another has its token."""
         self.receive(*self.sent[-1 - min(back, len(self.sent) - 1)])
 
     def receive(self, name: str, payload: Any, resume_id: str) -> None:
-        known = self.model.get(name)
+        first = next((run for run in self.model[name] if resume_id in run.payloads), None)
+        live = next((run for run in self.model[name] if run.is_open), None)
         try:
-            hook: HookInfo | None = self.run(self.engine.resume_hook(name, payload, resume_id=resume_id))
+            hook = self.run(self.engine.resume_hook(name, payload, resume_id=resume_id))
         except HookNotFoundError:
-            assert known is None or known.closed_at is not None or known.is_cancelled
+            assert first is live is None
             return
-        except IdempotencyConflictError:
-            assert known is not None
-            assert known.payloads[resume_id] != payload
+        except IdempotencyConflictError as conflict:
+            owner = conflict.run_id
+            assert first is not None
+            assert owner == first.id
+            assert repr(first.payloads[resume_id]) != repr(payload)
             return
         self.run(self.engine.settle())
-        assert known is not None
-        assert hook is not None
-        assert hook.run_id == known.id
-        if known.is_cancelled and resume_id in known.payloads:
-            return  # a repeat may be answered as the first was, even after the end
-        assert known.closed_at is None
-        assert not known.is_cancelled
-        known.payloads.setdefault(resume_id, payload)
-        assert known.payloads[resume_id] == payload
-        if len(known.payloads) == known.need:
-            known.closed_at = self.now
+        if first is not None:  # answered as it was, and not delivered again
+            assert hook.run_id == first.id
+            assert repr(first.payloads[resume_id]) == repr(payload)
+            return
+        assert live is not None
+        assert hook.run_id == live.id
+        live.payloads[resume_id] = payload
+        if len(live.payloads) == live.need:
+            live.closed_at = self.now
 
     @rule(name=NAMES)
     def cancel(self, name: str) -> None:
-        known = self.model.get(name)
+        known = self.newest(name)
         run = self.engine.get_run(known.id if known else "run_unknown")
         try:
             self.run(run.cancel(reason="enough"))
@@ -187,7 +202,7 @@ class EngineAndDict(RuleBasedStateMachine):
     def advance(self, seconds: int) -> None:
         self.now += seconds
         self.run(self.clock.advance(seconds))
-        for known in self.model.values():
+        for known in chain(*self.model.values()):
             if not known.is_cancelled:
                 known.at(self.now)
 
@@ -198,21 +213,21 @@ class EngineAndDict(RuleBasedStateMachine):
 
     @invariant()
     def they_agree(self) -> None:
-        for name, known in self.model.items():
+        for known in chain(*self.model.values()):
             record = self.run(self.engine.record(known.id))
             assert record is not None
-            assert record.status == known.status(self.now), name
+            assert record.status == known.status(self.now)
             assert record.view == (list(known.payloads.values()) or None)
             if record.status == "completed":
                 assert record.result == known.result
-            is_open = known.closed_at is None and not known.is_cancelled
+        for name, runs in self.model.items():
             try:
-                assert self.run(self.engine.get_hook_by_token(name)).run_id == known.id
-                assert is_open
+                owner: str | None = self.run(self.engine.get_hook_by_token(name)).run_id
             except HookNotFoundError:
-                assert not is_open
-        listed = self.run(self.engine.records()).records if self.model else []
-        assert {record.id for record in listed} == {known.id for known in self.model.values()}
+                owner = None
+            assert owner == next((run.id for run in runs if run.is_open), None), name
+        listed = self.run(self.engine.records()).records if any(self.model.values()) else []
+        assert {record.id for record in listed} == {known.id for known in chain(*self.model.values())}
 
     def teardown(self) -> None:
         if hasattr(self, "stack"):
@@ -247,12 +262,29 @@ def overlooks_that_a_key_was_used_for_something_else(patch: pytest.MonkeyPatch) 
     patch.setattr(intake, "find_difference", lambda first, workflow, sent: None)
 
 
+def forgets_a_resume_id_with_its_run(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sqlite_reading, "hook_that_took", lambda *_: None)
+
+
+def writes_a_repeat_again_after_the_end(patch: pytest.MonkeyPatch) -> None:
+    """The repeat goes to the run that has the token now."""
+    real = Engine.resume_hook
+
+    async def resume_hook(self: Engine, token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
+        hook = await self.store.hook(token=token)
+        return await real(self, token, payload, resume_id=resume_id if hook is None else f"{hook.id} {resume_id}")
+
+    patch.setattr(Engine, "resume_hook", resume_hook)
+
+
 def keeps_the_hooks_of_who_was_cancelled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sqlite_log, "_CLOSE_HOOKS", "UPDATE hooks SET is_live = is_live WHERE run_id = ?")
 
 
 BUGS = (
     counts_what_comes_twice,
+    forgets_a_resume_id_with_its_run,
+    writes_a_repeat_again_after_the_end,
     overlooks_that_a_key_was_used_for_something_else,
     keeps_the_hooks_of_who_was_cancelled,
 )

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from approvals_bot import (
     HookNotFoundError,
+    IdempotencyConflictError,
     MalformedBodyError,
     RunCancelledError,
     RunEndedError,
@@ -391,6 +392,37 @@ async def test_after_the_end_a_webhook_is_not_found(open_engine: OpenEngine) -> 
         await run.return_value()
         with pytest.raises(HookNotFoundError):
             await engine.resume_webhook(token, WebhookRequest())
+
+
+@pytest.mark.conformance(41, 64)
+async def test_a_repeated_call_gets_the_first_answer_after_the_end(open_engine: OpenEngine) -> None:
+    @workflow
+    async def answers() -> None:
+        plain, static = create_webhook(), create_webhook(respond_with=Answer("hi", 201))
+        manual, silent = create_webhook(respond_with="manual"), create_webhook(respond_with="manual")
+        await asyncio.gather(plain, static, silent)
+        await (await manual).respond_with(Answer("got it"))
+
+    def call(body: bytes = b"x", sent: str = "1") -> WebhookRequest:
+        return WebhookRequest("POST", "", [("webhook-timestamp", sent)], body)
+
+    async with open_engine() as engine:
+        run = await engine.start(answers)
+        await engine.settle()
+        tokens = [await token_of(engine, run.id, number) for number in (1, 2, 4, 3)]
+        first = [await engine.resume_webhook(token, call(), resume_id="r", timeout=0.1) for token in tokens]
+        assert [answer.status_code for answer in first] == [202, 201, 504, 200]
+        await run.return_value()
+        log = await run.events()
+    async with open_engine() as engine:
+        for token, answer in zip(tokens, first, strict=True):
+            again = await engine.resume_webhook(token, call(sent="2"), resume_id="r", timeout=0.1)
+            assert (again.status_code, again.body) == (answer.status_code, answer.body)
+            with pytest.raises(IdempotencyConflictError, match=r"payload\.text was 'x', and is now 'y'"):
+                await engine.resume_webhook(token, call(b"y"), resume_id="r")
+            with pytest.raises(HookNotFoundError):
+                await engine.resume_webhook(token, call(), resume_id="another")
+        assert await engine.events(run.id) == log
 
 
 @pytest.mark.conformance(66)

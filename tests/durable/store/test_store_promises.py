@@ -363,6 +363,28 @@ async def test_one_resume_id_is_one_payload_even_after_the_end(
     assert await store.receive("h", "late", {}, T0) is None
 
 
+async def test_a_resume_id_is_found_by_the_token_of_its_hook(store: OpenStore) -> None:
+    for n, run_id in enumerate(("one", "two", "three")):
+        await a_run(store, run_id)
+        claim = await claimed(store, run_id)
+        await store.append(batch(claim, 1, hook_created(n, hook_id=run_id), release=True))
+        await store.receive(run_id, f"{run_id}\0\ud800", {}, T0)
+        if run_id != "three":
+            await store.record(run_id, [event("run_cancelled", reason=None)], T0)
+
+    async def look(resume_id: str | None) -> tuple[str, int | None] | None:
+        found = await store.look(3, token="t", resume_id=resume_id)
+        return None if found is None else (found[0].id, None if found[2] is None else len(found[2]))
+
+    assert await look("one\0\ud800") == ("one", None)
+    assert await look("two\0\ud800") == ("two", None)
+    assert [await look(resume_id) for resume_id in ("three\0\ud800", "four", None)] == [("three", 3)] * 3
+    assert await store.look(3, token="u", resume_id="one\0\ud800") is None
+    ended = await store.look(4, token="t", resume_id="one\0\ud800")
+    assert ended is not None
+    assert (ended[0].is_live, ended[1].id, ended[1].status) == (False, "one", "cancelled")
+
+
 async def test_time_within_a_run_never_goes_back(store: OpenStore) -> None:
     await a_run(store)
     await store.record("r", [event("wait_completed", id=1)], T0 + 10 * SECOND)

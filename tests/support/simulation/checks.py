@@ -46,6 +46,7 @@ def check(world: World, *, replayed: Replayed) -> None:
         _decided(run_id, row, log, history, replayed, pairs[run_id])
     _hooks(world)
     _acked(world)
+    _taken_once(world)
 
 
 def _same_log(run_id: str, log: Log, history: RunHistory) -> None:
@@ -166,6 +167,19 @@ def _acked(world: World) -> None:
         found = _payloads(world.auditor.runs[run_id].lines, hook_id, resume_id)
         if found != [payload]:
             raise Violation(f"{run_id}: payload {payload} ({resume_id}) was acknowledged; the log has {found}")
+
+
+def _taken_once(world: World) -> None:
+    """Each payload with a `resume_id` is in one log, though its token may have belonged to several runs."""
+    taken: dict[tuple[str, str], str] = {}
+    for run_id, history in world.auditor.runs.items():
+        tokens = {line.data["id"]: line.data["token"] for line in history.lines if line.type == "hook_created"}
+        for line in history.lines:
+            if line.type == "hook_received":
+                name = tokens[line.data["id"]], line.data["resume_id"]
+                if name in taken:
+                    raise Violation(f"{name} was taken by {taken[name]}, and again by {run_id}")
+                taken[name] = run_id
 
 
 def _payloads(lines: Sequence[Line], hook_id: str, resume_id: str) -> list[Any]:

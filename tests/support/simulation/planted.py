@@ -20,6 +20,7 @@ from approvals_bot.durable.engine import activation
 from approvals_bot.durable.engine import batch as batching
 from approvals_bot.durable.engine.activation import Activation
 from approvals_bot.durable.engine.batch import Batch
+from approvals_bot.durable.store import sqlite_reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.protocol import Append, Appended, Created, Fenced, Lease, NewRun, Received, Stale
 from approvals_bot.durable.store.sqlite import SqliteStore, written
@@ -113,6 +114,11 @@ def swallows_payloads(patch: pytest.MonkeyPatch) -> None:
 def takes_a_click_twice(patch: pytest.MonkeyPatch) -> None:
     """Nothing makes a resume id unique."""
     _not_unique(patch, "hook_received")
+
+
+def forgets_who_had_a_token(patch: pytest.MonkeyPatch) -> None:
+    """A repeated resume id is written again once its hook is closed: to the next hook with the token, or refused."""
+    patch.setattr(sqlite_reading, "hook_that_took", lambda *_: None)
 
 
 def takes_an_outcome_twice(patch: pytest.MonkeyPatch) -> None:
@@ -255,6 +261,7 @@ BUGS: dict[str, Bug] = {
         appends_stale_decisions_again,
         swallows_payloads,
         takes_a_click_twice,
+        forgets_who_had_a_token,
         takes_an_outcome_twice,
         forgets_to_wake,
         forgets_when_to_wake,

@@ -105,8 +105,13 @@ class Scene:
             self.world.acked.append((info.run_id, info.hook_id, resume_id, payload))
             return True
 
-        answers = await self.world.twice(call, f"resume {token} with {payload} ({resume_id})")
+        what = f"resume {token} with {payload} ({resume_id})"
+        answers = await self.world.twice(call, what)
         self.world.count("acked", sum(answers))
+        if any(answers) and self.world.random.random() < 0.1:  # much later, perhaps after the end
+            await self.world.pause(20)
+            if not await self.world.insist(call, f"{what} again"):
+                raise Violation(f"{what} was acknowledged, and its repeat was refused")
         return any(answers)
 
     async def until_there_is(self, token: str) -> bool:

@@ -88,6 +88,7 @@ CREATE TABLE hooks (
 );
 CREATE UNIQUE INDEX hooks_live ON hooks (token) WHERE is_live;
 CREATE INDEX hooks_of_run ON hooks (run_id);
+CREATE INDEX hooks_ended ON hooks (token, created_at) WHERE NOT is_live;
 
 CREATE TABLE audit (
   seq    BIGINT PRIMARY KEY,
@@ -143,6 +144,18 @@ BEGIN
       WHERE owner IS NOT NULL AND owner <> for_owner AND lease_until > now ORDER BY lease_until LIMIT 1));
 END $$;
 
+-- The hook that had this token, took this resume_id and is no longer live.
+CREATE FUNCTION hook_that_took(query jsonb) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN (
+    SELECT id FROM (
+      SELECT id, run_id, number, created_at FROM hooks
+      WHERE token = query ->> 'token' AND NOT is_live ORDER BY created_at DESC LIMIT (query ->> 'ended')::bigint) AS ended
+    WHERE EXISTS (
+      SELECT FROM events WHERE run_id = ended.run_id AND key = number || '.received.' || (query ->> 'resume_id') OFFSET 0)
+    LIMIT 1);
+END $$;
+
 CREATE FUNCTION answer(query jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
 BEGIN
   CASE query ->> 'query'
@@ -161,7 +174,8 @@ BEGIN
           hook_json(hooks), run_json(runs), CASE WHEN seq <= (query ->> 'most')::bigint THEN log_json(run_id, 0) END)
         FROM hooks JOIN runs ON runs.id = run_id
         WHERE hooks.id = coalesce(
-          query ->> 'hook', (SELECT id FROM hooks WHERE token = query ->> 'token' AND is_live)));
+          query ->> 'hook', CASE WHEN query ? 'resume_id' THEN hook_that_took(query) END,
+          (SELECT id FROM hooks WHERE token = query ->> 'token' AND is_live)));
     WHEN 'next_wake' THEN
       RETURN to_json(next_wake(query ->> 'owner', (query ->> 'at')::bigint));
   END CASE;

@@ -74,6 +74,8 @@ CREATE TABLE hooks (
 -- The constraint alone decides: of any number of concurrent creators, exactly one gets the token.
 CREATE UNIQUE INDEX hooks_live ON hooks (token) WHERE is_live = 1;
 CREATE INDEX hooks_of_run ON hooks (run_id);
+-- A repeated resume_id is answered as the first time, also after the hook's end: which hooks had this token?
+CREATE INDEX hooks_ended ON hooks (token, created_at) WHERE is_live = 0;
 
 -- Events that are in no run's log: refused clicks on ended requests, forged links. Each line's hash covers the hash of
 -- the line before, so no line can be changed, removed or inserted unnoticed.

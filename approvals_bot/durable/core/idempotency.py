@@ -1,4 +1,4 @@
-"""What a caller sent under an idempotency key, and how a repeat differs from it.
+"""What a caller sent under an idempotency key or a `resume_id`, and how a repeat differs from it.
 
 Repeats are compared by what was sent, not by what validation made of it: a release may add a default or an optional
 field, and the same call is still the same. What was sent is kept as JSON, so 1, 1.0 and true are three values.
@@ -28,11 +28,11 @@ _MISSING = object()
 
 
 class SentKey(str):
-    """An idempotency key, and what its caller sent under it where that isn't the workflow's arguments."""
+    """A key, and what its caller sent under it where that isn't the arguments or the payload that come with it."""
 
-    sent: Mapping[str, Any]
+    sent: Any
 
-    def __new__(cls, key: str, sent: Mapping[str, Any]) -> SentKey:
+    def __new__(cls, key: str, sent: Any) -> SentKey:
         made = super().__new__(cls, key)
         made.sent = sent
         return made
@@ -126,6 +126,25 @@ def find_difference(first: Mapping[str, Any], workflow: str, sent: Mapping[str, 
         return _changed("workflow", first["workflow"], workflow)
     kept = first["sent"] if "sent" in first else abridged({"input": first["input"]})
     return difference(kept, abridged(dict(sent)), "")
+
+
+def find_difference_of_payload(first: Mapping[str, Any], sent: Any) -> str | None:
+    """Return how a payload differs from the first with its `resume_id`, by path and value. None if it doesn't.
+
+    `first` is the data of that one's `hook_received`. The headers of a webhook's calls aren't compared: a sender dates
+    and signs each attempt.
+    """
+    if "sent" in first:
+        return difference(first["sent"], abridged(sent), "payload")
+    return difference(_without_headers(first["payload"]), _without_headers(sent), "payload")
+
+
+def _without_headers(payload: Any) -> Any:
+    match payload:
+        case {"method": _, "url": _, "headers": list(), **rest}:
+            return rest
+        case _:
+            return payload
 
 
 def difference(first: Any, second: Any, path: str) -> str | None:
