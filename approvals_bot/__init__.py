@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         start,
     )
     from approvals_bot.errors import (
+        AlreadyResetError,
         ApprovalMismatchError,
         ApprovalsBotError,
         BlockedInWorkflowError,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         MalformedBodyError,
         NoEngineError,
         NondeterminismError,
+        NoSuchEventError,
         NotInStepError,
         NotInWorkflowError,
         OtherLoopError,
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyResetError",
     "Answered",
     "ApprovalMismatchError",
     "ApprovalsBotError",
@@ -123,6 +126,7 @@ __all__ = [
     "LimitExceededError",
     "MalformedBodyError",
     "NoEngineError",
+    "NoSuchEventError",
     "NondeterminismError",
     "NotInStepError",
     "NotInWorkflowError",

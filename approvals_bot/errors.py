@@ -81,6 +81,28 @@ class RunNotStalledError(ApprovalsBotError):
         super().__init__(f"Run {run_id} is {status}, not stalled, so there is nothing to retry. Nothing was changed.")
 
 
+class NoSuchEventError(ApprovalsBotError):
+    """The run's log has no event with this number, so the run can't be reset to it. Nothing was changed."""
+
+    def __init__(self, run_id: str, seq: int, length: int) -> None:
+        self.run_id = run_id
+        self.seq = seq
+        self.length = length
+        super().__init__(f"Run {run_id} has the events 1 to {length}, so it can't be reset to event {seq}.")
+
+
+class AlreadyResetError(ApprovalsBotError):
+    """The run was reset before, and the run in its place is still open. Reset or cancel that one: `next_run`."""
+
+    def __init__(self, run_id: str, next_run: str) -> None:
+        self.run_id = run_id
+        self.next_run = next_run
+        super().__init__(
+            f"Run {run_id} was reset, and run {next_run} goes on in its place. Reset or cancel that one. "
+            "Nothing was changed."
+        )
+
+
 class IdempotencyConflictError(ApprovalsBotError):
     """The idempotency key was already used with other input. Use a new key for a new request."""
 

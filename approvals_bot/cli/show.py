@@ -74,6 +74,7 @@ def record_json(record: RunRecord) -> dict[str, Any]:
         "error": record.error,
         "created_at": iso(record.created_at),
         "request": None if request is None else api_request(request),
+        **({"next_run": record.next_run} if record.next_run else {}),
     } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from approvals_bot.approvals.card_text import CHOICE_WORDS, VIA_WORDS
-from approvals_bot.durable.core.events import Event, from_micros
+from approvals_bot.durable.core.events import ENDINGS, Event, from_micros
 
 Kind = Literal["step", "hook", "wait"]
 Ending = Literal["open", "done", "failed", "cancelled"]
@@ -71,7 +71,7 @@ def _entry(event: Event, name: str) -> Entry | None:
     data, at = event.data, event.at
     match event.type:
         case "run_created":
-            return Entry(at, "Run started.")
+            return Entry(at, _beginning(data))
         case "run_started" | "step_created" | "step_started" | "hook_conflict" | "wait_cancelled":
             return None
         case "step_completed":
@@ -102,6 +102,16 @@ def _entry(event: Event, name: str) -> Entry | None:
             return Entry(at, "Run failed.", _cause(event))
         case "run_cancelled":
             return Entry(at, "Run cancelled.", str(data.get("reason") or ""))
+        case "run_reset":
+            return Entry(at, f"Run reset to event {data['to']}. Run {data['next']} goes on in its place.")
+
+
+def _beginning(data: Mapping[str, Any]) -> str:
+    match data:
+        case {"reset_of": {"run_id": run, "seq": seq}}:
+            return f"Run started from event {seq} of run {run}."
+        case _:
+            return "Run started."
 
 
 def _act(payload: Any) -> str:
@@ -152,7 +162,7 @@ _ENDINGS: dict[str, Ending] = {
 def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
     ends = {event.data["id"]: event for event in log if event.type in _ENDINGS}
     over = next((event.at for event in reversed(log) if event.type.startswith("run_") and len(log) > 1), None)
-    is_over = log[-1].type in ("run_completed", "run_failed", "run_cancelled") if log else False
+    is_over = log[-1].type in ENDINGS if log else False
     for event in log:
         kind = event.type.removesuffix("_created")
         if kind not in ("step", "hook", "wait") or kind == event.type:

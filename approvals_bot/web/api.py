@@ -15,6 +15,7 @@ from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
 from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.store.protocol import Status
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import RunNotFoundError
 from approvals_bot.people import People
@@ -40,7 +41,6 @@ from approvals_bot.web.schemas import (
     Cancellation,
     FieldChanges,
     RunBody,
-    Status,
     reassign_of,
     vote_of,
 )
@@ -285,6 +285,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "ended_at": record.ended_at.isoformat() if record.ended_at else None,
         "stalled": record.stalled,
         "request": api_request(shown) if shown is not None else None,
+        **({"next_run": record.next_run} if record.next_run else {}),
     } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
 
 

@@ -21,6 +21,7 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.published import REQUEST, Relation
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import People
 from approvals_bot.service.act import is_requester
 from approvals_bot.service.history import Span, history_of
@@ -29,7 +30,6 @@ from approvals_bot.service.waiting import waits_of
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.responses import Renderer
-from approvals_bot.web.schemas import Status
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 NAV = (("/runs", "Runs"), ("/inbox", "Inbox"))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from dataclasses import Field as DataclassField
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, JsonValue, create_model
 from pydantic.json_schema import models_json_schema
 
 from approvals_bot.approvals.acts import Reassign, Vote
 from approvals_bot.approvals.port import ChoiceName, State
+from approvals_bot.durable.store.protocol import Status
 from approvals_bot.web.validation import StrictBody
-
-Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
 
 Address = Annotated[str, Field(min_length=1, max_length=320)]
 Comment = Annotated[str, Field(max_length=5_000)]
@@ -129,7 +128,10 @@ RESPONSES: dict[str, Any] = {
         stalled=OPTIONAL_TEXT,
         request={"oneOf": [{"type": "null"}, ref("Request")]},
     )
-    | {"description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`."},
+    | {
+        "description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`. "
+        "`next_run` is there after a reset: the ID of the run that goes on in its place."
+    },
     "RunDetails": {
         "allOf": [
             ref("Run"),

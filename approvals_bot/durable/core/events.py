@@ -12,6 +12,7 @@ EventType = Literal[
     "run_completed",
     "run_failed",
     "run_cancelled",
+    "run_reset",
     "step_created",
     "step_started",
     "step_retrying",
@@ -27,7 +28,7 @@ EventType = Literal[
     "wait_cancelled",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
-ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancelled"})
+ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancelled", "run_reset"})
 FACTS: frozenset[str] = frozenset(
     {"step_retrying", "step_completed", "step_failed", "hook_received", "wait_completed", "run_started"}
 )
@@ -66,6 +67,7 @@ _KEYS: dict[EventType, str] = {
     "run_completed": "end",
     "run_failed": "end",
     "run_cancelled": "end",
+    "run_reset": "end",
     "step_created": "#{id}",
     "step_started": "{id}.step_started.{attempt}",
     "step_retrying": "{id}.step_retrying.{attempt}",
@@ -97,6 +99,19 @@ class Event(NamedTuple):
 
 
 Log = list[Event]
+
+
+def made_in(created: Event, seq: int) -> str:
+    """Return the ID of the run that wrote event `seq` first.
+
+    `created` is the first event of the run whose log has it now. After a reset, a log begins with events of an earlier
+    run.
+    """
+    run_id: str = created.data["run_id"]
+    reset = created.data.get("reset_of")
+    while reset is not None and seq <= reset["seq"]:
+        run_id, reset = reset["run_id"], reset.get("before")
+    return run_id
 
 
 CANCELLATION = "run_cancelled"

@@ -26,7 +26,7 @@ from approvals_bot.durable.core.commands import (
     Respond,
     decision,
 )
-from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros
+from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
 from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
 from approvals_bot.durable.core.remote_errors import encode_error, step_error
@@ -150,6 +150,7 @@ class RunState:
         self, created: Event, entropy: bytes, link: Callable[[str], str], failures: FailureRules | None = None
     ) -> None:
         self.failures = failures or FailureRules()
+        self._created = created
         self.run_id: str = created.data["run_id"]
         self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # missing methods raise "do that in a @step"
         self.link = link
@@ -199,11 +200,16 @@ class RunState:
 
     @cached_property
     def random(self) -> Random:
-        return Random(self.run_id)  # noqa: S311  # deterministic on purpose; tokens never come from here
+        return Random(self._seed())  # noqa: S311  # deterministic on purpose; tokens never come from here
 
     @cached_property
     def _uuids(self) -> Random:
-        return Random(f"{self.run_id}/uuid4")  # noqa: S311
+        return Random(f"{self._seed()}/uuid4")  # noqa: S311
+
+    def _seed(self) -> str:
+        """Return the ID of the run that the log began in. So a reset changes no number in the copied part."""
+        seed: str = self._created.data.get("seed", self.run_id)
+        return seed
 
     def uuid4(self) -> UUID:
         return UUID(int=self._uuids.getrandbits(128), version=4)
@@ -244,6 +250,8 @@ class RunState:
         recorded = found.data if found is not None else {}
         hook_id = recorded.get("hook_id") or self._secret(number, "id")[:26]
         given = token if token is not None else recorded.get("token") or self._secret(number, "token")
+        if found is not None and given != recorded["token"] and self._is_of_earlier_run(given, found):
+            token = given = recorded["token"]
         options = {
             "metadata": encode(metadata, Any, "metadata"),
             "answer": answer,
@@ -277,6 +285,11 @@ class RunState:
         except Exception as error:
             self._drifted(number, f"a payload of hook #{number}", f"another type ({error})", seq)
             raise
+
+    def _is_of_earlier_run(self, token: str, recorded: Event) -> bool:
+        """Return whether the recorded token is this one, with the ID of the run that a reset copied it from."""
+        was: str = recorded.data["token"]
+        return was == token.replace(self.run_id, made_in(self._created, recorded.seq))
 
     def dispose_hook(self, number: int) -> None:
         if (key := ("hook_disposed", number)) not in self._decided:

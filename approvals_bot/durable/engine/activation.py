@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from approvals_bot.durable.core.api import StepContext, StepMetadata, WorkflowMetadata
-from approvals_bot.durable.core.events import Event, NewEvent, lost_a_token
+from approvals_bot.durable.core.events import Event, NewEvent, lost_a_token, made_in
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
@@ -215,6 +215,9 @@ class Activation:
         self._may_have_grown = False
         found = await self._host.store.read(self.run.row.id, len(self.run.log))
         if found is None or found[0].ended_at is not None:
+            if found is not None and found[0].status == "reset":
+                self.is_lost = True
+                self._cancel_steps()  # the run that goes on in its place makes these attempts, too
             return False
         if found[1]:
             self.run.grow(found[1])
@@ -303,9 +306,11 @@ class Activation:
         the author's retries (law 6).
         """
         run_id, created = self.run.row.id, self.run.log[0]
+        # A step keeps its ID, which is its idempotency key, also where a reset has copied it into another run.
+        made_by = made_in(created, state.seq) if state.seq and "reset_of" in created.data else run_id
         started = self.run.index.first_starts.get(state.id) or self._host.clock.now()
         context = StepContext(
-            StepMetadata(state.step.name, f"{run_id}.{state.id}", state.failures + 1, started),
+            StepMetadata(state.step.name, f"{made_by}.{state.id}", state.failures + 1, started),
             WorkflowMetadata(created.data["workflow"], run_id, created.at, dict(created.data.get("attributes", {}))),
         )
         try:

@@ -18,10 +18,11 @@ from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
-from approvals_bot.durable.engine.intake import HookTarget, Intake
+from approvals_bot.durable.engine.intake import HookTarget, Intake, new_run_id
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS, Replayer
+from approvals_bot.durable.engine.reset import reset_run
 from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run
 from approvals_bot.durable.engine.scheduler import EntropyPool, Scheduler
 from approvals_bot.durable.store import connect
@@ -431,6 +432,30 @@ class Engine:
                 await self.resume_webhook(token, request, timeout=OWN_END, resume_id=CANCELLATION)
                 await self.wait(run_id)
         return True
+
+    async def reset(self, run_id: str, *, to: int, drop_payloads: bool = False) -> Run[Any]:
+        """Let a new run go on from event `to` of a run's log, in its place. Returns the new run.
+
+            run = await engine.reset(stuck, to=17)
+
+        The new run's log begins with the events up to `to`; steps that finished later are run again. Open hooks move to
+        it with their IDs, tokens and unread payloads, and so does the idempotency key. What people sent to these hooks
+        after `to` comes next in its log, unless `drop_payloads`. An open run ends with the status `reset` and names the
+        new run; one that had ended keeps its status. In the new run, `get_workflow_metadata()` gives the new ID, and
+        `random()` and `uuid4()` give the same values up to `to`.
+
+        A repeat with the same `to` returns the same run while that is open. Nothing was written if this raises
+        RunNotFoundError, NoSuchEventError, AlreadyResetError, HookConflictError (another run has an open hook's token
+        by now) or NondeterminismError (today's code doesn't fit these events).
+        """
+        self._here("reset()")
+        scheduler, new_id = self.scheduler, new_run_id(self.now(), self.scheduler.entropy())
+        next_run, events = await reset_run(scheduler, run_id, to, new_id, drop_payloads=drop_payloads)
+        scheduler.cache.forget(run_id)
+        self.notifier.notify(run_id, events)
+        scheduler.wake(run_id)  # its activation stops
+        scheduler.wake(next_run)
+        return Run(self, next_run, is_new=next_run == new_id)
 
     async def wake_up(self, run_id: str) -> int:
         """End every sleep that the run is in, and return their number. Raises RunNotFoundError."""

@@ -63,6 +63,11 @@ class KeptPayload(NamedTuple):
     events: list[Event]
 
 
+def new_run_id(now: datetime, entropy: bytes) -> str:
+    """Return an ID for a run that starts now. IDs sort by time."""
+    return f"run_{to_micros(now) // 1000:011x}{entropy[:8].hex()}"
+
+
 class Intake:
     """The writer of facts from outside, in the process that the scheduler works in."""
 
@@ -84,7 +89,7 @@ class Intake:
         with something else before; LimitExceededError, SerializationError.
         """
         scheduler, now = self._scheduler, self._scheduler.clock.now()
-        run_id = f"run_{to_micros(now) // 1000:011x}{scheduler.entropy()[:8].hex()}"
+        run_id = new_run_id(now, scheduler.entropy())
         data = _created(run_id, workflow, input, attributes)
         if sent is not None and difference({"input": input}, sent, "") is not None:
             data["sent"] = abridged(sent)
@@ -112,18 +117,18 @@ class Intake:
             return await self._repeated(target, payload, resume_id)
         key = resume_id or self._scheduler.entropy()[:12].hex()
         encoded = await self._encoded(target, payload)
-        events = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
-        if events is None and target.cached is not None:  # by now another hook, with another schema, may have the token
+        kept = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
+        if kept is None and target.cached is not None:  # by now another hook, with another schema, may have the token
             target = await self._read_target(target.hook.token, resume_id, is_webhook=target.hook.is_webhook)
             if not target.hook.is_live:
                 return await self._repeated(target, payload, resume_id)
             encoded = await self._encoded(target, payload)
-            events = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
-        if events is None:
+            kept = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
+        if kept is None:
             raise HookNotFoundError(target.hook.token)
-        if resume_id and events[0].data["payload"] is not encoded:
-            _compare(target, resume_id, events[0], payload, encoded)
-        return KeptPayload(target.hook, events)
+        if resume_id and kept.events[0].data["payload"] is not encoded:
+            _compare(target, resume_id, kept.events[0], payload, encoded)
+        return kept
 
     async def _repeated(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
         """Return the payload that a closed hook took under this `resume_id`. Nothing is written."""
@@ -150,7 +155,7 @@ class Intake:
 
     async def _receive(
         self, target: HookTarget, payload: Any, resume_id: str, also: dict[str, Any]
-    ) -> list[Event] | None:
+    ) -> KeptPayload | None:
         """Write an encoded payload. Returns None if the hook is no longer open."""
         scheduler, hook, record = self._scheduler, target.hook, target.record
         now, lease, run = scheduler.clock.now(), scheduler.request_lease(record.id), None
@@ -161,7 +166,11 @@ class Intake:
         fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload, **also})
         write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease, also=also)
         received = await self._write(record.id, run, fact, lease, now, write)
-        return None if received is None else [received.event, *(received.then or ())]
+        if received is None:
+            return None
+        if received.run_id is not None:
+            hook = hook._replace(run_id=received.run_id)  # another one than was read, if a reset came in between
+        return KeptPayload(hook, [received.event, *(received.then or ())])
 
     async def _write(
         self,
@@ -209,7 +218,7 @@ class Intake:
             if written is not None and written.claimed is not None:
                 scheduler.activate(written.claimed)
             elif written is not None:
-                scheduler.wake(run_id)
+                scheduler.wake(written.run_id or run_id)
         self._notifier.notify(run_id, events)
         return written
 

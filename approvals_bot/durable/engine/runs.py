@@ -99,24 +99,30 @@ class Run(Generic[R]):
         self._engine = engine
 
     async def status(self) -> Status:
-        """Return "pending", "running", "completed", "failed", "cancelled" or "stalled". Raises RunNotFoundError."""
+        """Return the run's status. Raises RunNotFoundError.
+
+        It is "pending", "running", "stalled", or how it ended: "completed", "failed", "cancelled" or "reset".
+        """
         return (await self._record()).status
 
     async def return_value(self) -> R:
         """Wait until the run has ended, and return its result as the workflow's return type.
 
+        If the run was reset while it was open, this is the result of the run in its place.
         Raises RunFailedError (its cause is the workflow's error), RunCancelledError or RunNotFoundError.
         """
         row, ending = await self._engine.until_ended(self.id)
+        while ending.type == "run_reset":
+            row, ending = await self._engine.until_ended(ending.data["next"])
         match ending.type:
             case "run_completed":
                 result: R = self._engine.decode_result(row, ending.data["result"])
                 return result
             case "run_cancelled":
-                raise RunCancelledError(self.id, ending.data.get("reason"))
+                raise RunCancelledError(row.id, ending.data.get("reason"))
             case _:
                 error = ending.data["error"]
-                raise RunFailedError(self.id, error["type"], error["message"], error["traceback"]) from decode_error(
+                raise RunFailedError(row.id, error["type"], error["message"], error["traceback"]) from decode_error(
                     error
                 )
 

@@ -50,8 +50,11 @@ from approvals_bot.durable.store.protocol import (
     Lease,
     NewRun,
     Received,
+    Reset,
     RunRecord,
     Stale,
+    TokenTaken,
+    WasReset,
 )
 
 START = 5.0  # seconds that the first connection may take
@@ -113,6 +116,9 @@ class PostgresStore:
     ) -> Received | None:
         call = encoding.receive(hook_id, resume_id, payload, at, lease, then, also)
         return encoding.received(then, await self._writing.call(call))
+
+    async def reset(self, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:
+        return encoding.was_reset(await self._writing.call(encoding.reset(reset, at)))
 
     async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
         return encoding.claims(await self._writing.call(encoding.claim(lease, limit, run_id)))

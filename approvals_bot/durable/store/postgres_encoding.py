@@ -32,8 +32,11 @@ from approvals_bot.durable.store.protocol import (
     Lease,
     NewRun,
     Received,
+    Reset,
     RunRecord,
     Stale,
+    TokenTaken,
+    WasReset,
 )
 
 Call = dict[str, Any]
@@ -97,6 +100,33 @@ def record(run_id: str, facts: list[NewEvent], at: datetime) -> Call:
         "at": to_micros(at),
     }
     return call | _ending(new)
+
+
+def reset(reset: Reset, at: datetime) -> Call:
+    new, end = reset.row, reset.end()
+    call: Call = {
+        "call": "reset",
+        "run": storable(reset.old),
+        "expected": reset.expected,
+        "next_run": storable(reset.next_run),
+        "last": storable(reset.last),
+        "end": [_event(end)],
+        "new": storable(new.id),
+        "workflow": storable(new.workflow),
+        "code": storable(new.code),
+        "version": storable(new.version),
+        "kind": storable(new.kind),
+        "attributes": to_json(new.attributes, "attributes"),
+        "view": None if new.view is None else to_json(new.view, "view"),
+        "parts": to_json(new.parts, "parts") if new.parts else None,
+        "at": to_micros(at),
+        "log": [
+            [event.seq, event.type, to_micros(event.at), storable(event.key), to_json(event.data, event.type)]
+            for event in reset.log
+        ],
+        "hooks": [[storable(id), is_open, storable(token)] for id, (token, is_open) in reset.hooks().items()],
+    }
+    return call | ({"pairs": given_pairs(new.attributes)} if new.attributes else {})
 
 
 def claim(lease: Lease, limit: int, run_id: str | None) -> Call:
@@ -206,7 +236,17 @@ def received(then: Append | None, answer: Any) -> Received | None:
     if answer is None or answer["event"] is None:
         return None
     followed = None if answer.get("then") is None or then is None else decided(then, answer["then"])
-    return Received(event(answer["event"]), _claimed(answer.get("claimed")), followed)
+    return Received(event(answer["event"]), _claimed(answer.get("claimed")), followed, as_given(answer.get("run")))
+
+
+def was_reset(answer: Any) -> WasReset | Stale | TokenTaken:
+    match answer:
+        case "stale":
+            return Stale()
+        case {"token": token, "owner": owner}:
+            return TokenTaken(as_given(token), as_given(owner))
+        case _:
+            return WasReset([event(each) for each in answer["events"]])
 
 
 def appended(batch: Append, answer: Any) -> Appended | Stale | Fenced:
@@ -275,6 +315,7 @@ def run_row(row: Any) -> RunRecord:
         attributes=readable_texts(row[8]), seq=row[9], view=readable_json(row[10], object),
         parts=readable_json(row[11], list) or [], stalled=as_given(row[12]), wake_at=readable_time(row[13]),
         epoch=row[14], ending=readable_json(row[15], dict),
+        next_run=as_given(row[16]),
     )  # fmt: skip
 
 

@@ -34,8 +34,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from approvals_bot.durable.core.events import Event, Log, NewEvent
 
-Status = Literal["pending", "running", "completed", "failed", "cancelled", "stalled"]
-ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "stalled"]
+ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "reset"})
 
 
 ENDED_HOOKS = 1_000
@@ -46,7 +46,8 @@ class RunRecord(NamedTuple):
     """A run as its row has it.
 
     `kind` is the workflow's word for its runs. `view` is the value its author published last; `parts` is what the run
-    consists of, from its projection. Values that can't be read from a damaged row are None or empty.
+    consists of, from its projection. `next_run` is the run that a reset has made from it. Values that can't be read
+    from a damaged row are None or empty.
     """
 
     id: str
@@ -65,6 +66,7 @@ class RunRecord(NamedTuple):
     wake_at: datetime | None
     epoch: int
     ending: dict[str, Any] | None  # data of the event that ended it
+    next_run: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -138,6 +140,43 @@ class HookRow(NamedTuple):
         )  # fmt: skip
 
 
+class Reset(NamedTuple):
+    """A run that begins with the first events of another one, and takes its place.
+
+    It was planned from a read of the old run: `expected` is the length of that log, and `next_run` is what its row had.
+    """
+
+    old: str
+    expected: int
+    next_run: str | None
+    last: str  # the last of the runs that earlier resets have made from the old one; it has the idempotency key
+    row: RunRecord  # of the new run
+    log: Log
+
+    def hooks(self) -> dict[str, tuple[str, bool]]:
+        """Return the token of each hook in the log, and whether it is open, by its ID."""
+        closed = {event.data["id"] for event in self.log if event.type == "hook_disposed"}
+        opened = (event.data for event in self.log if event.type == "hook_created")
+        return {data["hook_id"]: (data["token"], data["id"] not in closed) for data in opened}
+
+    def end(self) -> NewEvent:
+        """Return the event that ends the old run, if it is open."""
+        return NewEvent("run_reset", {"next": self.row.id, "to": self.log[0].data["reset_of"]["seq"]})
+
+
+class WasReset(NamedTuple):
+    """The old run's last event, if the reset has ended it."""
+
+    events: list[Event]
+
+
+class TokenTaken(NamedTuple):
+    """The refusal of a reset because an open hook's token belongs to another run by now. Nothing was written."""
+
+    token: str
+    owner: str
+
+
 class Created(NamedTuple):
     """The run that was created, or the earlier one with this idempotency key.
 
@@ -157,6 +196,7 @@ class Received(NamedTuple):
     event: Event
     claimed: Claimed | None = None  # if a lease was given and nobody held the run
     then: list[Event] | None = None  # the events of the planned append, if it was written; instead of `claimed`
+    run_id: str | None = None  # the hook's run: another one than before if that was reset; None: as planned
 
 
 class Append(NamedTuple):
@@ -301,6 +341,14 @@ class Store(Protocol):
         In the same transaction, claim the run if a lease is given and nobody holds it, and append the planned batch
         `then`. A repeated `resume_id` returns the first event, also when the hook is no longer live. Returns None if
         the hook isn't live and hasn't taken this `resume_id`.
+        """
+
+    async def reset(self, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:
+        """Create a run with this log that is due at once, and give it the old run's hooks and idempotency key.
+
+        In the same transaction, the old run names it, and ends as `reset` if it hasn't ended. Its hooks keep their IDs
+        and tokens; those that the log leaves open are live again. The new run's epoch is higher than the old one's, so
+        whatever was planned for the old run doesn't fit it. Repeats do nothing.
         """
 
     async def claim(self, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:

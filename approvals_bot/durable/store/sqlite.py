@@ -111,6 +111,7 @@ class SqliteStore:
     receive = written(log.receive)
     claim = written(log.claim)
     renew = written(log.renew)
+    reset = written(log.reset)
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)

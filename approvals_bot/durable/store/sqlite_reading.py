@@ -24,7 +24,8 @@ from approvals_bot.durable.store.protocol import ENDED_HOOKS, AuditEntry, AuditL
 _RUN_COLUMNS = """
     runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
       stalled, wake_at, epoch,
-      (SELECT data FROM events WHERE run_id = runs.id AND events.seq = runs.seq AND ended_at IS NOT NULL) AS ending"""
+      (SELECT data FROM events WHERE run_id = runs.id AND events.seq = runs.seq AND ended_at IS NOT NULL) AS ending,
+      next_run"""
 _SELECT_RUN = f"SELECT {_RUN_COLUMNS} FROM runs WHERE runs.id = ?"  # noqa: S608  # our own text
 _SELECT_HOOK = """
     SELECT id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at, generation, is_live
@@ -176,6 +177,7 @@ def _run_row(row: Any) -> RunRecord:
         created_at=readable_time(row[6]), ended_at=readable_time(row[7]), attributes=readable_texts(row[8]),
         seq=row[9], view=readable_json(row[10], object), parts=readable_json(row[11], list) or [],
         stalled=as_given(row[12]), wake_at=readable_time(row[13]), epoch=row[14], ending=readable_json(row[15], dict),
+        next_run=row[16],
     )  # fmt: skip
 
 

@@ -25,8 +25,11 @@ from approvals_bot.durable.store.protocol import (
     Lease,
     NewRun,
     Received,
+    Reset,
     RunRecord,
     Stale,
+    TokenTaken,
+    WasReset,
 )
 from approvals_bot.durable.store.sqlite_reading import event_of, run_and_log
 
@@ -268,7 +271,7 @@ def receive(
     fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload, **(also or {})})
     if not is_live:
         first = event_of(db, run_id, fact.key)  # a repeat may come after the run's end
-        return None if first is None else Received(first)
+        return None if first is None else Received(first, run_id=run_id)
     at_least = max(now, was.last)
     event = Event(was.seq + 1, fact.type, from_micros(at_least), fact.data)
     # Write the payload before checking who works on the run: it is kept in any case. The planned batch is written only
@@ -288,7 +291,56 @@ def receive(
         assert found is not None  # it caused the conflict
         event = found
     claimed = claim(db, lease, 1, run_id) if lease is not None and is_free else []
-    return Received(event, claimed[0] if claimed else None)
+    return Received(event, claimed[0] if claimed else None, run_id=run_id)
+
+
+# ── resets ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_OLD = f"SELECT seq, epoch, ended_at, {_LAST_AT}, next_run FROM runs WHERE id = ?"  # noqa: S608  # our own text
+_RESET = """
+    UPDATE runs SET seq = ?, status = 'reset', ended_at = ?, stalled = NULL, indexed = NULL, wake_at = NULL,
+      owner = NULL, lease_until = NULL
+    WHERE id = ?"""
+
+
+def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:
+    new, old, now = reset.row, reset.old, to_micros(at)
+    if db.execute("SELECT 1 FROM runs WHERE id = ?", (new.id,)).fetchone() is not None:
+        return WasReset([])  # the first answer was lost
+    row = db.execute(_OLD, (old,)).fetchone()
+    if row is None or (row[0], row[4]) != (reset.expected, reset.next_run):
+        return Stale()
+    seq, epoch, ended_at, last, _ = row
+    hooks = reset.hooks()
+    for token, is_open in hooks.values():
+        taken = is_open and db.execute(_OWNER, (storable(token),)).fetchone()
+        if taken and taken[0] != old:
+            return TokenTaken(token, taken[0])
+    key = db.execute("SELECT idempotency_key FROM runs WHERE id = ?", (reset.last,)).fetchone()[0]
+    db.execute("UPDATE runs SET idempotency_key = NULL WHERE id = ?", (reset.last,))
+    db.execute("UPDATE runs SET next_run = ? WHERE id = ?", (new.id, old))
+    ended: list[Event] = []
+    if ended_at is None:
+        at_least = max(now, last)
+        ended = _add(db, old, seq, [reset.end()], at_least)
+        db.execute(_RESET, (seq + 1, at_least, old))
+        # Lists find the new run by these. The given ones stay, as those of any ended run.
+        db.execute("DELETE FROM attributes WHERE run_id = ? AND substr(name, 1, 1) = '$'", (old,))
+        db.execute(_FOLLOW, ("reset", old))
+        db.execute(_CLOSE_HOOKS, (old,))
+    shown = {
+        "view": None if new.view is None else to_json(new.view, "view"),
+        "parts": to_json(new.parts, "parts") if new.parts else None,
+        "attributes": to_json(new.attributes) if new.attributes else "{}",
+    }
+    named = {"id": new.id, "workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
+    placed = {"created_at": now, "key": key, "seq": len(reset.log), "wake_at": now, "epoch": epoch + 1}
+    db.execute(_CREATE, _PENDING | shown | named | placed)
+    _add_pairs(db, new.id, given_pairs(new.attributes))
+    db.executemany(_INSERT, [_row(new.id, event, to_micros(event.at)) for event in reset.log])
+    moved = [(new.id, is_open, storable(id)) for id, (_, is_open) in hooks.items()]
+    db.executemany("UPDATE hooks SET run_id = ?, is_live = ? WHERE id = ?", moved)
+    return WasReset(ended)
 
 
 # ── events and their indexes ──────────────────────────────────────────────────────────────────────────────────────
@@ -317,6 +369,9 @@ def _row(run_id: str, event: Event, at: int) -> tuple[Any, ...]:
     return run_id, event.seq, event.type, at, storable(key), data
 
 
+_OWNER = "SELECT run_id FROM hooks WHERE token = ? AND is_live = 1"
+
+
 def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:
     """Open a hook. Returns its `hook_created`, or a `hook_conflict` if another run has its token."""
     data = event.data
@@ -333,9 +388,7 @@ def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) ->
     )  # fmt: skip
     if inserted.rowcount:
         return event
-    owner = db.execute(
-        "SELECT run_id FROM hooks WHERE token = ? AND is_live = 1", (storable(data["token"]),)
-    ).fetchone()[0]
+    owner = db.execute(_OWNER, (storable(data["token"]),)).fetchone()[0]
     taken = {"id": data["id"], "hook_id": data["hook_id"], "token": data["token"], "owner": owner}
     return NewEvent("hook_conflict", taken)
 

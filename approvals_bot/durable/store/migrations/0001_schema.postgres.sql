@@ -21,6 +21,7 @@ CREATE TABLE runs (
   parts           TEXT,
   indexed         TEXT,
   stalled         TEXT,
+  next_run        TEXT,
   wake_at         BIGINT,
   owner           TEXT,
   lease_until     BIGINT,
@@ -125,7 +126,8 @@ END $$;
 CREATE FUNCTION run_json(run runs) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_array(
     run.id, run.workflow, run.code, run.version, run.kind, run.status, run.created_at, run.ended_at, run.attributes,
-    run.seq, run.view, run.parts, run.stalled, run.wake_at, run.epoch, ending(run.id, run.seq, run.ended_at))
+    run.seq, run.view, run.parts, run.stalled, run.wake_at, run.epoch, ending(run.id, run.seq, run.ended_at),
+    run.next_run)
 $$;
 
 CREATE FUNCTION hook_json(hook hooks) RETURNS json LANGUAGE sql STABLE AS $$
@@ -458,7 +460,7 @@ BEGIN
     IF state.is_live AND is_free THEN
       claimed := claim_one(state.run_id, lease);
     END IF;
-    RETURN ROW(json_build_object('event', state.known, 'claimed', claimed), NULL)::outcome;
+    RETURN ROW(json_build_object('event', state.known, 'claimed', claimed, 'run', state.run_id), NULL)::outcome;
   END IF;
   now := greatest(given_at, state.last_at);
   data_of := '{"id":' || state.number || ',' || substr(args ->> 'data', 2);
@@ -473,7 +475,66 @@ BEGIN
   IF is_free THEN
     claimed := claim_one(state.run_id, lease);
   END IF;
-  RETURN ROW(json_build_object('event', event, 'claimed', claimed), CASE WHEN claimed IS NULL THEN state.run_id END)::outcome;
+  RETURN ROW(json_build_object('event', event, 'claimed', claimed, 'run', state.run_id),
+    CASE WHEN claimed IS NULL THEN state.run_id END)::outcome;
+END $$;
+
+-- Hooks come as [id, whether it is open, token], events of the new log as [seq, type, at, key, data].
+CREATE FUNCTION reset_run(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+DECLARE
+  old text := args ->> 'run';
+  new text := args ->> 'new';
+  given_at bigint := (args ->> 'at')::bigint;
+  state record;
+  taken record;
+  idempotency text;
+  lost jsonb;
+BEGIN
+  IF EXISTS (SELECT FROM runs WHERE id = new) THEN  -- the first answer was lost
+    RETURN ROW('{"events": []}'::json, NULL)::outcome;
+  END IF;
+  SELECT seq, epoch, ended_at, next_run, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at
+  INTO state FROM runs WHERE id = old;
+  IF state.seq IS DISTINCT FROM (args ->> 'expected')::bigint OR state.next_run IS DISTINCT FROM args ->> 'next_run' THEN
+    RETURN ROW('"stale"'::json, NULL)::outcome;
+  END IF;
+  SELECT token, run_id INTO taken FROM hooks
+  WHERE is_live AND run_id <> old AND token IN (
+    SELECT hook ->> 2 FROM jsonb_array_elements(args -> 'hooks') AS each (hook) WHERE (hook -> 1)::boolean)
+  LIMIT 1;
+  IF FOUND THEN
+    RETURN ROW(json_build_object('token', taken.token, 'owner', taken.run_id), NULL)::outcome;
+  END IF;
+  BEGIN
+    SELECT idempotency_key INTO idempotency FROM runs WHERE id = args ->> 'last';
+    UPDATE runs SET idempotency_key = NULL WHERE id = args ->> 'last' AND idempotency_key IS NOT NULL;
+    IF state.ended_at IS NULL THEN
+      lost := add_events(old, state.seq, greatest(given_at, state.last_at), args -> 'end');
+      DELETE FROM attributes WHERE run_id = old AND starts_with(name, '$');  -- it is found by those of the new run now
+      UPDATE runs SET seq = seq + 1, status = 'reset', ended_at = greatest(given_at, state.last_at), stalled = NULL,
+        indexed = NULL, next_run = new, wake_at = NULL, owner = NULL, lease_until = NULL
+      WHERE id = old;
+    ELSE
+      UPDATE runs SET next_run = new WHERE id = old;
+    END IF;
+    INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, view, parts,
+      wake_at, epoch)
+    VALUES (new, args ->> 'workflow', args ->> 'code', args ->> 'version', args ->> 'kind', 'pending', given_at,
+      idempotency, args ->> 'attributes', jsonb_array_length(args -> 'log'), args ->> 'view', args ->> 'parts',
+      given_at, state.epoch + 1);
+    IF args ? 'pairs' THEN
+      PERFORM add_pairs(new, args -> 'pairs');
+    END IF;
+    INSERT INTO events (run_id, seq, type, at, key, data)
+    SELECT new, (e ->> 0)::bigint, e ->> 1, (e ->> 2)::bigint, e ->> 3, e ->> 4
+    FROM jsonb_array_elements(args -> 'log') AS each (e);
+    UPDATE hooks SET is_live = false WHERE run_id = old AND is_live;
+    UPDATE hooks SET run_id = new, is_live = (hook -> 1)::boolean
+    FROM jsonb_array_elements(args -> 'hooks') AS each (hook) WHERE id = hook ->> 0;
+  EXCEPTION WHEN unique_violation THEN  -- somebody has taken a token since the look above; look again
+    RETURN ROW('"stale"'::json, NULL)::outcome;
+  END;
+  RETURN ROW(json_build_object('events', log_json(old, state.seq)), old || ' ' || new)::outcome;
 END $$;
 
 CREATE FUNCTION renew_leases(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
@@ -492,6 +553,7 @@ BEGIN
     WHEN 'receive' THEN RETURN receive_payload(args);
     WHEN 'record' THEN RETURN record_facts(args);
     WHEN 'renew' THEN RETURN renew_leases(args);
+    WHEN 'reset' THEN RETURN reset_run(args);
     WHEN 'claim' THEN RETURN ROW(json_build_array(claim_one(args ->> 'run', args -> 'lease')), NULL)::outcome;
     WHEN 'claim_due' THEN RETURN ROW(claim_due(args -> 'lease', (args ->> 'limit')::bigint), NULL)::outcome;
   END CASE;

@@ -8,7 +8,7 @@ CREATE TABLE runs (
   code            TEXT NOT NULL,              -- the name its body is registered under
   version         TEXT,
   kind            TEXT NOT NULL DEFAULT 'workflow', -- its workflow's word for its runs
-  status          TEXT NOT NULL,              -- pending running completed failed cancelled stalled
+  status          TEXT NOT NULL,              -- pending running completed failed cancelled reset stalled
   created_at      INTEGER NOT NULL,
   ended_at        INTEGER,
   idempotency_key TEXT UNIQUE,
@@ -18,6 +18,7 @@ CREATE TABLE runs (
   parts           TEXT,                       -- what it consists of, from its projection: an array
   indexed         TEXT,                       -- digest of the projection's attributes: shows whether they have changed
   stalled         TEXT,                       -- why it can't continue with this code
+  next_run        TEXT,                       -- the run that a reset has made from this one
   wake_at         INTEGER,                    -- when it is due; NULL: not before somebody resumes it
   owner           TEXT,                       -- the process that works on it …
   lease_until     INTEGER,                    -- … and until when, unless renewed
