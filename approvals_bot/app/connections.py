@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
@@ -52,8 +52,12 @@ def start_tasks(stack: AsyncExitStack, channels: Mapping[str, Channel]) -> None:
     """Start the channels' background tasks; the stack stops them."""
     for name, channel in channels.items():
         if isinstance(channel, WithTask):
-            task = asyncio.create_task(_run(name, channel), name=f"the channel {name}")
-            stack.push_async_callback(_stop, task)
+            start_task(stack, _run(name, channel), f"the channel {name}")
+
+
+def start_task(stack: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
+    """Start a background task; the stack stops it."""
+    stack.push_async_callback(_stop, asyncio.create_task(work, name=name))
 
 
 async def _run(name: str, channel: WithTask) -> None:

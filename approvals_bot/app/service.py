@@ -10,7 +10,7 @@ from typing import Any
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from approvals_bot.app.connections import channel_settings, open_channels, open_targets, start_tasks
+from approvals_bot.app.connections import channel_settings, open_channels, open_targets, start_task, start_tasks
 from approvals_bot.app.directory import build_people
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.port import SLACK, Channels, Reloads, Targets, WithMembers, WithRoutes, WithStates
@@ -22,6 +22,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
+from approvals_bot.service.stalls import StalledCards
 from approvals_bot.web.api import ApiKey
 from approvals_bot.web.links import Links
 from approvals_bot.web.metrics import Connection, Metrics
@@ -72,6 +73,11 @@ async def open_service(
     async with AsyncExitStack() as stack:
         store = await connect(service.server.database.get_secret_value())
         resources: dict[type, Any] = {}
+
+        def run_stalled(workflow: str) -> None:
+            metrics.run_stalled(workflow)
+            cards.wake()
+
         engine = Engine(
             store,
             tokens=tokens,
@@ -79,7 +85,7 @@ async def open_service(
             clock=clock,
             resources=resources,
             watch=metrics.appended,
-            watch_stalls=metrics.run_stalled,
+            watch_stalls=run_stalled,
         )
         targets = await open_targets(stack, service, clock.now)
         channels = open_channels(stack, service)
@@ -104,8 +110,11 @@ async def open_service(
             People: host.people,
             Calendars: Calendars(service.calendars),
         }
+        cards = StalledCards(engine)
+        await cards.remember()
         await stack.enter_async_context(engine.running())
         start_tasks(stack, channels)
+        start_task(stack, cards.run(), "the cards of stalled runs")
         routes: list[BaseRoute] = [*extra]
         connections: dict[str, Connection] = {}
         for channel in channels.values():

@@ -9,7 +9,7 @@ the replay, so such arguments are lazy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar, cast
@@ -17,9 +17,11 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import BeforeValidator, JsonValue
 
 from approvals_bot.approvals.port import (
+    EMAIL,
     CallResult,
     Card,
     Channels,
+    Delivered,
     Dispatch,
     Receipt,
     Refused,
@@ -28,6 +30,8 @@ from approvals_bot.approvals.port import (
     TryAgain,
 )
 from approvals_bot.durable.core.api import resource, step
+from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.core.serialization import codec
 from approvals_bot.errors import StepFailedError
 
 LONGEST_TRY = timedelta(hours=48)
@@ -93,6 +97,25 @@ async def send_copy(dispatch: LazyDispatch, channels: Channels = resource(Channe
 async def update_copy(receipt: Receipt, dispatch: LazyDispatch, channels: Channels = resource(Channels)) -> Result:
     """Show the newest card in a copy that was delivered."""
     return await channels.send(dispatch, receipt)
+
+
+def sent_cards(log: Iterable[Event]) -> list[tuple[Receipt, Dispatch]]:
+    """Return the messages that show a request's card and can be edited, from the log of the run that sent them."""
+    inputs: dict[int, dict[str, Any]] = {}
+    found: dict[str, tuple[Receipt, Dispatch]] = {}  # by copy; what was posted again takes its place
+    for event in log:
+        if event.type == "step_created" and event.data["name"] == send_copy.name:
+            inputs[event.data["id"]] = event.data["input"]
+        elif event.type == "step_completed" and event.data["id"] in inputs:
+            result = send_copy.signature.result.decode(event.data["result"])
+            dispatch = _DISPATCH.decode(inputs[event.data["id"]]["dispatch"])
+            is_card = not dispatch.text and dispatch.thread is None and dispatch.to.channel != EMAIL
+            if is_card and isinstance(result, Delivered):
+                found[dispatch.delivery_id.rpartition("-")[0]] = result.receipt, dispatch
+    return list(found.values())
+
+
+_DISPATCH = codec(Dispatch)
 
 
 async def attempt(sending: Coroutine[Any, Any, R]) -> R | TryAgain:

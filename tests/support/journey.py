@@ -31,6 +31,7 @@ class Service:
         self._program = program
         self.port = 0
         self.said = ""  # the line that it prints when it is ready
+        self.environment: dict[str, str] = {}  # besides that of the tests
         self.process: subprocess.Popen[str] | None = None
         self.http = httpx2.Client(timeout=20.0, trust_env=False)
 
@@ -49,7 +50,7 @@ class Service:
     def launch(self, *options: str, command: str = "dev", by_environment: bool = False) -> None:
         port = () if by_environment else ("--port", str(self.port))
         line = [sys.executable, *self._program, command, *port, *options]
-        environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")} | self.environment
         if by_environment:
             environment["PORT"] = str(self.port)
         with (self.folder / "log.txt").open("a") as log:
@@ -207,6 +208,7 @@ class Service:
 
 def with_samples(folder: Path) -> Path:
     """The folder, with the samples as a fresh clone has them."""
+    folder.mkdir(exist_ok=True)
     root = Path(__file__).parent.parent.parent
     shutil.copy(root / "config.example.toml", folder)
     shutil.copytree(root / "workflows", folder / "workflows", ignore=shutil.ignore_patterns("__pycache__"))

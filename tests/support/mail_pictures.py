@@ -164,7 +164,9 @@ async def second_thoughts(it: Studio) -> None:
 
 async def ended_pages(it: Studio) -> None:
     run = it.ask("2.4")
-    it.service.api("POST", f"/runs/{run}/cancellation", json={"reason": "The release is postponed."})
+    it.service.api(
+        "POST", f"/runs/{run}/cancellation", json={"by": "di@acme.eu", "reason": "The release is postponed."}
+    )
     it.service.eventually(lambda: it.service.run(run)["status"] == "cancelled")
     await it.page("withdrawn", it.link("2.4"))
     await it.page("not-found", f"{it.link('2.4')}x", phone=True)

@@ -164,7 +164,7 @@ async def cards(it: Studio) -> None:
     await it.card("rejected", it.shown(rejected, "Rejected by"), "U0ANN")
 
     run, withdrawn = it.ask("mail 1.8", service="mail", version="1.8", env="prod")
-    it.service.api("POST", f"/runs/{run}/cancellation", json={"reason": "Found a bug in it."})
+    it.service.api("POST", f"/runs/{run}/cancellation", json={"by": "bo@acme.eu", "reason": "Found a bug in it."})
     await it.card("withdrawn", it.shown(withdrawn, "Withdrawn"), "U0ANN")
 
     run, changed = it.ask("queue 5.0", service="queue", version="5.0", env="prod")

@@ -37,6 +37,9 @@ from approvals_bot.errors import (
 
 logger = logging.getLogger("approvals_bot.durable.engine")
 
+FAILS_A_RUN = (WorkflowStuckError, LimitExceededError, SerializationError)
+"""Errors of a replay that end the run. Any other stalls it."""
+
 PATIENCE = 1.0
 """Seconds that a test's clock waits for a step before it moves on. The step goes on running."""
 
@@ -245,7 +248,7 @@ class Activation:
         timer that is due stays open, so the run has no time meanwhile: payloads that come before it continues are
         before its deadline in the log, and count.
         """
-        if isinstance(error, WorkflowStuckError | LimitExceededError | SerializationError):
+        if isinstance(error, FAILS_A_RUN):
             batch = self._batch([*facts, NewEvent("run_failed", {"error": encode_error(error)})], now)
         else:
             batch = self._batch(self._finished[: self._taken], now, release=True, stalled=reason_of(error))

@@ -15,9 +15,10 @@ from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.serialization import decode
+from approvals_bot.durable.engine.activation import FAILS_A_RUN
 from approvals_bot.durable.engine.engine import Engine
 from approvals_bot.durable.store.protocol import RunRecord
-from approvals_bot.errors import NondeterminismError, WorkflowBugError
+from approvals_bot.errors import ApprovalsBotError, WorkflowBugError
 
 Change = Literal["stalls", "fails", "ends", "differs"]
 """What would change. `ends`: an open run completes or is cancelled. `differs`: an ended run ends in another way."""
@@ -53,8 +54,8 @@ async def _drift_of_open(engine: Engine, row: RunRecord, log: Log) -> Drift | No
     try:
         outcome = await _replayed(engine, row, log)
         _read_unread(outcome, log)
-    except Exception as error:  # noqa: BLE001  # whatever a replay raises would stall the run
-        return _stalls(row, error)
+    except Exception as error:  # noqa: BLE001  # whatever a replay raises would stall or fail the run
+        return _given_up(row, error)
     if not outcome.ended:
         return None
     end = outcome.commands[-1].event(log[-1].at)
@@ -83,7 +84,7 @@ async def _change_of_end(engine: Engine, row: RunRecord, log: Log, ending: Event
         outcome = await _replayed(engine, row, log)
     except Exception as error:  # noqa: BLE001  # whatever a replay raises would stall the run
         was = ending.data.get("error", {}).get("type") if ending.type == "run_failed" else None
-        now = _stalls(row, error)
+        now = _given_up(row, error)
         return None if was == now.error else now
     before = _described(ending.type, ending.data)
     if not outcome.ended:
@@ -111,15 +112,21 @@ def _read_unread(outcome: ReplayResult, log: Log) -> None:
             decode(event.data["payload"], schema)
 
 
-def _stalls(row: RunRecord, error: Exception) -> Drift:
-    if isinstance(error, WorkflowBugError):
-        return Drift(row.id, row.workflow, "stalls", error.cause_type, error.where, error.cause_message)
-    where = "" if isinstance(error, NondeterminismError) else where_raised(error)  # its frames are all of the engine
-    return Drift(row.id, row.workflow, "stalls", type(error).__qualname__, where, str(error))
+def _given_up(row: RunRecord, error: Exception) -> Drift:
+    """Return what becomes of a run whose replay raises this, as `Activation` decides it."""
+    change: Change = "fails" if isinstance(error, FAILS_A_RUN) else "stalls"
+    match error:
+        case WorkflowBugError():
+            kind, where, why = error.cause_type, error.where, error.cause_message
+        case ApprovalsBotError():  # the engine raised it, so its lines say nothing about the workflow's code
+            kind, where, why = type(error).__name__, "", str(error)
+        case _:
+            kind, where, why = type(error).__name__, where_raised(error), str(error)
+    return Drift(row.id, row.workflow, change, kind, where, why)
 
 
 def _fails(row: RunRecord, error: dict[str, Any]) -> Drift:
-    return Drift(row.id, row.workflow, "fails", error["type"], error["where"], error["message"])
+    return Drift(row.id, row.workflow, "fails", error["type"], error.get("where", ""), error["message"])
 
 
 def _essence(data: dict[str, Any]) -> Any:

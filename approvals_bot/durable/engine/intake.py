@@ -307,7 +307,8 @@ class Intake:
     async def answer_to(self, kept: KeptPayload, seconds: float) -> dict[str, Any] | None:
         """Wait for the workflow's answer to this request, for at most `seconds`.
 
-        Returns None when the time is up, when the run has ended without an answer, or when the store is unavailable.
+        Returns None when the time is up, when the run has ended without an answer or has stalled, or when the store is
+        unavailable.
         """
         run_id, seq, log = kept.hook.run_id, kept.events[0].seq, kept.events
         row: RunRecord | None = None
@@ -320,8 +321,8 @@ class Intake:
                             answer: dict[str, Any] = event.data["answer"]
                             return answer
                     if row is not None:
-                        if row.has_ended:
-                            return None
+                        if row.has_ended or (row.status == "stalled" and row.wake_at is None):
+                            return None  # a stalled run that is due is about to be tried with this payload
                         await subscription.changed()
                     found = await self._scheduler.store.read(run_id, after=seq)
                     if found is None:

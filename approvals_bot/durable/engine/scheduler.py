@@ -272,6 +272,7 @@ class Scheduler:
             log_stall(row, error)
             if self._watch_stalls is not None:
                 self._watch_stalls(row.workflow)
+        self.notifier.wake((row.id,))  # callers that wait for its answer get none
 
     def keep_task(self, task: asyncio.Task[Any]) -> None:
         """Hold on to a task until it is done, or until this process closes."""
