@@ -35,6 +35,7 @@ from approvals_bot.approvals.eligibility import (
     with_delegates,
 )
 from approvals_bot.approvals.fields import form_field
+from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Escalation
 from approvals_bot.approvals.port import State, Via
@@ -278,11 +279,19 @@ def with_people(request: Request, rules: Rules, people: Mapping[str, Person]) ->
 
 
 def apply(
-    request: Request, act: Act, at: datetime, *, rules: Rules, found: Resolution, rank: Rank | None = None
+    request: Request,
+    act: Act,
+    at: datetime,
+    *,
+    rules: Rules,
+    found: Resolution,
+    rank: Rank | None = None,
+    fits: forms.Fits | None = None,
 ) -> tuple[Request, Reply]:
     """Apply an act. Returns the next request, and the reply to the actor.
 
-    `found`: the people of the open stage, as of now. `rank`: what the actor of a Reassign may do.
+    `found`: the people of the open stage, as of now. `rank`: what the actor of a Reassign may do. `fits`: the
+    author's own check of edited fields.
     """
     request = with_people(request, rules, found.people)
     if request.held is not None and not _may_change_mind(request, act):
@@ -291,13 +300,13 @@ def apply(
         case Withdraw() | Stop():
             return _withdraw(request, act, at)
         case Edit():
-            return _edit(request, act, rules)
+            return _edit(request, act, rules, fits)
         case _ if request.state == "changes_requested":
             return request, _not_now(request, act, at)
         case Reassign():
             return _reassign(request, act, at, rules, found, rank or Rank())
         case Vote():
-            return _vote(request, act, at, rules, found)
+            return _vote(request, act, at, rules, found, fits)
 
 
 def late_reply(request: Request, act: Act, now: datetime) -> Reply:
@@ -320,7 +329,9 @@ def late_reply(request: Request, act: Act, now: datetime) -> Reply:
     return Reply("already_decided", code="ended", params={**params, "state": ended.state})
 
 
-def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolution) -> tuple[Request, Reply]:
+def _vote(
+    request: Request, act: Vote, at: datetime, rules: Rules, found: Resolution, fits: forms.Fits | None
+) -> tuple[Request, Reply]:
     """Count one person's choice, with the people of the open stage as resolved at the click."""
     assert request.stage is not None, "a stage is open"
     request = seated(request, rules, request.stage, found)
@@ -329,7 +340,7 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
     act = replace(act, comment=act.comment.strip())
     answers, rejections = forms.read_answers(rules.stages[stage.id], act)
     if act.choice == "edit":
-        request, act, rejections = _edited_by_approver(request, act, at, rules, rejections)
+        request, act, rejections = _edited_by_approver(request, act, at, rules, rejections, fits)
         if request.outcome is not None:
             return request, Reply("decided", True, "rule_decided")
         assert request.stage is not None, "it stays open"
@@ -358,7 +369,12 @@ def _vote(request: Request, act: Vote, at: datetime, rules: Rules, found: Resolu
 
 
 def _edited_by_approver(
-    request: Request, act: Vote, at: datetime, rules: Rules, rejections: tuple[Rejection, ...]
+    request: Request,
+    act: Vote,
+    at: datetime,
+    rules: Rules,
+    rejections: tuple[Rejection, ...],
+    fits: forms.Fits | None,
 ) -> tuple[Request, Vote, tuple[Rejection, ...]]:
     """Apply an approver's edit to the fields, if their vote counts. A rule may decide the request then.
 
@@ -367,7 +383,7 @@ def _edited_by_approver(
     """
     stage = request.stage
     assert stage is not None, "a stage is open"
-    changes = forms.approver_changes(rules.definition, rules.stages[stage.id], request.fields, act)
+    changes = forms.approver_changes(rules.definition, rules.stages[stage.id], request.fields, act, fits)
     if isinstance(changes, tuple):
         return request, act, changes
     if rejections or refusal(stage, act, request.digest) is not None:
@@ -447,11 +463,11 @@ def _reassign(
     return request, Reply("reassigned" if instead_of else "added", True, params=params)
 
 
-def _edit(request: Request, act: Edit, rules: Rules) -> tuple[Request, Reply]:
+def _edit(request: Request, act: Edit, rules: Rules, fits: forms.Fits | None) -> tuple[Request, Reply]:
     """Change fields for the requester. Votes are reset as the policy says, and always after requested changes."""
     if act.by not in (request.requester, request.on_behalf_of):
         return request, Reply("not_an_approver", code="not_yours")
-    changes = forms.requester_changes(rules.definition, request.fields, act)
+    changes = forms.requester_changes(rules.definition, request.fields, act, fits)
     if isinstance(changes, tuple):
         return request, Reply("invalid", rejections=changes)
     request, resets = _changed(request, changes, rules)
@@ -483,7 +499,7 @@ def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Req
     """Set the new values. Returns also whether they void the votes so far."""
     definition = rules.definition
     before, after = rules.ruling(request.fields), rules.ruling(forms.dump(definition.fields, typed))
-    was = {name: request.fields.get(name) for name in typed if after.fields.get(name) != request.fields.get(name)}
+    was = {name: now for name in typed if not same_json(after.fields.get(name), now := request.fields.get(name))}
     request = request.but(fields=after.fields, digest=after.digest, was={**request.was, **was})
     return described(request, rules), forms.voids_votes(definition.policy, before.typed, after.typed)
 

@@ -100,10 +100,10 @@ def names(people: tuple[Name, ...], most: int = 6) -> str:
 def line(field: CardField) -> str:
     """Put a field's value on one line, with its line breaks marked.
 
-    So nothing that people wrote starts a line of ours. Untrusted text is in quotation marks.
+    So nothing that people wrote starts a line of ours. Untrusted text is in quotation marks, which JSON has anyway.
     """
     text = joined(field.value)
-    return f"“{text}”" if field.untrusted and text else text
+    return f"“{text}”" if field.untrusted and text and field.kind != "json" else text
 
 
 def joined(text: str) -> str:

@@ -128,7 +128,7 @@ class CompiledRule:
 
 
 def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
-    types = {name: _TYPES.get(spec.type, DataType.STRING) for name, spec in fields.items()}
+    types = {name: _TYPES.get(spec.type, DataType.STRING) for name, spec in fields.items() if not spec.is_json}
     context = Context(type_resolver=types, default_timezone="utc", decimal_context=DecimalContext(prec=40))
     context.builtins = builtins.Builtins(
         {name: _span(seconds) for name, seconds in FUNCTIONS.items()},

@@ -39,6 +39,9 @@ FieldType = Literal[
     "url",
 ]
 
+JsonType = Literal["array", "object"]
+"""Types of lists and objects, for `request_approval`. A workflow's file doesn't have them."""
+
 LENGTH = {"string": 500, "text": 50_000, "email": 320, "url": 2_000}
 """The default maximum length, in characters."""
 
@@ -66,7 +69,7 @@ _KEYWORDS = frozenset(
 class FieldSpec(Frozen):
     """A field's type and options. In the file, `name = "string"` is short for `name = { type = "string" }`."""
 
-    type: FieldType
+    type: Annotated[Literal[FieldType, JsonType], WithJsonSchema({"type": "string", "enum": list(get_args(FieldType))})]
     required: Bool = True
     default: Scalar | None = None
     min: Bound | None = None
@@ -90,6 +93,16 @@ class FieldSpec(Frozen):
     def longest(self) -> int | None:
         """The maximum length in characters; None for types that aren't text."""
         return self.max_length if self.max_length is not None else LENGTH.get(self.type)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the values are lists or objects."""
+        return self.type in get_args(JsonType)
+
+    @property
+    def is_multiline(self) -> bool:
+        """Whether people type several lines."""
+        return self.type == "text" or self.is_json
 
     @model_validator(mode="before")
     @classmethod
@@ -189,7 +202,7 @@ class Ask(FieldSpec):
         def __init__(
             self,
             *,
-            type: FieldType,
+            type: FieldType | JsonType,
             required: bool = ...,
             default: bool | int | float | str | None = ...,
             min: int | float | Decimal | datetime.date | str | None = ...,

@@ -12,20 +12,27 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Edit, Rejection, Vote
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.json_values import (
+    TypedText,
+    UnfitError,
+    canonical,
+    check_size,
+    same_json,
+    shown_json,
+)
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition, Policy, Stage
 from approvals_bot.approvals.port import CardField, FormField, Via
-from approvals_bot.approvals.values import UnfitError, read, read_text, shown_value, value_schema, write
+from approvals_bot.approvals.values import read, read_text, shown_value, value_schema, write
 from approvals_bot.errors import InvalidPayloadError
 
 Fields = Mapping[str, FieldSpec]
@@ -53,6 +60,11 @@ def read_values(of: Fields, given: Mapping[str, Any]) -> tuple[dict[str, Any], t
             typed[name] = _read_field(spec, given.get(name))
         except UnfitError as error:
             rejections.append(Rejection((name,), error.code, error.params))
+    if not rejections and any(spec.is_json for spec in fields.values()):
+        try:
+            check_size(dump(fields, typed))
+        except UnfitError as error:
+            rejections.append(Rejection((), error.code, error.params))
     return typed, tuple(rejections)
 
 
@@ -75,16 +87,30 @@ def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonVa
         name=name,
         label=label(name, spec),
         value=shown_value(value),
-        kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
+        kind=_kind_of(spec),
         pinned=spec.pinned,
         was=before,
         untrusted=spec.untrusted and value is not None,
     )
 
 
+def _kind_of(spec: FieldSpec) -> Literal["short", "long", "diff", "json"]:
+    if spec.is_json:
+        return "json"
+    return "diff" if spec.view == "diff" else "long" if spec.type == "text" else "short"
+
+
 def form_field(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField:
     """Return a field for forms."""
-    shown = "" if value is None else ("true" if value else "false") if isinstance(value, bool) else str(value)
+    match value:
+        case None:
+            shown = ""
+        case bool():
+            shown = "true" if value else "false"
+        case list() | dict():
+            shown = shown_json(value)
+        case _:
+            shown = str(value)
     return FormField(name, label(name, spec), spec, shown)
 
 
@@ -96,14 +122,10 @@ def label(name: str, spec: FieldSpec) -> str:
 def digest(of: Fields, typed: Mapping[str, Any]) -> str:
     """Return the digest that approvers sign.
 
-    It is the SHA-256, in hex, of the pinned fields' canonical JSON; "" if none is pinned.
+    It is the SHA-256, in hex, of the pinned fields' JSON in its canonical form (RFC 8785); "" if none is pinned.
     """
-    fields = of
-    pinned = {name: write(spec, typed.get(name)) for name, spec in fields.items() if spec.pinned}
-    if not pinned:
-        return ""
-    text = json.dumps(pinned, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    pinned = {name: write(spec, typed.get(name)) for name, spec in of.items() if spec.pinned}
+    return hashlib.sha256(canonical(pinned).encode()).hexdigest() if pinned else ""
 
 
 def from_texts(of: Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:
@@ -115,6 +137,8 @@ def from_texts(of: Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:
             given[name] = text.lower() in _TRUE
         elif spec.type == "integer" and text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20:
             given[name] = int(text)
+        elif text and spec.is_json:
+            given[name] = TypedText(text)
         elif text and spec.type not in ("string", "text"):
             given[name] = text
     return given
@@ -226,39 +250,51 @@ def read_answers(stage: Stage, vote: Vote) -> tuple[dict[str, JsonValue], tuple[
     return ({}, rejections) if rejections else (dump(stage.ask, typed), ())
 
 
-def approver_changes(definition: Definition, stage: Stage, now: Mapping[str, JsonValue], vote: Vote) -> Changed:
+Fits = Callable[[Mapping[str, Any]], tuple[Rejection, ...]]
+"""What is wrong with edited fields, typed, besides their types: they come from an author's own model."""
+
+
+def approver_changes(
+    definition: Definition, stage: Stage, now: Mapping[str, JsonValue], vote: Vote, fits: Fits | None = None
+) -> Changed:
     """Return the request's fields after an approver's `edit`."""
     given = {name: value for name, value in {**vote.answers, **vote.fields}.items() if name not in stage.ask}
     for name in given:
         if name in definition.fields and not definition.fields[name].editable:
             return (Rejection((), "not_editable", {"name": name}),)
-    return _changed(definition, now, given, vote.via)
+    return _changed(definition, now, given, vote.via, fits)
 
 
-def requester_changes(definition: Definition, now: Mapping[str, JsonValue], edit: Edit) -> Changed:
+def requester_changes(
+    definition: Definition, now: Mapping[str, JsonValue], edit: Edit, fits: Fits | None = None
+) -> Changed:
     """Return the request's fields after the requester's edit."""
-    return _changed(definition, now, dict(edit.fields), edit.via)
+    return _changed(definition, now, dict(edit.fields), edit.via, fits)
 
 
 def voids_votes(policy: Policy, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether a change of (typed) fields voids the votes so far."""
     for name in after:
-        if before.get(name) != after[name]:
+        if not same_json(before.get(name), after[name]):
             rule = policy.on_change_of(name)
             if rule == "reset" or (rule == "reset-if-raised" and raised(before.get(name), after[name])):
                 return True
     return False
 
 
-def _changed(definition: Definition, now: Mapping[str, JsonValue], given: dict[str, JsonValue], via: Via) -> Changed:
+def _changed(
+    definition: Definition, now: Mapping[str, JsonValue], given: dict[str, JsonValue], via: Via, fits: Fits | None
+) -> Changed:
     if via in FORMS:
         mine = {name: spec for name, spec in definition.fields.items() if name in given}
         left = dict.fromkeys(mine)  # an emptied field is unset
         given = {**given, **left, **from_texts(mine, _texts(given))}
     typed, rejections = read_values(definition.fields, {**now, **given})
+    if fits is not None and not rejections:
+        rejections = fits(typed)
     if rejections:
         return rejections
-    return (Rejection((), "same_as_before"),) if dump(definition.fields, typed) == now else typed
+    return (Rejection((), "same_as_before"),) if same_json(dump(definition.fields, typed), now) else typed
 
 
 def _texts(given: Mapping[str, JsonValue]) -> dict[str, str]:

@@ -55,6 +55,8 @@ SLACK, EMAIL = "slack", "email"
 
 NOT_DELIVERED = ("⚠", "Not delivered")
 
+BRIEF = 60  # characters of a long value that take no more room than a short one
+
 
 @dataclass(frozen=True, slots=True)
 class Name:
@@ -72,10 +74,15 @@ class CardField:
     name: str
     label: str
     value: str
-    kind: Literal["short", "long", "diff"] = "short"
+    kind: Literal["short", "long", "diff", "json"] = "short"  # json: of a list or object, indented if it is long
     pinned: bool = False
     was: str | None = None  # the value before the last edit, if there was one
     untrusted: bool = False  # written by somebody else, such as a model: shown as a quotation
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is shown on a line beside its label."""
+        return self.kind == "short" or (self.kind == "json" and len(self.value) <= BRIEF and "\n" not in self.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,21 +11,24 @@ import dataclasses
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes
-from approvals_bot.approvals.acts import Reply, Stop
+from approvals_bot.approvals.acts import Rejection, Reply, Stop
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.durations import duration_text
-from approvals_bot.approvals.field_specs import Ask
+from approvals_bot.approvals.field_specs import LENGTH, Ask
+from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, UnfitError, same_json
 from approvals_bot.approvals.outcomes import Outcome, answers_of
 from approvals_bot.approvals.policy import (
     Clock,
@@ -52,7 +55,7 @@ from approvals_bot.durable.core.api import (
     resource,
     step,
 )
-from approvals_bot.errors import ApprovalsBotError, InvalidArgumentError
+from approvals_bot.errors import ApprovalsBotError, InvalidArgumentError, InvalidPayloadError
 from approvals_bot.people import People
 
 STOPPED_WAITING = "the workflow stopped waiting for it"
@@ -159,6 +162,7 @@ async def request_approval(
             f"{business[1]} needs a calendar: name one from config.toml with clock={{'calendar': …}}"
         )
     request = _Request(asked)
+    request.fits = _fits_in(type(fields))
     accompany(request.accompany(), leave=request.end_with_run)
     return await request.outcome()
 
@@ -216,13 +220,13 @@ class _Request(PendingRequest):
         for stage, given in answers_of(self.request).items():
             answers |= forms.values(self.rules.stages[stage].ask, given)
         kind = _KINDS[ended.state]
-        if kind is outcomes.Approved and self.request.fields != self.asked.opening.fields:
+        if kind is outcomes.Approved and not same_json(self.request.fields, self.asked.opening.fields):
             kind = outcomes.Edited
         definition = self.definition
         made: Outcome = kind(
             self.request.id,
             ended.by,
-            dict(self.rules.ruling(self.request.fields).typed),
+            deepcopy(self.rules.ruling(self.request.fields).typed),  # lists in it are the author's to change
             answers,
             self.request.digest,
             lambda fields: _digest(definition, fields),
@@ -246,8 +250,42 @@ _KINDS: dict[State, Any] = {
 
 
 def _digest(definition: Definition, fields: Mapping[str, Any]) -> str:
-    given = {name: plain(value) for name, value in named(fields).items()}
-    return forms.digest(definition.fields, forms.values(definition.fields, given, "fields"))
+    return forms.digest(definition.fields, forms.values(definition.fields, _given(named(fields)), "fields"))
+
+
+def _fits_in(kind: type) -> forms.Fits | None:
+    """Return the check that edited fields fit the model or dataclass they came from; None for plain values."""
+    if not (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
+        return None
+    model = TypeAdapter[Any](kind)
+
+    def fits(typed: Mapping[str, Any]) -> tuple[Rejection, ...]:
+        try:
+            model.validate_python(dict(typed), by_name=True)
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_input=False, include_context=False)
+            return tuple(_misfit(fault["loc"], fault["msg"]) for fault in faults)
+        return ()
+
+    return fits
+
+
+def _misfit(loc: tuple[int | str, ...], message: str) -> Rejection:
+    place = ".".join(map(str, loc[1:]))
+    return Rejection(tuple(map(str, loc[:1])), "not_of_the_type", {"why": f"{place}: {message}" if place else message})
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values as JSON. Raises InvalidPayloadError for those that have no such form."""
+    given, faults = dict[str, Any](), list[dict[str, Any]]()
+    for name, value in values.items():
+        try:
+            given[name] = plain(value)
+        except UnfitError as error:
+            faults.append({"loc": ["fields", name], "msg": str(error)})
+    if faults:
+        raise InvalidPayloadError(faults, "fields")
+    return given
 
 
 def _asked(
@@ -288,7 +326,7 @@ def _asked(
         raise ValueError(f"invalid request: {faults}") from None
     if given_twice := [stage.id for stage in definition.stage if stage.id in _before(stage, definition)]:
         raise ValueError(f"two stages are named {given_twice[0]!r}")
-    typed = forms.values(definition.fields, {name: plain(value) for name, value in values.items()}, "fields")
+    typed = forms.values(definition.fields, _given(values), "fields")
     opening = Opening(
         forms.dump(definition.fields, typed),
         (requester or run.attributes.get(REQUESTER) or f"app:{name}").lower(),
@@ -379,8 +417,43 @@ def plain(value: Any) -> Any:
             return value.isoformat()
         case timedelta():
             return duration_text(value)
+        case Mapping() | list() | tuple() | BaseModel():
+            return _nested(value)
+        case _ if dataclasses.is_dataclass(value):
+            return _nested(value)
         case _:  # money, a URL: as its text
             return str(value)
+
+
+def _nested(value: Any, depth: int = 2) -> JsonValue:
+    """Return a list or object as JSON. Numbers stay numbers; other values are as at the top. Raises UnfitError."""
+    if depth > DEEPEST + 1:
+        raise UnfitError("too_deep", deepest=DEEPEST)
+    match value:
+        case Mapping():
+            return {_key(key): _nested(item, depth + 1) for key, item in value.items()}
+        case list() | tuple():
+            return [_nested(item, depth + 1) for item in value]
+        case float():
+            return value
+        case BaseModel():
+            return {name: _nested(getattr(value, name), depth + 1) for name in type(value).model_fields}
+        case None | bool() | int() | str() | Decimal() | Enum() | datetime() | date() | timedelta():
+            shown: JsonValue = plain(value)
+            return shown
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {one.name: _nested(getattr(value, one.name), depth + 1) for one in dataclasses.fields(value)}
+        case UUID():
+            return str(value)
+    raise UnfitError("not_json_type", type=type(value).__name__)
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, Enum):
+        key = key.value
+    if not isinstance(key, str):
+        raise UnfitError("not_text_key")
+    return key
 
 
 def _kind(name: str, value: Any) -> dict[str, Any]:
@@ -399,11 +472,19 @@ def _kind(name: str, value: Any) -> dict[str, Any]:
             return {"type": "date"}
         case timedelta():
             return {"type": "duration"}
+        case str() if len(value) > LENGTH["text"]:
+            return {"type": "text", "min_length": 0, "max_length": MOST_BYTES}
         case str() if len(value) > LONGEST_STRING or "\n" in value:
             return {"type": "text", "min_length": 0}
         case str() | None:
             return {"type": "string", "min_length": 0}
+        case list() | tuple():
+            return {"type": "array"}
+        case Mapping() | BaseModel():
+            return {"type": "object"}
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {"type": "object"}
     raise TypeError(
-        f"a field can't show a {type(value).__name__} ({name!r}): pass a string, a number, a date, a timedelta "
-        "or a bool"
+        f"a field can't show a {type(value).__name__} ({name!r}): pass a string, a number, a date, a timedelta, "
+        "a bool, a list, a dict, a model or a dataclass"
     )

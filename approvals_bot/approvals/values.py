@@ -7,6 +7,7 @@
 | decimal, money | string such as "1250.00" (numbers are accepted) | Decimal, Money |
 | date, datetime | "2026-11-05", "2026-11-05T14:00:00Z" | date, aware datetime in UTC |
 | duration | "1h30m" (seconds are accepted) | timedelta |
+| array, object | a list, an object; text that a person typed is parsed | list, dict |
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ from pydantic import JsonValue, StringConstraints, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldSpec, whole
-from approvals_bot.approvals.text import rejection_text
-
-LARGEST_INTEGER = 2**53 - 1  # every JSON parser reads it exactly
+from approvals_bot.approvals.json_values import (
+    LARGEST_INTEGER,
+    TypedText,
+    UnfitError,
+    check_json,
+    parse_typed,
+    shown_json,
+)
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -37,18 +43,6 @@ _NO_DECIMALS = frozenset(  # ISO 4217
     {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
 )
 _THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
-
-
-class UnfitError(ValueError):
-    """An invalid value: the code of its fault, and the parameters of the message."""
-
-    def __init__(self, code: str, **params: JsonValue) -> None:
-        super().__init__(code)
-        self.code, self.params = code, params
-
-    def __str__(self) -> str:
-        """Return the message, which follows the field's name."""
-        return rejection_text(self.code, self.params)
 
 
 class Money(Decimal):
@@ -80,6 +74,8 @@ def read(spec: FieldSpec, given: Any) -> Any:
             return _boolean(given)
         case "money":
             return Money(_bounded(spec, _decimal(given)), spec.currency or "")
+        case "array" | "object":
+            return _json(spec, given)
         case type:
             return _bounded(spec, _READ_BOUNDED[type](given))
 
@@ -115,6 +111,8 @@ def write(spec: FieldSpec, value: Any) -> JsonValue:
             return value.isoformat()
         case timedelta():
             return duration_text(value)
+        case list() | dict():
+            return value
         case _:
             raise TypeError(f"a field holds no {type(value).__name__}")
 
@@ -273,6 +271,14 @@ _READ_BOUNDED: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def _json(spec: FieldSpec, given: Any) -> Any:
+    value = parse_typed(given) if isinstance(given, TypedText) else given
+    if not isinstance(value, list if spec.type == "array" else dict):
+        raise UnfitError("not_list" if spec.type == "array" else "not_object")
+    check_json(value)
+    return value
+
+
 def _bounded(spec: FieldSpec, value: Any) -> Any:
     if spec.min is not None and value < read_text(spec.type, spec.min):
         raise UnfitError("below_min", min=spec.min)
@@ -309,6 +315,8 @@ _SCHEMA: dict[str, dict[str, Any]] = {
     "date": {"type": "string", "format": "date"},
     "datetime": {"type": "string", "format": "date-time"},
     "duration": {"type": ["string", "integer"], "examples": ["1h30m", 5400]},
+    "array": {"type": "array"},
+    "object": {"type": "object"},
 }
 
 
@@ -333,6 +341,8 @@ def shown_value(value: Any) -> str:
             return shown_date(value)
         case timedelta():
             return shown_duration(value)
+        case list() | dict():
+            return shown_json(value)
         case _:
             return str(value)
 

@@ -39,6 +39,7 @@ from approvals_bot.approvals.apply import (
 from approvals_bot.approvals.ballot import current_votes, owed
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution
+from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.notifications import (
     Notification,
@@ -122,6 +123,7 @@ approval.kind = REQUEST
 class PendingRequest:
     """One request, from its opening to its decision."""
 
+    fits: Fits | None = None  # the author's own check of edited fields
     ends_with_changes = False  # whether requesting changes ends it; the workflow then makes a new request
 
     def __init__(self, opening: Opening, definition: Definition, number: int = 0, title: str | None = None) -> None:
@@ -233,10 +235,12 @@ class PendingRequest:
             self.abandon_request(self.abandoned)
             await send_reply(message, late_reply(self.request, act, now()))
             return
-        self.request, reply = apply(self.request, act, came_at, rules=self.rules, found=found, rank=rank)
+        self.request, reply = apply(
+            self.request, act, came_at, rules=self.rules, found=found, rank=rank, fits=self.fits
+        )
         await send_reply(message, reply)
         if reply.changed:
-            await self.proceed(before.stage, is_edited=self.request.fields != before.fields)
+            await self.proceed(before.stage, is_edited=self.request.fields is not before.fields)
             while self.postponed and self.request.held is None and self.request.outcome is None:
                 await self.handle_due(self.postponed.pop(0))  # the held decision was undone
         if reply.changed and isinstance(act, Reassign):

@@ -7,10 +7,11 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from approvals_bot.approvals.json_values import UnfitError, parse_typed
 from approvals_bot.approvals.port import ChoiceName, FormField
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
-from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
+from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET, UNCHANGED
 from approvals_bot.cli import show
 from approvals_bot.cli.commands import error_text
 from approvals_bot.cli.common import (
@@ -324,6 +325,11 @@ def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]
         match kinds.get(name):
             case "integer" if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20:
                 typed[name] = int(text)
+            case "array" | "object":
+                try:
+                    typed[name] = parse_typed(text)
+                except UnfitError as error:
+                    fail(f"{name}: {error}. {UNCHANGED}")
             case "boolean" if text.lower() in ("true", "yes", "false", "no"):
                 typed[name] = text.lower() in ("true", "yes")
     return typed

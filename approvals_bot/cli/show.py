@@ -176,10 +176,10 @@ def card_lines(card: Card, now: datetime) -> list[str]:
 def _fields(fields: Sequence[CardField]) -> Iterator[str]:
     width = max(len(field.label) for field in fields)
     for field in fields:
-        text = f"“{field.value}”" if field.untrusted and field.value else field.value
+        text = f"“{field.value}”" if field.untrusted and field.value and field.kind != "json" else field.value
         first, *rest = clean(text).splitlines() or [""]
         mark = "  (pinned)" if field.pinned else ""
-        was = f"  (was {one_line(field.was, 40)})" if field.was is not None and field.kind == "short" else ""
+        was = f"  (was {one_line(field.was, 40)})" if field.was is not None and field.is_short else ""
         yield f"  {field.label.ljust(width)}  {first}{mark}{was}".rstrip()
         yield from (f"  {' ' * width}  {line}".rstrip() for line in rest)
 

@@ -10,14 +10,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import get_args
 
 from pydantic import JsonValue
 
 from approvals_bot.approvals.ballot import can_be_filled
-from approvals_bot.approvals.base import nearest
+from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.business_time import is_at_least, takes_too_long
 from approvals_bot.approvals.conditions import Condition, ConditionError
-from approvals_bot.approvals.field_specs import ORDERED, FieldSpec
+from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
 from approvals_bot.approvals.policy import (
     Action,
@@ -99,6 +100,9 @@ def _python_workflow(definition: Definition) -> Iterator[Finding]:
 
 
 def _fields(at: Path, fields: Mapping[str, FieldSpec]) -> Iterator[Finding]:
+    for name, spec in fields.items():
+        if spec.is_json:
+            yield Finding((*at, name), f"type must be {one_of(get_args(FieldType))}")
     for path, message in faults(fields):
         yield Finding((*at, *path), message)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from approvals_bot.approvals.base import nearest, one_of
+from approvals_bot.approvals.field_specs import JsonType
 from approvals_bot.config.positions import Path
 from approvals_bot.errors import ConfigError
 
@@ -129,7 +130,8 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
         case "extra_forbidden":
             return _Mistake(path, what="unknown key", suggestion=nearest(typed[-1], _keys(inside)))
         case "literal_error":
-            expected = _EXPECTED.findall(str(context.get("expected", "")))
+            words = _EXPECTED.findall(str(context.get("expected", "")))
+            expected = [word for word in words if word not in get_args(JsonType)]
             return _Mistake(path, must_be=one_of(expected), suggestion=nearest(given, expected))
         case "string_too_short" | "too_short":
             return _Mistake(path, what="must not be empty")

@@ -361,7 +361,7 @@ def _value(ask: FormField, text: str) -> str:
 def _untouched(ask: FormField) -> str:
     """Return what an untouched input sends. Browsers take line breaks out of what is no text area."""
     text = clean(ask.value)
-    return _value(ask, text if ask.spec.type == "text" else text.replace("\n", ""))
+    return _value(ask, text if ask.spec.is_multiline else text.replace("\n", ""))
 
 
 def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Word
 from approvals_bot.approvals.plain_text import clean
-from approvals_bot.approvals.port import STATE_WORDS
+from approvals_bot.approvals.port import STATE_WORDS, FormField
 from approvals_bot.approvals.text import short_digest
 from approvals_bot.errors import (
     ApprovalsBotError,
@@ -34,6 +34,8 @@ from approvals_bot.errors import (
     WorkflowNotFoundError,
 )
 from approvals_bot.service.open import OpeningCode, OpeningRefused
+
+FORM_ROOM = 40_000  # bytes of a form's values as browsers send them; bodies may have 64,000, comments take some
 
 RETRY_SOON = {"Retry-After": "2"}  # seconds; a store that is away is usually restarting
 
@@ -156,7 +158,13 @@ class Renderer:
             finalize=_harmless,
         )
         self._templates.globals.update(
-            card_text=card_text, STATE_WORDS=STATE_WORDS, zone="UTC", nav=(), here="", root=root
+            card_text=card_text,
+            STATE_WORDS=STATE_WORDS,
+            too_long=too_long,
+            zone="UTC",
+            nav=(),
+            here="",
+            root=root,
         )
         self._templates.filters.update(
             moment=card_text.moment,
@@ -183,6 +191,18 @@ class Renderer:
 def _harmless(value: Any) -> Any:
     """Return people's text as Slack and mails show it: nothing in it turns round how the rest of the page reads."""
     return clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def too_long(asks: Sequence[FormField]) -> frozenset[str]:
+    """Return the names of the fields that a form has no room for: with them, it couldn't be sent."""
+    room, found = FORM_ROOM, set[str]()
+    for ask in asks:
+        size = len(quote_plus(ask.value))
+        if size > room:
+            found.add(ask.name)
+        else:
+            room -= size
+    return frozenset(found)
 
 
 def clock_words(moment: datetime) -> str:

@@ -6,16 +6,33 @@ from dataclasses import MISSING, fields
 from dataclasses import Field as DataclassField
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import Field, JsonValue, create_model
+from pydantic import AfterValidator, Field, JsonValue, create_model
 from pydantic.json_schema import models_json_schema
+from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Reassign, Vote
+from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
 from approvals_bot.approvals.port import ChoiceName, State
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.web.validation import StrictBody
 
 Address = Annotated[str, Field(min_length=1, max_length=320)]
 Comment = Annotated[str, Field(max_length=5_000)]
+
+
+def _within_limits(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuse lists and objects that no field takes before they are written anywhere."""
+    try:
+        for value in fields.values():
+            if isinstance(value, dict | list):
+                check_json(value)
+        check_size(fields)
+    except UnfitError as error:
+        raise PydanticCustomError("unfit", "{why}", {"why": str(error)}) from None
+    return fields
+
+
+Values = Annotated[dict[str, JsonValue], AfterValidator(_within_limits)]
 
 
 class RunBody(StrictBody):
@@ -37,7 +54,7 @@ class Cancellation(StrictBody):
 class FieldChanges(StrictBody):
     """`PATCH /api/runs/{id}/fields`."""
 
-    fields: Annotated[dict[str, JsonValue], Field(min_length=1)]
+    fields: Annotated[Values, Field(min_length=1)]
     by: Address | None = None
 
 
@@ -63,6 +80,8 @@ NEW_VOTE = _act_body(
     by=(Address, ...),
     choice=(ChoiceName, ...),
     comment=(Comment, ""),
+    answers=(Values, Field(default_factory=dict)),
+    fields=(Values, Field(default_factory=dict)),
 )
 
 NEW_APPROVER = _act_body(

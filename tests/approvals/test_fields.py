@@ -19,8 +19,9 @@ from pydantic import ValidationError
 
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.json_values import LARGEST_INTEGER
 from approvals_bot.approvals.text import short_digest
-from approvals_bot.approvals.values import LARGEST_INTEGER, Money
+from approvals_bot.approvals.values import Money
 from approvals_bot.errors import InvalidPayloadError
 
 

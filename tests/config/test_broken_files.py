@@ -243,6 +243,7 @@ BROKEN_WORKFLOW = [
         "@release",
     ),
     ('"string", pinned', '"strng", pinned', "version =", "fields.version.type", "must be", "string"),
+    ('"string", pinned', '"array", pinned', "version =", "fields.version", 'type must be "string", "text"', ""),
     ("pinned = true", "pined = true", "version =", "fields.version.pined", "unknown key", "pinned"),
     ("pinned = true", "min = 3", "version =", "fields.version.min", "is for integer", ""),
     ("pinned = true", 'pattern = "(a"', "version =", "fields.version.pattern", "regular expression", ""),
@@ -289,6 +290,14 @@ BROKEN_WORKFLOW = [
     ("need = 1", "need = 3", "need", "stage[0].need", "3 are needed, but @release-managers is only 2 people", ""),
     ("need = 1", 'need = "al"', "need", "stage[0].need", "must be", "all"),
     ("need = 1", 'need = 1\nask = { code = "strin" }', "ask", "stage[0].ask.code", "must be", "string"),
+    (
+        "need = 1",
+        'need = 1\nask = { code = "object" }',
+        "ask",
+        "stage[0].ask.code",
+        'type must be "string", "text"',
+        "",
+    ),
     ("need = 1", "need = 1\n[[stage.seat]]\nfrom = ['@lonely']", "from", "stage[0].from", "belongs in one", ""),
     (
         "[deliver]",

@@ -33,6 +33,8 @@ def test_example_configuration_matches_the_schema() -> None:
     "wrong",
     [
         {"fields": {"a": "strng"}},
+        {"fields": {"a": "array"}},
+        {"fields": {"a": {"type": "object"}}},
         {"fields": {"a": {"type": "string", "pined": True}}},
         {"stage": [{"id": "s"}]},
         {"stage": [{"id": "s", "from": ["@a"], "seat": [{"from": ["@a"]}]}]},

@@ -107,7 +107,7 @@ async def spend(office: Any, amount: int = 1) -> str:
 async def look_everywhere(office: Any, run_id: str) -> dict[str, Any]:
     """Check that every list has this run. Returns it as the API lists it."""
     (listed,) = [run for run in (await office.api.get("/api/runs")).json()["runs"] if run["id"] == run_id]
-    assert listed == await office.run(run_id)
+    assert listed.items() <= (await office.run(run_id)).items()
     assert f'href="/runs/{run_id}"' in (await office.web.get("/runs")).text
     for path in (f"/runs/{run_id}", f"/inbox?person={ANN}", f"/inbox?person={BO}", "/metrics"):
         assert (await office.web.get(path)).status_code == 200, path

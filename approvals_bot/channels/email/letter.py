@@ -206,7 +206,7 @@ def _fitting(card: Card, room: LetterLimits) -> Card:
 
 
 def _fitting_field(field: CardField, room: LetterLimits) -> CardField:
-    limit = room.short if field.kind == "short" else room.text_long
+    limit = room.short if field.is_short else room.text_long
     value = clip(clean(field.value[: limit * 4]), limit)
     was = None if field.was is None else one_line(field.was, min(limit, 200))
     return replace(field, label=one_line(field.label, 100), value=value or "–", was=was)

@@ -14,11 +14,10 @@ from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
-from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, Dispatch
+from approvals_bot.approvals.port import BRIEF, Card, CardChoice, CardField, CardOutcome, Dispatch
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
-BRIEF = 60  # a long field with up to so many characters is shown like a short one
 ID_LIMIT = 255  # of a block_id
 BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
 CONFIRM_LIMITS = {"title": 100, "text": 300, "button": 30}
@@ -136,7 +135,7 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
     long: list[CardField] = []
     for field in sorted(card.fields, key=lambda field: not field.pinned):
         is_brief = len(field.value) <= BRIEF and "\n" not in field.value.strip()
-        (short if is_brief or field.kind == "short" else long).append(field)
+        (short if is_brief or field.is_short else long).append(field)
     left = max(0, len(short) - room.rows) + max(0, len(long) - room.longs)
     is_cut = left > 0
     elements = [paragraph(*(_short_field(field, room) for field in short[: room.rows]))] if short else []
@@ -144,7 +143,7 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
         value = clip(clean(field.value[: room.long * 8]).strip("\n"), room.long) or "–"
         is_cut = is_cut or len(value) < len(field.value.strip("\n"))
         text: Block = {"type": "rich_text_preformatted", "elements": [styled(value)]}
-        elements += [paragraph(_label(field)), quotation(value) if field.untrusted else text]
+        elements += [paragraph(_label(field)), quotation(value) if field.untrusted and field.kind != "json" else text]
     if left:
         elements.append(paragraph([styled(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)]))
     return elements, is_cut

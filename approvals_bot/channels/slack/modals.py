@@ -40,6 +40,8 @@ HINTS = {
     "duration": "A duration, such as 1h30m",
     "email": "An email address",
     "url": "A URL that starts with https://",
+    "array": 'A list in JSON, such as ["a", "b"]',
+    "object": 'An object in JSON, such as {"a": 1}',
 }
 _TYPED: dict[str, Block] = {
     "integer": {"type": "number_input", "is_decimal_allowed": False},
@@ -149,7 +151,7 @@ def edits(values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str
 
 def _plainly(ask: FormField, text: str) -> str:
     """Normalize the text: a one-line input drops the line breaks that its initial value had."""
-    return text if ask.spec.type == "text" else " ".join(text.split())
+    return text if ask.spec.is_multiline else " ".join(text.split())
 
 
 def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str] | None:
@@ -234,7 +236,7 @@ def _element(ask: FormField, bounds: Mapping[str, Any]) -> Block:
         return {"type": "datetimepicker", **({"initial_date_time": at} if at else {})}
     element: Block = _TYPED.get(ask.spec.type) or {
         "type": "plain_text_input",
-        "multiline": ask.spec.type == "text",
+        "multiline": ask.spec.is_multiline,
         "max_length": INPUT_LIMIT,
     }
     first = clean(ask.value)[:INPUT_LIMIT]

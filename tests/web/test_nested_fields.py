@@ -1,0 +1,132 @@
+"""Lists and objects on pages and in the API: read, edited, refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from html import unescape
+from typing import Any
+
+import pytest
+
+from approvals_bot import request_approval, workflow
+from approvals_bot.approvals.business_time import Calendars
+from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, canonical
+from approvals_bot.service.catalog import Listed
+
+ANN, BO = "ann@acme.eu", "bo@acme.eu"
+ITEMS: Any = [{"sku": "</script>", "n": 2}, {"sku": "\u202egpj.exe", "n": 1, "note": "a longer text in it"}]
+
+
+@workflow
+async def orders(arguments: dict[str, Any]) -> Any:
+    outcome = await request_approval(
+        "Order",
+        fields=arguments,
+        editable=list(arguments),
+        approvers=ANN,
+        requester=BO,
+        outcomes=["approve", "edit", "reject"],
+        deliver={},
+    )
+    return [type(outcome).__name__, dict(outcome.fields)]
+
+
+@pytest.fixture
+async def office(open_service: Any) -> AsyncIterator[Any]:
+    async with open_service(open_pages=True) as service:
+        service.engine.resources[Calendars] = Calendars({})
+        service.workflows["orders"] = Listed(orders)
+        yield service
+
+
+def deep(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+async def form_of(office: Any, path: str) -> dict[str, str]:
+    """The values that the page's form sends for an edit when nobody has touched it."""
+    html = (await office.web.get(path)).text
+    form = {"choice": "edit", "comment": ""}
+    form["form_token"] = re.findall(r'name="form_token" value="([^"]+)"', html)[0]
+    for name, text in re.findall(r'<textarea[^>]* name="(edit\.\w+)"[^>]*>\n?(.*?)</textarea>', html, re.DOTALL):
+        form[name] = unescape(text)
+    return form
+
+
+async def test_the_page_shows_and_edits_json(office: Any) -> None:
+    run = await office.start("orders", {"items": ITEMS, "tags": ["a"]})
+    path = await office.link(run, ANN)
+    html = (await office.web.get(path)).text
+    (shown,) = re.findall(r'<pre class="json"[^>]*>(.*?)</pre>', html, re.DOTALL)
+    assert json.loads(unescape(shown)) == ITEMS
+    assert "\u202e" not in html
+    assert "</script>" not in shown
+    assert '<code dir="ltr">[&#34;a&#34;]</code>' in html
+    form = await form_of(office, path)
+    assert json.loads(form["edit.items"]) == ITEMS
+    untouched = await office.web.post(path, data=form)
+    assert "already says" in untouched.text
+    broken = await office.web.post(path, data=form | {"edit.items": '[\n  {"sku": "a",}\n]'})
+    assert broken.status_code == 422
+    assert "items: is not valid JSON: the mistake is at line 2, column 15." in unescape(broken.text)
+    assert '{"sku": "a",}' in unescape(broken.text), "what they typed is still there"
+    assert (await office.run(run))["request"]["fields"]["items"] == ITEMS
+    done = await office.web.post(path, data=form | {"edit.items": '[{"sku": "b", "n": 3.5}]'})
+    assert done.status_code == 303, done.text
+    await office.engine.settle()
+    assert (await office.run(run))["result"] == ["Edited", {"items": [{"sku": "b", "n": 3.5}], "tags": ["a"]}]
+
+
+async def test_a_value_too_long_for_a_form_can_still_be_approved(office: Any) -> None:
+    rows = ["€" * 100] * 150  # 45 kB, three times as much in a form
+    run = await office.start("orders", {"rows": rows, "tags": ["a"]})
+    path = await office.link(run, ANN)
+    html = (await office.web.get(path)).text
+    assert "Rows is too long to edit here." in html
+    form = await form_of(office, path)
+    assert set(form) == {"choice", "comment", "form_token", "edit.tags"}
+    done = await office.web.post(path, data=form | {"edit.tags": '["b"]'})
+    assert done.status_code == 303, done.text
+    await office.engine.settle()
+    assert (await office.run(run))["result"] == ["Edited", {"rows": rows, "tags": ["b"]}]
+
+
+async def test_too_deep_and_too_large_edits_are_422_and_leave_no_trace(office: Any) -> None:
+    run = await office.start("orders", {"rows": ["a"]})
+    before = len((await office.api.get(f"/api/runs/{run}/events")).json()["events"])
+    large = ["x" * (MOST_BYTES - len(canonical({"rows": [""]})) + 1)]
+    for rows, why in (
+        (deep(DEEPEST), "nested too deeply: at most 20 levels"),
+        (large, "65,537 bytes of JSON"),
+        ([2**53], "must be between"),
+    ):
+        edit = {"by": BO, "fields": {"rows": rows}}
+        answers = [
+            await office.api.patch(f"/api/runs/{run}/fields", json=edit),
+            await office.api.post(
+                f"/api/runs/{run}/votes", json={"by": ANN, "choice": "edit", "fields": {"rows": rows}}
+            ),
+            await office.api.post(
+                f"/api/runs/{run}/votes", json={"by": ANN, "choice": "edit", "answers": {"rows": rows}}
+            ),
+        ]
+        for answer in answers:
+            assert answer.status_code == 422, answer.text
+            assert why in answer.json()["errors"][0]["msg"]
+    assert len((await office.api.get(f"/api/runs/{run}/events")).json()["events"]) == before
+    fits = {"by": BO, "fields": {"rows": deep(DEEPEST - 1)}}
+    assert (await office.api.patch(f"/api/runs/{run}/fields", json=fits)).status_code == 200
+    whole = {"by": BO, "fields": {"rows": [large[0][:-1]]}}
+    assert (await office.api.patch(f"/api/runs/{run}/fields", json=whole)).status_code == 200
+
+
+async def test_a_list_stays_a_list_over_the_api(office: Any) -> None:
+    run = await office.start("orders", {"rows": ["a"]})
+    for rows in ("a", {"a": 1}, "[]", 1):
+        answer = await office.api.patch(f"/api/runs/{run}/fields", json={"by": BO, "fields": {"rows": rows}})
+        assert (answer.status_code, "must be a list" in answer.json()["detail"]) == (422, True)
