@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from approvals_bot.errors import (
         AlreadyResetError,
+        AnnotationError,
         ApprovalMismatchError,
         ApprovalsBotError,
         BlockedInWorkflowError,
@@ -96,6 +97,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyResetError",
+    "AnnotationError",
     "Answered",
     "ApprovalMismatchError",
     "ApprovalsBotError",

@@ -272,6 +272,21 @@ class BlockedInWorkflowError(ApprovalsBotError):
     """Workflows can't do I/O or use the clock, randomness or threads directly. Do that in a @step."""
 
 
+class AnnotationError(ApprovalsBotError):
+    """A type in an annotation can't be resolved, so values couldn't be read back by it. The author has to fix it.
+
+    `what` is annotated with `annotation`, in `file` at `line`.
+    """
+
+    def __init__(self, what: str, annotation: str, file: str, line: int, why: str, advice: str) -> None:
+        self.what = what
+        self.annotation = annotation
+        self.file = file
+        self.line = line
+        self.problem = f"the annotation {annotation!r} of {what} can't be resolved: {why} {advice}"
+        super().__init__(f"{file}:{line}: {self.problem}")
+
+
 class WorkflowNameTakenError(ApprovalsBotError, ValueError):
     """Two workflows have the same name. Give one of them `@workflow(name=…)`, or a `version`."""
 

@@ -29,9 +29,10 @@ from approvals_bot.approvals.field_specs import FieldName, FieldSpec
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.load import visible
 from approvals_bot.config.messages import ConfigProblem, Finding
+from approvals_bot.durable.core.annotations import check_annotations_of
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.signature import Signature
-from approvals_bot.errors import InvalidPayloadError
+from approvals_bot.errors import AnnotationError, InvalidPayloadError
 
 PACKAGE = "approvals_bot_workflows"
 """The package that the folder's files are imported into, so their names can't clash with installed modules."""
@@ -75,6 +76,10 @@ def import_programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
+            check_annotations_of(name)
+        except AnnotationError as error:
+            problems.append(ConfigProblem(error.file, error.line, "annotation", error.problem))
+            continue
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a broken file must not keep the others from loading
             what = f"can't be imported: {type(error).__name__}: {_first_line(error)}"
             problems.append(ConfigProblem(str(file), _line_of(error, file), "import", what))

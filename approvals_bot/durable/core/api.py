@@ -11,16 +11,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
+from types import FrameType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
+from approvals_bot.durable.core.annotations import check_later, codec_of
 from approvals_bot.durable.core.bugs import FailureRules
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response, header_patterns
 from approvals_bot.durable.core.loop import context_of_run
 from approvals_bot.durable.core.registry import Workflow, registry
 from approvals_bot.durable.core.run import Projection, RunState
-from approvals_bot.durable.core.serialization import encode
+from approvals_bot.durable.core.serialization import codec, encode
 from approvals_bot.durable.core.signature import Needed, Signature
 from approvals_bot.errors import InvalidArgumentError, NoEngineError, NotInStepError, NotInWorkflowError
 
@@ -144,7 +146,7 @@ def workflow(
         @workflow(fails_on=(ZeroDivisionError,), stalls_on=(decimal.InvalidOperation, ValueError))
         async def split(amount: Decimal, among: int) -> Decimal: ...
     """
-    scope = _local_names(sys._getframe(1))
+    scope = _scope(sys._getframe(1))
     failures = FailureRules(fails_on, stalls_on)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Workflow[P, R]:
@@ -246,7 +248,7 @@ def step(
     """
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise ValueError(f"retries must be a whole number, 0 or more, not {retries!r}")
-    scope = _local_names(sys._getframe(1))
+    scope = _scope(sys._getframe(1))
     limit = None if timeout is None else _fixed(timeout, "timeout")
     delay = _fixed(retry_delay, "retry_delay")
 
@@ -344,14 +346,23 @@ def create_hook(token: str | None = None, *, metadata: Any = None, schema: Any =
     run = current_run("create_hook()")
     if token is not None and (not isinstance(token, str) or not token):
         raise InvalidArgumentError("a hook's token must be a string that is not empty; leave it out for a random one")
+    if schema is not None:
+        codec(schema)  # raises here what would otherwise be raised to those who resume it
     return run.create_hook(token, metadata, schema)
 
 
 class DefinedHook(Generic[T]):
     """A hook with a schema: every payload is validated before it is stored, and arrives as the schema's type."""
 
-    def __init__(self, schema: Any) -> None:
+    def __init__(self, schema: Any, frame: FrameType) -> None:
         self.schema = schema
+        self.module = str(frame.f_globals.get("__name__"))
+        self._where = (frame.f_code.co_filename, frame.f_lineno)
+        check_later(self)
+
+    def check(self) -> None:
+        """Raise AnnotationError if a type of the schema can't be resolved."""
+        codec_of(self.schema, "define_hook()", lambda: self._where)
 
     def create(self, token: str | None = None, *, metadata: Any = None) -> Hook[T]:
         """Open the hook. Works only in a workflow's body."""
@@ -383,7 +394,7 @@ def define_hook(schema: Any = None) -> DefinedHook[Any]:
 
     await reply.resume("order-17", Reply(text="yes"))  # outside
     """
-    return DefinedHook(schema)
+    return DefinedHook(schema, sys._getframe(1))
 
 
 def create_webhook(
@@ -488,11 +499,9 @@ def cancel_run(reason: str) -> None:
         run.body.cancel(reason)
 
 
-def _local_names(frame: Any) -> dict[str, Any]:
-    """Return the local types that the annotations of a nested function may name."""
-    return (
-        {} if frame.f_code.co_name == "<module>" else {k: v for k, v in frame.f_locals.items() if isinstance(v, type)}
-    )
+def _scope(frame: FrameType) -> FrameType | None:
+    """Return the call that defines a nested function: its annotations may use local names. None at module level."""
+    return None if frame.f_code.co_name == "<module>" else frame
 
 
 def _fixed(duration: Duration, what: str) -> float:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any, get_type_hints
+from functools import cached_property, partial
+from types import FrameType
+from typing import Any
 
-from approvals_bot.durable.core.serialization import Codec, codec
+from approvals_bot.durable.core.annotations import (
+    check_later,
+    codec_of,
+    hints_if_defined,
+    hints_of,
+    is_complete,
+    line_of,
+)
+from approvals_bot.durable.core.serialization import Codec
 
 
 class Needed:
@@ -23,10 +32,12 @@ class Signature:
     `bound` names a parameter (`settings`) that isn't part of the input and is filled separately.
     """
 
-    def __init__(self, function: Callable[..., Any], local_names: dict[str, Any], *, bound: str | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], scope: FrameType | None = None, *, bound: str | None = None
+    ) -> None:
+        """`scope` is the call that defines a nested function. Raises AnnotationError."""
         self._function = function
         self._signature = inspect.signature(function)
-        self._hints = _hints(function, local_names)
         self.takes_bound = bound is not None and bound in self._signature.parameters
         self._skip = {bound} if self.takes_bound else set()
         self.needs = {
@@ -34,18 +45,34 @@ class Signature:
             for name, parameter in self._signature.parameters.items()
             if isinstance(parameter.default, Needed)
         }
+        self.module = function.__module__
+        self._hints = hints_if_defined(function, scope)
+        self._scope = scope if self._hints is None else None
+        check_later(self)
 
     def annotation(self, name: str) -> Any:
+        """Return the annotation of a parameter, or of the result ("return"). Raises AnnotationError."""
+        if self._hints is None:
+            self._hints, self._scope = hints_of(self._function, self._scope), None
         return self._hints.get(name, Any)
+
+    def check(self) -> None:
+        """Raise AnnotationError if a type that values are read back by can't be resolved."""
+        if not all(is_complete(self.annotation(name)) for name in (*self._signature.parameters, "return")):
+            self._codecs, self.result  # noqa: B018  # making them needs the types
 
     @cached_property
     def _codecs(self) -> dict[str, Codec]:
-        """The codec of each parameter, made at first use: every function gets a signature at import."""
-        return {name: codec(self.annotation(name)) for name in self._signature.parameters}
+        """The codec of each parameter, made at first use: a type may be defined after the function."""
+        names = [name for name in self._signature.parameters if name not in self.needs]
+        return {name: self._codec(name, f"{name} of {self._function.__name__}()") for name in names}
 
     @cached_property
     def result(self) -> Codec:
-        return codec(self.annotation("return"))
+        return self._codec("return", f"the result of {self._function.__name__}()")
+
+    def _codec(self, name: str, what: str) -> Codec:
+        return codec_of(self.annotation(name), what, partial(line_of, self._function))
 
     @cached_property
     def called(self) -> inspect.Signature:
@@ -117,15 +144,3 @@ class Signature:
             if parameter.default is parameter.empty
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ]
-
-
-def _hints(function: Callable[..., Any], local_names: dict[str, Any]) -> dict[str, Any]:
-    """Return the resolved annotations. If one can't be resolved, those that are strings are left out."""
-    try:
-        return get_type_hints(function, localns=local_names, include_extras=True)
-    except (NameError, TypeError):
-        return {
-            name: annotation
-            for name, annotation in getattr(function, "__annotations__", {}).items()
-            if not isinstance(annotation, str)
-        }

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from approvals_bot.durable.core import sandbox
+from approvals_bot.durable.core.annotations import check_annotations
 from approvals_bot.durable.core.api import Workflow, in_workflow, open_engines
 from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, cancellation_message
 from approvals_bot.durable.core.hooks import WebhookRequest
@@ -109,7 +110,8 @@ class Engine:
                 run = await engine.start(expense, 420)
 
         Only `create_webhook` needs `signing_keys` (≥ 32 bytes each; the first signs, all verify) and `base_url`.
-        `resources` go to the steps that ask for them by type (`resource`).
+        `resources` go to the steps that ask for them by type (`resource`). Raises AnnotationError, which has file and
+        line, if a type in the annotations of a workflow, a step or a hook can't be resolved.
         """
         tokens = Tokens(signing_keys) if signing_keys else None
         store = await connect(url)
@@ -126,6 +128,7 @@ class Engine:
             if isinstance(self.clock, MovableClock):
                 self.clock.attach(self)
             try:
+                check_annotations()
                 if work:
                     await self.scheduler.start()
                 yield self
