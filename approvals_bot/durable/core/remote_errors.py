@@ -62,8 +62,7 @@ def _encoded(error: BaseException, done: list[BaseException]) -> dict[str, Any]:
     if attributes := _attributes(error):
         encoded["attributes"] = attributes
     if isinstance(error, BaseExceptionGroup):
-        members = [each for each in error.exceptions if not _is_done(each, done)]
-        encoded["members"] = [_encoded(each, done) for each in members[:MAX_ERRORS]]
+        encoded["members"] = [_encoded(each, done) for each in error.exceptions if not _is_done(each, done)]
     if error.__suppress_context__:
         encoded["cause"] = None
     for name, other in (("cause", error.__cause__), ("context", _shown_context(error))):

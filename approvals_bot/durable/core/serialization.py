@@ -12,6 +12,7 @@ import builtins
 import collections.abc
 import json
 from base64 import b64decode, b64encode
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
@@ -340,8 +341,12 @@ def _tag_other(value: Any, path: str, depth: int, checked: bool) -> Any:
         items = [_tag(item, f"{path}{{…}}", depth + 1, checked=checked) for item in value]
         return _tagged(kind.__name__, sorted(items, key=repr))
     if checked:
+        if isinstance(value, dict):
+            return _tag_dict(value, path, depth, checked)
+        if isinstance(value, tuple | list | deque):
+            return [_tag(item, f"{path}[{i}]", depth + 1, checked=True) for i, item in enumerate(value)]
         with suppress(ValueError):  # pydantic can't write it either
-            return _tag(to_jsonable_python(value), path, depth + 1, checked=True)
+            return _tag(to_jsonable_python(value, fallback=str), path, depth + 1, checked=True)
     raise SerializationError(path, f"a value of type {kind.__name__} can't be kept in the log; {_advice(value)}")
 
 
@@ -360,12 +365,21 @@ def _tag_dict(value: dict[Any, Any], path: str, depth: int, checked: bool) -> An
     for key, item in value.items():
         name = key
         if type(key) is not str:
-            name = to_jsonable_python(key) if checked else None
-            if not isinstance(name, str):
+            name = _key(key) if checked else None
+            if name is None:
                 what = f"the key {key!r} is of type {type(key).__name__}; JSON has only strings as keys"
                 raise SerializationError(path, what)
         pairs[name] = _tag(item, f"{path}.{name}", depth + 1, checked=checked)
     return _tagged("dict", pairs) if "$" in pairs else pairs  # a "$" of the user's must not be read as a tag
+
+
+def _key(key: Any) -> str | None:
+    """Return the text that pydantic writes for a key. None if it can't."""
+    try:
+        found: str = next(iter(to_jsonable_python({key: None}, fallback=str)))
+    except ValueError:
+        return None
+    return found
 
 
 def _tagged(tag: str, value: Any) -> dict[str, Any]:
