@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         workflow,
     )
     from approvals_bot.durable.core.forms import FormFile
+    from approvals_bot.durable.core.logger import logger
     from approvals_bot.durable.engine import (
         Engine,
         HookInfo,
@@ -166,6 +167,7 @@ __all__ = [
     "get_run",
     "get_step_metadata",
     "get_workflow_metadata",
+    "logger",
     "now",
     "publish",
     "random",
@@ -193,6 +195,7 @@ _MODULES = {
         ("Clock", "Deliver", "Escalation", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"
     ),
     "Ask": "approvals_bot.approvals.field_specs",
+    "logger": "approvals_bot.durable.core.logger",
     "FormFile": "approvals_bot.durable.core.forms",
     "request_approval": "approvals_bot.approvals.request_approval",
     **dict.fromkeys(

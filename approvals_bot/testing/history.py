@@ -13,7 +13,7 @@ from approvals_bot.durable.core.events import CREATIONS, Event, EventType, Log, 
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult, replay
-from approvals_bot.durable.core.run import Projection
+from approvals_bot.durable.core.run import Lines, Projection
 from approvals_bot.durable.core.serialization import encode
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
@@ -49,6 +49,7 @@ class History:
         self.view: Any = None
         self.projection: Projection | None = None
         self._taken = dict(taken or {})
+        self._lines = Lines()
         data = {"run_id": run_id, "workflow": workflow.name, "input": workflow.signature.encode_call(args, kwargs)}
         self._append(NewEvent("run_created", data | {"settings": workflow.settings}))
 
@@ -58,7 +59,10 @@ class History:
         """Replay and append the decisions. Returns them as text: `step #1 'charge'`, `wait #2`, `run_completed`."""
         decisions: list[str] = []
         while True:
-            self.outcome = self.replay(self.log)
+            seen = len(self.log)
+            self.outcome = self.replay(self.log, self._lines)
+            self._lines.log(self._lines.logged or 0)
+            self._lines.logged = seen
             self.view = self.view if self.outcome.view is None else self.outcome.view
             self.projection = self.outcome.projection or self.projection
             decided = [self._append_decision(command) for command in self.outcome.commands]
@@ -72,9 +76,10 @@ class History:
         self._append(event)
         return describe(self.log[-1]), event
 
-    def replay(self, log: Log) -> ReplayResult:
+    def replay(self, log: Log, lines: Lines | None = None) -> ReplayResult:
         """Return what the workflow would ask for, given this log."""
-        return replay(self.workflow, log, entropy=b"history", link=lambda hook_id: f"https://example.test/{hook_id}")
+        link = "https://example.test/{}".format
+        return replay(self.workflow, log, entropy=b"history", link=link, lines=lines)
 
     def check_prefixes(self) -> None:
         """Check that replaying each beginning of the log leads to what the log continues with.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import UTC, datetime
@@ -49,6 +50,7 @@ class Timers(Protocol):
         self, when: float, delay: float | None, callback: Callable[..., object], fire: Callable[[], None]
     ) -> int: ...
     def cancel_timer(self, number: int) -> None: ...
+    def fails_unseen(self, what: str, error: BaseException, *, is_late: bool) -> None: ...
 
 
 class _Task(asyncio.Task[Any]):
@@ -101,7 +103,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.timers = timers
         self._ready: deque[asyncio.Handle] = deque()
         self._births = 0
-        self._tasks: list[_Task] = []  # strong references, in order of birth
+        self._tasks: dict[int, _Task] = {}  # strong references to those that aren't done, by birth
+        self.failed: list[weakref.ref[_Task]] = []  # tasks that failed; most of them are awaited soon
 
     # ── what asyncio asks of a loop ──
 
@@ -147,8 +150,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._births += 1
         context = contextvars.copy_context() if context is None else context
         task = _Task(coro, birth=self._births, loop=self, name=name or f"task-{self._births}", context=context)
-        self._tasks.append(task)
+        self._tasks[task.birth] = task
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: _Task) -> None:
+        """Let go of a task. If it failed and nobody else holds it, asyncio reports it as it is freed."""
+        self._tasks.pop(task.birth, None)
+        if task._log_traceback:  # it failed, and nobody has looked at its error
+            self.failed.append(weakref.ref(task))
 
     # Questions about the loop itself, with no effect. Libraries ask them: anyio wants to know the task factory.
 
@@ -173,10 +183,26 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.call_exception_handler(context)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Keep what a callback raised. A task that failed unseen, or was thrown away, is no error of the run."""
+        """Keep what a callback raised. A task that failed unseen is no error of the run, but it is logged."""
         exception = context.get("exception")
-        if exception is not None and not self.closing and "handle" in context:
+        if exception is None or self.closing:
+            return
+        if "handle" in context:
             self.unhandled.append(exception)
+        else:
+            self._failed_unseen(context.get("task") or context.get("future"), exception)
+
+    def report_failed(self) -> None:
+        """Log the tasks that failed and that nothing has awaited, now that the body has ended."""
+        for each in self.failed:
+            task = each()
+            if task is not None and task._log_traceback and (error := task.exception()) is not None:
+                self._failed_unseen(task, error)
+
+    def _failed_unseen(self, failed: Any, error: BaseException) -> None:
+        what = f"task {failed.get_name()!r}" if isinstance(failed, asyncio.Task) else "a future"
+        # Python may free a task that is part of a reference cycle at any time.
+        self.timers.fails_unseen(what, error, is_late=asyncio._get_running_loop() is not self)
 
     # ── what the replay asks ──
 
@@ -187,6 +213,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             handle = self._ready.popleft()
             if not handle.cancelled():
                 handle._run()
+            del handle  # an error's traceback may hold this frame, and so the failed task that nobody else holds
             budget -= 1
             if not budget:
                 raise WorkflowSpinsError(
@@ -202,7 +229,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.closing = True
         self._ready.clear()
         while self._tasks:  # a `finally` may create tasks
-            task = self._tasks.pop()
+            task = self._tasks.popitem()[1]
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 self._throw_out(task)

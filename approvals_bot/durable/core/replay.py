@@ -21,7 +21,7 @@ from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error
-from approvals_bot.durable.core.run import OpenStep, OpenTimer, Projection, RunState, projected
+from approvals_bot.durable.core.run import Lines, OpenStep, OpenTimer, Projection, RunState, projected
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.errors import NondeterminismError, SerializationError, WorkflowStuckError
 
@@ -48,14 +48,21 @@ class ReplayResult:
         return min((t.resume_at for t in self.timers), default=None)
 
 
-def replay(workflow: Workflow[Any, Any], log: Log, *, entropy: bytes = b"", link: Callable[[str], str]) -> ReplayResult:
+def replay(
+    workflow: Workflow[Any, Any],
+    log: Log,
+    *,
+    entropy: bytes = b"",
+    link: Callable[[str], str],
+    lines: Lines | None = None,
+) -> ReplayResult:
     """Run the body against its log. Pure: the same log and entropy (for new tokens) give the same outcome.
 
     Raises NondeterminismError if the code has drifted from the log, and WorkflowBugError if the body raised an error
     that is no outcome but a bug (see `bugs`). Nothing that such a replay asked for may be written: the code that mends
     it decides again, from the facts.
     """
-    whole = Replay(workflow, log[0], entropy=entropy, link=link)
+    whole = Replay(workflow, log[0], entropy=entropy, link=link, lines=lines)
     with sandbox.installed():
         try:
             return whole.deliver(log)
@@ -71,11 +78,19 @@ class Replay:
     """
 
     def __init__(
-        self, workflow: Workflow[Any, Any], created: Event, *, entropy: bytes, link: Callable[[str], str]
+        self,
+        workflow: Workflow[Any, Any],
+        created: Event,
+        *,
+        entropy: bytes,
+        link: Callable[[str], str],
+        lines: Lines | None = None,
     ) -> None:
+        """`lines` takes the log lines that the body writes. None: they are dropped."""
         self.is_closed = False
         self._workflow = workflow
         self._run = RunState(created, entropy, link, workflow.failures)
+        self._run.lines = lines
         self._context = Context()  # empty: context variables of the caller must not reach the body
         self._context.run(context_of_run.set, self._run)
         self._around: _Around | None = None
@@ -130,6 +145,8 @@ class Replay:
             self._close()
             raise
         if outcome.ended:
+            if run.loop.failed:
+                run.loop.report_failed()
             self._close()
         return outcome
 

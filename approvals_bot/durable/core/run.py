@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,6 +144,26 @@ class Companions:
         return result
 
 
+class Lines(list[tuple[int, logging.LogRecord]]):
+    """Lines of a body that haven't been logged yet, each with the event during whose delivery it was written."""
+
+    logged: int | None = None
+    """The number of events whose lines have been logged. None: the run's log shows it."""
+
+    def log(self, logged: int) -> None:
+        """Log the lines that come after those of the first `logged` events."""
+        lines = [record for seq, record in self if seq > logged]
+        self.clear()
+        for record in lines:
+            try:
+                logging.getLogger(record.name).handle(record)
+            except Exception:  # a filter or handler of the log mustn't harm the run
+                logging.getLogger("approvals_bot.durable.core").exception("a line of a workflow couldn't be logged")
+
+
+workflow_logger = logging.getLogger("approvals_bot.workflow")
+
+
 class RunState:
     """The state of one replay. All of it is derived from the log and thrown away afterwards."""
 
@@ -158,6 +179,8 @@ class RunState:
         self.attributes: dict[str, str] = created.data.get("attributes", {})
         self.started_at = created.at
         self.now = created.at
+        self.seq = created.seq  # of the event that is being delivered
+        self.lines: Lines | None = None  # None: nobody logs them
         self.view: Any = None
         self.projector: Callable[[], Projection] | None = None
         self.companions = Companions()
@@ -358,10 +381,32 @@ class RunState:
             recorded = self._recorded.get(number)
             self.drift = NondeterminismError(seq or (recorded.seq if recorded else 0), expected, got)
 
+    def fails_unseen(self, what: str, error: BaseException, *, is_late: bool) -> None:
+        """Keep a log line about an error that nothing in the workflow has awaited.
+
+        `is_late` says that it was noticed only after the last event had been delivered.
+        """
+        if self.lines is None:
+            return
+        where = where_raised(error)
+        file, _, line = where.rpartition(":")
+        record = workflow_logger.makeRecord(
+            workflow_logger.name,
+            logging.ERROR,
+            file,
+            int(line or 0),
+            "run %s: %s failed, and nothing has awaited it: %s at %s",
+            (self.run_id, what, type(error).__name__, where),
+            None,
+            extra={"run_id": self.run_id, "workflow": self.name},
+        )
+        self.lines.append((self.seq + is_late, record))
+
     # ── events of the log ──
 
     def deliver(self, event: Event) -> None:
         """Deliver one event. At most one waiter continues because of it."""
+        self.seq = event.seq
         self.now = event.at
         self.loop.now = event.at.timestamp()
         if event.type in FACTS:

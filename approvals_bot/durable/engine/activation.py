@@ -275,6 +275,10 @@ class Activation:
         result = await self._host.store.append(batch)
         match result:
             case Appended(events):
+                if self.run.lines:
+                    self.run.log_lines()  # only now: what is refused is decided again, by a replay with its own lines
+                if self.run.replayed is not None:
+                    self.run.lines.logged = len(self.run.replayed.delivered)
                 self.run.grow(events)
                 del self._finished[: self._taken]  # only these: other steps may have finished during the write
                 self._taken = 0

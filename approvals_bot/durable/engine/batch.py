@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from approvals_bot.durable.core.commands import resume_at
-from approvals_bot.durable.core.events import Event, Log, NewEvent
+from approvals_bot.durable.core.events import FACTS, Event, Log, NewEvent
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
-from approvals_bot.durable.store.protocol import Append
+from approvals_bot.durable.store.protocol import Append, RunRecord
 
 
 class Batch(NamedTuple):
@@ -67,6 +67,27 @@ class LogIndex:
             return []
         due = sorted((at, number) for number, at in self.waits.items() if at <= now)
         return [NewEvent("wait_completed", {"id": number}) for _, number in due]
+
+
+_NO_DECISIONS = FACTS - {"run_started"} | {"run_created"}
+
+
+def seen_before(row: RunRecord, log: Log) -> int:
+    """Return for how many events of a log, as a process claims or reads it, decisions have been made before.
+
+    Whatever comes before a decision has been seen. After the last one, that is what came before `wake_at`: the first
+    event after a run's release sets `wake_at` to its own time. (A test's clock may stand still; then it is the latest
+    event of that time.) What a stalled run has seen since its last decision counts as not seen.
+    """
+    seen = len(log)
+    while seen and log[seen - 1].type in _NO_DECISIONS:
+        seen -= 1
+    if not seen or row.status == "stalled":
+        return seen
+    due = row.wake_at
+    while seen < len(log) and (due is None or log[seen].at <= due):
+        seen += 1
+    return seen - 1 if log[seen - 1].at == due and log[seen - 1].type in _NO_DECISIONS else seen
 
 
 def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:

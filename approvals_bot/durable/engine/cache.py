@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from approvals_bot.durable.core.events import Log
-from approvals_bot.durable.engine.batch import LogIndex
+from approvals_bot.durable.core.run import Lines
+from approvals_bot.durable.engine.batch import LogIndex, seen_before
 from approvals_bot.durable.engine.limits import CACHED_RUNS, CACHED_SIZE
 from approvals_bot.durable.engine.replayer import Replayed
 from approvals_bot.durable.store.protocol import HookRow, RunRecord
@@ -26,7 +27,7 @@ class CachedRun:
     `epoch` is that of its last claim.
     """
 
-    __slots__ = ("_size", "_sized", "epoch", "index", "log", "replayed", "row")
+    __slots__ = ("_size", "_sized", "epoch", "index", "lines", "log", "replayed", "row")
 
     def __init__(self, row: RunRecord, log: Log, epoch: int) -> None:
         self.row = row
@@ -34,12 +35,18 @@ class CachedRun:
         self.epoch = epoch
         self.index = LogIndex(log)
         self.replayed: Replayed | None = None
+        self.lines = Lines()  # of its body, not logged yet
         self._size = self._sized = 0  # characters in the first `_sized` events
 
     def grow(self, events: Log) -> None:
         """Add events that have been appended to the log."""
         self.log += events
         self.index.add(events)
+
+    def log_lines(self) -> None:
+        """Log the lines of events that no replay had seen before. Call it before the log grows."""
+        logged = self.lines.logged
+        self.lines.log(seen_before(self.row, self.log) if logged is None else logged)
 
     def size(self) -> int:
         """Return the approximate size of the log: characters of text, and 8 for each value that isn't text."""

@@ -22,6 +22,7 @@ from approvals_bot.durable.core.commands import End
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.core.loop import ReplayInterrupted
 from approvals_bot.durable.core.replay import Replay, ReplayResult
+from approvals_bot.durable.core.run import Lines
 from approvals_bot.durable.engine.limits import ACTIVATION_TIME
 from approvals_bot.errors import WorkflowSpinsError
 
@@ -286,12 +287,15 @@ class Replayed:
     A log that begins with the one replayed before is continued from there. Any other log is replayed from the start.
     """
 
-    def __init__(self, replayer: Replayer, workflow: Workflow[Any, Any], entropy: bytes) -> None:
+    def __init__(
+        self, replayer: Replayer, workflow: Workflow[Any, Any], entropy: bytes, lines: Lines | None = None
+    ) -> None:
         self.workflow = workflow
+        self._lines = lines
         self._replayer = replayer
         self._entropy = entropy
         self._replay: Replay | None = None
-        self._log: Log = []  # the events delivered so far
+        self.delivered: Log = []  # the events so far
         self.schemas: dict[int, Any] | None = None  # of the run's hooks, by number; None before the first replay
 
     async def outcome(self, log: Log) -> ReplayResult:
@@ -302,7 +306,7 @@ class Replayed:
         replay, events = self._continued(log)
         self._replay = None  # the other thread owns it until it is done
         outcome = await self._replayer.in_thread(self.workflow, replay, events)
-        self._replay, self._log, self.schemas = replay, log[:], outcome.schemas
+        self._replay, self.delivered, self.schemas = replay, log[:], outcome.schemas
         return outcome
 
     def at_once(self, log: Log) -> ReplayResult | None:
@@ -310,7 +314,7 @@ class Replayed:
         replay, events = self._continued(log)
         outcome = self._replayer.inline(self.workflow, replay, events)
         if outcome is not None:
-            self._log, self.schemas = log[:], outcome.schemas
+            self.delivered, self.schemas = log[:], outcome.schemas
         return outcome
 
     def close(self) -> None:
@@ -321,11 +325,14 @@ class Replayed:
 
     def _continued(self, log: Log) -> tuple[Replay, Log]:
         """Return a replay that has seen the beginning of this log, and the events it hasn't seen."""
-        replay, delivered = self._replay, len(self._log)
-        if replay is None or replay.is_closed or log[:delivered] != self._log:
+        replay, delivered = self._replay, len(self.delivered)
+        if replay is None or replay.is_closed or log[:delivered] != self.delivered:
             self.close()
-            replay = self._replay = Replay(self.workflow, log[0], entropy=self._entropy, link=self._replayer.link)
-            self._log, delivered = [], 0
+            if self._lines:
+                self._lines.clear()  # the new replay keeps them again
+            link = self._replayer.link
+            replay = self._replay = Replay(self.workflow, log[0], entropy=self._entropy, link=link, lines=self._lines)
+            self.delivered, delivered = [], 0
         return replay, log[delivered:]
 
 

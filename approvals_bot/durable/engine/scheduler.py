@@ -217,6 +217,7 @@ class Scheduler:
         cached = self.cache.take(claimed.claim.run_id)
         if cached is not None:
             run.replayed = cached.replayed  # the replay continues from the part of the log that it has seen
+            run.lines = cached.lines
         self._activate(run)
 
     def adopt(self, run: CachedRun, written: Batch, events: list[Event]) -> None:
@@ -225,6 +226,10 @@ class Scheduler:
         The steps of that batch haven't been started yet.
         """
         run.epoch += 1
+        if run.lines:
+            run.log_lines()
+        if run.replayed is not None:
+            run.lines.logged = len(run.replayed.delivered)
         run.grow(events)
         if written.outcome.ended:
             if events[-1].type == "run_failed":
@@ -263,7 +268,7 @@ class Scheduler:
         workflow = self.registry.get(run.row.code, run.row.version)
         if run.replayed is None or run.replayed.workflow is not workflow:
             run.close()
-            run.replayed = Replayed(self.replayer, workflow, self.entropy())
+            run.replayed = Replayed(self.replayer, workflow, self.entropy(), run.lines)
         return run.replayed
 
     def stalled(self, row: RunRecord, error: Exception) -> None:
