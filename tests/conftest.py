@@ -19,6 +19,7 @@ pytest_plugins = [
     "approvals_bot.testing.fixtures",
     "tests.support.always_replay",
     "tests.support.histories",
+    "tests.support.no_scans",
     "tests.support.whole_service",
 ]
 TABLES = ("promise", "scenario", "check", "conformance")

@@ -130,11 +130,12 @@ async def _replay_all(engine: Engine, report: RunsReport, kind: Kind, since: dat
     workflows, cursor = set[str](), None
     with report.progress(kind):
         while True:
-            page = await engine.records(is_open=kind == "open", limit=PAGE_SIZE, cursor=cursor)
+            page = await engine.list_runs(
+                Filter(is_open=kind == "open", ended_since=since, limit=PAGE_SIZE, cursor=cursor)
+            )
             for record in page.records:
-                if since is None or (record.ended_at is not None and record.ended_at >= since):
-                    workflows.add(record.workflow)
-                    report.add(kind, await drift_of(engine, record.id))
+                workflows.add(record.workflow)
+                report.add(kind, await drift_of(engine, record.id))
             cursor = page.cursor
             if cursor is None:
                 return workflows

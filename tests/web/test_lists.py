@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sqlite3
@@ -331,3 +332,34 @@ def test_a_run_is_found_by_everyone_in_its_requests() -> None:
     assert found_by([done, waits])["requested_by"] == [BO, ANN]
     assert found_by([done])["ended_vote_of"] == [CY]
     assert (concerns(waits, "waiting_for", ANN), concerns(done, "waiting_for", ANN)) == (True, False)
+
+
+# ── how they are read ──
+
+
+async def test_every_list_and_page_reads_along_an_index(office: Any, no_scans: list[str]) -> None:
+    """The fixture explains each statement. Here, all that the service can be asked for is asked for."""
+    run_id = await spend(office)
+    await office.engine.cancel(await office.start("publishes", {"name": "a list"}))
+    cursor = ""
+    for name, status, person, limit in itertools.product(("", "spend"), ("", *pages.STATUSES), ("", ANN), ("1", "9")):
+        asked = {"workflow": name, "status": status, "waiting_for": person, "limit": limit, "cursor": cursor}
+        answer = await office.api.get("/api/runs", params={name: value for name, value in asked.items() if value})
+        assert answer.status_code == 200
+        cursor = answer.json()["cursor"] or cursor
+    for status in ("", *pages.STATUSES):
+        assert (await office.web.get("/runs", params={"status": status, "cursor": cursor})).status_code == 200
+    for path in (*PAGES, f"/runs/{run_id}", f"/requests/{run_id}", f"/api/runs/{run_id}", f"/api/runs/{run_id}/events"):
+        assert (await office.api.get(path)).status_code == 200, path
+    assert no_scans == []
+
+
+PAGES = ("/inbox", f"/inbox?person={ANN}", f"/inbox?person={BO}", "/metrics", "/readyz", "/healthz")
+
+
+async def test_a_scan_would_be_found(office: Any, no_scans: list[str], store_url: str) -> None:
+    if not store_url.startswith("sqlite"):
+        pytest.skip("only SQLite's statements are explained")
+    await office.engine.store._lists.run(lambda db: db.execute("SELECT id FROM runs WHERE view IS NULL").fetchall())
+    assert [line.partition(":")[0] for line in no_scans] == ["SCAN runs"]
+    no_scans.clear()

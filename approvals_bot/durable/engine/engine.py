@@ -320,7 +320,7 @@ class Engine:
         """
         names = {projected(name): value for name, value in more.items() if value is not None}
         found = names | dict(attributes or {})
-        return await self.list_runs(Filter(workflow, status, found, is_open, oldest_first, cursor, limit))
+        return await self.list_runs(Filter(workflow, status, found, is_open, None, oldest_first, cursor, limit))
 
     async def list_runs(self, which: Filter) -> Page:
         """Return a page of runs, as `records` does."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar, overload
 
 from approvals_bot.durable.core.events import from_micros, to_micros
-from approvals_bot.durable.store.protocol import AuditEntry, RunRecord
+from approvals_bot.durable.store.protocol import AuditEntry, Filter, RunRecord
 
 logger = logging.getLogger("approvals_bot.durable.store")
 
@@ -122,11 +122,12 @@ def _key(text: str) -> str:
     return f"{raw[:300].decode(errors='ignore')}…{hashlib.sha256(raw).hexdigest()}"
 
 
-# ── cursors: the next page of runs starts after this run, by its time and its id ──
+# ── cursors: the next page of runs starts after this run, by the time that orders the list, and its id ──
 
 
-def cursor_after(row: RunRecord) -> str:
-    return f"{to_micros(row.created_at)}.{row.id}"
+def cursor_after(row: RunRecord, which: Filter) -> str:
+    at = row.created_at if which.ended_since is None or row.ended_at is None else row.ended_at
+    return f"{to_micros(at)}.{row.id}"
 
 
 def read_cursor(cursor: str) -> tuple[int, str]:

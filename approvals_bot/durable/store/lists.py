@@ -8,8 +8,10 @@ itself, whatever else is in the store and whatever the database knows about it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
+from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.store.encoding import pair_of, read_cursor, storable
 from approvals_bot.durable.store.protocol import ENDED, Filter, Status
 
@@ -27,7 +29,7 @@ written others than we know."""
 
 def needs_statuses(which: Filter) -> bool:
     """Return whether runs of any status match, so that the statement needs those present in the store."""
-    return which.status is None and which.is_open is None
+    return which.status is None and which.is_open is None and which.ended_since is None
 
 
 class Dialect(NamedTuple):
@@ -64,7 +66,7 @@ def page_of(which: Filter, present: Sequence[str], columns: str, dialect: Dialec
 
 def count_of(which: Filter, present: Sequence[str], most: int, dialect: Dialect) -> Statement:
     """Return the statement that counts the runs that match, up to `most`. `present` is as for `page_of`."""
-    merged, given = _merged(which, present, most, dialect)
+    merged, given = _merged(replace(which, cursor=None), present, most, dialect)
     return Statement(f"SELECT count(*) FROM ({merged} LIMIT {most}) AS found", given)  # noqa: S608
 
 
@@ -77,28 +79,31 @@ def _merged(which: Filter, present: Sequence[str], most: int, dialect: Dialect) 
         given.append(value)
         return f"${len(given)}"
 
-    for i, (name, value) in enumerate(which.attributes.items()):
-        pair = "name = {} AND value = {}".format(*map(place, pair_of(name, value)))
-        if i:  # a check of each run that has the first attribute
-            pair = f"EXISTS (SELECT 1 FROM attributes WHERE run_id = listed.run_id AND {pair})"  # noqa: S608
-        where.append(pair)
-    table, id = ("attributes", "run_id") if which.attributes else ("runs", "id")
-    index, status_is = f"{table}_of_status", "status = {value}"
+    pairs = ["name = {} AND value = {}".format(*map(place, pair_of(*each))) for each in which.attributes.items()]
+    table, at, id = "runs", "created_at", "id"
+    status_is, each_status = "status = {value}", _statuses(which, present)
+    index = "runs_of_status" if which.workflow is None else "runs_of_workflow"
     if which.workflow is not None:
         where.append(f"workflow = {place(storable(which.workflow))}")
-        index, status_is = f"{table}_of_workflow", dialect.status
+        status_is = dialect.status
+    if which.ended_since is not None:
+        index, at, each_status = "runs_ended", "ended_at", []
+        where.append(f"ended_at >= {place(to_micros(which.ended_since))}")
+        if which.status is not None:
+            where.append(f"status = {place(which.status)}")
+    elif pairs:
+        table, index, id = "attributes", index.replace("runs", "attributes"), "run_id"
+        where.append(pairs.pop(0))
+    # What the index doesn't have is checked for each run.
+    where += [f"EXISTS (SELECT 1 FROM attributes WHERE run_id = listed.{id} AND {pair})" for pair in pairs]  # noqa: S608
     if which.cursor is not None:
-        at, run_id = read_cursor(which.cursor)
+        when, run_id = read_cursor(which.cursor)
         after = ">" if which.oldest_first else "<"
-        where.append(f"(created_at, {id}) {after} ({place(at)}, {place(storable(run_id))})")
-
-    pages = [
-        f"SELECT * FROM (SELECT created_at AS listed_at, {id} AS listed_id "  # noqa: S608
-        f"FROM {dialect.table.format(table=table, index=index)} "
-        f"WHERE {' AND '.join([*where, status_is.format(value=place(status))])} "
-        f"ORDER BY {_order(which)} LIMIT {most}) AS each"
-        for status in _statuses(which, present)
-    ]
+        where.append(f"({at}, {id}) {after} ({place(when)}, {place(storable(run_id))})")
+    begins = f"SELECT {at} AS listed_at, {id} AS listed_id FROM {dialect.table.format(table=table, index=index)}"  # noqa: S608
+    ends = f"ORDER BY {_order(which)} LIMIT {most}"
+    conditions = [[*where, status_is.format(value=place(status))] for status in each_status] or [where]
+    pages = [f"SELECT * FROM ({begins} WHERE {' AND '.join(each)} {ends}) AS each" for each in conditions]  # noqa: S608
     return Statement(" UNION ALL ".join(pages), given)
 
 

@@ -14,7 +14,7 @@
 - **A list is a page over an index**: by workflow, status, openness or attribute and every combination of these, in the
   order of creation, stable while runs are added. Its cost depends on the page: not on the number of other runs, nor on
   how many of them share a status, a workflow or a person, nor on the database's statistics. (A list by several
-  attributes also reads the runs that have only the first.)
+  attributes also reads the runs that have only the first; one of the runs that ended lately reads all of those.)
 - **A list delays no click.** Lists, and logs that people read (`patient`), have a connection of their own, and hold no
   snapshot for longer than one call.
 - **A run's index rows are as recent as its log.** Its kind and given attributes are written at its start, and the
@@ -267,13 +267,15 @@ class Filter:
     """The runs to list, and their order.
 
     `attributes` must all match; those of projections have names that start with `$`, the others were given at the
-    start. `is_open` is whether the run hasn't ended.
+    start. `is_open` is whether the run hasn't ended. With `ended_since`, the list has the runs that have ended since
+    then, in the order of their ends.
     """
 
     workflow: str | None = None
     status: Status | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     is_open: bool | None = None
+    ended_since: datetime | None = None
     oldest_first: bool = False
     cursor: str | None = None
     limit: int = 50

@@ -112,7 +112,7 @@ def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRecord], str | 
     sql, given = page_of(which, _statuses(db, which), _RUN_COLUMNS, SQLITE)
     rows = [_run_row(row) for row in _fetch_leniently(db, sql, _numbered(given))]
     page = rows[: which.limit]
-    return page, cursor_after(page[-1]) if len(rows) > which.limit else None
+    return page, cursor_after(page[-1], which) if len(rows) > which.limit else None
 
 
 def count(db: sqlite3.Connection, which: Filter, most: int) -> int:

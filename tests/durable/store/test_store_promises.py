@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.durable.core.events import EventType, NewEvent
+from approvals_bot.durable.core.events import EventType, NewEvent, to_micros
 from approvals_bot.durable.store.protocol import (
     Append,
     Appended,
@@ -617,7 +617,30 @@ async def test_lists_can_start_with_the_oldest_and_continue_by_pages(store: Open
             assert seen == [f"r{n}" for n in (range(7) if oldest_first else range(6, -1, -1))]
     assert await store.count(Filter(attributes={"$for": "ann"}), 5) == 5
     assert await store.count(Filter(attributes={"$for": "ann"}), 50) == 7
+    assert await store.count(Filter(attributes={"$for": "ann"}, cursor=f"{to_micros(T0)}.r0"), 50) == 7
     assert await store.count(Filter(status="failed"), 50) == 0
+
+
+async def test_runs_that_ended_lately_are_listed_by_their_end(store: OpenStore) -> None:
+    for run, ended_after in (("a", 9), ("b", 3), ("c", None), ("d", 5), ("e", 7)):
+        await store.create(new_run(run, "one" if run == "e" else "w", "w", None, {}, attributes={"k": run}), T0)
+        if ended_after is not None:
+            end = event("run_failed" if run == "d" else "run_cancelled", reason=None)
+            await store.record(run, [end], T0 + ended_after * SECOND)
+
+    async def ids(**which: Any) -> list[str]:
+        seen, cursor = list[str](), None
+        while not seen or cursor is not None:
+            page, cursor = await store.runs(Filter(ended_since=T0 + 5 * SECOND, limit=2, cursor=cursor, **which))
+            seen += [run.id for run in page]
+        assert await store.count(Filter(ended_since=T0 + 5 * SECOND, **which), 9) == len(seen)
+        return seen
+
+    assert await ids() == ["a", "e", "d"]
+    assert await ids(oldest_first=True) == ["d", "e", "a"]
+    assert await ids(workflow="w") == ["a", "d"]
+    assert await ids(status="failed", is_open=False) == ["d"]
+    assert await ids(attributes={"k": "e"}) == ["e"]
 
 
 async def test_a_run_is_found_by_unusual_and_long_values(store: OpenStore) -> None:

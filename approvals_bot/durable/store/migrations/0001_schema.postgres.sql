@@ -38,6 +38,7 @@ CREATE INDEX runs_held ON runs (lease_until) WHERE owner IS NOT NULL;
 -- all failed runs. COLLATE makes an index unusable for lists that have one of their own: a list says which it means.
 CREATE INDEX runs_of_status ON runs (status, created_at, id);
 CREATE INDEX runs_of_workflow ON runs (workflow, status COLLATE "C", created_at, id);
+CREATE INDEX runs_ended ON runs (ended_at, id) WHERE ended_at IS NOT NULL;
 
 -- A table as in SQLite, not an array with a GIN index: such an index has no order, so each page would read and sort all
 -- matching runs.

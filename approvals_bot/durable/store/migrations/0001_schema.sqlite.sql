@@ -33,6 +33,7 @@ CREATE INDEX runs_held ON runs (owner) WHERE owner IS NOT NULL;
 -- several statuses reads a page of each and merges them (store/lists.py), so no index is needed without the status.
 CREATE INDEX runs_of_status ON runs (status, created_at, id);
 CREATE INDEX runs_of_workflow ON runs (workflow, status, created_at, id);
+CREATE INDEX runs_ended ON runs (ended_at, id) WHERE ended_at IS NOT NULL;
 
 -- The attributes that runs are found by, with any number of values per name: those given at the start, and those of the
 -- projections, whose names start with $. The other columns are the run's.
