@@ -118,7 +118,7 @@ async def request_approval(
     `stages`, `ask`, `form`, `deliver`, `clock`, `policy` and `escalate` take models, or dicts like the tables of a
     workflow's file.
 
-    Returns one of the classes in `Outcome`. Raises ValueError or TypeError for invalid arguments, and
+    Returns one of the classes in `Outcome`. Raises ValueError for invalid arguments, and
     NobodyCanDecideError if nobody could ever decide. If the workflow stops waiting, because of a timeout or its end,
     the request is cancelled.
     """
@@ -376,7 +376,9 @@ def named(values: Any) -> dict[str, Any]:
             return {name: getattr(values, name) for name in type(values).model_fields}
         case _ if dataclasses.is_dataclass(values) and not isinstance(values, type):
             return {member.name: getattr(values, member.name) for member in dataclasses.fields(values)}
-    raise TypeError(f"fields must be a mapping, a dataclass or a pydantic model, not a {type(values).__name__}")
+    raise InvalidArgumentError(
+        f"fields must be a mapping, a dataclass or a pydantic model, not a {type(values).__name__}"
+    )
 
 
 def specs(
@@ -484,7 +486,7 @@ def _kind(name: str, value: Any) -> dict[str, Any]:
             return {"type": "object"}
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {"type": "object"}
-    raise TypeError(
+    raise InvalidArgumentError(
         f"a field can't show a {type(value).__name__} ({name!r}): pass a string, a number, a date, a timedelta, "
         "a bool, a list, a dict, a model or a dataclass"
     )

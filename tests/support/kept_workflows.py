@@ -209,7 +209,7 @@ async def ends(how: str) -> str:
     await tell("somebody", how)
     match how:
         case "raises":
-            raise LookupError("nothing there")
+            raise ValueError("nothing there")
         case "cancels itself":
             raise asyncio.CancelledError("second thoughts")
         case "leaves things open":

@@ -14,7 +14,13 @@ from approvals_bot.durable.core.commands import Command, CreateHook, CreateStep,
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, NewEvent
 from approvals_bot.durable.core.replay import ReplayResult, replay
 from approvals_bot.durable.core.run import RunState
-from approvals_bot.errors import LimitExceededError, NondeterminismError, SerializationError, WorkflowStuckError
+from approvals_bot.errors import (
+    LimitExceededError,
+    NondeterminismError,
+    SerializationError,
+    WorkflowBugError,
+    WorkflowStuckError,
+)
 
 Link = Callable[[str], str]
 Equal = Callable[[Command, Event], bool]
@@ -44,7 +50,8 @@ def _divergence(workflow: Workflow[Any, Any], log: Log, length: int, link: Link,
         outcome = replay(workflow, log[:length], entropy=b"not in the log", link=link)
     except NondeterminismError as error:
         return str(error)
-    except (WorkflowStuckError, LimitExceededError, SerializationError) as error:  # such a run is failed by the engine
+    except (WorkflowStuckError, LimitExceededError, SerializationError, WorkflowBugError) as error:
+        # The engine fails such a run, or lets it stall.
         return "" if following is None or following.type in ("run_failed", *FACTS) else str(error)
     if following is None or following.type in FACTS or following.type == "step_started":
         return ""
@@ -104,11 +111,14 @@ def _json(value: Any) -> str:
     return json.dumps(without_tracebacks(value), sort_keys=True)
 
 
+LINES = ("traceback", "where")
+
+
 def without_tracebacks(value: Any) -> Any:
     """They name lines of code, which may move."""
     match value:
         case dict():
-            return {name: without_tracebacks(each) for name, each in value.items() if name != "traceback"}
+            return {name: without_tracebacks(each) for name, each in value.items() if name not in LINES}
         case list():
             return [without_tracebacks(each) for each in value]
         case _:

@@ -33,10 +33,12 @@ from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
     IdempotencyConflictError,
+    InvalidPayloadError,
     NotInWorkflowError,
     OtherLoopError,
     RunEndedError,
     RunNotFoundError,
+    RunNotStalledError,
     WorkflowNotFoundError,
 )
 
@@ -45,6 +47,9 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 WEBHOOK_PURPOSE = "webhook.v1"
+
+ATTEMPT_OF = "$attempt of "
+"""What the idempotency keys of new attempts begin with. The rest is the old run's ID, so there is one of each run."""
 
 
 class Engine:
@@ -459,6 +464,47 @@ class Engine:
         scheduler.wake(run_id)  # its activation stops
         scheduler.wake(next_run)
         return Run(self, next_run, is_new=next_run == new_id)
+
+    async def retry(self, run_id: str) -> None:
+        """Let a stalled run try again at once, with the code that the service has. Returns once that is durable.
+
+        It then goes on with what it has received, or stalls again. It also tries on its own whenever other code runs.
+        Raises RunNotStalledError, RunEndedError or RunNotFoundError.
+        """
+        self._here("retry()")
+        found = await self._row(run_id)
+        if found.has_ended:
+            raise RunEndedError(run_id, found.status)
+        if found.status != "stalled":
+            raise RunNotStalledError(run_id, found.status)
+        await self._intake.record(run_id)
+
+    async def attempt(self, run_id: str) -> Run[Any]:
+        """Make another attempt at a run that failed or was cancelled: a new run with the same input and attributes.
+
+            again = await engine.attempt(run.id)
+
+        The new run is on today's code, and its `run_created` names the old one as `attempt_of`. A repeat returns the
+        same run. A stalled run is retried instead, and is what this returns. Nothing was written if this raises
+        RunEndedError (it has completed), RunNotStalledError (it is open), RunNotFoundError, or, because its input
+        doesn't fit today's code, InvalidPayloadError or DeserializationError.
+        """
+        self._here("attempt()")
+        found = await self.store.read(run_id)
+        if found is None:
+            raise RunNotFoundError(run_id)
+        row, (first, *_) = found
+        if row.status not in ("failed", "cancelled"):
+            await self.retry(run_id)
+            return self.get_run(run_id)
+        workflow, given = self.registry.newest(row.code), first.data["input"]
+        if missing := workflow.signature.missing(given):
+            raise InvalidPayloadError([{"loc": [name], "msg": "today's code needs this"} for name in missing], "input")
+        workflow.signature.decode_call(given)
+        listed = workflow.under(row.workflow, first.data.get("settings"))
+        key = ATTEMPT_OF + run_id
+        created = await self._intake.start(listed, given, key, row.attributes, attempt_of=run_id)
+        return Run(self, created.run_id, is_new=created.is_new)
 
     async def wake_up(self, run_id: str) -> int:
         """End every sleep that the run is in, and return their number. Raises RunNotFoundError."""

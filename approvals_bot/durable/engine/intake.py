@@ -34,6 +34,7 @@ from approvals_bot.errors import (
     LimitExceededError,
     SerializationError,
     StoreUnavailableError,
+    WorkflowBugError,
     WorkflowNotFoundError,
 )
 
@@ -82,15 +83,17 @@ class Intake:
         key: str | None,
         attributes: dict[str, str],
         sent: dict[str, Any] | None = None,
+        **more: Any,
     ) -> Created:
         """Create a run with this encoded input, or find the run that has this idempotency key.
 
-        `sent` is what the caller sent under the key, before validation. Raises IdempotencyConflictError if the key came
-        with something else before; LimitExceededError, SerializationError.
+        `sent` is what the caller sent under the key, before validation. `more` is added to the data of `run_created`.
+        Raises IdempotencyConflictError if the key came with something else before; LimitExceededError,
+        SerializationError.
         """
         scheduler, now = self._scheduler, self._scheduler.clock.now()
         run_id = new_run_id(now, scheduler.entropy())
-        data = _created(run_id, workflow, input, attributes)
+        data = _created(run_id, workflow, input, attributes) | more
         if sent is not None and difference({"input": input}, sent, "") is not None:
             data["sent"] = abridged(sent)
         row = RunRecord.new(
@@ -140,14 +143,14 @@ class Intake:
         _compare(target, resume_id, found.event, payload, None)
         return KeptPayload(target.hook, [found.event])
 
-    async def record(self, run_id: str, fact: NewEvent, *more: NewEvent) -> list[Event]:
-        """Write facts that need no plan: a cancellation, the end of sleeps.
+    async def record(self, run_id: str, *facts: NewEvent) -> list[Event]:
+        """Write facts that need no plan: a cancellation, the end of sleeps. Without any, only wake the run.
 
         Returns them as events of the log. A fact is left out if the run has ended, or if the log already had another
         event with its key.
         """
-        scheduler, facts = self._scheduler, [fact, *more]
-        found = await scheduler.store.record(run_id, facts, scheduler.clock.now())
+        scheduler = self._scheduler
+        found = await scheduler.store.record(run_id, [*facts], scheduler.clock.now())
         recorded = [event for event in found if (event.type, event.data) in facts]
         self._notifier.notify(run_id, recorded)
         scheduler.wake(run_id)
@@ -298,6 +301,8 @@ class Intake:
             log = [] if found is None else found[1]
         try:
             outcome = await self._scheduler.replayer.replay(workflow, log, b"")
+        except WorkflowBugError as bug:
+            return bug.schemas.get(target.hook.number)
         except ApprovalsBotError:
             return None
         return outcome.schemas.get(target.hook.number)

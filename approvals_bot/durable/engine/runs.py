@@ -83,6 +83,8 @@ class Runs(Protocol):
     async def until_ended(self, run_id: str) -> tuple[RunRecord, Ending]: ...
     async def events(self, run_id: str) -> list[Event]: ...
     async def cancel(self, run_id: str, reason: str | None = None) -> None: ...
+    async def retry(self, run_id: str) -> None: ...
+    async def attempt(self, run_id: str) -> Run[Any]: ...
     async def wake_up(self, run_id: str) -> int: ...
 
 
@@ -133,6 +135,17 @@ class Run(Generic[R]):
     async def cancel(self, reason: str | None = None) -> None:
         """End the run as cancelled, which frees its tokens and closes its waits. Raises RunEndedError."""
         await self._engine.cancel(self.id, reason)
+
+    async def retry(self) -> None:
+        """Let the stalled run try again at once. Raises RunNotStalledError or RunEndedError if it isn't stalled."""
+        await self._engine.retry(self.id)
+
+    async def attempt(self) -> Run[R]:
+        """Return a new run with the same input, if this one failed or was cancelled. A stalled run is retried.
+
+        Raises RunEndedError if it has completed, RunNotStalledError if it is open; see `Engine.attempt`.
+        """
+        return await self._engine.attempt(self.id)
 
     async def wake_up(self) -> int:
         """End the sleeps that the run is in, and return their number. Timeouts keep running."""

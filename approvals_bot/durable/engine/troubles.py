@@ -13,7 +13,8 @@ from approvals_bot.durable.core.events import Event, NewEvent
 from approvals_bot.durable.store.protocol import RunRecord
 from approvals_bot.errors import ApprovalsBotError, NondeterminismError, WorkflowBugError
 
-logger = logging.getLogger("approvals_bot.durable.engine")
+logger = logging.getLogger("approvals_bot.durable.runs")
+"""Apart from the engine's own: what it says is about the code of workflows, and no fault of the engine."""
 
 
 def reason_of(error: Exception) -> str:

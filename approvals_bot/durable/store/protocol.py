@@ -322,7 +322,7 @@ class Store(Protocol):
         """Append a batch, update the run's row, and release its lease if the batch says so."""
 
     async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
-        """Append the facts whose key is new, and wake the run.
+        """Append the facts whose key is new, and wake the run. Without facts, wake it.
 
         Returns the events of all these facts; for a repeat, the one that is already in the log. An ended or unknown run
         takes no new facts, and they are missing from the list.

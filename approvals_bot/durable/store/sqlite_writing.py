@@ -235,7 +235,7 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datet
             new.append(fact)
         else:
             known.append(event)
-    if not new or was.ended_at is not None:
+    if was.ended_at is not None or (known and not new):
         return known
     now = to_micros(at)
     at_least = max(now, was.last)

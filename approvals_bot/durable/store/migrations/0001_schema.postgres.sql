@@ -418,7 +418,7 @@ BEGIN
       new := new || jsonb_build_array(fact);
     END IF;
   END LOOP;
-  IF state.seq IS NULL OR state.ended_at IS NOT NULL OR new = '[]' THEN
+  IF state.seq IS NULL OR state.ended_at IS NOT NULL OR (new = '[]' AND cardinality(known) > 0) THEN
     RETURN ROW(json_build_object('known', to_json(known)), NULL)::outcome;
   END IF;
   now := greatest(given_at, state.last_at);
