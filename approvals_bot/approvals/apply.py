@@ -6,6 +6,7 @@ arguments: the workflow provides them, and carries out the effects.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -257,11 +258,18 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
 
 
 def with_recipients(request: Request, addresses: Iterable[str]) -> Request:
-    """Give these people opaque ids, for links to carry instead of their addresses."""
-    known = request.recipients
-    taken = {*known.values()}
-    new = [address for address in addresses if address not in taken]
-    return request.but(recipients={**known, **{str(at): address for at, address in enumerate(new, len(known) + 1)}})
+    """Give these people opaque ids, for links to carry instead of their addresses.
+
+    An id is made of the address, not counted: after a reset other people may be asked, and nobody's old link may become
+    theirs.
+    """
+    known = {*request.recipients.values()}
+    new = {_recipient_id(request.hook_id, address): address for address in addresses if address not in known}
+    return request.but(recipients={**request.recipients, **new})
+
+
+def _recipient_id(hook_id: str, address: str) -> str:
+    return hashlib.blake2b(f"{hook_id} {address}".encode(), digest_size=9).hexdigest()
 
 
 def escalated(request: Request, stage: RequestStage, escalation: Escalation) -> Request:

@@ -60,6 +60,15 @@ async def find_record(engine: Engine, id: str) -> RunRecord | None:
     return _with_request(record, id)
 
 
+async def goes_on_as(engine: Engine, run_id: str, record: RunRecord) -> bool:
+    """Return whether this record is of the run with this ID, or of one that resets have put in its place."""
+    following: str | None = run_id
+    while following is not None and following != record.id:
+        found = await engine.record(following)
+        following = found.next_run if found is not None else None
+    return following is not None
+
+
 def _with_request(record: RunRecord, id: str) -> RunRecord | None:
     view = next((view for view in requests_of(record) if view.id == id), None)
     return record._replace(parts=[dumped(view)]) if view is not None else None
@@ -80,11 +89,16 @@ async def await_request(
 
     A run shows nothing before its first activation. A Python workflow requests whenever it likes, if ever: such a run
     is waited for in its first seconds only. An open run without parts hasn't requested anything yet. `run_0….3` may
-    still come while the run has made at most two requests.
+    still come while the run has made at most two requests. For a run that was reset while it was open, this is the run
+    in its place.
     """
     until = asyncio.get_running_loop().time() + seconds
     run_id, _, number = id.partition(".")
     while (run := await engine.record(run_id)) is not None:
+        if run.status == "reset" and run.next_run is not None:
+            run_id = run.next_run
+            id = f"{run_id}.{number}" if number else run_id
+            continue
         found = run if run_id == id else _with_request(run, id)
         if found is None and not _may_come(run, number):
             return None
@@ -184,6 +198,8 @@ def _as_of(view: Request, record: RunRecord) -> Request:
     """Show what only the run's row says of an open request: that its run has stalled, failed, or was cut off."""
     if not view.is_open or not (record.has_ended or record.status == "stalled"):
         return view
+    if record.status == "reset":
+        return view.but(waiting_for=(), timers=())  # it goes on in another run
     if not record.has_ended:
         return view.but(is_stalled=True)
     reason = record.error["message"] if record.error is not None and record.status == "cancelled" else ""

@@ -198,6 +198,9 @@ class RunsApi:
         if "." in id:
             await self._request(request)  # it may be about to be requested
         record = await self._record(request)
+        if record.status == "reset":
+            detail = f"The run was reset; nothing was changed. Cancel the one in its place: {record.next_run}."
+            raise Problem(409, "Run was reset", detail, next_run=record.next_run)
         if record.has_ended:
             raise Problem(409, "Run has ended", f"The run has already ended ({record.status}); nothing was changed.")
         shown = request_of(record)

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, get_args
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.published import REQUEST, Relation
@@ -117,6 +117,8 @@ class PeoplePages:
         view = request_of(record) if record is not None else None
         if view is None or not (self._open or _concerns(view, reader)):
             return self._pages.page("not_found.html", 404)
+        if view.run_id != request.path_params["id"].partition(".")[0]:  # that run was reset
+            return RedirectResponse(view.id, 303)
         card = card_of(view, None, self._now())
         decide = await self._links.inbox_path(view, reader) if reader else ""
         is_hers = reader is not None and is_requester(view, reader) and not card_of(view, reader, self._now()).choices

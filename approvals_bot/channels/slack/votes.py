@@ -24,7 +24,7 @@ from approvals_bot.channels.slack.identity import Identified, Unidentified, team
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
 from approvals_bot.durable.engine import HookTarget
 from approvals_bot.service.act import is_requester
-from approvals_bot.service.read import request_behind
+from approvals_bot.service.read import goes_on_as, request_behind
 
 NOT_OPENED = "Slack couldn't open the form. Nothing was changed. Please try again"
 OR_THE_PAGE = ", or use the request's page: {page}"
@@ -149,7 +149,12 @@ class SlackVotes:
         if target is None or delivery is None:
             return True
         view = request_behind(target)
-        return delivery.startswith(f"{view.id if view is not None else target.record.id}-")
+        if delivery.startswith(f"{view.id if view is not None else target.record.id}-"):
+            return True
+        # Messages that were posted before a reset name the run of that time.
+        run_id, _, number = delivery.partition("-")[0].partition(".")
+        is_same = number == (str(view.number) if view is not None and view.number else "")
+        return is_same and await goes_on_as(self._desk.engine, run_id, target.record)
 
     async def _refuse(self, identity: Unidentified, hook_id: str, choice: str) -> None:
         hook = await self._desk.engine.find_hook(hook_id)
