@@ -180,4 +180,7 @@ def needing_a_restart(started: configured.ServiceSettings, fresh: configured.Ser
 
 
 def api_keys(service: configured.ServiceSettings) -> list[ApiKey]:
-    return [ApiKey(name, key.key.get_secret_value(), key.may_vote) for name, key in service.api_keys.items()]
+    return [
+        ApiKey(name, key.key.get_secret_value(), key.may_vote, frozenset(key.may))
+        for name, key in service.api_keys.items()
+    ]

@@ -106,7 +106,7 @@ class RunsReport:
     @contextmanager
     def progress(self, kind: Kind) -> Iterator[None]:
         """Show progress while runs of this kind are replayed."""
-        self._progress = Progress(f"{kind} runs")
+        self._progress = Progress(f"{kind} runs replayed")
         try:
             yield
         finally:
@@ -156,7 +156,7 @@ class Progress:
             return
         self._shown_at, self._is_shown = at, True
         rate = done / (at - self._began)
-        sys.stderr.write(f"\r{done:,} {self._what} replayed, {rate:,.0f} a second …\x1b[K")
+        sys.stderr.write(f"\r{done:,} {self._what}, {rate:,.0f} a second …\x1b[K")
         sys.stderr.flush()
 
     def clear(self) -> None:

@@ -33,6 +33,8 @@ COMMANDS = {
     "vote": ("requests:vote", "Cast a person's vote."),
     "reassign": ("requests:reassign", "Replace an approver, or add one."),
     "cancel": ("requests:cancel", "Withdraw a request, or cancel any other run."),
+    "retry": ("repairs:retry", "Let a stalled run go on, or start a failed or cancelled one again."),
+    "reset": ("repairs:reset", "Let a new run go on from an event of another one, in its place."),
     "explain": ("requests:explain", "Explain what a run is waiting for."),
     "runs": ("requests:runs", "List runs, newest first."),
     "show": ("requests:show_command", "Show a run: its card and its timeline."),

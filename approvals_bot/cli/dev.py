@@ -175,6 +175,7 @@ def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_po
     given.setdefault("api_keys", {})[API_KEY] = {
         "key": _throw_away(secret_folder, "dev", API_KEY),
         "may_vote": True,
+        "may": ["operate"],
     }
     slack = given.setdefault("slack", {})
     slack["bot_token"] = slack.get("bot_token") or _throw_away(secret_folder, "SLACK_BOT_TOKEN")

@@ -136,11 +136,18 @@ class Server(Frozen):
     admins: tuple[Admin, ...] = ()  # "@group" or an address: people who may reassign every request
 
 
+Right = Literal["operate"]
+
+
 class ApiKeyEntry(Frozen):
-    """A caller of the API, named by the table's key. `may_vote`: may cast a named person's vote."""
+    """A caller of the API, named by the table's key.
+
+    `may_vote`: may cast a named person's vote. `may`: what it may do beyond that; `operate` is to retry and reset runs.
+    """
 
     key: Secret
     may_vote: Bool = False
+    may: tuple[Right, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -32,6 +32,7 @@ from approvals_bot.service.read import (
     request_of,
     requests_of,
 )
+from approvals_bot.service.repairs import Repair, attempt_again, reset
 from approvals_bot.service.waiting import Mask, waits_of
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, JsonResponse, Problem, root_of
@@ -40,6 +41,8 @@ from approvals_bot.web.schemas import (
     NEW_VOTE,
     Cancellation,
     FieldChanges,
+    NewAttempt,
+    NewReset,
     RunBody,
     reassign_of,
     vote_of,
@@ -63,11 +66,12 @@ MOST_PER_PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A caller of the API. `may_vote`: trusted to pass on what a named person chose."""
+    """A caller of the API. `may_vote`: trusted to pass on what a named person chose. `may`: its further rights."""
 
     name: str
     secret: str = field(repr=False)
     may_vote: bool = False
+    may: frozenset[str] = frozenset()
 
     @property
     def address(self) -> str:
@@ -133,11 +137,7 @@ class RunsApi:
         )
         if run.is_new:
             self._metrics.run_started(asked.workflow)
-        return JsonResponse(
-            {"run_id": run.id, "url": f"{self._base_url}/runs/{run.id}"},
-            202 if run.is_new else 200,
-            headers={"Location": f"{root_of(self._base_url)}/api/runs/{run.id}"},
-        )
+        return self._run_answer(run.id, 202 if run.is_new else 200)
 
     async def search(self, request: HttpRequest) -> Response:
         """The runs that match every filter, newest first, a page at a time."""
@@ -212,6 +212,38 @@ class RunsApi:
             await perform(self._engine, shown, Stop(by, asked.reason, "api"))
             return JsonResponse({"run_id": record.id}, 202)
         return await self._perform(shown, Withdraw(by, asked.reason, "api"), changed=202)
+
+    async def attempt(self, request: HttpRequest) -> Response:
+        """202: a stalled run is tried again, or a new run has the input of one that failed; 200 if there was one."""
+        key = _operator(caller(request, self._keys))
+        asked = validate(NewAttempt, await json_object(request, API_BODY))
+        record = await self._record(request)
+        return self._repaired(await attempt_again(self._engine, record.id, who=key.address, reason=asked.reason))
+
+    async def reset(self, request: HttpRequest) -> Response:
+        """202: a new run goes on from an event of this one, in its place; 200 if one does so already."""
+        key = _operator(caller(request, self._keys))
+        asked = validate(NewReset, await json_object(request, API_BODY))
+        record = await self._record(request)
+        done = await reset(
+            self._engine,
+            record.id,
+            asked.to,
+            who=key.address,
+            reason=asked.reason,
+            drop_payloads=asked.drop_payloads,
+        )
+        return self._repaired(done)
+
+    def _repaired(self, done: Repair) -> Response:
+        return self._run_answer(done.next_run, 202 if done.is_new or done.act == "retry" else 200)
+
+    def _run_answer(self, run_id: str, status: int) -> Response:
+        return JsonResponse(
+            {"run_id": run_id, "url": f"{self._base_url}/runs/{run_id}"},
+            status,
+            headers={"Location": f"{root_of(self._base_url)}/api/runs/{run_id}"},
+        )
 
     async def edit(self, request: HttpRequest) -> Response:
         """200: the fields of an open request are changed, and votes reset as its policy says."""
@@ -290,6 +322,17 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "request": api_request(shown) if shown is not None else None,
         **({"next_run": record.next_run} if record.next_run else {}),
     } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
+
+
+def _operator(key: ApiKey) -> ApiKey:
+    """Return the key if it may operate."""
+    if "operate" not in key.may:
+        raise Problem(
+            403,
+            "Key may not operate",
+            f'The key {key.name!r} can\'t retry or reset runs. Its owner can allow it with may = ["operate"].',
+        )
+    return key
 
 
 def _acting(key: ApiKey, by: str | None) -> str:

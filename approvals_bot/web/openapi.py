@@ -55,6 +55,8 @@ def document(base_url: str) -> dict[str, Any]:
             "/api/runs/{id}": {"parameters": [RUN], "get": _show_run()},
             "/api/runs/{id}/events": {"parameters": [RUN], "get": _events()},
             "/api/runs/{id}/cancellation": {"parameters": [RUN], "post": _cancel()},
+            "/api/runs/{id}/attempts": {"parameters": [RUN], "post": _attempt()},
+            "/api/runs/{id}/reset": {"parameters": [RUN], "post": _reset()},
             "/api/runs/{id}/fields": {"parameters": [RUN], "patch": _edit()},
             "/api/runs/{id}/votes": {"parameters": [RUN], "post": _vote()},
             "/api/runs/{id}/approvers": {"parameters": [RUN], "post": _approvers()},
@@ -145,6 +147,37 @@ def _cancel() -> dict[str, Any]:
             "202": {"description": "It is cancelled", "content": _json({"type": "object"})},
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
         },
+    }
+
+
+def _attempt() -> dict[str, Any]:
+    return {
+        "operationId": "attemptAgain",
+        "tags": ["runs"],
+        "summary": "Retry a stalled run, or start a failed or cancelled one again",
+        "description": "Needs a key with `operate`. A stalled run goes on itself; otherwise a new run has its input.",
+        "requestBody": _body("NewAttempt"),
+        "responses": _repaired("The run that goes on", "The new run that an earlier attempt has made"),
+    }
+
+
+def _reset() -> dict[str, Any]:
+    return {
+        "operationId": "resetRun",
+        "tags": ["runs"],
+        "summary": "Let a new run go on from an event of a run, in its place",
+        "description": "Needs a key with `operate`. Open hooks move to the new run, with their links and tokens.",
+        "requestBody": _body("NewReset"),
+        "responses": _repaired("The new run", "The run that the same reset has made before"),
+    }
+
+
+def _repaired(done: str, repeated: str) -> dict[str, Any]:
+    answer = _response(done, "StartedRun", {"Location": "Where the run is."})
+    return {
+        "202": answer,
+        "200": answer | {"description": repeated},
+        **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
     }
 
 

@@ -20,15 +20,20 @@ from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import STATE_WORDS, FormField
 from approvals_bot.approvals.text import short_digest
 from approvals_bot.errors import (
+    AlreadyResetError,
     ApprovalsBotError,
+    HookConflictError,
     HookNotFoundError,
     IdempotencyConflictError,
     InvalidPayloadError,
     InvalidTokenError,
     LimitExceededError,
     MalformedBodyError,
+    NondeterminismError,
+    NoSuchEventError,
     RunEndedError,
     RunNotFoundError,
+    RunNotStalledError,
     SerializationError,
     StoreUnavailableError,
     WorkflowNotFoundError,
@@ -119,6 +124,19 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(404)
         case RunEndedError():
             return Problem(409, "Run has ended", f"The run has already ended ({error.status}); nothing was changed.")
+        case RunNotStalledError():
+            return Problem(409, "Run is open", f"The run is {error.status}, not stalled; nothing was changed.")
+        case AlreadyResetError():
+            detail = f"The run was reset, and run {error.next_run} goes on in its place. Nothing was changed."
+            return Problem(409, "Run was reset", detail, next_run=error.next_run)
+        case HookConflictError():
+            detail = f"Run {error.run_id} has the token of an open hook by now. Nothing was changed."
+            return Problem(409, "Hook token in use", detail, run_id=error.run_id)
+        case NondeterminismError():
+            return Problem(409, "Code has changed", f"{error} Nothing was changed.")
+        case NoSuchEventError():
+            msg = f"the run has the events 1 to {error.length}"
+            return Problem(422, "Invalid input", str(error), errors=[{"loc": ["to"], "msg": msg}])
         case IdempotencyConflictError():
             return Problem(
                 409,

@@ -119,6 +119,8 @@ def build(
         ("GET", "/api/runs/{id}", runs.show),
         ("GET", "/api/runs/{id}/events", runs.events),
         ("POST", "/api/runs/{id}/cancellation", runs.cancel),
+        ("POST", "/api/runs/{id}/attempts", runs.attempt),
+        ("POST", "/api/runs/{id}/reset", runs.reset),
         ("PATCH", "/api/runs/{id}/fields", runs.edit),
         ("POST", "/api/runs/{id}/votes", runs.vote),
         ("POST", "/api/runs/{id}/approvers", runs.add_approver),

@@ -18,6 +18,7 @@ from approvals_bot.web.validation import StrictBody
 
 Address = Annotated[str, Field(min_length=1, max_length=320)]
 Comment = Annotated[str, Field(max_length=5_000)]
+Reason = Annotated[str, Field(min_length=1, max_length=5_000)]
 
 
 def _within_limits(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -49,6 +50,20 @@ class Cancellation(StrictBody):
 
     reason: Comment = ""
     by: Address | None = None
+
+
+class NewAttempt(StrictBody):
+    """`POST /api/runs/{id}/attempts`. The reason is kept in the audit."""
+
+    reason: Reason
+
+
+class NewReset(StrictBody):
+    """`POST /api/runs/{id}/reset`. `to`: the last event to keep. `drop_payloads`: drop what people sent after it."""
+
+    to: Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+    reason: Reason
+    drop_payloads: Annotated[bool, Field(strict=True)] = False
 
 
 class FieldChanges(StrictBody):
@@ -107,8 +122,9 @@ def reassign_of(given: dict[str, Any], by: str) -> Reassign:
 
 def schemas() -> dict[str, Any]:
     """Each by its name: what may be sent, as the models that check it say, and what is answered."""
+    bodies = (RunBody, Cancellation, NewAttempt, NewReset, FieldChanges, NEW_VOTE, NEW_APPROVER)
     _, found = models_json_schema(
-        [(model, "validation") for model in (RunBody, Cancellation, FieldChanges, NEW_VOTE, NEW_APPROVER)],
+        [(model, "validation") for model in bodies],
         ref_template="#/components/schemas/{model}",
     )
     sent: dict[str, Any] = found["$defs"]

@@ -1,0 +1,118 @@
+"""What operators do about runs that a bad release has stalled or ended: try again, or go on from an earlier event.
+
+Each act needs a reason, and is in the audit with the actor, the reason, and the run that goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.store.protocol import Filter, Status
+from approvals_bot.errors import RunNotFoundError
+
+Act = Literal["retry", "new_run", "reset"]
+
+REPAIRABLE: tuple[Status, ...] = ("stalled", "failed")
+"""The statuses of runs that a bulk repair finds if it isn't told any: what a bug does."""
+
+PAGE_SIZE = 50  # runs; a row may have 2 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was done. `next_run` goes on; after a retry, it is the same run. `is_new`: whether this call made it."""
+
+    run_id: str
+    act: Act
+    next_run: str
+    is_new: bool
+
+
+def act_of(status: Status, to: int | None) -> Act:
+    """Return what repairing a run with this status is. `to`: the event to reset it to, if it is reset."""
+    if to is not None:
+        return "reset"
+    return "retry" if status == "stalled" else "new_run"
+
+
+async def attempt_again(engine: Engine, run_id: str, *, who: str, reason: str) -> Repair:
+    """Retry a stalled run, or start a failed or cancelled one again, as a new run with the same input.
+
+    A repeat returns the same new run. Raises as `Engine.attempt` does; nothing was changed then.
+    """
+    record = await _record(engine, run_id)
+    run = await engine.attempt(run_id)
+    act: Act = "retry" if run.id == run_id else "new_run"
+    data = {"reason": reason, "status": record.status, "next_run": run.id}
+    await engine.audit("run_retried" if act == "retry" else "run_attempted", who=who, run_id=run_id, data=data)
+    return Repair(run_id, act, run.id, run.is_new)
+
+
+async def reset(engine: Engine, run_id: str, to: int, *, who: str, reason: str, drop_payloads: bool = False) -> Repair:
+    """Let a new run go on from event `to` of a run, in its place.
+
+    A repeat returns the same new run while that is open. Raises as `Engine.reset` does; nothing was changed then.
+    """
+    record = await _record(engine, run_id)
+    run = await engine.reset(run_id, to=to, drop_payloads=drop_payloads)
+    data = {"reason": reason, "status": record.status, "next_run": run.id, "to": to, "drop_payloads": drop_payloads}
+    await engine.audit("run_reset", who=who, run_id=run_id, data=data)
+    return Repair(run_id, "reset", run.id, run.is_new)
+
+
+async def _record(engine: Engine, run_id: str) -> RunRecord:
+    record = await engine.record(run_id)
+    if record is None:
+        raise RunNotFoundError(run_id)
+    return record
+
+
+async def find_broken(
+    engine: Engine,
+    *,
+    workflow: str | None = None,
+    statuses: Sequence[Status] = REPAIRABLE,
+    since: datetime | None = None,
+    error: str | None = None,
+) -> AsyncIterator[RunRecord]:
+    """Yield the runs with one of these statuses, the oldest first.
+
+    `since`: only those that ended then or later, or, while they are open, whose last event is as late. `error`: only
+    those whose error has this text, in any case.
+    """
+    for status in statuses:
+        cursor: str | None = None
+        while True:
+            page = await engine.list_runs(
+                Filter(workflow=workflow, status=status, oldest_first=True, cursor=cursor, limit=PAGE_SIZE)
+            )
+            for record in page.records:
+                if _has_error(record, error) and (since is None or await _last_change(engine, record) >= since):
+                    yield record
+            cursor = page.cursor
+            if cursor is None:
+                break
+
+
+def error_of(record: RunRecord) -> str:
+    """Return what went wrong in a run, as operators read it; "" if nothing has."""
+    if record.stalled is not None:
+        return str(record.stalled)
+    found = record.error
+    return ": ".join(text for text in (found["type"], found["message"]) if text) if found is not None else ""
+
+
+def _has_error(record: RunRecord, text: str | None) -> bool:
+    return text is None or text.casefold() in error_of(record).casefold()
+
+
+async def _last_change(engine: Engine, record: RunRecord) -> datetime:
+    """Return when a run ended; for an open one, the time of its last event."""
+    if record.ended_at is not None:
+        return record.ended_at
+    found = await engine.store.read(record.id, after=record.seq - 1, patient=True)
+    return found[1][-1].at if found is not None and found[1] else record.created_at
