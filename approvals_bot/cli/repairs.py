@@ -188,8 +188,12 @@ def _check_options(chosen: Chosen, reason: str) -> None:
     for status in chosen.statuses:
         if status not in show.STATUSES:
             _misuse(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
-    if chosen.is_bulk and not (chosen.yes or chosen.dry_run or sys.stdin.isatty()):
+    if chosen.is_bulk and not (chosen.yes or chosen.dry_run or _has_terminal()):
         _misuse("There is no terminal to ask on. Look with --dry-run first, then add --yes.")
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _misuse(text: str) -> NoReturn:

@@ -117,7 +117,9 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
                 tokens=Tokens([KEY]),
                 people=people,
                 workflows=Catalog(listed),
-                api_keys=[ApiKey("desk", "desk-key", may_vote=True), ApiKey("ci", "ci-key")] if keys else [],
+                api_keys=[ApiKey("desk", "desk-key", may_vote=True, may=frozenset({"operate"})), ApiKey("ci", "ci-key")]
+                if keys
+                else [],
                 base_url=base_url,
                 now=clock.now,
                 open_pages=open_pages,

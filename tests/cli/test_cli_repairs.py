@@ -1,0 +1,139 @@
+"""`retry` and `reset`, one run or many."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from approvals_bot.cli import app
+from tests.support.small_site import Site
+
+BROKEN = """\
+from approvals_bot import create_hook, workflow
+
+@workflow
+async def stock(item: str) -> str:
+    raise ValueError(f"no price for {item}")
+
+@workflow
+async def order(item: str) -> str:
+    answer = await create_hook(f"order-{item}")
+    raise AttributeError("the order has no total")
+"""
+MENDED = BROKEN.replace('raise ValueError(f"no price for {item}")', "return item").replace(
+    'raise AttributeError("the order has no total")', "return answer"
+)
+WHY = ("--reason", "Release 1.4.1 mends it")
+
+
+@pytest.fixture
+def broken(site_on_each_store: Site) -> Site:
+    """Two failed runs of `stock`, and one stalled run of `order`."""
+    site = site_on_each_store
+    site.write("workflows/shop.py", BROKEN)
+    for workflow, item in (("stock", "tea"), ("stock", "milk"), ("order", "tea")):
+        site.json("start", workflow, "--input", json.dumps({"item": item}))
+    site.work()
+    site.type("resume", "order-tea", "--payload", '"yes"')
+    site.work()
+    assert states(site) == {"stock": ["failed", "failed"], "order": ["stalled"]}
+    return site
+
+
+def states(site: Site) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for run in site.json("runs")["runs"]:
+        found.setdefault(run["workflow"], []).append(run["status"])
+    return found
+
+
+def typed(site: Site, *words: str, answer: str = "") -> Any:
+    return CliRunner().invoke(app, [*words, "--config", str(site.config)], input=answer)
+
+
+def audited(site: Site, what: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in typed(site, "audit", "export").stdout.splitlines()]
+    return [line for line in lines if line.get("what") == what]
+
+
+def test_everything_that_a_release_broke_is_repaired(broken: Site) -> None:
+    shown = broken.json("retry", "--dry-run", *WHY)
+    assert shown["count"] == 3
+    assert sorted(run["act"] for run in shown["runs"]) == ["new_run", "new_run", "retry"]
+    assert states(broken)["stock"] == ["failed", "failed"]
+    broken.write("workflows/shop.py", MENDED)
+    done = broken.json("retry", "--yes", *WHY)
+    assert (done["count"], done["errors"]) == (3, 0)
+    broken.work()
+    assert states(broken) == {"stock": ["completed", "completed", "failed", "failed"], "order": ["completed"]}
+    lines = audited(broken, "run_attempted") + audited(broken, "run_retried")
+    assert {(line["who"], line["data"]["reason"]) for line in lines} == {("app:cli", "Release 1.4.1 mends it")}
+    assert {(line["run_id"], line["data"]["next_run"]) for line in lines} == (
+        {(run["run_id"], run["next_run"]) for run in done["runs"]}
+    )
+
+
+def test_filters_choose_the_runs(broken: Site) -> None:
+    def found(*filters: str) -> int:
+        return int(broken.json("retry", "--dry-run", *WHY, *filters)["count"])
+
+    assert found("--workflow", "stock") == 2
+    assert found("--status", "stalled") == 1
+    assert found("--error", "PRICE FOR TEA") == 1
+    assert found("--error", "valueerror") == 2
+    assert found("--since", "1h") == 3
+    assert found("--since", "2099-01-01") == 0
+    assert found("--since", "2020-01-01T10:00Z", "--status", "failed", "--workflow", "order") == 0
+    assert found("--status", "cancelled") == 0
+
+
+def test_it_asks_first_and_only_on_a_terminal(broken: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = typed(broken, "retry", *WHY)
+    assert (refused.exit_code, "add --yes" in refused.stderr) == (2, True)
+    monkeypatch.setattr("approvals_bot.cli.repairs._has_terminal", lambda: True)
+    no = typed(broken, "retry", *WHY, answer="n\n")
+    assert no.exit_code == 0
+    for words in ("3 runs:", "1 stalled run goes on with today's code", "2 runs start again", "Nothing was changed."):
+        assert words in no.stdout
+    assert states(broken)["stock"] == ["failed", "failed"]
+    yes = typed(broken, "retry", "--workflow", "stock", *WHY, answer="y\n")
+    assert (yes.exit_code, "2 done, 0 refused." in yes.stdout) == (0, True)
+
+
+def test_one_error_stops_nothing_and_shows_in_the_exit_code(broken: Site) -> None:
+    done = broken.type("reset", "--to", "4", "--yes", *WHY, fails=True)
+    assert "1 done, 2 refused." in done.stdout
+    assert done.stderr.count("has the events 1 to 3") == 2
+
+
+def test_a_run_goes_on_from_before_the_bug(broken: Site) -> None:
+    (run,) = [each["id"] for each in broken.json("runs", "--status", "stalled")["runs"]]
+    log = broken.json("show", run)["events"]
+    to = next(event["seq"] for event in log if event["type"] == "hook_created")
+    broken.write("workflows/shop.py", MENDED)
+    new = broken.json("reset", run, "--to", str(to), *WHY)["next_run"]
+    broken.work()
+    assert broken.json("show", new)["result"] == "yes"
+    old = broken.json("show", run)
+    assert (old["status"], old["next_run"]) == ("reset", new)
+    assert "goes on in its place" in broken.type("show", run).stdout
+    (line,) = audited(broken, "run_reset")
+    assert (line["run_id"], line["data"]["next_run"], line["data"]["to"]) == (run, new, to)
+
+
+def test_what_makes_no_sense_is_a_wrong_option(broken: Site) -> None:
+    for words in (
+        ("retry",),
+        ("retry", "run_x", "--reason", " "),
+        ("retry", "run_x", "--workflow", "stock", *WHY),
+        ("retry", "--status", "broken", "--yes", *WHY),
+        ("retry", "--since", "yesterday", "--yes", *WHY),
+        ("reset", "run_x", *WHY),
+        ("reset", "run_x", "--to", "0", *WHY),
+    ):
+        assert typed(broken, *words).exit_code == 2, words
+    assert "No run has the ID" in broken.type("retry", "run_x", *WHY, fails=True).stderr
+    assert "nothing to retry" in broken.type("retry", broken.start(), *WHY, fails=True).stderr
