@@ -110,6 +110,8 @@ def _beginning(data: Mapping[str, Any]) -> str:
     match data:
         case {"reset_of": {"run_id": run, "seq": seq}}:
             return f"Run started from event {seq} of run {run}."
+        case {"attempt_of": run}:
+            return f"Run started, as another attempt at run {run}."
         case _:
             return "Run started."
 

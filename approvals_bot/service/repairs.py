@@ -17,7 +17,7 @@ from approvals_bot.errors import RunNotFoundError
 Act = Literal["retry", "new_run", "reset"]
 
 REPAIRABLE: tuple[Status, ...] = ("stalled", "failed")
-"""The statuses of runs that a bulk repair finds if it isn't told any: what a bug does."""
+"""The statuses of runs that a bulk repair finds by default: what a bug leaves behind."""
 
 PAGE_SIZE = 50  # runs; a row may have 2 MB
 
