@@ -97,7 +97,9 @@ def table(page: Page) -> str:
 def _row(record: RunRecord) -> tuple[str, ...]:
     request = request_of(record)
     what = ""
-    if request is not None:
+    if record.status == "reset":
+        what = f"goes on as {record.next_run}"
+    elif request is not None:
         words = STALLED if request.is_stalled else STATE_WORDS[request.state]
         what = f"{' '.join(words)}: {one_line(request.title, 80)}"
     elif record.stalled:
@@ -118,6 +120,8 @@ def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Even
         lines += ["", f"⚠ Stalled: {clean(record.stalled)}"]
     if record.error and record.error["message"]:
         lines += ["", f"{record.error['type']}: {clean(record.error['message'])}"]
+    if record.next_run:
+        lines += ["", f"It was reset: run {record.next_run} goes on in its place."]
     lines += ["", bold("Timeline (UTC)")]
     day = ""
     for entry in history_of(events).entries:

@@ -119,7 +119,8 @@ def test_a_run_goes_on_from_before_the_bug(broken: Site) -> None:
     assert broken.json("show", new)["result"] == "yes"
     old = broken.json("show", run)
     assert (old["status"], old["next_run"]) == ("reset", new)
-    assert "goes on in its place" in broken.type("show", run).stdout
+    assert f"It was reset: run {new} goes on in its place." in broken.type("show", run).stdout
+    assert f"goes on as {new}" in broken.type("runs").stdout
     (line,) = audited(broken, "run_reset")
     assert (line["run_id"], line["data"]["next_run"], line["data"]["to"]) == (run, new, to)
 
