@@ -15,11 +15,11 @@ BROKEN = """\
 from approvals_bot import create_hook, workflow
 
 @workflow
-async def stock(item: str) -> str:
+async def tea_price(item: str) -> str:
     raise ValueError(f"no price for {item}")
 
 @workflow
-async def order(item: str) -> str:
+async def tea_order(item: str) -> str:
     answer = await create_hook(f"order-{item}")
     raise AttributeError("the order has no total")
 """
@@ -31,15 +31,15 @@ WHY = ("--reason", "Release 1.4.1 mends it")
 
 @pytest.fixture
 def broken(site_on_each_store: Site) -> Site:
-    """Two failed runs of `stock`, and one stalled run of `order`."""
+    """Two failed runs of `tea_price`, and one stalled run of `tea_order`."""
     site = site_on_each_store
     site.write("workflows/shop.py", BROKEN)
-    for workflow, item in (("stock", "tea"), ("stock", "milk"), ("order", "tea")):
+    for workflow, item in (("tea_price", "tea"), ("tea_price", "milk"), ("tea_order", "tea")):
         site.json("start", workflow, "--input", json.dumps({"item": item}))
     site.work()
     site.type("resume", "order-tea", "--payload", '"yes"')
     site.work()
-    assert states(site) == {"stock": ["failed", "failed"], "order": ["stalled"]}
+    assert states(site) == {"tea_price": ["failed", "failed"], "tea_order": ["stalled"]}
     return site
 
 
@@ -63,12 +63,12 @@ def test_everything_that_a_release_broke_is_repaired(broken: Site) -> None:
     shown = broken.json("retry", "--dry-run", *WHY)
     assert shown["count"] == 3
     assert sorted(run["act"] for run in shown["runs"]) == ["new_run", "new_run", "retry"]
-    assert states(broken)["stock"] == ["failed", "failed"]
+    assert states(broken)["tea_price"] == ["failed", "failed"]
     broken.write("workflows/shop.py", MENDED)
     done = broken.json("retry", "--yes", *WHY)
     assert (done["count"], done["errors"]) == (3, 0)
     broken.work()
-    assert states(broken) == {"stock": ["completed", "completed", "failed", "failed"], "order": ["completed"]}
+    assert states(broken) == {"tea_price": ["completed", "completed", "failed", "failed"], "tea_order": ["completed"]}
     lines = audited(broken, "run_attempted") + audited(broken, "run_retried")
     assert {(line["who"], line["data"]["reason"]) for line in lines} == {("app:cli", "Release 1.4.1 mends it")}
     assert {(line["run_id"], line["data"]["next_run"]) for line in lines} == (
@@ -80,13 +80,13 @@ def test_filters_choose_the_runs(broken: Site) -> None:
     def found(*filters: str) -> int:
         return int(broken.json("retry", "--dry-run", *WHY, *filters)["count"])
 
-    assert found("--workflow", "stock") == 2
+    assert found("--workflow", "tea_price") == 2
     assert found("--status", "stalled") == 1
     assert found("--error", "PRICE FOR TEA") == 1
     assert found("--error", "valueerror") == 2
     assert found("--since", "1h") == 3
     assert found("--since", "2099-01-01") == 0
-    assert found("--since", "2020-01-01T10:00Z", "--status", "failed", "--workflow", "order") == 0
+    assert found("--since", "2020-01-01T10:00Z", "--status", "failed", "--workflow", "tea_order") == 0
     assert found("--status", "cancelled") == 0
 
 
@@ -98,8 +98,8 @@ def test_it_asks_first_and_only_on_a_terminal(broken: Site, monkeypatch: pytest.
     assert no.exit_code == 0
     for words in ("3 runs:", "1 stalled run goes on with today's code", "2 runs start again", "Nothing was changed."):
         assert words in no.stdout
-    assert states(broken)["stock"] == ["failed", "failed"]
-    yes = typed(broken, "retry", "--workflow", "stock", *WHY, answer="y\n")
+    assert states(broken)["tea_price"] == ["failed", "failed"]
+    yes = typed(broken, "retry", "--workflow", "tea_price", *WHY, answer="y\n")
     assert (yes.exit_code, "2 done, 0 refused." in yes.stdout) == (0, True)
 
 
@@ -129,7 +129,7 @@ def test_what_makes_no_sense_is_a_wrong_option(broken: Site) -> None:
     for words in (
         ("retry",),
         ("retry", "run_x", "--reason", " "),
-        ("retry", "run_x", "--workflow", "stock", *WHY),
+        ("retry", "run_x", "--workflow", "tea_price", *WHY),
         ("retry", "--status", "broken", "--yes", *WHY),
         ("retry", "--since", "yesterday", "--yes", *WHY),
         ("reset", "run_x", *WHY),
