@@ -35,7 +35,7 @@ from approvals_bot.approvals.port import (
     StageState,
 )
 from approvals_bot.approvals.reassignment import reassignment_text
-from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
+from approvals_bot.approvals.request import RecordedVote, Request, RequestOutcome, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE
 
 SAMPLED = 5  # people waited for, on whom a place's card tries whether one vote decides
@@ -69,7 +69,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         deadline=view.deadline if view.is_open else None,
         on_deadline=view.on_deadline if view.is_open else "",
         choices=_choices(view, stage, reader, now) if stage else (),
-        outcome=_outcome(view),
+        outcome=_outcome(view, view.outcome) if view.outcome is not None else None,
         deliveries=view.deliveries,
         follow_ups=view.follow_ups,
         notes=_notes(view),
@@ -109,10 +109,7 @@ def _stage_state(view: Request, stage: RequestStage) -> StageState:
             return stage.state
 
 
-def _outcome(view: Request) -> CardOutcome | None:
-    ended = view.outcome
-    if ended is None:
-        return None
+def _outcome(view: Request, ended: RequestOutcome) -> CardOutcome:
     by = view.acting(ended.by, ended.in_place_of)
     because = ended.because[:1].upper() + ended.because[1:]
     return CardOutcome(ended.state, by, because, at=ended.at, via=ended.via, comment=ended.comment)

@@ -37,7 +37,7 @@ async def attempt(
     raises: without an outcome it would be made again at once, over and over. Raises NondeterminismError, without
     attempting anything, if the step's code no longer takes the arguments in the log.
     """
-    step, number = state.step, state.failures + 1
+    step = state.step
     args, kwargs = _call(state)
     step_context.set(context)
     try:
@@ -46,29 +46,16 @@ async def attempt(
                 missing = f"{step.name}() needs a {kind.__name__}, and this engine has none."
                 raise FatalError(f"{missing} Give it one: Engine.open(…, resources=[…]).")
             kwargs[name] = resources[kind]
-        if step.timeout is None:
+        async with asyncio.timeout(step.timeout):
             result = await step.run(args, kwargs)
-        else:
-            async with asyncio.timeout(step.timeout):
-                result = await step.run(args, kwargs)
         encoded = step.signature.result.encode(result, "result")
         to_json(encoded, f"the result of {step.name}()")
-    except asyncio.CancelledError as error:
-        if is_called_off():
-            raise
-        return _again(state, number, error, None, now())
-    except (FatalError, SerializationError, InvalidPayloadError, LimitExceededError) as error:
-        return _failed(state, number, error)
-    except RetryableError as error:
-        return _again(state, number, error, error.retry_after, now())
-    except TimeoutError as error:
-        if step.timeout is not None and not str(error):
-            error = TimeoutError(f"{step.name}() took longer than its timeout of {step.timeout:g} s")
-        return _again(state, number, error, None, now())
     except (KeyboardInterrupt, GeneratorExit):
         raise  # the process, or the event loop, is being stopped
-    except BaseException as error:  # noqa: BLE001  # anything that a step raises is its outcome
-        return _again(state, number, error, None, now())
+    except BaseException as error:  # anything that a step raises is its outcome
+        if isinstance(error, asyncio.CancelledError) and is_called_off():
+            raise
+        return _after(error, state, now())
     return NewEvent("step_completed", {"id": state.id, "result": encoded})
 
 
@@ -86,11 +73,20 @@ def _call(state: OpenStep) -> tuple[list[Any], dict[str, Any]]:
     raise NondeterminismError(state.seq, f"step #{state.id} {step.name!r} with ({', '.join(state.input)})", got)
 
 
-def _again(state: OpenStep, number: int, error: BaseException, after: Any, now: datetime) -> NewEvent:
-    if number > state.step.retries:
+def _after(error: BaseException, state: OpenStep, now: datetime) -> NewEvent:
+    """Return the event after an attempt that raised: the step is retried, or has failed for good."""
+    step, number, after = state.step, state.failures + 1, None
+    match error:
+        case FatalError() | SerializationError() | InvalidPayloadError() | LimitExceededError():
+            return _failed(state, number, error)
+        case RetryableError():
+            after = error.retry_after
+        case TimeoutError() if step.timeout is not None and not str(error):
+            error = TimeoutError(f"{step.name}() took longer than its timeout of {step.timeout:g} s")
+    if number > step.retries:
         return _failed(state, number, error)
     try:
-        delay = as_seconds(state.step.retry_delay if after is None else after, now)
+        delay = as_seconds(step.retry_delay if after is None else after, now)
     except ValueError as wrong:
         return _failed(state, number, wrong)
     retry_at = now + timedelta(seconds=delay)
