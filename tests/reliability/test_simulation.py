@@ -32,6 +32,7 @@ FLOORS = {
     "cancelled": 20,
     "woken": 10,
     "approvals": 80,
+    "bugs met": 300,
 }
 """The least that must happen over all seeds: a simulation without faults proves nothing."""
 

@@ -26,7 +26,7 @@ from approvals_bot.durable.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_S
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed
 from approvals_bot.durable.engine.troubles import log_failure, reason_of
-from approvals_bot.durable.store.protocol import Append, Appended, Fenced, RunRecord, Stale, Store
+from approvals_bot.durable.store.protocol import Append, Appended, Fenced, Stale, Store
 from approvals_bot.errors import (
     LimitExceededError,
     NondeterminismError,
@@ -63,8 +63,8 @@ class Host(Protocol):
     def replay_of(self, run: CachedRun) -> Replayed:
         """Return the replay of a run, to continue it. Raises WorkflowNotFoundError."""
 
-    def stalled(self, row: RunRecord, error: Exception) -> None:
-        """Report that a run has stalled, once for each reason. `row` is from before."""
+    def stalled(self, run: CachedRun, error: Exception) -> None:
+        """Report that a run has stalled, once for each reason. Its row is from before."""
 
     def keep_task(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
@@ -260,7 +260,7 @@ class Activation:
             if batch.stalled is None:
                 log_failure(self.run.row, self.run.log[-1])
             else:
-                self._host.stalled(self.run.row, error)
+                self._host.stalled(self.run, error)
         return True
 
     def _in_hand(self) -> Collection[int]:

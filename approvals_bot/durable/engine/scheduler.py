@@ -69,7 +69,8 @@ class Slots:
 class StalledRuns:
     """The retries of stalled runs, whose code may have come with a deployment or been restored.
 
-    Each run is tried once, and again when its log or the code of this process has changed.
+    Each run is tried once, and again when its log or the code of this process has changed. A try counts only if the run
+    stalled here: one that went on may be stalled again by a replica whose code is older, and then needs this process.
     """
 
     def __init__(self, store: OpenStore, registry: Registry, work_on: Callable[[str], Awaitable[bool]]) -> None:
@@ -78,7 +79,7 @@ class StalledRuns:
         self._registry = registry
         self._work_on = work_on
         self._code = registry.additions
-        self._tried: dict[str, tuple[int, int]] = {}  # by run: the log's length and the code it was tried with
+        self._tried: dict[str, tuple[int, int]] = {}  # by run that stalled here: its log's length, and the code
         self._next = 0.0
         self._is_closed = False
 
@@ -98,11 +99,17 @@ class StalledRuns:
             rows, cursor = await self._store.runs(Filter(status="stalled", cursor=cursor, limit=200))
             for row in rows:
                 tried = (row.seq, self._code)
-                if tried_before.get(row.id) == tried or await self._work_on(row.id):
+                if tried_before.get(row.id) == tried:
                     self._tried[row.id] = tried
+                else:
+                    await self._work_on(row.id)
             if cursor is None:
                 break
         self._next = loop.time() + max(STALLED, 20 * (loop.time() - began))  # the more there are, the less often
+
+    def stalled_here(self, run_id: str, seq: int) -> None:
+        """Take note that a run with a log of this length can't go on with this process's code."""
+        self._tried[run_id] = (seq, self._code)
 
     def close(self) -> None:
         self._is_closed = True
@@ -271,8 +278,10 @@ class Scheduler:
             run.replayed = Replayed(self.replayer, workflow, self.entropy(), run.lines)
         return run.replayed
 
-    def stalled(self, row: RunRecord, error: Exception) -> None:
+    def stalled(self, run: CachedRun, error: Exception) -> None:
         """Report that a run has stalled: one line, and one count. A payload makes it stall again without a word."""
+        row = run.row
+        self._stalled.stalled_here(row.id, len(run.log))
         if row.stalled != reason_of(error):
             log_stall(row, error)
             if self._watch_stalls is not None:

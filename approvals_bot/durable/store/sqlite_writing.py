@@ -397,14 +397,15 @@ def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) ->
 
 # A claim raises the epoch in the statement that takes the lease, then reads the log in the same transaction. So no
 # append with an older epoch can come between the log that the new owner has read and its decisions. Renewing, releasing
-# and freeing leases leaves the epoch alone: only a claim fences the owner before it.
+# and freeing leases leaves the epoch alone: only a claim fences the owner before it. A claim of a run that wasn't due
+# makes it due: if its owner dies before it has written when, others find it by that once the lease has ended.
 _FREE = "(lease_until IS NULL OR lease_until <= :at)"
 _CLAIM_DUE = f"""
     UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
     WHERE id IN (SELECT id FROM runs WHERE wake_at <= :at AND {_FREE} ORDER BY wake_at LIMIT :limit)
     RETURNING id, epoch"""  # noqa: S608  # our own text
 _CLAIM_ONE = f"""
-    UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
+    UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1, wake_at = min(coalesce(wake_at, :at), :at)
     WHERE id = :id AND ended_at IS NULL AND {_FREE}
     RETURNING id, epoch"""  # noqa: S608
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from approvals_bot.durable.core.commands import resume_at
+from approvals_bot.durable.core.commands import Command, resume_at
 from approvals_bot.durable.core.events import Event, NewEvent
 from approvals_bot.durable.core.hooks import Hook
 from approvals_bot.durable.core.run import OpenStep, RunState
@@ -20,6 +20,7 @@ from approvals_bot.durable.engine import activation
 from approvals_bot.durable.engine import batch as batching
 from approvals_bot.durable.engine.activation import Activation
 from approvals_bot.durable.engine.batch import Batch
+from approvals_bot.durable.engine.scheduler import StalledRuns
 from approvals_bot.durable.store import sqlite_reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.protocol import Append, Appended, Created, Fenced, Lease, NewRun, Received, Stale
@@ -251,6 +252,58 @@ def begins_steps_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Activation, "_write", write)
 
 
+def fails_runs_for_a_bug(patch: pytest.MonkeyPatch) -> None:
+    """What should stall a run ends it."""
+    patch.setattr(RunState, "stall_on", lambda self, errors: None)
+
+
+def writes_what_a_bug_decided(patch: pytest.MonkeyPatch) -> None:
+    """A stalling run writes the decisions that came before the bug."""
+    real_stall, real_write = RunState.stall_on, Activation._write
+    decided: dict[str, list[Command]] = {}
+
+    def stall_on(self: RunState, errors: Iterable[BaseException]) -> None:
+        decided[self.run_id] = self.new_commands(ended=False)
+        real_stall(self, errors)
+
+    async def write(self: Activation, batch: Append) -> Appended | Stale | Fenced:
+        if batch.stalled is not None:
+            more = [command.event(batch.at) for command in decided.pop(batch.run_id, [])]
+            batch = batch._replace(events=[*batch.events, *more])
+        return await real_write(self, batch)
+
+    patch.setattr(RunState, "stall_on", stall_on)
+    patch.setattr(Activation, "_write", write)
+
+
+def forgets_what_a_stalled_run_gets(patch: pytest.MonkeyPatch) -> None:
+    """A payload for a stalled run is acknowledged, and not written."""
+
+    def receive(
+        db: sqlite3.Connection, hook_id: str, resume_id: str, payload: Any, at: datetime, *rest: Any, **options: Any
+    ) -> Any:
+        query = "SELECT status FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = ?"
+        if db.execute(query, (hook_id,)).fetchone() == ("stalled",):
+            return Received(Event(1, "hook_received", at, {"payload": payload}))
+        return log.receive(db, hook_id, resume_id, payload, at, *rest, **options)
+
+    patch.setattr(SqliteStore, "receive", written(receive))
+
+
+def never_tries_a_stalled_run_again(patch: pytest.MonkeyPatch) -> None:
+    """A good release leaves the runs alone that a bad one has stalled."""
+
+    async def retry(self: StalledRuns) -> None: ...
+
+    patch.setattr(StalledRuns, "retry", retry)
+    patch.setattr(StalledRuns, "is_due", False)
+
+
+def loses_a_stalled_run_with_who_took_it_up(patch: pytest.MonkeyPatch) -> None:
+    """Claiming a run that isn't due leaves it so: nobody takes it over when its owner dies."""
+    patch.setattr(log, "_CLAIM_ONE", log._CLAIM_ONE.replace("wake_at = min(coalesce(wake_at, :at), :at)", "id = id"))
+
+
 BUGS: dict[str, Bug] = {
     bug.__name__: bug
     for bug in (
@@ -275,6 +328,11 @@ BUGS: dict[str, Bug] = {
         starts_twice,
         keeps_the_first_view,
         begins_steps_before_they_are_written,
+        fails_runs_for_a_bug,
+        writes_what_a_bug_decided,
+        forgets_what_a_stalled_run_gets,
+        never_tries_a_stalled_run_again,
+        loses_a_stalled_run_with_who_took_it_up,
     )
 }
 

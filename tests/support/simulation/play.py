@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from random import Random
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.support.simulation.store import Database, SqliteDatabase
 from tests.support.simulation.world import World
 
 APPROVALS = 20  # of so many seeds one plays the real approval
+RELEASES = 7  # of so many seeds one has a release with a bug in it
 MOST_NODES = 3
 LONGEST = 250.0  # virtual seconds after which everybody must have what they wait for
 
@@ -75,8 +77,13 @@ class Simulation:
 
 async def _play_scenes(world: World) -> None:
     chosen: list[type[scenes.Scene]]
+    releasing: asyncio.Task[None] | None = None
     if world.seed % APPROVALS == 0:  # the real one, alone: it takes as long as all others together
         chosen = [approving.Approval]
+    elif world.seed % RELEASES == 3:
+        fate = Random(f"releases of {world.seed}")  # noqa: S311  # it shall be repeatable
+        chosen = [scenes.Mended] * fate.randrange(1, 4)
+        releasing = world.loop.create_task(world.release(fate))
     else:
         chosen = [world.random.choice(scenes.SCENES) for _ in range(world.random.randrange(2, 5))]
     cast = [scene(world, number) for number, scene in enumerate(chosen)]
@@ -91,6 +98,8 @@ async def _play_scenes(world: World) -> None:
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     world.calm()
+    if releasing is not None:
+        releasing.cancel()
     await asyncio.sleep(0.1)
 
 

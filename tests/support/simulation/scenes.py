@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Run, RunRecord
-from approvals_bot.errors import HookNotFoundError, RunEndedError, StoreUnavailableError
+from approvals_bot.errors import HookNotFoundError, RunEndedError, RunNotStalledError, StoreUnavailableError
 from tests.support.simulation import shapes
 from tests.support.simulation.auditor import Line, Violation
 from tests.support.simulation.loop import Process
@@ -390,6 +390,41 @@ class Desk(Scene):
             if len(set(heard)) < self.calls:
                 heard.append(text)
         return heard
+
+
+class Mended(Scene):
+    """A release with a bug comes and goes: nothing that was said is lost, and nothing that it did remains."""
+
+    shape = shapes.mended
+    need = 3
+
+    def input(self) -> tuple[Any, ...]:
+        return self.token, self.need
+
+    async def act(self) -> None:
+        if not await self.until_there_is(self.token):
+            return
+        for number in range(self.need):
+            await self.world.pause(6)
+            await self.resume(number, f"payload {number}")
+
+    async def meddle(self) -> None:
+        if self.world.random.random() < 0.5:
+            await super().meddle()
+            return
+        await self.world.pause(15)
+
+        async def call(engine: SimulatedEngine) -> bool:
+            try:
+                await engine.retry(self.run_id)
+            except (RunNotStalledError, RunEndedError):
+                return False
+            return True
+
+        self.world.count("retried", await self.world.insist(call, f"retry {self.name}"))
+
+    def expected(self, lines: list[Line]) -> Any:
+        return received(lines)[: self.need]
 
 
 SCENES: tuple[type[Scene], ...] = (Job, Decision, Decision, Ballot, Impatient, Shared, Sleepy, Racing, Desk)

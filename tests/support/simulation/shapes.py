@@ -20,6 +20,15 @@ from approvals_bot.durable.core.api import (
 from approvals_bot.errors import StepFailedError
 
 
+class Release:
+    """The code that the process whose turn it is runs: a bad release, or a good one."""
+
+    is_bad = False
+
+
+RELEASE = Release()
+
+
 class Hands(Protocol):
     """What steps do to the world outside."""
 
@@ -175,6 +184,27 @@ async def racing(token: str) -> str:
     await sleep(0.5)
     last = await hook
     return f"{first.result()}, {last}"
+
+
+@workflow(name="simulated: mended")
+async def mended(token: str, need: int) -> list[Any]:
+    """Hears people out, then rests. A bad release has bugs in handling what it hears, and after the rest."""
+    hook = create_hook(token=token)
+    await announce(token)
+    heard: list[Any] = []
+    while len(heard) < need:
+        heard.append(await hook)
+        if RELEASE.is_bad:
+            wrong = asyncio.create_task(toil("never asked for"))
+            await asyncio.sleep(0)
+            raise KeyError(f"the bad release's, beside {wrong}")
+        publish({"heard": len(heard)})
+        await toil(f"thank {heard[-1]}")
+    await sleep(2)
+    if RELEASE.is_bad:
+        raise TypeError("the bad release's, too")
+    await toil("rested")
+    return heard
 
 
 @workflow(name="simulated: desk")

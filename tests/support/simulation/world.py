@@ -17,9 +17,11 @@ from approvals_bot.durable.engine.cache import RunCache
 from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.durable.tokens import Tokens
+from approvals_bot.errors import WorkflowBugError
 from tests.support.simulation.auditor import Auditor, Line, Violation
 from tests.support.simulation.loop import Process, VirtualLoop
 from tests.support.simulation.options import Options
+from tests.support.simulation.shapes import RELEASE
 from tests.support.simulation.store import Database, Mishap, never
 
 T = TypeVar("T")
@@ -36,8 +38,20 @@ class NoAnswerError(Exception):
 class InlineReplayer(Replayer):
     """A replayer that runs inline: in virtual time nothing takes long, and there are no threads."""
 
+    def __init__(self, link: Callable[[str], str], node: Node) -> None:
+        super().__init__(link)
+        self._world = node.world
+        self._is_bad = node.is_bad
+
     def inline(self, workflow: Workflow[Any, Any], replay: Replay, events: Log) -> ReplayResult | None:
-        return replay.deliver(events)
+        RELEASE.is_bad = self._is_bad
+        try:
+            return replay.deliver(events)
+        except WorkflowBugError:
+            self._world.count("bugs met")
+            raise
+        finally:
+            RELEASE.is_bad = False
 
     def throw_away(self, replay: Replay) -> None:
         replay.close()
@@ -48,7 +62,7 @@ class SimulatedEngine(Engine):
 
     def __init__(self, node: Node, store: OpenStore, resources: Mapping[type, Any]) -> None:
         super().__init__(store, tokens=KEYS, base_url="https://example.test", clock=node, resources=resources)
-        self.replayer = self.scheduler.replayer = InlineReplayer(self.link)
+        self.replayer = self.scheduler.replayer = InlineReplayer(self.link, node)
         self.scheduler.entropy = lambda: node.world.random.randbytes(32)
         self.scheduler._owner = node.process.name
 
@@ -60,6 +74,7 @@ class Node:
         self.world = world
         self.number = number
         self.births = 0
+        self.is_bad = False  # whether its process runs the release with the bug
         self.skew = timedelta(seconds=world.random.uniform(-1, 1) * world.options.skew / 2)
         self.process = Process(f"node{number}.0")
         self.process.is_dead = True
@@ -77,6 +92,7 @@ class Node:
         world = self.world
         while True:
             self.births += 1
+            self.is_bad = world.bad_from <= world.loop.time() < world.bad_until
             self.process = Process(f"node{self.number}.{self.births}")
             self.stop, self.gone, self.asked = asyncio.Event(), world.loop.create_future(), {}
             world.loop.join(self.process)
@@ -242,6 +258,7 @@ class World:
         self.acked: list[tuple[str, str, str, Any]] = []  # run, hook, resume id, payload: acknowledged
         self.called: set[str] = set()  # ids of the calls that an API got
         self.opened: set[str] = set()  # tokens of all hooks that are or were open
+        self.bad_from = self.bad_until = 0.0  # seconds; processes born then have the bug
         self.resources_of: Callable[[Process], Mapping[type, Any]] = lambda _: {}
 
     def fail(self, error: BaseException) -> None:
@@ -336,6 +353,17 @@ class World:
                 task.cancel()
             for node in self.nodes:
                 node.forget()
+
+    async def release(self, random: Random) -> None:
+        """Deploy a release with a bug, on one node after another, and later one without."""
+        self.bad_from = random.choice((0.0, random.uniform(0, self.options.troubled / 2)))
+        self.bad_until = self.bad_from + random.uniform(2, self.options.troubled)
+        for at in (self.bad_from, self.bad_until):
+            await asyncio.sleep(max(0.0, at - self.loop.time()))
+            for node in self.nodes:
+                self.record(node.process.name, "is asked to stop, for a release")
+                node.stop.set()
+                await asyncio.sleep(random.uniform(0, 3))
 
     def calm(self) -> None:
         """End all faults; stalled and dead processes come back."""

@@ -316,7 +316,8 @@ CREATE FUNCTION claim_one(run text, lease jsonb) RETURNS json LANGUAGE plpgsql A
 DECLARE
   claimed json;
 BEGIN
-  UPDATE runs SET owner = lease ->> 'owner', lease_until = (lease ->> 'until')::bigint, epoch = epoch + 1
+  UPDATE runs SET owner = lease ->> 'owner', lease_until = (lease ->> 'until')::bigint, epoch = epoch + 1,
+    wake_at = least(wake_at, (lease ->> 'at')::bigint)
   WHERE id = run AND ended_at IS NULL AND (lease_until IS NULL OR lease_until <= (lease ->> 'at')::bigint)
   RETURNING json_build_array(run_json(runs), log_json(id, 0)) INTO claimed;
   RETURN claimed;
