@@ -15,6 +15,9 @@ it is open, and so is `replay()`. The changes are:
   `as_completed` creates its tasks in the order given, when a workflow calls them. Elsewhere they are unchanged. The
   function objects stay the same and get other code, because `from asyncio import gather` in an author's file runs long
   before an engine opens. Their own code is restored afterwards.
+- A cancel scope of anyio hashes by the birth of its task while a workflow is inside it, as our tasks do. anyio keeps
+  child scopes in a set and cancels in its order, which would otherwise depend on addresses. This needs anyio to be
+  imported before the engine opens. (A scope has no child scopes of the same task at the same time.)
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ import time
 import zoneinfo
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -206,6 +210,11 @@ def _as_completed(original: Any) -> Any:
     return as_completed
 
 
+def _hash_of_scope(scope: Any) -> int:
+    host = scope._host_task  # anyio sets it before it puts the scope into a set, and clears it afterwards
+    return hash(host) if host is not None and isinstance(host.get_loop(), WorkflowLoop) else object.__hash__(scope)
+
+
 class _Sandbox:
     """The changes that are in force, and the number of their users."""
 
@@ -246,6 +255,10 @@ class _Sandbox:
                 if id(value) in announced:
                     module[name] = announced[id(value)][1]
                     self._imported.append((module, name, *announced[id(value)]))
+        if "anyio" in sys.modules:
+            scope = import_module("anyio._backends._asyncio").CancelScope
+            self._replaced.append((scope, "__hash__", scope.__hash__, _hash_of_scope))
+            scope.__hash__ = _hash_of_scope
         self._redirect(asyncio.tasks.gather, _redirected_gather, _gather)
         self._redirect(asyncio.tasks.as_completed, _redirected_as_completed, _as_completed)
 

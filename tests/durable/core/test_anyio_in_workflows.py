@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approvals_bot import create_hook, step, workflow
@@ -191,6 +191,7 @@ def test_a_failed_task_cancels_its_group(history: Begin) -> None:
     assert run.result == "StepFailedError"
 
 
+@settings(deadline=None)
 @given(
     start=st.integers(0, 999_999),
     delay=st.floats(0.000_001, 90, allow_nan=False) | st.sampled_from([0.05, 0.1, 1 / 3, 3600]),

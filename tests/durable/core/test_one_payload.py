@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approvals_bot import Hook, WebhookRequest, create_hook, create_webhook, sleep, step, workflow
@@ -124,6 +124,7 @@ def test_a_webhook_gathered_twice_takes_two_requests(history: Begin) -> None:
     assert run.result == ["a", "b"]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_payload_goes_to_exactly_one_appearance(data: st.DataObject) -> None:
     """Appearances of two hooks in any order, some cancelled; payloads in any order: none is lost, none counts twice."""

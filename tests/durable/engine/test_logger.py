@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -58,16 +56,9 @@ EXPECTED = ["begins", "working on a", "has worked", "0: x", "1: y", "2: z", "has
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("ticks", [False, True])
 async def test_each_line_is_logged_once_also_over_restarts(
-    lines: pytest.LogCaptureFixture, tmp_path: Path, restarts: bool, ticks: bool
+    open_engine: OpenEngine, clock: FakeClock, lines: pytest.LogCaptureFixture, restarts: bool, ticks: bool
 ) -> None:
-    clock = FakeClock()
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Engine]:
-        async with Engine.open(f"sqlite:///{tmp_path}/r.db", clock=clock) as engine:
-            yield engine
-
-    async with opened() as engine:
+    async with open_engine() as engine:
         run = await engine.start(talkative)
         await clock.advance(0)
         assert said(lines) == EXPECTED[:3]
@@ -78,11 +69,11 @@ async def test_each_line_is_logged_once_also_over_restarts(
             await clock.advance(60)
             await run.return_value()
     for number, payload in enumerate("xyz" if restarts else ()):
-        async with opened() as engine:
+        async with open_engine() as engine:
             await engine.resume_hook("t", payload)
             await clock.advance(int(ticks))
         assert said(lines) == EXPECTED[: 4 + number] or number == 2
-    async with opened() as engine:
+    async with open_engine() as engine:
         await clock.advance(60)
         assert await engine.get_run(run.id).return_value() == "done"
     assert said(lines) == EXPECTED
