@@ -32,6 +32,7 @@ HEADINGS: dict[Change, str] = {
     "stalls": "would stall",
     "fails": "would fail",
     "ends": "would end",
+    "refuses": "would refuse answers that it takes now",
     "differs": "would end otherwise",
 }
 
@@ -79,6 +80,7 @@ class RunsReport:
             "checked": self.open.checked,
             "would_stall": _rows(self.open, "stalls"),
             "would_end": _rows(self.open, "fails", "ends"),
+            "would_refuse": _rows(self.open, "refuses"),
             "more": sum(self.open.changes.values()) - len(self.open.drifting),
             "ended": {
                 "checked": self.ended.checked,

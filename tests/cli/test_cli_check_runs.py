@@ -161,6 +161,29 @@ def test_ended_runs_find_a_bug_in_handling_the_next_payload(site_on_each_store: 
     assert waiting not in printed
 
 
+def test_a_stricter_hook_of_an_open_run_is_named(site_on_each_store: Site) -> None:
+    site = site_on_each_store
+    path = site.write("workflows/answers.py", ANSWERED)
+    waiting = answered(site, "ann")
+    path.write_text(ANSWERED.replace("text: str", "text: str\n    colour: str = 'red'"))
+    assert site.json("check", "--runs")["runs"]["would_refuse"] == []
+    path.write_text(ANSWERED.replace("text: str", "text: str\n    colour: str"))
+    (named,) = site.json("check", "--runs", fails=True)["runs"]["would_refuse"]
+    assert (named["run_id"], named["why"]) == (waiting, "its hook is stricter: payload.colour: is required now")
+    printed = site.type("check", "--runs", fails=True).stdout
+    assert "Of 1 open run, 1 would refuse answers that it takes now on this code." in printed
+
+
+def test_a_payload_that_a_stricter_schema_refuses_stalls_its_run(site: Site) -> None:
+    early = ANSWERED.replace("said = await hook", "await create_hook(token='later')\n    said = await hook")
+    early = early.replace("import define_hook", "import create_hook, define_hook")
+    path = site.write("workflows/answers.py", early)
+    waiting = answered(site, "ann", "yes")
+    path.write_text(early.replace("text: str", "text: int"))
+    (named,) = site.json("check", "--runs", fails=True)["runs"]["would_stall"]
+    assert (named["run_id"], named["error"]) == (waiting, "DeserializationError")
+
+
 OTHERWISE = [
     ("return said.text", "return said.text.upper()", 'was: completed with "yes"; now: completed with "YES"'),
     ("return said.text", "raise ValueError(1)", "1"),

@@ -32,8 +32,8 @@ class CreateStep:
 class CreateHook:
     """A request to open a hook.
 
-    `options` holds what the author gave: `metadata` and `has_schema`; for a webhook also `answer` (how to answer its
-    callers) and `on_cancel` (the message to send it when the run is cancelled).
+    `options` holds what the author gave: `metadata`, `has_schema` and `schema` (as JSON Schema); for a webhook also
+    `answer` (how to answer its callers) and `on_cancel` (the message to send it when the run is cancelled).
     """
 
     id: int

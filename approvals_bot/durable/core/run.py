@@ -30,6 +30,7 @@ from approvals_bot.durable.core.commands import (
 from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
 from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
+from approvals_bot.durable.core.payload_schemas import schema_of
 from approvals_bot.durable.core.remote_errors import encode_error, step_error
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.durable.core.signature import Signature
@@ -279,6 +280,7 @@ class RunState:
             "metadata": encode(metadata, Any, "metadata"),
             "answer": answer,
             "has_schema": schema is not None or None,
+            "schema": None if schema is None or found is not None else schema_of(schema),
             "on_cancel": encode(on_cancel, Any, "on_cancel"),
         }
         stated = {name: value for name, value in options.items() if value is not None}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
+from approvals_bot.durable.core.payload_schemas import schema_of, stricter
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.activation import FAILS_A_RUN
@@ -20,8 +21,9 @@ from approvals_bot.durable.engine.engine import Engine
 from approvals_bot.durable.store.protocol import RunRecord
 from approvals_bot.errors import ApprovalsBotError, WorkflowBugError
 
-Change = Literal["stalls", "fails", "ends", "differs"]
-"""What would change. `ends`: an open run completes or is cancelled. `differs`: an ended run ends in another way."""
+Change = Literal["stalls", "fails", "ends", "refuses", "differs"]
+"""What would change. `ends`: an open run completes or is cancelled. `refuses`: an open hook no longer takes all that it
+takes now. `differs`: an ended run ends in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ async def _drift_of_open(engine: Engine, row: RunRecord, log: Log) -> Drift | No
     except Exception as error:  # noqa: BLE001  # whatever a replay raises would stall or fail the run
         return _given_up(row, error)
     if not outcome.ended:
-        return None
+        why = _what_hooks_refuse(outcome, log)
+        return Drift(row.id, row.workflow, "refuses", "", "", why) if why else None
     end = outcome.commands[-1].event(log[-1].at)
     if end.type == "run_failed":
         return _fails(row, end.data["error"])
@@ -110,6 +113,18 @@ def _read_unread(outcome: ReplayResult, log: Log) -> None:
         schema = outcome.schemas.get(event.data["id"]) if event.type == "hook_received" else None
         if schema is not None:
             decode(event.data["payload"], schema)
+
+
+def _what_hooks_refuse(outcome: ReplayResult, log: Log) -> str:
+    """Return what an open hook no longer takes; "" if each takes all that it took when it opened."""
+    closed = {event.data["id"] for event in log if event.type == "hook_disposed"}
+    for event in log:
+        if event.type == "hook_created" and "schema" in event.data and event.data["id"] not in closed:
+            annotation = outcome.schemas.get(event.data["id"])
+            now = None if annotation is None else schema_of(annotation)
+            if now is not None and (why := stricter(event.data["schema"], now)):
+                return f"its hook is stricter: {why}"
+    return ""
 
 
 def _given_up(row: RunRecord, error: Exception) -> Drift:
