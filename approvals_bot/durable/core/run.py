@@ -274,7 +274,7 @@ class RunState:
         recorded = found.data if found is not None else {}
         hook_id = recorded.get("hook_id") or self._secret(number, "id")[:26]
         given = token if token is not None else recorded.get("token") or self._secret(number, "token")
-        if found is not None and given != recorded["token"] and self._is_of_earlier_run(given, found):
+        if found is not None and given != recorded.get("token", given) and self._is_of_earlier_run(given, found):
             token = given = recorded["token"]
         options = {
             "metadata": encode(metadata, Any, "metadata"),

@@ -41,6 +41,10 @@ async def another_step() -> Any:
     await refund()
 
 
+async def another_hook_first() -> Any:
+    await create_hook(token="another")
+
+
 async def ends_earlier() -> Any:
     await charge()
     return "done"
@@ -93,6 +97,7 @@ def recorded() -> History:
     [
         (another_step, 2, "recorded step #1 'charge', but the code now asks for step #1 'refund'"),
         (swallows_everything, 2, "recorded step #1 'charge', but the code now asks for step #1 'refund'"),
+        (another_hook_first, 2, "recorded step #1 'charge', but the code now asks for hook #1"),
         (asks_nothing, 2, "but the code now asks for nothing"),
         (ends_earlier, 4, "recorded hook #2, but the code now asks for nothing: it ends before that"),
         (another_token, 4, "with token 't', but the code now asks for the token 'other'"),
