@@ -1,6 +1,6 @@
 """What a hook takes, as a JSON Schema: kept in the log when the hook opens, and compared with what newer code takes.
 
-The comparison is of the kind that must not overlook anything: where it can't tell, the newer schema counts as stricter.
+The comparison must not overlook anything: where it is unsure, the newer schema counts as stricter.
 Pure.
 """
 
