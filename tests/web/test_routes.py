@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 import sqlite3
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
-from approvals_bot.durable.core.api import create_webhook, publish, workflow
+from approvals_bot.durable.core.api import create_hook, create_webhook, publish, workflow
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
 from approvals_bot.web.routes import Resource, build
@@ -132,13 +133,14 @@ async def test_bodies_of_the_api_have_limits(service: Any, method: str, path: st
     assert await status(b"") == 400
 
 
-async def webhook_of(service: Any) -> str:
-    service.workflows[call_me.name] = Listed(call_me)
-    run_id = await service.start("call_me")
+async def webhook_of(service: Any, workflow: Any = call_me) -> str:
+    service.workflows[workflow.name] = Listed(workflow)
+    run_id = await service.start(workflow.name)
     url: str = (await service.view(run_id))["url"]
     return url
 
 
+@pytest.mark.conformance(64, 65)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_a_call_of_a_webhook_resumes_its_run_and_a_look_does_not(service: Any, method: str) -> None:
     url = await webhook_of(service)
@@ -146,6 +148,7 @@ async def test_a_call_of_a_webhook_resumes_its_run_and_a_look_does_not(service: 
     for _ in range(20):
         assert (await service.web.get(url)).status_code == 200
         assert (await service.web.head(url)).status_code == 200
+        assert (await service.web.options(url)).status_code == 405
     assert service.content() == before
     assert (await service.web.request(method, url, json={"a": 1})).status_code == 202
     await service.engine.settle()
@@ -154,6 +157,44 @@ async def test_a_call_of_a_webhook_resumes_its_run_and_a_look_does_not(service: 
     ended = await service.web.request(method, url)
     assert ended.status_code == 404
     assert (await service.web.get(url)).status_code == 404
+
+
+@workflow
+async def keep_me() -> list[Any]:
+    webhook = create_webhook(keep_headers=["x-part"])
+    publish({"url": webhook.url})
+    request = await webhook
+    return [hashlib.sha256(await request.body()).hexdigest(), request.headers.getlist("x-part")]
+
+
+@pytest.mark.conformance(68)
+@pytest.mark.parametrize("body", [b"", bytes(range(256)) * 250])
+async def test_a_binary_body_and_repeated_headers_pass_the_route(service: Any, body: bytes) -> None:
+    url = await webhook_of(service, keep_me)
+    sent = await service.web.post(url, content=body, headers=[("x-part", "1"), ("X-Part", "2")])
+    assert sent.status_code == 202
+    await service.engine.settle()
+    run = (await service.api.get("/api/runs?status=completed")).json()["runs"][0]
+    assert run["result"] == [hashlib.sha256(body).hexdigest(), ["1", "2"]]
+
+
+@workflow
+async def plain_hook() -> Any:
+    return await create_hook(token="plain")
+
+
+@pytest.mark.conformance(57)
+async def test_a_plain_hooks_token_is_404_on_the_webhook_route(service: Any) -> None:
+    service.workflows[plain_hook.name] = Listed(plain_hook)
+    run_id = await service.start("plain_hook")
+    hook = await service.engine.get_hook_by_token("plain")
+    before = service.content()
+    for token in ("plain", service.tokens.sign("webhook.v1", {"h": hook.hook_id, "g": 1})):
+        assert (await service.web.post(f"/webhooks/{token}", json="no")).status_code == 404
+    assert service.content() == before
+    assert (await service.api.post("/api/hooks/plain", json="yes")).status_code == 200
+    await service.engine.settle()
+    assert (await service.run(run_id))["result"] == "yes"
 
 
 async def test_the_url_of_a_webhook_stays_out_of_the_log(service: Any) -> None:
@@ -166,6 +207,7 @@ async def test_the_url_of_a_webhook_stays_out_of_the_log(service: Any) -> None:
     assert "?from=ci" in received.data["payload"]["url"]
 
 
+@pytest.mark.conformance(56)
 async def test_bad_webhook_urls_are_one_404_and_bad_bodies_refused(service: Any) -> None:
     url = await webhook_of(service)
     hook_id = (await service.engine.events((await service.api.get("/api/runs")).json()["runs"][0]["id"]))[2].data[

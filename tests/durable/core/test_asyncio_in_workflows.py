@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot import StepFailedError, create_hook, now, sleep, step, workflow
+from approvals_bot import FatalError, StepFailedError, create_hook, now, sleep, step, workflow
 from approvals_bot.testing import History
 
 Begin = Callable[..., History]
@@ -24,6 +24,7 @@ def complete_all(history: History, results: dict[int, Any]) -> None:
         history.complete(number, result)
 
 
+@pytest.mark.conformance(106)
 def test_gather_returns_results_in_the_order_of_its_arguments(history: Begin) -> None:
     @workflow
     async def together() -> list[str]:
@@ -145,6 +146,7 @@ def test_a_shielded_step_can_be_awaited_after_a_timeout(history: Begin) -> None:
     assert run.result == "later: A"
 
 
+@pytest.mark.conformance(107)
 def test_asyncio_wait_returns_the_first_and_leaves_the_rest(history: Begin) -> None:
     @workflow
     async def first() -> tuple[str, int]:
@@ -157,9 +159,9 @@ def test_asyncio_wait_returns_the_first_and_leaves_the_rest(history: Begin) -> N
     run.complete(2, "B")
     run.decide()
     assert run.result == ("B", 2)
+    run.check_prefixes()
 
 
-@pytest.mark.conformance(106, 107)
 def test_as_completed_yields_results_as_they_arrive(history: Begin) -> None:
     @workflow
     async def racing() -> list[str]:
@@ -406,6 +408,26 @@ def test_repeated_races_deliver_everything_in_log_order(history: Begin) -> None:
         run.complete(number, result)
         run.decide()
     assert run.result == ["D", "A", "E", "C", "B"]
+
+
+@pytest.mark.conformance(108)
+def test_the_first_success_wins_over_a_fatal_failure(history: Begin) -> None:
+    @workflow
+    async def any_of() -> str:
+        for each in asyncio.as_completed([work("a"), work("b")]):
+            try:
+                return await each
+            except FatalError:
+                continue
+        return "none"
+
+    run = history(any_of)
+    run.decide()
+    run.fail(1, FatalError("never"))
+    assert run.decide() == []
+    run.complete(2, "B")
+    run.decide()
+    assert run.result == "B"
 
 
 @pytest.mark.conformance(108)

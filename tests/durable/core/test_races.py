@@ -130,6 +130,7 @@ def test_the_order_in_the_log_decides_between_a_payload_and_a_timer(history: Beg
         each()
     run.decide()
     assert run.result == expected
+    run.check_prefixes()
 
 
 @pytest.mark.conformance(114)

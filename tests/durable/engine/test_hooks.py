@@ -174,17 +174,27 @@ async def test_payloads_that_arrive_during_a_step_are_taken_in_order(open_engine
 
 @pytest.mark.conformance(11)
 async def test_a_surplus_payload_is_ignored(open_engine: OpenEngine) -> None:
+    may_end = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        await may_end.wait()
+
     @workflow
     async def takes_one() -> Any:
         hook = create_hook(token="t")
-        await note("so that both are there")
+        await slow()
         return await hook
 
     async with open_engine() as engine:
         run = await engine.start(takes_one)
-        await engine.settle()
-        await asyncio.gather(*(engine.resume_hook("t", "same") for _ in range(2)), return_exceptions=True)
-        assert await run.return_value() == "same"
+        await opened(engine, "t")
+        for payload in ("first", "surplus"):
+            await engine.resume_hook("t", payload)
+        may_end.set()
+        assert await run.return_value() == "first"
+        assert (await types(engine, run.id)).count("hook_received") == 2
+        assert replay(takes_one, (await run.events())[:-1], link=str).ended, "no divergence"
 
 
 @pytest.mark.conformance(12)
@@ -279,7 +289,24 @@ async def test_the_second_creator_fails_naming_the_unharmed_owner(open_engine: O
         assert await owner.return_value() == "mine"
 
 
-@pytest.mark.conformance(18, 20)
+@pytest.mark.conformance(20)
+async def test_a_conflict_shows_at_the_first_step_of_an_iteration(open_engine: OpenEngine) -> None:
+    @workflow
+    async def iterates() -> str:
+        try:
+            async for _ in create_hook(token="t"):
+                return "a payload"
+        except HookConflictError as error:
+            return error.run_id
+        return "no payload"
+
+    async with open_engine() as engine:
+        owner = await engine.start(holds, "t")
+        await engine.settle()
+        assert await (await engine.start(iterates)).return_value() == owner.id
+
+
+@pytest.mark.conformance(18)
 async def test_a_loser_that_continues_is_refused_again_on_iteration_too(open_engine: OpenEngine) -> None:
     @workflow
     async def tries() -> int:
@@ -304,18 +331,25 @@ async def test_a_loser_that_continues_is_refused_again_on_iteration_too(open_eng
 
 @pytest.mark.conformance(21, 23)
 async def test_conflict_answers_without_taking_a_payload(open_engine: OpenEngine) -> None:
+    may_end = asyncio.Event()
+
+    @step
+    async def slow() -> None:
+        await may_end.wait()
+
     @workflow
     async def asks() -> list[Any]:
         hook = create_hook(token="t")
         said = [await hook.conflict(), await hook.conflict()]
-        await note("now")
+        await slow()
         said += [await hook.conflict(), await hook]
         return said
 
     async with open_engine() as engine:
         run = await engine.start(asks)
-        await engine.settle()
-        await engine.resume_hook("t", "payload")
+        await opened(engine, "t")
+        await engine.resume_hook("t", "payload")  # it is there when conflict() is asked again
+        may_end.set()
         assert await run.return_value() == [None, None, None, "payload"]
 
 
@@ -328,7 +362,14 @@ async def test_conflict_returns_the_owner_which_can_be_resumed(open_engine: Open
     async with open_engine() as engine:
         owner = await engine.start(holds, "t")
         await engine.settle()
-        assert await (await engine.start(asks)).return_value() == owner.id
+        found = await (await engine.start(asks)).return_value()
+        assert found == owner.id
+        await engine.resume_hook("t", "on")
+        assert await engine.get_run(found).return_value() == "on"
+        other = await engine.start(holds, "t")
+        await engine.settle()
+        await engine.get_run(await (await engine.start(asks)).return_value() or "").cancel()
+        assert await other.status() == "cancelled"
 
 
 async def test_waiting_for_a_token_does_not_spin(open_engine: OpenEngine) -> None:

@@ -154,6 +154,29 @@ async def test_a_log_has_no_gaps_under_concurrent_writes(open_engine: OpenEngine
         assert [e.seq for e in events] == list(range(1, len(events) + 1))
 
 
+@pytest.mark.conformance(139)
+async def test_a_start_whose_answer_was_lost_runs_once(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    calls.clear()
+    async with open_engine() as engine:
+        create = engine.store.create
+
+        async def loses_its_answer(*given: Any, **named: Any) -> Any:
+            await create(*given, **named)
+            raise StoreUnavailableError("the connection was cut (planted)")
+
+        monkeypatch.setattr(engine.store, "create", loses_its_answer)
+        with pytest.raises(StoreUnavailableError):
+            await engine.start(one_step, idempotency_key="one")
+        monkeypatch.setattr(engine.store, "create", create)
+        run = await engine.start(one_step, idempotency_key="one")
+        assert not run.is_new
+        await clock.advance(LEASE)  # this process may hold a claim that it doesn't know of
+        assert await run.return_value() == "it"
+    assert calls == ["it"]
+
+
 @pytest.mark.parametrize("write", ["create", "receive"])
 async def test_a_caller_cancelled_in_mid_write_does_not_block_its_run(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, write: str

@@ -135,6 +135,9 @@ async def test_a_restarted_run_sleeps_only_the_remaining_time(open_engine: OpenE
     async with open_engine() as engine:
         run = await engine.start(three)
         await clock.advance("2h")
+    async with open_engine() as engine:
+        run = engine.get_run(run.id)
+        await engine.settle()
         assert [e.type for e in await run.events()].count("wait_completed") == 2
         assert await engine.next_wake() == clock.now() + timedelta(hours=1)
         await clock.advance("1h")

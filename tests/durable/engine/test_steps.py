@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from approvals_bot import (
     FatalError,
+    NotInStepError,
     NotInWorkflowError,
     RetryableError,
     RunFailedError,
@@ -156,11 +157,72 @@ async def test_retries_are_counted_and_named(
 
 
 @pytest.mark.conformance(75)
-async def test_the_default_is_four_attempts() -> None:
-    assert add.retries == 3
+async def test_the_default_is_four_attempts(open_engine: OpenEngine, clock: FakeClock) -> None:
+    calls: list[int] = []
+
+    @step
+    async def breaks() -> None:
+        calls.append(1)
+        raise ValueError("broken")
+
+    @workflow
+    async def tries() -> None:
+        await breaks()
+
+    async with open_engine() as engine:
+        run = await engine.start(tries)
+        await clock.advance("1h")
+        with pytest.raises(RunFailedError, match="failed after 3 retries: broken") as caught:
+            await run.return_value()
+    assert len(calls) == 4
+    assert isinstance(caught.value.__cause__, StepFailedError)
 
 
-@pytest.mark.conformance(76, 120)
+@pytest.mark.conformance(76)
+async def test_a_workflow_catches_a_steps_error_and_completes(open_engine: OpenEngine) -> None:
+    @step(retries=0)
+    async def charge() -> None:
+        raise ValueError("no money")
+
+    @workflow
+    async def apologises() -> list[str]:
+        try:
+            await charge()
+        except StepFailedError as error:
+            return [str(error), str(error.__cause__)]
+        return []
+
+    async with open_engine() as engine:
+        run = await engine.start(apologises)
+        assert await run.return_value() == ['Step "charge" failed after 0 retries: no money', "no money"]
+        assert await run.status() == "completed"
+        assert "in charge" in (await log(engine, run.id, "step_failed"))[0]["error"]["traceback"]
+
+
+@pytest.mark.conformance(120)
+async def test_an_uncaught_error_keeps_its_frames_and_its_cause(open_engine: OpenEngine) -> None:
+    def look_up() -> None:
+        raise ValueError("no such order")
+
+    def order() -> None:
+        try:
+            look_up()
+        except ValueError as error:
+            raise RuntimeError("can't order") from error
+
+    @workflow
+    async def orders() -> None:
+        await add(1, 2)
+        order()
+
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError, match="can't order") as caught:
+            await (await engine.start(orders)).return_value()
+    for frame in ("in orders", "in order", "in look_up", "ValueError: no such order"):
+        assert frame in caught.value.traceback
+
+
+@pytest.mark.conformance(120)
 async def test_an_error_keeps_its_message_and_the_authors_frames(open_engine: OpenEngine) -> None:
     def deep() -> None:
         raise KeyError("deep down")
@@ -582,6 +644,16 @@ async def test_metadata_is_available_only_in_workflows_and_steps(open_engine: Op
     with pytest.raises(NotInWorkflowError):
         get_workflow_metadata()
 
+    @workflow
+    async def asks_for_a_step() -> str:
+        try:
+            return get_step_metadata().name
+        except NotInStepError:
+            return "no step"
+
+    async with open_engine() as engine:
+        assert await (await engine.start(asks_for_a_step)).return_value() == "no step"
+
 
 @pytest.mark.conformance(93)
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800", "💥", "\u2028", "$", '{"$": "datetime"}'])
@@ -606,12 +678,24 @@ async def test_closures_and_threads_are_steps_too(open_engine: OpenEngine) -> No
     def times(n: int) -> int:
         return n * factor
 
+    class Calculator:
+        offset = 1
+
+        async def more(self, n: int) -> int:
+            return n + self.offset
+
+        @staticmethod
+        async def less(n: int) -> int:
+            return n - 1
+
+    more, less = step(Calculator().more), step(Calculator.less)
+
     @workflow
-    async def uses() -> int:
-        return await times(14)
+    async def uses() -> list[int]:
+        return [await times(14), await more(1), await less(1)]
 
     async with open_engine() as engine:
-        assert await (await engine.start(uses)).return_value() == 42
+        assert await (await engine.start(uses)).return_value() == [42, 2, 0]
 
 
 async def test_a_step_that_times_out_is_retried(open_engine: OpenEngine, clock: FakeClock) -> None:

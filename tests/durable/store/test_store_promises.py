@@ -334,7 +334,7 @@ async def test_a_hook_is_read_by_its_id_even_if_it_is_not_live(store: OpenStore)
 # ── facts ──
 
 
-@pytest.mark.conformance(124, 155)
+@pytest.mark.conformance(124)
 async def test_a_fact_is_appended_once_and_wakes_its_run(store: OpenStore) -> None:
     await a_run(store)
     claim = await claimed(store)
@@ -435,6 +435,27 @@ async def test_a_token_is_free_right_after_its_disposal_and_after_the_end(store:
 
 
 # ── the end ──
+
+
+@pytest.mark.conformance(124)
+async def test_a_timers_end_is_appended_once(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    await store.append(batch(claim, 1, event("run_started"), release=True))
+    ended = event("wait_completed", id=1)
+    first = await store.record("r", [ended], T0 + SECOND)
+    assert await store.record("r", [ended], T0 + 2 * SECOND) == first
+    assert await types(store) == ["run_created", "run_started", "wait_completed"]
+
+
+@pytest.mark.conformance(155)
+async def test_a_command_written_by_two_at_once_is_one_event(store: OpenStore) -> None:
+    await a_run(store)
+    claim = await claimed(store)
+    asked = event("step_created", id=1, name="s", input={})
+    results = await asyncio.gather(*(store.append(batch(claim, 1, asked)) for _ in range(5)))
+    assert sorted(type(result).__name__ for result in results) == ["Appended", *["Stale"] * 4]
+    assert await types(store) == ["run_created", "step_created"]
 
 
 @pytest.mark.conformance(156)
