@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +16,10 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -182,7 +185,22 @@ def _last_line(error: SchemaError) -> str:
     return next((line for line in reversed(lines) if line), "it has a fault")
 
 
-FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$"), AfterValidator(_name)]
+LONGEST_NAME = 200  # characters of a name that no file gave; Slack has room for 255, with a prefix of ours
+
+
+def _named(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """Take any name outside a file, which has a context: Python workflows show tools' arguments, by their names."""
+    if info.context is None and isinstance(value, str) and 0 < len(value) <= LONGEST_NAME:
+        return value
+    return handler(value)
+
+
+FieldName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$"),
+    AfterValidator(_name),
+    WrapValidator(_named),
+]
 EnumValue = Annotated[str, StringConstraints(min_length=1, max_length=75)]  # the limit of a Slack option
 Scalar = Annotated[
     bool | int | float | str,

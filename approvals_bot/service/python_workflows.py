@@ -340,7 +340,7 @@ def derive_fields(members: Mapping[str, tuple[Any, Any, bool]]) -> dict[str, Fie
             return {}
         described[name] = spec
     try:
-        return _FORM.validate_python(described)
+        return _FORM.validate_python(described, context={})  # as in a file
     except ValidationError:
         return {}
 

@@ -164,6 +164,22 @@ async def test_a_flat_object_of_a_model_and_its_types(office: Any) -> None:
         }
 
 
+ODD_NAMES = ["from", "request", "none", "order-id", "größe", "👍", "a b", '"><b>', "1st", "a.b", "__proto__", "answers"]
+
+
+async def test_arguments_may_have_any_name(office: Any) -> None:
+    async with office.open():
+        arguments = {name: [name] for name in ODD_NAMES} | {"workflow": "text", "if": 1}
+        run, view = await asked(office, arguments)
+        assert view.fields == arguments
+        await send(office, view, choice="edit", fields={"from": '["ann"]', '"><b>': "[1]"})
+        result = await run.return_value()
+        assert result["fields"] == arguments | {"from": ["ann"], '"><b>': [1]}
+        nameless = await office.engine.start(calls, {"": 1})
+        with pytest.raises(RunFailedError, match="invalid request: fields"):
+            await nameless.return_value()
+
+
 # ── limits ──
 
 

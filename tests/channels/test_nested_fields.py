@@ -19,7 +19,7 @@ from approvals_bot.approvals.port import Card, CardChoice, CardField, Dispatch, 
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.slack import blocks, modals
 from approvals_bot.people import Person
-from approvals_bot.playground.slack.blocks import check_blocks
+from approvals_bot.playground.slack.blocks import check_blocks, check_view
 
 EVIL = ["<!channel>", "<@U0ANN>", "</script><b>", "\u202egpj.exe", "👩‍💻"]
 ITEMS: Any = [{"sku": text, "n": 2} for text in EVIL]
@@ -109,6 +109,18 @@ def test_slacks_modal_takes_json_on_several_lines(card: Card) -> None:
     assert modals.edits({modals.ASK + "items": {modals.VALUE: {"value": ask.value}}}, [ask]) == {}
     typed = '[\n  "a b"\n]'
     assert modals.edits({modals.ASK + "items": {modals.VALUE: {"value": typed}}}, [ask]) == {"items": typed}
+
+
+@pytest.mark.parametrize("name", ["from", "größe", "a b", '"><b>', "👍", "x" * 200])
+def test_slack_takes_a_field_of_any_name(card: Card, name: str) -> None:
+    ask = form_field(name, FieldSpec(type="array", editable=True), ["a"])
+    choice = CardChoice("edit", "Approve with changes", "Approve with changes", asks=(ask,))
+    modal = modals.vote_modal(card, choice, modals.Opened("hook_1", "edit", None))
+    assert check_view(modal) == []
+    values = {modals.ASK + name: {modals.VALUE: {"value": '["b"]'}}}
+    assert modals.edits(values, [ask]) == {name: '["b"]'}
+    field = shown_field(FieldSpec(type="array"), name, ["a"], {})
+    assert check_blocks(blocks.card_message(with_fields(card, field))[1], "message") == []
 
 
 def test_a_value_too_long_for_the_modal_is_left_to_the_page(card: Card) -> None:

@@ -55,6 +55,12 @@ def test_same_key_returns_the_same_run(site: Site) -> None:
     assert "days was 3, and is now 4" in site.type(*words, '{"days": 4}', fails=True).stderr
 
 
+def test_start_prints_the_page_of_what_it_started(running_site: Site) -> None:
+    for workflow, page, given in (("hello", "runs", '{"name": "Ann"}'), ("leave", "requests", '{"days": 3}')):
+        found = running_site.json("start", workflow, "--input", given, "--requester", "bo@acme.eu")
+        assert found["url"].endswith(f"/{page}/{found['run_id']}")
+
+
 def test_start_refuses_wrong_requesters_and_input_in_a_sentence(site: Site) -> None:
     refused = site.type("start", "leave", "--requester", "eve@acme.eu", "--input", '{"days": 3}', fails=True)
     assert "eve@acme.eu can't open 'leave'" in refused.stderr
@@ -156,6 +162,9 @@ def test_explain_covers_runs_other_than_requests(running_site: Site, eventually:
     assert "Waiting for a hook" in running_site.type("explain", run).stdout
     vote = running_site.type("vote", run, "--by", "a@b.eu", "--choice", "approve", fails=True)
     assert "This run hasn't requested a decision yet." in vote.stderr
+    assert "Waiting for a hook: hello-explained" in running_site.type("show", run).stdout
+    (waiting,) = running_site.json("show", run)["waiting"]
+    assert (waiting["kind"], waiting["token"]) == ("hook", "hello-explained")
     running_site.type("resume", "hello-explained", "--payload", '{"text": "hi"}')
     found = eventually(lambda: running_site.json("explain", run)["next"])
     assert found[0]["what"] == "a sleep ends"

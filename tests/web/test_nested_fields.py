@@ -53,8 +53,8 @@ async def form_of(office: Any, path: str) -> dict[str, str]:
     html = (await office.web.get(path)).text
     form = {"choice": "edit", "comment": ""}
     form["form_token"] = re.findall(r'name="form_token" value="([^"]+)"', html)[0]
-    for name, text in re.findall(r'<textarea[^>]* name="(edit\.\w+)"[^>]*>\n?(.*?)</textarea>', html, re.DOTALL):
-        form[name] = unescape(text)
+    for name, text in re.findall(r'<textarea[^>]* name="(edit\.[^"]+)"[^>]*>\n?(.*?)</textarea>', html, re.DOTALL):
+        form[unescape(name)] = unescape(text)
     return form
 
 
@@ -80,6 +80,20 @@ async def test_the_page_shows_and_edits_json(office: Any) -> None:
     assert done.status_code == 303, done.text
     await office.engine.settle()
     assert (await office.run(run))["result"] == ["Edited", {"items": [{"sku": "b", "n": 3.5}], "tags": ["a"]}]
+
+
+async def test_arguments_of_any_name_are_edited_on_the_page(office: Any) -> None:
+    names = ["from", "order-id", "größe", '"><script>', "a b", "a.b"]
+    run = await office.start("orders", {name: [name] for name in names})
+    path = await office.link(run, ANN)
+    html = (await office.web.get(path)).text
+    assert "<script>" not in html
+    form = {"choice": "edit", "comment": ""} | await form_of(office, path)
+    assert [name for name in form if name.startswith("edit.")] == [f"edit.{name}" for name in names]
+    done = await office.web.post(path, data=form | {"edit.a.b": "[1]", 'edit."><script>': "[2]"})
+    assert done.status_code == 303, done.text
+    await office.engine.settle()
+    assert (await office.run(run))["result"][1] == {name: [name] for name in names} | {"a.b": [1], '"><script>': [2]}
 
 
 async def test_a_value_too_long_for_a_form_can_still_be_approved(office: Any) -> None:
