@@ -34,6 +34,7 @@ PARTS = {  # with the timeout of each, in seconds
     "approval": 150,
     "startup": 90,
     "slack_ack": 300,
+    "lists": 240,
     "paused": 600,
 }
 

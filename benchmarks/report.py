@@ -98,6 +98,8 @@ def page(results: Results, values: Values) -> str:
         _growth(values),
         "![CPU per cycle by runs in the store](images/growth.svg)",
         _list(values, "paused."),
+        "## Lists after years of ended runs",
+        _list(values, "lists."),
         "## Replays by length of the log",
         _replays(values),
         _list(values, "steps."),

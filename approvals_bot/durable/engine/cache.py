@@ -67,24 +67,28 @@ class RunCache:
 
     def __init__(self) -> None:
         self._runs: dict[str, CachedRun] = {}  # the oldest first
+        self._size = 0  # of them all
         self._by_token: dict[str, CachedRun] = {}
         self.by_hook: dict[str, CachedRun] = {}
 
     def add(self, run: CachedRun) -> None:
-        if run.replayed is None or run.size() > CACHED_SIZE:
+        self.forget(run.row.id)
+        size = run.size()
+        if run.replayed is None or size > CACHED_SIZE:
             run.close()
             return
-        self.forget(run.row.id)
         self._runs[run.row.id] = run
+        self._size += size
         for created in run.index.hooks.values():
             self._by_token[created.data["token"]] = self.by_hook[created.data["hook_id"]] = run
-        if len(self._runs) > CACHED_RUNS:
+        while len(self._runs) > CACHED_RUNS or self._size > CACHED_SIZE:
             self.forget(next(iter(self._runs)))
 
     def take(self, run_id: str) -> CachedRun | None:
         """Remove this run from the cache and return it. The caller owns it from now on and closes it."""
         run = self._runs.pop(run_id, None)
         if run is not None:
+            self._size -= run.size()
             for created in run.index.hooks.values():
                 self.by_hook.pop(created.data["hook_id"], None)
                 if self._by_token.get(created.data["token"]) is run:  # a freed token may belong to another run now

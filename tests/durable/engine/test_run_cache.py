@@ -125,7 +125,7 @@ async def test_a_lost_answer_leaves_no_wrong_cache_entry(
         await opened(engine, "t")
         receive: Callable[..., Awaitable[Received | None]] = engine.store.receive
 
-        async def never_reaches_it(*given: Any) -> Received | None:
+        async def never_reaches_it(*given: Any, **named: Any) -> Received | None:
             raise StoreUnavailableError("the connection was lost on the way there")
 
         monkeypatch.setattr(engine.store, "receive", never_reaches_it)
@@ -167,7 +167,29 @@ async def test_only_the_latest_runs_stay_cached_and_others_are_closed(
     assert set(closed) == {"a", "b", "c"}
 
 
-async def test_a_run_with_a_large_log_is_not_cached_and_still_continues(open_engine: OpenEngine) -> None:
+async def test_large_logs_leave_no_room_for_older_runs(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "CACHED_SIZE", 100_000)
+    async with open_engine() as engine:
+        runs = [await engine.start(takes_three, token) for token in ("a", "b", "c")]
+        for token in ("a", "b", "c"):
+            await opened(engine, token)
+            await engine.resume_hook(token, "x" * 40_000)
+            await engine.settle()
+        cached = [engine.scheduler.cache.by_token(token) is not None for token in ("a", "b", "c")]
+        assert cached == [False, True, True]
+        for token in ("a", "b", "c", "c", "b", "a"):
+            await engine.resume_hook(token, token)
+        assert [(await run.return_value())[1:] for run in runs] == [["a", "a"], ["b", "b"], ["c", "c"]]
+        await engine.settle()
+        assert engine.scheduler.cache._size == 0
+
+
+async def test_a_run_with_a_large_log_is_not_cached_and_still_continues(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "CACHED_SIZE", 100_000)
     async with open_engine() as engine:
         run = await engine.start(takes_three, "t")
         await opened(engine, "t")
