@@ -31,7 +31,7 @@ from approvals_bot.approvals.port import (
 )
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.events import Event
-from approvals_bot.durable.core.serialization import codec
+from approvals_bot.durable.core.serialization import SURVIVES, codec
 from approvals_bot.errors import StepFailedError
 
 LONGEST_TRY = timedelta(hours=48)
@@ -84,7 +84,7 @@ def _made(value: Any) -> Any:
 
 LAZY = BeforeValidator(_made)
 
-LazyDispatch = Annotated[Dispatch, LAZY]
+LazyDispatch = Annotated[Dispatch, LAZY, SURVIVES]
 
 
 @step(retries=0, timeout=120.0)  # seconds; a channel answers within 45, so this ends only what hangs

@@ -232,7 +232,7 @@ _NAMES = st.lists(st.sampled_from(["name", "kind", "items", "copy_", "v"]), min_
 def _models(draw: st.DrawFn, depth: int, hashable: bool) -> Kind:
     members = {name: draw(kinds(depth)) for name in draw(_NAMES)}
     config = ConfigDict(
-        extra=draw(st.sampled_from(["forbid", "ignore", "allow"])),
+        extra=draw(st.sampled_from(["forbid", "ignore"])),
         populate_by_name=draw(st.booleans()),
         serialize_by_alias=draw(st.booleans()),
         frozen=draw(st.booleans()),

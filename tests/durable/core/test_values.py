@@ -305,6 +305,13 @@ class Lenient(BaseModel):
     folder: Path = "."  # type: ignore[assignment]
 
 
+def test_the_order_of_a_union_is_its_own() -> None:
+    """`Metres | Feet == Feet | Metres`, and so a process that has seen one must not take it for the other."""
+    for annotation, kind in ((Metres | Feet, Metres), (Feet | Metres, Feet), (list[Feet | Metres], Feet)):
+        value = [kind(length=1)] if annotation == list[Feet | Metres] else kind(length=1)
+        assert through_the_log(value, annotation) == value
+
+
 def test_defaults_come_back_as_their_type_has_them() -> None:
     assert through_the_log(Lenient(), Lenient) == Lenient(seconds=5.0, tags=(), folder=Path())
 
