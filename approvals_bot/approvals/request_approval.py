@@ -55,7 +55,7 @@ from approvals_bot.durable.core.api import (
     resource,
     step,
 )
-from approvals_bot.errors import ApprovalsBotError, InvalidArgumentError, InvalidPayloadError
+from approvals_bot.errors import InvalidArgumentError, InvalidPayloadError
 from approvals_bot.people import People
 
 STOPPED_WAITING = "the workflow stopped waiting for it"
@@ -152,9 +152,7 @@ async def request_approval(
     try:
         asked = await _ask(lazily(made))
     except LazyArgumentError as failure:
-        if isinstance(failure.cause, ApprovalsBotError):
-            raise failure.cause from None
-        raise InvalidArgumentError(str(failure.cause)) from None
+        raise failure.cause from None
     definition = asked.definition
     business = next(iter(business_times(definition.clock, definition.escalate, definition.deliver.email)), None)
     if business is not None and not isinstance(definition.clock.calendar, Calendar):
@@ -307,7 +305,7 @@ def _asked(
     run = get_workflow_metadata()
     from_ = [approvers] if isinstance(approvers, str) else list(approvers)
     if bool(from_) == bool(stages):
-        raise ValueError("pass either approvers=… or stages=…")
+        raise InvalidArgumentError("pass either approvers=… or stages=…")
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.workflow_name).strip("-_.")[:64] or "workflow"
     own = [{"id": "approval", "from": from_, "need": need}] if from_ else [dict(stage) for stage in stages]
     table = {
@@ -323,9 +321,9 @@ def _asked(
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
         )
-        raise ValueError(f"invalid request: {faults}") from None
+        raise InvalidArgumentError(f"invalid request: {faults}") from None
     if given_twice := [stage.id for stage in definition.stage if stage.id in _before(stage, definition)]:
-        raise ValueError(f"two stages are named {given_twice[0]!r}")
+        raise InvalidArgumentError(f"two stages are named {given_twice[0]!r}")
     typed = forms.values(definition.fields, _given(values), "fields")
     opening = Opening(
         forms.dump(definition.fields, typed),
@@ -347,7 +345,7 @@ def _before(stage: Any, definition: Definition) -> list[JsonValue]:
 def _line(title: str) -> str:
     line = " ".join(title.split())
     if not line:
-        raise ValueError("a request needs a title")
+        raise InvalidArgumentError("a request needs a title")
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
 
 
@@ -392,7 +390,8 @@ def specs(
     """Return the `[fields]` table: each field as given, else typed by its value. Without `pinned`, all are pinned."""
     for name in {*given, *(pinned or ()), *editable, *untrusted}:
         if name not in values:
-            raise ValueError(f"there is no field named {name!r}; the fields are {', '.join(values) or 'none'}")
+            names = ", ".join(values) or "none"
+            raise InvalidArgumentError(f"there is no field named {name!r}; the fields are {names}")
     found = {}
     for name, value in values.items():
         spec = given[name] if name in given else _kind(name, value)

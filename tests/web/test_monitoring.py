@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.requests import Request
 
 from approvals_bot.approvals.port import (
     Card,
@@ -25,7 +26,7 @@ from approvals_bot.approvals.port import (
 from approvals_bot.durable.core.api import create_hook, workflow
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store import connect
-from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.metrics import Health, Metrics
 from approvals_bot.web.routes import build
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "monitoring.md"
@@ -119,6 +120,23 @@ async def test_runs_that_end_are_counted_by_how(tmp_path: Path) -> None:
     text = bytes(metrics.response().body).decode()
     for status in ("completed", "cancelled", "failed"):
         assert f'approvals_runs_ended_total{{status="{status}"}} 1.0' in text
+
+
+@workflow
+async def trip_over() -> None:
+    raise KeyError("a stone")
+
+
+async def test_runs_that_stall_are_counted(tmp_path: Path) -> None:
+    metrics = Metrics()
+    engine = Engine(await connect(f"sqlite:///{tmp_path / 'runs.db'}"), watch_stalls=metrics.run_stalled)
+    health = Health(engine=engine, metrics=metrics, connections={})
+    async with engine.running():
+        await engine.start(trip_over)
+        await engine.settle()
+        text = bytes((await health.metrics(Request({"type": "http"}))).body).decode()
+    assert 'approvals_runs_stalled_total{workflow="trip_over"} 1.0' in text
+    assert 'approvals_runs{status="stalled"} 1.0' in text
 
 
 def test_every_metric_is_documented() -> None:

@@ -790,3 +790,34 @@ async def test_nul_and_lone_surrogates_pass_through(store: OpenStore) -> None:
     found = await store.read("r")
     assert found is not None
     assert found[1][0].data == {"text": text}
+
+
+async def stalls(store: OpenStore) -> None:
+    await a_run(store)
+    (claimed,) = await store.claim(lease())
+    await store.append(Append("r", claimed.claim.epoch, 1, [], T0, release=True, stalled="a bug"))
+
+
+async def test_a_record_without_facts_wakes_a_run_that_is_open(store: OpenStore) -> None:
+    await stalls(store)
+    assert await store.claim(lease(), 5) == []
+    assert await store.record("r", [], T0 + SECOND) == []
+    assert await store.record("unknown", [], T0) == []
+    found = await store.read("r")
+    assert found is not None
+    assert (found[0].status, found[0].wake_at, found[0].seq) == ("stalled", T0 + SECOND, 1)
+    (claimed,) = await store.claim(lease(at=T0 + SECOND), 5)
+    assert await store.record("r", [NewEvent("run_cancelled", {"reason": None})], T0 + SECOND)
+    assert await store.record("r", [], T0 + SECOND) == []
+    assert await store.next_wake("me", T0 + SECOND) is None
+    assert claimed.claim.run_id == "r"
+
+
+async def test_a_run_claimed_before_it_is_due_is_taken_over_when_its_owner_dies(store: OpenStore) -> None:
+    await stalls(store)
+    (claimed,) = await store.claim(lease(), 1, "r")
+    started = [NewEvent("run_started", {})]
+    await store.append(Append("r", claimed.claim.epoch, 1, started, T0))
+    assert await store.next_wake("other", T0) == T0 + LEASE
+    (again,) = await store.claim(lease("other", T0 + LEASE), 5)
+    assert again.claim.run_id == "r"
