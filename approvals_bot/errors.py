@@ -176,6 +176,24 @@ class LimitExceededError(ApprovalsBotError):
         super().__init__(f"{limit}: {got:,} {unit} is over the limit of {maximum:,} {unit}")
 
 
+class HookFullError(ApprovalsBotError):
+    """This hook takes no more payloads for now: its workflow hasn't taken those that are waiting. Try again later.
+
+    Nothing was written, and the run is unchanged. `limit` is the limit's name, `maximum` its value. If the workflow
+    should have taken them, its author or an operator has to look at `run_id`; it may be stalled.
+    """
+
+    def __init__(self, token: str, run_id: str, limit: str, maximum: int) -> None:
+        self.token = token
+        self.run_id = run_id
+        self.limit = limit
+        self.maximum = maximum
+        super().__init__(
+            f"The hook takes no more payloads for now: {limit} are limited to {maximum:,}. Nothing was written; try "
+            "again later."
+        )
+
+
 class NoEngineError(ApprovalsBotError):
     """No engine is open in this process. Open one first, with `async with Engine.open(...)`."""
 

@@ -36,14 +36,17 @@ Word = Literal[
     "added",
     "received",
     "unknown",
+    "busy",
     "bounced",
 ]
-"""The verdicts on an act. `received`: saved but not counted yet. `bounced`: the verdict on a `MailReturned`."""
+"""The verdicts on an act. `received`: saved but not counted yet. `busy`: not taken, because too many acts wait or this
+person has had their share of them. `bounced`: the verdict on a `MailReturned`."""
 
 
 REFUSALS: frozenset[Word] = frozenset(
     {
         "already_decided",
+        "busy",
         "expired",
         "group_unknown",
         "invalid",

@@ -74,6 +74,7 @@ REPLIES = {
         "you don't need to do it again."
     ),
     "unknown": "This request can't be found. Nothing was changed.",
+    "busy": f"Too much is waiting to be counted on this request. {UNCHANGED} Please try again in a few minutes.",
     "takes_no_votes": f"This request no longer takes votes. {UNCHANGED}",
     "bounced": "",
     "notified": NOTIFIED,  # where the outcome is in sight

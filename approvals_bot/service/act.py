@@ -15,7 +15,8 @@ from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget
-from approvals_bot.errors import HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
+from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
+from approvals_bot.service.crowding import has_had_their_share
 from approvals_bot.service.read import request_behind
 
 ANSWER_LIMIT = 3.5  # seconds that a page waits for its verdict. Its answer takes at most 6 in all: a store lookup of up
@@ -24,6 +25,7 @@ GLANCE = 0.5  # seconds to see whether an act without a verdict came too late, o
 LOOK_EVERY = 0.02  # seconds
 
 RECEIVED = Reply("received")
+BUSY = Reply("busy")
 
 
 async def perform(
@@ -45,6 +47,8 @@ async def perform(
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
     if target is None:
         return Reply("unknown")
+    if await has_had_their_share(engine, target, act.by):
+        return BUSY
     try:
         message = WebhookRequest.of_json(message_of(act))
         answer = await engine.resume_webhook(target, message, timeout=timeout, resume_id=press)
@@ -52,6 +56,8 @@ async def perform(
         IdempotencyConflictError
     ):  # the same press with another message, perhaps after a reload: the first one counts
         return RECEIVED
+    except HookFullError:
+        return BUSY
     except HookNotFoundError:
         return await _too_late(engine, target.hook.id, act)
     if answer.status_code == 504:

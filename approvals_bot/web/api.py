@@ -35,7 +35,7 @@ from approvals_bot.service.read import (
 from approvals_bot.service.repairs import Repair, attempt_again, reset
 from approvals_bot.service.waiting import Mask, waits_of
 from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.responses import STATUS, JsonResponse, Problem, root_of
+from approvals_bot.web.responses import RETRY_FULL, STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.schemas import (
     NEW_APPROVER,
     NEW_VOTE,
@@ -352,6 +352,7 @@ def _reply_response(reply: Reply, *, changed: int) -> Response:
             status,
             reply.verdict.replace("_", " ").capitalize(),
             reply.text,
+            headers=RETRY_FULL if status == 429 else None,
             verdict=reply.verdict,
             text=reply.text,
         )

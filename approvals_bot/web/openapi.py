@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from approvals_bot.web.schemas import ref, schemas
 
 PROBLEMS = {
-    "400": "The body can't be read: no JSON, a key twice, nested too deep, or text that can't be stored.",
+    "400": "The body can't be read: no JSON or form, a key twice, nested too deep, or text that can't be stored.",
     "401": "No key, or not one of this service's.",
     "403": "The key, or the person, may not do this.",
     "404": "There is nothing of this name here.",
@@ -19,6 +19,7 @@ PROBLEMS = {
     "413": "The body is too large.",
     "415": "The body is compressed.",
     "422": "The body can be read, and some values don't fit.",
+    "429": "Too much is waiting to be taken. Nothing was changed; try again after the time in Retry-After.",
     "503": "The store, or a source of groups, can't be reached. Nothing was acknowledged; send it again.",
 }
 
@@ -145,7 +146,7 @@ def _cancel() -> dict[str, Any]:
         "requestBody": _body("Cancellation"),
         "responses": {
             "202": {"description": "It is cancelled", "content": _json({"type": "object"})},
-            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
     }
 
@@ -190,7 +191,7 @@ def _edit() -> dict[str, Any]:
         "responses": {
             "200": _response("What became of it", "Verdict"),
             "202": _response("Saved, and being applied", "Verdict"),
-            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
     }
 
@@ -205,7 +206,7 @@ def _vote() -> dict[str, Any]:
             "201": _response("The vote counts", "Verdict"),
             "200": _response("It counted before", "Verdict"),
             "202": _response("Saved, and being counted", "Verdict"),
-            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
     }
 
@@ -219,7 +220,7 @@ def _approvers() -> dict[str, Any]:
         "responses": {
             "201": _response("The person is an approver now, and was notified", "Verdict"),
             "202": _response("Saved, and about to be done", "Verdict"),
-            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
     }
 
@@ -242,7 +243,7 @@ def _resume() -> dict[str, Any]:
         "requestBody": {"required": True, "content": _json({"description": "The payload: any JSON."})},
         "responses": {
             "200": _response("The hook that was resumed", "Hook"),
-            **_problems("400", "401", "404", "408", "413", "415", "422", "503"),
+            **_problems("400", "401", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
     }
 
@@ -264,7 +265,7 @@ def _webhook() -> dict[str, Any]:
             "security": [],
             "summary": "Resume the run that gave this URL",
             "requestBody": {"content": {"*/*": {}}},
-            "responses": answers | _problems("400", "404", "408", "413", "415", "503"),
+            "responses": answers | _problems("400", "404", "408", "413", "415", "429", "503"),
         }
         for method in ("post", "put", "patch", "delete")
     }

@@ -23,6 +23,7 @@ from approvals_bot.errors import (
     AlreadyResetError,
     ApprovalsBotError,
     HookConflictError,
+    HookFullError,
     HookNotFoundError,
     IdempotencyConflictError,
     InvalidPayloadError,
@@ -42,6 +43,7 @@ from approvals_bot.service.open import OpeningCode, OpeningRefused
 
 FORM_ROOM = 40_000  # bytes of a form's values as browsers send them; bodies may have 64,000, comments take some
 
+RETRY_FULL = {"Retry-After": "60"}  # seconds; what a workflow doesn't take now, it won't take at once
 RETRY_SOON = {"Retry-After": "2"}  # seconds; a store that is away is usually restarting
 
 STATUS: dict[Word, int] = {
@@ -63,6 +65,7 @@ STATUS: dict[Word, int] = {
     "request_changed": 409,
     "invalid": 422,
     "unknown": 404,
+    "busy": 429,
 }
 """What each verdict is in HTTP. Refusals change nothing but the audit."""
 
@@ -152,6 +155,8 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(422, "Invalid input", str(error))
         case LimitExceededError():
             return Problem(413, "Too large", str(error))
+        case HookFullError():
+            return Problem(429, "Too many payloads", str(error), headers=RETRY_FULL, run_id=error.run_id)
         case StoreUnavailableError():
             detail = "We can't say whether this was saved. Try again in a moment."
             return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)

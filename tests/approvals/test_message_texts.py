@@ -86,6 +86,10 @@ SAID = [
         "Your choice is saved and is being counted. Check again in a moment; you don't need to press twice.",
     ),
     (Reply("unknown"), "This request can't be found. Nothing was changed."),
+    (
+        Reply("busy"),
+        "Too much is waiting to be counted on this request. Nothing was changed. Please try again in a few minutes.",
+    ),
     (Reply("bounced"), ""),
 ]
 

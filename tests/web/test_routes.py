@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
 from approvals_bot.durable.core.api import create_hook, create_webhook, publish, workflow
+from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
 from approvals_bot.web.routes import Resource, build
@@ -195,6 +196,41 @@ async def test_a_plain_hooks_token_is_404_on_the_webhook_route(service: Any) -> 
     assert (await service.api.post("/api/hooks/plain", json="yes")).status_code == 200
     await service.engine.settle()
     assert (await service.run(run_id))["result"] == "yes"
+
+
+async def test_a_full_hook_is_429_with_a_time_to_try_again(service: Any) -> None:
+    @workflow(name="takes none")
+    async def takes_none() -> None:
+        create_hook("surplus")
+        await create_webhook()
+
+    service.workflows["takes none"] = Listed(takes_none)
+    run_id = await service.start("takes none", {})
+    await service.engine.settle()
+    for number in range(MAX_UNREAD):
+        await service.engine.resume_hook("surplus", number)
+    before = service.content()
+    refused = await service.api.post("/api/hooks/surplus", json=1)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+    assert (refused.json()["title"], refused.json()["run_id"]) == ("Too many payloads", run_id)
+    assert service.content() == before
+
+
+async def test_a_called_webhook_that_nobody_awaits_is_429(service: Any) -> None:
+    @workflow(name="takes one")
+    async def takes_one() -> None:
+        webhook = create_webhook()
+        publish({"url": webhook.url})
+        await webhook
+        await create_hook("for ever")
+
+    service.workflows["takes one"] = Listed(takes_one)
+    run_id = await service.start("takes one", {})
+    await service.engine.settle()
+    url = (await service.view(run_id))["url"]
+    answers = [(await service.web.post(url)).status_code for _ in range(1 + MAX_UNREAD + 3)]
+    assert answers == [202] * (1 + MAX_UNREAD) + [429] * 3
+    assert (await service.run(run_id))["status"] == "running"
 
 
 async def test_the_url_of_a_webhook_stays_out_of_the_log(service: Any) -> None:

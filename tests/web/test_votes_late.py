@@ -14,8 +14,13 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.workflow import approval
+from approvals_bot.durable.core.registry import Registry
 from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.protocol import MAX_UNREAD
+from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
+from approvals_bot.service import crowding
 from approvals_bot.service.act import RECEIVED, perform
 
 ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
@@ -99,3 +104,41 @@ async def test_a_repeated_press_gets_its_first_reply_after_the_end(engine: Engin
     assert (await engine.events(found.record.id), await engine.audit_lines()) == before
     another = await perform(engine, hook_id, Vote(BO, "reject", comment="no"), press="press-2")
     assert another.verdict == "already_decided"
+
+
+async def presses(engine: Engine, hook_id: str, count: int, by: str = BO) -> list[str]:
+    """Press one button after the other, each with another comment. Returns the verdicts."""
+    return [
+        (await perform(engine, hook_id, Vote(by, "reject", comment=str(n)), timeout=0.05)).verdict for n in range(count)
+    ]
+
+
+async def test_one_person_cannot_use_up_a_requests_log(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowding, "CROWDED", 30)
+    monkeypatch.setattr(crowding, "MOST_ACTS", 20)
+    hook_id = await ask(engine)
+    verdicts = await presses(engine, hook_id, 25, CY)  # refused, as their own request, and in the log all the same
+    assert verdicts == ["own_request"] * 20 + ["busy"] * 5
+    assert (await perform(engine, hook_id, Vote(ANN, "approve"))).verdict == "decided"
+
+
+async def test_one_person_cannot_fill_a_stalled_request(tmp_path: Path) -> None:
+    resources: dict[type, Any] = {Channels: Channels(), People: People()}
+    store = await connect(f"sqlite:///{tmp_path}/runs.db")
+    engine = Engine(store, tokens=Tokens(["k" * 40]), base_url="http://127.0.0.1", resources=resources)
+    async with engine.running():
+        hook_id = await ask(engine)
+        found = await engine.find(hook_id)
+        assert found is not None
+        engine.registry = engine.scheduler.registry = Registry()  # a release without this workflow
+        engine.scheduler.cache.close()
+        assert (await presses(engine, hook_id, 1))[0] == "received"
+        await engine.settle()
+        assert await engine.get_run(found.record.id).status() == "stalled"
+        assert await presses(engine, hook_id, 25) == ["received"] * 19 + ["busy"] * 6
+        assert await presses(engine, hook_id, 1, ANN) == ["received"]
+        for n in range(crowding.MOST_WAITING * 5):
+            await presses(engine, hook_id, 1, f"p{n}@acme.eu")
+        assert await presses(engine, hook_id, 1, "last@acme.eu") == ["busy"]
+        log = await engine.events(found.record.id)
+        assert [event.type for event in log].count("hook_received") == MAX_UNREAD

@@ -20,7 +20,7 @@ from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
-from approvals_bot.errors import HookNotFoundError
+from approvals_bot.errors import HookFullError, HookNotFoundError
 from approvals_bot.service.read import find_record, request_of
 
 log = logging.getLogger(__name__)
@@ -174,3 +174,5 @@ class Reports:
             await self._engine.resume_webhook(target, WebhookRequest.of_json(message))
         except HookNotFoundError:
             log.info("A mail bounced after its request was decided.")
+        except HookFullError as error:
+            log.warning("A mail bounced, and its request doesn't show it: %s", error)

@@ -279,7 +279,7 @@ class Hook(Generic[T]):
         self._run = run
         self._number = number
         self._read = read
-        self._inbox: deque[tuple[int, Any]] = deque()
+        self.inbox: deque[tuple[int, Any]] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._registered: asyncio.Future[None] | None = None
         self._owner: Owner | None = None
@@ -340,12 +340,12 @@ class Hook(Generic[T]):
 
     def receive(self, seq: int, payload: Any) -> None:
         if not self.is_disposed:
-            self._inbox.append((seq, payload))
+            self.inbox.append((seq, payload))
             self._wake_one()
 
     async def _next(self) -> T:
         """Take the next payload. As in `asyncio.Queue.get`, only a waiter that is running takes it from the inbox."""
-        while not self._inbox:
+        while not self.inbox:
             if self._owner is not None:
                 raise HookConflictError(self.token, self._owner)
             if self.is_disposed:
@@ -359,10 +359,10 @@ class Hook(Generic[T]):
                     waiter.cancel()
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
-                if self._inbox and not waiter.cancelled():
+                if self.inbox and not waiter.cancelled():
                     self._wake_one()  # the payload that woke this waiter goes to the next one
                 raise
-        seq, payload = self._inbox.popleft()
+        seq, payload = self.inbox.popleft()
         return self._read(seq, payload)
 
     def _wake_one(self) -> None:

@@ -41,6 +41,7 @@ class ReplayResult:
     projection: Projection | None = None
     replay_again: bool = False  # after the append: the workflow waits to learn the result of its commands
     waits_on_hooks: bool = False
+    unread: dict[int, int] = field(default_factory=dict)  # payloads that the body hasn't taken, by the hook's number
 
     @property
     def next_timer(self) -> datetime | None:
@@ -234,7 +235,10 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
     if run.drift is not None:
         raise run.drift
     open_hooks = waits_for_token = False
-    for hook in run.hooks.values():
+    unread = {}
+    for number, hook in run.hooks.items():
+        if hook.inbox:
+            unread[number] = len(hook.inbox)
         open_hooks = open_hooks or hook.is_open
         waits_for_token = waits_for_token or hook.waits_for_token
     can_go_on = bool(run.steps or run.timers or open_hooks or waits_for_token)
@@ -246,6 +250,7 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
     result = _result(run, commands)
     result.steps, result.timers = list(run.steps.values()), list(run.timers.values())
     result.replay_again, result.waits_on_hooks = waits_for_token or not can_go_on, open_hooks
+    result.unread = unread
     return result
 
 

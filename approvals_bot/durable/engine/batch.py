@@ -125,6 +125,7 @@ def decide(
         attributes=None if shown is None else shown.attributes,
         release=not (starts or in_hand or outcome.replay_again),
         wake_at=wake_at,
+        unread=outcome.unread,
     )
     return Batch(outcome, whole, starts)
 

@@ -31,6 +31,7 @@ from approvals_bot.durable.store.protocol import ENDED, AuditEntry, AuditLine, F
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import (
     ApprovalsBotError,
+    HookFullError,
     HookNotFoundError,
     IdempotencyConflictError,
     InvalidPayloadError,
@@ -435,7 +436,8 @@ class Engine:
             return False
         token, message = asked
         request = WebhookRequest.of_json({**message, "reason": reason or ""})
-        with suppress(HookNotFoundError, IdempotencyConflictError, TimeoutError):  # just closed, just asked, too slow
+        # just closed, just asked, too slow, or full of calls that the workflow doesn't take
+        with suppress(HookNotFoundError, IdempotencyConflictError, TimeoutError, HookFullError):
             async with asyncio.timeout(OWN_END):
                 await self.resume_webhook(token, request, timeout=OWN_END, resume_id=CANCELLATION)
                 await self.wait(run_id)

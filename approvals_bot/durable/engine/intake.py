@@ -26,9 +26,20 @@ from approvals_bot.durable.engine.cache import CachedRun
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
-from approvals_bot.durable.store.protocol import Append, Created, HookRow, Lease, NewRun, Received, RunRecord
+from approvals_bot.durable.store.protocol import (
+    MAX_UNREAD,
+    Append,
+    Created,
+    Full,
+    HookRow,
+    Lease,
+    NewRun,
+    Received,
+    RunRecord,
+)
 from approvals_bot.errors import (
     ApprovalsBotError,
+    HookFullError,
     HookNotFoundError,
     IdempotencyConflictError,
     LimitExceededError,
@@ -103,7 +114,7 @@ class Intake:
         run = None if lease is None else CachedRun(row, [Event(1, "run_created", now, data)], 0)
         write = partial(scheduler.store.create, NewRun(row, data, key), now, lease)
         created = await self._finish(self._write(run_id, run, None, lease, now, write))
-        assert created is not None  # only a hook can be missing
+        assert isinstance(created, Created)  # only a hook can be missing or full
         if not created.is_new and sent is not None:
             differs = find_difference(created.data, workflow.name, sent)
             if differs is not None:
@@ -129,6 +140,8 @@ class Intake:
             kept = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
         if kept is None:
             raise HookNotFoundError(target.hook.token)
+        if isinstance(kept, Full):
+            raise HookFullError(target.hook.token, target.record.id, kept.limit, kept.maximum)
         if resume_id and kept.events[0].data["payload"] is not encoded:
             _compare(target, resume_id, kept.events[0], payload, encoded)
         return kept
@@ -138,7 +151,7 @@ class Intake:
         scheduler, found = self._scheduler, None
         if resume_id:
             found = await scheduler.store.receive(target.hook.id, resume_id, None, scheduler.clock.now())
-        if found is None or not resume_id:
+        if not isinstance(found, Received) or not resume_id:
             raise HookNotFoundError(target.hook.token)
         _compare(target, resume_id, found.event, payload, None)
         return KeptPayload(target.hook, [found.event])
@@ -158,10 +171,13 @@ class Intake:
 
     async def _receive(
         self, target: HookTarget, payload: Any, resume_id: str, also: dict[str, Any]
-    ) -> KeptPayload | None:
-        """Write an encoded payload. Returns None if the hook is no longer open."""
+    ) -> KeptPayload | Full | None:
+        """Write an encoded payload. Returns None if the hook is no longer open, Full if that is a payload too many."""
         scheduler, hook, record = self._scheduler, target.hook, target.record
-        now, lease, run = scheduler.clock.now(), scheduler.request_lease(record.id), None
+        replayed = None if target.cached is None else target.cached.replayed
+        is_full = replayed is not None and replayed.unread.get(hook.number, 0) >= MAX_UNREAD
+        # A full hook only asks the store. Planning would cost the run its place in the cache, with every such call.
+        now, lease, run = scheduler.clock.now(), None if is_full else scheduler.request_lease(record.id), None
         if lease is not None and target.cached is not None:
             run = scheduler.cache.take(record.id)  # None if another call has taken it
         elif lease is not None and target.log is not None:
@@ -169,8 +185,8 @@ class Intake:
         fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload, **also})
         write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease, also=also)
         received = await self._write(record.id, run, fact, lease, now, write)
-        if received is None:
-            return None
+        if received is None or isinstance(received, Full):
+            return received
         if received.run_id is not None:
             hook = hook._replace(run_id=received.run_id)  # another one than was read, if a reset came in between
         return KeptPayload(hook, [received.event, *(received.then or ())])
@@ -182,8 +198,8 @@ class Intake:
         fact: NewEvent | None,
         lease: Lease | None,
         now: datetime,
-        write: Callable[[Append | None], Awaitable[Written | None]],
-    ) -> Written | None:
+        write: Callable[[Append | None], Awaitable[Written | Full | None]],
+    ) -> Written | Full | None:
         """Write a fact, claim its run, and append the decisions it leads to: one transaction, one commit.
 
         `run` belongs to this call; None if this process can't work on it now. `write` is the store's call. The order:
@@ -211,16 +227,20 @@ class Intake:
                 run.close()
             raise
         scheduler.lease_settled(lease)
+        if written is None or isinstance(written, Full):
+            if run is not None:
+                run.close()
+            return written
         events = [written.event] if isinstance(written, Received) else []
-        if written is not None and written.then is not None and run is not None and batch is not None:
+        if written.then is not None and run is not None and batch is not None:
             events += written.then
             scheduler.adopt(run, batch, events)
         else:
             if run is not None:
                 run.close()
-            if written is not None and written.claimed is not None:
+            if written.claimed is not None:
                 scheduler.activate(written.claimed)
-            elif written is not None:
+            else:
                 scheduler.wake(written.run_id or run_id)
         self._notifier.notify(run_id, events)
         return written

@@ -297,6 +297,7 @@ class Replayed:
         self._replay: Replay | None = None
         self.delivered: Log = []  # the events so far
         self.schemas: dict[int, Any] | None = None  # of the run's hooks, by number; None before the first replay
+        self.unread: dict[int, int] = {}  # payloads that the body hasn't taken, by hook
 
     async def outcome(self, log: Log) -> ReplayResult:
         """Replay this log. Raises WorkflowSpinsError if the body computes for longer than ACTIVATION_TIME."""
@@ -306,7 +307,7 @@ class Replayed:
         replay, events = self._continued(log)
         self._replay = None  # the other thread owns it until it is done
         outcome = await self._replayer.in_thread(self.workflow, replay, events)
-        self._replay, self.delivered, self.schemas = replay, log[:], outcome.schemas
+        self._replay, self.delivered, self.schemas, self.unread = replay, log[:], outcome.schemas, outcome.unread
         return outcome
 
     def at_once(self, log: Log) -> ReplayResult | None:
@@ -314,7 +315,7 @@ class Replayed:
         replay, events = self._continued(log)
         outcome = self._replayer.inline(self.workflow, replay, events)
         if outcome is not None:
-            self.delivered, self.schemas = log[:], outcome.schemas
+            self.delivered, self.schemas, self.unread = log[:], outcome.schemas, outcome.unread
         return outcome
 
     def close(self) -> None:

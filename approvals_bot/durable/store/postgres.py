@@ -46,6 +46,7 @@ from approvals_bot.durable.store.protocol import (
     Created,
     Fenced,
     Filter,
+    Full,
     HookRow,
     Lease,
     NewRun,
@@ -113,7 +114,7 @@ class PostgresStore:
         lease: Lease | None = None,
         then: Append | None = None,
         also: dict[str, Any] | None = None,
-    ) -> Received | None:
+    ) -> Received | Full | None:
         call = encoding.receive(hook_id, resume_id, payload, at, lease, then, also)
         return encoding.received(then, await self._writing.call(call))
 

@@ -22,12 +22,16 @@ from approvals_bot.durable.store.encoding import (
     storable,
 )
 from approvals_bot.durable.store.protocol import (
+    MAX_RECEIVED,
+    MAX_RECEIVING,
+    MAX_UNREAD,
     Append,
     Appended,
     Claim,
     Claimed,
     Created,
     Fenced,
+    Full,
     HookRow,
     Lease,
     NewRun,
@@ -37,6 +41,7 @@ from approvals_bot.durable.store.protocol import (
     Stale,
     TokenTaken,
     WasReset,
+    why_full,
 )
 
 Call = dict[str, Any]
@@ -83,6 +88,9 @@ def receive(
         "resume_id": storable(resume_id),
         "data": to_json({"resume_id": resume_id, "payload": payload, **(also or {})}, "hook_received"),
         "at": to_micros(at),
+        "max_unread": MAX_UNREAD,
+        "max_received": MAX_RECEIVED,
+        "max_receiving": MAX_RECEIVING,
     }
     return call | _lease_and_then(lease, then)
 
@@ -173,6 +181,10 @@ def _batch(batch: Append) -> Call:
     if batch.attributes is not None:
         pairs, digest = indexed(batch.attributes)
         call |= {"pairs": pairs, "indexed": digest}
+    if batch.unread is None:
+        call["keeps_unread"] = True
+    elif batch.unread:
+        call["unread"] = to_json(batch.unread, "unread")
     if batch.stalled is not None:
         call["stalled"] = storable(batch.stalled)
     return call | _ending(batch.events)
@@ -232,8 +244,12 @@ def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
     )
 
 
-def received(then: Append | None, answer: Any) -> Received | None:
-    if answer is None or answer["event"] is None:
+def received(then: Append | None, answer: Any) -> Received | Full | None:
+    if answer is None:
+        return None
+    if "full" in answer:
+        return why_full(*answer["full"])
+    if answer["event"] is None:
         return None
     followed = None if answer.get("then") is None or then is None else decided(then, answer["then"])
     return Received(event(answer["event"]), _claimed(answer.get("claimed")), followed, as_given(answer.get("run")))

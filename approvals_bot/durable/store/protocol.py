@@ -38,6 +38,16 @@ Status = Literal["pending", "running", "completed", "failed", "cancelled", "rese
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "reset"})
 
 
+MAX_UNREAD = 100
+"""Payloads that a hook keeps while its workflow takes none. More come only to a hook that nobody awaits any more."""
+
+MAX_RECEIVED = 16_000_000
+"""Characters of JSON that the payloads of one run may have. A replay reads them all."""
+
+MAX_RECEIVING = 24_000
+"""Events with which a run takes no more payloads. The last thousand below the engine's MAX_EVENTS are for its own
+decisions, so callers can't end it."""
+
 ENDED_HOOKS = 1_000
 """Hooks that had a token and ended, in which `look` searches for a `resume_id`. Sharing a token more often is rare."""
 
@@ -199,6 +209,13 @@ class Received(NamedTuple):
     run_id: str | None = None  # the hook's run: another one than before if that was reset; None: as planned
 
 
+class Full(NamedTuple):
+    """The refusal of a payload, because its hook or run has too many. Nothing was written."""
+
+    limit: str
+    maximum: int
+
+
 class Append(NamedTuple):
     """A batch of decisions to append. `expected` is the length of the log that they were made from.
 
@@ -218,6 +235,7 @@ class Append(NamedTuple):
     release: bool = False
     wake_at: datetime | None = None  # with `release`: when the run is due again
     stalled: str | None = None  # with `release`: why the run can't continue with this code
+    unread: Mapping[int, int] | None = None  # payloads that the body hasn't taken, by hook; None: unchanged
 
 
 class Appended(NamedTuple):
@@ -301,6 +319,17 @@ class AuditLine:
     hash: str
 
 
+def why_full(unread: int, received: int, seq: int) -> Full | None:
+    """Return why a hook takes no payload: how many are unread, or how many characters or events the run would have."""
+    if unread >= MAX_UNREAD:
+        return Full("unread payloads of a hook", MAX_UNREAD)
+    if received > MAX_RECEIVED:
+        return Full("characters of payloads of a run", MAX_RECEIVED)
+    if seq >= MAX_RECEIVING:
+        return Full("events of a run that takes payloads", MAX_RECEIVING)
+    return None
+
+
 class Store(Protocol):
     """A store of runs. The module's docstring says what each call promises."""
 
@@ -337,12 +366,13 @@ class Store(Protocol):
         lease: Lease | None = None,
         then: Append | None = None,
         also: dict[str, Any] | None = None,
-    ) -> Received | None:
+    ) -> Received | Full | None:
         """Append a `hook_received` if the hook is live, and wake its run. `also` is more data for that event.
 
         In the same transaction, claim the run if a lease is given and nobody holds it, and append the planned batch
         `then`. A repeated `resume_id` returns the first event, also when the hook is no longer live. Returns None if
-        the hook isn't live and hasn't taken this `resume_id`.
+        the hook isn't live and hasn't taken this `resume_id`; Full, if the payload would be one too many
+        (`why_full`). Payloads count as unread until a decision says otherwise (`Append.unread`).
         """
 
     async def reset(self, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:

@@ -22,6 +22,7 @@ from approvals_bot.durable.store.protocol import (
     Claimed,
     Created,
     Fenced,
+    Full,
     Lease,
     NewRun,
     Received,
@@ -30,6 +31,7 @@ from approvals_bot.durable.store.protocol import (
     Stale,
     TokenTaken,
     WasReset,
+    why_full,
 )
 from approvals_bot.durable.store.sqlite_reading import event_of, run_and_log
 
@@ -82,9 +84,12 @@ def create(
 # ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _LAST_AT = "(SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq)"
-_NOW = f"seq, epoch, ended_at, {_LAST_AT}, status, indexed, indexed IS NOT NULL OR attributes <> '{{}}'"
+_NOW = (
+    f"seq, epoch, ended_at, {_LAST_AT}, status, indexed, indexed IS NOT NULL OR attributes <> '{{}}', unread, received"
+)
 _CURRENT = f"SELECT {_NOW} FROM runs WHERE id = ?"  # noqa: S608  # our own text
-_SHOWN = "view = coalesce(:view, view), parts = coalesce(:parts, parts), indexed = coalesce(:indexed, indexed)"
+_SHOWN = """view = coalesce(:view, view), parts = coalesce(:parts, parts), indexed = coalesce(:indexed, indexed),
+      unread = :unread, received = :received"""
 _KEEP = f"""
     UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, {_SHOWN}
     WHERE id = :id"""  # noqa: S608  # our own text
@@ -114,6 +119,8 @@ class Current(NamedTuple):
     status: str
     indexed: str | None  # digest of the projection's attributes
     is_found: int  # whether it has rows in `attributes`
+    unread: str | None
+    received: int
 
 
 def append(db: sqlite3.Connection, batch: Append) -> Appended | Stale | Fenced:
@@ -134,6 +141,9 @@ def _decide(db: sqlite3.Connection, batch: Append, was: Current, lease: Lease | 
     events = _add(db, batch.run_id, batch.expected, batch.events, at)
     wanted = None if batch.attributes is None else indexed(batch.attributes)
     row = _after(batch, wanted, events, at, lease)
+    row["received"] = was.received
+    if batch.unread is None:
+        row["unread"] = was.unread
     if row["ended_at"] is not None:
         db.execute(_END, row)
         db.execute(_CLOSE_HOOKS, (batch.run_id,))
@@ -150,7 +160,7 @@ def _decide(db: sqlite3.Connection, batch: Append, was: Current, lease: Lease | 
 
 _PENDING = {
     "seq": 1, "status": "pending", "ended_at": None, "stalled": None, "view": None, "parts": None, "indexed": None,
-    "epoch": 0, "wake_at": None, "owner": None, "until": None,
+    "epoch": 0, "wake_at": None, "owner": None, "until": None, "unread": None,
 }  # fmt: skip
 """The row of a run that has only been created."""
 
@@ -168,6 +178,7 @@ def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, 
         "parts": None if batch.parts is None else to_json(batch.parts, "parts"),
         "indexed": None if wanted is None else wanted.digest,
         "epoch": batch.epoch,
+        "unread": to_json(batch.unread, "unread") if batch.unread else None,
     }
     ending = _ending(events)
     if ending is not None:
@@ -216,6 +227,9 @@ def _ending(events: list[Event]) -> str | None:
 
 # ── facts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+_KEPT = """
+    UPDATE runs SET seq = :seq, unread = :unread, received = :received, wake_at = min(coalesce(wake_at, :at), :at)
+    WHERE id = :id"""
 _WAKE = "UPDATE runs SET seq = :seq, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
 _CURRENT_HOOK = f"""
     SELECT run_id, number, is_live, lease_until IS NULL OR lease_until <= :at, {_NOW}
@@ -240,7 +254,7 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datet
     now = to_micros(at)
     at_least = max(now, was.last)
     added = _add(db, run_id, was.seq, new, at_least)
-    changed = {"id": run_id, "seq": was.seq + len(added)}
+    changed = {"id": run_id, "seq": was.seq + len(added), "unread": was.unread, "received": was.received}
     ending = _ending(added)
     if ending is not None:
         db.execute(_END, _UNCHANGED | changed | {"status": ending, "ended_at": at_least})
@@ -261,7 +275,7 @@ def receive(
     lease: Lease | None = None,
     then: Append | None = None,
     also: dict[str, Any] | None = None,
-) -> Received | None:
+) -> Received | Full | None:
     now = to_micros(at)
     row = db.execute(_CURRENT_HOOK, {"id": hook_id, "at": now}).fetchone()
     if row is None:
@@ -274,18 +288,27 @@ def receive(
         return None if first is None else Received(first, run_id=run_id)
     at_least = max(now, was.last)
     event = Event(was.seq + 1, fact.type, from_micros(at_least), fact.data)
+    values = _row(run_id, event, at_least)
+    unread = {} if was.unread is None else json.loads(was.unread)
+    received = was.received + len(values[-1])
+    full = why_full(unread.get(str(number), 0), received, was.seq)
+    if full is not None:
+        first = event_of(db, run_id, fact.key)
+        return full if first is None else Received(first, run_id=run_id)
     # Write the payload before checking who works on the run: it is kept in any case. The planned batch is written only
     # if it was made for exactly this log and for the epoch that a claim would give now. That claim is then part of this
     # transaction: either the run is released in it, or this process goes on with it.
-    if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", _row(run_id, event, at_least)).rowcount:
+    if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", values).rowcount:
         if (
             lease is not None
             and is_free
             and then is not None
             and (then.expected, then.epoch) == (was.seq + 1, was.epoch + 1)
         ):
-            return Received(event, then=_decide(db, then, was._replace(last=at_least), lease))
-        db.execute(_WAKE, {"id": run_id, "seq": was.seq + 1, "at": now})
+            return Received(event, then=_decide(db, then, was._replace(last=at_least, received=received), lease))
+        unread[str(number)] = unread.get(str(number), 0) + 1
+        kept = {"unread": to_json(unread, "unread"), "received": received}
+        db.execute(_KEPT, {"id": run_id, "seq": was.seq + 1, "at": now, **kept})
     else:
         found = event_of(db, run_id, fact.key)
         assert found is not None  # it caused the conflict

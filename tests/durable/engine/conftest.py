@@ -14,7 +14,15 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
-BOTH = {"test_hooks", "test_resets", "test_run_cache", "test_stalls", "test_webhooks_of_runs"}
+BOTH = {
+    "test_full_hooks",
+    "test_hooks",
+    "test_idempotency",
+    "test_resets",
+    "test_run_cache",
+    "test_stalls",
+    "test_webhooks_of_runs",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

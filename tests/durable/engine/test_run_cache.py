@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from approvals_bot import HookNotFoundError, InvalidPayloadError, create_hook, define_hook, step, workflow
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine, cache
-from approvals_bot.durable.store.protocol import Received
+from approvals_bot.durable.store.protocol import Full, Received
 from approvals_bot.errors import RunCancelledError, StoreUnavailableError
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -123,9 +123,9 @@ async def test_a_lost_answer_leaves_no_wrong_cache_entry(
     async with open_engine() as engine:
         run = await engine.start(takes_three, "t")
         await opened(engine, "t")
-        receive: Callable[..., Awaitable[Received | None]] = engine.store.receive
+        receive: Callable[..., Awaitable[Received | Full | None]] = engine.store.receive
 
-        async def never_reaches_it(*given: Any, **named: Any) -> Received | None:
+        async def never_reaches_it(*_: Any, **__: Any) -> Received | Full | None:
             raise StoreUnavailableError("the connection was lost on the way there")
 
         monkeypatch.setattr(engine.store, "receive", never_reaches_it)

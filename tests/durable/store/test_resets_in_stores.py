@@ -16,6 +16,7 @@ from approvals_bot.durable.store.protocol import (
     Filter,
     Lease,
     OpenStore,
+    Received,
     Reset,
     RunRecord,
     Stale,
@@ -153,7 +154,7 @@ async def test_a_plan_for_the_old_run_never_fits_the_new_one(store: OpenStore) -
     for epoch in range(1, 4):
         plan = Append("old", epoch, 4, [event("run_completed", result="of the old run")], LATER)
         came = await store.receive("old-a", f"click {epoch}", "yes", LATER, Lease("me", LATER, until), plan)
-        assert came is not None
+        assert isinstance(came, Received)
         assert (came.then, came.run_id) == (None, "new")
     assert [e.type for e in (await found(store, "old"))[1]][-1] == "run_reset"
     assert [e.type for e in (await found(store, "new"))[1]][-3:] == ["hook_received"] * 3

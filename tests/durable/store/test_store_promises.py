@@ -19,6 +19,7 @@ from approvals_bot.durable.store.protocol import (
     Filter,
     Lease,
     OpenStore,
+    Received,
     Stale,
 )
 from approvals_bot.errors import LimitExceededError
@@ -91,11 +92,11 @@ async def test_creating_and_resuming_can_claim_in_the_same_transaction(store: Op
     assert await store.claim(lease("other")) == []
     await store.append(batch(created.claimed.claim, 1, hook_created()))
     held = await store.receive("h", "1", {}, T0, lease("other"))
-    assert held is not None
+    assert isinstance(held, Received)
     assert held.claimed is None
     await store.append(batch(created.claimed.claim, 3, release=True))
     free = await store.receive("h", "2", {}, T0, lease("other"))
-    assert free is not None
+    assert isinstance(free, Received)
     assert free.claimed is not None
     assert free.claimed.claim.epoch == created.claimed.claim.epoch + 1
     assert free.claimed.log[-1] == free.event
@@ -249,7 +250,7 @@ async def test_a_payload_can_be_written_with_a_planned_batch_and_released(store:
     at = T0 + SECOND
     then = follows(4, 2, event("step_created", id=2), release=True, wake_at=at + SECOND, view={"n": 2})
     received = await store.receive("h", "x", "payload", at, lease(at=at), then)
-    assert received is not None
+    assert isinstance(received, Received)
     assert [e.seq for e in received.then or []] == [5]
     row, log = await store.read("r") or pytest.fail("it is gone")
     assert [e.type for e in log[3:]] == ["hook_received", "step_created"]
@@ -261,7 +262,7 @@ async def test_a_payload_can_end_its_run_in_the_same_transaction(store: OpenStor
     received = await store.receive(
         "h", "x", None, T0, lease(), follows(4, 2, event("run_completed", result=1), release=True)
     )
-    assert received is not None
+    assert isinstance(received, Received)
     assert [e.type for e in received.then or []] == ["run_completed"]
     row, _ = await store.read("r") or pytest.fail("it is gone")
     assert (row.status, row.ending, row.wake_at) == ("completed", {"result": 1}, None)
@@ -272,7 +273,7 @@ async def test_a_payload_can_end_its_run_in_the_same_transaction(store: OpenStor
 async def test_a_payloads_planned_batch_can_hold_the_run_by_a_lease(store: OpenStore) -> None:
     await a_waiting_run(store)
     received = await store.receive("h", "x", None, T0, lease(), follows(4, 2, event("step_created", id=2)))
-    assert received is not None
+    assert isinstance(received, Received)
     assert received.then is not None
     assert await store.claim(lease("other"), limit=9) == []
     assert await store.next_wake("other", T0) == T0 + LEASE
@@ -285,16 +286,16 @@ async def test_a_payload_is_kept_without_its_batch_if_the_run_has_changed(
 ) -> None:
     await a_waiting_run(store)
     longer = await store.receive("h", "a", 1, T0, lease(), follows(9, 2, event("step_created", id=2)))
-    assert longer is not None
+    assert isinstance(longer, Received)
     assert longer.then is None
     assert longer.claimed is not None
     assert [e.type for e in longer.claimed.log[3:]] == ["hook_received"]
     held = await store.receive("h", "b", 2, T0, lease("other"), follows(5, 3, event("step_created", id=2)))
-    assert held is not None
+    assert isinstance(held, Received)
     assert held.then is None
     assert held.claimed is None
     repeat = await store.receive("h", "b", 2, T0, lease("other"), follows(6, 3, event("step_created", id=2)))
-    assert repeat is not None
+    assert isinstance(repeat, Received)
     assert repeat.event == held.event
     assert repeat.then is None
     assert (await types(store))[3:] == ["hook_received", "hook_received"]
@@ -354,7 +355,7 @@ async def test_one_resume_id_is_one_payload_even_after_the_end(
     claim = await claimed(store)
     await store.append(batch(claim, 1, hook_created(), release=True))
     received = await asyncio.gather(*(store.receive("h", "same", {"n": 1}, T0) for _ in range(10)))
-    assert len({r.event.seq for r in received if r is not None}) == 1
+    assert len({r.event.seq for r in received if isinstance(r, Received)}) == 1
     assert await store.receive("h", "other", {"n": 1}, T0) is not None
     assert (await types(store)).count("hook_received") == 2
     await store.record("r", [event("run_cancelled", reason=None)], T0)

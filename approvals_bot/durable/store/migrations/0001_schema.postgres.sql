@@ -25,7 +25,9 @@ CREATE TABLE runs (
   wake_at         BIGINT,
   owner           TEXT,
   lease_until     BIGINT,
-  epoch           BIGINT NOT NULL DEFAULT 0
+  epoch           BIGINT NOT NULL DEFAULT 0,
+  unread          TEXT,
+  received        BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 -- Each run's row is updated a few times, and the indexes of due and of held runs are small and busy. Early vacuuming
 -- keeps them small. A change of wake_at, owner or lease_until makes new entries in all indexes of runs (35 µs against
@@ -273,34 +275,39 @@ DECLARE
   new_seq bigint := expected + jsonb_array_length(batch -> 'events');
   new_view text := batch ->> 'view';
   new_parts text := batch ->> 'parts';
+  new_unread text := batch ->> 'unread';
+  more bigint := CASE WHEN before -> 0 ->> 0 = 'hook_received' THEN length(before -> 0 ->> 2) ELSE 0 END;
   was_indexed text;
   lost jsonb := add_events(run, expected - jsonb_array_length(before), now, before || (batch -> 'events'));
 BEGIN
   IF batch ? 'indexed' THEN
     SELECT indexed INTO was_indexed FROM runs WHERE id = run;
   END IF;
+  IF batch ? 'keeps_unread' THEN
+    SELECT unread INTO new_unread FROM runs WHERE id = run;
+  END IF;
   IF batch ? 'ending' THEN
     UPDATE runs SET seq = new_seq, status = batch ->> 'ending', ended_at = now, stalled = NULL,
-      view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
+      unread = new_unread, received = received + more, view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
       indexed = coalesce(batch ->> 'indexed', indexed), epoch = (batch ->> 'epoch')::bigint,
       wake_at = NULL, owner = NULL, lease_until = NULL
     WHERE id = run;
     UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
   ELSIF (batch ->> 'release')::boolean THEN
     UPDATE runs SET seq = new_seq, status = CASE WHEN batch ? 'stalled' THEN 'stalled' ELSE 'running' END,
-      stalled = batch ->> 'stalled', view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
+      stalled = batch ->> 'stalled', unread = new_unread, received = received + more, view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
       indexed = coalesce(batch ->> 'indexed', indexed),
       epoch = (batch ->> 'epoch')::bigint, owner = NULL, lease_until = NULL,
       wake_at = CASE WHEN lost <> '{}' THEN now ELSE (batch ->> 'wake_at')::bigint END  -- a lost token needs a replay
     WHERE id = run;
   ELSIF lease IS NOT NULL THEN
-    UPDATE runs SET seq = new_seq, status = 'running', stalled = NULL, view = coalesce(new_view, view),
+    UPDATE runs SET seq = new_seq, status = 'running', stalled = NULL, unread = new_unread, received = received + more, view = coalesce(new_view, view),
       parts = coalesce(new_parts, parts), indexed = coalesce(batch ->> 'indexed', indexed), epoch = (batch ->> 'epoch')::bigint,
       owner = lease ->> 'owner', lease_until = (lease ->> 'until')::bigint,
       wake_at = least(wake_at, (lease ->> 'at')::bigint)
     WHERE id = run;
   ELSE
-    UPDATE runs SET seq = new_seq, status = 'running', stalled = NULL, view = coalesce(new_view, view),
+    UPDATE runs SET seq = new_seq, status = 'running', stalled = NULL, unread = new_unread, received = received + more, view = coalesce(new_view, view),
       parts = coalesce(new_parts, parts), indexed = coalesce(batch ->> 'indexed', indexed)
     WHERE id = run;
   END IF;
@@ -448,8 +455,9 @@ DECLARE
   claimed json;
   lost jsonb;
   is_free boolean;
+  unread_of bigint;
 BEGIN
-  SELECT run_id, number, is_live, seq, epoch, lease_until,
+  SELECT run_id, number, is_live, seq, epoch, lease_until, unread, received,
     (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at,
     (SELECT json_build_array(seq, type, at, data) FROM events WHERE run_id = runs.id
       AND key = number || '.received.' || (args ->> 'resume_id')) AS known
@@ -467,13 +475,23 @@ BEGIN
   now := greatest(given_at, state.last_at);
   data_of := '{"id":' || state.number || ',' || substr(args ->> 'data', 2);
   event := json_build_array(state.seq + 1, 'hook_received', now, data_of);
+  unread_of := CASE WHEN state.unread IS NULL THEN 0
+    ELSE coalesce((state.unread::jsonb ->> state.number::text)::bigint, 0) END;
+  IF unread_of >= (args ->> 'max_unread')::bigint OR state.received + length(data_of) > (args ->> 'max_received')::bigint
+    OR state.seq >= (args ->> 'max_receiving')::bigint
+  THEN
+    RETURN ROW(json_build_object('full', json_build_array(unread_of, state.received + length(data_of), state.seq)),
+      NULL)::outcome;
+  END IF;
   fact := jsonb_build_array(jsonb_build_array(
     'hook_received', state.number || '.received.' || (args ->> 'resume_id'), data_of));
   IF is_free AND (planned ->> 'expected')::bigint = state.seq + 1 AND (planned ->> 'epoch')::bigint = state.epoch + 1 THEN
     RETURN ROW(json_build_object('event', event, 'then', decide(planned, now, fact, lease)), planned ->> 'notify')::outcome;
   END IF;
   lost := add_events(state.run_id, state.seq, now, fact);
-  UPDATE runs SET seq = state.seq + 1, wake_at = least(wake_at, given_at) WHERE id = state.run_id;
+  UPDATE runs SET seq = state.seq + 1, wake_at = least(wake_at, given_at), received = received + length(data_of),
+    unread = (coalesce(unread, '{}')::jsonb || jsonb_build_object(state.number::text, unread_of + 1))::text
+  WHERE id = state.run_id;
   IF is_free THEN
     claimed := claim_one(state.run_id, lease);
   END IF;

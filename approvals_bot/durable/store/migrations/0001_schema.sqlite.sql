@@ -22,7 +22,9 @@ CREATE TABLE runs (
   wake_at         INTEGER,                    -- when it is due; NULL: not before somebody resumes it
   owner           TEXT,                       -- the process that works on it …
   lease_until     INTEGER,                    -- … and until when, unless renewed
-  epoch           INTEGER NOT NULL DEFAULT 0  -- raised by every claim: fences an owner that has lost its lease
+  epoch           INTEGER NOT NULL DEFAULT 0, -- raised by every claim: fences an owner that has lost its lease
+  unread          TEXT,                       -- payloads that its body hasn't taken, by hook; NULL: none
+  received        INTEGER NOT NULL DEFAULT 0  -- characters of all its payloads
 ) STRICT;
 
 -- For the query that runs all the time: which runs are due? Runs that wait for people aren't in this index.
