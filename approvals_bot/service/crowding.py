@@ -1,7 +1,8 @@
 """One person's acts on one request, limited where they would leave no room for those of others.
 
-Each act is an event of the request's run, and a run takes a limited number. Whoever has a link could press until nobody
-else gets through. So once a log is long, or nothing is taken because the run has stalled, each person has a share.
+Each act is an event of the request's run, and a run takes a limited number. Somebody with a link could press until
+nobody else gets through. So once a log is long, or nothing is taken because the run has stalled, each person has a
+share.
 """
 
 from __future__ import annotations

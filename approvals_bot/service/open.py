@@ -112,11 +112,7 @@ async def open_run(
     definition = listed.definition
     if definition is not None:
         await check_requester(definition, opener, asks, behalf, people)
-    key = None
-    if idempotency_key is not None:
-        # the opener's name in front, so that different callers' keys never meet
-        sent = {"input": dict(input), "requester": asks} | ({} if behalf is None else {"on_behalf_of": behalf})
-        key = SentKey(f"{opener} {usable_key(idempotency_key)}", sent)
+    key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
     if definition is None or not definition.is_approval:
         who = {REQUESTER: asks} | ({ON_BEHALF_OF: behalf} if behalf else {})
         return await _start_program(engine, listed, input, key, who)
@@ -197,6 +193,12 @@ def usable_key(key: str) -> str:
     if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
         raise OpeningRefused("key_unusable", ("header", "Idempotency-Key"))
     return key
+
+
+def _callers_key(opener: str, key: str, input: Mapping[str, JsonValue], requester: str, behalf: str | None) -> SentKey:
+    """Return a caller's key with the opener's name in front, so that different callers' keys never meet."""
+    sent = {"input": dict(input), "requester": requester} | ({} if behalf is None else {"on_behalf_of": behalf})
+    return SentKey(f"{opener} {usable_key(key)}", sent)
 
 
 def _own_key(

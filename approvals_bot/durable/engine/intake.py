@@ -116,9 +116,7 @@ class Intake:
         created = await self._finish(self._write(run_id, run, None, lease, now, write))
         assert isinstance(created, Created)  # only a hook can be missing or full
         if not created.is_new and sent is not None:
-            differs = find_difference(created.data, workflow.name, sent)
-            if differs is not None:
-                raise IdempotencyConflictError(key or "", created.run_id, differs)
+            _compare_start(created, workflow, sent, key)
         return created
 
     async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
@@ -368,6 +366,13 @@ def _also(target: HookTarget, resume_id: str | None, payload: Any, encoded: Any)
         return {}
     sent = resume_id.sent if isinstance(resume_id, SentKey) else as_sent(payload, encoded)
     return {} if difference(encoded, sent, "") is None else {"sent": abridged(sent)}
+
+
+def _compare_start(created: Created, workflow: Workflow[Any, Any], sent: dict[str, Any], key: str | None) -> None:
+    """Raise IdempotencyConflictError if the run that has this key was started otherwise."""
+    differs = find_difference(created.data, workflow.name, sent)
+    if differs is not None:
+        raise IdempotencyConflictError(key or "", created.run_id, differs)
 
 
 def _compare(target: HookTarget, resume_id: str, first: Event, payload: Any, encoded: Any) -> None:

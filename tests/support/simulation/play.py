@@ -127,7 +127,7 @@ def _undisturbed(world: World) -> Iterator[None]:
 
 
 class _Listener(logging.Handler):
-    """An error in the engine's own log is a finding, unless it tells of a step or run that the seed made fail."""
+    """An error in the engine's own log is a finding, except for a step or run that the seed made fail."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.ERROR)
