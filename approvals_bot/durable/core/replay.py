@@ -207,6 +207,8 @@ def _after_the_end(run: RunState, event: Event) -> None:
     """
     if event.type in _KEPT_AFTER_THE_END and event.data["id"] in run.hooks:
         run.deliver(event)
+        if run.drift is not None:
+            run.stall_on(_error_of(run.body))  # it didn't do this because it was dead
     elif event.type not in FACTS and not (run.token_is_settled and run.has_decided(event)):
         run.stall_on(_error_of(run.body))
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")

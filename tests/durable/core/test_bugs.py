@@ -24,12 +24,14 @@ from approvals_bot import (
     RetryableError,
     SerializationError,
     StepFailedError,
+    WebhookRequest,
     create_hook,
+    create_webhook,
     sleep,
     step,
     workflow,
 )
-from approvals_bot.durable.core.api import accompany, projector, publish
+from approvals_bot.durable.core.api import Answer, accompany, projector, publish
 from approvals_bot.durable.core.bugs import FailureRules, where_raised
 from approvals_bot.durable.core.run import Projection
 from approvals_bot.errors import WorkflowBugError
@@ -357,6 +359,27 @@ def test_a_bug_before_the_recorded_decisions_is_named_rather_than_drift() -> Non
         run.workflow = broken(at)
         with pytest.raises(WorkflowBugError, match="planted"):
             run.replay(run.log)
+
+
+def test_a_bug_before_a_recorded_answer_is_named_rather_than_drift() -> None:
+    bugs: list[str] = []
+
+    @workflow
+    async def answers() -> None:
+        async with create_webhook(respond_with="manual") as webhook:
+            request = await webhook
+            if bugs:
+                raise KeyError("planted")
+            await request.respond_with(Answer("yes"))
+            await webhook
+
+    run = History(answers)
+    run.decide()
+    run.receive(1, WebhookRequest())
+    run.decide()
+    bugs.append("planted")
+    with pytest.raises(WorkflowBugError, match="KeyError"):
+        run.replay(run.log)
 
 
 def test_a_payload_that_no_longer_decodes_is_drift_however_the_body_takes_it() -> None:
