@@ -159,6 +159,8 @@ def test_clicks_on_a_bad_release_count_after_the_roll_back(case: tuple[Service, 
     link = mailed(service, "ann@acme.eu", "api 2.1")
     rome, oslo = open_trip(service, "Rome"), open_trip(service, "Oslo")
     rome_card, oslo_link = trip_card(service, "Rome"), mailed(service, "ann@acme.eu", "Trip to Oslo")
+    for run_id in (rome, oslo):
+        service.settled(run_id)  # on PostgreSQL, a run at work keeps the lease of a killed process for 15 s
     everyone = [*runs, rome, oslo]
     ENDS[end](service)
 
