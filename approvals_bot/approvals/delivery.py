@@ -31,7 +31,7 @@ from approvals_bot.approvals.port import (
 )
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.events import Event
-from approvals_bot.durable.core.serialization import SURVIVES, codec
+from approvals_bot.durable.core.serialization import Proven, codec
 from approvals_bot.errors import StepFailedError
 
 LONGEST_TRY = timedelta(hours=48)
@@ -84,17 +84,19 @@ def _made(value: Any) -> Any:
 
 LAZY = BeforeValidator(_made)
 
-LazyDispatch = Annotated[Dispatch, LAZY, SURVIVES]
+LazyDispatch = Annotated[Proven[Dispatch], LAZY]
 
 
 @step(retries=0, timeout=120.0)  # seconds; a channel answers within 45, so this ends only what hangs
-async def send_copy(dispatch: LazyDispatch, channels: Channels = resource(Channels)) -> Result:
+async def send_copy(dispatch: LazyDispatch, channels: Channels = resource(Channels)) -> Proven[Result]:
     """Deliver a new copy, or a follow-up in its thread."""
     return await channels.send(dispatch)
 
 
 @step(retries=0, timeout=120.0)
-async def update_copy(receipt: Receipt, dispatch: LazyDispatch, channels: Channels = resource(Channels)) -> Result:
+async def update_copy(
+    receipt: Proven[Receipt], dispatch: LazyDispatch, channels: Channels = resource(Channels)
+) -> Proven[Result]:
     """Show the newest card in a copy that was delivered."""
     return await channels.send(dispatch, receipt)
 

@@ -7,15 +7,16 @@ here, once for all channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from approvals_bot.approvals.eligibility import SELF, PeopleSource, RequestContext, Resolution, ResolvedSeat, SeatQuery
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.durable.core.api import resource, step
+from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import StepFailedError
-from approvals_bot.people import People, Person
+from approvals_bot.people import People, Person, Resolved
 from approvals_bot.people.absences import Away
 
 logger = logging.getLogger("approvals_bot.approvals")
@@ -25,12 +26,12 @@ LOOKUP_LIMIT = 2.0  # seconds; Slack gives up on a click after 3, and the reply 
 
 @step(retries=0, timeout=LOOKUP_LIMIT)
 async def look_up(
-    asks: tuple[SeatQuery, ...],
-    about: RequestContext,
-    also: tuple[str, ...] = (),
-    at: datetime | None = None,
+    asks: Proven[tuple[SeatQuery, ...]],
+    about: Proven[RequestContext],
+    also: Proven[tuple[str, ...]] = (),
+    at: Proven[datetime | None] = None,
     people: People = resource(People),
-) -> Resolution:
+) -> Proven[Resolution]:
     """Resolve every seat now. `at`: the time at which to check absences."""
     found = await resolve_seats(asks, about, people, also, at)
     if any(each.trouble for each in found.away.values()):
@@ -112,13 +113,16 @@ async def is_among(
             return True, ()
         if address.startswith("app:"):
             continue
-        found = await people.resolve(
-            address, requester=about.requester, on_behalf_of=about.on_behalf_of, fields=about.fields
-        )
+        found = await _find(address, about, people)
         if any(person.address == actor for person in found.persons):
             return True, ()
         errors.extend(found.errors)
     return False, tuple(errors)
+
+
+def _find(address: str, about: RequestContext, people: People, approver: str | None = None) -> Awaitable[Resolved]:
+    asks, behalf = about.requester, about.on_behalf_of
+    return people.resolve(address, requester=asks, on_behalf_of=behalf, fields=about.fields, approver=approver)
 
 
 async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: dict[str, Person]) -> ResolvedSeat:
@@ -131,13 +135,7 @@ async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: di
         for approver in (source.approvers if address == "manager-of:approver" else (None,))
     ]
     for address, approver in addresses:
-        found = await people.resolve(
-            address,
-            requester=about.requester,
-            on_behalf_of=about.on_behalf_of,
-            fields=about.fields,
-            approver=approver,
-        )
+        found = await _find(address, about, people, approver)
         errors.extend(found.errors)
         if not found.persons and not found.errors:
             nobody.append(f"{address}: {found.why}")

@@ -78,6 +78,7 @@ from approvals_bot.durable.core.api import (
     projector,
     workflow,
 )
+from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import is_mail
 
@@ -106,7 +107,7 @@ class Abandoned:
 
 
 @workflow(name="approval")
-async def approval(opening: Opening, settings: KeptDefinition) -> dict[str, Any]:
+async def approval(opening: Proven[Opening], settings: KeptDefinition) -> dict[str, Any]:
     """Request a decision as the workflow's file says, and return it. A withdrawn request ends its run as cancelled."""
     pending = PendingRequest(opening, settings)
     await pending.run()

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from approvals_bot import RunFailedError, create_hook, step, workflow
-from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily, send_copy
-from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.port import Dispatch
 from approvals_bot.approvals.rules import rules_of
-from approvals_bot.durable.core.fidelity import lost
-from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.testing.fixtures import OpenEngine
 
 FILE = {
@@ -78,22 +71,3 @@ def test_rules_are_compiled_once_per_definition() -> None:
     assert rules_of(first).digest == rules_of(second).digest
     assert rules_of(first).condition("sum > 3") is rules_of(first).condition("sum > 3")
     assert rules_of(first).ruling({"sum": 1}) is rules_of(first).ruling({"sum": 1})
-
-
-SPECS = [
-    {"type": "text", "label": "Why", "max_length": 40, "default": "so"},
-    {"type": "money", "currency": "EUR", "min": "1.50", "required": False},
-    {"type": "enum", "values": ["now", "tonight"]},
-    {"type": "date", "hint": "a day"},
-    {"type": "duration", "default": "1h"},
-]
-st.register_type_strategy(FieldSpec, st.sampled_from([FieldSpec.model_validate(spec) for spec in SPECS]))
-
-
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.from_type(Dispatch))
-def test_any_dispatch_survives_the_log(dispatch: Dispatch) -> None:
-    """Dispatches are exempt from the comparison (`SURVIVES`), because of what it costs."""
-    encoded = send_copy.signature.encode_call((dispatch,), {})
-    (back,), _ = send_copy.signature.decode_call(json.loads(to_json(encoded)))
-    assert lost(dispatch, back) is None

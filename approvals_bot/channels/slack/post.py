@@ -11,7 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
@@ -173,16 +173,8 @@ class SlackOut:
             # Queued by name: we learn a conversation's id only by posting there.
             async with self._queues.turn(place_name(dispatch.to), dispatch.delivery_id):
                 return await self._post(dispatch, conversation, tried)
-        except QueuedError as soon:
-            return TryAgain(str(soon), soon.after, held=True)
-        except AnswerLostError as lost:
-            return TryAgain(str(lost), lost.after, lost=True)
-        except LaterError as later:
-            return TryAgain(str(later), later.after)
-        except NeverError as never:
-            return _refused(never)
-        except SourceUnavailable as unknown:
-            return TryAgain(str(unknown))
+        except (LaterError, NeverError, SourceUnavailable) as error:
+            return _failed(error)
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
         text, shown = blocks.message(dispatch)
@@ -195,10 +187,10 @@ class SlackOut:
                 text=text,
                 blocks=shown,
             )
-        except LaterError as later:  # also when the answer was lost: an update may safely be repeated
-            return TryAgain(str(later), later.after)
-        except NeverError as never:
-            return _refused(never)
+        except (LaterError, NeverError) as error:
+            failed = _failed(error)
+            # An update may safely be repeated if its answer was lost.
+            return replace(failed, lost=False) if isinstance(failed, TryAgain) else failed
         return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))
 
     async def _post(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
@@ -300,9 +292,16 @@ class SlackOut:
         return self._named.get(conversation)
 
 
-def _refused(never: NeverError) -> Refused:
-    code: RefusedCode = "install" if never.install else "no_account" if never.code == NO_ACCOUNT else "other"
-    return Refused(str(never), code)
+def _failed(error: LaterError | NeverError | SourceUnavailable) -> TryAgain | Refused:
+    match error:
+        case NeverError():
+            code: RefusedCode = "install" if error.install else "no_account" if error.code == NO_ACCOUNT else "other"
+            return Refused(str(error), code)
+        case LaterError():
+            is_lost, is_held = isinstance(error, AnswerLostError), isinstance(error, QueuedError)
+            return TryAgain(str(error), error.after, lost=is_lost, held=is_held)
+        case _:
+            return TryAgain(str(error))
 
 
 def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:

@@ -88,12 +88,8 @@ class SlackGuard:
             # bolt's own headers control its dispatch and aren't signed, so they must not come from outside
             headers = {name: value for name, value in asked.headers.items() if not name.startswith("x-slack-bolt-")}
             request = FromSlack(body.decode(), _payload(asked.headers, body), headers)
-        except RefusedRequestError as refusal:
-            await self._turn_away(refusal, scope, receive, send)
-            return
         except Exception as error:  # noqa: BLE001  # a stranger's bytes must never cause a 500
-            reason = RefusedRequestError(f"malformed: {type(error).__name__}")
-            await self._turn_away(reason, scope, receive, send)
+            await self._turn_away(error, scope, receive, send)
             return
         response = await self._answer(request, signature)
         await response(scope, receive, send)
@@ -130,7 +126,9 @@ class SlackGuard:
         self._seen[signature] = now
         return signature
 
-    async def _turn_away(self, refusal: RefusedRequestError, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _turn_away(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        malformed = RefusedRequestError(f"malformed: {type(error).__name__}")
+        refusal = error if isinstance(error, RefusedRequestError) else malformed
         await self._witness(refusal.reason)
         answer = PlainTextResponse("Not accepted.\n", refusal.status)
         await answer(scope, receive, send)

@@ -431,8 +431,8 @@ def create_webhook(
         raise InvalidArgumentError(f'respond_with must be a Response or "manual", not {respond_with!r}')
     else:
         answer = {"mode": "static", "response": encode_response(respond_with)}
-    if kept := header_patterns(keep_headers):
-        answer["keep_headers"] = kept
+    if keep_headers:
+        answer["keep_headers"] = header_patterns(keep_headers)
     return cast(Webhook, run.create_hook(None, metadata, None, answer, on_cancel))
 
 
