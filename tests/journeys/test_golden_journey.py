@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.golden import Book
+from tests.support.golden import Book, Names
 from tests.support.golden_house import GoldenHouse, furnish
 
 PROD = {"service": "api", "version": "2.1", "env": "prod", "note": "after lunch", "plan": "stop\n- old\n+ new\nstart"}
@@ -379,3 +379,11 @@ def test_python_workflows_and_commands_look_as_recorded(enter: Enter) -> None:
     house.typed("runs", "runs")
     house.typed("show", "show", run)
     house.end_of_acts()
+
+
+def test_blocks_are_numbered_as_they_are_seen() -> None:
+    def seen(*ids: str) -> str:
+        return Names().plain(" ".join(f'"block_id": "{each}"' for each in ids))
+
+    assert seen("b0008", "b0010", "b0008") == seen("b0005", "b0006", "b0005")
+    assert seen("b0008", "b0008") != seen("b0008", "b0010")

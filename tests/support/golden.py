@@ -29,6 +29,8 @@ NAMED: tuple[tuple[str, str], ...] = (
     ("run", r"\brun_[0-9a-z]{20,}"),
     ("message", r"\b2\d{9}\.\d{6}\b"),
     ("view", r"\bV[0-9A-Z]{8,}\b"),
+    # The fake Slack counts the blocks of all card updates, and how many of those there are depends on timing.
+    ("block", r'(?<=_id": ")b\d{4,}(?=")'),
     ("hook", r"(?<![\w-])(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{26}(?![\w-])"),
 )
 
