@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from approvals_bot import WebhookRequest
 from approvals_bot.testing import after, play
 
 GUIDE = Path(__file__).parent.parent / "docs" / "workflows.md"
@@ -52,6 +53,14 @@ async def test_waiting_for_somebody(examples: list[types.ModuleType]) -> None:
     assert rejected.result == "rejected: no reason given"
     confirmed = await play(having(examples, "confirm").confirm, "ann@acme.eu", answers=[{"confirmed": True}])
     assert confirmed.result is True
+
+
+async def test_strangers_cannot_fail_the_examples(examples: list[types.ModuleType]) -> None:
+    junk = [WebhookRequest(body=body) for body in (b"{", b"[]", b"{}", b'{"confirmed": "yes"}')]
+    confirmed = await play(having(examples, "confirm").confirm, "ann@acme.eu", answers=[*junk, {"confirmed": False}])
+    assert confirmed.result is False
+    form = WebhookRequest("POST", "", [("content-type", "application/x-www-form-urlencoded")], b"colour=red")
+    assert (await play(having(examples, "publish_url").order, answers=[*junk, form])).result == "red for nobody"
 
 
 async def test_time(examples: list[types.ModuleType]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from approvals_bot.service.catalog import read_configuration
@@ -113,6 +114,7 @@ def test_the_readmes_python_workflow_works(installed: Service, monkeypatch: pyte
 
     service.stop()
     service.start("--config", "config.example.toml")
+    assert httpx2.post(printed[1], content=b"{").status_code == 202, "anybody who has the URL can send anything"
     answered = subprocess.run(with_variables(answer, URL=printed[1]), capture_output=True, text=True, check=True)
     assert answered.stderr == ""
     url = f"http://127.0.0.1:{service.port}"

@@ -128,6 +128,8 @@ async def test_webhooks_directly(files: dict[str, Any], service: Any, answer: di
     await service.engine.settle()
     assert (await service.web.get(urls[0])).status_code == 200
     assert await run.status() == "running", "looking never resumes"
+    for junk in (b"{", b"[]", b'{"approved": "yes"}'):
+        assert (await service.web.post(urls[0], content=junk)).status_code == 202
     assert (await service.web.post(urls[0], json=answer)).status_code == 202
     assert await run.return_value() == said
 

@@ -409,7 +409,7 @@ def create_webhook(
         webhook = create_webhook()
         await send_link(webhook.url)
         request = await webhook
-        data = await request.json()
+        data = await request.json()  # MalformedBodyError if it isn't JSON: anybody who has the URL can send anything
 
     Callers get an empty 202 by default, or the `Response` given as `respond_with`. With `respond_with="manual"` the
     workflow answers with `await request.respond_with(…)`. Raises ValueError for an answer that HTTP can't carry.
